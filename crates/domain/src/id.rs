@@ -1,0 +1,79 @@
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Where new ids come from. The real source makes `UUIDv7` values, so ids sort by creation time.
+pub trait IdSource: Send + Sync {
+    /// A fresh id, never handed out before.
+    fn uuid(&self) -> Uuid;
+}
+
+/// The text given is not the id of anything: not a UUID in its hyphenated form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a UUID")]
+pub struct ParseIdError;
+
+macro_rules! typed_ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// The next id of this kind.
+            pub fn next(ids: &dyn IdSource) -> Self {
+                Self(ids.uuid())
+            }
+
+            /// The plain UUID, for adapters.
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(value: Uuid) -> Self {
+                Self(value)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = ParseIdError;
+
+            /// Accepts the hyphenated form only, so that one row has one address.
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                if text.len() != 36 {
+                    return Err(ParseIdError);
+                }
+                Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+typed_ids! {
+    /// A tenant.
+    TenantId;
+    /// A user; a user belongs to exactly one tenant.
+    UserId;
+    /// A login session, which is also the family of its refresh tokens.
+    SessionId;
+    /// A project.
+    ProjectId;
+    /// A user's place in a project.
+    MemberId;
+    /// A task.
+    TaskId;
+    /// A resource (document or link).
+    ResourceId;
+    /// A version of a resource.
+    ResourceVersionId;
+    /// An entry of the audit log.
+    AuditEventId;
+}

@@ -1,0 +1,121 @@
+use std::ops::RangeInclusive;
+
+/// One field that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the request body, for example `/admin/email`.
+    pub pointer: String,
+    /// Stable machine name, for example `invalid_email`.
+    pub code: &'static str,
+    /// What is wrong and what would be right, for a person.
+    pub detail: String,
+}
+
+/// Input that breaks at least one rule; says all that is wrong with it at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} field(s) are invalid", .0.len())]
+pub struct Invalid(pub Vec<FieldError>);
+
+impl Invalid {
+    /// A single invalid field.
+    pub fn one(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self(vec![FieldError {
+            pointer: pointer.into(),
+            code,
+            detail: detail.into(),
+        }])
+    }
+
+    /// The same errors with `prefix` before each pointer: for input nested in other input.
+    pub fn under(mut self, prefix: &str) -> Self {
+        for error in &mut self.0 {
+            error.pointer.insert_str(0, prefix);
+        }
+        self
+    }
+}
+
+/// Collects the errors of several fields before it gives its verdict.
+#[derive(Debug, Default)]
+pub struct Check(Vec<FieldError>);
+
+impl Check {
+    /// Nothing found yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes one field error.
+    pub fn fail(&mut self, pointer: &str, code: &'static str, detail: impl Into<String>) {
+        self.0.push(FieldError {
+            pointer: pointer.into(),
+            code,
+            detail: detail.into(),
+        });
+    }
+
+    /// Notes a field error unless `holds`.
+    pub fn require(&mut self, holds: bool, pointer: &str, code: &'static str, detail: &str) {
+        if !holds {
+            self.fail(pointer, code, detail);
+        }
+    }
+
+    /// The value of a fallible field, or `None` with its errors noted.
+    pub fn take<T>(&mut self, result: Result<T, Invalid>) -> Option<T> {
+        result.map_err(|invalid| self.0.extend(invalid.0)).ok()
+    }
+
+    /// One line of text: see [`check_text`].
+    pub fn line(&mut self, pointer: &str, text: &str, length: RangeInclusive<usize>) {
+        if let Err(detail) = check_text(text, length, false) {
+            self.fail(pointer, "invalid_text", detail);
+        }
+    }
+
+    /// Text that may have several lines: see [`check_text`].
+    pub fn text(&mut self, pointer: &str, text: &str, length: RangeInclusive<usize>) {
+        if let Err(detail) = check_text(text, length, true) {
+            self.fail(pointer, "invalid_text", detail);
+        }
+    }
+
+    /// `Ok` when nothing was noted.
+    pub fn verdict(self) -> Result<(), Invalid> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Invalid(self.0))
+        }
+    }
+}
+
+/// Whether `text` has a length (in characters) in `length`, and no control characters: PostgreSQL cannot
+/// store U+0000, and the others only ever hurt (`several_lines` admits tab, line feed and carriage return).
+pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool) -> Result<(), String> {
+    let count = text.chars().count();
+    if !length.contains(&count) {
+        return Err(format!(
+            "must have {} to {} characters, has {count}",
+            length.start(),
+            length.end()
+        ));
+    }
+    if *length.start() > 0 && text.trim().is_empty() {
+        return Err("must not be blank".into());
+    }
+    let allowed = |c: char| !c.is_control() || (several_lines && matches!(c, '\n' | '\r' | '\t'));
+    if !text.chars().all(allowed) {
+        return Err("must not contain control characters".into());
+    }
+    Ok(())
+}
+
+impl Check {
+    /// Notes an error when a field that may not be empty is patched with `null`.
+    pub fn not_null<T>(&mut self, pointer: &str, patch: &crate::Patch<T>) {
+        if matches!(patch, crate::Patch::Clear) {
+            self.fail(pointer, "required", "must not be null");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The nouns of Tenantry, their rules, and the ports behind which everything else happens.
+//!
+//! This crate does no I/O and reads neither a clock nor entropy: both arrive through [`Clock`] and
+//! [`IdSource`]. Three ideas carry the isolation guarantee:
+//!
+//! * [`TenantScope`] is the proof that somebody was admitted to one tenant. It has no public constructor:
+//!   it comes out of [`Gate`], which turns stored facts (a membership, a tenant's state) into a scope.
+//! * [`Units`] runs work inside a transaction begun *with* a scope; there is no transaction without one.
+//! * The repository ports ([`Projects`], [`Tasks`], …) have no tenant parameter, so there is none to
+//!   forget or to confuse.
+//!
+//! A scope cannot be forged by the code that uses these crates:
+//!
+//! ```compile_fail,E0451
+//! use tenantry_domain::{Actor, RequestId, Role, Standing, TenantId, TenantScope};
+//! fn forge(tenant: TenantId, request: RequestId) -> TenantScope {
+//!     TenantScope { tenant, standing: Standing::Active, actor: Actor::Guest, role: Some(Role::Admin), request }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! let scope: tenantry_domain::TenantScope = serde_json::from_str("{}").unwrap();
+//! ```
+//!
+//! ```compile_fail,E0599
+//! let scope = tenantry_domain::TenantScope::default();
+//! ```
+#![deny(missing_docs)]
+
+mod audit;
+mod code;
+mod id;
+mod invalid;
+mod page;
+mod password;
+mod patch;
+mod plan;
+mod project;
+mod registry;
+mod resource;
+mod role;
+mod scope;
+mod session;
+mod store;
+mod task;
+mod tenant;
+mod time;
+mod token;
+mod user;
+
+pub use audit::{AuditEvent, AuditLog, Category};
+pub use code::ErrorCode;
+pub use id::{
+    AuditEventId, IdSource, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId,
+    TaskId, TenantId, UserId,
+};
+pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use page::{Page, PageRequest, Position};
+pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
+pub use patch::Patch;
+pub use plan::PlanCatalogue;
+pub use project::{
+    Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
+    ProjectStatus, Projects,
+};
+pub use registry::TenantRegistry;
+pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
+pub use role::{Permission, Role};
+pub use scope::{
+    Actor, Admission, Denied, Directory, Gate, MembershipFacts, Refused, RequestId, Standing, SystemScope,
+    TenantFacts, TenantScope, TenantSelector,
+};
+pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
+pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
+pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
+pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantPatch, TenantStatus, Tenants};
+pub use time::{Clock, Time};
+pub use token::{AccessClaims, AccessTokens, TokenError};
+pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

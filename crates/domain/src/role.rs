@@ -1,0 +1,127 @@
+use serde::{Deserialize, Serialize};
+
+/// What a user is in their tenant. Ordered: `Viewer < Member < Admin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads everything of the tenant, changes only their own profile.
+    Viewer,
+    /// Also writes projects, tasks and resources.
+    Member,
+    /// Also manages users and the tenant itself.
+    Admin,
+}
+
+impl Role {
+    /// Every role, least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Member, Self::Admin];
+
+    /// The role's name on the wire and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Member => "member",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// What a use case may require of its scope. The least role of each is a row of the permission matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// See the tenant itself.
+    ReadTenant,
+    /// Rename the tenant, change its settings.
+    ManageTenant,
+    /// See the tenant's users.
+    ReadUsers,
+    /// Create, change and remove users.
+    ManageUsers,
+    /// Change one's own profile; everybody may, also in a suspended tenant's read-only state they may not.
+    EditSelf,
+    /// End one's own session; works in a suspended tenant too.
+    EndSession,
+    /// See projects and their members.
+    ReadProjects,
+    /// Create and change projects, and remove or staff those one owns.
+    WriteProjects,
+    /// See deleted projects.
+    ReadDeletedProjects,
+    /// Restore deleted projects.
+    RestoreProjects,
+    /// See tasks.
+    ReadTasks,
+    /// Create, change and delete tasks.
+    WriteTasks,
+    /// See resources and their former versions.
+    ReadResources,
+    /// Create, change and delete resources.
+    WriteResources,
+    /// Add buffered view counts; only the system does.
+    CountViews,
+}
+
+impl Permission {
+    /// Every permission, for the permission matrix.
+    pub const ALL: [Self; 15] = [
+        Self::ReadTenant,
+        Self::ManageTenant,
+        Self::ReadUsers,
+        Self::ManageUsers,
+        Self::EditSelf,
+        Self::EndSession,
+        Self::ReadProjects,
+        Self::WriteProjects,
+        Self::ReadDeletedProjects,
+        Self::RestoreProjects,
+        Self::ReadTasks,
+        Self::WriteTasks,
+        Self::ReadResources,
+        Self::WriteResources,
+        Self::CountViews,
+    ];
+
+    /// The least role that has it; `None` means no user does.
+    pub const fn least_role(self) -> Option<Role> {
+        match self {
+            Self::ReadTenant
+            | Self::ReadUsers
+            | Self::EditSelf
+            | Self::EndSession
+            | Self::ReadProjects
+            | Self::ReadTasks
+            | Self::ReadResources => Some(Role::Viewer),
+            Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
+            Self::ManageTenant | Self::ManageUsers | Self::ReadDeletedProjects | Self::RestoreProjects => {
+                Some(Role::Admin)
+            }
+            Self::CountViews => None,
+        }
+    }
+
+    /// Whether a suspended tenant, which is read-only, loses it.
+    pub const fn writes(self) -> bool {
+        match self {
+            Self::ReadTenant
+            | Self::ReadUsers
+            | Self::EndSession
+            | Self::ReadProjects
+            | Self::ReadDeletedProjects
+            | Self::ReadTasks
+            | Self::ReadResources
+            | Self::CountViews => false,
+            Self::ManageTenant
+            | Self::ManageUsers
+            | Self::EditSelf
+            | Self::WriteProjects
+            | Self::RestoreProjects
+            | Self::WriteTasks
+            | Self::WriteResources => true,
+        }
+    }
+}

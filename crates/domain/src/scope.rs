@@ -1,0 +1,378 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    AccessTokens, IdSource, PasswordError, Permission, Role, SessionId, Slug, StoreError, TenantId,
+    TenantStatus, TokenError, UserId,
+};
+
+/// The proof that somebody was admitted to one tenant, and as what.
+///
+/// Its fields are private and only [`Gate`] makes one; it is not `Default` and not `Deserialize`. It is passed
+/// explicitly and lives as long as the request or the job it was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantScope {
+    tenant: TenantId,
+    standing: Standing,
+    actor: Actor,
+    role: Option<Role>,
+    request: RequestId,
+}
+
+/// Whether the tenant may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Reads and writes.
+    Active,
+    /// Read-only.
+    Suspended,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// A user in a session.
+    User {
+        /// Who.
+        id: UserId,
+        /// In which session.
+        session: SessionId,
+    },
+    /// Somebody who has not logged in: the scope admits to login and registration only.
+    Guest,
+    /// Whoever is founding the tenant that the scope is of.
+    Founder,
+    /// The system itself, with its reason.
+    System(&'static str),
+}
+
+/// The id of the request (or job run) on whose behalf something happens; 1 to 128 visible ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Takes over a caller's id when it is sane: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let sane = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        ((1..=128).contains(&text.len()) && text.chars().all(sane)).then(|| Self(text.into()))
+    }
+
+    /// A new id.
+    pub fn next(ids: &dyn IdSource) -> Self {
+        Self(ids.uuid().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The scope does not allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The role is too low.
+    #[error("the role does not allow this")]
+    Forbidden,
+    /// The tenant is read-only.
+    #[error("the tenant is suspended and read-only")]
+    Suspended,
+}
+
+impl TenantScope {
+    /// The tenant that everything done with this scope belongs to.
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Who acts.
+    pub const fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// The acting user, when it is one.
+    pub const fn user(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::User { id, .. } => Some(id),
+            Actor::Guest | Actor::Founder | Actor::System(_) => None,
+        }
+    }
+
+    /// The session of the acting user.
+    pub const fn session(&self) -> Option<SessionId> {
+        match self.actor {
+            Actor::User { session, .. } => Some(session),
+            Actor::Guest | Actor::Founder | Actor::System(_) => None,
+        }
+    }
+
+    /// The role, as stored when the scope was made.
+    pub const fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// Whether the actor is an admin of the tenant.
+    pub fn is_admin(&self) -> bool {
+        self.role == Some(Role::Admin)
+    }
+
+    /// Whether the tenant is active or read-only.
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// On behalf of which request.
+    pub const fn request(&self) -> &RequestId {
+        &self.request
+    }
+
+    /// The first line of every use case.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
+    pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        let allowed = match self.actor {
+            Actor::System(_) => permission.least_role().is_none(),
+            Actor::User { .. } | Actor::Founder => permission
+                .least_role()
+                .is_some_and(|least| self.role.is_some_and(|role| role >= least)),
+            Actor::Guest => false,
+        };
+        match (allowed, self.standing) {
+            (false, _) => Err(Refused::Forbidden),
+            (true, Standing::Suspended) if permission.writes() => Err(Refused::Suspended),
+            (true, _) => Ok(()),
+        }
+    }
+}
+
+/// Leave to do something across tenants, with the reason for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemScope(&'static str);
+
+impl SystemScope {
+    /// The reason is a literal, so that every use of this door can be found by searching for it.
+    pub const fn because(reason: &'static str) -> Self {
+        Self(reason)
+    }
+
+    /// The reason.
+    pub const fn reason(self) -> &'static str {
+        self.0
+    }
+}
+
+/// How a tenant is named from outside when no credential names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TenantSelector {
+    /// `X-Tenant-ID`.
+    Id(TenantId),
+    /// `X-Tenant-Slug`, or a slug in a body.
+    Slug(Slug),
+    /// The label before the base domain.
+    Subdomain(Slug),
+}
+
+/// What the directory stores of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantFacts {
+    /// Its id.
+    pub id: TenantId,
+    /// Its slug.
+    pub slug: Slug,
+    /// Its subdomain.
+    pub subdomain: Option<Slug>,
+    /// Its state.
+    pub status: TenantStatus,
+}
+
+/// What is stored of a user's place in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// The user's role.
+    pub role: Role,
+    /// Whether the user may log in.
+    pub is_active: bool,
+    /// Whether the session has been neither revoked nor outlived.
+    pub session_is_live: bool,
+}
+
+/// The stored facts that scopes are made of.
+///
+/// An implementation is part of what the guarantee rests on: it must read the database.
+#[async_trait]
+pub trait Directory: Send + Sync {
+    /// A tenant, deleted ones included.
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError>;
+
+    /// A user's membership as seen in one session; `None` when user or session are not there.
+    async fn membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError>;
+}
+
+/// Why nobody was admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The credential is no good.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The credential was good once: session ended, user deactivated or removed.
+    #[error("the access token has been revoked")]
+    Revoked,
+    /// No such tenant.
+    #[error("no such tenant")]
+    TenantNotFound,
+    /// The tenant has been deleted.
+    #[error("the tenant has been deleted")]
+    TenantGone,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<PasswordError> for Denied {
+    fn from(error: PasswordError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Somebody was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// The proof.
+    pub scope: TenantScope,
+    /// The tenant it is a proof for.
+    pub tenant: TenantFacts,
+}
+
+/// The only place where a [`TenantScope`] is made: rules over stored facts.
+#[derive(Clone)]
+pub struct Gate {
+    directory: Arc<dyn Directory>,
+    tokens: Arc<dyn AccessTokens>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    /// A gate over a directory.
+    pub fn new(directory: Arc<dyn Directory>, tokens: Arc<dyn AccessTokens>, ids: Arc<dyn IdSource>) -> Self {
+        Self {
+            directory,
+            tokens,
+            ids,
+        }
+    }
+
+    /// Admits the bearer of an access token: the token must be ours, and tenant, user and session still stand.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn bearer(&self, token: &str, request: RequestId) -> Result<Admission, Denied> {
+        let claims = self.tokens.verify(token)?;
+        let facts = self
+            .directory
+            .membership(claims.tenant, claims.user, claims.session)
+            .await?;
+        let facts = facts.ok_or(Denied::Revoked)?;
+        let standing = standing(facts.tenant.status)?;
+        if !facts.is_active || !facts.session_is_live {
+            return Err(Denied::Revoked);
+        }
+        let actor = Actor::User {
+            id: claims.user,
+            session: claims.session,
+        };
+        let scope = TenantScope {
+            tenant: facts.tenant.id,
+            standing,
+            actor,
+            role: Some(facts.role),
+            request,
+        };
+        Ok(Admission {
+            scope,
+            tenant: facts.tenant,
+        })
+    }
+
+    /// Admits somebody without a credential as far as login and registration.
+    ///
+    /// # Errors
+    /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn guest(&self, selector: &TenantSelector, request: RequestId) -> Result<Admission, Denied> {
+        self.admit(selector, Actor::Guest, request).await
+    }
+
+    /// Admits the system itself to one tenant, for work in the background.
+    ///
+    /// # Errors
+    /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn system(&self, because: SystemScope, tenant: TenantId) -> Result<TenantScope, Denied> {
+        let request = RequestId::next(self.ids.as_ref());
+        let admission = self
+            .admit(
+                &TenantSelector::Id(tenant),
+                Actor::System(because.reason()),
+                request,
+            )
+            .await?;
+        Ok(admission.scope)
+    }
+
+    /// The scope of a tenant that is about to be born. The id is made here, so this never leads into a tenant
+    /// that exists.
+    pub fn found(&self, _because: SystemScope, request: RequestId) -> TenantScope {
+        TenantScope {
+            tenant: TenantId::next(self.ids.as_ref()),
+            standing: Standing::Active,
+            actor: Actor::Founder,
+            role: Some(Role::Admin),
+            request,
+        }
+    }
+
+    async fn admit(
+        &self,
+        selector: &TenantSelector,
+        actor: Actor,
+        request: RequestId,
+    ) -> Result<Admission, Denied> {
+        let tenant = self
+            .directory
+            .tenant(selector)
+            .await?
+            .ok_or(Denied::TenantNotFound)?;
+        let standing = standing(tenant.status)?;
+        let scope = TenantScope {
+            tenant: tenant.id,
+            standing,
+            actor,
+            role: None,
+            request,
+        };
+        Ok(Admission { scope, tenant })
+    }
+}
+
+fn standing(status: TenantStatus) -> Result<Standing, Denied> {
+    match status {
+        TenantStatus::Active => Ok(Standing::Active),
+        TenantStatus::Suspended => Ok(Standing::Suspended),
+        TenantStatus::Deleted => Err(Denied::TenantGone),
+        // Provisioning happens in one transaction, so nobody can see a tenant in this state but its founder.
+        TenantStatus::Provisioning => Err(Denied::TenantNotFound),
+    }
+}

@@ -1,0 +1,285 @@
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{AuditLog, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users};
+
+/// A named constraint of the database that a use case knows how to explain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// Two tenants with one slug.
+    TenantSlug,
+    /// Two tenants with one subdomain.
+    TenantSubdomain,
+    /// Two live users of a tenant with one e-mail address.
+    UserEmail,
+    /// Two live projects of a tenant with one name.
+    ProjectName,
+    /// A user twice in a project.
+    ProjectMember,
+    /// A task or resource in a project that is not there.
+    ProjectReference,
+    /// A member, owner or assignee that is not there.
+    UserReference,
+    /// Any other, by name.
+    Other(String),
+}
+
+/// Why the store did not do it. Adapters map their own errors into these, exhaustively.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A unique key is taken.
+    #[error("unique constraint {0:?}")]
+    Unique(Constraint),
+    /// A reference points at nothing (in this tenant).
+    #[error("foreign key {0:?}")]
+    Reference(Constraint),
+    /// A check constraint does not hold.
+    #[error("check constraint {0}")]
+    Check(String),
+    /// Serialization failure or deadlock: the same work may succeed when run again.
+    #[error("the transaction lost a race and may be run again")]
+    Contention,
+    /// No connection, a timeout, a server going away.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Row-level security refused a row: the code above asked for another tenant's.
+    #[error("row-level security refused the statement: {0}")]
+    RowSecurity(String),
+    /// A row of another tenant came back. It was withheld.
+    #[error("isolation breach: a row of {found} in a scope of {scope}, table {table}")]
+    IsolationBreach {
+        /// The table it came from.
+        table: &'static str,
+        /// The tenant of the scope.
+        scope: crate::TenantId,
+        /// The tenant of the row.
+        found: crate::TenantId,
+    },
+    /// Anything else.
+    #[error("store: {0}")]
+    Other(String),
+}
+
+/// Whether a unit of work may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A READ ONLY transaction.
+    Read,
+    /// A READ WRITE transaction.
+    Write,
+}
+
+/// Opens transactions. Only [`Units`] calls it.
+#[async_trait]
+pub trait UnitOfWork: Send + Sync {
+    /// Begins a transaction with the scope's tenant set.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection is to be had in time.
+    async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError>;
+}
+
+/// An open transaction of one tenant, with a repository for each noun.
+#[async_trait]
+pub trait Store: Send {
+    /// The tenant itself.
+    fn tenants(&mut self) -> &mut dyn Tenants;
+    /// Users.
+    fn users(&mut self) -> &mut dyn Users;
+    /// Login sessions.
+    fn sessions(&mut self) -> &mut dyn Sessions;
+    /// Projects.
+    fn projects(&mut self) -> &mut dyn Projects;
+    /// Members of projects.
+    fn members(&mut self) -> &mut dyn Members;
+    /// Tasks.
+    fn tasks(&mut self) -> &mut dyn Tasks;
+    /// Resources and their versions.
+    fn resources(&mut self) -> &mut dyn Resources;
+    /// The audit log.
+    fn audit(&mut self) -> &mut dyn AuditLog;
+    /// The adapter's own transaction, for repositories added outside of these crates.
+    fn adapter(&mut self) -> &mut dyn Any;
+    /// Makes it last.
+    async fn commit(self: Box<Self>) -> Result<(), StoreError>;
+    /// Undoes it.
+    async fn rollback(self: Box<Self>);
+}
+
+/// What a use case gets to work with: the repositories of one open transaction of one tenant.
+///
+/// It cannot be committed from inside: [`Units`] does that when the work returns `Ok`.
+pub struct Work {
+    store: Box<dyn Store>,
+    scope: TenantScope,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Work {
+    /// The scope it was begun with.
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+    /// The tenant itself.
+    pub fn tenants(&mut self) -> &mut dyn Tenants {
+        self.store.tenants()
+    }
+    /// Users.
+    pub fn users(&mut self) -> &mut dyn Users {
+        self.store.users()
+    }
+    /// Login sessions.
+    pub fn sessions(&mut self) -> &mut dyn Sessions {
+        self.store.sessions()
+    }
+    /// Projects.
+    pub fn projects(&mut self) -> &mut dyn Projects {
+        self.store.projects()
+    }
+    /// Members of projects.
+    pub fn members(&mut self) -> &mut dyn Members {
+        self.store.members()
+    }
+    /// Tasks.
+    pub fn tasks(&mut self) -> &mut dyn Tasks {
+        self.store.tasks()
+    }
+    /// Resources and their versions.
+    pub fn resources(&mut self) -> &mut dyn Resources {
+        self.store.resources()
+    }
+    /// The audit log.
+    pub fn audit(&mut self) -> &mut dyn AuditLog {
+        self.store.audit()
+    }
+    /// The adapter's own transaction, for repositories added outside of these crates.
+    pub fn adapter(&mut self) -> &mut dyn Any {
+        self.store.adapter()
+    }
+}
+
+/// Runs units of work: one transaction each, opened and closed here.
+#[derive(Clone)]
+pub struct Units {
+    inner: Arc<dyn UnitOfWork>,
+}
+
+impl std::fmt::Debug for Units {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Units")
+    }
+}
+
+impl Units {
+    /// How often work is run before its contention is reported.
+    pub const ATTEMPTS: u32 = 4;
+
+    /// Units of work over an adapter.
+    pub fn new(inner: Arc<dyn UnitOfWork>) -> Self {
+        Self { inner }
+    }
+
+    /// Runs `work` in a READ ONLY transaction.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of the store.
+    pub async fn read<T, E>(
+        &self,
+        scope: &TenantScope,
+        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.run(scope, Mode::Read, work).await
+    }
+
+    /// Runs `work` in a transaction that commits when it returns `Ok` and rolls back when it returns `Err`.
+    ///
+    /// On a serialization failure or deadlock the work is run again, at most [`Self::ATTEMPTS`] times in all; so
+    /// it must have no effect outside the transaction.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of the store.
+    pub async fn write<T, E>(
+        &self,
+        scope: &TenantScope,
+        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.run(scope, Mode::Write, work).await
+    }
+
+    async fn run<T, E>(
+        &self,
+        scope: &TenantScope,
+        mode: Mode,
+        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        let mut attempt = 1;
+        loop {
+            let outcome = self.attempt(scope, mode, &work).await;
+            match outcome {
+                Err(error) if attempt < Self::ATTEMPTS && error.is_contention() => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt<T, E>(
+        &self,
+        scope: &TenantScope,
+        mode: Mode,
+        work: &impl AsyncFn(&mut Work) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError>,
+    {
+        let store = self.inner.begin(scope, mode).await?;
+        let mut unit = Work {
+            store,
+            scope: scope.clone(),
+        };
+        match work(&mut unit).await {
+            Ok(value) => {
+                unit.store.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                unit.store.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// An error that may hold a [`StoreError`], so that the runner can tell contention from the rest.
+pub trait AsStoreError {
+    /// The store's error, when that is what this is.
+    fn as_store_error(&self) -> Option<&StoreError>;
+
+    /// Whether the work lost a race and may be run again.
+    fn is_contention(&self) -> bool {
+        matches!(self.as_store_error(), Some(StoreError::Contention))
+    }
+}
+
+impl AsStoreError for StoreError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
