@@ -1,0 +1,153 @@
+//! Who is asking, and in which tenant.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tenantry_domain::{
+    Admission, Denied, RequestId, Slug, StoreError, TenantFacts, TenantId, TenantSelector,
+};
+
+use crate::{Cx, Origin, Tenancy};
+
+/// How a request names its tenant apart from a credential, as the caller wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `X-Tenant-ID`.
+    pub id: Option<String>,
+    /// `X-Tenant-Slug`.
+    pub slug: Option<String>,
+    /// The label before the base domain.
+    pub subdomain: Option<String>,
+    /// A slug in the body, on the few endpoints that have one.
+    pub body_slug: Option<String>,
+}
+
+/// By what a request's tenant was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvedBy {
+    /// The credential.
+    Credential,
+    /// A header (or the body).
+    Header,
+    /// The host.
+    Subdomain,
+}
+
+/// Why a request was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The gate refused.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The request names no tenant.
+    #[error("the request names no tenant")]
+    TenantRequired,
+    /// The request names two tenants.
+    #[error("the request names another tenant than its credential")]
+    Mismatch,
+    /// The mismatch could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Admits the bearer of an access token. A header or host that names another tenant is refused and recorded in
+/// the security audit of the credential's tenant.
+///
+/// # Errors
+/// [`AccessError`].
+pub async fn authenticate(
+    app: &Arc<Tenancy>,
+    token: &str,
+    hints: &Hints,
+    origin: Origin,
+    request: RequestId,
+) -> Result<Admission, AccessError> {
+    let admission = app.ports.gate.bearer(token, request).await?;
+    if hints.agree_with(&admission.tenant) {
+        return Ok(admission);
+    }
+    let cx = Cx::new(Arc::clone(app), admission.scope, origin);
+    record_mismatch(&cx, hints).await?;
+    Err(AccessError::Mismatch)
+}
+
+/// Admits somebody without a credential to the tenant that headers, host or body name, as far as login goes.
+///
+/// # Errors
+/// [`AccessError`].
+pub async fn select_tenant(
+    app: &Tenancy,
+    hints: &Hints,
+    request: RequestId,
+) -> Result<(Admission, ResolvedBy), AccessError> {
+    let (selector, resolved_by) = hints.selector()?.ok_or(AccessError::TenantRequired)?;
+    let admission = app.ports.gate.guest(&selector, request).await?;
+    match &hints.body_slug {
+        Some(slug) if slug != admission.tenant.slug.as_str() => Err(AccessError::Mismatch),
+        _ => Ok((admission, resolved_by)),
+    }
+}
+
+/// Records in the tenant of the context that a request named another one.
+///
+/// # Errors
+/// Those of the store.
+pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
+    let named = json!({"tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain});
+    cx.write(async |work| {
+        let event = cx.security(
+            "tenant.mismatch",
+            "tenant",
+            Some(cx.scope().tenant().uuid()),
+            named.clone(),
+        );
+        work.audit().record(event).await
+    })
+    .await
+}
+
+impl Hints {
+    /// Whether every hint names this tenant. A hint that names nobody disagrees as well: what a credential may
+    /// see of other tenants is nothing, not even whether they exist.
+    pub fn agree_with(&self, tenant: &TenantFacts) -> bool {
+        let same_id = |id: &String| id.parse::<TenantId>().is_ok_and(|id| id == tenant.id);
+        let same_slug = |slug: &String| slug == tenant.slug.as_str();
+        let same_subdomain =
+            |label: &String| tenant.subdomain.as_ref().is_some_and(|own| own.as_str() == label);
+        self.id.as_ref().is_none_or(same_id)
+            && self.slug.as_ref().is_none_or(same_slug)
+            && self.subdomain.as_ref().is_none_or(same_subdomain)
+            && self.body_slug.as_ref().is_none_or(same_slug)
+    }
+
+    /// The first hint in order of precedence.
+    fn selector(&self) -> Result<Option<(TenantSelector, ResolvedBy)>, Denied> {
+        if let Some(id) = &self.id {
+            let id = id.parse().map_err(|_| Denied::TenantNotFound)?;
+            return Ok(Some((TenantSelector::Id(id), ResolvedBy::Header)));
+        }
+        if let Some(slug) = &self.slug {
+            return Ok(Some((
+                TenantSelector::Slug(parse_slug(slug)?),
+                ResolvedBy::Header,
+            )));
+        }
+        if let Some(label) = &self.subdomain {
+            return Ok(Some((
+                TenantSelector::Subdomain(parse_slug(label)?),
+                ResolvedBy::Subdomain,
+            )));
+        }
+        if let Some(slug) = &self.body_slug {
+            return Ok(Some((
+                TenantSelector::Slug(parse_slug(slug)?),
+                ResolvedBy::Header,
+            )));
+        }
+        Ok(None)
+    }
+}
+
+fn parse_slug(text: &str) -> Result<Slug, Denied> {
+    Slug::parse(text).ok_or(Denied::TenantNotFound)
+}

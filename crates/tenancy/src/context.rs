@@ -1,0 +1,254 @@
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use tenantry_domain::{
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, PasswordHasher,
+    Permission, PlanCatalogue, RefreshTokens, Refused, Settings, StoreError, TenantRegistry, TenantScope,
+    Time, Units, Work,
+};
+use uuid::Uuid;
+
+use crate::ViewCounter;
+
+/// Everything the use cases need from outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// Transactions.
+    pub units: Units,
+    /// Admission.
+    pub gate: Gate,
+    /// Tenants across tenants, for operators.
+    pub registry: Arc<dyn TenantRegistry>,
+    /// Password hashing.
+    pub passwords: Arc<dyn PasswordHasher>,
+    /// Access tokens.
+    pub access_tokens: Arc<dyn AccessTokens>,
+    /// Refresh tokens.
+    pub refresh_tokens: Arc<dyn RefreshTokens>,
+    /// Plans on offer.
+    pub plans: Arc<dyn PlanCatalogue>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids.
+    pub ids: Arc<dyn IdSource>,
+}
+
+/// What the operator decided about tenants and sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether anybody may found a tenant.
+    pub signup_enabled: bool,
+    /// The settings a new tenant begins with.
+    pub default_settings: Settings,
+    /// How long a session lives without being refreshed, in days; 1..=365.
+    pub session_days: i64,
+}
+
+/// The application: ports, policy and the few things it keeps in memory.
+pub struct Tenancy {
+    /// The ports.
+    pub ports: Ports,
+    /// The policy.
+    pub policy: Policy,
+    /// Views that are counted but not stored yet.
+    pub views: ViewCounter,
+}
+
+impl std::fmt::Debug for Tenancy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tenancy")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tenancy {
+    /// The application over its ports.
+    pub fn new(ports: Ports, policy: Policy) -> Self {
+        Self {
+            ports,
+            policy,
+            views: ViewCounter::default(),
+        }
+    }
+}
+
+/// From where a request came, for the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The caller's address.
+    pub ip: Option<String>,
+    /// The caller's `User-Agent`, at most 256 characters.
+    pub user_agent: Option<String>,
+}
+
+/// What a use case is done in: the application, the scope of whoever asks, and from where they ask.
+#[derive(Debug, Clone)]
+pub struct Cx {
+    app: Arc<Tenancy>,
+    scope: TenantScope,
+    origin: Origin,
+}
+
+impl Cx {
+    /// A context of one request or job.
+    pub fn new(app: Arc<Tenancy>, scope: TenantScope, origin: Origin) -> Self {
+        Self { app, scope, origin }
+    }
+
+    /// The application.
+    pub fn app(&self) -> &Tenancy {
+        &self.app
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &Ports {
+        &self.app.ports
+    }
+
+    /// The scope.
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+
+    /// From where the request came.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The first line of every use case.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        self.scope.require(permission)
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Time {
+        self.app.ports.clock.now()
+    }
+
+    /// The source of ids.
+    pub fn ids(&self) -> &dyn IdSource {
+        self.app.ports.ids.as_ref()
+    }
+
+    /// Runs work in a READ ONLY transaction of the scope's tenant.
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub async fn read<T, E>(&self, work: impl AsyncFn(&mut Work) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.app.ports.units.read(&self.scope, work).await
+    }
+
+    /// Runs work in a transaction of the scope's tenant that commits when the work returns `Ok`. It may be run
+    /// again after a lost race, so it has no effects outside the transaction.
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub async fn write<T, E>(&self, work: impl AsyncFn(&mut Work) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.app.ports.units.write(&self.scope, work).await
+    }
+
+    /// An audit entry for a change; record it in the transaction of the change.
+    pub fn changed<T: Serialize>(
+        &self,
+        action: &'static str,
+        target_type: &'static str,
+        target: Uuid,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) -> AuditEvent {
+        AuditEvent {
+            id: AuditEventId::next(self.ids()),
+            at: self.now(),
+            category: Category::Change,
+            action,
+            target_type,
+            target_id: Some(target),
+            ip: self.origin.ip.clone(),
+            before: before.map(to_json),
+            after: after.map(to_json),
+        }
+    }
+
+    /// An audit entry for something that concerns security.
+    pub fn security(
+        &self,
+        action: &'static str,
+        target_type: &'static str,
+        target: Option<Uuid>,
+        details: Value,
+    ) -> AuditEvent {
+        AuditEvent {
+            id: AuditEventId::next(self.ids()),
+            at: self.now(),
+            category: Category::Security,
+            action,
+            target_type,
+            target_id: target,
+            ip: self.origin.ip.clone(),
+            before: None,
+            after: Some(details),
+        }
+    }
+}
+
+/// Which version a caller expects to change (`If-Match`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever there is.
+    None,
+    /// One of these versions.
+    Versions(Vec<i64>),
+}
+
+/// The resource has moved on since the caller read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the resource has changed, it is at version {current} now")]
+pub struct Stale {
+    /// The present version.
+    pub current: i64,
+}
+
+impl Precondition {
+    /// Whether the version is one that the caller expects.
+    ///
+    /// # Errors
+    /// [`Stale`] when it is not.
+    pub fn check(&self, current: i64) -> Result<(), Stale> {
+        match self {
+            Self::None => Ok(()),
+            Self::Versions(expected) if expected.contains(&current) => Ok(()),
+            Self::Versions(_) => Err(Stale { current }),
+        }
+    }
+}
+
+/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries.
+macro_rules! carries_store_error {
+    ($name:ident) => {
+        impl tenantry_domain::AsStoreError for $name {
+            fn as_store_error(&self) -> Option<&tenantry_domain::StoreError> {
+                if let Self::Store(error) = self {
+                    Some(error)
+                } else {
+                    None
+                }
+            }
+        }
+    };
+}
+pub(crate) use carries_store_error;
+
+fn to_json<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}

@@ -1,0 +1,22 @@
+//! The verbs of Tenantry: every use case takes its context first, then ids, then data, and opens with the
+//! permission it needs.
+//!
+//! A use case gets a [`Cx`]: the ports, and the [`TenantScope`](tenantry_domain::TenantScope) of whoever asks. It
+//! reads and writes inside `cx.read(…)` and `cx.write(…)`, one transaction each, with its audit entry in the same
+//! transaction as the change.
+#![deny(missing_docs)]
+
+pub mod access;
+pub mod auth;
+mod context;
+pub mod lifecycle;
+pub mod project;
+pub mod provision;
+pub mod resource;
+pub mod task;
+pub mod tenant;
+pub mod user;
+mod views;
+
+pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use views::{Flushed, ViewCounter};

@@ -1,0 +1,179 @@
+//! Sign-up: a tenant, its settings, its first admin and their session, in one transaction.
+
+use std::sync::Arc;
+
+use tenantry_domain::{
+    Check, Constraint, Email, Invalid, NewTenant, NewUser, Password, PasswordError, RequestId, Role,
+    StoreError, SystemScope, Tenant, User, UserId,
+};
+
+use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error};
+
+/// The first admin of a new tenant.
+#[derive(Debug, Clone)]
+pub struct NewAdmin {
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub full_name: String,
+    /// Their password; generated when absent.
+    pub password: Option<String>,
+}
+
+/// A tenant that was signed up.
+#[derive(Debug, Clone)]
+pub struct SignedUp {
+    /// The admin, logged in.
+    pub login: LoggedIn,
+    /// The password, when it was generated; this is the only time it is seen.
+    pub generated_password: Option<Password>,
+}
+
+/// Why there is no new tenant; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SignUpError {
+    /// The operator does not allow sign-up.
+    #[error("sign-up is not open")]
+    Closed,
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Another tenant has the slug.
+    #[error("the slug is taken")]
+    SlugTaken,
+    /// Another tenant has the subdomain.
+    #[error("the subdomain is taken")]
+    SubdomainTaken,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(SignUpError);
+
+impl From<StoreError> for SignUpError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::TenantSlug) => Self::SlugTaken,
+            StoreError::Unique(Constraint::TenantSubdomain) => Self::SubdomainTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Founds a tenant as anybody may where the operator allows it.
+///
+/// # Errors
+/// [`SignUpError`].
+pub async fn sign_up(
+    app: &Arc<Tenancy>,
+    origin: Origin,
+    request: RequestId,
+    tenant: NewTenant,
+    admin: NewAdmin,
+) -> Result<SignedUp, SignUpError> {
+    if !app.policy.signup_enabled {
+        return Err(SignUpError::Closed);
+    }
+    found(
+        app,
+        SystemScope::because("sign-up"),
+        origin,
+        request,
+        tenant,
+        admin,
+    )
+    .await
+}
+
+/// Founds a tenant for the operator, whether sign-up is open or not.
+///
+/// # Errors
+/// [`SignUpError`].
+pub async fn found(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    origin: Origin,
+    request: RequestId,
+    tenant: NewTenant,
+    admin: NewAdmin,
+) -> Result<SignedUp, SignUpError> {
+    let scope = app.ports.gate.found(because, request);
+    let cx = Cx::new(Arc::clone(app), scope, origin);
+    let checked = check(&cx, tenant, admin)?;
+    let password = checked
+        .password
+        .clone()
+        .unwrap_or_else(|| cx.ports().passwords.generate());
+    let hash = cx.ports().passwords.hash(password.clone()).await?;
+    let user =
+        User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
+    let generated_password = checked.password.is_none().then_some(password);
+    let login = store(&cx, checked.tenant, user).await?;
+    Ok(SignedUp {
+        login,
+        generated_password,
+    })
+}
+
+struct Checked {
+    tenant: Tenant,
+    user: NewUser,
+    password: Option<Password>,
+}
+
+/// Says all that is wrong with tenant and admin at once.
+fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
+    let mut check = Check::new();
+    let plans = &cx.ports().plans;
+    let plan = tenant
+        .plan
+        .clone()
+        .unwrap_or_else(|| plans.default_plan().to_owned());
+    if !plans.offers(&plan) {
+        check.fail(
+            "/plan",
+            "unknown_plan",
+            format!("must be one of {}", plans.names().join(", ")),
+        );
+    }
+    let settings = cx.app().policy.default_settings.clone();
+    let tenant = check.take(Tenant::new(cx.scope().tenant(), tenant, plan, settings, cx.now()));
+    let email = check.take(Email::parse(&admin.email, "/admin/email"));
+    check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
+    let password = admin
+        .password
+        .map(|text| Password::chosen(text, "/admin/password"))
+        .transpose();
+    let password = check.take(password);
+    check.verdict()?;
+    let (Some(tenant), Some(email), Some(password)) = (tenant, email, password) else {
+        return Err(Invalid(Vec::new()));
+    };
+    Ok(Checked {
+        tenant,
+        user: NewUser {
+            email,
+            full_name: admin.full_name,
+            role: Role::Admin,
+        },
+        password,
+    })
+}
+
+async fn store(cx: &Cx, tenant: Tenant, admin: User) -> Result<LoggedIn, SignUpError> {
+    let (session, refresh_token) = auth::new_session(cx, admin.id);
+    cx.write(async |work| {
+        work.tenants().insert(&tenant).await?;
+        work.users().insert(&admin).await?;
+        work.sessions().insert(&session).await?;
+        let created = cx.changed("tenant.created", "tenant", tenant.id.uuid(), None, Some(&tenant));
+        work.audit().record(created).await?;
+        let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
+        Ok::<_, SignUpError>(work.audit().record(added).await?)
+    })
+    .await?;
+    Ok(auth::logged_in(cx, session.id, refresh_token, admin, tenant))
+}

@@ -1,0 +1,227 @@
+//! The people of a tenant.
+
+use tenantry_domain::{
+    Check, Constraint, Email, Invalid, NewUser, Page, PageRequest, Password, PasswordError, Permission,
+    Refused, Role, StoreError, User, UserFilter, UserId, UserPatch, Work,
+};
+
+use crate::{Cx, Precondition, Stale, context::carries_store_error};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The user has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// No such user in this tenant.
+    #[error("no such user")]
+    NotFound,
+    /// Another user of the tenant has that address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// The tenant would be left without an acting admin.
+    #[error("the last admin cannot be removed, demoted or deactivated")]
+    LastAdmin,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(UserError);
+
+impl From<StoreError> for UserError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Who is to be added, by an admin.
+#[derive(Debug, Clone)]
+pub struct AddUser {
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub full_name: String,
+    /// Their role.
+    pub role: Role,
+    /// Their password; generated when absent.
+    pub password: Option<String>,
+}
+
+/// A user that was added.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The user.
+    pub user: User,
+    /// The password, when it was generated; this is the only time it is seen.
+    pub generated_password: Option<Password>,
+}
+
+/// A page of the tenant's users.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn list(cx: &Cx, filter: UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
+    cx.require(Permission::ReadUsers)?;
+    cx.read(async |work| Ok(work.users().list(filter, page).await?))
+        .await
+}
+
+/// One user.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn get(cx: &Cx, id: UserId) -> Result<User, UserError> {
+    cx.require(Permission::ReadUsers)?;
+    cx.read(async |work| work.users().find(id).await?.ok_or(UserError::NotFound))
+        .await
+}
+
+/// Adds a user.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
+    cx.require(Permission::ManageUsers)?;
+    let generated = data.password.is_none().then(|| cx.ports().passwords.generate());
+    let given = data.password.clone().unwrap_or_default();
+    let password = generated
+        .as_ref()
+        .map_or(given, |generated| generated.reveal().to_owned());
+    let user = prepare(cx, data, password).await?;
+    cx.write(async |work| {
+        work.users().insert(&user).await?;
+        let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
+        Ok::<_, UserError>(work.audit().record(event).await?)
+    })
+    .await?;
+    Ok(Added {
+        user,
+        generated_password: generated,
+    })
+}
+
+/// Changes a user: admins anybody, everybody themselves, but role and activity only admins.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) -> Result<User, UserError> {
+    cx.require(Permission::EditSelf)?;
+    let privileged = !patch.role.is_keep() || !patch.is_active.is_keep();
+    if privileged || cx.scope().user() != Some(id) {
+        cx.require(Permission::ManageUsers)?;
+    }
+    cx.write(async |work| {
+        if privileged {
+            lock_admins(work).await?;
+        }
+        let before = work
+            .users()
+            .find_for_update(id)
+            .await?
+            .ok_or(UserError::NotFound)?;
+        when.check(before.version)?;
+        let mut user = before.clone();
+        user.apply(patch.clone(), cx.now())?;
+        keep_an_admin(work, &before, &user).await?;
+        work.users().update(&user).await?;
+        if !user.is_active {
+            work.sessions().revoke_all(id, cx.now()).await?;
+        }
+        let event = cx.changed("user.updated", "user", id.uuid(), Some(&before), Some(&user));
+        work.audit().record(event).await?;
+        Ok(user)
+    })
+    .await
+}
+
+/// Removes a user and ends their sessions.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), UserError> {
+    cx.require(Permission::ManageUsers)?;
+    cx.write(async |work| {
+        lock_admins(work).await?;
+        let before = work
+            .users()
+            .find_for_update(id)
+            .await?
+            .ok_or(UserError::NotFound)?;
+        when.check(before.version)?;
+        let mut user = before.clone();
+        user.remove(cx.now());
+        keep_an_admin(work, &before, &user).await?;
+        work.users().update(&user).await?;
+        work.sessions().revoke_all(id, cx.now()).await?;
+        let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// Serialises everything that could take away an admin: two requests that each see the other admin must not both
+/// succeed.
+async fn lock_admins(work: &mut Work) -> Result<(), UserError> {
+    work.tenants()
+        .current_for_update()
+        .await?
+        .ok_or(UserError::NotFound)
+        .map(|_| ())
+}
+
+async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
+    let loses_one = before.is_acting_admin() && !after.is_acting_admin();
+    if loses_one && work.users().count_other_admins(after.id).await? == 0 {
+        return Err(UserError::LastAdmin);
+    }
+    Ok(())
+}
+
+/// A user as somebody wants to add one: all fields checked, the password hashed.
+pub(crate) async fn prepare(cx: &Cx, data: AddUser, password: String) -> Result<User, PrepareError> {
+    let mut check = Check::new();
+    let email = check.take(Email::parse(&data.email, "/email"));
+    let password = check.take(Password::chosen(password, "/password"));
+    check.line("/full_name", data.full_name.trim(), 1..=120);
+    check.verdict()?;
+    let (Some(email), Some(password)) = (email, password) else {
+        return Err(Invalid(Vec::new()).into());
+    };
+    let hash = cx.ports().passwords.hash(password).await?;
+    let new = NewUser {
+        email,
+        full_name: data.full_name,
+        role: data.role,
+    };
+    Ok(User::new(UserId::next(cx.ids()), new, hash, cx.now())?)
+}
+
+/// Why a user cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
+impl From<PrepareError> for UserError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Invalid(invalid) => invalid.into(),
+            PrepareError::Password(error) => error.into(),
+        }
+    }
+}
