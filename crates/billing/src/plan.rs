@@ -1,0 +1,41 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::{Currency, Interval, Limit, Price};
+
+/// What a tenant can subscribe to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// How tenants, the API and logs call it; of the form of a slug.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// For people.
+    pub description: String,
+    /// What it costs: at most one price per currency and interval. None means it cannot be bought.
+    pub prices: Vec<Price>,
+    /// How much of each is included. Every plan of a catalogue states the same limits.
+    pub limits: BTreeMap<String, Limit>,
+    /// What it switches on.
+    pub features: BTreeSet<String>,
+}
+
+impl Plan {
+    /// The limit of that name, where the catalogue has one.
+    pub fn limit(&self, name: &str) -> Option<Limit> {
+        self.limits.get(name).copied()
+    }
+
+    /// Whether it switches that feature on.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.contains(feature)
+    }
+
+    /// What an interval costs in a currency, where it is on offer.
+    pub fn price(&self, currency: &Currency, interval: Interval) -> Option<&Price> {
+        self.prices
+            .iter()
+            .find(|price| price.currency == *currency && price.interval == interval)
+    }
+}
