@@ -1,0 +1,80 @@
+//! The schema of Tenantry: its roles, its tables and the rules each table obeys.
+//!
+//! * [`bootstrap`] makes the three roles and the database, once, as an administrator.
+//! * [`up`], [`down`], [`fresh`], [`status`] and [`pending`] run the [`Migrator`] as `tenantry_owner`.
+//! * [`TenantTable`] makes a tenant-scoped table; every such table comes from it, an embedder's too.
+//! * [`DataMigration`] changes rows, tenant by tenant, as the runtime role.
+//!
+//! # Tables of another service
+//!
+//! A service that embeds these crates lists its own migrations behind ours in its own migrator, and runs that
+//! with [`up_with`] and its sisters:
+//!
+//! ```
+//! use sea_orm_migration::prelude::*;
+//! use tenantry_migration::{OnDelete, TenantTable};
+//!
+//! struct CreateNotes;
+//!
+//! impl MigrationName for CreateNotes {
+//!     fn name(&self) -> &str {
+//!         "m20270101_000001_notes"
+//!     }
+//! }
+//!
+//! fn notes() -> TenantTable {
+//!     TenantTable::new("notes").column("body", "text NOT NULL").belongs_to("task_id", "tasks", OnDelete::Cascade)
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl MigrationTrait for CreateNotes {
+//!     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+//!         notes().create(manager).await
+//!     }
+//!     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+//!         notes().drop(manager).await
+//!     }
+//! }
+//!
+//! struct Ours;
+//!
+//! impl MigratorTrait for Ours {
+//!     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+//!         let mut all = tenantry_migration::Migrator::migrations();
+//!         all.push(Box::new(CreateNotes));
+//!         all
+//!     }
+//! }
+//! ```
+
+#![deny(missing_docs)]
+
+mod bootstrap;
+mod connection;
+mod data;
+mod error;
+mod migrator;
+mod quote;
+mod roles;
+mod run;
+mod tenant_table;
+
+mod m20261121_000001_tenants;
+mod m20261121_000002_users;
+mod m20261121_000003_refresh_sessions;
+mod m20261121_000004_projects;
+mod m20261121_000005_project_members;
+mod m20261121_000006_tasks;
+mod m20261121_000007_resources;
+mod m20261121_000008_resource_versions;
+mod m20261121_000009_audit_events;
+
+pub use bootstrap::bootstrap;
+pub use data::DataMigration;
+pub use error::{MigrationError, TableError};
+pub use migrator::{GLOBAL_TABLES, Migrator};
+pub use roles::{APP_ROLE, Bootstrap, OWNER_ROLE, PLATFORM_ROLE, RolePasswords};
+pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, up, up_with};
+pub use tenant_table::{
+    OnDelete, TENANT_SETTING, TenantTable, policy_expression, policy_expression_in_catalogue,
+};

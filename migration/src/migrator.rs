@@ -1,0 +1,38 @@
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+use crate::{
+    m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
+    m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
+    m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
+};
+
+/// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
+/// from [`TenantTable`](crate::TenantTable).
+pub const GLOBAL_TABLES: &[&str] = &[
+    // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
+    // ready.
+    "seaql_migrations",
+    // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
+    // operators and the tenant directory see all of it.
+    "tenants",
+];
+
+/// The migrations of Tenantry, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261121_000001_tenants::Migration),
+            Box::new(m20261121_000002_users::Migration),
+            Box::new(m20261121_000003_refresh_sessions::Migration),
+            Box::new(m20261121_000004_projects::Migration),
+            Box::new(m20261121_000005_project_members::Migration),
+            Box::new(m20261121_000006_tasks::Migration),
+            Box::new(m20261121_000007_resources::Migration),
+            Box::new(m20261121_000008_resource_versions::Migration),
+            Box::new(m20261121_000009_audit_events::Migration),
+        ]
+    }
+}

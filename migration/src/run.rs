@@ -1,0 +1,204 @@
+use sea_orm_migration::sea_orm::{DatabaseConnection, SqlxPostgresConnector};
+use sea_orm_migration::{MigrationStatus, MigratorTrait};
+use sqlx::postgres::PgPool;
+
+use crate::connection::{failed, lock, options, single};
+use crate::{MigrationError, Migrator, OWNER_ROLE};
+
+/// Applies the next `steps` migrations of [`Migrator`], or all that are missing; gives the names of those
+/// applied.
+///
+/// `url` is that of `tenantry_owner`. Two processes may do it at once: the second waits for the first and
+/// finds nothing left to do.
+///
+/// # Errors
+/// No connection, another role than the owner, or a migration that fails; it and those after it are not
+/// applied.
+pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
+    up_with::<Migrator>(url, steps).await
+}
+
+/// Like [`up`], for the migrations of another service.
+///
+/// # Errors
+/// As for [`up`].
+pub async fn up_with<M: MigratorTrait>(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
+    let session = Session::begin(url).await?;
+    let before = session.applied::<M>().await?;
+    M::up(&session.database, steps)
+        .await
+        .map_err(MigrationError::Migration)?;
+    let after = session.applied::<M>().await?;
+    let names: Vec<String> = after.into_iter().filter(|name| !before.contains(name)).collect();
+    tracing::info!(
+        applied = names.len(),
+        "the schema is up to date with what was asked"
+    );
+    session.end().await;
+    Ok(names)
+}
+
+/// Takes back the last `steps` migrations of [`Migrator`], or all, with the data in their tables; gives the
+/// names of those taken back.
+///
+/// # Errors
+/// As for [`up`].
+pub async fn down(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
+    down_with::<Migrator>(url, steps).await
+}
+
+/// Like [`down`], for the migrations of another service.
+///
+/// # Errors
+/// As for [`up`].
+pub async fn down_with<M: MigratorTrait>(
+    url: &str,
+    steps: Option<u32>,
+) -> Result<Vec<String>, MigrationError> {
+    let session = Session::begin(url).await?;
+    let before = session.applied::<M>().await?;
+    M::down(&session.database, steps)
+        .await
+        .map_err(MigrationError::Migration)?;
+    let after = session.applied::<M>().await?;
+    let names: Vec<String> = before
+        .into_iter()
+        .rev()
+        .filter(|name| !after.contains(name))
+        .collect();
+    tracing::info!(taken_back = names.len(), "migrations were taken back");
+    session.end().await;
+    Ok(names)
+}
+
+/// Drops every table of the schema, whatever is in it, and applies all migrations of [`Migrator`].
+///
+/// # Errors
+/// As for [`up`].
+pub async fn fresh(url: &str) -> Result<Vec<String>, MigrationError> {
+    fresh_with::<Migrator>(url).await
+}
+
+/// Like [`fresh`], for the migrations of another service.
+///
+/// # Errors
+/// As for [`up`].
+pub async fn fresh_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, MigrationError> {
+    let session = Session::begin(url).await?;
+    M::fresh(&session.database)
+        .await
+        .map_err(MigrationError::Migration)?;
+    let names = session.applied::<M>().await?;
+    tracing::info!(applied = names.len(), "the schema was made afresh");
+    session.end().await;
+    Ok(names)
+}
+
+/// The migrations of [`Migrator`] in order, each with whether it has been applied.
+///
+/// It changes nothing and waits for nobody, so any of the three roles may ask.
+///
+/// # Errors
+/// No connection, or a database that has had migrations not known here.
+pub async fn status(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
+    status_with::<Migrator>(url).await
+}
+
+/// Like [`status`], for the migrations of another service.
+///
+/// # Errors
+/// As for [`status`].
+pub async fn status_with<M: MigratorTrait>(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
+    let pool = single(&options(url)?).await?;
+    let found = known::<M>(&database(&pool)).await;
+    pool.close().await;
+    let found = found?;
+    let missing = found.iter().filter(|(_, applied)| !applied).count();
+    tracing::info!(
+        applied = found.len() - missing,
+        pending = missing,
+        "migrations were looked up"
+    );
+    Ok(found)
+}
+
+/// The migrations of [`Migrator`] that have yet to be applied.
+///
+/// # Errors
+/// As for [`status`].
+pub async fn pending(url: &str) -> Result<Vec<String>, MigrationError> {
+    pending_with::<Migrator>(url).await
+}
+
+/// Like [`pending`], for the migrations of another service.
+///
+/// # Errors
+/// As for [`status`].
+pub async fn pending_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, MigrationError> {
+    let found = status_with::<M>(url).await?;
+    Ok(found
+        .into_iter()
+        .filter(|(_, applied)| !applied)
+        .map(|(name, _)| name)
+        .collect())
+}
+
+/// The one connection of a run, which holds the migration lock.
+struct Session {
+    pool: PgPool,
+    database: DatabaseConnection,
+}
+
+impl Session {
+    async fn begin(url: &str) -> Result<Self, MigrationError> {
+        let pool = single(&options(url)?).await?;
+        let mut connection = pool
+            .acquire()
+            .await
+            .map_err(|cause| failed("take the connection", cause))?;
+        let user: String = sqlx::query_scalar("SELECT current_user::text")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|cause| failed("ask who is connected", cause))?;
+        // Tables would belong to whoever makes them, and the runtime role's rights are granted by their
+        // owner.
+        if user != OWNER_ROLE {
+            let why = format!("migrations run as {OWNER_ROLE}, but this connection is {user}'s");
+            return Err(MigrationError::Refused(why));
+        }
+        lock(&mut connection).await?;
+        drop(connection);
+        let database = database(&pool);
+        Ok(Self { pool, database })
+    }
+
+    async fn applied<M: MigratorTrait>(&self) -> Result<Vec<String>, MigrationError> {
+        let found = known::<M>(&self.database).await?;
+        Ok(found
+            .into_iter()
+            .filter(|(_, applied)| *applied)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// Closes the connection, and so gives the lock back before the caller goes on.
+    async fn end(self) {
+        self.pool.close().await;
+    }
+}
+
+fn database(pool: &PgPool) -> DatabaseConnection {
+    SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone())
+}
+
+async fn known<M: MigratorTrait>(
+    database: &DatabaseConnection,
+) -> Result<Vec<(String, bool)>, MigrationError> {
+    let found = M::get_migration_with_status_read_only(database)
+        .await
+        .map_err(MigrationError::Migration)?;
+    Ok(found
+        .iter()
+        .map(|one| (one.name().to_owned(), one.status() == MigrationStatus::Applied))
+        .collect())
+}

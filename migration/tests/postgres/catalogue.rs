@@ -1,0 +1,171 @@
+use sqlx::PgConnection;
+use tenantry_migration::{GLOBAL_TABLES, policy_expression_in_catalogue};
+
+use crate::support::{Database, names, run, value};
+
+#[tokio::test]
+async fn every_table_is_global_or_obeys_the_rule() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let tables = names(
+        &mut owner,
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1",
+    )
+    .await;
+    let (global, tenant): (Vec<String>, Vec<String>) = tables
+        .into_iter()
+        .partition(|table| GLOBAL_TABLES.contains(&table.as_str()));
+    assert_eq!(global, GLOBAL_TABLES);
+    assert_eq!(tenant.len(), 8);
+    for table in &tenant {
+        assert_eq!(
+            broken_rules(&mut owner, table).await,
+            Vec::<String>::new(),
+            "{table}"
+        );
+        policies_hold(&mut owner, table, "tenant_id").await;
+    }
+    policies_hold(&mut owner, "tenants", "id").await;
+}
+
+#[tokio::test]
+async fn a_forgotten_table_is_noticed() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let sql =
+        "CREATE TABLE forgotten (id uuid PRIMARY KEY, tenant_id uuid REFERENCES tenants, t uuid UNIQUE);
+               GRANT TRUNCATE ON forgotten TO tenantry_app";
+    run(&mut owner, sql).await.unwrap();
+    let broken = broken_rules(&mut owner, "forgotten").await;
+    assert_eq!(
+        broken,
+        [
+            "forgotten_pkey does not begin with tenant_id",
+            "forgotten_t_key does not begin with tenant_id",
+            "no index on (tenant_id, created_at)",
+            "no index on (tenant_id, id)",
+            "row-level security is not enabled and forced",
+            "tenant_id is not NOT NULL",
+            "the runtime role has more than SELECT, INSERT, UPDATE, DELETE",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_reference_within_a_tenant_has_an_index() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let sql = "SELECT conname::text FROM pg_constraint c
+        WHERE contype = 'f' AND connamespace = 'public'::regnamespace AND NOT EXISTS (
+            SELECT FROM pg_index i WHERE i.indrelid = c.conrelid
+            AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] = c.conkey
+            AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) LIKE '(%_id IS NOT NULL)'))";
+    assert_eq!(names(&mut owner, sql).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_constraints_that_use_cases_know_are_there() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let found = names(
+        &mut owner,
+        "SELECT relname::text FROM pg_class WHERE relkind = 'i' UNION SELECT conname FROM pg_constraint",
+    )
+    .await;
+    for name in [
+        "tenants_slug_key",
+        "tenants_subdomain_key",
+        "users_email_key",
+        "projects_name_key",
+        "project_members_member_key",
+        "project_members_project_id_fkey",
+        "project_members_user_id_fkey",
+        "projects_owner_id_fkey",
+        "tasks_project_id_fkey",
+        "tasks_assignee_id_fkey",
+        "resources_project_id_fkey",
+        "resources_created_by_fkey",
+        "resource_versions_created_by_fkey",
+    ] {
+        assert!(found.iter().any(|one| one == name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_granted_to_everybody() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let sql =
+        "SELECT relname::text FROM pg_class, aclexplode(relacl) WHERE relnamespace = 'public'::regnamespace
+               AND grantee = 0";
+    assert_eq!(names(&mut owner, sql).await, Vec::<String>::new());
+    run(
+        &mut owner,
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    )
+    .await
+    .unwrap();
+    assert!(
+        !value::<bool>(
+            &mut owner,
+            "SELECT has_function_privilege('tenantry_app', 'f()', 'EXECUTE')"
+        )
+        .await
+    );
+}
+
+/// What is wrong with a tenant table, policies aside, in alphabetical order.
+async fn broken_rules(owner: &mut PgConnection, table: &str) -> Vec<String> {
+    names(owner, &RULES.replace("{table}", table)).await
+}
+
+const RULES: &str = "
+WITH t AS (SELECT * FROM pg_class WHERE oid = 'public.{table}'::regclass),
+     keys AS (SELECT i.*, c.relname, (SELECT array_agg(a.attname::text ORDER BY n) FROM
+                  unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
+                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) AS columns
+              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = (SELECT oid FROM t)),
+     refs AS (SELECT c.*, (SELECT attname::text FROM pg_attribute a
+                  WHERE a.attrelid = c.conrelid AND a.attnum = c.conkey[1]) AS first
+              FROM pg_constraint c WHERE contype = 'f' AND conrelid = (SELECT oid FROM t))
+SELECT problem FROM (
+    SELECT 'row-level security is not enabled and forced' FROM t WHERE NOT (relrowsecurity AND relforcerowsecurity)
+    UNION ALL SELECT 'not owned by tenantry_owner' FROM t WHERE pg_get_userbyid(relowner) <> 'tenantry_owner'
+    UNION ALL SELECT 'tenant_id is not NOT NULL' FROM t WHERE NOT EXISTS (SELECT FROM pg_attribute
+        WHERE attrelid = t.oid AND attname = 'tenant_id' AND attnotnull AND atttypid = 'uuid'::regtype)
+    UNION ALL SELECT 'no reference to tenants' FROM t WHERE NOT EXISTS (SELECT FROM refs
+        WHERE confrelid = 'tenants'::regclass AND first = 'tenant_id' AND cardinality(conkey) = 1)
+    UNION ALL SELECT conname || ' does not begin with tenant_id' FROM refs
+        WHERE confrelid <> 'tenants'::regclass AND (first <> 'tenant_id' OR cardinality(conkey) < 2)
+    UNION ALL SELECT relname || ' does not begin with tenant_id' FROM keys
+        WHERE indisunique AND columns[1] <> 'tenant_id'
+    UNION ALL SELECT 'no index on (tenant_id, id)' FROM t
+        WHERE NOT EXISTS (SELECT FROM keys WHERE columns[1:2] = '{tenant_id,id}' AND indpred IS NULL)
+    UNION ALL SELECT 'no index on (tenant_id, created_at)' FROM t
+        WHERE NOT EXISTS (SELECT FROM keys WHERE columns[1:2] = '{tenant_id,created_at}' AND indpred IS NULL)
+    UNION ALL SELECT 'the runtime role has more than SELECT, INSERT, UPDATE, DELETE' FROM t
+        WHERE has_table_privilege('tenantry_app', t.oid, 'TRUNCATE, REFERENCES, TRIGGER')
+) AS problems (problem) ORDER BY 1";
+
+/// Each of the four commands has a policy of its own for the runtime role, with the rule wherever one can be.
+async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
+    let sql = format!(
+        "SELECT concat_ws(' ', policyname, roles::text, permissive, qual, with_check) FROM pg_policies
+         WHERE tablename = '{table}' AND roles = '{{tenantry_app}}' ORDER BY policyname"
+    );
+    let rule = policy_expression_in_catalogue(column);
+    let expected = [("delete", 1), ("insert", 1), ("select", 1), ("update", 2)].map(|(command, times)| {
+        let rules = vec![rule.as_str(); times].join(" ");
+        format!("{table}_{command} {{tenantry_app}} PERMISSIVE {rules}")
+    });
+    assert_eq!(names(owner, &sql).await, expected);
+    let others = format!(
+        "SELECT policyname::text FROM pg_policies WHERE tablename = '{table}' AND roles <> '{{tenantry_app}}' ORDER BY 1"
+    );
+    let platform: &[&str] = if table == "tenants" {
+        &["tenants_platform_select", "tenants_platform_update"]
+    } else {
+        &[]
+    };
+    assert_eq!(names(owner, &others).await, platform);
+}

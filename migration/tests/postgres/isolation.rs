@@ -1,0 +1,240 @@
+use crate::support::{A, B, Database, code, count_in, run, run_in, value};
+
+const TABLES: [&str; 9] = [
+    "tenants",
+    "users",
+    "refresh_sessions",
+    "projects",
+    "project_members",
+    "tasks",
+    "resources",
+    "resource_versions",
+    "audit_events",
+];
+
+const APPEND_ONLY: [&str; 2] = ["resource_versions", "audit_events"];
+
+const USER: &str = "INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified,
+    password_hash, created_at, updated_at, version)
+    VALUES ('{tenant}', gen_random_uuid(), 'new@example.com', 'N', 'viewer', true, true, 'x', now(), now(), 1)";
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_rows_only() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    for table in TABLES {
+        let (all, column) = (format!("SELECT count(*) FROM {table}"), tenant_column(table));
+        assert_eq!(count_in(&mut app, A, &all).await, 1, "{table}");
+        let foreign = format!("{all} WHERE {column} <> '{A}'");
+        assert_eq!(count_in(&mut app, A, &foreign).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_tenant_there_are_no_rows() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    let mut used = database.app().await;
+    run_in(&mut used, A, "SELECT").await.unwrap();
+    assert_eq!(
+        value::<String>(&mut used, "SELECT current_setting('app.current_tenant', true)").await,
+        ""
+    );
+    for table in TABLES {
+        let all = format!("SELECT count(*) FROM {table}");
+        assert_eq!(value::<i64>(&mut app, &all).await, 0, "{table}");
+        assert_eq!(
+            value::<i64>(&mut used, &all).await,
+            0,
+            "{table} after a transaction with a tenant"
+        );
+    }
+    let insert = USER.replace("{tenant}", &A.to_string());
+    assert_eq!(code(run(&mut app, &insert).await), "42501");
+    assert_eq!(code(run(&mut used, &insert).await), "42501");
+}
+
+#[tokio::test]
+async fn rows_of_another_tenant_are_not_written() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    let insert = USER.replace("{tenant}", &B.to_string());
+    assert_eq!(code(run_in(&mut app, A, &insert).await), "42501");
+    let give_away = format!("UPDATE tasks SET tenant_id = '{B}', id = gen_random_uuid()");
+    assert_eq!(code(run_in(&mut app, A, &give_away).await), "42501");
+    for table in TABLES.into_iter().filter(|table| !APPEND_ONLY.contains(table)) {
+        let column = tenant_column(table);
+        let update = format!("UPDATE {table} SET created_at = now() WHERE {column} = '{B}'");
+        assert_eq!(run_in(&mut app, A, &update).await.unwrap(), 0, "{table}");
+        let update = format!("UPDATE {table} SET created_at = now()");
+        assert_eq!(run_in(&mut app, A, &update).await.unwrap(), 1, "{table}");
+    }
+    assert_eq!(
+        run_in(&mut app, A, "DELETE FROM refresh_sessions").await.unwrap(),
+        1
+    );
+    assert_eq!(
+        count_in(&mut app, B, "SELECT count(*) FROM refresh_sessions").await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn references_stay_within_the_tenant() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    let user = "00000000-0000-0000-0000-0000000000ff";
+    let only_in_b = USER
+        .replace("{tenant}", &B.to_string())
+        .replace("gen_random_uuid()", &format!("'{user}'"));
+    run_in(&mut app, B, &only_in_b).await.unwrap();
+    let assign = format!("UPDATE tasks SET assignee_id = '{user}'");
+    assert_eq!(code(run_in(&mut app, A, &assign).await), "23503");
+    assert_eq!(run_in(&mut app, B, &assign).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn keys_are_unique_within_the_tenant_only() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    let again = USER.replace("{tenant}", &A.to_string()).replace("new@", "ada@");
+    let error = run_in(&mut app, A, &again).await.unwrap_err();
+    assert_eq!(
+        error.as_database_error().unwrap().constraint(),
+        Some("users_email_key")
+    );
+    run_in(&mut app, A, "UPDATE users SET deleted_at = now()")
+        .await
+        .unwrap();
+    run_in(&mut app, A, &again).await.unwrap();
+}
+
+#[tokio::test]
+async fn deleting_stays_within_the_tenant() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    let versions = "SELECT count(*) FROM resource_versions";
+    assert_eq!(run_in(&mut app, A, "DELETE FROM resources").await.unwrap(), 1);
+    assert_eq!(count_in(&mut app, A, versions).await, 0);
+    assert_eq!(count_in(&mut app, B, versions).await, 1);
+    // 23001 since PostgreSQL 18.
+    let refused = code(run_in(&mut app, A, "DELETE FROM projects").await);
+    assert!(["23503", "23001"].contains(&refused.as_str()), "{refused}");
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_refused() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    for table in TABLES {
+        assert_eq!(
+            code(run_in(&mut app, A, &format!("TRUNCATE {table} CASCADE")).await),
+            "42501",
+            "{table}"
+        );
+        let trigger = format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY");
+        assert_eq!(code(run_in(&mut app, A, &trigger).await), "42501", "{table}");
+        let all = format!("SET LOCAL row_security = off; SELECT count(*) FROM {table}");
+        assert_eq!(code(run_in(&mut app, A, &all).await), "42501", "{table}");
+    }
+    for table in APPEND_ONLY {
+        let update = format!("UPDATE {table} SET created_at = now()");
+        assert_eq!(code(run_in(&mut app, A, &update).await), "42501", "{table}");
+        assert_eq!(
+            code(run_in(&mut app, A, &format!("DELETE FROM {table}")).await),
+            "42501",
+            "{table}"
+        );
+    }
+    assert_eq!(code(run_in(&mut app, A, "DELETE FROM tenants").await), "42501");
+    for sql in [
+        "CREATE TABLE x ()",
+        "CREATE TEMP TABLE x ()",
+        "SET ROLE tenantry_owner",
+        "SET ROLE tenantry_platform",
+    ] {
+        assert_eq!(code(run(&mut app, sql).await), "42501", "{sql}");
+    }
+    assert_eq!(code(run(&mut app, "DELETE FROM seaql_migrations").await), "42501");
+}
+
+#[tokio::test]
+async fn the_owner_sees_nothing_even_with_a_tenant() {
+    let database = Database::populated().await;
+    let mut owner = database.owner().await;
+    for table in TABLES {
+        assert_eq!(
+            count_in(&mut owner, A, &format!("SELECT count(*) FROM {table}")).await,
+            0,
+            "{table}"
+        );
+    }
+    assert_eq!(
+        run_in(&mut owner, A, "UPDATE tasks SET title = 'x'")
+            .await
+            .unwrap(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn operators_see_tenants_and_nothing_of_them() {
+    let database = Database::populated().await;
+    let mut platform = database.platform().await;
+    assert_eq!(
+        value::<i64>(&mut platform, "SELECT count(*) FROM tenants").await,
+        2
+    );
+    let suspend = "UPDATE tenants SET status = 'suspended', updated_at = now(), version = version + 1";
+    assert_eq!(run(&mut platform, suspend).await.unwrap(), 2);
+    assert_eq!(
+        code(run(&mut platform, "UPDATE tenants SET slug = 'other'").await),
+        "42501"
+    );
+    assert_eq!(code(run(&mut platform, "DELETE FROM tenants").await), "42501");
+    for table in TABLES.into_iter().skip(1) {
+        let all = format!("SELECT count(*) FROM {table}");
+        assert_eq!(code(run_in(&mut platform, A, &all).await), "42501", "{table}");
+    }
+}
+
+#[tokio::test]
+async fn checks_hold() {
+    let database = Database::populated().await;
+    let mut app = database.app().await;
+    for sql in [
+        "UPDATE tenants SET slug = 'ab'",
+        "UPDATE tenants SET subdomain = '-abc'",
+        "UPDATE tenants SET status = 'purged'",
+        "UPDATE tenants SET settings = '[]'",
+        "UPDATE users SET role = 'owner'",
+        "UPDATE users SET version = 0",
+        "UPDATE refresh_sessions SET token_hash = 'short'",
+        "UPDATE refresh_sessions SET previous_hash = 'short'",
+        "UPDATE projects SET view_count = -1",
+        "UPDATE projects SET status = 'done'",
+        "UPDATE project_members SET role = 'admin'",
+        "UPDATE tasks SET priority = 'high '",
+        "UPDATE tasks SET status = ''",
+        "UPDATE resources SET content = NULL",
+        "UPDATE resources SET url = 'https://example.com'",
+    ] {
+        assert_eq!(code(run_in(&mut app, A, sql).await), "23514", "{sql}");
+    }
+    run_in(&mut app, A, "UPDATE tenants SET subdomain = NULL")
+        .await
+        .unwrap();
+    assert_eq!(count_in(&mut app, A, "SELECT size_bytes FROM resources").await, 5);
+    run_in(
+        &mut app,
+        A,
+        "UPDATE resources SET content = NULL, url = 'https://example.com'",
+    )
+    .await
+    .unwrap();
+    assert_eq!(count_in(&mut app, A, "SELECT size_bytes FROM resources").await, 0);
+}
+
+fn tenant_column(table: &str) -> &'static str {
+    if table == "tenants" { "id" } else { "tenant_id" }
+}
