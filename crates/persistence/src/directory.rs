@@ -1,0 +1,102 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _, TryGetable,
+};
+use tenantry_domain::{
+    Clock, Directory, MembershipFacts, Mode, Role, SessionId, Slug, StoreError, SystemScope, TenantFacts,
+    TenantId, TenantSelector, TenantStatus, UserId,
+};
+
+use crate::Pool;
+use crate::error::from_orm;
+use crate::store::unknown;
+use crate::tenant::entity::{Column, Entity};
+use crate::tx::{PlatformTx, TenantTx};
+
+/// The facts that scopes are made of, read from PostgreSQL.
+///
+/// Which tenant a name belongs to is asked as the platform role, which sees `tenants` and nothing else; who is a
+/// member is asked as the runtime role inside that one tenant.
+#[derive(Clone)]
+pub struct PgDirectory {
+    runtime: Pool,
+    platform: Pool,
+    clock: Arc<dyn Clock>,
+}
+
+impl PgDirectory {
+    /// A directory over a pool of the runtime role and one of the platform role.
+    pub fn new(runtime: Pool, platform: Pool, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            runtime,
+            platform,
+            clock,
+        }
+    }
+}
+
+/// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
+const MEMBERSHIP: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.status, u.role, u.is_active, \
+       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live \
+  FROM tenants t \
+  JOIN users u ON u.tenant_id = $1 AND u.id = $2 AND u.deleted_at IS NULL \
+  JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
+ WHERE t.id = $1";
+
+#[async_trait]
+impl Directory for PgDirectory {
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        let named = match selector {
+            TenantSelector::Id(id) => Column::Id.eq(id.uuid()),
+            TenantSelector::Slug(slug) => Column::Slug.eq(slug.as_str()),
+            TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
+        };
+        let because = SystemScope::because("find the tenant that a request names");
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx
+            .fetch::<Entity>(&Entity::find().filter(named).into_query())
+            .await?;
+        tx.commit().await?;
+        rows.first().map(TenantFacts::try_from).transpose()
+    }
+
+    async fn membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError> {
+        let mut tx = TenantTx::begin(&self.runtime, tenant, Mode::Read).await?;
+        let arguments = [user.uuid().into(), session.uuid().into(), self.clock.now().into()];
+        let row = tx.fetch_fixed(MEMBERSHIP, arguments).await?;
+        tx.commit().await?;
+        row.map(|row| membership(&row)).transpose()
+    }
+}
+
+fn membership(row: &QueryResult) -> Result<MembershipFacts, StoreError> {
+    let status: String = column(row, "status")?;
+    let role: String = column(row, "role")?;
+    let slug: String = column(row, "slug")?;
+    let subdomain: Option<String> = column(row, "subdomain")?;
+    let parse = |text: &String| Slug::parse(text).ok_or_else(|| unknown("tenants.slug", text));
+    let tenant = TenantFacts {
+        id: column::<uuid::Uuid>(row, "id")?.into(),
+        slug: parse(&slug)?,
+        subdomain: subdomain.as_ref().map(parse).transpose()?,
+        status: TenantStatus::parse(&status).ok_or_else(|| unknown("tenants.status", &status))?,
+    };
+    Ok(MembershipFacts {
+        tenant,
+        role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
+        is_active: column(row, "is_active")?,
+        session_is_live: column(row, "session_is_live")?,
+    })
+}
+
+fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
+    row.try_get("", name).map_err(from_orm)
+}

@@ -1,0 +1,69 @@
+use sea_orm::DbErr;
+use tenantry_domain::{Constraint, StoreError};
+
+/// What went wrong in the driver, in the words of the port.
+pub(crate) fn from_sqlx(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Database(error) => from_database(error.as_ref()),
+        // These end the connection or never had one; the statement may be tried again later.
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => StoreError::Unavailable(error.to_string()),
+        // `sqlx::Error` is non-exhaustive; the rest are mistakes of ours (decoding, arguments, configuration).
+        other => StoreError::Other(other.to_string()),
+    }
+}
+
+/// What went wrong in the ORM: only decoding rows is left to it, so all of these are mistakes of ours.
+pub(crate) fn from_orm(error: DbErr) -> StoreError {
+    StoreError::Other(error.to_string())
+}
+
+/// By SQLSTATE (PostgreSQL manual, appendix A) and constraint name.
+fn from_database(error: &dyn sqlx::error::DatabaseError) -> StoreError {
+    let state = error.code().unwrap_or_default().into_owned();
+    let constraint = || constraint(error.constraint().unwrap_or_default());
+    match state.as_str() {
+        "23505" => StoreError::Unique(constraint()),
+        // PostgreSQL 18 tells ON DELETE RESTRICT apart (23001).
+        "23503" | "23001" => StoreError::Reference(constraint()),
+        "23514" => StoreError::Check(error.constraint().unwrap_or_default().to_owned()),
+        "40001" | "40P01" => StoreError::Contention,
+        // Insufficient privilege: row-level security, or a grant that is missing.
+        "42501" => StoreError::RowSecurity(error.message().to_owned()),
+        // Lock and statement timeouts, resources, operator intervention, connection exceptions.
+        "55P03" | "57014" => StoreError::Unavailable(error.message().to_owned()),
+        state
+            if ["08", "53", "57", "58"]
+                .iter()
+                .any(|class| state.starts_with(class)) =>
+        {
+            StoreError::Unavailable(error.message().to_owned())
+        }
+        state => StoreError::Other(format!("{} (SQLSTATE {state})", error.message())),
+    }
+}
+
+fn constraint(name: &str) -> Constraint {
+    match name {
+        "tenants_slug_key" => Constraint::TenantSlug,
+        "tenants_subdomain_key" => Constraint::TenantSubdomain,
+        "users_email_key" => Constraint::UserEmail,
+        "projects_name_key" => Constraint::ProjectName,
+        "project_members_member_key" => Constraint::ProjectMember,
+        name if name.ends_with("_project_id_fkey") => Constraint::ProjectReference,
+        "tasks_assignee_id_fkey"
+        | "projects_owner_id_fkey"
+        | "project_members_user_id_fkey"
+        | "resources_created_by_fkey" => Constraint::UserReference,
+        other => Constraint::Other(other.to_owned()),
+    }
+}
+
+/// A JSON column that does not hold what the domain expects, or a value that is no JSON.
+pub(crate) fn from_json(error: serde_json::Error) -> StoreError {
+    StoreError::Other(format!("JSON column: {error}"))
+}

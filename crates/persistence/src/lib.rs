@@ -1,0 +1,94 @@
+//! The SeaORM adapter: tenant-scoped transactions over PostgreSQL, and a repository for each noun on top of them.
+//!
+//! A transaction ([`TenantTx`]) begins with a tenant and offers only builders that already carry the tenant
+//! predicate: there is no connection to run an unscoped query on.
+//!
+//! ```compile_fail,E0277
+//! # use tenantry_persistence::TenantTx;
+//! use sea_orm::EntityTrait;
+//! # mod note {
+//! #     use sea_orm::entity::prelude::*;
+//! #     #[sea_orm::model]
+//! #     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+//! #     #[sea_orm(table_name = "notes")]
+//! #     pub struct Model {
+//! #         #[sea_orm(primary_key, auto_increment = false)]
+//! #         pub tenant_id: Uuid,
+//! #         #[sea_orm(primary_key, auto_increment = false)]
+//! #         pub id: Uuid,
+//! #     }
+//! #     impl ActiveModelBehavior for ActiveModel {}
+//! # }
+//! async fn unscoped(tx: &mut TenantTx) {
+//!     // `TenantTx` is no `ConnectionTrait`: the ORM's own queries do not run on it.
+//!     let _ = note::Entity::find().all(&*tx).await;
+//! }
+//! ```
+//!
+//! Nor can a transaction be opened without a scope, or its connection be taken out:
+//!
+//! ```compile_fail,E0624
+//! async fn open(pool: &tenantry_persistence::Pool, tenant: tenantry_domain::TenantId) {
+//!     let _ = tenantry_persistence::TenantTx::begin(pool, tenant, tenantry_domain::Mode::Read).await;
+//! }
+//! ```
+//!
+//! ```compile_fail,E0616
+//! fn take(tx: tenantry_persistence::TenantTx) {
+//!     let _ = tx.connection;
+//! }
+//! ```
+//!
+//! # A table of one's own
+//!
+//! An embedder declares its entity, states which column holds the tenant, and reaches the transaction of the
+//! running unit of work through [`tenant_tx`]:
+//!
+//! ```
+//! mod note {
+//!     use sea_orm::entity::prelude::*;
+//!     #[sea_orm::model]
+//!     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+//!     #[sea_orm(table_name = "notes")]
+//!     pub struct Model {
+//!         #[sea_orm(primary_key, auto_increment = false)]
+//!         pub tenant_id: Uuid,
+//!         #[sea_orm(primary_key, auto_increment = false)]
+//!         pub id: Uuid,
+//!         pub text: String,
+//!     }
+//!     impl ActiveModelBehavior for ActiveModel {}
+//!     tenantry_persistence::tenant_entity!(Entity, Model, Column);
+//! }
+//!
+//! use tenantry_domain::{StoreError, Work};
+//! use tenantry_persistence::{ColumnTrait, tenant_tx};
+//!
+//! async fn notes_with(work: &mut Work, text: &str) -> Result<Vec<note::Model>, StoreError> {
+//!     tenant_tx(work)?.find::<note::Entity>().filter(note::Column::Text.contains(text)).all().await
+//! }
+//! ```
+#![deny(missing_docs)]
+
+mod audit;
+mod directory;
+mod error;
+mod member;
+mod project;
+mod registry;
+mod resource;
+mod session;
+mod store;
+mod task;
+mod tenant;
+mod tx;
+mod user;
+
+pub use directory::PgDirectory;
+pub use registry::PgRegistry;
+pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
+pub use store::{PgUnits, tenant_tx};
+pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, TenantEntity, TenantTx, Update};
+
+#[doc(hidden)]
+pub use sea_orm as __sea_orm;

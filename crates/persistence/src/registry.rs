@@ -1,0 +1,71 @@
+use async_trait::async_trait;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
+};
+use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry, TenantStatus, Time};
+
+use crate::Pool;
+use crate::store::exactly_one;
+use crate::tenant::entity::{Column, Entity};
+use crate::tx::PlatformTx;
+
+/// All tenants, as the platform role.
+#[derive(Debug, Clone)]
+pub struct PgRegistry {
+    platform: Pool,
+}
+
+impl PgRegistry {
+    /// A registry over a pool of the platform role.
+    pub fn new(platform: Pool) -> Self {
+        Self { platform }
+    }
+}
+
+#[async_trait]
+impl TenantRegistry for PgRegistry {
+    async fn list(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<Tenant>, StoreError> {
+        let mut find = Entity::find().order_by_asc(Column::Id).limit(u64::from(limit));
+        if let Some(after) = after {
+            find = find.filter(Column::Id.gt(after.uuid()));
+        }
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx.fetch::<Entity>(&find.into_query()).await?;
+        tx.commit().await?;
+        rows.into_iter().map(Tenant::try_from).collect()
+    }
+
+    async fn set_status(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        status: TenantStatus,
+        at: Time,
+    ) -> Result<Option<Tenant>, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let update = Entity::update_many()
+            .col_expr(Column::Status, Expr::value(status.as_str()))
+            .col_expr(Column::UpdatedAt, Expr::value(at))
+            .col_expr(
+                Column::Version,
+                sea_orm::sea_query::ExprTrait::add(Expr::col(Column::Version), 1),
+            )
+            .filter(Column::Id.eq(tenant.uuid()));
+        let changed = tx.execute(&update.into_query()).await?;
+        let rows = tx
+            .fetch::<Entity>(&Entity::find().filter(Column::Id.eq(tenant.uuid())).into_query())
+            .await?;
+        if changed == 0 {
+            return Ok(None);
+        }
+        exactly_one(changed)?;
+        tx.commit().await?;
+        rows.into_iter().next().map(Tenant::try_from).transpose()
+    }
+}

@@ -1,0 +1,99 @@
+use std::any::Any;
+
+use async_trait::async_trait;
+use tenantry_domain::{
+    AuditLog, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks, TenantScope, Tenants,
+    UnitOfWork, Users, Work,
+};
+
+use crate::{Pool, TenantTx};
+
+/// Units of work over PostgreSQL, connected as the runtime role.
+#[derive(Debug, Clone)]
+pub struct PgUnits {
+    pool: Pool,
+}
+
+impl PgUnits {
+    /// Units over a pool of the runtime role.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+}
+
+#[async_trait]
+impl UnitOfWork for PgUnits {
+    async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError> {
+        let tx = TenantTx::begin(&self.pool, scope.tenant(), mode).await?;
+        Ok(Box::new(PgStore {
+            tx,
+            scope: scope.clone(),
+        }))
+    }
+}
+
+/// The transaction of a running unit of work, for repositories of an embedder's own tables.
+///
+/// # Errors
+/// [`StoreError::Other`] when the work runs on another adapter than this one.
+pub fn tenant_tx(work: &mut Work) -> Result<&mut TenantTx, StoreError> {
+    let tx = work.adapter().downcast_mut::<TenantTx>();
+    tx.ok_or_else(|| StoreError::Other("the unit of work does not run on PostgreSQL".into()))
+}
+
+/// The repositories of one open transaction; each noun's file implements its port for it.
+pub(crate) struct PgStore {
+    pub(crate) tx: TenantTx,
+    pub(crate) scope: TenantScope,
+}
+
+#[async_trait]
+impl Store for PgStore {
+    fn tenants(&mut self) -> &mut dyn Tenants {
+        self
+    }
+    fn users(&mut self) -> &mut dyn Users {
+        self
+    }
+    fn sessions(&mut self) -> &mut dyn Sessions {
+        self
+    }
+    fn projects(&mut self) -> &mut dyn Projects {
+        self
+    }
+    fn members(&mut self) -> &mut dyn Members {
+        self
+    }
+    fn tasks(&mut self) -> &mut dyn Tasks {
+        self
+    }
+    fn resources(&mut self) -> &mut dyn Resources {
+        self
+    }
+    fn audit(&mut self) -> &mut dyn AuditLog {
+        self
+    }
+    fn adapter(&mut self) -> &mut dyn Any {
+        &mut self.tx
+    }
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.tx.commit().await
+    }
+    async fn rollback(self: Box<Self>) {
+        self.tx.rollback().await;
+    }
+}
+
+/// A stored text that no longer is what the domain knows: a mistake of ours or somebody's hand in the database.
+pub(crate) fn unknown(column: &'static str, text: &str) -> StoreError {
+    StoreError::Other(format!("{column} holds '{text}', which is not known"))
+}
+
+/// One row must have been changed; a lock is held on it, so anything else is a mistake of ours.
+pub(crate) fn exactly_one(rows: u64) -> Result<(), StoreError> {
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Other(format!("changed {rows} rows instead of one")))
+    }
+}

@@ -1,0 +1,338 @@
+//! The only module in which a connection or an open transaction can be named.
+
+mod builders;
+mod pool;
+
+use sea_orm::{
+    ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
+};
+use sea_query_sqlx::SqlxValues;
+use sqlx::{AssertSqlSafe, Row as _};
+use tenantry_domain::{Mode, StoreError, SystemScope, TenantId};
+
+use crate::error::{from_orm, from_sqlx};
+use pool::Connection;
+
+pub(crate) use builders::before;
+pub use builders::{Delete, Find, FindBoth, Lock, Update};
+pub use pool::{Pool, PoolSettings};
+
+/// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).
+pub trait TenantEntity: EntityTrait {
+    /// The table, for messages.
+    const TABLE: &'static str;
+
+    /// The column that holds the tenant.
+    fn tenant_column() -> Self::Column;
+
+    /// The tenant of a row, which is compared with the scope's before anybody sees the row.
+    fn tenant_of(model: &Self::Model) -> TenantId;
+}
+
+/// States that an entity is tenant-scoped: `tenant_entity!(Entity, Model, Column)`, with the tenant in the field
+/// `tenant_id`, or `tenant_entity!(Entity, Model, Column, Id, id)` where it is another.
+#[macro_export]
+macro_rules! tenant_entity {
+    ($entity:ty, $model:ty, $column:ident) => {
+        $crate::tenant_entity!($entity, $model, $column, TenantId, tenant_id);
+    };
+    ($entity:ty, $model:ty, $column:ident, $variant:ident, $field:ident) => {
+        impl $crate::TenantEntity for $entity {
+            const TABLE: &'static str = stringify!($entity);
+
+            fn tenant_column() -> $column {
+                $column::$variant
+            }
+
+            fn tenant_of(model: &$model) -> ::tenantry_domain::TenantId {
+                ::tenantry_domain::TenantId::from(model.$field)
+            }
+        }
+    };
+}
+
+/// An open transaction of one tenant.
+///
+/// It is not a `ConnectionTrait` and has no `Deref`: what it offers are builders that already carry the tenant
+/// predicate, and each row that comes back is compared with the tenant. Dropped without having been ended (a
+/// cancelled request, a panic), its connection is closed, never used again.
+pub struct TenantTx {
+    open: OpenTx,
+    tenant: TenantId,
+}
+
+impl std::fmt::Debug for TenantTx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantTx")
+            .field("tenant", &self.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TenantTx {
+    /// The tenant that everything in this transaction belongs to.
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Looks for rows.
+    pub fn find<E: TenantEntity>(&mut self) -> Find<'_, E> {
+        Find::new(self)
+    }
+
+    /// Changes rows.
+    pub fn update<E: TenantEntity>(&mut self) -> Update<'_, E> {
+        Update::new(self)
+    }
+
+    /// Deletes rows.
+    pub fn delete<E: TenantEntity>(&mut self) -> Delete<'_, E> {
+        Delete::new(self)
+    }
+
+    /// Inserts a row. The tenant is set here; a row that names another one is refused.
+    ///
+    /// # Errors
+    /// [`StoreError::IsolationBreach`] for a row of another tenant; [`StoreError`] of the database.
+    pub async fn insert<E>(&mut self, row: impl ActiveModelTrait<Entity = E>) -> Result<(), StoreError>
+    where
+        E: TenantEntity,
+    {
+        let row = self.claim::<E, _>(row)?;
+        let inserted = self.open.execute(&sea_orm::Insert::one(row).into_query()).await?;
+        if inserted == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Other(format!("inserted {inserted} rows for one")))
+        }
+    }
+
+    /// Begins a transaction with the tenant set, in one round trip.
+    ///
+    /// `SET LOCAL` rather than `set_config()`, because only the former reaches the workers of a Citus cluster; the
+    /// value is a typed UUID, so there is nothing to escape. Crate-private: outside, a transaction begins with a
+    /// scope, through `Units`.
+    pub(crate) async fn begin(pool: &Pool, tenant: TenantId, mode: Mode) -> Result<Self, StoreError> {
+        let access = match mode {
+            Mode::Read => "READ ONLY",
+            Mode::Write => "READ WRITE",
+        };
+        let begin = format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'");
+        Ok(Self {
+            open: OpenTx::begin(pool, &begin).await?,
+            tenant,
+        })
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.open.commit().await
+    }
+
+    pub(crate) async fn rollback(self) {
+        self.open.rollback().await;
+    }
+
+    /// One row of a fixed statement that carries the tenant predicate itself; for the directory's join, which the
+    /// builders cannot express. The first argument is always the tenant, `$1`.
+    pub(crate) async fn fetch_fixed(
+        &mut self,
+        sql: &'static str,
+        arguments: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        let mut values = vec![Value::from(self.tenant.uuid())];
+        values.extend(arguments);
+        let mut rows = self
+            .open
+            .fetch(&Statement::from_sql_and_values(DbBackend::Postgres, sql, values))
+            .await?;
+        Ok(rows.pop())
+    }
+
+    /// Sets the tenant of a row that is about to be inserted.
+    fn claim<E, A>(&self, mut row: A) -> Result<A, StoreError>
+    where
+        E: TenantEntity,
+        A: ActiveModelTrait<Entity = E>,
+    {
+        if let Some(Value::Uuid(Some(found))) = row.get(E::tenant_column()).into_value() {
+            self.tripwire::<E>(TenantId::from(found))?;
+        }
+        row.set(E::tenant_column(), Value::from(self.tenant.uuid()));
+        Ok(row)
+    }
+
+    /// The last line of defence: a row of another tenant is an event, never data.
+    fn tripwire<E: TenantEntity>(&self, found: TenantId) -> Result<(), StoreError> {
+        if found == self.tenant {
+            return Ok(());
+        }
+        tracing::error!(
+            event = "isolation_breach",
+            table = E::TABLE,
+            scope = %self.tenant,
+            found = %found,
+            "a row of another tenant was withheld"
+        );
+        Err(StoreError::IsolationBreach {
+            table: E::TABLE,
+            scope: self.tenant,
+            found,
+        })
+    }
+}
+
+/// An open transaction of the platform role, across tenants, over the few tables that role may see.
+pub(crate) struct PlatformTx {
+    open: OpenTx,
+}
+
+impl PlatformTx {
+    /// Begins a transaction; the reason is written to the log.
+    pub(crate) async fn begin(pool: &Pool, because: SystemScope, mode: Mode) -> Result<Self, StoreError> {
+        tracing::debug!(reason = because.reason(), "platform transaction");
+        let begin = match mode {
+            Mode::Read => "BEGIN READ ONLY",
+            Mode::Write => "BEGIN READ WRITE",
+        };
+        Ok(Self {
+            open: OpenTx::begin(pool, begin).await?,
+        })
+    }
+
+    pub(crate) async fn fetch<E>(
+        &mut self,
+        query: &impl StatementBuilder,
+    ) -> Result<Vec<E::Model>, StoreError>
+    where
+        E: EntityTrait,
+    {
+        let statement = DbBackend::Postgres.build(query);
+        let rows = self.open.fetch(&statement).await?;
+        rows.iter()
+            .map(|row| sea_orm::FromQueryResult::from_query_result(row, "").map_err(from_orm))
+            .collect()
+    }
+
+    pub(crate) async fn execute(&mut self, query: &impl StatementBuilder) -> Result<u64, StoreError> {
+        self.open.execute(query).await
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.open.commit().await
+    }
+}
+
+/// A connection with a transaction open on it. Unless it is ended, dropping it closes the connection.
+struct OpenTx {
+    connection: Option<Connection>,
+    /// A statement failed: PostgreSQL has aborted the transaction and would answer COMMIT with a silent ROLLBACK.
+    failed: bool,
+}
+
+impl OpenTx {
+    /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When BEGIN
+    /// fails on it nothing has happened yet, so a fresh one is tried.
+    async fn begin(pool: &Pool, sql: &str) -> Result<Self, StoreError> {
+        let mut tries_left = pool.size() + 1;
+        loop {
+            let mut open = Self {
+                connection: Some(pool.get().await?),
+                failed: false,
+            };
+            match open.command(sql).await {
+                Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(open),
+            }
+        }
+    }
+
+    async fn commit(mut self) -> Result<(), StoreError> {
+        if self.failed {
+            self.rollback().await;
+            return Err(StoreError::Other(
+                "a statement had failed, so the transaction was rolled back".into(),
+            ));
+        }
+        self.command("COMMIT").await?;
+        self.release();
+        Ok(())
+    }
+
+    async fn rollback(mut self) {
+        if self.command("ROLLBACK").await.is_ok() {
+            self.release();
+        }
+    }
+
+    async fn fetch(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, StoreError> {
+        let connection = self.connection()?;
+        let rows = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement))
+            .fetch_all(connection)
+            .await;
+        let rows = self.note(rows)?;
+        Ok(rows.into_iter().map(QueryResult::from).collect())
+    }
+
+    async fn execute(&mut self, query: &impl StatementBuilder) -> Result<u64, StoreError> {
+        let statement = DbBackend::Postgres.build(query);
+        let connection = self.connection()?;
+        let done = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(&statement))
+            .execute(connection)
+            .await;
+        Ok(self.note(done)?.rows_affected())
+    }
+
+    /// A command without arguments, by the simple protocol: several statements are one round trip.
+    async fn command(&mut self, sql: &str) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(connection)
+            .await;
+        self.note(done).map(|_| ())
+    }
+
+    fn connection(&mut self) -> Result<&mut sqlx::PgConnection, StoreError> {
+        let connection = self.connection.as_mut();
+        connection
+            .map(|held| held.driver())
+            .ok_or_else(|| StoreError::Other("the transaction has ended".into()))
+    }
+
+    fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        result.map_err(|error| {
+            self.failed = true;
+            from_sqlx(error)
+        })
+    }
+
+    /// Gives the connection back; only after COMMIT or ROLLBACK went through.
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
+        }
+    }
+}
+
+fn arguments(statement: &Statement) -> SqlxValues {
+    SqlxValues(
+        statement
+            .values
+            .clone()
+            .unwrap_or_else(|| sea_orm::Values(Vec::new())),
+    )
+}
+
+/// Whether the server behind a pool answers.
+pub(crate) async fn ping(pool: &Pool) -> Result<(), StoreError> {
+    let mut open = OpenTx::begin(pool, "BEGIN READ ONLY").await?;
+    let connection = open.connection()?;
+    let one = sqlx::query("SELECT 1").fetch_one(connection).await;
+    let one: i32 = open.note(one.and_then(|row| row.try_get(0)))?;
+    open.rollback().await;
+    if one == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Other("SELECT 1 answered something else".into()))
+    }
+}

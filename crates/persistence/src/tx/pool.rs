@@ -1,0 +1,185 @@
+use std::time::{Duration, Instant};
+
+use deadpool::Runtime;
+use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tenantry_domain::StoreError;
+
+/// How many connections, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// At the most so many connections; at least 1.
+    pub size: usize,
+    /// How long a request waits for a free connection before it is answered 503.
+    pub acquire_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// A connection that was idle for longer is asked whether it is alive before it is used.
+    pub check_after_idle: Duration,
+    /// A connection is replaced after this long, so that memory of the server and changed settings come round.
+    pub max_lifetime: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            size: 10,
+            acquire_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            check_after_idle: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// A small pool of owned connections.
+///
+/// sqlx's own pool sends a ping with every release and spawns a task for it, which costs more than the query; and
+/// it hands out connections that know how to run anything. This one is only used by the transactions beside it.
+#[derive(Clone)]
+pub struct Pool {
+    inner: deadpool::managed::Pool<Connector>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("status", &self.inner.status())
+            .finish()
+    }
+}
+
+impl Pool {
+    /// A pool that connects to `url` when it is first used.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] for a URL that cannot be read; the message does not repeat it, as it holds a password.
+    pub fn new(url: &str, settings: &PoolSettings) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url
+            .parse()
+            .map_err(|_| StoreError::Other("the database URL cannot be read".into()))?;
+        let options = options.application_name("tenantry").disable_statement_logging();
+        let timeouts = Timeouts {
+            wait: Some(settings.acquire_timeout),
+            create: Some(settings.connect_timeout),
+            recycle: Some(settings.connect_timeout),
+        };
+        let manager = Connector {
+            options,
+            check_after_idle: settings.check_after_idle,
+            max_lifetime: settings.max_lifetime,
+        };
+        let inner = deadpool::managed::Pool::builder(manager)
+            .max_size(settings.size.max(1))
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Other(error.to_string()))?;
+        Ok(Self { inner })
+    }
+
+    /// How many connections it holds at the most.
+    pub fn size(&self) -> usize {
+        self.inner.status().max_size
+    }
+
+    /// How many connections are open now.
+    pub fn open(&self) -> usize {
+        self.inner.status().size
+    }
+
+    /// Whether the server answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        super::ping(self).await
+    }
+
+    /// Closes the pool and its idle connections; those in use close when they are done.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    pub(super) async fn get(&self) -> Result<Connection, StoreError> {
+        let object = self.inner.get().await.map_err(unavailable)?;
+        Ok(Connection { object: Some(object) })
+    }
+}
+
+/// A connection in use. Dropped, it is closed; only [`Connection::give_back`] lets it be used again.
+pub(super) struct Connection {
+    object: Option<Object<Connector>>,
+}
+
+impl Connection {
+    pub(super) fn driver(&mut self) -> &mut PgConnection {
+        // The object is only ever taken by `give_back`, which consumes the connection, and by `drop`.
+        match self.object.as_mut() {
+            Some(object) => &mut object.driver,
+            None => unreachable!("a connection is used after it was given back"),
+        }
+    }
+
+    pub(super) fn give_back(mut self) {
+        drop(self.object.take());
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            // Whatever state it is in: closing the socket makes the server roll back and forget the tenant.
+            drop(Object::take(object));
+        }
+    }
+}
+
+struct Connector {
+    options: PgConnectOptions,
+    check_after_idle: Duration,
+    max_lifetime: Duration,
+}
+
+struct Open {
+    driver: PgConnection,
+    replace_at: Instant,
+}
+
+impl Manager for Connector {
+    type Type = Open;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<Open, sqlx::Error> {
+        let driver = self.options.connect().await?;
+        // Connections that were opened together are not replaced together: up to a tenth earlier, by their address
+        // in memory, which is as good as chance here.
+        let spread = self.max_lifetime / 10 * u32::from((&raw const driver as usize >> 4) as u8) / 256;
+        Ok(Open {
+            driver,
+            replace_at: Instant::now() + self.max_lifetime - spread,
+        })
+    }
+
+    async fn recycle(&self, open: &mut Open, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if Instant::now() >= open.replace_at {
+            return Err(RecycleError::message("the connection has reached its lifetime"));
+        }
+        if metrics.last_used() > self.check_after_idle {
+            open.driver.ping().await?;
+        }
+        Ok(())
+    }
+}
+
+fn unavailable(error: PoolError<sqlx::Error>) -> StoreError {
+    match error {
+        PoolError::Timeout(_) => StoreError::Unavailable("no database connection became free in time".into()),
+        PoolError::Backend(error) => {
+            StoreError::Unavailable(format!("cannot connect to the database: {error}"))
+        }
+        PoolError::Closed => StoreError::Unavailable("the connection pool is closed".into()),
+        PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => StoreError::Other(error.to_string()),
+    }
+}
