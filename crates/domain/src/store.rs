@@ -168,6 +168,9 @@ impl Work {
 }
 
 /// Runs units of work: one transaction each, opened and closed here.
+///
+/// Work is an async closure that is cloned for each attempt. `AsyncFn`, which could be called again as it is, would
+/// make futures that cannot be spawned once the closure borrows something.
 #[derive(Clone)]
 pub struct Units {
     inner: Arc<dyn UnitOfWork>,
@@ -195,7 +198,7 @@ impl Units {
     pub async fn read<T, E>(
         &self,
         scope: &TenantScope,
-        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
     ) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
@@ -213,7 +216,7 @@ impl Units {
     pub async fn write<T, E>(
         &self,
         scope: &TenantScope,
-        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
     ) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
@@ -225,14 +228,14 @@ impl Units {
         &self,
         scope: &TenantScope,
         mode: Mode,
-        work: impl AsyncFn(&mut Work) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
     ) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
     {
         let mut attempt = 1;
         loop {
-            let outcome = self.attempt(scope, mode, &work).await;
+            let outcome = self.attempt(scope, mode, work.clone()).await;
             match outcome {
                 Err(error) if attempt < Self::ATTEMPTS && error.is_contention() => attempt += 1,
                 outcome => return outcome,
@@ -244,7 +247,7 @@ impl Units {
         &self,
         scope: &TenantScope,
         mode: Mode,
-        work: &impl AsyncFn(&mut Work) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<StoreError>,

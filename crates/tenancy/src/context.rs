@@ -139,7 +139,7 @@ impl Cx {
     ///
     /// # Errors
     /// Those of the work and of the store.
-    pub async fn read<T, E>(&self, work: impl AsyncFn(&mut Work) -> Result<T, E>) -> Result<T, E>
+    pub async fn read<T, E>(&self, work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
     {
@@ -151,7 +151,7 @@ impl Cx {
     ///
     /// # Errors
     /// Those of the work and of the store.
-    pub async fn write<T, E>(&self, work: impl AsyncFn(&mut Work) -> Result<T, E>) -> Result<T, E>
+    pub async fn write<T, E>(&self, work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
     {
