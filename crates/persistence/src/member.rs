@@ -6,7 +6,6 @@ use tenantry_domain::{
 };
 
 use crate::store::{PgStore, unknown};
-use crate::user;
 
 pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
@@ -30,6 +29,26 @@ pub(crate) mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
+/// What a list of members shows of a user; their password hash has no business there.
+mod person {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "users")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub email: String,
+        pub full_name: String,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
 #[async_trait]
 impl Members for PgStore {
     async fn find(&mut self, project: ProjectId, user: UserId) -> Result<Option<Member>, StoreError> {
@@ -47,12 +66,12 @@ impl Members for PgStore {
         project: ProjectId,
         page: PageRequest,
     ) -> Result<Page<MemberDetails>, StoreError> {
-        let users = Expr::col(user::entity::Column::Id.as_column_ref());
+        let users = Expr::col(person::Column::Id.as_column_ref());
         let same_user = Expr::col(Column::UserId.as_column_ref()).eq(users);
         let mut find = self
             .tx
             .find::<Entity>()
-            .with::<user::entity::Entity>(Condition::all().add(same_user))
+            .with::<person::Entity>(Condition::all().add(same_user))
             .filter(Column::ProjectId.eq(project.uuid()));
         if let Some(after) = page.after {
             find = find.filter(crate::tx::before(Column::CreatedAt, Column::UserId, after));
@@ -96,7 +115,7 @@ fn membership(project: ProjectId, user: UserId) -> Condition {
         .add(Column::UserId.eq(user.uuid()))
 }
 
-fn details((row, user): (Model, user::entity::Model)) -> Result<MemberDetails, StoreError> {
+fn details((row, user): (Model, person::Model)) -> Result<MemberDetails, StoreError> {
     let member = Member::try_from(row)?;
     Ok(MemberDetails {
         member,

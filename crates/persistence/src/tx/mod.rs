@@ -266,6 +266,7 @@ impl OpenTx {
     }
 
     async fn fetch(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, StoreError> {
+        trace(statement);
         let connection = self.connection()?;
         let rows = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement))
             .fetch_all(connection)
@@ -276,6 +277,7 @@ impl OpenTx {
 
     async fn execute(&mut self, query: &impl StatementBuilder) -> Result<u64, StoreError> {
         let statement = DbBackend::Postgres.build(query);
+        trace(&statement);
         let connection = self.connection()?;
         let done = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(&statement))
             .execute(connection)
@@ -312,6 +314,11 @@ impl OpenTx {
             connection.give_back();
         }
     }
+}
+
+/// The statement without its values, which may be secrets.
+fn trace(statement: &Statement) {
+    tracing::trace!(target: "tenantry::sql", sql = statement.sql);
 }
 
 fn arguments(statement: &Statement) -> SqlxValues {
