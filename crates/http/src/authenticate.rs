@@ -1,0 +1,106 @@
+use actix_web::{
+    Error, HttpMessage, HttpRequest,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::HeaderMap,
+    middleware::Next,
+};
+use tenantry_domain::{ErrorCode, TenantScope};
+use tenantry_tenancy::{
+    Origin,
+    access::{self, ResolvedBy},
+};
+
+use crate::{Api, ApiError, hints, origin, request::RequestContext};
+
+/// What authentication leaves in the extensions of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    /// The proof.
+    pub scope: TenantScope,
+    /// From where the request came.
+    pub origin: Origin,
+}
+
+/// Admits the bearer of an access token, or answers in the route's stead. The body has not been read.
+pub(crate) async fn authenticate(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let admitted = request.extensions().contains::<Admitted>();
+    if !admitted && let Err(error) = admit(request.request()).await {
+        return Ok(request.error_response(error));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// The same for a scope of routes. A path that leads nowhere is passed on to its 404: no handler will run.
+pub(crate) async fn authenticate_known(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if request.match_pattern().is_none() {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    authenticate(request, next).await
+}
+
+async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
+    let api = Api::of(request)?;
+    let context = RequestContext::of(request)?;
+    let token = bearer(request.headers())?;
+    let hints = hints::read(request, api.settings.base_domain.as_deref())?;
+    let origin = origin::of(request, api.settings.trust_forwarded_for);
+    let admission = access::authenticate(&api.app, token, &hints, origin.clone(), context.id.clone()).await?;
+    context.identify(&admission.scope);
+    let mut extensions = request.extensions_mut();
+    extensions.insert(ResolvedBy::Credential);
+    extensions.insert(Admitted {
+        scope: admission.scope,
+        origin,
+    });
+    Ok(())
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let unauthenticated = || ApiError::new(ErrorCode::Unauthenticated);
+    let given = hints::single(headers, "Authorization")?.ok_or_else(unauthenticated)?;
+    let (scheme, token) = given.split_once(' ').ok_or_else(unauthenticated)?;
+    let token = token.trim();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() {
+        Ok(token)
+    } else {
+        Err(unauthenticated())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn token_of(values: &[&str]) -> Result<String, ErrorCode> {
+        let mut request = TestRequest::default();
+        for value in values {
+            request = request.append_header(("Authorization", *value));
+        }
+        bearer(request.to_http_request().headers())
+            .map(str::to_owned)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn reads_one_bearer_token() {
+        assert_eq!(token_of(&["Bearer abc"]), Ok("abc".into()));
+        assert_eq!(token_of(&["bearer  abc"]), Ok("abc".into()));
+        assert_eq!(token_of(&[]), Err(ErrorCode::Unauthenticated));
+        assert_eq!(token_of(&["Basic abc"]), Err(ErrorCode::Unauthenticated));
+        assert_eq!(token_of(&["Bearer "]), Err(ErrorCode::Unauthenticated));
+        assert_eq!(
+            token_of(&["Bearer a", "Bearer b"]),
+            Err(ErrorCode::InvalidRequest)
+        );
+    }
+}

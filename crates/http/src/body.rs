@@ -1,0 +1,306 @@
+use std::{fmt, future::Future, marker::PhantomData, ops::Deref, pin::Pin};
+
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest, dev::Payload, error::PayloadError, http::header, web::BytesMut,
+};
+use futures_util::StreamExt;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use tenantry_domain::{ErrorCode, FieldError, Invalid};
+
+use crate::{Api, ApiError, decode::field_error};
+
+/// A JSON object as a request body.
+///
+/// Use it with types that `deny_unknown_fields`, and with [`Object`] for objects inside the object: derived
+/// implementations would take an array for one.
+#[derive(Debug, Clone)]
+pub struct Body<T>(pub T);
+
+impl<T> Deref for Body<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            require_json(&request)?;
+            let bytes = read(&request, payload).await?;
+            decode(&bytes).map(Self)
+        })
+    }
+}
+
+/// An object inside a body, and nothing else in its place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Map(PhantomData)).map(Self)
+    }
+}
+
+fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+    let essence = request.content_type().trim().to_ascii_lowercase();
+    let subtype = essence.strip_prefix("application/");
+    if !subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json")) {
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType));
+    }
+    // A compressed body could be a thousand times as large as it looks.
+    match request.headers().get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(ApiError::new(ErrorCode::UnsupportedMediaType)
+            .with_detail("Send the body without a Content-Encoding.")),
+        _ => Ok(()),
+    }
+}
+
+async fn read(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
+    let api = Api::of(request)?;
+    let limit = api.settings.body_limit_bytes;
+    let too_large = || {
+        ApiError::new(ErrorCode::PayloadTooLarge)
+            .with_detail(format!("The body may have up to {limit} bytes."))
+    };
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > limit as u64) {
+        return Err(too_large());
+    }
+    let body = async {
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(broken_off)?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    };
+    let late = || ApiError::new(ErrorCode::InvalidRequest).with_detail("The body did not arrive in time.");
+    tokio::time::timeout(api.settings.client_timeout, body)
+        .await
+        .unwrap_or_else(|_| Err(late()))
+}
+
+fn broken_off(error: PayloadError) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest)
+        .with_detail("The body could not be read to its end.")
+        .caused_by(error.to_string())
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let malformed = |detail: String| ApiError::new(ErrorCode::MalformedJson).with_detail(detail);
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(malformed("The body is empty.".into()));
+    }
+    // A body that is not JSON is that and nothing else, whatever its first fields may hold.
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| malformed(format!("{error}.")))?;
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Invalid::one("", "invalid_type", "must be an object").into());
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
+        serde_json::error::Category::Data => {
+            let field: FieldError = field_error("", error.path(), &error.inner().to_string());
+            Invalid(vec![field]).into()
+        }
+        serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof
+        | serde_json::error::Category::Io => malformed(format!("{}.", error.inner())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tenantry_domain::{Patch, ProjectId, TaskStatus};
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether they can be read matters")]
+    struct Sample {
+        name: String,
+        #[serde(default)]
+        project_id: Patch<ProjectId>,
+        #[serde(default)]
+        status: Patch<TaskStatus>,
+        #[serde(default)]
+        inner: Object<Inner>,
+        #[serde(default)]
+        count: u32,
+        #[serde(default)]
+        list: Vec<bool>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether they can be read matters")]
+    struct Inner {
+        #[serde(rename = "a/b")]
+        slashed: String,
+    }
+
+    fn errors_of(body: &str) -> (ErrorCode, Vec<(String, &'static str, String)>) {
+        let error = decode::<Sample>(body.as_bytes()).unwrap_err();
+        let fields = error
+            .errors()
+            .iter()
+            .map(|e| (e.pointer.clone(), e.code, e.detail.clone()))
+            .collect();
+        (error.code(), fields)
+    }
+
+    #[test]
+    fn every_complaint_has_a_pointer_and_a_code() {
+        use ErrorCode::{UnknownField, ValidationFailed};
+        let cases = [
+            ("[]", ValidationFailed, "", "invalid_type", "must be an object"),
+            ("\"x\"", ValidationFailed, "", "invalid_type", "must be an object"),
+            ("{}", ValidationFailed, "/name", "required", "is required"),
+            (
+                r#"{"name":1}"#,
+                ValidationFailed,
+                "/name",
+                "invalid_type",
+                "must be a string",
+            ),
+            (
+                r#"{"name":null}"#,
+                ValidationFailed,
+                "/name",
+                "invalid_type",
+                "must be a string",
+            ),
+            (
+                r#"{"name":"a","name":"b"}"#,
+                ValidationFailed,
+                "/name",
+                "duplicate_field",
+                "is there more than once",
+            ),
+            (
+                r#"{"name":"a","x/y":1}"#,
+                UnknownField,
+                "/x~1y",
+                "unknown_field",
+                "is not known here",
+            ),
+            (
+                r#"{"name":"a","project_id":"b"}"#,
+                ValidationFailed,
+                "/project_id",
+                "invalid_id",
+                "must be a UUID",
+            ),
+            (
+                r#"{"name":"a","count":-1}"#,
+                ValidationFailed,
+                "/count",
+                "invalid_value",
+                "must be an integer in range",
+            ),
+            (
+                r#"{"name":"a","list":[true,2]}"#,
+                ValidationFailed,
+                "/list/1",
+                "invalid_type",
+                "must be a boolean",
+            ),
+            (
+                r#"{"name":"a","inner":["b"]}"#,
+                ValidationFailed,
+                "/inner",
+                "invalid_type",
+                "must be an object",
+            ),
+            (
+                r#"{"name":"a","inner":{}}"#,
+                ValidationFailed,
+                "/inner/a~1b",
+                "required",
+                "is required",
+            ),
+            (
+                r#"{"name":"a","inner":{"a/b":1}}"#,
+                ValidationFailed,
+                "/inner/a~1b",
+                "invalid_type",
+                "must be a string",
+            ),
+            (
+                r#"{"name":"a","inner":{"c":1}}"#,
+                UnknownField,
+                "/inner/c",
+                "unknown_field",
+                "is not known here",
+            ),
+        ];
+        for (body, code, pointer, field_code, detail) in cases {
+            assert_eq!(
+                errors_of(body),
+                (code, vec![(pointer.into(), field_code, detail.into())]),
+                "{body}"
+            );
+        }
+        let (_, fields) = errors_of(r#"{"name":"a","status":"lost"}"#);
+        let detail = "must be one of `todo`, `in_progress`, `done`, `cancelled`";
+        assert_eq!(fields, [("/status".into(), "invalid_value", detail.into())]);
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed_whatever_it_begins_with() {
+        for body in [
+            "",
+            " \n",
+            "{",
+            r#"{"unknown":1"#,
+            r#"{"name":1} x"#,
+            "nil",
+            r#"{"name":"\ud800"}"#,
+            "\u{feff}{}",
+        ] {
+            assert_eq!(errors_of(body), (ErrorCode::MalformedJson, vec![]), "{body}");
+        }
+        let error = decode::<Sample>(b"{\"name\":\"\xff\"}").unwrap_err();
+        assert_eq!(error.code(), ErrorCode::MalformedJson);
+        let deep = "[".repeat(100_000);
+        assert_eq!(errors_of(&deep).0, ErrorCode::MalformedJson);
+    }
+
+    #[test]
+    fn nothing_of_the_input_is_echoed() {
+        let (_, fields) = errors_of(r#"{"name":{"secret":"hunter2"}}"#);
+        assert!(!format!("{fields:?}").contains("secret"));
+        let (_, fields) = errors_of(r#"{"name":"a","status":"hunter2, expected"}"#);
+        assert!(!format!("{fields:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,188 @@
+use std::{borrow::Cow, error::Error as StdError, fmt};
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+};
+use tenantry_domain::{ErrorCode, FieldError};
+
+/// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
+pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
+/// An error as it leaves the service: a code of the API, and what may be told about this occurrence.
+///
+/// It becomes a [`Problem`](crate::Problem) in the outermost middleware, where request id and path are known.
+#[derive(Debug)]
+pub struct ApiError {
+    code: ErrorCode,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ApiError {
+    /// An error of this code with the explanation that belongs to the code.
+    pub fn new(code: ErrorCode) -> Self {
+        let detail = Cow::Borrowed(code.about());
+        Self {
+            code,
+            detail,
+            errors: Vec::new(),
+            headers: Vec::new(),
+            source: None,
+        }
+    }
+
+    /// The service is put together wrongly: a 500, and `what` is for the log.
+    pub fn wiring(what: &'static str) -> Self {
+        Self::new(ErrorCode::Internal).caused_by(what)
+    }
+
+    /// Says what is wrong this time. A failure inside (5xx) never does.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Names the fields that do not hold.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Keeps the cause for the log; clients never see it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What is wrong this time.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The fields that do not hold.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
+    /// What stands for an answer that some other part of the stack gave without a problem document.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        Self::new(match status {
+            StatusCode::UNAUTHORIZED => ErrorCode::Unauthenticated,
+            StatusCode::FORBIDDEN => ErrorCode::Forbidden,
+            StatusCode::NOT_FOUND => ErrorCode::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+            StatusCode::NOT_ACCEPTABLE => ErrorCode::NotAcceptable,
+            StatusCode::CONFLICT => ErrorCode::Conflict,
+            StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
+            StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::ValidationFailed,
+            StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
+            StatusCode::SERVICE_UNAVAILABLE => ErrorCode::Unavailable,
+            status if status.is_server_error() => ErrorCode::Internal,
+            _ => ErrorCode::InvalidRequest,
+        })
+    }
+
+    /// The cause and the causes of the cause, for the log.
+    pub(crate) fn cause_chain(&self) -> String {
+        let chain = std::iter::successors(StdError::source(self), |error| (*error).source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    /// The headers that the code asks for, and those that were added.
+    fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let dead_token = matches!(self.code, ErrorCode::TokenExpired | ErrorCode::TokenRevoked);
+        let of_code = match self.code.status() {
+            401 if dead_token => Some((header::WWW_AUTHENTICATE, INVALID_TOKEN)),
+            401 => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            503 => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            _ => None,
+        };
+        of_code.into_iter().chain(self.headers.iter().cloned())
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl StdError for ApiError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Everything but the body, which the outermost middleware writes.
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::new(self.status_code());
+        for (name, value) in self.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_status_that_http_knows() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ApiError::new(*code).status_code().as_u16(), code.status());
+        }
+    }
+
+    #[test]
+    fn a_status_of_the_framework_keeps_its_number_where_a_code_has_it() {
+        for status in [401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503] {
+            let code = ApiError::of_status(StatusCode::from_u16(status).unwrap()).code();
+            assert_eq!(code.status(), status);
+        }
+        assert_eq!(
+            ApiError::of_status(StatusCode::BAD_GATEWAY).code(),
+            ErrorCode::Internal
+        );
+        assert_eq!(
+            ApiError::of_status(StatusCode::IM_A_TEAPOT).code(),
+            ErrorCode::InvalidRequest
+        );
+    }
+
+    #[test]
+    fn the_cause_chain_names_every_cause() {
+        let error = ApiError::new(ErrorCode::Internal).caused_by(ApiError::wiring("inner"));
+        assert_eq!(
+            error.cause_chain(),
+            format!("internal: {}: inner", ErrorCode::Internal.about())
+        );
+    }
+}

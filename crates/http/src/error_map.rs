@@ -1,0 +1,198 @@
+//! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
+
+use actix_web::http::header;
+use tenantry_domain::{Denied, ErrorCode, Invalid, PasswordError, Refused, StoreError, TokenError};
+use tenantry_tenancy::{
+    Stale, access::AccessError, auth::AuthError, project::ProjectError, provision::SignUpError,
+    resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
+};
+
+use crate::{ApiError, error::INVALID_TOKEN};
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Unique(_) => ErrorCode::Conflict,
+            StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
+            StoreError::Reference(_)
+            | StoreError::Check(_)
+            | StoreError::RowSecurity(_)
+            | StoreError::IsolationBreach { .. }
+            | StoreError::Other(_) => ErrorCode::Internal,
+        };
+        Self::new(code).caused_by(error)
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Forbidden => Self::new(ErrorCode::Forbidden),
+            Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+        }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(Invalid(errors): Invalid) -> Self {
+        let unknown = !errors.is_empty()
+            && errors
+                .iter()
+                .all(|error| error.code == ErrorCode::UnknownField.as_str());
+        let code = if unknown {
+            ErrorCode::UnknownField
+        } else {
+            ErrorCode::ValidationFailed
+        };
+        let detail = match errors.len() {
+            1 => "1 field is not valid".to_owned(),
+            count => format!("{count} fields are not valid"),
+        };
+        Self::new(code).with_detail(detail).with_errors(errors)
+    }
+}
+
+impl From<Stale> for ApiError {
+    fn from(stale: Stale) -> Self {
+        Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Self::new(ErrorCode::Unauthenticated)
+                .with_detail("The access token is not valid.")
+                .with_header(header::WWW_AUTHENTICATE, INVALID_TOKEN),
+            TokenError::Expired => Self::new(ErrorCode::TokenExpired),
+        }
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Token(error) => error.into(),
+            Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
+            Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
+            Denied::TenantGone => Self::new(ErrorCode::TenantGone),
+            Denied::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Denied(denied) => denied.into(),
+            AccessError::TenantRequired => Self::new(ErrorCode::TenantRequired),
+            AccessError::Mismatch => Self::new(ErrorCode::TenantMismatch),
+            AccessError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Refused(refused) => refused.into(),
+            AuthError::Invalid(invalid) => invalid.into(),
+            AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
+            AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::RegistrationClosed => {
+                Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
+            }
+            AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            AuthError::Password(error) => error.into(),
+            AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignUpError> for ApiError {
+    fn from(error: SignUpError) -> Self {
+        match error {
+            SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
+            SignUpError::Invalid(invalid) => invalid.into(),
+            SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),
+            SignUpError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
+            SignUpError::Password(error) => error.into(),
+            SignUpError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::Refused(refused) => refused.into(),
+            TenantError::Invalid(invalid) => invalid.into(),
+            TenantError::Stale(stale) => stale.into(),
+            TenantError::NotFound => Self::new(ErrorCode::NotFound),
+            TenantError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
+            TenantError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Refused(refused) => refused.into(),
+            UserError::Invalid(invalid) => invalid.into(),
+            UserError::Stale(stale) => stale.into(),
+            UserError::NotFound => Self::new(ErrorCode::NotFound),
+            UserError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            UserError::LastAdmin => Self::new(ErrorCode::LastAdmin),
+            UserError::Password(error) => error.into(),
+            UserError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectError> for ApiError {
+    fn from(error: ProjectError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            ProjectError::Refused(refused) => refused.into(),
+            ProjectError::Invalid(invalid) => invalid.into(),
+            ProjectError::Stale(stale) => stale.into(),
+            ProjectError::NotFound => Self::new(ErrorCode::NotFound),
+            ProjectError::NameTaken => conflict("Another project has this name."),
+            ProjectError::AlreadyMember => conflict("The user is a member of the project already."),
+            ProjectError::OwnerStays => conflict("The owner of a project is always a member of it."),
+            ProjectError::NotDeleted => conflict("The project is not deleted."),
+            ProjectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TaskError> for ApiError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Refused(refused) => refused.into(),
+            TaskError::Invalid(invalid) => invalid.into(),
+            TaskError::Stale(stale) => stale.into(),
+            TaskError::NotFound => Self::new(ErrorCode::NotFound),
+            TaskError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResourceError> for ApiError {
+    fn from(error: ResourceError) -> Self {
+        match error {
+            ResourceError::Refused(refused) => refused.into(),
+            ResourceError::Invalid(invalid) => invalid.into(),
+            ResourceError::Stale(stale) => stale.into(),
+            ResourceError::NotFound => Self::new(ErrorCode::NotFound),
+            ResourceError::Store(error) => error.into(),
+        }
+    }
+}

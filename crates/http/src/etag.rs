@@ -1,0 +1,253 @@
+use std::future::{Ready, ready};
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    dev::Payload,
+    http::header::{self, HeaderName},
+};
+use serde::Serialize;
+use tenantry_domain::ErrorCode;
+use tenantry_tenancy::Precondition;
+use utoipa::{
+    IntoParams,
+    openapi::{
+        ObjectBuilder, Required, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
+
+use crate::{ApiError, entity};
+
+/// The entity tag of a version.
+pub(crate) fn tag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+/// `If-Match`: which version the caller means to change or delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IfMatch(pub Precondition);
+
+impl FromRequest for IfMatch {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let malformed =
+            || ApiError::new(ErrorCode::InvalidRequest).with_detail("If-Match is not a list of entity tags.");
+        ready(match field(request, header::IF_MATCH) {
+            None => Ok(Self(Precondition::None)),
+            Some(text) => text.as_deref().and_then(if_match).map(Self).ok_or_else(malformed),
+        })
+    }
+}
+
+/// `If-None-Match`: which versions the caller has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IfNoneMatch(Option<Tags>);
+
+impl IfNoneMatch {
+    /// 200, or 304 when the caller has this version already. Caches have to ask each time, and an answer to
+    /// one credential is no answer to another: what `GET /tenant` shows depends on nothing else.
+    pub fn answer(&self, version: i64, view: &impl Serialize) -> HttpResponse {
+        let mut response = if self.knows(version) {
+            HttpResponse::NotModified()
+                .insert_header((header::ETAG, tag(version)))
+                .finish()
+        } else {
+            entity(version, view)
+        };
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CACHE_CONTROL,
+            header::HeaderValue::from_static("private, no-cache"),
+        );
+        headers.insert(header::VARY, header::HeaderValue::from_static("Authorization"));
+        response
+    }
+
+    fn knows(&self, version: i64) -> bool {
+        match &self.0 {
+            None => false,
+            Some(Tags::Any) => true,
+            // Weak comparison (RFC 9110 section 13.1.2).
+            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == version.to_string()),
+        }
+    }
+}
+
+impl FromRequest for IfNoneMatch {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        // A field that cannot be read is no condition: the worst that happens is a full answer.
+        ready(Ok(Self(
+            field(request, header::IF_NONE_MATCH)
+                .flatten()
+                .and_then(|text| parse(&text)),
+        )))
+    }
+}
+
+/// An `If-Match` or `If-None-Match` field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    Any,
+    These(Vec<Tag>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    opaque: String,
+}
+
+/// `If-Match` compares strongly (RFC 9110 section 13.1.1): a weak tag, or one that we never gave out, is of
+/// no version.
+fn if_match(text: &str) -> Option<Precondition> {
+    Some(match parse(text)? {
+        Tags::Any => Precondition::None,
+        Tags::These(tags) => Precondition::Versions(
+            tags.iter()
+                .filter(|tag| !tag.weak)
+                .filter_map(|tag| version(&tag.opaque))
+                .collect(),
+        ),
+    })
+}
+
+/// A version is written in one way only.
+fn version(opaque: &str) -> Option<i64> {
+    opaque
+        .parse()
+        .ok()
+        .filter(|version: &i64| version.to_string() == opaque)
+}
+
+/// All lines of a field as one; `Some(None)` when it is there but is not text.
+fn field(request: &HttpRequest, name: HeaderName) -> Option<Option<String>> {
+    let lines: Vec<_> = request
+        .headers()
+        .get_all(name)
+        .map(|line| line.to_str().ok())
+        .collect();
+    if lines.is_empty() {
+        None
+    } else {
+        Some(lines.into_iter().collect::<Option<Vec<_>>>().map(|l| l.join(",")))
+    }
+}
+
+/// `*`, or a list of entity tags (RFC 9110 section 8.8.3).
+fn parse(text: &str) -> Option<Tags> {
+    if text.trim() == "*" {
+        return Some(Tags::Any);
+    }
+    let mut tags = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (weak, quoted) = rest.strip_prefix("W/").map_or((false, rest), |rest| (true, rest));
+        let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
+        tags.push(Tag {
+            weak,
+            opaque: opaque.to_owned(),
+        });
+        let after = after.trim_start();
+        // Empty elements of a list are to be ignored (RFC 9110 section 5.6.1.2), a missing comma is not.
+        rest = after.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+        if !rest.is_empty() && !after.starts_with(',') {
+            return None;
+        }
+    }
+    if tags.is_empty() {
+        None
+    } else {
+        Some(Tags::These(tags))
+    }
+}
+
+impl IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![parameter(
+            "If-Match",
+            "Do it only when the ETag is still this one; else 412 `stale_version`.",
+        )]
+    }
+}
+
+impl IntoParams for IfNoneMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![parameter(
+            "If-None-Match",
+            "Answer 304 when the ETag is still this one.",
+        )]
+    }
+}
+
+fn parameter(name: &str, description: &str) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .examples([serde_json::json!("\"3\"")])
+                .build(),
+        ))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_match_means_versions() {
+        assert_eq!(if_match("*"), Some(Precondition::None));
+        assert_eq!(if_match("\"3\""), Some(Precondition::Versions(vec![3])));
+        assert_eq!(
+            if_match(" \"3\" , \"5\""),
+            Some(Precondition::Versions(vec![3, 5]))
+        );
+        assert_eq!(
+            if_match("\"3\",, \"5\","),
+            Some(Precondition::Versions(vec![3, 5]))
+        );
+        assert_eq!(if_match("W/\"3\""), Some(Precondition::Versions(vec![])));
+        assert_eq!(
+            if_match("\"abc\", \"03\", \"+3\""),
+            Some(Precondition::Versions(vec![]))
+        );
+    }
+
+    #[test]
+    fn if_match_that_is_no_list_of_tags_is_refused() {
+        for malformed in ["", "3", "\"3", "\"3\" \"4\"", ",", "w/\"3\"", "*, \"3\""] {
+            assert_eq!(if_match(malformed), None, "{malformed}");
+        }
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly() {
+        let seen = |text: &str| IfNoneMatch(parse(text));
+        assert!(seen("\"3\"").knows(3));
+        assert!(seen("W/\"3\"").knows(3));
+        assert!(seen("\"1\", \"3\"").knows(3));
+        assert!(seen("*").knows(3));
+        assert!(!seen("\"4\"").knows(3));
+        assert!(!seen("3").knows(3));
+        assert!(!IfNoneMatch::default().knows(3));
+    }
+
+    #[test]
+    fn a_known_version_has_an_empty_answer_with_its_tag() {
+        let response = IfNoneMatch(parse("\"3\"")).answer(3, &"view");
+        assert_eq!(response.status(), 304);
+        assert_eq!(response.headers().get(header::ETAG).unwrap(), "\"3\"");
+        let response = IfNoneMatch(parse("\"2\"")).answer(3, &"view");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers().get(header::VARY).unwrap(), "Authorization");
+    }
+}

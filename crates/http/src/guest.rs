@@ -1,0 +1,101 @@
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+};
+
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
+use tenantry_domain::{Admission, RequestId, TenantId, TenantSelector};
+use tenantry_tenancy::{
+    Cx, Origin, Tenancy,
+    access::{self, AccessError, Hints, ResolvedBy},
+};
+use utoipa::IntoParams;
+
+use crate::{Api, ApiError, hints, origin, request::RequestContext};
+
+/// Whoever calls an endpoint that is open to everybody. A credential, stale or not, is not looked at.
+pub(crate) struct Guest {
+    api: Data<Api>,
+    hints: Hints,
+    origin: Origin,
+    context: RequestContext,
+    http: HttpRequest,
+}
+
+impl Guest {
+    /// The application.
+    pub fn app(&self) -> &Arc<Tenancy> {
+        &self.api.app
+    }
+
+    /// From where the request came.
+    pub fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
+    /// The id of the request.
+    pub fn request(&self) -> RequestId {
+        self.context.id.clone()
+    }
+
+    /// Enters the tenant that headers, host or a slug in the body name, as far as login goes.
+    pub async fn enter(mut self, body_slug: Option<String>) -> Result<Cx, ApiError> {
+        self.hints.body_slug = body_slug;
+        let (admission, by) = access::select_tenant(&self.api.app, &self.hints, self.request()).await?;
+        Ok(self.admitted(admission, by))
+    }
+
+    /// Enters the tenant that a refresh token is of; headers and host may only agree.
+    pub async fn enter_by_token(self, tenant: TenantId) -> Result<Cx, ApiError> {
+        let selector = TenantSelector::Id(tenant);
+        let gate = &self.api.app.ports.gate;
+        let admission = gate.guest(&selector, self.request()).await?;
+        if self.hints.agree_with(&admission.tenant) {
+            return Ok(self.admitted(admission, ResolvedBy::Credential));
+        }
+        let cx = Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin);
+        access::record_mismatch(&cx, &self.hints).await?;
+        Err(AccessError::Mismatch.into())
+    }
+
+    fn admitted(self, admission: Admission, by: ResolvedBy) -> Cx {
+        self.context.identify(&admission.scope);
+        self.http.extensions_mut().insert(by);
+        Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin)
+    }
+}
+
+/// The headers that name a tenant without a credential.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes what `Guest` reads")]
+pub(crate) struct TenantHeaders {
+    /// The tenant, by id.
+    #[param(rename = "X-Tenant-ID", value_type = Option<Uuid>)]
+    id: Option<TenantId>,
+    /// The tenant, by slug.
+    #[param(rename = "X-Tenant-Slug")]
+    slug: Option<String>,
+}
+
+impl FromRequest for Guest {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(guest(request))
+    }
+}
+
+fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
+    let api = Api::of(request)?;
+    let hints = hints::read(request, api.settings.base_domain.as_deref())?;
+    let origin = origin::of(request, api.settings.trust_forwarded_for);
+    Ok(Guest {
+        api,
+        hints,
+        origin,
+        context: RequestContext::of(request)?,
+        http: request.clone(),
+    })
+}

@@ -1,0 +1,112 @@
+//! How a request names its tenant apart from a credential.
+
+use actix_web::{
+    HttpRequest,
+    http::{header::HeaderMap, uri::Authority},
+};
+use tenantry_domain::ErrorCode;
+use tenantry_tenancy::access::Hints;
+
+use crate::ApiError;
+
+/// Hosts of the product itself: below the base domain, but nobody's tenant.
+const PRODUCT_HOSTS: [&str; 4] = ["www", "api", "app", "admin"];
+
+/// The hints in headers and host.
+///
+/// # Errors
+/// `invalid_request` when a header is there twice or is not text: then nobody can tell what it names.
+pub(crate) fn read(request: &HttpRequest, base_domain: Option<&str>) -> Result<Hints, ApiError> {
+    let headers = request.headers();
+    let host = single(headers, "Host")?.or_else(|| request.uri().authority().map(Authority::as_str));
+    let subdomain = host
+        .zip(base_domain)
+        .and_then(|(host, base)| subdomain(host, base));
+    Ok(Hints {
+        id: single(headers, "X-Tenant-ID")?.map(str::to_owned),
+        slug: single(headers, "X-Tenant-Slug")?.map(str::to_owned),
+        subdomain,
+        body_slug: None,
+    })
+}
+
+/// The value of a header that may be there once.
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let refuse = |what: &str| ApiError::new(ErrorCode::InvalidRequest).with_detail(format!("{name} {what}."));
+    let mut values = headers.get_all(name);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(refuse("is there more than once"));
+    }
+    value
+        .to_str()
+        .map(|text| Some(text.trim()))
+        .map_err(|_| refuse("has characters that are not ASCII"))
+}
+
+/// What a host has before the base domain, when that may name a tenant. More than one label names nobody,
+/// which is for the directory to say.
+fn subdomain(host: &str, base: &str) -> Option<String> {
+    let host = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(h, _)| h);
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let label = host.strip_suffix(&base.to_ascii_lowercase())?.strip_suffix('.')?;
+    (!PRODUCT_HOSTS.contains(&label)).then(|| label.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_label_below_the_base_domain_names_a_tenant() {
+        let of = |host: &str| subdomain(host, "Example.com");
+        assert_eq!(of("acme.example.com"), Some("acme".into()));
+        assert_eq!(of("ACME.EXAMPLE.COM:8443"), Some("acme".into()));
+        assert_eq!(of("acme.example.com."), Some("acme".into()));
+        assert_eq!(of("a.b.example.com"), Some("a.b".into()));
+        for nobody in [
+            "example.com",
+            "example.com:80",
+            "www.example.com",
+            "API.example.com",
+            "app.example.com",
+            "admin.example.com",
+            "acme.example.org",
+            "notexample.com",
+            "[::1]:8080",
+            "127.0.0.1:8080",
+            "",
+        ] {
+            assert_eq!(of(nobody), None, "{nobody}");
+        }
+    }
+
+    #[test]
+    fn headers_are_hints_and_may_not_be_doubled() {
+        let request = TestRequest::default()
+            .insert_header(("X-Tenant-Slug", "acme"))
+            .to_http_request();
+        let hints = read(&request, None).unwrap();
+        assert_eq!(
+            hints,
+            Hints {
+                slug: Some("acme".into()),
+                ..Hints::default()
+            }
+        );
+        for name in ["X-Tenant-ID", "X-Tenant-Slug"] {
+            let request = TestRequest::default()
+                .append_header((name, "a"))
+                .append_header((name, "b"));
+            let error = read(&request.to_http_request(), None).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidRequest);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The HTTP adapter: translates requests into use cases and what they return into answers.
+//!
+//! * [`app`] builds the whole application out of an [`Api`]; the server and the tests use the same one.
+//! * Every route is an [`Endpoint`]. [`Endpoint::at`] authenticates before anything of the body is read, and
+//!   a handler then gets its context from [`Ctx`], whose type parameter names the [permission] it needs.
+//! * Every error, the framework's own included, leaves as a problem document (RFC 9457): see [`ApiError`].
+//!
+//! A service that embeds Tenantry adds its own routes with [`Api::with_routes`]:
+//!
+//! ```
+//! use actix_web::{HttpResponse, web::ServiceConfig};
+//! use tenantry_http::{ApiError, Ctx, Endpoint, permission::ReadProjects};
+//!
+//! async fn notes(cx: Ctx<ReadProjects>) -> Result<HttpResponse, ApiError> {
+//!     Ok(HttpResponse::Ok().json(serde_json::json!({"tenant": cx.scope().tenant()})))
+//! }
+//!
+//! fn routes(config: &mut ServiceConfig) {
+//!     config.service(Endpoint::at("/notes").get(notes));
+//! }
+//! ```
+#![deny(missing_docs)]
+
+mod answer;
+mod api;
+mod authenticate;
+mod body;
+mod ctx;
+mod cursor;
+mod decode;
+mod docs;
+mod endpoint;
+mod error;
+mod error_map;
+mod etag;
+mod guest;
+mod hints;
+mod moment;
+mod observe;
+mod openapi;
+mod operation;
+mod origin;
+mod page;
+mod path;
+pub mod permission;
+mod problem;
+mod query;
+mod readiness;
+mod request;
+mod security;
+mod settings;
+mod system;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod v1;
+
+pub use answer::{Answer, created, entity, no_content};
+pub use api::{Api, app, configure};
+pub use body::{Body, Object};
+pub use ctx::Ctx;
+pub use endpoint::Endpoint;
+pub use error::ApiError;
+pub use etag::{IfMatch, IfNoneMatch};
+pub use moment::Moment;
+pub use openapi::openapi;
+pub use page::{PageView, Paged};
+pub use path::{Id, Ids};
+pub use permission::Needs;
+pub use problem::{Problem, ProblemField};
+pub use query::Query;
+pub use readiness::{HealthCheck, Readiness};
+pub use settings::HttpSettings;

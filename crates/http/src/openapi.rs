@@ -1,0 +1,203 @@
+use tenantry_domain::ErrorCode;
+use utoipa::{
+    OpenApi,
+    openapi::{self, Object, ObjectBuilder, Type},
+};
+
+use crate::{Problem, docs, operation, system, v1};
+
+/// The OpenAPI 3.1 document of all routes.
+pub fn openapi() -> openapi::OpenApi {
+    let mut document = Document::openapi();
+    operation::complete(&mut document);
+    document
+}
+
+/// The code of a problem.
+pub(crate) fn error_code() -> Object {
+    let codes = ErrorCode::ALL.iter().map(|code| code.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes))
+        .build()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tenantry",
+        description = "A multi-tenant backend. A credential belongs to one tenant and sees no other.\n\n\
+            Errors are problem documents (RFC 9457) with a stable `code`. Lists have pages with opaque \
+            cursors. Each mutable resource has a `version` and an `ETag` for `If-Match` and `If-None-Match`. \
+            PATCH is a JSON merge patch (RFC 7396).",
+    ),
+    tags(
+        (name = "Sign-up", description = "Founding a tenant"),
+        (name = "Authentication", description = "Sessions and their tokens"),
+        (name = "Tenant", description = "The tenant of the credential"),
+        (name = "Users", description = "The people of the tenant"),
+        (name = "Projects", description = "What tasks and resources are filed under"),
+        (name = "Tasks", description = "What is to be done"),
+        (name = "Resources", description = "Documents and links, with their history"),
+        (name = "System", description = "What needs no tenant"),
+    ),
+    paths(
+        v1::signup::sign_up,
+        v1::auth::login, v1::auth::register, v1::auth::refresh, v1::auth::logout, v1::auth::me,
+        v1::tenant::read, v1::tenant::update,
+        v1::user::list, v1::user::create, v1::user::read, v1::user::update, v1::user::delete,
+        v1::project::list, v1::project::create, v1::project::read, v1::project::update, v1::project::delete,
+        v1::project::restore, v1::project::list_members, v1::project::add_member, v1::project::remove_member,
+        v1::task::list, v1::task::list_of_project, v1::task::create, v1::task::read, v1::task::update,
+        v1::task::delete,
+        v1::resource::list, v1::resource::create, v1::resource::read, v1::resource::update,
+        v1::resource::delete, v1::resource::list_versions, v1::resource::read_version,
+        system::health, system::liveness, system::readiness, system::jwks, system::problems, system::problem,
+        docs::document,
+    ),
+    components(schemas(Problem)),
+)]
+struct Document;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use actix_web::http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        HttpSettings,
+        testing::{Call, SOME_ID, api},
+    };
+
+    /// Every path with its methods and the description of each.
+    fn documented() -> Vec<(String, Vec<(Method, Value)>)> {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let methods = |item: &Value| {
+            let methods = item.as_object().unwrap().iter();
+            methods
+                .map(|(name, operation)| (name.to_uppercase().parse().unwrap(), operation.clone()))
+                .collect()
+        };
+        paths.map(|(path, item)| (path.clone(), methods(item))).collect()
+    }
+
+    fn concrete(path: &str) -> String {
+        let path = path.replace("{id}", SOME_ID).replace("{user_id}", SOME_ID);
+        path.replace("{n}", "1").replace("{code}", "internal")
+    }
+
+    #[actix_web::test]
+    async fn each_path_has_exactly_the_methods_that_are_documented() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            let reply = Call::new(Method::TRACE, &concrete(&path)).send(&api).await;
+            assert_eq!(reply.code(), "method_not_allowed", "{path}");
+            let allowed: BTreeSet<_> = reply
+                .header("Allow")
+                .unwrap()
+                .split(", ")
+                .map(str::to_owned)
+                .collect();
+            let mut expected: BTreeSet<_> = methods.iter().map(|(method, _)| method.to_string()).collect();
+            if expected.contains("GET") {
+                expected.insert("HEAD".into());
+            }
+            assert_eq!(allowed, expected, "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn each_operation_is_reached_and_asks_for_a_credential_when_it_says_so() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let uri = concrete(&path);
+                let anonymous = Call::new(method.clone(), &uri).send(&api).await.status.as_u16();
+                let guarded = operation.get("security").is_some();
+                assert_eq!(anonymous == 401, guarded, "{method} {path}: {anonymous}");
+                let admin = Call::new(method.clone(), &uri)
+                    .bearer("admin")
+                    .send(&api)
+                    .await
+                    .status
+                    .as_u16();
+                assert!(
+                    ![401, 403, 404, 405, 500].contains(&admin),
+                    "{method} {path}: {admin}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing() {
+        // Kept by hand, so that a route that loses its description is noticed.
+        let operations: usize = documented().iter().map(|(_, methods)| methods.len()).sum();
+        assert_eq!((documented().len(), operations), (28, 42));
+    }
+
+    #[test]
+    fn every_operation_is_described() {
+        let mut ids = BTreeSet::new();
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(ids.insert(id), "{method} {path}");
+                assert!(
+                    operation["summary"].is_string() && operation["tags"][0].is_string(),
+                    "{method} {path}"
+                );
+                assert!(operation.get("x-errors").is_none());
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    assert!(response["description"].is_string(), "{method} {path} {status}");
+                    assert!(
+                        response["headers"]["X-Request-ID"].is_object(),
+                        "{method} {path} {status}"
+                    );
+                }
+                if operation.get("security").is_some() {
+                    for status in ["401", "403", "410", "500", "503"] {
+                        assert!(
+                            operation["responses"][status].is_object(),
+                            "{method} {path} {status}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_is_openapi_3_1_and_refers_to_nothing_that_is_not_there() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+        let text = document.to_string();
+        for reference in text
+            .split("\"$ref\":\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+        {
+            assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn every_code_named_by_an_operation_exists() {
+        let document: Value = serde_json::to_value(Document::openapi()).unwrap();
+        let named = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|item| item.as_object().unwrap().values());
+        for code in named
+            .filter_map(|operation| operation["x-errors"].as_array())
+            .flatten()
+        {
+            assert!(ErrorCode::parse(code.as_str().unwrap()).is_some(), "{code}");
+        }
+    }
+}

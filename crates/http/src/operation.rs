@@ -1,0 +1,221 @@
+//! What the operations of the OpenAPI document have in common: errors, headers and the security scheme.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use tenantry_domain::ErrorCode;
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder,
+    Type,
+    example::ExampleBuilder,
+    header::Header,
+    path::{Operation, ParameterIn},
+    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+/// The headers of answers, and what they say.
+const HEADERS: [(&str, &str); 5] = [
+    ("ETag", "The version, for `If-Match` and `If-None-Match`."),
+    (
+        "Link",
+        "The next page as `rel=\"next\"`, unless this is the last one.",
+    ),
+    ("Location", "Where it is."),
+    (
+        "Tenant-Resolved-By",
+        "By what the tenant was found: `credential`, `header` or `subdomain`.",
+    ),
+    (
+        "X-Request-ID",
+        "Under which the request is found in the logs; the caller's own when that is sane.",
+    ),
+];
+
+/// Adds to every operation what follows from what it is: an operation itself names only those error codes, in
+/// `x-errors`, that are its own.
+pub(crate) fn complete(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            add_errors(operation);
+            add_headers(operation);
+        }
+    }
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT");
+    let bearer = bearer
+        .description(Some("An access token, of one user in one tenant."))
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.headers = HEADERS
+        .map(|(name, about)| (name.to_owned(), header(about).into()))
+        .into();
+    for code in ErrorCode::ALL {
+        let example = ExampleBuilder::new()
+            .summary(code.title())
+            .value(Some(example(*code)))
+            .build();
+        components
+            .examples
+            .insert(code.as_str().to_owned(), example.into());
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let all = [
+        &mut item.get,
+        &mut item.post,
+        &mut item.put,
+        &mut item.patch,
+        &mut item.delete,
+    ];
+    all.into_iter().flatten()
+}
+
+fn add_errors(operation: &mut Operation) {
+    let mut codes = own_codes(operation);
+    codes.extend(common_codes(operation));
+    let mut by_status: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
+    for code in &codes {
+        by_status.entry(code.status()).or_default().insert(code.as_str());
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, codes) in by_status {
+        responses
+            .entry(status.to_string())
+            .or_insert_with(|| problem(&codes).into());
+    }
+}
+
+/// The codes that the operation names itself.
+fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
+    let named = operation
+        .extensions
+        .as_mut()
+        .and_then(|extensions| extensions.remove("x-errors"));
+    let codes = named
+        .iter()
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(Value::as_str);
+    codes.filter_map(ErrorCode::parse).collect()
+}
+
+/// The codes that follow from what the operation takes.
+fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
+    use ErrorCode as Code;
+
+    let guarded = operation.security.is_some();
+    let has_body = operation.request_body.is_some();
+    let body = [
+        Code::MalformedJson,
+        Code::PayloadTooLarge,
+        Code::UnsupportedMediaType,
+    ];
+    let credential = [
+        Code::Unauthenticated,
+        Code::TokenExpired,
+        Code::TokenRevoked,
+        Code::Forbidden,
+        Code::TenantMismatch,
+        Code::TenantGone,
+    ];
+    let checked = [Code::InvalidRequest, Code::Internal, Code::Unavailable];
+    let fields = [Code::ValidationFailed, Code::UnknownField];
+    let list = takes(operation, ParameterIn::Query, "cursor");
+    let rules: [(bool, &[Code]); 7] = [
+        (guarded || has_body, &checked),
+        (guarded, &credential),
+        (
+            guarded && takes(operation, ParameterIn::Path, "id"),
+            &[Code::NotFound],
+        ),
+        (has_body, &body),
+        (has_body || list, &fields),
+        (list, &[Code::InvalidCursor]),
+        (
+            takes(operation, ParameterIn::Header, "If-Match"),
+            &[Code::StaleVersion],
+        ),
+    ];
+    rules
+        .into_iter()
+        .filter(|(applies, _)| *applies)
+        .flat_map(|(_, codes)| codes)
+        .copied()
+        .collect()
+}
+
+fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
+    operation
+        .parameters
+        .iter()
+        .flatten()
+        .any(|parameter| match parameter {
+            RefOr::T(parameter) => parameter.parameter_in == place && parameter.name == name,
+            RefOr::Ref(_) => false,
+        })
+}
+
+/// Every answer has a request id, and one from within a tenant says how it got there. A conditional GET may
+/// have nothing new to say.
+fn add_headers(operation: &mut Operation) {
+    if takes(operation, ParameterIn::Header, "If-None-Match") {
+        let unchanged = ResponseBuilder::new().description("It is as the caller knows it.");
+        let unchanged = unchanged.header("ETag", header("")).build();
+        operation
+            .responses
+            .responses
+            .insert("304".into(), unchanged.into());
+    }
+    let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let of_tenant = operation.security.is_some() || authentication;
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        let success = status.starts_with('2') || status.starts_with('3');
+        let common = ["X-Request-ID"]
+            .into_iter()
+            .chain((of_tenant && success).then_some("Tenant-Resolved-By"));
+        for name in common {
+            response.headers.insert(name.into(), header("").into());
+        }
+        for (name, header) in &mut response.headers {
+            if HEADERS.iter().any(|(known, _)| known == name) {
+                *header = RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+            }
+        }
+    }
+}
+
+fn problem(codes: &BTreeSet<&str>) -> Response {
+    let refer = |code| RefOr::Ref(Ref::new(format!("#/components/examples/{code}")));
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .examples_from_iter(codes.iter().map(|code| (*code, refer(*code))));
+    let names: Vec<_> = codes.iter().map(|code| format!("`{code}`")).collect();
+    ResponseBuilder::new()
+        .description(names.join(", "))
+        .content("application/problem+json", content.build())
+        .build()
+}
+
+fn example(code: ErrorCode) -> Value {
+    json!({
+        "type": format!("/problems/{}", code.as_str()),
+        "title": code.title(),
+        "status": code.status(),
+        "detail": code.about(),
+        "instance": "/api/v1/…",
+        "code": code.as_str(),
+        "request_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11",
+    })
+}
+
+fn header(about: &str) -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    HeaderBuilder::new()
+        .schema(Some(text))
+        .description(Some(about))
+        .build()
+}

@@ -1,0 +1,26 @@
+//! The permissions as types, for the signatures of handlers: `Ctx<WriteTasks>`.
+
+use tenantry_domain::Permission;
+
+/// A type that stands for a permission.
+pub trait Needs: 'static {
+    /// The permission.
+    const PERMISSION: Permission;
+}
+
+macro_rules! permissions {
+    ($($name:ident)*) => {$(
+        #[doc = concat!("Stands for [`Permission::", stringify!($name), "`].")]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+
+        impl Needs for $name {
+            const PERMISSION: Permission = Permission::$name;
+        }
+    )*};
+}
+
+permissions! {
+    ReadTenant ManageTenant ReadUsers ManageUsers EditSelf EndSession ReadProjects WriteProjects
+    ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
+}

@@ -1,0 +1,86 @@
+use serde::Serialize;
+use tenantry_domain::FieldError;
+use utoipa::ToSchema;
+
+use crate::{ApiError, request::RequestContext};
+
+/// A problem document (RFC 9457): what every error looks like.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(examples(json!({
+    "type": "/problems/validation_failed",
+    "title": "The request is not valid",
+    "status": 422,
+    "detail": "1 field is not valid",
+    "instance": "/api/v1/projects",
+    "code": "validation_failed",
+    "request_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11",
+    "errors": [{"pointer": "/name", "code": "required", "detail": "is required"}],
+})))]
+pub struct Problem {
+    /// The page that explains the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for every occurrence of the code.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong this time.
+    pub detail: String,
+    /// The path of the request.
+    pub instance: String,
+    /// What a client may branch on.
+    #[schema(schema_with = crate::openapi::error_code)]
+    pub code: &'static str,
+    /// Under which the request is found in the logs.
+    pub request_id: String,
+    /// The fields that do not hold, when the request is not valid.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub errors: Vec<ProblemField>,
+}
+
+/// A field that does not hold.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ProblemField {
+    /// JSON pointer (RFC 6901) into the body; a query parameter is `/query/<name>`.
+    #[schema(examples("/admin/email"))]
+    pub pointer: String,
+    /// What a client may branch on.
+    #[schema(examples("invalid_email"))]
+    pub code: &'static str,
+    /// What is wrong and what would be right.
+    #[schema(examples("must be an e-mail address such as ada@example.com"))]
+    pub detail: String,
+}
+
+impl Problem {
+    /// The document for an error of a request. Of a failure inside it says nothing but the request id.
+    pub(crate) fn of(error: &ApiError, context: &RequestContext) -> Self {
+        let code = error.code();
+        let detail = if code.status() >= 500 {
+            code.about()
+        } else {
+            error.detail()
+        };
+        Self {
+            kind: format!("/problems/{}", code.as_str()),
+            title: code.title(),
+            status: code.status(),
+            detail: detail.to_owned(),
+            instance: context.path.clone(),
+            code: code.as_str(),
+            request_id: context.id.as_str().to_owned(),
+            errors: error.errors().iter().cloned().map(ProblemField::from).collect(),
+        }
+    }
+}
+
+impl From<FieldError> for ProblemField {
+    fn from(error: FieldError) -> Self {
+        Self {
+            pointer: error.pointer,
+            code: error.code,
+            detail: error.detail,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+/// How long a check may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Something that the service cannot work without.
+#[async_trait]
+pub trait HealthCheck: Send + Sync {
+    /// Whether it is there.
+    ///
+    /// # Errors
+    /// What is wrong, for the log.
+    async fn check(&self) -> Result<(), String>;
+}
+
+/// Whether the service should get requests.
+pub struct Readiness {
+    draining: AtomicBool,
+    checks: Vec<(&'static str, Arc<dyn HealthCheck>)>,
+}
+
+/// What the probes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It should, when all checks hold; whether each does.
+    Checked(Vec<(&'static str, bool)>),
+    /// It is about to stop.
+    Draining,
+}
+
+impl Readiness {
+    /// Readiness without anything to check.
+    pub fn new() -> Self {
+        Self {
+            draining: AtomicBool::new(false),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Adds something to check, under the name it has in the answer.
+    #[must_use]
+    pub fn with_check(mut self, name: &'static str, check: Arc<dyn HealthCheck>) -> Self {
+        self.checks.push((name, check));
+        self
+    }
+
+    /// From now on the answer is no, so that a balancer sends nothing more before the service stops.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks everything there is to ask.
+    pub(crate) async fn verdict(&self) -> Verdict {
+        if self.draining.load(Ordering::Relaxed) {
+            return Verdict::Draining;
+        }
+        let mut checks = Vec::with_capacity(self.checks.len());
+        for (name, check) in &self.checks {
+            checks.push((*name, holds(name, check.as_ref()).await));
+        }
+        Verdict::Checked(checks)
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readiness")
+            .field("draining", &self.draining)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn holds(name: &str, check: &dyn HealthCheck) -> bool {
+    let outcome = tokio::time::timeout(PATIENCE, check.check()).await;
+    let failure = match outcome {
+        Ok(Ok(())) => return true,
+        Ok(Err(reason)) => reason,
+        Err(_) => format!("no answer within {PATIENCE:?}"),
+    };
+    tracing::warn!(check = name, failure, "a readiness check failed");
+    false
+}

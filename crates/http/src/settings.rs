@@ -1,0 +1,32 @@
+use std::time::Duration;
+
+/// What the operator decides about HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// The domain whose subdomains name tenants, for example `example.com`; `None` when subdomains do not.
+    pub base_domain: Option<String>,
+    /// How large a request body may be.
+    pub body_limit_bytes: usize,
+    /// From which origins browsers may call; `*` for any, none when empty.
+    pub cors_origins: Vec<String>,
+    /// Whether to tell browsers to insist on HTTPS.
+    pub hsts: bool,
+    /// Whether the last hop of `X-Forwarded-For` is the caller's address. Only right behind a proxy that sets
+    /// it.
+    pub trust_forwarded_for: bool,
+    /// How long a client may take to send a request.
+    pub client_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            base_domain: None,
+            body_limit_bytes: 1024 * 1024,
+            cors_origins: Vec::new(),
+            hsts: false,
+            trust_forwarded_for: false,
+            client_timeout: Duration::from_secs(15),
+        }
+    }
+}

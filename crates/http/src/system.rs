@@ -1,0 +1,167 @@
+//! What needs no tenant: health, keys, and the pages that explain errors.
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+    web::{Data, Path, ServiceConfig},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tenantry_domain::ErrorCode;
+use utoipa::ToSchema;
+
+use crate::{Answer, Api, ApiError, Endpoint, observe::Verbatim, readiness::Verdict};
+
+/// Whether the service works.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"status": "ok", "checks": {"database": "ok"}})))]
+pub(crate) struct Health {
+    /// `ok`, `unavailable` or `draining`.
+    status: &'static str,
+    /// What was checked, and whether it is `ok` or `unavailable`.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>, required = false)]
+    checks: Map<String, Value>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::open("/health").get(health))
+        .service(Endpoint::open("/health/liveness").get(liveness))
+        .service(Endpoint::open("/health/readiness").get(readiness))
+        .service(Endpoint::open("/.well-known/jwks.json").get(jwks))
+        .service(Endpoint::open("/problems").get(problems))
+        .service(Endpoint::open("/problems/{code}").get(problem));
+}
+
+/// Whether the service is alive and ready
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "System",
+    responses(
+        (status = 200, description = "It is.", body = Health),
+        (status = 503, description = "It is not ready.", body = Health),
+    ),
+)]
+pub(crate) async fn health(api: Data<Api>) -> HttpResponse {
+    report(&api.readiness.verdict().await)
+}
+
+/// Whether the process is alive
+///
+/// Looks at nothing else: a process is not to be restarted because its database is away.
+#[utoipa::path(
+    get, path = "/health/liveness", operation_id = "liveness", tag = "System",
+    responses((status = 200, description = "It is.", body = Health)),
+)]
+pub(crate) async fn liveness() -> HttpResponse {
+    report(&Verdict::Checked(Vec::new()))
+}
+
+/// Whether the service should get requests
+#[utoipa::path(
+    get, path = "/health/readiness", operation_id = "readiness", tag = "System",
+    responses(
+        (status = 200, description = "It should.", body = Health),
+        (status = 503, description = "Something it needs is away, or it is about to stop.", body = Health),
+    ),
+)]
+pub(crate) async fn readiness(api: Data<Api>) -> HttpResponse {
+    report(&api.readiness.verdict().await)
+}
+
+/// The public keys of the access tokens
+///
+/// A JWK Set (RFC 7517).
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", operation_id = "jwks", tag = "System",
+    responses((
+        status = 200, description = "The keys.", body = serde_json::Value, content_type = "application/json",
+        example = json!({"keys": [
+            {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "…", "x": "…"},
+        ]}),
+    )),
+)]
+pub(crate) async fn jwks(api: Data<Api>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
+        .json(api.app.ports.access_tokens.jwks())
+}
+
+/// All error codes
+#[utoipa::path(
+    get, path = "/problems", operation_id = "list_problems", tag = "System",
+    responses(
+        (status = 200, description = "A page with all codes.", body = String, content_type = "text/html"),
+    ),
+)]
+pub(crate) async fn problems() -> HttpResponse {
+    let row = |code: &ErrorCode| {
+        let code = *code;
+        let (name, status, title) = (code.as_str(), code.status(), escape(code.title()));
+        format!("<li><a href=\"/problems/{name}\"><code>{name}</code></a> ({status}): {title}</li>\n")
+    };
+    let rows: String = ErrorCode::ALL.iter().map(row).collect();
+    page("Errors", &format!("<ul>\n{rows}</ul>"))
+}
+
+/// What an error code means
+///
+/// The page that the `type` of a problem document leads to.
+#[utoipa::path(
+    get, path = "/problems/{code}", operation_id = "get_problem", tag = "System",
+    params(("code" = String, Path, description = "The code.", example = "validation_failed")),
+    responses(
+        (status = 200, description = "An explanation.", body = String, content_type = "text/html"),
+    ),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn problem(code: Path<String>) -> Answer {
+    let code = ErrorCode::parse(&code).ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    let (name, status, about) = (code.as_str(), code.status(), escape(code.about()));
+    let body = format!(
+        "<p><code>{name}</code>, status {status}</p>\n<p>{about}</p>\n\
+         <p><a href=\"/problems\">All errors</a></p>"
+    );
+    Ok(page(code.title(), &body))
+}
+
+fn report(verdict: &Verdict) -> HttpResponse {
+    let name = |holds: bool| if holds { "ok" } else { "unavailable" };
+    let (status, checks): (_, &[_]) = match verdict {
+        Verdict::Draining => ("draining", &[]),
+        Verdict::Checked(checks) => (name(checks.iter().all(|(_, holds)| *holds)), checks),
+    };
+    let checks = checks
+        .iter()
+        .map(|(check, holds)| ((*check).to_owned(), name(*holds).into()))
+        .collect();
+    if status == "ok" {
+        return HttpResponse::Ok().json(Health { status, checks });
+    }
+    let mut response = HttpResponse::build(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = response
+        .insert_header((header::RETRY_AFTER, "1"))
+        .json(Health { status, checks });
+    // A probe wants to know which check it was; nothing of the inside is told by that.
+    response.extensions_mut().insert(Verbatim);
+    response
+}
+
+fn page(title: &str, body: &str) -> HttpResponse {
+    let title = escape(title);
+    let html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
+         <body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
+    );
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
+        .body(html)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}

@@ -1,0 +1,299 @@
+//! A small application for the tests of this crate: one tenant, one user of each role, and a database that is
+//! always away. A request that got as far as its use case ends as 503.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actix_web::{
+    body::MessageBody,
+    dev::ServiceResponse,
+    http::{Method, StatusCode, header::HeaderMap},
+    test,
+};
+use async_trait::async_trait;
+use serde_json::Value;
+use tenantry_domain::{
+    AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, MembershipFacts, Mode,
+    Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PresentedRefresh, RefreshTokens,
+    Role, SessionId, Settings, Slug, Store, StoreError, SystemScope, Tenant, TenantFacts, TenantId,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, UserId,
+};
+use tenantry_tenancy::{Policy, Ports, Tenancy};
+use uuid::Uuid;
+
+use crate::{Api, HttpSettings, Readiness, app};
+
+/// An id that is well-formed and nobody's.
+pub(crate) const SOME_ID: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
+
+/// The API over the small application.
+pub(crate) fn api(settings: HttpSettings) -> Api {
+    let fake = Arc::new(Fake::default());
+    let ports = Ports {
+        units: Units::new(fake.clone()),
+        gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
+        registry: fake.clone(),
+        passwords: fake.clone(),
+        access_tokens: fake.clone(),
+        refresh_tokens: fake.clone(),
+        plans: fake.clone(),
+        clock: fake.clone(),
+        ids: fake,
+    };
+    let default_settings = Settings {
+        self_registration: false,
+        timezone: "UTC".into(),
+        locale: "en".into(),
+    };
+    let policy = Policy {
+        signup_enabled: false,
+        default_settings,
+        session_days: 30,
+    };
+    Api::new(
+        Arc::new(Tenancy::new(ports, policy)),
+        settings,
+        Arc::new(Readiness::new()),
+    )
+}
+
+/// A request that is put together in a test.
+pub(crate) struct Call(test::TestRequest);
+
+/// What came back.
+pub(crate) struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Call {
+    pub fn new(method: Method, uri: &str) -> Self {
+        Self(test::TestRequest::with_uri(uri).method(method))
+    }
+
+    pub fn get(uri: &str) -> Self {
+        Self::new(Method::GET, uri)
+    }
+
+    pub fn post(uri: &str, json: &str) -> Self {
+        Self::new(Method::POST, uri)
+            .header("Content-Type", "application/json")
+            .body(json)
+    }
+
+    /// `viewer`, `member` and `admin` are tokens of users with that role.
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    pub fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.append_header((name, value)))
+    }
+
+    pub fn body(self, body: &str) -> Self {
+        Self(self.0.set_payload(body.to_owned()))
+    }
+
+    pub async fn send(self, api: &Api) -> Reply {
+        let service = test::init_service(app(api.clone())).await;
+        match test::try_call_service(&service, self.0.to_request()).await {
+            Ok(response) => Reply::of(response).await,
+            Err(error) => {
+                let request = test::TestRequest::default().to_http_request();
+                Reply::of(ServiceResponse::new(request, error.error_response())).await
+            }
+        }
+    }
+}
+
+impl Reply {
+    async fn of(response: ServiceResponse<impl MessageBody>) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = String::from_utf8(test::read_body(response).await.to_vec()).unwrap();
+        Self {
+            status,
+            headers,
+            text,
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// The code of the problem, after a look at whether it is a proper one.
+    pub fn code(&self) -> String {
+        assert_eq!(
+            self.header("Content-Type"),
+            Some("application/problem+json"),
+            "{}",
+            self.text
+        );
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["request_id"], self.header("X-Request-ID").unwrap());
+        assert_eq!(
+            problem["type"],
+            format!("/problems/{}", problem["code"].as_str().unwrap())
+        );
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+#[derive(Default)]
+struct Fake {
+    ids: AtomicU64,
+}
+
+fn acme() -> TenantFacts {
+    TenantFacts {
+        id: Uuid::from_u128(1).into(),
+        slug: Slug::parse("acme").unwrap(),
+        subdomain: Slug::parse("acme"),
+        status: TenantStatus::Active,
+    }
+}
+
+#[async_trait]
+impl Directory for Fake {
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        let acme = acme();
+        let found = match selector {
+            TenantSelector::Id(id) => *id == acme.id,
+            TenantSelector::Slug(slug) | TenantSelector::Subdomain(slug) => *slug == acme.slug,
+        };
+        Ok(found.then_some(acme))
+    }
+
+    async fn membership(
+        &self,
+        _: TenantId,
+        user: UserId,
+        _: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError> {
+        let role = Role::ALL
+            .into_iter()
+            .find(|role| UserId::from(Uuid::from_u128(*role as u128)) == user);
+        Ok(role.map(|role| MembershipFacts {
+            tenant: acme(),
+            role,
+            is_active: true,
+            session_is_live: true,
+        }))
+    }
+}
+
+impl AccessTokens for Fake {
+    fn sign(&self, _: &AccessClaims) -> String {
+        "signed".into()
+    }
+
+    fn verify(&self, token: &str) -> Result<AccessClaims, TokenError> {
+        let user = match token {
+            "expired" => return Err(TokenError::Expired),
+            "removed" => 99,
+            role => Role::parse(role).ok_or(TokenError::Invalid)? as u128,
+        };
+        Ok(AccessClaims {
+            tenant: acme().id,
+            user: Uuid::from_u128(user).into(),
+            session: Uuid::from_u128(1).into(),
+            role: Role::Viewer,
+            issued_at: self.now(),
+            expires_at: self.now(),
+        })
+    }
+
+    fn jwks(&self) -> Value {
+        serde_json::json!({"keys": []})
+    }
+
+    fn lifetime_seconds(&self) -> i64 {
+        900
+    }
+}
+
+impl RefreshTokens for Fake {
+    fn first(&self, _: TenantId, _: SessionId) -> IssuedRefresh {
+        IssuedRefresh {
+            token: "first".into(),
+            hash: [0; 32],
+        }
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedRefresh> {
+        None
+    }
+}
+
+#[async_trait]
+impl UnitOfWork for Fake {
+    async fn begin(&self, _: &TenantScope, _: Mode) -> Result<Box<dyn Store>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl TenantRegistry for Fake {
+    async fn list(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn set_status(
+        &self,
+        _: SystemScope,
+        _: TenantId,
+        _: TenantStatus,
+        _: Time,
+    ) -> Result<Option<Tenant>, StoreError> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl PasswordHasher for Fake {
+    async fn hash(&self, _: Password) -> Result<PasswordHash, PasswordError> {
+        Ok(PasswordHash::new("hash".into()))
+    }
+
+    async fn verify(&self, _: Password, _: Option<PasswordHash>) -> Result<bool, PasswordError> {
+        Ok(false)
+    }
+
+    fn generate(&self) -> Password {
+        Password::presented("generated".into())
+    }
+}
+
+impl PlanCatalogue for Fake {
+    fn offers(&self, plan: &str) -> bool {
+        plan == "free"
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec!["free".into()]
+    }
+
+    fn default_plan(&self) -> &str {
+        "free"
+    }
+}
+
+impl Clock for Fake {
+    fn now(&self) -> Time {
+        Time::default()
+    }
+}
+
+impl IdSource for Fake {
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u128(1000 + u128::from(self.ids.fetch_add(1, Ordering::Relaxed)))
+    }
+}

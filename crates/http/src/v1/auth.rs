@@ -1,0 +1,206 @@
+use actix_web::{HttpResponse, web::ServiceConfig};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::Password;
+use tenantry_tenancy::auth::{self, AuthError, LoggedIn};
+use utoipa::ToSchema;
+
+use super::{tenant::TenantView, user::UserView};
+use crate::{
+    Answer, Body, Ctx, Endpoint, created,
+    guest::{Guest, TenantHeaders},
+    no_content,
+    permission::{EndSession, ReadTenant},
+};
+
+/// Tokens, and who and where one is with them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LoggedIn)]
+pub(crate) struct LoggedInView {
+    /// For `Authorization: Bearer …`; a JWT.
+    #[schema(examples("eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.…"))]
+    access_token: String,
+    /// For one refresh.
+    refresh_token: String,
+    /// `Bearer`.
+    #[schema(examples("Bearer"))]
+    token_type: &'static str,
+    /// How long the access token lives, in seconds.
+    #[schema(examples(900))]
+    expires_in: i64,
+    user: UserView,
+    tenant: TenantView,
+}
+
+/// Who one is, and where.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Me)]
+pub(crate) struct MeView {
+    user: UserView,
+    tenant: TenantView,
+}
+
+/// Who wants to log in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Login, examples(json!({
+    "email": "ada@example.com", "password": "correct horse battery staple", "tenant_slug": "acme",
+})))]
+pub(crate) struct LoginBody {
+    email: String,
+    password: String,
+    /// The tenant, where neither header nor host name it.
+    tenant_slug: Option<String>,
+    /// The code of the second factor. No account can have one yet, so for now it has no effect.
+    #[expect(
+        dead_code,
+        reason = "part of the contract, and without a meaning until there are second factors"
+    )]
+    totp_code: Option<String>,
+}
+
+/// Who wants to register.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Register, examples(json!({
+    "email": "grace@example.com", "password": "correct horse battery staple", "full_name": "Grace Hopper",
+    "tenant_slug": "acme",
+})))]
+pub(crate) struct RegisterBody {
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    #[schema(min_length = 8, max_length = 128)]
+    password: String,
+    #[schema(min_length = 1, max_length = 120)]
+    full_name: String,
+    /// The tenant, where neither header nor host name it.
+    tenant_slug: Option<String>,
+}
+
+/// A refresh token to use up.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Refresh)]
+pub(crate) struct RefreshBody {
+    refresh_token: String,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::open("/auth/login").post(login))
+        .service(Endpoint::open("/auth/register").post(register))
+        .service(Endpoint::open("/auth/refresh").post(refresh))
+        .service(Endpoint::at("/auth/logout").post(logout))
+        .service(Endpoint::at("/auth/me").get(me));
+}
+
+/// Logs in
+///
+/// The tenant is named by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`.
+#[utoipa::path(
+    post, path = "/api/v1/auth/login", operation_id = "login", tag = "Authentication",
+    params(TenantHeaders), request_body = LoginBody,
+    responses((status = 200, description = "Logged in.", body = LoggedInView)),
+    extensions(("x-errors" = json!([
+        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials"
+    ]))),
+)]
+pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
+    let LoginBody {
+        email,
+        password,
+        tenant_slug,
+        ..
+    } = body.0;
+    let cx = guest.enter(tenant_slug).await?;
+    let login = auth::login(&cx, &email, Password::presented(password)).await?;
+    Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
+}
+
+/// Registers as a member of a tenant that allows it, and logs in
+///
+/// The tenant is named as at login.
+#[utoipa::path(
+    post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
+    params(TenantHeaders), request_body = RegisterBody,
+    responses(
+        (status = 201, description = "Registered and logged in.", body = LoggedInView, headers(("Location"))),
+    ),
+    extensions(("x-errors" = json!([
+        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
+        "forbidden", "email_taken"
+    ]))),
+)]
+pub(crate) async fn register(guest: Guest, body: Body<RegisterBody>) -> Answer {
+    let RegisterBody {
+        email,
+        password,
+        full_name,
+        tenant_slug,
+    } = body.0;
+    let cx = guest.enter(tenant_slug).await?;
+    let login = auth::register(&cx, &email, full_name, password).await?;
+    Ok(created(
+        &format!("/api/v1/users/{}", login.user.id),
+        None,
+        &LoggedInView::from(login),
+    ))
+}
+
+/// Gets new tokens for a refresh token
+///
+/// A refresh token is used up by this. Using it again later ends the session.
+#[utoipa::path(
+    post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
+    params(TenantHeaders), request_body = RefreshBody,
+    responses((status = 200, description = "New tokens.", body = LoggedInView)),
+    extensions(("x-errors" = json!(["token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+)]
+pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
+    let presented = guest.app().ports.refresh_tokens.read(&body.refresh_token);
+    let presented = presented.ok_or(AuthError::InvalidRefresh)?;
+    let cx = guest.enter_by_token(presented.tenant).await?;
+    let login = auth::refresh(&cx, &presented).await?;
+    Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
+}
+
+/// Ends the session of the credential
+///
+/// Least role: viewer.
+#[utoipa::path(
+    post, path = "/api/v1/auth/logout", operation_id = "logout", tag = "Authentication",
+    responses((status = 204, description = "The session has ended.")),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn logout(cx: Ctx<EndSession>) -> Answer {
+    auth::logout(&cx).await?;
+    Ok(no_content())
+}
+
+/// Who one is, and where
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/auth/me", operation_id = "get_me", tag = "Authentication",
+    responses((status = 200, description = "The user and the tenant of the credential.", body = MeView)),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn me(cx: Ctx<ReadTenant>) -> Answer {
+    let (user, tenant) = auth::me(&cx).await?;
+    Ok(HttpResponse::Ok().json(MeView {
+        user: user.into(),
+        tenant: tenant.into(),
+    }))
+}
+
+impl From<LoggedIn> for LoggedInView {
+    fn from(login: LoggedIn) -> Self {
+        Self {
+            access_token: login.access_token,
+            refresh_token: login.refresh_token,
+            token_type: "Bearer",
+            expires_in: login.expires_in,
+            user: login.user.into(),
+            tenant: login.tenant.into(),
+        }
+    }
+}

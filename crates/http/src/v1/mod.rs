@@ -1,0 +1,23 @@
+//! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
+
+pub(crate) mod auth;
+pub(crate) mod project;
+pub(crate) mod resource;
+mod schema;
+pub(crate) mod signup;
+pub(crate) mod task;
+pub(crate) mod tenant;
+pub(crate) mod user;
+
+use actix_web::web::ServiceConfig;
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .configure(signup::routes)
+        .configure(auth::routes)
+        .configure(tenant::routes)
+        .configure(user::routes)
+        .configure(project::routes)
+        .configure(task::routes)
+        .configure(resource::routes);
+}

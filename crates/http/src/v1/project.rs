@@ -1,0 +1,351 @@
+use actix_web::web::ServiceConfig;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    MemberDetails, NewProject, Patch, Project, ProjectFilter, ProjectId, ProjectPatch, ProjectRole,
+    ProjectStatus, UserId,
+};
+use tenantry_tenancy::project;
+use utoipa::{IntoParams, ToSchema};
+
+use super::schema;
+use crate::{
+    Answer, Body, Ctx, Endpoint, Id, Ids, IfMatch, IfNoneMatch, PageView, Paged, created, entity, no_content,
+    page::PageParams,
+    permission::{ReadProjects, RestoreProjects, WriteProjects},
+};
+
+/// A project: what tasks and resources are filed under.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Project, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "name": "Apollo", "description": "To the moon",
+    "status": "active",
+    "owner_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "view_count": 3,
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "deleted_at": null,
+    "version": 1,
+})))]
+pub(crate) struct ProjectView {
+    #[schema(value_type = Uuid)]
+    id: ProjectId,
+    /// Unique among the tenant's live projects.
+    name: String,
+    #[schema(required = true)]
+    description: Option<String>,
+    #[schema(schema_with = schema::project_status)]
+    status: ProjectStatus,
+    #[schema(value_type = Uuid)]
+    owner_id: UserId,
+    /// How often it was looked at; moves neither `version` nor `updated_at`.
+    view_count: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    #[schema(required = true)]
+    deleted_at: Option<DateTime<Utc>>,
+    /// Counts its changes; the `ETag`.
+    version: i64,
+}
+
+/// A user's place in a project.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectMember, examples(json!({
+    "user_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "email": "ada@example.com",
+    "full_name": "Ada Lovelace",
+    "role": "owner", "created_at": "2026-01-31T12:00:00Z",
+})))]
+pub(crate) struct MemberView {
+    #[schema(value_type = Uuid)]
+    user_id: UserId,
+    email: String,
+    full_name: String,
+    /// What they are in the project.
+    #[schema(schema_with = schema::project_role)]
+    role: ProjectRole,
+    /// Since when.
+    created_at: DateTime<Utc>,
+}
+
+/// A project to make.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewProject, examples(json!({"name": "Apollo", "description": "To the moon"})))]
+pub(crate) struct NewProjectBody {
+    #[schema(min_length = 1, max_length = 120)]
+    name: String,
+    #[schema(max_length = 10_000)]
+    description: Option<String>,
+}
+
+/// What may be changed of a project.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeProject, examples(json!({"status": "archived", "description": null})))]
+pub(crate) struct ChangeProject {
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 120)]
+    name: Patch<String>,
+    /// Null for none.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, max_length = 10_000)]
+    description: Patch<String>,
+    #[serde(default)]
+    #[schema(schema_with = schema::project_status, required = false)]
+    status: Patch<ProjectStatus>,
+}
+
+/// A user to take into a project.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewProjectMember, examples(json!({
+    "user_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "role": "viewer",
+})))]
+pub(crate) struct NewMemberBody {
+    #[schema(value_type = Uuid)]
+    user_id: UserId,
+    /// `member` when absent.
+    #[schema(schema_with = schema::project_role, required = false)]
+    role: Option<ProjectRole>,
+}
+
+/// Which projects.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ProjectParams {
+    /// Only this status.
+    #[param(schema_with = schema::project_status, required = false)]
+    status: Option<ProjectStatus>,
+    /// Deleted ones too; admins only.
+    #[serde(default)]
+    #[param(required = false, default = false)]
+    include_deleted: bool,
+}
+
+/// Nothing to filter by.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParams {}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/projects").get(list).post(create))
+        .service(
+            Endpoint::at("/projects/{id}")
+                .get(read)
+                .patch(update)
+                .delete(delete),
+        )
+        .service(Endpoint::at("/projects/{id}/restore").post(restore))
+        .service(
+            Endpoint::at("/projects/{id}/members")
+                .get(list_members)
+                .post(add_member),
+        )
+        .service(Endpoint::at("/projects/{id}/members/{user_id}").delete(remove_member));
+}
+
+/// The projects of the tenant
+///
+/// Least role: viewer; admin with `include_deleted`.
+#[utoipa::path(
+    get, path = "/api/v1/projects", operation_id = "list_projects", tag = "Projects",
+    params(ProjectParams, PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<ProjectView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> Answer {
+    let filter = ProjectFilter {
+        status: query.filter.status,
+        include_deleted: query.filter.include_deleted,
+    };
+    let page = project::list(&cx, filter, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(ProjectView::from)))
+}
+
+/// Makes a project
+///
+/// Least role: member, who becomes its owner.
+#[utoipa::path(
+    post, path = "/api/v1/projects", operation_id = "create_project", tag = "Projects",
+    request_body = NewProjectBody,
+    responses(
+        (status = 201, description = "The project.", body = ProjectView, headers(("ETag"), ("Location"))),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+)]
+pub(crate) async fn create(cx: Ctx<WriteProjects>, body: Body<NewProjectBody>) -> Answer {
+    let project = project::create(&cx, body.0.into()).await?;
+    Ok(created(
+        &format!("/api/v1/projects/{}", project.id),
+        Some(project.version),
+        &ProjectView::from(project),
+    ))
+}
+
+/// One project
+///
+/// Least role: viewer. Looking at it counts as a view.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}", operation_id = "get_project", tag = "Projects",
+    params(("id" = Uuid, Path), IfNoneMatch),
+    responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn read(cx: Ctx<ReadProjects>, id: Id<ProjectId>, seen: IfNoneMatch) -> Answer {
+    let project = project::get(&cx, id.0).await?;
+    Ok(seen.answer(project.version, &ProjectView::from(project)))
+}
+
+/// Changes a project
+///
+/// Least role: member.
+#[utoipa::path(
+    patch, path = "/api/v1/projects/{id}", operation_id = "update_project", tag = "Projects",
+    params(("id" = Uuid, Path), IfMatch), request_body = ChangeProject,
+    responses(
+        (status = 200, description = "The project as it is now.", body = ProjectView, headers(("ETag"))),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+)]
+pub(crate) async fn update(
+    cx: Ctx<WriteProjects>,
+    id: Id<ProjectId>,
+    when: IfMatch,
+    body: Body<ChangeProject>,
+) -> Answer {
+    let project = project::update(&cx, id.0, &when.0, body.0.into()).await?;
+    Ok(entity(project.version, &ProjectView::from(project)))
+}
+
+/// Deletes a project with its tasks and resources
+///
+/// Its owner and admins may. An admin can restore it.
+#[utoipa::path(
+    delete, path = "/api/v1/projects/{id}", operation_id = "delete_project", tag = "Projects",
+    params(("id" = Uuid, Path), IfMatch),
+    responses((status = 204, description = "It is deleted.")),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMatch) -> Answer {
+    project::delete(&cx, id.0, &when.0).await?;
+    Ok(no_content())
+}
+
+/// Restores a deleted project with what was deleted along with it
+///
+/// Least role: admin.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{id}/restore", operation_id = "restore_project", tag = "Projects",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+)]
+pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>) -> Answer {
+    let project = project::restore(&cx, id.0).await?;
+    Ok(entity(project.version, &ProjectView::from(project)))
+}
+
+/// The members of a project
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/members", operation_id = "list_project_members", tag = "Projects",
+    params(("id" = Uuid, Path), PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<MemberView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query: Paged<NoParams>) -> Answer {
+    let page = project::list_members(&cx, id.0, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(MemberView::from)))
+}
+
+/// Takes a user into a project
+///
+/// Its owner and admins may.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{id}/members", operation_id = "add_project_member", tag = "Projects",
+    params(("id" = Uuid, Path)), request_body = NewMemberBody,
+    responses((status = 201, description = "The member.", body = MemberView, headers(("Location")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+)]
+pub(crate) async fn add_member(
+    cx: Ctx<WriteProjects>,
+    id: Id<ProjectId>,
+    body: Body<NewMemberBody>,
+) -> Answer {
+    let member = project::add_member(&cx, id.0, body.user_id, body.role.unwrap_or_default()).await?;
+    let location = format!("/api/v1/projects/{}/members/{}", id.0, body.user_id);
+    Ok(created(&location, None, &MemberView::from(member)))
+}
+
+/// Takes a user out of a project
+///
+/// Its owner and admins may, and everybody themselves.
+#[utoipa::path(
+    delete, path = "/api/v1/projects/{id}/members/{user_id}", operation_id = "remove_project_member",
+    tag = "Projects",
+    params(("id" = Uuid, Path), ("user_id" = Uuid, Path)),
+    responses((status = 204, description = "They are no member any more.")),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+)]
+pub(crate) async fn remove_member(cx: Ctx<WriteProjects>, ids: Ids<ProjectId, UserId>) -> Answer {
+    project::remove_member(&cx, ids.0, ids.1).await?;
+    Ok(no_content())
+}
+
+impl From<Project> for ProjectView {
+    fn from(project: Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name,
+            description: project.description,
+            status: project.status,
+            owner_id: project.owner_id,
+            view_count: project.view_count,
+            created_at: project.created_at,
+            updated_at: project.updated_at,
+            deleted_at: project.deleted_at,
+            version: project.version,
+        }
+    }
+}
+
+impl From<MemberDetails> for MemberView {
+    fn from(details: MemberDetails) -> Self {
+        Self {
+            user_id: details.member.user_id,
+            email: details.email.as_str().to_owned(),
+            full_name: details.full_name,
+            role: details.member.role,
+            created_at: details.member.created_at,
+        }
+    }
+}
+
+impl From<NewProjectBody> for NewProject {
+    fn from(body: NewProjectBody) -> Self {
+        Self {
+            name: body.name,
+            description: body.description,
+        }
+    }
+}
+
+impl From<ChangeProject> for ProjectPatch {
+    fn from(body: ChangeProject) -> Self {
+        Self {
+            name: body.name,
+            description: body.description,
+            status: body.status,
+        }
+    }
+}

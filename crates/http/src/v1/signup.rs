@@ -1,0 +1,148 @@
+use actix_web::web::ServiceConfig;
+use serde::{Deserialize, Serialize};
+use tenantry_domain::NewTenant;
+use tenantry_tenancy::provision::{self, NewAdmin, SignedUp};
+use utoipa::ToSchema;
+
+use super::{tenant::TenantView, user::UserView};
+use crate::{Answer, Body, Endpoint, Object, created, guest::Guest};
+
+/// A new tenant, its admin, and how the admin gets in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignedUp)]
+pub(crate) struct SignedUpView {
+    tenant: TenantView,
+    admin: UserView,
+    credentials: CredentialsView,
+}
+
+/// How the admin gets in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Credentials)]
+pub(crate) struct CredentialsView {
+    #[schema(examples("ada@example.com"))]
+    email: String,
+    /// The password, when it was generated. It is never shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    password: Option<String>,
+    access_token: String,
+    refresh_token: String,
+    /// `Bearer`.
+    #[schema(examples("Bearer"))]
+    token_type: &'static str,
+    /// How long the access token lives, in seconds.
+    #[schema(examples(900))]
+    expires_in: i64,
+}
+
+/// A tenant to found, and its first admin.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SignUp, examples(json!({
+    "name": "Acme", "slug": "acme", "admin": {"email": "ada@example.com", "full_name": "Ada Lovelace"},
+})))]
+pub(crate) struct SignUpBody {
+    #[schema(min_length = 1, max_length = 120)]
+    name: String,
+    /// Its name in URLs, unique, for good.
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
+    slug: String,
+    /// Its label below the base domain; the slug when absent.
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
+    subdomain: Option<String>,
+    /// The default plan when absent.
+    plan: Option<String>,
+    #[schema(value_type = NewAdminBody)]
+    admin: Object<NewAdminBody>,
+}
+
+/// The first admin.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewAdmin)]
+pub(crate) struct NewAdminBody {
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    #[schema(min_length = 1, max_length = 120)]
+    full_name: String,
+    /// Generated, and shown once, when absent.
+    #[schema(min_length = 8, max_length = 128)]
+    password: Option<String>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::open("/tenants").post(sign_up));
+}
+
+/// Founds a tenant
+///
+/// Open to everybody where the operator allows sign-up.
+#[utoipa::path(
+    post, path = "/api/v1/tenants", operation_id = "sign_up", tag = "Sign-up",
+    request_body = SignUpBody,
+    responses(
+        (status = 201, description = "The tenant.", body = SignedUpView, headers(("ETag"), ("Location"))),
+    ),
+    extensions(("x-errors" = json!(["forbidden", "slug_taken", "subdomain_taken"]))),
+)]
+pub(crate) async fn sign_up(guest: Guest, body: Body<SignUpBody>) -> Answer {
+    let (tenant, admin) = body.0.into();
+    let signed_up = provision::sign_up(guest.app(), guest.origin(), guest.request(), tenant, admin).await?;
+    Ok(created(
+        "/api/v1/tenant",
+        Some(signed_up.login.tenant.version),
+        &SignedUpView::from(signed_up),
+    ))
+}
+
+impl From<SignedUp> for SignedUpView {
+    fn from(signed_up: SignedUp) -> Self {
+        let login = signed_up.login;
+        let credentials = CredentialsView {
+            email: login.user.email.as_str().to_owned(),
+            password: signed_up
+                .generated_password
+                .map(|password| password.reveal().to_owned()),
+            access_token: login.access_token,
+            refresh_token: login.refresh_token,
+            token_type: "Bearer",
+            expires_in: login.expires_in,
+        };
+        Self {
+            tenant: login.tenant.into(),
+            admin: login.user.into(),
+            credentials,
+        }
+    }
+}
+
+impl From<SignUpBody> for (NewTenant, NewAdmin) {
+    fn from(body: SignUpBody) -> Self {
+        let SignUpBody {
+            name,
+            slug,
+            subdomain,
+            plan,
+            admin,
+        } = body;
+        let Object(NewAdminBody {
+            email,
+            full_name,
+            password,
+        }) = admin;
+        (
+            NewTenant {
+                name,
+                slug,
+                subdomain,
+                plan,
+            },
+            NewAdmin {
+                email,
+                full_name,
+                password,
+            },
+        )
+    }
+}

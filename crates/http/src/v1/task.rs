@@ -1,0 +1,321 @@
+use actix_web::web::ServiceConfig;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    NewTask, Patch, Priority, ProjectId, Task, TaskFilter, TaskId, TaskPatch, TaskStatus, Time, UserId,
+};
+use tenantry_tenancy::task;
+use utoipa::{IntoParams, ToSchema};
+
+use super::schema;
+use crate::{
+    Answer, Body, Ctx, Endpoint, Id, IfMatch, IfNoneMatch, Moment, PageView, Paged, created, entity,
+    no_content,
+    page::PageParams,
+    permission::{ReadTasks, WriteTasks},
+};
+
+/// Something to do in a project.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Task, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a14", "project_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13",
+    "title": "Build the rocket", "description": null, "status": "todo", "priority": "high",
+    "assignee_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "due_at": "2026-07-16T13:32:00Z",
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "version": 1,
+})))]
+pub(crate) struct TaskView {
+    #[schema(value_type = Uuid)]
+    id: TaskId,
+    #[schema(value_type = Uuid)]
+    project_id: ProjectId,
+    title: String,
+    #[schema(required = true)]
+    description: Option<String>,
+    #[schema(schema_with = schema::task_status)]
+    status: TaskStatus,
+    #[schema(schema_with = schema::priority)]
+    priority: Priority,
+    /// Who is to do it.
+    #[schema(value_type = Option<Uuid>, required = true)]
+    assignee_id: Option<UserId>,
+    /// Until when.
+    #[schema(required = true)]
+    due_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    /// Counts its changes; the `ETag`.
+    version: i64,
+}
+
+/// A task to make.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewTask, examples(json!({
+    "title": "Build the rocket", "priority": "high", "due_at": "2026-07-16T13:32:00Z",
+})))]
+pub(crate) struct NewTaskBody {
+    #[schema(min_length = 1, max_length = 200)]
+    title: String,
+    #[schema(max_length = 20_000)]
+    description: Option<String>,
+    /// `todo` when absent.
+    #[schema(schema_with = schema::task_status, required = false)]
+    status: Option<TaskStatus>,
+    /// `normal` when absent.
+    #[schema(schema_with = schema::priority, required = false)]
+    priority: Option<Priority>,
+    #[schema(value_type = Option<Uuid>)]
+    assignee_id: Option<UserId>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    due_at: Option<Moment>,
+}
+
+/// What may be changed of a task.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeTask, examples(json!({"status": "in_progress", "due_at": null})))]
+pub(crate) struct ChangeTask {
+    /// Moves the task to another project.
+    #[serde(default)]
+    #[schema(value_type = Uuid, required = false)]
+    project_id: Patch<ProjectId>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200)]
+    title: Patch<String>,
+    /// Null for none.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, max_length = 20_000)]
+    description: Patch<String>,
+    #[serde(default)]
+    #[schema(schema_with = schema::task_status, required = false)]
+    status: Patch<TaskStatus>,
+    #[serde(default)]
+    #[schema(schema_with = schema::priority, required = false)]
+    priority: Patch<Priority>,
+    /// Null for nobody.
+    #[serde(default)]
+    #[schema(value_type = Option<Uuid>)]
+    assignee_id: Patch<UserId>,
+    /// Null for no end.
+    #[serde(default)]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    due_at: Patch<Moment>,
+}
+
+/// Which tasks.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TaskParams {
+    /// Only of this project.
+    #[param(value_type = Option<Uuid>)]
+    project_id: Option<ProjectId>,
+    /// Only of this status.
+    #[param(schema_with = schema::task_status, required = false)]
+    status: Option<TaskStatus>,
+    /// Only of this assignee.
+    #[param(value_type = Option<Uuid>)]
+    assignee_id: Option<UserId>,
+    /// Only those whose title contains this text, whatever the case.
+    #[param(min_length = 1, max_length = 200)]
+    q: Option<String>,
+}
+
+/// Which tasks of a project.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ProjectTaskParams {
+    /// Only of this status.
+    #[param(schema_with = schema::task_status, required = false)]
+    status: Option<TaskStatus>,
+    /// Only of this assignee.
+    #[param(value_type = Option<Uuid>)]
+    assignee_id: Option<UserId>,
+    /// Only those whose title contains this text, whatever the case.
+    #[param(min_length = 1, max_length = 200)]
+    q: Option<String>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/tasks").get(list))
+        .service(Endpoint::at("/tasks/{id}").get(read).patch(update).delete(delete))
+        .service(
+            Endpoint::at("/projects/{id}/tasks")
+                .get(list_of_project)
+                .post(create),
+        );
+}
+
+/// The tasks of the tenant
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "Tasks",
+    params(TaskParams, PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<TaskView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list(cx: Ctx<ReadTasks>, query: Paged<TaskParams>) -> Answer {
+    let page = task::list(&cx, &TaskFilter::from(&query.filter), query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(TaskView::from)))
+}
+
+/// The tasks of a project
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/projects/{id}/tasks", operation_id = "list_project_tasks", tag = "Tasks",
+    params(("id" = Uuid, Path), ProjectTaskParams, PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<TaskView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list_of_project(
+    cx: Ctx<ReadTasks>,
+    id: Id<ProjectId>,
+    query: Paged<ProjectTaskParams>,
+) -> Answer {
+    let filter = TaskFilter::from(&query.filter);
+    let page = task::list_of_project(&cx, id.0, &filter, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(TaskView::from)))
+}
+
+/// Makes a task in a project
+///
+/// Least role: member.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{id}/tasks", operation_id = "create_task", tag = "Tasks",
+    params(("id" = Uuid, Path)), request_body = NewTaskBody,
+    responses((status = 201, description = "The task.", body = TaskView, headers(("ETag"), ("Location")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn create(cx: Ctx<WriteTasks>, id: Id<ProjectId>, body: Body<NewTaskBody>) -> Answer {
+    let task = task::create(&cx, id.0, body.0.into()).await?;
+    Ok(created(
+        &format!("/api/v1/tasks/{}", task.id),
+        Some(task.version),
+        &TaskView::from(task),
+    ))
+}
+
+/// One task
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/tasks/{id}", operation_id = "get_task", tag = "Tasks",
+    params(("id" = Uuid, Path), IfNoneMatch),
+    responses((status = 200, description = "The task.", body = TaskView, headers(("ETag")))),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn read(cx: Ctx<ReadTasks>, id: Id<TaskId>, seen: IfNoneMatch) -> Answer {
+    let task = task::get(&cx, id.0).await?;
+    Ok(seen.answer(task.version, &TaskView::from(task)))
+}
+
+/// Changes a task
+///
+/// Least role: member.
+#[utoipa::path(
+    patch, path = "/api/v1/tasks/{id}", operation_id = "update_task", tag = "Tasks",
+    params(("id" = Uuid, Path), IfMatch), request_body = ChangeTask,
+    responses((status = 200, description = "The task as it is now.", body = TaskView, headers(("ETag")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn update(
+    cx: Ctx<WriteTasks>,
+    id: Id<TaskId>,
+    when: IfMatch,
+    body: Body<ChangeTask>,
+) -> Answer {
+    let task = task::update(&cx, id.0, &when.0, body.0.into()).await?;
+    Ok(entity(task.version, &TaskView::from(task)))
+}
+
+/// Deletes a task
+///
+/// Least role: member.
+#[utoipa::path(
+    delete, path = "/api/v1/tasks/{id}", operation_id = "delete_task", tag = "Tasks",
+    params(("id" = Uuid, Path), IfMatch),
+    responses((status = 204, description = "It is deleted.")),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn delete(cx: Ctx<WriteTasks>, id: Id<TaskId>, when: IfMatch) -> Answer {
+    task::delete(&cx, id.0, &when.0).await?;
+    Ok(no_content())
+}
+
+impl From<Task> for TaskView {
+    fn from(task: Task) -> Self {
+        Self {
+            id: task.id,
+            project_id: task.project_id,
+            title: task.title,
+            description: task.description,
+            status: task.status,
+            priority: task.priority,
+            assignee_id: task.assignee_id,
+            due_at: task.due_at,
+            created_at: task.created_at,
+            updated_at: task.updated_at,
+            version: task.version,
+        }
+    }
+}
+
+impl From<NewTaskBody> for NewTask {
+    fn from(body: NewTaskBody) -> Self {
+        Self {
+            title: body.title,
+            description: body.description,
+            status: body.status.unwrap_or_default(),
+            priority: body.priority.unwrap_or_default(),
+            assignee_id: body.assignee_id,
+            due_at: body.due_at.map(Time::from),
+        }
+    }
+}
+
+impl From<ChangeTask> for TaskPatch {
+    fn from(body: ChangeTask) -> Self {
+        Self {
+            project_id: body.project_id,
+            title: body.title,
+            description: body.description,
+            status: body.status,
+            priority: body.priority,
+            assignee_id: body.assignee_id,
+            due_at: body.due_at.map(Time::from),
+        }
+    }
+}
+
+impl From<&TaskParams> for TaskFilter {
+    fn from(params: &TaskParams) -> Self {
+        Self {
+            project_id: params.project_id,
+            status: params.status,
+            assignee_id: params.assignee_id,
+            q: params.q.clone(),
+        }
+    }
+}
+
+impl From<&ProjectTaskParams> for TaskFilter {
+    fn from(params: &ProjectTaskParams) -> Self {
+        Self {
+            project_id: None,
+            status: params.status,
+            assignee_id: params.assignee_id,
+            q: params.q.clone(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+use actix_web::web::ServiceConfig;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{Invalid, Patch, Settings, Tenant, TenantId, TenantPatch, TenantStatus};
+use tenantry_tenancy::tenant;
+use utoipa::ToSchema;
+
+use super::schema;
+use crate::{
+    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, Object, entity,
+    permission::{ManageTenant, ReadTenant},
+};
+
+/// A tenant: a customer, the owner of everything that is in it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "name": "Acme", "slug": "acme", "subdomain": "acme",
+    "plan": "free", "status": "active",
+    "settings": {"self_registration": false, "timezone": "UTC", "locale": "en"},
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "deleted_at": null,
+    "version": 1,
+})))]
+pub(crate) struct TenantView {
+    #[schema(value_type = Uuid)]
+    id: TenantId,
+    name: String,
+    /// Its name in URLs, unique, for good.
+    slug: String,
+    /// Its label below the base domain, unique.
+    #[schema(required = true)]
+    subdomain: Option<String>,
+    plan: String,
+    #[schema(schema_with = schema::tenant_status)]
+    status: TenantStatus,
+    settings: SettingsView,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    #[schema(required = true)]
+    deleted_at: Option<DateTime<Utc>>,
+    /// Counts its changes; the `ETag`.
+    version: i64,
+}
+
+/// The settings of a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantSettings)]
+pub(crate) struct SettingsView {
+    /// Whether anybody may register as a member.
+    self_registration: bool,
+    /// IANA time zone for presentation.
+    #[schema(examples("Europe/Berlin"))]
+    timezone: String,
+    /// BCP 47 language tag for presentation.
+    #[schema(examples("de-DE"))]
+    locale: String,
+}
+
+/// What an admin may change of the tenant.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeTenant, examples(json!({"name": "Acme Ltd", "settings": {"self_registration": true}})))]
+pub(crate) struct ChangeTenant {
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 120)]
+    name: Patch<String>,
+    /// Null for none.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
+    subdomain: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = ChangeSettings, required = false)]
+    settings: Patch<Object<ChangeSettings>>,
+}
+
+/// What may be changed of the settings; what is absent stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeTenantSettings)]
+pub(crate) struct ChangeSettings {
+    #[serde(default)]
+    #[schema(value_type = bool, required = false)]
+    self_registration: Patch<bool>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 64)]
+    timezone: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 2, max_length = 35)]
+    locale: Patch<String>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::at("/tenant").get(read).patch(update));
+}
+
+/// The tenant of the credential
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/tenant", operation_id = "get_tenant", tag = "Tenant",
+    params(IfNoneMatch),
+    responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
+    let tenant = tenant::get(&cx).await?;
+    Ok(seen.answer(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Changes the tenant of the credential
+///
+/// Least role: admin.
+#[utoipa::path(
+    patch, path = "/api/v1/tenant", operation_id = "update_tenant", tag = "Tenant",
+    params(IfMatch), request_body = ChangeTenant,
+    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "subdomain_taken"]))),
+)]
+pub(crate) async fn update(cx: Ctx<ManageTenant>, when: IfMatch, body: Body<ChangeTenant>) -> Answer {
+    let tenant = tenant::update(&cx, &when.0, body.0.try_into()?).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+impl From<Tenant> for TenantView {
+    fn from(tenant: Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.name,
+            slug: tenant.slug.as_str().to_owned(),
+            subdomain: tenant.subdomain.map(|subdomain| subdomain.as_str().to_owned()),
+            plan: tenant.plan,
+            status: tenant.status,
+            settings: tenant.settings.into(),
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+            deleted_at: tenant.deleted_at,
+            version: tenant.version,
+        }
+    }
+}
+
+impl From<Settings> for SettingsView {
+    fn from(settings: Settings) -> Self {
+        Self {
+            self_registration: settings.self_registration,
+            timezone: settings.timezone,
+            locale: settings.locale,
+        }
+    }
+}
+
+impl TryFrom<ChangeTenant> for TenantPatch {
+    type Error = Invalid;
+
+    fn try_from(body: ChangeTenant) -> Result<Self, Invalid> {
+        let settings = match body.settings {
+            Patch::Keep => ChangeSettings::default(),
+            Patch::Clear => return Err(Invalid::one("/settings", "required", "must not be null")),
+            Patch::Set(Object(settings)) => settings,
+        };
+        Ok(Self {
+            name: body.name,
+            subdomain: body.subdomain,
+            self_registration: settings.self_registration,
+            timezone: settings.timezone,
+            locale: settings.locale,
+        })
+    }
+}

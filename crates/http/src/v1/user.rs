@@ -1,0 +1,248 @@
+use actix_web::web::ServiceConfig;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{Patch, Role, User, UserFilter, UserId, UserPatch};
+use tenantry_tenancy::user::{self, AddUser, Added};
+use utoipa::{IntoParams, ToSchema};
+
+use super::schema;
+use crate::{
+    Answer, Body, Ctx, Endpoint, Id, IfMatch, IfNoneMatch, PageView, Paged, created, entity, no_content,
+    page::PageParams,
+    permission::{EditSelf, ManageUsers, ReadUsers},
+};
+
+/// A person in a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = User, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "email": "ada@example.com", "full_name": "Ada Lovelace",
+    "role": "admin", "is_active": true, "email_verified": false,
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "version": 1,
+})))]
+pub(crate) struct UserView {
+    #[schema(value_type = Uuid)]
+    id: UserId,
+    email: String,
+    full_name: String,
+    #[schema(schema_with = schema::role)]
+    role: Role,
+    /// Whether they may log in.
+    is_active: bool,
+    /// Whether the address has been proven.
+    email_verified: bool,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    /// Counts the changes; the `ETag`.
+    version: i64,
+}
+
+/// A user that was added.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AddedUser)]
+pub(crate) struct AddedUserView {
+    #[serde(flatten)]
+    user: UserView,
+    /// The password, when it was generated. It is never shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    password: Option<String>,
+}
+
+/// Who is to be added.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewUser, examples(json!({
+    "email": "grace@example.com", "full_name": "Grace Hopper", "role": "member",
+})))]
+pub(crate) struct NewUserBody {
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    #[schema(min_length = 1, max_length = 120)]
+    full_name: String,
+    /// `member` when absent.
+    #[schema(schema_with = schema::role, required = false)]
+    role: Option<Role>,
+    /// Generated, and shown once, when absent.
+    #[schema(min_length = 8, max_length = 128)]
+    password: Option<String>,
+}
+
+/// What may be changed of a user; `role` and `is_active` by admins only.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeUser, examples(json!({"full_name": "Ada King"})))]
+pub(crate) struct ChangeUser {
+    /// A new address is unproven.
+    #[serde(default)]
+    #[schema(value_type = String, required = false, format = "email", max_length = 254)]
+    email: Patch<String>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 120)]
+    full_name: Patch<String>,
+    #[serde(default)]
+    #[schema(schema_with = schema::role, required = false)]
+    role: Patch<Role>,
+    #[serde(default)]
+    #[schema(value_type = bool, required = false)]
+    is_active: Patch<bool>,
+}
+
+/// Which users.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UserParams {
+    /// Only this role.
+    #[param(schema_with = schema::role, required = false)]
+    role: Option<Role>,
+    /// Only active or only inactive ones.
+    is_active: Option<bool>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/users").get(list).post(create))
+        .service(Endpoint::at("/users/{id}").get(read).patch(update).delete(delete));
+}
+
+/// The users of the tenant
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/users", operation_id = "list_users", tag = "Users",
+    params(UserParams, PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<UserView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer {
+    let filter = UserFilter {
+        role: query.filter.role,
+        is_active: query.filter.is_active,
+    };
+    let page = user::list(&cx, filter, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(UserView::from)))
+}
+
+/// Adds a user
+///
+/// Least role: admin.
+#[utoipa::path(
+    post, path = "/api/v1/users", operation_id = "create_user", tag = "Users",
+    request_body = NewUserBody,
+    responses(
+        (status = 201, description = "The user.", body = AddedUserView, headers(("ETag"), ("Location"))),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "email_taken"]))),
+)]
+pub(crate) async fn create(cx: Ctx<ManageUsers>, body: Body<NewUserBody>) -> Answer {
+    let added = user::create(&cx, body.0.into()).await?;
+    let location = format!("/api/v1/users/{}", added.user.id);
+    Ok(created(
+        &location,
+        Some(added.user.version),
+        &AddedUserView::from(added),
+    ))
+}
+
+/// One user
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "Users",
+    params(("id" = Uuid, Path), IfNoneMatch),
+    responses((status = 200, description = "The user.", body = UserView, headers(("ETag")))),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) -> Answer {
+    let user = user::get(&cx, id.0).await?;
+    Ok(seen.answer(user.version, &UserView::from(user)))
+}
+
+/// Changes a user
+///
+/// Everybody themselves, admins everybody.
+#[utoipa::path(
+    patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
+    params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
+    responses((status = 200, description = "The user as they are now.", body = UserView, headers(("ETag")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "last_admin"]))),
+)]
+pub(crate) async fn update(
+    cx: Ctx<EditSelf>,
+    id: Id<UserId>,
+    when: IfMatch,
+    body: Body<ChangeUser>,
+) -> Answer {
+    let user = user::update(&cx, id.0, &when.0, body.0.into()).await?;
+    Ok(entity(user.version, &UserView::from(user)))
+}
+
+/// Removes a user and ends their sessions
+///
+/// Least role: admin.
+#[utoipa::path(
+    delete, path = "/api/v1/users/{id}", operation_id = "delete_user", tag = "Users",
+    params(("id" = Uuid, Path), IfMatch),
+    responses((status = 204, description = "They are removed.")),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended", "last_admin"]))),
+)]
+pub(crate) async fn delete(cx: Ctx<ManageUsers>, id: Id<UserId>, when: IfMatch) -> Answer {
+    user::delete(&cx, id.0, &when.0).await?;
+    Ok(no_content())
+}
+
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id,
+            email: user.email.as_str().to_owned(),
+            full_name: user.full_name,
+            role: user.role,
+            is_active: user.is_active,
+            email_verified: user.email_verified,
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+            version: user.version,
+        }
+    }
+}
+
+impl From<Added> for AddedUserView {
+    fn from(added: Added) -> Self {
+        let password = added
+            .generated_password
+            .map(|password| password.reveal().to_owned());
+        Self {
+            user: added.user.into(),
+            password,
+        }
+    }
+}
+
+impl From<NewUserBody> for AddUser {
+    fn from(body: NewUserBody) -> Self {
+        let role = body.role.unwrap_or(Role::Member);
+        Self {
+            email: body.email,
+            full_name: body.full_name,
+            role,
+            password: body.password,
+        }
+    }
+}
+
+impl From<ChangeUser> for UserPatch {
+    fn from(body: ChangeUser) -> Self {
+        Self {
+            email: body.email,
+            full_name: body.full_name,
+            role: body.role,
+            is_active: body.is_active,
+        }
+    }
+}
