@@ -43,6 +43,7 @@ mod person {
         pub id: Uuid,
         pub email: String,
         pub full_name: String,
+        pub deleted_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -68,10 +69,12 @@ impl Members for PgStore {
     ) -> Result<Page<MemberDetails>, StoreError> {
         let users = Expr::col(person::Column::Id.as_column_ref());
         let same_user = Expr::col(Column::UserId.as_column_ref()).eq(users);
+        // The place of somebody who was removed stays, but nobody is in it.
+        let removed = Expr::col(person::Column::DeletedAt.as_column_ref());
         let mut find = self
             .tx
             .find::<Entity>()
-            .with::<person::Entity>(Condition::all().add(same_user))
+            .with::<person::Entity>(Condition::all().add(same_user).add(removed.is_null()))
             .filter(Column::ProjectId.eq(project.uuid()));
         if let Some(after) = page.after {
             find = find.filter(crate::tx::before(Column::CreatedAt, Column::UserId, after));

@@ -233,7 +233,7 @@ impl OpenTx {
     /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When BEGIN
     /// fails on it nothing has happened yet, so a fresh one is tried.
     async fn begin(pool: &Pool, sql: &str) -> Result<Self, StoreError> {
-        let mut tries_left = pool.size() + 1;
+        let mut tries_left = pool.max_size() + 1;
         loop {
             let mut open = Self {
                 connection: Some(pool.get().await?),
@@ -297,7 +297,7 @@ impl OpenTx {
     fn connection(&mut self) -> Result<&mut sqlx::PgConnection, StoreError> {
         let connection = self.connection.as_mut();
         connection
-            .map(|held| held.driver())
+            .map(Connection::driver)
             .ok_or_else(|| StoreError::Other("the transaction has ended".into()))
     }
 

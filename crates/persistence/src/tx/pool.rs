@@ -80,7 +80,7 @@ impl Pool {
     }
 
     /// How many connections it holds at the most.
-    pub fn size(&self) -> usize {
+    pub fn max_size(&self) -> usize {
         self.inner.status().max_size
     }
 

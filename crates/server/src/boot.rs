@@ -1,0 +1,175 @@
+//! Composition: settings in, application out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_billing::Plans;
+use tenantry_domain::{Clock, Gate, IdSource, PlanCatalogue, StoreError, Units};
+use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_system::{
+    Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
+};
+use tenantry_tenancy::{Policy, Ports, Tenancy};
+
+use crate::settings::{Profile, Settings, SettingsError};
+
+/// The first line of a key that `tenantry dev` made; production refuses it.
+const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
+
+/// Why the application cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{path}: {problem}")]
+    File { path: PathBuf, problem: String },
+}
+
+/// The application and what has to be closed after it.
+pub struct Booted {
+    pub app: Arc<Tenancy>,
+    pub runtime: Pool,
+    pub platform: Pool,
+}
+
+/// Puts the application together; connects to nothing yet.
+pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
+    let runtime = Pool::new(
+        settings.database.url.reveal(),
+        &pool(settings, settings.database.pool_size),
+    )?;
+    let platform = Pool::new(
+        settings.database.platform_url.reveal(),
+        &pool(settings, settings.database.platform_pool_size),
+    )?;
+    let (keys, refresh_tokens) = signing_keys(settings)?;
+    let access_tokens = JwtAccessTokens::new(
+        keys,
+        settings.auth.issuer.clone(),
+        settings.auth.audience.clone(),
+        settings.auth.access_token_minutes * 60,
+        Arc::clone(&clock),
+        Arc::clone(&ids),
+    );
+    let access_tokens = Arc::new(
+        access_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
+    );
+    let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
+    let ports = Ports {
+        units: Units::new(Arc::new(PgUnits::new(runtime.clone()))),
+        gate: Gate::new(Arc::new(directory), access_tokens.clone(), Arc::clone(&ids)),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
+        passwords: Arc::new(passwords(settings)?),
+        access_tokens,
+        refresh_tokens: Arc::new(refresh_tokens),
+        plans: plans(settings)?,
+        clock,
+        ids,
+    };
+    Ok(Booted {
+        app: Arc::new(Tenancy::new(ports, policy(settings))),
+        runtime,
+        platform,
+    })
+}
+
+/// A signing key for development: the one in the file, made when there is none.
+pub fn development_key(path: &Path) -> Result<(), BootError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
+    crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+fn pool(settings: &Settings, size: usize) -> PoolSettings {
+    PoolSettings {
+        size,
+        acquire_timeout: Duration::from_millis(settings.database.acquire_timeout_ms),
+        connect_timeout: Duration::from_millis(settings.database.connect_timeout_ms),
+        check_after_idle: Duration::from_secs(settings.database.check_after_idle_seconds),
+        max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
+    }
+}
+
+/// The keys of access tokens, the present one first, and the refresh tokens whose secrets derive from them.
+fn signing_keys(settings: &Settings) -> Result<(Vec<SigningKey>, HmacRefreshTokens), BootError> {
+    let present = match &settings.auth.signing_key_file {
+        Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
+        _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
+    };
+    let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+    let mut keys = vec![present];
+    for path in &settings.auth.previous_key_files {
+        let earlier = read_key(path, settings.profile)?;
+        refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+        keys.push(earlier);
+    }
+    Ok((keys, refresh_tokens))
+}
+
+fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {
+    let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
+    parse_key(&text, profile).map_err(|error| file_error(path, &error.to_string()))
+}
+
+fn parse_key(text: &str, profile: Profile) -> Result<SigningKey, BootError> {
+    let invalid = |problem: String| SettingsError::invalid("auth.signing_key", problem);
+    let text = text.replace("\\n", "\n");
+    let pem = match text.strip_prefix(DEVELOPMENT_MARK) {
+        Some(_) if profile == Profile::Production => {
+            return Err(invalid("this key was made for development".into()).into());
+        }
+        Some(pem) => pem.trim_start(),
+        None => &text,
+    };
+    SigningKey::from_pem(pem).map_err(|error| invalid(error.to_string()).into())
+}
+
+fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
+    let auth = &settings.auth;
+    let cost = PasswordCost::new(
+        auth.password_memory_kib,
+        auth.password_iterations,
+        auth.password_lanes,
+    );
+    let cost = cost.map_err(|error| SettingsError::invalid("auth.password_memory_kib", error.to_string()))?;
+    Ok(Argon2Passwords::new(
+        cost,
+        auth.password_at_once,
+        auth.password_queue,
+    ))
+}
+
+fn plans(settings: &Settings) -> Result<Arc<dyn PlanCatalogue>, BootError> {
+    let Some(path) = &settings.plans.file else {
+        return Ok(Arc::new(Plans::standard()));
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
+    let plans = Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))?;
+    Ok(Arc::new(plans))
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        signup_enabled: settings.signup.enabled,
+        default_settings: tenantry_domain::Settings {
+            self_registration: settings.signup.self_registration,
+            timezone: settings.signup.timezone.clone(),
+            locale: settings.signup.locale.clone(),
+        },
+        session_days: settings.auth.session_days,
+    }
+}
+
+fn file_error(path: &Path, problem: &str) -> BootError {
+    BootError::File {
+        path: path.to_owned(),
+        problem: problem.to_owned(),
+    }
+}

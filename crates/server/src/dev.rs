@@ -1,0 +1,262 @@
+//! `tenantry dev`: everything on this machine.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tenantry_devdb::{Cluster, ClusterOptions, Durability};
+use tenantry_domain::PasswordHasher as _;
+use tenantry_migration::{Bootstrap, RolePasswords};
+use tenantry_system::{Argon2Passwords, PasswordCost};
+
+use crate::boot::{self, boot};
+use crate::console::progress;
+use crate::migrate::database_of;
+use crate::settings::{Profile, Secret, Settings, SettingsError};
+use crate::{CommandError, console, log, seed, serve};
+
+/// Where, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder for the private PostgreSQL, keys and passwords.
+    #[arg(long, default_value = "data/dev")]
+    data_dir: PathBuf,
+    /// Bring everything up, then end: for a look at the messages, and for tests.
+    #[arg(long)]
+    check: bool,
+    /// With DATABASE_URL: give the tenantry roles of that server the passwords kept in the data folder.
+    #[arg(long)]
+    reset_role_passwords: bool,
+}
+
+/// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
+pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
+    let mut settings = Settings::load(config_dir, Profile::Development)?;
+    log::init(&settings.log);
+    std::fs::create_dir_all(&args.data_dir).map_err(|error| unusable(&args.data_dir, &error))?;
+    let key = args.data_dir.join("signing-key.pem");
+    if settings.auth.signing_key.is_empty() && settings.auth.signing_key_file.is_none() {
+        boot::development_key(&key)?;
+        settings.auth.signing_key_file = Some(key);
+    }
+    let existing = existing_server(&settings);
+    let cluster = match &existing {
+        Some(_) => None,
+        None => Some(start_cluster(&args.data_dir).await?),
+    };
+    let outcome = bring_up(&mut settings, args, existing, cluster.as_ref()).await;
+    if let Some(cluster) = &cluster {
+        progress("stopping PostgreSQL");
+        cluster.stop().await?;
+    }
+    outcome
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+/// The server that the user has, as its administrator.
+fn existing_server(settings: &Settings) -> Option<String> {
+    let given = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+    given.or_else(|| {
+        let url = &settings.database.admin_url;
+        (!url.is_empty()).then(|| url.reveal().to_owned())
+    })
+}
+
+async fn start_cluster(data_dir: &Path) -> Result<Cluster, CommandError> {
+    progress("starting PostgreSQL");
+    let options = ClusterOptions {
+        data_dir: data_dir.join("postgres"),
+        durability: Durability::Durable,
+    };
+    let cluster = Cluster::start(options).await?;
+    progress(&format!("PostgreSQL is up on 127.0.0.1:{}", cluster.port()));
+    Ok(cluster)
+}
+
+async fn bring_up(
+    settings: &mut Settings,
+    args: &Args,
+    existing: Option<String>,
+    cluster: Option<&Cluster>,
+) -> Result<(), CommandError> {
+    let ours = cluster.map(|cluster| cluster.admin_url("postgres"));
+    let (admin_url, database) = match (existing, ours) {
+        (Some(url), _) => {
+            let named = database_of(&url).to_owned();
+            (
+                url,
+                if named.is_empty() {
+                    "tenantry".to_owned()
+                } else {
+                    named
+                },
+            )
+        }
+        (None, Some(url)) => (url, "tenantry".to_owned()),
+        (None, None) => return Err(CommandError::Other("no database to work with".into())),
+    };
+    let passwords = role_passwords(&args.data_dir)?;
+    let reset_passwords = cluster.is_some() || args.reset_role_passwords;
+    prepare(&admin_url, &database, &passwords, reset_passwords).await?;
+    settings.database.url = role_url(&admin_url, "tenantry_app", &passwords.app, &database)?;
+    settings.database.platform_url =
+        role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
+    settings.validate()?;
+    let booted = boot(settings)?;
+    seed::seed(&booted.app).await?;
+    let listener = serve::free_port(&settings.server)?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| CommandError::Other(error.to_string()))?;
+    welcome(&format!("http://{address}"));
+    if args.check {
+        return Ok(());
+    }
+    serve::serve(settings, booted, listener).await
+}
+
+async fn prepare(
+    admin_url: &str,
+    database: &str,
+    passwords: &StoredPasswords,
+    reset_passwords: bool,
+) -> Result<(), CommandError> {
+    let bootstrap = Bootstrap {
+        admin_url: admin_url.to_owned(),
+        database: database.to_owned(),
+        passwords: RolePasswords {
+            owner: passwords.owner.clone(),
+            app: passwords.app.clone(),
+            platform: passwords.platform.clone(),
+        },
+        reset_passwords,
+    };
+    tenantry_migration::bootstrap(&bootstrap).await?;
+    let owner = role_url(admin_url, "tenantry_owner", &passwords.owner, database)?;
+    let applied = tenantry_migration::up(owner.reveal(), None)
+        .await
+        .map_err(|error| {
+            let hint = "when the tenantry roles have other passwords here, add --reset-role-passwords";
+            CommandError::Other(if reset_passwords {
+                error.to_string()
+            } else {
+                format!("{error} ({hint})")
+            })
+        })?;
+    if !applied.is_empty() {
+        progress(&format!("applied {} migrations", applied.len()));
+    }
+    Ok(())
+}
+
+/// The roles' passwords, made once and kept beside the data.
+#[derive(Serialize, Deserialize)]
+struct StoredPasswords {
+    owner: String,
+    app: String,
+    platform: String,
+}
+
+fn role_passwords(data_dir: &Path) -> Result<StoredPasswords, CommandError> {
+    let path = data_dir.join("roles.json");
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let problem = |error| CommandError::Other(format!("{}: {error}; remove the file", path.display()));
+        return serde_json::from_str(&text).map_err(problem);
+    }
+    let source = Argon2Passwords::new(PasswordCost::default(), 1, 1);
+    let generate = || source.generate().reveal().to_owned();
+    let made = StoredPasswords {
+        owner: generate(),
+        app: generate(),
+        platform: generate(),
+    };
+    let text = serde_json::to_string(&made).map_err(|error| CommandError::Other(error.to_string()))?;
+    write_private(&path, &text).map_err(|error| unusable(&path, &error))?;
+    Ok(made)
+}
+
+/// The administrator's URL with another user, password and database; host, port and parameters stay.
+fn role_url(admin_url: &str, role: &str, password: &str, database: &str) -> Result<Secret, SettingsError> {
+    let invalid = || SettingsError::invalid("database.admin_url", "must be postgres://user@host/database");
+    let (scheme, rest) = admin_url.split_once("://").ok_or_else(invalid)?;
+    let (authority, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let parameters = tail
+        .split_once('?')
+        .map(|(_, parameters)| format!("?{parameters}"))
+        .unwrap_or_default();
+    Ok(Secret::new(format!(
+        "{scheme}://{role}:{password}@{host}/{database}{parameters}"
+    )))
+}
+
+fn welcome(address: &str) {
+    let mut lines = vec![
+        String::new(),
+        format!("Tenantry is at {address}   (API document: {address}/docs/)"),
+        String::new(),
+        "Demo users, each with the password demo-password:".to_owned(),
+    ];
+    for (slug, name, plan) in seed::TENANTS {
+        lines.push(format!(
+            "  {name} ({plan}): admin@{slug}.example, member@{slug}.example, viewer@{slug}.example"
+        ));
+    }
+    let password = seed::PASSWORD;
+    lines.extend([
+        String::new(),
+        "Try:".to_owned(),
+        format!(
+            "  TOKEN=$(curl -s {address}/api/v1/auth/login -H 'Content-Type: application/json' \
+             -d '{{\"tenant_slug\":\"acme\",\"email\":\"admin@acme.example\",\"password\":\"{password}\"}}' \
+             | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')"
+        ),
+        format!("  curl -s {address}/api/v1/tasks?limit=3 -H \"Authorization: Bearer $TOKEN\""),
+        format!("  curl -si {address}/api/v1/tenant -H \"Authorization: Bearer $TOKEN\" -H 'X-Tenant-Slug: globex'"),
+        String::new(),
+        "Ctrl-C stops everything.".to_owned(),
+    ]);
+    console::say(&lines.join("\n"));
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::Other(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_takes_the_administrators_place_in_the_url() {
+        let url = role_url(
+            "postgres://root:pw@db:5433/other?sslmode=require",
+            "tenantry_app",
+            "x",
+            "tenantry",
+        );
+        assert_eq!(
+            url.unwrap().reveal(),
+            "postgres://tenantry_app:x@db:5433/tenantry?sslmode=require"
+        );
+        let url = role_url("postgres://db", "tenantry_app", "x", "tenantry");
+        assert_eq!(url.unwrap().reveal(), "postgres://tenantry_app:x@db/tenantry");
+    }
+
+    #[test]
+    fn the_database_is_what_stands_between_host_and_parameters() {
+        assert_eq!(
+            database_of("postgres://root:pw@db:5433/other?sslmode=require"),
+            "other"
+        );
+        assert_eq!(database_of("postgres://root:pw@db:5433"), "");
+    }
+}

@@ -1,0 +1,129 @@
+//! `tenantry`: the backend as one program. This crate is wiring: settings, composition, commands.
+
+mod boot;
+mod console;
+mod dev;
+mod log;
+mod migrate;
+mod seed;
+mod serve;
+mod settings;
+mod tenant;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::{Profile, Settings};
+
+/// A multi-tenant backend: tenants, users, projects and tasks, each tenant's rows to itself.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example: tenantry dev    (everything on this machine, with a demo)"
+)]
+struct Cli {
+    /// The folder with <profile>.toml.
+    #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR", default_value = "config")]
+    config_dir: PathBuf,
+    /// Which settings file applies, and how strict the checks are.
+    #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
+    profile: Option<Profile>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API on the database of the settings.
+    #[command(
+        after_help = "Example: TENANTRY__DATABASE__URL=postgres://tenantry_app:…@db/tenantry \\\n         \
+                            TENANTRY__DATABASE__PLATFORM_URL=postgres://tenantry_platform:…@db/tenantry \\\n         \
+                            tenantry serve"
+    )]
+    Serve,
+    /// Serve a demo on a private PostgreSQL, or on the server that DATABASE_URL names.
+    #[command(after_help = "Example: tenantry dev\n         \
+                            DATABASE_URL=postgres://postgres:secret@localhost/tenantry tenantry dev")]
+    Dev(dev::Args),
+    /// Bring the schema up or down, or say where it is.
+    #[command(
+        after_help = "Example: DATABASE_URL=postgres://tenantry_owner:…@db/tenantry tenantry migrate up"
+    )]
+    Migrate(migrate::Args),
+    /// List, found, suspend and resume tenants.
+    #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
+    Tenant(tenant::Args),
+    /// Print the OpenAPI document.
+    #[command(after_help = "Example: tenantry openapi > openapi.json")]
+    Openapi,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::error(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command failed: one line each, which says what to do.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    #[error(transparent)]
+    Database(#[from] tenantry_devdb::DevDbError),
+    #[error(transparent)]
+    Migration(#[from] tenantry_migration::MigrationError),
+    #[error("{0}")]
+    Other(String),
+}
+
+async fn run(cli: Cli) -> Result<(), CommandError> {
+    match cli.command {
+        Command::Openapi => {
+            let document = tenantry_http::openapi();
+            let json = document
+                .to_pretty_json()
+                .map_err(|error| CommandError::Other(error.to_string()))?;
+            console::say(&json);
+            Ok(())
+        }
+        Command::Dev(args) => dev::run(&cli.config_dir, &args).await,
+        Command::Serve => {
+            let settings = load(&cli.config_dir, cli.profile)?;
+            log::init(&settings.log);
+            serve::run(&settings).await
+        }
+        Command::Migrate(args) => {
+            log::init_plain();
+            migrate::run(&load_unchecked(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Tenant(args) => {
+            log::init_plain();
+            tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+    }
+}
+
+/// Outside of `tenantry dev` the strict profile is the one that nobody has to remember to choose.
+fn load(config_dir: &std::path::Path, profile: Option<Profile>) -> Result<Settings, CommandError> {
+    let settings = load_unchecked(config_dir, profile)?;
+    settings.validate()?;
+    Ok(settings)
+}
+
+fn load_unchecked(config_dir: &std::path::Path, profile: Option<Profile>) -> Result<Settings, CommandError> {
+    Ok(Settings::load(
+        config_dir,
+        profile.unwrap_or(Profile::Production),
+    )?)
+}

@@ -1,0 +1,136 @@
+//! `tenantry serve`: listen, answer, and end without losing anything.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpServer;
+use async_trait::async_trait;
+use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
+use tenantry_persistence::Pool;
+use tenantry_tenancy::Tenancy;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::CommandError;
+use crate::boot::{Booted, boot};
+use crate::settings::{Http, Server, Settings};
+
+/// Serves until it is told to stop.
+pub async fn run(settings: &Settings) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let address = (settings.server.host.as_str(), settings.server.port);
+    let listener = TcpListener::bind(address).map_err(|error| {
+        CommandError::Other(format!(
+            "cannot listen on {}:{}: {error}; see server.port",
+            address.0, address.1
+        ))
+    })?;
+    serve(settings, booted, listener).await
+}
+
+/// A listener on the port of the settings, or on the next one that is free.
+pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
+    let ports = server.port..=server.port.saturating_add(99);
+    for port in ports.clone() {
+        if let Ok(listener) = TcpListener::bind((server.host.as_str(), port)) {
+            if port != server.port {
+                crate::console::progress(&format!("port {} is taken, using {port}", server.port));
+            }
+            return Ok(listener);
+        }
+    }
+    Err(CommandError::Other(format!(
+        "none of the ports {}..={} is free",
+        ports.start(),
+        ports.end()
+    )))
+}
+
+/// Serves on a listener until SIGINT or SIGTERM, then says no to readiness, waits for the load balancer, lets the
+/// requests in flight finish, stores what is buffered, and closes the database connections.
+pub async fn serve(settings: &Settings, booted: Booted, listener: TcpListener) -> Result<(), CommandError> {
+    let failed = |error: std::io::Error| CommandError::Other(format!("cannot serve: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let readiness =
+        Arc::new(Readiness::new().with_check("database", Arc::new(DatabaseCheck(booted.runtime.clone()))));
+    let http = http_settings(&settings.http);
+    let client_timeout = http.client_timeout;
+    let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
+    let workers = if settings.server.workers == 0 {
+        cores()
+    } else {
+        settings.server.workers
+    };
+    let server = HttpServer::new(move || tenantry_http::app(api.clone()))
+        .workers(workers)
+        .client_request_timeout(client_timeout)
+        .shutdown_timeout(settings.server.shutdown_seconds)
+        .disable_signals()
+        .listen(listener)
+        .map_err(failed)?
+        .run();
+    let handle = server.handle();
+    let running = tokio::spawn(server);
+    let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
+    tracing::info!(%address, workers, "serving");
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: readiness is off, requests in flight finish");
+    readiness.drain();
+    tokio::time::sleep(Duration::from_secs(settings.server.drain_seconds)).await;
+    handle.stop(true).await;
+    running
+        .await
+        .map_err(|error| CommandError::Other(error.to_string()))?
+        .map_err(failed)?;
+    flushing.abort();
+    let flushed = booted.app.views.flush(&booted.app).await;
+    booted.runtime.close();
+    booted.platform.close();
+    tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
+    Ok(())
+}
+
+fn http_settings(http: &Http) -> HttpSettings {
+    HttpSettings {
+        base_domain: (!http.base_domain.is_empty()).then(|| http.base_domain.clone()),
+        body_limit_bytes: http.body_limit_bytes,
+        cors_origins: http.cors_origins.clone(),
+        hsts: http.hsts,
+        trust_forwarded_for: http.trust_forwarded_for,
+        ..HttpSettings::default()
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
+}
+
+async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(every_seconds));
+    loop {
+        ticks.tick().await;
+        let flushed = app.views.flush(&app).await;
+        if flushed.views > 0 {
+            tracing::debug!(
+                views = flushed.views,
+                tenants = flushed.tenants,
+                "view counts stored"
+            );
+        }
+    }
+}
+
+struct DatabaseCheck(Pool);
+
+#[async_trait]
+impl HealthCheck for DatabaseCheck {
+    async fn check(&self) -> Result<(), String> {
+        self.0.ping().await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,524 @@
+//! Settings: defaults here, `<profile>.toml` above them, `TENANTRY__SECTION__KEY` on top. All of it is checked at
+//! start, and every complaint names its key.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+/// How strict the checks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// On somebody's own machine: keys are made as needed, sign-up is open.
+    Development,
+    /// For others: secrets must be given, and weak ones are refused.
+    #[default]
+    Production,
+}
+
+impl Profile {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        }
+    }
+}
+
+/// A setting that is never printed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_empty() {
+            "Secret()"
+        } else {
+            "Secret(…)"
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Chosen by `--profile`, never by a file.
+    #[serde(skip)]
+    pub profile: Profile,
+    pub server: Server,
+    pub database: Database,
+    pub http: Http,
+    pub auth: Auth,
+    pub signup: Signup,
+    pub views: Views,
+    pub plans: Plans,
+    pub log: Log,
+}
+
+/// Where and how to listen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+    /// Threads that serve requests; 0 = one per core.
+    pub workers: usize,
+    /// How long readiness says no before listening ends, so that a load balancer notices.
+    pub drain_seconds: u64,
+    /// How long requests in flight may take to finish.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8080,
+            workers: 0,
+            drain_seconds: 0,
+            shutdown_seconds: 20,
+        }
+    }
+}
+
+/// Which database, as which roles.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// As the runtime role `tenantry_app`.
+    pub url: Secret,
+    /// As the directory's and operators' role `tenantry_platform`.
+    pub platform_url: Secret,
+    /// As `tenantry_owner`, for `tenantry migrate` only.
+    pub owner_url: Secret,
+    /// As an administrator, for `tenantry migrate --bootstrap` and `tenantry dev` only.
+    pub admin_url: Secret,
+    pub pool_size: usize,
+    pub platform_pool_size: usize,
+    pub acquire_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub check_after_idle_seconds: u64,
+    pub max_lifetime_seconds: u64,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            platform_url: Secret::default(),
+            owner_url: Secret::default(),
+            admin_url: Secret::default(),
+            pool_size: 10,
+            platform_pool_size: 3,
+            acquire_timeout_ms: 5_000,
+            connect_timeout_ms: 5_000,
+            check_after_idle_seconds: 30,
+            max_lifetime_seconds: 1_800,
+        }
+    }
+}
+
+/// What HTTP looks like from outside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// `example.com` makes `acme.example.com` name the tenant with the subdomain `acme`; empty = not used.
+    pub base_domain: String,
+    pub body_limit_bytes: usize,
+    /// Origins that browsers may call from; `*` = any; none = no CORS.
+    pub cors_origins: Vec<String>,
+    /// Send `Strict-Transport-Security`; only when every client comes by https.
+    pub hsts: bool,
+    /// Take the caller's address from the last hop of `X-Forwarded-For`; only behind a proxy that sets it.
+    pub trust_forwarded_for: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            base_domain: String::new(),
+            body_limit_bytes: 1_048_576,
+            cors_origins: Vec::new(),
+            hsts: false,
+            trust_forwarded_for: false,
+        }
+    }
+}
+
+/// Tokens and passwords.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The Ed25519 key that signs access tokens, PKCS#8 PEM; or a file with it.
+    pub signing_key: Secret,
+    pub signing_key_file: Option<PathBuf>,
+    /// Files with earlier keys, whose tokens are still accepted.
+    pub previous_key_files: Vec<PathBuf>,
+    pub issuer: String,
+    pub audience: String,
+    pub access_token_minutes: i64,
+    pub session_days: i64,
+    /// Argon2id: memory, passes, lanes.
+    pub password_memory_kib: u32,
+    pub password_iterations: u32,
+    pub password_lanes: u32,
+    /// How many passwords are hashed at once, and how many may wait for that.
+    pub password_at_once: usize,
+    pub password_queue: usize,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            signing_key: Secret::default(),
+            signing_key_file: None,
+            previous_key_files: Vec::new(),
+            issuer: "tenantry".into(),
+            audience: "tenantry-api".into(),
+            access_token_minutes: 15,
+            session_days: 30,
+            password_memory_kib: 19_456,
+            password_iterations: 2,
+            password_lanes: 1,
+            password_at_once: 2,
+            password_queue: 64,
+        }
+    }
+}
+
+/// Who may found a tenant, and what it begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signup {
+    pub enabled: bool,
+    /// Whether a new tenant lets people register themselves until its admin says otherwise.
+    pub self_registration: bool,
+    pub timezone: String,
+    pub locale: String,
+}
+
+impl Default for Signup {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            self_registration: false,
+            timezone: "UTC".into(),
+            locale: "en".into(),
+        }
+    }
+}
+
+/// View counts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Views {
+    /// How often buffered views are stored.
+    pub flush_seconds: u64,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self { flush_seconds: 10 }
+    }
+}
+
+/// The plan catalogue.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plans {
+    /// A file like `config/plans.toml`; that one, as compiled in, when absent.
+    pub file: Option<PathBuf>,
+}
+
+/// Logs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,tenantry_persistence=debug`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Json,
+    Pretty,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            level: "info".into(),
+        }
+    }
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("settings: {0}")]
+    Read(String),
+    #[error("setting {key}: {problem} (set it in {env} or the profile's TOML file)")]
+    Invalid {
+        key: &'static str,
+        env: String,
+        problem: String,
+    },
+}
+
+impl SettingsError {
+    pub fn invalid(key: &'static str, problem: impl Into<String>) -> Self {
+        let env = format!("TENANTRY__{}", key.to_uppercase().replace('.', "__"));
+        Self::Invalid {
+            key,
+            env,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Passwords that people leave in place.
+const WEAK: [&str; 12] = [
+    "admin",
+    "changeme",
+    "change-me",
+    "default",
+    "demo-password",
+    "password",
+    "postgres",
+    "root",
+    "secret",
+    "tenantry",
+    "tenantry_app",
+    "test",
+];
+
+impl Settings {
+    /// Reads the settings of a profile; `<config_dir>/<profile>.toml` may be missing.
+    pub fn load(config_dir: &Path, profile: Profile) -> Result<Self, SettingsError> {
+        let file = config_dir.join(format!("{}.toml", profile.as_str()));
+        let figment = Figment::from(Serialized::defaults(Self::default()))
+            .merge(Toml::file(file))
+            .merge(Env::prefixed("TENANTRY__").split("__"));
+        let mut settings: Self = figment
+            .extract()
+            .map_err(|error| SettingsError::Read(describe(&error)))?;
+        settings.profile = profile;
+        Ok(settings)
+    }
+
+    /// Everything that `serve` relies on.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        self.check_ranges()?;
+        check_url("database.url", &self.database.url, self.profile)?;
+        check_url("database.platform_url", &self.database.platform_url, self.profile)?;
+        if self.profile == Profile::Production {
+            let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();
+            if !given {
+                let problem = "an Ed25519 key in PKCS#8 PEM is required, or signing_key_file; \
+                               make one with: openssl genpkey -algorithm ed25519";
+                return Err(SettingsError::invalid("auth.signing_key", problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), SettingsError> {
+        let ranges: [(&'static str, u64, u64, u64); 11] = [
+            ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
+            (
+                "database.platform_pool_size",
+                self.database.platform_pool_size as u64,
+                1,
+                100,
+            ),
+            (
+                "database.acquire_timeout_ms",
+                self.database.acquire_timeout_ms,
+                1,
+                600_000,
+            ),
+            (
+                "database.connect_timeout_ms",
+                self.database.connect_timeout_ms,
+                1,
+                600_000,
+            ),
+            (
+                "database.max_lifetime_seconds",
+                self.database.max_lifetime_seconds,
+                1,
+                86_400,
+            ),
+            (
+                "http.body_limit_bytes",
+                self.http.body_limit_bytes as u64,
+                1_024,
+                104_857_600,
+            ),
+            (
+                "auth.access_token_minutes",
+                self.auth.access_token_minutes.max(0).unsigned_abs(),
+                1,
+                60,
+            ),
+            (
+                "auth.session_days",
+                self.auth.session_days.max(0).unsigned_abs(),
+                1,
+                365,
+            ),
+            ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
+            ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
+            ("server.shutdown_seconds", self.server.shutdown_seconds, 1, 600),
+        ];
+        for (key, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return Err(SettingsError::invalid(
+                    key,
+                    format!("must be in {least}..={most}, is {value}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a URL that is missing or, outside of development, has a password that anybody would guess.
+fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), SettingsError> {
+    if url.is_empty() {
+        return Err(SettingsError::invalid(key, "a PostgreSQL URL is required"));
+    }
+    let rest = url
+        .reveal()
+        .strip_prefix("postgres://")
+        .or_else(|| url.reveal().strip_prefix("postgresql://"));
+    let rest = rest.ok_or_else(|| SettingsError::invalid(key, "must begin with postgres://"))?;
+    let user = rest
+        .split('@')
+        .next()
+        .filter(|_| rest.contains('@'))
+        .unwrap_or_default();
+    let password = user.split_once(':').map(|(_, password)| password);
+    match (profile, password) {
+        (Profile::Production, Some(password)) if WEAK.contains(&password) || password.len() < 12 => Err(
+            SettingsError::invalid(key, "the password is a default or shorter than 12 characters"),
+        ),
+        (Profile::Production | Profile::Development, _) => Ok(()),
+    }
+}
+
+/// One line that names key and source.
+fn describe(error: &figment::Error) -> String {
+    let first = error.clone().into_iter().next();
+    let Some(first) = first else {
+        return error.to_string();
+    };
+    let key = first.path.join(".");
+    let source = first
+        .metadata
+        .as_ref()
+        .map(|metadata| metadata.name.to_string())
+        .unwrap_or_default();
+    let key = if key.is_empty() {
+        String::new()
+    } else {
+        format!("{key}: ")
+    };
+    format!("{key}{} (in {source})", first.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> Settings {
+        let mut settings = Settings::default();
+        settings.database.url = Secret::new("postgres://tenantry_app:a-long-password@db/tenantry".into());
+        settings.database.platform_url =
+            Secret::new("postgres://tenantry_platform:a-long-password@db/x".into());
+        settings.auth.signing_key = Secret::new("PEM".into());
+        settings
+    }
+
+    fn complaint(settings: &Settings) -> String {
+        settings
+            .validate()
+            .map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn complete_settings_hold() {
+        assert_eq!(complaint(&complete()), "");
+    }
+
+    #[test]
+    fn a_missing_signing_key_is_named() {
+        let mut settings = complete();
+        settings.auth.signing_key = Secret::default();
+        assert!(
+            complaint(&settings).contains("auth.signing_key"),
+            "{}",
+            complaint(&settings)
+        );
+        assert!(complaint(&settings).contains("TENANTRY__AUTH__SIGNING_KEY"));
+    }
+
+    #[test]
+    fn default_and_short_passwords_are_refused_outside_development() {
+        for password in ["postgres", "tenantry_app", "hunter2"] {
+            let mut settings = complete();
+            settings.database.url = Secret::new(format!("postgres://tenantry_app:{password}@db/tenantry"));
+            assert!(complaint(&settings).contains("database.url"), "{password}");
+            assert!(
+                !complaint(&settings).contains(password) || password == "tenantry_app",
+                "it is not repeated"
+            );
+            settings.profile = Profile::Development;
+            assert_eq!(complaint(&settings), "", "{password}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_its_range() {
+        let mut settings = complete();
+        settings.database.pool_size = 0;
+        assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_name_the_key() {
+        let unknown = Figment::from(Serialized::defaults(Settings::default()))
+            .merge(Toml::string("[database]\npool_sice = 3"))
+            .extract::<Settings>();
+        assert!(describe(&unknown.unwrap_err()).contains("pool_sice"));
+        let wrong = Figment::from(Serialized::defaults(Settings::default()))
+            .merge(Toml::string("[database]\npool_size = 'many'"))
+            .extract::<Settings>();
+        assert!(describe(&wrong.unwrap_err()).starts_with("database.pool_size: "));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert!(!format!("{:?}", complete()).contains("a-long-password"));
+    }
+}

@@ -1,0 +1,326 @@
+//! The program as somebody at a terminal meets it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+const TENANTRY: &str = env!("CARGO_BIN_EXE_tenantry");
+
+/// A folder of one test, removed with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tenantry-cli-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program without the settings of whoever runs the tests.
+fn tenantry(arguments: &[&str]) -> Command {
+    let mut command = Command::new(TENANTRY);
+    command
+        .args(arguments)
+        .env_remove("DATABASE_URL")
+        .env_remove("TENANTRY_PROFILE")
+        .stdin(Stdio::null());
+    command.env(
+        "TENANTRY_CONFIG_DIR",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../config"),
+    );
+    command
+}
+
+fn output(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    tenantry(arguments)
+        .envs(settings.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// `tenantry dev` on a folder, on any free port.
+struct Dev {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Dev {
+    fn start(data: &Path) -> Self {
+        let mut child = tenantry(&["dev", "--data-dir", data.to_str().unwrap()])
+            .env("TENANTRY__SERVER__PORT", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("Tenantry is at http://") {
+            line.clear();
+            assert!(
+                stdout.read_line(&mut line).unwrap() > 0,
+                "it ended before it said where it is"
+            );
+        }
+        let address = line
+            .split("http://")
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned();
+        Self {
+            child,
+            stdout,
+            address,
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Stops it as Ctrl-C does; how it ended.
+    fn stop(mut self) -> Option<i32> {
+        self.signal("INT");
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n{headers}\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// The access token of a demo user.
+    fn login(&self, tenant: &str) -> String {
+        let body = format!(
+            "{{\"tenant_slug\":\"{tenant}\",\"email\":\"admin@{tenant}.example\",\"password\":\"demo-password\"}}"
+        );
+        let (status, answer) = self.request("POST", "/api/v1/auth/login", "", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+            .split("\"access_token\":\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn get(&self, token: &str, path: &str) -> String {
+        let (status, answer) = self.request("GET", path, &format!("Authorization: Bearer {token}\r\n"), "");
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // After `stop` there is nobody left; after a failed assertion there is, and PostgreSQL goes with it.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn postgres_is_up(data: &Path) -> bool {
+    let port = std::fs::read_to_string(data.join("postgres/port")).unwrap();
+    TcpStream::connect(("127.0.0.1", port.trim().parse().unwrap())).is_ok()
+}
+
+#[test]
+fn dev_serves_a_demo_stops_with_its_database_and_comes_back_with_its_data() {
+    let folder = Folder::new("dev");
+    let dev = Dev::start(&folder.0);
+    let token = dev.login("acme");
+    assert!(dev.get(&token, "/api/v1/tasks").contains("Ask three customers"));
+    assert_eq!(dev.request("GET", "/health/readiness", "", "").0, 200);
+    let projects = dev.get(&token, "/api/v1/projects?limit=1");
+    let project = projects
+        .split("\"id\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    dev.get(&token, &format!("/api/v1/projects/{project}"));
+    assert!(postgres_is_up(&folder.0));
+    assert_eq!(dev.stop(), Some(0));
+    assert!(!postgres_is_up(&folder.0), "PostgreSQL outlived it");
+
+    let dev = Dev::start(&folder.0);
+    let seen = dev.get(&token, "/api/v1/projects?limit=1");
+    assert!(
+        seen.contains("\"view_count\":1"),
+        "the view was stored at the stop, the token is still good: {seen}"
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn dev_takes_over_the_database_that_a_killed_one_left_running() {
+    let folder = Folder::new("killed");
+    let mut dev = Dev::start(&folder.0);
+    dev.signal("KILL");
+    dev.child.wait().unwrap();
+    assert!(postgres_is_up(&folder.0));
+    drop(dev);
+    let dev = Dev::start(&folder.0);
+    dev.login("globex");
+    assert_eq!(dev.stop(), Some(0));
+    assert!(!postgres_is_up(&folder.0));
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["dev", "--help"],
+        &["migrate", "--help"],
+        &["openapi", "--help"],
+        &["tenant", "--help"],
+        &["tenant", "list", "--help"],
+        &["tenant", "create", "--help"],
+        &["tenant", "suspend", "--help"],
+        &["tenant", "resume", "--help"],
+    ] {
+        let help = output(command, &[]);
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(
+            help.status.success() && text.contains("Example: "),
+            "{command:?}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn serve_names_the_setting_that_is_missing_or_weak() {
+    let url = (
+        "TENANTRY__DATABASE__URL",
+        "postgres://tenantry_app:a-long-password@127.0.0.1:9/none",
+    );
+    let platform = (
+        "TENANTRY__DATABASE__PLATFORM_URL",
+        "postgres://tenantry_platform:a-long-password@127.0.0.1:9/none",
+    );
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (
+            &[],
+            "setting database.url: a PostgreSQL URL is required (set it in TENANTRY__DATABASE__URL",
+        ),
+        (
+            &[("TENANTRY__DATABASE__URL", "postgres://tenantry_app:postgres@db/x")],
+            "setting database.url: the password",
+        ),
+        (
+            &[url],
+            "setting database.platform_url: a PostgreSQL URL is required",
+        ),
+        (&[url, platform], "setting auth.signing_key: an Ed25519 key"),
+        (&[("TENANTRY__SERVER__PORT", "many")], "server.port: "),
+    ];
+    for (settings, complaint) in cases {
+        let output = output(&["serve"], settings);
+        assert!(!output.status.success());
+        assert!(
+            stderr(&output).contains(complaint),
+            "{complaint}\n{}",
+            stderr(&output)
+        );
+        assert_eq!(
+            stderr(&output).lines().count(),
+            1,
+            "one line: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_key_made_for_development_is_refused_in_production() {
+    let folder = Folder::new("key");
+    let key = folder.0.join("signing-key.pem");
+    std::fs::write(
+        &key,
+        "# made by `tenantry dev`, refused in production\n-----BEGIN PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    let settings = [
+        (
+            "TENANTRY__DATABASE__URL",
+            "postgres://tenantry_app:a-long-password@127.0.0.1:9/none",
+        ),
+        (
+            "TENANTRY__DATABASE__PLATFORM_URL",
+            "postgres://tenantry_platform:a-long-password@127.0.0.1:9/none",
+        ),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+    ];
+    let output = output(&["serve"], &settings);
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("this key was made for development"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn migrate_does_not_destroy_data_unasked() {
+    for direction in ["down", "fresh"] {
+        let output = output(
+            &["migrate", direction],
+            &[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none")],
+        );
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains("say --yes"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn openapi_prints_the_document() {
+    let output = output(&["openapi"], &[]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/api/v1/tasks/{id}"]["get"].is_object());
+}
