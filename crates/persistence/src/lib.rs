@@ -35,7 +35,7 @@
 //!
 //! ```compile_fail,E0616
 //! fn take(tx: tenantry_persistence::TenantTx) {
-//!     let _ = tx.connection;
+//!     let _ = tx.open;
 //! }
 //! ```
 //!
@@ -88,7 +88,7 @@ pub use directory::PgDirectory;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
-pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, TenantEntity, TenantTx, Update};
+pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, TenantEntity, TenantTx, Update};
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;

@@ -330,7 +330,11 @@ impl TenantTx {
     }
 
     /// The row, unless it is another tenant's.
-    fn admit<E: TenantEntity>(&self, row: &QueryResult, prefix: &str) -> Result<E::Model, StoreError> {
+    pub(super) fn admit<E: TenantEntity>(
+        &self,
+        row: &QueryResult,
+        prefix: &str,
+    ) -> Result<E::Model, StoreError> {
         let model = E::Model::from_query_result(row, prefix).map_err(from_orm)?;
         self.tripwire::<E>(E::tenant_of(&model))?;
         Ok(model)

@@ -2,6 +2,7 @@
 
 mod builders;
 mod pool;
+mod raw;
 
 use sea_orm::{
     ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
@@ -16,6 +17,7 @@ use pool::Connection;
 pub(crate) use builders::before;
 pub use builders::{Delete, Find, FindBoth, Lock, Update};
 pub use pool::{Pool, PoolSettings};
+pub use raw::RawSql;
 
 /// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).
 pub trait TenantEntity: EntityTrait {
@@ -227,7 +229,16 @@ struct OpenTx {
     connection: Option<Connection>,
     /// A statement failed: PostgreSQL has aborted the transaction and would answer COMMIT with a silent ROLLBACK.
     failed: bool,
+    /// The driver and the server no longer agree on what is prepared on this connection.
+    confused: bool,
+    /// Raw SQL ran, which may have left something on the session that outlives the transaction: a cursor WITH HOLD, a
+    /// setting, an advisory lock.
+    raw: bool,
 }
+
+/// What raw SQL can leave on a session, taken off it. Prepared statements stay: they keep their text only.
+const CLEAN_SESSION: &str = "RESET SESSION AUTHORIZATION; CLOSE ALL; RESET ALL; UNLISTEN *; \
+                             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 impl OpenTx {
     /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When BEGIN
@@ -238,6 +249,8 @@ impl OpenTx {
             let mut open = Self {
                 connection: Some(pool.get().await?),
                 failed: false,
+                confused: false,
+                raw: false,
             };
             match open.command(sql).await {
                 Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
@@ -255,33 +268,36 @@ impl OpenTx {
             ));
         }
         self.command("COMMIT").await?;
-        self.release();
+        self.release().await;
         Ok(())
     }
 
     async fn rollback(mut self) {
-        if self.command("ROLLBACK").await.is_ok() {
-            self.release();
+        if self.command("ROLLBACK").await.is_ok() && !self.confused {
+            self.release().await;
         }
     }
 
     async fn fetch(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, StoreError> {
         trace(statement);
+        let named = self.named_statements();
         let connection = self.connection()?;
-        let rows = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement))
-            .fetch_all(connection)
-            .await;
+        let query = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement));
+        let rows = query.persistent(named).fetch_all(connection).await;
         let rows = self.note(rows)?;
         Ok(rows.into_iter().map(QueryResult::from).collect())
     }
 
     async fn execute(&mut self, query: &impl StatementBuilder) -> Result<u64, StoreError> {
-        let statement = DbBackend::Postgres.build(query);
-        trace(&statement);
+        self.execute_statement(&DbBackend::Postgres.build(query)).await
+    }
+
+    async fn execute_statement(&mut self, statement: &Statement) -> Result<u64, StoreError> {
+        trace(statement);
+        let named = self.named_statements();
         let connection = self.connection()?;
-        let done = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(&statement))
-            .execute(connection)
-            .await;
+        let query = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement));
+        let done = query.persistent(named).execute(connection).await;
         Ok(self.note(done)?.rows_affected())
     }
 
@@ -294,6 +310,10 @@ impl OpenTx {
         self.note(done).map(|_| ())
     }
 
+    fn named_statements(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::named_statements)
+    }
+
     fn connection(&mut self) -> Result<&mut sqlx::PgConnection, StoreError> {
         let connection = self.connection.as_mut();
         connection
@@ -304,16 +324,29 @@ impl OpenTx {
     fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         result.map_err(|error| {
             self.failed = true;
+            self.confused |= is_about_prepared_statements(&error);
             from_sqlx(error)
         })
     }
 
     /// Gives the connection back; only after COMMIT or ROLLBACK went through.
-    fn release(&mut self) {
+    async fn release(&mut self) {
+        if self.raw && self.command(CLEAN_SESSION).await.is_err() {
+            return;
+        }
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
     }
+}
+
+/// Whether a statement that the driver believes to be prepared is gone, is another, or returns other columns than it
+/// did (after a migration). The driver would run into it again and again on this connection.
+fn is_about_prepared_statements(error: &sqlx::Error) -> bool {
+    let state = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    state.is_some_and(|state| ["26000", "42P05", "0A000"].contains(&state.as_ref()))
 }
 
 /// The statement without its values, which may be secrets.
@@ -334,7 +367,10 @@ fn arguments(statement: &Statement) -> SqlxValues {
 pub(crate) async fn ping(pool: &Pool) -> Result<(), StoreError> {
     let mut open = OpenTx::begin(pool, "BEGIN READ ONLY").await?;
     let connection = open.connection()?;
-    let one = sqlx::query("SELECT 1").fetch_one(connection).await;
+    let one = sqlx::query("SELECT 1")
+        .persistent(false)
+        .fetch_one(connection)
+        .await;
     let one: i32 = open.note(one.and_then(|row| row.try_get(0)))?;
     open.rollback().await;
     if one == 1 {

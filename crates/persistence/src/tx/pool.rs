@@ -19,6 +19,9 @@ pub struct PoolSettings {
     pub check_after_idle: Duration,
     /// A connection is replaced after this long, so that memory of the server and changed settings come round.
     pub max_lifetime: Duration,
+    /// The URL leads to a pooler in transaction mode (PgBouncer), where the next transaction may run on another
+    /// server connection: no statement is prepared by name, and no start-up parameter is sent that it does not know.
+    pub behind_pooler: bool,
 }
 
 impl Default for PoolSettings {
@@ -29,6 +32,7 @@ impl Default for PoolSettings {
             connect_timeout: Duration::from_secs(5),
             check_after_idle: Duration::from_secs(30),
             max_lifetime: Duration::from_secs(30 * 60),
+            behind_pooler: false,
         }
     }
 }
@@ -60,6 +64,11 @@ impl Pool {
             .parse()
             .map_err(|_| StoreError::Other("the database URL cannot be read".into()))?;
         let options = options.application_name("tenantry").disable_statement_logging();
+        let options = if settings.behind_pooler {
+            options.extra_float_digits(None)
+        } else {
+            options
+        };
         let timeouts = Timeouts {
             wait: Some(settings.acquire_timeout),
             create: Some(settings.connect_timeout),
@@ -69,6 +78,7 @@ impl Pool {
             options,
             check_after_idle: settings.check_after_idle,
             max_lifetime: settings.max_lifetime,
+            named_statements: !settings.behind_pooler,
         };
         let inner = deadpool::managed::Pool::builder(manager)
             .max_size(settings.size.max(1))
@@ -122,6 +132,11 @@ impl Connection {
         }
     }
 
+    /// Whether statements may be prepared under a name and used again in a later transaction.
+    pub(super) fn named_statements(&self) -> bool {
+        self.object.as_ref().is_some_and(|object| object.named_statements)
+    }
+
     pub(super) fn give_back(mut self) {
         drop(self.object.take());
     }
@@ -140,10 +155,12 @@ struct Connector {
     options: PgConnectOptions,
     check_after_idle: Duration,
     max_lifetime: Duration,
+    named_statements: bool,
 }
 
 struct Open {
     driver: PgConnection,
+    named_statements: bool,
     replace_at: Instant,
 }
 
@@ -158,6 +175,7 @@ impl Manager for Connector {
         let spread = self.max_lifetime / 10 * u32::from((&raw const driver as usize >> 4) as u8) / 256;
         Ok(Open {
             driver,
+            named_statements: self.named_statements,
             replace_at: Instant::now() + self.max_lifetime - spread,
         })
     }
