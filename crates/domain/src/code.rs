@@ -42,7 +42,7 @@ error_codes! {
     UnknownField = "unknown_field", 422, "The request has an unknown field", "The body or the query has a field that this endpoint does not know. Unknown fields are never ignored silently.";
     TenantRequired = "tenant_required", 400, "No tenant was named", "Name the tenant by a credential, X-Tenant-ID, X-Tenant-Slug, the subdomain, or tenant_slug in the body where the endpoint has it.";
     TenantNotFound = "tenant_not_found", 404, "There is no such tenant", "The tenant that the request names does not exist.";
-    TenantMismatch = "tenant_mismatch", 403, "The request names two tenants", "A header, the host or the body names another tenant than the credential does. The attempt was recorded.";
+    TenantMismatch = "tenant_mismatch", 403, "The request names two tenants", "Headers, host, body and credential must all name one tenant. With a credential the attempt is recorded in its tenant's audit log.";
     TenantGone = "tenant_gone", 410, "The tenant has been deleted", "The tenant was deleted. Ask the operator when it should be restored.";
     TenantSuspended = "tenant_suspended", 403, "The tenant is read-only", "The tenant is suspended: reading works, writing does not until it is resumed.";
     Unauthenticated = "unauthenticated", 401, "A credential is needed", "Send a valid access token as `Authorization: Bearer …`.";

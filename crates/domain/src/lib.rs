@@ -31,6 +31,7 @@ mod audit;
 mod code;
 mod id;
 mod invalid;
+mod name;
 mod page;
 mod password;
 mod patch;

@@ -1,12 +1,12 @@
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     Check, Email, Invalid, MemberId, Page, PageRequest, Patch, Position, ProjectId, StoreError, Time, UserId,
 };
 
 /// Whether a project is worked on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectStatus {
     /// Worked on.
@@ -15,6 +15,8 @@ pub enum ProjectStatus {
     /// Put away.
     Archived,
 }
+
+crate::name::deserialize_by_name!(ProjectStatus);
 
 impl ProjectStatus {
     /// Every status.
@@ -189,7 +191,7 @@ pub trait Projects: Send {
 }
 
 /// What a user is in a project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectRole {
     /// Staffs and removes the project.
@@ -200,6 +202,8 @@ pub enum ProjectRole {
     /// Follows it.
     Viewer,
 }
+
+crate::name::deserialize_by_name!(ProjectRole);
 
 impl ProjectRole {
     /// Every role.

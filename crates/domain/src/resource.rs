@@ -179,8 +179,11 @@ impl Resource {
             (Some(content), None) => check.text("/content", content, 0..=262_144),
             (None, Some(url)) => {
                 check.line("/url", url, 1..=2_000);
-                let http = url.starts_with("https://") || url.starts_with("http://");
-                let holds = http && !url.contains(char::is_whitespace) && url.len() > "https://".len();
+                let rest = url
+                    .strip_prefix("https://")
+                    .or_else(|| url.strip_prefix("http://"));
+                let host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
+                let holds = host && !url.contains(char::is_whitespace);
                 check.require(holds, "/url", "invalid_url", "must be an http or https address");
             }
             (Some(_), Some(_)) => check.fail("/url", "one_of", "give content or url, not both"),

@@ -1,7 +1,7 @@
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What a user is in their tenant. Ordered: `Viewer < Member < Admin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads everything of the tenant, changes only their own profile.
@@ -11,6 +11,8 @@ pub enum Role {
     /// Also manages users and the tenant itself.
     Admin,
 }
+
+crate::name::deserialize_by_name!(Role);
 
 impl Role {
     /// Every role, least first.

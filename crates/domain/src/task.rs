@@ -1,12 +1,12 @@
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     Check, Invalid, Page, PageRequest, Patch, Position, ProjectId, StoreError, TaskId, Time, UserId,
 };
 
 /// How far a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
     /// Not begun.
@@ -19,6 +19,8 @@ pub enum TaskStatus {
     /// Given up.
     Cancelled,
 }
+
+crate::name::deserialize_by_name!(TaskStatus);
 
 impl TaskStatus {
     /// Every status.
@@ -41,7 +43,7 @@ impl TaskStatus {
 }
 
 /// How much a task matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Some day.
@@ -54,6 +56,8 @@ pub enum Priority {
     /// Now.
     Urgent,
 }
+
+crate::name::deserialize_by_name!(Priority);
 
 impl Priority {
     /// Every priority.

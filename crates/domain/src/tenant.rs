@@ -74,7 +74,7 @@ impl Slug {
             let detail = "must be 3 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'";
             Invalid::one(pointer, "invalid_slug", detail)
         })?;
-        if RESERVED.contains(&slug.as_str()) {
+        if slug.is_reserved() {
             return Err(Invalid::one(
                 pointer,
                 "reserved",
@@ -82,6 +82,11 @@ impl Slug {
             ));
         }
         Ok(slug)
+    }
+
+    /// Whether the product keeps the name for its own hosts and paths.
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&self.as_str())
     }
 
     /// The text.

@@ -4,13 +4,10 @@ use actix_web::{
     HttpRequest,
     http::{header::HeaderMap, uri::Authority},
 };
-use tenantry_domain::ErrorCode;
+use tenantry_domain::{ErrorCode, Slug};
 use tenantry_tenancy::access::Hints;
 
 use crate::ApiError;
-
-/// Hosts of the product itself: below the base domain, but nobody's tenant.
-const PRODUCT_HOSTS: [&str; 4] = ["www", "api", "app", "admin"];
 
 /// The hints in headers and host.
 ///
@@ -55,7 +52,9 @@ fn subdomain(host: &str, base: &str) -> Option<String> {
         .map_or(host, |(h, _)| h);
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let label = host.strip_suffix(&base.to_ascii_lowercase())?.strip_suffix('.')?;
-    (!PRODUCT_HOSTS.contains(&label)).then(|| label.to_owned())
+    // A host of the product itself is nobody's tenant.
+    let reserved = Slug::parse(label).is_some_and(|slug| slug.is_reserved());
+    (!reserved).then(|| label.to_owned())
 }
 
 #[cfg(test)]

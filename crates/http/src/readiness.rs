@@ -25,13 +25,19 @@ pub trait HealthCheck: Send + Sync {
 pub struct Readiness {
     draining: AtomicBool,
     checks: Vec<(&'static str, Arc<dyn HealthCheck>)>,
+    notices: Vec<(&'static str, &'static str)>,
 }
 
 /// What the probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It should, when all checks hold; whether each does.
-    Checked(Vec<(&'static str, bool)>),
+    /// It should, when all checks hold.
+    Checked {
+        /// Each check, and whether it holds.
+        checks: Vec<(&'static str, bool)>,
+        /// What was found out at the start.
+        notices: Vec<(&'static str, &'static str)>,
+    },
     /// It is about to stop.
     Draining,
 }
@@ -42,6 +48,7 @@ impl Readiness {
         Self {
             draining: AtomicBool::new(false),
             checks: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -49,6 +56,13 @@ impl Readiness {
     #[must_use]
     pub fn with_check(mut self, name: &'static str, check: Arc<dyn HealthCheck>) -> Self {
         self.checks.push((name, check));
+        self
+    }
+
+    /// Adds something that was found out at the start and is told with every answer, without changing it.
+    #[must_use]
+    pub fn with_notice(mut self, name: &'static str, state: &'static str) -> Self {
+        self.notices.push((name, state));
         self
     }
 
@@ -66,7 +80,10 @@ impl Readiness {
         for (name, check) in &self.checks {
             checks.push((*name, holds(name, check.as_ref()).await));
         }
-        Verdict::Checked(checks)
+        Verdict::Checked {
+            checks,
+            notices: self.notices.clone(),
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{Answer, Api, ApiError, Endpoint, observe::Verbatim, readiness::Verdi
 pub(crate) struct Health {
     /// `ok`, `unavailable` or `draining`.
     status: &'static str,
-    /// What was checked, and whether it is `ok` or `unavailable`.
+    /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, or `overridden` where the
+    /// server was told to start in spite of what its guard found.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>, required = false)]
     checks: Map<String, Value>,
@@ -54,7 +55,10 @@ pub(crate) async fn health(api: Data<Api>) -> HttpResponse {
     responses((status = 200, description = "It is.", body = Health)),
 )]
 pub(crate) async fn liveness() -> HttpResponse {
-    report(&Verdict::Checked(Vec::new()))
+    report(&Verdict::Checked {
+        checks: Vec::new(),
+        notices: Vec::new(),
+    })
 }
 
 /// Whether the service should get requests
@@ -127,14 +131,19 @@ pub(crate) async fn problem(code: Path<String>) -> Answer {
 
 fn report(verdict: &Verdict) -> HttpResponse {
     let name = |holds: bool| if holds { "ok" } else { "unavailable" };
-    let (status, checks): (_, &[_]) = match verdict {
-        Verdict::Draining => ("draining", &[]),
-        Verdict::Checked(checks) => (name(checks.iter().all(|(_, holds)| *holds)), checks),
+    let (status, checks): (_, Map<String, Value>) = match verdict {
+        Verdict::Draining => ("draining", Map::new()),
+        Verdict::Checked { checks, notices } => {
+            let all = checks.iter().all(|(_, holds)| *holds);
+            let checks = checks.iter().map(|(check, holds)| (*check, name(*holds)));
+            let told = checks.chain(notices.iter().copied());
+            (
+                name(all),
+                told.map(|(check, state)| (check.to_owned(), state.into()))
+                    .collect(),
+            )
+        }
     };
-    let checks = checks
-        .iter()
-        .map(|(check, holds)| ((*check).to_owned(), name(*holds).into()))
-        .collect();
     if status == "ok" {
         return HttpResponse::Ok().json(Health { status, checks });
     }

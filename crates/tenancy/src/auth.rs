@@ -92,7 +92,13 @@ pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn,
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let matches = cx.ports().passwords.verify(password, hash).await?;
     match user {
-        Some(user) if matches => open_session(cx, &user).await,
+        Some(user) if matches => {
+            let opened = open_session(cx, &user).await;
+            if let Err(AuthError::InvalidCredentials) = opened {
+                record_failure(cx, email, Some(user.id)).await?;
+            }
+            opened
+        }
         user => {
             record_failure(cx, email, user.map(|user| user.id)).await?;
             Err(AuthError::InvalidCredentials)
