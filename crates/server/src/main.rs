@@ -3,6 +3,7 @@
 mod boot;
 mod console;
 mod dev;
+mod doctor;
 mod log;
 mod migrate;
 mod seed;
@@ -52,6 +53,11 @@ enum Command {
         after_help = "Example: DATABASE_URL=postgres://tenantry_owner:…@db/tenantry tenantry migrate up"
     )]
     Migrate(migrate::Args),
+    /// Examine whether a database keeps the rows of its tenants apart.
+    #[command(after_help = "Example: tenantry doctor\n         \
+                            tenantry doctor --fix > mend.sql\n         \
+                            tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
+    Doctor(doctor::Args),
     /// List, found, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
@@ -106,6 +112,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Migrate(args) => {
             log::init_plain();
             migrate::run(&load_unchecked(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Doctor(args) => {
+            log::init_plain();
+            doctor::run(&load_unchecked(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Tenant(args) => {
             log::init_plain();

@@ -53,8 +53,12 @@ pub async fn serve(settings: &Settings, booted: Booted, listener: TcpListener) -
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let readiness =
-        Arc::new(Readiness::new().with_check("database", Arc::new(DatabaseCheck(booted.runtime.clone()))));
+    let guarded = crate::doctor::before_serving(settings).await?;
+    let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
+    let readiness = Readiness::new()
+        .with_check("database", database)
+        .with_notice("isolation", guarded.as_str());
+    let readiness = Arc::new(readiness);
     let http = http_settings(&settings.http);
     let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));

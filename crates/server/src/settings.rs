@@ -68,6 +68,7 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub views: Views,
+    pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
 }
@@ -116,6 +117,8 @@ pub struct Database {
     pub connect_timeout_ms: u64,
     pub check_after_idle_seconds: u64,
     pub max_lifetime_seconds: u64,
+    /// The URLs lead to PgBouncer in transaction mode.
+    pub behind_pooler: bool,
 }
 
 impl Default for Database {
@@ -131,6 +134,7 @@ impl Default for Database {
             connect_timeout_ms: 5_000,
             check_after_idle_seconds: 30,
             max_lifetime_seconds: 1_800,
+            behind_pooler: false,
         }
     }
 }
@@ -237,6 +241,16 @@ impl Default for Views {
     fn default() -> Self {
         Self { flush_seconds: 10 }
     }
+}
+
+/// What is asked of the database before anything is served.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// Serve although the database does not keep tenants apart. Logged at every start, told by readiness.
+    pub serve_anyway: bool,
+    /// Tables of an embedding service that are nobody's.
+    pub global_tables: Vec<String>,
 }
 
 /// The plan catalogue.

@@ -216,6 +216,7 @@ fn every_command_explains_itself_with_an_example() {
         &["dev", "--help"],
         &["migrate", "--help"],
         &["openapi", "--help"],
+        &["doctor", "--help"],
         &["tenant", "--help"],
         &["tenant", "list", "--help"],
         &["tenant", "create", "--help"],
@@ -323,4 +324,152 @@ fn openapi_prints_the_document() {
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["paths"]["/api/v1/tasks/{id}"]["get"].is_object());
+}
+
+/// The URL of a role of the demo's database.
+fn url(data: &Path, role: &str) -> String {
+    let read = |path: &str| std::fs::read_to_string(data.join(path)).unwrap();
+    let port = read("postgres/port");
+    let password = if role == "postgres" {
+        read("postgres/superuser.password").trim().to_owned()
+    } else {
+        let passwords: serde_json::Value = serde_json::from_str(&read("roles.json")).unwrap();
+        passwords[role.trim_start_matches("tenantry_")]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    format!("postgres://{role}:{password}@127.0.0.1:{}/tenantry", port.trim())
+}
+
+fn execute(data: &Path, sql: &str) {
+    use sqlx::Connection as _;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut admin = sqlx::PgConnection::connect(&url(data, "postgres")).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+    });
+}
+
+fn doctor(data: &Path, arguments: &[&str]) -> (bool, String) {
+    let arguments = [&["doctor"], arguments].concat();
+    let output = output(&arguments, &[("DATABASE_URL", &url(data, "tenantry_app"))]);
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
+    let folder = Folder::new("doctor");
+    let dev = Dev::start(&folder.0);
+    let (healthy, report) = doctor(&folder.0, &[]);
+    assert!(healthy, "{report}");
+
+    execute(&folder.0, "ALTER TABLE tasks DISABLE ROW LEVEL SECURITY");
+    let (healthy, report) = doctor(&folder.0, &["--format", "json"]);
+    assert!(!healthy);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let failed = |check: &&serde_json::Value| check["outcome"] == "fail" && check["severity"] == "critical";
+    assert_eq!(
+        report["checks"].as_array().unwrap().iter().filter(failed).count(),
+        1,
+        "{report:#}"
+    );
+    let (_, sarif) = doctor(&folder.0, &["--format", "sarif"]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&sarif).unwrap()["version"],
+        "2.1.0"
+    );
+
+    let (_, script) = doctor(&folder.0, &["--fix"]);
+    execute(&folder.0, &script);
+    let certificate = folder.0.join("certificate");
+    let evidence = folder.0.join("evidence.json");
+    std::fs::write(&evidence, "{\"operations\": 42}").unwrap();
+    let arguments = [
+        "--certificate",
+        certificate.to_str().unwrap(),
+        "--evidence",
+        evidence.to_str().unwrap(),
+    ];
+    let (healthy, report) = doctor(&folder.0, &arguments);
+    assert!(healthy, "{report}");
+    let page = std::fs::read_to_string(certificate.join("certificate.md")).unwrap();
+    assert!(page.contains("42"), "{page}");
+    let json = std::fs::read_to_string(certificate.join("certificate.json")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["summary"]["passed"],
+        true
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_told_to() {
+    let folder = Folder::new("guard");
+    let dev = Dev::start(&folder.0);
+    execute(&folder.0, "ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY");
+    let (runtime, platform) = (
+        url(&folder.0, "tenantry_app"),
+        url(&folder.0, "tenantry_platform"),
+    );
+    let key = folder.0.join("signing-key.pem");
+    let settings = [
+        ("TENANTRY_PROFILE", "development"),
+        ("TENANTRY__DATABASE__URL", runtime.as_str()),
+        ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+        ("TENANTRY__SERVER__PORT", "0"),
+    ];
+    let refused = output(&["serve"], &settings);
+    assert!(!refused.status.success());
+    let complaint = stderr(&refused);
+    assert!(
+        complaint.contains("tasks") && complaint.contains("FORCE ROW LEVEL SECURITY"),
+        "{complaint}"
+    );
+
+    let mut serving = tenantry(&["serve"])
+        .envs(settings)
+        .env("TENANTRY__GUARD__SERVE_ANYWAY", "true")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(serving.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let warned = log.find(|line| line.contains("guard.serve_anyway is set"));
+    let address = log.find(|line| line.contains("serving")).unwrap();
+    assert!(warned.is_some());
+    let address = address
+        .split("address=")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET /health/readiness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"isolation\":\"overridden\""),
+        "{answer}"
+    );
+    Command::new("kill")
+        .args(["-s", "TERM", &serving.id().to_string()])
+        .status()
+        .unwrap();
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
+    assert_eq!(dev.stop(), Some(0));
 }

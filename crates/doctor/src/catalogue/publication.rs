@@ -1,0 +1,16 @@
+use serde::Deserialize;
+
+/// A table whose changes are sent to other servers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Published {
+    pub(crate) publication: String,
+    pub(crate) schema: String,
+    pub(crate) table: String,
+    /// Whether it is published because all tables are, and so cannot be left out.
+    pub(crate) all_tables: bool,
+}
+
+pub(super) const SQL: &str = "
+    SELECT t.pubname AS publication, t.schemaname AS schema, t.tablename AS table, p.puballtables AS all_tables
+    FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
+    WHERE t.schemaname IN (SELECT nspname FROM examined) ORDER BY 1, 2, 3";

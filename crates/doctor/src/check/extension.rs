@@ -1,0 +1,123 @@
+//! Ways out of the database.
+
+use std::collections::BTreeMap;
+
+use super::function::runners;
+use super::{Check, Verdict, count};
+use crate::subject::{Subject, grantee};
+use crate::{Finding, Object, Severity, Step, quote};
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "EXT001",
+        title: "No extension reaches other servers or files",
+        why: "A connection from the database to itself is another session, as whomever it names and without the tenant.",
+        severity: Severity::Warning,
+        guards: false,
+        look: no_way_out,
+    },
+    Check {
+        id: "EXT002",
+        title: "The runtime role runs nothing that reaches other servers or files",
+        why: "The files of the server and a connection of its own hold the rows of all tenants, without policies.",
+        severity: Severity::Error,
+        guards: false,
+        look: nothing_reaches_out,
+    },
+    Check {
+        id: "EXT003",
+        title: "The runtime role uses no foreign server",
+        why: "What is read from another server is read as one user for all tenants.",
+        severity: Severity::Error,
+        guards: false,
+        look: no_foreign_server,
+    },
+];
+
+/// Extensions whose purpose is to leave the database.
+const WAYS_OUT: &[&str] = &[
+    "adminpack",
+    "dblink",
+    "file_fdw",
+    "http",
+    "mysql_fdw",
+    "ogr_fdw",
+    "oracle_fdw",
+    "pg_net",
+    "plproxy",
+    "postgres_fdw",
+    "redis_fdw",
+    "tds_fdw",
+];
+
+fn no_way_out(subject: &Subject<'_>) -> Verdict {
+    Verdict::of_each("extension", subject.catalogue.extensions.iter(), |extension| {
+        let name = quote::identifier(&extension.name);
+        let finding = Finding::new(Object::new("extension", &name), "reaches other servers or files");
+        let mended = finding.mend(Step::Code, [format!("DROP EXTENSION {name}")]);
+        let why = "Whatever uses it has to do without first.";
+        WAYS_OUT
+            .contains(&extension.name.as_str())
+            .then(|| mended.caution(why))
+    })
+}
+
+/// One finding for each extension, which may have dozens of functions, and one for PostgreSQL itself.
+fn nothing_reaches_out(subject: &Subject<'_>) -> Verdict {
+    let mut groups: BTreeMap<Option<&str>, Vec<String>> = BTreeMap::new();
+    let mut examined = 0;
+    for function in &subject.catalogue.functions {
+        let extension = function
+            .extension
+            .as_deref()
+            .filter(|name| WAYS_OUT.contains(name));
+        if extension.is_none() && !function.built_in {
+            continue;
+        }
+        examined += 1;
+        let grantees = runners(subject, function);
+        if !grantees.is_empty() {
+            let revoke = format!(
+                "REVOKE EXECUTE ON ROUTINE {} FROM {}",
+                function.sql_name(),
+                grantees.join(", ")
+            );
+            groups.entry(extension).or_default().push(revoke);
+        }
+    }
+    let findings = groups.into_iter().map(|(extension, revokes)| {
+        let object = match extension {
+            Some(name) => Object::new("extension", quote::identifier(name)),
+            None => Object::new("schema", "pg_catalog"),
+        };
+        let found = format!(
+            "the runtime role may run {}",
+            count(revokes.len(), "such function")
+        );
+        Finding::new(object, found).mend(Step::Grants, revokes)
+    });
+    Verdict::of(count(examined, "such function"), findings.collect())
+}
+
+fn no_foreign_server(subject: &Subject<'_>) -> Verdict {
+    Verdict::of_each(
+        "foreign server",
+        subject.catalogue.foreign_servers.iter(),
+        |server| {
+            let held = server.grants.iter().filter(|grant| subject.holds(grant));
+            let grantees: Vec<String> = held.map(|grant| grantee(grant.grantee.as_deref())).collect();
+            let name = quote::identifier(&server.name);
+            let sql = format!(
+                "REVOKE USAGE ON FOREIGN SERVER {name} FROM {}",
+                grantees.join(", ")
+            );
+            let found = format!(
+                "{} may use it, through {}",
+                grantees.join(" and "),
+                quote::printable(&server.wrapper)
+            );
+            let finding = Finding::new(Object::new("foreign server", name), found);
+            (!grantees.is_empty()).then(|| finding.mend(Step::Grants, [sql]))
+        },
+    )
+}

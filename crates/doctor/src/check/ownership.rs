@@ -1,0 +1,65 @@
+//! What the runtime role owns.
+
+use super::{Check, Verdict, count};
+use crate::subject::Subject;
+use crate::{Finding, Object, Severity, Step, quote};
+
+pub(super) const CHECKS: &[Check] = &[Check {
+    id: "ROLE006",
+    title: "The runtime role owns nothing",
+    why: "An owner can switch row-level security off, drop policies and grant anything to anybody.",
+    severity: Severity::Critical,
+    guards: true,
+    look: owns_nothing,
+}];
+
+fn owns_nothing(subject: &Subject<'_>) -> Verdict {
+    let owned = owned(subject);
+    let number = owned.len();
+    let mine = owned
+        .into_iter()
+        .filter(|(_, owner)| subject.users.contains(&owner.as_str()));
+    let other = other_owner(subject);
+    let findings = mine.map(|(object, owner)| {
+        let found = format!("belongs to {}", quote::identifier(&owner));
+        let word = if object.kind == "function" {
+            "ROUTINE".to_owned()
+        } else {
+            object.kind.to_uppercase()
+        };
+        let to = other.as_deref().unwrap_or("CURRENT_USER");
+        let sql = format!("ALTER {word} {} OWNER TO {to}", object.name);
+        let finding = Finding::new(object, found).mend(Step::Roles, [sql]);
+        finding.caution("Whoever it is given to has to be the one who runs the migrations.")
+    });
+    Verdict::of(count(number, "object"), findings.collect())
+}
+
+/// Everything that has an owner, with it.
+fn owned(subject: &Subject<'_>) -> Vec<(Object, String)> {
+    let catalogue = subject.catalogue;
+    let (server, plain) = (&catalogue.server, quote::identifier);
+    let database = (
+        Object::new("database", plain(&server.database)),
+        server.database_owner.clone(),
+    );
+    let schemas = catalogue.schemas.iter();
+    let schemas = schemas.map(|schema| (Object::new("schema", plain(&schema.name)), schema.owner.clone()));
+    let relations = catalogue.relations.iter();
+    let relations = relations.map(|one| (Object::new(one.kind.word(), one.sql_name()), one.owner.clone()));
+    let functions = catalogue.functions.iter().filter(|function| !function.built_in);
+    let functions = functions.map(|one| (Object::new("function", one.sql_name()), one.owner.clone()));
+    std::iter::once(database)
+        .chain(schemas)
+        .chain(relations)
+        .chain(functions)
+        .collect()
+}
+
+/// Somebody else who owns tables of tenants, as SQL writes it.
+fn other_owner(subject: &Subject<'_>) -> Option<String> {
+    let mut owners = subject.tenant_tables().map(|table| table.owner.as_str());
+    owners
+        .find(|owner| !subject.users.contains(owner))
+        .map(quote::identifier)
+}

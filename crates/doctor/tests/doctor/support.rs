@@ -1,0 +1,148 @@
+//! One cluster for the process, and a database for each test, cloned from a migrated one.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tenantry_devdb::{Cluster, ClusterOptions, Durability};
+use tenantry_doctor::{Options, Outcome, Report, examine, guard};
+use tenantry_migration::{Bootstrap, GLOBAL_TABLES, RolePasswords, bootstrap, up};
+use tokio::sync::{Mutex, OnceCell, RwLock};
+
+/// Roles are the whole cluster's: whoever changes one keeps everybody else out meanwhile.
+pub static ROLES: RwLock<()> = RwLock::const_new(());
+
+pub static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+static CLONING: Mutex<()> = Mutex::const_new(());
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+const TEMPLATE: &str = "migrated";
+
+pub async fn shared() -> &'static Cluster {
+    SHARED.get_or_init(migrated_cluster).await
+}
+
+async fn migrated_cluster() -> Cluster {
+    let data_dir = std::env::temp_dir().join(format!("tenantry-doctor-{}", std::process::id()));
+    let durability = Durability::Throwaway;
+    let cluster = Cluster::start(ClusterOptions { data_dir, durability })
+        .await
+        .unwrap();
+    cluster.stop_when_process_ends().unwrap();
+    let passwords = RolePasswords {
+        owner: "owner".to_owned(),
+        app: "app".to_owned(),
+        platform: "platform".to_owned(),
+    };
+    let plan = Bootstrap {
+        admin_url: cluster.admin_url("postgres"),
+        database: TEMPLATE.to_owned(),
+        passwords,
+        reset_passwords: false,
+    };
+    bootstrap(&plan).await.unwrap();
+    up(&url(&cluster, "tenantry_owner", "owner", TEMPLATE), None)
+        .await
+        .unwrap();
+    cluster
+}
+
+fn url(cluster: &Cluster, user: &str, password: &str, database: &str) -> String {
+    format!(
+        "postgres://{user}:{password}@127.0.0.1:{}/{database}",
+        cluster.port()
+    )
+}
+
+/// A database of one test.
+pub struct Database {
+    pub name: String,
+}
+
+impl Database {
+    /// With Tenantry's schema.
+    pub async fn migrated() -> Self {
+        let database = Self::create(&format!("TEMPLATE {TEMPLATE} OWNER tenantry_owner")).await;
+        let name = &database.name;
+        // What is granted on a database is not part of its template.
+        database
+            .admin_runs(&format!(
+                "REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO PUBLIC"
+            ))
+            .await;
+        database
+    }
+
+    /// With nothing in it.
+    pub async fn empty() -> Self {
+        Self::create("TEMPLATE template0").await
+    }
+
+    async fn create(how: &str) -> Self {
+        let name = format!("db_{}", COUNTER.fetch_add(1, Ordering::Relaxed));
+        let mut admin = PgConnection::connect(&shared().await.admin_url("postgres"))
+            .await
+            .unwrap();
+        // Nobody else may be connected to a template while it is cloned.
+        let _turn = CLONING.lock().await;
+        run(&mut admin, &format!("CREATE DATABASE {name} {how}"))
+            .await
+            .unwrap();
+        Self { name }
+    }
+
+    pub async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&shared().await.admin_url(&self.name))
+            .await
+            .unwrap()
+    }
+
+    pub async fn connect(&self, user: &str, password: &str) -> PgConnection {
+        let url = url(shared().await, user, password, &self.name);
+        PgConnection::connect(&url).await.unwrap()
+    }
+
+    pub async fn app(&self) -> PgConnection {
+        self.connect("tenantry_app", "app").await
+    }
+
+    pub async fn admin_runs(&self, sql: &str) {
+        let mut admin = self.admin().await;
+        if let Err(error) = run(&mut admin, sql).await {
+            panic!("{error}\n{sql}");
+        }
+        admin.close().await.unwrap();
+    }
+
+    /// As a superuser, on a connection of its own: what is set for a database holds from the next one on.
+    pub async fn examine(&self, options: &Options) -> Report {
+        examine(&mut self.admin().await, options).await.unwrap()
+    }
+
+    pub async fn guard_as_app(&self, options: &Options) -> Report {
+        guard(&mut self.app().await, options).await.unwrap()
+    }
+}
+
+/// What Tenantry's own schema is, whatever tables have come to it.
+pub fn options() -> Options {
+    Options {
+        global_tables: GLOBAL_TABLES.iter().map(|&name| name.to_owned()).collect(),
+        ..Options::default()
+    }
+}
+
+pub async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .map(|_| ())
+}
+
+/// The ids of the checks that failed.
+pub fn failed(report: &Report) -> Vec<&'static str> {
+    report.failures().map(|check| check.id).collect()
+}
+
+pub fn assert_clean(report: &Report) {
+    assert_eq!(report.count(Outcome::Fail), 0, "{}", report.to_human());
+}

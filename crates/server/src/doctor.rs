@@ -1,0 +1,225 @@
+//! `tenantry doctor`: whether a database keeps its tenants apart; and the guard that asks before serving.
+
+use std::path::{Path, PathBuf};
+
+use tenantry_doctor::{Certificate, Occasion, Options, Report, connect, examine, guard};
+use tenantry_domain::Clock as _;
+use tenantry_system::SystemClock;
+
+use crate::settings::{Settings, SettingsError};
+use crate::{CommandError, console};
+
+/// Which database, and what to say of it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The database; DATABASE_URL, else database.url, when absent. Any role will do.
+    #[arg(long)]
+    url: Option<String>,
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+    /// Print one script that mends what was found, instead of the report.
+    #[arg(long)]
+    fix: bool,
+    /// Write certificate.md and certificate.json into this folder as well.
+    #[arg(long, value_name = "FOLDER")]
+    certificate: Option<PathBuf>,
+    /// JSON with the counts of the last test run, for the certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    evidence: Option<PathBuf>,
+    /// The column that says whose a row is.
+    #[arg(long, default_value = "tenant_id")]
+    tenant_column: String,
+    /// The run-time setting that says whose rows a transaction may touch.
+    #[arg(long, default_value = "app.current_tenant")]
+    setting: String,
+    /// The table with a row for each tenant.
+    #[arg(long, default_value = "tenants")]
+    tenants_table: String,
+    /// The role the application connects as; tenantry_app, else the role of the URL, when absent.
+    #[arg(long)]
+    role: Option<String>,
+    /// Only this schema; may be given several times.
+    #[arg(long)]
+    schema: Vec<String>,
+    /// A further table that is nobody's; may be given several times.
+    #[arg(long)]
+    global_table: Vec<String>,
+    /// A SECURITY DEFINER function that is meant; may be given several times.
+    #[arg(long)]
+    allow_function: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For a person.
+    Human,
+    /// For a program.
+    Json,
+    /// For code scanning.
+    Sarif,
+}
+
+/// Prints the report, or the script that mends; fails when a check did.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let mut connection = connect(&url(settings, args)?).await.map_err(failed)?;
+    let report = examine(&mut connection, &options(args)).await.map_err(failed)?;
+    if let Some(folder) = &args.certificate {
+        certify(&report, folder, args.evidence.as_deref())?;
+    }
+    let text = match (args.fix, args.format) {
+        (true, _) => report.fix_script(),
+        (false, Format::Human) => report.to_human(),
+        (false, Format::Json) => pretty(&report.to_json())?,
+        (false, Format::Sarif) => pretty(&report.to_sarif())?,
+    };
+    console::say(text.trim_end());
+    if report.passed() {
+        return Ok(());
+    }
+    let failures = report.failures().count();
+    Err(CommandError::Other(format!(
+        "{failures} checks failed; tenantry doctor --fix prints what mends them"
+    )))
+}
+
+/// Asks the critical questions as the runtime role, before anything is served.
+///
+/// # Errors
+/// When one fails and the settings do not say to serve anyway; each finding with what mends it.
+pub async fn before_serving(settings: &Settings) -> Result<Guarded, CommandError> {
+    let mut connection = connect(settings.database.url.reveal()).await.map_err(failed)?;
+    let options = Options {
+        global_tables: global_tables(&settings.guard.global_tables),
+        ..Options::default()
+    };
+    let report = guard(&mut connection, &options).await.map_err(failed)?;
+    if report.passed() {
+        return Ok(Guarded::Passed);
+    }
+    if settings.guard.serve_anyway {
+        let findings = findings(&report);
+        tracing::error!(
+            findings,
+            "tenants are NOT kept apart by this database; guard.serve_anyway is set"
+        );
+        return Ok(Guarded::Overridden);
+    }
+    Err(CommandError::Other(format!(
+        "this database does not keep tenants apart, so nothing is served:\n{}\nmend it (tenantry doctor --fix prints \
+         a script), or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
+        findings(&report)
+    )))
+}
+
+/// What came of the guard's questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarded {
+    /// The guarantee holds.
+    Passed,
+    /// It does not, and the settings say to serve anyway.
+    Overridden,
+}
+
+impl Guarded {
+    /// What readiness says of it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Overridden => "overridden",
+        }
+    }
+}
+
+fn url(settings: &Settings, args: &Args) -> Result<String, CommandError> {
+    let given = args
+        .url
+        .clone()
+        .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()));
+    match given {
+        Some(url) => Ok(url),
+        None if settings.database.url.is_empty() => Err(SettingsError::invalid(
+            "database.url",
+            "a PostgreSQL URL is required, or --url, or DATABASE_URL",
+        )
+        .into()),
+        None => Ok(settings.database.url.reveal().to_owned()),
+    }
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        tenant_column: args.tenant_column.clone(),
+        setting: args.setting.clone(),
+        tenants_table: args.tenants_table.clone(),
+        runtime_role: args.role.clone(),
+        schemas: args.schema.clone(),
+        global_tables: global_tables(&args.global_table),
+        allowed_definer_functions: args.allow_function.clone(),
+        ..Options::default()
+    }
+}
+
+fn global_tables(further: &[String]) -> Vec<String> {
+    let own = tenantry_migration::GLOBAL_TABLES
+        .iter()
+        .map(|&table| table.to_owned());
+    own.chain(further.iter().cloned()).collect()
+}
+
+fn findings(report: &Report) -> String {
+    let lines = report.failures().flat_map(|check| {
+        check.findings.iter().map(move |finding| {
+            let mend = finding
+                .mend
+                .as_ref()
+                .map(|mend| format!("\n    mend: {}", mend.sql()))
+                .unwrap_or_default();
+            format!(
+                "  {} {}: {} {}{mend}",
+                check.id, check.title, finding.object.name, finding.found
+            )
+        })
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn certify(report: &Report, folder: &Path, evidence: Option<&Path>) -> Result<(), CommandError> {
+    let unusable =
+        |path: &Path, problem: String| CommandError::Other(format!("{}: {problem}", path.display()));
+    let test_evidence = match evidence {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| unusable(path, error.to_string()))?;
+            Some(serde_json::from_str(&text).map_err(|error| unusable(path, error.to_string()))?)
+        }
+        None => None,
+    };
+    let generated_at = SystemClock::new().now().to_rfc3339();
+    let command = "tenantry doctor --certificate <folder>".to_owned();
+    let certificate = Certificate::new(
+        report,
+        Occasion {
+            generated_at,
+            command,
+            test_evidence,
+        },
+    );
+    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, error.to_string()))?;
+    let json = pretty(&certificate.to_json())?;
+    for (name, text) in [
+        ("certificate.md", certificate.to_markdown()),
+        ("certificate.json", json),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|error| unusable(&path, error.to_string()))?;
+        console::progress(&format!("wrote {}", path.display()));
+    }
+    Ok(())
+}
+
+fn pretty(json: &serde_json::Value) -> Result<String, CommandError> {
+    serde_json::to_string_pretty(json).map_err(|error| CommandError::Other(error.to_string()))
+}
+
+fn failed(error: tenantry_doctor::DoctorError) -> CommandError {
+    CommandError::Other(error.to_string())
+}
