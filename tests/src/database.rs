@@ -1,0 +1,126 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::server::{PASSWORD, Server, block_on};
+
+/// A database of one test, cloned from the migrated template and dropped with this value.
+#[derive(Debug)]
+pub struct Database {
+    name: String,
+    has_bypass_role: AtomicBool,
+}
+
+impl Database {
+    /// A fresh database.
+    pub async fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let server = Server::get();
+        let name = server.name(NEXT.fetch_add(1, Ordering::Relaxed));
+        let template = server.template();
+        admin(&format!(
+            "CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner"
+        ))
+        .await;
+        // The privileges of a database are not part of its template.
+        admin(&format!(
+            "REVOKE ALL ON DATABASE \"{name}\" FROM PUBLIC; \
+             GRANT CONNECT ON DATABASE \"{name}\" TO tenantry_app, tenantry_platform"
+        ))
+        .await;
+        Self {
+            name,
+            has_bypass_role: AtomicBool::new(false),
+        }
+    }
+
+    /// As the runtime role: what the application uses.
+    pub fn app_url(&self) -> String {
+        Server::get().role_url("tenantry_app", &self.name)
+    }
+
+    /// As the platform role.
+    pub fn platform_url(&self) -> String {
+        Server::get().role_url("tenantry_platform", &self.name)
+    }
+
+    /// As the owner of the tables.
+    pub fn owner_url(&self) -> String {
+        Server::get().role_url("tenantry_owner", &self.name)
+    }
+
+    /// As a superuser, whom row-level security does not bind: for looking at what really is there.
+    pub fn admin_url(&self) -> String {
+        Server::get().admin_url(&self.name)
+    }
+
+    /// Makes a role that may do what the runtime role may, and that row-level security does not bind. It is dropped
+    /// with the database.
+    pub async fn make_bypass_role(&self) {
+        let name = &self.name;
+        self.has_bypass_role.store(true, Ordering::Relaxed);
+        admin(&format!(
+            "CREATE ROLE \"{name}\" LOGIN BYPASSRLS IN ROLE tenantry_app PASSWORD '{PASSWORD}'"
+        ))
+        .await;
+    }
+
+    /// As that role.
+    pub fn bypass_url(&self) -> String {
+        Server::get().role_url(&self.name, &self.name)
+    }
+
+    /// A superuser's connection.
+    pub async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&self.admin_url()).await.unwrap()
+    }
+
+    /// A connection of the runtime role.
+    pub async fn app(&self) -> PgConnection {
+        PgConnection::connect(&self.app_url()).await.unwrap()
+    }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let mut drops = vec![format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", self.name)];
+        if self.has_bypass_role.load(Ordering::Relaxed) {
+            drops.push(format!("DROP ROLE IF EXISTS \"{}\"", self.name));
+        }
+        // A runtime may be running here, so the work is done on a thread without one.
+        let dropping = async move {
+            for drop in drops {
+                admin(&drop).await;
+            }
+        };
+        let dropped = std::thread::spawn(move || block_on(dropping)).join();
+        if dropped.is_err() && !std::thread::panicking() {
+            panic!("the test's database cannot be dropped");
+        }
+    }
+}
+
+async fn admin(sql: &str) {
+    let mut connection = PgConnection::connect(&Server::get().admin_url("postgres"))
+        .await
+        .unwrap();
+    // Cloning needs the template for itself; two clones at once wait for each other on the server only for so long.
+    for attempt in 1.. {
+        // Several statements at once would run in one transaction, which CREATE DATABASE does not allow.
+        match sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+        {
+            Ok(_) => return,
+            Err(error) if attempt < 50 && error.to_string().contains("is being accessed by other users") => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    }
+}

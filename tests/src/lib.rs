@@ -1,0 +1,20 @@
+//! What the integration tests stand on: a real PostgreSQL, a database of its own for each test, and a world of two
+//! tenants with somebody of each role in each.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a harness that cannot go on should stop the test"
+)]
+
+mod clock;
+mod database;
+mod http;
+mod pgbouncer;
+mod server;
+mod world;
+
+pub use clock::ManualClock;
+pub use database::Database;
+pub use http::{Client, Reply, Request};
+pub use pgbouncer::PgBouncer;
+pub use world::{Embedder, Options, PASSWORD, Person, TenantWorld, World};

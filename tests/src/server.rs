@@ -1,0 +1,188 @@
+//! The PostgreSQL server of a test run: `TEST_DATABASE_URL`, else Docker, else a private cluster.
+
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sqlx::{Connection as _, PgConnection};
+use tenantry_devdb::Cluster;
+use tenantry_migration::{Bootstrap, RolePasswords};
+
+/// The password of all three roles; the server is there for tests only.
+pub const PASSWORD: &str = "only-for-tests";
+
+/// A server with the three roles and a migrated template database.
+#[derive(Debug)]
+pub struct Server {
+    /// Up to and without the database's name.
+    admin: String,
+    parameters: String,
+    /// Distinguishes this run's databases from another's on the same server.
+    run: String,
+    _cluster: Option<Cluster>,
+}
+
+impl Server {
+    /// The server of this process. Started on first use, on a thread of its own: each test has its own runtime, and
+    /// the server must outlive the first test's.
+    pub fn get() -> &'static Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        SERVER.get_or_init(|| std::thread::spawn(|| block_on(start())).join().unwrap())
+    }
+
+    /// The template's name.
+    pub fn template(&self) -> String {
+        format!("tenantry_test_{}_template", self.run)
+    }
+
+    /// A new name for a database of this run.
+    pub fn name(&self, number: u64) -> String {
+        format!("tenantry_test_{}_{number}", self.run)
+    }
+
+    /// A superuser's URL.
+    pub fn admin_url(&self, database: &str) -> String {
+        format!("{}/{database}{}", self.admin, self.parameters)
+    }
+
+    /// A role's URL.
+    pub fn role_url(&self, role: &str, database: &str) -> String {
+        let (scheme, rest) = self.admin.split_once("://").unwrap();
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!(
+            "{scheme}://{role}:{PASSWORD}@{host}/{database}{}",
+            self.parameters
+        )
+    }
+}
+
+/// Runs a future to its end on a runtime of its own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+async fn start() -> Server {
+    let (url, cluster) = find().await;
+    let (base, parameters) = url
+        .split_once('?')
+        .map_or((url.as_str(), String::new()), |(b, p)| (b, format!("?{p}")));
+    let (scheme, rest) = base.split_once("://").unwrap();
+    let authority = rest.split('/').next().unwrap();
+    let admin = format!("{scheme}://{authority}");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name of a run is no business of the clock port"
+    )]
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let run = format!("{}_{}", std::process::id(), since.as_millis() % 100_000_000);
+    let server = Server {
+        admin,
+        parameters,
+        run,
+        _cluster: cluster,
+    };
+    let template = server.template();
+    let passwords = RolePasswords {
+        owner: PASSWORD.into(),
+        app: PASSWORD.into(),
+        platform: PASSWORD.into(),
+    };
+    let admin_url = server.admin_url("postgres");
+    let plan = Bootstrap {
+        admin_url,
+        database: template.clone(),
+        passwords,
+        reset_passwords: true,
+    };
+    tenantry_migration::bootstrap(&plan).await.unwrap();
+    tenantry_migration::up(&server.role_url("tenantry_owner", &template), None)
+        .await
+        .unwrap();
+    // Databases of runs that ended badly; those of a run that is still going on have connections and stay.
+    drop_leftovers(&server).await;
+    server
+}
+
+async fn find() -> (String, Option<Cluster>) {
+    if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+        return (url, None);
+    }
+    #[cfg(feature = "docker")]
+    return (docker().await, None);
+    #[cfg(not(feature = "docker"))]
+    {
+        use tenantry_devdb::{ClusterOptions, Durability};
+        let data_dir = std::env::temp_dir().join(format!("tenantry-tests-{}", std::process::id()));
+        let options = ClusterOptions {
+            data_dir,
+            durability: Durability::Throwaway,
+        };
+        let cluster = Cluster::start(options).await.unwrap();
+        cluster.stop_when_process_ends().unwrap();
+        (cluster.admin_url("postgres"), Some(cluster))
+    }
+}
+
+/// A container that is removed when the process ends, by the reaper of the containers' library or by `drop`.
+#[cfg(feature = "docker")]
+async fn docker() -> String {
+    use testcontainers::core::{IntoContainerPort as _, WaitFor};
+    use testcontainers::runners::AsyncRunner as _;
+    use testcontainers::{GenericImage, ImageExt as _};
+    static CONTAINER: OnceLock<testcontainers::ContainerAsync<GenericImage>> = OnceLock::new();
+    let container = GenericImage::new("postgres", "17-alpine")
+        .with_exposed_port(5432.tcp())
+        .with_wait_for(WaitFor::message_on_stderr(
+            "database system is ready to accept connections",
+        ))
+        .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+        .with_cmd([
+            "postgres",
+            "-c",
+            "fsync=off",
+            "-c",
+            "synchronous_commit=off",
+            "-c",
+            "max_connections=300",
+        ])
+        .start()
+        .await
+        .unwrap();
+    let port = container.get_host_port_ipv4(5432).await.unwrap();
+    let host = container.get_host().await.unwrap();
+    CONTAINER.set(container).ok();
+    let url = format!("postgres://postgres:{PASSWORD}@{host}:{port}/postgres");
+    // The image starts the server twice; the message may be of the first time.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while PgConnection::connect(&url).await.is_err() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the container's PostgreSQL does not answer"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    url
+}
+
+async fn drop_leftovers(server: &Server) {
+    let mut admin = PgConnection::connect(&server.admin_url("postgres"))
+        .await
+        .unwrap();
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT datname FROM pg_database d WHERE datname LIKE 'tenantry\\_test\\_%' \
+         AND datname NOT LIKE 'tenantry\\_test\\_' || $1 || '\\_%' \
+         AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datname = d.datname)",
+    )
+    .bind(&server.run)
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    for name in names {
+        let drop = format!("DROP DATABASE IF EXISTS \"{name}\"");
+        // Another run may be faster.
+        let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut admin).await;
+    }
+}

@@ -1,0 +1,428 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use serde_json::{Value, json};
+use tenantry_billing::Plans;
+use tenantry_domain::{
+    Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, RequestId, ResourceId,
+    Role, Settings, SystemScope, TaskId, TaskStatus, TenantId, Units, UserId,
+};
+use tenantry_http::{Api, HttpSettings, Readiness};
+use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_system::{
+    Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemIds,
+};
+use tenantry_tenancy::provision::NewAdmin;
+use tenantry_tenancy::user::AddUser;
+use tenantry_tenancy::{Cx, Origin, Policy, Ports, Tenancy, project, provision, resource, task, user};
+
+use crate::{Client, Database, ManualClock, PgBouncer, Request};
+
+/// The password of everybody in the world.
+pub const PASSWORD: &str = "correct horse";
+
+/// How a world differs from the usual one.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections of the runtime role.
+    pub pool: PoolSettings,
+    /// HTTP settings.
+    pub http: HttpSettings,
+    /// Whether sign-up is open.
+    pub signup_enabled: bool,
+    /// Whether new tenants let people register.
+    pub self_registration: bool,
+    /// The runtime role is one that row-level security does not bind, made for this world and dropped with it: what
+    /// then still keeps tenants apart is the application.
+    pub bypass_row_security: bool,
+    /// A pooler that both roles connect through.
+    pub pooler: Option<SocketAddr>,
+    /// A service built on Tenantry: its migrations and its routes are part of the world.
+    pub embedder: Option<Embedder>,
+}
+
+/// What a service built on Tenantry adds to a world.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedder {
+    /// Brings the schema up, as the owner of the tables.
+    pub migrate: fn(String) -> LocalBoxFuture<'static, ()>,
+    /// Adds its routes.
+    pub extend: fn(Api) -> Api,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let http = HttpSettings {
+            base_domain: Some("example.test".into()),
+            ..HttpSettings::default()
+        };
+        let pool = PoolSettings {
+            size: 4,
+            acquire_timeout: Duration::from_secs(10),
+            ..PoolSettings::default()
+        };
+        Self {
+            pool,
+            http,
+            signup_enabled: true,
+            self_registration: true,
+            bypass_row_security: false,
+            pooler: None,
+            embedder: None,
+        }
+    }
+}
+
+/// Two tenants with somebody of each role in each, a project, a task and a resource in each, and an API over them.
+///
+/// The second tenant is there even when a test does not need it.
+pub struct World {
+    /// The tenant that tests act in.
+    pub acme: TenantWorld,
+    /// The tenant that must stay as it is.
+    pub globex: TenantWorld,
+    /// The API.
+    pub client: Client,
+    /// The application.
+    pub app: Arc<Tenancy>,
+    /// Time.
+    pub clock: Arc<ManualClock>,
+    /// The runtime role's connections.
+    pub pool: Pool,
+    /// Readiness of the API.
+    pub readiness: Arc<Readiness>,
+    /// The database; last, so that it is dropped when nobody uses it any more.
+    pub database: Database,
+}
+
+/// One tenant of the world.
+#[derive(Debug, Clone)]
+pub struct TenantWorld {
+    /// Its id.
+    pub id: TenantId,
+    /// Its slug (and subdomain).
+    pub slug: &'static str,
+    /// Its admin.
+    pub admin: Person,
+    /// A member; owner of nothing.
+    pub member: Person,
+    /// A viewer.
+    pub viewer: Person,
+    /// A project of the admin's.
+    pub project: ProjectId,
+    /// A task in it.
+    pub task: TaskId,
+    /// A resource in it.
+    pub resource: ResourceId,
+}
+
+/// Somebody who is logged in.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Who.
+    pub id: UserId,
+    /// Their address.
+    pub email: String,
+    /// Their access token.
+    pub access_token: String,
+    /// Their refresh token.
+    pub refresh_token: String,
+}
+
+impl World {
+    /// The usual world.
+    pub async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// A world that differs.
+    pub async fn with(options: Options) -> Self {
+        let database = Database::new().await;
+        if let Some(embedder) = options.embedder {
+            (embedder.migrate)(database.owner_url()).await;
+        }
+        if options.bypass_row_security {
+            database.make_bypass_role().await;
+        }
+        let clock = Arc::new(ManualClock::default());
+        let (app, pool) = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
+        let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
+        let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness));
+        let api = options
+            .embedder
+            .map_or_else(|| api.clone(), |embedder| (embedder.extend)(api.clone()));
+        let client = Client::new(api).await;
+        let acme = tenant(&app, "acme", "Acme Inc").await;
+        let globex = tenant(&app, "globex", "Globex Corp").await;
+        Self {
+            acme,
+            globex,
+            client,
+            app,
+            clock,
+            pool,
+            readiness,
+            database,
+        }
+    }
+
+    /// A second instance over the same database, with its own pool: another process, as far as state goes.
+    pub fn instance(&self, options: &Options) -> (Arc<Tenancy>, Pool) {
+        application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>)
+    }
+
+    /// A request of somebody's.
+    pub fn get(&self, who: &Person, path: &str) -> Request {
+        self.client.get(path).bearer(&who.access_token)
+    }
+
+    /// A request of somebody's.
+    pub fn post(&self, who: &Person, path: &str, body: &Value) -> Request {
+        self.client.post(path, body).bearer(&who.access_token)
+    }
+
+    /// A request of somebody's.
+    pub fn patch(&self, who: &Person, path: &str, body: &Value) -> Request {
+        self.client.patch(path, body).bearer(&who.access_token)
+    }
+
+    /// A request of somebody's.
+    pub fn delete(&self, who: &Person, path: &str) -> Request {
+        self.client.delete(path).bearer(&who.access_token)
+    }
+
+    /// The context of somebody, for calling use cases directly.
+    pub async fn cx(&self, who: &Person) -> Cx {
+        cx(&self.app, &who.access_token).await
+    }
+
+    /// Puts a tenant into a state behind the application's back, as an operator with a database shell would.
+    pub async fn set_status(&self, tenant: &TenantWorld, status: &str) {
+        let deleted = if status == "deleted" { "now()" } else { "NULL" };
+        let sql = format!(
+            "UPDATE tenants SET status = '{status}', deleted_at = {deleted} WHERE id = '{}'",
+            tenant.id
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut self.database.admin().await)
+            .await
+            .unwrap();
+    }
+
+    /// A digest of every row of a tenant in every table, as a superuser sees them: equal digests mean that nothing
+    /// of the tenant changed.
+    pub async fn digest(&self, tenant: &TenantWorld) -> Vec<(String, String)> {
+        let mut admin = self.database.admin().await;
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+             WHERE a.attname = 'tenant_id' AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace ORDER BY 1",
+        )
+        .fetch_all(&mut admin)
+        .await
+        .unwrap();
+        assert!(tables.len() >= 8, "{tables:?}");
+        let mut digests = Vec::new();
+        for (table, column) in tables
+            .iter()
+            .map(|table| (table.as_str(), "tenant_id"))
+            .chain([("tenants", "id")])
+        {
+            let sql = format!(
+                "SELECT count(*) || ' ' || coalesce(md5(string_agg(r::text, '|' ORDER BY r::text)), '') \
+                 FROM \"{table}\" r WHERE {column} = '{}'",
+                tenant.id
+            );
+            let digest: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+                .fetch_one(&mut admin)
+                .await
+                .unwrap();
+            digests.push((table.to_owned(), digest));
+        }
+        digests
+    }
+
+    /// The audit entries of a tenant, oldest first: action and the whole row as JSON.
+    pub async fn audit(&self, tenant: &TenantWorld) -> Vec<(String, Value)> {
+        sqlx::query_as(
+            "SELECT action, to_jsonb(a) FROM audit_events a WHERE tenant_id = $1 ORDER BY created_at, id",
+        )
+        .bind(tenant.id.uuid())
+        .fetch_all(&mut self.database.admin().await)
+        .await
+        .unwrap()
+    }
+
+    /// The answer to a login.
+    pub async fn login(&self, slug: &str, email: &str, password: &str) -> crate::Reply {
+        let body = json!({"tenant_slug": slug, "email": email, "password": password});
+        self.client.post("/api/v1/auth/login", &body).send().await
+    }
+}
+
+fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> (Arc<Tenancy>, Pool) {
+    let ids = Arc::new(SystemIds);
+    let role = if options.bypass_row_security {
+        database.bypass_url()
+    } else {
+        database.app_url()
+    };
+    let pool = Pool::new(&pooled(role, options), &options.pool).unwrap();
+    let platform_settings = PoolSettings {
+        size: 2,
+        ..options.pool.clone()
+    };
+    let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
+    let key = signing_key();
+    let refresh_tokens = HmacRefreshTokens::new(&key.derive_secret("refresh tokens"));
+    let access_tokens = JwtAccessTokens::new(
+        vec![key],
+        "tenantry".into(),
+        "tenantry-api".into(),
+        900,
+        Arc::clone(&clock),
+        ids.clone(),
+    );
+    let access_tokens = Arc::new(access_tokens.unwrap());
+    let directory = PgDirectory::new(pool.clone(), platform.clone(), Arc::clone(&clock));
+    let ports = Ports {
+        units: Units::new(Arc::new(PgUnits::new(pool.clone()))),
+        gate: Gate::new(Arc::new(directory), access_tokens.clone(), ids.clone()),
+        registry: Arc::new(PgRegistry::new(platform)),
+        passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
+        access_tokens,
+        refresh_tokens: Arc::new(refresh_tokens),
+        plans: Arc::new(Plans::standard()),
+        clock,
+        ids,
+    };
+    let default_settings = Settings {
+        self_registration: options.self_registration,
+        timezone: "UTC".into(),
+        locale: "en".into(),
+    };
+    let policy = Policy {
+        signup_enabled: options.signup_enabled,
+        default_settings,
+        session_days: 30,
+    };
+    (Arc::new(Tenancy::new(ports, policy)), pool)
+}
+
+fn pooled(url: String, options: &Options) -> String {
+    options
+        .pooler
+        .map_or_else(|| url.clone(), |pooler| PgBouncer::route(&url, pooler))
+}
+
+/// One key for the process, so that two instances over one database accept each other's tokens.
+fn signing_key() -> SigningKey {
+    static KEY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    SigningKey::from_pem(KEY.get_or_init(|| SigningKey::generate().to_pem())).unwrap()
+}
+
+async fn tenant(app: &Arc<Tenancy>, slug: &'static str, name: &str) -> TenantWorld {
+    let new = NewTenant {
+        name: name.into(),
+        slug: slug.into(),
+        subdomain: None,
+        plan: Some("pro".into()),
+    };
+    let admin = NewAdmin {
+        email: format!("admin@{slug}.example"),
+        full_name: "Ada Admin".into(),
+        password: Some(PASSWORD.into()),
+    };
+    let because = SystemScope::because("a world for a test");
+    let request = RequestId::next(app.ports.ids.as_ref());
+    let founded = provision::found(app, because, Origin::default(), request, new, admin)
+        .await
+        .unwrap()
+        .login;
+    let admin = Person {
+        id: founded.user.id,
+        email: founded.user.email.as_str().to_owned(),
+        access_token: founded.access_token,
+        refresh_token: founded.refresh_token,
+    };
+    let cx = cx(app, &admin.access_token).await;
+    let member = person(&cx, app, slug, Role::Member).await;
+    let viewer = person(&cx, app, slug, Role::Viewer).await;
+    let data = NewProject {
+        name: format!("{name} project"),
+        description: None,
+    };
+    let project = project::create(&cx, data).await.unwrap().id;
+    let data = NewTask {
+        title: format!("{name} task"),
+        description: Some(format!("secret of {slug}")),
+        status: TaskStatus::Todo,
+        priority: Priority::Normal,
+        assignee_id: Some(member.id),
+        due_at: None,
+    };
+    let task = task::create(&cx, project, data).await.unwrap().id;
+    let data = NewResource {
+        project_id: Some(project),
+        name: format!("{name} resource"),
+        kind: None,
+        content: Some(format!("secret of {slug}")),
+        url: None,
+    };
+    let resource = resource::create(&cx, data).await.unwrap().id;
+    TenantWorld {
+        id: founded.tenant.id,
+        slug,
+        admin,
+        member,
+        viewer,
+        project,
+        task,
+        resource,
+    }
+}
+
+async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
+    let email = format!("{}@{slug}.example", role.as_str());
+    let data = AddUser {
+        email: email.clone(),
+        full_name: format!("{} of {slug}", role.as_str()),
+        role,
+        password: Some(PASSWORD.into()),
+    };
+    let id = user::create(cx, data).await.unwrap().user.id;
+    let selector = tenantry_domain::TenantSelector::Id(cx.scope().tenant());
+    let guest = app
+        .ports
+        .gate
+        .guest(&selector, cx.scope().request().clone())
+        .await
+        .unwrap();
+    let guest = Cx::new(Arc::clone(app), guest.scope, Origin::default());
+    let password = tenantry_domain::Password::presented(PASSWORD.into());
+    let login = tenantry_tenancy::auth::login(&guest, &email, password)
+        .await
+        .unwrap();
+    Person {
+        id,
+        email,
+        access_token: login.access_token,
+        refresh_token: login.refresh_token,
+    }
+}
+
+async fn cx(app: &Arc<Tenancy>, token: &str) -> Cx {
+    let request = RequestId::next(app.ports.ids.as_ref());
+    let admission = app.ports.gate.bearer(token, request).await.unwrap();
+    Cx::new(Arc::clone(app), admission.scope, Origin::default())
+}
+
+struct PoolCheck(Pool);
+
+#[async_trait::async_trait]
+impl tenantry_http::HealthCheck for PoolCheck {
+    async fn check(&self) -> Result<(), String> {
+        self.0.ping().await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,296 @@
+//! The direction of dependencies (ARCHITECTURE.md, invariants 1 to 4), and what may be depended on at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// Which crates of ours each crate of ours may name. What is not listed is refused.
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("tenantry-domain", &[]),
+    ("tenantry-tenancy", &["tenantry-domain"]),
+    ("tenantry-billing", &["tenantry-domain"]),
+    ("tenantry-persistence", &["tenantry-domain"]),
+    ("tenantry-system", &["tenantry-domain"]),
+    ("tenantry-http", &["tenantry-domain", "tenantry-tenancy"]),
+    ("tenantry-devdb", &[]),
+    ("tenantry-doctor", &[]),
+    ("tenantry-migration", &[]),
+    (
+        "tenantry-server",
+        &[
+            "tenantry-domain",
+            "tenantry-tenancy",
+            "tenantry-billing",
+            "tenantry-persistence",
+            "tenantry-system",
+            "tenantry-http",
+            "tenantry-devdb",
+            "tenantry-doctor",
+            "tenantry-migration",
+        ],
+    ),
+];
+
+/// Which crates of ours may name a crate of others.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    (
+        "sea-orm",
+        &["tenantry-persistence", "tenantry-tests", "tenantry-embedder"],
+    ),
+    ("sea-orm-migration", &["tenantry-migration", "tenantry-embedder"]),
+    ("sea-query-sqlx", &["tenantry-persistence"]),
+    (
+        "sqlx",
+        &[
+            "tenantry-persistence",
+            "tenantry-migration",
+            "tenantry-devdb",
+            "tenantry-doctor",
+            "tenantry-tests",
+        ],
+    ),
+    ("deadpool", &["tenantry-persistence"]),
+    (
+        "actix-web",
+        &[
+            "tenantry-http",
+            "tenantry-server",
+            "tenantry-tests",
+            "tenantry-embedder",
+        ],
+    ),
+    ("actix-cors", &["tenantry-http"]),
+    ("actix-http", &["tenantry-tests"]),
+    ("argon2", &["tenantry-system"]),
+    ("jsonwebtoken", &["tenantry-system"]),
+    ("aws-lc-rs", &["tenantry-system"]),
+    (
+        "tokio",
+        &[
+            "tenantry-tenancy",
+            "tenantry-persistence",
+            "tenantry-system",
+            "tenantry-http",
+            "tenantry-devdb",
+            "tenantry-migration",
+            "tenantry-doctor",
+            "tenantry-server",
+            "tenantry-tests",
+        ],
+    ),
+];
+
+/// Never, not even through others.
+const BANNED: &[(&str, &str)] = &[
+    ("openssl-sys", "TLS is rustls"),
+    ("native-tls", "TLS is rustls"),
+    ("reqwest", "nothing here calls out yet"),
+    ("sqlx-mysql", "PostgreSQL only"),
+    ("sqlx-sqlite", "PostgreSQL only"),
+];
+
+/// Exactly one version of each of these, so that their types are the same everywhere.
+const SINGLE: &[&str] = &[
+    "sqlx",
+    "sqlx-core",
+    "sea-orm",
+    "sea-query",
+    "tokio",
+    "actix-web",
+    "rustls",
+    "chrono",
+    "uuid",
+];
+
+fn metadata() -> cargo_metadata::Metadata {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(["--locked".into()])
+        .exec()
+        .unwrap()
+}
+
+fn normal_dependencies(package: &Package) -> impl Iterator<Item = &str> {
+    package
+        .dependencies
+        .iter()
+        .filter(|d| d.kind != DependencyKind::Development)
+        .map(|d| d.name.as_str())
+}
+
+#[test]
+fn crates_depend_in_one_direction_only() {
+    let metadata = metadata();
+    let allowed: BTreeMap<_, _> = DIRECTIONS.iter().copied().collect();
+    for package in metadata.workspace_packages() {
+        // Outside of the product: they may name everything.
+        if ["tenantry-tests", "tenantry-embedder"].contains(&package.name.as_str()) {
+            continue;
+        }
+        let allowed = allowed.get(package.name.as_str());
+        let allowed = allowed.unwrap_or_else(|| panic!("{} has no row in DIRECTIONS", package.name));
+        for dependency in normal_dependencies(package).filter(|name| name.starts_with("tenantry-")) {
+            assert!(
+                allowed.contains(&dependency),
+                "{} must not depend on {dependency}",
+                package.name
+            );
+        }
+    }
+}
+
+#[test]
+fn adapters_keep_their_libraries_to_themselves() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages() {
+        for dependency in normal_dependencies(package) {
+            let only_in = ONLY_IN.iter().find(|(name, _)| *name == dependency);
+            if let Some((_, crates)) = only_in {
+                assert!(
+                    crates.contains(&package.name.as_str()),
+                    "{} must not name {dependency}",
+                    package.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_domain_has_neither_clock_nor_entropy() {
+    let metadata = metadata();
+    let domain = metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|p| p.name.as_str() == "tenantry-domain")
+        .unwrap();
+    let allowed = [
+        "async-trait",
+        "chrono",
+        "serde",
+        "serde_json",
+        "thiserror",
+        "uuid",
+    ];
+    for dependency in domain
+        .dependencies
+        .iter()
+        .filter(|d| d.kind == DependencyKind::Normal)
+    {
+        assert!(
+            allowed.contains(&dependency.name.as_str()),
+            "the domain must not depend on {}",
+            dependency.name
+        );
+        for feature in ["clock", "now", "v1", "v4", "v6", "v7", "rng"] {
+            assert!(
+                !dependency.features.iter().any(|f| f == feature),
+                "{} with {feature}",
+                dependency.name
+            );
+        }
+    }
+}
+
+/// What is really built, with its versions: `cargo tree`, since the metadata also lists what features would add.
+fn built() -> BTreeMap<String, BTreeSet<String>> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let arguments = [
+        "tree",
+        "--workspace",
+        "--locked",
+        "--edges=normal,build",
+        "--prefix=none",
+        "--format={p}",
+    ];
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(version)) = (words.next(), words.next()) {
+            versions
+                .entry(name.to_owned())
+                .or_default()
+                .insert(version.to_owned());
+        }
+    }
+    versions
+}
+
+#[test]
+fn banned_crates_are_not_built_and_shared_ones_are_one() {
+    let versions = built();
+    for (name, reason) in BANNED {
+        assert!(!versions.contains_key(*name), "{name} is built: {reason}");
+    }
+    for name in SINGLE {
+        let found = versions.get(*name).map_or(0, BTreeSet::len);
+        assert_eq!(found, 1, "{name}: {:?}", versions.get(*name));
+    }
+}
+
+#[test]
+fn every_crate_obeys_the_lints_and_has_a_licence() {
+    for package in metadata().workspace_packages() {
+        let manifest = std::fs::read_to_string(&package.manifest_path).unwrap();
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{} opts out of the lints",
+            package.name
+        );
+        assert_eq!(
+            package.license.as_deref(),
+            Some("MIT OR Apache-2.0"),
+            "{}",
+            package.name
+        );
+    }
+}
+
+#[test]
+fn licences_of_dependencies_are_permissive() {
+    let allowed = [
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "Unicode-3.0",
+        "0BSD",
+        "CC0-1.0",
+        "Unlicense",
+        "BSL-1.0",
+        "CDLA-Permissive-2.0",
+        "OpenSSL",
+        "MPL-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "MIT-0",
+    ];
+    for package in metadata().packages {
+        let Some(expression) = &package.license else {
+            continue;
+        };
+        // `A AND B` needs both, `A OR B` one of them; `/` is the old way to write OR.
+        let holds = expression.replace('/', " OR ").split(" AND ").all(|part| {
+            let part = part.trim().trim_matches(['(', ')']);
+            part.split(" OR ")
+                .any(|licence| allowed.contains(&licence.trim().trim_matches(['(', ')'])))
+        });
+        assert!(
+            holds,
+            "{} {} is licensed {expression}",
+            package.name, package.version
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! A service that embeds Tenantry gets the same guarantees: the doctor and the schema's rules here, the sweep over
+//! every operation in `isolation`, which runs over this service.
+
+use futures_util::FutureExt as _;
+use serde_json::json;
+use tenantry_doctor::{Options as DoctorOptions, examine};
+use tenantry_tests::{Embedder, Options, World};
+
+/// The options of a world with the embedding service in it.
+pub fn options() -> Options {
+    let migrate = |url: String| {
+        async move {
+            tenantry_migration::up_with::<tenantry_embedder::Migrator>(&url, None)
+                .await
+                .unwrap();
+        }
+        .boxed_local()
+    };
+    Options {
+        embedder: Some(Embedder {
+            migrate,
+            extend: tenantry_embedder::extend,
+        }),
+        ..Options::default()
+    }
+}
+
+/// A world with the embedding service in it.
+pub async fn world() -> World {
+    World::with(options()).await
+}
+
+#[actix_web::test]
+async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
+    let world = world().await;
+    let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    let made = world
+        .post(&world.acme.member, &path, &json!({"text": "Ours"}))
+        .send()
+        .await
+        .expect(201)
+        .json();
+    let list = world
+        .get(&world.acme.viewer, &path)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(list["data"], json!([made]));
+    let audited = world.audit(&world.acme).await;
+    assert!(
+        audited
+            .iter()
+            .any(|(action, row)| action == "note.created" && row["target_id"] == made["id"])
+    );
+    let foreign = world.get(
+        &world.globex.admin,
+        &format!("/api/v1/notes/{}", made["id"].as_str().unwrap()),
+    );
+    foreign.send().await.problem(404, "not_found");
+    let invalid = world
+        .post(&world.acme.member, &path, &json!({"text": ""}))
+        .send()
+        .await;
+    assert_eq!(
+        invalid.problem(422, "validation_failed").json()["errors"][0]["pointer"],
+        "/text"
+    );
+}
+
+#[actix_web::test]
+async fn the_doctor_finds_nothing_in_its_database() {
+    let world = world().await;
+    let report = examine(&mut world.database.app().await, &DoctorOptions::default())
+        .await
+        .unwrap();
+    assert!(report.passed(), "{}", report.to_human());
+    let without = tenantry_tests::World::new().await;
+    let plain = examine(&mut without.database.app().await, &DoctorOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        report.tenant_tables,
+        plain.tenant_tables + 1,
+        "its table is one of those examined"
+    );
+}
+
+#[actix_web::test]
+async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
+    let world = world().await;
+    let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    world
+        .post(&world.acme.member, &path, &json!({"text": "Ours"}))
+        .send()
+        .await
+        .expect(201);
+    let url = world.database.owner_url();
+    let down = tenantry_migration::down_with::<tenantry_embedder::Migrator>(&url, Some(1))
+        .await
+        .unwrap();
+    assert_eq!(down.len(), 1);
+    let up = tenantry_migration::up_with::<tenantry_embedder::Migrator>(&url, None)
+        .await
+        .unwrap();
+    assert_eq!(up, down);
+    assert_eq!(
+        world
+            .get(&world.acme.viewer, &path)
+            .send()
+            .await
+            .expect(200)
+            .json()["data"],
+        json!([])
+    );
+}

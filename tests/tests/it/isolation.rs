@@ -1,0 +1,928 @@
+//! The promise itself, for every operation of the OpenAPI document: whoever has a credential of one tenant
+//! reads, writes, counts and infers nothing of another.
+//!
+//! They run over a service that embeds Tenantry, so that its routes and its table are held to the same rules.
+//! [`table`] has an entry for each operation. An operation without one fails the first test, so a new
+//! endpoint is covered or refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix_web::http::Method;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tenantry_domain::Role;
+use tenantry_persistence::PoolSettings;
+use tenantry_tests::{Options, Person, Reply, TenantWorld, World};
+
+use crate::embedder;
+
+/// An id that nothing has.
+const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
+
+/// What an id in a path is of.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    User,
+    Member,
+    Project,
+    DeletedProject,
+    Task,
+    Resource,
+    /// Of the embedding service.
+    Note,
+    /// The number of a version; no id, so the same in every tenant.
+    First,
+}
+use Of::{DeletedProject, First, Member, Note, Project, Resource, Task, User};
+
+/// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
+struct Operation {
+    method: Method,
+    path: &'static str,
+    /// Who may at the least; `None` for what is open to everybody.
+    least: Option<Role>,
+    /// What the ids of the path are of, in their order.
+    ids: &'static [Of],
+    query: fn(&Ids) -> Vec<(&'static str, String)>,
+    body: Option<fn(&Ids) -> Value>,
+    /// Whether a suspended tenant loses it.
+    writes: bool,
+}
+
+/// Ids of one tenant's rows, as text, so that they may be nonsense too.
+#[derive(Debug, Clone)]
+struct Ids {
+    user: String,
+    outsider: String,
+    project: String,
+    deleted_project: String,
+    task: String,
+    resource: String,
+    note: String,
+    /// Something that makes names unique.
+    label: String,
+}
+
+fn table() -> Vec<Operation> {
+    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    let mut table = Vec::new();
+    let open = [
+        (&post, "/api/v1/tenants"),
+        (&post, "/api/v1/auth/login"),
+        (&post, "/api/v1/auth/register"),
+        (&post, "/api/v1/auth/refresh"),
+        (&get, "/health"),
+        (&get, "/health/liveness"),
+        (&get, "/health/readiness"),
+        (&get, "/.well-known/jwks.json"),
+        (&get, "/problems"),
+        (&get, "/problems/{code}"),
+        (&get, "/openapi.json"),
+    ];
+    table.extend(open.map(|(method, path)| Operation::new(method, path, None)));
+    let at = |method: &Method, path, least| Operation::new(method, path, Some(least));
+    let (viewer, member, admin) = (Role::Viewer, Role::Member, Role::Admin);
+    table.extend([
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/auth/logout", viewer)
+        },
+        at(&get, "/api/v1/auth/me", viewer),
+        at(&get, "/api/v1/tenant", viewer),
+        at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
+        at(&get, "/api/v1/users", viewer),
+        at(&post, "/api/v1/users", admin)
+            .body(|ids| json!({"email": format!("{}@new.example", ids.label), "full_name": "New"})),
+        at(&get, "/api/v1/users/{id}", viewer).ids(&[User]),
+        // Everybody may change themselves; the one changed here is somebody else.
+        at(&patch, "/api/v1/users/{id}", admin)
+            .ids(&[User])
+            .body(|_| json!({"full_name": "Another name"})),
+        at(&delete, "/api/v1/users/{id}", admin).ids(&[User]),
+        at(&get, "/api/v1/projects", viewer),
+        at(&post, "/api/v1/projects", member).body(|ids| json!({"name": format!("New {}", ids.label)})),
+        at(&get, "/api/v1/projects/{id}", viewer).ids(&[Project]),
+        at(&patch, "/api/v1/projects/{id}", member)
+            .ids(&[Project])
+            .body(|ids| json!({"name": format!("Changed {}", ids.label)})),
+        // The owner may as well; the owner here is somebody else.
+        at(&delete, "/api/v1/projects/{id}", admin).ids(&[Project]),
+        at(&post, "/api/v1/projects/{id}/restore", admin).ids(&[DeletedProject]),
+        at(&get, "/api/v1/projects/{id}/members", viewer).ids(&[Project]),
+        at(&post, "/api/v1/projects/{id}/members", admin)
+            .ids(&[Project])
+            .body(|ids| json!({"user_id": ids.outsider, "role": "viewer"})),
+        at(&delete, "/api/v1/projects/{id}/members/{user_id}", admin).ids(&[Project, Member]),
+        at(&get, "/api/v1/projects/{id}/tasks", viewer)
+            .ids(&[Project])
+            .query(|ids| vec![("assignee_id", ids.user.clone())]),
+        at(&post, "/api/v1/projects/{id}/tasks", member)
+            .ids(&[Project])
+            .body(|ids| json!({"title": "New", "assignee_id": ids.user})),
+        at(&get, "/api/v1/tasks", viewer).query(|ids| {
+            vec![
+                ("project_id", ids.project.clone()),
+                ("assignee_id", ids.user.clone()),
+            ]
+        }),
+        at(&get, "/api/v1/tasks/{id}", viewer).ids(&[Task]),
+        at(&patch, "/api/v1/tasks/{id}", member)
+            .ids(&[Task])
+            .body(|ids| json!({"title": "Changed", "project_id": ids.project, "assignee_id": ids.outsider})),
+        at(&delete, "/api/v1/tasks/{id}", member).ids(&[Task]),
+        at(&get, "/api/v1/resources", viewer).query(|ids| vec![("project_id", ids.project.clone())]),
+        at(&post, "/api/v1/resources", member)
+            .body(|ids| json!({"name": "New", "content": "new", "project_id": ids.project})),
+        at(&get, "/api/v1/resources/{id}", viewer).ids(&[Resource]),
+        at(&patch, "/api/v1/resources/{id}", member)
+            .ids(&[Resource])
+            .body(|ids| json!({"content": "changed", "project_id": ids.project})),
+        at(&delete, "/api/v1/resources/{id}", member).ids(&[Resource]),
+        at(&get, "/api/v1/resources/{id}/versions", viewer).ids(&[Resource]),
+        at(&get, "/api/v1/resources/{id}/versions/{n}", viewer).ids(&[Resource, First]),
+        at(&get, "/api/v1/tasks/{id}/notes", viewer).ids(&[Task]),
+        at(&post, "/api/v1/tasks/{id}/notes", member)
+            .ids(&[Task])
+            .body(|_| json!({"text": "New"})),
+        at(&get, "/api/v1/notes/{id}", viewer).ids(&[Note]),
+    ]);
+    table
+}
+
+/// The operations for those with a credential.
+fn protected() -> impl Iterator<Item = (Operation, Role)> {
+    table()
+        .into_iter()
+        .filter_map(|operation| operation.least.map(|least| (operation, least)))
+}
+
+impl Operation {
+    fn new(method: &Method, path: &'static str, least: Option<Role>) -> Self {
+        let writes = method != Method::GET;
+        Self {
+            method: method.clone(),
+            path,
+            least,
+            ids: &[],
+            query: |_| Vec::new(),
+            body: None,
+            writes,
+        }
+    }
+
+    fn ids(self, ids: &'static [Of]) -> Self {
+        Self { ids, ..self }
+    }
+
+    fn query(self, query: fn(&Ids) -> Vec<(&'static str, String)>) -> Self {
+        Self { query, ..self }
+    }
+
+    fn body(self, body: fn(&Ids) -> Value) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
+    }
+
+    /// The path with ids in it.
+    fn path(&self, ids: &Ids) -> String {
+        let mut path = self.path.to_owned();
+        for of in self.ids {
+            let (begin, end) = (path.find('{').unwrap(), path.find('}').unwrap());
+            path.replace_range(begin..=end, ids.of(*of));
+        }
+        assert!(!path.contains('{'), "{self:?} has more ids than its entry");
+        path
+    }
+
+    /// A request; the ids of the path from here, those of query and body from there.
+    fn call(&self, path: &Ids, elsewhere: &Ids) -> Call {
+        let body = self.body.map(|body| body(elsewhere));
+        Call {
+            method: self.method.clone(),
+            path: self.path(path),
+            query: (self.query)(elsewhere),
+            body,
+        }
+    }
+
+    /// Requests that are right but for one id in query or body, each with a pointer to it.
+    fn calls_with_one_foreign_id(&self, own: &Ids, foreign: &Ids) -> Vec<(String, Call)> {
+        let (right, wrong) = (self.call(own, own), self.call(own, foreign));
+        let mut calls = Vec::new();
+        for (index, (name, value)) in wrong.query.iter().enumerate() {
+            let mut call = right.clone();
+            call.query[index].1.clone_from(value);
+            calls.push((format!("/query/{name}"), call));
+        }
+        for (name, value) in wrong.body.iter().filter_map(Value::as_object).flatten() {
+            if value.as_str().is_some_and(|text| foreign.all().contains(&text)) {
+                let mut call = right.clone();
+                call.body.as_mut().unwrap()[name] = value.clone();
+                calls.push((format!("/{name}"), call));
+            }
+        }
+        calls
+    }
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// A request in all its parts.
+#[derive(Debug, Clone)]
+struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Option<Value>,
+}
+
+impl Call {
+    /// Path and query.
+    fn target(&self) -> String {
+        let query: Vec<_> = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if query.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{}", self.path, query.join("&"))
+        }
+    }
+
+    async fn send(&self, world: &World, headers: &[(&str, &str)]) -> Reply {
+        let mut request = world.client.request(self.method.clone(), &self.target());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if let Some(body) = &self.body {
+            request = request.json(body);
+        }
+        request.send().await
+    }
+
+    async fn send_as(&self, world: &World, who: &Person) -> Reply {
+        self.send(
+            world,
+            &[("Authorization", &format!("Bearer {}", who.access_token))],
+        )
+        .await
+    }
+}
+
+impl Ids {
+    /// Rows made for one request, so that a request that deletes or renames them is in nobody's way.
+    async fn fresh(world: &World, tenant: &TenantWorld) -> Self {
+        let label = label();
+        let user = async |name: &str| {
+            let body = json!({"email": format!("{name}{label}@fresh.example"), "full_name": name,
+                "password": "correct horse"});
+            make(world, tenant, "/api/v1/users", &body).await
+        };
+        let (user, outsider) = (user("user").await, user("outsider").await);
+        let project = async |name: &str| {
+            make(
+                world,
+                tenant,
+                "/api/v1/projects",
+                &json!({"name": format!("{name} {label}")}),
+            )
+            .await
+        };
+        let (project, deleted_project) = (project("Live").await, project("Deleted").await);
+        let path = format!("/api/v1/projects/{deleted_project}");
+        world.delete(&tenant.admin, &path).send().await.expect(204);
+        let path = format!("/api/v1/projects/{project}/members");
+        world
+            .post(&tenant.admin, &path, &json!({"user_id": user}))
+            .send()
+            .await
+            .expect(201);
+        let secret = format!("secret of {}", tenant.slug);
+        let body = json!({"title": "Fresh", "description": secret, "assignee_id": user});
+        let task = make(world, tenant, &format!("/api/v1/projects/{project}/tasks"), &body).await;
+        let body = json!({"name": "Fresh", "content": secret, "project_id": project});
+        let resource = make(world, tenant, "/api/v1/resources", &body).await;
+        let note = make(
+            world,
+            tenant,
+            &format!("/api/v1/tasks/{task}/notes"),
+            &json!({"text": secret}),
+        )
+        .await;
+        Self {
+            user,
+            outsider,
+            project,
+            deleted_project,
+            task,
+            resource,
+            note,
+            label,
+        }
+    }
+
+    /// Rows that are not there any more.
+    async fn deleted(world: &World, tenant: &TenantWorld) -> Self {
+        let ids = Self::fresh(world, tenant).await;
+        for path in [
+            "tasks/task",
+            "resources/resource",
+            "projects/project",
+            "users/user",
+            "users/outsider",
+        ] {
+            let (noun, of) = path.split_once('/').unwrap();
+            let id = match of {
+                "task" => &ids.task,
+                "resource" => &ids.resource,
+                "project" => &ids.project,
+                "user" => &ids.user,
+                _ => &ids.outsider,
+            };
+            world
+                .delete(&tenant.admin, &format!("/api/v1/{noun}/{id}"))
+                .send()
+                .await
+                .expect(204);
+        }
+        ids
+    }
+
+    /// The same for everything.
+    fn every(id: &str) -> Self {
+        let id = || id.to_owned();
+        Self {
+            user: id(),
+            outsider: id(),
+            project: id(),
+            deleted_project: id(),
+            task: id(),
+            resource: id(),
+            note: id(),
+            label: label(),
+        }
+    }
+
+    fn of(&self, of: Of) -> &str {
+        match of {
+            Of::User | Of::Member => &self.user,
+            Of::Project => &self.project,
+            Of::DeletedProject => &self.deleted_project,
+            Of::Task => &self.task,
+            Of::Resource => &self.resource,
+            Of::Note => &self.note,
+            Of::First => "1",
+        }
+    }
+
+    fn all(&self) -> [&str; 7] {
+        [
+            &self.user,
+            &self.outsider,
+            &self.project,
+            &self.deleted_project,
+            &self.task,
+            &self.resource,
+            &self.note,
+        ]
+    }
+}
+
+fn label() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("n{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn make(world: &World, tenant: &TenantWorld, path: &str, body: &Value) -> String {
+    let reply = world.post(&tenant.admin, path, body).send().await.expect(201);
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// A new session of somebody of that role, so that logging out is in nobody's way.
+async fn somebody(world: &World, tenant: &TenantWorld, role: Role) -> Person {
+    let who = match role {
+        Role::Viewer => &tenant.viewer,
+        Role::Member => &tenant.member,
+        Role::Admin => &tenant.admin,
+    };
+    let login = world
+        .login(tenant.slug, &who.email, "correct horse")
+        .await
+        .expect(200)
+        .json();
+    let text = |name: &str| login[name].as_str().unwrap().to_owned();
+    Person {
+        id: who.id,
+        email: who.email.clone(),
+        access_token: text("access_token"),
+        refresh_token: text("refresh_token"),
+    }
+}
+
+/// Everything that a tenant's rows can be told by: all ids, as a superuser sees them.
+async fn ids_in_database(world: &World, tenant: &TenantWorld) -> Vec<String> {
+    let mut admin = world.database.admin().await;
+    let tables: Vec<String> = world
+        .digest(tenant)
+        .await
+        .into_iter()
+        .map(|(table, _)| table)
+        .collect();
+    let mut ids = vec![tenant.id.to_string()];
+    for table in tables.iter().filter(|table| *table != "tenants") {
+        let sql = format!(
+            "SELECT id::text FROM \"{table}\" WHERE tenant_id = '{}'",
+            tenant.id
+        );
+        let of_table: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut admin)
+            .await
+            .unwrap();
+        ids.extend(of_table);
+    }
+    assert!(ids.len() > 20, "{ids:?}");
+    ids
+}
+
+/// Asserts that an answer tells nothing of a tenant but what the request told itself.
+#[track_caller]
+fn assert_tells_nothing(reply: &Reply, call: &Call, tenant: &TenantWorld, ids: &[String]) {
+    let told = format!("{:?} {}", reply.headers, reply.text());
+    let sent = format!("{call:?}");
+    for secret in [&format!("secret of {}", tenant.slug), &tenant.admin.email] {
+        assert!(!told.contains(secret), "{call:?}: {told}");
+    }
+    for id in ids.iter().filter(|id| !sent.contains(*id)) {
+        assert!(!told.contains(id), "{call:?} told {id}: {told}");
+    }
+}
+
+/// The operations of the document: method and path.
+fn operations(document: &Value) -> BTreeMap<(String, String), Value> {
+    let paths = document["paths"].as_object().unwrap();
+    let of_path = |(path, item): (&String, &Value)| {
+        let item = item.as_object().unwrap().clone();
+        let path = path.clone();
+        item.into_iter()
+            .map(move |(method, operation)| ((method.to_uppercase(), path.clone()), operation))
+    };
+    paths.iter().flat_map(of_path).collect()
+}
+
+/// An answer apart from what is different for every request.
+fn comparable(reply: &Reply) -> (u16, String, Vec<(String, String)>) {
+    let mut headers = reply.headers.clone();
+    headers.retain(|(name, _)| name != "x-request-id" && name != "date");
+    headers.sort();
+    (reply.status, reply.comparable(), headers)
+}
+
+#[actix_web::test]
+async fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operation() {
+    let world = embedder::world().await;
+    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let described = operations(&document);
+    let known: BTreeMap<_, _> = table()
+        .into_iter()
+        .map(|op| ((op.method.to_string(), op.path.to_owned()), op.least))
+        .collect();
+    assert_eq!(known.len(), table().len(), "an entry is there twice");
+    let described_keys: BTreeSet<_> = described.keys().collect();
+    let known_keys: BTreeSet<_> = known.keys().collect();
+    assert_eq!(
+        described_keys.difference(&known_keys).collect::<Vec<_>>(),
+        Vec::<&&_>::new(),
+        "without entry"
+    );
+    assert_eq!(
+        known_keys.difference(&described_keys).collect::<Vec<_>>(),
+        Vec::<&&_>::new(),
+        "without operation"
+    );
+    for (key, operation) in &described {
+        let secured = operation["security"]
+            .as_array()
+            .is_some_and(|security| !security.is_empty());
+        assert_eq!(
+            secured,
+            known[key].is_some(),
+            "{key:?} is not as open as its entry says"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn without_a_credential_no_protected_operation_does_anything() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    for (operation, _) in protected() {
+        let call = operation.call(&ids, &ids);
+        let slug: &[(&str, &str)] = &[("X-Tenant-Slug", "acme")];
+        for headers in [&[][..], slug] {
+            let reply = call.send(&world, headers).await.problem(401, "unauthenticated");
+            assert_eq!(reply.header("www-authenticate"), Some("Bearer"), "{operation:?}");
+        }
+    }
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+}
+
+#[actix_web::test]
+async fn a_request_with_ids_of_its_own_tenant_succeeds_and_tells_nothing_of_the_other() {
+    let world = embedder::world().await;
+    Ids::fresh(&world, &world.globex).await;
+    let victim = ids_in_database(&world, &world.globex).await;
+    let before = world.digest(&world.globex).await;
+    for (operation, _) in protected() {
+        let own = Ids::fresh(&world, &world.acme).await;
+        let admin = somebody(&world, &world.acme, Role::Admin).await;
+        let call = operation.call(&own, &own);
+        let reply = call.send_as(&world, &admin).await;
+        assert!(
+            (200..300).contains(&reply.status),
+            "{operation:?}: {}",
+            reply.text()
+        );
+        assert_eq!(
+            reply.header("tenant-resolved-by"),
+            Some("credential"),
+            "{operation:?}"
+        );
+        assert_tells_nothing(&reply, &call, &world.globex, &victim);
+    }
+    assert_eq!(world.digest(&world.globex).await, before);
+}
+
+#[actix_web::test]
+async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
+    let world = embedder::world().await;
+    let own = Ids::fresh(&world, &world.acme).await;
+    let foreign = Ids::fresh(&world, &world.globex).await;
+    let victim = ids_in_database(&world, &world.globex).await;
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    let mut tried = 0;
+    for (operation, _) in protected().filter(|(operation, _)| !operation.ids.is_empty()) {
+        for elsewhere in [&own, &foreign] {
+            let call = operation.call(&foreign, elsewhere);
+            let reply = call
+                .send_as(&world, &world.acme.admin)
+                .await
+                .problem(404, "not_found");
+            assert_tells_nothing(&reply, &call, &world.globex, &victim);
+            if call.method == Method::GET {
+                let head = Call {
+                    method: Method::HEAD,
+                    ..call
+                };
+                head.send_as(&world, &world.acme.admin).await.expect(404);
+            }
+            tried += 1;
+        }
+    }
+    let member = format!("/api/v1/projects/{}/members/{}", own.project, foreign.user);
+    world
+        .delete(&world.acme.admin, &member)
+        .send()
+        .await
+        .problem(404, "not_found");
+    assert!(tried >= 30, "{tried}");
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+}
+
+#[actix_web::test]
+async fn ids_of_another_tenant_in_query_or_body_are_ids_of_nothing() {
+    let world = embedder::world().await;
+    let own = Ids::fresh(&world, &world.acme).await;
+    let foreign = Ids::fresh(&world, &world.globex).await;
+    let victim = ids_in_database(&world, &world.globex).await;
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    let mut tried = Vec::new();
+    for (operation, _) in protected() {
+        for (pointer, call) in operation.calls_with_one_foreign_id(&own, &foreign) {
+            let reply = call.send_as(&world, &world.acme.admin).await;
+            if pointer.starts_with("/query/") {
+                let page = reply.clone().expect(200).json();
+                assert_eq!(page, json!({"data": [], "next_cursor": null}), "{call:?}");
+            } else {
+                let problem = reply.clone().problem(422, "validation_failed").json();
+                assert_eq!(problem["errors"][0]["pointer"], pointer, "{call:?}");
+                assert_eq!(problem["errors"][0]["code"], "not_found", "{call:?}");
+                let nobody = operation.calls_with_one_foreign_id(&own, &Ids::every(NOBODY));
+                let (_, nobody) = nobody.into_iter().find(|(same, _)| *same == pointer).unwrap();
+                let nobody = nobody.send_as(&world, &world.acme.admin).await;
+                assert_eq!(comparable(&reply), comparable(&nobody), "{call:?}");
+            }
+            assert_tells_nothing(&reply, &call, &world.globex, &victim);
+            tried.push(format!("{operation:?} {pointer}"));
+        }
+    }
+    assert_eq!(tried.len(), 10, "{tried:#?}");
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+}
+
+#[actix_web::test]
+async fn a_foreign_a_deleted_a_random_and_a_malformed_id_give_the_same_404_byte_for_byte() {
+    let world = embedder::world().await;
+    let own = Ids::fresh(&world, &world.acme).await;
+    let foreign = Ids::fresh(&world, &world.globex).await;
+    let deleted = Ids::deleted(&world, &world.acme).await;
+    let upper = foreign.project.to_uppercase();
+    let long = "a".repeat(2_000);
+    let plain = foreign.project.replace('-', "");
+    let malformed = [
+        "nope",
+        "0",
+        "%20",
+        "%00",
+        "%ff",
+        "%F0%9F%98%80",
+        "-",
+        "..",
+        "%2e%2e%2f",
+        &plain,
+        &upper,
+        &long,
+    ];
+    let malformed: Vec<_> = malformed.into_iter().map(Ids::every).collect();
+    let unknown = [
+        Ids::every(NOBODY),
+        Ids::every("00000000-0000-0000-0000-000000000000"),
+    ];
+    for (operation, _) in protected().filter(|(operation, _)| !operation.ids.is_empty()) {
+        let expected = operation
+            .call(&foreign, &own)
+            .send_as(&world, &world.acme.admin)
+            .await;
+        let expected = comparable(&expected.problem(404, "not_found"));
+        // What is deleted is just what can be restored.
+        let gone = (!operation.path.ends_with("/restore")).then_some(&deleted);
+        for ids in unknown.iter().chain(gone).chain(&malformed) {
+            let call = operation.call(ids, &own);
+            // Dots would be resolved by a client; here they reach the router as they are.
+            let reply = call.send_as(&world, &world.acme.admin).await;
+            assert_eq!(comparable(&reply), expected, "{call:?}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn each_role_does_what_it_may_and_nothing_that_needs_a_higher_one() {
+    let world = embedder::world().await;
+    for (operation, least) in protected() {
+        let own = Ids::fresh(&world, &world.acme).await;
+        let call = operation.call(&own, &own);
+        let before = world.digest(&world.acme).await;
+        for role in Role::ALL.into_iter().filter(|role| *role < least) {
+            let who = match role {
+                Role::Viewer => &world.acme.viewer,
+                Role::Member => &world.acme.member,
+                Role::Admin => &world.acme.admin,
+            };
+            call.send_as(&world, who).await.problem(403, "forbidden");
+        }
+        assert_eq!(world.digest(&world.acme).await, before, "{operation:?}");
+        let who = somebody(&world, &world.acme, least).await;
+        let reply = call.send_as(&world, &who).await;
+        assert!(
+            (200..300).contains(&reply.status),
+            "{operation:?} as {least:?}: {}",
+            reply.text()
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_suspended_tenant_reads_and_does_not_write() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    world.set_status(&world.acme, "suspended").await;
+    let (mut reads, mut writes) = (0, 0);
+    for (operation, _) in protected() {
+        let admin = somebody(&world, &world.acme, Role::Admin).await;
+        let before = world.digest(&world.acme).await;
+        let reply = operation.call(&ids, &ids).send_as(&world, &admin).await;
+        if operation.writes {
+            reply.problem(403, "tenant_suspended");
+            assert_eq!(world.digest(&world.acme).await, before, "{operation:?}");
+            writes += 1;
+        } else {
+            let success = if operation.method == Method::GET { 200 } else { 204 };
+            reply.expect(success);
+            reads += 1;
+        }
+    }
+    assert!(reads > 10 && writes > 10, "{reads} and {writes}");
+    // The other one goes on.
+    let body = json!({"name": "Still at work"});
+    world
+        .post(&world.globex.member, "/api/v1/projects", &body)
+        .send()
+        .await
+        .expect(201);
+}
+
+#[actix_web::test]
+async fn a_deleted_tenant_is_gone_for_everybody_who_was_in_it() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    world.set_status(&world.acme, "deleted").await;
+    let before = world.digest(&world.acme).await;
+    for (operation, _) in protected() {
+        for who in [&world.acme.admin, &world.acme.viewer] {
+            operation
+                .call(&ids, &ids)
+                .send_as(&world, who)
+                .await
+                .problem(410, "tenant_gone");
+        }
+    }
+    assert_eq!(world.digest(&world.acme).await, before);
+    world
+        .get(&world.globex.viewer, "/api/v1/projects")
+        .send()
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
+async fn a_header_that_names_another_tenant_is_refused_and_recorded() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    let foreign = Ids::fresh(&world, &world.globex).await;
+    let victim = ids_in_database(&world, &world.globex).await;
+    let (acme, globex) = (world.acme.id.to_string(), world.globex.id.to_string());
+    let bearer = format!("Bearer {}", world.acme.admin.access_token);
+    let before = world.digest(&world.globex).await;
+    let mut refused = 0;
+    for (operation, _) in protected() {
+        for path in [&ids, &foreign] {
+            let call = operation.call(path, &ids);
+            let headers = [
+                ("Authorization", bearer.as_str()),
+                ("X-Tenant-ID", globex.as_str()),
+            ];
+            let reply = call.send(&world, &headers).await.problem(403, "tenant_mismatch");
+            refused += 1;
+            let victim: Vec<_> = victim.iter().filter(|id| **id != globex).cloned().collect();
+            assert_tells_nothing(&reply, &call, &world.globex, &victim);
+        }
+    }
+    assert_eq!(world.digest(&world.globex).await, before);
+    let audit = world.audit(&world.acme).await;
+    let recorded: Vec<_> = audit
+        .iter()
+        .filter(|(action, _)| action == "tenant.mismatch")
+        .collect();
+    assert_eq!(recorded.len(), refused);
+    for (_, event) in recorded {
+        assert_eq!(event["category"], "security");
+        assert_eq!(event["after"]["tenant_id"], globex);
+        assert_eq!(event["actor_id"], world.acme.admin.id.to_string());
+    }
+    // One that agrees is no harm.
+    let headers = [("Authorization", bearer.as_str()), ("X-Tenant-ID", acme.as_str())];
+    for (operation, _) in protected().filter(|(operation, _)| operation.method == Method::GET) {
+        operation
+            .call(&ids, &ids)
+            .send(&world, &headers)
+            .await
+            .expect(200);
+    }
+}
+
+#[actix_web::test]
+async fn lists_of_two_tenants_have_nothing_in_common_and_leave_nothing_out() {
+    let world = embedder::world().await;
+    let of_acme = Ids::fresh(&world, &world.acme).await;
+    let of_globex = Ids::fresh(&world, &world.globex).await;
+    let tables = [
+        ("/api/v1/users", "users", "TRUE"),
+        ("/api/v1/projects", "projects", "deleted_at IS NULL"),
+        ("/api/v1/projects?include_deleted=true", "projects", "TRUE"),
+        ("/api/v1/tasks", "tasks", "TRUE"),
+        ("/api/v1/resources", "resources", "TRUE"),
+    ];
+    let mut admin = world.database.admin().await;
+    for (path, table, condition) in tables {
+        let mut seen = Vec::new();
+        for (tenant, fresh) in [(&world.acme, &of_acme), (&world.globex, &of_globex)] {
+            let page = world.get(&tenant.admin, path).send().await.expect(200).json();
+            let rows = page["data"].as_array().unwrap();
+            let ids: BTreeSet<_> = rows
+                .iter()
+                .map(|row| row["id"].as_str().unwrap().to_owned())
+                .collect();
+            assert_eq!(ids.len(), rows.len(), "{path}");
+            assert!(fresh.all().iter().any(|id| ids.contains(*id)), "{path}");
+            let sql = format!(
+                "SELECT id::text FROM {table} WHERE tenant_id = '{}' AND {condition}",
+                tenant.id
+            );
+            let there: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+                .fetch_all(&mut admin)
+                .await
+                .unwrap();
+            assert_eq!(ids, there.into_iter().collect(), "{path}");
+            seen.push(ids);
+        }
+        assert!(seen[0].is_disjoint(&seen[1]), "{path}: {seen:?}");
+    }
+}
+
+#[actix_web::test]
+async fn names_and_addresses_are_unique_in_a_tenant_and_not_among_tenants() {
+    let world = embedder::world().await;
+    let before = world.digest(&world.globex).await;
+    let name = json!({"name": "Globex Corp project"});
+    world
+        .post(&world.acme.member, "/api/v1/projects", &name)
+        .send()
+        .await
+        .expect(201);
+    let user = json!({"email": world.globex.admin.email, "full_name": "Namesake"});
+    world
+        .post(&world.acme.admin, "/api/v1/users", &user)
+        .send()
+        .await
+        .expect(201);
+    assert_eq!(world.digest(&world.globex).await, before);
+}
+
+#[actix_web::test]
+async fn requests_of_two_tenants_on_one_connection_never_see_each_others_rows() {
+    let pool = PoolSettings {
+        size: 1,
+        ..Options::default().pool
+    };
+    let world = World::with(Options {
+        pool,
+        ..embedder::options()
+    })
+    .await;
+    let world = &world;
+    let request = |number: usize| async move {
+        let (own, other) = if number.is_multiple_of(2) {
+            (&world.acme, &world.globex)
+        } else {
+            (&world.globex, &world.acme)
+        };
+        let path = [
+            "/api/v1/tasks",
+            "/api/v1/resources",
+            "/api/v1/projects",
+            "/api/v1/users",
+        ][number / 2 % 4];
+        let own_list = world.get(&own.viewer, path).send().await.expect(200);
+        assert!(!own_list.text().contains(other.slug), "{}", own_list.text());
+        let foreign = format!("/api/v1/tasks/{}", other.task);
+        world
+            .get(&own.admin, &foreign)
+            .send()
+            .await
+            .problem(404, "not_found");
+        let title = json!({"title": format!("{} {number}", own.slug)});
+        let path = format!("/api/v1/projects/{}/tasks", own.project);
+        world.post(&own.member, &path, &title).send().await.expect(201);
+    };
+    join_all((0..40).map(request)).await;
+    assert_eq!(world.pool.open(), 1);
+    for tenant in [&world.acme, &world.globex] {
+        let page = world
+            .get(&tenant.viewer, "/api/v1/tasks?limit=100")
+            .send()
+            .await
+            .expect(200)
+            .json();
+        let titles: Vec<_> = page["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["title"].to_string())
+            .collect();
+        assert_eq!(titles.len(), 21, "{titles:?}");
+        assert!(
+            titles
+                .iter()
+                .all(|title| title.to_lowercase().contains(tenant.slug)),
+            "{titles:?}"
+        );
+    }
+}

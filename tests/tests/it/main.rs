@@ -1,0 +1,24 @@
+//! The integration tests: one binary, so that there is one link and one PostgreSQL for all of them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod architecture;
+mod auth;
+mod concurrency;
+mod embedder;
+mod errors;
+mod headers;
+mod isolation;
+mod pages;
+mod pgbouncer;
+mod projects;
+mod resolution;
+mod resources;
+mod rings;
+mod signup;
+mod sql;
+mod tasks;
+mod tenant;
+mod transaction;
+mod users;
+mod views;

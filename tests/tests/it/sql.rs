@@ -1,0 +1,404 @@
+//! The SQL that the API really sends: each statement carries the tenant of each table it names, and each read uses
+//! an index led by the tenant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_tests::{PASSWORD, World};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+/// Collects what the transactions send.
+#[derive(Clone, Default)]
+struct Statements(Arc<Mutex<BTreeSet<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Statements {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Sql<'a>(&'a Statements);
+        impl Visit for Sql<'_> {
+            fn record_str(&mut self, field: &Field, value: &str) {
+                if field.name() == "sql" {
+                    self.0.0.lock().unwrap().insert(value.to_owned());
+                }
+            }
+            fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+        }
+        if event.metadata().target() == "tenantry::sql" {
+            event.record(&mut Sql(self));
+        }
+    }
+}
+
+impl Statements {
+    fn taken(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// The statements of every read of the API, and those of every write.
+async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
+    let seen = Statements::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(seen.clone()));
+    read_everything(world).await;
+    let reads = seen.taken();
+    write_everything(world).await;
+    (reads, seen.taken())
+}
+
+async fn read_everything(world: &World) {
+    let acme = &world.acme;
+    let first = world
+        .get(&acme.admin, "/api/v1/tasks?limit=1")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let mut paths = vec![
+        "/api/v1/auth/me".to_owned(),
+        "/api/v1/tenant".to_owned(),
+        "/api/v1/users".to_owned(),
+        "/api/v1/users?role=member&is_active=true".to_owned(),
+        format!("/api/v1/users/{}", acme.member.id),
+        "/api/v1/projects".to_owned(),
+        "/api/v1/projects?status=active".to_owned(),
+        "/api/v1/projects?include_deleted=true".to_owned(),
+        format!("/api/v1/projects/{}", acme.project),
+        format!("/api/v1/projects/{}/members", acme.project),
+        format!("/api/v1/projects/{}/tasks", acme.project),
+        "/api/v1/tasks".to_owned(),
+        format!("/api/v1/tasks?project_id={}", acme.project),
+        "/api/v1/tasks?status=todo".to_owned(),
+        format!("/api/v1/tasks?assignee_id={}", acme.member.id),
+        "/api/v1/tasks?q=task".to_owned(),
+        format!("/api/v1/tasks/{}", acme.task),
+        "/api/v1/resources".to_owned(),
+        format!("/api/v1/resources?project_id={}", acme.project),
+        format!("/api/v1/resources/{}", acme.resource),
+        format!("/api/v1/resources/{}/versions", acme.resource),
+        format!("/api/v1/resources/{}/versions/1", acme.resource),
+    ];
+    paths.push(format!(
+        "/api/v1/tasks?limit=1&cursor={}",
+        first["next_cursor"].as_str().unwrap()
+    ));
+    for path in paths {
+        world.get(&acme.admin, &path).send().await.expect(200);
+    }
+}
+
+async fn write_everything(world: &World) {
+    let admin = &world.acme.admin;
+    let made = |reply: tenantry_tests::Reply| reply.expect(201).json()["id"].as_str().unwrap().to_owned();
+    world.login("acme", &admin.email, "wrong").await.expect(401);
+    let user = json!({"email": "new@acme.example", "full_name": "New", "role": "admin"});
+    let user = made(world.post(admin, "/api/v1/users", &user).send().await);
+    let project = made(
+        world
+            .post(admin, "/api/v1/projects", &json!({"name": "New"}))
+            .send()
+            .await,
+    );
+    let task = json!({"title": "New", "assignee_id": user});
+    let task = made(
+        world
+            .post(admin, &format!("/api/v1/projects/{project}/tasks"), &task)
+            .send()
+            .await,
+    );
+    let resource = json!({"name": "New", "content": "x", "project_id": project});
+    let resource = made(world.post(admin, "/api/v1/resources", &resource).send().await);
+    let member = json!({"user_id": user});
+    world
+        .post(admin, &format!("/api/v1/projects/{project}/members"), &member)
+        .send()
+        .await
+        .expect(201);
+    world
+        .delete(admin, &format!("/api/v1/projects/{project}/members/{user}"))
+        .send()
+        .await
+        .expect(204);
+    world
+        .patch(admin, "/api/v1/tenant", &json!({"name": "Acme"}))
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(
+            admin,
+            &format!("/api/v1/users/{user}"),
+            &json!({"role": "viewer"}),
+        )
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(
+            admin,
+            &format!("/api/v1/projects/{project}"),
+            &json!({"name": "Newer"}),
+        )
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(
+            admin,
+            &format!("/api/v1/tasks/{task}"),
+            &json!({"status": "done"}),
+        )
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(
+            admin,
+            &format!("/api/v1/resources/{resource}"),
+            &json!({"content": "y"}),
+        )
+        .send()
+        .await
+        .expect(200);
+    world
+        .delete(admin, &format!("/api/v1/resources/{resource}"))
+        .send()
+        .await
+        .expect(204);
+    world
+        .delete(admin, &format!("/api/v1/projects/{project}"))
+        .send()
+        .await
+        .expect(204);
+    let nothing = json!({});
+    world
+        .post(admin, &format!("/api/v1/projects/{project}/restore"), &nothing)
+        .send()
+        .await
+        .expect(200);
+    world
+        .delete(admin, &format!("/api/v1/tasks/{task}"))
+        .send()
+        .await
+        .expect(204);
+    world
+        .delete(admin, &format!("/api/v1/users/{user}"))
+        .send()
+        .await
+        .expect(204);
+    let flushed = world.app.views.flush(&world.app).await;
+    assert!(flushed.views > 0);
+    let registered =
+        json!({"tenant_slug": "acme", "email": "self@acme.example", "password": PASSWORD, "full_name": "S"});
+    world
+        .client
+        .post("/api/v1/auth/register", &registered)
+        .send()
+        .await
+        .expect(201);
+    let founded =
+        json!({"name": "New", "slug": "new", "admin": {"email": "a@new.example", "full_name": "A"}});
+    world
+        .client
+        .post("/api/v1/tenants", &founded)
+        .send()
+        .await
+        .expect(201);
+    let refresh = json!({"refresh_token": world.acme.viewer.refresh_token});
+    world
+        .client
+        .post("/api/v1/auth/refresh", &refresh)
+        .send()
+        .await
+        .expect(200);
+    world
+        .client
+        .request(actix_web::http::Method::POST, "/api/v1/auth/logout")
+        .bearer(&admin.access_token)
+        .send()
+        .await
+        .expect(204);
+}
+
+#[actix_web::test]
+async fn every_statement_carries_the_tenant_of_every_table_it_names() {
+    let world = World::new().await;
+    add_tasks(&world, 3).await;
+    let (reads, writes) = statements(&world).await;
+    assert!(
+        reads.len() > 20 && writes.len() > 20,
+        "{} reads, {} writes",
+        reads.len(),
+        writes.len()
+    );
+    for sql in reads.iter().chain(&writes) {
+        // The directory asks the platform role which tenant a name means; it sees that one table only.
+        let directory = sql.starts_with("SELECT \"tenants\".") && sql.contains("WHERE \"tenants\".\"");
+        assert!(directory || is_scoped(sql), "{sql}");
+    }
+    insta::assert_snapshot!("statements", list(&reads) + "\n-- writes\n" + &list(&writes));
+}
+
+fn list(statements: &BTreeSet<String>) -> String {
+    statements.iter().map(|sql| format!("{sql}\n")).collect()
+}
+
+/// Whether each table after FROM, JOIN, UPDATE or INTO is compared with the tenant, or has it inserted.
+fn is_scoped(sql: &str) -> bool {
+    let words: Vec<&str> = sql.split_whitespace().collect();
+    let named = words
+        .windows(2)
+        .filter(|pair| matches!(pair[0], "FROM" | "JOIN" | "UPDATE" | "INTO"));
+    let tables: Vec<&str> = named
+        .map(|pair| pair[1].trim_matches(['"', '(']).trim_end_matches(','))
+        .collect();
+    let mut tables = tables.into_iter().filter(|table| *table != "SELECT").peekable();
+    let alias = |table: &str| table.chars().next().unwrap_or_default();
+    tables.peek().is_some()
+        && tables.all(|table| {
+            let column = if table == "tenants" { "id" } else { "tenant_id" };
+            let by_name = format!("\"{table}\".\"{column}\" = $");
+            let by_alias = if table == "refresh_sessions" {
+                's'
+            } else {
+                alias(table)
+            };
+            let fixed = format!("{by_alias}.{column} = $1");
+            let inserted = sql.starts_with("INSERT INTO") && sql.contains(&format!("\"{column}\""));
+            sql.contains(&by_name) || sql.contains(&fixed) || inserted
+        })
+}
+
+#[actix_web::test]
+async fn every_read_uses_an_index_led_by_the_tenant() {
+    let world = World::new().await;
+    fill(&world).await;
+    let (reads, _) = statements(&world).await;
+    let mut app = world.database.app().await;
+    let leading = leading_columns(&mut world.database.admin().await).await;
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "SET plan_cache_mode = force_generic_plan; SET app.current_tenant = '{}'",
+        world.acme.id
+    )))
+    .execute(&mut app)
+    .await
+    .unwrap();
+    let mut explained = 0;
+    for sql in reads
+        .iter()
+        .filter(|sql| !sql.contains("WHERE \"tenants\".\"slug\""))
+    {
+        let plan = explain(&mut app, sql).await;
+        let mut complaints = Vec::new();
+        walk(&plan[0]["Plan"], &leading, &mut complaints);
+        assert!(complaints.is_empty(), "{sql}\n{complaints:?}\n{plan:#}");
+        explained += 1;
+    }
+    assert!(explained > 20, "{explained}");
+}
+
+/// A plan of a statement with parameters: prepared, with a generic plan, so that their values do not matter.
+async fn explain(app: &mut PgConnection, sql: &str) -> Value {
+    let parameters = (1..20).take_while(|n| sql.contains(&format!("${n}"))).count();
+    let nulls = if parameters == 0 {
+        String::new()
+    } else {
+        format!("({})", vec!["NULL"; parameters].join(", "))
+    };
+    sqlx::raw_sql(AssertSqlSafe(format!("PREPARE statement AS {sql}")))
+        .execute(&mut *app)
+        .await
+        .unwrap();
+    let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE statement{nulls}");
+    let row = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_one(&mut *app)
+        .await
+        .unwrap();
+    sqlx::raw_sql("DEALLOCATE statement").execute(app).await.unwrap();
+    let text: String = sqlx::Row::try_get_unchecked(&row, 0).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn walk(node: &Value, leading: &BTreeMap<String, String>, complaints: &mut Vec<String>) {
+    let kind = node["Node Type"].as_str().unwrap();
+    if kind == "Seq Scan" {
+        complaints.push(format!("sequential scan of {}", node["Relation Name"]));
+    }
+    if let Some(index) = node["Index Name"].as_str() {
+        let column = leading.get(index).map_or("", String::as_str);
+        let own = index == "tenants_pkey" && column == "id";
+        if column != "tenant_id" && !own {
+            complaints.push(format!("{index} is led by {column}"));
+        }
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, leading, complaints);
+    }
+}
+
+async fn leading_columns(admin: &mut PgConnection) -> BTreeMap<String, String> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT i.relname::text, a.attname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
+         JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] \
+         WHERE i.relnamespace = 'public'::regnamespace",
+    )
+    .fetch_all(admin)
+    .await
+    .unwrap();
+    rows.into_iter().collect()
+}
+
+async fn add_tasks(world: &World, count: u32) {
+    let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
+    for number in 0..count {
+        world
+            .post(
+                &world.acme.admin,
+                &path,
+                &json!({"title": format!("task {number}")}),
+            )
+            .send()
+            .await
+            .expect(201);
+    }
+}
+
+/// Enough rows of many tenants that a plan without the tenant's index would be chosen if there were nothing better.
+async fn fill(world: &World) {
+    let mut admin = PgConnection::connect(&world.database.admin_url()).await.unwrap();
+    sqlx::raw_sql(
+        "SET session_replication_role = replica;
+         CREATE TEMP TABLE t AS SELECT gen_random_uuid() AS id, g AS n FROM generate_series(1, 200) g;
+         INSERT INTO t SELECT id, 1000 + row_number() OVER () FROM tenants;
+         INSERT INTO tenants SELECT t.id, 'T', 'tenant-' || n, 'tenant-' || n, 'free', 'active', '{}', now(), now(), NULL, 1
+           FROM t WHERE n <= 200;
+         INSERT INTO tenants SELECT gen_random_uuid(), 'E', 'empty-' || g, NULL, 'free', 'active', '{}', now(), now(), NULL, 1
+           FROM generate_series(1, 5000) g;
+         INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified, password_hash, created_at, updated_at, version)
+           SELECT id, gen_random_uuid(), 'u' || g || '@x.example', 'U', 'member', true, true, 'x', now(), now(), 1
+           FROM t, generate_series(1, 50) g;
+         INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
+           SELECT tenant_id, gen_random_uuid(), id, decode(repeat('00', 32), 'hex'), now(), now() FROM users;
+         INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
+           SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
+         INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)
+           SELECT p.tenant_id, gen_random_uuid(), p.id, u.id, 'member', now()
+           FROM projects p JOIN users u ON u.tenant_id = p.tenant_id AND right(u.id::text, 1) = '0' AND right(p.id::text, 1) IN ('0', '1', '2')
+           ON CONFLICT DO NOTHING;
+         INSERT INTO tasks (tenant_id, id, project_id, title, status, priority, assignee_id, created_at, updated_at, version)
+           SELECT p.tenant_id, gen_random_uuid(), p.id, 'task ' || g, (ARRAY['todo','in_progress','done','cancelled'])[1 + g % 4], 'normal',
+                  CASE WHEN g = 1 THEN gen_random_uuid() END, now() - g * interval '1 minute', now(), 1
+           FROM projects p, generate_series(1, 10) g;
+         INSERT INTO resources (tenant_id, id, project_id, name, kind, content, created_by, created_at, updated_at, version)
+           SELECT p.tenant_id, gen_random_uuid(), p.id, 'R', 'document', 'x', gen_random_uuid(), now(), now(), 1
+           FROM projects p, generate_series(1, 2) g;
+         INSERT INTO resource_versions (tenant_id, id, resource_id, version, name, kind, content, created_by, created_at)
+           SELECT tenant_id, gen_random_uuid(), id, g, 'R', 'document', 'x', created_by, now() FROM resources, generate_series(1, 2) g
+           ON CONFLICT DO NOTHING;
+         ANALYZE;",
+    )
+    .execute(&mut admin)
+    .await
+    .unwrap();
+}

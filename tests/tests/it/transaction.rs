@@ -1,0 +1,496 @@
+//! The scoped transaction: what it lets through, and what becomes of its connection.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
+use tenantry_domain::{StoreError, TenantId, TenantScope, Units, Work};
+use tenantry_persistence::{Lock, PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_tests::{Options, World};
+
+/// The tasks table as an embedder would declare it.
+mod task {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tasks")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub project_id: Uuid,
+        pub title: String,
+        pub status: String,
+        pub priority: String,
+        pub version: i64,
+        pub created_at: DateTimeUtc,
+        pub updated_at: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    tenantry_persistence::tenant_entity!(Entity, Model, Column);
+}
+
+/// The users table, for a join.
+mod user {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "users")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub email: String,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    tenantry_persistence::tenant_entity!(Entity, Model, Column);
+}
+
+/// The tasks table by somebody who got the tenant wrong: rows that come back look like another tenant's.
+mod mistaken {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tasks")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub project_id: Uuid,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl TenantEntity for mistaken::Entity {
+    const TABLE: &'static str = "tasks";
+    fn tenant_column() -> mistaken::Column {
+        mistaken::Column::TenantId
+    }
+    fn tenant_of(model: &mistaken::Model) -> TenantId {
+        TenantId::from(model.project_id)
+    }
+}
+
+async fn world(size: usize) -> World {
+    let pool = PoolSettings {
+        size,
+        acquire_timeout: Duration::from_millis(300),
+        ..PoolSettings::default()
+    };
+    World::with(Options {
+        pool,
+        ..Options::default()
+    })
+    .await
+}
+
+async fn scopes(world: &World) -> (Units, TenantScope, TenantScope) {
+    let acme = world.cx(&world.acme.admin).await.scope().clone();
+    let globex = world.cx(&world.globex.admin).await.scope().clone();
+    (world.app.ports.units.clone(), acme, globex)
+}
+
+/// Runs something on the transaction itself.
+async fn on_tx<T>(
+    units: &Units,
+    scope: &TenantScope,
+    work: impl AsyncFnOnce(&mut TenantTx) -> Result<T, StoreError> + Clone,
+) -> Result<T, StoreError> {
+    units
+        .write(scope, async |unit: &mut Work| {
+            work.clone()(tenant_tx(unit)?).await
+        })
+        .await
+}
+
+async fn titles(units: &Units, scope: &TenantScope) -> Vec<String> {
+    let rows = on_tx(units, scope, async |tx| tx.find::<task::Entity>().all().await)
+        .await
+        .unwrap();
+    rows.into_iter().map(|row| row.title).collect()
+}
+
+#[actix_web::test]
+async fn every_builder_carries_the_predicate_and_nests_the_callers_conditions() {
+    let world = world(2).await;
+    let (units, acme, _) = scopes(&world).await;
+    let either = Condition::any()
+        .add(task::Column::Title.eq("x"))
+        .add(Expr::val(true).eq(true));
+    let (find, both) = on_tx(&units, &acme, async |tx| {
+        let find = tx
+            .find::<task::Entity>()
+            .filter(either.clone())
+            .lock(Lock::Update)
+            .to_sql();
+        let same = Expr::col((user::Entity, user::Column::Id))
+            .eq(Expr::col((task::Entity, task::Column::ProjectId)));
+        let both = tx
+            .find::<task::Entity>()
+            .with::<user::Entity>(Condition::any().add(same))
+            .to_sql();
+        Ok((find, both))
+    })
+    .await
+    .unwrap();
+    let tenant = acme.tenant();
+    let predicate = format!("WHERE \"tasks\".\"tenant_id\" = '{tenant}' AND (\"tasks\".\"title\" = 'x' OR ");
+    assert!(find.contains(&predicate), "{find}");
+    assert!(find.ends_with("FOR NO KEY UPDATE"), "{find}");
+    assert!(
+        both.contains(&format!("ON \"users\".\"tenant_id\" = '{tenant}' AND ")),
+        "{both}"
+    );
+    assert!(
+        both.contains(&format!("WHERE \"tasks\".\"tenant_id\" = '{tenant}'")),
+        "{both}"
+    );
+}
+
+#[actix_web::test]
+async fn a_condition_that_is_always_true_still_sees_and_changes_one_tenant_only() {
+    let world = world(2).await;
+    let (units, acme, _) = scopes(&world).await;
+    let before = world.digest(&world.globex).await;
+    let always = || {
+        Condition::any()
+            .add(Expr::val(1).eq(1))
+            .add(task::Column::Id.is_not_null())
+    };
+    let (seen, counted, changed, deleted) = on_tx(&units, &acme, async |tx| {
+        let seen = tx.find::<task::Entity>().filter(always()).all().await?;
+        let counted = tx.find::<task::Entity>().filter(always()).count().await?;
+        let row = task::ActiveModel {
+            title: Set("changed".into()),
+            ..Default::default()
+        };
+        let changed = tx
+            .update::<task::Entity>()
+            .set(row)
+            .filter(always())
+            .run()
+            .await?;
+        let deleted = tx.delete::<task::Entity>().filter(always()).run().await?;
+        Ok((seen, counted, changed, deleted))
+    })
+    .await
+    .unwrap();
+    assert_eq!((seen.len(), counted, changed, deleted), (1, 1, 1, 1));
+    assert_eq!(TenantId::from(seen[0].tenant_id), world.acme.id);
+    assert_eq!(world.digest(&world.globex).await, before);
+}
+
+#[actix_web::test]
+async fn a_row_that_names_another_tenant_is_not_inserted() {
+    let world = world(2).await;
+    let (units, acme, _) = scopes(&world).await;
+    let row = task::ActiveModel {
+        tenant_id: Set(world.globex.id.uuid()),
+        ..new_task(&world)
+    };
+    let refused = on_tx(&units, &acme, async |tx| tx.insert(row.clone()).await).await;
+    let table = <task::Entity as TenantEntity>::TABLE;
+    let breach = StoreError::IsolationBreach {
+        table,
+        scope: world.acme.id,
+        found: world.globex.id,
+    };
+    assert_eq!(refused, Err(breach));
+}
+
+#[actix_web::test]
+async fn an_update_never_moves_a_row_to_another_tenant() {
+    let world = world(2).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let row = task::ActiveModel {
+        tenant_id: Set(world.globex.id.uuid()),
+        title: Set("stays".into()),
+        ..Default::default()
+    };
+    on_tx(&units, &acme, async |tx| {
+        tx.update::<task::Entity>().set(row.clone()).run().await
+    })
+    .await
+    .unwrap();
+    assert_eq!(titles(&units, &acme).await, ["stays"]);
+    assert_eq!(titles(&units, &globex).await, ["Globex Corp task"]);
+}
+
+#[actix_web::test]
+async fn a_row_of_another_tenant_trips_the_wire_and_is_withheld() {
+    let world = world(2).await;
+    let (units, acme, _) = scopes(&world).await;
+    let found = on_tx(&units, &acme, async |tx| {
+        tx.find::<mistaken::Entity>().all().await
+    })
+    .await;
+    let project = TenantId::from(world.acme.project.uuid());
+    assert_eq!(
+        found,
+        Err(StoreError::IsolationBreach {
+            table: "tasks",
+            scope: world.acme.id,
+            found: project
+        })
+    );
+}
+
+#[actix_web::test]
+async fn one_connection_serves_tenants_in_turn_and_none_sees_the_other() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    for _ in 0..20 {
+        assert_eq!(titles(&units, &acme).await, ["Acme Inc task"]);
+        assert_eq!(titles(&units, &globex).await, ["Globex Corp task"]);
+    }
+    assert_eq!(world.pool.open(), 1);
+}
+
+#[actix_web::test]
+async fn work_that_fails_leaves_nothing() {
+    let world = world(1).await;
+    let (units, acme, _) = scopes(&world).await;
+    let before = world.digest(&world.acme).await;
+    let outcome: Result<(), StoreError> = on_tx(&units, &acme, async |tx| {
+        tx.insert(new_task(&world)).await?;
+        Err(StoreError::Other("on purpose".into()))
+    })
+    .await;
+    assert_eq!(outcome, Err(StoreError::Other("on purpose".into())));
+    assert_eq!(world.digest(&world.acme).await, before);
+}
+
+#[actix_web::test]
+async fn a_swallowed_failure_is_not_committed_as_success() {
+    let world = world(1).await;
+    let (units, acme, _) = scopes(&world).await;
+    let before = world.digest(&world.acme).await;
+    let outcome = on_tx(&units, &acme, async |tx| {
+        tx.insert(new_task(&world)).await?;
+        let orphan = task::ActiveModel {
+            project_id: Set(uuid::Uuid::nil()),
+            ..new_task(&world)
+        };
+        // PostgreSQL has aborted the transaction now; COMMIT would silently roll back.
+        assert!(tx.insert(orphan).await.is_err());
+        Ok(())
+    })
+    .await;
+    assert!(matches!(outcome, Err(StoreError::Other(_))), "{outcome:?}");
+    assert_eq!(world.digest(&world.acme).await, before);
+    assert_eq!(
+        titles(&units, &acme).await.len(),
+        1,
+        "the connection is of use again"
+    );
+}
+
+#[actix_web::test]
+async fn a_read_cannot_write() {
+    let world = world(1).await;
+    let (units, acme, _) = scopes(&world).await;
+    let outcome = units
+        .read(&acme, async |unit: &mut Work| {
+            tenant_tx(unit)?.insert(new_task(&world)).await
+        })
+        .await;
+    assert!(outcome.is_err());
+    assert_eq!(titles(&units, &acme).await.len(), 1);
+}
+
+#[actix_web::test]
+async fn a_cancelled_request_gives_its_connection_up() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    for _ in 0..3 {
+        let slow = on_tx(&units, &acme, async |tx| {
+            tx.insert(new_task(&world)).await?;
+            tx.find::<task::Entity>()
+                .filter(Expr::cust("pg_sleep(60) IS NOT NULL"))
+                .all()
+                .await
+        });
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), slow)
+                .await
+                .is_err()
+        );
+        assert_eq!(
+            titles(&units, &globex).await,
+            ["Globex Corp task"],
+            "the only connection serves somebody else"
+        );
+    }
+    end_sleepers(&world).await;
+    assert_eq!(
+        titles(&units, &acme).await,
+        ["Acme Inc task"],
+        "nothing of it was kept"
+    );
+}
+
+#[actix_web::test]
+async fn a_panic_in_the_work_gives_its_connection_up() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let spawned = tokio::spawn({
+        let units = units.clone();
+        async move {
+            on_tx(&units, &acme, async |tx| {
+                tx.find::<task::Entity>().count().await?;
+                if tx.tenant() == acme.tenant() {
+                    panic!("on purpose");
+                }
+                Ok(())
+            })
+            .await
+        }
+    });
+    assert!(spawned.await.unwrap_err().is_panic());
+    assert_eq!(titles(&units, &globex).await, ["Globex Corp task"]);
+}
+
+#[actix_web::test]
+async fn who_gets_no_connection_in_time_is_told_so() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let outcome = on_tx(&units, &acme, async |tx| {
+        tx.find::<task::Entity>().count().await?;
+        Ok(units
+            .read(&globex, async |_: &mut Work| Ok::<_, StoreError>(()))
+            .await)
+    })
+    .await;
+    assert!(
+        matches!(outcome, Ok(Err(StoreError::Unavailable(_)))),
+        "{outcome:?}"
+    );
+}
+
+#[actix_web::test]
+async fn connections_that_died_unseen_are_replaced() {
+    let world = world(3).await;
+    let (units, acme, _) = scopes(&world).await;
+    let all = futures_util::future::join_all((0..3).map(|_| titles(&units, &acme))).await;
+    assert_eq!(all.len(), 3);
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1")
+        .bind(world.database.name())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(titles(&units, &acme).await, ["Acme Inc task"]);
+    }
+}
+
+#[actix_web::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let settings = PoolSettings {
+        connect_timeout: Duration::from_millis(300),
+        ..PoolSettings::default()
+    };
+    // Port 9 is discard, where nobody listens.
+    let pool = tenantry_persistence::Pool::new("postgres://nobody@127.0.0.1:9/nothing", &settings).unwrap();
+    assert!(matches!(pool.ping().await, Err(StoreError::Unavailable(_))));
+}
+
+#[actix_web::test]
+async fn contention_is_tried_again_a_bounded_number_of_times() {
+    let world = world(1).await;
+    let (units, acme, _) = scopes(&world).await;
+    let tries = AtomicU32::new(0);
+    let outcome: Result<(), StoreError> = units
+        .write(&acme, async |_: &mut Work| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            Err(StoreError::Contention)
+        })
+        .await;
+    assert_eq!(
+        (outcome, tries.load(Ordering::Relaxed)),
+        (Err(StoreError::Contention), Units::ATTEMPTS)
+    );
+}
+
+#[actix_web::test]
+async fn a_deadlock_is_resolved_by_running_one_of_them_again() {
+    let world = world(2).await;
+    let (units, acme, _) = scopes(&world).await;
+    let other = new_task(&world);
+    let (first, second) = (world.acme.task.uuid(), *other.id.as_ref());
+    on_tx(&units, &acme, async |tx| tx.insert(other.clone()).await)
+        .await
+        .unwrap();
+    let lock = async |tx: &mut TenantTx, id| {
+        tx.find::<task::Entity>()
+            .filter(task::Column::Id.eq(id))
+            .lock(Lock::Update)
+            .one()
+            .await
+            .map(|row| row.is_some())
+    };
+    // Both hold one row before either asks for the other's, so they must meet.
+    let barrier = tokio::sync::Barrier::new(2);
+    let met = AtomicU32::new(0);
+    let (barrier, met, lock) = (&barrier, &met, &lock);
+    let cross = |here, there| {
+        on_tx(&units, &acme, async move |tx| {
+            lock(tx, here).await?;
+            if met.fetch_add(1, Ordering::SeqCst) < 2 {
+                barrier.wait().await;
+            }
+            lock(tx, there).await
+        })
+    };
+    let (left, right) = futures_util::future::join(cross(first, second), cross(second, first)).await;
+    assert_eq!((left, right), (Ok(true), Ok(true)));
+    assert_eq!(met.load(Ordering::SeqCst), 3, "one of them ran twice");
+}
+
+#[test]
+fn units_of_work_can_be_spawned() {
+    fn spawnable<T: Send>(_: T) {}
+    fn check(units: Units, scope: TenantScope) {
+        spawnable(async move {
+            units
+                .write(&scope, async |work: &mut Work| {
+                    tenant_tx(work)?.find::<task::Entity>().count().await
+                })
+                .await
+        });
+    }
+    let _ = check;
+}
+
+fn new_task(world: &World) -> task::ActiveModel {
+    let now = tenantry_domain::Clock::now(world.clock.as_ref());
+    task::ActiveModel {
+        id: Set(tenantry_domain::TaskId::next(world.app.ports.ids.as_ref()).uuid()),
+        project_id: Set(world.acme.project.uuid()),
+        title: Set("another".into()),
+        status: Set("todo".into()),
+        priority: Set("normal".into()),
+        version: Set(1),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    }
+}
+
+/// A server notices that its client is gone only when it answers; a test's database cannot be dropped before.
+async fn end_sleepers(world: &World) {
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()")
+        .bind(world.database.name())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+}
