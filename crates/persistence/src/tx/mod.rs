@@ -267,15 +267,26 @@ impl OpenTx {
                 "a statement had failed, so the transaction was rolled back".into(),
             ));
         }
-        self.command("COMMIT").await?;
-        self.release().await;
-        Ok(())
+        self.end("COMMIT").await
     }
 
     async fn rollback(mut self) {
-        if self.command("ROLLBACK").await.is_ok() && !self.confused {
-            self.release().await;
+        // Where it fails the connection is closed, which comes to the same.
+        let _ = self.end("ROLLBACK").await;
+    }
+
+    /// Ends the transaction and gives the connection back. The session is cleaned in the same message: behind a pooler
+    /// the next one may already be for another server connection.
+    async fn end(&mut self, command: &str) -> Result<(), StoreError> {
+        if self.raw {
+            self.command(&format!("{command}; {CLEAN_SESSION}")).await?;
+        } else {
+            self.command(command).await?;
         }
+        if !self.confused {
+            self.release();
+        }
+        Ok(())
     }
 
     async fn fetch(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, StoreError> {
@@ -330,10 +341,7 @@ impl OpenTx {
     }
 
     /// Gives the connection back; only after COMMIT or ROLLBACK went through.
-    async fn release(&mut self) {
-        if self.raw && self.command(CLEAN_SESSION).await.is_err() {
-            return;
-        }
+    fn release(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
