@@ -396,7 +396,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         &["GRANT005", "GRANT006"],
-        No,
+        ByScript,
         "CREATE SEQUENCE numbers; GRANT USAGE ON SEQUENCE numbers TO PUBLIC",
     ),
     case(
