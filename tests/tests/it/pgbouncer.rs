@@ -350,15 +350,18 @@ async fn the_tenant_of_a_transaction_is_not_that_of_the_next_on_the_same_server_
             all.iter().all(|titles| *titles == all[0] && titles.len() == 1),
             "{all:?}"
         );
-        // Raw SQL that sets it for the session is undone with its transaction.
-        let _ = on_tx(&units, &acme, async |tx| {
-            tx.raw_sql("an attack")
-                .execute("DECLARE held CURSOR WITH HOLD FOR SELECT * FROM tasks", [])
-                .await?;
-            tx.raw_sql("an attack").execute(session, []).await
-        })
-        .await
-        .unwrap();
+        // Raw SQL that sets it for the session is undone with its transaction, also when the server connections change
+        // hands in between.
+        let raw = (0..8).map(|_| {
+            on_tx(&units, &acme, async move |tx| {
+                let hold = "DECLARE held CURSOR WITH HOLD FOR SELECT * FROM tasks";
+                tx.raw_sql("an attack").execute(hold, []).await?;
+                tx.raw_sql("an attack").execute(session, []).await
+            })
+        });
+        for outcome in join_all(raw).await {
+            outcome.unwrap();
+        }
         // Somebody who begins without a tenant, on both server connections.
         let mut second = through(&world, &bouncer).await;
         run(&mut other, "BEGIN").await;

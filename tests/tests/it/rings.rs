@@ -6,7 +6,7 @@
 //! - The keys alone: as a superuser, without any predicate.
 //! - The tripwire alone: a role that bypasses row-level security, and SQL without any predicate.
 //!
-//! A new table is attacked without anybody adding it here; it only needs a row in each tenant (see [`seed`]).
+//! A new table is attacked without anybody adding it here; it only needs a row in each tenant (see [`SEEDS`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -232,7 +232,7 @@ async fn a_conflict_with_another_tenants_unique_key_does_not_exist() {
             keys += 1;
         }
     }
-    assert!(keys >= 12, "{keys}");
+    assert!(keys >= 11, "{keys}");
     assert_eq!(world.digest(&world.globex).await, before);
 }
 
@@ -1852,7 +1852,7 @@ async fn tables(world: &World) -> Vec<Table> {
         can_update: row.get(3),
     };
     let tables: Vec<Table> = rows.into_iter().map(table).collect();
-    assert!(tables.len() >= 10, "the catalogue is not read right");
+    assert!(tables.len() >= 9, "the catalogue is not read right");
     tables
 }
 
@@ -1880,7 +1880,7 @@ async fn subjects(world: &World) -> Vec<Subject> {
         let (own, theirs) = (ids(&world.acme).await, ids(&world.globex).await);
         assert!(
             !own.is_empty() && !theirs.is_empty(),
-            "{name} is empty: let `seed` put a row into it"
+            "{name} is empty: let `SEEDS` put a row into it"
         );
         let list: Vec<String> = theirs.iter().map(|id| format!("'{id}'")).collect();
         let mut subject = Subject {
@@ -2004,17 +2004,19 @@ async fn seeded(options: Options) -> World {
     world
 }
 
-/// Rows for the tables that a new world has none in.
+/// Rows for the tables that a new world has none in, one for each tenant, as far as these tables are there.
+const SEEDS: &[(&str, &str)] = &[(
+    "jobs",
+    "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
+     max_attempts, actor_type, request_id) SELECT id, gen_random_uuid(), now(), 'test', 1, '{}', slug, 'queued', now(), 0, \
+     3, 'system', 'test' FROM tenants",
+)];
+
 async fn seed(world: &World) {
     let mut admin = world.database.admin().await;
-    for tenant in [&world.acme, &world.globex] {
-        let sql = format!(
-            "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
-             max_attempts, actor_type, request_id) VALUES ('{}', gen_random_uuid(), now(), 'test', 1, '{{}}', '{}', 'queued', \
-             now(), 0, 3, 'system', 'test')",
-            tenant.id, tenant.slug
-        );
-        run(&mut admin, &sql).await.unwrap();
+    let there: BTreeSet<String> = tables(world).await.into_iter().map(|table| table.name).collect();
+    for (_, sql) in SEEDS.iter().filter(|(table, _)| there.contains(*table)) {
+        run(&mut admin, sql).await.unwrap();
     }
     // For the statistics, which the runtime role must not see.
     run(&mut admin, "ANALYZE").await.unwrap();

@@ -453,7 +453,11 @@ async fn a_deadlock_is_resolved_by_running_one_of_them_again() {
     };
     let (left, right) = futures_util::future::join(cross(first, second), cross(second, first)).await;
     assert_eq!((left, right), (Ok(true), Ok(true)));
-    assert_eq!(met.load(Ordering::SeqCst), 3, "one of them ran twice");
+    let runs = met.load(Ordering::SeqCst);
+    assert!(
+        (3..=2 * Units::ATTEMPTS).contains(&runs),
+        "one of them ran again: {runs}"
+    );
 }
 
 #[test]
