@@ -25,7 +25,7 @@ use crate::settings::{Profile, Settings};
     after_help = "Example: tenantry dev    (everything on this machine, with a demo)"
 )]
 struct Cli {
-    /// The folder with <profile>.toml.
+    /// The folder with development.toml and production.toml.
     #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR", default_value = "config")]
     config_dir: PathBuf,
     /// Which settings file applies, and how strict the checks are.
