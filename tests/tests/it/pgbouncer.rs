@@ -274,7 +274,8 @@ async fn requests_that_are_dropped_leave_nothing_behind_on_the_servers_connectio
         // Whoever is next, on the same two connections, is somebody else.
         assert_eq!(titles(&units, &globex).await, ["Globex Corp task"]);
     }
-    assert!(dropped > 10, "{dropped} dropped, {made} made");
+    // How many polls a request takes depends on how much the machine has to do besides.
+    assert!(dropped > 3 && made > 3, "{dropped} dropped, {made} made");
     let slow = on_tx(&units, &acme, async |tx| {
         tx.delete::<task::Entity>().run().await?;
         tx.find::<task::Entity>()
