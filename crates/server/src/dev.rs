@@ -12,7 +12,7 @@ use crate::boot::{self, boot};
 use crate::console::progress;
 use crate::migrate::database_of;
 use crate::settings::{Profile, Secret, Settings, SettingsError};
-use crate::{CommandError, console, log, seed, serve};
+use crate::{CommandError, console, doctor, log, seed, serve};
 
 /// Where, and with what.
 #[derive(Debug, clap::Args)]
@@ -112,6 +112,7 @@ async fn bring_up(
     settings.validate()?;
     let booted = boot(settings)?;
     seed::seed(&booted.app).await?;
+    let guarded = doctor::before_serving(settings).await?;
     let listener = serve::free_port(&settings.server)?;
     let address = listener
         .local_addr()
@@ -120,7 +121,7 @@ async fn bring_up(
     if args.check {
         return Ok(());
     }
-    serve::serve(settings, booted, listener).await
+    serve::serve(settings, booted, guarded, listener).await
 }
 
 async fn prepare(

@@ -13,11 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::CommandError;
 use crate::boot::{Booted, boot};
+use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Server, Settings};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let booted = boot(settings)?;
+    let guarded = doctor::before_serving(settings).await?;
     let address = (settings.server.host.as_str(), settings.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         CommandError::Other(format!(
@@ -25,7 +27,7 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
             address.0, address.1
         ))
     })?;
-    serve(settings, booted, listener).await
+    serve(settings, booted, guarded, listener).await
 }
 
 /// A listener on the port of the settings, or on the next one that is free.
@@ -47,13 +49,18 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 }
 
 /// Serves on a listener until SIGINT or SIGTERM, then says no to readiness, waits for the load balancer, lets the
-/// requests in flight finish, stores what is buffered, and closes the database connections.
-pub async fn serve(settings: &Settings, booted: Booted, listener: TcpListener) -> Result<(), CommandError> {
+/// requests in flight finish, stores what is buffered, and closes the database connections. That the database was
+/// asked before anybody heard of the address is a parameter.
+pub async fn serve(
+    settings: &Settings,
+    booted: Booted,
+    guarded: Guarded,
+    listener: TcpListener,
+) -> Result<(), CommandError> {
     let failed = |error: std::io::Error| CommandError::Other(format!("cannot serve: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let guarded = crate::doctor::before_serving(settings).await?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
     let readiness = Readiness::new()
         .with_check("database", database)
