@@ -68,6 +68,8 @@ mod m20261121_000006_tasks;
 mod m20261121_000007_resources;
 mod m20261121_000008_resource_versions;
 mod m20261121_000009_audit_events;
+mod m20261121_000010_jobs;
+mod m20261121_000011_system_jobs;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

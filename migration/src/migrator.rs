@@ -4,6 +4,7 @@ use crate::{
     m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
     m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
+    m20261121_000010_jobs, m20261121_000011_system_jobs,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -12,6 +13,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
+    // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
+    "system_jobs",
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
     // operators and the tenant directory see all of it.
     "tenants",
@@ -33,6 +36,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000007_resources::Migration),
             Box::new(m20261121_000008_resource_versions::Migration),
             Box::new(m20261121_000009_audit_events::Migration),
+            Box::new(m20261121_000010_jobs::Migration),
+            Box::new(m20261121_000011_system_jobs::Migration),
         ]
     }
 }

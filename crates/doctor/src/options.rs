@@ -44,7 +44,7 @@ impl Default for Options {
             schemas: Vec::new(),
             tenants_table: "tenants".to_owned(),
             tenants_id_column: "id".to_owned(),
-            global_tables: list(&["seaql_migrations", "tenants"]),
+            global_tables: list(&["seaql_migrations", "system_jobs", "tenants"]),
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
             allowed_definer_functions: Vec::new(),

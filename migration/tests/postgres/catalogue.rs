@@ -16,7 +16,7 @@ async fn every_table_is_global_or_obeys_the_rule() {
         .into_iter()
         .partition(|table| GLOBAL_TABLES.contains(&table.as_str()));
     assert_eq!(global, GLOBAL_TABLES);
-    assert_eq!(tenant.len(), 8);
+    assert_eq!(tenant.len(), 9);
     for table in &tenant {
         assert_eq!(
             broken_rules(&mut owner, table).await,
@@ -86,6 +86,7 @@ async fn the_constraints_that_use_cases_know_are_there() {
         "resources_project_id_fkey",
         "resources_created_by_fkey",
         "resource_versions_created_by_fkey",
+        "jobs_dedupe_key",
     ] {
         assert!(found.iter().any(|one| one == name), "{name}");
     }
@@ -162,10 +163,10 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
     let others = format!(
         "SELECT policyname::text FROM pg_policies WHERE tablename = '{table}' AND roles <> '{{tenantry_app}}' ORDER BY 1"
     );
-    let platform: &[&str] = if table == "tenants" {
-        &["tenants_platform_select", "tenants_platform_update"]
-    } else {
-        &[]
+    let platform: &[&str] = match table {
+        "jobs" => &["jobs_platform_select", "jobs_platform_update"],
+        "tenants" => &["tenants_platform_select", "tenants_platform_update"],
+        _ => &[],
     };
     assert_eq!(names(owner, &others).await, platform);
 }

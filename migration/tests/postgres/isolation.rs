@@ -1,6 +1,6 @@
 use crate::support::{A, B, Database, code, count_in, run, run_in, value};
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "tenants",
     "users",
     "refresh_sessions",
@@ -10,6 +10,7 @@ const TABLES: [&str; 9] = [
     "resources",
     "resource_versions",
     "audit_events",
+    "jobs",
 ];
 
 const APPEND_ONLY: [&str; 2] = ["resource_versions", "audit_events"];
@@ -192,9 +193,49 @@ async fn operators_see_tenants_and_nothing_of_them() {
         "42501"
     );
     assert_eq!(code(run(&mut platform, "DELETE FROM tenants").await), "42501");
-    for table in TABLES.into_iter().skip(1) {
+    // Of jobs they see that there are some: the next test.
+    for table in TABLES.into_iter().skip(1).filter(|table| *table != "jobs") {
         let all = format!("SELECT count(*) FROM {table}");
         assert_eq!(code(run_in(&mut platform, A, &all).await), "42501", "{table}");
+    }
+}
+
+#[tokio::test]
+async fn the_platform_leases_jobs_and_never_reads_them() {
+    let database = Database::populated().await;
+    let mut platform = database.platform().await;
+    let lease =
+        "UPDATE jobs SET state = 'running', lease_id = gen_random_uuid(), lease_until = now(), worker = 'w'";
+    assert_eq!(run(&mut platform, lease).await.unwrap(), 2);
+    for sql in [
+        "SELECT payload FROM jobs",
+        "SELECT * FROM jobs",
+        "UPDATE jobs SET payload = '{}'",
+        "UPDATE jobs SET tenant_id = gen_random_uuid()",
+        "UPDATE jobs SET state = 'done', finished_at = now(), lease_id = NULL, lease_until = NULL, worker = NULL",
+        "UPDATE jobs SET state = 'dead', finished_at = now(), lease_id = NULL, lease_until = NULL, worker = NULL",
+        "INSERT INTO jobs (id) VALUES (gen_random_uuid())",
+        "DELETE FROM jobs",
+    ] {
+        assert_eq!(code(run(&mut platform, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_the_system_are_out_of_reach_of_the_runtime_role() {
+    let database = Database::populated().await;
+    let insert =
+        "INSERT INTO system_jobs (id, created_at, kind, schema_version, payload, state, run_at, attempts,
+        max_attempts) VALUES (gen_random_uuid(), now(), 'k', 1, '{}', 'queued', now(), 0, 1)";
+    assert_eq!(run(&mut database.platform().await, insert).await.unwrap(), 1);
+    let mut app = database.app().await;
+    for sql in [
+        insert,
+        "SELECT count(*) FROM system_jobs",
+        "UPDATE system_jobs SET kind = 'other'",
+        "DELETE FROM system_jobs",
+    ] {
+        assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
     }
 }
 
@@ -218,6 +259,11 @@ async fn checks_hold() {
         "UPDATE tasks SET status = ''",
         "UPDATE resources SET content = NULL",
         "UPDATE resources SET url = 'https://example.com'",
+        "UPDATE jobs SET state = 'lost'",
+        "UPDATE jobs SET state = 'running'",
+        "UPDATE jobs SET state = 'done'",
+        "UPDATE jobs SET attempts = -1",
+        "UPDATE jobs SET lease_id = gen_random_uuid(), lease_until = now(), worker = 'w'",
     ] {
         assert_eq!(code(run_in(&mut app, A, sql).await), "23514", "{sql}");
     }

@@ -228,4 +228,8 @@ INSERT INTO resource_versions (tenant_id, resource_id, version, name, kind, cont
 INSERT INTO audit_events (tenant_id, id, category, action, target_type, actor_type, request_id, created_at)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000006', 'change', 'project.created', 'project', 'user', 'r',
             now());
+INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts, actor_type,
+                  request_id, created_at)
+    VALUES ('{tenant}', '00000000-0000-0000-0000-000000000007', 'tenant.purge', 1, '[30]', 'queued', now(), 0,
+            10, 'system', 'r', now());
 ";
