@@ -76,4 +76,10 @@ typed_ids! {
     ResourceVersionId;
     /// An entry of the audit log.
     AuditEventId;
+    /// A job of a tenant.
+    JobId;
+    /// A job of the system's own.
+    SystemJobId;
+    /// A worker's right to run a job, for a while.
+    LeaseId;
 }

@@ -31,6 +31,7 @@ mod audit;
 mod code;
 mod id;
 mod invalid;
+mod job;
 mod name;
 mod page;
 mod password;
@@ -43,6 +44,7 @@ mod role;
 mod scope;
 mod session;
 mod store;
+mod system_job;
 mod task;
 mod tenant;
 mod time;
@@ -52,10 +54,14 @@ mod user;
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use id::{
-    AuditEventId, IdSource, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId,
-    TaskId, TenantId, UserId,
+    AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
+    SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use job::{
+    Backoff, Claim, Enqueued, Initiator, Job, JobFilter, JobLease, JobQueue, JobState, Jobs, Lease, Misstep,
+    NewJob, Progress,
+};
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
@@ -68,11 +74,12 @@ pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
 pub use role::{Permission, Role};
 pub use scope::{
-    Actor, Admission, Denied, Directory, Gate, MembershipFacts, Refused, RequestId, Standing, SystemScope,
-    TenantFacts, TenantScope, TenantSelector,
+    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId, Standing,
+    SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
+pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};

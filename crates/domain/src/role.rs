@@ -66,11 +66,13 @@ pub enum Permission {
     WriteResources,
     /// Add buffered view counts; only the system does.
     CountViews,
+    /// Delete what ended long ago; only the system does.
+    Purge,
 }
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadUsers,
@@ -86,6 +88,7 @@ impl Permission {
         Self::ReadResources,
         Self::WriteResources,
         Self::CountViews,
+        Self::Purge,
     ];
 
     /// The least role that has it; `None` means no user does.
@@ -102,7 +105,7 @@ impl Permission {
             Self::ManageTenant | Self::ManageUsers | Self::ReadDeletedProjects | Self::RestoreProjects => {
                 Some(Role::Admin)
             }
-            Self::CountViews => None,
+            Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -123,7 +126,8 @@ impl Permission {
             | Self::WriteProjects
             | Self::RestoreProjects
             | Self::WriteTasks
-            | Self::WriteResources => true,
+            | Self::WriteResources
+            | Self::Purge => true,
         }
     }
 }

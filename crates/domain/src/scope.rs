@@ -3,8 +3,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AccessTokens, IdSource, PasswordError, Permission, Role, SessionId, Slug, StoreError, TenantId,
-    TenantStatus, TokenError, UserId,
+    AccessTokens, IdSource, Initiator, JobId, JobLease, PasswordError, Permission, Role, SessionId, Slug,
+    StoreError, TenantId, TenantStatus, TokenError, UserId,
 };
 
 /// The proof that somebody was admitted to one tenant, and as what.
@@ -45,6 +45,35 @@ pub enum Actor {
     Founder,
     /// The system itself, with its reason.
     System(&'static str),
+    /// A job that runs in the background.
+    Job {
+        /// Which.
+        id: JobId,
+        /// The user who asked for it, when one did.
+        on_behalf_of: Option<UserId>,
+    },
+}
+
+impl Actor {
+    /// What it is, as the audit log says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User { .. } => "user",
+            Self::Guest => "guest",
+            Self::Founder => "founder",
+            Self::System(_) => "system",
+            Self::Job { .. } => "job",
+        }
+    }
+
+    /// The user who acts or on whose behalf it is.
+    pub const fn user(self) -> Option<UserId> {
+        match self {
+            Self::User { id, .. } => Some(id),
+            Self::Job { on_behalf_of, .. } => on_behalf_of,
+            Self::Guest | Self::Founder | Self::System(_) => None,
+        }
+    }
 }
 
 /// The id of the request (or job run) on whose behalf something happens; 1 to 128 visible ASCII characters.
@@ -91,11 +120,11 @@ impl TenantScope {
         self.actor
     }
 
-    /// The acting user, when it is one.
+    /// The acting user, when it is one; a job acts for a user and is none.
     pub const fn user(&self) -> Option<UserId> {
         match self.actor {
             Actor::User { id, .. } => Some(id),
-            Actor::Guest | Actor::Founder | Actor::System(_) => None,
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
     }
 
@@ -103,7 +132,7 @@ impl TenantScope {
     pub const fn session(&self) -> Option<SessionId> {
         match self.actor {
             Actor::User { session, .. } => Some(session),
-            Actor::Guest | Actor::Founder | Actor::System(_) => None,
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
     }
 
@@ -133,7 +162,8 @@ impl TenantScope {
     /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
         let allowed = match self.actor {
-            Actor::System(_) => permission.least_role().is_none(),
+            // What no user may do. What users may do, a job that one asked for does without their role.
+            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
             Actor::User { .. } | Actor::Founder => permission
                 .least_role()
                 .is_some_and(|least| self.role.is_some_and(|role| role >= least)),
@@ -200,6 +230,15 @@ pub struct MembershipFacts {
     pub session_is_live: bool,
 }
 
+/// What is stored of a job that a worker has leased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// Who asked for it.
+    pub initiator: Initiator,
+}
+
 /// The stored facts that scopes are made of.
 ///
 /// An implementation is part of what the guarantee rests on: it must read the database.
@@ -215,6 +254,9 @@ pub trait Directory: Send + Sync {
         user: UserId,
         session: SessionId,
     ) -> Result<Option<MembershipFacts>, StoreError>;
+
+    /// A job of the lease's tenant, as long as it runs under that lease and the lease has not run out.
+    async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError>;
 }
 
 /// Why nobody was admitted.
@@ -232,6 +274,9 @@ pub enum Denied {
     /// The tenant has been deleted.
     #[error("the tenant has been deleted")]
     TenantGone,
+    /// The job is leased to another worker by now, or it has ended.
+    #[error("the lease of the job has been lost")]
+    LeaseLost,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -330,6 +375,25 @@ impl Gate {
             )
             .await?;
         Ok(admission.scope)
+    }
+
+    /// Admits a worker to the tenant of a job that it has leased: the job must be in that tenant and the lease still
+    /// stand. What the job does is done on behalf of whoever asked for it, in the same request.
+    ///
+    /// # Errors
+    /// [`Denied::LeaseLost`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn job(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
+        let facts = self.directory.job(lease).await?.ok_or(Denied::LeaseLost)?;
+        Ok(TenantScope {
+            tenant: facts.tenant.id,
+            standing: standing(facts.tenant.status)?,
+            actor: Actor::Job {
+                id: lease.job,
+                on_behalf_of: facts.initiator.actor_id,
+            },
+            role: None,
+            request: facts.initiator.request,
+        })
     }
 
     /// The scope of a tenant that is about to be born. The id is made here, so this never leads into a tenant

@@ -129,4 +129,6 @@ pub trait Sessions: Send {
     async fn update(&mut self, session: &Session) -> Result<(), StoreError>;
     /// Ends all live sessions of a user; how many there were.
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError>;
+    /// Deletes the sessions that ended before then; how many there were.
+    async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError>;
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuditLog, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users};
+use crate::{AuditLog, Jobs, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users};
 
 /// A named constraint of the database that a use case knows how to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub trait Store: Send {
     fn resources(&mut self) -> &mut dyn Resources;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
+    /// Work that is done later.
+    fn jobs(&mut self) -> &mut dyn Jobs;
     /// The adapter's own transaction, for repositories added outside of these crates.
     fn adapter(&mut self) -> &mut dyn Any;
     /// Makes it last.
@@ -160,6 +162,10 @@ impl Work {
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {
         self.store.audit()
+    }
+    /// Work that is done later.
+    pub fn jobs(&mut self) -> &mut dyn Jobs {
+        self.store.jobs()
     }
     /// The adapter's own transaction, for repositories added outside of these crates.
     pub fn adapter(&mut self) -> &mut dyn Any {

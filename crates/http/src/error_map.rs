@@ -82,6 +82,8 @@ impl From<Denied> for ApiError {
             Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
             Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
             Denied::TenantGone => Self::new(ErrorCode::TenantGone),
+            // Leases are for workers; no request has one.
+            Denied::LeaseLost => Self::new(ErrorCode::Internal),
             Denied::Store(error) => error.into(),
         }
     }

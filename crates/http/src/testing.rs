@@ -15,10 +15,11 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, MembershipFacts, Mode,
-    Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PresentedRefresh, RefreshTokens,
-    Role, SessionId, Settings, Slug, Store, StoreError, SystemScope, Tenant, TenantFacts, TenantId,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, UserId,
+    AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
+    MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
+    PresentedRefresh, RefreshTokens, Role, SessionId, Settings, Slug, Store, StoreError, SystemScope, Tenant,
+    TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError,
+    UnitOfWork, Units, UserId,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 use uuid::Uuid;
@@ -187,6 +188,10 @@ impl Directory for Fake {
             is_active: true,
             session_is_live: true,
         }))
+    }
+
+    async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {
+        Ok(None)
     }
 }
 

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
-use tenantry_domain::{Actor, AuditEvent, AuditLog, StoreError};
+use tenantry_domain::{AuditEvent, AuditLog, StoreError, UserId};
 
 use crate::store::PgStore;
 
@@ -35,12 +35,7 @@ mod entity {
 #[async_trait]
 impl AuditLog for PgStore {
     async fn record(&mut self, event: AuditEvent) -> Result<(), StoreError> {
-        let (actor_type, actor_id) = match self.scope.actor() {
-            Actor::User { id, .. } => ("user", Some(id.uuid())),
-            Actor::Guest => ("guest", None),
-            Actor::Founder => ("founder", None),
-            Actor::System(_) => ("system", None),
-        };
+        let actor = self.scope.actor();
         let row = entity::ActiveModel {
             id: Set(event.id.uuid()),
             created_at: Set(event.at),
@@ -48,8 +43,8 @@ impl AuditLog for PgStore {
             action: Set(event.action.to_owned()),
             target_type: Set(event.target_type.to_owned()),
             target_id: Set(event.target_id),
-            actor_type: Set(actor_type.to_owned()),
-            actor_id: Set(actor_id),
+            actor_type: Set(actor.as_str().to_owned()),
+            actor_id: Set(actor.user().map(UserId::uuid)),
             request_id: Set(self.scope.request().as_str().to_owned()),
             ip: Set(event.ip),
             before: Set(event.before),

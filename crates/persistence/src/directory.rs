@@ -5,8 +5,8 @@ use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _, TryGetable,
 };
 use tenantry_domain::{
-    Clock, Directory, MembershipFacts, Mode, Role, SessionId, Slug, StoreError, SystemScope, TenantFacts,
-    TenantId, TenantSelector, TenantStatus, UserId,
+    Clock, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Mode, RequestId, Role, SessionId, Slug,
+    StoreError, SystemScope, TenantFacts, TenantId, TenantSelector, TenantStatus, UserId,
 };
 
 use crate::Pool;
@@ -46,6 +46,13 @@ SELECT t.id, t.slug, t.subdomain, t.status, u.role, u.is_active, \
   JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
  WHERE t.id = $1";
 
+/// A running job and its tenant in one round trip, each compared with the tenant by itself.
+const JOB: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.status, j.actor_type, j.actor_id, j.request_id \
+  FROM tenants t \
+  JOIN jobs j ON j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3 AND j.lease_until > $4 \
+ WHERE t.id = $1";
+
 #[async_trait]
 impl Directory for PgDirectory {
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
@@ -75,25 +82,50 @@ impl Directory for PgDirectory {
         tx.commit().await?;
         row.map(|row| membership(&row)).transpose()
     }
+
+    async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
+        let mut tx = TenantTx::begin(&self.runtime, lease.tenant, Mode::Read).await?;
+        let (job, id) = (lease.job.uuid(), lease.lease.uuid());
+        let row = tx
+            .fetch_fixed(JOB, [job.into(), id.into(), self.clock.now().into()])
+            .await?;
+        tx.commit().await?;
+        row.map(|row| job_facts(&row)).transpose()
+    }
+}
+
+fn job_facts(row: &QueryResult) -> Result<JobFacts, StoreError> {
+    let request: String = column(row, "request_id")?;
+    Ok(JobFacts {
+        tenant: tenant(row)?,
+        initiator: Initiator {
+            actor_type: column(row, "actor_type")?,
+            actor_id: column::<Option<uuid::Uuid>>(row, "actor_id")?.map(UserId::from),
+            request: RequestId::parse(&request).ok_or_else(|| unknown("jobs.request_id", &request))?,
+        },
+    })
 }
 
 fn membership(row: &QueryResult) -> Result<MembershipFacts, StoreError> {
-    let status: String = column(row, "status")?;
     let role: String = column(row, "role")?;
+    Ok(MembershipFacts {
+        tenant: tenant(row)?,
+        role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
+        is_active: column(row, "is_active")?,
+        session_is_live: column(row, "session_is_live")?,
+    })
+}
+
+fn tenant(row: &QueryResult) -> Result<TenantFacts, StoreError> {
+    let status: String = column(row, "status")?;
     let slug: String = column(row, "slug")?;
     let subdomain: Option<String> = column(row, "subdomain")?;
     let parse = |text: &String| Slug::parse(text).ok_or_else(|| unknown("tenants.slug", text));
-    let tenant = TenantFacts {
+    Ok(TenantFacts {
         id: column::<uuid::Uuid>(row, "id")?.into(),
         slug: parse(&slug)?,
         subdomain: subdomain.as_ref().map(parse).transpose()?,
         status: TenantStatus::parse(&status).ok_or_else(|| unknown("tenants.status", &status))?,
-    };
-    Ok(MembershipFacts {
-        tenant,
-        role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
-        is_active: column(row, "is_active")?,
-        session_is_live: column(row, "session_is_live")?,
     })
 }
 

@@ -73,21 +73,25 @@
 mod audit;
 mod directory;
 mod error;
+mod job;
 mod member;
 mod project;
 mod registry;
 mod resource;
 mod session;
 mod store;
+mod system_job;
 mod task;
 mod tenant;
 mod tx;
 mod user;
 
 pub use directory::PgDirectory;
+pub use job::PgJobQueue;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
+pub use system_job::PgSystemJobs;
 pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, TenantEntity, TenantTx, Update};
 
 #[doc(hidden)]

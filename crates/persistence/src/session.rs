@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::{Session, SessionId, Sessions, StoreError, Time, UserId};
 
 use crate::store::{PgStore, exactly_one};
@@ -75,6 +75,13 @@ impl Sessions for PgStore {
             .filter(Column::RevokedAt.is_null())
             .run()
             .await
+    }
+
+    async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError> {
+        let ended = Condition::any()
+            .add(Column::RevokedAt.lt(before))
+            .add(Column::ExpiresAt.lt(before));
+        self.tx.delete::<Entity>().filter(ended).run().await
     }
 }
 

@@ -2,8 +2,8 @@ use std::any::Any;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    AuditLog, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks, TenantScope, Tenants,
-    UnitOfWork, Users, Work,
+    AuditLog, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks, TenantScope,
+    Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -71,6 +71,9 @@ impl Store for PgStore {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {
+        self
+    }
+    fn jobs(&mut self) -> &mut dyn Jobs {
         self
     }
     fn adapter(&mut self) -> &mut dyn Any {

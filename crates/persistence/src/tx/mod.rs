@@ -4,6 +4,7 @@ mod builders;
 mod pool;
 mod raw;
 
+use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
 };
@@ -107,6 +108,24 @@ impl TenantTx {
         } else {
             Err(StoreError::Other(format!("inserted {inserted} rows for one")))
         }
+    }
+
+    /// Inserts a row unless a unique key of it is taken; whether it was inserted. The tenant is set as by
+    /// [`TenantTx::insert`]; the row that has the key is one of this tenant, whose keys are all led by it.
+    ///
+    /// # Errors
+    /// [`StoreError::IsolationBreach`] for a row of another tenant; [`StoreError`] of the database.
+    pub async fn insert_unless_there<E>(
+        &mut self,
+        row: impl ActiveModelTrait<Entity = E>,
+    ) -> Result<bool, StoreError>
+    where
+        E: TenantEntity,
+    {
+        let row = self.claim::<E, _>(row)?;
+        let nothing = OnConflict::new().do_nothing().to_owned();
+        let insert = sea_orm::Insert::one(row).on_conflict(nothing).into_query();
+        Ok(self.open.execute(&insert).await? == 1)
     }
 
     /// Begins a transaction with the tenant set, in one round trip.
@@ -217,6 +236,16 @@ impl PlatformTx {
 
     pub(crate) async fn execute(&mut self, query: &impl StatementBuilder) -> Result<u64, StoreError> {
         self.open.execute(query).await
+    }
+
+    /// The rows of a fixed statement, for those that the builders cannot express.
+    pub(crate) async fn fetch_fixed(
+        &mut self,
+        sql: &'static str,
+        arguments: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, arguments);
+        self.open.fetch(&statement).await
     }
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
