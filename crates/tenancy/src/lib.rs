@@ -9,14 +9,18 @@
 pub mod access;
 pub mod auth;
 mod context;
+pub mod job;
 pub mod lifecycle;
 pub mod project;
 pub mod provision;
+pub mod purge;
 pub mod resource;
+pub mod system_job;
 pub mod task;
 pub mod tenant;
 pub mod user;
 mod views;
+pub mod worker;
 
 pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use views::{Flushed, ViewCounter};
