@@ -4,6 +4,7 @@ mod boot;
 mod console;
 mod dev;
 mod doctor;
+mod jobs;
 mod log;
 mod migrate;
 mod seed;
@@ -61,6 +62,9 @@ enum Command {
     /// List, found, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// List, replay and cancel work that is done in the background.
+    #[command(after_help = "Example: tenantry jobs list --state dead")]
+    Jobs(jobs::Args),
     /// Print the OpenAPI document.
     #[command(after_help = "Example: tenantry openapi > openapi.json")]
     Openapi,
@@ -120,6 +124,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Tenant(args) => {
             log::init_plain();
             tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Jobs(args) => {
+            log::init_plain();
+            jobs::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
     }
 }

@@ -10,11 +10,14 @@ use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
-use crate::settings::{Http, Server, Settings};
+use crate::jobs;
+use crate::settings::{Http, Jobs, Server, Settings};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -85,6 +88,7 @@ pub async fn serve(
     let handle = server.handle();
     let running = tokio::spawn(server);
     let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
+    let jobs = JobsRunning::start(&booted, &settings.jobs);
     tracing::info!(%address, workers, "serving");
 
     tokio::select! {
@@ -94,7 +98,7 @@ pub async fn serve(
     tracing::info!("stopping: readiness is off, requests in flight finish");
     readiness.drain();
     tokio::time::sleep(Duration::from_secs(settings.server.drain_seconds)).await;
-    handle.stop(true).await;
+    tokio::join!(jobs.stop(), handle.stop(true));
     running
         .await
         .map_err(|error| CommandError::Other(error.to_string()))?
@@ -105,6 +109,32 @@ pub async fn serve(
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
     Ok(())
+}
+
+/// The worker of this server, when it has one.
+struct JobsRunning(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl JobsRunning {
+    fn start(booted: &Booted, settings: &Jobs) -> Self {
+        Self(settings.enabled.then(|| {
+            let (stop, stopped) = oneshot::channel();
+            let worker = Arc::new(jobs::worker(booted, settings));
+            let running = worker.run(async {
+                // An error means that the sender is gone, which comes to the same.
+                let _ = stopped.await;
+            });
+            (stop, tokio::spawn(running))
+        }))
+    }
+
+    /// No more jobs are begun; those that run may finish, or go back into the queue.
+    async fn stop(self) {
+        let Some((stop, running)) = self.0 else { return };
+        let _ = stop.send(());
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the worker has failed; leases of its jobs will run out");
+        }
+    }
 }
 
 fn http_settings(http: &Http) -> HttpSettings {

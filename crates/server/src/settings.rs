@@ -68,6 +68,7 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub views: Views,
+    pub jobs: Jobs,
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
@@ -243,6 +244,37 @@ impl Default for Views {
     }
 }
 
+/// Work that is done in the background.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// Whether this server runs jobs; it may leave them to others.
+    pub enabled: bool,
+    /// How often it looks for jobs.
+    pub poll_ms: u64,
+    /// How many jobs it runs at once.
+    pub at_once: u32,
+    /// How many jobs of one tenant run at once, with those of other servers.
+    pub per_tenant: u32,
+    /// After how long without a sign of life its jobs are taken over by others.
+    pub lease_seconds: u64,
+    /// How long running jobs may take to finish when it is told to stop.
+    pub grace_seconds: u64,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            poll_ms: 1_000,
+            at_once: 8,
+            per_tenant: 4,
+            lease_seconds: 60,
+            grace_seconds: 10,
+        }
+    }
+}
+
 /// What is asked of the database before anything is served.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -357,7 +389,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 11] = [
+        let ranges: [(&'static str, u64, u64, u64); 16] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             (
                 "database.platform_pool_size",
@@ -403,6 +435,11 @@ impl Settings {
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
+            ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
+            ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),
+            ("jobs.per_tenant", self.jobs.per_tenant.into(), 1, 1_000),
+            ("jobs.lease_seconds", self.jobs.lease_seconds, 5, 3_600),
+            ("jobs.grace_seconds", self.jobs.grace_seconds, 0, 600),
             ("server.shutdown_seconds", self.server.shutdown_seconds, 1, 600),
         ];
         for (key, value, least, most) in ranges {

@@ -142,7 +142,7 @@ async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Resul
     Ok(())
 }
 
-async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
+pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
     let unknown = || CommandError::Other(format!("there is no tenant '{slug}': see tenantry tenant list"));
     let selector = TenantSelector::Slug(Slug::parse(slug).ok_or_else(unknown)?);
     let request = RequestId::next(app.ports.ids.as_ref());
@@ -163,6 +163,6 @@ fn say(tenant: &Tenant) {
     ));
 }
 
-fn other(error: &dyn std::error::Error) -> CommandError {
+pub fn other(error: &dyn std::error::Error) -> CommandError {
     CommandError::Other(error.to_string())
 }

@@ -1,0 +1,188 @@
+//! `tenantry jobs`: what an operator does to background work from the command line, and the worker of `serve`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_domain::{
+    Backoff, Denied, JobFilter, JobId, JobState, Progress, SystemJobId, SystemJobs as _, SystemScope,
+    TenantId,
+};
+use tenantry_persistence::{PgJobQueue, PgSystemJobs};
+use tenantry_tenancy::job::{Handlers, JobError};
+use tenantry_tenancy::worker::{Queues, Worker, WorkerSettings};
+use tenantry_tenancy::{Tenancy, job, system_job};
+
+use crate::boot::{Booted, boot};
+use crate::settings::{Jobs, Settings};
+use crate::tenant::{find, other};
+use crate::{CommandError, console};
+
+/// The most jobs that are listed of one tenant.
+const LISTED: u32 = 1_000;
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List jobs, the newest first: id, tenant ('-' = the system's own), kind, state, attempts, due, last error.
+    #[command(after_help = "Example: tenantry jobs list --state dead\n         \
+                            tenantry jobs list --tenant acme")]
+    List {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those that are queued, running, parked, done, dead or cancelled.
+        #[arg(long, value_parser = state)]
+        state: Option<JobState>,
+    },
+    /// Begin a dead or cancelled job anew.
+    #[command(
+        after_help = "Example: tenantry jobs replay 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme"
+    )]
+    Replay(Which),
+    /// Cancel a job that has not come to its end.
+    #[command(
+        after_help = "Example: tenantry jobs cancel 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme"
+    )]
+    Cancel(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// As listed.
+    id: String,
+    /// The tenant it is listed with; without, it is one of the system's own.
+    #[arg(long)]
+    tenant: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    match &args.action {
+        Action::List { tenant, state } => list(&booted, tenant.as_deref(), *state).await?,
+        Action::Replay(which) => change(&booted, which, Change::Replay).await?,
+        Action::Cancel(which) => change(&booted, which, Change::Cancel).await?,
+    }
+    booted.runtime.close();
+    booted.platform.close();
+    Ok(())
+}
+
+/// The worker of a server.
+pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
+    let queues = Queues {
+        jobs: Arc::new(PgJobQueue::new(booted.platform.clone())),
+        system_jobs: Arc::new(PgSystemJobs::new(booted.platform.clone())),
+    };
+    let settings = WorkerSettings {
+        poll: Duration::from_millis(jobs.poll_ms),
+        at_once: jobs.at_once,
+        per_tenant: jobs.per_tenant,
+        lease: Duration::from_secs(jobs.lease_seconds),
+        grace: Duration::from_secs(jobs.grace_seconds),
+        backoff: Backoff::default(),
+    };
+    Worker::new(Arc::clone(&booted.app), queues, Handlers::standard(), settings)
+}
+
+async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) -> Result<(), CommandError> {
+    let app = &booted.app;
+    if let Some(slug) = tenant {
+        return list_of(app, find(app, slug).await?, slug, state).await;
+    }
+    let because = SystemScope::because("an operator lists all jobs");
+    let own = PgSystemJobs::new(booted.platform.clone());
+    let own = own
+        .list(because, state, LISTED)
+        .await
+        .map_err(|error| other(&error))?;
+    for job in own {
+        say(&job.id, "-", &job.kind, &job.progress);
+    }
+    let mut after = None;
+    loop {
+        let tenants = app.ports.registry.list(because, after, 500).await;
+        let tenants = tenants.map_err(|error| other(&error))?;
+        let Some(last) = tenants.last() else { return Ok(()) };
+        after = Some(last.id);
+        for tenant in &tenants {
+            list_of(app, tenant.id, tenant.slug.as_str(), state).await?;
+        }
+    }
+}
+
+async fn list_of(
+    app: &Arc<Tenancy>,
+    tenant: TenantId,
+    slug: &str,
+    state: Option<JobState>,
+) -> Result<(), CommandError> {
+    let jobs = match job::list(app, tenant, JobFilter { state }, LISTED).await {
+        // Nothing leads into a deleted tenant any more.
+        Err(JobError::Denied(Denied::TenantGone)) => return Ok(()),
+        jobs => jobs.map_err(|error| other(&error))?,
+    };
+    for job in jobs {
+        say(&job.id, slug, &job.kind, &job.progress);
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Replay,
+    Cancel,
+}
+
+async fn change(booted: &Booted, which: &Which, change: Change) -> Result<(), CommandError> {
+    let app = &booted.app;
+    let failed = |error: JobError| CommandError::Other(format!("{error}: see tenantry jobs list"));
+    let not_an_id = |_| CommandError::Other(format!("'{}' is not the id of a job", which.id));
+    let Some(slug) = &which.tenant else {
+        let id: SystemJobId = which.id.parse().map_err(not_an_id)?;
+        let jobs = PgSystemJobs::new(booted.platform.clone());
+        let changed = match change {
+            Change::Replay => system_job::replay(app, &jobs, id).await,
+            Change::Cancel => system_job::cancel(app, &jobs, id).await,
+        };
+        let job = changed.map_err(failed)?;
+        say(&job.id, "-", &job.kind, &job.progress);
+        return Ok(());
+    };
+    let id: JobId = which.id.parse().map_err(not_an_id)?;
+    let tenant = find(app, slug).await?;
+    let changed = match change {
+        Change::Replay => job::replay(app, tenant, id).await,
+        Change::Cancel => job::cancel(app, tenant, id).await,
+    };
+    let job = changed.map_err(failed)?;
+    say(&job.id, slug, &job.kind, &job.progress);
+    Ok(())
+}
+
+fn say(id: &dyn std::fmt::Display, tenant: &str, kind: &str, progress: &Progress) {
+    let Progress {
+        attempts,
+        max_attempts,
+        ..
+    } = progress;
+    let (state, due) = (progress.state.as_str(), progress.run_at.to_rfc3339());
+    let error = progress
+        .last_error
+        .as_deref()
+        .and_then(|error| error.lines().next());
+    let error = error.unwrap_or_default();
+    let line = format!("{id} {tenant} {kind} {state} {attempts}/{max_attempts} {due} {error}");
+    console::say(line.trim_end());
+}
+
+fn state(text: &str) -> Result<JobState, String> {
+    let names = JobState::ALL.map(JobState::as_str);
+    JobState::parse(text).ok_or_else(|| format!("must be one of {}", names.join(", ")))
+}
