@@ -9,6 +9,7 @@
 mod clock;
 mod database;
 mod http;
+mod log;
 mod pgbouncer;
 mod server;
 mod world;
@@ -16,5 +17,6 @@ mod world;
 pub use clock::ManualClock;
 pub use database::Database;
 pub use http::{Client, Reply, Request};
+pub use log::listen;
 pub use pgbouncer::PgBouncer;
 pub use world::{Embedder, Options, PASSWORD, Person, TenantWorld, World};

@@ -1059,7 +1059,7 @@ impl Log {
             .with_max_level(tracing::Level::TRACE)
             .with_writer(self.clone())
             .finish();
-        tracing::subscriber::set_default(subscriber)
+        tenantry_tests::listen(subscriber)
     }
 
     fn text(&self) -> String {

@@ -9,6 +9,7 @@ mod embedder;
 mod errors;
 mod headers;
 mod isolation;
+mod jobs;
 mod pages;
 mod pgbouncer;
 mod projects;

@@ -955,6 +955,11 @@ async fn attack_with_builders<E, A>(
                         && tenant.id == world.acme.id.uuid())
             );
         }
+        let inserted = tx.insert_unless_there(foreign()).await;
+        assert!(
+            matches!(inserted, Err(StoreError::IsolationBreach { .. })),
+            "{table}: {inserted:?}"
+        );
         let inserted = tx.insert(foreign()).await;
         assert!(
             matches!(inserted, Err(StoreError::IsolationBreach { .. })),
@@ -1340,7 +1345,7 @@ async fn without_any_other_ring_the_tripwire_withholds_what_comes_back_and_says_
     assert_bypasses(&world).await;
     let acme = scope(&world).await;
     let events = Events::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(events.clone()));
+    let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(events.clone()));
     for subject in subjects(&world).await {
         let Subject {
             table,

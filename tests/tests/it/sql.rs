@@ -40,7 +40,7 @@ impl Statements {
 /// The statements of every read of the API, and those of every write.
 async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     let seen = Statements::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(seen.clone()));
+    let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
     read_everything(world).await;
     let reads = seen.taken();
     write_everything(world).await;

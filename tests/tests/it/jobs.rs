@@ -1,0 +1,1027 @@
+//! Background work: a job runs in the scope of its own tenant, once, and whatever happens to its worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_domain::{
+    Actor, Claim, Denied, Enqueued, Job, JobFilter, JobId, JobLease, JobQueue as _, JobState, Lease, LeaseId,
+    Misstep, NewProject, ProjectId, Standing, StoreError, SystemScope, TenantId,
+};
+use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
+use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, Terms};
+use tenantry_tenancy::worker::{Outcome, Queues, Worker, WorkerSettings};
+use tenantry_tenancy::{Cx, job, lifecycle};
+use tenantry_tests::{Options, TenantWorld, World};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+const BECAUSE: SystemScope = SystemScope::because("a test of jobs");
+
+fn platform(world: &World) -> Pool {
+    let settings = PoolSettings {
+        size: 2,
+        acquire_timeout: Duration::from_secs(10),
+        ..PoolSettings::default()
+    };
+    Pool::new(&world.database.platform_url(), &settings).unwrap()
+}
+
+fn queues(world: &World) -> Queues {
+    let platform = platform(world);
+    Queues {
+        jobs: Arc::new(PgJobQueue::new(platform.clone())),
+        system_jobs: Arc::new(PgSystemJobs::new(platform)),
+    }
+}
+
+fn quick() -> WorkerSettings {
+    WorkerSettings {
+        poll: Duration::from_millis(10),
+        at_once: 100,
+        per_tenant: 100,
+        ..WorkerSettings::default()
+    }
+}
+
+fn worker(world: &World, handlers: Handlers) -> Worker {
+    worker_with(world, handlers, quick())
+}
+
+fn worker_with(world: &World, handlers: Handlers, settings: WorkerSettings) -> Worker {
+    Worker::new(Arc::clone(&world.app), queues(world), handlers, settings)
+}
+
+/// Puts a job into a tenant's queue, as its admin.
+async fn ask<H: JobHandler>(
+    world: &World,
+    tenant: &TenantWorld,
+    payload: &H::Payload,
+    terms: Terms,
+) -> Enqueued {
+    let cx = world.cx(&tenant.admin).await;
+    cx.write(async |work| job::enqueue::<H>(&cx, work, payload, terms).await)
+        .await
+        .unwrap()
+}
+
+async fn jobs(world: &World, tenant: &TenantWorld) -> Vec<Job> {
+    job::list(&world.app, tenant.id, JobFilter::default(), 1_000)
+        .await
+        .unwrap()
+}
+
+async fn only_job(world: &World, tenant: &TenantWorld) -> Job {
+    let mut all = jobs(world, tenant).await;
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+async fn outcomes(worker: &Worker) -> Vec<Outcome> {
+    worker
+        .run_once()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|ran| ran.outcome)
+        .collect()
+}
+
+async fn sql(world: &World, sql: &str) -> u64 {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut world.database.admin().await)
+        .await;
+    done.unwrap().rows_affected()
+}
+
+/// Says in which tenant it ran, as whom, and which of the given projects it could see.
+#[derive(Clone, Default)]
+struct Look {
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+struct Seen {
+    tenant: TenantId,
+    actor: Actor,
+    standing: Standing,
+    projects: Vec<ProjectId>,
+}
+
+impl JobHandler for Look {
+    const KIND: &'static str = "test.look";
+    type Payload = Vec<ProjectId>;
+
+    async fn run(&self, cx: &Cx, payload: Vec<ProjectId>) -> Result<(), JobFailure> {
+        let projects = cx
+            .write(async |work| {
+                let mut found = Vec::new();
+                for project in payload {
+                    found.extend(work.projects().find(project).await?.map(|project| project.id));
+                }
+                let event = cx.security("test.looked", "job", None, json!({}));
+                work.audit().record(event).await?;
+                Ok::<_, StoreError>(found)
+            })
+            .await?;
+        self.seen.lock().unwrap().push(Seen {
+            tenant: cx.scope().tenant(),
+            actor: cx.scope().actor(),
+            standing: cx.scope().standing(),
+            projects,
+        });
+        Ok(())
+    }
+}
+
+/// Fails so many times.
+#[derive(Clone, Default)]
+struct Flaky {
+    failures: Arc<AtomicU32>,
+}
+
+impl JobHandler for Flaky {
+    const KIND: &'static str = "test.flaky";
+    const MAX_ATTEMPTS: u32 = 3;
+    type Payload = ();
+
+    async fn run(&self, _: &Cx, (): ()) -> Result<(), JobFailure> {
+        let left = self
+            .failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map_or(Ok(()), |left| Err(JobFailure::Retry(format!("{left} more"))))
+    }
+}
+
+/// Counts how often each job was run.
+#[derive(Clone, Default)]
+struct Count {
+    runs: Arc<Mutex<BTreeMap<JobId, u32>>>,
+}
+
+impl JobHandler for Count {
+    const KIND: &'static str = "test.count";
+    type Payload = u32;
+
+    async fn run(&self, cx: &Cx, _: u32) -> Result<(), JobFailure> {
+        let Actor::Job { id, .. } = cx.scope().actor() else {
+            return Err(JobFailure::Permanent("not run as a job".into()));
+        };
+        *self.runs.lock().unwrap().entry(id).or_default() += 1;
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// Says that it has begun, and ends when it is let go.
+#[derive(Clone)]
+struct Wait {
+    begun: Arc<Notify>,
+    go: Arc<Semaphore>,
+    dropped: Arc<Notify>,
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self {
+            begun: Arc::default(),
+            go: Arc::new(Semaphore::new(0)),
+            dropped: Arc::default(),
+        }
+    }
+}
+
+impl JobHandler for Wait {
+    const KIND: &'static str = "test.wait";
+    type Payload = ();
+
+    async fn run(&self, _: &Cx, (): ()) -> Result<(), JobFailure> {
+        struct Dropped(Arc<Notify>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let _dropped = Dropped(Arc::clone(&self.dropped));
+        self.begun.notify_one();
+        self.go.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+struct Panics;
+
+impl JobHandler for Panics {
+    const KIND: &'static str = "test.panics";
+    type Payload = ();
+
+    async fn run(&self, _: &Cx, (): ()) -> Result<(), JobFailure> {
+        panic!("the moon is not there");
+    }
+}
+
+/// Reads only, so it also runs in a suspended tenant.
+#[derive(Clone, Default)]
+struct Reads(Look);
+
+impl JobHandler for Reads {
+    const KIND: &'static str = "test.reads";
+    const WRITES: bool = false;
+    type Payload = Vec<ProjectId>;
+
+    async fn run(&self, cx: &Cx, payload: Vec<ProjectId>) -> Result<(), JobFailure> {
+        self.0.run(cx, payload).await
+    }
+}
+
+#[actix_web::test]
+async fn a_job_is_there_only_when_the_change_that_asked_for_it_is() {
+    let world = World::new().await;
+    let cx = world.cx(&world.acme.admin).await;
+    let undone = cx
+        .write(async |work| {
+            job::enqueue::<Count>(&cx, work, &1, Terms::default()).await?;
+            assert_eq!(work.jobs().list(JobFilter::default(), 10).await?.len(), 1);
+            Err::<(), _>(JobError::NotFound)
+        })
+        .await;
+    assert!(matches!(undone, Err(JobError::NotFound)));
+    assert!(jobs(&world, &world.acme).await.is_empty());
+    let count = Count::default();
+    let worker = worker(&world, Handlers::default().with(count.clone()));
+    assert_eq!(outcomes(&worker).await, []);
+
+    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
+    assert_eq!(count.runs.lock().unwrap().len(), 1);
+}
+
+#[actix_web::test]
+async fn a_job_runs_in_its_own_tenant_and_says_on_whose_behalf() {
+    let world = World::new().await;
+    let look = Look::default();
+    let worker = worker(&world, Handlers::default().with(look.clone()));
+    let both = vec![world.acme.project, world.globex.project];
+    let mut asked = Vec::new();
+    for tenant in [&world.acme, &world.globex] {
+        let cx = world.cx(&tenant.member).await;
+        cx.write(async |work| job::enqueue::<Look>(&cx, work, &both, Terms::default()).await)
+            .await
+            .unwrap();
+        asked.push(cx.scope().request().as_str().to_owned());
+    }
+    assert_eq!(outcomes(&worker).await, [Outcome::Done, Outcome::Done]);
+    for (tenant, request) in [&world.acme, &world.globex].into_iter().zip(asked) {
+        {
+            let seen = look.seen.lock().unwrap();
+            let seen: Vec<_> = seen.iter().filter(|seen| seen.tenant == tenant.id).collect();
+            assert_eq!(seen.len(), 1);
+            assert_eq!(seen[0].projects, [tenant.project]);
+            assert_eq!(seen[0].standing, Standing::Active);
+            assert!(
+                matches!(seen[0].actor, Actor::Job { on_behalf_of, .. } if on_behalf_of == Some(tenant.member.id))
+            );
+        }
+        let audit = world.audit(tenant).await;
+        let entries: Vec<_> = audit
+            .iter()
+            .filter(|(action, _)| action == "test.looked")
+            .collect();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].1["actor_type"], "job");
+        assert_eq!(entries[0].1["actor_id"], tenant.member.id.to_string());
+        assert_eq!(entries[0].1["request_id"], Value::String(request));
+        let job = only_job(&world, tenant).await;
+        assert_eq!(job.progress.state, JobState::Done);
+        assert_eq!(job.initiator.actor_type, "user");
+        assert_eq!(job.progress.attempts, 1);
+        assert!(job.progress.finished_at.is_some() && job.progress.lease.is_none());
+    }
+}
+
+#[actix_web::test]
+async fn the_job_of_a_suspended_tenant_waits_until_it_may_write() {
+    let world = World::new().await;
+    let look = Look::default();
+    let worker = worker(&world, Handlers::default().with(look.clone()));
+    ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
+    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+        .await
+        .unwrap();
+    assert_eq!(outcomes(&worker).await, [Outcome::Parked]);
+    let parked = only_job(&world, &world.acme).await;
+    assert_eq!(
+        (parked.progress.state, parked.progress.attempts),
+        (JobState::Parked, 0)
+    );
+    for _ in 0..3 {
+        world.clock.advance(chrono::Duration::days(1));
+        assert_eq!(
+            outcomes(&worker).await,
+            [],
+            "it is not taken up again while nothing has changed"
+        );
+    }
+    assert!(look.seen.lock().unwrap().is_empty());
+
+    lifecycle::resume(&world.app, world.acme.id, "invoice paid")
+        .await
+        .unwrap();
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
+    let done = only_job(&world, &world.acme).await;
+    assert_eq!((done.progress.state, done.progress.attempts), (JobState::Done, 1));
+}
+
+#[actix_web::test]
+async fn a_job_that_only_reads_runs_in_a_suspended_tenant() {
+    let world = World::new().await;
+    let reads = Reads::default();
+    let worker = worker(&world, Handlers::default().with(reads.clone()));
+    ask::<Reads>(&world, &world.acme, &Vec::new(), Terms::default()).await;
+    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+        .await
+        .unwrap();
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
+    assert_eq!(reads.0.seen.lock().unwrap()[0].standing, Standing::Suspended);
+}
+
+#[actix_web::test]
+async fn the_job_of_a_deleted_tenant_is_cancelled() {
+    let world = World::new().await;
+    let (look, wait) = (Look::default(), Wait::default());
+    let worker = worker(&world, Handlers::default().with(look.clone()).with(wait));
+    ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
+    // A parked one too.
+    ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
+    sql(
+        &world,
+        "UPDATE jobs SET state = 'parked' WHERE kind = 'test.wait'",
+    )
+    .await;
+    world.set_status(&world.acme, "suspended").await;
+    world.set_status(&world.acme, "deleted").await;
+    assert_eq!(outcomes(&worker).await, [Outcome::Cancelled, Outcome::Cancelled]);
+    let cancelled =
+        "UPDATE jobs SET id = id WHERE state = 'cancelled' AND lease_id IS NULL AND finished_at IS NOT NULL";
+    assert_eq!(sql(&world, cancelled).await, 2);
+    assert!(look.seen.lock().unwrap().is_empty());
+    assert_eq!(outcomes(&worker).await, []);
+}
+
+#[actix_web::test]
+async fn a_failed_job_is_tried_again_later_and_given_up_in_the_end() {
+    let world = World::new().await;
+    let flaky = Flaky::default();
+    flaky.failures.store(3, Ordering::Relaxed);
+    let worker = worker(&world, Handlers::default().with(flaky.clone()));
+    let backoff = quick().backoff;
+    ask::<Flaky>(&world, &world.acme, &(), Terms::default()).await;
+    for attempt in 1..=2 {
+        assert_eq!(outcomes(&worker).await, [Outcome::Retried]);
+        let job = only_job(&world, &world.acme).await;
+        assert_eq!(
+            (job.progress.state, job.progress.attempts),
+            (JobState::Queued, attempt)
+        );
+        assert_eq!(job.progress.last_error, Some(format!("{} more", 4 - attempt)));
+        let now = tenantry_domain::Clock::now(world.clock.as_ref());
+        assert!(
+            job.progress.run_at <= now + backoff.longest(attempt),
+            "{:?}",
+            job.progress
+        );
+        // Jitter may be next to nothing, so the queue is asked just before and just after the time.
+        let wait = job.progress.run_at - now;
+        if wait > chrono::Duration::milliseconds(10) {
+            assert_eq!(outcomes(&worker).await, [], "not before its time");
+        }
+        world.clock.advance(wait.max(chrono::Duration::zero()));
+    }
+    assert_eq!(outcomes(&worker).await, [Outcome::Dead]);
+    let dead = only_job(&world, &world.acme).await;
+    assert_eq!((dead.progress.state, dead.progress.attempts), (JobState::Dead, 3));
+    world.clock.advance(chrono::Duration::days(1));
+    assert_eq!(outcomes(&worker).await, []);
+
+    assert!(
+        matches!(
+            job::replay(&world.app, world.globex.id, dead.id).await,
+            Err(JobError::NotFound)
+        ),
+        "another tenant's"
+    );
+    let replayed = job::replay(&world.app, world.acme.id, dead.id).await.unwrap();
+    assert_eq!(
+        (replayed.progress.state, replayed.progress.attempts),
+        (JobState::Queued, 0)
+    );
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
+    let wrong = job::replay(&world.app, world.acme.id, dead.id).await;
+    assert!(matches!(
+        wrong,
+        Err(JobError::Misstep(Misstep::Wrong(JobState::Done)))
+    ));
+    let audit = world.audit(&world.acme).await;
+    assert!(
+        audit
+            .iter()
+            .any(|(action, row)| action == "job.replayed" && row["actor_type"] == "system")
+    );
+}
+
+#[actix_web::test]
+async fn a_key_keeps_a_second_open_job_out() {
+    let world = World::new().await;
+    let worker = worker(&world, Handlers::default().with(Count::default()));
+    let keyed = || Terms {
+        dedupe_key: Some("nightly".into()),
+        ..Terms::default()
+    };
+    assert_eq!(
+        ask::<Count>(&world, &world.acme, &1, keyed()).await,
+        Enqueued::Added
+    );
+    assert_eq!(
+        ask::<Count>(&world, &world.acme, &2, keyed()).await,
+        Enqueued::Duplicate
+    );
+    assert_eq!(
+        ask::<Count>(&world, &world.globex, &3, keyed()).await,
+        Enqueued::Added,
+        "a key is a tenant's own"
+    );
+    // The change beside the duplicate is stored all the same.
+    let cx = world.cx(&world.acme.admin).await;
+    let data = NewProject {
+        name: "Beside".into(),
+        description: None,
+    };
+    let project = tenantry_tenancy::project::create(&cx, data).await.unwrap();
+    cx.write(async |work| {
+        work.projects().add_views(project.id, 5).await?;
+        job::enqueue::<Count>(&cx, work, &4, keyed()).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        sql(&world, "UPDATE projects SET id = id WHERE view_count = 5").await,
+        1
+    );
+    assert_eq!(jobs(&world, &world.acme).await.len(), 1);
+    assert_eq!(outcomes(&worker).await, [Outcome::Done, Outcome::Done]);
+    assert_eq!(
+        ask::<Count>(&world, &world.acme, &5, keyed()).await,
+        Enqueued::Added
+    );
+
+    // A cancelled job whose key has been taken meanwhile cannot come back beside the other.
+    let open = job::list(
+        &world.app,
+        world.acme.id,
+        JobFilter {
+            state: Some(JobState::Queued),
+        },
+        10,
+    )
+    .await
+    .unwrap();
+    let cancelled = job::cancel(&world.app, world.acme.id, open[0].id).await.unwrap();
+    assert_eq!(cancelled.progress.state, JobState::Cancelled);
+    assert_eq!(
+        ask::<Count>(&world, &world.acme, &6, keyed()).await,
+        Enqueued::Added
+    );
+    let replayed = job::replay(&world.app, world.acme.id, cancelled.id).await;
+    assert!(matches!(replayed, Err(JobError::KeyTaken)), "{replayed:?}");
+}
+
+#[actix_web::test]
+async fn four_workers_run_each_of_200_jobs_once() {
+    let world = World::new().await;
+    let count = Count::default();
+    for tenant in [&world.acme, &world.globex] {
+        let cx = world.cx(&tenant.admin).await;
+        cx.write(async |work| {
+            for number in 0..100 {
+                job::enqueue::<Count>(&cx, work, &number, Terms::default()).await?;
+            }
+            Ok::<_, JobError>(())
+        })
+        .await
+        .unwrap();
+    }
+    let work = (0..4).map(|_| {
+        let (app, _pool) = world.instance(&Options::default());
+        let settings = WorkerSettings {
+            at_once: 7,
+            ..quick()
+        };
+        let worker = Worker::new(
+            app,
+            queues(&world),
+            Handlers::default().with(count.clone()),
+            settings,
+        );
+        async move {
+            let mut ran = 0;
+            loop {
+                let outcomes = outcomes(&worker).await;
+                if outcomes.is_empty() {
+                    return ran;
+                }
+                assert!(
+                    outcomes.iter().all(|outcome| *outcome == Outcome::Done),
+                    "{outcomes:?}"
+                );
+                ran += outcomes.len();
+            }
+        }
+    });
+    let ran = join_all(work).await;
+    assert_eq!(ran.iter().sum::<usize>(), 200);
+    let took_part = ran.iter().filter(|ran| **ran > 0).count();
+    assert!(took_part >= 2, "they worked at the same time: {ran:?}");
+    let runs = count.runs.lock().unwrap();
+    assert_eq!(runs.len(), 200);
+    assert!(runs.values().all(|runs| *runs == 1));
+}
+
+#[actix_web::test]
+async fn the_job_of_a_stuck_worker_is_taken_over_and_the_late_one_cannot_end_it() {
+    let world = World::new().await;
+    let wait = Wait::default();
+    ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
+    let handlers = || Handlers::default().with(wait.clone());
+    let first = worker(&world, handlers());
+    let stuck = tokio::spawn(async move { first.run_once().await.unwrap() });
+    wait.begun.notified().await;
+    let second = worker(&world, handlers());
+    assert_eq!(outcomes(&second).await, [], "the lease is current");
+    let before = only_job(&world, &world.acme).await.progress.lease.unwrap();
+
+    world.clock.advance(chrono::Duration::minutes(2));
+    let taking_over = tokio::spawn(async move { second.run_once().await.unwrap() });
+    wait.begun.notified().await;
+    let after = only_job(&world, &world.acme).await;
+    assert_eq!(after.progress.attempts, 2);
+    assert_ne!(after.progress.lease.as_ref().unwrap().id, before.id);
+
+    // The semaphore is fair: the first in the queue is the stuck one.
+    wait.go.add_permits(1);
+    assert_eq!(stuck.await.unwrap()[0].outcome, Outcome::Lost);
+    assert_eq!(
+        only_job(&world, &world.acme).await,
+        after,
+        "the late one has changed nothing"
+    );
+    wait.go.add_permits(1);
+    assert_eq!(taking_over.await.unwrap()[0].outcome, Outcome::Done);
+    assert_eq!(only_job(&world, &world.acme).await.progress.state, JobState::Done);
+}
+
+#[actix_web::test]
+async fn a_job_whose_workers_die_is_given_up() {
+    let world = World::new().await;
+    ask::<Flaky>(&world, &world.acme, &(), Terms::default()).await;
+    let queue = PgJobQueue::new(platform(&world));
+    for attempt in 1..=Flaky::MAX_ATTEMPTS {
+        assert_eq!(
+            queue.claim(BECAUSE, &claim(&world, 10, 10)).await.unwrap().len(),
+            1,
+            "{attempt}"
+        );
+        world.clock.advance(chrono::Duration::minutes(2));
+    }
+    let worker = worker(&world, Handlers::default().with(Flaky::default()));
+    assert_eq!(outcomes(&worker).await, [Outcome::Dead]);
+    let dead = only_job(&world, &world.acme).await;
+    assert!(dead.progress.last_error.unwrap().contains("worker was lost"));
+}
+
+#[actix_web::test]
+async fn a_panic_is_a_failure_like_others() {
+    let world = World::new().await;
+    let worker = worker(&world, Handlers::default().with(Panics).with(Count::default()));
+    ask::<Panics>(&world, &world.acme, &(), Terms::default()).await;
+    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
+    assert_eq!(outcomes(&worker).await, [Outcome::Retried, Outcome::Done]);
+    let jobs = jobs(&world, &world.acme).await;
+    let panicked = jobs.iter().find(|job| job.kind == Panics::KIND).unwrap();
+    assert_eq!(
+        panicked.progress.last_error.as_deref(),
+        Some("the handler panicked: the moon is not there")
+    );
+}
+
+#[actix_web::test]
+async fn a_job_that_nobody_understands_is_given_up_with_the_reason() {
+    let world = World::new().await;
+    ask::<Flaky>(&world, &world.acme, &(), Terms::default()).await;
+    for number in [1, 2] {
+        ask::<Count>(&world, &world.acme, &number, Terms::default()).await;
+    }
+    sql(&world, "UPDATE jobs SET payload = '\"text\"' WHERE payload = '1'").await;
+    sql(&world, "UPDATE jobs SET schema_version = 7 WHERE payload = '2'").await;
+    let worker = worker(&world, Handlers::default().with(Count::default()));
+    assert_eq!(outcomes(&worker).await, [Outcome::Dead; 3]);
+    let mut errors: Vec<_> = jobs(&world, &world.acme)
+        .await
+        .into_iter()
+        .filter_map(|job| job.progress.last_error)
+        .collect();
+    errors.sort();
+    assert_eq!(errors[0], "no handler is known for the kind 'test.flaky'");
+    assert!(
+        errors[1].starts_with("the payload cannot be read: invalid type: string"),
+        "{}",
+        errors[1]
+    );
+    assert_eq!(
+        errors[2],
+        "the payload has version 7, this handler knows version 1"
+    );
+}
+
+fn claim(world: &World, limit: u32, per_tenant: u32) -> Claim {
+    let now = tenantry_domain::Clock::now(world.clock.as_ref());
+    let lease = Lease {
+        id: LeaseId::next(world.app.ports.ids.as_ref()),
+        worker: "somebody".into(),
+        until: now + chrono::Duration::minutes(1),
+    };
+    Claim {
+        lease,
+        now,
+        limit,
+        per_tenant,
+    }
+}
+
+fn shares(world: &World, leases: &[JobLease]) -> (usize, usize) {
+    let of = |tenant: &TenantWorld| leases.iter().filter(|lease| lease.tenant == tenant.id).count();
+    (of(&world.acme), of(&world.globex))
+}
+
+#[actix_web::test]
+async fn a_tenant_with_ten_thousand_jobs_does_not_starve_another() {
+    let world = World::new().await;
+    ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
+    sql(
+        &world,
+        "INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
+                           actor_type, request_id, created_at)
+         SELECT tenant_id, gen_random_uuid(), kind, 1, payload, 'queued', run_at, 0, 10, 'user', 'r', created_at
+           FROM jobs, generate_series(1, 9999)",
+    )
+    .await;
+    for _ in 0..3 {
+        ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
+    }
+    let queue = PgJobQueue::new(platform(&world));
+    let first = queue.claim(BECAUSE, &claim(&world, 4, 5)).await.unwrap();
+    assert_eq!(
+        shares(&world, &first),
+        (2, 2),
+        "turn by turn, although all of acme's are older"
+    );
+    let second = queue.claim(BECAUSE, &claim(&world, 4, 5)).await.unwrap();
+    assert_eq!(shares(&world, &second), (3, 1));
+    let third = queue.claim(BECAUSE, &claim(&world, 4, 5)).await.unwrap();
+    assert_eq!(third, [], "no more than its share at once, whoever runs them");
+    assert_eq!(queue.release(BECAUSE, &first).await.unwrap(), 4);
+    let fourth = queue.claim(BECAUSE, &claim(&world, 100, 5)).await.unwrap();
+    assert_eq!(shares(&world, &fourth), (2, 2));
+    let all: BTreeSet<_> = second.iter().chain(&fourth).map(|lease| lease.job).collect();
+    assert_eq!(all.len(), 8);
+}
+
+#[actix_web::test]
+async fn claims_at_once_do_not_exceed_a_tenants_share() {
+    let world = World::new().await;
+    for number in 0..20 {
+        ask::<Count>(&world, &world.acme, &number, Terms::default()).await;
+    }
+    let claims = (0..4).map(|_| {
+        let queue = PgJobQueue::new(platform(&world));
+        let claim = claim(&world, 5, 3);
+        async move { queue.claim(BECAUSE, &claim).await.unwrap().len() }
+    });
+    assert_eq!(join_all(claims).await.iter().sum::<usize>(), 3);
+}
+
+#[actix_web::test]
+async fn only_the_present_lease_leads_into_a_tenant() {
+    let world = World::new().await;
+    for tenant in [&world.acme, &world.globex] {
+        ask::<Count>(&world, tenant, &1, Terms::default()).await;
+    }
+    let queue = PgJobQueue::new(platform(&world));
+    let leases = queue.claim(BECAUSE, &claim(&world, 10, 10)).await.unwrap();
+    let gate = &world.app.ports.gate;
+    let lease = leases.iter().find(|lease| lease.tenant == world.acme.id).unwrap();
+    assert_eq!(gate.job(lease, BECAUSE).await.unwrap().tenant(), world.acme.id);
+    let elsewhere = JobLease {
+        tenant: world.globex.id,
+        ..lease.clone()
+    };
+    assert_eq!(
+        gate.job(&elsewhere, BECAUSE).await,
+        Err(Denied::LeaseLost),
+        "the job is not in that tenant"
+    );
+    let forged = JobLease {
+        lease: LeaseId::next(world.app.ports.ids.as_ref()),
+        ..lease.clone()
+    };
+    assert_eq!(gate.job(&forged, BECAUSE).await, Err(Denied::LeaseLost));
+    world.set_status(&world.acme, "suspended").await;
+    assert_eq!(
+        gate.job(lease, BECAUSE).await.unwrap().standing(),
+        Standing::Suspended
+    );
+    world.set_status(&world.acme, "deleted").await;
+    assert_eq!(gate.job(lease, BECAUSE).await, Err(Denied::TenantGone));
+    world.set_status(&world.acme, "active").await;
+    world.clock.advance(chrono::Duration::minutes(1));
+    assert_eq!(
+        gate.job(lease, BECAUSE).await,
+        Err(Denied::LeaseLost),
+        "it has run out"
+    );
+    let until = tenantry_domain::Clock::now(world.clock.as_ref()) + chrono::Duration::minutes(1);
+    assert_eq!(
+        queue
+            .extend(BECAUSE, &[lease.clone(), forged], until)
+            .await
+            .unwrap(),
+        [lease.job]
+    );
+    assert!(gate.job(lease, BECAUSE).await.is_ok(), "nobody had taken it over");
+    assert!(
+        !queue.cancel_of_deleted(BECAUSE, lease, until).await.unwrap(),
+        "its tenant is not deleted"
+    );
+}
+
+#[actix_web::test]
+async fn a_tenant_sees_its_own_jobs_only() {
+    let world = World::new().await;
+    for tenant in [&world.acme, &world.globex] {
+        ask::<Count>(&world, tenant, &1, Terms::default()).await;
+    }
+    let foreign = only_job(&world, &world.globex).await;
+    let cx = world.cx(&world.acme.admin).await;
+    let (found, locked, mut listed) = cx
+        .write(async |work| {
+            let found = work.jobs().find(foreign.id).await?;
+            let locked = work.jobs().find_for_update(foreign.id).await?;
+            Ok::<_, StoreError>((found, locked, work.jobs().list(JobFilter::default(), 10).await?))
+        })
+        .await
+        .unwrap();
+    assert_eq!((found, locked), (None, None));
+    assert_ne!(listed.remove(0).id, foreign.id);
+    let updated = cx.write(async |work| work.jobs().update(&foreign).await).await;
+    assert!(matches!(updated, Err(StoreError::Other(_))), "{updated:?}");
+
+    // Without the builders, as the runtime role.
+    let mut app = world.database.app().await;
+    let begin = format!("BEGIN; SET LOCAL app.current_tenant = '{}'", world.acme.id);
+    sqlx::raw_sql(AssertSqlSafe(begin))
+        .execute(&mut app)
+        .await
+        .unwrap();
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs")
+        .fetch_one(&mut app)
+        .await
+        .unwrap();
+    assert_eq!(count, 1);
+    let cancelled = sqlx::raw_sql("UPDATE jobs SET state = 'cancelled', finished_at = now()")
+        .execute(&mut app)
+        .await;
+    assert_eq!(cancelled.unwrap().rows_affected(), 1);
+}
+
+#[actix_web::test]
+async fn the_platform_role_leases_jobs_but_reads_none() {
+    let world = World::new().await;
+    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
+    let mut platform = PgConnection::connect(&world.database.platform_url())
+        .await
+        .unwrap();
+    for statement in [
+        "SELECT payload FROM jobs",
+        "SELECT last_error FROM jobs",
+        "SELECT * FROM jobs",
+        "INSERT INTO jobs SELECT * FROM jobs",
+        "UPDATE jobs SET payload = '{}'",
+        "UPDATE jobs SET state = 'done', finished_at = now()",
+        "DELETE FROM jobs",
+    ] {
+        let refused = sqlx::raw_sql(statement).execute(&mut platform).await.unwrap_err();
+        let state = refused
+            .as_database_error()
+            .and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+        assert_eq!(state.as_deref(), Some("42501"), "{statement}");
+    }
+    let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs")
+        .fetch_one(&mut platform)
+        .await
+        .unwrap();
+    assert_eq!(seen, 1);
+}
+
+/// A worker that runs until it is told to stop.
+struct Started {
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Started {
+    fn new(worker: Worker) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(Arc::new(worker).run(async {
+            let _ = stopped.await;
+        }));
+        Self { stop, ended }
+    }
+}
+
+#[actix_web::test]
+async fn at_a_shutdown_running_jobs_finish() {
+    let world = World::new().await;
+    let wait = Wait::default();
+    let settings = WorkerSettings {
+        at_once: 1,
+        grace: Duration::from_secs(60),
+        ..quick()
+    };
+    let started = Started::new(worker_with(
+        &world,
+        Handlers::default().with(wait.clone()),
+        settings,
+    ));
+    for _ in 0..2 {
+        ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
+    }
+    wait.begun.notified().await;
+    started.stop.send(()).unwrap();
+    wait.go.add_permits(2);
+    started.ended.await.unwrap();
+    let mut states: Vec<_> = jobs(&world, &world.acme)
+        .await
+        .iter()
+        .map(|job| (job.progress.state.as_str(), job.progress.attempts))
+        .collect();
+    states.sort_unstable();
+    assert_eq!(states, [("done", 1), ("queued", 0)], "no other was begun");
+}
+
+#[actix_web::test]
+async fn at_a_shutdown_jobs_that_take_too_long_go_back_into_the_queue() {
+    let world = World::new().await;
+    let wait = Wait::default();
+    let settings = WorkerSettings {
+        grace: Duration::ZERO,
+        ..quick()
+    };
+    let started = Started::new(worker_with(
+        &world,
+        Handlers::default().with(wait.clone()),
+        settings,
+    ));
+    ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
+    wait.begun.notified().await;
+    started.stop.send(()).unwrap();
+    started.ended.await.unwrap();
+    wait.dropped.notified().await;
+    let job = only_job(&world, &world.acme).await;
+    assert_eq!((job.progress.state, job.progress.attempts), (JobState::Queued, 0));
+    assert_eq!(job.progress.lease, None);
+}
+
+#[actix_web::test]
+async fn a_running_worker_keeps_its_leases_and_stops_what_was_cancelled() {
+    let world = World::new().await;
+    let wait = Wait::default();
+    let settings = WorkerSettings {
+        lease: Duration::from_millis(150),
+        ..quick()
+    };
+    let started = Started::new(worker_with(
+        &world,
+        Handlers::default().with(wait.clone()),
+        settings,
+    ));
+    ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
+    wait.begun.notified().await;
+    let job = only_job(&world, &world.acme).await;
+    let leased = job.progress.lease.unwrap().until;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while only_job(&world, &world.acme).await.progress.lease.unwrap().until == leased {
+        assert!(std::time::Instant::now() < deadline, "the lease was not extended");
+        tokio::task::yield_now().await;
+    }
+    job::cancel(&world.app, world.acme.id, job.id).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), wait.dropped.notified())
+        .await
+        .unwrap();
+    started.stop.send(()).unwrap();
+    started.ended.await.unwrap();
+    assert_eq!(
+        only_job(&world, &world.acme).await.progress.state,
+        JobState::Cancelled
+    );
+}
+
+#[actix_web::test]
+async fn sessions_that_ended_long_ago_are_deleted_once_a_day_in_each_tenant() {
+    let world = World::new().await;
+    let end = |person: &tenantry_tests::Person, column: &str, at: &str| {
+        format!(
+            "UPDATE refresh_sessions SET {column} = '{at}' WHERE user_id = '{}'",
+            person.id
+        )
+    };
+    sql(&world, &end(&world.acme.viewer, "revoked_at", "2025-12-01")).await;
+    sql(&world, &end(&world.acme.member, "revoked_at", "2026-01-10")).await;
+    sql(&world, &end(&world.globex.viewer, "expires_at", "2025-12-01")).await;
+    let workers = [
+        worker(&world, Handlers::standard()),
+        worker(&world, Handlers::standard()),
+    ];
+    let both = join_all(workers.iter().map(Worker::run_once)).await;
+    let ran: Vec<_> = both.into_iter().flat_map(Result::unwrap).collect();
+    let system = ran.iter().filter(|ran| ran.tenant.is_none()).count();
+    assert_eq!(system, 1, "{ran:?}");
+    while !outcomes(&workers[0]).await.is_empty() {}
+    let left = |tenant: &TenantWorld| {
+        format!(
+            "UPDATE refresh_sessions SET id = id WHERE tenant_id = '{}'",
+            tenant.id
+        )
+    };
+    assert_eq!(sql(&world, &left(&world.acme)).await, 2);
+    assert_eq!(sql(&world, &left(&world.globex)).await, 2);
+    for tenant in [&world.acme, &world.globex] {
+        let audit = world.audit(tenant).await;
+        let purged: Vec<_> = audit
+            .iter()
+            .filter(|(action, _)| action == "session.purged")
+            .collect();
+        assert_eq!(purged.len(), 1);
+        assert_eq!(purged[0].1["actor_type"], "job");
+        assert_eq!(purged[0].1["after"]["sessions"], 1);
+        let job = only_job(&world, tenant).await;
+        assert_eq!(
+            (job.kind.as_str(), job.progress.state),
+            ("tenant.purge", JobState::Done)
+        );
+        assert_eq!(job.initiator.actor_type, "system");
+    }
+    assert_eq!(outcomes(&workers[1]).await, [], "once a day");
+    world.clock.advance(chrono::Duration::days(1));
+    while !outcomes(&workers[1]).await.is_empty() {}
+    let system = queues(&world)
+        .system_jobs
+        .list(BECAUSE, Some(JobState::Done), 10)
+        .await
+        .unwrap();
+    assert_eq!(system.len(), 2);
+    assert_eq!(jobs(&world, &world.acme).await.len(), 2);
+}
+
+#[actix_web::test]
+async fn finished_jobs_are_deleted_after_a_while_and_dead_ones_kept() {
+    let world = World::new().await;
+    let wait = chrono::Duration::days(tenantry_tenancy::purge::KEPT_DAYS);
+    let flaky = Flaky::default();
+    flaky.failures.store(3, Ordering::Relaxed);
+    let handlers = Handlers::standard().with(Count::default()).with(flaky);
+    let worker = worker(&world, handlers);
+    for tenant in [&world.acme, &world.globex] {
+        ask::<Count>(&world, tenant, &1, Terms::default()).await;
+    }
+    ask::<Flaky>(&world, &world.acme, &(), Terms::default()).await;
+    for _ in 0..4 {
+        while !outcomes(&worker).await.is_empty() {}
+        world.clock.advance(chrono::Duration::hours(1));
+    }
+    let kinds = async |tenant| {
+        let jobs = jobs(&world, tenant).await.into_iter();
+        jobs.map(|job| (job.kind, job.progress.state))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert!(kinds(&world.acme).await.contains_key(Count::KIND));
+    world.clock.advance(wait - chrono::Duration::days(1));
+    while !outcomes(&worker).await.is_empty() {}
+    assert!(kinds(&world.acme).await.contains_key(Count::KIND), "not yet");
+    world.clock.advance(chrono::Duration::days(1));
+    while !outcomes(&worker).await.is_empty() {}
+    let left = kinds(&world.acme).await;
+    assert!(!left.contains_key(Count::KIND), "{left:?}");
+    assert_eq!(left.get(Flaky::KIND), Some(&JobState::Dead));
+    assert!(!kinds(&world.globex).await.contains_key(Count::KIND));
+}
