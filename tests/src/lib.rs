@@ -8,6 +8,7 @@
 
 mod clock;
 mod database;
+pub mod evidence;
 mod http;
 mod log;
 mod pgbouncer;

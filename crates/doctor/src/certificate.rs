@@ -246,8 +246,24 @@ fn sha256(of: &Value) -> String {
 }
 
 fn row(name: &str, value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    format!("| {} | {} |\n", cell(name), cell(&text))
+    format!("| {} | {} |\n", cell(name), cell(&words(value)))
+}
+
+/// A value for a person: the members of an object one after another.
+fn words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, one)| match one {
+                Value::Object(_) => format!("{name} ({})", words(one)),
+                Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+                    format!("{name} {}", words(one))
+                }
+            });
+            members.collect::<Vec<_>>().join(", ")
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
+    }
 }
 
 /// Text in a table: no markup, no end of the cell.

@@ -23,8 +23,9 @@ pub struct Args {
     /// Write certificate.md and certificate.json into this folder as well.
     #[arg(long, value_name = "FOLDER")]
     certificate: Option<PathBuf>,
-    /// JSON with the counts of the last test run, for the certificate.
-    #[arg(long, value_name = "FILE", requires = "certificate")]
+    /// JSON with the counts of the last test run, for the certificate: a file, or a folder of such files;
+    /// target/test-evidence, when that is there, if absent.
+    #[arg(long, value_name = "PATH", requires = "certificate")]
     evidence: Option<PathBuf>,
     /// The column that says whose a row is.
     #[arg(long, default_value = "tenant_id")]
@@ -183,14 +184,37 @@ fn findings(report: &Report) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn certify(report: &Report, folder: &Path, evidence: Option<&Path>) -> Result<(), CommandError> {
-    let unusable =
-        |path: &Path, problem: String| CommandError::Other(format!("{}: {problem}", path.display()));
-    let test_evidence = match evidence {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| unusable(path, error.to_string()))?;
-            Some(serde_json::from_str(&text).map_err(|error| unusable(path, error.to_string()))?)
+fn unusable(path: &Path, problem: impl std::fmt::Display) -> CommandError {
+    CommandError::Other(format!("{}: {problem}", path.display()))
+}
+
+fn read_json(file: &Path) -> Result<serde_json::Value, CommandError> {
+    let text = std::fs::read_to_string(file).map_err(|error| unusable(file, error))?;
+    serde_json::from_str(&text).map_err(|error| unusable(file, error))
+}
+
+/// The JSON files of a folder, by their names.
+fn read_folder(folder: &Path) -> Result<serde_json::Value, CommandError> {
+    let mut all = serde_json::Map::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| unusable(folder, error))? {
+        let path = entry.map_err(|error| unusable(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            all.insert(name, read_json(&path)?);
         }
+    }
+    Ok(all.into())
+}
+
+fn certify(report: &Report, folder: &Path, evidence: Option<&Path>) -> Result<(), CommandError> {
+    let usual = Path::new("target/test-evidence");
+    let test_evidence = match evidence.or_else(|| usual.is_dir().then_some(usual)) {
+        Some(folder) if folder.is_dir() => Some(read_folder(folder)?),
+        Some(file) => Some(read_json(file)?),
         None => None,
     };
     let generated_at = SystemClock::new().now().to_rfc3339();
@@ -203,14 +227,14 @@ fn certify(report: &Report, folder: &Path, evidence: Option<&Path>) -> Result<()
             test_evidence,
         },
     );
-    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, error.to_string()))?;
+    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, error))?;
     let json = pretty(&certificate.to_json())?;
     for (name, text) in [
         ("certificate.md", certificate.to_markdown()),
         ("certificate.json", json),
     ] {
         let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|error| unusable(&path, error.to_string()))?;
+        std::fs::write(&path, text).map_err(|error| unusable(&path, error))?;
         console::progress(&format!("wrote {}", path.display()));
     }
     Ok(())

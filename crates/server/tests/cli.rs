@@ -393,8 +393,9 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
     let (_, script) = doctor(&folder.0, &["--fix"]);
     execute(&folder.0, &script);
     let certificate = folder.0.join("certificate");
-    let evidence = folder.0.join("evidence.json");
-    std::fs::write(&evidence, "{\"operations\": 42}").unwrap();
+    let evidence = folder.0.join("evidence");
+    std::fs::create_dir(&evidence).unwrap();
+    std::fs::write(evidence.join("sweep.json"), "{\"counts\": {\"operations\": 42}}").unwrap();
     let arguments = [
         "--certificate",
         certificate.to_str().unwrap(),
@@ -404,7 +405,7 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
     let (healthy, report) = doctor(&folder.0, &arguments);
     assert!(healthy, "{report}");
     let page = std::fs::read_to_string(certificate.join("certificate.md")).unwrap();
-    assert!(page.contains("42"), "{page}");
+    assert!(page.contains("| sweep | counts (operations 42) |"), "{page}");
     let json = std::fs::read_to_string(certificate.join("certificate.json")).unwrap();
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&json).unwrap()["summary"]["passed"],

@@ -631,6 +631,24 @@ async fn an_access_token_expires_after_fifteen_minutes() {
 async fn a_forged_access_token_is_not_accepted() {
     let world = World::new().await;
     let both = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    let forged = forged_tokens(&world).await;
+    for token in &forged {
+        let reply = me(&world, token).await.problem(401, "unauthenticated");
+        assert_eq!(
+            reply.header("www-authenticate"),
+            Some("Bearer error=\"invalid_token\""),
+            "{token}"
+        );
+    }
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        both
+    );
+    me(&world, &world.acme.viewer.access_token).await.expect(200);
+}
+
+/// Tokens that nobody gave out, made of what a viewer of Acme has and of what everybody can know.
+pub async fn forged_tokens(world: &World) -> Vec<String> {
     let real = &world.acme.viewer.access_token;
     let (header, claims) = (part(real, 0), part(real, 1));
     let [first, second, signature] = real.split('.').collect::<Vec<_>>()[..] else {
@@ -675,7 +693,7 @@ async fn a_forged_access_token_is_not_accepted() {
             forged.push(format!("{}.{second}.{signature}", encoded(&header)));
         }
     }
-    forged.extend(symmetric(&world, real).await);
+    forged.extend(symmetric(world, real).await);
     // A key of somebody's own, under its own name and under ours.
     let ids = Arc::new(SystemIds);
     let other = JwtAccessTokens::new(
@@ -688,22 +706,10 @@ async fn a_forged_access_token_is_not_accepted() {
     );
     let other = other
         .unwrap()
-        .sign(&access_claims(&world, &world.acme, &world.acme.admin));
+        .sign(&access_claims(world, &world.acme, &world.acme.admin));
     forged.push(format!("{first}.{}", other.split_once('.').unwrap().1));
     forged.push(other);
-    for token in &forged {
-        let reply = me(&world, token).await.problem(401, "unauthenticated");
-        assert_eq!(
-            reply.header("www-authenticate"),
-            Some("Bearer error=\"invalid_token\""),
-            "{token}"
-        );
-    }
-    assert_eq!(
-        (world.digest(&world.acme).await, world.digest(&world.globex).await),
-        both
-    );
-    me(&world, real).await.expect(200);
+    forged
 }
 
 /// What a token of ours says of somebody who is logged in.

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -141,7 +140,7 @@ fn whatever_happens_answers_and_rows_stay_with_their_tenants() {
         counts.status(503) > 0 && counts.status(412) > 0 && counts.status(409) > 0,
         "{evidence}"
     );
-    write_evidence(&evidence);
+    tenantry_tests::evidence::record("concurrency", &evidence);
     drop(world);
 }
 
@@ -615,15 +614,6 @@ async fn assert_every_row_has_its_owner(world: &World, tenants: &[Tenant], count
         made.len()
     );
     checked
-}
-
-/// For the record of a run: `target/test-evidence/concurrency.json`.
-fn write_evidence(evidence: &Value) {
-    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from);
-    let folder = target.join("test-evidence");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("concurrency.json"), format!("{evidence:#}\n")).unwrap();
 }
 
 /// SplitMix64: chance that can be had again.

@@ -5,6 +5,7 @@
 //! [`table`] has an entry for each operation. An operation without one fails the first test, so a new
 //! endpoint is covered or refused.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,9 +14,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::Role;
 use tenantry_persistence::PoolSettings;
-use tenantry_tests::{Options, Person, Reply, TenantWorld, World};
+use tenantry_tests::{Options, Person, Reply, TenantWorld, World, evidence};
 
-use crate::embedder;
+use crate::{auth, embedder};
 
 /// An id that nothing has.
 const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
@@ -234,6 +235,17 @@ impl std::fmt::Debug for Operation {
     }
 }
 
+thread_local! {
+    /// How many requests of the sweep this test has sent; each test has a thread of its own.
+    static SENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Writes down what a sweep tried. Its assertions held, or this would not be reached.
+fn swept(what: &str) {
+    let counts = json!({"operations": table().len(), "requests": SENT.with(Cell::get)});
+    evidence::record(&format!("sweep_{what}"), &counts);
+}
+
 /// A request in all its parts.
 #[derive(Debug, Clone)]
 struct Call {
@@ -259,6 +271,7 @@ impl Call {
     }
 
     async fn send(&self, world: &World, headers: &[(&str, &str)]) -> Reply {
+        SENT.with(|sent| sent.set(sent.get() + 1));
         let mut request = world.client.request(self.method.clone(), &self.target());
         for (name, value) in headers {
             request = request.header(name, value);
@@ -537,6 +550,50 @@ async fn without_a_credential_no_protected_operation_does_anything() {
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
         before
     );
+    swept("no_credential");
+}
+
+#[actix_web::test]
+async fn with_a_forged_token_no_protected_operation_does_anything() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    let forged = auth::forged_tokens(&world).await;
+    assert!(forged.len() > 20, "{}", forged.len());
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    for (operation, _) in protected() {
+        for token in &forged {
+            let bearer = format!("Bearer {token}");
+            let headers = [("Authorization", bearer.as_str()), ("X-Tenant-Slug", "acme")];
+            let reply = operation.call(&ids, &ids).send(&world, &headers).await;
+            let reply = reply.problem(401, "unauthenticated");
+            let challenge = reply.header("www-authenticate");
+            assert_eq!(challenge, Some("Bearer error=\"invalid_token\""), "{operation:?}");
+        }
+    }
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+    swept("forged_token");
+}
+
+#[actix_web::test]
+async fn with_an_expired_token_no_protected_operation_does_anything() {
+    let world = embedder::world().await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    world.clock.advance(chrono::Duration::minutes(16));
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    for (operation, _) in protected() {
+        for who in [&world.acme.admin, &world.globex.admin] {
+            let reply = operation.call(&ids, &ids).send_as(&world, who).await;
+            reply.problem(401, "token_expired");
+        }
+    }
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+    swept("expired_token");
 }
 
 #[actix_web::test]
@@ -563,6 +620,7 @@ async fn a_request_with_ids_of_its_own_tenant_succeeds_and_tells_nothing_of_the_
         assert_tells_nothing(&reply, &call, &world.globex, &victim);
     }
     assert_eq!(world.digest(&world.globex).await, before);
+    swept("own_ids");
 }
 
 #[actix_web::test]
@@ -602,6 +660,7 @@ async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
         before
     );
+    swept("foreign_ids_in_path");
 }
 
 #[actix_web::test]
@@ -636,6 +695,7 @@ async fn ids_of_another_tenant_in_query_or_body_are_ids_of_nothing() {
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
         before
     );
+    swept("foreign_ids_in_query_and_body");
 }
 
 #[actix_web::test]
@@ -681,6 +741,7 @@ async fn a_foreign_a_deleted_a_random_and_a_malformed_id_give_the_same_404_byte_
             assert_eq!(comparable(&reply), expected, "{call:?}");
         }
     }
+    swept("same_404");
 }
 
 #[actix_web::test]
@@ -707,6 +768,7 @@ async fn each_role_does_what_it_may_and_nothing_that_needs_a_higher_one() {
             reply.text()
         );
     }
+    swept("roles");
 }
 
 #[actix_web::test]
@@ -737,6 +799,7 @@ async fn a_suspended_tenant_reads_and_does_not_write() {
         .send()
         .await
         .expect(201);
+    swept("suspended_tenant");
 }
 
 #[actix_web::test]
@@ -760,6 +823,7 @@ async fn a_deleted_tenant_is_gone_for_everybody_who_was_in_it() {
         .send()
         .await
         .expect(200);
+    swept("deleted_tenant");
 }
 
 #[actix_web::test]
@@ -806,6 +870,7 @@ async fn a_header_that_names_another_tenant_is_refused_and_recorded() {
             .await
             .expect(200);
     }
+    swept("header_of_another_tenant");
 }
 
 #[actix_web::test]
