@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -12,7 +13,8 @@ use tenantry_domain::{
 use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
-    Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemIds,
+    Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
+    PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
@@ -89,6 +91,8 @@ pub struct World {
     pub app: Arc<Tenancy>,
     /// Time.
     pub clock: Arc<ManualClock>,
+    /// What the API remembers of tenants and users.
+    pub cache: Arc<CachedDirectory>,
     /// The runtime role's connections.
     pub pool: Pool,
     /// Readiness of the API.
@@ -147,7 +151,7 @@ impl World {
             database.make_bypass_role().await;
         }
         let clock = Arc::new(ManualClock::default());
-        let (app, pool) = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
+        let (app, pool, cache) = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
         let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness));
         let api = options
@@ -162,6 +166,7 @@ impl World {
             client,
             app,
             clock,
+            cache,
             pool,
             readiness,
             database,
@@ -170,7 +175,8 @@ impl World {
 
     /// A second instance over the same database, with its own pool: another process, as far as state goes.
     pub fn instance(&self, options: &Options) -> (Arc<Tenancy>, Pool) {
-        application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>)
+        let (app, pool, _) = application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>);
+        (app, pool)
     }
 
     /// A request of somebody's.
@@ -198,7 +204,8 @@ impl World {
         cx(&self.app, &who.access_token).await
     }
 
-    /// Puts a tenant into a state behind the application's back, as an operator with a database shell would.
+    /// Puts a tenant into a state behind the application's back, as an operator with a database shell would, and waits
+    /// until what the API remembers is too old.
     pub async fn set_status(&self, tenant: &TenantWorld, status: &str) {
         let deleted = if status == "deleted" { "now()" } else { "NULL" };
         let sql = format!(
@@ -209,6 +216,13 @@ impl World {
             .execute(&mut self.database.admin().await)
             .await
             .unwrap();
+        self.outlive_the_cache();
+    }
+
+    /// Lets so much time pass that what the API remembers is too old to be used.
+    pub fn outlive_the_cache(&self) {
+        let longest = CacheSettings::default().alone_ttl_ms;
+        self.clock.advance(chrono::Duration::milliseconds(longest));
     }
 
     /// A digest of every row of a tenant in every table, as a superuser sees them: equal digests mean that nothing
@@ -261,7 +275,11 @@ impl World {
     }
 }
 
-fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> (Arc<Tenancy>, Pool) {
+fn application(
+    database: &Database,
+    options: &Options,
+    clock: Arc<dyn Clock>,
+) -> (Arc<Tenancy>, Pool, Arc<CachedDirectory>) {
     let ids = Arc::new(SystemIds);
     let role = if options.bypass_row_security {
         database.bypass_url()
@@ -286,10 +304,15 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     );
     let access_tokens = Arc::new(access_tokens.unwrap());
     let directory = PgDirectory::new(pool.clone(), platform.clone(), Arc::clone(&clock));
+    let remembering = CacheSettings::default();
+    let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
+    let hears = Arc::new(AtomicBool::new(false));
+    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
+    let cache = Arc::new(cache);
     let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(pool.clone()))),
-        gate: Gate::new(Arc::new(directory), access_tokens.clone(), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform)),
+        units: Units::new(Arc::new(PgUnits::new(pool.clone(), cache.clone()))),
+        gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
+        registry: Arc::new(PgRegistry::new(platform, cache.clone())),
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
@@ -307,7 +330,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         default_settings,
         session_days: 30,
     };
-    (Arc::new(Tenancy::new(ports, policy)), pool)
+    (Arc::new(Tenancy::new(ports, policy)), pool, cache)
 }
 
 fn pooled(url: String, options: &Options) -> String {

@@ -27,6 +27,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod announce;
 mod audit;
 mod code;
 mod id;
@@ -51,6 +52,7 @@ mod time;
 mod token;
 mod user;
 
+pub use announce::{Announcer, Change};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use id::{

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     AccessTokens, IdSource, Initiator, JobId, JobLease, PasswordError, Permission, Role, SessionId, Slug,
-    StoreError, TenantId, TenantStatus, TokenError, UserId,
+    StoreError, TenantId, TenantStatus, Time, TokenError, UserId,
 };
 
 /// The proof that somebody was admitted to one tenant, and as what.
@@ -194,7 +194,7 @@ impl SystemScope {
 }
 
 /// How a tenant is named from outside when no credential names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TenantSelector {
     /// `X-Tenant-ID`.
     Id(TenantId),
@@ -228,6 +228,8 @@ pub struct MembershipFacts {
     pub is_active: bool,
     /// Whether the session has been neither revoked nor outlived.
     pub session_is_live: bool,
+    /// When it ends unless it is refreshed: what is remembered of it is of no use after that.
+    pub session_expires_at: Time,
 }
 
 /// What is stored of a job that a worker has leased.

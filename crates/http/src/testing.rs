@@ -187,6 +187,7 @@ impl Directory for Fake {
             role,
             is_active: true,
             session_is_live: true,
+            session_expires_at: self.now(),
         }))
     }
 

@@ -40,7 +40,7 @@ impl PgDirectory {
 /// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
 const MEMBERSHIP: &str = "\
 SELECT t.id, t.slug, t.subdomain, t.status, u.role, u.is_active, \
-       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live \
+       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at \
   FROM tenants t \
   JOIN users u ON u.tenant_id = $1 AND u.id = $2 AND u.deleted_at IS NULL \
   JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
@@ -113,6 +113,7 @@ fn membership(row: &QueryResult) -> Result<MembershipFacts, StoreError> {
         role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
         is_active: column(row, "is_active")?,
         session_is_live: column(row, "session_is_live")?,
+        session_expires_at: column(row, "session_expires_at")?,
     })
 }
 

@@ -1,25 +1,38 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry, TenantStatus, Time};
+use tenantry_domain::{
+    Announcer, Change, Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry, TenantStatus, Time,
+};
 
 use crate::Pool;
-use crate::store::exactly_one;
+use crate::store::{Changes, exactly_one};
 use crate::tenant::entity::{Column, Entity};
 use crate::tx::PlatformTx;
 
 /// All tenants, as the platform role.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PgRegistry {
     platform: Pool,
+    announcer: Arc<dyn Announcer>,
+}
+
+impl std::fmt::Debug for PgRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgRegistry")
+            .field("platform", &self.platform)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PgRegistry {
-    /// A registry over a pool of the platform role.
-    pub fn new(platform: Pool) -> Self {
-        Self { platform }
+    /// A registry over a pool of the platform role; `announcer` hears of every change.
+    pub fn new(platform: Pool, announcer: Arc<dyn Announcer>) -> Self {
+        Self { platform, announcer }
     }
 }
 
@@ -65,7 +78,10 @@ impl TenantRegistry for PgRegistry {
             return Ok(None);
         }
         exactly_one(changed)?;
+        let mut changes = Changes::new(Arc::clone(&self.announcer));
+        changes.note(Change::Tenant(tenant));
         tx.commit().await?;
+        drop(changes);
         rows.into_iter().next().map(Tenant::try_from).transpose()
     }
 }

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{Session, SessionId, Sessions, StoreError, Time, UserId};
+use tenantry_domain::{Change, Session, SessionId, Sessions, StoreError, Time, UserId};
 
 use crate::store::{PgStore, exactly_one};
 use crate::tx::Lock;
@@ -56,6 +56,8 @@ impl Sessions for PgStore {
     }
 
     async fn update(&mut self, session: &Session) -> Result<(), StoreError> {
+        self.changes
+            .note(Change::User(self.scope.tenant(), session.user_id));
         let update = self
             .tx
             .update::<Entity>()
@@ -65,6 +67,7 @@ impl Sessions for PgStore {
     }
 
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), user));
         let revoked = ActiveModel {
             revoked_at: Set(Some(at)),
             ..Default::default()

@@ -1,23 +1,34 @@
 use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    AuditLog, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks, TenantScope,
-    Tenants, UnitOfWork, Users, Work,
+    Announcer, AuditLog, Change, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError,
+    Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
 
 /// Units of work over PostgreSQL, connected as the runtime role.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PgUnits {
     pool: Pool,
+    announcer: Arc<dyn Announcer>,
+}
+
+impl std::fmt::Debug for PgUnits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgUnits")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PgUnits {
-    /// Units over a pool of the runtime role.
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    /// Units over a pool of the runtime role; `announcer` hears of every change to what scopes are made of.
+    pub fn new(pool: Pool, announcer: Arc<dyn Announcer>) -> Self {
+        Self { pool, announcer }
     }
 }
 
@@ -28,6 +39,7 @@ impl UnitOfWork for PgUnits {
         Ok(Box::new(PgStore {
             tx,
             scope: scope.clone(),
+            changes: Changes::new(Arc::clone(&self.announcer)),
         }))
     }
 }
@@ -45,6 +57,35 @@ pub fn tenant_tx(work: &mut Work) -> Result<&mut TenantTx, StoreError> {
 pub(crate) struct PgStore {
     pub(crate) tx: TenantTx,
     pub(crate) scope: TenantScope,
+    pub(crate) changes: Changes,
+}
+
+/// What a transaction has changed of the facts that scopes are made of. It is announced when this value is dropped: after
+/// the commit, and also when the caller goes away while the commit is under way.
+pub(crate) struct Changes {
+    announcer: Arc<dyn Announcer>,
+    made: BTreeSet<Change>,
+}
+
+impl Changes {
+    pub(crate) fn new(announcer: Arc<dyn Announcer>) -> Self {
+        Self {
+            announcer,
+            made: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn note(&mut self, change: Change) {
+        self.made.insert(change);
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.made
+            .iter()
+            .for_each(|change| self.announcer.announce(*change));
+    }
 }
 
 #[async_trait]
@@ -80,10 +121,15 @@ impl Store for PgStore {
         &mut self.tx
     }
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        self.tx.commit().await
+        let Self { tx, changes, .. } = *self;
+        let done = tx.commit().await;
+        drop(changes);
+        done
     }
     async fn rollback(self: Box<Self>) {
-        self.tx.rollback().await;
+        let Self { tx, mut changes, .. } = *self;
+        changes.made.clear();
+        tx.rollback().await;
     }
 }
 

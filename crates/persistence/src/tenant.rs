@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
-use tenantry_domain::{Slug, StoreError, Tenant, TenantFacts, TenantStatus, Tenants};
+use tenantry_domain::{Change, Slug, StoreError, Tenant, TenantFacts, TenantStatus, Tenants};
 
 use crate::error::from_json;
 use crate::store::{PgStore, exactly_one, unknown};
@@ -56,6 +56,7 @@ impl Tenants for PgStore {
     }
 
     async fn insert(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        self.changes.note(Change::Tenant(tenant.id));
         let row = ActiveModel {
             id: Set(tenant.id.uuid()),
             created_at: Set(tenant.created_at),
@@ -65,6 +66,7 @@ impl Tenants for PgStore {
     }
 
     async fn update(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        self.changes.note(Change::Tenant(tenant.id));
         exactly_one(self.tx.update::<Entity>().set(changes(tenant)?).run().await?)
     }
 }

@@ -1,7 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use tenantry_domain::{
-    Email, Page, PageRequest, PasswordHash, Position, Role, StoreError, User, UserFilter, UserId, Users,
+    Change, Email, Page, PageRequest, PasswordHash, Position, Role, StoreError, User, UserFilter, UserId,
+    Users,
 };
 
 use crate::store::{PgStore, exactly_one, unknown};
@@ -83,6 +84,7 @@ impl Users for PgStore {
     }
 
     async fn update(&mut self, user: &User) -> Result<(), StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), user.id));
         let update = self
             .tx
             .update::<Entity>()

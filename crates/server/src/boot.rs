@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
 use tenantry_domain::{Clock, Gate, IdSource, PlanCatalogue, StoreError, Units};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
-    Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
+    Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
+    PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
-use crate::settings::{Profile, Settings, SettingsError};
+use crate::settings::{Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
 const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
@@ -59,11 +61,17 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let access_tokens = Arc::new(
         access_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
     );
+    let remembering = cache_settings(&settings.cache);
+    let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
+    // Nobody tells this instance what others change, so what it remembers is short-lived.
+    let hears = Arc::new(AtomicBool::new(false));
+    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
+    let cache = Arc::new(cache);
     let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(runtime.clone()))),
-        gate: Gate::new(Arc::new(directory), access_tokens.clone(), Arc::clone(&ids)),
-        registry: Arc::new(PgRegistry::new(platform.clone())),
+        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), cache.clone()))),
+        gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
+        registry: Arc::new(PgRegistry::new(platform.clone(), cache.clone())),
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
@@ -85,6 +93,14 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
     crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+fn cache_settings(cache: &Cache) -> CacheSettings {
+    CacheSettings {
+        entries: cache.entries,
+        ttl_ms: cache.ttl_ms.cast_signed(),
+        alone_ttl_ms: cache.alone_ttl_ms.cast_signed(),
+    }
 }
 
 fn pool(settings: &Settings, size: usize) -> PoolSettings {

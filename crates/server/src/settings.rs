@@ -69,6 +69,7 @@ pub struct Settings {
     pub signup: Signup,
     pub views: Views,
     pub jobs: Jobs,
+    pub cache: Cache,
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
@@ -275,6 +276,28 @@ impl Default for Jobs {
     }
 }
 
+/// What is remembered of tenants, users and tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// At most so many memberships, names of tenants and tokens each.
+    pub entries: u64,
+    /// For how long, while changes made by other instances are heard of.
+    pub ttl_ms: u64,
+    /// For how long while they are not: a revocation made elsewhere goes unnoticed for so long.
+    pub alone_ttl_ms: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            entries: 50_000,
+            ttl_ms: 60_000,
+            alone_ttl_ms: 1_000,
+        }
+    }
+}
+
 /// What is asked of the database before anything is served.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -389,7 +412,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 16] = [
+        let ranges: [(&'static str, u64, u64, u64); 19] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             (
                 "database.platform_pool_size",
@@ -435,6 +458,9 @@ impl Settings {
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
+            ("cache.entries", self.cache.entries, 1, 100_000_000),
+            ("cache.ttl_ms", self.cache.ttl_ms, 0, 3_600_000),
+            ("cache.alone_ttl_ms", self.cache.alone_ttl_ms, 0, 60_000),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),
             ("jobs.per_tenant", self.jobs.per_tenant.into(), 1, 1_000),

@@ -1,5 +1,6 @@
 //! What the process takes from its machine, behind the ports of the domain: time ([`SystemClock`]), ids
-//! ([`SystemIds`]) and secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]).
+//! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]) and memory: what was read or
+//! verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]).
 //!
 //! This is the one crate that reads the clock and the random generator; everywhere else clippy refuses it, so
 //! that tests decide what time it is and which id comes next.
@@ -8,15 +9,20 @@
 mod access_token;
 mod bounded;
 mod clock;
+mod directory_cache;
+mod epochs;
 mod ids;
 mod password;
 mod refresh_token;
 mod secret;
 mod signing_key;
+mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use clock::SystemClock;
+pub use directory_cache::{CacheSettings, CacheStats, CachedDirectory};
 pub use ids::SystemIds;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
 pub use signing_key::{SigningKey, SigningKeyError};
+pub use token_cache::CachedAccessTokens;

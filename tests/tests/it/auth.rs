@@ -12,6 +12,7 @@ use sqlx::AssertSqlSafe;
 use tenantry_domain::{AccessClaims, AccessTokens as _, Clock as _, RefreshTokens as _, Role};
 use tenantry_http::{Api, Readiness};
 use tenantry_system::{HmacRefreshTokens, JwtAccessTokens, SigningKey, SystemIds};
+use tenantry_tenancy::lifecycle;
 use tenantry_tests::{Client, Options, Person, Reply, TenantWorld, World};
 
 const PASSWORD: &str = "correct horse";
@@ -1144,34 +1145,59 @@ async fn a_refresh_that_is_overtaken_by_the_end_of_its_session_fails() {
 }
 
 #[actix_web::test]
-async fn what_ends_a_session_here_ends_it_on_every_other_instance() {
+async fn what_ends_a_session_ends_it_here_at_once_and_elsewhere_within_a_second() {
     let world = World::new().await;
     let options = Options::default();
     let (app, _pool) = world.instance(&options);
     let there = Client::new(Api::new(app, options.http, Arc::new(Readiness::new()))).await;
+    let me_here = |who: &Person| world.get(who, ME).send();
     let me_there = |who: &Person| there.get(ME).bearer(&who.access_token).send();
+    let second = || world.clock.advance(Duration::seconds(1));
     let (admin, member, viewer) = (&world.acme.admin, &world.acme.member, &world.acme.viewer);
     for who in [admin, member, viewer] {
+        me_here(who).await.expect(200);
         me_there(who).await.expect(200);
     }
     patch_user(&world, viewer.id, json!({"role": "member"}))
         .await
         .expect(200);
-    assert_eq!(
-        me_there(viewer).await.expect(200).json()["user"]["role"],
-        "member"
-    );
+    let role = |reply: Reply| reply.expect(200).json()["user"]["role"].clone();
+    assert_eq!(role(me_here(viewer).await), "member");
+    second();
+    assert_eq!(role(me_there(viewer).await), "member");
     patch_user(&world, viewer.id, json!({"is_active": false}))
         .await
         .expect(200);
+    me_here(viewer).await.problem(401, "token_revoked");
+    second();
     me_there(viewer).await.problem(401, "token_revoked");
     world
         .post(member, "/api/v1/auth/logout", &json!({}))
         .send()
         .await
         .expect(204);
+    me_here(member).await.problem(401, "token_revoked");
+    second();
     me_there(member).await.problem(401, "token_revoked");
+    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+        .await
+        .unwrap();
+    let project = json!({"name": "Not now"});
+    let create = "/api/v1/projects";
+    world
+        .post(admin, create, &project)
+        .send()
+        .await
+        .problem(403, "tenant_suspended");
+    second();
+    let reply = there
+        .post(create, &project)
+        .bearer(&admin.access_token)
+        .send()
+        .await;
+    reply.problem(403, "tenant_suspended");
     world.set_status(&world.acme, "deleted").await;
+    me_here(admin).await.problem(410, "tenant_gone");
     me_there(admin).await.problem(410, "tenant_gone");
     me_there(&world.globex.viewer).await.expect(200);
 }

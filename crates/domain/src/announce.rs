@@ -1,0 +1,24 @@
+use crate::{TenantId, UserId};
+
+/// Stored facts that scopes are made of have changed: whoever remembers them must forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// A tenant's state or names.
+    Tenant(TenantId),
+    /// A user's role, state or sessions.
+    User(TenantId, UserId),
+}
+
+/// Tells everybody who remembers stored facts that they have changed.
+///
+/// The adapter of the store calls it, for whatever its repositories have written, so that no use case can forget to. It
+/// is called after the change was committed, and also when nobody knows whether it was.
+pub trait Announcer: Send + Sync {
+    /// Takes effect in this process before it returns; elsewhere soon after.
+    fn announce(&self, change: Change);
+}
+
+/// For a process that remembers nothing.
+impl Announcer for () {
+    fn announce(&self, _: Change) {}
+}

@@ -1,0 +1,558 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use moka::future::Cache;
+use tenantry_domain::{
+    Announcer, Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, SessionId, StoreError,
+    TenantFacts, TenantId, TenantSelector, Time, UserId,
+};
+
+use crate::epochs::{Epoch, Epochs};
+
+/// For so long after a change what is loaded is remembered for the short time only, in milliseconds: the change may have
+/// been announced by somebody who gave up while the commit was under way.
+const SETTLING_MS: i64 = 5_000;
+
+/// How much a [`CachedDirectory`] remembers and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// At most so many memberships and as many names of tenants.
+    pub entries: u64,
+    /// For how long, in milliseconds, while changes made elsewhere are heard of.
+    pub ttl_ms: i64,
+    /// For how long while they are not, and for what was not found. It bounds how long a revocation made by another
+    /// instance goes unnoticed, so it is at most a second where there are several. 0 remembers nothing then.
+    pub alone_ttl_ms: i64,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            entries: 50_000,
+            ttl_ms: 60_000,
+            alone_ttl_ms: 1_000,
+        }
+    }
+}
+
+/// A directory that remembers for a while what another one has read.
+///
+/// Every request asks for a membership, so this is what keeps it from the database. Keys begin with the tenant. Loads for
+/// the same key wait for one another. What was loaded is used until a change to it is announced ([`Announcer`]), its time
+/// is over, or the session it is of has ended; a load that a change overtakes is not used at all.
+pub struct CachedDirectory {
+    directory: Arc<dyn Directory>,
+    clock: Arc<dyn Clock>,
+    settings: CacheSettings,
+    epochs: Epochs,
+    memberships: Cache<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
+    tenants: Cache<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
+    hears: Arc<AtomicBool>,
+    counters: Counters,
+}
+
+/// What was loaded, and what its counters stood at before.
+#[derive(Clone)]
+struct Entry<T, E> {
+    found: Result<Option<T>, StoreError>,
+    epoch: E,
+    loaded_at: Time,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    loads: AtomicU64,
+}
+
+/// How a cache does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Answers from memory since the start.
+    pub hits: u64,
+    /// Looks into the database since the start.
+    pub loads: u64,
+    /// What is remembered at present, more or less.
+    pub entries: u64,
+}
+
+impl std::fmt::Debug for CachedDirectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CachedDirectory")
+            .field("settings", &self.settings)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CachedDirectory {
+    /// Remembers what `directory` says. `hears` is whether changes made by other instances arrive at present: while it is
+    /// false the short time applies.
+    pub fn new(
+        directory: Arc<dyn Directory>,
+        clock: Arc<dyn Clock>,
+        settings: CacheSettings,
+        hears: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            directory,
+            clock,
+            settings,
+            epochs: Epochs::default(),
+            memberships: Cache::new(settings.entries),
+            tenants: Cache::new(settings.entries),
+            hears,
+            counters: Counters::default(),
+        }
+    }
+
+    /// How it does.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.counters.hits.load(Ordering::Relaxed),
+            loads: self.counters.loads.load(Ordering::Relaxed),
+            entries: self.memberships.entry_count() + self.tenants.entry_count(),
+        }
+    }
+
+    /// Whether something loaded then may still be used now.
+    fn is_young(&self, loaded_at: Time, found: bool, quiet_for: i64, now: Time) -> bool {
+        let long = found && quiet_for >= SETTLING_MS && self.hears.load(Ordering::Relaxed);
+        let ttl = if long {
+            self.settings.ttl_ms
+        } else {
+            self.settings.alone_ttl_ms.min(self.settings.ttl_ms)
+        };
+        // A clock that was set back makes nothing younger.
+        (0..ttl).contains(&(now - loaded_at).num_milliseconds())
+    }
+
+    fn membership_holds(
+        &self,
+        (tenant, user): (TenantId, UserId),
+        entry: &Entry<MembershipFacts, Epoch>,
+    ) -> bool {
+        let now = self.clock.now();
+        let Ok(found) = &entry.found else { return false };
+        let in_time = found.as_ref().is_none_or(|facts| now < facts.session_expires_at);
+        let quiet_for = self.epochs.quiet_for(tenant, Some(user), now);
+        in_time
+            && entry.epoch == self.epochs.of_user(tenant, user)
+            && self.is_young(entry.loaded_at, found.is_some(), quiet_for, now)
+    }
+
+    fn tenant_holds(&self, entry: &Entry<TenantFacts, (u64, Epoch)>) -> bool {
+        let now = self.clock.now();
+        let (all, own) = entry.epoch;
+        match &entry.found {
+            Ok(Some(facts)) => {
+                let quiet_for = self.epochs.quiet_for(facts.id, None, now);
+                own == self.epochs.of_tenant(facts.id) && self.is_young(entry.loaded_at, true, quiet_for, now)
+            }
+            Ok(None) => {
+                all == self.epochs.of_all_tenants() && self.is_young(entry.loaded_at, false, SETTLING_MS, now)
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn load_membership(
+        &self,
+        (tenant, user, session): (TenantId, UserId, SessionId),
+    ) -> Entry<MembershipFacts, Epoch> {
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let (epoch, loaded_at) = (self.epochs.of_user(tenant, user), self.clock.now());
+        let found = self.directory.membership(tenant, user, session).await;
+        Entry {
+            found,
+            epoch,
+            loaded_at,
+        }
+    }
+
+    /// Which tenant a name leads to is not known before the load, so a change of any tenant while it is under way makes
+    /// it stale.
+    async fn load_tenant(&self, selector: &TenantSelector) -> Entry<TenantFacts, (u64, Epoch)> {
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let (before, loaded_at) = (self.epochs.of_all_tenants(), self.clock.now());
+        let found = self.directory.tenant(selector).await;
+        let own = match &found {
+            Ok(Some(facts)) => self.epochs.of_tenant(facts.id),
+            Ok(None) | Err(_) => Epoch::default(),
+        };
+        let overtaken = self.epochs.of_all_tenants() != before;
+        Entry {
+            found,
+            epoch: (before, own),
+            loaded_at: if overtaken { Time::UNIX_EPOCH } else { loaded_at },
+        }
+    }
+
+    fn hit(&self) {
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Directory for CachedDirectory {
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        if let Some(entry) = self.tenants.get(selector).await
+            && self.tenant_holds(&entry)
+        {
+            self.hit();
+            return entry.found;
+        }
+        let began = self.clock.now();
+        let selected = self.tenants.entry_by_ref(selector);
+        let entry = selected
+            .or_insert_with_if(self.load_tenant(selector), |entry| !self.tenant_holds(entry))
+            .await
+            .into_value();
+        if entry.found.is_err() || entry.loaded_at >= began || self.tenant_holds(&entry) {
+            return entry.found;
+        }
+        // It was loaded for somebody who came before the last change.
+        self.load_tenant(selector).await.found
+    }
+
+    async fn membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError> {
+        let (key, whose) = ((tenant, user, session), (tenant, user));
+        if let Some(entry) = self.memberships.get(&key).await
+            && self.membership_holds(whose, &entry)
+        {
+            self.hit();
+            return entry.found;
+        }
+        let began = self.clock.now();
+        let selected = self.memberships.entry(key);
+        let entry = selected
+            .or_insert_with_if(self.load_membership(key), |entry| {
+                !self.membership_holds(whose, entry)
+            })
+            .await
+            .into_value();
+        if entry.found.is_err() || entry.loaded_at >= began || self.membership_holds(whose, &entry) {
+            return entry.found;
+        }
+        // It was loaded for somebody who came before the last change.
+        self.load_membership(key).await.found
+    }
+
+    /// Leases are not remembered: each is asked for once.
+    async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
+        self.directory.job(lease).await
+    }
+}
+
+impl Announcer for CachedDirectory {
+    fn announce(&self, change: Change) {
+        self.epochs.advance(change, self.clock.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use chrono::{Duration, TimeZone as _, Utc};
+    use tenantry_domain::{Role, Slug, TenantStatus};
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct StandingClock(Mutex<Time>);
+
+    impl Clock for StandingClock {
+        fn now(&self) -> Time {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    /// What the database says, and when it says it.
+    struct Stored {
+        answer: Mutex<Result<Option<Role>, StoreError>>,
+        asked: AtomicU64,
+        /// A load reads the answer first and then waits for one of these.
+        may_answer: Semaphore,
+        read: Semaphore,
+    }
+
+    #[async_trait]
+    impl Directory for Stored {
+        async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let there = self.answer.lock().unwrap().clone()?.is_some();
+            self.read.add_permits(1);
+            self.may_answer.acquire().await.unwrap().forget();
+            let facts = facts();
+            let named = matches!(selector, TenantSelector::Slug(slug) if *slug == facts.slug);
+            Ok((there && named).then_some(facts))
+        }
+
+        async fn membership(
+            &self,
+            _: TenantId,
+            _: UserId,
+            _: SessionId,
+        ) -> Result<Option<MembershipFacts>, StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let answer = self.answer.lock().unwrap().clone();
+            self.read.add_permits(1);
+            self.may_answer.acquire().await.unwrap().forget();
+            Ok(answer?.map(|role| MembershipFacts {
+                tenant: facts(),
+                role,
+                is_active: true,
+                session_is_live: true,
+                session_expires_at: start() + Duration::hours(1),
+            }))
+        }
+
+        async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    fn start() -> Time {
+        Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap()
+    }
+
+    fn facts() -> TenantFacts {
+        TenantFacts {
+            id: tenant(),
+            slug: Slug::parse("acme").unwrap(),
+            subdomain: None,
+            status: TenantStatus::Active,
+        }
+    }
+
+    fn tenant() -> TenantId {
+        Uuid::from_u128(1).into()
+    }
+
+    fn user() -> UserId {
+        Uuid::from_u128(2).into()
+    }
+
+    struct World {
+        cache: Arc<CachedDirectory>,
+        stored: Arc<Stored>,
+        clock: Arc<StandingClock>,
+        hears: Arc<AtomicBool>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let stored = Arc::new(Stored {
+                answer: Mutex::new(Ok(Some(Role::Admin))),
+                asked: AtomicU64::new(0),
+                may_answer: Semaphore::new(1_000),
+                read: Semaphore::new(0),
+            });
+            let clock = Arc::new(StandingClock(Mutex::new(start())));
+            let hears = Arc::new(AtomicBool::new(true));
+            let settings = CacheSettings::default();
+            let directory = Arc::clone(&stored) as Arc<dyn Directory>;
+            let cache = CachedDirectory::new(
+                directory,
+                Arc::clone(&clock) as Arc<dyn Clock>,
+                settings,
+                Arc::clone(&hears),
+            );
+            Self {
+                cache: Arc::new(cache),
+                stored,
+                clock,
+                hears,
+            }
+        }
+
+        fn store(&self, answer: Result<Option<Role>, StoreError>) {
+            *self.stored.answer.lock().unwrap() = answer;
+        }
+
+        fn wait(&self, milliseconds: i64) {
+            *self.clock.0.lock().unwrap() += Duration::milliseconds(milliseconds);
+        }
+
+        async fn role(&self) -> Result<Option<Role>, StoreError> {
+            let session = Uuid::from_u128(3).into();
+            let found = self.cache.membership(tenant(), user(), session).await?;
+            Ok(found.map(|facts| facts.role))
+        }
+
+        async fn there(&self) -> bool {
+            let selector = TenantSelector::Slug(Slug::parse("acme").unwrap());
+            self.cache.tenant(&selector).await.unwrap().is_some()
+        }
+
+        fn asked(&self) -> u64 {
+            self.stored.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_remembered_until_a_change_is_announced() {
+        let world = World::new();
+        for _ in 0..3 {
+            assert_eq!(world.role().await, Ok(Some(Role::Admin)));
+        }
+        assert_eq!(world.asked(), 1);
+        for change in [Change::User(tenant(), user()), Change::Tenant(tenant())] {
+            let before = world.asked();
+            world.cache.announce(change);
+            world.role().await.unwrap();
+            assert_eq!(world.asked(), before + 1, "{change:?}");
+        }
+        let others = Change::User(Uuid::from_u128(7).into(), Uuid::from_u128(8).into());
+        world.cache.announce(others);
+        let before = world.asked();
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), before, "a change of somebody else");
+        assert_eq!(world.cache.stats().hits, 3);
+    }
+
+    #[tokio::test]
+    async fn a_load_that_a_change_overtakes_is_used_by_nobody_who_comes_after_the_change() {
+        let world = Arc::new(World::new());
+        world.stored.may_answer.forget_permits(1_000);
+        let early = tokio::spawn({
+            let world = Arc::clone(&world);
+            async move { world.role().await }
+        });
+        world.stored.read.acquire().await.unwrap().forget();
+        // The load has read the role; now it is changed and announced, and somebody asks for the new one.
+        world.store(Ok(Some(Role::Viewer)));
+        world.cache.announce(Change::User(tenant(), user()));
+        world.wait(1);
+        let late = tokio::spawn({
+            let world = Arc::clone(&world);
+            async move { world.role().await }
+        });
+        tokio::task::yield_now().await;
+        world.stored.may_answer.add_permits(1_000);
+        assert_eq!(late.await.unwrap(), Ok(Some(Role::Viewer)));
+        early.await.unwrap().unwrap();
+        assert_eq!(world.role().await, Ok(Some(Role::Viewer)));
+    }
+
+    #[tokio::test]
+    async fn fifty_who_ask_at_once_cause_one_load() {
+        let world = Arc::new(World::new());
+        world.stored.may_answer.forget_permits(1_000);
+        let asking: Vec<_> = (0..50)
+            .map(|_| {
+                let world = Arc::clone(&world);
+                tokio::spawn(async move { world.role().await })
+            })
+            .collect();
+        world.stored.read.acquire().await.unwrap().forget();
+        world.stored.may_answer.add_permits(1);
+        for one in asking {
+            assert_eq!(one.await.unwrap(), Ok(Some(Role::Admin)));
+        }
+        assert_eq!(world.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn it_is_remembered_for_long_only_while_changes_of_others_are_heard_of() {
+        let world = World::new();
+        world.role().await.unwrap();
+        world.wait(59_999);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 1);
+        world.wait(1);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 2, "a minute is over");
+        world.wait(1_000);
+        world.hears.store(false, Ordering::Relaxed);
+        world.role().await.unwrap();
+        assert_eq!(
+            world.asked(),
+            3,
+            "remembered for a second already, and now nobody says what changes"
+        );
+        world.wait(999);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 3);
+        world.hears.store(true, Ordering::Relaxed);
+        world.wait(10_000);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn shortly_after_a_change_it_is_remembered_for_a_short_time_only() {
+        let world = World::new();
+        world.cache.announce(Change::User(tenant(), user()));
+        world.role().await.unwrap();
+        world.wait(1_000);
+        // Whoever announced it may have done so before the commit took effect.
+        world.store(Ok(Some(Role::Viewer)));
+        assert_eq!(world.role().await, Ok(Some(Role::Viewer)));
+        world.wait(SETTLING_MS);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_session_is_remembered_beyond_its_end() {
+        let world = World::new();
+        world.wait(3_599_999);
+        world.role().await.unwrap();
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 1);
+        world.wait(1);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn failures_are_not_remembered_and_absence_for_a_short_time() {
+        let world = World::new();
+        let failure = StoreError::Unavailable("gone".into());
+        world.store(Err(failure.clone()));
+        assert_eq!(world.role().await, Err(failure));
+        world.store(Ok(None));
+        assert_eq!(world.role().await, Ok(None));
+        world.wait(999);
+        assert_eq!(world.role().await, Ok(None));
+        assert_eq!(world.asked(), 2);
+        world.wait(1);
+        world.store(Ok(Some(Role::Admin)));
+        assert_eq!(world.role().await, Ok(Some(Role::Admin)));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_asked_for_again_when_a_tenant_is_founded() {
+        let world = World::new();
+        world.store(Ok(None));
+        assert!(!world.there().await);
+        assert!(!world.there().await);
+        assert_eq!(world.asked(), 1);
+        world.store(Ok(Some(Role::Admin)));
+        world.cache.announce(Change::Tenant(tenant()));
+        assert!(world.there().await);
+        assert!(world.there().await);
+        assert_eq!(world.asked(), 2);
+        world.cache.announce(Change::Tenant(tenant()));
+        world.there().await;
+        assert_eq!(world.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_makes_nothing_younger() {
+        let world = World::new();
+        world.role().await.unwrap();
+        world.wait(-1);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 2);
+    }
+}

@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use moka::sync::Cache;
+use tenantry_domain::{AccessClaims, AccessTokens, Clock, TokenError};
+
+/// Access tokens whose signatures are verified once.
+///
+/// A verified token is known by its SHA-256, so that nothing remembered is of use to anybody. Whether it is still in time is
+/// looked at each time; whether its session still stands is the directory's to say, as for any token. Tokens that were
+/// refused are not remembered: whoever sends nonsense would push the good ones out.
+pub struct CachedAccessTokens {
+    tokens: Arc<dyn AccessTokens>,
+    clock: Arc<dyn Clock>,
+    verified: Cache<[u8; 32], AccessClaims>,
+}
+
+impl std::fmt::Debug for CachedAccessTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CachedAccessTokens")
+            .field("verified", &self.verified.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CachedAccessTokens {
+    /// Remembers at most so many of the tokens that `tokens` has verified.
+    pub fn new(tokens: Arc<dyn AccessTokens>, clock: Arc<dyn Clock>, entries: u64) -> Self {
+        Self {
+            tokens,
+            clock,
+            verified: Cache::new(entries),
+        }
+    }
+}
+
+impl AccessTokens for CachedAccessTokens {
+    fn sign(&self, claims: &AccessClaims) -> String {
+        self.tokens.sign(claims)
+    }
+
+    fn verify(&self, token: &str) -> Result<AccessClaims, TokenError> {
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        if let Some(claims) = self.verified.get(&key) {
+            return if self.clock.now() < claims.expires_at {
+                Ok(claims)
+            } else {
+                self.verified.invalidate(&key);
+                Err(TokenError::Expired)
+            };
+        }
+        let claims = self.tokens.verify(token)?;
+        self.verified.insert(key, claims.clone());
+        Ok(claims)
+    }
+
+    fn jwks(&self) -> serde_json::Value {
+        self.tokens.jwks()
+    }
+
+    fn lifetime_seconds(&self) -> i64 {
+        self.tokens.lifetime_seconds()
+    }
+}
