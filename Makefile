@@ -53,6 +53,14 @@ lint: ## clippy, warnings are errors
 doc: ## build the API documentation, warnings are errors
 	$(call stage,doc,RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked)
 
+.PHONY: bench
+bench: ## measure the release build beside pgbench (ARGS='--only list_10')
+	@scripts/bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## the same in under three minutes, once the release build is there
+	@scripts/bench --quick $(ARGS)
+
 .PHONY: check
 check: ## type-check everything, the quickest feedback
 	$(call stage,check,$(CARGO) check --workspace --all-targets --locked)

@@ -1,0 +1,226 @@
+//! What is measured on: a private PostgreSQL, many tenants with many tasks, and a token for each tenant.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_devdb::{Cluster, ClusterOptions, Durability};
+use tenantry_domain::{AccessClaims, AccessTokens, Clock, Password, PasswordHasher, Role};
+use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
+use tenantry_system::{Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds};
+use uuid::Uuid;
+
+use crate::Failure;
+
+/// Numbers of tenants have six digits, so that SQL and Lua can make an id of one by appending it.
+pub const FIRST: usize = 100_000;
+
+/// The password of everybody.
+pub const PASSWORD: &str = "correct horse battery";
+
+const DATABASE: &str = "tenantry_bench";
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Size {
+    /// Tenants with many tasks.
+    pub tenants: usize,
+    /// How many tasks each of those has.
+    pub tasks: usize,
+    /// Further tenants, with ten tasks each.
+    pub small_tenants: usize,
+}
+
+/// The database, ready.
+pub struct Ground {
+    pub cluster: Cluster,
+    pub size: Size,
+    pub key: SigningKey,
+    passwords: RolePasswords,
+}
+
+impl Ground {
+    /// Starts PostgreSQL in the folder and fills it.
+    pub async fn prepare(folder: &Path, size: Size) -> Result<Self, Failure> {
+        say("starting PostgreSQL");
+        let options = ClusterOptions {
+            data_dir: folder.join("postgres"),
+            durability: Durability::Durable,
+        };
+        let cluster = Cluster::start(options).await?;
+        cluster.stop_when_process_ends()?;
+        let passwords = RolePasswords {
+            owner: "owner-of-the-bench".into(),
+            app: "runtime-of-the-bench".into(),
+            platform: "platform-of-the-bench".into(),
+        };
+        let ground = Self {
+            cluster,
+            size,
+            key: SigningKey::generate(),
+            passwords,
+        };
+        ground.migrate().await?;
+        ground.seed().await?;
+        Ok(ground)
+    }
+
+    /// As the runtime role, which pgbench uses too.
+    pub fn app_url(&self) -> String {
+        self.url("tenantry_app", &self.passwords.app)
+    }
+
+    /// As the role of the directory.
+    pub fn platform_url(&self) -> String {
+        self.url("tenantry_platform", &self.passwords.platform)
+    }
+
+    /// An access token of the admin of each tenant in the range, for an hour.
+    pub fn tokens(&self, tenants: impl Iterator<Item = usize>) -> Result<Vec<String>, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let key = SigningKey::from_pem(&self.key.to_pem())?;
+        let tokens = JwtAccessTokens::new(
+            vec![key],
+            "tenantry".into(),
+            "tenantry-api".into(),
+            3_600,
+            Arc::clone(&clock),
+            Arc::new(SystemIds),
+        )?;
+        let now = clock.now();
+        let claims = |tenant: usize| AccessClaims {
+            tenant: tenant_id(tenant).into(),
+            user: tenant_id(tenant).into(),
+            session: tenant_id(tenant).into(),
+            role: Role::Admin,
+            issued_at: now,
+            expires_at: now + chrono::Duration::hours(1),
+        };
+        Ok(tenants.map(|tenant| tokens.sign(&claims(tenant))).collect())
+    }
+
+    fn url(&self, role: &str, password: &str) -> String {
+        format!(
+            "postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}",
+            self.cluster.port()
+        )
+    }
+
+    async fn migrate(&self) -> Result<(), Failure> {
+        bootstrap(&Bootstrap {
+            admin_url: self.cluster.admin_url("postgres"),
+            database: DATABASE.into(),
+            passwords: self.passwords.clone(),
+            reset_passwords: true,
+        })
+        .await?;
+        up(&self.url("tenantry_owner", &self.passwords.owner), None).await?;
+        Ok(())
+    }
+
+    /// As a superuser, whom row-level security does not bind: a million rows in one transaction per hundred tenants.
+    async fn seed(&self) -> Result<(), Failure> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        let there: i64 = sqlx::query_scalar("SELECT count(*) FROM tenants")
+            .fetch_one(&mut admin)
+            .await?;
+        let wanted = self.size.tenants + self.size.small_tenants;
+        if there == i64::try_from(wanted)? {
+            return Ok(());
+        }
+        if there != 0 {
+            return Err("the bench's data folder holds another size: remove it and run again".into());
+        }
+        let hash = hash_of_password().await?;
+        let (began, batch) = (Instant::now(), 100);
+        for first in (0..wanted).step_by(batch) {
+            let (tasks, last) = if first < self.size.tenants {
+                (self.size.tasks, (first + batch).min(self.size.tenants))
+            } else {
+                (10, (first + batch).min(wanted))
+            };
+            fill(&mut admin, first + FIRST, last + FIRST, tasks, &hash).await?;
+            bar(last, wanted, began);
+        }
+        eprintln!();
+        run(&mut admin, "VACUUM ANALYZE").await?;
+        run(&mut admin, "CHECKPOINT").await
+    }
+}
+
+/// The id of a tenant, of its admin, of that one's session and of its project.
+pub fn tenant_id(tenant: usize) -> Uuid {
+    Uuid::parse_str(&format!("{TENANT_PREFIX}{}", FIRST + tenant)).unwrap_or_default()
+}
+
+/// What the number of a tenant is appended to.
+pub const TENANT_PREFIX: &str = "00000000-0000-7000-8000-000000";
+
+/// What the numbers of a tenant and of a task are appended to.
+pub const TASK_PREFIX: &str = "00000000-0000-7000-9000-";
+
+/// To the person who waits.
+pub fn say(text: &str) {
+    eprintln!("bench: {text}");
+}
+
+async fn fill(
+    admin: &mut PgConnection,
+    first: usize,
+    end: usize,
+    tasks: usize,
+    hash: &str,
+) -> Result<(), Failure> {
+    let tenant = format!("('{TENANT_PREFIX}' || t)::uuid");
+    let tenants = format!("generate_series({first}, {}) t", end - 1);
+    let settings = r#"{"self_registration":false,"timezone":"UTC","locale":"en"}"#;
+    run(
+        admin,
+        &format!(
+            "BEGIN;
+             INSERT INTO tenants (id, name, slug, plan, status, settings, created_at, updated_at, version)
+             SELECT {tenant}, 'Tenant ' || t, 'bench-' || t, 'enterprise', 'active', '{settings}', now(), now(), 1
+               FROM {tenants};
+             INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified, password_hash,
+                                created_at, updated_at, version)
+             SELECT {tenant}, {tenant}, 'admin@bench.example', 'Admin', 'admin', true, true, '{hash}', now(), now(), 1
+               FROM {tenants};
+             INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
+             SELECT {tenant}, {tenant}, {tenant}, sha256(t::text::bytea), now(), now() + interval '30 days'
+               FROM {tenants};
+             INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
+             SELECT {tenant}, {tenant}, 'Project', 'active', {tenant}, now(), now(), 1 FROM {tenants};
+             INSERT INTO tasks (tenant_id, id, project_id, title, status, priority, created_at, updated_at, version)
+             SELECT {tenant}, ('{TASK_PREFIX}' || t || k)::uuid, {tenant}, 'Task number ' || k,
+                    (ARRAY['todo', 'in_progress', 'done'])[1 + k % 3], 'normal', now() - k * interval '1 second', now(), 1
+               FROM {tenants}, generate_series({FIRST}, {}) k;
+             COMMIT",
+            FIRST + tasks - 1
+        ),
+    )
+    .await
+}
+
+async fn run(admin: &mut PgConnection, sql: &str) -> Result<(), Failure> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(admin)
+        .await?;
+    Ok(())
+}
+
+/// As the server makes it with its default settings.
+async fn hash_of_password() -> Result<String, Failure> {
+    let hasher = Argon2Passwords::new(PasswordCost::new(19_456, 2, 1)?, 1, 1);
+    let hash = hasher.hash(Password::presented(PASSWORD.into())).await?;
+    Ok(hash.as_str().to_owned())
+}
+
+fn bar(done: usize, of: usize, began: Instant) {
+    let filled = done * 40 / of.max(1);
+    let seconds = began.elapsed().as_secs();
+    eprint!(
+        "\rbench: seeding [{:<40}] {done}/{of} tenants, {seconds} s",
+        "#".repeat(filled)
+    );
+}

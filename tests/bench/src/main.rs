@@ -1,0 +1,239 @@
+//! `make bench`: how fast the server is, beside pgbench with the same statements in the same minute.
+
+mod ground;
+mod load;
+mod report;
+mod scenario;
+mod server;
+mod yardstick;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tenantry_domain::{Clock as _, Time};
+use tenantry_system::SystemClock;
+
+use crate::ground::{Ground, Size, say};
+use crate::load::{CONNECTIONS, Measured};
+use crate::report::{Fairness, Report, Row};
+use crate::scenario::Scenario;
+use crate::server::{Server, Used};
+
+/// Whatever goes wrong ends the bench, with one line.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures the release build on a private PostgreSQL; figures are medians of interleaved rounds.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example: make bench-quick\n         make bench ARGS='--only list_10 --rounds 5'")]
+struct Args {
+    /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
+    #[arg(long)]
+    quick: bool,
+    /// Only the scenario of this name.
+    #[arg(long)]
+    only: Option<String>,
+    /// How many rounds; 3, or 2 when quick.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How long each part of a round takes, in seconds; 8, or 3 when quick.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// The program to measure.
+    #[arg(long, default_value = "target/release/tenantry")]
+    program: PathBuf,
+    /// Where data, scripts and results go.
+    #[arg(long, default_value = "target/bench")]
+    folder: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match bench(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nbench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(args: &Args) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.folder)?;
+    let folder = args.folder.canonicalize()?;
+    let size = Size {
+        tenants: 1_000,
+        tasks: 1_000,
+        small_tenants: if args.quick { 0 } else { 99_000 },
+    };
+    let ground = Ground::prepare(&folder.join(if args.quick { "quick" } else { "full" }), size).await?;
+    let log = folder.join("server.log");
+    let server = Server::start(&args.program, &ground, &log).await?;
+    let tokens = folder.join("tokens.lua");
+    let mut bench = Bench {
+        args,
+        ground: &ground,
+        folder: &folder,
+        server: &server,
+    };
+    bench.write_tokens(&tokens, size.tenants + size.small_tenants)?;
+    let mut rows = Vec::new();
+    for scenario in scenario::all(size, args.quick) {
+        if args.only.as_deref().is_none_or(|only| only == scenario.name) {
+            rows.push(bench.measure(&scenario, &tokens).await?);
+        }
+    }
+    let rss_mb = server::resident_mib(server.process());
+    let fairness = bench.fairness(&tokens).await?;
+    let report = Report {
+        machine: machine(),
+        size,
+        scenarios: rows,
+        fairness,
+        rss_mb,
+        startup_ms: server.startup.as_millis(),
+    };
+    std::fs::write(folder.join("latest.json"), serde_json::to_string_pretty(&report)?)?;
+    std::fs::write(folder.join("latest.svg"), report.picture())?;
+    writeln!(std::io::stdout(), "{}\n\n{}", report.machine, report.table())?;
+    say(&format!("wrote {}", folder.join("latest.json").display()));
+    drop(server);
+    Ok(ground.cluster.stop().await?)
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    ground: &'a Ground,
+    folder: &'a Path,
+    server: &'a Server,
+}
+
+impl Bench<'_> {
+    fn rounds(&self) -> usize {
+        self.args
+            .rounds
+            .unwrap_or(if self.args.quick { 2 } else { 3 })
+            .max(1)
+    }
+
+    fn seconds(&self) -> u64 {
+        self.args.seconds.unwrap_or(if self.args.quick { 3 } else { 8 })
+    }
+
+    /// Tokens as a table of Lua's.
+    fn write_tokens(&self, path: &Path, tenants: usize) -> Result<(), Failure> {
+        let tokens = self.ground.tokens(0..tenants)?;
+        Ok(std::fs::write(
+            path,
+            format!("return {{'{}'}}", tokens.join("','")),
+        )?)
+    }
+
+    /// Rounds of the server and of pgbench in turn, so that both see the same machine.
+    async fn measure(&mut self, scenario: &Scenario, tokens: &Path) -> Result<Row, Failure> {
+        let script = load::script(self.folder, scenario, tokens)?;
+        let postgres = self.ground.cluster.data_dir().to_owned();
+        load::run(&script, 1, CONNECTIONS).await?;
+        let (mut runs, mut yardsticks, mut used) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..self.rounds() {
+            say(&format!(
+                "{}, round {} of {}",
+                scenario.name,
+                round + 1,
+                self.rounds()
+            ));
+            let before = Used::now(self.server.process(), &postgres);
+            let run = load::run(&script, self.seconds(), CONNECTIONS).await?;
+            let after = Used::now(self.server.process(), &postgres);
+            used.push((
+                after.server - before.server,
+                after.postgres - before.postgres,
+                run.requests,
+            ));
+            runs.push(run);
+            if let Some(sql) = &scenario.sql {
+                let sql = sql.replace(
+                    ":last",
+                    &(ground::FIRST + self.ground.size.tenants - 1).to_string(),
+                );
+                let url = self.ground.app_url();
+                yardsticks
+                    .push(yardstick::run(&url, &sql, self.folder, scenario.name, self.seconds()).await?);
+            }
+        }
+        Ok(row(scenario.name, &runs, &yardsticks, &used))
+    }
+
+    /// Fifty tenants, first alone and then beside one that sends as much as it can.
+    async fn fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
+        say("fairness");
+        let quiet = self.ground.tokens(100..150)?;
+        let seconds = self.seconds().max(5);
+        let alone = load::steady(&quiet, 50, seconds).await?;
+        let mut noisy = scenario::all(self.ground.size, true)
+            .into_iter()
+            .find(|scenario| scenario.name == "list_10")
+            .ok_or("there is no scenario list_10")?;
+        (noisy.name, noisy.tenants) = ("noisy", 1);
+        let script = load::script(self.folder, &noisy, tokens)?;
+        let (noise, beside) = tokio::join!(
+            load::run(&script, seconds + 1, 64),
+            load::steady(&quiet, 50, seconds)
+        );
+        let beside = beside?;
+        let at = |times: &[std::time::Duration], share: usize| {
+            let index = (times.len() * share / 100).min(times.len().saturating_sub(1));
+            times.get(index).map_or(0, std::time::Duration::as_micros)
+        };
+        Ok(Fairness {
+            alone_p50_us: at(&alone, 50),
+            alone_p99_us: at(&alone, 99),
+            beside_p50_us: at(&beside, 50),
+            beside_p99_us: at(&beside, 99),
+            noisy_rps: noise?.rate(),
+        })
+    }
+}
+
+fn row(name: &'static str, runs: &[Measured], yardsticks: &[f64], used: &[(u64, u64, u64)]) -> Row {
+    let each = |of: fn(&Measured) -> f64| median(runs.iter().map(of));
+    let cost =
+        |of: fn(&(u64, u64, u64)) -> u64| median(used.iter().map(|one| of(one) as f64 / one.2.max(1) as f64));
+    let rps = each(Measured::rate);
+    let pgbench_tps = (!yardsticks.is_empty()).then(|| median(yardsticks.iter().copied()));
+    Row {
+        name,
+        rps,
+        p50_us: each(|run| run.p50),
+        p99_us: each(|run| run.p99),
+        server_us: cost(|one| one.0),
+        postgres_us: cost(|one| one.1),
+        pgbench_tps,
+        ratio: pgbench_tps.map(|tps| rps / tps),
+        bad: runs.iter().map(|run| run.bad).sum(),
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        _ if sorted.is_empty() => 0.0,
+        0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        _ => sorted[middle],
+    }
+}
+
+/// What it ran on, and when.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown processor", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
+    let now: Time = SystemClock::new().now();
+    format!("{cores} x {model}, {}", now.format("%Y-%m-%d %H:%M UTC"))
+}

@@ -1,0 +1,114 @@
+//! What came out: a table, JSON, and a picture.
+
+use serde::Serialize;
+
+use crate::ground::Size;
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub machine: String,
+    pub size: Size,
+    pub scenarios: Vec<Row>,
+    pub fairness: Fairness,
+    pub rss_mb: u64,
+    pub startup_ms: u128,
+}
+
+/// A scenario, as the median of its rounds.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    pub name: &'static str,
+    pub rps: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// Processor time of a request, in microseconds.
+    pub server_us: f64,
+    pub postgres_us: f64,
+    pub pgbench_tps: Option<f64>,
+    /// Requests for each transaction of pgbench's.
+    pub ratio: Option<f64>,
+    pub bad: u64,
+}
+
+/// What fifty tenants with a request a second each see while another one is at full speed.
+#[derive(Debug, Serialize)]
+pub struct Fairness {
+    pub alone_p50_us: u128,
+    pub alone_p99_us: u128,
+    pub beside_p50_us: u128,
+    pub beside_p99_us: u128,
+    pub noisy_rps: f64,
+}
+
+impl Report {
+    /// For a person.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<24}{:>9}{:>10}{:>10}{:>11}{:>13}{:>13}{:>8}\n",
+            "scenario", "req/s", "p50 us", "p99 us", "server us", "postgres us", "pgbench tps", "ratio"
+        );
+        for row in &self.scenarios {
+            let tps = row
+                .pgbench_tps
+                .map_or_else(|| "-".into(), |tps| format!("{tps:.0}"));
+            let ratio = row
+                .ratio
+                .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+            text += &format!(
+                "{:<24}{:>9.0}{:>10.0}{:>10.0}{:>11.0}{:>13.0}{tps:>13}{ratio:>8}\n",
+                row.name, row.rps, row.p50_us, row.p99_us, row.server_us, row.postgres_us
+            );
+        }
+        let Fairness {
+            alone_p50_us,
+            alone_p99_us,
+            beside_p50_us,
+            beside_p99_us,
+            noisy_rps,
+        } = self.fairness;
+        text += &format!(
+            "\nfifty quiet tenants: p50 {alone_p50_us} us, p99 {alone_p99_us} us; beside one that sends {noisy_rps:.0} \
+             requests/s: p50 {beside_p50_us} us, p99 {beside_p99_us} us\nresident memory {} MiB, ready {} ms after the \
+             start\n",
+            self.rss_mb, self.startup_ms
+        );
+        text
+    }
+
+    /// Bars of the ratio to pgbench, for the documentation.
+    pub fn picture(&self) -> String {
+        let rows: Vec<_> = self.scenarios.iter().filter(|row| row.ratio.is_some()).collect();
+        let height = 60 + rows.len() * 34;
+        let scale = 320.0;
+        let mut bars = String::new();
+        for (number, row) in rows.iter().enumerate() {
+            let (y, ratio) = (44 + number * 34, row.ratio.unwrap_or_default());
+            bars += &format!(
+                "<text x='190' y='{}' text-anchor='end'>{}</text><rect x='200' y='{y}' width='{:.0}' height='22' \
+                 fill='#2f6f4f'/><text x='{:.0}' y='{}'>{ratio:.2} ({:.0} requests/s)</text>\n",
+                y + 16,
+                row.name,
+                ratio * scale,
+                ratio * scale + 208.0,
+                y + 16,
+                row.rps
+            );
+        }
+        let lines: String = [0.75, 1.0]
+            .map(|at| {
+                let x = 200.0 + at * scale;
+                format!(
+                    "<line x1='{x}' x2='{x}' y1='36' y2='{}' stroke='#999' stroke-dasharray='4 3'/>\
+                     <text x='{x}' y='30' text-anchor='middle' fill='#666'>{at}</text>\n",
+                    height - 12
+                )
+            })
+            .concat();
+        format!(
+            "<svg xmlns='http://www.w3.org/2000/svg' width='800' height='{height}' font-family='sans-serif' \
+             font-size='13'>\n<rect width='100%' height='100%' fill='white'/>\n<text x='10' y='16'>Requests over HTTP for \
+             each transaction of pgbench with the same statements</text>\n{lines}{bars}</svg>\n"
+        )
+    }
+}

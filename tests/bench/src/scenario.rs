@@ -1,0 +1,197 @@
+//! What is measured: each scenario is a script for `wrk`, and one for pgbench with the same statements.
+
+use crate::ground::{FIRST, PASSWORD, Size, TASK_PREFIX, TENANT_PREFIX};
+
+/// One thing to measure.
+pub struct Scenario {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// In whose names requests are made: so many tenants, from the first on; 0 = in nobody's.
+    pub tenants: usize,
+    /// The body of Lua's `request`: it returns the text of a request. `t` is the index of a random tenant, `n` its
+    /// number, `bearer` its header line, `k` the number of a random task of its.
+    pub request: String,
+    /// The same work for pgbench; `None` where there is nothing like it.
+    pub sql: Option<String>,
+    /// The status that answers have.
+    pub status: u16,
+}
+
+const COLUMNS: &str = "tenant_id, id, project_id, title, description, status, priority, assignee_id, due_at, created_at, \
+                       updated_at, deleted_at, version";
+
+/// All scenarios but those of fairness, which are not of one program at full speed.
+pub fn all(size: Size, quick: bool) -> Vec<Scenario> {
+    let many = size.tenants;
+    let mut all = vec![
+        get_one(many),
+        list("list_10", many, 10, ""),
+        list("list_100_filtered", many, 100, "done"),
+        create(many),
+        update(many),
+        mixed(many),
+        login(many),
+        unauthenticated(),
+        list("list_10_of_10_tenants", 10, 10, ""),
+    ];
+    if !quick {
+        all.push(list(
+            "list_10_of_all_tenants",
+            size.tenants + size.small_tenants,
+            10,
+            "",
+        ));
+    }
+    all
+}
+
+fn get(path: &str) -> String {
+    format!(r#"return "GET {path} HTTP/1.1\r\nHost: bench\r\n" .. bearer .. "\r\n""#)
+}
+
+fn send(method: &str, path: &str, headers: &str, body: &str) -> String {
+    format!(
+        r#"local body = '{body}'
+  return "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{headers}Content-Length: " .. #body .. "\r\n" .. bearer .. "\r\n" .. body"#
+    )
+}
+
+fn get_one(tenants: usize) -> Scenario {
+    let one = format!("AND deleted_at IS NULL AND id = ('{TASK_PREFIX}' || :n || :k)::uuid LIMIT 1");
+    Scenario {
+        name: "get_one",
+        tenants,
+        request: get(&format!(r#"/api/v1/tasks/{TASK_PREFIX}" .. n .. k .. ""#)),
+        sql: Some(transaction(&select(&one))),
+        status: 200,
+    }
+}
+
+fn list(name: &'static str, tenants: usize, limit: usize, status: &str) -> Scenario {
+    let (filter, query) = if status.is_empty() {
+        (String::new(), String::new())
+    } else {
+        (format!(" AND status = '{status}'"), format!("&status={status}"))
+    };
+    // One more row than is shown says whether there is a next page.
+    let rows = format!(
+        "AND deleted_at IS NULL{filter} ORDER BY created_at DESC, id DESC LIMIT {}",
+        limit + 1
+    );
+    Scenario {
+        name,
+        tenants,
+        request: get(&format!("/api/v1/tasks?limit={limit}{query}")),
+        sql: Some(transaction(&select(&rows)).replace(":last", &(FIRST + tenants - 1).to_string())),
+        status: 200,
+    }
+}
+
+fn create(tenants: usize) -> Scenario {
+    let project = format!("{TENANT_PREFIX}\" .. n .. \"");
+    let work = format!(
+        "SELECT tenant_id, id, name, description, status, owner_id, view_count, created_at, updated_at, deleted_at, \
+         version FROM projects WHERE tenant_id = {tenant} AND deleted_at IS NULL AND id = {tenant} LIMIT 1 FOR SHARE;\n\
+         INSERT INTO tasks (tenant_id, id, project_id, title, description, status, priority, assignee_id, due_at, \
+         created_at, updated_at, deleted_at, version) VALUES ({tenant}, gen_random_uuid(), {tenant}, 'A new task', NULL, \
+         'todo', 'normal', NULL, NULL, now(), now(), NULL, 1);\n{audit}",
+        tenant = TENANT,
+        audit = audit(),
+    );
+    Scenario {
+        name: "create",
+        tenants,
+        request: send(
+            "POST",
+            &format!("/api/v1/projects/{project}/tasks"),
+            "",
+            r#"{"title":"A new task"}"#,
+        ),
+        sql: Some(transaction(&work)),
+        status: 201,
+    }
+}
+
+fn update(tenants: usize) -> Scenario {
+    let id = format!("('{TASK_PREFIX}' || :n || :k)::uuid");
+    let work = format!(
+        "SELECT {COLUMNS} FROM tasks WHERE tenant_id = {TENANT} AND deleted_at IS NULL AND id = {id} LIMIT 1 \
+         FOR NO KEY UPDATE;\n\
+         UPDATE tasks SET title = 'A changed task', updated_at = now(), version = version + 1 \
+         WHERE tenant_id = {TENANT} AND id = {id};\n{}",
+        audit()
+    );
+    Scenario {
+        name: "update_if_match",
+        tenants,
+        request: send(
+            "PATCH",
+            &format!(r#"/api/v1/tasks/{TASK_PREFIX}" .. n .. k .. ""#),
+            r"If-Match: *\r\n",
+            r#"{"title":"A changed task"}"#,
+        ),
+        sql: Some(transaction(&work)),
+        status: 200,
+    }
+}
+
+fn mixed(tenants: usize) -> Scenario {
+    let (reads, writes) = (list("", tenants, 10, "").request, create(tenants).request);
+    Scenario {
+        name: "mixed_90_10",
+        tenants,
+        request: format!("if math.random(10) > 1 then {reads} end\n  {writes}"),
+        sql: None,
+        status: 200,
+    }
+}
+
+fn login(tenants: usize) -> Scenario {
+    let body = format!(
+        r#"{{"tenant_slug":"bench-' .. n .. '","email":"admin@bench.example","password":"{PASSWORD}"}}"#
+    );
+    Scenario {
+        name: "login",
+        tenants,
+        request: send("POST", "/api/v1/auth/login", "", &body).replace(".. bearer ..", ".."),
+        sql: None,
+        status: 200,
+    }
+}
+
+fn unauthenticated() -> Scenario {
+    Scenario {
+        name: "unauthenticated",
+        tenants: 0,
+        request: get("/api/v1/tasks?limit=10"),
+        sql: None,
+        status: 401,
+    }
+}
+
+/// The tenant in pgbench's terms.
+const TENANT: &str = "('00000000-0000-7000-8000-000000' || :n)::uuid";
+
+fn select(rest: &str) -> String {
+    format!("SELECT {COLUMNS} FROM tasks WHERE tenant_id = {TENANT} {rest};")
+}
+
+fn audit() -> String {
+    format!(
+        "INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, target_id, actor_type, \
+         actor_id, request_id, ip, before, after) VALUES ({TENANT}, gen_random_uuid(), now(), 'change', 'task.changed', \
+         'task', gen_random_uuid(), 'user', {TENANT}, gen_random_uuid()::text, '127.0.0.1', NULL, \
+         '{{\"title\": \"A new task\", \"status\": \"todo\", \"priority\": \"normal\"}}');"
+    )
+}
+
+/// The statements that the server sends, one after another: BEGIN, SET LOCAL, the work, COMMIT. Values are in the text, as
+/// SET takes no parameters.
+fn transaction(work: &str) -> String {
+    let random = format!("\\set n random({FIRST}, :last)\n\\set k random({FIRST}, {FIRST} + 999)\n");
+    let work = work.replace(TENANT, &format!("'{TENANT_PREFIX}:n'")).replace(
+        &format!("('{TASK_PREFIX}' || :n || :k)::uuid"),
+        &format!("'{TASK_PREFIX}:n:k'"),
+    );
+    format!("{random}BEGIN;\nSET LOCAL app.current_tenant = '{TENANT_PREFIX}:n';\n{work}\nCOMMIT;\n")
+}

@@ -1,0 +1,142 @@
+//! The program that is measured, as it runs in production.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::Failure;
+use crate::ground::Ground;
+
+/// Where it listens.
+pub const ADDRESS: &str = "127.0.0.1:18080";
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    /// How long it took from being started to being ready.
+    pub startup: Duration,
+}
+
+impl Server {
+    /// Starts the program on the ground and waits until it is ready.
+    pub async fn start(program: &Path, ground: &Ground, log: &Path) -> Result<Self, Failure> {
+        if TcpStream::connect(ADDRESS).await.is_ok() {
+            return Err(format!("something listens on {ADDRESS} already").into());
+        }
+        let began = Instant::now();
+        let log = File::create(log)?;
+        let mut child = Command::new(program)
+            .arg("serve")
+            .env(
+                "TENANTRY__SERVER__PORT",
+                ADDRESS.rsplit(':').next().unwrap_or_default(),
+            )
+            .env("TENANTRY__DATABASE__URL", ground.app_url())
+            .env("TENANTRY__DATABASE__PLATFORM_URL", ground.platform_url())
+            .env("TENANTRY__DATABASE__POOL_SIZE", "8")
+            .env("TENANTRY__AUTH__SIGNING_KEY", ground.key.to_pem())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        while !is_ready().await {
+            if let Some(status) = child.try_wait()? {
+                return Err(format!("the server ended with {status}: see target/bench/server.log").into());
+            }
+            if began.elapsed() > Duration::from_secs(30) {
+                return Err("the server is not ready after 30 seconds: see target/bench/server.log".into());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(Self {
+            child,
+            startup: began.elapsed(),
+        })
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn is_ready() -> bool {
+    let answer = async {
+        let mut stream = TcpStream::connect(ADDRESS).await?;
+        let request =
+            format!("GET /health/readiness HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    answer
+        .await
+        .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// What processes have used of the processor, in microseconds since they began.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    pub server: u64,
+    pub postgres: u64,
+}
+
+impl Used {
+    /// At present, of the server and of all processes of the PostgreSQL whose data lie in the folder.
+    pub fn now(server: u32, postgres: &Path) -> Self {
+        let postmaster = std::fs::read_to_string(postgres.join("pg/postmaster.pid")).unwrap_or_default();
+        let postmaster = postmaster.lines().next().unwrap_or_default().to_owned();
+        let of_postgres = processes()
+            .filter(|one| one.id == postmaster || one.parent == postmaster)
+            .map(|one| one.used);
+        Self {
+            server: processes()
+                .find(|one| one.id == server.to_string())
+                .map_or(0, |one| one.used),
+            postgres: of_postgres.sum(),
+        }
+    }
+}
+
+/// Resident memory of a process, in MiB.
+pub fn resident_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1_024
+}
+
+struct Process {
+    id: String,
+    parent: String,
+    used: u64,
+}
+
+/// proc(5), `/proc/[pid]/stat`: the parent is field 4, user and system time are 14 and 15, in ticks of 10 ms.
+fn processes() -> impl Iterator<Item = Process> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let id = entry.file_name().into_string().ok()?;
+        id.parse::<u32>().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        Some(Process {
+            id,
+            parent: (*fields.get(1)?).to_owned(),
+            used: ticks * 10_000,
+        })
+    })
+}
