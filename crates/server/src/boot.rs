@@ -111,6 +111,7 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
         check_after_idle: Duration::from_secs(settings.database.check_after_idle_seconds),
         max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
         behind_pooler: settings.database.behind_pooler,
+        threads: settings.server.threads(),
     }
 }
 

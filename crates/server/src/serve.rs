@@ -72,11 +72,7 @@ pub async fn serve(
     let http = http_settings(&settings.http);
     let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
-    let workers = if settings.server.workers == 0 {
-        cores()
-    } else {
-        settings.server.workers
-    };
+    let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
         .client_request_timeout(client_timeout)
@@ -146,10 +142,6 @@ fn http_settings(http: &Http) -> HttpSettings {
         trust_forwarded_for: http.trust_forwarded_for,
         ..HttpSettings::default()
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
 }
 
 async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {

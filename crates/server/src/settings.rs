@@ -89,6 +89,16 @@ pub struct Server {
     pub shutdown_seconds: u64,
 }
 
+impl Server {
+    /// How many threads serve requests.
+    pub fn threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
+            workers => workers,
+        }
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {

@@ -1,10 +1,15 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
+use deadpool::managed::{
+    Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts,
+};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tenantry_domain::StoreError;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +27,9 @@ pub struct PoolSettings {
     /// The URL leads to a pooler in transaction mode (PgBouncer), where the next transaction may run on another
     /// server connection: no statement is prepared by name, and no start-up parameter is sent that it does not know.
     pub behind_pooler: bool,
+    /// How many threads with a runtime of their own use it (the workers of actix): each gets connections of its own, so
+    /// that no answer of the server wakes another thread than the one that waits for it. 0 = all share all.
+    pub threads: usize,
 }
 
 impl Default for PoolSettings {
@@ -33,6 +41,7 @@ impl Default for PoolSettings {
             check_after_idle: Duration::from_secs(30),
             max_lifetime: Duration::from_secs(30 * 60),
             behind_pooler: false,
+            threads: 0,
         }
     }
 }
@@ -43,13 +52,15 @@ impl Default for PoolSettings {
 /// it hands out connections that know how to run anything. This one is only used by the transactions beside it.
 #[derive(Clone)]
 pub struct Pool {
-    inner: deadpool::managed::Pool<Connector>,
+    /// The first is for everybody; the others, where there are any, for a thread each.
+    shares: Arc<[deadpool::managed::Pool<Connector>]>,
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool")
-            .field("status", &self.inner.status())
+            .field("max_size", &self.max_size())
+            .field("open", &self.open())
             .finish()
     }
 }
@@ -74,29 +85,37 @@ impl Pool {
             create: Some(settings.connect_timeout),
             recycle: Some(settings.connect_timeout),
         };
-        let manager = Connector {
+        let connector = Connector {
             options,
             check_after_idle: settings.check_after_idle,
             max_lifetime: settings.max_lifetime,
             named_statements: !settings.behind_pooler,
         };
-        let inner = deadpool::managed::Pool::builder(manager)
-            .max_size(settings.size.max(1))
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Other(error.to_string()))?;
-        Ok(Self { inner })
+        let share = |size: usize| {
+            deadpool::managed::Pool::builder(connector.clone())
+                .max_size(size)
+                .timeouts(timeouts)
+                // The one used last is the one that is still in the processor's memory.
+                .queue_mode(QueueMode::Lifo)
+                .runtime(Runtime::Tokio1)
+                .build()
+                .map_err(|error| StoreError::Other(error.to_string()))
+        };
+        let shares = shares(settings.size.max(1), settings.threads)
+            .into_iter()
+            .map(share)
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shares })
     }
 
     /// How many connections it holds at the most.
     pub fn max_size(&self) -> usize {
-        self.inner.status().max_size
+        self.shares.iter().map(|share| share.status().max_size).sum()
     }
 
     /// How many connections are open now.
     pub fn open(&self) -> usize {
-        self.inner.status().size
+        self.shares.iter().map(|share| share.status().size).sum()
     }
 
     /// Whether the server answers.
@@ -109,13 +128,38 @@ impl Pool {
 
     /// Closes the pool and its idle connections; those in use close when they are done.
     pub fn close(&self) {
-        self.inner.close();
+        self.shares.iter().for_each(deadpool::managed::Pool::close);
     }
 
     pub(super) async fn get(&self) -> Result<Connection, StoreError> {
-        let object = self.inner.get().await.map_err(unavailable)?;
+        let share = match (HOME.with(|home| *home), self.shares.len()) {
+            (Some(thread), shares @ 2..) => &self.shares[1 + thread % (shares - 1)],
+            (Some(_) | None, _) => &self.shares[0],
+        };
+        let object = share.get().await.map_err(unavailable)?;
         Ok(Connection { object: Some(object) })
     }
+}
+
+thread_local! {
+    /// The number of this thread among those with a runtime of their own; `None` for the threads of a shared one.
+    static HOME: Option<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let alone = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        alone.then(|| NEXT.fetch_add(1, Ordering::Relaxed))
+    };
+}
+
+/// How many connections everybody and each of the threads gets. With fewer than two for each there is nothing to share
+/// out.
+fn shares(size: usize, threads: usize) -> Vec<usize> {
+    let each = size.saturating_sub(1) / threads.max(1);
+    if threads == 0 || each < 2 {
+        return vec![size];
+    }
+    let mut shares = vec![size - each * threads];
+    shares.extend(std::iter::repeat_n(each, threads));
+    shares
 }
 
 /// A connection in use. Dropped, it is closed; only [`Connection::give_back`] lets it be used again.
@@ -151,6 +195,7 @@ impl Drop for Connection {
     }
 }
 
+#[derive(Clone)]
 struct Connector {
     options: PgConnectOptions,
     check_after_idle: Duration,
@@ -199,5 +244,22 @@ fn unavailable(error: PoolError<sqlx::Error>) -> StoreError {
         }
         PoolError::Closed => StoreError::Unavailable("the connection pool is closed".into()),
         PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => StoreError::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::shares;
+
+    proptest! {
+        #[test]
+        fn the_shares_are_the_whole_and_nobody_has_none(size in 1_usize..2_000, threads in 0_usize..200) {
+            let shares = shares(size, threads);
+            prop_assert_eq!(shares.iter().sum::<usize>(), size);
+            prop_assert!(shares[0] >= 1 && shares[1..].iter().all(|share| *share >= 2));
+            prop_assert!(shares.len() == 1 || shares.len() == threads + 1);
+        }
     }
 }
