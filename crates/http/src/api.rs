@@ -13,8 +13,8 @@ use tenantry_tenancy::Tenancy;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    ApiError, HttpSettings, Readiness, authenticate::authenticate_known, docs, observe::observe, openapi,
-    operation, system, v1,
+    ApiError, HttpSettings, Readiness, authenticate::authenticate_known, docs, metrics, metrics::Metrics,
+    observe::observe, openapi, operation, system, v1,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -24,6 +24,7 @@ pub struct Api {
     pub(crate) settings: Arc<HttpSettings>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) document: Arc<OpenApi>,
+    metrics: Arc<Metrics>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
 
@@ -43,6 +44,7 @@ impl Api {
             settings: Arc::new(settings),
             readiness,
             document: Arc::new(openapi()),
+            metrics: Arc::default(),
             routes: Arc::new(|_| {}),
         }
     }
@@ -62,6 +64,11 @@ impl Api {
         operation::complete(&mut document);
         self.document = Arc::new(OpenApi::clone(&self.document).merge_from(document));
         self
+    }
+
+    /// What is measured, for registering more.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The settings.
@@ -100,6 +107,9 @@ pub fn app(
 /// Registers all routes; [`app`] does, and adds what wraps them.
 pub fn configure(api: &Api, config: &mut ServiceConfig) {
     system::routes(config);
+    if api.settings.serve_metrics {
+        metrics::routes(config);
+    }
     docs::routes(config);
     let embedded = web::scope("")
         .wrap(from_fn(authenticate_known))

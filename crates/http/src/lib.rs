@@ -35,6 +35,7 @@ mod error_map;
 mod etag;
 mod guest;
 mod hints;
+pub mod metrics;
 mod moment;
 mod observe;
 mod openapi;

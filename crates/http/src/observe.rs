@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tenantry_domain::ErrorCode;
 use tracing::Instrument;
 
-use crate::{Api, ApiError, Problem, request::RequestContext, security};
+use crate::{Api, ApiError, Problem, authenticate::Admitted, request::RequestContext, security};
 
 /// An error answer that is meant as it is and not to be made a problem document.
 pub(crate) struct Verbatim;
@@ -30,6 +30,8 @@ pub(crate) async fn observe(
     let span = context.span.clone();
     async move {
         let started = Instant::now();
+        let mut tenant = None;
+        let (method, route) = (request.method().clone(), request.match_pattern());
         let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
         let (answer, logged) = match outcome {
             Ok(Ok(response)) => {
@@ -37,15 +39,22 @@ pub(crate) async fn observe(
                 let (mut response, code) = finish(response.map_into_boxed_body(), &context);
                 security::harden(&mut response, Some(&request), &context, &api.settings);
                 let status = response.status();
+                tenant = request
+                    .extensions()
+                    .get::<Admitted>()
+                    .map(|admitted| admitted.scope.tenant());
                 (Ok(ServiceResponse::new(request, response)), (status, code))
             }
             // Here the request is lost, and with it whatever a response could be tied to.
             Ok(Err(error)) => give_up(HttpResponse::from_error(error), &context, &api),
             Err(panic) => give_up(HttpResponse::from_error(panicked(panic.as_ref())), &context, &api),
         };
-        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let (took, status) = (started.elapsed(), logged.0.as_u16());
+        let duration_ms = took.as_secs_f64() * 1000.0;
         let code = logged.1.map(ErrorCode::as_str);
-        tracing::info!(status = logged.0.as_u16(), duration_ms, code, "request");
+        tracing::info!(status, duration_ms, code, "request");
+        api.metrics()
+            .answered(method.as_str(), route, status, took, tenant);
         answer
     }
     .instrument(span)

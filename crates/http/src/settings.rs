@@ -16,6 +16,8 @@ pub struct HttpSettings {
     pub trust_forwarded_for: bool,
     /// How long a client may take to send a request.
     pub client_timeout: Duration,
+    /// Whether `/metrics` is served here; it names tenants, so it is for those who run the service.
+    pub serve_metrics: bool,
 }
 
 impl Default for HttpSettings {
@@ -27,6 +29,7 @@ impl Default for HttpSettings {
             hsts: false,
             trust_forwarded_for: false,
             client_timeout: Duration::from_secs(15),
+            serve_metrics: true,
         }
     }
 }

@@ -288,6 +288,7 @@ async fn every_answer_has_the_security_headers() {
         "/nothing",
         "/api/v1/tasks",
         "/docs/",
+        "/metrics",
         "/problems",
         "/openapi.json",
     ] {

@@ -35,6 +35,7 @@ pub struct Booted {
     pub app: Arc<Tenancy>,
     pub runtime: Pool,
     pub platform: Pool,
+    pub cache: Arc<CachedDirectory>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -83,6 +84,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         app: Arc::new(Tenancy::new(ports, policy(settings))),
         runtime,
         platform,
+        cache,
     })
 }
 

@@ -6,6 +6,7 @@ mod dev;
 mod doctor;
 mod jobs;
 mod log;
+mod metrics;
 mod migrate;
 mod seed;
 mod serve;

@@ -13,11 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::CommandError;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
-use crate::jobs;
 use crate::settings::{Http, Jobs, Server, Settings};
+use crate::{CommandError, jobs, metrics};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -69,9 +68,14 @@ pub async fn serve(
         .with_check("database", database)
         .with_notice("isolation", guarded.as_str());
     let readiness = Arc::new(readiness);
-    let http = http_settings(&settings.http);
+    let http = HttpSettings {
+        serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
+        ..http_settings(&settings.http)
+    };
     let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
+    metrics::register(api.metrics(), &booted);
+    let scraped = metrics::serve(settings, api.metrics())?;
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
@@ -99,6 +103,9 @@ pub async fn serve(
         .await
         .map_err(|error| CommandError::Other(error.to_string()))?
         .map_err(failed)?;
+    if let Some(scraped) = scraped {
+        scraped.stop(true).await;
+    }
     flushing.abort();
     let flushed = booted.app.views.flush(&booted.app).await;
     booted.runtime.close();

@@ -70,6 +70,7 @@ pub struct Settings {
     pub views: Views,
     pub jobs: Jobs,
     pub cache: Cache,
+    pub metrics: Metrics,
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
@@ -304,6 +305,25 @@ impl Default for Cache {
             entries: 50_000,
             ttl_ms: 60_000,
             alone_ttl_ms: 1_000,
+        }
+    }
+}
+
+/// Measurements for Prometheus.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Whether `/metrics` is served at all. It names the busiest tenants.
+    pub enabled: bool,
+    /// A port of its own for it, on `server.host`; 0 = beside the API.
+    pub port: u16,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            port: 0,
         }
     }
 }

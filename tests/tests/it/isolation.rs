@@ -77,6 +77,7 @@ fn table() -> Vec<Operation> {
         (&get, "/health/liveness"),
         (&get, "/health/readiness"),
         (&get, "/.well-known/jwks.json"),
+        (&get, "/metrics"),
         (&get, "/problems"),
         (&get, "/problems/{code}"),
         (&get, "/openapi.json"),

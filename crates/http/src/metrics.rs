@@ -1,0 +1,308 @@
+//! What is measured while requests are served, in the text format of OpenMetrics, which Prometheus reads.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::{
+    HttpResponse,
+    http::header,
+    web::{Data, ServiceConfig},
+};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tenantry_domain::TenantId;
+
+use crate::{Api, Endpoint};
+
+/// How many tenants are named; the others are not told apart, so that there are not more series with more tenants.
+const NAMED_TENANTS: usize = 20;
+
+/// Upper bounds of the histogram of durations, in seconds.
+const BOUNDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// What is measured of the requests, and whatever else is registered: pools, caches, limits.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Answered, Counter>,
+    durations: Family<Route, Histogram, fn() -> Histogram>,
+    busiest: Mutex<Busiest>,
+}
+
+/// Which value it is: one that only grows, or one that goes up and down.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reading {
+    /// Since the start.
+    Total(u64),
+    /// At present.
+    Level(f64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: Cow<'static, str>,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    method: Cow<'static, str>,
+    route: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let requests = Family::default();
+        let durations: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BOUNDS));
+        let mut registry = Registry::with_prefix("tenantry");
+        registry.register(
+            "http_requests",
+            "Requests answered, by route template and status",
+            requests.clone(),
+        );
+        registry.register(
+            "http_request_duration_seconds",
+            "How long requests took, by route template",
+            durations.clone(),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            requests,
+            durations,
+            busiest: Mutex::new(Busiest::default()),
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds something that is read with each scrape. A total's name gets the suffix `_total`.
+    pub fn register(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Reading + Send + Sync + 'static,
+    ) {
+        let reader = Reader {
+            name,
+            help,
+            read: Box::new(read),
+        };
+        self.registry().register_collector(Box::new(reader));
+    }
+
+    /// A request was answered. `route` is the template of its path; paths that lead nowhere have none, so that nobody
+    /// makes series by guessing.
+    pub(crate) fn answered(
+        &self,
+        method: &str,
+        route: Option<String>,
+        status: u16,
+        took: Duration,
+        tenant: Option<TenantId>,
+    ) {
+        let (method, route) = (known(method), route.unwrap_or_default());
+        let whole = Route {
+            method: method.clone(),
+            route: route.clone(),
+        };
+        self.durations.get_or_create(&whole).observe(took.as_secs_f64());
+        let answered = Answered {
+            method,
+            route,
+            status,
+        };
+        self.requests.get_or_create(&answered).inc();
+        if let Some(tenant) = tenant {
+            let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
+            busiest.count(tenant);
+        }
+    }
+
+    /// Everything, as text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry());
+        let busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = text.trim_end().trim_end_matches("# EOF").len();
+        text.truncate(end);
+        text.push_str(&busiest.render());
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Measurements for Prometheus
+///
+/// In the text format of OpenMetrics 1.0. Not here where the operator has given them a port of their own.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "System",
+    responses(
+        (status = 200, description = "The measurements.", body = String,
+         content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ),
+)]
+pub(crate) async fn metrics(api: Data<Api>) -> HttpResponse {
+    answer(api.metrics())
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::open("/metrics").get(metrics));
+}
+
+/// The answer to a scrape.
+pub fn answer(metrics: &Metrics) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(metrics.render())
+}
+
+/// A method is whatever a client writes, and each would be a series.
+fn known(method: &str) -> Cow<'static, str> {
+    let all = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    Cow::Borrowed(all.into_iter().find(|one| *one == method).unwrap_or("other"))
+}
+
+struct Reader {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> Reading + Send + Sync>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for Reader {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match (self.read)() {
+            Reading::Total(value) => {
+                let total = ConstCounter::new(value);
+                let metric = encoder.encode_descriptor(self.name, self.help, None, total.metric_type())?;
+                total.encode(metric)
+            }
+            Reading::Level(value) => {
+                let level = ConstGauge::new(value);
+                let metric = encoder.encode_descriptor(self.name, self.help, None, level.metric_type())?;
+                level.encode(metric)
+            }
+        }
+    }
+}
+
+/// The tenants with the most requests, more or less: the Space-Saving algorithm (Metwally, Agrawal, El Abbadi 2005). It
+/// holds a fixed number of counters; a newcomer takes over the smallest one with its count, so that whoever has more than
+/// a share of `1 / NAMED_TENANTS` of all requests is among them for certain, and no count is too small.
+#[derive(Debug, Default)]
+struct Busiest {
+    counts: HashMap<TenantId, u64>,
+}
+
+impl Busiest {
+    fn count(&mut self, tenant: TenantId) {
+        if let Some(count) = self.counts.get_mut(&tenant) {
+            *count += 1;
+            return;
+        }
+        let mut inherited = 0;
+        if self.counts.len() >= NAMED_TENANTS
+            && let Some((smallest, count)) = self.smallest()
+        {
+            self.counts.remove(&smallest);
+            inherited = count;
+        }
+        self.counts.insert(tenant, inherited + 1);
+    }
+
+    fn smallest(&self) -> Option<(TenantId, u64)> {
+        let all = self.counts.iter().map(|(tenant, count)| (*tenant, *count));
+        all.min_by_key(|(tenant, count)| (*count, *tenant))
+    }
+
+    fn render(&self) -> String {
+        let name = "tenantry_busiest_tenants_requests";
+        let mut text = format!(
+            "# HELP {name} Requests of the busiest tenants, at most too many by the smallest of these.\n# TYPE {name} gauge\n"
+        );
+        let mut all: Vec<_> = self.counts.iter().collect();
+        all.sort_by_key(|(tenant, count)| (std::cmp::Reverse(**count), **tenant));
+        for (tenant, count) in all {
+            text += &format!("{name}{{tenant=\"{tenant}\"}} {count}\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn tenant(number: u128) -> TenantId {
+        Uuid::from_u128(number).into()
+    }
+
+    #[test]
+    fn requests_are_counted_by_template_and_strange_methods_are_one() {
+        let metrics = Metrics::default();
+        let took = Duration::from_millis(3);
+        for status in [200, 200, 404] {
+            metrics.answered("GET", Some("/api/v1/tasks/{id}".into()), status, took, None);
+        }
+        metrics.answered("BREW", None, 405, took, None);
+        metrics.register("pool_open", "Open connections", || Reading::Level(3.0));
+        metrics.register("cache_hits", "Answers from memory", || Reading::Total(7));
+        let text = metrics.render();
+        for line in [
+            r#"tenantry_http_requests_total{method="GET",route="/api/v1/tasks/{id}",status="200"} 2"#,
+            r#"tenantry_http_requests_total{method="GET",route="/api/v1/tasks/{id}",status="404"} 1"#,
+            r#"tenantry_http_requests_total{method="other",route="",status="405"} 1"#,
+            r#"tenantry_http_request_duration_seconds_count{method="GET",route="/api/v1/tasks/{id}"} 3"#,
+            r#"tenantry_http_request_duration_seconds_bucket{le="0.0025",method="GET",route="/api/v1/tasks/{id}"} 0"#,
+            "tenantry_pool_open 3.0",
+            "tenantry_cache_hits_total 7",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        assert_eq!(text.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn however_many_tenants_there_are_few_are_named_and_the_busiest_is_among_them() {
+        let mut busiest = Busiest::default();
+        for number in 0..10_000 {
+            busiest.count(tenant(1_000 + number));
+            if number % 5 == 0 {
+                busiest.count(tenant(1));
+            }
+        }
+        let text = busiest.render();
+        assert_eq!(
+            text.lines().filter(|line| !line.starts_with('#')).count(),
+            NAMED_TENANTS
+        );
+        assert!(busiest.counts[&tenant(1)] >= 2_000, "{text}");
+    }
+}
