@@ -1,5 +1,6 @@
 //! What the process takes from its machine, behind the ports of the domain: time ([`SystemClock`]), ids
-//! ([`SystemIds`]) and secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]).
+//! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]) and memory
+//! ([`LocalLimiter`]).
 //!
 //! This is the one crate that reads the clock and the random generator; everywhere else clippy refuses it, so
 //! that tests decide what time it is and which id comes next.
@@ -9,6 +10,7 @@ mod access_token;
 mod bounded;
 mod clock;
 mod ids;
+mod limiter;
 mod password;
 mod refresh_token;
 mod secret;
@@ -17,6 +19,7 @@ mod signing_key;
 pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use clock::SystemClock;
 pub use ids::SystemIds;
+pub use limiter::LocalLimiter;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
 pub use signing_key::{SigningKey, SigningKeyError};
