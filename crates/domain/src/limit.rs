@@ -116,7 +116,7 @@ impl TokenBucket {
         let gained = u64::try_from(elapsed)
             .unwrap_or(0)
             .saturating_mul(rate.per_minute.into());
-        let held = elapsed < 0 && elapsed >= -HELD_MICROS;
+        let held = (-HELD_MICROS..0).contains(&elapsed);
         Self {
             level: self.level.saturating_add(gained).min(rate.capacity()),
             at: if held { self.at } else { now },
@@ -330,13 +330,20 @@ pub struct TenantRates {
 }
 
 /// Which rates hold for a tenant: what admission needs to know of plans and of what was agreed beside them.
-pub trait RateBook: Send + Sync {
+pub trait RateBook: fmt::Debug + Send + Sync {
     /// The rates of a tenant. Asked with every request, so it answers from memory.
     fn rates(&self, tenant: &TenantFacts) -> TenantRates;
 }
 
+/// The same rates for every tenant.
+impl RateBook for TenantRates {
+    fn rates(&self, _: &TenantFacts) -> TenantRates {
+        *self
+    }
+}
+
 /// Where buckets are kept.
-pub trait RateLimiter: Send + Sync {
+pub trait RateLimiter: fmt::Debug + Send + Sync {
     /// Takes from all buckets of the demand or from none. There is always a decision: an implementation that
     /// cannot reach its buckets has others to fall back on.
     fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a>;

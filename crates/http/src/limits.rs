@@ -34,19 +34,11 @@ const COSTS: [(Method, &str, u32); 6] = [
 ];
 
 /// How much may be asked for: of each tenant and each of its users, and with credentials from each address.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     limiter: Arc<dyn RateLimiter>,
     rates: Arc<dyn RateBook>,
     credential: Rate,
-}
-
-impl std::fmt::Debug for Limits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Limits")
-            .field("credential", &self.credential)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Limits {
@@ -179,6 +171,7 @@ mod tests {
     };
 
     /// Remembers what it was asked, and says yes or no.
+    #[derive(Debug)]
     struct Recorder {
         allows: bool,
         asked: Mutex<Vec<Demand>>,
@@ -196,6 +189,7 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
     struct Tens;
 
     impl RateBook for Tens {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Clock, Gate, IdSource, PlanCatalogue, StoreError, Units};
+use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
+use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
     Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
+use crate::limits::limits;
 use crate::settings::{Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
@@ -33,6 +35,8 @@ pub struct Booted {
     pub app: Arc<Tenancy>,
     pub runtime: Pool,
     pub platform: Pool,
+    /// What requests are held to.
+    pub limits: Option<Limits>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -60,6 +64,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         access_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
     );
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
+    let plans = Arc::new(plans(settings)?);
+    let limits = limits(&settings.limits, &plans, Arc::clone(&clock))?;
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone()))),
         gate: Gate::new(Arc::new(directory), access_tokens.clone(), Arc::clone(&ids)),
@@ -67,7 +73,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
-        plans: plans(settings)?,
+        plans,
         clock,
         ids,
     };
@@ -75,6 +81,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         app: Arc::new(Tenancy::new(ports, policy(settings))),
         runtime,
         platform,
+        limits,
     })
 }
 
@@ -147,13 +154,12 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
     ))
 }
 
-fn plans(settings: &Settings) -> Result<Arc<dyn PlanCatalogue>, BootError> {
+fn plans(settings: &Settings) -> Result<Plans, BootError> {
     let Some(path) = &settings.plans.file else {
-        return Ok(Arc::new(Plans::standard()));
+        return Ok(Plans::standard());
     };
     let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
-    let plans = Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))?;
-    Ok(Arc::new(plans))
+    Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))
 }
 
 fn policy(settings: &Settings) -> Policy {

@@ -72,6 +72,10 @@ pub async fn serve(
     let http = http_settings(&settings.http);
     let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
+    let api = match booted.limits.clone() {
+        Some(limits) => api.with_limits(limits),
+        None => api,
+    };
     let workers = if settings.server.workers == 0 {
         cores()
     } else {

@@ -19,6 +19,7 @@ pub struct LocalLimiter {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
     most: usize,
+    instances: u32,
 }
 
 impl std::fmt::Debug for LocalLimiter {
@@ -45,7 +46,15 @@ impl LocalLimiter {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             most: (most / SHARDS).max(8),
+            instances: 1,
         }
+    }
+
+    /// One of several limiters that cannot ask each other: it gives its part of every rate.
+    #[must_use]
+    pub fn one_of(mut self, instances: u32) -> Self {
+        self.instances = instances.max(1);
+        self
     }
 
     /// How many buckets there are, those that have filled up since they were last looked at included.
@@ -70,7 +79,10 @@ impl LocalLimiter {
 
 impl RateLimiter for LocalLimiter {
     fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a> {
-        Deciding::Ready(self.decide_now(demand))
+        Deciding::Ready(match self.instances {
+            0 | 1 => self.decide_now(demand),
+            instances => self.decide_now(&demand.shared_by(instances)),
+        })
     }
 }
 
@@ -210,6 +222,17 @@ mod tests {
         );
         clock.advance(1);
         assert!(limiter.decide_now(&of(1, 1, (3, 1))).allowed());
+    }
+
+    #[test]
+    fn one_of_several_gives_its_part() {
+        let limiter = limiter(1_000).1.one_of(3);
+        let demand = of(1, 1, (10, 7));
+        let allowed = (0..10).filter(|_| match limiter.decide(&demand) {
+            Deciding::Ready(decision) => decision.allowed(),
+            Deciding::Pending(_) => panic!("there is nobody to ask"),
+        });
+        assert_eq!(allowed.count(), 2);
     }
 
     #[test]

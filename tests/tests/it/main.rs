@@ -10,6 +10,7 @@ mod errors;
 mod headers;
 mod isolation;
 mod jobs;
+mod limits;
 mod pages;
 mod pgbouncer;
 mod projects;
