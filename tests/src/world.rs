@@ -7,14 +7,15 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::Plans;
 use tenantry_domain::{
-    Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, RequestId, ResourceId,
-    Role, Settings, SystemScope, TaskId, TaskStatus, TenantId, Units, UserId,
+    Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate, RateBook,
+    RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
+    TenantRates, Units, UserId,
 };
-use tenantry_http::{Api, HttpSettings, Readiness};
+use tenantry_http::{Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
-    PasswordCost, SigningKey, SystemIds,
+    LocalLimiter, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
@@ -41,6 +42,12 @@ pub struct Options {
     pub bypass_row_security: bool,
     /// A pooler that both roles connect through.
     pub pooler: Option<SocketAddr>,
+    /// What tenants and users may ask for.
+    pub rates: Arc<dyn RateBook>,
+    /// What an address may ask for with credentials.
+    pub credential_rate: Rate,
+    /// Where the buckets are; in this process, by the world's clock, when absent.
+    pub limiter: Option<Arc<dyn RateLimiter>>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -72,6 +79,12 @@ impl Default for Options {
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
+            rates: Arc::new(TenantRates {
+                tenant: Some(generous()),
+                user: Some(generous()),
+            }),
+            credential_rate: generous(),
+            limiter: None,
             embedder: None,
         }
     }
@@ -153,7 +166,8 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         let (app, pool, cache) = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
-        let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness));
+        let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness))
+            .with_limits(limits(&options, &clock));
         let api = options
             .embedder
             .map_or_else(|| api.clone(), |embedder| (embedder.extend)(api.clone()));
@@ -177,6 +191,14 @@ impl World {
     pub fn instance(&self, options: &Options) -> (Arc<Tenancy>, Pool) {
         let (app, pool, _) = application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>);
         (app, pool)
+    }
+
+    /// A client of another instance over the same database, with the limits of these options: its buckets are its
+    /// own unless the options say where they are.
+    pub async fn other_instance(&self, options: &Options) -> Client {
+        let (app, _) = self.instance(options);
+        let api = Api::new(app, options.http.clone(), Arc::clone(&self.readiness));
+        Client::new(api.with_limits(limits(options, &self.clock))).await
     }
 
     /// A request of somebody's.
@@ -273,6 +295,17 @@ impl World {
         let body = json!({"tenant_slug": slug, "email": email, "password": password});
         self.client.post("/api/v1/auth/login", &body).send().await
     }
+}
+
+fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
+    let limiter = options.limiter.clone();
+    let limiter = limiter.unwrap_or_else(|| Arc::new(LocalLimiter::new(clock.clone())));
+    Limits::new(limiter, Arc::clone(&options.rates), options.credential_rate)
+}
+
+/// What no test asks for without wanting to.
+fn generous() -> Rate {
+    Rate::new(1_000_000, 1_000_000).unwrap()
 }
 
 fn application(

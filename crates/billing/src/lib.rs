@@ -1,15 +1,17 @@
 //! What is on offer and what it costs: the nouns of billing.
 //!
 //! The verbs (subscribing, invoicing) are not here yet. Tenancy knows of this crate only what
-//! [`tenantry_domain::PlanCatalogue`] says.
+//! [`tenantry_domain::PlanCatalogue`] says, and HTTP what [`tenantry_domain::RateBook`] says.
 #![deny(missing_docs)]
 
 mod limit;
 mod plan;
 mod plans;
 mod price;
+mod rates;
 
 pub use limit::Limit;
 pub use plan::Plan;
 pub use plans::{PlanError, Plans};
 pub use price::{Currency, CurrencyError, Interval, Price};
+pub use rates::{PlanRates, RateError, RateOverride};

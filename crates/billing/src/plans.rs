@@ -288,8 +288,11 @@ mod tests {
         let limits = [
             "api_calls_per_month",
             "projects",
+            "requests_burst",
             "requests_per_minute",
             "storage_bytes",
+            "user_requests_burst",
+            "user_requests_per_minute",
             "users",
         ];
         for plan in plans.all() {

@@ -33,6 +33,7 @@ mod code;
 mod id;
 mod invalid;
 mod job;
+mod limit;
 mod name;
 mod page;
 mod password;
@@ -63,6 +64,10 @@ pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobFilter, JobLease, JobQueue, JobState, Jobs, Lease, Misstep,
     NewJob, Progress,
+};
+pub use limit::{
+    Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
+    Rule, TenantRates, TokenBucket,
 };
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};

@@ -213,6 +213,8 @@ pub struct TenantFacts {
     pub slug: Slug,
     /// Its subdomain.
     pub subdomain: Option<Slug>,
+    /// The name of its plan.
+    pub plan: String,
     /// Its state.
     pub status: TenantStatus,
 }

@@ -13,8 +13,8 @@ use tenantry_tenancy::Tenancy;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    ApiError, HttpSettings, Readiness, authenticate::authenticate_known, docs, metrics, metrics::Metrics,
-    observe::observe, openapi, operation, system, v1,
+    ApiError, HttpSettings, Limits, Readiness, authenticate::authenticate_known, docs, metrics,
+    metrics::Metrics, observe::observe, openapi, operation, system, v1,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -25,6 +25,7 @@ pub struct Api {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) document: Arc<OpenApi>,
     metrics: Arc<Metrics>,
+    pub(crate) limits: Option<Arc<Limits>>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
 
@@ -45,8 +46,16 @@ impl Api {
             readiness,
             document: Arc::new(openapi()),
             metrics: Arc::default(),
+            limits: None,
             routes: Arc::new(|_| {}),
         }
+    }
+
+    /// Holds requests to limits; without this call to none.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(Arc::new(limits));
+        self
     }
 
     /// Adds routes of the embedding service below `/api/v1`. All of them are behind authentication, however

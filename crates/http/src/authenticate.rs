@@ -11,7 +11,7 @@ use tenantry_tenancy::{
     access::{self, ResolvedBy},
 };
 
-use crate::{Api, ApiError, hints, origin, request::RequestContext};
+use crate::{Api, ApiError, hints, limits, origin, request::RequestContext};
 
 /// What authentication leaves in the extensions of a request.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct Admitted {
     pub origin: Origin,
 }
 
-/// Admits the bearer of an access token, or answers in the route's stead. The body has not been read.
+/// Admits the bearer of an access token within the limits of tenant and user, or answers in the route's stead. The body has not been read.
 pub(crate) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -51,8 +51,11 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let token = bearer(request.headers())?;
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, api.settings.trust_forwarded_for);
-    let admission = access::authenticate(&api.app, token, &hints, origin.clone(), context.id.clone()).await?;
+    let admission = api.app.ports.gate.bearer(token, context.id.clone()).await?;
     context.identify(&admission.scope);
+    // Before the mismatch, which leaves an entry in the audit log each time.
+    limits::take_of_tenant(request, &api, &admission).await?;
+    access::agree(&api.app, &admission, &hints, &origin).await?;
     let mut extensions = request.extensions_mut();
     extensions.insert(ResolvedBy::Credential);
     extensions.insert(Admitted {

@@ -6,7 +6,7 @@ use actix_web::{
     web,
 };
 
-use crate::authenticate::authenticate;
+use crate::{authenticate::authenticate, limits::limit_address};
 
 /// A path and what can be done at it.
 ///
@@ -14,15 +14,26 @@ use crate::authenticate::authenticate;
 /// everybody, and only what would run asks who is there, before anything of the body is read.
 pub struct Endpoint {
     resource: Resource,
-    guarded: bool,
+    door: Door,
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint")
-            .field("guarded", &self.guarded)
+            .field("door", &self.door)
             .finish_non_exhaustive()
     }
+}
+
+/// Who gets to a path's handlers.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// Whoever has a credential, within the limits of tenant and user.
+    Guarded,
+    /// Everybody, within the limits of their address.
+    Credential,
+    /// Everybody.
+    Open,
 }
 
 macro_rules! answers {
@@ -45,7 +56,7 @@ impl Endpoint {
     pub fn at(path: &str) -> Self {
         Self {
             resource: web::resource(path),
-            guarded: true,
+            door: Door::Guarded,
         }
     }
 
@@ -53,7 +64,16 @@ impl Endpoint {
     pub fn open(path: &str) -> Self {
         Self {
             resource: web::resource(path),
-            guarded: false,
+            door: Door::Open,
+        }
+    }
+
+    /// A path for everybody at which a credential is presented or made, such as a login: an address may try only
+    /// so often.
+    pub fn credential(path: &str) -> Self {
+        Self {
+            resource: web::resource(path),
+            door: Door::Credential,
         }
     }
 
@@ -82,10 +102,10 @@ impl Endpoint {
         F::Output: Responder + 'static,
     {
         let route = web::method(method).to(handler);
-        let route = if self.guarded {
-            route.wrap(from_fn(authenticate))
-        } else {
-            route
+        let route = match self.door {
+            Door::Guarded => route.wrap(from_fn(authenticate)),
+            Door::Credential => route.wrap(from_fn(limit_address)),
+            Door::Open => route,
         };
         self.resource = self.resource.route(route);
         self

@@ -20,6 +20,7 @@ pub struct ApiError {
     code: ErrorCode,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    violated_policies: Vec<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -32,6 +33,7 @@ impl ApiError {
             code,
             detail,
             errors: Vec::new(),
+            violated_policies: Vec::new(),
             headers: Vec::new(),
             source: None,
         }
@@ -53,6 +55,13 @@ impl ApiError {
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
+        self
+    }
+
+    /// Names the rate limits that the request would have exceeded.
+    #[must_use]
+    pub fn with_violated_policies(mut self, policies: Vec<&'static str>) -> Self {
+        self.violated_policies = policies;
         self
     }
 
@@ -83,6 +92,11 @@ impl ApiError {
     /// The fields that do not hold.
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
+    }
+
+    /// The rate limits that the request would have exceeded.
+    pub fn violated_policies(&self) -> &[&'static str] {
+        &self.violated_policies
     }
 
     /// What stands for an answer that some other part of the stack gave without a problem document.

@@ -2,7 +2,7 @@
 //!
 //! * [`app`] builds the whole application out of an [`Api`]; the server and the tests use the same one.
 //! * Every route is an [`Endpoint`]. [`Endpoint::at`] authenticates before anything of the body is read, and
-//!   a handler then gets its context from [`Ctx`], whose type parameter names the [permission] it needs.
+//!   takes what the request costs from the buckets of its tenant and user ([`Limits`]); a handler then gets its context from [`Ctx`], whose type parameter names the [permission] it needs.
 //! * Every error, the framework's own included, leaves as a problem document (RFC 9457): see [`ApiError`].
 //!
 //! A service that embeds Tenantry adds its own routes with [`Api::with_routes`]:
@@ -35,6 +35,7 @@ mod error_map;
 mod etag;
 mod guest;
 mod hints;
+mod limits;
 pub mod metrics;
 mod moment;
 mod observe;
@@ -64,6 +65,7 @@ pub use ctx::Ctx;
 pub use endpoint::Endpoint;
 pub use error::ApiError;
 pub use etag::{IfMatch, IfNoneMatch};
+pub use limits::Limits;
 pub use moment::Moment;
 pub use openapi::openapi;
 pub use page::{PageView, Paged};

@@ -14,13 +14,24 @@ use utoipa::openapi::{
 };
 
 /// The headers of answers, and what they say.
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 8] = [
     ("ETag", "The version, for `If-Match` and `If-None-Match`."),
     (
         "Link",
         "The next page as `rel=\"next\"`, unless this is the last one.",
     ),
     ("Location", "Where it is."),
+    (
+        "RateLimit",
+        "What is left of each limit: `r` requests, and after `t` seconds more. A structured field \
+         (draft-ietf-httpapi-ratelimit-headers), for example `\"tenant\";r=599;t=1, \"user\";r=0;t=12`.",
+    ),
+    (
+        "RateLimit-Policy",
+        "The limits the request is held to: `q` requests in `w` seconds, and `tenantry-burst` at once where that \
+         is another number. For example `\"tenant\";q=600;w=60, \"user\";q=120;w=60`.",
+    ),
+    ("Retry-After", "After how many seconds asking again makes sense."),
     (
         "Tenant-Resolved-By",
         "By what the tenant was found: `credential`, `header` or `subdomain`.",
@@ -121,11 +132,16 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
         Code::TenantMismatch,
         Code::TenantGone,
     ];
-    let checked = [Code::InvalidRequest, Code::Internal, Code::Unavailable];
+    let checked = [
+        Code::InvalidRequest,
+        Code::RateLimited,
+        Code::Internal,
+        Code::Unavailable,
+    ];
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
     let rules: [(bool, &[Code]); 7] = [
-        (guarded || has_body, &checked),
+        (is_limited(operation), &checked),
         (guarded, &credential),
         (
             guarded && takes(operation, ParameterIn::Path, "id"),
@@ -158,7 +174,12 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
         })
 }
 
-/// Every answer has a request id, and one from within a tenant says how it got there. A conditional GET may
+/// What has a body and asks for no credential is where one is presented or made.
+fn is_limited(operation: &Operation) -> bool {
+    operation.security.is_some() || operation.request_body.is_some()
+}
+
+/// Every answer has a request id, and one from within a tenant says how it got there, and how much it may ask for. A conditional GET may
 /// have nothing new to say.
 fn add_headers(operation: &mut Operation) {
     if takes(operation, ParameterIn::Header, "If-None-Match") {
@@ -171,12 +192,20 @@ fn add_headers(operation: &mut Operation) {
     }
     let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
     let of_tenant = operation.security.is_some() || authentication;
+    let limits = is_limited(operation).then_some(["RateLimit-Policy", "RateLimit"]);
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         let success = status.starts_with('2') || status.starts_with('3');
         let common = ["X-Request-ID"]
             .into_iter()
-            .chain((of_tenant && success).then_some("Tenant-Resolved-By"));
+            .chain((of_tenant && success).then_some("Tenant-Resolved-By"))
+            .chain(
+                limits
+                    .into_iter()
+                    .flatten()
+                    .filter(|_| success || status == "429"),
+            )
+            .chain(["429", "503"].contains(&status.as_str()).then_some("Retry-After"));
         for name in common {
             response.headers.insert(name.into(), header("").into());
         }

@@ -6,12 +6,7 @@ use tenantry_tenancy::Origin;
 /// From where a request came. A proxy's word on the address is taken only when the operator says that there
 /// is one.
 pub(crate) fn of(request: &HttpRequest, trust_forwarded_for: bool) -> Origin {
-    let forwarded = if trust_forwarded_for {
-        last_hop(request)
-    } else {
-        None
-    };
-    let ip = forwarded.or_else(|| request.peer_addr().map(|peer| peer.ip()));
+    let ip = address(request, trust_forwarded_for);
     let user_agent = request.headers().get(header::USER_AGENT).map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.chars().filter(|c| !c.is_control()).take(256).collect()
@@ -20,6 +15,16 @@ pub(crate) fn of(request: &HttpRequest, trust_forwarded_for: bool) -> Origin {
         ip: ip.map(|ip| ip.to_string()),
         user_agent,
     }
+}
+
+/// The caller's address; `None` where there is none, as on a Unix socket.
+pub(crate) fn address(request: &HttpRequest, trust_forwarded_for: bool) -> Option<IpAddr> {
+    let forwarded = if trust_forwarded_for {
+        last_hop(request)
+    } else {
+        None
+    };
+    forwarded.or_else(|| request.peer_addr().map(|peer| peer.ip()))
 }
 
 /// The last entry is the only one that our own proxy has written; those before it are the caller's claims.

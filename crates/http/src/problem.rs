@@ -37,6 +37,11 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<ProblemField>,
+    /// The rate limits that the request would have exceeded, as `RateLimit-Policy` calls them. The hyphen is the
+    /// draft's own (draft-ietf-httpapi-ratelimit-headers).
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, value_type = Vec<String>, examples(json!(["user"])))]
+    pub violated_policies: Vec<&'static str>,
 }
 
 /// A field that does not hold.
@@ -71,6 +76,7 @@ impl Problem {
             code: code.as_str(),
             request_id: context.id.as_str().to_owned(),
             errors: error.errors().iter().cloned().map(ProblemField::from).collect(),
+            violated_policies: error.violated_policies().to_vec(),
         }
     }
 }

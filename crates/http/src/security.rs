@@ -4,9 +4,10 @@ use actix_web::{
 };
 use tenantry_tenancy::access::ResolvedBy;
 
-use crate::{HttpSettings, request::RequestContext};
+use crate::{HttpSettings, limits, request::RequestContext};
 
-/// Adds what every answer carries: the request id, by what the tenant was found, and the headers that keep
+/// Adds what every answer carries: the request id, by what the tenant was found, how the request
+/// stands with its limits, and the headers that keep
 /// browsers and caches from doing harm. What a handler has set itself stays.
 pub(crate) fn harden(
     response: &mut HttpResponse,
@@ -37,6 +38,9 @@ pub(crate) fn harden(
             HeaderName::from_static("tenant-resolved-by"),
             HeaderValue::from_static(name(by)),
         );
+    }
+    for (name, value) in request.and_then(limits::fields).into_iter().flatten() {
+        set(name, value);
     }
 }
 

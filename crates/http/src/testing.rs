@@ -158,6 +158,7 @@ fn acme() -> TenantFacts {
         id: Uuid::from_u128(1).into(),
         slug: Slug::parse("acme").unwrap(),
         subdomain: Slug::parse("acme"),
+        plan: "free".into(),
         status: TenantStatus::Active,
     }
 }

@@ -81,7 +81,7 @@ impl TryFrom<Model> for Tenant {
             name: row.name,
             slug: facts.slug,
             subdomain: facts.subdomain,
-            plan: row.plan,
+            plan: facts.plan,
             status: facts.status,
             settings: serde_json::from_value(row.settings).map_err(from_json)?,
             created_at: row.created_at,
@@ -101,6 +101,7 @@ impl TryFrom<&Model> for TenantFacts {
             id: row.id.into(),
             slug: slug(&row.slug)?,
             subdomain: row.subdomain.as_ref().map(slug).transpose()?,
+            plan: row.plan.clone(),
             status: TenantStatus::parse(&row.status).ok_or_else(|| unknown("tenants.status", &row.status))?,
         })
     }

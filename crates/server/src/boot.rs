@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Clock, Gate, IdSource, PlanCatalogue, StoreError, Units};
+use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
+use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
@@ -14,6 +15,7 @@ use tenantry_system::{
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
+use crate::limits::limits;
 use crate::settings::{Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
@@ -36,6 +38,8 @@ pub struct Booted {
     pub runtime: Pool,
     pub platform: Pool,
     pub cache: Arc<CachedDirectory>,
+    /// What requests are held to.
+    pub limits: Option<Limits>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -69,6 +73,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let hears = Arc::new(AtomicBool::new(false));
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
     let cache = Arc::new(cache);
+    let plans = Arc::new(plans(settings)?);
+    let limits = limits(&settings.limits, &plans, Arc::clone(&clock))?;
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), cache.clone()))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
@@ -76,7 +82,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
-        plans: plans(settings)?,
+        plans,
         clock,
         ids,
     };
@@ -85,6 +91,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         runtime,
         platform,
         cache,
+        limits,
     })
 }
 
@@ -166,13 +173,12 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
     ))
 }
 
-fn plans(settings: &Settings) -> Result<Arc<dyn PlanCatalogue>, BootError> {
+fn plans(settings: &Settings) -> Result<Plans, BootError> {
     let Some(path) = &settings.plans.file else {
-        return Ok(Arc::new(Plans::standard()));
+        return Ok(Plans::standard());
     };
     let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
-    let plans = Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))?;
-    Ok(Arc::new(plans))
+    Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))
 }
 
 fn policy(settings: &Settings) -> Policy {

@@ -5,6 +5,7 @@ mod console;
 mod dev;
 mod doctor;
 mod jobs;
+mod limits;
 mod log;
 mod metrics;
 mod migrate;

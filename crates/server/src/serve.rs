@@ -76,6 +76,10 @@ pub async fn serve(
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
     metrics::register(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
+    let api = match booted.limits.clone() {
+        Some(limits) => api.with_limits(limits),
+        None => api,
+    };
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)

@@ -1,6 +1,7 @@
 //! Settings: defaults here, `<profile>.toml` above them, `TENANTRY__SECTION__KEY` on top. All of it is checked at
 //! start, and every complaint names its key.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -71,6 +72,7 @@ pub struct Settings {
     pub jobs: Jobs,
     pub cache: Cache,
     pub metrics: Metrics,
+    pub limits: Limits,
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
@@ -328,6 +330,46 @@ impl Default for Metrics {
     }
 }
 
+/// How much may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Whether requests are held to any limit.
+    pub enabled: bool,
+    /// How many servers share the load: each one alone gives its part of every limit.
+    pub instances: u32,
+    /// Every limit is so many times what plans and settings say.
+    pub factor: u32,
+    /// What one address may ask for where a credential is presented or made, and how much of it at once.
+    pub credential_per_minute: u32,
+    pub credential_burst: u32,
+    /// By slug: what was agreed with single tenants in place of what their plan says.
+    pub overrides: BTreeMap<String, AgreedRates>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            instances: 1,
+            factor: 1,
+            credential_per_minute: 60,
+            credential_burst: 60,
+            overrides: BTreeMap::new(),
+        }
+    }
+}
+
+/// What was agreed with one tenant; what is absent stays as its plan has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgreedRates {
+    pub requests_per_minute: Option<u32>,
+    pub requests_burst: Option<u32>,
+    pub user_requests_per_minute: Option<u32>,
+    pub user_requests_burst: Option<u32>,
+}
+
 /// What is asked of the database before anything is served.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -442,7 +484,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 19] = [
+        let ranges: [(&'static str, u64, u64, u64); 23] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             (
                 "database.platform_pool_size",
@@ -491,6 +533,20 @@ impl Settings {
             ("cache.entries", self.cache.entries, 1, 100_000_000),
             ("cache.ttl_ms", self.cache.ttl_ms, 0, 3_600_000),
             ("cache.alone_ttl_ms", self.cache.alone_ttl_ms, 0, 60_000),
+            ("limits.instances", self.limits.instances.into(), 1, 1_000),
+            ("limits.factor", self.limits.factor.into(), 1, 1_000),
+            (
+                "limits.credential_per_minute",
+                self.limits.credential_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.credential_burst",
+                self.limits.credential_burst.into(),
+                1,
+                1_000_000,
+            ),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),
             ("jobs.per_tenant", self.jobs.per_tenant.into(), 1, 1_000),

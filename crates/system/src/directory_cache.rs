@@ -329,6 +329,7 @@ mod tests {
             id: tenant(),
             slug: Slug::parse("acme").unwrap(),
             subdomain: None,
+            plan: "pro".into(),
             status: TenantStatus::Active,
         }
     }

@@ -1,6 +1,6 @@
 //! What the process takes from its machine, behind the ports of the domain: time ([`SystemClock`]), ids
 //! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]) and memory: what was read or
-//! verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]).
+//! verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]) and how much was asked for ([`LocalLimiter`]).
 //!
 //! This is the one crate that reads the clock and the random generator; everywhere else clippy refuses it, so
 //! that tests decide what time it is and which id comes next.
@@ -12,6 +12,7 @@ mod clock;
 mod directory_cache;
 mod epochs;
 mod ids;
+mod limiter;
 mod password;
 mod refresh_token;
 mod secret;
@@ -22,6 +23,7 @@ pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use clock::SystemClock;
 pub use directory_cache::{CacheSettings, CacheStats, CachedDirectory};
 pub use ids::SystemIds;
+pub use limiter::LocalLimiter;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
 pub use signing_key::{SigningKey, SigningKeyError};

@@ -50,23 +50,21 @@ pub enum AccessError {
     Store(#[from] StoreError),
 }
 
-/// Admits the bearer of an access token. A header or host that names another tenant is refused and recorded in
-/// the security audit of the credential's tenant.
+/// The second half of admitting the bearer of an access token: a header or host that names another tenant is
+/// refused and recorded in the security audit of the credential's tenant.
 ///
 /// # Errors
-/// [`AccessError`].
-pub async fn authenticate(
+/// [`AccessError::Mismatch`], [`AccessError::Store`].
+pub async fn agree(
     app: &Arc<Tenancy>,
-    token: &str,
+    admission: &Admission,
     hints: &Hints,
-    origin: Origin,
-    request: RequestId,
-) -> Result<Admission, AccessError> {
-    let admission = app.ports.gate.bearer(token, request).await?;
+    origin: &Origin,
+) -> Result<(), AccessError> {
     if hints.agree_with(&admission.tenant) {
-        return Ok(admission);
+        return Ok(());
     }
-    let cx = Cx::new(Arc::clone(app), admission.scope, origin);
+    let cx = Cx::new(Arc::clone(app), admission.scope.clone(), origin.clone());
     record_mismatch(&cx, hints).await?;
     Err(AccessError::Mismatch)
 }

@@ -10,6 +10,7 @@ mod errors;
 mod headers;
 mod isolation;
 mod jobs;
+mod limits;
 mod metrics;
 mod pages;
 mod pgbouncer;

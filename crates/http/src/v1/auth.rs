@@ -86,9 +86,9 @@ pub(crate) struct RefreshBody {
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::open("/auth/login").post(login))
-        .service(Endpoint::open("/auth/register").post(register))
-        .service(Endpoint::open("/auth/refresh").post(refresh))
+        .service(Endpoint::credential("/auth/login").post(login))
+        .service(Endpoint::credential("/auth/register").post(register))
+        .service(Endpoint::credential("/auth/refresh").post(refresh))
         .service(Endpoint::at("/auth/logout").post(logout))
         .service(Endpoint::at("/auth/me").get(me));
 }

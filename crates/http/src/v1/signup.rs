@@ -72,7 +72,7 @@ pub(crate) struct NewAdminBody {
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config.service(Endpoint::open("/tenants").post(sign_up));
+    config.service(Endpoint::credential("/tenants").post(sign_up));
 }
 
 /// Founds a tenant

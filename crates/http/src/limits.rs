@@ -1,0 +1,325 @@
+//! Rate limits, and how they are told: the fields of draft-ietf-httpapi-ratelimit-headers.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use actix_web::{
+    Error, HttpMessage, HttpRequest,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{self, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+};
+use tenantry_domain::{
+    Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, Rate, RateBook, RateLimiter,
+};
+
+use crate::{Api, ApiError, origin};
+
+/// What requests cost when no row of [`COSTS`] says otherwise.
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+
+/// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
+/// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind.
+const COSTS: [(Method, &str, u32); 6] = [
+    (Method::POST, "/api/v1/auth/refresh", 1),
+    (Method::POST, "/api/v1/auth/login", 2),
+    (Method::POST, "/api/v1/auth/register", 3),
+    (Method::POST, "/api/v1/tenants", 5),
+    (Method::POST, "/api/v1/users", 5),
+    (Method::DELETE, "/api/v1/projects/{id}", 3),
+];
+
+/// How much may be asked for: of each tenant and each of its users, and with credentials from each address.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    limiter: Arc<dyn RateLimiter>,
+    rates: Arc<dyn RateBook>,
+    credential: Rate,
+}
+
+impl Limits {
+    /// Limits by these rates, kept there. `credential` is what one address may ask for at the routes where a
+    /// credential is presented or made: login, registration, refresh, sign-up.
+    pub fn new(limiter: Arc<dyn RateLimiter>, rates: Arc<dyn RateBook>, credential: Rate) -> Self {
+        Self {
+            limiter,
+            rates,
+            credential,
+        }
+    }
+}
+
+/// Takes what the request of somebody who was admitted costs, from the buckets of the tenant and of the user.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_tenant(
+    request: &HttpRequest,
+    api: &Api,
+    admission: &Admission,
+) -> Result<(), ApiError> {
+    let Some(limits) = &api.limits else { return Ok(()) };
+    let scope = &admission.scope;
+    let rates = limits.rates.rates(&admission.tenant);
+    let demand = Demand::of_tenant(scope.tenant(), scope.user(), rates, cost(request));
+    take(request, limits, &demand).await
+}
+
+/// Takes what an attempt with a credential costs from the bucket of the caller's address, or answers in the
+/// route's stead. The body has not been read, so that guessing costs the same whether it was right or wrong.
+pub(crate) async fn limit_address(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if let Err(error) = take_of_address(request.request()).await {
+        return Ok(request.error_response(error));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// The fields that tell a request's caller how it stands, once something was taken for it.
+pub(crate) fn fields(request: &HttpRequest) -> Option<[(HeaderName, HeaderValue); 2]> {
+    let extensions = request.extensions();
+    let allowances = extensions.get::<Decision>()?.allowances();
+    if allowances.is_empty() {
+        return None;
+    }
+    let field = |name, member: fn(&Allowance) -> String| {
+        let members: Vec<_> = allowances.iter().map(member).collect();
+        let value = HeaderValue::from_str(&members.join(", ")).ok()?;
+        Some((HeaderName::from_static(name), value))
+    };
+    Some([field("ratelimit-policy", policy)?, field("ratelimit", standing)?])
+}
+
+async fn take_of_address(request: &HttpRequest) -> Result<(), ApiError> {
+    let api = Api::of(request)?;
+    let Some(limits) = &api.limits else { return Ok(()) };
+    let address = ClientAddress::of(origin::address(request, api.settings.trust_forwarded_for));
+    let demand = Demand::of_address(address, limits.credential, cost(request));
+    take(request, limits, &demand).await
+}
+
+async fn take(request: &HttpRequest, limits: &Limits, demand: &Demand) -> Result<(), ApiError> {
+    let decision = limits.limiter.decide(demand).decision().await;
+    let outcome = if decision.allowed() {
+        Ok(())
+    } else {
+        Err(refused(&decision))
+    };
+    request.extensions_mut().insert(decision);
+    outcome
+}
+
+fn refused(decision: &Decision) -> ApiError {
+    let violated = decision
+        .allowances()
+        .iter()
+        .filter(|allowance| allowance.violated);
+    ApiError::new(ErrorCode::RateLimited)
+        .with_violated_policies(violated.map(|allowance| allowance.rule.key.policy()).collect())
+        .with_header(header::RETRY_AFTER, decision.retry_after_seconds().into())
+}
+
+fn cost(request: &HttpRequest) -> u32 {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let own = COSTS
+        .iter()
+        .find(|(method, path, _)| method == request.method() && *path == pattern);
+    match own {
+        Some((_, _, cost)) => *cost,
+        None if request.method().is_safe() => READ,
+        None => WRITE,
+    }
+}
+
+/// The quota of a minute. How much of it may come at once is told where it is another number, in a parameter of
+/// our own: the draft has none for it.
+fn policy(allowance: &Allowance) -> String {
+    let (name, rate) = (allowance.rule.key.policy(), allowance.rule.rate);
+    let mut text = format!("\"{name}\";q={};w=60", rate.per_minute());
+    if rate.burst() != rate.per_minute() {
+        // Writing into a string cannot fail.
+        let _ = write!(text, ";tenantry-burst={}", rate.burst());
+    }
+    text
+}
+
+/// A bucket fills steadily, so there is no moment at which everybody may come back, and the time needs no jitter.
+fn standing(allowance: &Allowance) -> String {
+    let (name, remaining) = (allowance.rule.key.policy(), allowance.remaining);
+    match allowance.wait_seconds {
+        0 => format!("\"{name}\";r={remaining}"),
+        wait => format!("\"{name}\";r={remaining};t={wait}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tenantry_domain::{BucketKey, Deciding, Rule, TenantFacts, TenantRates};
+
+    use super::*;
+    use crate::{
+        HttpSettings,
+        testing::{Call, SOME_ID, api},
+    };
+
+    /// Remembers what it was asked, and says yes or no.
+    #[derive(Debug)]
+    struct Recorder {
+        allows: bool,
+        asked: Mutex<Vec<Demand>>,
+    }
+
+    impl RateLimiter for Recorder {
+        fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a> {
+            self.asked.lock().unwrap().push(demand.clone());
+            let levels = if self.allows {
+                vec![u64::from(u32::MAX); 2]
+            } else {
+                vec![0; 2]
+            };
+            Deciding::Ready(Decision::of(demand, &levels))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Tens;
+
+    impl RateBook for Tens {
+        fn rates(&self, tenant: &TenantFacts) -> TenantRates {
+            assert_eq!(tenant.plan, "free");
+            let rate = Rate::new(10, 10);
+            TenantRates {
+                tenant: rate,
+                user: rate,
+            }
+        }
+    }
+
+    fn limited(allows: bool) -> (Arc<Recorder>, Api) {
+        let asked = Mutex::default();
+        let recorder = Arc::new(Recorder { allows, asked });
+        let limits = Limits::new(recorder.clone(), Arc::new(Tens), Rate::new(5, 5).unwrap());
+        (recorder, api(HttpSettings::default()).with_limits(limits))
+    }
+
+    /// The names of the rules and the cost of everything that was asked.
+    fn asked(recorder: &Recorder) -> Vec<(Vec<&'static str>, u32)> {
+        let asked = std::mem::take(&mut *recorder.asked.lock().unwrap());
+        let names = |demand: &Demand| demand.rules().iter().map(|rule| rule.key.policy()).collect();
+        asked
+            .iter()
+            .map(|demand| (names(demand), demand.cost()))
+            .collect()
+    }
+
+    #[actix_web::test]
+    async fn each_request_costs_what_the_table_says() {
+        let (recorder, api) = limited(true);
+        let one = format!("/api/v1/projects/{SOME_ID}");
+        let of_tenant = [
+            (Call::get("/api/v1/projects"), 1),
+            (Call::new(Method::HEAD, "/api/v1/projects"), 1),
+            (Call::post("/api/v1/projects", "{}"), 2),
+            (Call::new(Method::PATCH, &one), 2),
+            (Call::new(Method::DELETE, &one), 3),
+            (Call::post("/api/v1/users", "{}"), 5),
+        ];
+        for (call, cost) in of_tenant {
+            let reply = call.bearer("admin").send(&api).await;
+            assert_eq!(asked(&recorder), [(vec!["tenant", "user"], cost)]);
+            assert_eq!(
+                reply.header("RateLimit-Policy"),
+                Some("\"tenant\";q=10;w=60, \"user\";q=10;w=60")
+            );
+        }
+        for (path, cost) in [
+            ("/api/v1/auth/refresh", 1),
+            ("/api/v1/auth/login", 2),
+            ("/api/v1/auth/register", 3),
+            ("/api/v1/tenants", 5),
+        ] {
+            let reply = Call::post(path, "nonsense").send(&api).await;
+            assert_eq!(asked(&recorder), [(vec!["address"], cost)], "{path}");
+            assert_eq!(reply.code(), "malformed_json");
+            assert_eq!(reply.header("RateLimit-Policy"), Some("\"address\";q=5;w=60"));
+        }
+    }
+
+    #[actix_web::test]
+    async fn who_is_not_admitted_and_what_is_open_costs_nothing() {
+        let (recorder, api) = limited(false);
+        let calls = [
+            Call::get("/api/v1/projects"),
+            Call::get("/api/v1/projects").bearer("forged"),
+            Call::get("/api/v1/projects").bearer("expired"),
+            Call::new(Method::PUT, "/api/v1/auth/login"),
+            Call::get("/health"),
+            Call::get("/openapi.json"),
+            Call::get("/nothing").bearer("admin"),
+        ];
+        for call in calls {
+            let reply = call.send(&api).await;
+            assert_eq!(asked(&recorder), []);
+            assert_eq!(reply.header("RateLimit"), None);
+        }
+    }
+
+    #[actix_web::test]
+    async fn naming_another_tenant_costs_its_price_since_it_is_recorded_each_time() {
+        let (recorder, api) = limited(false);
+        let call = Call::get("/api/v1/projects").bearer("admin");
+        let reply = call.header("X-Tenant-Slug", "globex").send(&api).await;
+        assert_eq!(reply.code(), "rate_limited");
+        assert_eq!(asked(&recorder).len(), 1);
+    }
+
+    #[actix_web::test]
+    async fn a_refusal_says_which_rules_and_for_how_long_and_reads_no_body() {
+        let (recorder, api) = limited(false);
+        let reply = Call::post("/api/v1/projects", "nonsense")
+            .bearer("member")
+            .send(&api)
+            .await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (429, "rate_limited")
+        );
+        assert_eq!(
+            reply.json()["violated-policies"],
+            serde_json::json!(["tenant", "user"])
+        );
+        assert_eq!(reply.header("Retry-After"), Some("12"));
+        assert_eq!(
+            reply.header("RateLimit"),
+            Some("\"tenant\";r=0;t=12, \"user\";r=0;t=12")
+        );
+        assert_eq!(asked(&recorder).len(), 1);
+        let reply = Call::post("/api/v1/auth/login", "nonsense").send(&api).await;
+        assert_eq!(reply.code(), "rate_limited");
+        assert_eq!(reply.json()["violated-policies"], serde_json::json!(["address"]));
+    }
+
+    #[test]
+    fn a_burst_is_told_where_it_is_another_number() {
+        let allowance = |burst| Allowance {
+            rule: Rule {
+                key: BucketKey::Address(ClientAddress::of(None)),
+                rate: Rate::new(60, burst).unwrap(),
+            },
+            remaining: 7,
+            wait_seconds: 0,
+            violated: false,
+        };
+        assert_eq!(policy(&allowance(60)), "\"address\";q=60;w=60");
+        assert_eq!(policy(&allowance(5)), "\"address\";q=60;w=60;tenantry-burst=5");
+        assert_eq!(standing(&allowance(5)), "\"address\";r=7");
+    }
+}

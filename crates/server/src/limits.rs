@@ -1,0 +1,99 @@
+//! Rate limits out of settings and plans.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tenantry_billing::{PlanRates, Plans, RateError, RateOverride};
+use tenantry_domain::{Clock, Rate, RateLimiter, Slug};
+use tenantry_http::Limits;
+use tenantry_system::LocalLimiter;
+
+use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
+
+/// The limits that requests are held to; none when they are switched off.
+pub fn limits(
+    settings: &LimitSettings,
+    plans: &Plans,
+    clock: Arc<dyn Clock>,
+) -> Result<Option<Limits>, SettingsError> {
+    let rates = rates(settings, plans)?;
+    let credential = Rate::new(settings.credential_per_minute, settings.credential_burst)
+        .ok_or_else(|| SettingsError::invalid("limits.credential_per_minute", "must not be 0"))?;
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let limiter: Arc<dyn RateLimiter> = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
+    let credential = credential.times(settings.factor);
+    Ok(Some(Limits::new(limiter, Arc::new(rates), credential)))
+}
+
+fn rates(settings: &LimitSettings, plans: &Plans) -> Result<PlanRates, SettingsError> {
+    let agreed = agreed(&settings.overrides)?;
+    PlanRates::new(plans, agreed, settings.factor).map_err(|error| {
+        let key = match error {
+            RateError::Missing { .. } | RateError::OutOfRange { .. } => "plans.file",
+            RateError::Override { .. } => OVERRIDES,
+        };
+        SettingsError::invalid(key, error.to_string())
+    })
+}
+
+const OVERRIDES: &str = "limits.overrides";
+
+fn agreed(
+    overrides: &BTreeMap<String, AgreedRates>,
+) -> Result<BTreeMap<String, RateOverride>, SettingsError> {
+    if let Some(slug) = overrides.keys().find(|slug| Slug::parse(slug).is_none()) {
+        return Err(SettingsError::invalid(OVERRIDES, format!("'{slug}' is no slug")));
+    }
+    let agreed = |rates: &AgreedRates| RateOverride {
+        requests_per_minute: rates.requests_per_minute,
+        requests_burst: rates.requests_burst,
+        user_requests_per_minute: rates.user_requests_per_minute,
+        user_requests_burst: rates.user_requests_burst,
+    };
+    Ok(overrides
+        .iter()
+        .map(|(slug, rates)| (slug.clone(), agreed(rates)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tenantry_system::SystemClock;
+
+    use super::*;
+
+    fn with(settings: &LimitSettings) -> Result<bool, String> {
+        let limits = limits(settings, &Plans::standard(), Arc::new(SystemClock::new()));
+        limits
+            .map(|limits| limits.is_some())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_are_on_unless_they_are_switched_off() {
+        let settings = LimitSettings::default();
+        assert_eq!(with(&settings), Ok(true));
+        let enabled = false;
+        assert_eq!(with(&LimitSettings { enabled, ..settings }), Ok(false));
+    }
+
+    #[test]
+    fn an_override_that_cannot_be_is_named() {
+        let complaint = |slug: &str, requests: u32| {
+            let rates = AgreedRates {
+                requests_per_minute: Some(requests),
+                ..AgreedRates::default()
+            };
+            let settings = LimitSettings {
+                overrides: BTreeMap::from([(slug.to_owned(), rates)]),
+                ..LimitSettings::default()
+            };
+            with(&settings).err().unwrap_or_default()
+        };
+        assert_eq!(complaint("acme", 5), "");
+        assert!(complaint("Acme!", 5).contains("limits.overrides: 'Acme!' is no slug"));
+        assert!(complaint("acme", 0).contains("acme.requests_per_minute must be in 1..=1000000"));
+    }
+}
