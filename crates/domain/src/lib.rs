@@ -30,6 +30,7 @@
 mod audit;
 mod code;
 mod id;
+mod idempotency;
 mod invalid;
 mod job;
 mod name;
@@ -57,6 +58,7 @@ pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
     SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
+pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobFilter, JobLease, JobQueue, JobState, Jobs, Lease, Misstep,

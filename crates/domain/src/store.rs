@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuditLog, Jobs, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users};
+use crate::{
+    AuditLog, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users,
+};
 
 /// A named constraint of the database that a use case knows how to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub enum StoreError {
         /// The tenant of the row.
         found: crate::TenantId,
     },
+    /// The request's idempotency key stands in its way, or has its answer.
+    #[error(transparent)]
+    Key(#[from] KeyTaken),
     /// Anything else.
     #[error("store: {0}")]
     Other(String),
