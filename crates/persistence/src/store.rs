@@ -2,8 +2,8 @@ use std::any::Any;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    AuditLog, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks, TenantScope,
-    Tenants, UnitOfWork, Users, Work,
+    AuditLog, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError, Tasks,
+    TenantScope, Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -74,6 +74,9 @@ impl Store for PgStore {
         self
     }
     fn jobs(&mut self) -> &mut dyn Jobs {
+        self
+    }
+    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
         self
     }
     fn adapter(&mut self) -> &mut dyn Any {
