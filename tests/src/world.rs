@@ -12,7 +12,7 @@ use tenantry_domain::{
 use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
-    Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemIds,
+    AeadSeal, Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
@@ -276,6 +276,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
     let key = signing_key();
     let refresh_tokens = HmacRefreshTokens::new(&key.derive_secret("refresh tokens"));
+    let seal = AeadSeal::new(&key.derive_secret("seal"));
     let access_tokens = JwtAccessTokens::new(
         vec![key],
         "tenantry".into(),
@@ -293,6 +294,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        seal: Arc::new(seal),
         plans: Arc::new(Plans::standard()),
         clock,
         ids,

@@ -43,6 +43,7 @@ mod registry;
 mod resource;
 mod role;
 mod scope;
+mod seal;
 mod session;
 mod store;
 mod system_job;
@@ -79,6 +80,7 @@ pub use scope::{
     Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId, Standing,
     SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
+pub use seal::Seal;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, PasswordHasher,
-    Permission, PlanCatalogue, RefreshTokens, Refused, Settings, StoreError, TenantRegistry, TenantScope,
-    Time, Units, Work,
+    Permission, PlanCatalogue, RefreshTokens, Refused, Seal, Settings, StoreError, TenantRegistry,
+    TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ pub struct Ports {
     pub access_tokens: Arc<dyn AccessTokens>,
     /// Refresh tokens.
     pub refresh_tokens: Arc<dyn RefreshTokens>,
+    /// Sealing of what is stored.
+    pub seal: Arc<dyn Seal>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// Time.
