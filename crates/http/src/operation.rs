@@ -14,8 +14,12 @@ use utoipa::openapi::{
 };
 
 /// The headers of answers, and what they say.
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 6] = [
     ("ETag", "The version, for `If-Match` and `If-None-Match`."),
+    (
+        "Idempotent-Replayed",
+        "`true` when this answer was given before, to a request with the same `Idempotency-Key`.",
+    ),
     (
         "Link",
         "The next page as `rel=\"next\"`, unless this is the last one.",
@@ -124,7 +128,8 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     let checked = [Code::InvalidRequest, Code::Internal, Code::Unavailable];
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
-    let rules: [(bool, &[Code]); 7] = [
+    let keyed = [Code::IdempotencyKeyReused, Code::IdempotencyInProgress];
+    let rules: [(bool, &[Code]); 8] = [
         (guarded || has_body, &checked),
         (guarded, &credential),
         (
@@ -138,6 +143,7 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
             takes(operation, ParameterIn::Header, "If-Match"),
             &[Code::StaleVersion],
         ),
+        (takes(operation, ParameterIn::Header, "Idempotency-Key"), &keyed),
     ];
     rules
         .into_iter()
@@ -170,13 +176,15 @@ fn add_headers(operation: &mut Operation) {
             .insert("304".into(), unchanged.into());
     }
     let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let keyed = takes(operation, ParameterIn::Header, "Idempotency-Key");
     let of_tenant = operation.security.is_some() || authentication;
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         let success = status.starts_with('2') || status.starts_with('3');
         let common = ["X-Request-ID"]
             .into_iter()
-            .chain((of_tenant && success).then_some("Tenant-Resolved-By"));
+            .chain((of_tenant && success).then_some("Tenant-Resolved-By"))
+            .chain((keyed && success).then_some("Idempotent-Replayed"));
         for name in common {
             response.headers.insert(name.into(), header("").into());
         }
