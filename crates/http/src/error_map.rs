@@ -24,7 +24,13 @@ impl From<StoreError> for ApiError {
             | StoreError::IsolationBreach { .. }
             | StoreError::Other(_) => ErrorCode::Internal,
         };
-        Self::new(code).caused_by(error)
+        let answer = Self::new(code);
+        let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
+            answer.with_detail("The request was done, and its answer can no longer be read.")
+        } else {
+            answer
+        };
+        answer.caused_by(error)
     }
 }
 

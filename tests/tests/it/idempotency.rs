@@ -364,7 +364,8 @@ fn assert_described(template: &str, operation: &Value) {
 
 // --------------------------------------------------------------------------------------------------------- concurrency
 
-async fn fifty_at_once(world: &World) {
+/// One of them is done; what is asked for again later is answered as it was.
+pub async fn fifty_at_once(world: &World) {
     let replies = join_all((0..50).map(|_| make(world, &world.acme.member))).await;
     let first: Vec<_> = replies
         .iter()
@@ -565,6 +566,11 @@ async fn an_answer_moved_to_another_place_does_not_open_there() {
             .await
             .problem(409, "conflict");
         assert!(!reply.text().contains(&from.email), "{}", reply.text());
+        assert!(
+            reply.json()["detail"].as_str().unwrap().contains("was done"),
+            "{}",
+            reply.text()
+        );
     }
 }
 
