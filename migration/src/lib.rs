@@ -70,6 +70,7 @@ mod m20261121_000008_resource_versions;
 mod m20261121_000009_audit_events;
 mod m20261121_000010_jobs;
 mod m20261121_000011_system_jobs;
+mod m20261121_000012_idempotency_keys;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -4,7 +4,7 @@ use crate::{
     m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
     m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
-    m20261121_000010_jobs, m20261121_000011_system_jobs,
+    m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -38,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000009_audit_events::Migration),
             Box::new(m20261121_000010_jobs::Migration),
             Box::new(m20261121_000011_system_jobs::Migration),
+            Box::new(m20261121_000012_idempotency_keys::Migration),
         ]
     }
 }

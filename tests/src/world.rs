@@ -14,8 +14,8 @@ use tenantry_domain::{
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
-    Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
-    LocalLimiter, PasswordCost, SigningKey, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
+    JwtAccessTokens, LocalLimiter, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
@@ -327,6 +327,7 @@ fn application(
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
     let key = signing_key();
     let refresh_tokens = HmacRefreshTokens::new(&key.derive_secret("refresh tokens"));
+    let seal = AeadSeal::new(&key.derive_secret("seal"));
     let access_tokens = JwtAccessTokens::new(
         vec![key],
         "tenantry".into(),
@@ -349,6 +350,7 @@ fn application(
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        seal: Arc::new(seal),
         plans: Arc::new(Plans::standard()),
         clock,
         ids,

@@ -31,6 +31,7 @@ mod announce;
 mod audit;
 mod code;
 mod id;
+mod idempotency;
 mod invalid;
 mod job;
 mod limit;
@@ -44,6 +45,7 @@ mod registry;
 mod resource;
 mod role;
 mod scope;
+mod seal;
 mod session;
 mod store;
 mod system_job;
@@ -60,6 +62,7 @@ pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
     SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
+pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobFilter, JobLease, JobQueue, JobState, Jobs, Lease, Misstep,
@@ -84,6 +87,7 @@ pub use scope::{
     Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId, Standing,
     SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
+pub use seal::Seal;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};

@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuditLog, Jobs, Members, Projects, Resources, Sessions, Tasks, TenantScope, Tenants, Users};
+use crate::{
+    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks, TenantScope,
+    Tenants, Users,
+};
 
 /// A named constraint of the database that a use case knows how to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,9 @@ pub enum StoreError {
         /// The tenant of the row.
         found: crate::TenantId,
     },
+    /// The request's idempotency key stands in its way, or has its answer.
+    #[error(transparent)]
+    Key(#[from] KeyTaken),
     /// Anything else.
     #[error("store: {0}")]
     Other(String),
@@ -102,6 +108,8 @@ pub trait Store: Send {
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
     fn jobs(&mut self) -> &mut dyn Jobs;
+    /// Requests that are done once.
+    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys;
     /// The adapter's own transaction, for repositories added outside of these crates.
     fn adapter(&mut self) -> &mut dyn Any;
     /// Makes it last.
@@ -166,6 +174,10 @@ impl Work {
     /// Work that is done later.
     pub fn jobs(&mut self) -> &mut dyn Jobs {
         self.store.jobs()
+    }
+    /// Requests that are done once.
+    pub fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
+        self.store.idempotency_keys()
     }
     /// The adapter's own transaction, for repositories added outside of these crates.
     pub fn adapter(&mut self) -> &mut dyn Any {

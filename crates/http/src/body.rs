@@ -10,7 +10,7 @@ use serde::{
 };
 use tenantry_domain::{ErrorCode, FieldError, Invalid};
 
-use crate::{Api, ApiError, decode::field_error};
+use crate::{Api, ApiError, decode::field_error, idempotency::note_body};
 
 /// A JSON object as a request body.
 ///
@@ -36,7 +36,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         Box::pin(async move {
             require_json(&request)?;
             let bytes = read(&request, payload).await?;
-            decode(&bytes).map(Self)
+            let body = decode(&bytes)?;
+            note_body(&request, &bytes);
+            Ok(Self(body))
         })
     }
 }

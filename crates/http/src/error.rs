@@ -7,7 +7,7 @@ use actix_web::{
         header::{self, HeaderName, HeaderValue},
     },
 };
-use tenantry_domain::{ErrorCode, FieldError};
+use tenantry_domain::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
 /// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -118,6 +118,14 @@ impl ApiError {
         })
     }
 
+    /// The answer that was given when the request was done, when that is what kept it from being done again.
+    pub(crate) fn kept_answer(&self) -> Option<&KeptAnswer> {
+        match self.as_store_error() {
+            Some(StoreError::Key(KeyTaken::Done(answer))) => Some(answer),
+            _ => None,
+        }
+    }
+
     /// The cause and the causes of the cause, for the log.
     pub(crate) fn cause_chain(&self) -> String {
         let chain = std::iter::successors(StdError::source(self), |error| (*error).source());
@@ -127,10 +135,12 @@ impl ApiError {
     /// The headers that the code asks for, and those that were added.
     fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let dead_token = matches!(self.code, ErrorCode::TokenExpired | ErrorCode::TokenRevoked);
+        let in_progress = self.code == ErrorCode::IdempotencyInProgress;
         let of_code = match self.code.status() {
             401 if dead_token => Some((header::WWW_AUTHENTICATE, INVALID_TOKEN)),
             401 => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             503 => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            409 if in_progress => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         of_code.into_iter().chain(self.headers.iter().cloned())
@@ -146,6 +156,13 @@ impl fmt::Display for ApiError {
 impl StdError for ApiError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Units of work may fail with an [`ApiError`] of their own: contention is seen through it.
+impl AsStoreError for ApiError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        self.source.as_deref()?.downcast_ref()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
-use tenantry_domain::{Denied, ErrorCode, Invalid, PasswordError, Refused, StoreError, TokenError};
+use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
 use tenantry_tenancy::{
     Stale, access::AccessError, auth::AuthError, project::ProjectError, provision::SignUpError,
     resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
@@ -14,13 +14,23 @@ impl From<StoreError> for ApiError {
         let code = match &error {
             StoreError::Unique(_) => ErrorCode::Conflict,
             StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
+            StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
+            StoreError::Key(KeyTaken::Reused) => ErrorCode::IdempotencyKeyReused,
+            StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,
+            StoreError::Key(KeyTaken::Done(_) | KeyTaken::Unreadable) => ErrorCode::Conflict,
             StoreError::Reference(_)
             | StoreError::Check(_)
             | StoreError::RowSecurity(_)
             | StoreError::IsolationBreach { .. }
             | StoreError::Other(_) => ErrorCode::Internal,
         };
-        Self::new(code).caused_by(error)
+        let answer = Self::new(code);
+        let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
+            answer.with_detail("The request was done, and its answer can no longer be read.")
+        } else {
+            answer
+        };
+        answer.caused_by(error)
     }
 }
 

@@ -14,8 +14,12 @@ use utoipa::openapi::{
 };
 
 /// The headers of answers, and what they say.
-const HEADERS: [(&str, &str); 8] = [
+const HEADERS: [(&str, &str); 9] = [
     ("ETag", "The version, for `If-Match` and `If-None-Match`."),
+    (
+        "Idempotent-Replayed",
+        "`true` when this answer was given before, to a request with the same `Idempotency-Key`.",
+    ),
     (
         "Link",
         "The next page as `rel=\"next\"`, unless this is the last one.",
@@ -140,7 +144,8 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     ];
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
-    let rules: [(bool, &[Code]); 7] = [
+    let keyed = [Code::IdempotencyKeyReused, Code::IdempotencyInProgress];
+    let rules: [(bool, &[Code]); 8] = [
         (is_limited(operation), &checked),
         (guarded, &credential),
         (
@@ -154,6 +159,7 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
             takes(operation, ParameterIn::Header, "If-Match"),
             &[Code::StaleVersion],
         ),
+        (takes(operation, ParameterIn::Header, "Idempotency-Key"), &keyed),
     ];
     rules
         .into_iter()
@@ -191,6 +197,7 @@ fn add_headers(operation: &mut Operation) {
             .insert("304".into(), unchanged.into());
     }
     let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let keyed = takes(operation, ParameterIn::Header, "Idempotency-Key");
     let of_tenant = operation.security.is_some() || authentication;
     let limits = is_limited(operation).then_some(["RateLimit-Policy", "RateLimit"]);
     for (status, response) in &mut operation.responses.responses {
@@ -205,7 +212,8 @@ fn add_headers(operation: &mut Operation) {
                     .flatten()
                     .filter(|_| success || status == "429"),
             )
-            .chain(["429", "503"].contains(&status.as_str()).then_some("Retry-After"));
+            .chain(["429", "503"].contains(&status.as_str()).then_some("Retry-After"))
+            .chain((keyed && success).then_some("Idempotent-Replayed"));
         for name in common {
             response.headers.insert(name.into(), header("").into());
         }

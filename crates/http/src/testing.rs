@@ -17,9 +17,9 @@ use serde_json::Value;
 use tenantry_domain::{
     AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
     MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
-    PresentedRefresh, RefreshTokens, Role, SessionId, Settings, Slug, Store, StoreError, SystemScope, Tenant,
-    TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError,
-    UnitOfWork, Units, UserId,
+    PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store, StoreError, SystemScope,
+    Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
+    TokenError, UnitOfWork, Units, UserId,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 use uuid::Uuid;
@@ -39,6 +39,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         passwords: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
+        seal: fake.clone(),
         plans: fake.clone(),
         clock: fake.clone(),
         ids: fake,
@@ -276,6 +277,16 @@ impl PasswordHasher for Fake {
 
     fn generate(&self) -> Password {
         Password::presented("generated".into())
+    }
+}
+
+impl Seal for Fake {
+    fn seal(&self, _: &str, plain: &[u8]) -> Vec<u8> {
+        plain.to_vec()
+    }
+
+    fn open(&self, _: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        Some(sealed.to_vec())
     }
 }
 

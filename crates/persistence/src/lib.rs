@@ -73,6 +73,7 @@
 mod audit;
 mod directory;
 mod error;
+mod idempotency;
 mod job;
 mod member;
 mod project;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Change, Jobs, Members, Mode, Projects, Resources, Sessions, Store, StoreError,
-    Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
+    Announcer, AuditLog, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources, Sessions, Store,
+    StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -115,6 +115,9 @@ impl Store for PgStore {
         self
     }
     fn jobs(&mut self) -> &mut dyn Jobs {
+        self
+    }
+    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
         self
     }
     fn adapter(&mut self) -> &mut dyn Any {

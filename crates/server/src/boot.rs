@@ -10,8 +10,8 @@ use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_system::{
-    Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens, JwtAccessTokens,
-    PasswordCost, SigningKey, SystemClock, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
+    JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
@@ -54,7 +54,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         settings.database.platform_url.reveal(),
         &pool(settings, settings.database.platform_pool_size),
     )?;
-    let (keys, refresh_tokens) = signing_keys(settings)?;
+    let (keys, refresh_tokens, seal) = signing_keys(settings)?;
     let access_tokens = JwtAccessTokens::new(
         keys,
         settings.auth.issuer.clone(),
@@ -82,6 +82,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        seal: Arc::new(seal),
         plans,
         clock,
         ids,
@@ -124,20 +125,23 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
     }
 }
 
-/// The keys of access tokens, the present one first, and the refresh tokens whose secrets derive from them.
-fn signing_keys(settings: &Settings) -> Result<(Vec<SigningKey>, HmacRefreshTokens), BootError> {
+/// The keys of access tokens, the present one first, and the refresh tokens and the seal whose secrets derive from
+/// them.
+fn signing_keys(settings: &Settings) -> Result<(Vec<SigningKey>, HmacRefreshTokens, AeadSeal), BootError> {
     let present = match &settings.auth.signing_key_file {
         Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
         _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
     };
     let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+    let mut seal = AeadSeal::new(&present.derive_secret("seal"));
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
         let earlier = read_key(path, settings.profile)?;
         refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+        seal = seal.opening(&earlier.derive_secret("seal"));
         keys.push(earlier);
     }
-    Ok((keys, refresh_tokens))
+    Ok((keys, refresh_tokens, seal))
 }
 
 fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {

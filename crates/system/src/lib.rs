@@ -1,6 +1,7 @@
 //! What the process takes from its machine, behind the ports of the domain: time ([`SystemClock`]), ids
-//! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`]) and memory: what was read or
-//! verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]) and how much was asked for ([`LocalLimiter`]).
+//! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`], [`AeadSeal`]) and memory:
+//! what was read or verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]) and how much was asked for
+//! ([`LocalLimiter`]).
 //!
 //! This is the one crate that reads the clock and the random generator; everywhere else clippy refuses it, so
 //! that tests decide what time it is and which id comes next.
@@ -15,6 +16,7 @@ mod ids;
 mod limiter;
 mod password;
 mod refresh_token;
+mod seal;
 mod secret;
 mod signing_key;
 mod token_cache;
@@ -26,5 +28,6 @@ pub use ids::SystemIds;
 pub use limiter::LocalLimiter;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
+pub use seal::AeadSeal;
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use token_cache::CachedAccessTokens;

@@ -3,13 +3,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, PasswordHasher,
-    Permission, PlanCatalogue, RefreshTokens, Refused, Settings, StoreError, TenantRegistry, TenantScope,
-    Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, KeptAnswer,
+    PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, Settings, StoreError,
+    TenantRegistry, TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
 use crate::ViewCounter;
+use crate::idempotency::{KeyedRequest, Once};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct Ports {
     pub access_tokens: Arc<dyn AccessTokens>,
     /// Refresh tokens.
     pub refresh_tokens: Arc<dyn RefreshTokens>,
+    /// Sealing of what is stored.
+    pub seal: Arc<dyn Seal>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// Time.
@@ -89,12 +92,32 @@ pub struct Cx {
     app: Arc<Tenancy>,
     scope: TenantScope,
     origin: Origin,
+    once: Option<Once>,
 }
 
 impl Cx {
     /// A context of one request or job.
     pub fn new(app: Arc<Tenancy>, scope: TenantScope, origin: Origin) -> Self {
-        Self { app, scope, origin }
+        Self {
+            app,
+            scope,
+            origin,
+            once: None,
+        }
+    }
+
+    /// The same context for a request with an idempotency key: what is written in it happens once. `answer` says what
+    /// to keep as the answer; its `T` is what the work of the one [`Cx::write`] returns.
+    #[must_use]
+    pub fn once<T: Clone + 'static>(
+        &self,
+        request: KeyedRequest,
+        answer: impl Fn(T) -> Option<KeptAnswer> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            once: Some(Once::new(request, answer)),
+            ..self.clone()
+        }
     }
 
     /// The application.
@@ -149,13 +172,30 @@ impl Cx {
     /// Runs work in a transaction of the scope's tenant that commits when the work returns `Ok`. It may be run
     /// again after a lost race, so it has no effects outside the transaction.
     ///
+    /// In a context made by [`Cx::once`] the work is done unless it was done before; then the error is
+    /// [`StoreError::Key`], with the answer in it.
+    ///
     /// # Errors
     /// Those of the work and of the store.
-    pub async fn write<T, E>(&self, work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone) -> Result<T, E>
+    pub async fn write<T: 'static, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
     where
         E: From<StoreError> + AsStoreError,
     {
-        self.app.ports.units.write(&self.scope, work).await
+        let units = &self.app.ports.units;
+        let Some(once) = &self.once else {
+            return units.write(&self.scope, work).await;
+        };
+        let work = async move |unit: &mut Work| {
+            once.begin(self, unit).await?;
+            let done = work(unit).await?;
+            let kept = once.kept(self, &done)?;
+            Once::complete(unit, &kept).await?;
+            Ok(done)
+        };
+        units.write(&self.scope, work).await
     }
 
     /// An audit entry for a change; record it in the transaction of the change.

@@ -129,6 +129,7 @@ impl JobFailure {
                 | StoreError::Check(_)
                 | StoreError::Contention
                 | StoreError::Unavailable(_)
+                | StoreError::Key(_)
                 | StoreError::Other(_),
             ) => false,
         }

@@ -9,6 +9,7 @@
 pub mod access;
 pub mod auth;
 mod context;
+pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
 pub mod project;

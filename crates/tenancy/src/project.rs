@@ -101,10 +101,10 @@ pub async fn create(cx: &Cx, data: NewProject) -> Result<Project, ProjectError> 
             None,
             Some(&project),
         );
-        Ok::<_, ProjectError>(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        Ok(project)
     })
-    .await?;
-    Ok(project)
+    .await
 }
 
 /// Changes a project.

@@ -13,8 +13,8 @@ use crate::{Cx, Origin, Tenancy};
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
-/// Deletes the ended sessions of a tenant, and its jobs that were done or cancelled. Jobs that were given up stay until
-/// somebody has looked at them.
+/// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, and its idempotency keys that are free
+/// again. Jobs that were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
 
@@ -34,6 +34,8 @@ impl JobHandler for Purge {
         let before = cx.now() - Duration::days(payload.days.clamp(0, 36_500));
         cx.write(async |work| {
             work.jobs().delete_finished(before).await?;
+            // A key that is free again says nothing to anybody, so these are not kept for so many days.
+            work.idempotency_keys().delete_expired(cx.now()).await?;
             let sessions = work.sessions().delete_ended(before).await?;
             if sessions > 0 {
                 let details = json!({"sessions": sessions, "ended_before": before});

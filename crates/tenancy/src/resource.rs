@@ -83,10 +83,10 @@ pub async fn create(cx: &Cx, data: NewResource) -> Result<Resource, ResourceErro
             None,
             Some(&resource),
         );
-        Ok::<_, ResourceError>(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        Ok(resource)
     })
-    .await?;
-    Ok(resource)
+    .await
 }
 
 /// Changes a resource; the former version is kept.

@@ -98,10 +98,10 @@ pub async fn create(cx: &Cx, project: ProjectId, data: NewTask) -> Result<Task, 
         check_assignee(work, task.assignee_id).await?;
         work.tasks().insert(&task).await?;
         let event = cx.changed("task.created", "task", task.id.uuid(), None, Some(&task));
-        Ok::<_, TaskError>(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        Ok(task)
     })
-    .await?;
-    Ok(task)
+    .await
 }
 
 /// Changes a task.

@@ -103,13 +103,13 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     cx.write(async |work| {
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
-        Ok::<_, UserError>(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        Ok(Added {
+            user,
+            generated_password: generated,
+        })
     })
-    .await?;
-    Ok(Added {
-        user,
-        generated_password: generated,
-    })
+    .await
 }
 
 /// Changes a user: admins anybody, everybody themselves, but role and activity only admins.

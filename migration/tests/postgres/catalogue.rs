@@ -16,7 +16,7 @@ async fn every_table_is_global_or_obeys_the_rule() {
         .into_iter()
         .partition(|table| GLOBAL_TABLES.contains(&table.as_str()));
     assert_eq!(global, GLOBAL_TABLES);
-    assert_eq!(tenant.len(), 9);
+    assert_eq!(tenant.len(), 10);
     for table in &tenant {
         assert_eq!(
             broken_rules(&mut owner, table).await,
@@ -87,6 +87,8 @@ async fn the_constraints_that_use_cases_know_are_there() {
         "resources_created_by_fkey",
         "resource_versions_created_by_fkey",
         "jobs_dedupe_key",
+        "idempotency_keys_request_key",
+        "idempotency_keys_user_id_fkey",
     ] {
         assert!(found.iter().any(|one| one == name), "{name}");
     }

@@ -1,6 +1,6 @@
 use crate::support::{A, B, Database, code, count_in, run, run_in, value};
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "tenants",
     "users",
     "refresh_sessions",
@@ -11,6 +11,7 @@ const TABLES: [&str; 10] = [
     "resource_versions",
     "audit_events",
     "jobs",
+    "idempotency_keys",
 ];
 
 const APPEND_ONLY: [&str; 2] = ["resource_versions", "audit_events"];
@@ -264,6 +265,11 @@ async fn checks_hold() {
         "UPDATE jobs SET state = 'done'",
         "UPDATE jobs SET attempts = -1",
         "UPDATE jobs SET lease_id = gen_random_uuid(), lease_until = now(), worker = 'w'",
+        "UPDATE idempotency_keys SET key = ''",
+        "UPDATE idempotency_keys SET key = repeat('k', 256)",
+        "UPDATE idempotency_keys SET fingerprint = 'short'",
+        "UPDATE idempotency_keys SET role = 'owner'",
+        "UPDATE idempotency_keys SET status = 409",
     ] {
         assert_eq!(code(run_in(&mut app, A, sql).await), "23514", "{sql}");
     }

@@ -4,7 +4,7 @@ use actix_web::web::ServiceConfig;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{Check, Invalid, Page, PageRequest, Permission, Position, StoreError, TaskId};
 use tenantry_http::permission::{ReadTasks, WriteTasks};
-use tenantry_http::{Answer, ApiError, Body, Ctx, Endpoint, Id, PageView, Paged, created};
+use tenantry_http::{Answer, ApiError, Body, Ctx, Endpoint, Id, IdempotencyKey, PageView, Paged, created};
 use tenantry_persistence::{ColumnTrait as _, Set, tenant_tx};
 use tenantry_tenancy::Cx;
 use utoipa::{OpenApi, ToSchema};
@@ -113,30 +113,24 @@ async fn add_note(cx: &Cx, task: TaskId, data: NewNote) -> Result<Model, ApiErro
     cx.require(Permission::WriteTasks)?;
     check(&data)?;
     let (id, created_at) = (cx.ids().uuid(), cx.now());
-    let note = cx
-        .write(async |work| {
-            if work.tasks().find_for_update(task).await?.is_none() {
-                return Ok(None);
-            }
-            let row = ActiveModel {
-                id: Set(id),
-                task_id: Set(task.uuid()),
-                text: Set(data.text.clone()),
-                created_at: Set(created_at),
-                ..Default::default()
-            };
-            tenant_tx(work)?.insert(row).await?;
-            work.audit()
-                .record(cx.changed::<()>("note.created", "note", id, None, None))
-                .await?;
-            tenant_tx(work)?
-                .find::<Entity>()
-                .filter(Column::Id.eq(id))
-                .one()
-                .await
-        })
-        .await?;
-    note.ok_or_else(|| ApiError::new(tenantry_domain::ErrorCode::NotFound))
+    let not_found = || ApiError::new(tenantry_domain::ErrorCode::NotFound);
+    cx.write(async |work| {
+        work.tasks().find_for_update(task).await?.ok_or_else(not_found)?;
+        let row = ActiveModel {
+            id: Set(id),
+            task_id: Set(task.uuid()),
+            text: Set(data.text.clone()),
+            created_at: Set(created_at),
+            ..Default::default()
+        };
+        tenant_tx(work)?.insert(row).await?;
+        work.audit()
+            .record(cx.changed::<()>("note.created", "note", id, None, None))
+            .await?;
+        let note = tenant_tx(work)?.find::<Entity>().filter(Column::Id.eq(id));
+        note.one().await?.ok_or_else(not_found)
+    })
+    .await
 }
 
 fn check(data: &NewNote) -> Result<(), Invalid> {
@@ -156,15 +150,14 @@ async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> A
 
 /// Makes a note on a task
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/notes", operation_id = "create_note", tag = "Notes",
-    params(("id" = uuid::Uuid, Path)), request_body = NewNote, responses((status = 201, body = NoteView)),
+    params(("id" = uuid::Uuid, Path), IdempotencyKey), request_body = NewNote, responses((status = 201, body = NoteView)),
     security(("bearer" = [])))]
-async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, body: Body<NewNote>) -> Answer {
-    let note = add_note(&cx, task.0, body.0).await?;
-    Ok(created(
-        &format!("/api/v1/notes/{}", note.id),
-        None,
-        &NoteView::from(note),
-    ))
+async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
+    let add = async |cx: &Cx| add_note(cx, task.0, body.0).await;
+    key.once(&cx, add, |note| {
+        created(&format!("/api/v1/notes/{}", note.id), None, &NoteView::from(note))
+    })
+    .await
 }
 
 /// One note

@@ -47,7 +47,7 @@ fn quick() -> WorkerSettings {
     }
 }
 
-fn worker(world: &World, handlers: Handlers) -> Worker {
+pub fn worker(world: &World, handlers: Handlers) -> Worker {
     worker_with(world, handlers, quick())
 }
 

@@ -8,6 +8,7 @@ mod concurrency;
 mod embedder;
 mod errors;
 mod headers;
+mod idempotency;
 mod isolation;
 mod jobs;
 mod limits;

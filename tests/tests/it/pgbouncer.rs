@@ -18,6 +18,8 @@ use tenantry_domain::{StoreError, TenantId, TenantScope, Units, Work};
 use tenantry_persistence::{Pool, PoolSettings, TenantTx, tenant_tx};
 use tenantry_tests::{Options, PgBouncer, TenantWorld, World};
 
+use crate::idempotency;
+
 mod task {
     use sea_orm::entity::prelude::*;
 
@@ -335,6 +337,13 @@ async fn backends_that_are_killed_cost_a_request_and_no_more() {
     let (units, acme, globex) = scopes(&world).await;
     assert_eq!(titles(&units, &acme).await, ["Acme Inc task"]);
     assert_eq!(titles(&units, &globex).await, ["Globex Corp task"]);
+    assert_no_statement_was_missing(&bouncer);
+}
+
+#[actix_web::test]
+async fn requests_with_one_key_are_done_once_behind_a_pooler_too() {
+    let (world, bouncer) = world().await;
+    idempotency::fifty_at_once(&world).await;
     assert_no_statement_was_missing(&bouncer);
 }
 

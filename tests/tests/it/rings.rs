@@ -50,6 +50,7 @@ macro_rules! entities {
 
 entities! {
     audit_events "audit_events"
+    idempotency_keys "idempotency_keys"
     jobs "jobs"
     project_members "project_members"
     projects "projects"
@@ -81,7 +82,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events jobs project_members projects refresh_sessions resource_versions resources tasks tenants users)
+        $then!(audit_events idempotency_keys jobs project_members projects refresh_sessions resource_versions resources tasks tenants users)
     };
 }
 
@@ -2010,12 +2011,20 @@ async fn seeded(options: Options) -> World {
 }
 
 /// Rows for the tables that a new world has none in, one for each tenant, as far as these tables are there.
-const SEEDS: &[(&str, &str)] = &[(
-    "jobs",
-    "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
-     max_attempts, actor_type, request_id) SELECT id, gen_random_uuid(), now(), 'test', 1, '{}', slug, 'queued', now(), 0, \
-     3, 'system', 'test' FROM tenants",
-)];
+const SEEDS: &[(&str, &str)] = &[
+    (
+        "jobs",
+        "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
+         max_attempts, actor_type, request_id) SELECT id, gen_random_uuid(), now(), 'test', 1, '{}', slug, 'queued', now(), 0, \
+         3, 'system', 'test' FROM tenants",
+    ),
+    (
+        "idempotency_keys",
+        "INSERT INTO idempotency_keys (tenant_id, id, created_at, user_id, route, key, fingerprint, role, status, headers, \
+         sealed_body, expires_at) SELECT tenant_id, gen_random_uuid(), now(), id, 'POST /', 'test', sha256('test'), role, 201, '[]', \
+         'test', now() FROM users WHERE role = 'admin'",
+    ),
+];
 
 async fn seed(world: &World) {
     let mut admin = world.database.admin().await;

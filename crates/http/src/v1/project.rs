@@ -5,12 +5,13 @@ use tenantry_domain::{
     MemberDetails, NewProject, Patch, Project, ProjectFilter, ProjectId, ProjectPatch, ProjectRole,
     ProjectStatus, UserId,
 };
-use tenantry_tenancy::project;
+use tenantry_tenancy::{Cx, project};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
 use crate::{
-    Answer, Body, Ctx, Endpoint, Id, Ids, IfMatch, IfNoneMatch, PageView, Paged, created, entity, no_content,
+    Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
+    entity, no_content,
     page::PageParams,
     permission::{ReadProjects, RestoreProjects, WriteProjects},
 };
@@ -168,20 +169,27 @@ pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> 
 /// Least role: member, who becomes its owner.
 #[utoipa::path(
     post, path = "/api/v1/projects", operation_id = "create_project", tag = "Projects",
-    request_body = NewProjectBody,
+    params(IdempotencyKey), request_body = NewProjectBody,
     responses(
         (status = 201, description = "The project.", body = ProjectView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
-pub(crate) async fn create(cx: Ctx<WriteProjects>, body: Body<NewProjectBody>) -> Answer {
-    let project = project::create(&cx, body.0.into()).await?;
-    Ok(created(
-        &format!("/api/v1/projects/{}", project.id),
-        Some(project.version),
-        &ProjectView::from(project),
-    ))
+pub(crate) async fn create(
+    cx: Ctx<WriteProjects>,
+    key: IdempotencyKey,
+    body: Body<NewProjectBody>,
+) -> Answer {
+    let create = async |cx: &Cx| project::create(cx, body.0.into()).await;
+    key.once(&cx, create, |project| {
+        created(
+            &format!("/api/v1/projects/{}", project.id),
+            Some(project.version),
+            &ProjectView::from(project),
+        )
+    })
+    .await
 }
 
 /// One project
@@ -240,14 +248,17 @@ pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMa
 /// Least role: admin.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/restore", operation_id = "restore_project", tag = "Projects",
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), IdempotencyKey),
     responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
-pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>) -> Answer {
-    let project = project::restore(&cx, id.0).await?;
-    Ok(entity(project.version, &ProjectView::from(project)))
+pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>, key: IdempotencyKey) -> Answer {
+    let restore = async |cx: &Cx| project::restore(cx, id.0).await;
+    key.once(&cx, restore, |project| {
+        entity(project.version, &ProjectView::from(project))
+    })
+    .await
 }
 
 /// The members of a project
@@ -271,7 +282,7 @@ pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query
 /// Its owner and admins may.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/members", operation_id = "add_project_member", tag = "Projects",
-    params(("id" = Uuid, Path)), request_body = NewMemberBody,
+    params(("id" = Uuid, Path), IdempotencyKey), request_body = NewMemberBody,
     responses((status = 201, description = "The member.", body = MemberView, headers(("Location")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
@@ -279,11 +290,16 @@ pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query
 pub(crate) async fn add_member(
     cx: Ctx<WriteProjects>,
     id: Id<ProjectId>,
+    key: IdempotencyKey,
     body: Body<NewMemberBody>,
 ) -> Answer {
-    let member = project::add_member(&cx, id.0, body.user_id, body.role.unwrap_or_default()).await?;
-    let location = format!("/api/v1/projects/{}/members/{}", id.0, body.user_id);
-    Ok(created(&location, None, &MemberView::from(member)))
+    let (user, role) = (body.user_id, body.role.unwrap_or_default());
+    let add = async |cx: &Cx| project::add_member(cx, id.0, user, role).await;
+    key.once(&cx, add, move |member| {
+        let location = format!("/api/v1/projects/{}/members/{user}", id.0);
+        created(&location, None, &MemberView::from(member))
+    })
+    .await
 }
 
 /// Takes a user out of a project

@@ -7,12 +7,13 @@ use tenantry_domain::{
     NewResource, ParseIdError, Patch, ProjectId, Resource, ResourceFilter, ResourceId, ResourcePatch,
     ResourceVersion, UserId,
 };
-use tenantry_tenancy::resource;
+use tenantry_tenancy::{Cx, resource};
 use utoipa::{IntoParams, ToSchema};
 
 use super::project::NoParams;
 use crate::{
-    Answer, Body, Ctx, Endpoint, Id, Ids, IfMatch, IfNoneMatch, PageView, Paged, created, entity, no_content,
+    Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
+    entity, no_content,
     page::PageParams,
     permission::{ReadResources, WriteResources},
 };
@@ -166,20 +167,27 @@ pub(crate) async fn list(cx: Ctx<ReadResources>, query: Paged<ResourceParams>) -
 /// Least role: member.
 #[utoipa::path(
     post, path = "/api/v1/resources", operation_id = "create_resource", tag = "Resources",
-    request_body = NewResourceBody,
+    params(IdempotencyKey), request_body = NewResourceBody,
     responses(
         (status = 201, description = "The resource.", body = ResourceView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
-pub(crate) async fn create(cx: Ctx<WriteResources>, body: Body<NewResourceBody>) -> Answer {
-    let resource = resource::create(&cx, body.0.into()).await?;
-    Ok(created(
-        &format!("/api/v1/resources/{}", resource.id),
-        Some(resource.version),
-        &ResourceView::from(resource),
-    ))
+pub(crate) async fn create(
+    cx: Ctx<WriteResources>,
+    key: IdempotencyKey,
+    body: Body<NewResourceBody>,
+) -> Answer {
+    let create = async |cx: &Cx| resource::create(cx, body.0.into()).await;
+    key.once(&cx, create, |resource| {
+        created(
+            &format!("/api/v1/resources/{}", resource.id),
+            Some(resource.version),
+            &ResourceView::from(resource),
+        )
+    })
+    .await
 }
 
 /// One resource

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     NewTask, Patch, Priority, ProjectId, Task, TaskFilter, TaskId, TaskPatch, TaskStatus, Time, UserId,
 };
-use tenantry_tenancy::task;
+use tenantry_tenancy::{Cx, task};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
 use crate::{
-    Answer, Body, Ctx, Endpoint, Id, IfMatch, IfNoneMatch, Moment, PageView, Paged, created, entity,
-    no_content,
+    Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, Moment, PageView, Paged, created,
+    entity, no_content,
     page::PageParams,
     permission::{ReadTasks, WriteTasks},
 };
@@ -190,18 +190,26 @@ pub(crate) async fn list_of_project(
 /// Least role: member.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/tasks", operation_id = "create_task", tag = "Tasks",
-    params(("id" = Uuid, Path)), request_body = NewTaskBody,
+    params(("id" = Uuid, Path), IdempotencyKey), request_body = NewTaskBody,
     responses((status = 201, description = "The task.", body = TaskView, headers(("ETag"), ("Location")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
-pub(crate) async fn create(cx: Ctx<WriteTasks>, id: Id<ProjectId>, body: Body<NewTaskBody>) -> Answer {
-    let task = task::create(&cx, id.0, body.0.into()).await?;
-    Ok(created(
-        &format!("/api/v1/tasks/{}", task.id),
-        Some(task.version),
-        &TaskView::from(task),
-    ))
+pub(crate) async fn create(
+    cx: Ctx<WriteTasks>,
+    id: Id<ProjectId>,
+    key: IdempotencyKey,
+    body: Body<NewTaskBody>,
+) -> Answer {
+    let create = async |cx: &Cx| task::create(cx, id.0, body.0.into()).await;
+    key.once(&cx, create, |task| {
+        created(
+            &format!("/api/v1/tasks/{}", task.id),
+            Some(task.version),
+            &TaskView::from(task),
+        )
+    })
+    .await
 }
 
 /// One task

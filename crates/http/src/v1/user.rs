@@ -2,12 +2,16 @@ use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{Patch, Role, User, UserFilter, UserId, UserPatch};
-use tenantry_tenancy::user::{self, AddUser, Added};
+use tenantry_tenancy::{
+    Cx,
+    user::{self, AddUser, Added},
+};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
 use crate::{
-    Answer, Body, Ctx, Endpoint, Id, IfMatch, IfNoneMatch, PageView, Paged, created, entity, no_content,
+    Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, PageView, Paged, created, entity,
+    no_content,
     page::PageParams,
     permission::{EditSelf, ManageUsers, ReadUsers},
 };
@@ -130,21 +134,20 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
 /// Least role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users", operation_id = "create_user", tag = "Users",
-    request_body = NewUserBody,
+    params(IdempotencyKey), request_body = NewUserBody,
     responses(
         (status = 201, description = "The user.", body = AddedUserView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "email_taken"]))),
 )]
-pub(crate) async fn create(cx: Ctx<ManageUsers>, body: Body<NewUserBody>) -> Answer {
-    let added = user::create(&cx, body.0.into()).await?;
-    let location = format!("/api/v1/users/{}", added.user.id);
-    Ok(created(
-        &location,
-        Some(added.user.version),
-        &AddedUserView::from(added),
-    ))
+pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body<NewUserBody>) -> Answer {
+    let create = async |cx: &Cx| user::create(cx, body.0.into()).await;
+    key.once(&cx, create, |added| {
+        let location = format!("/api/v1/users/{}", added.user.id);
+        created(&location, Some(added.user.version), &AddedUserView::from(added))
+    })
+    .await
 }
 
 /// One user

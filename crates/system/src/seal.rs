@@ -1,0 +1,110 @@
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
+use tenantry_domain::Seal;
+
+use crate::secret;
+
+/// Seals with AES-256-GCM (NIST SP 800-38D).
+///
+/// Each place has a key of its own, HMAC-SHA256 of its name: what was sealed for one place does not open in another,
+/// and the random nonces of one key never become too many. What is stored is the nonce, then the ciphertext with
+/// its tag.
+pub struct AeadSeal {
+    current: hmac::Key,
+    former: Vec<hmac::Key>,
+}
+
+impl AeadSeal {
+    /// Seals and opens with this secret, for example [`crate::SigningKey::derive_secret`].
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self {
+            current: secret::hmac_key(secret),
+            former: Vec::new(),
+        }
+    }
+
+    /// Also opens what was sealed with an earlier secret.
+    #[must_use]
+    pub fn opening(mut self, earlier: &[u8; 32]) -> Self {
+        self.former.push(secret::hmac_key(earlier));
+        self
+    }
+}
+
+impl Seal for AeadSeal {
+    /// # Panics
+    /// When the machine has no random generator.
+    fn seal(&self, place: &str, plain: &[u8]) -> Vec<u8> {
+        let nonce: [u8; NONCE_LEN] = secret::random();
+        let mut sealed = plain.to_vec();
+        key_of(&self.current, place)
+            .seal_in_place_append_tag(Nonce::from(&nonce), Aad::empty(), &mut sealed)
+            .expect("a text in memory is shorter than the 64 GiB that AES-GCM can seal");
+        [&nonce[..], &sealed].concat()
+    }
+
+    fn open(&self, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        std::iter::once(&self.current)
+            .chain(&self.former)
+            .find_map(|secret| {
+                let mut opened = sealed.to_vec();
+                let key = key_of(secret, place);
+                let plain = key.open_in_place(Nonce::from(nonce), Aad::empty(), &mut opened);
+                plain.ok().map(|plain| plain.to_vec())
+            })
+    }
+}
+
+fn key_of(secret: &hmac::Key, place: &str) -> LessSafeKey {
+    let bytes = secret::hmac_sha256(secret, &[place.as_bytes()]);
+    let key = UnboundKey::new(&AES_256_GCM, &bytes).expect("AES-256 takes 32 bytes");
+    LessSafeKey::new(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: [u8; 32] = [7; 32];
+
+    #[test]
+    fn what_was_sealed_opens_in_its_place_only() {
+        let seal = AeadSeal::new(&SECRET);
+        for plain in [&b""[..], b"a", &[0; 100_000]] {
+            let sealed = seal.seal("here", plain);
+            assert_eq!(seal.open("here", &sealed).as_deref(), Some(plain));
+            assert_eq!(seal.open("there", &sealed), None);
+        }
+    }
+
+    #[test]
+    fn the_same_text_never_looks_the_same_and_is_not_to_be_seen() {
+        let seal = AeadSeal::new(&SECRET);
+        let [one, other] = [0, 1].map(|_| seal.seal("here", b"password"));
+        assert_ne!(one, other);
+        assert!(!one.windows(8).any(|window| window == b"password"));
+    }
+
+    #[test]
+    fn what_was_changed_or_cut_does_not_open() {
+        let seal = AeadSeal::new(&SECRET);
+        let sealed = seal.seal("here", b"text");
+        for place in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            assert_eq!(seal.open("here", &changed), None, "byte {place}");
+            assert_eq!(seal.open("here", &sealed[..place]), None, "{place} bytes");
+        }
+    }
+
+    #[test]
+    fn an_earlier_secret_opens_but_does_not_seal() {
+        let old = AeadSeal::new(&SECRET);
+        let sealed = old.seal("here", b"text");
+        assert_eq!(AeadSeal::new(&[8; 32]).open("here", &sealed), None);
+        let rotated = AeadSeal::new(&[8; 32]).opening(&SECRET);
+        assert_eq!(rotated.open("here", &sealed).as_deref(), Some(&b"text"[..]));
+        assert_eq!(old.open("here", &rotated.seal("here", b"text")), None);
+    }
+}
