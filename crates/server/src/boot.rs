@@ -8,6 +8,7 @@ use tenantry_billing::Plans;
 use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_redis::Redis;
 use tenantry_system::{
     Argon2Passwords, HmacRefreshTokens, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
@@ -35,6 +36,8 @@ pub struct Booted {
     pub app: Arc<Tenancy>,
     pub runtime: Pool,
     pub platform: Pool,
+    /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
+    pub redis: Option<Redis>,
     /// What requests are held to.
     pub limits: Option<Limits>,
 }
@@ -65,7 +68,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     );
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
     let plans = Arc::new(plans(settings)?);
-    let limits = limits(&settings.limits, &plans, Arc::clone(&clock))?;
+    let redis = redis(settings)?;
+    let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone()))),
         gate: Gate::new(Arc::new(directory), access_tokens.clone(), Arc::clone(&ids)),
@@ -81,6 +85,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         app: Arc::new(Tenancy::new(ports, policy(settings))),
         runtime,
         platform,
+        redis,
         limits,
     })
 }
@@ -137,6 +142,18 @@ fn parse_key(text: &str, profile: Profile) -> Result<SigningKey, BootError> {
         None => &text,
     };
     SigningKey::from_pem(pem).map_err(|error| invalid(error.to_string()).into())
+}
+
+fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
+    let url = &settings.redis.url;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let patience = Duration::from_millis(settings.redis.timeout_ms);
+    let redis = Redis::new(url.reveal(), patience);
+    redis
+        .map(Some)
+        .map_err(|error| SettingsError::invalid("redis.url", error.to_string()))
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
