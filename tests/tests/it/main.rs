@@ -14,6 +14,7 @@ mod limits;
 mod pages;
 mod pgbouncer;
 mod projects;
+mod redis;
 mod resolution;
 mod resources;
 mod rings;
