@@ -4,12 +4,12 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, RedisResult};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long to wait after the first failure to connect; twice as long after each further one, up to the other.
+/// How long to wait before connecting again; twice as long each further time, up to the other.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -62,8 +62,8 @@ pub enum Away {
     /// There was no answer in time.
     #[error("Redis did not answer in time")]
     Silent,
-    /// The connection was lost.
-    #[error("the connection to Redis was lost: {0}")]
+    /// The connection failed.
+    #[error("the connection to Redis failed: {0}")]
     Lost(RedisError),
     /// It answered with an error; the connection is fine.
     #[error("Redis refused: {0}")]
@@ -119,18 +119,23 @@ impl Redis {
                 match redis.connect().await {
                     Ok(inner) => {
                         tracing::info!("Redis is there");
+                        let since = Instant::now();
                         redis.hold(Connection { number, inner }).await;
                         // Whoever lost it has told.
-                        (wait, told) = (FIRST_WAIT, true);
+                        told = true;
+                        if since.elapsed() > LONGEST_WAIT {
+                            wait = FIRST_WAIT;
+                        }
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut told, true) {
                             tracing::warn!(%error, "Redis is away");
                         }
-                        tokio::time::sleep(wait).await;
-                        wait = (2 * wait).min(LONGEST_WAIT);
                     }
                 }
+                // A connection that is lost again and again is no better than none.
+                tokio::time::sleep(wait).await;
+                wait = (2 * wait).min(LONGEST_WAIT);
             }
         }
     }
