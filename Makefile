@@ -22,7 +22,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
-run: ## build, start a private PostgreSQL (or use DATABASE_URL), migrate, seed a demo and serve
+run: ## build, start a private PostgreSQL (or use DATABASE_URL; REDIS_URL too), migrate, seed a demo and serve
 	@[[ -n "$${DATABASE_URL:-}" ]] || scripts/ensure-postgres
 	@$(CARGO) build --locked
 	@exec '$(target_dir)/debug/tenantry' dev

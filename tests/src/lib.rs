@@ -12,6 +12,7 @@ pub mod evidence;
 mod http;
 mod log;
 mod pgbouncer;
+mod redis;
 mod server;
 mod world;
 
@@ -20,4 +21,5 @@ pub use database::Database;
 pub use http::{Client, Reply, Request};
 pub use log::listen;
 pub use pgbouncer::PgBouncer;
+pub use redis::RedisServer;
 pub use world::{Embedder, Options, PASSWORD, Person, TenantWorld, World};

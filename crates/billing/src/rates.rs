@@ -43,30 +43,22 @@ pub enum RateError {
         limit: &'static str,
     },
     /// A limit is not a number of requests.
-    #[error("plan {plan}: limits.{limit} must be in {least}..={most}{}", if *.burst {""} else {", or \"unlimited\""})]
+    #[error("plan {plan}: limits.{limit} must be {allowed}")]
     OutOfRange {
         /// The plan.
         plan: String,
         /// The limit.
         limit: &'static str,
-        /// The lowest number.
-        least: u32,
-        /// The highest number.
-        most: u32,
-        /// Whether it is how many at once, which has no meaning without a number.
-        burst: bool,
+        /// What it may be.
+        allowed: String,
     },
     /// What was agreed with a tenant is not a number of requests.
-    #[error("{slug}.{limit} must be in {least}..={most}")]
+    #[error("{slug}.{limit} must be in {:?}", PlanRates::RANGE)]
     Override {
         /// The tenant.
         slug: String,
         /// The limit.
         limit: &'static str,
-        /// The lowest number.
-        least: u32,
-        /// The highest number.
-        most: u32,
     },
 }
 
@@ -146,24 +138,23 @@ fn rate(plan: &Plan, per_minute: &'static str, burst: &'static str) -> Result<Op
         };
         plan.limit(limit).ok_or_else(missing)
     };
-    let requests = match (stated(per_minute)?, stated(burst)?) {
-        (Limit::Unlimited, _) => return Ok(None),
-        (Limit::Of(requests), _) if in_range(requests).is_none() => Err((per_minute, false)),
-        (Limit::Of(_), Limit::Unlimited) => Err((burst, true)),
-        (Limit::Of(requests), Limit::Of(at_once)) => in_range(requests)
-            .zip(in_range(at_once))
-            .and_then(|(requests, at_once)| Rate::new(requests, at_once))
-            .ok_or((burst, true)),
+    let out_of_range = |limit, besides: &str| RateError::OutOfRange {
+        plan: plan.name.clone(),
+        limit,
+        allowed: format!("in {:?}{besides}", PlanRates::RANGE),
     };
-    requests
-        .map(Some)
-        .map_err(|(limit, burst)| RateError::OutOfRange {
-            plan: plan.name.clone(),
-            limit,
-            least: *PlanRates::RANGE.start(),
-            most: *PlanRates::RANGE.end(),
-            burst,
-        })
+    let requests = match stated(per_minute)? {
+        Limit::Unlimited => return Ok(None),
+        Limit::Of(requests) => in_range(requests),
+    };
+    let at_once = match stated(burst)? {
+        // At once only so many are possible as there are in a bucket.
+        Limit::Unlimited => None,
+        Limit::Of(at_once) => in_range(at_once),
+    };
+    let requests = requests.ok_or_else(|| out_of_range(per_minute, ", or \"unlimited\""))?;
+    let at_once = at_once.ok_or_else(|| out_of_range(burst, ""))?;
+    Ok(Rate::new(requests, at_once))
 }
 
 fn in_range(number: u64) -> Option<u32> {
@@ -184,8 +175,6 @@ fn check(slug: &str, numbers: &RateOverride) -> Result<(), RateError> {
             return Err(RateError::Override {
                 slug: slug.to_owned(),
                 limit,
-                least: *PlanRates::RANGE.start(),
-                most: *PlanRates::RANGE.end(),
             });
         }
     }

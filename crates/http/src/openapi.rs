@@ -160,8 +160,13 @@ mod tests {
                         "{method} {path} {status}"
                     );
                 }
+                let refused = &operation["responses"]["429"];
+                let limited = operation.get("security").is_some() || operation.get("requestBody").is_some();
+                for header in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
+                    assert_eq!(refused["headers"][header].is_object(), limited, "{method} {path}");
+                }
                 if operation.get("security").is_some() {
-                    for status in ["401", "403", "410", "500", "503"] {
+                    for status in ["401", "403", "410", "429", "500", "503"] {
                         assert!(
                             operation["responses"][status].is_object(),
                             "{method} {path} {status}"

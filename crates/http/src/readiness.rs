@@ -25,8 +25,11 @@ pub trait HealthCheck: Send + Sync {
 pub struct Readiness {
     draining: AtomicBool,
     checks: Vec<(&'static str, Arc<dyn HealthCheck>)>,
-    notices: Vec<(&'static str, &'static str)>,
+    notices: Vec<(&'static str, Notice)>,
 }
+
+/// Tells how something stands.
+type Notice = Box<dyn Fn() -> &'static str + Send + Sync>;
 
 /// What the probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub(crate) enum Verdict {
     Checked {
         /// Each check, and whether it holds.
         checks: Vec<(&'static str, bool)>,
-        /// What was found out at the start.
+        /// What is told beside them.
         notices: Vec<(&'static str, &'static str)>,
     },
     /// It is about to stop.
@@ -61,8 +64,19 @@ impl Readiness {
 
     /// Adds something that was found out at the start and is told with every answer, without changing it.
     #[must_use]
-    pub fn with_notice(mut self, name: &'static str, state: &'static str) -> Self {
-        self.notices.push((name, state));
+    pub fn with_notice(self, name: &'static str, state: &'static str) -> Self {
+        self.with_state(name, move || state)
+    }
+
+    /// Adds something that the service can do without: how it stands is told with every answer, without changing
+    /// it. Asked with every answer, so it answers at once.
+    #[must_use]
+    pub fn with_state(
+        mut self,
+        name: &'static str,
+        state: impl Fn() -> &'static str + Send + Sync + 'static,
+    ) -> Self {
+        self.notices.push((name, Box::new(state)));
         self
     }
 
@@ -82,7 +96,11 @@ impl Readiness {
         }
         Verdict::Checked {
             checks,
-            notices: self.notices.clone(),
+            notices: self
+                .notices
+                .iter()
+                .map(|(name, state)| (*name, state()))
+                .collect(),
         }
     }
 }

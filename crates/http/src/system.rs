@@ -19,7 +19,8 @@ pub(crate) struct Health {
     /// `ok`, `unavailable` or `draining`.
     status: &'static str,
     /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, or `overridden` where the
-    /// server was told to start in spite of what its guard found.
+    /// server was told to start in spite of what its guard found; `redis` is `ok`, or `degraded` while it is away
+    /// and every server goes by what it knows itself.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>, required = false)]
     checks: Map<String, Value>,

@@ -9,6 +9,7 @@ use tenantry_billing::Plans;
 use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_redis::Redis;
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
@@ -38,6 +39,8 @@ pub struct Booted {
     pub runtime: Pool,
     pub platform: Pool,
     pub cache: Arc<CachedDirectory>,
+    /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
+    pub redis: Option<Redis>,
     /// What requests are held to.
     pub limits: Option<Limits>,
 }
@@ -74,7 +77,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
     let cache = Arc::new(cache);
     let plans = Arc::new(plans(settings)?);
-    let limits = limits(&settings.limits, &plans, Arc::clone(&clock))?;
+    let redis = redis(settings)?;
+    let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), cache.clone()))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
@@ -92,6 +96,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         runtime,
         platform,
         cache,
+        redis,
         limits,
     })
 }
@@ -160,6 +165,18 @@ fn parse_key(text: &str, profile: Profile) -> Result<SigningKey, BootError> {
         None => &text,
     };
     SigningKey::from_pem(pem).map_err(|error| invalid(error.to_string()).into())
+}
+
+fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
+    let url = &settings.redis.url;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let patience = Duration::from_millis(settings.redis.timeout_ms);
+    let redis = Redis::new(url.reveal(), patience);
+    redis
+        .map(Some)
+        .map_err(|error| SettingsError::invalid("redis.url", error.to_string()))
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

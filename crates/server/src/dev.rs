@@ -38,6 +38,9 @@ pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
         boot::development_key(&key)?;
         settings.auth.signing_key_file = Some(key);
     }
+    if let Some(url) = given("REDIS_URL") {
+        settings.redis.url = Secret::new(url);
+    }
     let existing = existing_server(&settings);
     let cluster = match &existing {
         Some(_) => None,
@@ -63,11 +66,14 @@ pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// The server that the user has, as its administrator.
 fn existing_server(settings: &Settings) -> Option<String> {
-    let given = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-    given.or_else(|| {
+    given("DATABASE_URL").or_else(|| {
         let url = &settings.database.admin_url;
         (!url.is_empty()).then(|| url.reveal().to_owned())
     })
+}
+
+fn given(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
 async fn start_cluster(data_dir: &Path) -> Result<Cluster, CommandError> {

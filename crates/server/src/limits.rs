@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tenantry_billing::{PlanRates, Plans, RateError, RateOverride};
 use tenantry_domain::{Clock, Rate, RateLimiter, Slug};
 use tenantry_http::Limits;
+use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
 
 use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
@@ -14,6 +15,7 @@ use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
 pub fn limits(
     settings: &LimitSettings,
     plans: &Plans,
+    redis: Option<Redis>,
     clock: Arc<dyn Clock>,
 ) -> Result<Option<Limits>, SettingsError> {
     let rates = rates(settings, plans)?;
@@ -22,7 +24,11 @@ pub fn limits(
     if !settings.enabled {
         return Ok(None);
     }
-    let limiter: Arc<dyn RateLimiter> = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
+    let local = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
+    let limiter: Arc<dyn RateLimiter> = match redis {
+        Some(redis) => Arc::new(RedisLimiter::new(redis, local)),
+        None => local,
+    };
     let credential = credential.times(settings.factor);
     Ok(Some(Limits::new(limiter, Arc::new(rates), credential)))
 }
@@ -65,7 +71,7 @@ mod tests {
     use super::*;
 
     fn with(settings: &LimitSettings) -> Result<bool, String> {
-        let limits = limits(settings, &Plans::standard(), Arc::new(SystemClock::new()));
+        let limits = limits(settings, &Plans::standard(), None, Arc::new(SystemClock::new()));
         limits
             .map(|limits| limits.is_some())
             .map_err(|error| error.to_string())

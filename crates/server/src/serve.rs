@@ -67,6 +67,12 @@ pub async fn serve(
     let readiness = Readiness::new()
         .with_check("database", database)
         .with_notice("isolation", guarded.as_str());
+    let readiness = match booted.redis.clone() {
+        Some(redis) => {
+            readiness.with_state("redis", move || if redis.is_there() { "ok" } else { "degraded" })
+        }
+        None => readiness,
+    };
     let readiness = Arc::new(readiness);
     let http = HttpSettings {
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
@@ -92,6 +98,7 @@ pub async fn serve(
     let handle = server.handle();
     let running = tokio::spawn(server);
     let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
+    let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
     let jobs = JobsRunning::start(&booted, &settings.jobs);
     tracing::info!(%address, workers, "serving");
 
@@ -111,6 +118,9 @@ pub async fn serve(
         scraped.stop(true).await;
     }
     flushing.abort();
+    if let Some(redis) = redis {
+        redis.abort();
+    }
     let flushed = booted.app.views.flush(&booted.app).await;
     booted.runtime.close();
     booted.platform.close();

@@ -73,6 +73,7 @@ pub struct Settings {
     pub cache: Cache,
     pub metrics: Metrics,
     pub limits: Limits,
+    pub redis: Redis,
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
@@ -360,6 +361,25 @@ impl Default for Limits {
     }
 }
 
+/// What several servers share.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// `redis://[user:password@]host[:port][/database]`; without one every server goes by what it knows itself.
+    pub url: Secret,
+    /// How long a request may wait for it.
+    pub timeout_ms: u64,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            timeout_ms: 50,
+        }
+    }
+}
+
 /// What was agreed with one tenant; what is absent stays as its plan has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -484,7 +504,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 23] = [
+        let ranges: [(&'static str, u64, u64, u64); 24] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             (
                 "database.platform_pool_size",
@@ -547,6 +567,7 @@ impl Settings {
                 1,
                 1_000_000,
             ),
+            ("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),
             ("jobs.per_tenant", self.jobs.per_tenant.into(), 1, 1_000),

@@ -32,6 +32,7 @@ fn tenantry(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env_remove("DATABASE_URL")
+        .env_remove("REDIS_URL")
         .env_remove("TENANTRY_PROFILE")
         .stdin(Stdio::null());
     command.env(
@@ -61,8 +62,13 @@ struct Dev {
 
 impl Dev {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut child = tenantry(&["dev", "--data-dir", data.to_str().unwrap()])
             .env("TENANTRY__SERVER__PORT", "0")
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -185,7 +191,11 @@ fn dev_serves_a_demo_stops_with_its_database_and_comes_back_with_its_data() {
     assert_eq!(dev.stop(), Some(0));
     assert!(!postgres_is_up(&folder.0), "PostgreSQL outlived it");
 
-    let dev = Dev::start(&folder.0);
+    // A Redis that is not there is a pity and no more.
+    let dev = Dev::start_with(&folder.0, &[("REDIS_URL", "redis://127.0.0.1:1")]);
+    let (status, health) = dev.request("GET", "/health/readiness", "", "");
+    assert_eq!(status, 200);
+    assert!(health.contains("\"redis\":\"degraded\""), "{health}");
     let seen = dev.get(&token, "/api/v1/projects?limit=1");
     assert!(
         seen.contains("\"view_count\":1"),

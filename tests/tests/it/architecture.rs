@@ -10,6 +10,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-tenancy", &["tenantry-domain"]),
     ("tenantry-billing", &["tenantry-domain"]),
     ("tenantry-persistence", &["tenantry-domain"]),
+    ("tenantry-redis", &["tenantry-domain"]),
     ("tenantry-system", &["tenantry-domain"]),
     ("tenantry-http", &["tenantry-domain", "tenantry-tenancy"]),
     ("tenantry-devdb", &[]),
@@ -22,6 +23,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-tenancy",
             "tenantry-billing",
             "tenantry-persistence",
+            "tenantry-redis",
             "tenantry-system",
             "tenantry-http",
             "tenantry-devdb",
@@ -51,6 +53,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("deadpool", &["tenantry-persistence"]),
+    ("redis", &["tenantry-redis", "tenantry-tests"]),
     (
         "actix-web",
         &[
@@ -70,6 +73,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &[
             "tenantry-tenancy",
             "tenantry-persistence",
+            "tenantry-redis",
             "tenantry-system",
             "tenantry-http",
             "tenantry-devdb",

@@ -16,6 +16,7 @@ mod metrics;
 mod pages;
 mod pgbouncer;
 mod projects;
+mod redis;
 mod resolution;
 mod resources;
 mod rings;

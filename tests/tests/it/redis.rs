@@ -1,0 +1,476 @@
+//! What instances share through Redis, and what each of them does while it is away.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix_web::http::Method;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use serde_json::json;
+use tenantry_domain::{Decision, Demand, Rate, RateLimiter, TenantId, TenantRates, UserId};
+use tenantry_http::HttpSettings;
+use tenantry_redis::{Channel, Redis, RedisLimiter, Tally};
+use tenantry_system::LocalLimiter;
+use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Person, RedisServer, World};
+use uuid::Uuid;
+
+/// Much longer than Redis needs on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many at once, and hardly more for as long as a test runs: time is that of Redis, which no test moves.
+fn burst(requests: u32) -> Rate {
+    Rate::new(1, requests).unwrap()
+}
+
+fn rates(tenant: u32, user: u32) -> TenantRates {
+    TenantRates {
+        tenant: Some(burst(tenant)),
+        user: Some(burst(user)),
+    }
+}
+
+/// Waits for something that another process decides about.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A connection that is kept for as long as the test runs.
+async fn connected(server: &RedisServer, patience: Duration) -> Redis {
+    let redis = Redis::new(&server.url(), patience).unwrap();
+    tokio::spawn(redis.keep());
+    until("Redis is there", || redis.is_there()).await;
+    redis
+}
+
+/// One of two instances: its connection, its limiter, and its clients.
+struct Instance {
+    redis: Redis,
+    limiter: Arc<RedisLimiter>,
+    client: Client,
+}
+
+impl Instance {
+    async fn of(world: &World, server: &RedisServer, options: Options) -> Self {
+        let redis = connected(server, PATIENCE).await;
+        let alone = LocalLimiter::new(world.clock.clone()).one_of(2);
+        let limiter = Arc::new(RedisLimiter::new(redis.clone(), Arc::new(alone)));
+        let options = Options {
+            limiter: Some(limiter.clone()),
+            ..options
+        };
+        Self {
+            redis,
+            limiter,
+            client: world.other_instance(&options).await,
+        }
+    }
+
+    /// How many of so many requests are answered; all others are refused, and none fails.
+    async fn answered(&self, who: &Person, requests: u32) -> u32 {
+        let mut answered = 0;
+        for _ in 0..requests {
+            let request = self.client.get("/api/v1/tasks").bearer(&who.access_token);
+            answered += counted(request.send().await.status, 200);
+        }
+        answered
+    }
+
+    /// How many of so many wrong passwords from an address are looked at.
+    async fn guesses(&self, address: &str, requests: u32) -> u32 {
+        let body = json!({"tenant_slug": "acme", "email": "nobody@acme.example", "password": "wrong horse"});
+        let mut looked_at = 0;
+        for _ in 0..requests {
+            let request = self.client.post("/api/v1/auth/login", &body);
+            let reply = request.header("X-Forwarded-For", address).send().await;
+            looked_at += counted(reply.status, 401);
+        }
+        looked_at
+    }
+}
+
+#[track_caller]
+fn counted(status: u16, expected: u16) -> u32 {
+    assert!([expected, 429].contains(&status), "{status}");
+    u32::from(status == expected)
+}
+
+fn options(tenant: u32, user: u32, address: u32) -> Options {
+    Options {
+        rates: Arc::new(rates(tenant, user)),
+        credential_rate: burst(address),
+        http: HttpSettings {
+            trust_forwarded_for: true,
+            ..HttpSettings::default()
+        },
+        ..Options::default()
+    }
+}
+
+#[actix_web::test]
+async fn two_instances_over_one_redis_share_every_bucket() {
+    let (world, server) = (World::new().await, RedisServer::start());
+    let one = Instance::of(&world, &server, options(30, 20, 8)).await;
+    let two = Instance::of(&world, &server, options(30, 20, 8)).await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    assert_eq!(one.answered(&acme.viewer, 5).await, 5);
+    assert_eq!(two.answered(&acme.viewer, 30).await, 15);
+    assert_eq!(one.answered(&acme.viewer, 5).await, 0);
+    // The refused ones have not cost the tenant anything: ten are left of its thirty.
+    assert_eq!(one.answered(&acme.member, 6).await, 6);
+    assert_eq!(two.answered(&acme.member, 20).await, 4);
+    assert_eq!(
+        one.answered(&globex.viewer, 25).await,
+        20,
+        "the other tenant has its own"
+    );
+    assert_eq!(one.guesses("198.51.100.1", 3).await, 3);
+    assert_eq!(two.guesses("198.51.100.1", 3).await, 1);
+    assert_eq!(two.guesses("198.51.100.2", 9).await, 4);
+    assert_eq!(one.limiter.tally().alone + two.limiter.tally().alone, 0);
+    let reply = two.client.get("/api/v1/tasks").bearer(&acme.viewer.access_token);
+    let reply = reply.send().await.problem(429, "rate_limited");
+    assert_eq!(
+        reply.header("ratelimit-policy"),
+        Some("\"tenant\";q=1;w=60;tenantry-burst=30, \"user\";q=1;w=60;tenantry-burst=20")
+    );
+    assert_eq!(reply.json()["violated-policies"], json!(["tenant", "user"]));
+}
+
+#[actix_web::test]
+async fn while_redis_is_away_requests_go_on_and_each_instance_gives_its_part() {
+    let world = World::new().await;
+    let mut server = RedisServer::start();
+    let one = Instance::of(&world, &server, options(60, 20, 16)).await;
+    let two = Instance::of(&world, &server, options(60, 20, 16)).await;
+    let acme = &world.acme;
+    assert_eq!(one.answered(&acme.viewer, 3).await, 3);
+    assert_eq!(two.guesses("198.51.100.1", 1).await, 1);
+    let shared = one.limiter.tally();
+    assert_eq!(
+        shared,
+        Tally {
+            together: 3,
+            alone: 0
+        }
+    );
+
+    server.kill();
+    // Nobody waits for anybody to notice: the very next request is answered.
+    for instance in [&one, &two] {
+        assert_eq!(instance.answered(&acme.viewer, 30).await, 10);
+        assert_eq!(instance.guesses("198.51.100.1", 20).await, 4);
+        assert!(!instance.redis.is_there());
+    }
+    assert_eq!(
+        one.limiter.tally(),
+        Tally {
+            together: 3,
+            alone: 50
+        }
+    );
+    // A login with the right password is no way around it.
+    let body = json!({"tenant_slug": "acme", "email": acme.admin.email, "password": PASSWORD});
+    let login = one.client.post("/api/v1/auth/login", &body);
+    let login = login.header("X-Forwarded-For", "198.51.100.1").send().await;
+    login.problem(429, "rate_limited");
+
+    server.restart();
+    for instance in [&one, &two] {
+        until("Redis is back", || instance.redis.is_there()).await;
+    }
+    assert_eq!(one.answered(&acme.viewer, 12).await, 12);
+    assert_eq!(two.answered(&acme.viewer, 12).await, 8);
+    assert_eq!(
+        one.limiter.tally(),
+        Tally {
+            together: 15,
+            alone: 51
+        }
+    );
+}
+
+#[actix_web::test]
+async fn a_redis_that_says_nothing_holds_nobody_up() {
+    let server = RedisServer::start();
+    let redis = connected(&server, Duration::from_millis(50)).await;
+    let alone = LocalLimiter::new(Arc::new(ManualClock::default()));
+    let limiter = RedisLimiter::new(redis.clone(), Arc::new(alone));
+    let demand = Demand::of_tenant(tenant(1), Some(user(1)), rates(100, 100), 1);
+    server.pause();
+    let begun = Instant::now();
+    let decided = futures_util::future::join_all((0..20).map(|_| limiter.decide(&demand).decision())).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(decided.iter().all(Decision::allowed));
+    assert_eq!(limiter.tally().alone, 20);
+    assert!(!redis.is_there());
+    server.resume();
+    until("Redis is back", || redis.is_there()).await;
+}
+
+#[actix_web::test]
+async fn what_lies_where_a_bucket_belongs_does_no_harm() {
+    let server = RedisServer::start();
+    let redis = connected(&server, PATIENCE).await;
+    let alone = Arc::new(LocalLimiter::new(Arc::new(ManualClock::default())));
+    let limiter = RedisLimiter::new(redis, alone);
+    let mut connection = server.connection().await;
+    let id = tenant(1);
+    let key = format!("rl:{{{id}}}:t");
+    let demand = Demand::of_tenant(id, Some(user(1)), rates(100, 100), 1);
+    let fields: [(&str, &str); 8] = [
+        ("nonsense", "nonsense"),
+        ("nan", "nan"),
+        ("inf", "-inf"),
+        ("inf", "inf"),
+        ("1e300", "-1e300"),
+        ("6000000000000", "9e15"),
+        ("", ""),
+        ("0x10", "\n"),
+    ];
+    for (level, at) in fields {
+        let plant = redis::cmd("HSET")
+            .arg(&key)
+            .arg(&["level", level, "at", at])
+            .to_owned();
+        redis::cmd("DEL")
+            .arg(&key)
+            .query_async::<()>(&mut connection)
+            .await
+            .unwrap();
+        plant.query_async::<()>(&mut connection).await.unwrap();
+        for _ in 0..3 {
+            let decision = limiter.decide(&demand).decision().await;
+            let remaining = decision.allowances()[0].remaining;
+            assert!(remaining <= 100, "{level} {at}: {remaining}");
+        }
+        // It can be lived with: either it is a full bucket, or one that fills.
+        let expires: i64 = redis::cmd("PTTL")
+            .arg(&key)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        assert!((1..=101 * 60_000).contains(&expires), "{level} {at}: {expires}");
+    }
+    for plant in [
+        redis::cmd("SET").arg(&key).arg("a string").to_owned(),
+        redis::cmd("LPUSH").arg(&key).arg("a list").to_owned(),
+    ] {
+        redis::cmd("DEL")
+            .arg(&key)
+            .query_async::<()>(&mut connection)
+            .await
+            .unwrap();
+        plant.query_async::<()>(&mut connection).await.unwrap();
+        let decision = limiter.decide(&demand).decision().await;
+        assert_eq!(decision.allowances()[0].remaining, 99);
+    }
+    assert_eq!(limiter.tally().alone, 0);
+    // A script cache that was flushed is filled again.
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .query_async::<()>(&mut connection)
+        .await
+        .unwrap();
+    assert!(limiter.decide(&demand).decision().await.allowed());
+    assert_eq!(limiter.tally().alone, 0);
+}
+
+#[actix_web::test]
+async fn only_ids_and_addresses_get_into_keys() {
+    let (world, server) = (World::new().await, RedisServer::start());
+    let one = Instance::of(&world, &server, options(100, 100, 100)).await;
+    let token = &world.acme.viewer.access_token;
+    for hostile in ["rl:{x}:t", "}{", "*", "\u{1F600}", "..", "a:u:b"] {
+        let request = one.client.request(Method::GET, "/api/v1/tasks").bearer(token);
+        request.header("X-Request-ID", hostile).send().await;
+        one.guesses(hostile, 1).await;
+        let body = json!({"tenant_slug": hostile, "email": hostile, "password": hostile});
+        one.client.post("/api/v1/auth/login", &body).send().await;
+    }
+    let mut connection = server.connection().await;
+    let mut keys: Vec<String> = redis::cmd("KEYS")
+        .arg("*")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    keys.sort_by_key(|key| (key.ends_with(":a"), key.clone()));
+    let acme = world.acme.id;
+    assert_eq!(
+        keys,
+        [
+            format!("rl:{{{acme}}}:t"),
+            format!("rl:{{{acme}}}:u:{}", world.acme.viewer.id),
+            "rl:{203.0.113.7}:a".to_owned(),
+        ]
+    );
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn count(&self, text: &str) -> usize {
+        let bytes = self.0.lock().unwrap();
+        String::from_utf8_lossy(&bytes).matches(text).count()
+    }
+}
+
+#[actix_web::test]
+async fn one_line_says_that_redis_is_away_and_one_that_it_is_back() {
+    let mut server = RedisServer::start();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tenantry_tests::listen(subscriber);
+    let redis = connected(&server, PATIENCE).await;
+    let limiter = RedisLimiter::new(
+        redis.clone(),
+        Arc::new(LocalLimiter::new(Arc::new(ManualClock::default()))),
+    );
+    let demand = Demand::of_tenant(tenant(1), Some(user(1)), rates(100, 100), 1);
+    assert_eq!(
+        (lines.count("Redis is there"), lines.count("Redis is away")),
+        (1, 0)
+    );
+    server.kill();
+    for _ in 0..50 {
+        assert!(limiter.decide(&demand).decision().await.allowed());
+    }
+    server.restart();
+    until("Redis is back", || redis.is_there()).await;
+    assert_eq!(
+        (lines.count("Redis is there"), lines.count("Redis is away")),
+        (2, 1)
+    );
+    assert_eq!(
+        limiter.tally(),
+        Tally {
+            together: 0,
+            alone: 50
+        }
+    );
+}
+
+fn tenant(number: u128) -> TenantId {
+    Uuid::from_u128(number).into()
+}
+
+fn user(number: u128) -> UserId {
+    Uuid::from_u128(number).into()
+}
+
+/// What was decided, without the time that is left, which goes on at one side only.
+fn essence(decision: &Decision) -> Vec<(u32, bool)> {
+    let allowances = decision.allowances().iter();
+    allowances
+        .map(|allowance| (allowance.remaining, allowance.violated))
+        .collect()
+}
+
+#[actix_web::test]
+async fn redis_and_memory_decide_the_same() {
+    let server = RedisServer::start();
+    let redis = connected(&server, PATIENCE).await;
+    let clock = Arc::new(ManualClock::default());
+    let nobody = Arc::new(LocalLimiter::new(clock.clone()));
+    let shared = RedisLimiter::new(redis, nobody);
+    let request = (0..3_u128, 0..3_u128, 0..6_u32);
+    let requests = prop::collection::vec(request, 300);
+    let requests = requests
+        .new_tree(&mut TestRunner::deterministic())
+        .unwrap()
+        .current();
+    let alone = LocalLimiter::new(clock);
+    for (of, by, cost) in requests {
+        let demand = Demand::of_tenant(tenant(of), Some(user(by)), rates(Rate::MOST, 90), cost);
+        let (here, there) = (alone.decide(&demand), shared.decide(&demand));
+        let (here, there) = (here.decision().await, there.decision().await);
+        assert_eq!(essence(&here), essence(&there), "{of} {by} {cost}");
+    }
+    assert_eq!(shared.tally().alone, 0);
+}
+
+/// Remembers what it heard.
+#[derive(Clone, Default)]
+struct Ear(Arc<Mutex<Vec<String>>>);
+
+impl Ear {
+    fn listening_to(&self, channel: &Channel) -> tokio::task::JoinHandle<()> {
+        let heard = Arc::clone(&self.0);
+        let hear = move |message: &[u8]| {
+            let message = String::from_utf8(message.into()).unwrap();
+            heard.lock().unwrap().push(message);
+        };
+        tokio::spawn(channel.listen(hear))
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[actix_web::test]
+async fn announcements_reach_every_instance_and_one_knows_when_they_would_not() {
+    let mut server = RedisServer::start();
+    let (one, two) = (
+        connected(&server, PATIENCE).await,
+        connected(&server, PATIENCE).await,
+    );
+    let (one, two) = (Channel::new(one, "members"), Channel::new(two, "members"));
+    let other = Channel::new(connected(&server, PATIENCE).await, "others");
+    let (ear, far) = (Ear::default(), Ear::default());
+    assert!(!one.is_live(), "nobody listens yet");
+    let listening = ear.listening_to(&one);
+    far.listening_to(&two);
+    until("both listen", || one.is_live() && two.is_live()).await;
+    other.publish("not for them").await.unwrap();
+    one.publish(r#"{"tenant":"a","user":null}"#).await.unwrap();
+    two.publish("\u{1F600}").await.unwrap();
+    let both = [r#"{"tenant":"a","user":null}"#, "\u{1F600}"];
+    until("both heard both", || ear.heard() == both && far.heard() == both).await;
+
+    server.kill();
+    until("both know", || !one.is_live() && !two.is_live()).await;
+    until("and say so", || !one.live().borrow().to_owned()).await;
+    // Whether it is the first to notice or not: who announces something is told that nobody heard it.
+    assert!(one.publish("lost").await.is_err());
+    server.restart();
+    until("both listen again", || one.is_live() && two.is_live()).await;
+    let mut sent = one.publish("again").await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while sent.is_err() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        sent = one.publish("again").await;
+    }
+    until("both hear again", || {
+        far.heard().last().is_some_and(|last| last == "again")
+    })
+    .await;
+
+    server.pause();
+    until("silence is noticed too", || !one.is_live()).await;
+    server.resume();
+    until("it is live again", || one.is_live()).await;
+    listening.abort();
+    until("nobody listens any more", || !one.is_live()).await;
+}
