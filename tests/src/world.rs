@@ -1,18 +1,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::Plans;
 use tenantry_domain::{
-    Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate, RateBook,
+    Announcer, Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate, RateBook,
     RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
     TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, LocalLimiter, PasswordCost, SigningKey, SystemIds,
@@ -48,6 +48,8 @@ pub struct Options {
     pub credential_rate: Rate,
     /// Where the buckets are; in this process, by the world's clock, when absent.
     pub limiter: Option<Arc<dyn RateLimiter>>,
+    /// A Redis through which instances tell one another what has changed; nobody is told when absent.
+    pub redis: Option<Redis>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -85,6 +87,7 @@ impl Default for Options {
             }),
             credential_rate: generous(),
             limiter: None,
+            redis: None,
             embedder: None,
         }
     }
@@ -106,6 +109,8 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     /// What the API remembers of tenants and users.
     pub cache: Arc<CachedDirectory>,
+    /// What it tells other instances and hears from them.
+    pub announcements: Option<Announcements>,
     /// The runtime role's connections.
     pub pool: Pool,
     /// Readiness of the API.
@@ -164,7 +169,13 @@ impl World {
             database.make_bypass_role().await;
         }
         let clock = Arc::new(ManualClock::default());
-        let (app, pool, cache) = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
+        let instance = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
+        let Instance {
+            app,
+            pool,
+            cache,
+            announcements,
+        } = instance;
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
         let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness))
             .with_limits(limits(&options, &clock));
@@ -181,6 +192,7 @@ impl World {
             app,
             clock,
             cache,
+            announcements,
             pool,
             readiness,
             database,
@@ -188,15 +200,14 @@ impl World {
     }
 
     /// A second instance over the same database, with its own pool: another process, as far as state goes.
-    pub fn instance(&self, options: &Options) -> (Arc<Tenancy>, Pool) {
-        let (app, pool, _) = application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>);
-        (app, pool)
+    pub fn instance(&self, options: &Options) -> Instance {
+        application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>)
     }
 
     /// A client of another instance over the same database, with the limits of these options: its buckets are its
     /// own unless the options say where they are.
     pub async fn other_instance(&self, options: &Options) -> Client {
-        let (app, _) = self.instance(options);
+        let app = self.instance(options).app;
         let api = Api::new(app, options.http.clone(), Arc::clone(&self.readiness));
         Client::new(api.with_limits(limits(options, &self.clock))).await
     }
@@ -308,11 +319,19 @@ fn generous() -> Rate {
     Rate::new(1_000_000, 1_000_000).unwrap()
 }
 
-fn application(
-    database: &Database,
-    options: &Options,
-    clock: Arc<dyn Clock>,
-) -> (Arc<Tenancy>, Pool, Arc<CachedDirectory>) {
+/// One process, as far as state goes.
+pub struct Instance {
+    /// The application.
+    pub app: Arc<Tenancy>,
+    /// The runtime role's connections.
+    pub pool: Pool,
+    /// What it remembers.
+    pub cache: Arc<CachedDirectory>,
+    /// What it tells others and hears from them.
+    pub announcements: Option<Announcements>,
+}
+
+fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> Instance {
     let ids = Arc::new(SystemIds);
     let role = if options.bypass_row_security {
         database.bypass_url()
@@ -340,13 +359,23 @@ fn application(
     let directory = PgDirectory::new(pool.clone(), platform.clone(), Arc::clone(&clock));
     let remembering = CacheSettings::default();
     let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
-    let hears = Arc::new(AtomicBool::new(false));
-    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
+    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
+    let announcements = options
+        .redis
+        .clone()
+        .map(|redis| Announcements::new(redis, cache.clone()));
+    let announcer: Arc<dyn Announcer> = match announcements.clone() {
+        Some(everywhere) => {
+            tokio::spawn(everywhere.clone().run());
+            Arc::new(everywhere)
+        }
+        None => cache.clone(),
+    };
     let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(pool.clone(), cache.clone()))),
+        units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform, cache.clone())),
+        registry: Arc::new(PgRegistry::new(platform, announcer)),
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
@@ -365,7 +394,12 @@ fn application(
         default_settings,
         session_days: 30,
     };
-    (Arc::new(Tenancy::new(ports, policy)), pool, cache)
+    Instance {
+        app: Arc::new(Tenancy::new(ports, policy)),
+        pool,
+        cache,
+        announcements,
+    }
 }
 
 fn pooled(url: String, options: &Options) -> String {

@@ -1,9 +1,12 @@
+use serde::{Deserialize, Serialize};
+
 use crate::{TenantId, UserId};
 
-/// Stored facts that scopes are made of have changed: whoever remembers them must forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Stored facts that scopes are made of have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// A tenant's state or names.
+    /// A tenant's state, plan or names.
     Tenant(TenantId),
     /// A user's role, state or sessions.
     User(TenantId, UserId),
@@ -21,4 +24,13 @@ pub trait Announcer: Send + Sync {
 /// For a process that remembers nothing.
 impl Announcer for () {
     fn announce(&self, _: Change) {}
+}
+
+/// Whoever remembers stored facts.
+pub trait Memory: Send + Sync {
+    /// What is remembered of it must not be used any more.
+    fn forget(&self, change: Change);
+
+    /// Whether changes that others make are heard of from now on. What was remembered while they were not may be wrong.
+    fn hears(&self, others: bool);
 }

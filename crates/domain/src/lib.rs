@@ -55,7 +55,7 @@ mod time;
 mod token;
 mod user;
 
-pub use announce::{Announcer, Change};
+pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use id::{

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Clock, Gate, IdSource, StoreError, Units};
+use tenantry_domain::{Announcer, Clock, Gate, IdSource, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
-use tenantry_redis::Redis;
+use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
@@ -41,8 +40,25 @@ pub struct Booted {
     pub cache: Arc<CachedDirectory>,
     /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
     pub redis: Option<Redis>,
+    /// What other servers are told, and hear from.
+    pub announcements: Option<Announcements>,
     /// What requests are held to.
     pub limits: Option<Limits>,
+}
+
+impl Booted {
+    /// Closes the connections of a command that has done its work, after others have been told of it.
+    pub async fn finish(self) {
+        if let (Some(redis), Some(announcements)) = (&self.redis, &self.announcements) {
+            let telling = tokio::spawn(announcements.clone().run());
+            let keeping = tokio::spawn(redis.keep());
+            announcements.told(Duration::from_secs(2)).await;
+            telling.abort();
+            keeping.abort();
+        }
+        self.runtime.close();
+        self.platform.close();
+    }
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -72,17 +88,22 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let remembering = cache_settings(&settings.cache);
     let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
-    // Nobody tells this instance what others change, so what it remembers is short-lived.
-    let hears = Arc::new(AtomicBool::new(false));
-    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering, hears);
+    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
     let plans = Arc::new(plans(settings)?);
     let redis = redis(settings)?;
+    let announcements = redis
+        .clone()
+        .map(|redis| Announcements::new(redis, cache.clone()));
+    let announcer: Arc<dyn Announcer> = match announcements.clone() {
+        Some(everywhere) => Arc::new(everywhere),
+        None => cache.clone(),
+    };
     let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
     let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), cache.clone()))),
+        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
-        registry: Arc::new(PgRegistry::new(platform.clone(), cache.clone())),
+        registry: Arc::new(PgRegistry::new(platform.clone(), announcer)),
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
@@ -97,6 +118,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         platform,
         cache,
         redis,
+        announcements,
         limits,
     })
 }

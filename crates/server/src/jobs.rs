@@ -69,8 +69,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         Action::Replay(which) => change(&booted, which, Change::Replay).await?,
         Action::Cancel(which) => change(&booted, which, Change::Cancel).await?,
     }
-    booted.runtime.close();
-    booted.platform.close();
+    booted.finish().await;
     Ok(())
 }
 

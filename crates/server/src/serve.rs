@@ -99,6 +99,10 @@ pub async fn serve(
     let running = tokio::spawn(server);
     let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
     let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
+    let announcing = booted
+        .announcements
+        .clone()
+        .map(|everywhere| tokio::spawn(everywhere.run()));
     let jobs = JobsRunning::start(&booted, &settings.jobs);
     tracing::info!(%address, workers, "serving");
 
@@ -118,8 +122,11 @@ pub async fn serve(
         scraped.stop(true).await;
     }
     flushing.abort();
-    if let Some(redis) = redis {
-        redis.abort();
+    if let Some(announcements) = &booted.announcements {
+        announcements.told(Duration::from_secs(1)).await;
+    }
+    for task in announcing.iter().chain(&redis) {
+        task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;
     booted.runtime.close();

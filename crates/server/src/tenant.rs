@@ -96,8 +96,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
                 .map_err(|error| other(&error))?);
         }
     }
-    booted.runtime.close();
-    booted.platform.close();
+    booted.finish().await;
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use moka::future::Cache;
 use tenantry_domain::{
-    Announcer, Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, SessionId, StoreError,
+    Announcer, Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, Memory, SessionId, StoreError,
     TenantFacts, TenantId, TenantSelector, Time, UserId,
 };
 
@@ -13,6 +13,9 @@ use crate::epochs::{Epoch, Epochs};
 /// For so long after a change what is loaded is remembered for the short time only, in milliseconds: the change may have
 /// been announced by somebody who gave up while the commit was under way.
 const SETTLING_MS: i64 = 5_000;
+
+/// After all times.
+const NEVER: i64 = i64::MAX;
 
 /// How much a [`CachedDirectory`] remembers and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,8 @@ pub struct CachedDirectory {
     epochs: Epochs,
     memberships: Cache<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
     tenants: Cache<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
-    hears: Arc<AtomicBool>,
+    /// Since when changes made elsewhere are heard of, in milliseconds since 1970; [`NEVER`] when they are not.
+    hears_since: AtomicI64,
     counters: Counters,
 }
 
@@ -87,14 +91,8 @@ impl std::fmt::Debug for CachedDirectory {
 }
 
 impl CachedDirectory {
-    /// Remembers what `directory` says. `hears` is whether changes made by other instances arrive at present: while it is
-    /// false the short time applies.
-    pub fn new(
-        directory: Arc<dyn Directory>,
-        clock: Arc<dyn Clock>,
-        settings: CacheSettings,
-        hears: Arc<AtomicBool>,
-    ) -> Self {
+    /// Remembers what `directory` says. Until it is told otherwise ([`Memory::hears`]) the short time applies.
+    pub fn new(directory: Arc<dyn Directory>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
         Self {
             directory,
             clock,
@@ -102,7 +100,7 @@ impl CachedDirectory {
             epochs: Epochs::default(),
             memberships: Cache::new(settings.entries),
             tenants: Cache::new(settings.entries),
-            hears,
+            hears_since: AtomicI64::new(NEVER),
             counters: Counters::default(),
         }
     }
@@ -118,7 +116,9 @@ impl CachedDirectory {
 
     /// Whether something loaded then may still be used now.
     fn is_young(&self, loaded_at: Time, found: bool, quiet_for: i64, now: Time) -> bool {
-        let long = found && quiet_for >= SETTLING_MS && self.hears.load(Ordering::Relaxed);
+        // What was loaded before changes were heard of may have changed without a word.
+        let heard = loaded_at.timestamp_millis() >= self.hears_since.load(Ordering::SeqCst);
+        let long = found && quiet_for >= SETTLING_MS && heard;
         let ttl = if long {
             self.settings.ttl_ms
         } else {
@@ -250,9 +250,25 @@ impl Directory for CachedDirectory {
     }
 }
 
+impl Memory for CachedDirectory {
+    fn forget(&self, change: Change) {
+        self.epochs.advance(change, self.clock.now());
+    }
+
+    fn hears(&self, others: bool) {
+        let since = if others {
+            self.clock.now().timestamp_millis() + 1
+        } else {
+            NEVER
+        };
+        self.hears_since.store(since, Ordering::SeqCst);
+    }
+}
+
+/// Where there is one instance only.
 impl Announcer for CachedDirectory {
     fn announce(&self, change: Change) {
-        self.epochs.advance(change, self.clock.now());
+        self.forget(change);
     }
 }
 
@@ -346,7 +362,6 @@ mod tests {
         cache: Arc<CachedDirectory>,
         stored: Arc<Stored>,
         clock: Arc<StandingClock>,
-        hears: Arc<AtomicBool>,
     }
 
     impl World {
@@ -358,20 +373,15 @@ mod tests {
                 read: Semaphore::new(0),
             });
             let clock = Arc::new(StandingClock(Mutex::new(start())));
-            let hears = Arc::new(AtomicBool::new(true));
             let settings = CacheSettings::default();
             let directory = Arc::clone(&stored) as Arc<dyn Directory>;
-            let cache = CachedDirectory::new(
-                directory,
-                Arc::clone(&clock) as Arc<dyn Clock>,
-                settings,
-                Arc::clone(&hears),
-            );
+            let cache = CachedDirectory::new(directory, Arc::clone(&clock) as Arc<dyn Clock>, settings);
+            cache.hears(true);
+            *clock.0.lock().unwrap() += Duration::milliseconds(1);
             Self {
                 cache: Arc::new(cache),
                 stored,
                 clock,
-                hears,
             }
         }
 
@@ -473,7 +483,7 @@ mod tests {
         world.role().await.unwrap();
         assert_eq!(world.asked(), 2, "a minute is over");
         world.wait(1_000);
-        world.hears.store(false, Ordering::Relaxed);
+        world.cache.hears(false);
         world.role().await.unwrap();
         assert_eq!(
             world.asked(),
@@ -483,10 +493,13 @@ mod tests {
         world.wait(999);
         world.role().await.unwrap();
         assert_eq!(world.asked(), 3);
-        world.hears.store(true, Ordering::Relaxed);
+        world.cache.hears(true);
+        world.wait(1);
+        world.role().await.unwrap();
+        assert_eq!(world.asked(), 4, "what changed in between was told to nobody");
         world.wait(10_000);
         world.role().await.unwrap();
-        assert_eq!(world.asked(), 3);
+        assert_eq!(world.asked(), 4);
     }
 
     #[tokio::test]
@@ -506,7 +519,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_of_a_session_is_remembered_beyond_its_end() {
         let world = World::new();
-        world.wait(3_599_999);
+        world.wait(3_599_998);
         world.role().await.unwrap();
         world.role().await.unwrap();
         assert_eq!(world.asked(), 1);

@@ -1149,7 +1149,7 @@ async fn a_refresh_that_is_overtaken_by_the_end_of_its_session_fails() {
 async fn what_ends_a_session_ends_it_here_at_once_and_elsewhere_within_a_second() {
     let world = World::new().await;
     let options = Options::default();
-    let (app, _pool) = world.instance(&options);
+    let app = world.instance(&options).app;
     let there = Client::new(Api::new(app, options.http, Arc::new(Readiness::new()))).await;
     let me_here = |who: &Person| world.get(who, ME).send();
     let me_there = |who: &Person| there.get(ME).bearer(&who.access_token).send();

@@ -77,7 +77,7 @@ fn whatever_happens_answers_and_rows_stay_with_their_tenants() {
             acquire_timeout: Duration::from_secs(3),
             ..PoolSettings::default()
         };
-        let (app, pool) = world.instance(&Options {
+        let tenantry_tests::Instance { app, pool, .. } = world.instance(&Options {
             pool,
             ..Options::default()
         });

@@ -1306,7 +1306,7 @@ async fn a_database_that_closes_its_connections_is_noticed_by_nobody_once_it_is_
 
 /// The application behind a socket, for what no client in this process can send.
 async fn serve(world: &World) -> (SocketAddr, ServerHandle) {
-    let (app, _) = world.instance(&Options::default());
+    let app = world.instance(&Options::default()).app;
     let api = Api::new(app, HttpSettings::default(), Arc::clone(&world.readiness));
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(1)

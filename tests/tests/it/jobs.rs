@@ -513,7 +513,7 @@ async fn four_workers_run_each_of_200_jobs_once() {
         .unwrap();
     }
     let work = (0..4).map(|_| {
-        let (app, _pool) = world.instance(&Options::default());
+        let app = world.instance(&Options::default()).app;
         let settings = WorkerSettings {
             at_once: 7,
             ..quick()

@@ -439,7 +439,7 @@ async fn without_the_setting_named_statements_fail_with_their_name_or_work_and_s
         },
         ..options
     };
-    let (app, _) = world.instance(&unaware);
+    let app = world.instance(&unaware).app;
     let mut failures = 0;
     for _ in 0..10 {
         let reads = (0..10).map(|number| {

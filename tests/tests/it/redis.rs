@@ -10,7 +10,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 use tenantry_domain::{Decision, Demand, Rate, RateLimiter, TenantId, TenantRates, UserId};
-use tenantry_http::HttpSettings;
+use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_redis::{Channel, Redis, RedisLimiter, Tally};
 use tenantry_system::LocalLimiter;
 use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Person, RedisServer, World};
@@ -473,4 +473,71 @@ async fn announcements_reach_every_instance_and_one_knows_when_they_would_not() 
     until("it is live again", || one.is_live()).await;
     listening.abort();
     until("nobody listens any more", || !one.is_live()).await;
+}
+
+#[actix_web::test]
+async fn what_is_revoked_on_one_instance_is_noticed_on_the_other_without_waiting_for_time_to_pass() {
+    let mut server = RedisServer::start();
+    let options = Options {
+        redis: Some(connected(&server, PATIENCE).await),
+        ..Options::default()
+    };
+    let world = World::with(options.clone()).await;
+    let other = world.instance(&Options {
+        redis: Some(connected(&server, PATIENCE).await),
+        ..options.clone()
+    });
+    let (here, there) = (world.announcements.clone().unwrap(), other.announcements.unwrap());
+    let api = Api::new(other.app, options.http, Arc::new(Readiness::new()));
+    let elsewhere = Client::new(api).await;
+    let me = async |who: &Person| {
+        let request = elsewhere.get("/api/v1/auth/me").bearer(&who.access_token);
+        request.send().await
+    };
+    let role = async |role: &str| {
+        let path = format!("/api/v1/users/{}", world.acme.viewer.id);
+        let body = json!({"role": role});
+        world
+            .patch(&world.acme.admin, &path, &body)
+            .send()
+            .await
+            .expect(200);
+    };
+    let becomes = async |role: &str| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while me(&world.acme.viewer).await.expect(200).json()["user"]["role"] != role {
+            assert!(Instant::now() < deadline, "nobody said that it is {role} now");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until("both hear", || here.is_live() && there.is_live()).await;
+    // So much later that what is remembered is remembered for long.
+    world.clock.advance(chrono::Duration::seconds(10));
+    me(&world.acme.viewer).await.expect(200);
+    let loads = other.cache.stats().loads;
+    world.clock.advance(chrono::Duration::seconds(10));
+    me(&world.acme.viewer).await.expect(200);
+    assert_eq!(other.cache.stats().loads, loads, "it is remembered");
+    role("member").await;
+    becomes("member").await;
+
+    world.clock.advance(chrono::Duration::seconds(10));
+    me(&world.acme.viewer).await.expect(200);
+    server.kill();
+    until("both know that they hear nothing", || {
+        !here.is_live() && !there.is_live()
+    })
+    .await;
+    role("viewer").await;
+    world.clock.advance(chrono::Duration::seconds(1));
+    assert_eq!(me(&world.acme.viewer).await.json()["user"]["role"], "viewer");
+
+    server.restart();
+    until("both hear again", || here.is_live() && there.is_live()).await;
+    here.told(Duration::from_secs(20)).await;
+    assert_eq!(me(&world.acme.viewer).await.json()["user"]["role"], "viewer");
+    world.clock.advance(chrono::Duration::seconds(10));
+    me(&world.acme.viewer).await.expect(200);
+    role("member").await;
+    becomes("member").await;
 }

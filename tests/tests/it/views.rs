@@ -189,7 +189,7 @@ async fn views_that_arrive_while_others_are_stored_are_not_lost() {
 #[actix_web::test]
 async fn two_instances_add_to_one_count() {
     let world = World::new().await;
-    let (other, _pool) = world.instance(&Options::default());
+    let other = world.instance(&Options::default()).app;
     let request = RequestId::next(other.ports.ids.as_ref());
     let admission = other
         .ports
