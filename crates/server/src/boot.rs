@@ -149,6 +149,8 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
         max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
         behind_pooler: settings.database.behind_pooler,
         threads: settings.server.threads(),
+        per_tenant: settings.database.per_tenant,
+        queue: settings.database.queue,
     }
 }
 

@@ -25,7 +25,7 @@ pub fn limits(
         return Ok(None);
     }
     let local = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
-    let limiter: Arc<dyn RateLimiter> = match redis {
+    let limiter: Arc<dyn RateLimiter> = match redis.filter(|_| settings.shared) {
         Some(redis) => Arc::new(RedisLimiter::new(redis, local)),
         None => local,
     };

@@ -2,26 +2,34 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, registry};
 
 use crate::settings::{Log, LogFormat};
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
 pub fn init(settings: &Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.level.clone()));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_target(false);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
+        LogFormat::Json => Box::new(lines.json().flatten_event(true).with_span_list(false)),
+        LogFormat::Pretty => Box::new(lines),
+    };
+    let given = EnvFilter::try_from_default_env().ok();
+    // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
+    let named = settings.level.parse::<Targets>();
     // A second subscriber can only come from a test that has its own; that one is fine too.
-    let _ = match settings.format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
+    let _ = match (given, named) {
+        (Some(filter), _) => registry().with(lines).with(filter).try_init(),
+        (None, Ok(targets)) => registry().with(lines).with(targets).try_init(),
+        (None, Err(_)) => registry()
+            .with(lines)
+            .with(EnvFilter::new(&settings.level))
             .try_init(),
-        LogFormat::Pretty => builder.try_init(),
     };
 }
 

@@ -129,6 +129,10 @@ pub struct Database {
     pub admin_url: Secret,
     pub pool_size: usize,
     pub platform_pool_size: usize,
+    /// How many connections one tenant may use at once; 0 = half of them.
+    pub per_tenant: usize,
+    /// How many requests may wait for a connection; the next one is answered 503 at once.
+    pub queue: usize,
     pub acquire_timeout_ms: u64,
     pub connect_timeout_ms: u64,
     pub check_after_idle_seconds: u64,
@@ -146,6 +150,8 @@ impl Default for Database {
             admin_url: Secret::default(),
             pool_size: 10,
             platform_pool_size: 3,
+            per_tenant: 0,
+            queue: 1_000,
             acquire_timeout_ms: 5_000,
             connect_timeout_ms: 5_000,
             check_after_idle_seconds: 30,
@@ -337,6 +343,8 @@ impl Default for Metrics {
 pub struct Limits {
     /// Whether requests are held to any limit.
     pub enabled: bool,
+    /// Whether servers over one Redis share their buckets, which costs each request a round trip to it.
+    pub shared: bool,
     /// How many servers share the load: each one alone gives its part of every limit.
     pub instances: u32,
     /// Every limit is so many times what plans and settings say.
@@ -352,6 +360,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             enabled: true,
+            shared: true,
             instances: 1,
             factor: 1,
             credential_per_minute: 60,
@@ -504,8 +513,10 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 24] = [
+        let ranges: [(&'static str, u64, u64, u64); 26] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
+            ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
+            ("database.queue", self.database.queue as u64, 1, 1_000_000),
             (
                 "database.platform_pool_size",
                 self.database.platform_pool_size as u64,

@@ -55,7 +55,7 @@ local bad = 0
 math.randomseed(os.time())
 function request()
   local t = math.random({tenants})
-  local n, k = {FIRST} + t - 1, {FIRST} + math.random(10) - 1
+  local n, k = {FIRST} + t - 1, {FIRST} + math.random(1000) - 1
   local bearer = tokens[t] == '' and '' or 'Authorization: Bearer ' .. tokens[t] .. '\r\n'
   {request}
 end

@@ -2,6 +2,7 @@
 
 mod ground;
 mod load;
+mod redis;
 mod report;
 mod scenario;
 mod server;
@@ -17,6 +18,7 @@ use tenantry_system::SystemClock;
 
 use crate::ground::{Ground, Size, say};
 use crate::load::{CONNECTIONS, Measured};
+use crate::redis::Redis;
 use crate::report::{Fairness, Report, Row};
 use crate::scenario::Scenario;
 use crate::server::{Server, Used};
@@ -69,36 +71,44 @@ async fn bench(args: &Args) -> Result<(), Failure> {
     };
     let ground = Ground::prepare(&folder.join(if args.quick { "quick" } else { "full" }), size).await?;
     let log = folder.join("server.log");
-    let server = Server::start(&args.program, &ground, &log).await?;
+    let redis = Redis::start(&folder).await?;
+    let server = Server::start(&args.program, &ground, &redis.url(), false, &log).await?;
     let tokens = folder.join("tokens.lua");
-    let mut bench = Bench {
+    let bench = Bench {
         args,
         ground: &ground,
         folder: &folder,
-        server: &server,
     };
     bench.write_tokens(&tokens, size.tenants + size.small_tenants)?;
     let mut rows = Vec::new();
     for scenario in scenario::all(size, args.quick) {
         if args.only.as_deref().is_none_or(|only| only == scenario.name) {
-            rows.push(bench.measure(&scenario, &tokens).await?);
+            rows.push(bench.measure(&server, &scenario, &tokens).await?);
         }
     }
     let rss_mb = server::resident_mib(server.process());
     let fairness = bench.fairness(&tokens).await?;
+    let startup_ms = server.startup.as_millis();
+    drop(server);
+    let sharing = Server::start(&args.program, &ground, &redis.url(), true, &log).await?;
+    let shared = scenario::with_shared_limits(size);
+    if args.only.as_deref().is_none_or(|only| only == shared.name) {
+        rows.push(bench.measure(&sharing, &shared, &tokens).await?);
+    }
     let report = Report {
         machine: machine(),
         size,
         scenarios: rows,
         fairness,
         rss_mb,
-        startup_ms: server.startup.as_millis(),
+        startup_ms,
     };
     std::fs::write(folder.join("latest.json"), serde_json::to_string_pretty(&report)?)?;
     std::fs::write(folder.join("latest.svg"), report.picture())?;
     writeln!(std::io::stdout(), "{}\n\n{}", report.machine, report.table())?;
     say(&format!("wrote {}", folder.join("latest.json").display()));
-    drop(server);
+    drop(sharing);
+    drop(redis);
     Ok(ground.cluster.stop().await?)
 }
 
@@ -106,7 +116,6 @@ struct Bench<'a> {
     args: &'a Args,
     ground: &'a Ground,
     folder: &'a Path,
-    server: &'a Server,
 }
 
 impl Bench<'_> {
@@ -131,11 +140,12 @@ impl Bench<'_> {
     }
 
     /// Rounds of the server and of pgbench in turn, so that both see the same machine.
-    async fn measure(&mut self, scenario: &Scenario, tokens: &Path) -> Result<Row, Failure> {
+    async fn measure(&self, server: &Server, scenario: &Scenario, tokens: &Path) -> Result<Row, Failure> {
         let script = load::script(self.folder, scenario, tokens)?;
         let postgres = self.ground.cluster.data_dir().to_owned();
         load::run(&script, 1, CONNECTIONS).await?;
-        let (mut runs, mut yardsticks, mut used) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut runs, mut used) = (Vec::new(), Vec::new());
+        let (mut simple, mut prepared) = (Vec::new(), Vec::new());
         for round in 0..self.rounds() {
             say(&format!(
                 "{}, round {} of {}",
@@ -143,26 +153,25 @@ impl Bench<'_> {
                 round + 1,
                 self.rounds()
             ));
-            let before = Used::now(self.server.process(), &postgres);
+            let before = Used::now(server.process(), &postgres);
             let run = load::run(&script, self.seconds(), CONNECTIONS).await?;
-            let after = Used::now(self.server.process(), &postgres);
-            used.push((
-                after.server - before.server,
-                after.postgres - before.postgres,
-                run.requests,
-            ));
+            let after = Used::now(server.process(), &postgres);
+            let (server, postgres) = after.since(&before);
+            used.push((server, postgres, run.requests));
             runs.push(run);
-            if let Some(sql) = &scenario.sql {
-                let sql = sql.replace(
-                    ":last",
-                    &(ground::FIRST + self.ground.size.tenants - 1).to_string(),
-                );
-                let url = self.ground.app_url();
-                yardsticks
-                    .push(yardstick::run(&url, &sql, self.folder, scenario.name, self.seconds()).await?);
+            let last = (ground::FIRST + self.ground.size.tenants - 1).to_string();
+            for (sql, mode, rates) in [
+                (&scenario.sql, "simple", &mut simple),
+                (&scenario.prepared, "prepared", &mut prepared),
+            ] {
+                if let Some(sql) = sql {
+                    let script = self.folder.join(format!("{}_{mode}.sql", scenario.name));
+                    let (url, sql) = (self.ground.app_url(), sql.replace(":last", &last));
+                    rates.push(yardstick::run(&url, &sql, mode, &script, self.seconds()).await?);
+                }
             }
         }
-        Ok(row(scenario.name, &runs, &yardsticks, &used))
+        Ok(row(scenario.name, &runs, (&simple, &prepared), &used))
     }
 
     /// Fifty tenants, first alone and then beside one that sends as much as it can.
@@ -196,12 +205,18 @@ impl Bench<'_> {
     }
 }
 
-fn row(name: &'static str, runs: &[Measured], yardsticks: &[f64], used: &[(u64, u64, u64)]) -> Row {
+fn row(
+    name: &'static str,
+    runs: &[Measured],
+    (simple, prepared): (&[f64], &[f64]),
+    used: &[(u64, u64, u64)],
+) -> Row {
     let each = |of: fn(&Measured) -> f64| median(runs.iter().map(of));
     let cost =
         |of: fn(&(u64, u64, u64)) -> u64| median(used.iter().map(|one| of(one) as f64 / one.2.max(1) as f64));
     let rps = each(Measured::rate);
-    let pgbench_tps = (!yardsticks.is_empty()).then(|| median(yardsticks.iter().copied()));
+    let rate = |rates: &[f64]| (!rates.is_empty()).then(|| median(rates.iter().copied()));
+    let pgbench_tps = rate(simple);
     Row {
         name,
         rps,
@@ -210,6 +225,7 @@ fn row(name: &'static str, runs: &[Measured], yardsticks: &[f64], used: &[(u64, 
         server_us: cost(|one| one.0),
         postgres_us: cost(|one| one.1),
         pgbench_tps,
+        pgbench_prepared_tps: rate(prepared),
         ratio: pgbench_tps.map(|tps| rps / tps),
         bad: runs.iter().map(|run| run.bad).sum(),
     }

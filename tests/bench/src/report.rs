@@ -26,6 +26,8 @@ pub struct Row {
     pub server_us: f64,
     pub postgres_us: f64,
     pub pgbench_tps: Option<f64>,
+    /// With prepared statements and `set_config()` in place of SET LOCAL.
+    pub pgbench_prepared_tps: Option<f64>,
     /// Requests for each transaction of pgbench's.
     pub ratio: Option<f64>,
     pub bad: u64,
@@ -59,6 +61,15 @@ impl Report {
                 "{:<24}{:>9.0}{:>10.0}{:>10.0}{:>11.0}{:>13.0}{tps:>13}{ratio:>8}\n",
                 row.name, row.rps, row.p50_us, row.p99_us, row.server_us, row.postgres_us
             );
+        }
+        for row in &self.scenarios {
+            if let Some(tps) = row.pgbench_prepared_tps {
+                let ratio = row.rps / tps;
+                text += &format!(
+                    "\n{}, beside pgbench with prepared statements: {tps:.0} tps, ratio {ratio:.2}\n",
+                    row.name
+                );
+            }
         }
         let Fairness {
             alone_p50_us,

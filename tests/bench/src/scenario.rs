@@ -13,6 +13,9 @@ pub struct Scenario {
     pub request: String,
     /// The same work for pgbench; `None` where there is nothing like it.
     pub sql: Option<String>,
+    /// The same again with prepared statements, which is faster: SET takes no parameters, so `set_config()` stands in its
+    /// place.
+    pub prepared: Option<String>,
     /// The status that answers have.
     pub status: u16,
 }
@@ -45,6 +48,11 @@ pub fn all(size: Size, quick: bool) -> Vec<Scenario> {
     all
 }
 
+/// The list of ten again, for a server that shares its rate limits with others through Redis.
+pub fn with_shared_limits(size: Size) -> Scenario {
+    list("list_10_shared_limits", size.tenants, 10, "")
+}
+
 fn get(path: &str) -> String {
     format!(r#"return "GET {path} HTTP/1.1\r\nHost: bench\r\n" .. bearer .. "\r\n""#)
 }
@@ -63,6 +71,7 @@ fn get_one(tenants: usize) -> Scenario {
         tenants,
         request: get(&format!(r#"/api/v1/tasks/{TASK_PREFIX}" .. n .. k .. ""#)),
         sql: Some(transaction(&select(&one))),
+        prepared: None,
         status: 200,
     }
 }
@@ -78,11 +87,13 @@ fn list(name: &'static str, tenants: usize, limit: usize, status: &str) -> Scena
         "AND deleted_at IS NULL{filter} ORDER BY created_at DESC, id DESC LIMIT {}",
         limit + 1
     );
+    let last = (FIRST + tenants - 1).to_string();
     Scenario {
         name,
         tenants,
         request: get(&format!("/api/v1/tasks?limit={limit}{query}")),
-        sql: Some(transaction(&select(&rows)).replace(":last", &(FIRST + tenants - 1).to_string())),
+        sql: Some(transaction(&select(&rows)).replace(":last", &last)),
+        prepared: (name == "list_10").then(|| prepared(&select(&rows)).replace(":last", &last)),
         status: 200,
     }
 }
@@ -108,6 +119,7 @@ fn create(tenants: usize) -> Scenario {
             r#"{"title":"A new task"}"#,
         ),
         sql: Some(transaction(&work)),
+        prepared: None,
         status: 201,
     }
 }
@@ -131,6 +143,7 @@ fn update(tenants: usize) -> Scenario {
             r#"{"title":"A changed task"}"#,
         ),
         sql: Some(transaction(&work)),
+        prepared: None,
         status: 200,
     }
 }
@@ -142,6 +155,7 @@ fn mixed(tenants: usize) -> Scenario {
         tenants,
         request: format!("if math.random(10) > 1 then {reads} end\n  {writes}"),
         sql: None,
+        prepared: None,
         status: 200,
     }
 }
@@ -155,6 +169,7 @@ fn login(tenants: usize) -> Scenario {
         tenants,
         request: send("POST", "/api/v1/auth/login", "", &body).replace(".. bearer ..", ".."),
         sql: None,
+        prepared: None,
         status: 200,
     }
 }
@@ -165,6 +180,7 @@ fn unauthenticated() -> Scenario {
         tenants: 0,
         request: get("/api/v1/tasks?limit=10"),
         sql: None,
+        prepared: None,
         status: 401,
     }
 }
@@ -194,4 +210,12 @@ fn transaction(work: &str) -> String {
         &format!("'{TASK_PREFIX}:n:k'"),
     );
     format!("{random}BEGIN;\nSET LOCAL app.current_tenant = '{TENANT_PREFIX}:n';\n{work}\nCOMMIT;\n")
+}
+
+fn prepared(work: &str) -> String {
+    let tenant = format!("'{TENANT_PREFIX}' || :n::text");
+    let work = work.replace(TENANT, &format!("({tenant})::uuid"));
+    format!(
+        "\\set n random({FIRST}, :last)\nBEGIN;\nSELECT set_config('app.current_tenant', {tenant}, true);\n{work}\nCOMMIT;\n"
+    )
 }

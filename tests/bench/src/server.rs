@@ -1,5 +1,6 @@
 //! The program that is measured, as it runs in production.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,13 @@ pub struct Server {
 
 impl Server {
     /// Starts the program on the ground and waits until it is ready.
-    pub async fn start(program: &Path, ground: &Ground, log: &Path) -> Result<Self, Failure> {
+    pub async fn start(
+        program: &Path,
+        ground: &Ground,
+        redis: &str,
+        shared_limits: bool,
+        log: &Path,
+    ) -> Result<Self, Failure> {
         if TcpStream::connect(ADDRESS).await.is_ok() {
             return Err(format!("something listens on {ADDRESS} already").into());
         }
@@ -39,6 +46,11 @@ impl Server {
             .env("TENANTRY__DATABASE__PLATFORM_URL", ground.platform_url())
             .env("TENANTRY__DATABASE__POOL_SIZE", "8")
             .env("TENANTRY__AUTH__SIGNING_KEY", ground.key.to_pem())
+            // Every request is held to its limits, and none reaches them.
+            .env("TENANTRY__LIMITS__FACTOR", "1000")
+            .env("TENANTRY__LIMITS__SHARED", shared_limits.to_string())
+            .env("TENANTRY__REDIS__URL", redis)
+            .env("TENANTRY__REDIS__URL", redis)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -87,10 +99,10 @@ async fn is_ready() -> bool {
 }
 
 /// What processes have used of the processor, in microseconds since they began.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Used {
-    pub server: u64,
-    pub postgres: u64,
+    server: u64,
+    postgres: HashMap<String, u64>,
 }
 
 impl Used {
@@ -98,15 +110,23 @@ impl Used {
     pub fn now(server: u32, postgres: &Path) -> Self {
         let postmaster = std::fs::read_to_string(postgres.join("pg/postmaster.pid")).unwrap_or_default();
         let postmaster = postmaster.lines().next().unwrap_or_default().to_owned();
-        let of_postgres = processes()
-            .filter(|one| one.id == postmaster || one.parent == postmaster)
-            .map(|one| one.used);
+        let of_postgres = processes().filter(|one| one.id == postmaster || one.parent == postmaster);
         Self {
             server: processes()
                 .find(|one| one.id == server.to_string())
                 .map_or(0, |one| one.used),
-            postgres: of_postgres.sum(),
+            postgres: of_postgres.map(|one| (one.id, one.used)).collect(),
         }
+    }
+
+    /// What was used between two moments, by the server and by the processes of PostgreSQL that are still there: those of
+    /// pgbench's last round may be ending just now.
+    pub fn since(&self, before: &Self) -> (u64, u64) {
+        let each = self.postgres.iter().map(|(id, used)| {
+            let before = before.postgres.get(id).copied().unwrap_or(0);
+            used.saturating_sub(before)
+        });
+        (self.server.saturating_sub(before.server), each.sum())
     }
 }
 

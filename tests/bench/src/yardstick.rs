@@ -7,16 +7,15 @@ use tokio::process::Command;
 use crate::Failure;
 use crate::load::CONNECTIONS;
 
-/// Transactions in a second.
-pub async fn run(url: &str, sql: &str, folder: &Path, name: &str, seconds: u64) -> Result<f64, Failure> {
-    let script = folder.join(format!("{name}.sql"));
-    std::fs::write(&script, sql)?;
+/// Transactions in a second, with queries as text (`simple`) or `prepared`.
+pub async fn run(url: &str, sql: &str, mode: &str, script: &Path, seconds: u64) -> Result<f64, Failure> {
+    std::fs::write(script, sql)?;
     let pgbench = tenantry_devdb::find_binaries()?.join("pgbench");
     let output = Command::new(pgbench)
         .args([
             "-n",
             "-M",
-            "simple",
+            mode,
             "-j",
             "1",
             "-c",
@@ -25,7 +24,7 @@ pub async fn run(url: &str, sql: &str, folder: &Path, name: &str, seconds: u64) 
             &seconds.to_string(),
             "-f",
         ])
-        .arg(&script)
+        .arg(script)
         .arg(url)
         .output()
         .await?;

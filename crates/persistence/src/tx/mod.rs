@@ -3,6 +3,7 @@
 mod builders;
 mod pool;
 mod raw;
+mod turns;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
@@ -140,7 +141,7 @@ impl TenantTx {
         };
         let begin = format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'");
         Ok(Self {
-            open: OpenTx::begin(pool, &begin).await?,
+            open: OpenTx::begin(pool, Some(tenant), &begin).await?,
             tenant,
         })
     }
@@ -216,7 +217,7 @@ impl PlatformTx {
             Mode::Write => "BEGIN READ WRITE",
         };
         Ok(Self {
-            open: OpenTx::begin(pool, begin).await?,
+            open: OpenTx::begin(pool, None, begin).await?,
         })
     }
 
@@ -272,11 +273,11 @@ const CLEAN_SESSION: &str = "RESET SESSION AUTHORIZATION; CLOSE ALL; RESET ALL; 
 impl OpenTx {
     /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When BEGIN
     /// fails on it nothing has happened yet, so a fresh one is tried.
-    async fn begin(pool: &Pool, sql: &str) -> Result<Self, StoreError> {
+    async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
         let mut tries_left = pool.max_size() + 1;
         loop {
             let mut open = Self {
-                connection: Some(pool.get().await?),
+                connection: Some(pool.get(tenant).await?),
                 failed: false,
                 confused: false,
                 raw: false,
@@ -402,7 +403,7 @@ fn arguments(statement: &Statement) -> SqlxValues {
 
 /// Whether the server behind a pool answers.
 pub(crate) async fn ping(pool: &Pool) -> Result<(), StoreError> {
-    let mut open = OpenTx::begin(pool, "BEGIN READ ONLY").await?;
+    let mut open = OpenTx::begin(pool, None, "BEGIN READ ONLY").await?;
     let connection = open.connection()?;
     let one = sqlx::query("SELECT 1")
         .persistent(false)

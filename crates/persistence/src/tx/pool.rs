@@ -2,14 +2,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts,
 };
+use deadpool::{Runtime, Status};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
-use tenantry_domain::StoreError;
+use tenantry_domain::{StoreError, TenantId};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::timeout;
+
+use super::turns::{Turn, Turns};
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,11 @@ pub struct PoolSettings {
     /// How many threads with a runtime of their own use it (the workers of actix): each gets connections of its own, so
     /// that no answer of the server wakes another thread than the one that waits for it. 0 = all share all.
     pub threads: usize,
+    /// How many connections one tenant may use at once; 0 = half of them, rounded up.
+    pub per_tenant: usize,
+    /// How many requests may wait, of one tenant for its connections and of all for any; the next one is answered 503 at
+    /// once, which is better for everybody than a queue that nobody is served from in time.
+    pub queue: usize,
 }
 
 impl Default for PoolSettings {
@@ -42,6 +50,8 @@ impl Default for PoolSettings {
             max_lifetime: Duration::from_secs(30 * 60),
             behind_pooler: false,
             threads: 0,
+            per_tenant: 0,
+            queue: 1_000,
         }
     }
 }
@@ -53,7 +63,15 @@ impl Default for PoolSettings {
 #[derive(Clone)]
 pub struct Pool {
     /// The first is for everybody; the others, where there are any, for a thread each.
-    shares: Arc<[deadpool::managed::Pool<Connector>]>,
+    shares: Arc<[Share]>,
+    acquire_timeout: Duration,
+    queue: usize,
+}
+
+/// Some of the connections.
+struct Share {
+    connections: deadpool::managed::Pool<Connector>,
+    turns: Arc<Turns>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -92,30 +110,40 @@ impl Pool {
             named_statements: !settings.behind_pooler,
         };
         let share = |size: usize| {
-            deadpool::managed::Pool::builder(connector.clone())
+            let connections = deadpool::managed::Pool::builder(connector.clone())
                 .max_size(size)
                 .timeouts(timeouts)
                 // The one used last is the one that is still in the processor's memory.
                 .queue_mode(QueueMode::Lifo)
                 .runtime(Runtime::Tokio1)
                 .build()
-                .map_err(|error| StoreError::Other(error.to_string()))
+                .map_err(|error| StoreError::Other(error.to_string()))?;
+            let each = match settings.per_tenant {
+                0 => size.div_ceil(2),
+                each => each,
+            };
+            let turns = Arc::new(Turns::new(each, settings.queue));
+            Ok(Share { connections, turns })
         };
         let shares = shares(settings.size.max(1), settings.threads)
             .into_iter()
             .map(share)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { shares })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Self {
+            shares,
+            acquire_timeout: settings.acquire_timeout,
+            queue: settings.queue,
+        })
     }
 
     /// How many connections it holds at the most.
     pub fn max_size(&self) -> usize {
-        self.shares.iter().map(|share| share.status().max_size).sum()
+        self.statuses().map(|status| status.max_size).sum()
     }
 
     /// How many connections are open now.
     pub fn open(&self) -> usize {
-        self.shares.iter().map(|share| share.status().size).sum()
+        self.statuses().map(|status| status.size).sum()
     }
 
     /// Whether the server answers.
@@ -128,16 +156,39 @@ impl Pool {
 
     /// Closes the pool and its idle connections; those in use close when they are done.
     pub fn close(&self) {
-        self.shares.iter().for_each(deadpool::managed::Pool::close);
+        self.shares.iter().for_each(|share| share.connections.close());
     }
 
-    pub(super) async fn get(&self) -> Result<Connection, StoreError> {
-        let share = match (HOME.with(|home| *home), self.shares.len()) {
+    /// A connection for a tenant, when it is its turn, or for what is no tenant's.
+    pub(super) async fn get(&self, tenant: Option<TenantId>) -> Result<Connection, StoreError> {
+        let share = self.share();
+        let turn = match tenant {
+            Some(tenant) => Some(
+                timeout(self.acquire_timeout, share.turns.take(tenant))
+                    .await
+                    .map_err(|_| no_connection())??,
+            ),
+            None => None,
+        };
+        if share.connections.status().waiting > self.queue {
+            return Err(no_connection());
+        }
+        let object = share.connections.get().await.map_err(unavailable)?;
+        Ok(Connection {
+            object: Some(object),
+            _turn: turn,
+        })
+    }
+
+    fn share(&self) -> &Share {
+        match (HOME.with(|home| *home), self.shares.len()) {
             (Some(thread), shares @ 2..) => &self.shares[1 + thread % (shares - 1)],
             (Some(_) | None, _) => &self.shares[0],
-        };
-        let object = share.get().await.map_err(unavailable)?;
-        Ok(Connection { object: Some(object) })
+        }
+    }
+
+    fn statuses(&self) -> impl Iterator<Item = Status> {
+        self.shares.iter().map(|share| share.connections.status())
     }
 }
 
@@ -165,6 +216,7 @@ fn shares(size: usize, threads: usize) -> Vec<usize> {
 /// A connection in use. Dropped, it is closed; only [`Connection::give_back`] lets it be used again.
 pub(super) struct Connection {
     object: Option<Object<Connector>>,
+    _turn: Option<Turn>,
 }
 
 impl Connection {
@@ -236,9 +288,13 @@ impl Manager for Connector {
     }
 }
 
+fn no_connection() -> StoreError {
+    StoreError::Unavailable("no database connection became free in time".into())
+}
+
 fn unavailable(error: PoolError<sqlx::Error>) -> StoreError {
     match error {
-        PoolError::Timeout(_) => StoreError::Unavailable("no database connection became free in time".into()),
+        PoolError::Timeout(_) => no_connection(),
         PoolError::Backend(error) => {
             StoreError::Unavailable(format!("cannot connect to the database: {error}"))
         }
