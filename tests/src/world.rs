@@ -258,6 +258,16 @@ impl World {
         self.clock.advance(chrono::Duration::milliseconds(longest));
     }
 
+    /// How many connections of this world's database wait for a lock just now.
+    pub async fn waiting_for_locks(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        sqlx::query_scalar(sql)
+            .fetch_one(&mut self.database.admin().await)
+            .await
+            .unwrap()
+    }
+
     /// A digest of every row of a tenant in every table, as a superuser sees them: equal digests mean that nothing
     /// of the tenant changed.
     pub async fn digest(&self, tenant: &TenantWorld) -> Vec<(String, String)> {

@@ -7,6 +7,7 @@ mod auth;
 mod concurrency;
 mod embedder;
 mod errors;
+mod fairness;
 mod headers;
 mod idempotency;
 mod isolation;

@@ -1,0 +1,98 @@
+//! A tenant that asks for too much keeps itself waiting, and nobody else.
+
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_persistence::PoolSettings;
+use tenantry_tests::{Options, World};
+
+fn pool(size: usize, queue: usize) -> Options {
+    let usual = Options::default();
+    Options {
+        pool: PoolSettings {
+            size,
+            queue,
+            ..usual.pool.clone()
+        },
+        ..usual
+    }
+}
+
+/// Holds the project of a tenant, so that whoever wants to change it waits with a connection in hand.
+async fn hold(world: &World) -> PgConnection {
+    let mut admin = world.database.admin().await;
+    let lock = format!(
+        "BEGIN; SELECT FROM projects WHERE tenant_id = '{}' FOR UPDATE",
+        world.acme.id
+    );
+    sqlx::raw_sql(AssertSqlSafe(lock))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    admin
+}
+
+#[actix_web::test]
+async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_served() {
+    let world = World::with(pool(4, 1_000)).await;
+    let admin = hold(&world).await;
+    let path = format!("/api/v1/projects/{}", world.acme.project);
+    let stuck = join_all((0..30).map(|number| {
+        let body = json!({"name": format!("Name {number}")});
+        world.patch(&world.acme.admin, &path, &body).send()
+    }));
+    let others = async {
+        // Acme's requests have all they can get by now.
+        while world.waiting_for_locks().await < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..30 {
+            world
+                .get(&world.globex.viewer, "/api/v1/tasks")
+                .send()
+                .await
+                .expect(200);
+        }
+        assert_eq!(world.waiting_for_locks().await, 2, "half of the connections");
+        admin.close().await.unwrap();
+    };
+    let (stuck, ()) = join(stuck, others).await;
+    for reply in stuck {
+        reply.expect(200);
+    }
+}
+
+#[actix_web::test]
+async fn whoever_finds_the_queue_full_is_told_so_at_once_and_nobody_else_is() {
+    let world = World::with(pool(2, 3)).await;
+    // So that authentication asks for no connection.
+    let read = |who| world.get(who, "/api/v1/auth/me").send();
+    read(&world.acme.admin).await.expect(200);
+    read(&world.globex.viewer).await.expect(200);
+    let admin = hold(&world).await;
+    let path = format!("/api/v1/projects/{}", world.acme.project);
+    let requests = join_all((0..10).map(|number| {
+        let body = json!({"name": format!("Name {number}")});
+        world.patch(&world.acme.admin, &path, &body).send()
+    }));
+    let others = async {
+        while world.waiting_for_locks().await < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        read(&world.globex.viewer).await.expect(200);
+        admin.close().await.unwrap();
+    };
+    let (replies, ()) = join(requests, others).await;
+    let (served, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 200);
+    assert_eq!(
+        (served.len(), refused.len()),
+        (4, 6),
+        "one at work and three in the queue"
+    );
+    for reply in refused {
+        let reply = reply.problem(503, "unavailable");
+        assert!(reply.header("retry-after").is_some());
+    }
+}
