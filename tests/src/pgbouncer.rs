@@ -107,7 +107,7 @@ fn program() -> PathBuf {
     let mut programs = folders.map(|folder| folder.join("pgbouncer"));
     programs.find(|program| program.is_file()).unwrap_or_else(|| {
         panic!(
-            "PgBouncer is not installed: run scripts/ensure-pgbouncer (Debian: `apt-get install pgbouncer`)"
+            "PgBouncer is not installed: run scripts/ensure pgbouncer (Debian: `apt-get install pgbouncer`)"
         )
     })
 }

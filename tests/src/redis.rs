@@ -106,6 +106,6 @@ fn spawn(folder: &PathBuf) -> Child {
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| {
-        panic!("{error}: run scripts/ensure-redis (Debian: `apt-get install redis-server`)")
+        panic!("{error}: run scripts/ensure redis (Debian: `apt-get install redis-server`)")
     })
 }

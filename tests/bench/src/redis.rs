@@ -26,7 +26,7 @@ impl Redis {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| format!("redis-server: {error}; scripts/ensure-redis installs it"))?;
+            .map_err(|error| format!("redis-server: {error}; scripts/ensure redis installs it"))?;
         let redis = Self { child, socket };
         for _ in 0..500 {
             if UnixStream::connect(&redis.socket).await.is_ok() {
