@@ -71,6 +71,8 @@ impl Default for Options {
         };
         let pool = PoolSettings {
             size: 4,
+            // Requests of one tenant race each other for a row, with a connection each.
+            per_tenant: 100,
             acquire_timeout: Duration::from_secs(10),
             ..PoolSettings::default()
         };

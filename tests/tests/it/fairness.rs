@@ -14,6 +14,7 @@ fn pool(size: usize, queue: usize) -> Options {
         pool: PoolSettings {
             size,
             queue,
+            per_tenant: PoolSettings::default().per_tenant,
             ..usual.pool.clone()
         },
         ..usual

@@ -423,8 +423,7 @@ async fn contention_is_tried_again_a_bounded_number_of_times() {
 
 #[actix_web::test]
 async fn a_deadlock_is_resolved_by_running_one_of_them_again() {
-    // One tenant may use half of the connections.
-    let world = world(4).await;
+    let world = world(2).await;
     let (units, acme, _) = scopes(&world).await;
     let other = new_task(&world);
     let (first, second) = (world.acme.task.uuid(), *other.id.as_ref());
