@@ -84,6 +84,7 @@ impl TenantEntity for mistaken::Entity {
 async fn world(size: usize) -> World {
     let pool = PoolSettings {
         size,
+        per_tenant: size,
         acquire_timeout: Duration::from_millis(300),
         ..PoolSettings::default()
     };
