@@ -40,7 +40,7 @@ async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_
     let world = World::with(pool(4, 1_000)).await;
     let admin = hold(&world).await;
     let path = format!("/api/v1/projects/{}", world.acme.project);
-    let stuck = join_all((0..30).map(|number| {
+    let stuck = join_all((0..12).map(|number| {
         let body = json!({"name": format!("Name {number}")});
         world.patch(&world.acme.admin, &path, &body).send()
     }));
@@ -49,7 +49,7 @@ async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_
         while world.waiting_for_locks().await < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for _ in 0..30 {
+        for _ in 0..10 {
             world
                 .get(&world.globex.viewer, "/api/v1/tasks")
                 .send()
