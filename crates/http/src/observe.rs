@@ -31,7 +31,7 @@ pub(crate) async fn observe(
     async move {
         let started = Instant::now();
         let mut tenant = None;
-        let (method, route) = (request.method().clone(), request.match_pattern());
+        let method = request.method().clone();
         let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
         let (answer, logged) = match outcome {
             Ok(Ok(response)) => {
@@ -54,7 +54,7 @@ pub(crate) async fn observe(
         let code = logged.1.map(ErrorCode::as_str);
         tracing::info!(status, duration_ms, code, "request");
         api.metrics()
-            .answered(method.as_str(), route, status, took, tenant);
+            .answered(method.as_str(), context.route, status, took, tenant);
         answer
     }
     .instrument(span)

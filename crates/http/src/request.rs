@@ -11,6 +11,8 @@ pub(crate) struct RequestContext {
     pub id: RequestId,
     /// Its path, which is the `instance` of a problem.
     pub path: String,
+    /// The template of its path, when it leads to a route.
+    pub route: Option<String>,
     /// The span that every line logged on its behalf belongs to.
     pub span: Span,
 }
@@ -19,6 +21,7 @@ impl RequestContext {
     /// The context of a request that has just come in.
     pub fn begin(request: &HttpRequest, ids: &dyn IdSource) -> Self {
         let id = taken_over(request.headers()).unwrap_or_else(|| RequestId::next(ids));
+        let route = request.match_pattern();
         let span = tracing::info_span!(
             "request",
             request_id = id.as_str(),
@@ -26,11 +29,12 @@ impl RequestContext {
             user_id = field::Empty,
             trace_id = trace_id(request.headers()),
             method = request.method().as_str(),
-            route = request.match_pattern(),
+            route,
         );
         Self {
             id,
             path: request.path().to_owned(),
+            route,
             span,
         }
     }

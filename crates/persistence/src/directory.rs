@@ -1,16 +1,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _, TryGetable,
-};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
 use tenantry_domain::{
     Clock, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Mode, RequestId, Role, SessionId, Slug,
     StoreError, SystemScope, TenantFacts, TenantId, TenantSelector, TenantStatus, UserId,
 };
 
 use crate::Pool;
-use crate::error::from_orm;
+use crate::error::column;
 use crate::store::unknown;
 use crate::tenant::entity::{Column, Entity};
 use crate::tx::{PlatformTx, TenantTx};
@@ -129,8 +127,4 @@ fn tenant(row: &QueryResult) -> Result<TenantFacts, StoreError> {
         plan: column(row, "plan")?,
         status: TenantStatus::parse(&status).ok_or_else(|| unknown("tenants.status", &status))?,
     })
-}
-
-fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
-    row.try_get("", name).map_err(from_orm)
 }

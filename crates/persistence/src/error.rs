@@ -1,4 +1,4 @@
-use sea_orm::DbErr;
+use sea_orm::{DbErr, QueryResult, TryGetable};
 use tenantry_domain::{Constraint, StoreError};
 
 /// What went wrong in the driver, in the words of the port.
@@ -20,6 +20,11 @@ pub(crate) fn from_sqlx(error: sqlx::Error) -> StoreError {
 /// What went wrong in the ORM: only decoding rows is left to it, so all of these are mistakes of ours.
 pub(crate) fn from_orm(error: DbErr) -> StoreError {
     StoreError::Other(error.to_string())
+}
+
+/// A column of a row, for statements that bring no entity's rows.
+pub(crate) fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
+    row.try_get("", name).map_err(from_orm)
 }
 
 /// By SQLSTATE (PostgreSQL manual, appendix A) and constraint name.

@@ -7,7 +7,7 @@ use tenantry_domain::{
 };
 
 use crate::Pool;
-use crate::error::from_orm;
+use crate::error::column;
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::{Lock, PlatformTx};
 
@@ -336,8 +336,4 @@ fn keys(leases: &[JobLease]) -> Value {
         json!({"tenant_id": tenant, "id": id, "lease_id": lease})
     };
     serde_json::Value::Array(leases.iter().map(key).collect()).into()
-}
-
-fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
-    row.try_get("", name).map_err(from_orm)
 }

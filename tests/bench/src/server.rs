@@ -110,12 +110,14 @@ impl Used {
     pub fn now(server: u32, postgres: &Path) -> Self {
         let postmaster = std::fs::read_to_string(postgres.join("pg/postmaster.pid")).unwrap_or_default();
         let postmaster = postmaster.lines().next().unwrap_or_default().to_owned();
-        let of_postgres = processes().filter(|one| one.id == postmaster || one.parent == postmaster);
+        let all: Vec<_> = processes().collect();
+        let server = all.iter().find(|one| one.id == server.to_string());
+        let server = server.map_or(0, |one| one.used);
+        let of_postgres = |one: &Process| one.id == postmaster || one.parent == postmaster;
+        let postgres = all.into_iter().filter(of_postgres);
         Self {
-            server: processes()
-                .find(|one| one.id == server.to_string())
-                .map_or(0, |one| one.used),
-            postgres: of_postgres.map(|one| (one.id, one.used)).collect(),
+            server,
+            postgres: postgres.map(|one| (one.id, one.used)).collect(),
         }
     }
 

@@ -1066,13 +1066,8 @@ pub(crate) async fn overtaken<T>(
     let begin = AssertSqlSafe(format!("BEGIN; {change}"));
     sqlx::raw_sql(begin).execute(&mut admin).await.unwrap();
     let commit = async {
-        let mut watcher = world.database.admin().await;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let waiting = "SELECT count(*) FROM pg_stat_activity \
-                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let mut waiting =
-            async || -> i64 { sqlx::query_scalar(waiting).fetch_one(&mut watcher).await.unwrap() };
-        while waiting().await < waiters {
+        while world.waiting_for_locks().await < waiters {
             assert!(
                 std::time::Instant::now() < deadline,
                 "the requests never came to the row"
