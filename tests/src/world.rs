@@ -6,8 +6,8 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::Plans;
 use tenantry_domain::{
-    Announcer, Clock, Gate, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate, RateBook,
-    RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
+    Announcer, Clock, Gate, Memory, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate,
+    RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
     TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
@@ -15,7 +15,7 @@ use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings}
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, LocalLimiter, PasswordCost, SigningKey, SystemIds,
+    JwtAccessTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
@@ -373,16 +373,17 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
+    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
     let announcements = options
         .redis
         .clone()
-        .map(|redis| Announcements::new(redis, cache.clone()));
+        .map(|redis| Announcements::new(redis, memories.clone()));
     let announcer: Arc<dyn Announcer> = match announcements.clone() {
         Some(everywhere) => {
             tokio::spawn(everywhere.clone().run());
             Arc::new(everywhere)
         }
-        None => cache.clone(),
+        None => memories,
     };
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),

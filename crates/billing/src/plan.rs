@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{Currency, Interval, Limit, Price};
 
@@ -19,6 +20,8 @@ pub struct Plan {
     pub limits: BTreeMap<String, Limit>,
     /// What it switches on.
     pub features: BTreeSet<String>,
+    /// What it says of tenants' settings; a tenant may say otherwise where the setting is one of its own.
+    pub settings: BTreeMap<String, Value>,
 }
 
 impl Plan {

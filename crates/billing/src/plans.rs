@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde_json::Value;
 use tenantry_domain::{PlanCatalogue, Slug};
 
 use crate::{Limit, Plan, Price};
@@ -72,6 +73,10 @@ impl PlanCatalogue for Plans {
     fn default_plan(&self) -> &str {
         &self.default
     }
+
+    fn setting(&self, plan: &str, key: &str) -> Option<Value> {
+        self.get(plan)?.settings.get(key).cloned()
+    }
 }
 
 /// Why a text is not a catalogue.
@@ -112,6 +117,8 @@ struct Entry {
     limits: BTreeMap<String, Limit>,
     #[serde(default)]
     features: Vec<String>,
+    #[serde(default)]
+    settings: BTreeMap<String, Value>,
 }
 
 fn invalid(plan: &str, key: impl Into<String>, problem: impl Into<String>) -> PlanError {
@@ -173,6 +180,7 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
         default,
         prices,
         limits,
+        settings,
         ..
     } = entry;
     Ok((
@@ -183,6 +191,7 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
             prices,
             limits,
             features,
+            settings,
         },
         default,
     ))

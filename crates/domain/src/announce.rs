@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{TenantId, UserId};
 
-/// Stored facts that scopes are made of have changed.
+/// Stored facts that scopes and configurations are made of have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -10,6 +10,10 @@ pub enum Change {
     Tenant(TenantId),
     /// A user's role, state or sessions.
     User(TenantId, UserId),
+    /// A tenant's own configuration: its settings, its branding, its overrides of flags.
+    Configuration(TenantId),
+    /// What all tenants' configuration is made of: the definitions of flags, the versions of plans.
+    Catalogue,
 }
 
 /// Tells everybody who remembers stored facts that they have changed.

@@ -30,6 +30,7 @@
 mod announce;
 mod audit;
 mod code;
+mod hierarchy;
 mod id;
 mod idempotency;
 mod invalid;
@@ -58,6 +59,7 @@ mod user;
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
+pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
     SessionId, SystemJobId, TaskId, TenantId, UserId,

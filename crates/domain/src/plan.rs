@@ -8,4 +8,7 @@ pub trait PlanCatalogue: Send + Sync {
 
     /// The plan of a tenant that names none.
     fn default_plan(&self) -> &str;
+
+    /// What a plan says of a setting, where it says something.
+    fn setting(&self, plan: &str, key: &str) -> Option<serde_json::Value>;
 }

@@ -302,6 +302,10 @@ impl PlanCatalogue for Fake {
     fn default_plan(&self) -> &str {
         "free"
     }
+
+    fn setting(&self, _: &str, _: &str) -> Option<Value> {
+        None
+    }
 }
 
 impl Clock for Fake {

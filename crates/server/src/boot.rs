@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Announcer, Clock, Gate, IdSource, StoreError, Units};
+use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
+    JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
@@ -92,12 +92,13 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let cache = Arc::new(cache);
     let plans = Arc::new(plans(settings)?);
     let redis = redis(settings)?;
+    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
     let announcements = redis
         .clone()
-        .map(|redis| Announcements::new(redis, cache.clone()));
+        .map(|redis| Announcements::new(redis, memories.clone()));
     let announcer: Arc<dyn Announcer> = match announcements.clone() {
         Some(everywhere) => Arc::new(everywhere),
-        None => cache.clone(),
+        None => memories,
     };
     let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
     let ports = Ports {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use async_trait::async_trait;
 use moka::future::Cache;
 use tenantry_domain::{
-    Announcer, Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, Memory, SessionId, StoreError,
+    Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, Memory, SessionId, StoreError,
     TenantFacts, TenantId, TenantSelector, Time, UserId,
 };
 
@@ -42,7 +42,7 @@ impl Default for CacheSettings {
 /// A directory that remembers for a while what another one has read.
 ///
 /// Every request asks for a membership, so this is what keeps it from the database. Keys begin with the tenant. Loads for
-/// the same key wait for one another. What was loaded is used until a change to it is announced ([`Announcer`]), its time
+/// the same key wait for one another. What was loaded is used until a change to it is announced ([`Memory::forget`]), its time
 /// is over, or the session it is of has ended; a load that a change overtakes is not used at all.
 pub struct CachedDirectory {
     directory: Arc<dyn Directory>,
@@ -265,13 +265,6 @@ impl Memory for CachedDirectory {
     }
 }
 
-/// Where there is one instance only.
-impl Announcer for CachedDirectory {
-    fn announce(&self, change: Change) {
-        self.forget(change);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -418,12 +411,12 @@ mod tests {
         assert_eq!(world.asked(), 1);
         for change in [Change::User(tenant(), user()), Change::Tenant(tenant())] {
             let before = world.asked();
-            world.cache.announce(change);
+            world.cache.forget(change);
             world.role().await.unwrap();
             assert_eq!(world.asked(), before + 1, "{change:?}");
         }
         let others = Change::User(Uuid::from_u128(7).into(), Uuid::from_u128(8).into());
-        world.cache.announce(others);
+        world.cache.forget(others);
         let before = world.asked();
         world.role().await.unwrap();
         assert_eq!(world.asked(), before, "a change of somebody else");
@@ -441,7 +434,7 @@ mod tests {
         world.stored.read.acquire().await.unwrap().forget();
         // The load has read the role; now it is changed and announced, and somebody asks for the new one.
         world.store(Ok(Some(Role::Viewer)));
-        world.cache.announce(Change::User(tenant(), user()));
+        world.cache.forget(Change::User(tenant(), user()));
         world.wait(1);
         let late = tokio::spawn({
             let world = Arc::clone(&world);
@@ -505,7 +498,7 @@ mod tests {
     #[tokio::test]
     async fn shortly_after_a_change_it_is_remembered_for_a_short_time_only() {
         let world = World::new();
-        world.cache.announce(Change::User(tenant(), user()));
+        world.cache.forget(Change::User(tenant(), user()));
         world.role().await.unwrap();
         world.wait(1_000);
         // Whoever announced it may have done so before the commit took effect.
@@ -552,11 +545,11 @@ mod tests {
         assert!(!world.there().await);
         assert_eq!(world.asked(), 1);
         world.store(Ok(Some(Role::Admin)));
-        world.cache.announce(Change::Tenant(tenant()));
+        world.cache.forget(Change::Tenant(tenant()));
         assert!(world.there().await);
         assert!(world.there().await);
         assert_eq!(world.asked(), 2);
-        world.cache.announce(Change::Tenant(tenant()));
+        world.cache.forget(Change::Tenant(tenant()));
         world.there().await;
         assert_eq!(world.asked(), 3);
     }

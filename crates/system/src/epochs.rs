@@ -13,7 +13,7 @@ const SLOTS: usize = 4_096;
 /// announced while the load was under way makes its result stale too, whichever of the two ends first.
 pub(crate) struct Epochs {
     slots: Box<[Slot]>,
-    /// Any tenant at all, for what was remembered not to be there.
+    /// Any tenant at all, for what was remembered not to be there; of configurations, what all have in common.
     tenants: AtomicU64,
 }
 
@@ -45,9 +45,34 @@ impl Epochs {
                 self.tenant_slot(tenant)
             }
             Change::User(tenant, user) => self.user_slot(tenant, user),
+            // No scope is made of these.
+            Change::Configuration(_) | Change::Catalogue => return,
         };
         slot.last.store(now.timestamp_millis(), Ordering::SeqCst);
         slot.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a change of what a tenant's configuration is made of.
+    pub(crate) fn advance_configuration(&self, change: Change, now: Time) {
+        let tenant = match change {
+            // Its plan may be another.
+            Change::Tenant(tenant) | Change::Configuration(tenant) => tenant,
+            Change::Catalogue => {
+                self.tenants.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            Change::User(..) => return,
+        };
+        let slot = self.tenant_slot(tenant);
+        slot.last.store(now.timestamp_millis(), Ordering::SeqCst);
+        slot.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn of_configuration(&self, tenant: TenantId) -> Epoch {
+        Epoch(
+            self.tenant_slot(tenant).changes.load(Ordering::SeqCst),
+            self.of_all_tenants(),
+        )
     }
 
     pub(crate) fn of_tenant(&self, tenant: TenantId) -> Epoch {

@@ -1,6 +1,6 @@
 //! What the process takes from its machine, behind the ports of the domain: time ([`SystemClock`]), ids
 //! ([`SystemIds`]), secrets ([`Argon2Passwords`], [`JwtAccessTokens`], [`HmacRefreshTokens`], [`AeadSeal`]) and memory:
-//! what was read or verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`]) and how much was asked for
+//! what was read or verified a moment ago ([`CachedDirectory`], [`CachedAccessTokens`], [`ConfigurationCache`]) and how much was asked for
 //! ([`LocalLimiter`]).
 //!
 //! This is the one crate that reads the clock and the random generator; everywhere else clippy refuses it, so
@@ -10,10 +10,12 @@
 mod access_token;
 mod bounded;
 mod clock;
+mod configuration_cache;
 mod directory_cache;
 mod epochs;
 mod ids;
 mod limiter;
+mod memories;
 mod password;
 mod refresh_token;
 mod seal;
@@ -23,9 +25,11 @@ mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use clock::SystemClock;
+pub use configuration_cache::ConfigurationCache;
 pub use directory_cache::{CacheSettings, CacheStats, CachedDirectory};
 pub use ids::SystemIds;
 pub use limiter::LocalLimiter;
+pub use memories::Memories;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
 pub use seal::AeadSeal;

@@ -1,0 +1,295 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use futures_util::FutureExt as _;
+use moka::future::Cache;
+use tenantry_domain::{Change, Clock, Memory, StoreError, TenantId, Time};
+
+use crate::epochs::{Epoch, Epochs};
+use crate::{CacheSettings, CacheStats};
+
+/// For so long after a change what is loaded is remembered for the short time only, in milliseconds: the change may have
+/// been announced by somebody who gave up while the commit was under way.
+const SETTLING_MS: i64 = 5_000;
+
+/// A tenant's configuration is never used for longer than this after it was loaded, in milliseconds.
+const LONGEST_MS: i64 = 30_000;
+
+/// After all times.
+const NEVER: i64 = i64::MAX;
+
+/// What was put together of each tenant's configuration, remembered for a while: its settings, its flags.
+///
+/// The key is the tenant and nothing else. Loads for the same tenant wait for one another. What was loaded is used until
+/// a change of the tenant or of the catalogue is announced, or its time is over; a load that a change overtakes is used
+/// for nobody who came after the change.
+pub struct ConfigurationCache<V> {
+    clock: Arc<dyn Clock>,
+    settings: CacheSettings,
+    epochs: Epochs,
+    entries: Cache<TenantId, Entry<V>>,
+    /// Since when changes made elsewhere are heard of, in milliseconds since 1970; [`NEVER`] when they are not.
+    hears_since: AtomicI64,
+    hits: AtomicU64,
+    loads: AtomicU64,
+}
+
+struct Entry<V> {
+    found: Result<Arc<V>, StoreError>,
+    epoch: Epoch,
+    loaded_at: Time,
+}
+
+impl<V> Clone for Entry<V> {
+    fn clone(&self) -> Self {
+        Self {
+            found: self.found.clone(),
+            epoch: self.epoch,
+            loaded_at: self.loaded_at,
+        }
+    }
+}
+
+impl<V> std::fmt::Debug for ConfigurationCache<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigurationCache")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<V: Send + Sync + 'static> ConfigurationCache<V> {
+    /// An empty cache. Until it is told otherwise ([`Memory::hears`]) the short time applies; no time is longer than
+    /// thirty seconds.
+    pub fn new(clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+        Self {
+            clock,
+            settings,
+            epochs: Epochs::default(),
+            entries: Cache::new(settings.entries),
+            hears_since: AtomicI64::new(NEVER),
+            hits: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+        }
+    }
+
+    /// What is remembered of a tenant and still good, without waiting.
+    pub fn remembered(&self, tenant: TenantId) -> Option<Arc<V>> {
+        let entry = self.entries.get(&tenant).now_or_never()??;
+        let found = self.holds(tenant, &entry).then_some(entry.found)?.ok()?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// A tenant's configuration: what is remembered of it, or else what `load` brings.
+    ///
+    /// # Errors
+    /// Those of `load`, which are not remembered.
+    pub async fn get<F>(&self, tenant: TenantId, load: impl Fn() -> F) -> Result<Arc<V>, StoreError>
+    where
+        F: Future<Output = Result<V, StoreError>>,
+    {
+        if let Some(found) = self.remembered(tenant) {
+            return Ok(found);
+        }
+        let began = self.clock.now();
+        let entry = self
+            .entries
+            .entry(tenant)
+            .or_insert_with_if(self.load(tenant, &load), |entry| !self.holds(tenant, entry))
+            .await
+            .into_value();
+        if entry.found.is_err() || entry.loaded_at >= began || self.holds(tenant, &entry) {
+            return entry.found;
+        }
+        // It was loaded for somebody who came before the last change.
+        self.load(tenant, &load).await.found
+    }
+
+    /// How it does.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            loads: self.loads.load(Ordering::Relaxed),
+            entries: self.entries.entry_count(),
+        }
+    }
+
+    async fn load<F>(&self, tenant: TenantId, load: &impl Fn() -> F) -> Entry<V>
+    where
+        F: Future<Output = Result<V, StoreError>>,
+    {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        let (epoch, loaded_at) = (self.epochs.of_configuration(tenant), self.clock.now());
+        let found = load().await.map(Arc::new);
+        Entry {
+            found,
+            epoch,
+            loaded_at,
+        }
+    }
+
+    fn holds(&self, tenant: TenantId, entry: &Entry<V>) -> bool {
+        let now = self.clock.now();
+        let heard = entry.loaded_at.timestamp_millis() >= self.hears_since.load(Ordering::SeqCst);
+        let ttl = if heard && self.epochs.quiet_for(tenant, None, now) >= SETTLING_MS {
+            self.settings.ttl_ms
+        } else {
+            self.settings.alone_ttl_ms.min(self.settings.ttl_ms)
+        };
+        entry.found.is_ok()
+            && entry.epoch == self.epochs.of_configuration(tenant)
+            // A clock that was set back makes nothing younger.
+            && (0..ttl.min(LONGEST_MS)).contains(&(now - entry.loaded_at).num_milliseconds())
+    }
+}
+
+impl<V: Send + Sync + 'static> Memory for ConfigurationCache<V> {
+    fn forget(&self, change: Change) {
+        self.epochs.advance_configuration(change, self.clock.now());
+    }
+
+    fn hears(&self, others: bool) {
+        let since = if others {
+            self.clock.now().timestamp_millis() + 1
+        } else {
+            NEVER
+        };
+        self.hears_since.store(since, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use chrono::{Duration, TimeZone as _, Utc};
+    use tenantry_domain::UserId;
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct StandingClock(Mutex<Time>);
+
+    impl Clock for StandingClock {
+        fn now(&self) -> Time {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    struct World {
+        clock: Arc<StandingClock>,
+        cache: ConfigurationCache<(TenantId, u64)>,
+        stored: AtomicU64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();
+            let clock = Arc::new(StandingClock(Mutex::new(start)));
+            let cache = ConfigurationCache::new(clock.clone(), CacheSettings::default());
+            Self {
+                clock,
+                cache,
+                stored: AtomicU64::new(0),
+            }
+        }
+
+        async fn get(&self, tenant: TenantId) -> u64 {
+            let load = || async { Ok((tenant, self.stored.load(Ordering::SeqCst))) };
+            let found = self.cache.get(tenant, load).await.unwrap();
+            assert_eq!(found.0, tenant, "it is another tenant's");
+            found.1
+        }
+
+        fn pass(&self, milliseconds: i64) {
+            *self.clock.0.lock().unwrap() += Duration::milliseconds(milliseconds);
+        }
+    }
+
+    fn tenant(number: u128) -> TenantId {
+        Uuid::from_u128(number).into()
+    }
+
+    #[tokio::test]
+    async fn what_is_loaded_is_used_until_its_time_is_over() {
+        let world = World::new();
+        assert_eq!(world.get(tenant(1)).await, 0);
+        world.stored.store(1, Ordering::SeqCst);
+        world.pass(999);
+        assert_eq!(world.get(tenant(1)).await, 0);
+        world.pass(1);
+        assert_eq!(world.get(tenant(1)).await, 1, "a second, while nothing is heard");
+        world.cache.hears(true);
+        world.pass(1_000);
+        world.stored.store(2, Ordering::SeqCst);
+        assert_eq!(
+            world.get(tenant(1)).await,
+            2,
+            "loaded before changes were heard of"
+        );
+        world.stored.store(3, Ordering::SeqCst);
+        world.pass(LONGEST_MS - 1);
+        assert_eq!(world.get(tenant(1)).await, 2);
+        world.pass(1);
+        assert_eq!(world.get(tenant(1)).await, 3, "never longer than thirty seconds");
+    }
+
+    #[tokio::test]
+    async fn an_announced_change_is_seen_at_once_by_those_it_concerns() {
+        let world = World::new();
+        for (change, first, second) in [
+            (Change::Configuration(tenant(1)), true, false),
+            (Change::Tenant(tenant(2)), false, true),
+            (Change::Catalogue, true, true),
+            (
+                Change::User(tenant(1), UserId::from(Uuid::from_u128(9))),
+                false,
+                false,
+            ),
+        ] {
+            let before = (world.get(tenant(1)).await, world.get(tenant(2)).await);
+            let now = world.stored.fetch_add(1, Ordering::SeqCst) + 1;
+            world.cache.forget(change);
+            let expected = (
+                if first { now } else { before.0 },
+                if second { now } else { before.1 },
+            );
+            assert_eq!(
+                (world.get(tenant(1)).await, world.get(tenant(2)).await),
+                expected,
+                "{change:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_change_overtakes_is_not_remembered_and_errors_never_are() {
+        let world = World::new();
+        let gate = Semaphore::new(0);
+        let slow = || async {
+            let seen = world.stored.load(Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+            Ok((tenant(1), seen))
+        };
+        let change = async {
+            world.stored.store(5, Ordering::SeqCst);
+            world.cache.forget(Change::Configuration(tenant(1)));
+            gate.add_permits(1);
+        };
+        let (first, ()) = tokio::join!(world.cache.get(tenant(1), slow), change);
+        assert_eq!(
+            first.unwrap().1,
+            0,
+            "whoever asked before the change may be told what was"
+        );
+        assert!(world.cache.remembered(tenant(1)).is_none());
+        assert_eq!(world.get(tenant(1)).await, 5);
+
+        let failing = || async { Err(StoreError::Unavailable("gone".into())) };
+        assert!(world.cache.get(tenant(2), failing).await.is_err());
+        assert_eq!(world.get(tenant(2)).await, 5);
+    }
+}
