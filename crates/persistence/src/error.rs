@@ -39,8 +39,8 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StoreError {
         "40001" | "40P01" => StoreError::Contention,
         // Insufficient privilege: row-level security, or a grant that is missing.
         "42501" => StoreError::RowSecurity(error.message().to_owned()),
-        // Lock and statement timeouts, resources, operator intervention, connection exceptions.
-        "55P03" | "57014" => StoreError::Unavailable(error.message().to_owned()),
+        // Lock, statement and idle timeouts, resources, operator intervention, connection exceptions.
+        "55P03" | "57014" | "25P03" => StoreError::Unavailable(error.message().to_owned()),
         state
             if ["08", "53", "57", "58"]
                 .iter()

@@ -1,6 +1,9 @@
 //! The scoped transaction: what it lets through, and what becomes of its connection.
 
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait as _};
@@ -391,6 +394,119 @@ async fn connections_that_died_unseen_are_replaced() {
         .unwrap();
     for _ in 0..3 {
         assert_eq!(titles(&units, &acme).await, ["Acme Inc task"]);
+    }
+}
+
+/// Something that was begun and waits for the only connection.
+struct Waiting<F>(RefCell<Pin<Box<F>>>);
+
+impl<F: Future> Waiting<F> {
+    fn new(work: F) -> Self {
+        Self(RefCell::new(Box::pin(work)))
+    }
+
+    fn begin(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(self.0.borrow_mut().as_mut().poll(&mut context).is_pending());
+    }
+
+    async fn finish(self) -> F::Output {
+        self.0.into_inner().await
+    }
+}
+
+/// Reads over the only connection while somebody else waits for it; the reader is done when this returns.
+async fn read_before<F: Future>(units: &Units, reader: &TenantScope, waiting: &Waiting<F>) {
+    let reading = units.read(reader, async |unit: &mut Work| {
+        tenant_tx(unit)?.find::<task::Entity>().count().await?;
+        waiting.begin();
+        Ok::<_, StoreError>(())
+    });
+    reading.await.unwrap();
+}
+
+/// What the one connection of the runtime role does, and what it did last.
+async fn activity(world: &World) -> Option<(String, String)> {
+    let all = "SELECT state, query FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1";
+    sqlx::query_as(all)
+        .bind(world.database.name())
+        .fetch_optional(&mut world.database.admin().await)
+        .await
+        .unwrap()
+}
+
+#[actix_web::test]
+async fn a_read_leaves_its_end_to_whoever_waits_and_they_see_nothing_of_it() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let waiting = Waiting::new(units.read(&globex, async |unit: &mut Work| {
+        let tx = tenant_tx(unit)?;
+        let (_, began) = activity(&world).await.unwrap();
+        let rows = tx.find::<task::Entity>().all().await?;
+        let foreign = tx.raw_sql("a test: what row-level security lets through");
+        let all = foreign.all::<task::Entity>("SELECT * FROM tasks", []).await?;
+        Ok::<_, StoreError>((began, rows, all.len()))
+    }));
+    read_before(&units, &acme, &waiting).await;
+    assert_eq!(activity(&world).await.unwrap().0, "idle in transaction");
+    let (began, rows, all) = waiting.finish().await.unwrap();
+    assert!(began.starts_with("COMMIT; BEGIN READ ONLY; SET LOCAL"), "{began}");
+    assert_eq!((rows.len(), all), (1, 1));
+    assert_eq!(rows[0].title, "Globex Corp task");
+    assert_eq!(
+        activity(&world).await.unwrap().0,
+        "idle",
+        "nobody waited any more"
+    );
+}
+
+#[actix_web::test]
+async fn a_connection_left_open_for_somebody_who_went_away_is_closed() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let waiting = Waiting::new(titles(&units, &globex));
+    read_before(&units, &acme, &waiting).await;
+    assert_eq!(activity(&world).await.unwrap().0, "idle in transaction");
+    drop(waiting);
+    while activity(&world).await.is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(titles(&units, &acme).await, ["Acme Inc task"]);
+}
+
+#[actix_web::test]
+async fn a_connection_that_died_while_it_was_left_open_is_replaced() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let waiting = Waiting::new(titles(&units, &globex));
+    read_before(&units, &acme, &waiting).await;
+    sqlx::query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1")
+        .bind(world.database.name())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(waiting.finish().await, ["Globex Corp task"]);
+}
+
+#[actix_web::test]
+async fn a_read_with_raw_sql_or_a_failure_ends_before_anybody_else_begins() {
+    let world = world(1).await;
+    let (units, acme, globex) = scopes(&world).await;
+    for fails in [false, true] {
+        let waiting = Waiting::new(titles(&units, &globex));
+        let reading = units.read(&acme, async |unit: &mut Work| {
+            let tx = tenant_tx(unit)?;
+            let sql = if fails { "SELECT 1 / 0" } else { "SELECT 1" };
+            let done = tx
+                .raw_sql("a test: what it leaves on the session")
+                .execute(sql, [])
+                .await;
+            waiting.begin();
+            done.map(|_| ())
+        });
+        assert_eq!(reading.await.is_err(), fails);
+        assert_eq!(activity(&world).await.unwrap().0, "idle", "{fails}");
+        assert_eq!(waiting.finish().await, ["Globex Corp task"]);
     }
 }
 

@@ -63,6 +63,7 @@ macro_rules! tenant_entity {
 pub struct TenantTx {
     open: OpenTx,
     tenant: TenantId,
+    mode: Mode,
 }
 
 impl std::fmt::Debug for TenantTx {
@@ -143,11 +144,15 @@ impl TenantTx {
         Ok(Self {
             open: OpenTx::begin(pool, Some(tenant), &begin).await?,
             tenant,
+            mode,
         })
     }
 
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        self.open.commit().await
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        match self.mode {
+            Mode::Read if self.open.leave_open() => Ok(()),
+            Mode::Read | Mode::Write => self.open.commit().await,
+        }
     }
 
     pub(crate) async fn rollback(self) {
@@ -276,13 +281,20 @@ impl OpenTx {
     async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
         let mut tries_left = pool.max_size() + 1;
         loop {
+            let mut connection = pool.get(tenant).await?;
+            let ends_another = connection.take_left_open();
             let mut open = Self {
-                connection: Some(pool.get(tenant).await?),
+                connection: Some(connection),
                 failed: false,
                 confused: false,
                 raw: false,
             };
-            match open.command(sql).await {
+            let begun = if ends_another {
+                open.command(&format!("COMMIT; {sql}")).await
+            } else {
+                open.command(sql).await
+            };
+            match begun {
                 Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(open),
@@ -298,6 +310,17 @@ impl OpenTx {
             ));
         }
         self.end("COMMIT").await
+    }
+
+    /// Gives the connection of a transaction that has only read to somebody who waits for one: COMMIT then goes out in one
+    /// message with their BEGIN, which saves a round trip and a wake-up of the server. Nothing is lost when that fails,
+    /// since there is nothing to commit. Whether somebody took it.
+    fn leave_open(&mut self) -> bool {
+        if self.failed || self.confused || self.raw {
+            return false;
+        }
+        let waited_for = self.connection.take_if(|connection| connection.is_waited_for());
+        waited_for.map(Connection::hand_over).is_some()
     }
 
     async fn rollback(mut self) {
@@ -370,7 +393,7 @@ impl OpenTx {
         })
     }
 
-    /// Gives the connection back; only after COMMIT or ROLLBACK went through.
+    /// Gives the connection back, after COMMIT or ROLLBACK went through.
     fn release(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();

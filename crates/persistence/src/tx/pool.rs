@@ -173,7 +173,10 @@ impl Pool {
         if share.connections.status().waiting > self.queue {
             return Err(no_connection());
         }
-        let object = share.connections.get().await.map_err(unavailable)?;
+        let waiting = Waiting(Some(&share.connections));
+        let object = share.connections.get().await;
+        waiting.ended();
+        let object = object.map_err(unavailable)?;
         Ok(Connection {
             object: Some(object),
             _turn: turn,
@@ -213,6 +216,27 @@ fn shares(size: usize, threads: usize) -> Vec<usize> {
     shares
 }
 
+/// Somebody who waits for a connection, and may go away before they have it.
+struct Waiting<'share>(Option<&'share deadpool::managed::Pool<Connector>>);
+
+impl Waiting<'_> {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    /// A connection may have been left open for them. With others in the queue it goes to the next one; otherwise it would
+    /// lie there in a transaction until somebody comes.
+    fn drop(&mut self) {
+        if let Some(connections) = self.0
+            && connections.status().waiting == 0
+        {
+            connections.retain(|open, _| !open.left_open);
+        }
+    }
+}
+
 /// A connection in use. Dropped, it is closed; only [`Connection::give_back`] lets it be used again.
 pub(super) struct Connection {
     object: Option<Object<Connector>>,
@@ -235,6 +259,27 @@ impl Connection {
 
     pub(super) fn give_back(mut self) {
         drop(self.object.take());
+    }
+
+    /// Whether more want a connection of this share than there are.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let pool = self.object.as_ref().and_then(Object::pool);
+        pool.is_some_and(|pool| pool.status().waiting > 0)
+    }
+
+    /// Gives it to somebody who waits for it, with its transaction still open: they have to end it first.
+    pub(super) fn hand_over(mut self) {
+        if let Some(object) = self.object.as_mut() {
+            object.left_open = true;
+        }
+        self.give_back();
+    }
+
+    /// Whether a transaction is open on it that has to be ended first. Asked once.
+    pub(super) fn take_left_open(&mut self) -> bool {
+        self.object
+            .as_mut()
+            .is_some_and(|object| std::mem::take(&mut object.left_open))
     }
 }
 
@@ -259,6 +304,8 @@ struct Open {
     driver: PgConnection,
     named_statements: bool,
     replace_at: Instant,
+    /// Its last transaction, which only read, has not been ended.
+    left_open: bool,
 }
 
 impl Manager for Connector {
@@ -274,6 +321,7 @@ impl Manager for Connector {
             driver,
             named_statements: self.named_statements,
             replace_at: Instant::now() + self.max_lifetime - spread,
+            left_open: false,
         })
     }
 
