@@ -19,7 +19,7 @@ use tenantry_system::SystemClock;
 use crate::ground::{Ground, Size, say};
 use crate::load::{CONNECTIONS, Measured};
 use crate::redis::Redis;
-use crate::report::{Fairness, Report, Row};
+use crate::report::{Fairness, Overload, Report, Row};
 use crate::scenario::Scenario;
 use crate::server::{Server, Used};
 
@@ -28,14 +28,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures the release build on a private PostgreSQL; figures are medians of interleaved rounds.
 #[derive(Debug, Parser)]
-#[command(after_help = "Example: make bench-quick\n         make bench ARGS='--only list_10 --rounds 5'")]
+#[command(
+    after_help = "Example: make bench-quick\n         make bench ARGS='--only list_10,fairness --rounds 5'"
+)]
 struct Args {
     /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only the scenario of this name.
-    #[arg(long)]
-    only: Option<String>,
+    /// Only these scenarios, with a comma between them; `fairness` and `overload` are two.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
     #[arg(long)]
     rounds: Option<usize>,
@@ -48,6 +50,30 @@ struct Args {
     /// Where data, scripts and results go.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+}
+
+/// What is measured beside the scenarios.
+const FAIRNESS: &str = "fairness";
+const OVERLOAD: &str = "overload";
+
+/// How many connections there are for each that full load has, when there are too many.
+const TOO_MANY: usize = 64;
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    /// A name that is no scenario's would measure nothing and say so nowhere.
+    fn check(&self, size: Size) -> Result<(), Failure> {
+        let scenarios = scenario::all(size, self.quick).into_iter();
+        let mut names: Vec<_> = scenarios.map(|scenario| scenario.name).collect();
+        names.extend([scenario::with_shared_limits(size).name, FAIRNESS, OVERLOAD]);
+        match self.only.iter().find(|only| !names.contains(&only.as_str())) {
+            Some(unknown) => Err(format!("--only {unknown}: there are {}", names.join(", ")).into()),
+            None => Ok(()),
+        }
+    }
 }
 
 #[tokio::main]
@@ -69,6 +95,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         tasks: 1_000,
         small_tenants: if args.quick { 0 } else { 99_000 },
     };
+    args.check(size)?;
     let ground = Ground::prepare(&folder.join(if args.quick { "quick" } else { "full" }), size).await?;
     let log = folder.join("server.log");
     let redis = Redis::start(&folder).await?;
@@ -82,17 +109,26 @@ async fn bench(args: &Args) -> Result<(), Failure> {
     bench.write_tokens(&tokens, size.tenants + size.small_tenants)?;
     let mut rows = Vec::new();
     for scenario in scenario::all(size, args.quick) {
-        if args.only.as_deref().is_none_or(|only| only == scenario.name) {
+        if args.wants(scenario.name) {
             rows.push(bench.measure(&server, &scenario, &tokens).await?);
         }
     }
     let rss_mb = server::resident_mib(server.process());
-    let fairness = bench.fairness(&tokens).await?;
+    let fairness = if args.wants(FAIRNESS) {
+        Some(bench.fairness(&tokens).await?)
+    } else {
+        None
+    };
+    let overload = if args.wants(OVERLOAD) {
+        Some(bench.overload(&tokens).await?)
+    } else {
+        None
+    };
     let startup_ms = server.startup.as_millis();
     drop(server);
     let sharing = Server::start(&args.program, &ground, &redis.url(), true, &log).await?;
     let shared = scenario::with_shared_limits(size);
-    if args.only.as_deref().is_none_or(|only| only == shared.name) {
+    if args.wants(shared.name) {
         rows.push(bench.measure(&sharing, &shared, &tokens).await?);
     }
     let report = Report {
@@ -100,6 +136,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         size,
         scenarios: rows,
         fairness,
+        overload,
         rss_mb,
         startup_ms,
     };
@@ -201,6 +238,34 @@ impl Bench<'_> {
             beside_p50_us: at(&beside, 50),
             beside_p99_us: at(&beside, 99),
             noisy_rps: noise?.rate(),
+        })
+    }
+}
+
+impl Bench<'_> {
+    /// The list of ten over as many connections as the server serves best, and then over far more: what is still answered
+    /// with 200, in the median of the rounds.
+    async fn overload(&self, tokens: &Path) -> Result<Overload, Failure> {
+        let mut list = scenario::list("list_10", self.ground.size.tenants, 10, "");
+        list.name = OVERLOAD;
+        let script = load::tolerant_script(self.folder, &list, tokens)?;
+        let (mut peak, mut good, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..self.rounds() {
+            say(&format!("overload, round {} of {}", round + 1, self.rounds()));
+            let best = load::run(&script, self.seconds(), CONNECTIONS).await?;
+            let flood = load::run(&script, self.seconds(), CONNECTIONS * TOO_MANY).await?;
+            let rate = |requests: u64| requests as f64 * 1e6 / flood.duration.max(1) as f64;
+            peak.push(best.rate());
+            good.push(rate(flood.requests.saturating_sub(flood.bad)));
+            refused.push(rate(flood.bad));
+        }
+        let [peak_rps, good_rps, refused_rps] = [peak, good, refused].map(|rates| median(rates.into_iter()));
+        Ok(Overload {
+            connections: CONNECTIONS * TOO_MANY,
+            peak_rps,
+            good_rps,
+            refused_rps,
+            ratio: good_rps / peak_rps,
         })
     }
 }

@@ -10,7 +10,8 @@ pub struct Report {
     pub machine: String,
     pub size: Size,
     pub scenarios: Vec<Row>,
-    pub fairness: Fairness,
+    pub fairness: Option<Fairness>,
+    pub overload: Option<Overload>,
     pub rss_mb: u64,
     pub startup_ms: u128,
 }
@@ -43,6 +44,20 @@ pub struct Fairness {
     pub noisy_rps: f64,
 }
 
+/// The list of ten over far more connections than can be served.
+#[derive(Debug, Serialize)]
+pub struct Overload {
+    pub connections: usize,
+    /// With as many connections as are served best.
+    pub peak_rps: f64,
+    /// Answered with 200 while there are too many.
+    pub good_rps: f64,
+    /// Answered with anything else.
+    pub refused_rps: f64,
+    /// What is left of the peak.
+    pub ratio: f64,
+}
+
 impl Report {
     /// For a person.
     pub fn table(&self) -> String {
@@ -71,17 +86,20 @@ impl Report {
                 );
             }
         }
-        let Fairness {
-            alone_p50_us,
-            alone_p99_us,
-            beside_p50_us,
-            beside_p99_us,
-            noisy_rps,
-        } = self.fairness;
+        if let Some(fair) = &self.fairness {
+            text += &format!(
+                "\nfifty quiet tenants: p50 {} us, p99 {} us; beside one that sends {:.0} requests/s: p50 {} us, p99 {} us\n",
+                fair.alone_p50_us, fair.alone_p99_us, fair.noisy_rps, fair.beside_p50_us, fair.beside_p99_us
+            );
+        }
+        if let Some(over) = &self.overload {
+            text += &format!(
+                "\n{} connections: {:.0} of {:.0} requests/s are left, ratio {:.2}; {:.0}/s are refused\n",
+                over.connections, over.good_rps, over.peak_rps, over.ratio, over.refused_rps
+            );
+        }
         text += &format!(
-            "\nfifty quiet tenants: p50 {alone_p50_us} us, p99 {alone_p99_us} us; beside one that sends {noisy_rps:.0} \
-             requests/s: p50 {beside_p50_us} us, p99 {beside_p99_us} us\nresident memory {} MiB, ready {} ms after the \
-             start\n",
+            "\nresident memory {} MiB, ready {} ms after the start\n",
             self.rss_mb, self.startup_ms
         );
         text

@@ -76,7 +76,7 @@ fn get_one(tenants: usize) -> Scenario {
     }
 }
 
-fn list(name: &'static str, tenants: usize, limit: usize, status: &str) -> Scenario {
+pub fn list(name: &'static str, tenants: usize, limit: usize, status: &str) -> Scenario {
     let (filter, query) = if status.is_empty() {
         (String::new(), String::new())
     } else {
