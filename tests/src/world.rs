@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
-use tenantry_billing::Plans;
+use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::{
     Announcer, Clock, Gate, Memory, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate,
     RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
@@ -42,6 +42,8 @@ pub struct Options {
     pub bypass_row_security: bool,
     /// A pooler that both roles connect through.
     pub pooler: Option<SocketAddr>,
+    /// What is on offer; the standard catalogue when absent.
+    pub plans: Option<Arc<PlanBook>>,
     /// What tenants and users may ask for.
     pub rates: Arc<dyn RateBook>,
     /// What an address may ask for with credentials.
@@ -83,6 +85,7 @@ impl Default for Options {
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
+            plans: None,
             rates: Arc::new(TenantRates {
                 tenant: Some(generous()),
                 user: Some(generous()),
@@ -393,7 +396,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
-        plans: Arc::new(Plans::standard()),
+        plans: options.plans.clone().unwrap_or_else(standard_plans),
         clock,
         ids,
     };
@@ -422,6 +425,10 @@ fn pooled(url: String, options: &Options) -> String {
 }
 
 /// One key for the process, so that two instances over one database accept each other's tokens.
+fn standard_plans() -> Arc<PlanBook> {
+    Arc::new(PlanBook::new(Plans::standard()).unwrap())
+}
+
 fn signing_key() -> SigningKey {
     static KEY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     SigningKey::from_pem(KEY.get_or_init(|| SigningKey::generate().to_pem())).unwrap()

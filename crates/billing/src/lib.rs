@@ -4,14 +4,14 @@
 //! [`tenantry_domain::PlanCatalogue`] says, and HTTP what [`tenantry_domain::RateBook`] says.
 #![deny(missing_docs)]
 
-mod limit;
 mod plan;
+mod plan_book;
 mod plans;
 mod price;
 mod rates;
 
-pub use limit::Limit;
 pub use plan::Plan;
-pub use plans::{PlanError, Plans};
+pub use plan_book::PlanBook;
+pub use plans::{PlanError, PlanOverride, Plans};
 pub use price::{Currency, CurrencyError, Interval, Price};
 pub use rates::{PlanRates, RateError, RateOverride};

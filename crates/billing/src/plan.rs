@@ -1,12 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Currency, Interval, Limit, Price};
+use tenantry_domain::Limit;
+
+use crate::{Currency, Interval, Price};
 
 /// What a tenant can subscribe to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// How tenants, the API and logs call it; of the form of a slug.
     pub name: String,
@@ -21,6 +23,7 @@ pub struct Plan {
     /// What it switches on.
     pub features: BTreeSet<String>,
     /// What it says of tenants' settings; a tenant may say otherwise where the setting is one of its own.
+    #[serde(default)]
     pub settings: BTreeMap<String, Value>,
 }
 

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{PlanCatalogue, Slug};
+use tenantry_domain::{Limit, Slug};
 
-use crate::{Limit, Plan, Price};
+use crate::{Plan, Price};
 
 /// The plans on offer, in the order of their file. The form of the file is explained in `config/plans.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,42 @@ impl Plans {
         Self::parse(include_str!("../../../config/plans.toml")).expect("config/plans.toml holds")
     }
 
+    /// The plan of those who choose none.
+    pub fn default_plan(&self) -> &str {
+        &self.default
+    }
+
+    /// The same plans with what a deployment says otherwise of some of them.
+    ///
+    /// # Errors
+    /// For a plan or a limit that is not there, and a feature whose name does not hold, naming it.
+    pub fn overridden(mut self, overrides: &BTreeMap<String, PlanOverride>) -> Result<Self, PlanError> {
+        for (name, said) in overrides {
+            let plan = self.plans.iter_mut().find(|plan| plan.name == *name);
+            let plan = plan.ok_or_else(|| invalid(name, "name", "there is no such plan"))?;
+            for (limit, allowed) in &said.limits {
+                let known = plan.limits.get_mut(limit);
+                let known = known.ok_or_else(|| {
+                    invalid(
+                        name,
+                        format!("limits.{limit}"),
+                        "there is no such limit in the catalogue",
+                    )
+                })?;
+                *known = *allowed;
+            }
+            if let Some(names) = &said.features {
+                plan.features = features(name, names.clone())?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// All plans, in order.
+    pub fn into_all(self) -> Vec<Plan> {
+        self.plans
+    }
+
     /// All plans, in order.
     pub fn all(&self) -> &[Plan] {
         &self.plans
@@ -61,22 +97,14 @@ impl Plans {
     }
 }
 
-impl PlanCatalogue for Plans {
-    fn offers(&self, plan: &str) -> bool {
-        self.get(plan).is_some()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.plans.iter().map(|plan| plan.name.clone()).collect()
-    }
-
-    fn default_plan(&self) -> &str {
-        &self.default
-    }
-
-    fn setting(&self, plan: &str, key: &str) -> Option<Value> {
-        self.get(plan)?.settings.get(key).cloned()
-    }
+/// What a deployment says otherwise of a plan; what is absent stays as the catalogue has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanOverride {
+    /// Limits, by name.
+    pub limits: BTreeMap<String, Limit>,
+    /// All features of the plan.
+    pub features: Option<Vec<String>>,
 }
 
 /// Why a text is not a catalogue.
@@ -257,6 +285,10 @@ mod tests {
     use super::*;
     use crate::{Currency, Interval};
 
+    fn names(plans: &Plans) -> Vec<&str> {
+        plans.all().iter().map(|plan| plan.name.as_str()).collect()
+    }
+
     const TWO: &str = r#"
         [[plan]]
         name = "one"
@@ -280,9 +312,9 @@ mod tests {
     #[test]
     fn the_standard_catalogue_holds() {
         let plans = Plans::standard();
-        assert_eq!(plans.names(), ["free", "pro", "enterprise"]);
+        assert_eq!(names(&plans), ["free", "pro", "enterprise"]);
         assert_eq!(plans.default_plan(), "free");
-        assert!(plans.offers("pro") && !plans.offers("Pro") && !plans.offers(""));
+        assert!(plans.get("pro").is_some() && plans.get("Pro").is_none() && plans.get("").is_none());
 
         let usd = Currency::try_from("usd".to_owned()).unwrap();
         let amount = |plan: &str, interval| Some(plans.get(plan)?.price(&usd, interval)?.amount);
@@ -318,7 +350,7 @@ mod tests {
     #[test]
     fn reads_what_is_written_in_order() {
         let plans = Plans::parse(TWO).unwrap();
-        assert_eq!(plans.names(), ["one", "two"]);
+        assert_eq!(names(&plans), ["one", "two"]);
         assert_eq!(plans.default_plan(), "one");
         let one = plans.get("one").unwrap();
         assert_eq!(

@@ -1,21 +1,20 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use tenantry_domain::{Rate, RateBook, TenantFacts, TenantRates};
+use tenantry_domain::{Limit, Rate, RateBook, TenantFacts, TenantRates};
 
-use crate::{Limit, Plan, Plans};
+use crate::{Plan, PlanBook};
 
 /// The request rates of every tenant: those of its plan, and what was agreed with it beside the plan.
 ///
 /// A plan states them in four limits: [`PlanRates::LIMITS`]. A rate that is `"unlimited"` has no bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PlanRates {
-    plans: BTreeMap<String, TenantRates>,
+    plans: Arc<PlanBook>,
     /// By slug.
     agreed: BTreeMap<String, RateOverride>,
     factor: u32,
-    /// For a plan that has left the catalogue while a tenant still has it.
-    fallback: TenantRates,
 }
 
 /// What was agreed with one tenant: a number that is absent stays as the plan has it.
@@ -74,40 +73,29 @@ impl PlanRates {
     /// What each of them may be.
     pub const RANGE: RangeInclusive<u32> = 1..=1_000_000;
 
-    /// The rates of a catalogue, with what was agreed with single tenants (by slug), all of it times `factor`.
+    /// The rates of a plan book, with what was agreed with single tenants (by slug), all of it times `factor`.
     ///
     /// # Errors
-    /// At the first number that is missing or out of [`PlanRates::RANGE`], naming it.
+    /// At the first number agreed that is out of [`PlanRates::RANGE`], naming it.
     pub fn new(
-        plans: &Plans,
+        plans: Arc<PlanBook>,
         agreed: BTreeMap<String, RateOverride>,
         factor: u32,
     ) -> Result<Self, RateError> {
         for (slug, numbers) in &agreed {
             check(slug, numbers)?;
         }
-        let of_plan = |plan: &Plan| Ok((plan.name.clone(), of_plan(plan)?));
-        let rates = plans
-            .all()
-            .iter()
-            .map(of_plan)
-            .collect::<Result<BTreeMap<_, _>, RateError>>()?;
-        let fallback = rates
-            .get(tenantry_domain::PlanCatalogue::default_plan(plans))
-            .copied()
-            .unwrap_or_default();
         Ok(Self {
-            plans: rates,
+            plans,
             agreed,
             factor,
-            fallback,
         })
     }
 }
 
 impl RateBook for PlanRates {
     fn rates(&self, tenant: &TenantFacts) -> TenantRates {
-        let of_plan = self.plans.get(&tenant.plan).copied().unwrap_or(self.fallback);
+        let of_plan = self.plans.rates(&tenant.plan, tenant.plan_version);
         let agreed = self.agreed.get(tenant.slug.as_str()).copied().unwrap_or_default();
         let all = with(of_plan.tenant, agreed.requests_per_minute, agreed.requests_burst);
         let each = with(
@@ -122,12 +110,17 @@ impl RateBook for PlanRates {
     }
 }
 
-fn of_plan(plan: &Plan) -> Result<TenantRates, RateError> {
+pub(crate) fn of_plan(plan: &Plan) -> Result<TenantRates, RateError> {
     let [tenant, tenant_burst, user, user_burst] = PlanRates::LIMITS;
     Ok(TenantRates {
         tenant: rate(plan, tenant, tenant_burst)?,
         user: rate(plan, user, user_burst)?,
     })
+}
+
+/// The rates of a plan; of another where it does not say them.
+pub(crate) fn of_plan_or(plan: &Plan, other: &Plan) -> TenantRates {
+    of_plan(plan).or_else(|_| of_plan(other)).unwrap_or_default()
 }
 
 fn rate(plan: &Plan, per_minute: &'static str, burst: &'static str) -> Result<Option<Rate>, RateError> {
@@ -195,6 +188,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::Plans;
 
     fn tenant(slug: &str, plan: &str) -> TenantFacts {
         TenantFacts {
@@ -202,6 +196,7 @@ mod tests {
             slug: Slug::parse(slug).unwrap(),
             subdomain: None,
             plan: plan.into(),
+            plan_version: 1,
             status: TenantStatus::Active,
         }
     }
@@ -209,6 +204,10 @@ mod tests {
     /// Requests a minute and at once, of all users and of each.
     fn numbers(rates: TenantRates) -> [Option<(u32, u32)>; 2] {
         [rates.tenant, rates.user].map(|rate| rate.map(|rate| (rate.per_minute(), rate.burst())))
+    }
+
+    fn standard() -> Arc<PlanBook> {
+        Arc::new(PlanBook::new(Plans::standard()).unwrap())
     }
 
     fn catalogue(limits: &str) -> Plans {
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn each_standard_plan_has_its_rates() {
-        let rates = PlanRates::new(&Plans::standard(), BTreeMap::new(), 1).unwrap();
+        let rates = PlanRates::new(standard(), BTreeMap::new(), 1).unwrap();
         let of = |plan| numbers(rates.rates(&tenant("acme", plan)));
         assert_eq!(of("free"), [Some((60, 60)), Some((30, 30))]);
         assert_eq!(of("pro"), [Some((600, 600)), Some((120, 120))]);
@@ -236,7 +235,7 @@ mod tests {
             ..RateOverride::default()
         };
         let agreed = BTreeMap::from([("acme".to_owned(), agreed)]);
-        let rates = PlanRates::new(&Plans::standard(), agreed, 2).unwrap();
+        let rates = PlanRates::new(standard(), agreed, 2).unwrap();
         let of = |slug| numbers(rates.rates(&tenant(slug, "pro")));
         assert_eq!(of("acme"), [Some((2_000, 2_000)), Some((240, 20))]);
         assert_eq!(of("globex"), [Some((1_200, 1_200)), Some((240, 240))]);
@@ -248,16 +247,13 @@ mod tests {
             "requests_per_minute = 'unlimited', requests_burst = 'unlimited', user_requests_per_minute = 5, \
              user_requests_burst = 7",
         );
-        let rates = PlanRates::new(&plans, BTreeMap::new(), 1).unwrap();
+        let rates = PlanRates::new(Arc::new(PlanBook::new(plans).unwrap()), BTreeMap::new(), 1).unwrap();
         assert_eq!(numbers(rates.rates(&tenant("acme", "one"))), [None, Some((5, 7))]);
     }
 
     #[test]
     fn a_number_that_is_missing_or_senseless_is_named() {
-        let complaint = |limits: &str| {
-            let error = PlanRates::new(&catalogue(limits), BTreeMap::new(), 1).unwrap_err();
-            error.to_string()
-        };
+        let complaint = |limits: &str| PlanBook::new(catalogue(limits)).unwrap_err().to_string();
         let user = "user_requests_per_minute = 5, user_requests_burst = 5";
         assert_eq!(
             complaint("users = 5"),
@@ -278,7 +274,7 @@ mod tests {
             ..RateOverride::default()
         };
         let agreed = BTreeMap::from([("acme".to_owned(), agreed)]);
-        let error = PlanRates::new(&Plans::standard(), agreed, 1).unwrap_err();
+        let error = PlanRates::new(standard(), agreed, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "acme.user_requests_burst must be in 1..=1000000"

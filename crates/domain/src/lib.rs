@@ -41,6 +41,7 @@ mod page;
 mod password;
 mod patch;
 mod plan;
+mod plan_limit;
 mod project;
 mod registry;
 mod resource;
@@ -48,6 +49,7 @@ mod role;
 mod scope;
 mod seal;
 mod session;
+mod storage;
 mod store;
 mod system_job;
 mod task;
@@ -77,7 +79,8 @@ pub use limit::{
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
-pub use plan::PlanCatalogue;
+pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
+pub use plan_limit::Limit;
 pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,
@@ -91,6 +94,7 @@ pub use scope::{
 };
 pub use seal::Seal;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
+pub use storage::Storage;
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};

@@ -1,14 +1,99 @@
-/// The plans on offer: what tenancy needs to know of billing.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Limit, StoreError, SystemScope, Time};
+
+/// What one version of a plan grants. A tenant keeps the version that it bought until it is moved to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanTerms {
+    /// The plan's name.
+    pub name: String,
+    /// Which version of it, from 1.
+    pub version: u32,
+    /// What people call it.
+    pub title: String,
+    /// How much of each.
+    pub limits: BTreeMap<String, Limit>,
+    /// What it switches on.
+    pub features: BTreeSet<String>,
+    /// What it says of settings.
+    pub settings: BTreeMap<String, Value>,
+}
+
+impl PlanTerms {
+    /// The limit of that name. What a plan says nothing of it does not limit.
+    pub fn limit(&self, name: &str) -> Limit {
+        self.limits.get(name).copied().unwrap_or(Limit::Unlimited)
+    }
+
+    /// Whether it switches that feature on.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.contains(feature)
+    }
+}
+
+/// The plans on offer, and those that tenants still have: what others need to know of billing.
 pub trait PlanCatalogue: Send + Sync {
     /// Whether a plan of that name may be subscribed to.
-    fn offers(&self, plan: &str) -> bool;
+    fn offers(&self, plan: &str) -> bool {
+        self.on_offer().iter().any(|terms| terms.name == plan)
+    }
 
     /// The names of all plans, for messages.
-    fn names(&self) -> Vec<String>;
+    fn names(&self) -> Vec<String> {
+        self.on_offer().iter().map(|terms| terms.name.clone()).collect()
+    }
 
     /// The plan of a tenant that names none.
     fn default_plan(&self) -> &str;
 
     /// What a plan says of a setting, where it says something.
-    fn setting(&self, plan: &str, key: &str) -> Option<serde_json::Value>;
+    fn setting(&self, plan: &str, key: &str) -> Option<Value> {
+        self.current(plan)?.settings.get(key).cloned()
+    }
+
+    /// What may be subscribed to now, the least first.
+    fn on_offer(&self) -> Vec<Arc<PlanTerms>>;
+
+    /// What a plan grants to those who subscribe now.
+    fn current(&self, plan: &str) -> Option<Arc<PlanTerms>> {
+        self.on_offer().into_iter().find(|terms| terms.name == plan)
+    }
+
+    /// What a tenant has that subscribed to this version. Of a version that is not known (yet) it is what the plan
+    /// grants now, and of an unknown plan what the default plan does.
+    fn terms(&self, plan: &str, version: u32) -> Arc<PlanTerms>;
+}
+
+/// A version of a plan as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanVersion {
+    /// The plan's name.
+    pub name: String,
+    /// From 1.
+    pub version: u32,
+    /// All that the catalogue said of it.
+    pub definition: Value,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// Where versions of plans are kept. They are only ever added.
+#[async_trait]
+pub trait PlanVersions: Send + Sync {
+    /// All versions, by name and version.
+    async fn all(&self, because: SystemScope) -> Result<Vec<PlanVersion>, StoreError>;
+
+    /// Adds a version of each plan whose definition is none of its versions yet, and returns all versions. Two servers
+    /// that start together add it once.
+    async fn keep(
+        &self,
+        because: SystemScope,
+        definitions: &[(String, Value)],
+        at: Time,
+    ) -> Result<Vec<PlanVersion>, StoreError>;
 }

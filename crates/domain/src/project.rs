@@ -178,6 +178,8 @@ pub trait Projects: Send {
     async fn find_for_share(&mut self, id: ProjectId) -> Result<Option<Project>, StoreError>;
     /// A page of projects.
     async fn list(&mut self, filter: ProjectFilter, page: PageRequest) -> Result<Page<Project>, StoreError>;
+    /// How many live ones there are.
+    async fn count(&mut self) -> Result<u64, StoreError>;
     /// Adds a project.
     async fn insert(&mut self, project: &Project) -> Result<(), StoreError>;
     /// Stores a project's new state, all but its view count.

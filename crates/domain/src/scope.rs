@@ -17,6 +17,7 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
+    plan: Option<(Arc<str>, u32)>,
     request: RequestId,
 }
 
@@ -141,6 +142,13 @@ impl TenantScope {
         self.role
     }
 
+    /// The tenant's plan and which version of it, as stored when the scope was made; none while the tenant is founded.
+    pub fn plan(&self) -> Option<(&str, u32)> {
+        self.plan
+            .as_ref()
+            .map(|(name, version)| (name.as_ref(), *version))
+    }
+
     /// Whether the actor is an admin of the tenant.
     pub fn is_admin(&self) -> bool {
         self.role == Some(Role::Admin)
@@ -215,8 +223,16 @@ pub struct TenantFacts {
     pub subdomain: Option<Slug>,
     /// The name of its plan.
     pub plan: String,
+    /// The version of that plan that it bought.
+    pub plan_version: u32,
     /// Its state.
     pub status: TenantStatus,
+}
+
+impl TenantFacts {
+    fn has_plan(&self) -> Option<(Arc<str>, u32)> {
+        Some((self.plan.as_str().into(), self.plan_version))
+    }
 }
 
 /// What is stored of a user's place in a tenant.
@@ -349,6 +365,7 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
+            plan: facts.tenant.has_plan(),
             request,
         };
         Ok(Admission {
@@ -396,6 +413,7 @@ impl Gate {
                 on_behalf_of: facts.initiator.actor_id,
             },
             role: None,
+            plan: facts.tenant.has_plan(),
             request: facts.initiator.request,
         })
     }
@@ -408,6 +426,7 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
+            plan: None,
             request,
         }
     }
@@ -429,6 +448,7 @@ impl Gate {
             standing,
             actor,
             role: None,
+            plan: tenant.has_plan(),
             request,
         };
         Ok(Admission { scope, tenant })

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks, TenantScope,
-    Tenants, Users,
+    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Storage, Tasks,
+    TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -104,6 +104,8 @@ pub trait Store: Send {
     fn tasks(&mut self) -> &mut dyn Tasks;
     /// Resources and their versions.
     fn resources(&mut self) -> &mut dyn Resources;
+    /// How much is stored.
+    fn storage(&mut self) -> &mut dyn Storage;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -166,6 +168,10 @@ impl Work {
     /// Resources and their versions.
     pub fn resources(&mut self) -> &mut dyn Resources {
         self.store.resources()
+    }
+    /// How much is stored.
+    pub fn storage(&mut self) -> &mut dyn Storage {
+        self.store.storage()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Check, Invalid, Patch, StoreError, TenantId, Time};
+use crate::{Check, Invalid, Patch, PlanTerms, StoreError, TenantId, Time};
 
 /// A name for URLs: `^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$`, so 3 to 63 characters, a DNS label (RFC 1035).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -154,6 +154,8 @@ pub struct Tenant {
     pub subdomain: Option<Slug>,
     /// The plan it is on.
     pub plan: String,
+    /// The version of that plan that it bought.
+    pub plan_version: u32,
     /// Where it is in its life.
     pub status: TenantStatus,
     /// Its settings.
@@ -200,11 +202,11 @@ impl Tenant {
     /// A tenant as signed up.
     ///
     /// # Errors
-    /// Every field that does not hold. The plan is the catalogue's to judge.
+    /// Every field that does not hold. The plan and its version are the catalogue's to judge.
     pub fn new(
         id: TenantId,
         data: NewTenant,
-        plan: String,
+        (plan, plan_version): (String, u32),
         settings: Settings,
         now: Time,
     ) -> Result<Self, Invalid> {
@@ -224,6 +226,7 @@ impl Tenant {
             slug,
             subdomain,
             plan,
+            plan_version,
             status: TenantStatus::Active,
             settings,
             created_at: now,
@@ -265,6 +268,17 @@ impl Tenant {
         next.touch(now);
         *self = next;
         Ok(())
+    }
+
+    /// Puts the tenant on these terms; whether that is a change.
+    pub fn subscribe(&mut self, terms: &PlanTerms, now: Time) -> bool {
+        if self.plan == terms.name && self.plan_version == terms.version {
+            return false;
+        }
+        self.plan.clone_from(&terms.name);
+        self.plan_version = terms.version;
+        self.touch(now);
+        true
     }
 
     fn touch(&mut self, now: Time) {

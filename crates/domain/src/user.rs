@@ -218,6 +218,8 @@ pub trait Users: Send {
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError>;
     /// A page of users.
     async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
+    /// How many there are that are not deleted.
+    async fn count(&mut self) -> Result<u64, StoreError>;
     /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
     /// Adds a user.

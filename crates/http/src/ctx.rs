@@ -44,13 +44,19 @@ impl<P: Needs> FromRequest for Ctx<P> {
 }
 
 fn ctx<P: Needs>(request: &HttpRequest) -> Result<Ctx<P>, ApiError> {
+    let cx = admitted(request)?;
+    cx.require(P::PERMISSION)?;
+    Ok(Ctx {
+        cx,
+        needs: PhantomData,
+    })
+}
+
+/// The context that authentication has left, before anybody has asked for a permission.
+pub(crate) fn admitted(request: &HttpRequest) -> Result<Cx, ApiError> {
     let admitted = request.extensions().get::<Admitted>().cloned();
     let admitted =
         admitted.ok_or_else(|| ApiError::wiring("a handler with a context is not behind authentication"))?;
-    admitted.scope.require(P::PERMISSION)?;
     let api = Api::of(request)?;
-    Ok(Ctx {
-        cx: Cx::new(Arc::clone(&api.app), admitted.scope, admitted.origin),
-        needs: PhantomData,
-    })
+    Ok(Cx::new(Arc::clone(&api.app), admitted.scope, admitted.origin))
 }

@@ -9,6 +9,8 @@ use actix_web::{
 };
 use tenantry_domain::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
+use crate::PlanProblem;
+
 /// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
@@ -21,6 +23,7 @@ pub struct ApiError {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     violated_policies: Vec<&'static str>,
+    plan: Option<PlanProblem>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -34,6 +37,7 @@ impl ApiError {
             detail,
             errors: Vec::new(),
             violated_policies: Vec::new(),
+            plan: None,
             headers: Vec::new(),
             source: None,
         }
@@ -62,6 +66,13 @@ impl ApiError {
     #[must_use]
     pub fn with_violated_policies(mut self, policies: Vec<&'static str>) -> Self {
         self.violated_policies = policies;
+        self
+    }
+
+    /// Says what the plan does not allow, and which one would.
+    #[must_use]
+    pub fn with_plan(mut self, plan: PlanProblem) -> Self {
+        self.plan = Some(plan);
         self
     }
 
@@ -97,6 +108,11 @@ impl ApiError {
     /// The rate limits that the request would have exceeded.
     pub fn violated_policies(&self) -> &[&'static str] {
         &self.violated_policies
+    }
+
+    /// What the plan does not allow.
+    pub fn plan(&self) -> Option<&PlanProblem> {
+        self.plan.as_ref()
     }
 
     /// What stands for an answer that some other part of the stack gave without a problem document.

@@ -3,11 +3,19 @@
 use actix_web::http::header;
 use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
 use tenantry_tenancy::{
-    Stale, access::AccessError, auth::AuthError, project::ProjectError, provision::SignUpError,
-    resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
+    Stale,
+    access::AccessError,
+    auth::AuthError,
+    entitlement::{CapabilitiesError, NotInPlan, Plans},
+    project::ProjectError,
+    provision::SignUpError,
+    resource::ResourceError,
+    task::TaskError,
+    tenant::TenantError,
+    user::UserError,
 };
 
-use crate::{ApiError, error::INVALID_TOKEN};
+use crate::{ApiError, PlanProblem, error::INVALID_TOKEN};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -68,6 +76,60 @@ impl From<Invalid> for ApiError {
     }
 }
 
+impl From<NotInPlan> for ApiError {
+    fn from(refused: NotInPlan) -> Self {
+        let sentence = refused.to_string();
+        let (code, plan) = match refused {
+            NotInPlan::Feature { feature, plans } => {
+                let plan = PlanProblem {
+                    feature: Some(feature),
+                    ..of_plans(plans)
+                };
+                (ErrorCode::PlanFeatureRequired, plan)
+            }
+            NotInPlan::Limit {
+                limit,
+                allowed,
+                used,
+                plans,
+            } => {
+                let plan = PlanProblem {
+                    limit: Some(limit),
+                    allowed: Some(allowed),
+                    used: Some(used),
+                    ..of_plans(plans)
+                };
+                (ErrorCode::PlanLimitReached, plan)
+            }
+        };
+        let mut capital = sentence.chars();
+        let sentence = capital.next().map(|first| first.to_ascii_uppercase()).into_iter();
+        Self::new(code)
+            .with_detail(sentence.chain(capital).chain(['.']).collect::<String>())
+            .with_plan(plan)
+    }
+}
+
+fn of_plans(plans: Plans) -> PlanProblem {
+    PlanProblem {
+        feature: None,
+        limit: None,
+        allowed: None,
+        used: None,
+        current_plan: plans.current,
+        required_plans: plans.required,
+    }
+}
+
+impl From<CapabilitiesError> for ApiError {
+    fn from(error: CapabilitiesError) -> Self {
+        match error {
+            CapabilitiesError::Refused(refused) => refused.into(),
+            CapabilitiesError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Stale> for ApiError {
     fn from(stale: Stale) -> Self {
         Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
@@ -122,6 +184,8 @@ impl From<AuthError> for ApiError {
             }
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),
+            // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
+            AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
         }
     }
@@ -163,6 +227,7 @@ impl From<UserError> for ApiError {
             UserError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             UserError::LastAdmin => Self::new(ErrorCode::LastAdmin),
             UserError::Password(error) => error.into(),
+            UserError::NotInPlan(refused) => refused.into(),
             UserError::Store(error) => error.into(),
         }
     }
@@ -180,6 +245,7 @@ impl From<ProjectError> for ApiError {
             ProjectError::AlreadyMember => conflict("The user is a member of the project already."),
             ProjectError::OwnerStays => conflict("The owner of a project is always a member of it."),
             ProjectError::NotDeleted => conflict("The project is not deleted."),
+            ProjectError::NotInPlan(refused) => refused.into(),
             ProjectError::Store(error) => error.into(),
         }
     }
@@ -204,6 +270,7 @@ impl From<ResourceError> for ApiError {
             ResourceError::Invalid(invalid) => invalid.into(),
             ResourceError::Stale(stale) => stale.into(),
             ResourceError::NotFound => Self::new(ErrorCode::NotFound),
+            ResourceError::NotInPlan(refused) => refused.into(),
             ResourceError::Store(error) => error.into(),
         }
     }

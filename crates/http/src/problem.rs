@@ -42,6 +42,37 @@ pub struct Problem {
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, value_type = Vec<String>, examples(json!(["user"])))]
     pub violated_policies: Vec<&'static str>,
+    /// What the tenant's plan does not allow.
+    #[serde(flatten)]
+    #[schema(inline)]
+    pub plan: Option<PlanProblem>,
+}
+
+/// What the plan does not allow, and which one would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PlanProblem {
+    /// The feature that the plan does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, examples("branding"))]
+    pub feature: Option<&'static str>,
+    /// The limit that is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, examples("projects"))]
+    pub limit: Option<&'static str>,
+    /// How much the plan allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, examples(3))]
+    pub allowed: Option<u64>,
+    /// How much there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, examples(3))]
+    pub used: Option<u64>,
+    /// The tenant's plan.
+    #[schema(examples("free"))]
+    pub current_plan: String,
+    /// The plans on offer that would do, the least first.
+    #[schema(examples(json!(["pro", "enterprise"])))]
+    pub required_plans: Vec<String>,
 }
 
 /// A field that does not hold.
@@ -77,6 +108,7 @@ impl Problem {
             request_id: context.id.as_str().to_owned(),
             errors: error.errors().iter().cloned().map(ProblemField::from).collect(),
             violated_policies: error.violated_policies().to_vec(),
+            plan: error.plan().cloned(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A small application for the tests of this crate: one tenant, one user of each role, and a database that is
 //! always away. A request that got as far as its use case ends as 503.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
     AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
+    MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
     PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store, StoreError, SystemScope,
     Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
     TokenError, UnitOfWork, Units, UserId,
@@ -160,6 +161,7 @@ fn acme() -> TenantFacts {
         slug: Slug::parse("acme").unwrap(),
         subdomain: Slug::parse("acme"),
         plan: "free".into(),
+        plan_version: 1,
         status: TenantStatus::Active,
     }
 }
@@ -291,20 +293,23 @@ impl Seal for Fake {
 }
 
 impl PlanCatalogue for Fake {
-    fn offers(&self, plan: &str) -> bool {
-        plan == "free"
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec!["free".into()]
-    }
-
     fn default_plan(&self) -> &str {
         "free"
     }
 
-    fn setting(&self, _: &str, _: &str) -> Option<Value> {
-        None
+    fn on_offer(&self) -> Vec<Arc<PlanTerms>> {
+        vec![self.terms("free", 1)]
+    }
+
+    fn terms(&self, _: &str, _: u32) -> Arc<PlanTerms> {
+        Arc::new(PlanTerms {
+            name: "free".into(),
+            version: 1,
+            title: "Free".into(),
+            limits: BTreeMap::new(),
+            features: BTreeSet::new(),
+            settings: BTreeMap::new(),
+        })
     }
 }
 

@@ -70,6 +70,11 @@ impl Projects for PgStore {
         page.try_map(Project::try_from)
     }
 
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        let live = self.tx.find::<Entity>().filter(Column::DeletedAt.is_null());
+        live.count().await
+    }
+
     async fn insert(&mut self, project: &Project) -> Result<(), StoreError> {
         let row = ActiveModel {
             id: Set(project.id.uuid()),

@@ -3,6 +3,7 @@ use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
 use tenantry_domain::{Change, Slug, StoreError, Tenant, TenantFacts, TenantStatus, Tenants};
 
 use crate::error::from_json;
+use crate::plan::{signed, unsigned};
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::Lock;
 
@@ -19,6 +20,7 @@ pub(crate) mod entity {
         pub slug: String,
         pub subdomain: Option<String>,
         pub plan: String,
+        pub plan_version: i32,
         pub status: String,
         pub settings: Json,
         pub created_at: DateTimeUtc,
@@ -82,6 +84,7 @@ impl TryFrom<Model> for Tenant {
             slug: facts.slug,
             subdomain: facts.subdomain,
             plan: facts.plan,
+            plan_version: facts.plan_version,
             status: facts.status,
             settings: serde_json::from_value(row.settings).map_err(from_json)?,
             created_at: row.created_at,
@@ -102,6 +105,7 @@ impl TryFrom<&Model> for TenantFacts {
             slug: slug(&row.slug)?,
             subdomain: row.subdomain.as_ref().map(slug).transpose()?,
             plan: row.plan.clone(),
+            plan_version: unsigned(row.plan_version)?,
             status: TenantStatus::parse(&row.status).ok_or_else(|| unknown("tenants.status", &row.status))?,
         })
     }
@@ -115,6 +119,7 @@ fn changes(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
         slug: Set(tenant.slug.as_str().to_owned()),
         subdomain: Set(tenant.subdomain.as_ref().map(|label| label.as_str().to_owned())),
         plan: Set(tenant.plan.clone()),
+        plan_version: Set(signed(tenant.plan_version)?),
         status: Set(tenant.status.as_str().to_owned()),
         settings: Set(serde_json::to_value(&tenant.settings).map_err(from_json)?),
         updated_at: Set(tenant.updated_at),

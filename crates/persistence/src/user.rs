@@ -66,6 +66,10 @@ impl Users for PgStore {
         page.try_map(User::try_from)
     }
 
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        self.live().count().await
+    }
+
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
         let admins = self
             .live()

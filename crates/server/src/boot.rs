@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::Plans;
 use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, StoreError, Units};
 use tenantry_http::Limits;
-use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tokio::sync::Notify;
 
 use crate::limits::limits;
+use crate::plan::{self, KnownPlans};
 use crate::settings::{Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
@@ -44,6 +45,8 @@ pub struct Booted {
     pub announcements: Option<Announcements>,
     /// What requests are held to.
     pub limits: Option<Limits>,
+    /// What is on offer, and on what terms tenants have it.
+    pub plans: KnownPlans,
 }
 
 impl Booted {
@@ -90,9 +93,11 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
-    let plans = Arc::new(plans(settings)?);
+    let plans = Arc::new(plan::book(&settings.plans)?);
+    let plans_changed = Arc::new(Notify::new());
     let redis = redis(settings)?;
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
+    let waker = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
+    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>, waker]));
     let announcements = redis
         .clone()
         .map(|redis| Announcements::new(redis, memories.clone()));
@@ -100,7 +105,14 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         Some(everywhere) => Arc::new(everywhere),
         None => memories,
     };
-    let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
+    let limits = limits(
+        &settings.limits,
+        Arc::clone(&plans),
+        redis.clone(),
+        Arc::clone(&clock),
+    )?;
+    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
+    let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
@@ -121,6 +133,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         redis,
         announcements,
         limits,
+        plans: known_plans,
     })
 }
 
@@ -217,14 +230,6 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
         auth.password_at_once,
         auth.password_queue,
     ))
-}
-
-fn plans(settings: &Settings) -> Result<Plans, BootError> {
-    let Some(path) = &settings.plans.file else {
-        return Ok(Plans::standard());
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
-    Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))
 }
 
 fn policy(settings: &Settings) -> Policy {

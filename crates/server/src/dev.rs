@@ -12,6 +12,7 @@ use crate::boot::{self, boot};
 use crate::console::progress;
 use crate::migrate::database_of;
 use crate::settings::{Profile, Secret, Settings, SettingsError};
+use crate::tenant::other;
 use crate::{CommandError, console, doctor, log, seed, serve};
 
 /// Where, and with what.
@@ -117,6 +118,7 @@ async fn bring_up(
         role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
     settings.validate()?;
     let booted = boot(settings)?;
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     seed::seed(&booted.app).await?;
     let guarded = doctor::before_serving(settings).await?;
     let listener = serve::free_port(&settings.server)?;

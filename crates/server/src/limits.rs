@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_billing::{PlanRates, Plans, RateError, RateOverride};
+use tenantry_billing::{PlanBook, PlanRates, RateError, RateOverride};
 use tenantry_domain::{Clock, Rate, RateLimiter, Slug};
 use tenantry_http::Limits;
 use tenantry_redis::{Redis, RedisLimiter};
@@ -14,7 +14,7 @@ use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
 /// The limits that requests are held to; none when they are switched off.
 pub fn limits(
     settings: &LimitSettings,
-    plans: &Plans,
+    plans: Arc<PlanBook>,
     redis: Option<Redis>,
     clock: Arc<dyn Clock>,
 ) -> Result<Option<Limits>, SettingsError> {
@@ -33,7 +33,7 @@ pub fn limits(
     Ok(Some(Limits::new(limiter, Arc::new(rates), credential)))
 }
 
-fn rates(settings: &LimitSettings, plans: &Plans) -> Result<PlanRates, SettingsError> {
+fn rates(settings: &LimitSettings, plans: Arc<PlanBook>) -> Result<PlanRates, SettingsError> {
     let agreed = agreed(&settings.overrides)?;
     PlanRates::new(plans, agreed, settings.factor).map_err(|error| {
         let key = match error {
@@ -66,12 +66,18 @@ fn agreed(
 
 #[cfg(test)]
 mod tests {
+    use tenantry_billing::Plans;
     use tenantry_system::SystemClock;
 
     use super::*;
 
     fn with(settings: &LimitSettings) -> Result<bool, String> {
-        let limits = limits(settings, &Plans::standard(), None, Arc::new(SystemClock::new()));
+        let limits = limits(
+            settings,
+            Arc::new(PlanBook::new(Plans::standard()).unwrap()),
+            None,
+            Arc::new(SystemClock::new()),
+        );
         limits
             .map(|limits| limits.is_some())
             .map_err(|error| error.to_string())

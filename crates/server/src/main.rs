@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod metrics;
 mod migrate;
+mod plan;
 mod seed;
 mod serve;
 mod settings;
@@ -68,6 +69,9 @@ enum Command {
     /// List, found, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// List plans, and put tenants on them.
+    #[command(after_help = "Example: tenantry plan change acme --to pro")]
+    Plan(plan::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -130,6 +134,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Tenant(args) => {
             log::init_plain();
             tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Plan(args) => {
+            log::init_plain();
+            plan::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

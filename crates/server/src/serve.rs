@@ -22,6 +22,8 @@ use crate::{CommandError, jobs, metrics};
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let guarded = doctor::before_serving(settings).await?;
+    let synced = booted.plans.sync(&booted).await;
+    synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
     let address = (settings.server.host.as_str(), settings.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         CommandError::Other(format!(
@@ -103,6 +105,7 @@ pub async fn serve(
         .announcements
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
+    let plans = tokio::spawn(booted.plans.clone().run());
     let jobs = JobsRunning::start(&booted, &settings.jobs);
     tracing::info!(%address, workers, "serving");
 
@@ -122,6 +125,7 @@ pub async fn serve(
         scraped.stop(true).await;
     }
     flushing.abort();
+    plans.abort();
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+use tenantry_billing::PlanOverride;
 
 /// How strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -415,6 +416,8 @@ pub struct Guard {
 pub struct Plans {
     /// A file like `config/plans.toml`; that one, as compiled in, when absent.
     pub file: Option<PathBuf>,
+    /// By plan: limits and features in place of what the file says.
+    pub overrides: BTreeMap<String, PlanOverride>,
 }
 
 /// Logs.

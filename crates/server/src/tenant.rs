@@ -60,6 +60,7 @@ enum Action {
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let app = &booted.app;
     match &args.action {
         Action::List => list(app).await?,

@@ -339,6 +339,7 @@ mod tests {
             slug: Slug::parse("acme").unwrap(),
             subdomain: None,
             plan: "pro".into(),
+            plan_version: 1,
             status: TenantStatus::Active,
         }
     }

@@ -7,6 +7,7 @@ use tenantry_domain::{
     Role, Rotation, Session, SessionId, Standing, StoreError, Tenant, User, UserId, Work,
 };
 
+use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{
     Cx,
     context::carries_store_error,
@@ -52,11 +53,23 @@ pub enum AuthError {
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }
 carries_store_error!(AuthError);
+
+impl From<AddError> for AuthError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
 
 impl From<StoreError> for AuthError {
     fn from(error: StoreError) -> Self {
@@ -132,6 +145,7 @@ pub async fn register(
     let user = user::prepare(cx, data, password).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
+        entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;

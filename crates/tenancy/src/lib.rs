@@ -9,9 +9,11 @@
 pub mod access;
 pub mod auth;
 mod context;
+pub mod entitlement;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod plan;
 pub mod project;
 pub mod provision;
 pub mod purge;

@@ -5,6 +5,7 @@ use tenantry_domain::{
     ProjectFilter, ProjectId, ProjectPatch, ProjectRole, Refused, StoreError, UserId, Work,
 };
 
+use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 
 /// Why it was not done.
@@ -34,11 +35,23 @@ pub enum ProjectError {
     /// The project is not deleted, so it cannot be restored.
     #[error("the project is not deleted")]
     NotDeleted,
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }
 carries_store_error!(ProjectError);
+
+impl From<AddError> for ProjectError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
 
 impl From<StoreError> for ProjectError {
     fn from(error: StoreError) -> Self {
@@ -92,6 +105,7 @@ pub async fn create(cx: &Cx, data: NewProject) -> Result<Project, ProjectError> 
         created_at: project.created_at,
     };
     cx.write(async |work| {
+        entitlement::one_more(cx, work, Countable::Projects).await?;
         work.projects().insert(&project).await?;
         work.members().insert(&member).await?;
         let event = cx.changed(
@@ -173,6 +187,7 @@ pub async fn restore(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
             .await?
             .ok_or(ProjectError::NotFound)?;
         let deleted_at = before.deleted_at.ok_or(ProjectError::NotDeleted)?;
+        entitlement::one_more(cx, work, Countable::Projects).await?;
         let mut project = before.clone();
         project.restore(cx.now());
         work.projects().update(&project).await?;

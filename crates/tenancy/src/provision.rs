@@ -139,8 +139,15 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
             format!("must be one of {}", plans.names().join(", ")),
         );
     }
+    let version = plans.current(&plan).map_or(1, |terms| terms.version);
     let settings = cx.app().policy.default_settings.clone();
-    let tenant = check.take(Tenant::new(cx.scope().tenant(), tenant, plan, settings, cx.now()));
+    let tenant = check.take(Tenant::new(
+        cx.scope().tenant(),
+        tenant,
+        (plan, version),
+        settings,
+        cx.now(),
+    ));
     let email = check.take(Email::parse(&admin.email, "/admin/email"));
     check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
     let password = admin

@@ -2,9 +2,10 @@
 
 use tenantry_domain::{
     Constraint, Invalid, NewResource, Page, PageRequest, Patch, Permission, ProjectId, Refused, Resource,
-    ResourceFilter, ResourceId, ResourcePatch, ResourceVersion, ResourceVersionId, StoreError, Work,
+    ResourceFilter, ResourceId, ResourcePatch, ResourceVersion, ResourceVersionId, StoreError, UserId, Work,
 };
 
+use crate::entitlement::{self, AddError, NotInPlan};
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 
 /// Why it was not done.
@@ -22,11 +23,23 @@ pub enum ResourceError {
     /// No such resource (or version) in this tenant.
     #[error("no such resource")]
     NotFound,
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }
 carries_store_error!(ResourceError);
+
+impl From<AddError> for ResourceError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
 
 impl From<StoreError> for ResourceError {
     fn from(error: StoreError) -> Self {
@@ -73,9 +86,7 @@ pub async fn create(cx: &Cx, data: NewResource) -> Result<Resource, ResourceErro
     cx.write(async |work| {
         check_project(work, resource.project_id).await?;
         work.resources().insert(&resource).await?;
-        work.resources()
-            .insert_version(&resource.snapshot(ResourceVersionId::next(cx.ids()), author))
-            .await?;
+        keep_version(cx, work, &resource, author).await?;
         let event = cx.changed(
             "resource.created",
             "resource",
@@ -114,9 +125,7 @@ pub async fn update(
             check_project(work, Some(project)).await?;
         }
         work.resources().update(&resource).await?;
-        work.resources()
-            .insert_version(&resource.snapshot(ResourceVersionId::next(cx.ids()), author))
-            .await?;
+        keep_version(cx, work, &resource, author).await?;
         let event = cx.changed(
             "resource.updated",
             "resource",
@@ -143,6 +152,8 @@ pub async fn delete(cx: &Cx, id: ResourceId, when: &Precondition) -> Result<(), 
             .await?
             .ok_or(ResourceError::NotFound)?;
         when.check(before.version)?;
+        let bytes = work.storage().used_by(id).await?;
+        entitlement::store_less(cx, work, bytes).await?;
         work.resources().delete(id).await?;
         let event = cx.changed("resource.deleted", "resource", id.uuid(), Some(&before), None);
         Ok(work.audit().record(event).await?)
@@ -183,6 +194,19 @@ pub async fn get_version(cx: &Cx, id: ResourceId, version: i64) -> Result<Resour
             .ok_or(ResourceError::NotFound)
     })
     .await
+}
+
+/// Keeps what the resource is now as a version of it, which counts as stored.
+async fn keep_version(
+    cx: &Cx,
+    work: &mut Work,
+    resource: &Resource,
+    author: UserId,
+) -> Result<(), ResourceError> {
+    let version = resource.snapshot(ResourceVersionId::next(cx.ids()), author);
+    let bytes = version.content.as_ref().map_or(0, |content| content.len() as u64);
+    entitlement::store_more(cx, work, bytes).await?;
+    Ok(work.resources().insert_version(&version).await?)
 }
 
 async fn check_project(work: &mut Work, project: Option<ProjectId>) -> Result<(), ResourceError> {

@@ -5,6 +5,7 @@ use tenantry_domain::{
     Refused, Role, StoreError, User, UserFilter, UserId, UserPatch, Work,
 };
 
+use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 
 /// Why it was not done.
@@ -31,11 +32,23 @@ pub enum UserError {
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }
 carries_store_error!(UserError);
+
+impl From<AddError> for UserError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
 
 impl From<StoreError> for UserError {
     fn from(error: StoreError) -> Self {
@@ -101,6 +114,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         .map_or(given, |generated| generated.reveal().to_owned());
     let user = prepare(cx, data, password).await?;
     cx.write(async |work| {
+        entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;

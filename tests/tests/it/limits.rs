@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::Method;
 use chrono::Duration;
 use serde_json::json;
-use tenantry_billing::{PlanRates, Plans, RateOverride};
+use tenantry_billing::{PlanBook, PlanRates, Plans, RateOverride};
 use tenantry_domain::{Rate, TenantRates};
 use tenantry_http::HttpSettings;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, World};
@@ -330,7 +330,7 @@ async fn rates_are_those_of_the_plan_and_what_was_agreed_with_the_tenant() {
         ..RateOverride::default()
     };
     let agreed = [("globex".to_owned(), agreed)].into();
-    let rates = PlanRates::new(&Plans::standard(), agreed, 1).unwrap();
+    let rates = PlanRates::new(Arc::new(PlanBook::new(Plans::standard()).unwrap()), agreed, 1).unwrap();
     let world = World::with(Options {
         rates: Arc::new(rates),
         ..Options::default()

@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod pages;
 mod pgbouncer;
+mod plans;
 mod projects;
 mod redis;
 mod resolution;

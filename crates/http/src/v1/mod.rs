@@ -1,6 +1,7 @@
 //! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
 
 pub(crate) mod auth;
+pub(crate) mod capability;
 pub(crate) mod project;
 pub(crate) mod resource;
 mod schema;
@@ -16,6 +17,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(signup::routes)
         .configure(auth::routes)
         .configure(tenant::routes)
+        .configure(capability::routes)
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)

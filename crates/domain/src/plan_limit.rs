@@ -22,6 +22,17 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// Whether more is allowed here than there.
+    pub const fn exceeds(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Unlimited, Self::Of(_)) => true,
+            (Self::Of(more), Self::Of(less)) => more > less,
+            (Self::Unlimited | Self::Of(_), Self::Unlimited) => false,
+        }
+    }
+}
+
 impl Serialize for Limit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -1,0 +1,101 @@
+use actix_web::{HttpResponse, web::ServiceConfig};
+use serde::Serialize;
+use tenantry_domain::Limit;
+use tenantry_tenancy::entitlement::{self, Capabilities};
+use utoipa::ToSchema;
+
+use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
+
+/// What a tenant may do, and how much of it it does.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Capabilities, examples(json!({
+    "plan": {"name": "free", "title": "Free", "version": 1},
+    "features": [{"name": "audit_export", "included": false}, {"name": "branding", "included": false}],
+    "limits": [{"name": "projects", "allowed": 3, "used": 2}, {"name": "requests_per_minute", "allowed": 60, "used": null}],
+})))]
+pub(crate) struct CapabilitiesView {
+    plan: PlanView,
+    /// Every feature that there is.
+    features: Vec<FeatureView>,
+    limits: Vec<LimitView>,
+}
+
+/// The plan of a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CapabilitiesPlan)]
+pub(crate) struct PlanView {
+    name: String,
+    /// For people.
+    title: String,
+    /// The version that the tenant bought; the plan may be sold on other terms now.
+    version: u32,
+}
+
+/// A feature of plans.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CapabilitiesFeature)]
+pub(crate) struct FeatureView {
+    name: String,
+    /// Whether the tenant's plan has it.
+    included: bool,
+}
+
+/// A limit of the tenant's plan.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CapabilitiesLimit)]
+pub(crate) struct LimitView {
+    name: String,
+    /// Null where there is no limit.
+    #[schema(required = true)]
+    allowed: Option<u64>,
+    /// Null where it is not counted here, such as requests in a minute.
+    #[schema(required = true)]
+    used: Option<u64>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::at("/tenant/capabilities").get(read));
+}
+
+/// What the tenant's plan lets it do
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/capabilities", operation_id = "get_capabilities", tag = "Tenant",
+    responses((status = 200, description = "Features and limits.", body = CapabilitiesView)),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
+    let can = entitlement::capabilities(&cx).await?;
+    Ok(HttpResponse::Ok().json(CapabilitiesView::from(can)))
+}
+
+impl From<Capabilities> for CapabilitiesView {
+    fn from(can: Capabilities) -> Self {
+        let used = |name: &str| {
+            can.used
+                .iter()
+                .find(|(limit, _)| *limit == name)
+                .map(|(_, used)| *used)
+        };
+        let limit = |(name, limit): (&String, &Limit)| LimitView {
+            name: name.clone(),
+            allowed: match limit {
+                Limit::Of(most) => Some(*most),
+                Limit::Unlimited => None,
+            },
+            used: used(name),
+        };
+        let limits = can.plan.limits.iter().map(limit).collect();
+        let feature = |(name, included)| FeatureView { name, included };
+        Self {
+            plan: PlanView {
+                name: can.plan.name.clone(),
+                title: can.plan.title.clone(),
+                version: can.plan.version,
+            },
+            features: can.features.into_iter().map(feature).collect(),
+            limits,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `tenantry plan`, and what a server knows of plans while it runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_billing::{PlanBook, PlanError, Plans};
+use tenantry_domain::{Change, Memory, PlanVersions, StoreError, SystemScope};
+use tenantry_tenancy::plan;
+use tokio::sync::Notify;
+
+use crate::boot::{Booted, boot};
+use crate::settings::{Plans as PlanSettings, Settings, SettingsError};
+use crate::tenant::{find, other};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the plans on offer, and how many tenants have which version.
+    #[command(after_help = "Example: tenantry plan list")]
+    List,
+    /// Put a tenant on a plan, on the terms of today.
+    #[command(after_help = "Example: tenantry plan change acme --to pro")]
+    Change {
+        slug: String,
+        /// The plan.
+        #[arg(long)]
+        to: String,
+    },
+    /// Move every tenant that has an older version of a plan to the one of today.
+    #[command(
+        after_help = "Example: tenantry plan upgrade pro --dry-run\n         tenantry plan upgrade pro"
+    )]
+    Upgrade {
+        plan: String,
+        /// Only say how many tenants that would be.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+const BECAUSE: SystemScope = SystemScope::because("an operator looks after the plans of tenants");
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    match &args.action {
+        Action::List => list(&booted).await?,
+        Action::Change { slug, to } => {
+            let tenant = find(&booted.app, slug).await?;
+            let changed = plan::change(&booted.app, BECAUSE, tenant, to).await;
+            let changed = changed.map_err(|error| other(&error))?;
+            console::say(&format!(
+                "{slug} {} version {}",
+                changed.plan, changed.plan_version
+            ));
+        }
+        Action::Upgrade { plan, dry_run } => upgrade(&booted, plan, *dry_run).await?,
+    }
+    booted.finish().await;
+    Ok(())
+}
+
+async fn list(booted: &Booted) -> Result<(), CommandError> {
+    let subscribed = plan::subscribed(&booted.app, BECAUSE).await;
+    let subscribed = subscribed.map_err(|error| other(&error))?;
+    for terms in booted.app.ports.plans.on_offer() {
+        console::say(&format!("{} version {} on offer", terms.name, terms.version));
+    }
+    for version in subscribed {
+        let (plan, number, tenants) = (version.plan, version.version, version.tenants.len());
+        console::say(&format!("{plan} version {number} of {tenants} tenants"));
+    }
+    Ok(())
+}
+
+async fn upgrade(booted: &Booted, plan: &str, dry_run: bool) -> Result<(), CommandError> {
+    let plans = &booted.app.ports.plans;
+    let terms = plans.current(plan).ok_or_else(|| {
+        let names = plans.names().join(", ");
+        CommandError::Other(format!("there is no plan '{plan}': there are {names}"))
+    })?;
+    let subscribed = plan::subscribed(&booted.app, BECAUSE).await;
+    let subscribed = subscribed.map_err(|error| other(&error))?;
+    let older = subscribed
+        .into_iter()
+        .filter(|it| it.plan == plan && it.version != terms.version)
+        .flat_map(|it| it.tenants);
+    let older: Vec<_> = older.collect();
+    if dry_run {
+        console::say(&format!(
+            "{} tenants would move to version {}",
+            older.len(),
+            terms.version
+        ));
+        return Ok(());
+    }
+    for (done, tenant) in older.iter().enumerate() {
+        let moved = plan::change(&booted.app, BECAUSE, *tenant, plan).await;
+        moved.map_err(|error| other(&error))?;
+        if (done + 1) % 100 == 0 {
+            console::progress(&format!("{} of {} tenants moved", done + 1, older.len()));
+        }
+    }
+    console::say(&format!(
+        "{} tenants moved to version {}",
+        older.len(),
+        terms.version
+    ));
+    Ok(())
+}
+
+/// The plans of a running server, kept in step with what others store.
+#[derive(Clone)]
+pub struct KnownPlans {
+    pub book: Arc<PlanBook>,
+    store: Arc<dyn PlanVersions>,
+    changed: Arc<Notify>,
+}
+
+/// How often versions are read although nothing was heard of a new one.
+const EVERY: Duration = Duration::from_secs(30);
+
+impl KnownPlans {
+    /// The plans of this book, whose versions are stored there.
+    pub fn new(book: Arc<PlanBook>, changed: Arc<Notify>, store: Arc<dyn PlanVersions>) -> Self {
+        Self { book, store, changed }
+    }
+
+    /// Stores what is new of the plans on offer, and learns all versions.
+    pub async fn sync(&self, booted: &Booted) -> Result<(), StoreError> {
+        let now = booted.app.ports.clock.now();
+        self.book.sync(self.store.as_ref(), now).await
+    }
+
+    /// Learns what others add, for as long as it is polled; it never ends.
+    pub async fn run(self) {
+        loop {
+            // Either is a reason to look; which one it was does not matter.
+            let _ = tokio::time::timeout(EVERY, self.changed.notified()).await;
+            if let Err(error) = self.book.reload(self.store.as_ref()).await {
+                tracing::warn!(%error, "the versions of plans could not be read, those known stay in use");
+            }
+        }
+    }
+}
+
+/// What wakes [`KnownPlans::run`] when another server has added a version.
+pub struct Waker(pub Arc<Notify>);
+
+impl Memory for Waker {
+    fn forget(&self, change: Change) {
+        match change {
+            Change::Catalogue => self.0.notify_one(),
+            Change::Tenant(_) | Change::User(..) | Change::Configuration(_) => {}
+        }
+    }
+
+    fn hears(&self, _: bool) {
+        self.0.notify_one();
+    }
+}
+
+/// The plans on offer: those of the file, or those compiled in, with what the settings say otherwise.
+pub fn book(settings: &PlanSettings) -> Result<PlanBook, SettingsError> {
+    let plans = match &settings.file {
+        Some(path) => read(path)?,
+        None => Plans::standard(),
+    };
+    let plans = plans
+        .overridden(&settings.overrides)
+        .map_err(|error| SettingsError::invalid("plans.overrides", error.to_string()))?;
+    PlanBook::new(plans).map_err(|error| SettingsError::invalid("plans.file", error.to_string()))
+}
+
+fn read(path: &Path) -> Result<Plans, SettingsError> {
+    let complain =
+        |problem: String| SettingsError::invalid("plans.file", format!("{}: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| complain(error.to_string()))?;
+    Plans::parse(&text).map_err(|error: PlanError| complain(error.to_string()))
+}

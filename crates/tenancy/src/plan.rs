@@ -1,0 +1,104 @@
+//! Which plan a tenant is on, as the operator decides it.
+
+use std::sync::Arc;
+
+use tenantry_domain::{Denied, StoreError, SystemScope, Tenant, TenantId};
+
+use crate::{Cx, Origin, Tenancy, context::carries_store_error};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanChangeError {
+    /// No plan of that name is on offer.
+    #[error("there is no plan '{name}': there are {}", .on_offer.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        on_offer: Vec<String>,
+    },
+    /// No such tenant, or it is deleted.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(PlanChangeError);
+
+/// Puts a tenant on what a plan grants now; also when it has an older version of the same plan. What it has more of than
+/// the plan allows stays, and nothing can be added to it.
+///
+/// # Errors
+/// [`PlanChangeError`].
+pub async fn change(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    plan: &str,
+) -> Result<Tenant, PlanChangeError> {
+    let unknown = || PlanChangeError::Unknown {
+        name: plan.to_owned(),
+        on_offer: app.ports.plans.names(),
+    };
+    let terms = app.ports.plans.current(plan).ok_or_else(unknown)?;
+    let scope = app.ports.gate.system(because, tenant).await?;
+    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+    cx.write(async |work| {
+        let before = work.tenants().current_for_update().await?;
+        let before = before.ok_or(Denied::TenantNotFound)?;
+        let mut after = before.clone();
+        if !after.subscribe(&terms, cx.now()) {
+            return Ok(after);
+        }
+        work.tenants().update(&after).await?;
+        let target = tenant.uuid();
+        let event = cx.changed(
+            "tenant.plan_changed",
+            "tenant",
+            target,
+            Some(&before),
+            Some(&after),
+        );
+        work.audit().record(event).await?;
+        Ok(after)
+    })
+    .await
+}
+
+/// How many tenants have a version of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The plan.
+    pub plan: String,
+    /// The version.
+    pub version: u32,
+    /// How many tenants that are not deleted have it.
+    pub tenants: Vec<TenantId>,
+}
+
+/// Who has which version of which plan, by plan and version.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn subscribed(app: &Tenancy, because: SystemScope) -> Result<Vec<Subscribed>, StoreError> {
+    let mut found = std::collections::BTreeMap::<(String, u32), Vec<TenantId>>::new();
+    let mut after = None;
+    loop {
+        let tenants = app.ports.registry.list(because, after, 500).await?;
+        let Some(last) = tenants.last() else { break };
+        after = Some(last.id);
+        for tenant in tenants.into_iter().filter(|tenant| tenant.deleted_at.is_none()) {
+            found
+                .entry((tenant.plan, tenant.plan_version))
+                .or_default()
+                .push(tenant.id);
+        }
+    }
+    let subscribed = |((plan, version), tenants)| Subscribed {
+        plan,
+        version,
+        tenants,
+    };
+    Ok(found.into_iter().map(subscribed).collect())
+}
