@@ -25,6 +25,15 @@
 //! ```compile_fail,E0599
 //! let scope = tenantry_domain::TenantScope::default();
 //! ```
+//!
+//! Nor can the scope of an operator:
+//!
+//! ```compile_fail,E0451
+//! use tenantry_domain::{OperatorActor, OperatorId, OperatorScope, RequestId};
+//! fn forge(id: OperatorId, request: RequestId) -> OperatorScope {
+//!     OperatorScope { actor: OperatorActor::Operator(id), request }
+//! }
+//! ```
 #![deny(missing_docs)]
 
 mod announce;
@@ -36,6 +45,8 @@ mod invalid;
 mod job;
 mod limit;
 mod name;
+mod operator;
+mod operator_event;
 mod page;
 mod password;
 mod patch;
@@ -59,8 +70,8 @@ pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use id::{
-    AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
-    SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId, ParseIdError, ProjectId,
+    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -72,6 +83,11 @@ pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
+pub use operator::{
+    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
+    Operators,
+};
+pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
@@ -92,7 +108,7 @@ pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Sess
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
-pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantPatch, TenantStatus, Tenants};
+pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};
