@@ -154,9 +154,10 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 4] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 5] {
     let reason = || Some(json!({"reason": "a sweep"}));
     [
+        (Method::GET, "/health/detailed", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),
