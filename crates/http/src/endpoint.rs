@@ -6,7 +6,10 @@ use actix_web::{
     web,
 };
 
-use crate::{authenticate::authenticate, limits::limit_address, operator_ctx::authenticate_operator};
+use crate::{
+    authenticate::authenticate, deadline::take_time, limits::limit_address,
+    operator_ctx::authenticate_operator,
+};
 
 /// A path and what can be done at it.
 ///
@@ -15,6 +18,7 @@ use crate::{authenticate::authenticate, limits::limit_address, operator_ctx::aut
 pub struct Endpoint {
     resource: Resource,
     door: Door,
+    unhurried: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -59,6 +63,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Guarded,
+            unhurried: false,
         }
     }
 
@@ -67,6 +72,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Operator,
+            unhurried: false,
         }
     }
 
@@ -75,6 +81,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Open,
+            unhurried: false,
         }
     }
 
@@ -84,6 +91,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Credential,
+            unhurried: false,
         }
     }
 
@@ -105,6 +113,16 @@ impl Endpoint {
         delete DELETE "Answers DELETE.";
     }
 
+    /// Its requests are not held to the deadline of all requests: an export, a stream of events. Whatever follows the
+    /// first byte of an answer never is. Say it before the methods it is for.
+    #[must_use]
+    pub fn unhurried(self) -> Self {
+        Self {
+            unhurried: true,
+            ..self
+        }
+    }
+
     fn on<F, Args>(mut self, method: Method, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -117,6 +135,11 @@ impl Endpoint {
             Door::Operator => route.wrap(from_fn(authenticate_operator)),
             Door::Credential => route.wrap(from_fn(limit_address)),
             Door::Open => route,
+        };
+        let route = if self.unhurried {
+            route.wrap(from_fn(take_time))
+        } else {
+            route
         };
         self.resource = self.resource.route(route);
         self

@@ -28,6 +28,7 @@ mod body;
 mod component;
 mod ctx;
 mod cursor;
+mod deadline;
 mod decode;
 mod docs;
 mod endpoint;

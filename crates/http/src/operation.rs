@@ -132,6 +132,7 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     let has_body = operation.request_body.is_some();
     let body = [
         Code::MalformedJson,
+        Code::RequestTimeout,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
     ];

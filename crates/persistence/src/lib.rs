@@ -96,7 +96,10 @@ pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
 pub use system_job::PgSystemJobs;
-pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, TenantEntity, TenantTx, Update};
+pub use tx::{
+    Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
+    Update,
+};
 pub use vitals::{Vitals, vitals};
 
 #[doc(hidden)]

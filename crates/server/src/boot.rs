@@ -7,7 +7,9 @@ use std::time::Duration;
 use tenantry_billing::Plans;
 use tenantry_domain::{Announcer, Clock, Gate, IdSource, OperatorGate, StoreError, Units};
 use tenantry_http::Limits;
-use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{
+    PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
+};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
@@ -154,6 +156,11 @@ fn cache_settings(cache: &Cache) -> CacheSettings {
     }
 }
 
+/// A timeout of the settings, where 0 leaves it to the role.
+fn after(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
 fn pool(settings: &Settings, size: usize) -> PoolSettings {
     PoolSettings {
         size,
@@ -162,6 +169,11 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
         check_after_idle: Duration::from_secs(settings.database.check_after_idle_seconds),
         max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
         behind_pooler: settings.database.behind_pooler,
+        timeouts: StatementTimeouts {
+            statement: after(settings.database.statement_timeout_ms),
+            lock: after(settings.database.lock_timeout_ms),
+            idle_in_transaction: after(settings.database.idle_in_transaction_timeout_ms),
+        },
         threads: settings.server.threads(),
         per_tenant: settings.database.per_tenant,
         queue: settings.database.queue,

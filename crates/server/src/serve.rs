@@ -63,6 +63,7 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
     let readiness = Readiness::new()
         .with_check("database", database)
@@ -78,7 +79,6 @@ pub async fn serve(
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
         ..http_settings(&settings.http)
     };
-    let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
     metrics::register(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
@@ -89,7 +89,10 @@ pub async fn serve(
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
-        .client_request_timeout(client_timeout)
+        .client_request_timeout(Duration::from_millis(settings.http.header_timeout_ms))
+        .client_disconnect_timeout(Duration::from_millis(settings.http.disconnect_timeout_ms))
+        .keep_alive(Duration::from_millis(settings.http.keep_alive_ms))
+        .max_connections(settings.server.max_connections)
         .shutdown_timeout(settings.server.shutdown_seconds)
         .disable_signals()
         .listen(listener)
@@ -135,6 +138,12 @@ pub async fn serve(
     Ok(())
 }
 
+/// The standard library listens with a backlog of its own; listening once more gives the socket another.
+fn lengthen(listener: &TcpListener, backlog: u32) -> std::io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    rustix::net::listen(listener, backlog).map_err(Into::into)
+}
+
 /// The worker of this server, when it has one.
 struct JobsRunning(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
@@ -168,6 +177,8 @@ fn http_settings(http: &Http) -> HttpSettings {
         cors_origins: http.cors_origins.clone(),
         hsts: http.hsts,
         trust_forwarded_for: http.trust_forwarded_for,
+        request_timeout: Duration::from_millis(http.request_timeout_ms),
+        body_timeout: Duration::from_millis(http.body_timeout_ms),
         ..HttpSettings::default()
     }
 }

@@ -594,6 +594,86 @@ fn operators_see_how_each_part_is_also_when_the_database_and_redis_are_stuck() {
     assert_eq!(dev.stop(), Some(0));
 }
 
+/// What comes over a connection until it is closed, while `drip` is sent over it again and again.
+fn drip(address: &str, begin: &str, drip: &str) -> (String, std::time::Duration) {
+    let begun = std::time::Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_millis(20)))
+        .unwrap();
+    stream.write_all(begin.as_bytes()).unwrap();
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => heard.extend_from_slice(&buffer[..count]),
+            // Nothing yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                assert!(begun.elapsed().as_secs() < 20, "still open after {heard:?}");
+            }
+            Err(_) => break,
+        }
+        // What was closed at the other end cannot be written to, which the next read says.
+        let _ = stream.write_all(drip.as_bytes());
+    }
+    (String::from_utf8(heard).unwrap(), begun.elapsed())
+}
+
+#[test]
+fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
+    let folder = Folder::new("dawdle");
+    let settings = [
+        ("TENANTRY__HTTP__HEADER_TIMEOUT_MS", "500"),
+        ("TENANTRY__HTTP__BODY_TIMEOUT_MS", "500"),
+        ("TENANTRY__HTTP__KEEP_ALIVE_MS", "500"),
+        ("TENANTRY__HTTP__DISCONNECT_TIMEOUT_MS", "200"),
+    ];
+    let dev = Dev::start_with(&folder.0, &settings);
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
+    let ready = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+    // Head trickling, body trickling, nothing at all, nothing after a request.
+    let cases = [("GET / HTTP/1.1\r\nX: ", "x"), (head, " "), ("", ""), (ready, "")];
+    let address = dev.address.as_str();
+    let answers = std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..40)
+            .map(|number| {
+                let (begin, rest) = cases[number % 4];
+                scope.spawn(move || drip(address, begin, rest))
+            })
+            .collect();
+        // Meanwhile others are served.
+        while slow.iter().any(|thread| !thread.is_finished()) {
+            let asked = std::time::Instant::now();
+            assert_eq!(dev.request("GET", "/health/readiness", "", "").0, 200);
+            assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+        }
+        slow.into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for (number, (heard, took)) in answers.into_iter().enumerate() {
+        let expected = match number % 4 {
+            1 => "HTTP/1.1 408",
+            3 => "HTTP/1.1 200",
+            _ => "",
+        };
+        assert!(heard.starts_with(expected), "{number}: {heard}");
+        if number % 4 == 1 {
+            assert!(
+                heard.contains("application/problem+json") && heard.contains("\"request_timeout\""),
+                "{heard}"
+            );
+        }
+        assert!((450..5_000).contains(&took.as_millis()), "{number}: {took:?}");
+    }
+    assert_eq!(dev.stop(), Some(0));
+}
+
 #[test]
 fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_told_to() {
     let folder = Folder::new("guard");

@@ -26,6 +26,7 @@ mod signup;
 mod sql;
 mod tasks;
 mod tenant;
+mod timeouts;
 mod transaction;
 mod users;
 mod views;

@@ -18,7 +18,7 @@ use pool::Connection;
 
 pub(crate) use builders::before;
 pub use builders::{Delete, Find, FindBoth, Lock, Update};
-pub use pool::{Pool, PoolSettings};
+pub use pool::{Pool, PoolSettings, StatementTimeouts};
 pub use raw::RawSql;
 
 /// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).
@@ -275,6 +275,7 @@ impl OpenTx {
     /// fails on it nothing has happened yet, so a fresh one is tried.
     async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
         let mut tries_left = pool.max_size() + 1;
+        let sql = pool.beginning(sql);
         loop {
             let mut open = Self {
                 connection: Some(pool.get(tenant).await?),
@@ -282,7 +283,7 @@ impl OpenTx {
                 confused: false,
                 raw: false,
             };
-            match open.command(sql).await {
+            match open.command(&sql).await {
                 Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(open),
