@@ -71,13 +71,14 @@ mod m20261121_000009_audit_events;
 mod m20261121_000010_jobs;
 mod m20261121_000011_system_jobs;
 mod m20261121_000012_idempotency_keys;
+mod m20261121_000013_operators;
 mod m20261121_000018_plan_versions;
 mod m20261121_000019_storage_usage;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;
 pub use error::{MigrationError, TableError};
-pub use migrator::{GLOBAL_TABLES, Migrator};
+pub use migrator::{GLOBAL_TABLES, Migrator, migration_names};
 pub use roles::{APP_ROLE, Bootstrap, OWNER_ROLE, PLATFORM_ROLE, RolePasswords};
 pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, up, up_with};
 pub use tenant_table::{

@@ -5,7 +5,7 @@ use crate::{
     m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
-    m20261121_000018_plan_versions, m20261121_000019_storage_usage,
+    m20261121_000013_operators, m20261121_000018_plan_versions, m20261121_000019_storage_usage,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -13,6 +13,9 @@ use crate::{
 pub const GLOBAL_TABLES: &[&str] = &[
     // What plans grant, version by version: the operator's. The runtime role has no grant on it.
     "plan_versions",
+    // What operators did, and who they are: the platform's, so the runtime role has no grant on either.
+    "operator_events",
+    "operators",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
@@ -44,6 +47,16 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000012_idempotency_keys::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
+            Box::new(m20261121_000013_operators::Migration),
         ]
     }
+}
+
+/// The names of the migrations of Tenantry, in order.
+pub fn migration_names() -> Vec<String> {
+    let migrations = Migrator::migrations();
+    migrations
+        .iter()
+        .map(|migration| migration.name().to_owned())
+        .collect()
 }

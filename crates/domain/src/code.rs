@@ -56,6 +56,7 @@ error_codes! {
     NotFound = "not_found", 404, "Not found", "There is nothing here, or nothing that this credential may see.";
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here", "This path exists, but not with this method; see Allow.";
     NotAcceptable = "not_acceptable", 406, "Nothing acceptable can be sent", "This API speaks JSON.";
+    RequestTimeout = "request_timeout", 408, "The request did not arrive in time", "The body took too long to arrive, and the connection is closed. Send the request again.";
     PayloadTooLarge = "payload_too_large", 413, "The body is too large", "Send a smaller body.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body is not JSON", "Send `Content-Type: application/json`.";
     SlugTaken = "slug_taken", 409, "The slug is taken", "Another tenant has this slug. Choose another.";

@@ -25,6 +25,15 @@
 //! ```compile_fail,E0599
 //! let scope = tenantry_domain::TenantScope::default();
 //! ```
+//!
+//! Nor can the scope of an operator:
+//!
+//! ```compile_fail,E0451
+//! use tenantry_domain::{OperatorActor, OperatorId, OperatorScope, RequestId};
+//! fn forge(id: OperatorId, request: RequestId) -> OperatorScope {
+//!     OperatorScope { actor: OperatorActor::Operator(id), request }
+//! }
+//! ```
 #![deny(missing_docs)]
 
 mod announce;
@@ -37,6 +46,8 @@ mod invalid;
 mod job;
 mod limit;
 mod name;
+mod operator;
+mod operator_event;
 mod page;
 mod password;
 mod patch;
@@ -63,19 +74,24 @@ pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
-    SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId, ParseIdError, ProjectId,
+    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use job::{
-    Backoff, Claim, Enqueued, Initiator, Job, JobFilter, JobLease, JobQueue, JobState, Jobs, Lease, Misstep,
-    NewJob, Progress,
+    Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,
+    Lease, Misstep, NewJob, Progress,
 };
 pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
+pub use operator::{
+    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
+    Operators,
+};
+pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
@@ -98,7 +114,7 @@ pub use storage::Storage;
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
-pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantPatch, TenantStatus, Tenants};
+pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

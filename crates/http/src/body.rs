@@ -106,8 +106,8 @@ async fn read(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, A
         }
         Ok(bytes)
     };
-    let late = || ApiError::new(ErrorCode::InvalidRequest).with_detail("The body did not arrive in time.");
-    tokio::time::timeout(api.settings.client_timeout, body)
+    let late = || ApiError::new(ErrorCode::RequestTimeout);
+    tokio::time::timeout(api.settings.body_timeout, body)
         .await
         .unwrap_or_else(|_| Err(late()))
 }

@@ -6,7 +6,10 @@ use actix_web::{
     web,
 };
 
-use crate::{authenticate::authenticate, limits::limit_address};
+use crate::{
+    authenticate::authenticate, deadline::take_time, limits::limit_address,
+    operator_ctx::authenticate_operator,
+};
 
 /// A path and what can be done at it.
 ///
@@ -15,6 +18,7 @@ use crate::{authenticate::authenticate, limits::limit_address};
 pub struct Endpoint {
     resource: Resource,
     door: Door,
+    unhurried: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -30,6 +34,8 @@ impl std::fmt::Debug for Endpoint {
 enum Door {
     /// Whoever has a credential, within the limits of tenant and user.
     Guarded,
+    /// Operators of the platform.
+    Operator,
     /// Everybody, within the limits of their address.
     Credential,
     /// Everybody.
@@ -57,6 +63,16 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Guarded,
+            unhurried: false,
+        }
+    }
+
+    /// A path for operators of the platform; its handlers begin with [`OperatorCtx`](crate::OperatorCtx).
+    pub fn operator(path: &str) -> Self {
+        Self {
+            resource: web::resource(path),
+            door: Door::Operator,
+            unhurried: false,
         }
     }
 
@@ -65,6 +81,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Open,
+            unhurried: false,
         }
     }
 
@@ -74,6 +91,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Credential,
+            unhurried: false,
         }
     }
 
@@ -95,6 +113,16 @@ impl Endpoint {
         delete DELETE "Answers DELETE.";
     }
 
+    /// Its requests are not held to the deadline of all requests: an export, a stream of events. Whatever follows the
+    /// first byte of an answer never is. Say it before the methods it is for.
+    #[must_use]
+    pub fn unhurried(self) -> Self {
+        Self {
+            unhurried: true,
+            ..self
+        }
+    }
+
     fn on<F, Args>(mut self, method: Method, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -104,8 +132,14 @@ impl Endpoint {
         let route = web::method(method).to(handler);
         let route = match self.door {
             Door::Guarded => route.wrap(from_fn(authenticate)),
+            Door::Operator => route.wrap(from_fn(authenticate_operator)),
             Door::Credential => route.wrap(from_fn(limit_address)),
             Door::Open => route,
+        };
+        let route = if self.unhurried {
+            route.wrap(from_fn(take_time))
+        } else {
+            route
         };
         self.resource = self.resource.route(route);
         self

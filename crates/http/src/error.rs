@@ -123,6 +123,7 @@ impl ApiError {
             StatusCode::NOT_FOUND => ErrorCode::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
             StatusCode::NOT_ACCEPTABLE => ErrorCode::NotAcceptable,
+            StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
             StatusCode::CONFLICT => ErrorCode::Conflict,
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_status_of_the_framework_keeps_its_number_where_a_code_has_it() {
-        for status in [401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503] {
+        for status in [401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 500, 503] {
             let code = ApiError::of_status(StatusCode::from_u16(status).unwrap()).code();
             assert_eq!(code.status(), status);
         }

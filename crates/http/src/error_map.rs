@@ -7,6 +7,8 @@ use tenantry_tenancy::{
     access::AccessError,
     auth::AuthError,
     entitlement::{CapabilitiesError, NotInPlan, Plans},
+    lifecycle::LifecycleError,
+    operator::OperatorError,
     project::ProjectError,
     provision::SignUpError,
     resource::ResourceError,
@@ -187,6 +189,36 @@ impl From<AuthError> for ApiError {
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
             AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OperatorError> for ApiError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Invalid(invalid) => invalid.into(),
+            OperatorError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("There is no active operator with this address and password."),
+            OperatorError::NotFound => Self::new(ErrorCode::NotFound),
+            OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            OperatorError::Password(error) => error.into(),
+            OperatorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Invalid(invalid) => invalid.into(),
+            LifecycleError::NotFound => Self::new(ErrorCode::NotFound),
+            LifecycleError::WrongState { is, wanted } => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "A tenant that is {} cannot become {}.",
+                is.as_str(),
+                wanted.as_str()
+            )),
+            LifecycleError::Denied(denied) => denied.into(),
+            LifecycleError::Store(error) => error.into(),
         }
     }
 }

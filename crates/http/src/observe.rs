@@ -5,7 +5,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
-    http::{StatusCode, header},
+    http::{ConnectionType, StatusCode, header},
     middleware::Next,
     web::Data,
 };
@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use tenantry_domain::ErrorCode;
 use tracing::Instrument;
 
-use crate::{Api, ApiError, Problem, authenticate::Admitted, request::RequestContext, security};
+use crate::{
+    Api, ApiError, Problem, authenticate::Admitted, deadline::Unhurried, request::RequestContext, security,
+};
 
 /// An error answer that is meant as it is and not to be made a problem document.
 pub(crate) struct Verbatim;
@@ -32,9 +34,12 @@ pub(crate) async fn observe(
         let started = Instant::now();
         let mut tenant = None;
         let method = request.method().clone();
-        let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+        let unhurried = Unhurried::default();
+        request.extensions_mut().insert(unhurried.clone());
+        let answer = AssertUnwindSafe(next.call(request)).catch_unwind();
+        let outcome = unhurried.within(api.settings.request_timeout, answer).await;
         let (answer, logged) = match outcome {
-            Ok(Ok(response)) => {
+            Some(Ok(Ok(response))) => {
                 let (request, response) = response.into_parts();
                 let (mut response, code) = finish(response.map_into_boxed_body(), &context);
                 security::harden(&mut response, Some(&request), &context, &api.settings);
@@ -46,8 +51,9 @@ pub(crate) async fn observe(
                 (Ok(ServiceResponse::new(request, response)), (status, code))
             }
             // Here the request is lost, and with it whatever a response could be tied to.
-            Ok(Err(error)) => give_up(HttpResponse::from_error(error), &context, &api),
-            Err(panic) => give_up(HttpResponse::from_error(panicked(panic.as_ref())), &context, &api),
+            Some(Ok(Err(error))) => give_up(HttpResponse::from_error(error), &context, &api),
+            None => give_up(HttpResponse::from_error(late()), &context, &api),
+            Some(Err(panic)) => give_up(HttpResponse::from_error(panicked(panic.as_ref())), &context, &api),
         };
         let (took, status) = (started.elapsed(), logged.0.as_u16());
         let duration_ms = took.as_secs_f64() * 1000.0;
@@ -59,6 +65,10 @@ pub(crate) async fn observe(
     }
     .instrument(span)
     .await
+}
+
+fn late() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable).caused_by("the request took longer than http.request_timeout_ms")
 }
 
 /// What the access log says of an answer.
@@ -95,7 +105,12 @@ fn finish(response: HttpResponse, context: &RequestContext) -> (HttpResponse, Op
             .or_else(|| error.map(ToString::to_string));
         tracing::error!(code = code.as_str(), cause, "the request failed");
     }
-    (with_problem(response, &problem), Some(code))
+    let mut answer = with_problem(response, &problem);
+    if code == ErrorCode::RequestTimeout {
+        // The rest of the body would be taken for the next request.
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    (answer, Some(code))
 }
 
 /// Keeps the headers (`Allow`, `Retry-After`, those of CORS) and replaces status and body.

@@ -14,8 +14,10 @@ pub struct HttpSettings {
     /// Whether the last hop of `X-Forwarded-For` is the caller's address. Only right behind a proxy that sets
     /// it.
     pub trust_forwarded_for: bool,
-    /// How long a client may take to send a request.
-    pub client_timeout: Duration,
+    /// How long a request may take until its answer begins; then it is answered 503 and what it did is rolled back.
+    pub request_timeout: Duration,
+    /// How long a client may take to send a body.
+    pub body_timeout: Duration,
     /// Whether `/metrics` is served here; it names tenants, so it is for those who run the service.
     pub serve_metrics: bool,
 }
@@ -28,7 +30,8 @@ impl Default for HttpSettings {
             cors_origins: Vec::new(),
             hsts: false,
             trust_forwarded_for: false,
-            client_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(15),
             serve_metrics: true,
         }
     }

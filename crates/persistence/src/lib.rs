@@ -76,6 +76,7 @@ mod error;
 mod idempotency;
 mod job;
 mod member;
+mod operator;
 mod plan;
 mod project;
 mod registry;
@@ -88,15 +89,21 @@ mod task;
 mod tenant;
 mod tx;
 mod user;
+mod vitals;
 
 pub use directory::PgDirectory;
 pub use job::PgJobQueue;
+pub use operator::PgOperators;
 pub use plan::PgPlanVersions;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
 pub use system_job::PgSystemJobs;
-pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, TenantEntity, TenantTx, Update};
+pub use tx::{
+    Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
+    Update,
+};
+pub use vitals::{Vitals, vitals};
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;

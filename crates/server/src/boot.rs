@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, StoreError, Units};
+use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, OperatorGate, StoreError, Units};
 use tenantry_http::Limits;
-use tenantry_persistence::{PgDirectory, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{
+    PgDirectory, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
+};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 use tokio::sync::Notify;
@@ -77,6 +79,16 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         &pool(settings, settings.database.platform_pool_size),
     )?;
     let (keys, refresh_tokens, seal) = signing_keys(settings)?;
+    let operator_tokens = JwtOperatorTokens::new(
+        keys.clone(),
+        settings.auth.issuer.clone(),
+        &settings.auth.audience,
+        Arc::clone(&clock),
+        Arc::clone(&ids),
+    );
+    let operator_tokens = Arc::new(
+        operator_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
+    );
     let access_tokens = JwtAccessTokens::new(
         keys,
         settings.auth.issuer.clone(),
@@ -113,10 +125,14 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     )?;
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
+    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
-        registry: Arc::new(PgRegistry::new(platform.clone(), announcer)),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
+        operators: operators.clone(),
+        operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
+        operator_tokens,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
@@ -154,6 +170,11 @@ fn cache_settings(cache: &Cache) -> CacheSettings {
     }
 }
 
+/// A timeout of the settings, where 0 leaves it to the role.
+fn after(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
 fn pool(settings: &Settings, size: usize) -> PoolSettings {
     PoolSettings {
         size,
@@ -162,6 +183,11 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
         check_after_idle: Duration::from_secs(settings.database.check_after_idle_seconds),
         max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
         behind_pooler: settings.database.behind_pooler,
+        timeouts: StatementTimeouts {
+            statement: after(settings.database.statement_timeout_ms),
+            lock: after(settings.database.lock_timeout_ms),
+            idle_in_transaction: after(settings.database.idle_in_transaction_timeout_ms),
+        },
         threads: settings.server.threads(),
         per_tenant: settings.database.per_tenant,
         queue: settings.database.queue,

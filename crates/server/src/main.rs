@@ -4,11 +4,13 @@ mod boot;
 mod console;
 mod dev;
 mod doctor;
+mod health;
 mod jobs;
 mod limits;
 mod log;
 mod metrics;
 mod migrate;
+mod operator;
 mod plan;
 mod seed;
 mod serve;
@@ -72,6 +74,11 @@ enum Command {
     /// List plans, and put tenants on them.
     #[command(after_help = "Example: tenantry plan change acme --to pro")]
     Plan(plan::Args),
+    /// Add, list and deactivate those who run the platform.
+    #[command(
+        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'"
+    )]
+    Operator(operator::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -138,6 +145,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Plan(args) => {
             log::init_plain();
             plan::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Operator(args) => {
+            log::init_plain();
+            operator::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Jobs, Server, Settings};
-use crate::{CommandError, jobs, metrics};
+use crate::{CommandError, health, jobs, metrics};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -65,6 +65,7 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
     let readiness = Readiness::new()
         .with_check("database", database)
@@ -75,12 +76,11 @@ pub async fn serve(
         }
         None => readiness,
     };
-    let readiness = Arc::new(readiness);
+    let readiness = Arc::new(health::with_components(readiness, &booted, guarded));
     let http = HttpSettings {
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
         ..http_settings(&settings.http)
     };
-    let client_timeout = http.client_timeout;
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
     metrics::register(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
@@ -91,7 +91,10 @@ pub async fn serve(
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
-        .client_request_timeout(client_timeout)
+        .client_request_timeout(Duration::from_millis(settings.http.header_timeout_ms))
+        .client_disconnect_timeout(Duration::from_millis(settings.http.disconnect_timeout_ms))
+        .keep_alive(Duration::from_millis(settings.http.keep_alive_ms))
+        .max_connections(settings.server.max_connections)
         .shutdown_timeout(settings.server.shutdown_seconds)
         .disable_signals()
         .listen(listener)
@@ -139,6 +142,12 @@ pub async fn serve(
     Ok(())
 }
 
+/// The standard library listens with a backlog of its own; listening once more gives the socket another.
+fn lengthen(listener: &TcpListener, backlog: u32) -> std::io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    rustix::net::listen(listener, backlog).map_err(Into::into)
+}
+
 /// The worker of this server, when it has one.
 struct JobsRunning(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
@@ -172,6 +181,8 @@ fn http_settings(http: &Http) -> HttpSettings {
         cors_origins: http.cors_origins.clone(),
         hsts: http.hsts,
         trust_forwarded_for: http.trust_forwarded_for,
+        request_timeout: Duration::from_millis(http.request_timeout_ms),
+        body_timeout: Duration::from_millis(http.body_timeout_ms),
         ..HttpSettings::default()
     }
 }

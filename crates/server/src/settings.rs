@@ -92,6 +92,10 @@ pub struct Server {
     pub drain_seconds: u64,
     /// How long requests in flight may take to finish.
     pub shutdown_seconds: u64,
+    /// Connections of each thread; further ones wait in the backlog.
+    pub max_connections: usize,
+    /// How many connections may wait to be taken.
+    pub backlog: u32,
 }
 
 impl Server {
@@ -112,6 +116,8 @@ impl Default for Server {
             workers: 0,
             drain_seconds: 0,
             shutdown_seconds: 20,
+            max_connections: 25_000,
+            backlog: 1_024,
         }
     }
 }
@@ -136,6 +142,11 @@ pub struct Database {
     pub queue: usize,
     pub acquire_timeout_ms: u64,
     pub connect_timeout_ms: u64,
+    /// How long a statement may run, how long it may wait for a lock, and how long a transaction may do nothing; 0 = as
+    /// the role has it.
+    pub statement_timeout_ms: u64,
+    pub lock_timeout_ms: u64,
+    pub idle_in_transaction_timeout_ms: u64,
     pub check_after_idle_seconds: u64,
     pub max_lifetime_seconds: u64,
     /// The URLs lead to PgBouncer in transaction mode.
@@ -155,6 +166,9 @@ impl Default for Database {
             queue: 1_000,
             acquire_timeout_ms: 5_000,
             connect_timeout_ms: 5_000,
+            statement_timeout_ms: 30_000,
+            lock_timeout_ms: 5_000,
+            idle_in_transaction_timeout_ms: 60_000,
             check_after_idle_seconds: 30,
             max_lifetime_seconds: 1_800,
             behind_pooler: false,
@@ -175,6 +189,15 @@ pub struct Http {
     pub hsts: bool,
     /// Take the caller's address from the last hop of `X-Forwarded-For`; only behind a proxy that sets it.
     pub trust_forwarded_for: bool,
+    /// How long a request may take until its answer begins.
+    pub request_timeout_ms: u64,
+    /// How long a client may take to send the head of a request, and its body.
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    /// How long a connection may be idle between requests.
+    pub keep_alive_ms: u64,
+    /// How long a connection that is closed here may take to be closed by the client.
+    pub disconnect_timeout_ms: u64,
 }
 
 impl Default for Http {
@@ -185,6 +208,11 @@ impl Default for Http {
             cors_origins: Vec::new(),
             hsts: false,
             trust_forwarded_for: false,
+            request_timeout_ms: 30_000,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 15_000,
+            keep_alive_ms: 75_000,
+            disconnect_timeout_ms: 1_000,
         }
     }
 }
@@ -502,6 +530,7 @@ impl Settings {
     /// Everything that `serve` relies on.
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.check_ranges()?;
+        self.check_order()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
         if self.profile == Profile::Production {
@@ -516,7 +545,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 26] = [
+        let ranges: [(&'static str, u64, u64, u64); 36] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -588,6 +617,51 @@ impl Settings {
             ("jobs.lease_seconds", self.jobs.lease_seconds, 5, 3_600),
             ("jobs.grace_seconds", self.jobs.grace_seconds, 0, 600),
             ("server.shutdown_seconds", self.server.shutdown_seconds, 1, 600),
+            (
+                "server.max_connections",
+                self.server.max_connections as u64,
+                1,
+                1_000_000,
+            ),
+            ("server.backlog", self.server.backlog.into(), 1, 65_535),
+            (
+                "http.request_timeout_ms",
+                self.http.request_timeout_ms,
+                100,
+                HOUR_MS,
+            ),
+            (
+                "http.header_timeout_ms",
+                self.http.header_timeout_ms,
+                100,
+                HOUR_MS,
+            ),
+            ("http.body_timeout_ms", self.http.body_timeout_ms, 100, HOUR_MS),
+            ("http.keep_alive_ms", self.http.keep_alive_ms, 100, HOUR_MS),
+            (
+                "http.disconnect_timeout_ms",
+                self.http.disconnect_timeout_ms,
+                1,
+                60_000,
+            ),
+            (
+                "database.statement_timeout_ms",
+                self.database.statement_timeout_ms,
+                0,
+                HOUR_MS,
+            ),
+            (
+                "database.lock_timeout_ms",
+                self.database.lock_timeout_ms,
+                0,
+                HOUR_MS,
+            ),
+            (
+                "database.idle_in_transaction_timeout_ms",
+                self.database.idle_in_transaction_timeout_ms,
+                0,
+                HOUR_MS,
+            ),
         ];
         for (key, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -600,6 +674,49 @@ impl Settings {
         Ok(())
     }
 }
+
+impl Settings {
+    /// What must be in order among the settings: a deadline that lies behind another is never met.
+    fn check_order(&self) -> Result<(), SettingsError> {
+        let (database, http) = (&self.database, &self.http);
+        let request = ("http.request_timeout_ms", http.request_timeout_ms);
+        let statement = ("database.statement_timeout_ms", database.statement_timeout_ms);
+        let acquire = ("database.acquire_timeout_ms", database.acquire_timeout_ms);
+        let connect = ("database.connect_timeout_ms", database.connect_timeout_ms);
+        let below = [acquire, connect, ("redis.timeout_ms", self.redis.timeout_ms)];
+        for (key, value) in below {
+            if value >= request.1 {
+                return Err(out_of_order((key, value), "less than", request));
+            }
+        }
+        let pool = ("database.pool_size", database.pool_size as u64);
+        let not_above = [
+            (("http.body_timeout_ms", http.body_timeout_ms), request),
+            (statement, request),
+            (("database.lock_timeout_ms", database.lock_timeout_ms), statement),
+            (("database.per_tenant", database.per_tenant as u64), pool),
+            (
+                ("cache.alone_ttl_ms", self.cache.alone_ttl_ms),
+                ("cache.ttl_ms", self.cache.ttl_ms),
+            ),
+        ];
+        for (less, more) in not_above {
+            // 0 leaves the statement's timeout to the role, so there is nothing to compare with.
+            if less.1 > more.1 && more != (statement.0, 0) {
+                return Err(out_of_order(less, "at most", more));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A complaint that names both settings.
+fn out_of_order(key: (&'static str, u64), relation: &str, other: (&'static str, u64)) -> SettingsError {
+    let problem = format!("must be {relation} {} ({}), is {}", other.0, other.1, key.1);
+    SettingsError::invalid(key.0, problem)
+}
+
+const HOUR_MS: u64 = 3_600_000;
 
 /// Refuses a URL that is missing or, outside of development, has a password that anybody would guess.
 fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), SettingsError> {
@@ -701,6 +818,49 @@ mod tests {
         let mut settings = complete();
         settings.database.pool_size = 0;
         assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named_together() {
+        type Change = fn(&mut Settings);
+        let cases: [(Change, &str); 8] = [
+            (
+                |it| it.http.request_timeout_ms = 5_000,
+                "database.acquire_timeout_ms: must be less than http.request_timeout_ms (5000), is 5000",
+            ),
+            (
+                |it| it.database.connect_timeout_ms = 30_000,
+                "database.connect_timeout_ms: must be less than http.request_timeout_ms (30000), is 30000",
+            ),
+            (
+                |it| it.http.body_timeout_ms = 30_001,
+                "http.body_timeout_ms: must be at most http.request_timeout_ms (30000), is 30001",
+            ),
+            (
+                |it| it.database.statement_timeout_ms = 30_001,
+                "database.statement_timeout_ms: must be at most http.request_timeout_ms (30000), is 30001",
+            ),
+            (
+                |it| it.database.statement_timeout_ms = 4_000,
+                "database.lock_timeout_ms: must be at most database.statement_timeout_ms (4000), is 5000",
+            ),
+            (
+                |it| it.database.per_tenant = 11,
+                "database.per_tenant: must be at most database.pool_size (10), is 11",
+            ),
+            (
+                |it| it.cache.ttl_ms = 500,
+                "cache.alone_ttl_ms: must be at most cache.ttl_ms (500), is 1000",
+            ),
+            (|it| it.database.statement_timeout_ms = 0, ""),
+        ];
+        for (change, expected) in cases {
+            let mut settings = complete();
+            change(&mut settings);
+            let complaint = complaint(&settings);
+            assert!(complaint.contains(expected), "{expected}: {complaint}");
+            assert_eq!(complaint.is_empty(), expected.is_empty(), "{complaint}");
+        }
     }
 
     #[test]

@@ -231,6 +231,10 @@ fn every_command_explains_itself_with_an_example() {
         &["jobs", "list", "--help"],
         &["jobs", "replay", "--help"],
         &["jobs", "cancel", "--help"],
+        &["operator", "--help"],
+        &["operator", "create", "--help"],
+        &["operator", "list", "--help"],
+        &["operator", "deactivate", "--help"],
         &["tenant", "--help"],
         &["tenant", "list", "--help"],
         &["tenant", "create", "--help"],
@@ -421,6 +425,252 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
         serde_json::from_str::<serde_json::Value>(&json).unwrap()["summary"]["passed"],
         true
     );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
+    let folder = Folder::new("operators");
+    let dev = Dev::start(&folder.0);
+    let (runtime, platform) = (
+        url(&folder.0, "tenantry_app"),
+        url(&folder.0, "tenantry_platform"),
+    );
+    let key = folder.0.join("signing-key.pem");
+    let settings = [
+        ("TENANTRY_PROFILE", "development"),
+        ("TENANTRY__DATABASE__URL", runtime.as_str()),
+        ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+    ];
+    let login = |email: &str, password: &str| {
+        let body = format!("{{\"email\":\"{email}\",\"password\":\"{password}\"}}");
+        dev.request("POST", "/api/v1/admin/login", "", &body)
+    };
+    assert_eq!(login("operator@tenantry.example", "demo-password").0, 200);
+
+    let email = "olga@platform.example";
+    let create = ["operator", "create", "--email", email, "--name", "Olga"];
+    let created = output(&create, &settings);
+    let text = String::from_utf8(created.stdout).unwrap();
+    let password = text.lines().nth(1).unwrap().strip_prefix("password ").unwrap();
+    let (status, answer) = login(email, password);
+    assert_eq!(status, 200, "{answer}");
+    let again = output(&create, &settings);
+    assert!(!again.status.success() && stderr(&again).contains("the address is taken"));
+
+    let mut child = tenantry(&[
+        "operator",
+        "create",
+        "--email",
+        "otto@platform.example",
+        "--name",
+        "Otto",
+    ])
+    .arg("--password-stdin")
+    .envs(settings)
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
+    let told = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(
+        !told.contains("correct horse") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert_eq!(login("otto@platform.example", "correct horse").0, 200);
+
+    assert!(
+        output(&["operator", "deactivate", email], &settings)
+            .status
+            .success()
+    );
+    assert_eq!(login(email, password).0, 401);
+    let token = answer
+        .split("\"access_token\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0, 401);
+    let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
+    assert!(list.contains(&format!("{email} deactivated Olga")), "{list}");
+    assert!(list.contains("otto@platform.example active Otto"), "{list}");
+    assert_eq!(dev.stop(), Some(0));
+}
+
+/// PostgreSQL of a demo, which is stopped and let go on with signals: it takes connections and answers nothing.
+struct Stopped(Vec<String>);
+
+impl Stopped {
+    fn new(data: &Path) -> Self {
+        let file = std::fs::read_to_string(data.join("postgres/pg/postmaster.pid")).unwrap();
+        let postmaster = file.lines().next().unwrap().trim().to_owned();
+        // The postmaster first, so that it starts nobody new.
+        Self::signal("STOP", std::slice::from_ref(&postmaster));
+        let list = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let mut processes = vec![postmaster];
+        processes.extend(list.split_whitespace().map(str::to_owned));
+        Self::signal("STOP", &processes);
+        Self(processes)
+    }
+
+    fn signal(name: &str, processes: &[String]) {
+        // One of them may have ended by itself.
+        let _ = Command::new("kill")
+            .args(["-s", name])
+            .args(processes)
+            .status()
+            .unwrap();
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        Self::signal("CONT", &self.0);
+    }
+}
+
+#[test]
+fn operators_see_how_each_part_is_also_when_the_database_and_redis_are_stuck() {
+    // It takes connections and answers nothing.
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = format!("redis://{}", stuck.local_addr().unwrap());
+    let folder = Folder::new("health");
+    let dev = Dev::start_with(&folder.0, &[("REDIS_URL", &redis)]);
+    let body = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
+    let (_, answer) = dev.request("POST", "/api/v1/admin/login", "", body);
+    let token = answer
+        .split("\"access_token\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let look = || {
+        let asked = std::time::Instant::now();
+        let (status, text) = dev.request("GET", "/health/detailed", &bearer, "");
+        let health: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (status, health, asked.elapsed())
+    };
+    let (status, health, _) = look();
+    let components = &health["components"];
+    assert_eq!((status, &health["status"]), (200, &"ok".into()), "{health:#}");
+    assert_eq!(components["redis"]["status"], "down");
+    for name in ["database", "jobs", "caches", "disk", "memory", "guard"] {
+        assert_eq!(components[name]["status"], "ok", "{health:#}");
+    }
+    let database = &components["database"];
+    assert!(database["latency_ms"].as_f64().unwrap() > 0.0, "{health:#}");
+    assert_eq!(database["pool"]["max"], 10);
+    assert!(database["migrations"]["applied"].as_u64().unwrap() >= 13);
+    assert_eq!(database["migrations"]["pending"], 0);
+    assert!(database["replication_lag_ms"].is_null());
+    assert!(components["disk"]["free_bytes"].as_u64().unwrap() > 0);
+    assert!(components["memory"]["resident_bytes"].as_u64().unwrap() > 1_000_000);
+    assert!(components["jobs"]["queued"].is_u64() && components["jobs"]["dead"].is_u64());
+    let admin = format!("Authorization: Bearer {}\r\n", dev.login("acme"));
+    assert_eq!(dev.request("GET", "/health/detailed", &admin, "").0, 401);
+    assert_eq!(dev.request("GET", "/health/detailed", "", "").0, 401);
+
+    let stopped = Stopped::new(&folder.0);
+    let (status, health, took) = look();
+    assert_eq!(
+        (status, &health["status"]),
+        (503, &"unavailable".into()),
+        "{health:#}"
+    );
+    assert_eq!(health["components"]["database"]["status"], "down");
+    assert_eq!(health["components"]["memory"]["status"], "ok");
+    assert!(took.as_millis() < 3_000, "{took:?}");
+    // Without the database a token of somebody else is not enough either.
+    assert_eq!(dev.request("GET", "/health/detailed", &admin, "").0, 401);
+    drop(stopped);
+    assert_eq!(look().0, 200);
+    assert_eq!(dev.stop(), Some(0));
+}
+
+/// What comes over a connection until it is closed, while `drip` is sent over it again and again.
+fn drip(address: &str, begin: &str, drip: &str) -> (String, std::time::Duration) {
+    let begun = std::time::Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_millis(20)))
+        .unwrap();
+    stream.write_all(begin.as_bytes()).unwrap();
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => heard.extend_from_slice(&buffer[..count]),
+            // Nothing yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                assert!(begun.elapsed().as_secs() < 20, "still open after {heard:?}");
+            }
+            Err(_) => break,
+        }
+        // What was closed at the other end cannot be written to, which the next read says.
+        let _ = stream.write_all(drip.as_bytes());
+    }
+    (String::from_utf8(heard).unwrap(), begun.elapsed())
+}
+
+#[test]
+fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
+    let folder = Folder::new("dawdle");
+    let settings = [
+        ("TENANTRY__HTTP__HEADER_TIMEOUT_MS", "500"),
+        ("TENANTRY__HTTP__BODY_TIMEOUT_MS", "500"),
+        ("TENANTRY__HTTP__KEEP_ALIVE_MS", "500"),
+        ("TENANTRY__HTTP__DISCONNECT_TIMEOUT_MS", "200"),
+    ];
+    let dev = Dev::start_with(&folder.0, &settings);
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
+    let ready = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+    // Head trickling, body trickling, nothing at all, nothing after a request.
+    let cases = [("GET / HTTP/1.1\r\nX: ", "x"), (head, " "), ("", ""), (ready, "")];
+    let address = dev.address.as_str();
+    let answers = std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..40)
+            .map(|number| {
+                let (begin, rest) = cases[number % 4];
+                scope.spawn(move || drip(address, begin, rest))
+            })
+            .collect();
+        // Meanwhile others are served.
+        while slow.iter().any(|thread| !thread.is_finished()) {
+            let asked = std::time::Instant::now();
+            assert_eq!(dev.request("GET", "/health/readiness", "", "").0, 200);
+            assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+        }
+        slow.into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for (number, (heard, took)) in answers.into_iter().enumerate() {
+        let expected = match number % 4 {
+            1 => "HTTP/1.1 408",
+            3 => "HTTP/1.1 200",
+            _ => "",
+        };
+        assert!(heard.starts_with(expected), "{number}: {heard}");
+        if number % 4 == 1 {
+            assert!(
+                heard.contains("application/problem+json") && heard.contains("\"request_timeout\""),
+                "{heard}"
+            );
+        }
+        assert!((450..5_000).contains(&took.as_millis()), "{number}: {took:?}");
+    }
     assert_eq!(dev.stop(), Some(0));
 }
 

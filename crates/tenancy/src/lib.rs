@@ -13,6 +13,7 @@ pub mod entitlement;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod operator;
 pub mod plan;
 pub mod project;
 pub mod provision;
@@ -26,4 +27,5 @@ mod views;
 pub mod worker;
 
 pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use operator::OperatorCx;
 pub use views::{Flushed, ViewCounter};

@@ -18,7 +18,7 @@ use pool::Connection;
 
 pub(crate) use builders::before;
 pub use builders::{Delete, Find, FindBoth, Lock, Update};
-pub use pool::{Pool, PoolSettings};
+pub use pool::{Pool, PoolSettings, StatementTimeouts};
 pub use raw::RawSql;
 
 /// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).
@@ -280,6 +280,7 @@ impl OpenTx {
     /// fails on it nothing has happened yet, so a fresh one is tried.
     async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
         let mut tries_left = pool.max_size() + 1;
+        let sql = pool.beginning(sql);
         loop {
             let mut connection = pool.get(tenant).await?;
             let ends_another = connection.take_left_open();
@@ -292,7 +293,7 @@ impl OpenTx {
             let begun = if ends_another {
                 open.command(&format!("COMMIT; {sql}")).await
             } else {
-                open.command(sql).await
+                open.command(&sql).await
             };
             match begun {
                 Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,

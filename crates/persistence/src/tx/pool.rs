@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -33,11 +34,36 @@ pub struct PoolSettings {
     /// How many threads with a runtime of their own use it (the workers of actix): each gets connections of its own, so
     /// that no answer of the server wakes another thread than the one that waits for it. 0 = all share all.
     pub threads: usize,
+    /// What PostgreSQL is told to give up after; as the role has it where absent.
+    pub timeouts: StatementTimeouts,
     /// How many connections one tenant may use at once; 0 = half of them, rounded up.
     pub per_tenant: usize,
     /// How many requests may wait, of one tenant for its connections and of all for any; the next one is answered 503 at
     /// once, which is better for everybody than a queue that nobody is served from in time.
     pub queue: usize,
+}
+
+/// After how long PostgreSQL gives up; each as the role has it where absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatementTimeouts {
+    /// A statement.
+    pub statement: Option<Duration>,
+    /// Waiting for a lock.
+    pub lock: Option<Duration>,
+    /// A transaction in which nothing happens; the connection is closed.
+    pub idle_in_transaction: Option<Duration>,
+}
+
+impl StatementTimeouts {
+    fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
+        let all = [
+            ("statement_timeout", self.statement),
+            ("lock_timeout", self.lock),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction),
+        ];
+        all.into_iter()
+            .filter_map(|(name, after)| Some((name, format!("{}ms", after?.as_millis()))))
+    }
 }
 
 impl Default for PoolSettings {
@@ -50,6 +76,7 @@ impl Default for PoolSettings {
             max_lifetime: Duration::from_secs(30 * 60),
             behind_pooler: false,
             threads: 0,
+            timeouts: StatementTimeouts::default(),
             per_tenant: 0,
             queue: 1_000,
         }
@@ -66,6 +93,8 @@ pub struct Pool {
     shares: Arc<[Share]>,
     acquire_timeout: Duration,
     queue: usize,
+    /// What each transaction sets for itself, in the message that begins it.
+    per_transaction: Arc<str>,
 }
 
 /// Some of the connections.
@@ -93,10 +122,16 @@ impl Pool {
             .parse()
             .map_err(|_| StoreError::Other("the database URL cannot be read".into()))?;
         let options = options.application_name("tenantry").disable_statement_logging();
-        let options = if settings.behind_pooler {
-            options.extra_float_digits(None)
+        // A pooler knows no such options at the start, and what was set for a session would be another's as well; so
+        // there each transaction sets them for itself.
+        let mut timeouts = settings.timeouts.settings().peekable();
+        let (options, per_transaction) = if settings.behind_pooler {
+            let set = timeouts.map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"));
+            (options.extra_float_digits(None), set.collect())
+        } else if timeouts.peek().is_some() {
+            (options.options(timeouts), String::new())
         } else {
-            options
+            (options, String::new())
         };
         let timeouts = Timeouts {
             wait: Some(settings.acquire_timeout),
@@ -133,6 +168,7 @@ impl Pool {
             shares,
             acquire_timeout: settings.acquire_timeout,
             queue: settings.queue,
+            per_transaction: per_transaction.into(),
         })
     }
 
@@ -157,6 +193,15 @@ impl Pool {
     /// Closes the pool and its idle connections; those in use close when they are done.
     pub fn close(&self) {
         self.shares.iter().for_each(|share| share.connections.close());
+    }
+
+    /// What is sent to begin a transaction.
+    pub(super) fn beginning<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if self.per_transaction.is_empty() {
+            Cow::Borrowed(sql)
+        } else {
+            Cow::Owned(format!("{sql}{}", self.per_transaction))
+        }
     }
 
     /// A connection for a tenant, when it is its turn, or for what is no tenant's.
