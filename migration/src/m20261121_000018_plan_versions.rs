@@ -19,12 +19,17 @@ impl MigrationTrait for Migration {
             "ALTER TABLE tenants ADD COLUMN plan_version integer NOT NULL DEFAULT 1".to_owned(),
             "ALTER TABLE tenants ADD CONSTRAINT tenants_plan_version_check CHECK (plan_version > 0)"
                 .to_owned(),
+            // What was agreed beside the plan: limits and features by name.
+            "ALTER TABLE tenants ADD COLUMN agreed jsonb NOT NULL DEFAULT '{}'".to_owned(),
+            "ALTER TABLE tenants ADD CONSTRAINT tenants_agreed_check CHECK (jsonb_typeof(agreed) = 'object')"
+                .to_owned(),
         ];
         execute_all(manager, &sql).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let sql = [
+            "ALTER TABLE tenants DROP COLUMN agreed".to_owned(),
             "ALTER TABLE tenants DROP COLUMN plan_version".to_owned(),
             "DROP TABLE plan_versions".to_owned(),
         ];

@@ -21,6 +21,5 @@ impl MigrationTrait for Migration {
 fn table() -> TenantTable {
     TenantTable::new("storage_usage")
         .column("bytes", "bigint NOT NULL")
-        .check("storage_usage_id_check", "id = tenant_id")
         .check("storage_usage_bytes_check", "bytes >= 0")
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    Announcer, Clock, Gate, Memory, NewProject, NewResource, NewTask, NewTenant, OperatorGate, Priority,
-    ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId,
-    TaskStatus, TenantId, TenantRates, Units, UserId,
+    Announcer, Clock, Gate, Limit, Memory, NewProject, NewResource, NewTask, NewTenant, OperatorGate,
+    Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope,
+    TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
@@ -44,7 +44,7 @@ pub struct Options {
     pub bypass_row_security: bool,
     /// A pooler that both roles connect through.
     pub pooler: Option<SocketAddr>,
-    /// What is on offer; the standard catalogue when absent.
+    /// What is on offer; when absent the standard catalogue, in which `pro` allows any number of things.
     pub plans: Option<Arc<PlanBook>>,
     /// What tenants and users may ask for.
     pub rates: Arc<dyn RateBook>,
@@ -469,7 +469,14 @@ fn pooled(url: String, options: &Options) -> String {
 
 /// One key for the process, so that two instances over one database accept each other's tokens.
 fn standard_plans() -> Arc<PlanBook> {
-    Arc::new(PlanBook::new(Plans::standard()).unwrap())
+    let generous = PlanOverride {
+        limits: ["users", "projects", "storage_bytes"]
+            .map(|limit| (limit.to_owned(), Limit::Unlimited))
+            .into(),
+        features: None,
+    };
+    let plans = Plans::standard().overridden(&[("pro".to_owned(), generous)].into());
+    Arc::new(PlanBook::new(plans.unwrap()).unwrap())
 }
 
 fn signing_key() -> SigningKey {

@@ -95,7 +95,9 @@ impl PlanRates {
 
 impl RateBook for PlanRates {
     fn rates(&self, tenant: &TenantFacts) -> TenantRates {
-        let of_plan = self.plans.rates(&tenant.plan, tenant.plan_version);
+        let of_plan = self
+            .plans
+            .rates(&tenant.subscription.plan, tenant.subscription.version);
         let agreed = self.agreed.get(tenant.slug.as_str()).copied().unwrap_or_default();
         let all = with(of_plan.tenant, agreed.requests_per_minute, agreed.requests_burst);
         let each = with(
@@ -184,7 +186,7 @@ fn with(plan: Option<Rate>, per_minute: Option<u32>, burst: Option<u32>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::{Slug, TenantStatus};
+    use tenantry_domain::{Agreed, Slug, Subscription, TenantStatus};
     use uuid::Uuid;
 
     use super::*;
@@ -195,8 +197,11 @@ mod tests {
             id: Uuid::nil().into(),
             slug: Slug::parse(slug).unwrap(),
             subdomain: None,
-            plan: plan.into(),
-            plan_version: 1,
+            subscription: Arc::new(Subscription {
+                plan: plan.into(),
+                version: 1,
+                agreed: Agreed::default(),
+            }),
             status: TenantStatus::Active,
         }
     }

@@ -47,6 +47,7 @@ impl Default for Options {
             global_tables: list(&[
                 "operator_events",
                 "operators",
+                "plan_versions",
                 "seaql_migrations",
                 "system_jobs",
                 "tenants",

@@ -39,6 +39,7 @@
 mod announce;
 mod audit;
 mod code;
+mod entitlement;
 mod hierarchy;
 mod id;
 mod idempotency;
@@ -72,6 +73,7 @@ mod user;
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
+pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId, ParseIdError, ProjectId,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     AccessTokens, IdSource, Initiator, JobId, JobLease, PasswordError, Permission, Role, SessionId, Slug,
-    StoreError, TenantId, TenantStatus, Time, TokenError, UserId,
+    StoreError, Subscription, TenantId, TenantStatus, Time, TokenError, UserId,
 };
 
 /// The proof that somebody was admitted to one tenant, and as what.
@@ -17,7 +17,7 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
-    plan: Option<(Arc<str>, u32)>,
+    subscription: Option<Arc<Subscription>>,
     request: RequestId,
 }
 
@@ -142,11 +142,9 @@ impl TenantScope {
         self.role
     }
 
-    /// The tenant's plan and which version of it, as stored when the scope was made; none while the tenant is founded.
-    pub fn plan(&self) -> Option<(&str, u32)> {
-        self.plan
-            .as_ref()
-            .map(|(name, version)| (name.as_ref(), *version))
+    /// The tenant's plan and what was agreed with it, as stored when the scope was made; none while the tenant is founded.
+    pub const fn subscription(&self) -> Option<&Arc<Subscription>> {
+        self.subscription.as_ref()
     }
 
     /// Whether the actor is an admin of the tenant.
@@ -221,18 +219,10 @@ pub struct TenantFacts {
     pub slug: Slug,
     /// Its subdomain.
     pub subdomain: Option<Slug>,
-    /// The name of its plan.
-    pub plan: String,
-    /// The version of that plan that it bought.
-    pub plan_version: u32,
+    /// Its plan, and what was agreed with it.
+    pub subscription: Arc<Subscription>,
     /// Its state.
     pub status: TenantStatus,
-}
-
-impl TenantFacts {
-    fn has_plan(&self) -> Option<(Arc<str>, u32)> {
-        Some((self.plan.as_str().into(), self.plan_version))
-    }
 }
 
 /// What is stored of a user's place in a tenant.
@@ -365,7 +355,7 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
-            plan: facts.tenant.has_plan(),
+            subscription: Some(Arc::clone(&facts.tenant.subscription)),
             request,
         };
         Ok(Admission {
@@ -413,7 +403,7 @@ impl Gate {
                 on_behalf_of: facts.initiator.actor_id,
             },
             role: None,
-            plan: facts.tenant.has_plan(),
+            subscription: Some(Arc::clone(&facts.tenant.subscription)),
             request: facts.initiator.request,
         })
     }
@@ -426,7 +416,7 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
-            plan: None,
+            subscription: None,
             request,
         }
     }
@@ -448,7 +438,7 @@ impl Gate {
             standing,
             actor,
             role: None,
-            plan: tenant.has_plan(),
+            subscription: Some(Arc::clone(&tenant.subscription)),
             request,
         };
         Ok(Admission { scope, tenant })

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Check, Invalid, Patch, PlanTerms, StoreError, TenantId, Time};
+use crate::{Agreed, Check, Invalid, Patch, PlanTerms, StoreError, Subscription, TenantId, Time};
 
 /// A name for URLs: `^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$`, so 3 to 63 characters, a DNS label (RFC 1035).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -156,6 +156,8 @@ pub struct Tenant {
     pub plan: String,
     /// The version of that plan that it bought.
     pub plan_version: u32,
+    /// What was agreed beside the plan.
+    pub agreed: Agreed,
     /// Where it is in its life.
     pub status: TenantStatus,
     /// Its settings.
@@ -238,6 +240,7 @@ impl Tenant {
             subdomain,
             plan,
             plan_version,
+            agreed: Agreed::default(),
             status: TenantStatus::Active,
             settings,
             created_at: now,
@@ -290,6 +293,25 @@ impl Tenant {
         self.plan_version = terms.version;
         self.touch(now);
         true
+    }
+
+    /// Agrees on something beside the plan; whether that is a change.
+    pub fn agree(&mut self, agreed: Agreed, now: Time) -> bool {
+        let changes = self.agreed != agreed;
+        if changes {
+            self.agreed = agreed;
+            self.touch(now);
+        }
+        changes
+    }
+
+    /// Its plan, and what was agreed beside it.
+    pub fn subscription(&self) -> Subscription {
+        Subscription {
+            plan: self.plan.clone(),
+            version: self.plan_version,
+            agreed: self.agreed.clone(),
+        }
     }
 
     fn touch(&mut self, now: Time) {

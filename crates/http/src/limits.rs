@@ -195,7 +195,7 @@ mod tests {
 
     impl RateBook for Tens {
         fn rates(&self, tenant: &TenantFacts) -> TenantRates {
-            assert_eq!(tenant.plan, "free");
+            assert_eq!(tenant.subscription.plan, "free");
             let rate = Rate::new(10, 10);
             TenantRates {
                 tenant: rate,

@@ -16,12 +16,12 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Clock, Directory, Email, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
-    PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store, StoreError, SystemScope,
-    Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
-    TokenError, UnitOfWork, Units, UserId,
+    AccessClaims, AccessTokens, Agreed, Clock, Directory, Email, Gate, IdSource, IssuedRefresh, JobFacts,
+    JobLease, MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
+    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
+    PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store,
+    StoreError, Subscription, SystemScope, Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope,
+    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, UserId,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 use uuid::Uuid;
@@ -164,8 +164,11 @@ fn acme() -> TenantFacts {
         id: Uuid::from_u128(1).into(),
         slug: Slug::parse("acme").unwrap(),
         subdomain: Slug::parse("acme"),
-        plan: "free".into(),
-        plan_version: 1,
+        subscription: Arc::new(Subscription {
+            plan: "free".into(),
+            version: 1,
+            agreed: Agreed::default(),
+        }),
         status: TenantStatus::Active,
     }
 }

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
 use tenantry_domain::{
     Clock, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Mode, RequestId, Role, SessionId, Slug,
-    StoreError, SystemScope, TenantFacts, TenantId, TenantSelector, TenantStatus, UserId,
+    StoreError, Subscription, SystemScope, TenantFacts, TenantId, TenantSelector, TenantStatus, UserId,
 };
 
 use crate::Pool;
-use crate::error::column;
+use crate::error::{column, from_json};
 use crate::plan::unsigned;
 use crate::store::unknown;
 use crate::tenant::entity::{Column, Entity};
@@ -38,7 +38,7 @@ impl PgDirectory {
 
 /// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
 const MEMBERSHIP: &str = "\
-SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.status, u.role, u.is_active, \
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.role, u.is_active, \
        s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at \
   FROM tenants t \
   JOIN users u ON u.tenant_id = $1 AND u.id = $2 AND u.deleted_at IS NULL \
@@ -47,7 +47,7 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.status, u.role, u.is
 
 /// A running job and its tenant in one round trip, each compared with the tenant by itself.
 const JOB: &str = "\
-SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.status, j.actor_type, j.actor_id, j.request_id \
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, j.actor_type, j.actor_id, j.request_id \
   FROM tenants t \
   JOIN jobs j ON j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3 AND j.lease_until > $4 \
  WHERE t.id = $1";
@@ -125,8 +125,11 @@ fn tenant(row: &QueryResult) -> Result<TenantFacts, StoreError> {
         id: column::<uuid::Uuid>(row, "id")?.into(),
         slug: parse(&slug)?,
         subdomain: subdomain.as_ref().map(parse).transpose()?,
-        plan: column(row, "plan")?,
-        plan_version: unsigned(column(row, "plan_version")?)?,
+        subscription: Arc::new(Subscription {
+            plan: column(row, "plan")?,
+            version: unsigned(column(row, "plan_version")?)?,
+            agreed: serde_json::from_value(column(row, "agreed")?).map_err(from_json)?,
+        }),
         status: TenantStatus::parse(&status).ok_or_else(|| unknown("tenants.status", &status))?,
     })
 }

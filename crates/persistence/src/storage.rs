@@ -28,12 +28,12 @@ use entity::{ActiveModel, Entity};
 
 /// What all versions of a tenant's resources hold.
 const OF_ALL: &str = "\
-SELECT coalesce(sum(octet_length(content)), 0)::bigint AS bytes FROM resource_versions WHERE tenant_id = $1";
+SELECT coalesce(sum(octet_length(r.content)), 0)::bigint AS bytes FROM resource_versions r WHERE r.tenant_id = $1";
 
 /// What the versions of one resource hold.
 const OF_ONE: &str = "\
-SELECT coalesce(sum(octet_length(content)), 0)::bigint AS bytes \
-  FROM resource_versions WHERE tenant_id = $1 AND resource_id = $2";
+SELECT coalesce(sum(octet_length(r.content)), 0)::bigint AS bytes \
+  FROM resource_versions r WHERE r.tenant_id = $1 AND r.resource_id = $2";
 
 #[async_trait]
 impl Storage for PgStore {

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
-use tenantry_domain::{Change, Slug, StoreError, Tenant, TenantFacts, TenantStatus, Tenants};
+use tenantry_domain::{Change, Slug, StoreError, Subscription, Tenant, TenantFacts, TenantStatus, Tenants};
 
 use crate::error::from_json;
 use crate::plan::{signed, unsigned};
@@ -21,6 +23,7 @@ pub(crate) mod entity {
         pub subdomain: Option<String>,
         pub plan: String,
         pub plan_version: i32,
+        pub agreed: Json,
         pub status: String,
         pub settings: Json,
         pub created_at: DateTimeUtc,
@@ -83,8 +86,9 @@ impl TryFrom<Model> for Tenant {
             name: row.name,
             slug: facts.slug,
             subdomain: facts.subdomain,
-            plan: facts.plan,
-            plan_version: facts.plan_version,
+            plan: facts.subscription.plan.clone(),
+            plan_version: facts.subscription.version,
+            agreed: facts.subscription.agreed.clone(),
             status: facts.status,
             settings: serde_json::from_value(row.settings).map_err(from_json)?,
             created_at: row.created_at,
@@ -104,8 +108,11 @@ impl TryFrom<&Model> for TenantFacts {
             id: row.id.into(),
             slug: slug(&row.slug)?,
             subdomain: row.subdomain.as_ref().map(slug).transpose()?,
-            plan: row.plan.clone(),
-            plan_version: unsigned(row.plan_version)?,
+            subscription: Arc::new(Subscription {
+                plan: row.plan.clone(),
+                version: unsigned(row.plan_version)?,
+                agreed: serde_json::from_value(row.agreed.clone()).map_err(from_json)?,
+            }),
             status: TenantStatus::parse(&row.status).ok_or_else(|| unknown("tenants.status", &row.status))?,
         })
     }
@@ -120,6 +127,7 @@ fn changes(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
         subdomain: Set(tenant.subdomain.as_ref().map(|label| label.as_str().to_owned())),
         plan: Set(tenant.plan.clone()),
         plan_version: Set(signed(tenant.plan_version)?),
+        agreed: Set(serde_json::to_value(&tenant.agreed).map_err(from_json)?),
         status: Set(tenant.status.as_str().to_owned()),
         settings: Set(serde_json::to_value(&tenant.settings).map_err(from_json)?),
         updated_at: Set(tenant.updated_at),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::{PlanBook, PlanError, Plans};
-use tenantry_domain::{Change, Memory, PlanVersions, StoreError, SystemScope};
-use tenantry_tenancy::plan;
+use tenantry_domain::{Change, Limit, Memory, PlanVersions, StoreError, SystemScope};
+use tenantry_tenancy::plan::{self, Agreement};
 use tokio::sync::Notify;
 
 use crate::boot::{Booted, boot};
@@ -33,6 +33,20 @@ enum Action {
         /// The plan.
         #[arg(long)]
         to: String,
+    },
+    /// Agree with a tenant on something beside its plan; `=plan` takes it back.
+    #[command(
+        after_help = "Example: tenantry plan agree acme --limit users=60 --feature sso=on\n         \
+                            tenantry plan agree acme --limit users=plan"
+    )]
+    Agree {
+        slug: String,
+        /// NAME=on, NAME=off or NAME=plan.
+        #[arg(long = "feature", value_parser = feature)]
+        features: Vec<(String, Option<bool>)>,
+        /// NAME=NUMBER, NAME=unlimited or NAME=plan.
+        #[arg(long = "limit", value_parser = limit)]
+        limits: Vec<(String, Option<Limit>)>,
     },
     /// Move every tenant that has an older version of a plan to the one of today.
     #[command(
@@ -63,10 +77,74 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
                 changed.plan, changed.plan_version
             ));
         }
+        Action::Agree {
+            slug,
+            features,
+            limits,
+        } => {
+            let agreement = Agreement {
+                features: features.iter().cloned().collect(),
+                limits: limits.iter().cloned().collect(),
+            };
+            check(&booted, &agreement)?;
+            let tenant = find(&booted.app, slug).await?;
+            let agreed = plan::agree(&booted.app, BECAUSE, tenant, agreement).await;
+            let agreed = agreed.map_err(|error| other(&error))?.agreed;
+            let said = serde_json::to_string(&agreed).unwrap_or_default();
+            console::say(&format!("{slug} {said}"));
+        }
         Action::Upgrade { plan, dry_run } => upgrade(&booted, plan, *dry_run).await?,
     }
     booted.finish().await;
     Ok(())
+}
+
+fn feature(text: &str) -> Result<(String, Option<bool>), String> {
+    let (name, value) = named(text)?;
+    match value {
+        "on" => Ok((name, Some(true))),
+        "off" => Ok((name, Some(false))),
+        "plan" => Ok((name, None)),
+        _ => Err("must be NAME=on, NAME=off or NAME=plan".into()),
+    }
+}
+
+fn limit(text: &str) -> Result<(String, Option<Limit>), String> {
+    let (name, value) = named(text)?;
+    match value {
+        "plan" => Ok((name, None)),
+        "unlimited" => Ok((name, Some(Limit::Unlimited))),
+        number => match number.parse() {
+            Ok(most) => Ok((name, Some(Limit::Of(most)))),
+            Err(_) => Err("must be NAME=NUMBER, NAME=unlimited or NAME=plan".into()),
+        },
+    }
+}
+
+fn named(text: &str) -> Result<(String, &str), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("must have a '=' between name and value")?;
+    Ok((name.to_owned(), value))
+}
+
+/// A name that no plan knows is a slip of the pen: it would grant nothing and nobody would notice.
+fn check(booted: &Booted, agreement: &Agreement) -> Result<(), CommandError> {
+    let on_offer = booted.app.ports.plans.on_offer();
+    let unknown_limit = agreement
+        .limits
+        .keys()
+        .find(|name| !on_offer.iter().any(|terms| terms.limits.contains_key(*name)));
+    let unknown_feature = agreement
+        .features
+        .keys()
+        .find(|name| !on_offer.iter().any(|terms| terms.has(name)));
+    match unknown_limit.or(unknown_feature) {
+        Some(name) => Err(CommandError::Other(format!(
+            "no plan knows '{name}': see config/plans.toml"
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn list(booted: &Booted) -> Result<(), CommandError> {

@@ -270,7 +270,7 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::{Duration, TimeZone as _, Utc};
-    use tenantry_domain::{Role, Slug, TenantStatus};
+    use tenantry_domain::{Agreed, Role, Slug, Subscription, TenantStatus};
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 
@@ -338,8 +338,11 @@ mod tests {
             id: tenant(),
             slug: Slug::parse("acme").unwrap(),
             subdomain: None,
-            plan: "pro".into(),
-            plan_version: 1,
+            subscription: Arc::new(Subscription {
+                plan: "pro".into(),
+                version: 1,
+                agreed: Agreed::default(),
+            }),
             status: TenantStatus::Active,
         }
     }

@@ -1,9 +1,11 @@
-//! What a tenant's plan lets it do: features that are switched on, and how much of each thing.
+//! What a tenant may do: features that its plan or an agreement switches on, and how much of each thing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::Serialize;
-use tenantry_domain::{Limit, Permission, PlanTerms, Refused, StoreError, Tenant, Work};
+use tenantry_domain::{
+    Entitlements, Limit, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription, Work,
+};
 
 use crate::{Cx, context::carries_store_error};
 
@@ -89,11 +91,11 @@ pub struct Plans {
 }
 
 impl Plans {
-    fn that(cx: &Cx, current: &PlanTerms, would_do: impl Fn(&PlanTerms) -> bool) -> Self {
+    fn that(cx: &Cx, has: &Entitlements, would_do: impl Fn(&PlanTerms) -> bool) -> Self {
         let on_offer = cx.ports().plans.on_offer();
         let required = on_offer.iter().filter(|terms| would_do(terms));
         Self {
-            current: current.name.clone(),
+            current: has.terms.name.clone(),
             required: required.map(|terms| terms.name.clone()).collect(),
         }
     }
@@ -108,13 +110,15 @@ impl Plans {
 }
 
 impl Cx {
-    /// What the tenant's plan grants, in the version that it bought.
-    pub fn plan(&self) -> Arc<PlanTerms> {
-        let plans = &self.ports().plans;
-        match self.scope().plan() {
-            Some((plan, version)) => plans.terms(plan, version),
+    /// What the tenant may do: what its plan grants in the version that it bought, and what was agreed beside it.
+    pub fn entitlements(&self) -> Entitlements {
+        match self.scope().subscription() {
+            Some(subscription) => entitlements(self, Arc::clone(subscription)),
             // The founder of a tenant chooses among what is on offer.
-            None => plans.terms(plans.default_plan(), 0),
+            None => Entitlements {
+                terms: self.ports().plans.terms(self.ports().plans.default_plan(), 0),
+                subscription: None,
+            },
         }
     }
 
@@ -123,13 +127,13 @@ impl Cx {
     /// # Errors
     /// [`NotInPlan::Feature`].
     pub fn require_feature(&self, feature: Feature) -> Result<(), NotInPlan> {
-        let plan = self.plan();
-        if plan.has(feature.0) {
+        let has = self.entitlements();
+        if has.feature(feature.0).value {
             return Ok(());
         }
         Err(NotInPlan::Feature {
             feature: feature.0,
-            plans: Plans::that(self, &plan, |terms| terms.has(feature.0)),
+            plans: Plans::that(self, &has, |terms| terms.has(feature.0)),
         })
     }
 }
@@ -154,14 +158,14 @@ carries_store_error!(AddError);
 /// # Errors
 /// [`AddError`].
 pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
-    if cx.plan().limit(what.limit()) == Limit::Unlimited {
+    if cx.entitlements().limit(what.limit()).value == Limit::Unlimited {
         return Ok(());
     }
     let tenant = work.tenants().current_for_update().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
-    let plan = cx.ports().plans.terms(&tenant.plan, tenant.plan_version);
+    let has = entitlements(cx, Arc::new(tenant.subscription()));
     let used = what.count(work).await?;
-    within(cx, &plan, what.limit(), used, 1)?;
+    within(cx, &has, what.limit(), used, 1)?;
     Ok(())
 }
 
@@ -174,7 +178,7 @@ pub async fn store_more(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), AddE
         return Ok(());
     }
     let used = work.storage().used_for_update(cx.now()).await?;
-    within(cx, &cx.plan(), STORAGE, used, bytes)?;
+    within(cx, &cx.entitlements(), STORAGE, used, bytes)?;
     work.storage().set_used(used + bytes).await?;
     Ok(())
 }
@@ -191,8 +195,8 @@ pub async fn store_less(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), Stor
     work.storage().set_used(used.saturating_sub(bytes)).await
 }
 
-fn within(cx: &Cx, plan: &PlanTerms, limit: &'static str, used: u64, more: u64) -> Result<(), NotInPlan> {
-    let allowed = plan.limit(limit);
+fn within(cx: &Cx, has: &Entitlements, limit: &'static str, used: u64, more: u64) -> Result<(), NotInPlan> {
+    let allowed = has.limit(limit).value;
     let Limit::Of(most) = allowed else { return Ok(()) };
     if used.saturating_add(more) <= most {
         return Ok(());
@@ -201,19 +205,19 @@ fn within(cx: &Cx, plan: &PlanTerms, limit: &'static str, used: u64, more: u64) 
         limit,
         allowed: most,
         used,
-        plans: Plans::that(cx, plan, |terms| terms.limit(limit).exceeds(allowed)),
+        plans: Plans::that(cx, has, |terms| terms.limit(limit).exceeds(allowed)),
     })
 }
 
 /// What a tenant may do, and how much of it it does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Capabilities {
     /// What its plan grants.
     pub plan: Arc<PlanTerms>,
-    /// Every feature that a plan on offer has, and whether the tenant's has it.
-    pub features: Vec<(String, bool)>,
-    /// How much there is of what is limited and counted.
-    pub used: Vec<(&'static str, u64)>,
+    /// Every feature that a plan on offer has, and whether the tenant has it.
+    pub features: Vec<(String, Resolved<bool>)>,
+    /// Every limit, and how much there is of what is counted.
+    pub limits: Vec<(String, Resolved<Limit>, Option<u64>)>,
 }
 
 /// What the tenant may do.
@@ -233,17 +237,41 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
             Ok::<_, CapabilitiesError>((tenant, used))
         })
         .await?;
-    let plan = tenant.map_or_else(|| cx.plan(), |tenant| terms_of(cx, &tenant));
-    let on_offer = cx.ports().plans.on_offer();
-    let mut all: Vec<&String> = on_offer.iter().flat_map(|terms| &terms.features).collect();
-    all.extend(&plan.features);
-    all.sort_unstable();
-    all.dedup();
-    let features = all
-        .into_iter()
-        .map(|name| (name.clone(), plan.has(name)))
-        .collect();
-    Ok(Capabilities { plan, features, used })
+    let has = tenant.map_or_else(
+        || cx.entitlements(),
+        |tenant| entitlements(cx, Arc::new(tenant.subscription())),
+    );
+    let feature = |name: String| {
+        let resolved = has.feature(&name);
+        (name, resolved)
+    };
+    let limit = |name: String| {
+        let used = used.iter().find(|(limit, _)| *limit == name);
+        let resolved = has.limit(&name);
+        (name, resolved, used.map(|(_, used)| *used))
+    };
+    let (features, limits) = names(cx, &has);
+    Ok(Capabilities {
+        features: features.into_iter().map(feature).collect(),
+        limits: limits.into_iter().map(limit).collect(),
+        plan: Arc::clone(&has.terms),
+    })
+}
+
+/// The names of all features and limits that the plans on offer know or the tenant's does.
+fn names(cx: &Cx, has: &Entitlements) -> (BTreeSet<String>, BTreeSet<String>) {
+    let mut all = cx.ports().plans.on_offer();
+    all.push(Arc::clone(&has.terms));
+    let features = all.iter().flat_map(|terms| terms.features.iter().cloned());
+    let limits = all.iter().flat_map(|terms| terms.limits.keys().cloned());
+    (features.collect(), limits.collect())
+}
+
+fn entitlements(cx: &Cx, subscription: Arc<Subscription>) -> Entitlements {
+    Entitlements {
+        terms: cx.ports().plans.terms(&subscription.plan, subscription.version),
+        subscription: Some(subscription),
+    }
 }
 
 /// Why a tenant's capabilities are not told.
@@ -257,7 +285,3 @@ pub enum CapabilitiesError {
     Store(#[from] StoreError),
 }
 carries_store_error!(CapabilitiesError);
-
-fn terms_of(cx: &Cx, tenant: &Tenant) -> Arc<PlanTerms> {
-    cx.ports().plans.terms(&tenant.plan, tenant.plan_version)
-}

@@ -1,8 +1,9 @@
 //! Which plan a tenant is on, as the operator decides it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_domain::{Denied, StoreError, SystemScope, Tenant, TenantId};
+use tenantry_domain::{Denied, Limit, StoreError, SystemScope, Tenant, TenantId};
 
 use crate::{Cx, Origin, Tenancy, context::carries_store_error};
 
@@ -66,6 +67,55 @@ pub async fn change(
     .await
 }
 
+/// What is to be agreed with a tenant; `None` takes back what was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Features by name.
+    pub features: BTreeMap<String, Option<bool>>,
+    /// Limits by name.
+    pub limits: BTreeMap<String, Option<Limit>>,
+}
+
+/// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
+///
+/// # Errors
+/// [`PlanChangeError`].
+pub async fn agree(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    agreement: Agreement,
+) -> Result<Tenant, PlanChangeError> {
+    let scope = app.ports.gate.system(because, tenant).await?;
+    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+    cx.write(async |work| {
+        let before = work.tenants().current_for_update().await?;
+        let before = before.ok_or(Denied::TenantNotFound)?;
+        let mut after = before.clone();
+        let mut agreed = after.agreed.clone();
+        merge(&mut agreed.features, &agreement.features);
+        merge(&mut agreed.limits, &agreement.limits);
+        if !after.agree(agreed, cx.now()) {
+            return Ok(after);
+        }
+        work.tenants().update(&after).await?;
+        let target = tenant.uuid();
+        let event = cx.changed("tenant.agreed", "tenant", target, Some(&before), Some(&after));
+        work.audit().record(event).await?;
+        Ok(after)
+    })
+    .await
+}
+
+fn merge<V: Copy>(agreed: &mut BTreeMap<String, V>, changes: &BTreeMap<String, Option<V>>) {
+    for (name, change) in changes {
+        match change {
+            Some(value) => agreed.insert(name.clone(), *value),
+            None => agreed.remove(name),
+        };
+    }
+}
+
 /// How many tenants have a version of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
@@ -82,7 +132,7 @@ pub struct Subscribed {
 /// # Errors
 /// [`StoreError`].
 pub async fn subscribed(app: &Tenancy, because: SystemScope) -> Result<Vec<Subscribed>, StoreError> {
-    let mut found = std::collections::BTreeMap::<(String, u32), Vec<TenantId>>::new();
+    let mut found = BTreeMap::<(String, u32), Vec<TenantId>>::new();
     let mut after = None;
     loop {
         let tenants = app.ports.registry.list(because, after, 500).await?;

@@ -93,6 +93,7 @@ fn table() -> Vec<Operation> {
         },
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/tenant", viewer),
+        at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
         at(&get, "/api/v1/users", viewer),
         at(&post, "/api/v1/users", admin)

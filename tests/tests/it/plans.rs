@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::{Clock as _, Limit, PlanCatalogue as _, PlanVersions as _, SystemScope};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
+use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::plan;
 use tenantry_tests::{Options, Person, World};
 
@@ -226,7 +227,7 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
         seen["features"]
             .as_array()
             .unwrap()
-            .contains(&json!({"name": "sso", "included": true}))
+            .contains(&json!({"name": "sso", "included": true, "origin": "plan"}))
     );
     world
         .post(admin, "/api/v1/projects", &create("Here"))
@@ -319,4 +320,51 @@ async fn servers_that_start_together_store_a_plan_once() {
     let all: Vec<_> = all.iter().map(|row| (row.name.as_str(), row.version)).collect();
     assert_eq!(all, [("max", 1), ("pro", 1)]);
     assert!(books.iter().all(|book| book.current("pro").unwrap().version == 1));
+}
+
+#[actix_web::test]
+async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
+    let world = world(&book(3, 1, 1_000)).await;
+    let admin = &world.acme.admin;
+    let create = |name: &str| {
+        world
+            .post(admin, "/api/v1/projects", &json!({"name": name}))
+            .send()
+    };
+    let agreement = plan::Agreement {
+        features: [("sso".to_owned(), Some(true))].into(),
+        limits: [("projects".to_owned(), Some(Limit::Of(2)))].into(),
+    };
+    plan::agree(&world.app, BECAUSE, world.acme.id, agreement)
+        .await
+        .unwrap();
+    create("Second").await.expect(201);
+    let refused = create("Third").await.expect(403).json();
+    assert_eq!((&refused["allowed"], &refused["used"]), (&json!(2), &json!(2)));
+    let seen = capabilities(&world, admin).await;
+    let sso = json!({"name": "sso", "included": true, "origin": "tenant"});
+    assert!(seen["features"].as_array().unwrap().contains(&sso), "{seen}");
+    let cx = world.cx(admin).await;
+    cx.require_feature(Feature::SSO).unwrap();
+    let refused = cx.require_feature(Feature::BRANDING).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the plan 'pro' does not include branding; 'max' includes it"
+    );
+    let other = world.cx(&world.globex.admin).await;
+    other.require_feature(Feature::SSO).unwrap_err();
+
+    let back = plan::Agreement {
+        features: [("sso".to_owned(), None)].into(),
+        limits: [("projects".to_owned(), None)].into(),
+    };
+    plan::agree(&world.app, BECAUSE, world.acme.id, back)
+        .await
+        .unwrap();
+    let cx = world.cx(admin).await;
+    cx.require_feature(Feature::SSO).unwrap_err();
+    assert_eq!(
+        limit(&capabilities(&world, admin).await, "projects"),
+        (Some(1), Some(2))
+    );
 }

@@ -57,6 +57,7 @@ entities! {
     refresh_sessions "refresh_sessions"
     resource_versions "resource_versions"
     resources "resources"
+    storage_usage "storage_usage"
     tasks "tasks"
     users "users"
 }
@@ -82,7 +83,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events idempotency_keys jobs project_members projects refresh_sessions resource_versions resources tasks tenants users)
+        $then!(audit_events idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenants users)
     };
 }
 

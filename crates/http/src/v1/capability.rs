@@ -1,6 +1,6 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
-use tenantry_domain::Limit;
+use tenantry_domain::{Limit, Resolved};
 use tenantry_tenancy::entitlement::{self, Capabilities};
 use utoipa::ToSchema;
 
@@ -10,8 +10,8 @@ use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Capabilities, examples(json!({
     "plan": {"name": "free", "title": "Free", "version": 1},
-    "features": [{"name": "audit_export", "included": false}, {"name": "branding", "included": false}],
-    "limits": [{"name": "projects", "allowed": 3, "used": 2}, {"name": "requests_per_minute", "allowed": 60, "used": null}],
+    "features": [{"name": "audit_export", "included": false, "origin": "default"}, {"name": "branding", "included": false, "origin": "default"}],
+    "limits": [{"name": "projects", "allowed": 3, "used": 2, "origin": "plan"}, {"name": "requests_per_minute", "allowed": 60, "used": null, "origin": "plan"}],
 })))]
 pub(crate) struct CapabilitiesView {
     plan: PlanView,
@@ -36,8 +36,11 @@ pub(crate) struct PlanView {
 #[schema(as = CapabilitiesFeature)]
 pub(crate) struct FeatureView {
     name: String,
-    /// Whether the tenant's plan has it.
+    /// Whether the tenant has it.
     included: bool,
+    /// Who says so: the `plan`, an agreement with the `tenant`, or nobody (`default`).
+    #[schema(examples("plan"))]
+    origin: &'static str,
 }
 
 /// A limit of the tenant's plan.
@@ -51,6 +54,9 @@ pub(crate) struct LimitView {
     /// Null where it is not counted here, such as requests in a minute.
     #[schema(required = true)]
     used: Option<u64>,
+    /// Who says so: the `plan`, an agreement with the `tenant`, or nobody (`default`).
+    #[schema(examples("plan"))]
+    origin: &'static str,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -72,22 +78,20 @@ pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
 
 impl From<Capabilities> for CapabilitiesView {
     fn from(can: Capabilities) -> Self {
-        let used = |name: &str| {
-            can.used
-                .iter()
-                .find(|(limit, _)| *limit == name)
-                .map(|(_, used)| *used)
+        let feature = |(name, has): (String, Resolved<bool>)| FeatureView {
+            name,
+            included: has.value,
+            origin: has.level.as_str(),
         };
-        let limit = |(name, limit): (&String, &Limit)| LimitView {
-            name: name.clone(),
-            allowed: match limit {
-                Limit::Of(most) => Some(*most),
+        let limit = |(name, limit, used): (String, Resolved<Limit>, Option<u64>)| LimitView {
+            name,
+            allowed: match limit.value {
+                Limit::Of(most) => Some(most),
                 Limit::Unlimited => None,
             },
-            used: used(name),
+            used,
+            origin: limit.level.as_str(),
         };
-        let limits = can.plan.limits.iter().map(limit).collect();
-        let feature = |(name, included)| FeatureView { name, included };
         Self {
             plan: PlanView {
                 name: can.plan.name.clone(),
@@ -95,7 +99,7 @@ impl From<Capabilities> for CapabilitiesView {
                 version: can.plan.version,
             },
             features: can.features.into_iter().map(feature).collect(),
-            limits,
+            limits: can.limits.into_iter().map(limit).collect(),
         }
     }
 }

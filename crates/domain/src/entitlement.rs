@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Level, Limit, PlanTerms, Resolved, resolve};
+
+/// What was agreed with one tenant beside its plan. What is absent stays as the plan has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agreed {
+    /// Features that the tenant has or has not, whatever the plan says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, bool>,
+    /// Limits in place of the plan's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Limit>,
+}
+
+/// The plan of a tenant, in the version that it bought, and what was agreed with it beside that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The plan's name.
+    pub plan: String,
+    /// Which version of it, from 1.
+    pub version: u32,
+    /// What was agreed beside it.
+    pub agreed: Agreed,
+}
+
+/// What a tenant may do, and how much: what its plan grants, and what was agreed beside it.
+#[derive(Debug, Clone)]
+pub struct Entitlements {
+    /// What its plan grants.
+    pub terms: Arc<PlanTerms>,
+    /// The plan by name, and what was agreed; nothing was while the tenant is founded.
+    pub subscription: Option<Arc<Subscription>>,
+}
+
+impl Entitlements {
+    /// Whether the tenant has a feature, and who says so.
+    pub fn feature(&self, name: &str) -> Resolved<bool> {
+        let agreed = self
+            .agreed()
+            .and_then(|agreed| agreed.features.get(name).copied());
+        let plan = self.terms.has(name).then_some(true);
+        resolve(false, [(Level::Plan, plan), (Level::Tenant, agreed)])
+    }
+
+    /// How much of something the tenant may have, and who says so. What nobody limits is not limited.
+    pub fn limit(&self, name: &str) -> Resolved<Limit> {
+        let agreed = self.agreed().and_then(|agreed| agreed.limits.get(name).copied());
+        let plan = self.terms.limits.get(name).copied();
+        resolve(Limit::Unlimited, [(Level::Plan, plan), (Level::Tenant, agreed)])
+    }
+
+    fn agreed(&self) -> Option<&Agreed> {
+        self.subscription
+            .as_ref()
+            .map(|subscription| &subscription.agreed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn entitlements(agreed: Agreed) -> Entitlements {
+        let terms = PlanTerms {
+            name: "pro".into(),
+            version: 1,
+            title: "Pro".into(),
+            limits: [("users".to_owned(), Limit::Of(5))].into(),
+            features: BTreeSet::from(["branding".to_owned()]),
+            settings: BTreeMap::new(),
+        };
+        let subscription = Subscription {
+            plan: "pro".into(),
+            version: 1,
+            agreed,
+        };
+        Entitlements {
+            terms: Arc::new(terms),
+            subscription: Some(Arc::new(subscription)),
+        }
+    }
+
+    #[test]
+    fn the_plan_holds_where_nothing_was_agreed() {
+        let has = entitlements(Agreed::default());
+        let feature = |name| (has.feature(name).value, has.feature(name).level);
+        assert_eq!(feature("branding"), (true, Level::Plan));
+        assert_eq!(feature("sso"), (false, Level::Default));
+        assert_eq!(
+            (has.limit("users").value, has.limit("users").level),
+            (Limit::Of(5), Level::Plan)
+        );
+        assert_eq!(has.limit("projects").value, Limit::Unlimited);
+    }
+
+    #[test]
+    fn what_was_agreed_wins_both_ways() {
+        let has = entitlements(Agreed {
+            features: [("branding".to_owned(), false), ("sso".to_owned(), true)].into(),
+            limits: [
+                ("users".to_owned(), Limit::Unlimited),
+                ("projects".to_owned(), Limit::Of(1)),
+            ]
+            .into(),
+        });
+        let feature = |name| (has.feature(name).value, has.feature(name).level);
+        assert_eq!(feature("branding"), (false, Level::Tenant));
+        assert_eq!(feature("sso"), (true, Level::Tenant));
+        assert_eq!(has.limit("users").value, Limit::Unlimited);
+        assert_eq!(
+            (has.limit("projects").value, has.limit("projects").level),
+            (Limit::Of(1), Level::Tenant)
+        );
+    }
+}
