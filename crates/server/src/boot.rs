@@ -10,14 +10,14 @@ use tenantry_http::Limits;
 use tenantry_persistence::{
     PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
 };
-use tenantry_redis::{Announcements, Redis};
+use tenantry_redis::{Announcements, Redis, RedisLimiter};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, JwtOperatorTokens, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
-use crate::limits::limits;
+use crate::limits::{limits, shared};
 use crate::settings::{Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
@@ -46,6 +46,8 @@ pub struct Booted {
     pub announcements: Option<Announcements>,
     /// What requests are held to.
     pub limits: Option<Limits>,
+    /// The part of them that is shared with other servers.
+    pub shared_limits: Option<Arc<RedisLimiter>>,
 }
 
 impl Booted {
@@ -111,7 +113,13 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         Some(everywhere) => Arc::new(everywhere),
         None => cache.clone(),
     };
-    let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
+    let shared_limits = shared(&settings.limits, redis.clone(), Arc::clone(&clock));
+    let limits = limits(
+        &settings.limits,
+        &plans,
+        shared_limits.clone(),
+        Arc::clone(&clock),
+    )?;
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
@@ -136,6 +144,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         redis,
         announcements,
         limits,
+        shared_limits,
     })
 }
 

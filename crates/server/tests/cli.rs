@@ -675,6 +675,67 @@ fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
 }
 
 #[test]
+fn measurements_have_a_port_of_their_own_and_tell_of_limits_jobs_and_redis() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let port = free.port().to_string();
+    let folder = Folder::new("metrics");
+    let settings = [
+        ("TENANTRY__METRICS__PORT", port.as_str()),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("TENANTRY__JOBS__POLL_MS", "50"),
+    ];
+    let mut dev = Dev::start_with(&folder.0, &settings);
+    assert_eq!(
+        dev.request("GET", "/metrics", "", "").0,
+        404,
+        "not beside the API"
+    );
+    let token = dev.login("acme");
+    dev.get(&token, "/api/v1/tasks");
+    let api = std::mem::replace(&mut dev.address, free.to_string());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    // The worker's first job is one of the system's own; it runs when it comes to it.
+    let text = loop {
+        let (status, text) = dev.request("GET", "/metrics", "", "");
+        assert_eq!(status, 200);
+        if text.contains("outcome=\"done\"") && text.contains("tenantry_jobs{state=\"queued\"}") {
+            break text;
+        }
+        assert!(std::time::Instant::now() < deadline, "{text}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    for line in [
+        "tenantry_rate_limit_decisions_total{class=\"credential\",outcome=\"allowed\"} 1",
+        "tenantry_rate_limit_decisions_total{class=\"tenant\",outcome=\"allowed\"} 1",
+        "tenantry_rate_limit_decided_alone_total 2",
+        "tenantry_rate_limit_decided_together_total 0",
+        "tenantry_rate_limit_alone 1.0",
+        "tenantry_redis_up 0.0",
+        "tenantry_jobs{state=\"dead\"} 0",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+    let claimed = text
+        .lines()
+        .find(|line| line.contains("outcome=\"claimed\""))
+        .unwrap();
+    assert!(
+        claimed.starts_with("tenantry_jobs_run_total{kind=\""),
+        "{claimed}"
+    );
+    assert_eq!(
+        dev.request("GET", "/api/v1/tasks", "", "").0,
+        404,
+        "nothing else is there"
+    );
+    dev.address = api;
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
 fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_told_to() {
     let folder = Folder::new("guard");
     let dev = Dev::start(&folder.0);
