@@ -22,7 +22,7 @@ use tenantry_domain::{
     Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
     TokenError, UnitOfWork, Units, UserId,
 };
-use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -44,6 +44,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
         seal: fake.clone(),
+        traces: Arc::new(NoTraces),
         plans: fake.clone(),
         clock: fake.clone(),
         ids: fake,

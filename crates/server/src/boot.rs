@@ -132,6 +132,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
+        traces: crate::traces::port(&settings.tracing),
         plans,
         clock,
         ids,

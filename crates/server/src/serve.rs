@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Server, Settings};
-use crate::{CommandError, health, jobs, metrics};
+use crate::{CommandError, health, jobs, metrics, traces};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -142,6 +142,7 @@ pub async fn serve(
     booted.runtime.close();
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
+    traces::finish().await;
     Ok(())
 }
 

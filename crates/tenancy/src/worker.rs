@@ -399,6 +399,9 @@ impl Worker {
             request_id = job.initiator.request.as_str(),
             trace_parent = job.trace_parent.as_deref(),
         );
+        if let Some(trace_parent) = &job.trace_parent {
+            self.app.ports.traces.adopt(&span, trace_parent);
+        }
         let end = self.attempt(&cx, &job).instrument(span).await;
         let settled = &end;
         cx.write(async |work| {
