@@ -22,6 +22,7 @@ use tenantry_tenancy::user::AddUser;
 use tenantry_tenancy::{
     Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, project, provision, resource, task, user,
 };
+use tenantry_tenancy::{NoTraces, Traces};
 
 use crate::{Client, Database, ManualClock, PgBouncer, Request};
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub limiter: Option<Arc<dyn RateLimiter>>,
     /// A Redis through which instances tell one another what has changed; nobody is told when absent.
     pub redis: Option<Redis>,
+    /// Traces beyond the process.
+    pub traces: Arc<dyn Traces>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -95,6 +98,7 @@ impl Default for Options {
             credential_rate: generous(),
             limiter: None,
             redis: None,
+            traces: Arc::new(NoTraces),
             embedder: None,
         }
     }
@@ -439,6 +443,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
+        traces: Arc::clone(&options.traces),
         plans: options.plans.clone().unwrap_or_else(standard_plans),
         clock,
         ids,

@@ -67,7 +67,7 @@ pub(crate) async fn take_of_tenant(
     let scope = &admission.scope;
     let rates = limits.rates.rates(&admission.tenant);
     let demand = Demand::of_tenant(scope.tenant(), scope.user(), rates, cost(request));
-    take(request, limits, &demand).await
+    take(request, api, limits, ("tenant", &demand)).await
 }
 
 /// Takes what an attempt with a credential costs from the bucket of the caller's address, or answers in the
@@ -102,11 +102,17 @@ async fn take_of_address(request: &HttpRequest) -> Result<(), ApiError> {
     let Some(limits) = &api.limits else { return Ok(()) };
     let address = ClientAddress::of(origin::address(request, api.settings.trust_forwarded_for));
     let demand = Demand::of_address(address, limits.credential, cost(request));
-    take(request, limits, &demand).await
+    take(request, &api, limits, ("credential", &demand)).await
 }
 
-async fn take(request: &HttpRequest, limits: &Limits, demand: &Demand) -> Result<(), ApiError> {
+async fn take(
+    request: &HttpRequest,
+    api: &Api,
+    limits: &Limits,
+    (class, demand): (&'static str, &Demand),
+) -> Result<(), ApiError> {
     let decision = limits.limiter.decide(demand).decision().await;
+    api.metrics().decided(class, &decision);
     let outcome = if decision.allowed() {
         Ok(())
     } else {

@@ -12,12 +12,13 @@ use actix_web::{
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+pub use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tenantry_domain::TenantId;
+use tenantry_domain::{Decision, TenantId};
 
 use crate::{Api, Endpoint};
 
@@ -35,6 +36,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram, fn() -> Histogram>,
+    decisions: Family<Decided, Counter>,
+    violations: Family<Violated, Counter>,
     busiest: Mutex<Busiest>,
 }
 
@@ -52,6 +55,17 @@ struct Answered {
     method: Cow<'static, str>,
     route: String,
     status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decided {
+    class: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Violated {
+    policy: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,7 +90,20 @@ impl Default for Metrics {
             "How long requests took, by route template",
             durations.clone(),
         );
+        let (decisions, violations) = (Family::default(), Family::default());
+        registry.register(
+            "rate_limit_decisions",
+            "Decisions about requests of tenants' users, and of addresses with a credential",
+            Family::clone(&decisions),
+        );
+        registry.register(
+            "rate_limit_violations",
+            "Limits that refused requests would have exceeded",
+            Family::clone(&violations),
+        );
         Self {
+            decisions,
+            violations,
             registry: Mutex::new(registry),
             requests,
             durations,
@@ -99,6 +126,38 @@ impl Metrics {
             read: Box::new(read),
         };
         self.registry().register_collector(Box::new(reader));
+    }
+
+    /// Adds what is read with each scrape and has labels: each value with its names and values. Their number must not
+    /// grow with customers.
+    pub fn register_labelled(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        kind: MetricType,
+        read: impl Fn() -> Labelled + Send + Sync + 'static,
+    ) {
+        let reader = LabelledReader {
+            name,
+            help,
+            kind,
+            read: Box::new(read),
+        };
+        self.registry().register_collector(Box::new(reader));
+    }
+
+    /// A rate limit decided about a request.
+    pub(crate) fn decided(&self, class: &'static str, decision: &Decision) {
+        let outcome = if decision.allowed() { "allowed" } else { "refused" };
+        self.decisions.get_or_create(&Decided { class, outcome }).inc();
+        let violated = decision
+            .allowances()
+            .iter()
+            .filter(|allowance| allowance.violated);
+        for allowance in violated {
+            let policy = allowance.rule.key.policy();
+            self.violations.get_or_create(&Violated { policy }).inc();
+        }
     }
 
     /// A request was answered. `route` is the template of its path; paths that lead nowhere have none, so that nobody
@@ -190,6 +249,39 @@ impl std::fmt::Debug for Reader {
         f.debug_struct("Reader")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// Values, each with the names and values of its labels.
+pub type Labelled = Vec<(Vec<(&'static str, String)>, u64)>;
+
+struct LabelledReader {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    read: Box<dyn Fn() -> Labelled + Send + Sync>,
+}
+
+impl std::fmt::Debug for LabelledReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LabelledReader")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for LabelledReader {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        for (labels, value) in (self.read)() {
+            let one = metric.encode_family(&labels)?;
+            if matches!(self.kind, MetricType::Counter) {
+                ConstCounter::new(value).encode(one)?;
+            } else {
+                ConstGauge::new(value).encode(one)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -27,7 +27,11 @@ pub(crate) async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let api = Api::of(request.request())?;
-    let context = RequestContext::begin(request.request(), api.app.ports.ids.as_ref());
+    let context = RequestContext::begin(
+        request.request(),
+        api.app.ports.ids.as_ref(),
+        api.app.ports.traces.as_ref(),
+    );
     request.extensions_mut().insert(context.clone());
     let span = context.span.clone();
     async move {

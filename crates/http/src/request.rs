@@ -1,5 +1,6 @@
 use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
 use tenantry_domain::{IdSource, OperatorScope, RequestId, TenantScope};
+use tenantry_tenancy::Traces;
 use tracing::{Span, field};
 
 use crate::ApiError;
@@ -19,7 +20,7 @@ pub(crate) struct RequestContext {
 
 impl RequestContext {
     /// The context of a request that has just come in.
-    pub fn begin(request: &HttpRequest, ids: &dyn IdSource) -> Self {
+    pub fn begin(request: &HttpRequest, ids: &dyn IdSource, traces: &dyn Traces) -> Self {
         let id = taken_over(request.headers()).unwrap_or_else(|| RequestId::next(ids));
         let route = request.match_pattern();
         let span = tracing::info_span!(
@@ -32,6 +33,10 @@ impl RequestContext {
             method = request.method().as_str(),
             route,
         );
+        let parent = request.headers().get("traceparent");
+        if let Some(parent) = parent.and_then(|parent| parent.to_str().ok()) {
+            traces.adopt(&span, parent);
+        }
         Self {
             id,
             path: request.path().to_owned(),

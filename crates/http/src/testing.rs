@@ -23,7 +23,7 @@ use tenantry_domain::{
     StoreError, Subscription, SystemScope, Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope,
     TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, UserId,
 };
-use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -45,6 +45,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
         seal: fake.clone(),
+        traces: Arc::new(NoTraces),
         plans: fake.clone(),
         clock: fake.clone(),
         ids: fake,

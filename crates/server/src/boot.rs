@@ -9,7 +9,7 @@ use tenantry_http::Limits;
 use tenantry_persistence::{
     PgDirectory, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
 };
-use tenantry_redis::{Announcements, Redis};
+use tenantry_redis::{Announcements, Redis, RedisLimiter};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
     JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
@@ -17,7 +17,7 @@ use tenantry_system::{
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 
-use crate::limits::limits;
+use crate::limits::{limits, shared};
 use crate::plan::{self, KnownPlans};
 use crate::settings::{Cache, Profile, Settings, SettingsError};
 
@@ -49,6 +49,8 @@ pub struct Booted {
     pub limits: Option<Limits>,
     /// What is on offer, and on what terms tenants have it.
     pub plans: KnownPlans,
+    /// The part of them that is shared with other servers.
+    pub shared_limits: Option<Arc<RedisLimiter>>,
 }
 
 impl Booted {
@@ -117,10 +119,11 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         Some(everywhere) => Arc::new(everywhere),
         None => memories,
     };
+    let shared_limits = shared(&settings.limits, redis.clone(), Arc::clone(&clock));
     let limits = limits(
         &settings.limits,
         Arc::clone(&plans),
-        redis.clone(),
+        shared_limits.clone(),
         Arc::clone(&clock),
     )?;
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
@@ -137,6 +140,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
+        traces: crate::traces::port(&settings.tracing),
         plans,
         clock,
         ids,
@@ -150,6 +154,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         announcements,
         limits,
         plans: known_plans,
+        shared_limits,
     })
 }
 

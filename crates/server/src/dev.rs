@@ -32,7 +32,7 @@ pub struct Args {
 /// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
 pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
     let mut settings = Settings::load(config_dir, Profile::Development)?;
-    log::init(&settings.log);
+    log::init(&settings.log, &settings.tracing);
     std::fs::create_dir_all(&args.data_dir).map_err(|error| unusable(&args.data_dir, &error))?;
     let key = args.data_dir.join("signing-key.pem");
     if settings.auth.signing_key.is_empty() && settings.auth.signing_key_file.is_none() {

@@ -11,11 +11,22 @@ use tenantry_system::LocalLimiter;
 
 use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
 
+/// The limiter that servers over one Redis share, where the settings ask for it.
+pub fn shared(
+    settings: &LimitSettings,
+    redis: Option<Redis>,
+    clock: Arc<dyn Clock>,
+) -> Option<Arc<RedisLimiter>> {
+    let redis = redis.filter(|_| settings.enabled && settings.shared)?;
+    let alone = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
+    Some(Arc::new(RedisLimiter::new(redis, alone)))
+}
+
 /// The limits that requests are held to; none when they are switched off.
 pub fn limits(
     settings: &LimitSettings,
     plans: Arc<PlanBook>,
-    redis: Option<Redis>,
+    shared: Option<Arc<RedisLimiter>>,
     clock: Arc<dyn Clock>,
 ) -> Result<Option<Limits>, SettingsError> {
     let rates = rates(settings, plans)?;
@@ -24,10 +35,9 @@ pub fn limits(
     if !settings.enabled {
         return Ok(None);
     }
-    let local = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
-    let limiter: Arc<dyn RateLimiter> = match redis.filter(|_| settings.shared) {
-        Some(redis) => Arc::new(RedisLimiter::new(redis, local)),
-        None => local,
+    let limiter: Arc<dyn RateLimiter> = match shared {
+        Some(shared) => shared,
+        None => Arc::new(LocalLimiter::new(clock).one_of(settings.instances)),
     };
     let credential = credential.times(settings.factor);
     Ok(Some(Limits::new(limiter, Arc::new(rates), credential)))

@@ -7,10 +7,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, registry};
 
-use crate::settings::{Log, LogFormat};
+use crate::settings::{Log, LogFormat, Tracing};
+use crate::traces;
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
-pub fn init(settings: &Log) {
+pub fn init(settings: &Log, tracing: &Tracing) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -23,14 +24,25 @@ pub fn init(settings: &Log) {
     // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
     let named = settings.level.parse::<Targets>();
     // A second subscriber can only come from a test that has its own; that one is fine too.
-    let _ = match (given, named) {
-        (Some(filter), _) => registry().with(lines).with(filter).try_init(),
-        (None, Ok(targets)) => registry().with(lines).with(targets).try_init(),
-        (None, Err(_)) => registry()
-            .with(lines)
-            .with(EnvFilter::new(&settings.level))
-            .try_init(),
+    let Some(traces) = traces::layer(tracing) else {
+        // One filter of everything is cheaper than one of each layer.
+        let _ = match (given, named) {
+            (Some(filter), _) => registry().with(lines).with(filter).try_init(),
+            (None, Ok(targets)) => registry().with(lines).with(targets).try_init(),
+            (None, Err(_)) => registry()
+                .with(lines)
+                .with(EnvFilter::new(&settings.level))
+                .try_init(),
+        };
+        return;
     };
+    // The filter is of the lines and not of the whole: traces are not less for a quieter log.
+    let lines = match (given, named) {
+        (Some(filter), _) => lines.with_filter(filter).boxed(),
+        (None, Ok(targets)) => lines.with_filter(targets).boxed(),
+        (None, Err(_)) => lines.with_filter(EnvFilter::new(&settings.level)).boxed(),
+    };
+    let _ = registry().with(vec![lines, traces]).try_init();
 }
 
 /// Logs of commands that a person watches: warnings and worse.

@@ -16,6 +16,7 @@ mod seed;
 mod serve;
 mod settings;
 mod tenant;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -127,7 +128,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Dev(args) => dev::run(&cli.config_dir, &args).await,
         Command::Serve => {
             let settings = load(&cli.config_dir, cli.profile)?;
-            log::init(&settings.log);
+            log::init(&settings.log, &settings.tracing);
             serve::run(&settings).await
         }
         Command::Migrate(args) => {

@@ -1,19 +1,24 @@
 //! What is measured besides requests, and the port that measurements may have of their own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
-use tenantry_http::metrics::{Metrics, Reading, answer};
-use tenantry_persistence::Pool;
+use tenantry_domain::{JobCensus, JobQueue as _, SystemScope};
+use tenantry_http::metrics::{MetricType, Metrics, Reading, answer};
+use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::CachedDirectory;
+use tenantry_tenancy::worker::Worker;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::Booted;
 use crate::settings::Settings;
 
-/// Adds pools, cache and uptime to what is measured.
+/// Adds pools, cache and Redis to what is measured.
 pub fn register(metrics: &Metrics, booted: &Booted) {
     pool(
         metrics,
@@ -43,6 +48,79 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
         "cache_entries",
         "Memberships and names of tenants that are remembered",
         reading(|cache| Reading::Level(cache.stats().entries as f64)),
+    );
+    redis(metrics, booted);
+}
+
+/// How often the queue is counted; a scrape tells what was counted last.
+const COUNTED_EVERY: Duration = Duration::from_secs(15);
+
+/// Adds what a worker has done, and how long the queue is.
+pub fn jobs(metrics: &Metrics, booted: &Booted, worker: Option<&Worker>) -> JoinHandle<()> {
+    if let Some(tally) = worker.map(Worker::tally) {
+        let help = "Jobs that this server has leased, and what came of them";
+        metrics.register_labelled("jobs_run", help, MetricType::Counter, move || {
+            let counts = tally.counts().into_iter();
+            let labels = |kind, what: &str| vec![("kind", kind), ("outcome", what.to_owned())];
+            counts
+                .map(|(kind, what, count)| (labels(kind, what), count))
+                .collect()
+        });
+    }
+    let (counted, last) = watch::channel(JobCensus::default());
+    metrics.register_labelled("jobs", "Jobs by state", MetricType::Gauge, move || {
+        let census = *last.borrow();
+        let states = [
+            ("queued", census.queued),
+            ("running", census.running),
+            ("parked", census.parked),
+            ("dead", census.dead),
+        ];
+        let labelled = states.map(|(state, count)| (vec![("state", state.to_owned())], count));
+        labelled.into()
+    });
+    tokio::spawn(count_jobs(PgJobQueue::new(booted.platform.clone()), counted))
+}
+
+async fn count_jobs(queue: PgJobQueue, counted: watch::Sender<JobCensus>) {
+    let because = SystemScope::because("measure how long the queue is");
+    let mut ticks = tokio::time::interval(COUNTED_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match queue.census(because).await {
+            Ok(census) => drop(counted.send_replace(census)),
+            Err(error) => tracing::debug!(%error, "the queue could not be counted"),
+        }
+    }
+}
+
+/// Adds how Redis is, and who decides about rates.
+fn redis(metrics: &Metrics, booted: &Booted) {
+    let Some(redis) = booted.redis.clone() else { return };
+    let level = |is: bool| Reading::Level(f64::from(u8::from(is)));
+    let there = redis.clone();
+    metrics.register("redis_up", "Whether Redis is there", move || {
+        level(there.is_there())
+    });
+    let Some(limiter) = booted.shared_limits.clone() else {
+        return;
+    };
+    let (together, alone) = (Arc::clone(&limiter), limiter);
+    metrics.register(
+        "rate_limit_alone",
+        "Whether this server decides alone, Redis being away",
+        move || level(!redis.is_there()),
+    );
+    metrics.register(
+        "rate_limit_decided_together",
+        "Decisions made with the other servers, in Redis",
+        move || Reading::Total(together.tally().together),
+    );
+    metrics.register(
+        "rate_limit_decided_alone",
+        "Decisions made alone, Redis being no help",
+        move || Reading::Total(alone.tally().alone),
     );
 }
 

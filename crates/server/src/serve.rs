@@ -9,14 +9,15 @@ use async_trait::async_trait;
 use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
-use crate::settings::{Http, Jobs, Server, Settings};
-use crate::{CommandError, health, jobs, metrics};
+use crate::settings::{Http, Server, Settings};
+use crate::{CommandError, health, jobs, metrics, traces};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -83,6 +84,11 @@ pub async fn serve(
     };
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
     metrics::register(api.metrics(), &booted);
+    let worker = settings
+        .jobs
+        .enabled
+        .then(|| Arc::new(jobs::worker(&booted, &settings.jobs)));
+    let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
     let scraped = metrics::serve(settings, api.metrics())?;
     let api = match booted.limits.clone() {
         Some(limits) => api.with_limits(limits),
@@ -109,7 +115,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
-    let jobs = JobsRunning::start(&booted, &settings.jobs);
+    let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
     tokio::select! {
@@ -129,6 +135,7 @@ pub async fn serve(
     }
     flushing.abort();
     plans.abort();
+    counting.abort();
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
@@ -139,6 +146,7 @@ pub async fn serve(
     booted.runtime.close();
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
+    traces::finish().await;
     Ok(())
 }
 
@@ -152,10 +160,9 @@ fn lengthen(listener: &TcpListener, backlog: u32) -> std::io::Result<()> {
 struct JobsRunning(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl JobsRunning {
-    fn start(booted: &Booted, settings: &Jobs) -> Self {
-        Self(settings.enabled.then(|| {
+    fn start(worker: Option<Arc<Worker>>) -> Self {
+        Self(worker.map(|worker| {
             let (stop, stopped) = oneshot::channel();
-            let worker = Arc::new(jobs::worker(booted, settings));
             let running = worker.run(async {
                 // An error means that the sender is gone, which comes to the same.
                 let _ = stopped.await;

@@ -78,6 +78,7 @@ pub struct Settings {
     pub guard: Guard,
     pub plans: Plans,
     pub log: Log,
+    pub tracing: Tracing,
 }
 
 /// Where and how to listen.
@@ -457,6 +458,28 @@ pub struct Log {
     pub level: String,
 }
 
+/// Traces, sent to a collector with OTLP over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracing {
+    /// The collector, `http://host[:port]`; none = no traces.
+    pub otlp_endpoint: String,
+    /// Which part of the traces that begin here is sent, 0 to 1. What the caller's `traceparent` decided stands.
+    pub sampling_ratio: f64,
+    /// Under which name.
+    pub service_name: String,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: String::new(),
+            sampling_ratio: 1.0,
+            service_name: "tenantry".into(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -531,6 +554,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.check_ranges()?;
         self.check_order()?;
+        self.tracing.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
         if self.profile == Profile::Production {
@@ -670,6 +694,23 @@ impl Settings {
                     format!("must be in {least}..={most}, is {value}"),
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl Tracing {
+    fn check(&self) -> Result<(), SettingsError> {
+        let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
+        let endpoint = self.otlp_endpoint.strip_prefix("http://");
+        if !self.otlp_endpoint.is_empty() && !endpoint.is_some_and(plain) {
+            let problem =
+                "must be http://host[:port], without a path; TLS is not built in, an agent nearby has it";
+            return Err(SettingsError::invalid("tracing.otlp_endpoint", problem));
+        }
+        if !(0.0..=1.0).contains(&self.sampling_ratio) {
+            let problem = format!("must be in 0..=1, is {}", self.sampling_ratio);
+            return Err(SettingsError::invalid("tracing.sampling_ratio", problem));
         }
         Ok(())
     }
@@ -861,6 +902,26 @@ mod tests {
             assert!(complaint.contains(expected), "{expected}: {complaint}");
             assert_eq!(complaint.is_empty(), expected.is_empty(), "{complaint}");
         }
+    }
+
+    #[test]
+    fn where_traces_go_is_checked() {
+        for (endpoint, holds) in [
+            ("", true),
+            ("http://127.0.0.1:4318", true),
+            ("http://collector", true),
+            ("https://collector", false),
+            ("http://", false),
+            ("collector:4318", false),
+            ("http://collector/v1/traces", false),
+        ] {
+            let mut settings = complete();
+            settings.tracing.otlp_endpoint = endpoint.into();
+            assert_eq!(complaint(&settings).is_empty(), holds, "{endpoint}");
+        }
+        let mut settings = complete();
+        settings.tracing.sampling_ratio = 1.5;
+        assert!(complaint(&settings).contains("tracing.sampling_ratio: must be in 0..=1, is 1.5"));
     }
 
     #[test]

@@ -675,6 +675,133 @@ fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
 }
 
 #[test]
+fn measurements_have_a_port_of_their_own_and_tell_of_limits_jobs_and_redis() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let port = free.port().to_string();
+    let folder = Folder::new("metrics");
+    let settings = [
+        ("TENANTRY__METRICS__PORT", port.as_str()),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("TENANTRY__JOBS__POLL_MS", "50"),
+    ];
+    let mut dev = Dev::start_with(&folder.0, &settings);
+    assert_eq!(
+        dev.request("GET", "/metrics", "", "").0,
+        404,
+        "not beside the API"
+    );
+    let token = dev.login("acme");
+    dev.get(&token, "/api/v1/tasks");
+    let api = std::mem::replace(&mut dev.address, free.to_string());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    // The worker's first job is one of the system's own; it runs when it comes to it.
+    let text = loop {
+        let (status, text) = dev.request("GET", "/metrics", "", "");
+        assert_eq!(status, 200);
+        if text.contains("outcome=\"done\"") && text.contains("tenantry_jobs{state=\"queued\"}") {
+            break text;
+        }
+        assert!(std::time::Instant::now() < deadline, "{text}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    for line in [
+        "tenantry_rate_limit_decisions_total{class=\"credential\",outcome=\"allowed\"} 1",
+        "tenantry_rate_limit_decisions_total{class=\"tenant\",outcome=\"allowed\"} 1",
+        "tenantry_rate_limit_decided_alone_total 2",
+        "tenantry_rate_limit_decided_together_total 0",
+        "tenantry_rate_limit_alone 1.0",
+        "tenantry_redis_up 0.0",
+        "tenantry_jobs{state=\"dead\"} 0",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+    let claimed = text
+        .lines()
+        .find(|line| line.contains("outcome=\"claimed\""))
+        .unwrap();
+    assert!(
+        claimed.starts_with("tenantry_jobs_run_total{kind=\""),
+        "{claimed}"
+    );
+    assert_eq!(
+        dev.request("GET", "/api/v1/tasks", "", "").0,
+        404,
+        "nothing else is there"
+    );
+    dev.address = api;
+    assert_eq!(dev.stop(), Some(0));
+}
+
+/// A collector: what is posted to it, until there is a body that has all of these in it.
+fn collect(listener: &std::net::TcpListener, wanted: &[&[u8]]) -> Vec<u8> {
+    let mut all = Vec::new();
+    let has = |all: &[u8], part: &[u8]| all.windows(part.len()).any(|window| window == part);
+    while !wanted.iter().all(|part| has(&all, part)) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            all.extend_from_slice(line.as_bytes());
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        all.extend(body);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+    }
+    all
+}
+
+#[test]
+fn traces_arrive_at_the_collector_and_one_that_is_away_disturbs_nobody() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let folder = Folder::new("traces");
+    let settings = [
+        ("TENANTRY__TRACING__OTLP_ENDPOINT", endpoint.as_str()),
+        ("TENANTRY__TRACING__SERVICE_NAME", "shop-backend"),
+        // A quiet log has no fewer traces.
+        ("TENANTRY__LOG__LEVEL", "error"),
+    ];
+    let dev = Dev::start_with(&folder.0, &settings);
+    let trace = [
+        0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
+    ];
+    let parent = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
+    let header = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    let collecting = std::thread::spawn(move || {
+        let wanted: [&[u8]; 5] = [&trace, &parent, b"request", b"/health/liveness", b"shop-backend"];
+        collect(&listener, &wanted)
+    });
+    assert_eq!(dev.request("GET", "/health/liveness", header, "").0, 200);
+    assert_eq!(
+        dev.request("GET", "/health/liveness", "traceparent: nonsense\r\n", "")
+            .0,
+        200
+    );
+    // What is not sent yet is sent at the end.
+    assert_eq!(dev.stop(), Some(0));
+    let sent = String::from_utf8_lossy(&collecting.join().unwrap()).into_owned();
+    assert!(sent.starts_with("POST /v1/traces HTTP/1.1"), "{sent}");
+    assert!(sent.contains("application/x-protobuf"), "{sent}");
+
+    // The collector is gone with the thread that was it.
+    let dev = Dev::start_with(&folder.0, &settings);
+    let token = dev.login("acme");
+    dev.get(&token, "/api/v1/tasks");
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
 fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_told_to() {
     let folder = Folder::new("guard");
     let dev = Dev::start(&folder.0);

@@ -9,8 +9,8 @@ use tenantry_domain::{
 };
 use uuid::Uuid;
 
-use crate::ViewCounter;
 use crate::idempotency::{KeyedRequest, Once};
+use crate::{Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct Ports {
     pub refresh_tokens: Arc<dyn RefreshTokens>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
+    /// Traces beyond this process.
+    pub traces: Arc<dyn Traces>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// Time.

@@ -201,7 +201,7 @@ pub struct Terms {
     pub run_at: Option<Time>,
     /// No two open jobs of a kind have the same key.
     pub dedupe_key: Option<String>,
-    /// The W3C `traceparent` of whoever asks for it.
+    /// The W3C `traceparent` of whoever asks for it; that of the present span when absent.
     pub trace_parent: Option<String>,
 }
 
@@ -256,7 +256,7 @@ pub async fn enqueue<H: JobHandler>(
         run_at: terms.run_at,
         dedupe_key: terms.dedupe_key,
         max_attempts: H::MAX_ATTEMPTS,
-        trace_parent: terms.trace_parent,
+        trace_parent: terms.trace_parent.or_else(|| cx.ports().traces.trace_parent()),
     };
     let job = Job::new(JobId::next(cx.ids()), cx.scope(), new, cx.now())?;
     Ok(work.jobs().enqueue(&job).await?)

@@ -22,10 +22,12 @@ pub mod resource;
 pub mod system_job;
 pub mod task;
 pub mod tenant;
+mod traces;
 pub mod user;
 mod views;
 pub mod worker;
 
 pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use operator::OperatorCx;
+pub use traces::{NoTraces, Traces};
 pub use views::{Flushed, ViewCounter};

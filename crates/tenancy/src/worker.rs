@@ -1,6 +1,6 @@
 //! Runs jobs: leases them, enters each one's own tenant, and stores what came of it there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +86,40 @@ pub enum Outcome {
     Lost,
 }
 
+impl Outcome {
+    /// Its name in measurements.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retried => "retried",
+            Self::Dead => "dead",
+            Self::Parked => "parked",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// How many jobs a worker has leased, and what came of them, by kind.
+#[derive(Debug, Default)]
+pub struct JobTally(Mutex<BTreeMap<(String, &'static str), u64>>);
+
+impl JobTally {
+    fn count(&self, kind: &str, what: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((kind.to_owned(), what)).or_default() += 1;
+    }
+
+    /// Kind, what became of it (`claimed` or the name of an [`Outcome`]), and how many.
+    pub fn counts(&self) -> Vec<(String, &'static str, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|((kind, what), count)| (kind.clone(), *what, *count))
+            .collect()
+    }
+}
+
 /// Takes jobs from the queue and runs them.
 pub struct Worker {
     app: Arc<Tenancy>,
@@ -93,6 +127,7 @@ pub struct Worker {
     handlers: Handlers,
     settings: WorkerSettings,
     name: String,
+    tally: Arc<JobTally>,
     /// The last period of each schedule that was taken care of.
     scheduled: Mutex<HashMap<String, i64>>,
 }
@@ -117,8 +152,14 @@ impl Worker {
             handlers,
             settings,
             name,
+            tally: Arc::default(),
             scheduled: Mutex::default(),
         }
+    }
+
+    /// What it has done so far.
+    pub fn tally(&self) -> Arc<JobTally> {
+        Arc::clone(&self.tally)
     }
 
     /// Leases one batch and runs it, one job after the other.
@@ -249,6 +290,9 @@ impl Worker {
                 Err(error) => tracing::warn!(%error, "jobs cannot be leased, trying again"),
             }
         }
+        for held in &held {
+            self.tally.count(held.kind(), "claimed");
+        }
         Ok(held)
     }
 
@@ -313,6 +357,7 @@ impl Worker {
             tracing::warn!(%kind, %error, "what came of a job is not known, its lease will run out");
             Outcome::Lost
         });
+        self.tally.count(&kind, outcome.as_str());
         Ran {
             tenant,
             kind,
@@ -354,6 +399,9 @@ impl Worker {
             request_id = job.initiator.request.as_str(),
             trace_parent = job.trace_parent.as_deref(),
         );
+        if let Some(trace_parent) = &job.trace_parent {
+            self.app.ports.traces.adopt(&span, trace_parent);
+        }
         let end = self.attempt(&cx, &job).instrument(span).await;
         let settled = &end;
         cx.write(async |work| {
@@ -446,6 +494,15 @@ impl Worker {
 enum Held {
     Tenant(JobLease),
     System(Box<SystemJob>, LeaseId),
+}
+
+impl Held {
+    fn kind(&self) -> &str {
+        match self {
+            Self::Tenant(lease) => &lease.kind,
+            Self::System(job, _) => &job.kind,
+        }
+    }
 }
 
 /// The jobs that are running, each in a task of its own.

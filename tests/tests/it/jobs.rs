@@ -15,7 +15,7 @@ use tenantry_domain::{
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
 use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, Terms};
 use tenantry_tenancy::worker::{Outcome, Queues, Worker, WorkerSettings};
-use tenantry_tenancy::{Cx, job, lifecycle};
+use tenantry_tenancy::{Cx, Traces, job, lifecycle};
 use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -134,6 +134,59 @@ impl JobHandler for Look {
         });
         Ok(())
     }
+}
+
+/// Traces that are always the same one, and what was made a part of which.
+#[derive(Debug, Default)]
+struct OneTrace {
+    adopted: Mutex<Vec<(Option<&'static str>, String)>>,
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+impl Traces for OneTrace {
+    fn adopt(&self, span: &tracing::Span, trace_parent: &str) {
+        let name = span.metadata().map(tracing::Metadata::name);
+        self.adopted.lock().unwrap().push((name, trace_parent.to_owned()));
+    }
+
+    fn trace_parent(&self) -> Option<String> {
+        Some(TRACE.into())
+    }
+}
+
+#[actix_web::test]
+async fn a_job_goes_on_with_the_trace_of_the_request_that_asked_for_it() {
+    let traces = Arc::new(OneTrace::default());
+    let world = World::with(Options {
+        traces: traces.clone(),
+        ..Options::default()
+    })
+    .await;
+    // Spans are made for somebody who listens.
+    let _listening = tenantry_tests::listen(tracing_subscriber::registry());
+    ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
+    assert_eq!(
+        only_job(&world, &world.acme).await.trace_parent.as_deref(),
+        Some(TRACE)
+    );
+    let worker = worker(&world, Handlers::default().with(Look::default()));
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
+    let adopted = std::mem::take(&mut *traces.adopted.lock().unwrap());
+    assert_eq!(adopted, [(Some("job"), TRACE.to_owned())]);
+
+    // What the caller of a job says itself stands, and so does what the caller of a request says.
+    let other = TRACE.replace("4bf9", "5ca0");
+    let terms = Terms {
+        trace_parent: Some(other.clone()),
+        ..Terms::default()
+    };
+    ask::<Look>(&world, &world.globex, &Vec::new(), terms).await;
+    assert_eq!(only_job(&world, &world.globex).await.trace_parent, Some(other));
+    let request = world.get(&world.acme.viewer, "/api/v1/tasks");
+    request.header("traceparent", TRACE).send().await.expect(200);
+    let adopted = std::mem::take(&mut *traces.adopted.lock().unwrap());
+    assert_eq!(adopted, [(Some("request"), TRACE.to_owned())]);
 }
 
 /// Fails so many times.

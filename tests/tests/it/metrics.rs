@@ -1,7 +1,10 @@
 //! What is measured tells how the service does, and nothing of what is in it.
 
+use std::sync::Arc;
+
 use serde_json::json;
-use tenantry_tests::World;
+use tenantry_domain::{Rate, TenantRates};
+use tenantry_tests::{Options, World};
 
 #[actix_web::test]
 async fn requests_are_measured_by_route_template_and_status() {
@@ -63,4 +66,38 @@ async fn what_is_refused_before_a_tenant_is_known_is_counted_for_nobody() {
         text.contains(r#"route="/api/v1/auth/login",status="401"} 1"#),
         "{text}"
     );
+}
+
+#[actix_web::test]
+async fn decisions_about_rates_are_counted_and_refusals_by_the_limit_they_exceed() {
+    let rate = Rate::new(1, 2).unwrap();
+    let world = World::with(Options {
+        rates: Arc::new(TenantRates {
+            tenant: Rate::new(1_000, 1_000),
+            user: Some(rate),
+        }),
+        ..Options::default()
+    })
+    .await;
+    for status in [200, 200, 429, 429, 429] {
+        world
+            .get(&world.acme.viewer, "/api/v1/projects")
+            .send()
+            .await
+            .expect(status);
+    }
+    world
+        .login("acme", &world.acme.viewer.email, "wrong")
+        .await
+        .expect(401);
+    let text = world.client.get("/metrics").send().await.expect(200).text();
+    for line in [
+        r#"tenantry_rate_limit_decisions_total{class="tenant",outcome="allowed"} 2"#,
+        r#"tenantry_rate_limit_decisions_total{class="tenant",outcome="refused"} 3"#,
+        r#"tenantry_rate_limit_decisions_total{class="credential",outcome="allowed"} 1"#,
+        r#"tenantry_rate_limit_violations_total{policy="user"} 3"#,
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+    assert!(!text.contains(r#"violations_total{policy="tenant"}"#), "{text}");
 }
