@@ -27,15 +27,18 @@
 //! ```
 #![deny(missing_docs)]
 
+mod address;
 mod announce;
 mod audit;
 mod code;
+mod colour;
 mod hierarchy;
 mod id;
 mod idempotency;
 mod invalid;
 mod job;
 mod limit;
+mod locale;
 mod name;
 mod page;
 mod password;
@@ -56,9 +59,13 @@ mod time;
 mod token;
 mod user;
 
+pub use address::{
+    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
+};
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
+pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
@@ -74,6 +81,7 @@ pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
+pub use locale::{is_language_tag, is_time_zone};
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
