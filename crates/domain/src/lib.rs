@@ -32,6 +32,7 @@ mod announce;
 mod audit;
 mod code;
 mod colour;
+mod css;
 mod hierarchy;
 mod id;
 mod idempotency;
@@ -66,6 +67,7 @@ pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
+pub use css::{CSS_LIMIT, CssTooLong, Reason, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
