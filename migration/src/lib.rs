@@ -71,6 +71,8 @@ mod m20261121_000009_audit_events;
 mod m20261121_000010_jobs;
 mod m20261121_000011_system_jobs;
 mod m20261121_000012_idempotency_keys;
+mod m20261121_000014_tenant_settings;
+mod m20261121_000015_brandings;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -185,6 +185,11 @@ pub fn sanitise_css(css: &str, hosts: &BTreeSet<String>) -> Result<SafeCss, CssT
     let mut rules = StyleSheetParser::new(&mut input, &mut sheet);
     while let Some(rule) = rules.next() {
         match rule {
+            // What comes out is let in again, when hosts change.
+            Ok(rule) if kept.len() + rule.len() > CSS_LIMIT => {
+                let at = rules.input.current_source_location();
+                rules.parser.report((because(Reason::TooMuch), &rule, at));
+            }
             Ok(rule) => kept.push_str(&rule),
             Err(refused) => rules.parser.report(refused),
         }

@@ -30,6 +30,7 @@
 mod address;
 mod announce;
 mod audit;
+mod branding;
 mod code;
 mod colour;
 mod css;
@@ -52,6 +53,7 @@ mod role;
 mod scope;
 mod seal;
 mod session;
+mod setting;
 mod store;
 mod system_job;
 mod task;
@@ -65,6 +67,7 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
+pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use css::{CSS_LIMIT, CssTooLong, Reason, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
@@ -101,6 +104,11 @@ pub use scope::{
 };
 pub use seal::Seal;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
+pub use setting::{
+    Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,
+    RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,
+    SettingVersion, TenantConfiguration,
+};
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks, TenantScope,
-    Tenants, Users,
+    AuditLog, Brandings, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions,
+    SettingSheets, Tasks, TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -104,6 +104,10 @@ pub trait Store: Send {
     fn tasks(&mut self) -> &mut dyn Tasks;
     /// Resources and their versions.
     fn resources(&mut self) -> &mut dyn Resources;
+    /// What the tenant has set.
+    fn settings(&mut self) -> &mut dyn SettingSheets;
+    /// How the tenant looks.
+    fn branding(&mut self) -> &mut dyn Brandings;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -166,6 +170,14 @@ impl Work {
     /// Resources and their versions.
     pub fn resources(&mut self) -> &mut dyn Resources {
         self.store.resources()
+    }
+    /// What the tenant has set.
+    pub fn settings(&mut self) -> &mut dyn SettingSheets {
+        self.store.settings()
+    }
+    /// How the tenant looks.
+    pub fn branding(&mut self) -> &mut dyn Brandings {
+        self.store.branding()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

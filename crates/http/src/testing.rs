@@ -1,6 +1,7 @@
 //! A small application for the tests of this crate: one tenant, one user of each role, and a database that is
 //! always away. A request that got as far as its use case ends as 503.
 
+use std::net::IpAddr;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -15,13 +16,14 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
-    PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store, StoreError, SystemScope,
-    Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
-    TokenError, UnitOfWork, Units, UserId,
+    AccessClaims, AccessTokens, Clock, Configurations, Directory, Gate, HostResolver, IdSource,
+    IssuedRefresh, JobFacts, JobLease, MembershipFacts, Mode, Password, PasswordError, PasswordHash,
+    PasswordHasher, PlanCatalogue, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry,
+    Settings, Slug, Store, StoreError, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
+    Unresolved, UserId,
 };
-use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -41,6 +43,9 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         refresh_tokens: fake.clone(),
         seal: fake.clone(),
         plans: fake.clone(),
+        settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
+        configurations: fake.clone(),
+        resolver: fake.clone(),
         clock: fake.clone(),
         ids: fake,
     };
@@ -288,6 +293,10 @@ impl Seal for Fake {
     fn open(&self, _: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         Some(sealed.to_vec())
     }
+
+    fn is_current(&self, _: &str, _: &[u8]) -> bool {
+        true
+    }
 }
 
 impl PlanCatalogue for Fake {
@@ -305,6 +314,24 @@ impl PlanCatalogue for Fake {
 
     fn setting(&self, _: &str, _: &str) -> Option<Value> {
         None
+    }
+}
+
+#[async_trait]
+impl Configurations for Fake {
+    fn remembered(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
+        None
+    }
+
+    async fn of(&self, _: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl HostResolver for Fake {
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        Err(Unresolved)
     }
 }
 

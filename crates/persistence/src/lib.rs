@@ -71,6 +71,7 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod branding;
 mod directory;
 mod error;
 mod idempotency;
@@ -80,6 +81,7 @@ mod project;
 mod registry;
 mod resource;
 mod session;
+mod setting;
 mod store;
 mod system_job;
 mod task;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources, Sessions, Store,
-    StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
+    Announcer, AuditLog, Brandings, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources,
+    Sessions, SettingSheets, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -109,6 +109,12 @@ impl Store for PgStore {
         self
     }
     fn resources(&mut self) -> &mut dyn Resources {
+        self
+    }
+    fn settings(&mut self) -> &mut dyn SettingSheets {
+        self
+    }
+    fn branding(&mut self) -> &mut dyn Brandings {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {

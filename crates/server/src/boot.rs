@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, StoreError, Units};
+use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, SettingRegistry, StoreError, Units};
 use tenantry_http::Limits;
 use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDirectory,
+    HmacRefreshTokens, JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    SystemResolver,
 };
-use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tenantry_tenancy::setting::StoredConfigurations;
+use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
 
 use crate::limits::limits;
 use crate::settings::{Cache, Profile, Settings, SettingsError};
@@ -92,7 +94,17 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let cache = Arc::new(cache);
     let plans = Arc::new(plans(settings)?);
     let redis = redis(settings)?;
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
+    let registry = Arc::new(registry(settings, &plans)?);
+    // It only reads, and has nothing to announce.
+    let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
+    let stored = StoredConfigurations::new(reading, Arc::clone(&registry), plans.clone());
+    let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
+    let configurations = Arc::new(configurations);
+    let memories = Memories::new([
+        cache.clone() as Arc<dyn Memory>,
+        configurations.clone() as Arc<dyn Memory>,
+    ]);
+    let memories = Arc::new(memories);
     let announcements = redis
         .clone()
         .map(|redis| Announcements::new(redis, memories.clone()));
@@ -110,6 +122,9 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
         plans,
+        settings: registry,
+        configurations,
+        resolver: Arc::new(SystemResolver::default()),
         clock,
         ids,
     };
@@ -225,6 +240,22 @@ fn plans(settings: &Settings) -> Result<Plans, BootError> {
     };
     let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
     Plans::parse(&text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+/// The settings that tenants have. What the plans say of them must hold.
+fn registry(settings: &Settings, plans: &Plans) -> Result<SettingRegistry, BootError> {
+    let file = settings.plans.file.clone();
+    let path = file.unwrap_or_else(|| PathBuf::from("config/plans.toml"));
+    let registry = SettingRegistry::new(product_settings::definitions());
+    let registry = registry.map_err(|error| StoreError::Other(error.to_string()))?;
+    for plan in plans.all() {
+        for (key, value) in &plan.settings {
+            registry.check_plan(key, value).map_err(|problem| {
+                file_error(&path, &format!("plan {}, settings.{key}: {problem}", plan.name))
+            })?;
+        }
+    }
+    Ok(registry)
 }
 
 fn policy(settings: &Settings) -> Policy {

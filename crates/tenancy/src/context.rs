@@ -3,9 +3,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, KeptAnswer,
-    PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, Settings, StoreError,
-    TenantRegistry, TenantScope, Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Configurations, Gate,
+    HostResolver, IdSource, KeptAnswer, PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused,
+    Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -31,6 +31,12 @@ pub struct Ports {
     pub seal: Arc<dyn Seal>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
+    /// What can be set.
+    pub settings: Arc<SettingRegistry>,
+    /// What tenants have set, and how they look.
+    pub configurations: Arc<dyn Configurations>,
+    /// What host names mean.
+    pub resolver: Arc<dyn HostResolver>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Ids.

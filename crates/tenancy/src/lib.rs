@@ -8,14 +8,17 @@
 
 pub mod access;
 pub mod auth;
+pub mod branding;
 mod context;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod product_settings;
 pub mod project;
 pub mod provision;
 pub mod purge;
 pub mod resource;
+pub mod setting;
 pub mod system_job;
 pub mod task;
 pub mod tenant;
