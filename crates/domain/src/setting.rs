@@ -774,8 +774,14 @@ pub struct Difference {
 }
 
 impl SettingVersion {
-    /// What one would see of it.
-    fn shown(&self, key: &str) -> Option<Value> {
+    /// All of it as one may see it: a secret only says that it is set.
+    pub fn shown(&self) -> BTreeMap<String, Value> {
+        let keys = self.values.keys().chain(self.secrets.keys());
+        keys.filter_map(|key| Some((key.clone(), self.shown_of(key)?)))
+            .collect()
+    }
+
+    fn shown_of(&self, key: &str) -> Option<Value> {
         let secret = self.secrets.get(key).map(|_| json!({"is_set": true}));
         self.values.get(key).cloned().or(secret)
     }
@@ -795,8 +801,8 @@ impl SettingVersion {
         };
         let difference = |key: &&String| Difference {
             key: (*key).clone(),
-            before: self.shown(key),
-            after: other.shown(key),
+            before: self.shown_of(key),
+            after: other.shown_of(key),
         };
         keys.iter().filter(differs).map(difference).collect()
     }

@@ -3,8 +3,9 @@
 use actix_web::http::header;
 use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
 use tenantry_tenancy::{
-    Stale, access::AccessError, auth::AuthError, project::ProjectError, provision::SignUpError,
-    resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
+    Stale, access::AccessError, auth::AuthError, branding::BrandingError, project::ProjectError,
+    provision::SignUpError, resource::ResourceError, setting::SettingError, task::TaskError,
+    tenant::TenantError, user::UserError,
 };
 
 use crate::{ApiError, error::INVALID_TOKEN};
@@ -149,6 +150,32 @@ impl From<TenantError> for ApiError {
             TenantError::NotFound => Self::new(ErrorCode::NotFound),
             TenantError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
             TenantError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettingError> for ApiError {
+    fn from(error: SettingError) -> Self {
+        match error {
+            SettingError::Refused(refused) => refused.into(),
+            SettingError::Invalid(invalid) => invalid.into(),
+            SettingError::Stale(stale) => stale.into(),
+            SettingError::NotFound => Self::new(ErrorCode::NotFound),
+            SettingError::Undefined(_) => Self::new(ErrorCode::Internal).caused_by(error.to_string()),
+            SettingError::Denied(denied) => denied.into(),
+            SettingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BrandingError> for ApiError {
+    fn from(error: BrandingError) -> Self {
+        match error {
+            BrandingError::Refused(refused) => refused.into(),
+            BrandingError::Invalid(invalid) => invalid.into(),
+            BrandingError::Stale(stale) => stale.into(),
+            BrandingError::NotFound => Self::new(ErrorCode::NotFound),
+            BrandingError::Store(error) => error.into(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
 
 pub(crate) mod auth;
+pub(crate) mod branding;
 pub(crate) mod project;
 pub(crate) mod resource;
 mod schema;
+pub(crate) mod setting;
 pub(crate) mod signup;
 pub(crate) mod task;
 pub(crate) mod tenant;
@@ -16,6 +18,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(signup::routes)
         .configure(auth::routes)
         .configure(tenant::routes)
+        .configure(setting::routes)
+        .configure(branding::routes)
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)
