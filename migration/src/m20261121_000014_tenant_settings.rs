@@ -19,14 +19,15 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// One row of a tenant, with the tenant's own id.
+/// At most one row of a tenant.
 fn settings() -> TenantTable {
     TenantTable::new("tenant_settings")
         .column("values", "jsonb NOT NULL")
         // By key: the sealed text in base64, and the version that it was set in.
         .column("secrets", "jsonb NOT NULL")
         .versioned()
-        .check("tenant_settings_id_check", "id = tenant_id")
+        .generated_id()
+        .single()
         .check("tenant_settings_values_check", "jsonb_typeof(values) = 'object'")
         .check(
             "tenant_settings_secrets_check",

@@ -17,7 +17,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// One row of a tenant, with the tenant's own id.
+/// At most one row of a tenant.
 fn table() -> TenantTable {
     TenantTable::new("brandings")
         .column("display_name", "text")
@@ -28,7 +28,8 @@ fn table() -> TenantTable {
         .column("support_email", "text")
         .column("custom_css", "text NOT NULL")
         .versioned()
-        .check("brandings_id_check", "id = tenant_id")
+        .generated_id()
+        .single()
         .check(
             "brandings_colors_check",
             "primary_color ~ '^#[0-9a-f]{6}$' AND accent_color ~ '^#[0-9a-f]{6}$'",

@@ -244,3 +244,60 @@ pub trait Brandings: Send {
     /// Stores the next version. Whoever does holds a lock on the tenant.
     async fn store(&mut self, branding: &Branding) -> Result<(), StoreError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep() -> BrandingPatch {
+        BrandingPatch {
+            display_name: Patch::Keep,
+            logo_url: Patch::Keep,
+            favicon_url: Patch::Keep,
+            primary_color: Patch::Keep,
+            accent_color: Patch::Keep,
+            support_email: Patch::Keep,
+            custom_css: Patch::Keep,
+        }
+    }
+
+    #[test]
+    fn css_that_was_let_in_is_let_in_again_however_long_it_became() {
+        let patch = BrandingPatch {
+            custom_css: Patch::Set("a,b,i,u,p{color:red}".repeat(3_000)),
+            ..keep()
+        };
+        let first = Branding::default().changed(patch, Time::default()).unwrap();
+        assert!(first.css.css.len() > 60_000 && first.css.css.len() <= crate::CSS_LIMIT);
+        assert!(
+            first
+                .css
+                .removed
+                .iter()
+                .all(|removed| removed.reason == crate::Reason::TooMuch)
+        );
+        let again = first.branding.changed(keep(), Time::default()).unwrap();
+        assert_eq!(
+            (again.css.removed, &again.branding.custom_css),
+            (vec![], &first.branding.custom_css)
+        );
+        assert!(again.branding.looks_like(&first.branding));
+    }
+
+    #[test]
+    fn everything_that_does_not_hold_is_said_at_once() {
+        let patch = BrandingPatch {
+            display_name: Patch::Set(String::new()),
+            logo_url: Patch::Set("https://127.1/".into()),
+            primary_color: Patch::Set("red".into()),
+            support_email: Patch::Set("x".into()),
+            ..keep()
+        };
+        let Invalid(errors) = Branding::default().changed(patch, Time::default()).unwrap_err();
+        let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!(
+            pointers,
+            ["/display_name", "/logo_url", "/primary_color", "/support_email"]
+        );
+    }
+}

@@ -860,3 +860,187 @@ pub trait SettingSheets: Send {
         limit: u32,
     ) -> Result<Vec<SettingVersion>, StoreError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct OnePlan(BTreeMap<&'static str, Value>);
+
+    impl PlanCatalogue for OnePlan {
+        fn offers(&self, plan: &str) -> bool {
+            plan == "one"
+        }
+        fn names(&self) -> Vec<String> {
+            vec!["one".into()]
+        }
+        fn default_plan(&self) -> &str {
+            "one"
+        }
+        fn setting(&self, _: &str, key: &str) -> Option<Value> {
+            self.0.get(key).cloned()
+        }
+    }
+
+    fn definition(kind: Kind, default: Value) -> Definition {
+        Definition::new("a.b", kind, default, "For a test.")
+    }
+
+    fn numbers() -> SettingRegistry {
+        let number = |key| Definition::new(key, Kind::Integer(0..=99), json!(0), "A number.");
+        let secret = Definition::new("s.secret", Kind::text(1..=20), Value::Null, "A secret.").secret();
+        let theirs = number("o.theirs").operator_only();
+        SettingRegistry::new([number("n.a"), number("n.b"), number("n.c"), secret, theirs]).unwrap()
+    }
+
+    #[test]
+    fn definitions_that_cannot_be_meant_are_refused() {
+        let key = |key| Definition::new(key, Kind::Boolean, json!(true), "A key.");
+        for (definitions, problem) in [
+            (vec![key("a.b"), key("a.b")], "is defined twice"),
+            (vec![key("A")], "a key is"),
+            (vec![key("a..b")], "a key is"),
+            (vec![key("a.1")], "a key is"),
+            (vec![definition(Kind::Boolean, json!("yes"))], "must be a boolean"),
+            (vec![definition(Kind::Integer(1..=3), json!(4))], "must be 1 to 3"),
+            (
+                vec![definition(Kind::matching(0..=9, "("), Value::Null)],
+                "the pattern ( cannot be read",
+            ),
+            (
+                vec![definition(Kind::list(Kind::matching(0..=9, "["), 1), json!([]))],
+                "the pattern [ cannot be read",
+            ),
+            (
+                vec![definition(Kind::Colour, json!("#FFF"))],
+                "is to be written as \"#ffffff\"",
+            ),
+            (vec![definition(Kind::Url, json!("https://10.0.0.1"))], "internal"),
+            (
+                vec![definition(Kind::text(0..=9), json!("x")).secret()],
+                "a secret is",
+            ),
+            (
+                vec![
+                    definition(Kind::text(0..=9), Value::Null)
+                        .secret()
+                        .client_visible(),
+                ],
+                "a secret is",
+            ),
+            (
+                vec![definition(Kind::Boolean, Value::Null).secret()],
+                "a secret is",
+            ),
+        ] {
+            let error = SettingRegistry::new(definitions).unwrap_err();
+            assert!(error.problem.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_of_the_whole_text() {
+        let definition = definition(Kind::matching(0..=9, "a|b"), Value::Null);
+        assert!(definition.check(&json!("a"), "").is_ok() && definition.check(&json!("b"), "").is_ok());
+        for text in ["ab", "xa", "bx", "", "a\n"] {
+            assert!(definition.check(&json!(text), "").is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_plan_says_is_checked_with_the_key_of_what_is_wrong() {
+        let registry = numbers();
+        assert_eq!(registry.check_plan("n.a", &json!(5)), Ok(()));
+        assert_eq!(
+            registry.check_plan("n.a", &json!(500)),
+            Err("must be 0 to 99".into())
+        );
+        assert!(
+            registry.check_plan("n.z", &json!(5)).is_err()
+                && registry.check_plan("s.secret", &json!("x")).is_err()
+        );
+    }
+
+    #[test]
+    fn what_is_stored_but_no_longer_holds_counts_as_not_set() {
+        let sheet = SettingSheet {
+            values: BTreeMap::from([
+                ("n.a".into(), json!(7)),
+                ("n.b".into(), json!("old")),
+                ("n.z".into(), json!(1)),
+            ]),
+            ..SettingSheet::default()
+        };
+        let plans = OnePlan(BTreeMap::from([("n.a", json!(1)), ("n.b", json!(2))]));
+        let effective = numbers().effective(&plans, "one", &sheet);
+        let of = |key: &str| (effective.values[key].value.clone(), effective.values[key].level);
+        assert_eq!(of("n.a"), (json!(7), Level::Tenant));
+        assert_eq!(of("n.b"), (json!(2), Level::Plan));
+        assert_eq!(of("n.c"), (json!(0), Level::Default));
+        assert!(!effective.values.contains_key("n.z"));
+        assert_eq!(Setting::<u8>::new("n.a").of(&effective), Some(7));
+        assert_eq!(Setting::<bool>::new("n.a").of(&effective), None);
+    }
+
+    fn seal(_: &str, text: &str) -> Vec<u8> {
+        text.bytes().rev().collect()
+    }
+
+    proptest! {
+        /// Changes in any order: each is a version, differences lead from one to the other, and going back does.
+        #[test]
+        fn a_rollback_brings_back_what_was_and_touches_no_secret(
+            changes in proptest::collection::vec((0_usize..5, proptest::option::of(0_i64..99)), 1..12),
+            to in 0_usize..12,
+        ) {
+            let registry = numbers();
+            let keys = ["n.a", "n.b", "n.c", "s.secret", "o.theirs"];
+            let mut sheet = SettingSheet::default();
+            let mut history = Vec::new();
+            for (place, value) in changes {
+                let key = keys[place];
+                let value = value.map(|number| if key == "s.secret" { json!(number.to_string()) } else { json!(number) });
+                let patch = BTreeMap::from([(key.to_owned(), value.map_or(Patch::Clear, Patch::Set))]);
+                let refused = registry.check_change(Editor::TenantAdmin, &patch).is_err();
+                prop_assert_eq!(refused, key == "o.theirs");
+                let change = registry.check_change(Editor::Operator, &patch).unwrap();
+                sheet = sheet.changed(&registry, &change, seal, Time::default());
+                history.push(sheet.snapshot(None, None, Time::default()));
+            }
+            let former = &history[to % history.len()];
+            let change = registry.check_rollback(&sheet, former).unwrap();
+            let back = sheet.changed(&registry, &change, seal, Time::default());
+            prop_assert_eq!(back.version, sheet.version + 1);
+            prop_assert_eq!(&back.secrets, &sheet.secrets);
+            prop_assert_eq!(back.values.get("o.theirs"), sheet.values.get("o.theirs"));
+            for key in &keys[..3] {
+                prop_assert_eq!(back.values.get(*key), former.values.get(*key));
+            }
+            let now = sheet.snapshot(None, None, Time::default());
+            let mut shown = former.shown();
+            for difference in former.differences(&now) {
+                match difference.after {
+                    Some(value) => drop(shown.insert(difference.key, value)),
+                    None => drop(shown.remove(&difference.key)),
+                }
+            }
+            prop_assert_eq!(shown, now.shown());
+            let secret = now.shown().remove("s.secret");
+            prop_assert_eq!(secret.is_some(), sheet.secrets.contains_key("s.secret"));
+            let is_set = json!({"is_set": true});
+            prop_assert!(secret.is_none_or(|shown| shown == is_set));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_sealed_for_its_tenant_and_key() {
+        let places: std::collections::BTreeSet<_> = [1, 2]
+            .into_iter()
+            .flat_map(|tenant| ["a", "b"].map(|key| SettingSheet::place(Uuid::from_u128(tenant).into(), key)))
+            .collect();
+        assert_eq!(places.len(), 4);
+    }
+}

@@ -41,8 +41,7 @@ impl Brandings for PgStore {
     }
 
     async fn store(&mut self, branding: &Branding) -> Result<(), StoreError> {
-        let tenant = self.scope.tenant();
-        self.changes.note(Change::Configuration(tenant));
+        self.changes.note(Change::Configuration(self.scope.tenant()));
         let changed_at = branding.updated_at.unwrap_or_default();
         let row = ActiveModel {
             updated_at: Set(changed_at),
@@ -58,7 +57,6 @@ impl Brandings for PgStore {
         };
         if branding.version == 1 {
             let row = ActiveModel {
-                id: Set(tenant.uuid()),
                 created_at: Set(changed_at),
                 ..row
             };

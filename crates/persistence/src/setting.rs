@@ -72,8 +72,7 @@ impl SettingSheets for PgStore {
     }
 
     async fn store(&mut self, sheet: &SettingSheet, version: &SettingVersion) -> Result<(), StoreError> {
-        let tenant = self.scope.tenant();
-        self.changes.note(Change::Configuration(tenant));
+        self.changes.note(Change::Configuration(self.scope.tenant()));
         let row = ActiveModel {
             updated_at: Set(version.created_at),
             version: Set(sheet.version),
@@ -81,7 +80,6 @@ impl SettingSheets for PgStore {
         };
         if sheet.version == 1 {
             let row = ActiveModel {
-                id: Set(tenant.uuid()),
                 created_at: Set(version.created_at),
                 ..row
             };

@@ -13,6 +13,7 @@ mod seed;
 mod serve;
 mod settings;
 mod tenant;
+mod tenant_settings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,9 @@ enum Command {
     /// List, found, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// Set something for a tenant, and seal tenants' secrets with a new key.
+    #[command(after_help = "Example: tenantry settings rotate-keys")]
+    Settings(tenant_settings::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -130,6 +134,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Tenant(args) => {
             log::init_plain();
             tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Settings(args) => {
+            log::init_plain();
+            tenant_settings::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

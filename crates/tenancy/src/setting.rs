@@ -359,11 +359,12 @@ async fn store(
             .seal
             .seal(&SettingSheet::place(tenant, key), text.as_bytes())
     };
-    let after = before.changed(&cx.ports().settings, change, seal, cx.now());
+    let now = cx.now();
+    let after = before.changed(&cx.ports().settings, change, seal, now);
     if rolled_back_to.is_none() && after.says_the_same(&before) {
         return Ok(before);
     }
-    let version = after.snapshot(cx.scope().user(), rolled_back_to, cx.now());
+    let version = after.snapshot(cx.scope().user(), rolled_back_to, now);
     work.settings().store(&after, &version).await?;
     let action = if rolled_back_to.is_some() {
         "settings.rolled_back"

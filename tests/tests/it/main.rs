@@ -4,6 +4,7 @@
 
 mod architecture;
 mod auth;
+mod branding;
 mod concurrency;
 mod embedder;
 mod errors;
@@ -21,6 +22,7 @@ mod redis;
 mod resolution;
 mod resources;
 mod rings;
+mod settings;
 mod signup;
 mod sql;
 mod tasks;
