@@ -5,7 +5,8 @@ use crate::{
     m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
-    m20261121_000013_operators, m20261121_000018_plan_versions, m20261121_000019_storage_usage,
+    m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
+    m20261121_000018_plan_versions, m20261121_000019_storage_usage,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -45,9 +46,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000010_jobs::Migration),
             Box::new(m20261121_000011_system_jobs::Migration),
             Box::new(m20261121_000012_idempotency_keys::Migration),
+            Box::new(m20261121_000013_operators::Migration),
+            Box::new(m20261121_000014_tenant_settings::Migration),
+            Box::new(m20261121_000015_brandings::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
-            Box::new(m20261121_000013_operators::Migration),
         ]
     }
 }

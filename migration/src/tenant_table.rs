@@ -50,6 +50,7 @@ pub struct TenantTable {
     checks: Vec<(String, String)>,
     append_only: bool,
     generated_id: bool,
+    single: bool,
 }
 
 /// What happens to a row when the row it refers to is deleted.
@@ -73,6 +74,7 @@ impl TenantTable {
             checks: Vec::new(),
             append_only: false,
             generated_id: false,
+            single: false,
         }
     }
 
@@ -156,6 +158,13 @@ impl TenantTable {
     #[must_use]
     pub fn generated_id(mut self) -> Self {
         self.generated_id = true;
+        self
+    }
+
+    /// At most one row of each tenant, for what a tenant has one of. The constraint is `<table>_tenant_key`.
+    #[must_use]
+    pub fn single(mut self) -> Self {
+        self.single = true;
         self
     }
 
@@ -255,6 +264,9 @@ impl TenantTable {
         lines.extend(self.references.iter().map(|reference| reference.sql(&self.name)));
         let uniques = self.uniques.iter().filter(|key| key.condition.is_none());
         lines.extend(uniques.map(|key| format!("CONSTRAINT {} UNIQUE {}", key.name, key.list())));
+        if self.single {
+            lines.push(format!("CONSTRAINT {}_tenant_key UNIQUE (tenant_id)", self.name));
+        }
         let checks = self.checks.iter();
         lines.extend(checks.map(|(name, condition)| format!("CONSTRAINT {name} CHECK ({condition})")));
         format!("CREATE TABLE {} (\n    {}\n)", self.name, lines.join(",\n    "))

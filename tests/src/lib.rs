@@ -9,6 +9,7 @@
 mod clock;
 mod database;
 pub mod evidence;
+mod hosts;
 mod http;
 mod log;
 mod pgbouncer;
@@ -18,6 +19,7 @@ mod world;
 
 pub use clock::ManualClock;
 pub use database::Database;
+pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
 pub use log::listen;
 pub use pgbouncer::PgBouncer;

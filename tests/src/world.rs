@@ -6,25 +6,28 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    Announcer, Clock, Gate, Limit, Memory, NewProject, NewResource, NewTask, NewTenant, OperatorGate,
-    Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope,
-    TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
+    Announcer, Clock, Definition, Gate, Limit, Memory, NewProject, NewResource, NewTask, NewTenant,
+    OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
+    SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDirectory,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
+    SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
+use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::user::AddUser;
 use tenantry_tenancy::{
-    Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, project, provision, resource, task, user,
+    Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project, provision, resource,
+    task, user,
 };
 use tenantry_tenancy::{NoTraces, Traces};
 
-use crate::{Client, Database, ManualClock, PgBouncer, Request};
+use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
 
 /// The password of everybody in the world.
 pub const PASSWORD: &str = "correct horse";
@@ -57,6 +60,12 @@ pub struct Options {
     pub redis: Option<Redis>,
     /// Traces beyond the process.
     pub traces: Arc<dyn Traces>,
+    /// What host names mean.
+    pub resolver: Arc<KnownHosts>,
+    /// Settings beside those of the product.
+    pub definitions: Vec<Definition>,
+    /// The signing keys, the present one first; one for the whole process when absent.
+    pub keys: Vec<String>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -99,6 +108,9 @@ impl Default for Options {
             limiter: None,
             redis: None,
             traces: Arc::new(NoTraces),
+            resolver: Arc::default(),
+            definitions: Vec::new(),
+            keys: Vec::new(),
             embedder: None,
         }
     }
@@ -120,6 +132,8 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     /// What the API remembers of tenants and users.
     pub cache: Arc<CachedDirectory>,
+    /// What it remembers of tenants' settings and looks.
+    pub configurations: Arc<CachedConfigurations>,
     /// What it tells other instances and hears from them.
     pub announcements: Option<Announcements>,
     /// The runtime role's connections.
@@ -185,6 +199,7 @@ impl World {
             app,
             pool,
             cache,
+            configurations,
             announcements,
         } = instance;
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
@@ -203,6 +218,7 @@ impl World {
             app,
             clock,
             cache,
+            configurations,
             announcements,
             pool,
             readiness,
@@ -377,6 +393,8 @@ pub struct Instance {
     pub pool: Pool,
     /// What it remembers.
     pub cache: Arc<CachedDirectory>,
+    /// What it remembers of tenants' settings and looks.
+    pub configurations: Arc<CachedConfigurations>,
     /// What it tells others and hears from them.
     pub announcements: Option<Announcements>,
 }
@@ -394,11 +412,15 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         ..options.pool.clone()
     };
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
-    let key = signing_key();
-    let refresh_tokens = HmacRefreshTokens::new(&key.derive_secret("refresh tokens"));
-    let seal = AeadSeal::new(&key.derive_secret("seal"));
+    let keys = signing_keys(options);
+    let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
+    let seal = keys[1..]
+        .iter()
+        .fold(AeadSeal::new(&keys[0].derive_secret("seal")), |seal, earlier| {
+            seal.opening(&earlier.derive_secret("seal"))
+        });
     let operator_tokens = JwtOperatorTokens::new(
-        vec![key.clone()],
+        keys.clone(),
         "tenantry".into(),
         "tenantry-api",
         Arc::clone(&clock),
@@ -406,7 +428,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     );
     let operator_tokens = Arc::new(operator_tokens.unwrap());
     let access_tokens = JwtAccessTokens::new(
-        vec![key],
+        keys,
         "tenantry".into(),
         "tenantry-api".into(),
         900,
@@ -419,7 +441,19 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
+    let plans = options.plans.clone().unwrap_or_else(standard_plans);
+    let definitions = product_settings::definitions();
+    let definitions = definitions.into_iter().chain(options.definitions.clone());
+    let settings = Arc::new(SettingRegistry::new(definitions).unwrap());
+    let reading = Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::new(()))));
+    let stored = StoredConfigurations::new(reading, settings.clone(), plans.clone());
+    let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
+    let configurations = Arc::new(configurations);
+    let memories = Memories::new([
+        cache.clone() as Arc<dyn Memory>,
+        configurations.clone() as Arc<dyn Memory>,
+    ]);
+    let memories = Arc::new(memories);
     let announcements = options
         .redis
         .clone()
@@ -444,7 +478,10 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
-        plans: options.plans.clone().unwrap_or_else(standard_plans),
+        plans,
+        settings,
+        configurations: configurations.clone(),
+        resolver: options.resolver.clone(),
         clock,
         ids,
     };
@@ -462,6 +499,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         app: Arc::new(Tenancy::new(ports, policy)),
         pool,
         cache,
+        configurations,
         announcements,
     }
 }
@@ -470,6 +508,14 @@ fn pooled(url: String, options: &Options) -> String {
     options
         .pooler
         .map_or_else(|| url.clone(), |pooler| PgBouncer::route(&url, pooler))
+}
+
+fn signing_keys(options: &Options) -> Vec<SigningKey> {
+    if options.keys.is_empty() {
+        return vec![signing_key()];
+    }
+    let keys = options.keys.iter();
+    keys.map(|pem| SigningKey::from_pem(pem).unwrap()).collect()
 }
 
 /// One key for the process, so that two instances over one database accept each other's tokens.

@@ -36,9 +36,13 @@
 //! ```
 #![deny(missing_docs)]
 
+mod address;
 mod announce;
 mod audit;
+mod branding;
 mod code;
+mod colour;
+mod css;
 mod entitlement;
 mod hierarchy;
 mod id;
@@ -46,6 +50,7 @@ mod idempotency;
 mod invalid;
 mod job;
 mod limit;
+mod locale;
 mod name;
 mod operator;
 mod operator_event;
@@ -61,6 +66,7 @@ mod role;
 mod scope;
 mod seal;
 mod session;
+mod setting;
 mod storage;
 mod store;
 mod system_job;
@@ -70,9 +76,15 @@ mod time;
 mod token;
 mod user;
 
+pub use address::{
+    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
+};
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
+pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use code::ErrorCode;
+pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
+pub use css::{CSS_LIMIT, CssTooLong, Reason, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
 pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
@@ -89,6 +101,7 @@ pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
+pub use locale::{is_language_tag, is_time_zone};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
@@ -112,6 +125,11 @@ pub use scope::{
 };
 pub use seal::Seal;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
+pub use setting::{
+    Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,
+    RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,
+    SettingVersion, TenantConfiguration,
+};
 pub use storage::Storage;
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};

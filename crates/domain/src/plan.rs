@@ -51,11 +51,6 @@ pub trait PlanCatalogue: Send + Sync {
     /// The plan of a tenant that names none.
     fn default_plan(&self) -> &str;
 
-    /// What a plan says of a setting, where it says something.
-    fn setting(&self, plan: &str, key: &str) -> Option<Value> {
-        self.current(plan)?.settings.get(key).cloned()
-    }
-
     /// What may be subscribed to now, the least first.
     fn on_offer(&self) -> Vec<Arc<PlanTerms>>;
 

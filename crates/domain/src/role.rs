@@ -40,6 +40,14 @@ pub enum Permission {
     ReadTenant,
     /// Rename the tenant, change its settings.
     ManageTenant,
+    /// See what the tenant had set at which time.
+    ReadSettingHistory,
+    /// Change what the tenant has set.
+    ManageSettings,
+    /// Change how the tenant looks.
+    ManageBranding,
+    /// Seal the tenant's secrets anew, or set what no user may; only the system does.
+    OperateSettings,
     /// See the tenant's users.
     ReadUsers,
     /// Create, change and remove users.
@@ -72,9 +80,13 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::ReadTenant,
         Self::ManageTenant,
+        Self::ReadSettingHistory,
+        Self::ManageSettings,
+        Self::ManageBranding,
+        Self::OperateSettings,
         Self::ReadUsers,
         Self::ManageUsers,
         Self::EditSelf,
@@ -102,10 +114,14 @@ impl Permission {
             | Self::ReadTasks
             | Self::ReadResources => Some(Role::Viewer),
             Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
-            Self::ManageTenant | Self::ManageUsers | Self::ReadDeletedProjects | Self::RestoreProjects => {
-                Some(Role::Admin)
-            }
-            Self::CountViews | Self::Purge => None,
+            Self::ManageTenant
+            | Self::ReadSettingHistory
+            | Self::ManageSettings
+            | Self::ManageBranding
+            | Self::ManageUsers
+            | Self::ReadDeletedProjects
+            | Self::RestoreProjects => Some(Role::Admin),
+            Self::OperateSettings | Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -113,6 +129,8 @@ impl Permission {
     pub const fn writes(self) -> bool {
         match self {
             Self::ReadTenant
+            | Self::ReadSettingHistory
+            | Self::OperateSettings
             | Self::ReadUsers
             | Self::EndSession
             | Self::ReadProjects
@@ -121,6 +139,8 @@ impl Permission {
             | Self::ReadResources
             | Self::CountViews => false,
             Self::ManageTenant
+            | Self::ManageSettings
+            | Self::ManageBranding
             | Self::ManageUsers
             | Self::EditSelf
             | Self::WriteProjects

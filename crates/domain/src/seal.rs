@@ -7,4 +7,7 @@ pub trait Seal: Send + Sync {
 
     /// What was sealed for that place; `None` when it was not, or when the secret is no longer known.
     fn open(&self, place: &str, sealed: &[u8]) -> Option<Vec<u8>>;
+
+    /// Whether it was sealed for that place with the present secret, so that earlier ones are not needed for it.
+    fn is_current(&self, place: &str, sealed: &[u8]) -> bool;
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Storage, Tasks,
-    TenantScope, Tenants, Users,
+    AuditLog, Brandings, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions,
+    SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -108,6 +108,10 @@ pub trait Store: Send {
     fn resources(&mut self) -> &mut dyn Resources;
     /// How much is stored.
     fn storage(&mut self) -> &mut dyn Storage;
+    /// What the tenant has set.
+    fn settings(&mut self) -> &mut dyn SettingSheets;
+    /// How the tenant looks.
+    fn branding(&mut self) -> &mut dyn Brandings;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -174,6 +178,14 @@ impl Work {
     /// How much is stored.
     pub fn storage(&mut self) -> &mut dyn Storage {
         self.store.storage()
+    }
+    /// What the tenant has set.
+    pub fn settings(&mut self) -> &mut dyn SettingSheets {
+        self.store.settings()
+    }
+    /// How the tenant looks.
+    pub fn branding(&mut self) -> &mut dyn Brandings {
+        self.store.branding()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

@@ -1,7 +1,10 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Agreed, Check, Invalid, Patch, PlanTerms, StoreError, Subscription, TenantId, Time};
+use crate::{
+    Agreed, Check, Invalid, Patch, PlanTerms, StoreError, Subscription, TenantId, Time, check_text,
+    is_language_tag, is_time_zone,
+};
 
 /// A name for URLs: `^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$`, so 3 to 63 characters, a DNS label (RFC 1035).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -141,6 +144,30 @@ pub struct Settings {
     pub locale: String,
 }
 
+impl Settings {
+    fn check(&self, check: &mut Check) {
+        let (zone, locale) = (&self.timezone, &self.locale);
+        match check_text(zone, 1..=64, false) {
+            Err(detail) => check.fail("/settings/timezone", "invalid_text", detail),
+            Ok(()) => check.require(
+                is_time_zone(zone),
+                "/settings/timezone",
+                "invalid_timezone",
+                "must be the name of a time zone of the IANA database, for example Europe/Berlin",
+            ),
+        }
+        match check_text(locale, 2..=35, false) {
+            Err(detail) => check.fail("/settings/locale", "invalid_text", detail),
+            Ok(()) => check.require(
+                is_language_tag(locale),
+                "/settings/locale",
+                "invalid_locale",
+                "must be a language tag of BCP 47, for example de-CH",
+            ),
+        }
+    }
+}
+
 /// A customer: the owner of everything that has a `tenant_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tenant {
@@ -276,8 +303,7 @@ impl Tenant {
             .apply_required(&mut next.settings.self_registration);
         patch.timezone.apply_required(&mut next.settings.timezone);
         patch.locale.apply_required(&mut next.settings.locale);
-        check.line("/settings/timezone", &next.settings.timezone, 1..=64);
-        check.line("/settings/locale", &next.settings.locale, 2..=35);
+        next.settings.check(&mut check);
         check.verdict()?;
         next.touch(now);
         *self = next;

@@ -120,6 +120,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
         metrics::routes(config);
     }
     docs::routes(config);
+    v1::branding::pages(config);
     let embedded = web::scope("")
         .wrap(from_fn(authenticate_known))
         .configure(|config| (api.routes)(config));

@@ -95,6 +95,15 @@ impl Endpoint {
         }
     }
 
+    /// From here on the methods are for everybody.
+    #[must_use]
+    pub fn opened(self) -> Self {
+        Self {
+            door: Door::Open,
+            ..self
+        }
+    }
+
     /// Answers GET, and HEAD with the same headers.
     #[must_use]
     pub fn get<F, Args>(self, handler: F) -> Self

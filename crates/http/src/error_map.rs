@@ -6,12 +6,14 @@ use tenantry_tenancy::{
     Stale,
     access::AccessError,
     auth::AuthError,
+    branding::BrandingError,
     entitlement::{CapabilitiesError, NotInPlan, Plans},
     lifecycle::LifecycleError,
     operator::OperatorError,
     project::ProjectError,
     provision::SignUpError,
     resource::ResourceError,
+    setting::SettingError,
     task::TaskError,
     tenant::TenantError,
     user::UserError,
@@ -245,6 +247,32 @@ impl From<TenantError> for ApiError {
             TenantError::NotFound => Self::new(ErrorCode::NotFound),
             TenantError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
             TenantError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettingError> for ApiError {
+    fn from(error: SettingError) -> Self {
+        match error {
+            SettingError::Refused(refused) => refused.into(),
+            SettingError::Invalid(invalid) => invalid.into(),
+            SettingError::Stale(stale) => stale.into(),
+            SettingError::NotFound => Self::new(ErrorCode::NotFound),
+            SettingError::Undefined(_) => Self::new(ErrorCode::Internal).caused_by(error.to_string()),
+            SettingError::Denied(denied) => denied.into(),
+            SettingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BrandingError> for ApiError {
+    fn from(error: BrandingError) -> Self {
+        match error {
+            BrandingError::Refused(refused) => refused.into(),
+            BrandingError::Invalid(invalid) => invalid.into(),
+            BrandingError::Stale(stale) => stale.into(),
+            BrandingError::NotFound => Self::new(ErrorCode::NotFound),
+            BrandingError::Store(error) => error.into(),
         }
     }
 }

@@ -6,6 +6,7 @@ use actix_web::{
     http::header::{self, HeaderName},
 };
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tenantry_domain::ErrorCode;
 use tenantry_tenancy::Precondition;
 use utoipa::{
@@ -22,6 +23,21 @@ use crate::{ApiError, entity};
 pub(crate) fn tag(version: i64) -> String {
     format!("\"{version}\"")
 }
+
+/// The entity tag of a version of something that is also made of what has no version there: a plan, a tenant's name. It is
+/// the version and a digest of what is shown, so that a cache notices either.
+pub(crate) fn tag_of(version: i64, view: &impl Serialize) -> String {
+    let view = serde_json::to_vec(view).unwrap_or_default();
+    let digest = Sha256::digest(&view);
+    let digest: String = digest[..DIGEST / 2]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("\"{version}.{digest}\"")
+}
+
+/// How many digits the digest in a tag has.
+const DIGEST: usize = 16;
 
 /// `If-Match`: which version the caller means to change or delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +65,37 @@ impl IfNoneMatch {
     /// 200, or 304 when the caller has this version already. Caches have to ask each time, and an answer to
     /// one credential is no answer to another: what `GET /tenant` shows depends on nothing else.
     pub fn answer(&self, version: i64, view: &impl Serialize) -> HttpResponse {
-        let mut response = if self.knows(version) {
+        self.private(&tag(version), || entity(version, view))
+    }
+
+    /// The same for what is also made of something that has no version there: see [`tag_of`].
+    pub(crate) fn answer_of(&self, version: i64, view: &impl Serialize) -> HttpResponse {
+        let tag = tag_of(version, view);
+        self.private(&tag, || {
+            HttpResponse::Ok()
+                .insert_header((header::ETAG, tag.as_str()))
+                .json(view)
+        })
+    }
+
+    /// The same for what is no JSON.
+    pub(crate) fn answer_with(&self, tag: &str, content_type: &'static str, body: String) -> HttpResponse {
+        self.private(tag, || {
+            let mut response = HttpResponse::Ok();
+            response
+                .insert_header((header::ETAG, tag))
+                .content_type(content_type);
+            response.body(body)
+        })
+    }
+
+    fn private(&self, tag: &str, whole: impl FnOnce() -> HttpResponse) -> HttpResponse {
+        let mut response = if self.knows(tag) {
             HttpResponse::NotModified()
-                .insert_header((header::ETAG, tag(version)))
+                .insert_header((header::ETAG, tag))
                 .finish()
         } else {
-            entity(version, view)
+            whole()
         };
         let headers = response.headers_mut();
         headers.insert(
@@ -65,12 +106,12 @@ impl IfNoneMatch {
         response
     }
 
-    fn knows(&self, version: i64) -> bool {
+    fn knows(&self, tag: &str) -> bool {
         match &self.0 {
             None => false,
             Some(Tags::Any) => true,
             // Weak comparison (RFC 9110 section 13.1.2).
-            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == version.to_string()),
+            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == tag.trim_matches('"')),
         }
     }
 }
@@ -116,12 +157,16 @@ fn if_match(text: &str) -> Option<Precondition> {
     })
 }
 
-/// A version is written in one way only.
+/// A version is written in one way only. What may follow it says of what else an answer was made, and nothing of what a
+/// change would overwrite.
 fn version(opaque: &str) -> Option<i64> {
-    opaque
-        .parse()
-        .ok()
-        .filter(|version: &i64| version.to_string() == opaque)
+    let digest = |digest: &str| digest.len() == DIGEST && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = match opaque.split_once('.') {
+        Some((number, rest)) if digest(rest) => number,
+        Some(_) | None => opaque,
+    };
+    let version: i64 = number.parse().ok()?;
+    (version.to_string() == number).then_some(version)
 }
 
 /// All lines of a field as one; `Some(None)` when it is there but is not text.
@@ -220,6 +265,9 @@ mod tests {
             if_match("\"abc\", \"03\", \"+3\""),
             Some(Precondition::Versions(vec![]))
         );
+        let made_of_more = tag_of(3, &"view");
+        assert_eq!(if_match(&made_of_more), Some(Precondition::Versions(vec![3])));
+        assert_eq!(if_match("\"3.x\", \"3.\""), Some(Precondition::Versions(vec![])));
     }
 
     #[test]
@@ -232,13 +280,13 @@ mod tests {
     #[test]
     fn if_none_match_compares_weakly() {
         let seen = |text: &str| IfNoneMatch(parse(text));
-        assert!(seen("\"3\"").knows(3));
-        assert!(seen("W/\"3\"").knows(3));
-        assert!(seen("\"1\", \"3\"").knows(3));
-        assert!(seen("*").knows(3));
-        assert!(!seen("\"4\"").knows(3));
-        assert!(!seen("3").knows(3));
-        assert!(!IfNoneMatch::default().knows(3));
+        assert!(seen("\"3\"").knows("\"3\""));
+        assert!(seen("W/\"3\"").knows("\"3\""));
+        assert!(seen("\"1\", \"3\"").knows("\"3\""));
+        assert!(seen("*").knows("\"3\""));
+        assert!(!seen("\"4\"").knows("\"3\""));
+        assert!(!seen("3").knows("\"3\""));
+        assert!(!IfNoneMatch::default().knows("\"3\""));
     }
 
     #[test]

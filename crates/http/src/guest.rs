@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
 use tenantry_domain::{Admission, RequestId, TenantId, TenantSelector};
 use tenantry_tenancy::{
     Cx, Origin, Tenancy,
@@ -11,9 +11,10 @@ use tenantry_tenancy::{
 };
 use utoipa::IntoParams;
 
-use crate::{Api, ApiError, hints, origin, request::RequestContext};
+use crate::{Api, ApiError, authenticate::bearer, hints, limits, origin, request::RequestContext};
 
-/// Whoever calls an endpoint that is open to everybody. A credential, stale or not, is not looked at.
+/// Whoever calls an endpoint that is open to everybody. A credential, stale or not, is not looked at but by
+/// [`Guest::visit`].
 pub(crate) struct Guest {
     api: Data<Api>,
     hints: Hints,
@@ -43,6 +44,19 @@ impl Guest {
         self.hints.body_slug = body_slug;
         let (admission, by) = access::select_tenant(&self.api.app, &self.hints, self.request()).await?;
         Ok(self.admitted(admission, by))
+    }
+
+    /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
+    /// shown to everybody.
+    pub async fn visit(self) -> Result<Cx, ApiError> {
+        if !self.http.headers().contains_key(header::AUTHORIZATION) {
+            return self.enter(None).await;
+        }
+        let token = bearer(self.http.headers())?;
+        let admission = self.api.app.ports.gate.bearer(token, self.request()).await?;
+        limits::take_of_tenant(&self.http, &self.api, &admission).await?;
+        access::agree(&self.api.app, &admission, &self.hints, &self.origin).await?;
+        Ok(self.admitted(admission, ResolvedBy::Credential))
     }
 
     /// Enters the tenant that a refresh token is of; headers and host may only agree.

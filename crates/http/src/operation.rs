@@ -200,7 +200,11 @@ fn add_headers(operation: &mut Operation) {
             .responses
             .insert("304".into(), unchanged.into());
     }
-    let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let authentication = operation
+        .tags
+        .iter()
+        .flatten()
+        .any(|tag| ["Authentication", "Branding"].contains(&tag.as_str()));
     let keyed = takes(operation, ParameterIn::Header, "Idempotency-Key");
     let of_tenant = authentication || (operation.security.is_some() && !is_for_operators(operation));
     let limits = is_limited(operation).then_some(["RateLimit-Policy", "RateLimit"]);

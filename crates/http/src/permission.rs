@@ -21,6 +21,6 @@ macro_rules! permissions {
 }
 
 permissions! {
-    ReadTenant ManageTenant ReadUsers ManageUsers EditSelf EndSession ReadProjects WriteProjects
+    ReadTenant ManageTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers EditSelf EndSession ReadProjects WriteProjects
     ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
 }

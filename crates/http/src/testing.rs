@@ -2,6 +2,7 @@
 //! always away. A request that got as far as its use case ends as 503.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -16,14 +17,15 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Clock, Directory, Email, Gate, IdSource, IssuedRefresh, JobFacts,
-    JobLease, MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
-    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
-    PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store,
-    StoreError, Subscription, SystemScope, Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, UserId,
+    AccessClaims, AccessTokens, Agreed, Clock, Configurations, Directory, Email, Gate, HostResolver,
+    IdSource, IssuedRefresh, JobFacts, JobLease, MembershipFacts, Mode, Operator, OperatorClaims,
+    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
+    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens,
+    Role, Seal, SessionId, SettingRegistry, Settings, Slug, Store, StoreError, Subscription, SystemScope,
+    Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector,
+    TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UserId,
 };
-use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
+use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -47,6 +49,9 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         plans: fake.clone(),
+        settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
+        configurations: fake.clone(),
+        resolver: fake.clone(),
         clock: fake.clone(),
         ids: fake,
     };
@@ -330,6 +335,10 @@ impl Seal for Fake {
     fn open(&self, _: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         Some(sealed.to_vec())
     }
+
+    fn is_current(&self, _: &str, _: &[u8]) -> bool {
+        true
+    }
 }
 
 impl PlanCatalogue for Fake {
@@ -350,6 +359,24 @@ impl PlanCatalogue for Fake {
             features: BTreeSet::new(),
             settings: BTreeMap::new(),
         })
+    }
+}
+
+#[async_trait]
+impl Configurations for Fake {
+    fn remembered(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
+        None
+    }
+
+    async fn of(&self, _: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl HostResolver for Fake {
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        Err(Unresolved)
     }
 }
 

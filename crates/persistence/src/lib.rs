@@ -71,6 +71,7 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod branding;
 mod directory;
 mod error;
 mod idempotency;
@@ -82,6 +83,7 @@ mod project;
 mod registry;
 mod resource;
 mod session;
+mod setting;
 mod storage;
 mod store;
 mod system_job;

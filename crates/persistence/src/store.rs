@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources, Sessions,
-    Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
+    Announcer, AuditLog, Brandings, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources,
+    Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users,
+    Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -112,6 +113,12 @@ impl Store for PgStore {
         self
     }
     fn storage(&mut self) -> &mut dyn Storage {
+        self
+    }
+    fn settings(&mut self) -> &mut dyn SettingSheets {
+        self
+    }
+    fn branding(&mut self) -> &mut dyn Brandings {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {

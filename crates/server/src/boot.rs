@@ -4,17 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, OperatorGate, StoreError, Units};
+use tenantry_billing::PlanBook;
+use tenantry_domain::{
+    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PlanCatalogue as _, SettingRegistry, StoreError,
+    Units,
+};
 use tenantry_http::Limits;
 use tenantry_persistence::{
     PgDirectory, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDirectory,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock,
+    SystemIds, SystemResolver,
 };
-use tenantry_tenancy::{Policy, Ports, Tenancy};
+use tenantry_tenancy::setting::StoredConfigurations;
+use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
 
 use crate::limits::{limits, shared};
@@ -111,7 +117,18 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let plans_changed = Arc::new(Notify::new());
     let redis = redis(settings)?;
     let waker = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>, waker]));
+    let registry = Arc::new(registry(&plans)?);
+    // It only reads, and has nothing to announce.
+    let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
+    let stored = StoredConfigurations::new(reading, Arc::clone(&registry), plans.clone());
+    let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
+    let configurations = Arc::new(configurations);
+    let memories = Memories::new([
+        cache.clone() as Arc<dyn Memory>,
+        configurations.clone() as Arc<dyn Memory>,
+        waker,
+    ]);
+    let memories = Arc::new(memories);
     let announcements = redis
         .clone()
         .map(|redis| Announcements::new(redis, memories.clone()));
@@ -142,6 +159,9 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         plans,
+        settings: registry,
+        configurations,
+        resolver: Arc::new(SystemResolver::default()),
         clock,
         ids,
     };
@@ -261,6 +281,22 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
         auth.password_at_once,
         auth.password_queue,
     ))
+}
+
+/// The settings that tenants have. What the plans say of them must hold.
+fn registry(plans: &PlanBook) -> Result<SettingRegistry, BootError> {
+    let registry = SettingRegistry::new(product_settings::definitions());
+    let registry = registry.map_err(|error| StoreError::Other(error.to_string()))?;
+    for terms in plans.on_offer() {
+        for (key, value) in &terms.settings {
+            let checked = registry.check_plan(key, value);
+            checked.map_err(|problem| {
+                let problem = format!("plan {}, settings.{key}: {problem}", terms.name);
+                SettingsError::invalid("plans.file", problem)
+            })?;
+        }
+    }
+    Ok(registry)
 }
 
 fn policy(settings: &Settings) -> Policy {

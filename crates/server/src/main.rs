@@ -16,6 +16,7 @@ mod seed;
 mod serve;
 mod settings;
 mod tenant;
+mod tenant_settings;
 mod traces;
 
 use std::path::PathBuf;
@@ -80,6 +81,9 @@ enum Command {
         after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'"
     )]
     Operator(operator::Args),
+    /// Set something for a tenant, and seal tenants' secrets with a new key.
+    #[command(after_help = "Example: tenantry settings rotate-keys")]
+    Settings(tenant_settings::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -150,6 +154,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Operator(args) => {
             log::init_plain();
             operator::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Settings(args) => {
+            log::init_plain();
+            tenant_settings::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

@@ -8,6 +8,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::PlanOverride;
+use tenantry_domain::{is_language_tag, is_time_zone};
 
 /// How strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -557,6 +558,14 @@ impl Settings {
         self.tracing.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
+        if !is_time_zone(&self.signup.timezone) {
+            let problem = "must be the name of a time zone of the IANA database, for example Europe/Berlin";
+            return Err(SettingsError::invalid("signup.timezone", problem));
+        }
+        if !is_language_tag(&self.signup.locale) {
+            let problem = "must be a language tag of BCP 47, for example de-CH";
+            return Err(SettingsError::invalid("signup.locale", problem));
+        }
         if self.profile == Profile::Production {
             let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();
             if !given {

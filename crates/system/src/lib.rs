@@ -9,6 +9,7 @@
 
 mod access_token;
 mod bounded;
+mod cached_configurations;
 mod clock;
 mod configuration_cache;
 mod directory_cache;
@@ -19,12 +20,14 @@ mod memories;
 mod operator_token;
 mod password;
 mod refresh_token;
+mod resolver;
 mod seal;
 mod secret;
 mod signing_key;
 mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
+pub use cached_configurations::CachedConfigurations;
 pub use clock::SystemClock;
 pub use configuration_cache::ConfigurationCache;
 pub use directory_cache::{CacheSettings, CacheStats, CachedDirectory};
@@ -34,6 +37,7 @@ pub use memories::Memories;
 pub use operator_token::JwtOperatorTokens;
 pub use password::{Argon2Passwords, PasswordCost, PasswordCostError};
 pub use refresh_token::HmacRefreshTokens;
+pub use resolver::SystemResolver;
 pub use seal::AeadSeal;
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use token_cache::CachedAccessTokens;

@@ -44,16 +44,21 @@ impl Seal for AeadSeal {
     }
 
     fn open(&self, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         std::iter::once(&self.current)
             .chain(&self.former)
-            .find_map(|secret| {
-                let mut opened = sealed.to_vec();
-                let key = key_of(secret, place);
-                let plain = key.open_in_place(Nonce::from(nonce), Aad::empty(), &mut opened);
-                plain.ok().map(|plain| plain.to_vec())
-            })
+            .find_map(|secret| open_with(secret, place, sealed))
     }
+
+    fn is_current(&self, place: &str, sealed: &[u8]) -> bool {
+        open_with(&self.current, place, sealed).is_some()
+    }
+}
+
+fn open_with(secret: &hmac::Key, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+    let mut opened = sealed.to_vec();
+    let plain = key_of(secret, place).open_in_place(Nonce::from(nonce), Aad::empty(), &mut opened);
+    plain.ok().map(|plain| plain.to_vec())
 }
 
 fn key_of(secret: &hmac::Key, place: &str) -> LessSafeKey {
@@ -106,5 +111,7 @@ mod tests {
         let rotated = AeadSeal::new(&[8; 32]).opening(&SECRET);
         assert_eq!(rotated.open("here", &sealed).as_deref(), Some(&b"text"[..]));
         assert_eq!(old.open("here", &rotated.seal("here", b"text")), None);
+        assert!(old.is_current("here", &sealed) && !rotated.is_current("here", &sealed));
+        assert!(rotated.is_current("here", &rotated.seal("here", b"text")));
     }
 }

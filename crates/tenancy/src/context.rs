@@ -3,9 +3,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, KeptAnswer,
-    OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission, PlanCatalogue, RefreshTokens,
-    Refused, Seal, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Configurations, Gate,
+    HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission,
+    PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry,
+    TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -39,6 +40,12 @@ pub struct Ports {
     pub traces: Arc<dyn Traces>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
+    /// What can be set.
+    pub settings: Arc<SettingRegistry>,
+    /// What tenants have set, and how they look.
+    pub configurations: Arc<dyn Configurations>,
+    /// What host names mean.
+    pub resolver: Arc<dyn HostResolver>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Ids.

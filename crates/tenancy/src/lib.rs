@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod auth;
+pub mod branding;
 mod context;
 pub mod entitlement;
 pub mod idempotency;
@@ -15,10 +16,12 @@ pub mod job;
 pub mod lifecycle;
 pub mod operator;
 pub mod plan;
+pub mod product_settings;
 pub mod project;
 pub mod provision;
 pub mod purge;
 pub mod resource;
+pub mod setting;
 pub mod system_job;
 pub mod task;
 pub mod tenant;

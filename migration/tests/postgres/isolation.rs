@@ -1,6 +1,6 @@
 use crate::support::{A, B, Database, code, count_in, run, run_in, value};
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 14] = [
     "tenants",
     "users",
     "refresh_sessions",
@@ -12,9 +12,12 @@ const TABLES: [&str; 11] = [
     "audit_events",
     "jobs",
     "idempotency_keys",
+    "tenant_settings",
+    "tenant_setting_versions",
+    "brandings",
 ];
 
-const APPEND_ONLY: [&str; 2] = ["resource_versions", "audit_events"];
+const APPEND_ONLY: [&str; 3] = ["resource_versions", "audit_events", "tenant_setting_versions"];
 
 const USER: &str = "INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified,
     password_hash, created_at, updated_at, version)
@@ -304,6 +307,10 @@ async fn checks_hold() {
         "UPDATE idempotency_keys SET fingerprint = 'short'",
         "UPDATE idempotency_keys SET role = 'owner'",
         "UPDATE idempotency_keys SET status = 409",
+        "UPDATE tenant_settings SET values = '[]'",
+        "UPDATE tenant_settings SET secrets = '1'",
+        "UPDATE brandings SET primary_color = 'red'",
+        "UPDATE brandings SET custom_css = repeat('x', 65537)",
     ] {
         assert_eq!(code(run_in(&mut app, A, sql).await), "23514", "{sql}");
     }

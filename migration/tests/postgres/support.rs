@@ -236,4 +236,10 @@ INSERT INTO idempotency_keys (tenant_id, user_id, route, key, fingerprint, role,
                               expires_at, created_at)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000001', 'POST /', 'k', sha256('f'), 'member', 201, '[]', 'sealed',
             now(), now());
+INSERT INTO tenant_settings (tenant_id, values, secrets, created_at, updated_at, version)
+    VALUES ('{tenant}', '{}', '{}', now(), now(), 1);
+INSERT INTO tenant_setting_versions (tenant_id, version, values, secrets, changed_by, created_at)
+    VALUES ('{tenant}', 1, '{}', '{}', '00000000-0000-0000-0000-000000000001', now());
+INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version)
+    VALUES ('{tenant}', '#000000', '#ffffff', '', now(), now(), 1);
 ";

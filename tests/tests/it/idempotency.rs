@@ -257,7 +257,18 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
     );
     world.delete(&acme.admin, &deleted).send().await.expect(204);
     let project = format!("{PROJECTS}/{}", acme.project);
+    for hour in [9, 10] {
+        let settings = json!({"notifications.digest_hour": hour});
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+        patch.send().await.expect(200);
+    }
     vec![
+        (
+            "/api/v1/tenant/settings/rollback",
+            "/api/v1/tenant/settings/rollback".into(),
+            json!({"version": 1}),
+            json!({"version": 2}),
+        ),
         (
             "/api/v1/users",
             "/api/v1/users".into(),

@@ -82,6 +82,10 @@ fn table() -> Vec<Operation> {
         (&get, "/problems"),
         (&get, "/problems/{code}"),
         (&get, "/openapi.json"),
+        (&get, "/api/v1/branding"),
+        (&get, "/api/v1/branding/theme.css"),
+        (&get, "/api/v1/branding/preview"),
+        (&get, "/branding/preview"),
     ];
     table.extend(open.map(|(method, path)| Operation::new(method, path, None)));
     let at = |method: &Method, path, least| Operation::new(method, path, Some(least));
@@ -95,6 +99,15 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
+        at(&get, "/api/v1/tenant/settings", viewer),
+        at(&get, "/api/v1/tenant/settings/schema", viewer),
+        at(&patch, "/api/v1/tenant/settings", admin).body(|_| json!({"notifications.digest_hour": 9})),
+        at(&post, "/api/v1/tenant/settings/rollback", admin).body(|_| json!({"version": 1})),
+        at(&get, "/api/v1/tenant/settings/versions", admin),
+        at(&get, "/api/v1/tenant/settings/versions/{n}", admin).ids(&[First]),
+        at(&get, "/api/v1/tenant/settings/versions/{a}/diff/{b}", admin).ids(&[First, First]),
+        at(&Method::PUT, "/api/v1/branding", admin).body(|ids| json!({"display_name": ids.label})),
+        at(&patch, "/api/v1/branding", admin).body(|ids| json!({"display_name": ids.label})),
         at(&get, "/api/v1/users", viewer),
         at(&post, "/api/v1/users", admin)
             .body(|ids| json!({"email": format!("{}@new.example", ids.label), "full_name": "New"})),
@@ -344,6 +357,13 @@ impl Ids {
             .send()
             .await
             .expect(201);
+        // There is a first version to look at; the second time nothing changes.
+        let settings = json!({"tasks.reference_prefix": "FRESH"});
+        world
+            .patch(&tenant.admin, "/api/v1/tenant/settings", &settings)
+            .send()
+            .await
+            .expect(200);
         let secret = format!("secret of {}", tenant.slug);
         let body = json!({"title": "Fresh", "description": secret, "assignee_id": user});
         let task = make(world, tenant, &format!("/api/v1/projects/{project}/tasks"), &body).await;

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod auth;
+mod branding;
 mod concurrency;
 mod embedder;
 mod errors;
@@ -23,6 +24,7 @@ mod redis;
 mod resolution;
 mod resources;
 mod rings;
+mod settings;
 mod signup;
 mod sql;
 mod tasks;

@@ -50,6 +50,7 @@ macro_rules! entities {
 
 entities! {
     audit_events "audit_events"
+    brandings "brandings"
     idempotency_keys "idempotency_keys"
     jobs "jobs"
     project_members "project_members"
@@ -59,6 +60,8 @@ entities! {
     resources "resources"
     storage_usage "storage_usage"
     tasks "tasks"
+    tenant_setting_versions "tenant_setting_versions"
+    tenant_settings "tenant_settings"
     users "users"
 }
 
@@ -83,7 +86,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenants users)
+        $then!(audit_events brandings idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
     };
 }
 
@@ -2027,6 +2030,21 @@ const SEEDS: &[(&str, &str)] = &[
         "INSERT INTO idempotency_keys (tenant_id, id, created_at, user_id, route, key, fingerprint, role, status, headers, \
          sealed_body, expires_at) SELECT tenant_id, gen_random_uuid(), now(), id, 'POST /', 'test', sha256('test'), role, 201, '[]', \
          'test', now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "tenant_settings",
+        "INSERT INTO tenant_settings (tenant_id, values, secrets, created_at, updated_at, version) \
+         SELECT id, '{}', '{}', now(), now(), 1 FROM tenants",
+    ),
+    (
+        "tenant_setting_versions",
+        "INSERT INTO tenant_setting_versions (tenant_id, version, values, secrets, changed_by, created_at) \
+         SELECT tenant_id, 1, '{}', '{}', id, now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "brandings",
+        "INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version) \
+         SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants",
     ),
 ];
 

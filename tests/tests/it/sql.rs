@@ -39,6 +39,10 @@ impl Statements {
 
 /// The statements of every read of the API, and those of every write.
 async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
+    // There is a version to read.
+    let settings = json!({"notifications.digest_hour": 7});
+    let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
+    patch.send().await.expect(200);
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
     read_everything(world).await;
@@ -58,6 +62,10 @@ async fn read_everything(world: &World) {
     let mut paths = vec![
         "/api/v1/auth/me".to_owned(),
         "/api/v1/tenant".to_owned(),
+        "/api/v1/tenant/settings".to_owned(),
+        "/api/v1/tenant/settings/versions".to_owned(),
+        "/api/v1/tenant/settings/versions/1".to_owned(),
+        "/api/v1/branding".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?role=member&is_active=true".to_owned(),
         format!("/api/v1/users/{}", acme.member.id),
@@ -90,6 +98,14 @@ async fn read_everything(world: &World) {
 
 async fn write_everything(world: &World) {
     let admin = &world.acme.admin;
+    for hour in [9, 10] {
+        let settings = json!({"notifications.digest_hour": hour});
+        let patch = world.patch(admin, "/api/v1/tenant/settings", &settings);
+        patch.send().await.expect(200);
+        let branding = json!({"display_name": format!("Acme {hour}")});
+        let patch = world.patch(admin, "/api/v1/branding", &branding);
+        patch.send().await.expect(200);
+    }
     let made = |reply: tenantry_tests::Reply| reply.expect(201).json()["id"].as_str().unwrap().to_owned();
     world.login("acme", &admin.email, "wrong").await.expect(401);
     let user = json!({"email": "new@acme.example", "full_name": "New", "role": "admin"});

@@ -2,10 +2,12 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+pub(crate) mod branding;
 pub(crate) mod capability;
 pub(crate) mod project;
 pub(crate) mod resource;
 mod schema;
+pub(crate) mod setting;
 pub(crate) mod signup;
 pub(crate) mod task;
 pub(crate) mod tenant;
@@ -20,6 +22,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(auth::routes)
         .configure(tenant::routes)
         .configure(capability::routes)
+        .configure(setting::routes)
+        .configure(branding::routes)
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)

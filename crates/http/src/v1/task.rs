@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     NewTask, Patch, Priority, ProjectId, Task, TaskFilter, TaskId, TaskPatch, TaskStatus, Time, UserId,
 };
-use tenantry_tenancy::{Cx, task};
+use tenantry_tenancy::{Cx, product_settings::TASKS_DEFAULT_PRIORITY, setting, task};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;
@@ -61,7 +61,7 @@ pub(crate) struct NewTaskBody {
     /// `todo` when absent.
     #[schema(schema_with = schema::task_status, required = false)]
     status: Option<TaskStatus>,
-    /// `normal` when absent.
+    /// What the setting `tasks.default_priority` says when absent.
     #[schema(schema_with = schema::priority, required = false)]
     priority: Option<Priority>,
     #[schema(value_type = Option<Uuid>)]
@@ -201,7 +201,11 @@ pub(crate) async fn create(
     key: IdempotencyKey,
     body: Body<NewTaskBody>,
 ) -> Answer {
-    let create = async |cx: &Cx| task::create(cx, id.0, body.0.into()).await;
+    let mut body = body.0;
+    if body.priority.is_none() {
+        body.priority = Some(setting::get(&cx, &TASKS_DEFAULT_PRIORITY).await?);
+    }
+    let create = async |cx: &Cx| task::create(cx, id.0, body.into()).await;
     key.once(&cx, create, |task| {
         created(
             &format!("/api/v1/tasks/{}", task.id),

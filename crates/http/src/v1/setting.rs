@@ -1,0 +1,404 @@
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use actix_web::{HttpResponse, http::header, web::ServiceConfig};
+use chrono::{DateTime, Utc};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::Value;
+use tenantry_domain::{
+    Definition, Difference, Editor, EffectiveSettings, Patch, Resolved, SettingRegistry, SettingVersion,
+    TenantScope, UserId, Warning,
+};
+use tenantry_tenancy::{
+    Cx,
+    setting::{self, Changed},
+};
+use utoipa::ToSchema;
+
+use super::{project::NoParams, resource::VersionNumber};
+use crate::{
+    Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged,
+    etag::tag_of,
+    page::PageParams,
+    permission::{ManageSettings, ReadSettingHistory, ReadTenant},
+};
+
+/// What holds for the tenant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Settings, examples(json!({
+    "version": 3, "updated_at": "2026-01-31T12:00:00Z",
+    "settings": {
+        "notifications.email_digest": {
+            "value": "daily", "origin": "tenant", "editable": true, "levels": {"default": "weekly", "tenant": "daily"}
+        },
+        "retention.audit_days": {
+            "value": 90, "origin": "plan", "editable": false, "levels": {"default": 365, "plan": 90}
+        },
+        "integrations.smtp_password": {"is_set": true},
+    },
+})))]
+pub(crate) struct SettingsView {
+    /// Counts the changes that the tenant has made; 0 before the first.
+    version: i64,
+    #[schema(required = true)]
+    updated_at: Option<DateTime<Utc>>,
+    /// By key; those that the caller may see.
+    settings: BTreeMap<String, SettingView>,
+}
+
+/// What holds of one setting.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Setting)]
+pub(crate) enum SettingView {
+    /// A setting with its value.
+    Open {
+        /// What holds.
+        value: Value,
+        /// The level that it comes from: `default`, `plan` or `tenant`.
+        origin: &'static str,
+        /// Whether an admin of the tenant may change it.
+        editable: bool,
+        /// What each level says that says something; the last one holds.
+        levels: BTreeMap<&'static str, Value>,
+    },
+    /// A secret, which is never shown.
+    Secret {
+        /// Whether it is set.
+        is_set: bool,
+    },
+}
+
+/// The settings after a change.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangedSettings)]
+pub(crate) struct ChangedView {
+    #[serde(flatten)]
+    settings: SettingsView,
+    /// What was let in, and is probably not what was meant.
+    warnings: Vec<WarningView>,
+}
+
+/// Something that is allowed, and probably not what was meant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Warning, examples(json!({
+    "pointer": "/support.url", "code": "host_not_found", "detail": "nobody knows this host name at the moment",
+})))]
+pub(crate) struct WarningView {
+    /// JSON pointer to what it is about.
+    pointer: String,
+    code: &'static str,
+    detail: String,
+}
+
+/// What the tenant had set at one time.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SettingsVersion, examples(json!({
+    "version": 3, "settings": {"notifications.email_digest": "daily", "integrations.smtp_password": {"is_set": true}},
+    "changed_by": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "rolled_back_to": null, "created_at": "2026-01-31T12:00:00Z",
+})))]
+pub(crate) struct SettingsVersionView {
+    version: i64,
+    /// What was set, by key; what is absent was inherited.
+    settings: BTreeMap<String, Value>,
+    /// Who made this version; null when it was the operator.
+    #[schema(value_type = Option<Uuid>, required = true)]
+    changed_by: Option<UserId>,
+    /// The version that was gone back to, when this one was made so.
+    #[schema(required = true)]
+    rolled_back_to: Option<i64>,
+    created_at: DateTime<Utc>,
+}
+
+/// How two versions differ.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SettingsDiff, examples(json!({
+    "from": 2, "to": 3, "changes": [{"key": "notifications.email_digest", "before": null, "after": "daily"}],
+})))]
+pub(crate) struct DiffView {
+    from: i64,
+    to: i64,
+    changes: Vec<DifferenceView>,
+}
+
+/// How two versions differ in one setting; null is inherited.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SettingsDifference)]
+pub(crate) struct DifferenceView {
+    key: String,
+    #[schema(required = true)]
+    before: Option<Value>,
+    #[schema(required = true)]
+    after: Option<Value>,
+}
+
+/// What is to be set, by key; null goes back to the inherited value. What is absent stays.
+#[derive(Debug, ToSchema)]
+#[schema(as = ChangeSettings, value_type = BTreeMap<String, Value>, examples(json!({
+    "notifications.email_digest": "daily", "support.url": null,
+})))]
+pub(crate) struct ChangeSettings(BTreeMap<String, Patch<Value>>);
+
+/// To which version.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RollBack, examples(json!({"version": 2})))]
+pub(crate) struct RollBack {
+    #[schema(minimum = 1)]
+    version: i64,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/tenant/settings").get(list).patch(update))
+        .service(Endpoint::at("/tenant/settings/schema").get(schema))
+        .service(Endpoint::at("/tenant/settings/rollback").post(roll_back))
+        .service(Endpoint::at("/tenant/settings/versions").get(list_versions))
+        .service(Endpoint::at("/tenant/settings/versions/{n}").get(read_version))
+        .service(Endpoint::at("/tenant/settings/versions/{a}/diff/{b}").get(diff));
+}
+
+/// The settings that hold for the tenant
+///
+/// Least role: viewer. Admins see all of them, others those that are for clients. Of a secret it is only said whether it
+/// is set.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/settings", operation_id = "list_settings", tag = "Settings",
+    params(IfNoneMatch),
+    responses((status = 200, description = "By key, with their origins.", body = SettingsView, headers(("ETag")))),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
+    let configuration = setting::list(&cx).await?;
+    let view = SettingsView::of(&cx.ports().settings, cx.scope(), &configuration.settings);
+    Ok(seen.answer_of(view.version, &view))
+}
+
+/// The settings as a JSON Schema
+///
+/// Least role: viewer. It describes the body of `PATCH /tenant/settings`; `readOnly` is what only the operator changes.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/settings/schema", operation_id = "get_settings_schema", tag = "Settings",
+    responses(
+        (status = 200, description = "JSON Schema 2020-12.", body = Value, content_type = "application/schema+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn schema(cx: Ctx<ReadTenant>) -> Answer {
+    let schema = cx.ports().settings.schema(cx.scope());
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/schema+json"))
+        .body(schema.to_string()))
+}
+
+/// Changes the settings of the tenant
+///
+/// Least role: admin. A merge patch by key: a value that is given replaces the former one as a whole, null goes back to the
+/// inherited value. All of it is done, or nothing. Addresses must be https and must not lead inside.
+#[utoipa::path(
+    patch, path = "/api/v1/tenant/settings", operation_id = "update_settings", tag = "Settings",
+    params(IfMatch), request_body = ChangeSettings,
+    responses(
+        (status = 200, description = "The settings as they are now.", body = ChangedView, headers(("ETag"))),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn update(cx: Ctx<ManageSettings>, when: IfMatch, body: Body<ChangeSettings>) -> Answer {
+    let changed = setting::update(&cx, &when.0, &body.0.0).await?;
+    Ok(answer(&cx.ports().settings, cx.scope(), changed))
+}
+
+/// Goes back to a former version of the settings
+///
+/// Least role: admin. It makes a new version. Secrets are in no version and stay as they are, and so does what only the
+/// operator changes. A version that would not be let in today is refused with the keys that stand in the way.
+#[utoipa::path(
+    post, path = "/api/v1/tenant/settings/rollback", operation_id = "roll_back_settings", tag = "Settings",
+    params(IfMatch, IdempotencyKey), request_body = RollBack,
+    responses(
+        (status = 200, description = "The settings as they are now.", body = ChangedView, headers(("ETag"))),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["tenant_suspended"]))),
+)]
+pub(crate) async fn roll_back(
+    cx: Ctx<ManageSettings>,
+    when: IfMatch,
+    key: IdempotencyKey,
+    body: Body<RollBack>,
+) -> Answer {
+    let work = async |cx: &Cx| setting::roll_back(cx, &when.0, body.0.version).await;
+    let (registry, scope) = (Arc::clone(&cx.ports().settings), cx.scope().clone());
+    key.once(&cx, work, move |changed| answer(&registry, &scope, changed))
+        .await
+}
+
+/// The versions of the settings
+///
+/// Least role: admin. The present version is the first.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/settings/versions", operation_id = "list_settings_versions", tag = "Settings",
+    params(PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<SettingsVersionView>, headers(("Link"))),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list_versions(cx: Ctx<ReadSettingHistory>, query: Paged<NoParams>) -> Answer {
+    let versions = setting::list_versions(&cx, query.before(cx.scope())?, query.limit).await?;
+    let versions = versions.into_iter().map(SettingsVersionView::from).collect();
+    Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
+}
+
+/// One version of the settings
+///
+/// Least role: admin.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/settings/versions/{n}", operation_id = "get_settings_version", tag = "Settings",
+    params(("n" = i64, Path, description = "The number of the version, from 1.")),
+    responses((status = 200, description = "The version.", body = SettingsVersionView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn read_version(cx: Ctx<ReadSettingHistory>, number: Id<VersionNumber>) -> Answer {
+    let version = setting::get_version(&cx, number.0.0).await?;
+    Ok(HttpResponse::Ok().json(SettingsVersionView::from(version)))
+}
+
+/// How two versions of the settings differ
+///
+/// Least role: admin. Of a secret it is said that it changed, and never to what.
+#[utoipa::path(
+    get, path = "/api/v1/tenant/settings/versions/{a}/diff/{b}", operation_id = "diff_settings_versions",
+    tag = "Settings",
+    params(
+        ("a" = i64, Path, description = "The number of the one version."),
+        ("b" = i64, Path, description = "The number of the other version."),
+    ),
+    responses((status = 200, description = "What leads from the one to the other.", body = DiffView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn diff(cx: Ctx<ReadSettingHistory>, numbers: Ids<VersionNumber, VersionNumber>) -> Answer {
+    let from = setting::get_version(&cx, numbers.0.0).await?;
+    let to = setting::get_version(&cx, numbers.1.0).await?;
+    let changes = from
+        .differences(&to)
+        .into_iter()
+        .map(DifferenceView::from)
+        .collect();
+    Ok(HttpResponse::Ok().json(DiffView {
+        from: from.version,
+        to: to.version,
+        changes,
+    }))
+}
+
+fn answer(registry: &SettingRegistry, scope: &TenantScope, changed: Changed) -> HttpResponse {
+    let settings = SettingsView::of(registry, scope, &changed.settings);
+    let tag = tag_of(settings.version, &settings);
+    let warnings = changed.warnings.into_iter().map(WarningView::from).collect();
+    HttpResponse::Ok()
+        .insert_header((header::ETAG, tag))
+        .json(ChangedView { settings, warnings })
+}
+
+impl SettingsView {
+    /// What the scope's user may see of it.
+    fn of(registry: &SettingRegistry, scope: &TenantScope, settings: &EffectiveSettings) -> Self {
+        let seen = registry.iter().filter(|definition| definition.is_seen_by(scope));
+        let view = |definition: &Definition| {
+            Some((definition.key.to_owned(), SettingView::of(definition, settings)?))
+        };
+        Self {
+            version: settings.version,
+            updated_at: settings.updated_at,
+            settings: seen.filter_map(view).collect(),
+        }
+    }
+}
+
+impl SettingView {
+    fn of(definition: &Definition, settings: &EffectiveSettings) -> Option<Self> {
+        if definition.secret {
+            let is_set = settings.secrets.contains_key(definition.key);
+            return Some(Self::Secret { is_set });
+        }
+        let Resolved {
+            value,
+            level,
+            considered,
+        } = settings.values.get(definition.key)?;
+        let levels = considered
+            .iter()
+            .filter_map(|(level, said)| Some((level.as_str(), said.clone()?)));
+        Some(Self::Open {
+            value: value.clone(),
+            origin: level.as_str(),
+            editable: definition.editor == Editor::TenantAdmin,
+            levels: levels.collect(),
+        })
+    }
+}
+
+impl From<Warning> for WarningView {
+    fn from(warning: Warning) -> Self {
+        Self {
+            pointer: warning.pointer,
+            code: warning.code,
+            detail: warning.detail,
+        }
+    }
+}
+
+impl From<SettingVersion> for SettingsVersionView {
+    fn from(version: SettingVersion) -> Self {
+        Self {
+            version: version.version,
+            settings: version.shown(),
+            changed_by: version.changed_by,
+            rolled_back_to: version.rolled_back_to,
+            created_at: version.created_at,
+        }
+    }
+}
+
+impl From<Difference> for DifferenceView {
+    fn from(difference: Difference) -> Self {
+        Self {
+            key: difference.key,
+            before: difference.before,
+            after: difference.after,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ChangeSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByKey;
+
+        impl<'de> Visitor<'de> for ByKey {
+            type Value = ChangeSettings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeSettings, A::Error> {
+                let mut change = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, Patch<Value>>()? {
+                    // Of two values for one key one would be lost without a word.
+                    if change.insert(key, value).is_some() {
+                        return Err(A::Error::custom("must have each key once"));
+                    }
+                }
+                Ok(ChangeSettings(change))
+            }
+        }
+
+        deserializer.deserialize_map(ByKey)
+    }
+}

@@ -1,0 +1,131 @@
+//! `tenantry settings`: what an operator does to tenants' settings from the command line.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tenantry_domain::{Denied, EffectiveSettings, Invalid, SystemScope, TenantId};
+use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::setting::{self, SettingError};
+
+use crate::boot::boot;
+use crate::settings::Settings;
+use crate::tenant::{find, other};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Set something for a tenant, also what its admins cannot change.
+    #[command(
+        after_help = "Example: tenantry settings set acme retention.audit_days 400\n         \
+                            tenantry settings set acme retention.audit_days null    (back to the plan's)"
+    )]
+    Set {
+        slug: String,
+        key: String,
+        /// As JSON; null goes back to the inherited value. What is no JSON is taken as text.
+        value: String,
+    },
+    /// Seal the secrets of all tenants with the present signing key, so that former ones can be taken away.
+    #[command(
+        after_help = "Example: tenantry settings rotate-keys    (with auth.previous_key_files still there)"
+    )]
+    RotateKeys,
+}
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let done = match &args.action {
+        Action::Set { slug, key, value } => set(&booted.app, slug, key, value).await,
+        Action::RotateKeys => rotate_keys(&booted.app).await,
+    };
+    booted.finish().await;
+    done
+}
+
+async fn set(app: &Arc<Tenancy>, slug: &str, key: &str, value: &str) -> Result<(), CommandError> {
+    let tenant = find(app, slug).await?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    let value = Some(value).filter(|value| !value.is_null());
+    let settings = setting::operate(app, tenant, key, value).await.map_err(refused)?;
+    console::say(&shown(key, &settings));
+    Ok(())
+}
+
+fn shown(key: &str, settings: &EffectiveSettings) -> String {
+    match settings.values.get(key) {
+        Some(resolved) => format!("{key} {} ({})", resolved.value, resolved.level.as_str()),
+        None if settings.secrets.contains_key(key) => format!("{key} is set"),
+        None => format!("{key} is not set"),
+    }
+}
+
+/// Goes through all tenants, and through all of them also when something is wrong with one.
+async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
+    let because = SystemScope::because("an operator has secrets sealed with a new key");
+    let (mut after, mut failed) = (None, 0);
+    loop {
+        let tenants = app
+            .ports
+            .registry
+            .list(because, after, 500)
+            .await
+            .map_err(|error| other(&error))?;
+        let Some(last) = tenants.last() else { break };
+        after = Some(last.id);
+        for tenant in &tenants {
+            failed += usize::from(!rotate_keys_of(app, tenant.id, tenant.slug.as_str()).await);
+        }
+    }
+    if failed > 0 {
+        let what = format!(
+            "{failed} tenant(s) still need a former key or could not be reached: do not take it away yet"
+        );
+        return Err(CommandError::Other(what));
+    }
+    Ok(())
+}
+
+/// Whether no former key is needed for the tenant any more.
+async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> bool {
+    match setting::reseal(app, tenant).await {
+        Ok(done) => {
+            console::say(&format!(
+                "{slug} {} sealed anew, {} were already",
+                done.resealed, done.current
+            ));
+            for key in &done.unreadable {
+                console::error(&format!("{slug} {key} opens with no key that is configured"));
+            }
+            done.unreadable.is_empty()
+        }
+        // It can still be restored, and would have its secrets with the former key then.
+        Err(SettingError::Denied(Denied::TenantGone)) => {
+            console::say(&format!("{slug} is deleted: its secrets are left as they are"));
+            true
+        }
+        Err(error) => {
+            console::error(&format!("{slug} {error}"));
+            false
+        }
+    }
+}
+
+fn refused(error: SettingError) -> CommandError {
+    match error {
+        SettingError::Invalid(Invalid(errors)) => {
+            let details = errors
+                .iter()
+                .map(|field| format!("{} {}", field.pointer, field.detail));
+            CommandError::Other(details.collect::<Vec<_>>().join("; "))
+        }
+        error => other(&error),
+    }
+}

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tenantry_domain::{
+    Change, Clock, Configurations, Memory, StoreError, TenantConfiguration, TenantId, TenantScope,
+};
+
+use crate::{CacheSettings, CacheStats, ConfigurationCache};
+
+/// Configurations that were read a moment ago, by tenant and by nothing else.
+pub struct CachedConfigurations {
+    stored: Arc<dyn Configurations>,
+    cache: ConfigurationCache<TenantConfiguration>,
+}
+
+impl std::fmt::Debug for CachedConfigurations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.cache.fmt(f)
+    }
+}
+
+impl CachedConfigurations {
+    /// Remembers what `stored` reads.
+    pub fn new(stored: Arc<dyn Configurations>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+        Self {
+            stored,
+            cache: ConfigurationCache::new(clock, settings),
+        }
+    }
+
+    /// How it does.
+    pub fn stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+}
+
+#[async_trait]
+impl Configurations for CachedConfigurations {
+    fn remembered(&self, tenant: TenantId) -> Option<Arc<TenantConfiguration>> {
+        self.cache.remembered(tenant)
+    }
+
+    async fn of(&self, scope: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {
+        let load = async || Ok(TenantConfiguration::clone(&*self.stored.of(scope).await?));
+        self.cache.get(scope.tenant(), load).await
+    }
+}
+
+impl Memory for CachedConfigurations {
+    fn forget(&self, change: Change) {
+        self.cache.forget(change);
+    }
+
+    fn hears(&self, others: bool) {
+        self.cache.hears(others);
+    }
+}

@@ -1,0 +1,141 @@
+//! The settings of the product: the one place where they are defined.
+//!
+//! A setting says what somebody wants, and is read by whoever acts on it. Those that nothing here acts on are for
+//! clients, which read them from `GET /api/v1/tenant/settings`.
+
+use serde_json::{Value, json};
+use tenantry_domain::{Definition, Field, Kind, Priority, Setting};
+
+/// How urgent a task is that does not say so.
+pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
+/// The password of the tenant's own mail server.
+pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
+/// Where events are sent that name no other receiver.
+pub const WEBHOOK_DEFAULT_URL: Setting<Option<String>> = Setting::new("webhook.default_url");
+
+/// The definitions of the product. An embedder puts its own behind them.
+pub fn definitions() -> Vec<Definition> {
+    let text = Kind::text;
+    vec![
+        Definition::new(
+            "notifications.email_digest",
+            Kind::Choice(&["off", "daily", "weekly"]),
+            json!("weekly"),
+            "How often people get a summary by mail. Read by whoever sends it.",
+        )
+        .client_visible(),
+        Definition::new(
+            "notifications.digest_hour",
+            Kind::Integer(0..=23),
+            json!(8),
+            "The hour of the day, in the tenant's time zone, at which the summary is sent.",
+        )
+        .client_visible(),
+        Definition::new(
+            "tasks.default_priority",
+            Kind::Choice(&["low", "normal", "high", "urgent"]),
+            json!("normal"),
+            "The priority of a new task that names none.",
+        )
+        .client_visible(),
+        Definition::new(
+            "tasks.reference_prefix",
+            Kind::matching(2..=10, "[A-Z][A-Z0-9]*"),
+            json!("TASK"),
+            "What clients put before the number of a task when they show it.",
+        )
+        .client_visible(),
+        Definition::new(
+            "appearance.theme",
+            Kind::Choice(&["system", "light", "dark"]),
+            json!("system"),
+            "The theme that clients begin with.",
+        )
+        .client_visible(),
+        Definition::new(
+            "appearance.highlight_color",
+            Kind::Colour,
+            json!("#fde68a"),
+            "The colour in which clients mark what was found.",
+        )
+        .client_visible(),
+        Definition::new(
+            "appearance.navigation",
+            Kind::list(
+                Kind::Object(vec![
+                    Field::required("label", text(1..=40)),
+                    Field::required("url", Kind::Url),
+                    Field::optional("new_window", Kind::Boolean),
+                ]),
+                20,
+            ),
+            json!([]),
+            "Links of the tenant's own that clients show in their navigation.",
+        )
+        .client_visible(),
+        Definition::new(
+            "support.url",
+            Kind::Url,
+            Value::Null,
+            "The page where people of the tenant find help.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.session_idle_minutes",
+            Kind::Integer(5..=1_440),
+            json!(60),
+            "After how many minutes without anybody there clients log out.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.allowed_email_domains",
+            Kind::list(
+                Kind::matching(
+                    3..=253,
+                    "[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)+",
+                ),
+                50,
+            ),
+            json!([]),
+            "The domains of addresses that clients propose when somebody is invited; none means all.",
+        ),
+        Definition::new(
+            "webhook.default_url",
+            Kind::Url,
+            Value::Null,
+            "Where events are sent that name no other receiver.",
+        ),
+        Definition::new(
+            "integrations.smtp_password",
+            text(1..=500),
+            Value::Null,
+            "The password of the tenant's own mail server.",
+        )
+        .secret(),
+        Definition::new(
+            "retention.audit_days",
+            Kind::Integer(30..=3_650),
+            json!(365),
+            "For how many days the audit log is promised to be kept. The plan says it.",
+        )
+        .operator_only(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use tenantry_domain::SettingRegistry;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_and_can_be_read_with_their_types() {
+        let registry = SettingRegistry::new(definitions()).unwrap();
+        let default = |key| registry.get(key).unwrap().default.clone();
+        let priority: Priority = serde_json::from_value(default(TASKS_DEFAULT_PRIORITY.key())).unwrap();
+        assert_eq!(priority, Priority::default());
+        let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
+        assert_eq!(webhook, None);
+        assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);
+    }
+}
