@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
-    Address, Check, Colour, ENOUGH_CONTRAST, Email, Invalid, Patch, PublicUrl, SCOPE, SafeCss, StoreError,
-    Time, sanitise_css,
+    Address, CSS_LIMIT, Check, Colour, ENOUGH_CONTRAST, Email, Invalid, Patch, PublicUrl, SCOPE, SafeCss,
+    StoreError, Time, check_text, sanitise_css,
 };
 
 /// The look of a tenant. Serialised for the audit log.
@@ -158,9 +158,9 @@ impl Branding {
             Patch::Clear => next.custom_css.clear(),
             Patch::Set(text) => next.custom_css = text,
         }
-        let css = sanitise_css(&next.custom_css, &next.hosts());
-        let css = css.map_err(|error| Invalid::one("/custom_css", "too_long", error.to_string()));
-        let css = check.take(css).unwrap_or_default();
+        let css = check
+            .take(safe(&next.custom_css, &next.hosts()))
+            .unwrap_or_default();
         check.verdict()?;
         next.custom_css.clone_from(&css.css);
         next.version += 1;
@@ -223,6 +223,15 @@ impl Branding {
         let hosts = urls.filter_map(|url| Some(PublicUrl::parse(url).ok()?.host().to_owned()));
         hosts.collect()
     }
+}
+
+/// What is harmless of CSS. Control characters are in no CSS that anybody wrote.
+fn safe(css: &str, hosts: &BTreeSet<String>) -> Result<SafeCss, Invalid> {
+    let at = "/custom_css";
+    let safe = sanitise_css(css, hosts).map_err(|error| Invalid::one(at, "too_long", error.to_string()))?;
+    let text = check_text(css, 0..=CSS_LIMIT, true);
+    text.map_err(|detail| Invalid::one(at, "invalid_text", detail))?;
+    Ok(safe)
 }
 
 fn address(pointer: &str, text: &str, addresses: &mut Vec<Address>) -> Result<String, Invalid> {

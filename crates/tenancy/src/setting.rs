@@ -322,7 +322,8 @@ pub(crate) async fn check_addresses(cx: &Cx, addresses: &[Address]) -> Result<Ve
                 detail: "nobody knows this host name at the moment".into(),
             }),
             Some(Err(error)) => {
-                refused.extend(Invalid::one(&address.pointer, error.code(), AddressError::to_string(error)).0)
+                let invalid = Invalid::one(&address.pointer, error.code(), AddressError::to_string(error));
+                refused.extend(invalid.0);
             }
         }
     }

@@ -433,6 +433,12 @@ async fn fill(world: &World) {
          INSERT INTO resource_versions (tenant_id, id, resource_id, version, name, kind, content, created_by, created_at)
            SELECT tenant_id, gen_random_uuid(), id, g, 'R', 'document', 'x', created_by, now() FROM resources, generate_series(1, 2) g
            ON CONFLICT DO NOTHING;
+         INSERT INTO tenant_settings (tenant_id, values, secrets, created_at, updated_at, version)
+           SELECT id, '{}', '{}', now(), now(), 1 FROM tenants WHERE slug LIKE '%-%';
+         INSERT INTO tenant_setting_versions (tenant_id, version, values, secrets, created_at)
+           SELECT id, g, '{}', '{}', now() FROM tenants, generate_series(1, 5) g WHERE slug LIKE '%-%';
+         INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version)
+           SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants WHERE slug LIKE '%-%';
          ANALYZE;",
     )
     .execute(&mut admin)
