@@ -29,7 +29,14 @@
 
 mod announce;
 mod audit;
+mod bucket;
 mod code;
+mod condition;
+mod flag;
+mod flag_catalogue;
+mod flag_override;
+mod flag_program;
+mod flag_set;
 mod hierarchy;
 mod id;
 mod idempotency;
@@ -47,6 +54,7 @@ mod resource;
 mod role;
 mod scope;
 mod seal;
+mod segment;
 mod session;
 mod store;
 mod system_job;
@@ -58,11 +66,21 @@ mod user;
 
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
+pub use bucket::{Bucket, Share, WHOLE};
 pub use code::ErrorCode;
+pub use condition::{Condition, KNOWN_ATTRIBUTES, Operator};
+pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
+pub use flag_catalogue::{FlagCatalogue, FlagDefinitions, FlagOverrides, FlagSource};
+pub use flag_override::FlagOverride;
+pub use flag_program::FlagProgram;
+pub use flag_set::{
+    Evaluation, Explanation, FlagSet, FlagTenant, LevelResult, PrerequisiteResult, Reason, RuleOutcome,
+    RuleResult, Subject,
+};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
-    SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId,
+    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -90,6 +108,7 @@ pub use scope::{
     SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
 pub use seal::Seal;
+pub use segment::Segment;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
