@@ -71,6 +71,7 @@ mod m20261121_000009_audit_events;
 mod m20261121_000010_jobs;
 mod m20261121_000011_system_jobs;
 mod m20261121_000012_idempotency_keys;
+mod m20261121_000013_operators;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -5,11 +5,15 @@ use crate::{
     m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
+    m20261121_000013_operators,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).
 pub const GLOBAL_TABLES: &[&str] = &[
+    // What operators did, and who they are: the platform's, so the runtime role has no grant on either.
+    "operator_events",
+    "operators",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
@@ -39,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000010_jobs::Migration),
             Box::new(m20261121_000011_system_jobs::Migration),
             Box::new(m20261121_000012_idempotency_keys::Migration),
+            Box::new(m20261121_000013_operators::Migration),
         ]
     }
 }

@@ -6,20 +6,22 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::Plans;
 use tenantry_domain::{
-    Announcer, Clock, Gate, Memory, NewProject, NewResource, NewTask, NewTenant, Priority, ProjectId, Rate,
-    RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId, TaskStatus, TenantId,
-    TenantRates, Units, UserId,
+    Announcer, Clock, Gate, Memory, NewProject, NewResource, NewTask, NewTenant, OperatorGate, Priority,
+    ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role, Settings, SystemScope, TaskId,
+    TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
-use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
-use tenantry_tenancy::{Cx, Origin, Policy, Ports, Tenancy, project, provision, resource, task, user};
+use tenantry_tenancy::{
+    Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, project, provision, resource, task, user,
+};
 
 use crate::{Client, Database, ManualClock, PgBouncer, Request};
 
@@ -234,6 +236,35 @@ impl World {
         self.client.delete(path).bearer(&who.access_token)
     }
 
+    /// The context of a command on the server, for calling operators' use cases directly.
+    pub fn operator_cx(&self) -> OperatorCx {
+        OperatorCx::command(&self.app, SystemScope::because("a test in an operator's place"))
+    }
+
+    /// The access token of an operator who is made for it.
+    pub async fn operator(&self, email: &str) -> String {
+        let password = Some(PASSWORD.to_owned());
+        operator::create(&self.operator_cx(), email, "Olga Operator", password)
+            .await
+            .unwrap();
+        let body = json!({"email": email, "password": PASSWORD});
+        let login = self
+            .client
+            .post("/api/v1/admin/login", &body)
+            .send()
+            .await
+            .expect(200);
+        login.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The audit of operators, oldest first: action and the whole row as JSON.
+    pub async fn operator_events(&self) -> Vec<(String, Value)> {
+        sqlx::query_as("SELECT action, to_jsonb(e) FROM operator_events e ORDER BY at, id")
+            .fetch_all(&mut self.database.admin().await)
+            .await
+            .unwrap()
+    }
+
     /// The context of somebody, for calling use cases directly.
     pub async fn cx(&self, who: &Person) -> Cx {
         cx(&self.app, &who.access_token).await
@@ -359,6 +390,14 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let key = signing_key();
     let refresh_tokens = HmacRefreshTokens::new(&key.derive_secret("refresh tokens"));
     let seal = AeadSeal::new(&key.derive_secret("seal"));
+    let operator_tokens = JwtOperatorTokens::new(
+        vec![key.clone()],
+        "tenantry".into(),
+        "tenantry-api",
+        Arc::clone(&clock),
+        ids.clone(),
+    );
+    let operator_tokens = Arc::new(operator_tokens.unwrap());
     let access_tokens = JwtAccessTokens::new(
         vec![key],
         "tenantry".into(),
@@ -385,10 +424,14 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         }
         None => memories,
     };
+    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform, announcer)),
+        registry: Arc::new(PgRegistry::new(platform)),
+        operators: operators.clone(),
+        operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
+        operator_tokens,
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

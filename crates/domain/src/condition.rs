@@ -13,7 +13,7 @@ pub enum Condition {
         /// Its name: one that the server knows ([`KNOWN_ATTRIBUTES`]), or any that the caller sends.
         attribute: String,
         /// How it is compared.
-        operator: Operator,
+        operator: Comparator,
         /// With what; one of them suffices.
         values: Vec<Value>,
     },
@@ -36,7 +36,7 @@ pub const KNOWN_ATTRIBUTES: [&str; 4] = ["tenant_id", "tenant_slug", "plan", "us
 /// expressions are left out for the second reason; dates compare as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Operator {
+pub enum Comparator {
     /// Equals one of the values; a list, when one of its items does.
     In,
     /// Is there and equals none of them; a list, when none of its items does.
@@ -61,9 +61,9 @@ pub enum Operator {
     SemverLessThan,
 }
 
-deserialize_by_name!(Operator);
+deserialize_by_name!(Comparator);
 
-impl Operator {
+impl Comparator {
     /// Every operator.
     pub const ALL: [Self; 11] = [
         Self::In,
@@ -104,7 +104,7 @@ impl Operator {
 
 impl Condition {
     /// Whether an attribute compares so.
-    pub fn attribute(name: &str, operator: Operator, values: impl IntoIterator<Item = Value>) -> Self {
+    pub fn attribute(name: &str, operator: Comparator, values: impl IntoIterator<Item = Value>) -> Self {
         Self::Attribute {
             attribute: name.to_owned(),
             operator,
@@ -147,7 +147,7 @@ const MAX_ATTRIBUTE: usize = 64;
 const MAX_VALUES: usize = 1_000;
 const MAX_TEXT: usize = 256;
 
-impl Operator {
+impl Comparator {
     /// Whether a value can be compared with.
     fn takes(self, value: &Value) -> Result<(), String> {
         let text = |value: &Value| {
@@ -183,7 +183,7 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attribute: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    operator: Option<Operator>,
+    operator: Option<Comparator>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     values: Option<Vec<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -277,7 +277,7 @@ pub(crate) enum Comparison {
 }
 
 impl Comparison {
-    pub(crate) fn of(operator: Operator, values: &[Value]) -> Self {
+    pub(crate) fn of(operator: Comparator, values: &[Value]) -> Self {
         let texts = || values.iter().filter_map(Value::as_str).map(Box::from);
         let numbers = || values.iter().filter_map(Value::as_f64).collect();
         let versions = || {
@@ -297,20 +297,20 @@ impl Comparison {
             expected,
         };
         match operator {
-            Operator::In => one_of(true),
-            Operator::NotIn => one_of(false),
-            Operator::StartsWith => Self::Text(|known, value| known.starts_with(value), texts().collect()),
-            Operator::EndsWith => Self::Text(|known, value| known.ends_with(value), texts().collect()),
-            Operator::Contains => Self::Text(|known, value| known.contains(value), texts().collect()),
-            Operator::GreaterThan => Self::Number(|known, value| known > value, numbers()),
-            Operator::AtLeast => Self::Number(|known, value| known >= value, numbers()),
-            Operator::LessThan => Self::Number(|known, value| known < value, numbers()),
-            Operator::AtMost => Self::Number(|known, value| known <= value, numbers()),
+            Comparator::In => one_of(true),
+            Comparator::NotIn => one_of(false),
+            Comparator::StartsWith => Self::Text(|known, value| known.starts_with(value), texts().collect()),
+            Comparator::EndsWith => Self::Text(|known, value| known.ends_with(value), texts().collect()),
+            Comparator::Contains => Self::Text(|known, value| known.contains(value), texts().collect()),
+            Comparator::GreaterThan => Self::Number(|known, value| known > value, numbers()),
+            Comparator::AtLeast => Self::Number(|known, value| known >= value, numbers()),
+            Comparator::LessThan => Self::Number(|known, value| known < value, numbers()),
+            Comparator::AtMost => Self::Number(|known, value| known <= value, numbers()),
             // Precedence leaves build metadata out, which the order of the type does not.
-            Operator::SemverAtLeast => {
+            Comparator::SemverAtLeast => {
                 Self::Version(|known, value| known.cmp_precedence(value).is_ge(), versions())
             }
-            Operator::SemverLessThan => {
+            Comparator::SemverLessThan => {
                 Self::Version(|known, value| known.cmp_precedence(value).is_lt(), versions())
             }
         }
@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
 
-    fn holds(operator: Operator, values: Value, known: Value) -> bool {
+    fn holds(operator: Comparator, values: Value, known: Value) -> bool {
         let Value::Array(values) = values else {
             unreachable!()
         };
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn each_operator_compares_as_it_says() {
-        use Operator as Op;
+        use Comparator as Op;
         for (operator, values, yes, no) in [
             (
                 Op::In,
@@ -488,26 +488,29 @@ mod tests {
             )
         };
         assert_eq!(
-            errors(Operator::In, json!(["a", {}, 1, null])),
+            errors(Comparator::In, json!(["a", {}, 1, null])),
             ["/when/0/values/1", "/when/0/values/3"]
         );
         assert_eq!(
-            errors(Operator::StartsWith, json!(["", 1, "x"])),
+            errors(Comparator::StartsWith, json!(["", 1, "x"])),
             ["/when/0/values/0", "/when/0/values/1"]
         );
-        assert_eq!(errors(Operator::AtMost, json!(["1"])), ["/when/0/values/0"]);
+        assert_eq!(errors(Comparator::AtMost, json!(["1"])), ["/when/0/values/0"]);
         assert_eq!(
-            errors(Operator::SemverAtLeast, json!(["1.x"])),
+            errors(Comparator::SemverAtLeast, json!(["1.x"])),
             ["/when/0/values/0"]
         );
-        assert_eq!(errors(Operator::In, json!([])), ["/when/0/values"]);
-        assert_eq!(errors(Operator::In, json!(vec!["a"; 1_001])), ["/when/0/values"]);
+        assert_eq!(errors(Comparator::In, json!([])), ["/when/0/values"]);
+        assert_eq!(
+            errors(Comparator::In, json!(vec!["a"; 1_001])),
+            ["/when/0/values"]
+        );
     }
 
     proptest! {
         #[test]
         fn nothing_that_a_caller_sends_makes_it_panic(
-            operator in proptest::sample::select(Operator::ALL.to_vec()),
+            operator in proptest::sample::select(Comparator::ALL.to_vec()),
             value in ".*",
             known in prop_oneof![".*".prop_map(Value::from), any::<f64>().prop_map(Value::from), any::<bool>().prop_map(Value::from), Just(Value::Null)],
         ) {

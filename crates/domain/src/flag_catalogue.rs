@@ -258,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{FlagRule, Level, Operator, Prerequisite};
+    use crate::{Comparator, FlagRule, Level, Prerequisite};
 
     fn flag(key: &str, needs: &[&str]) -> FlagDefinition {
         let prerequisites = needs.iter().map(|other| Prerequisite {
@@ -391,7 +391,7 @@ mod tests {
         let segment = Segment {
             key: "beta".to_owned(),
             description: String::new(),
-            when: vec![Condition::attribute("country", Operator::In, ["de".into()])],
+            when: vec![Condition::attribute("country", Comparator::In, ["de".into()])],
             version: 1,
         };
         segment.check().unwrap();

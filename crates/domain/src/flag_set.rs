@@ -216,7 +216,7 @@ impl FlagSet {
     ///
     /// ```
     /// use tenantry_domain::{
-    ///     Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Level, Operator, Share, Subject, TenantId, Time,
+    ///     Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Level, Comparator, Share, Subject, TenantId, Time,
     /// };
     ///
     /// // Two flags, defined where they are used.
@@ -226,7 +226,7 @@ impl FlagSet {
     ///         .with_rule(FlagRule::rollout(Level::Global, "on", quarter, Some("tenant"))),
     ///     FlagDefinition::boolean("export", "Export to spreadsheets").with_rule(
     ///         FlagRule::variant(Level::Plan, "on")
-    ///             .when(Condition::attribute("plan", Operator::In, ["pro".into(), "business".into()])),
+    ///             .when(Condition::attribute("plan", Comparator::In, ["pro".into(), "business".into()])),
     ///     ),
     /// ];
     /// let tenant: TenantId = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11".parse().unwrap();

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Condition, FlagOverrideId, FlagRule, FlagType, Lifecycle, Operator, Part, Prerequisite, Segment, Serve,
+    Comparator, Condition, FlagOverrideId, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Segment, Serve,
     Share, Split,
 };
 
@@ -78,7 +78,7 @@ fn the_most_specific_level_wins_and_within_it_the_first_rule_that_matches() {
     }
     let nobody = FlagRule::variant(Level::User, "own").when(Condition::attribute(
         "user_id",
-        Operator::In,
+        Comparator::In,
         ["bob".into()],
     ));
     flag.rules.insert(0, nobody);
@@ -166,7 +166,7 @@ fn a_schedule_begins_with_its_first_moment_and_ends_before_its_last() {
 fn a_prerequisite_has_to_be_what_it_must_be_for_the_same_subject() {
     let only_ada = FlagRule::variant(Level::User, "on").when(Condition::attribute(
         "user_id",
-        Operator::In,
+        Comparator::In,
         ["ada".into()],
     ));
     let base = FlagDefinition::boolean("base", "").with_rule(only_ada);
@@ -227,7 +227,7 @@ fn a_cycle_that_got_stored_all_the_same_is_off() {
 #[test]
 fn facts_of_the_server_go_before_what_the_caller_says() {
     let rule = |attribute, value: &str| {
-        let condition = Condition::attribute(attribute, Operator::In, [value.into()]);
+        let condition = Condition::attribute(attribute, Comparator::In, [value.into()]);
         set(boolean().with_rule(FlagRule::variant(Level::Global, "on").when(condition)))
     };
     let liar = Subject::of("ada")
@@ -266,8 +266,8 @@ fn a_segment_is_a_name_for_conditions_and_one_that_is_gone_matches_nobody() {
         key: "beta".into(),
         description: String::new(),
         when: vec![
-            Condition::attribute("country", Operator::In, ["de".into(), "at".into()]),
-            Condition::attribute("age", Operator::AtLeast, [18.into()]),
+            Condition::attribute("country", Comparator::In, ["de".into(), "at".into()]),
+            Condition::attribute("age", Comparator::AtLeast, [18.into()]),
         ],
         version: 1,
     };
@@ -315,7 +315,7 @@ fn an_explanation_says_what_each_level_said() {
             ))
             .with_rule(FlagRule::variant(Level::Plan, "plan").when(Condition::attribute(
                 "plan",
-                Operator::In,
+                Comparator::In,
                 ["pro".into()],
             )))
             .with_rule(FlagRule::rollout(Level::User, "user", Share::default(), None))
@@ -351,7 +351,7 @@ fn an_explanation_says_what_each_level_said() {
 #[test]
 fn of_rules_about_other_tenants_an_explanation_tells_nothing_not_even_that_they_are_there() {
     let other = Uuid::from_u128(2).to_string();
-    let about = |attribute, value: &str| Condition::attribute(attribute, Operator::In, [value.into()]);
+    let about = |attribute, value: &str| Condition::attribute(attribute, Comparator::In, [value.into()]);
     let segment = Segment {
         key: "tenant-2-pilots".into(),
         description: "Only tenant-2".into(),
@@ -428,7 +428,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_condition() -> impl Strategy<Value = Condition> {
     let attribute = proptest::sample::select(vec!["plan", "tenant_id", "user_id", "role", "a", "b"]);
-    let operator = proptest::sample::select(Operator::ALL.to_vec());
+    let operator = proptest::sample::select(Comparator::ALL.to_vec());
     prop_oneof![
         4 => (attribute, operator, proptest::collection::vec(any_json(), 0..3))
             .prop_map(|(attribute, operator, values)| Condition::attribute(attribute, operator, values)),

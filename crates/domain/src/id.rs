@@ -84,4 +84,8 @@ typed_ids! {
     SystemJobId;
     /// A worker's right to run a job, for a while.
     LeaseId;
+    /// An operator of the platform.
+    OperatorId;
+    /// An entry of the audit of operators.
+    OperatorEventId;
 }

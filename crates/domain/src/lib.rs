@@ -25,6 +25,15 @@
 //! ```compile_fail,E0599
 //! let scope = tenantry_domain::TenantScope::default();
 //! ```
+//!
+//! Nor can the scope of an operator:
+//!
+//! ```compile_fail,E0451
+//! use tenantry_domain::{OperatorActor, OperatorId, OperatorScope, RequestId};
+//! fn forge(id: OperatorId, request: RequestId) -> OperatorScope {
+//!     OperatorScope { actor: OperatorActor::Operator(id), request }
+//! }
+//! ```
 #![deny(missing_docs)]
 
 mod announce;
@@ -44,6 +53,8 @@ mod invalid;
 mod job;
 mod limit;
 mod name;
+mod operator;
+mod operator_event;
 mod page;
 mod password;
 mod patch;
@@ -68,7 +79,7 @@ pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use code::ErrorCode;
-pub use condition::{Condition, KNOWN_ATTRIBUTES, Operator};
+pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
 pub use flag_catalogue::{FlagCatalogue, FlagDefinitions, FlagOverrides, FlagSource};
 pub use flag_override::FlagOverride;
@@ -79,8 +90,8 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, ParseIdError, ProjectId, ResourceId,
-    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
+    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -92,6 +103,11 @@ pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
+pub use operator::{
+    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
+    Operators,
+};
+pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
@@ -113,7 +129,7 @@ pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Sess
 pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
 pub use system_job::{SystemJob, SystemJobs};
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
-pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantPatch, TenantStatus, Tenants};
+pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

@@ -17,6 +17,8 @@ pub enum Constraint {
     TenantSubdomain,
     /// Two live users of a tenant with one e-mail address.
     UserEmail,
+    /// Another operator has the address.
+    OperatorEmail,
     /// Two live projects of a tenant with one name.
     ProjectName,
     /// A user twice in a project.

@@ -168,6 +168,17 @@ pub struct Tenant {
     pub version: i64,
 }
 
+/// Which tenants an operator looks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantFilter {
+    /// Only those in this state.
+    pub status: Option<TenantStatus>,
+    /// Only those on this plan.
+    pub plan: Option<String>,
+    /// Only those whose name or slug contains this text, whatever the case.
+    pub q: Option<String>,
+}
+
 /// What a sign-up says of the tenant.
 #[derive(Debug, Clone)]
 pub struct NewTenant {

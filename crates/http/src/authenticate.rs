@@ -66,7 +66,7 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let unauthenticated = || ApiError::new(ErrorCode::Unauthenticated);
     let given = hints::single(headers, "Authorization")?.ok_or_else(unauthenticated)?;
     let (scheme, token) = given.split_once(' ').ok_or_else(unauthenticated)?;

@@ -1,12 +1,12 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike};
 use sha2::{Digest, Sha256};
-use tenantry_domain::{ErrorCode, Position, TenantId};
+use tenantry_domain::{ErrorCode, Position};
 use uuid::Uuid;
 
 use crate::ApiError;
 
-/// Ties the cursors of a list to the tenant, the list and the filter they were given out for.
+/// Ties the cursors of a list to the tenant (or the operator), the list and the filter they were given out for.
 ///
 /// It protects callers from their own mix-ups, not rows from callers: a cursor carries no authority, because
 /// it is applied inside the scope like any other filter.
@@ -15,10 +15,10 @@ pub(crate) struct Binding([u8; 16]);
 
 impl Binding {
     /// The binding of a list, by its path, under a filter.
-    pub fn new(tenant: TenantId, path: &str, filter: &[(String, String)]) -> Self {
+    pub fn new(reader: Uuid, path: &str, filter: &[(String, String)]) -> Self {
         let mut sorted: Vec<_> = filter.iter().collect();
         sorted.sort_unstable();
-        let mut hash = Sha256::new_with_prefix(tenant.uuid().as_bytes());
+        let mut hash = Sha256::new_with_prefix(reader.as_bytes());
         let texts = sorted
             .into_iter()
             .flat_map(|(name, value)| [name.as_str(), value.as_str()]);
@@ -89,8 +89,8 @@ fn invalid() -> ApiError {
 mod tests {
     use super::*;
 
-    fn tenant(last: u128) -> TenantId {
-        Uuid::from_u128(last).into()
+    fn tenant(last: u128) -> Uuid {
+        Uuid::from_u128(last)
     }
 
     fn filter(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -6,7 +6,7 @@ use actix_web::{
     web,
 };
 
-use crate::{authenticate::authenticate, limits::limit_address};
+use crate::{authenticate::authenticate, limits::limit_address, operator_ctx::authenticate_operator};
 
 /// A path and what can be done at it.
 ///
@@ -30,6 +30,8 @@ impl std::fmt::Debug for Endpoint {
 enum Door {
     /// Whoever has a credential, within the limits of tenant and user.
     Guarded,
+    /// Operators of the platform.
+    Operator,
     /// Everybody, within the limits of their address.
     Credential,
     /// Everybody.
@@ -57,6 +59,14 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Guarded,
+        }
+    }
+
+    /// A path for operators of the platform; its handlers begin with [`OperatorCtx`](crate::OperatorCtx).
+    pub fn operator(path: &str) -> Self {
+        Self {
+            resource: web::resource(path),
+            door: Door::Operator,
         }
     }
 
@@ -104,6 +114,7 @@ impl Endpoint {
         let route = web::method(method).to(handler);
         let route = match self.door {
             Door::Guarded => route.wrap(from_fn(authenticate)),
+            Door::Operator => route.wrap(from_fn(authenticate_operator)),
             Door::Credential => route.wrap(from_fn(limit_address)),
             Door::Open => route,
         };

@@ -3,8 +3,9 @@
 use actix_web::http::header;
 use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
 use tenantry_tenancy::{
-    Stale, access::AccessError, auth::AuthError, project::ProjectError, provision::SignUpError,
-    resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
+    Stale, access::AccessError, auth::AuthError, lifecycle::LifecycleError, operator::OperatorError,
+    project::ProjectError, provision::SignUpError, resource::ResourceError, task::TaskError,
+    tenant::TenantError, user::UserError,
 };
 
 use crate::{ApiError, error::INVALID_TOKEN};
@@ -123,6 +124,36 @@ impl From<AuthError> for ApiError {
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OperatorError> for ApiError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Invalid(invalid) => invalid.into(),
+            OperatorError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("There is no active operator with this address and password."),
+            OperatorError::NotFound => Self::new(ErrorCode::NotFound),
+            OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            OperatorError::Password(error) => error.into(),
+            OperatorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Invalid(invalid) => invalid.into(),
+            LifecycleError::NotFound => Self::new(ErrorCode::NotFound),
+            LifecycleError::WrongState { is, wanted } => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "A tenant that is {} cannot become {}.",
+                is.as_str(),
+                wanted.as_str()
+            )),
+            LifecycleError::Denied(denied) => denied.into(),
+            LifecycleError::Store(error) => error.into(),
         }
     }
 }

@@ -63,6 +63,13 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let operator = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT");
+    let operator = operator
+        .description(Some("An access token of an operator of the platform."))
+        .build();
+    components.add_security_scheme("operator", SecurityScheme::Http(operator));
     components.headers = HEADERS
         .map(|(name, about)| (name.to_owned(), header(about).into()))
         .into();
@@ -121,33 +128,24 @@ fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
 fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     use ErrorCode as Code;
 
-    let guarded = operation.security.is_some();
+    let (guarded, operator) = (operation.security.is_some(), is_for_operators(operation));
     let has_body = operation.request_body.is_some();
     let body = [
         Code::MalformedJson,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
     ];
-    let credential = [
-        Code::Unauthenticated,
-        Code::TokenExpired,
-        Code::TokenRevoked,
-        Code::Forbidden,
-        Code::TenantMismatch,
-        Code::TenantGone,
-    ];
-    let checked = [
-        Code::InvalidRequest,
-        Code::RateLimited,
-        Code::Internal,
-        Code::Unavailable,
-    ];
+    let credential = [Code::Unauthenticated, Code::TokenExpired, Code::TokenRevoked];
+    let in_tenant = [Code::Forbidden, Code::TenantMismatch, Code::TenantGone];
+    let checked = [Code::InvalidRequest, Code::Internal, Code::Unavailable];
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
     let keyed = [Code::IdempotencyKeyReused, Code::IdempotencyInProgress];
-    let rules: [(bool, &[Code]); 8] = [
-        (is_limited(operation), &checked),
+    let rules: [(bool, &[Code]); 10] = [
+        (guarded || has_body, &checked),
+        (is_limited(operation), &[Code::RateLimited]),
         (guarded, &credential),
+        (guarded && !operator, &in_tenant),
         (
             guarded && takes(operation, ParameterIn::Path, "id"),
             &[Code::NotFound],
@@ -180,9 +178,14 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
         })
 }
 
-/// What has a body and asks for no credential is where one is presented or made.
+/// What has a body and asks for no credential is where one is presented or made. Operators are held to no rate.
 fn is_limited(operation: &Operation) -> bool {
-    operation.security.is_some() || operation.request_body.is_some()
+    !is_for_operators(operation) && (operation.security.is_some() || operation.request_body.is_some())
+}
+
+/// Whether it asks for the credential of an operator.
+fn is_for_operators(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| tag == "Operators") && operation.security.is_some()
 }
 
 /// Every answer has a request id, and one from within a tenant says how it got there, and how much it may ask for. A conditional GET may
@@ -198,7 +201,7 @@ fn add_headers(operation: &mut Operation) {
     }
     let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
     let keyed = takes(operation, ParameterIn::Header, "Idempotency-Key");
-    let of_tenant = operation.security.is_some() || authentication;
+    let of_tenant = authentication || (operation.security.is_some() && !is_for_operators(operation));
     let limits = is_limited(operation).then_some(["RateLimit-Policy", "RateLimit"]);
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };

@@ -5,8 +5,9 @@ use std::{
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header};
 use serde::{Serialize, de::DeserializeOwned};
-use tenantry_domain::{Invalid, Page, PageRequest, TenantScope};
+use tenantry_domain::{Invalid, OperatorId, OperatorScope, Page, PageRequest, TenantScope};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::{ApiError, cursor::Binding, query};
 
@@ -36,6 +37,24 @@ pub(crate) struct PageParams {
     cursor: Option<String>,
 }
 
+/// Whoever reads lists: a cursor is bound to them.
+pub trait Lists {
+    /// The tenant, or the operator, that the cursor belongs to.
+    fn binds_to(&self) -> Uuid;
+}
+
+impl Lists for TenantScope {
+    fn binds_to(&self) -> Uuid {
+        self.tenant().uuid()
+    }
+}
+
+impl Lists for OperatorScope {
+    fn binds_to(&self) -> Uuid {
+        self.operator().map_or_else(Uuid::nil, OperatorId::uuid)
+    }
+}
+
 /// The query of a list: its filter (a type that `deny_unknown_fields`), and which page of it.
 #[derive(Debug, Clone)]
 pub struct Paged<F> {
@@ -54,11 +73,11 @@ impl<F> Paged<F> {
     ///
     /// # Errors
     /// `invalid_cursor` when the cursor was not given out for this list, filter and tenant.
-    pub fn request(&self, scope: &TenantScope) -> Result<PageRequest, ApiError> {
+    pub fn request(&self, reader: &impl Lists) -> Result<PageRequest, ApiError> {
         let after = self
             .cursor
             .as_deref()
-            .map(|cursor| self.binding(scope).open(cursor))
+            .map(|cursor| self.binding(reader).open(cursor))
             .transpose()?;
         Ok(PageRequest {
             limit: self.limit,
@@ -67,8 +86,8 @@ impl<F> Paged<F> {
     }
 
     /// The answer with a page.
-    pub fn answer<V: Serialize>(&self, scope: &TenantScope, page: Page<V>) -> HttpResponse {
-        let next = page.next.map(|position| self.binding(scope).seal(position));
+    pub fn answer<V: Serialize>(&self, reader: &impl Lists, page: Page<V>) -> HttpResponse {
+        let next = page.next.map(|position| self.binding(reader).seal(position));
         self.respond(page.items, next)
     }
 
@@ -76,10 +95,10 @@ impl<F> Paged<F> {
     ///
     /// # Errors
     /// See [`Paged::request`].
-    pub fn before(&self, scope: &TenantScope) -> Result<Option<i64>, ApiError> {
+    pub fn before(&self, reader: &impl Lists) -> Result<Option<i64>, ApiError> {
         self.cursor
             .as_deref()
-            .map(|cursor| self.binding(scope).open_number(cursor))
+            .map(|cursor| self.binding(reader).open_number(cursor))
             .transpose()
     }
 
@@ -87,7 +106,7 @@ impl<F> Paged<F> {
     /// that there is a next page.
     pub fn answer_numbered<V: Serialize>(
         &self,
-        scope: &TenantScope,
+        reader: &impl Lists,
         mut rows: Vec<V>,
         number: impl Fn(&V) -> i64,
     ) -> HttpResponse {
@@ -95,11 +114,11 @@ impl<F> Paged<F> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more).map(number);
-        self.respond(rows, last.map(|last| self.binding(scope).seal_number(last)))
+        self.respond(rows, last.map(|last| self.binding(reader).seal_number(last)))
     }
 
-    fn binding(&self, scope: &TenantScope) -> Binding {
-        Binding::new(scope.tenant(), &self.path, &self.pairs)
+    fn binding(&self, reader: &impl Lists) -> Binding {
+        Binding::new(reader.binds_to(), &self.path, &self.pairs)
     }
 
     fn respond<V: Serialize>(&self, data: Vec<V>, next_cursor: Option<String>) -> HttpResponse {

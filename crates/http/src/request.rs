@@ -1,5 +1,5 @@
 use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
-use tenantry_domain::{IdSource, RequestId, TenantScope};
+use tenantry_domain::{IdSource, OperatorScope, RequestId, TenantScope};
 use tracing::{Span, field};
 
 use crate::ApiError;
@@ -27,6 +27,7 @@ impl RequestContext {
             request_id = id.as_str(),
             tenant_id = field::Empty,
             user_id = field::Empty,
+            operator_id = field::Empty,
             trace_id = trace_id(request.headers()),
             method = request.method().as_str(),
             route,
@@ -43,6 +44,13 @@ impl RequestContext {
     pub fn of(request: &HttpRequest) -> Result<Self, ApiError> {
         let context = request.extensions().get::<Self>().cloned();
         context.ok_or_else(|| ApiError::wiring("a request did not pass the outermost middleware"))
+    }
+
+    /// Writes into the log fields which operator was admitted.
+    pub fn identify_operator(&self, scope: &OperatorScope) {
+        if let Some(operator) = scope.operator() {
+            self.span.record("operator_id", field::display(operator));
+        }
     }
 
     /// Writes into the log fields who was admitted, and where.

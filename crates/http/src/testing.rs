@@ -15,8 +15,9 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Clock, Directory, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Mode, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
+    AccessClaims, AccessTokens, Clock, Directory, Email, Gate, IdSource, IssuedRefresh, JobFacts, JobLease,
+    MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
+    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue,
     PresentedRefresh, RefreshTokens, Role, Seal, SessionId, Settings, Slug, Store, StoreError, SystemScope,
     Tenant, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time,
     TokenError, UnitOfWork, Units, UserId,
@@ -36,6 +37,9 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         units: Units::new(fake.clone()),
         gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
+        operators: fake.clone(),
+        operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
+        operator_tokens: fake.clone(),
         passwords: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
@@ -253,15 +257,47 @@ impl TenantRegistry for Fake {
     async fn list(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
         Ok(Vec::new())
     }
+}
 
-    async fn set_status(
-        &self,
-        _: SystemScope,
-        _: TenantId,
-        _: TenantStatus,
-        _: Time,
-    ) -> Result<Option<Tenant>, StoreError> {
+impl OperatorTokens for Fake {
+    fn sign(&self, _: &OperatorClaims) -> String {
+        "operator".into()
+    }
+
+    fn verify(&self, token: &str) -> Result<OperatorClaims, TokenError> {
+        if token != "operator" {
+            return Err(TokenError::Invalid);
+        }
+        Ok(OperatorClaims {
+            operator: Uuid::from_u128(5).into(),
+            issued_at: self.now(),
+            expires_at: self.now(),
+        })
+    }
+
+    fn lifetime_seconds(&self) -> i64 {
+        900
+    }
+}
+
+#[async_trait]
+impl Operators for Fake {
+    async fn find(&self, _: SystemScope, id: OperatorId) -> Result<Option<Operator>, StoreError> {
+        let email = Email::stored("olga@example.com".into());
+        let hash = PasswordHash::new("hash".into());
+        Ok(Operator::new(id, email, "Olga", hash, self.now()).ok())
+    }
+
+    async fn find_by_email(&self, _: SystemScope, _: &Email) -> Result<Option<Operator>, StoreError> {
         Ok(None)
+    }
+
+    async fn list(&self, _: SystemScope) -> Result<Vec<Operator>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }
 

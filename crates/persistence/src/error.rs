@@ -57,6 +57,7 @@ fn constraint(name: &str) -> Constraint {
         "tenants_slug_key" => Constraint::TenantSlug,
         "tenants_subdomain_key" => Constraint::TenantSubdomain,
         "users_email_key" => Constraint::UserEmail,
+        "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,
         name if name.ends_with("_project_id_fkey") => Constraint::ProjectReference,

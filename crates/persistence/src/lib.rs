@@ -76,6 +76,7 @@ mod error;
 mod idempotency;
 mod job;
 mod member;
+mod operator;
 mod project;
 mod registry;
 mod resource;
@@ -89,6 +90,7 @@ mod user;
 
 pub use directory::PgDirectory;
 pub use job::PgJobQueue;
+pub use operator::PgOperators;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};

@@ -99,7 +99,7 @@ impl PgStore {
 }
 
 /// A pattern for text anywhere; what the caller wrote means itself, also `%` and `_`.
-fn containing(text: &str) -> LikeExpr {
+pub(crate) fn containing(text: &str) -> LikeExpr {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
     for c in text.chars() {

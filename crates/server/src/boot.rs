@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::Plans;
-use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, StoreError, Units};
+use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, OperatorGate, StoreError, Units};
 use tenantry_http::Limits;
-use tenantry_persistence::{PgDirectory, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
@@ -74,6 +74,16 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         &pool(settings, settings.database.platform_pool_size),
     )?;
     let (keys, refresh_tokens, seal) = signing_keys(settings)?;
+    let operator_tokens = JwtOperatorTokens::new(
+        keys.clone(),
+        settings.auth.issuer.clone(),
+        &settings.auth.audience,
+        Arc::clone(&clock),
+        Arc::clone(&ids),
+    );
+    let operator_tokens = Arc::new(
+        operator_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
+    );
     let access_tokens = JwtAccessTokens::new(
         keys,
         settings.auth.issuer.clone(),
@@ -101,10 +111,14 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         None => memories,
     };
     let limits = limits(&settings.limits, &plans, redis.clone(), Arc::clone(&clock))?;
+    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
-        registry: Arc::new(PgRegistry::new(platform.clone(), announcer)),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
+        operators: operators.clone(),
+        operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
+        operator_tokens,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

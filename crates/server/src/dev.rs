@@ -217,6 +217,7 @@ fn welcome(address: &str) {
             "  {name} ({plan}): admin@{slug}.example, member@{slug}.example, viewer@{slug}.example"
         ));
     }
+    lines.push(format!("  The platform's operator: {}", seed::OPERATOR));
     let password = seed::PASSWORD;
     lines.extend([
         String::new(),
@@ -228,6 +229,11 @@ fn welcome(address: &str) {
         ),
         format!("  curl -s {address}/api/v1/tasks?limit=3 -H \"Authorization: Bearer $TOKEN\""),
         format!("  curl -si {address}/api/v1/tenant -H \"Authorization: Bearer $TOKEN\" -H 'X-Tenant-Slug: globex'"),
+        format!(
+            "  curl -s {address}/api/v1/admin/login -H 'Content-Type: application/json' \
+             -d '{{\"email\":\"{}\",\"password\":\"{password}\"}}'   (its token is for /api/v1/admin/tenants)",
+            seed::OPERATOR
+        ),
         String::new(),
         "Ctrl-C stops everything.".to_owned(),
     ]);

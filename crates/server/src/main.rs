@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod metrics;
 mod migrate;
+mod operator;
 mod seed;
 mod serve;
 mod settings;
@@ -68,6 +69,11 @@ enum Command {
     /// List, found, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// Add, list and deactivate those who run the platform.
+    #[command(
+        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'"
+    )]
+    Operator(operator::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -130,6 +136,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Tenant(args) => {
             log::init_plain();
             tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Operator(args) => {
+            log::init_plain();
+            operator::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

@@ -6,9 +6,10 @@ use tenantry_domain::{
     NewProject, NewResource, NewTask, NewTenant, Priority, RequestId, Role, Slug, SystemScope, TaskStatus,
     TenantSelector,
 };
+use tenantry_tenancy::operator::OperatorError;
 use tenantry_tenancy::provision::{NewAdmin, SignUpError};
 use tenantry_tenancy::user::AddUser;
-use tenantry_tenancy::{Cx, Origin, Tenancy, project, provision, resource, task, user};
+use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy, operator, project, provision, resource, task, user};
 
 use crate::{CommandError, console};
 
@@ -18,8 +19,12 @@ pub const PASSWORD: &str = "demo-password";
 /// The slugs of the demo tenants.
 pub const TENANTS: [(&str, &str, &str); 2] = [("acme", "Acme Inc", "pro"), ("globex", "Globex Corp", "free")];
 
-/// Makes the demo tenants that are not there yet.
+/// The address of the demo operator.
+pub const OPERATOR: &str = "operator@tenantry.example";
+
+/// Makes the demo tenants that are not there yet, and the demo operator.
 pub async fn seed(app: &Arc<Tenancy>) -> Result<(), CommandError> {
+    seed_operator(app).await?;
     for (slug, name, plan) in TENANTS {
         if !exists(app, slug).await? {
             console::progress(&format!("seeding tenant {slug}"));
@@ -27,6 +32,14 @@ pub async fn seed(app: &Arc<Tenancy>) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+async fn seed_operator(app: &Arc<Tenancy>) -> Result<(), CommandError> {
+    let cx = OperatorCx::command(app, SystemScope::because("seed the demo"));
+    match operator::create(&cx, OPERATOR, "Demo operator", Some(PASSWORD.into())).await {
+        Ok(_) | Err(OperatorError::EmailTaken) => Ok(()),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 async fn exists(app: &Tenancy, slug: &str) -> Result<bool, CommandError> {

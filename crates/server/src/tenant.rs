@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{NewTenant, RequestId, Slug, SystemScope, Tenant, TenantId, TenantSelector};
+use tenantry_domain::{Invalid, NewTenant, RequestId, Slug, SystemScope, Tenant, TenantId, TenantSelector};
+use tenantry_tenancy::lifecycle::LifecycleError;
 use tenantry_tenancy::provision::NewAdmin;
-use tenantry_tenancy::{Origin, Tenancy, lifecycle, provision};
+use tenantry_tenancy::{OperatorCx, Origin, Tenancy, lifecycle, provision};
 
 use crate::boot::boot;
 use crate::settings::Settings;
@@ -85,15 +86,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         }
         Action::Suspend { slug, reason } => {
             let id = find(app, slug).await?;
-            say(&lifecycle::suspend(app, id, reason)
+            say(&lifecycle::suspend(&command(app), id, reason)
                 .await
-                .map_err(|error| other(&error))?);
+                .map_err(told)?);
         }
         Action::Resume { slug, reason } => {
             let id = find(app, slug).await?;
-            say(&lifecycle::resume(app, id, reason)
-                .await
-                .map_err(|error| other(&error))?);
+            say(&lifecycle::resume(&command(app), id, reason).await.map_err(told)?);
         }
     }
     booted.finish().await;
@@ -121,13 +120,7 @@ async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Resul
     let request = RequestId::next(app.ports.ids.as_ref());
     let signed_up = provision::found(app, because, Origin::default(), request, tenant, admin).await;
     let signed_up = signed_up.map_err(|error| match error {
-        provision::SignUpError::Invalid(invalid) => {
-            let details = invalid
-                .0
-                .iter()
-                .map(|field| format!("{}: {}", field.pointer, field.detail));
-            CommandError::Other(details.collect::<Vec<_>>().join("; "))
-        }
+        provision::SignUpError::Invalid(bad) => invalid(&bad),
         other => CommandError::Other(other.to_string()),
     })?;
     say(&signed_up.login.tenant);
@@ -152,6 +145,32 @@ pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
         .await
         .map_err(|error| other(&error))?;
     Ok(admission.tenant.id)
+}
+
+fn command(app: &Arc<Tenancy>) -> OperatorCx {
+    OperatorCx::command(
+        app,
+        SystemScope::because("a tenant is changed from the command line"),
+    )
+}
+
+fn told(error: LifecycleError) -> CommandError {
+    match error {
+        LifecycleError::Invalid(bad) => invalid(&bad),
+        error @ (LifecycleError::NotFound
+        | LifecycleError::WrongState { .. }
+        | LifecycleError::Denied(_)
+        | LifecycleError::Store(_)) => other(&error),
+    }
+}
+
+/// Every field that does not hold, in one line.
+pub fn invalid(invalid: &Invalid) -> CommandError {
+    let details = invalid
+        .0
+        .iter()
+        .map(|field| format!("{}: {}", field.pointer, field.detail));
+    CommandError::Other(details.collect::<Vec<_>>().join("; "))
 }
 
 fn say(tenant: &Tenant) {

@@ -231,6 +231,10 @@ fn every_command_explains_itself_with_an_example() {
         &["jobs", "list", "--help"],
         &["jobs", "replay", "--help"],
         &["jobs", "cancel", "--help"],
+        &["operator", "--help"],
+        &["operator", "create", "--help"],
+        &["operator", "list", "--help"],
+        &["operator", "deactivate", "--help"],
         &["tenant", "--help"],
         &["tenant", "list", "--help"],
         &["tenant", "create", "--help"],
@@ -421,6 +425,80 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
         serde_json::from_str::<serde_json::Value>(&json).unwrap()["summary"]["passed"],
         true
     );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
+    let folder = Folder::new("operators");
+    let dev = Dev::start(&folder.0);
+    let (runtime, platform) = (
+        url(&folder.0, "tenantry_app"),
+        url(&folder.0, "tenantry_platform"),
+    );
+    let key = folder.0.join("signing-key.pem");
+    let settings = [
+        ("TENANTRY_PROFILE", "development"),
+        ("TENANTRY__DATABASE__URL", runtime.as_str()),
+        ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+    ];
+    let login = |email: &str, password: &str| {
+        let body = format!("{{\"email\":\"{email}\",\"password\":\"{password}\"}}");
+        dev.request("POST", "/api/v1/admin/login", "", &body)
+    };
+    assert_eq!(login("operator@tenantry.example", "demo-password").0, 200);
+
+    let email = "olga@platform.example";
+    let create = ["operator", "create", "--email", email, "--name", "Olga"];
+    let created = output(&create, &settings);
+    let text = String::from_utf8(created.stdout).unwrap();
+    let password = text.lines().nth(1).unwrap().strip_prefix("password ").unwrap();
+    let (status, answer) = login(email, password);
+    assert_eq!(status, 200, "{answer}");
+    let again = output(&create, &settings);
+    assert!(!again.status.success() && stderr(&again).contains("the address is taken"));
+
+    let mut child = tenantry(&[
+        "operator",
+        "create",
+        "--email",
+        "otto@platform.example",
+        "--name",
+        "Otto",
+    ])
+    .arg("--password-stdin")
+    .envs(settings)
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
+    let told = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(
+        !told.contains("correct horse") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert_eq!(login("otto@platform.example", "correct horse").0, 200);
+
+    assert!(
+        output(&["operator", "deactivate", email], &settings)
+            .status
+            .success()
+    );
+    assert_eq!(login(email, password).0, 401);
+    let token = answer
+        .split("\"access_token\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0, 401);
+    let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
+    assert!(list.contains(&format!("{email} deactivated Olga")), "{list}");
+    assert!(list.contains("otto@platform.example active Otto"), "{list}");
     assert_eq!(dev.stop(), Some(0));
 }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{AccessClaims, AccessTokens, Clock, IdSource, Role, Time, TokenError};
 
@@ -66,33 +67,42 @@ impl JwtAccessTokens {
     fn keys(&self) -> impl Iterator<Item = &SigningKey> {
         std::iter::once(&self.current).chain(&self.others)
     }
+}
 
-    /// What a token with a good signature, issuer and audience claims, whenever it is or was valid.
-    fn authentic(&self, token: &str) -> Option<WireClaims> {
-        if token.len() > LONGEST {
-            return None;
-        }
-        let header = decode_header(token).ok()?;
-        // What `crit` names must be understood or the token refused (RFC 7515 section 4.1.11); we
-        // understand nothing.
-        if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() {
-            return None;
-        }
-        let kid = header.kid?;
-        let key = self.keys().find(|key| key.kid() == kid)?;
-        // The library compares issuer and audience. It would also take a list that has ours in it; our
-        // type, one text each, does not.
-        decode::<WireClaims>(token, key.public(), &self.validation)
-            .ok()
-            .map(|data| data.claims)
+/// What a token with a good signature, issuer and audience claims, whenever it is or was valid.
+pub(crate) fn authentic<'a, C: DeserializeOwned>(
+    token: &str,
+    mut keys: impl Iterator<Item = &'a SigningKey>,
+    validation: &Validation,
+) -> Option<C> {
+    if token.len() > LONGEST {
+        return None;
     }
+    let header = decode_header(token).ok()?;
+    // What `crit` names must be understood or the token refused (RFC 7515 section 4.1.11); we
+    // understand nothing.
+    if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() {
+        return None;
+    }
+    let kid = header.kid?;
+    let key = keys.find(|key| key.kid() == kid)?;
+    // The library compares issuer and audience. It would also take a list that has ours in it; our
+    // types, one text each, do not.
+    decode::<C>(token, key.public(), validation)
+        .ok()
+        .map(|data| data.claims)
+}
+
+/// A token of the type that [`authentic`] asks for.
+pub(crate) fn signed(key: &SigningKey, claims: &impl Serialize) -> String {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(TYPE.into());
+    header.kid = Some(key.kid().into());
+    encode(&header, claims, key.private()).expect("an Ed25519 key signs every text")
 }
 
 impl AccessTokens for JwtAccessTokens {
     fn sign(&self, claims: &AccessClaims) -> String {
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(TYPE.into());
-        header.kid = Some(self.current.kid().into());
         let claims = WireClaims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -105,14 +115,15 @@ impl AccessTokens for JwtAccessTokens {
             jti: self.ids.uuid().to_string(),
             nbf: None,
         };
-        encode(&header, &claims, self.current.private()).expect("an Ed25519 key signs every text")
+        signed(&self.current, &claims)
     }
 
     /// [`TokenError::Expired`] only for what was valid once: somebody else's token is
     /// [`TokenError::Invalid`], however old. A token of the future (`iat` or `nbf` more than 60 seconds
     /// ahead, more than clocks of one deployment differ) is invalid; `exp` has no leeway.
     fn verify(&self, token: &str) -> Result<AccessClaims, TokenError> {
-        let claims = self.authentic(token).ok_or(TokenError::Invalid)?;
+        let claims: Option<WireClaims> = authentic(token, self.keys(), &self.validation);
+        let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
         let now = self.clock.now();
         let latest = now.timestamp().saturating_add(FUTURE_SECONDS);
@@ -154,7 +165,7 @@ pub enum AccessTokensError {
 const TYPE: &str = "at+jwt";
 /// The longest token that is looked at, in bytes; ours have about 600.
 const LONGEST: usize = 4096;
-const FUTURE_SECONDS: i64 = 60;
+pub(crate) const FUTURE_SECONDS: i64 = 60;
 
 /// The claims as they travel. Unknown claims are ignored (RFC 7519 section 4), these are required.
 #[derive(Serialize, Deserialize)]
@@ -188,12 +199,12 @@ impl WireClaims {
     }
 }
 
-fn at(seconds: i64) -> Option<Time> {
+pub(crate) fn at(seconds: i64) -> Option<Time> {
     DateTime::from_timestamp(seconds, 0)
 }
 
 /// Times are left out: the library would read the machine's clock.
-fn validation(issuer: &str, audience: &str) -> Validation {
+pub(crate) fn validation(issuer: &str, audience: &str) -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[audience]);
@@ -203,7 +214,7 @@ fn validation(issuer: &str, audience: &str) -> Validation {
     validation
 }
 
-fn split(keys: Vec<SigningKey>) -> Result<(SigningKey, Vec<SigningKey>), AccessTokensError> {
+pub(crate) fn split(keys: Vec<SigningKey>) -> Result<(SigningKey, Vec<SigningKey>), AccessTokensError> {
     let mut seen = HashSet::new();
     if let Some(twice) = keys.iter().find(|key| !seen.insert(key.kid())) {
         return Err(AccessTokensError::SameKey(twice.kid().into()));

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, KeptAnswer,
-    PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, Settings, StoreError,
-    TenantRegistry, TenantScope, Time, Units, Work,
+    OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission, PlanCatalogue, RefreshTokens,
+    Refused, Seal, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -19,8 +19,14 @@ pub struct Ports {
     pub units: Units,
     /// Admission.
     pub gate: Gate,
-    /// Tenants across tenants, for operators.
+    /// Tenants across tenants, for sweeps.
     pub registry: Arc<dyn TenantRegistry>,
+    /// Operators, and what they do across tenants.
+    pub operators: Arc<dyn Operators>,
+    /// Admission of operators.
+    pub operator_gate: OperatorGate,
+    /// Operators' access tokens.
+    pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
     /// Access tokens.

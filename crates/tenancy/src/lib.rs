@@ -12,6 +12,7 @@ mod context;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod operator;
 pub mod project;
 pub mod provision;
 pub mod purge;
@@ -24,4 +25,5 @@ mod views;
 pub mod worker;
 
 pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use operator::OperatorCx;
 pub use views::{Flushed, ViewCounter};

@@ -241,6 +241,40 @@ async fn jobs_of_the_system_are_out_of_reach_of_the_runtime_role() {
 }
 
 #[tokio::test]
+async fn operators_are_out_of_reach_of_the_runtime_role_and_their_audit_is_append_only() {
+    let database = Database::populated().await;
+    let operator =
+        "INSERT INTO operators (id, email, full_name, password_hash, is_active, created_at, updated_at)
+        VALUES (gen_random_uuid(), 'o@o.example', 'O', 'h', true, now(), now())";
+    let event = "INSERT INTO operator_events (id, at, action, request_id, details)
+        VALUES (gen_random_uuid(), now(), 'a', 'r', '{}')";
+    let mut platform = database.platform().await;
+    assert_eq!(run(&mut platform, operator).await.unwrap(), 1);
+    assert_eq!(run(&mut platform, event).await.unwrap(), 1);
+    let deactivate = "UPDATE operators SET is_active = false";
+    assert_eq!(run(&mut platform, deactivate).await.unwrap(), 1);
+    for sql in [
+        "UPDATE operator_events SET action = 'b'",
+        "DELETE FROM operator_events",
+        "TRUNCATE operator_events",
+        "DELETE FROM operators",
+        "UPDATE operators SET email = 'p@o.example'",
+    ] {
+        assert_eq!(code(run(&mut platform, sql).await), "42501", "{sql}");
+    }
+    let mut app = database.app().await;
+    for sql in [
+        operator,
+        event,
+        deactivate,
+        "SELECT count(*) FROM operators",
+        "SELECT count(*) FROM operator_events",
+    ] {
+        assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn checks_hold() {
     let database = Database::populated().await;
     let mut app = database.app().await;

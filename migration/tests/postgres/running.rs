@@ -7,19 +7,24 @@ use crate::support::{A, B, Database, code, count_in, names, run, run_in};
 
 const TABLES: &str = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
 
+/// How many migrations there are.
+fn all() -> usize {
+    Migrator::migrations().len()
+}
+
 #[tokio::test]
 async fn up_with_data_down_and_up_again() {
     let database = Database::empty().await;
     let url = database.owner_url();
-    assert_eq!(pending(&url).await.unwrap().len(), 12);
+    assert_eq!(pending(&url).await.unwrap().len(), all());
 
-    assert_eq!(up(&url, None).await.unwrap().len(), 12);
+    assert_eq!(up(&url, None).await.unwrap().len(), all());
     let tables = names(&mut database.owner().await, TABLES).await;
     database.populate().await;
     assert_eq!(pending(&url).await.unwrap(), Vec::<String>::new());
     assert_eq!(up(&url, None).await.unwrap(), Vec::<String>::new());
 
-    assert_eq!(down(&url, None).await.unwrap().len(), 12);
+    assert_eq!(down(&url, None).await.unwrap().len(), all());
     assert_eq!(
         names(&mut database.owner().await, TABLES).await,
         ["seaql_migrations"]
@@ -52,7 +57,7 @@ async fn several_processes_may_migrate_at_once() {
     let url = database.owner_url();
     let (one, two, three) = tokio::join!(up(&url, None), up(&url, None), up(&url, None));
     let applied = one.unwrap().len() + two.unwrap().len() + three.unwrap().len();
-    assert_eq!(applied, 12);
+    assert_eq!(applied, all());
 }
 
 #[tokio::test]
@@ -60,7 +65,7 @@ async fn fresh_forgets_everything() {
     let database = Database::populated().await;
     let count = "SELECT count(*) FROM tasks";
     assert_eq!(count_in(&mut database.app().await, A, count).await, 1);
-    assert_eq!(fresh(&database.owner_url()).await.unwrap().len(), 12);
+    assert_eq!(fresh(&database.owner_url()).await.unwrap().len(), all());
     assert_eq!(count_in(&mut database.app().await, A, count).await, 0);
 }
 
@@ -78,7 +83,7 @@ async fn the_runtime_role_may_look_but_not_migrate() {
 #[tokio::test]
 async fn an_empty_database_is_looked_at_without_a_trace() {
     let database = Database::empty().await;
-    assert_eq!(pending(&database.app_url()).await.unwrap().len(), 12);
+    assert_eq!(pending(&database.app_url()).await.unwrap().len(), all());
     assert_eq!(
         names(&mut database.owner().await, TABLES).await,
         Vec::<String>::new()

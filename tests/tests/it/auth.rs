@@ -1175,7 +1175,7 @@ async fn what_ends_a_session_ends_it_here_at_once_and_elsewhere_within_a_second(
     me_here(member).await.problem(401, "token_revoked");
     second();
     me_there(member).await.problem(401, "token_revoked");
-    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+    lifecycle::suspend(&world.operator_cx(), world.acme.id, "invoice unpaid")
         .await
         .unwrap();
     let project = json!({"name": "Not now"});

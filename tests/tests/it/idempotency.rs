@@ -221,7 +221,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 5] = [
+const WITHOUT_KEY: [(&str, &str); 8] = [
     (
         "/api/v1/tenants",
         "there is neither a tenant nor a user yet; its slug can be taken once",
@@ -236,6 +236,12 @@ const WITHOUT_KEY: [(&str, &str); 5] = [
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
+    (
+        "/api/v1/admin/login",
+        "it makes a token, of which one may have any number",
+    ),
+    ("/api/v1/admin/tenants/{id}/suspend", "it makes nothing"),
+    ("/api/v1/admin/tenants/{id}/resume", "it makes nothing"),
 ];
 
 /// For each of the others a path and two bodies, of two different requests.

@@ -73,6 +73,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/login"),
         (&post, "/api/v1/auth/register"),
         (&post, "/api/v1/auth/refresh"),
+        (&post, "/api/v1/admin/login"),
         (&get, "/health"),
         (&get, "/health/liveness"),
         (&get, "/health/readiness"),
@@ -150,6 +151,27 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/notes/{id}", viewer).ids(&[Note]),
     ]);
     table
+}
+
+/// What is for operators of the platform, and no user's credential leads to.
+fn of_operators() -> [(Method, &'static str, Option<Value>); 4] {
+    let reason = || Some(json!({"reason": "a sweep"}));
+    [
+        (Method::GET, "/api/v1/admin/tenants", None),
+        (Method::GET, "/api/v1/admin/tenants/{id}", None),
+        (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),
+        (Method::POST, "/api/v1/admin/tenants/{id}/resume", reason()),
+    ]
+}
+
+/// A request to such an operation, about a tenant.
+fn operators_call((method, path, body): (Method, &'static str, Option<Value>), tenant: &TenantWorld) -> Call {
+    Call {
+        method,
+        path: path.replace("{id}", &tenant.id.to_string()),
+        query: Vec::new(),
+        body,
+    }
 }
 
 /// The operations for those with a credential.
@@ -505,7 +527,12 @@ fn comparable(reply: &Reply) -> (u16, String, Vec<(String, String)>) {
 async fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operation() {
     let world = embedder::world().await;
     let document = world.client.get("/openapi.json").send().await.expect(200).json();
-    let described = operations(&document);
+    let mut described = operations(&document);
+    for (method, path, _) in of_operators() {
+        let operation = described.remove(&(method.to_string(), path.to_owned()));
+        let security = operation.expect(path)["security"].clone();
+        assert_eq!(security, json!([{"operator": []}]), "{method} {path}");
+    }
     let known: BTreeMap<_, _> = table()
         .into_iter()
         .map(|op| ((op.method.to_string(), op.path.to_owned()), op.least))
@@ -533,6 +560,42 @@ async fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operati
             "{key:?} is not as open as its entry says"
         );
     }
+}
+
+#[actix_web::test]
+async fn what_is_for_operators_takes_no_credential_of_a_user_and_the_other_way_about() {
+    let world = embedder::world().await;
+    let operator = world.operator("olga@platform.example").await;
+    let ids = Ids::fresh(&world, &world.acme).await;
+    let forged = auth::forged_tokens(&world).await;
+    let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
+    let recorded = world.operator_events().await.len();
+    for operation in of_operators() {
+        for tenant in [&world.acme, &world.globex] {
+            let call = operators_call(operation.clone(), tenant);
+            call.send(&world, &[]).await.problem(401, "unauthenticated");
+            let admin = &world.acme.admin.access_token;
+            for token in forged.iter().chain([admin, &world.acme.viewer.access_token]) {
+                let bearer = format!("Bearer {token}");
+                let reply = call.send(&world, &[("Authorization", &bearer)]).await;
+                reply.problem(401, "unauthenticated");
+            }
+        }
+    }
+    let bearer = format!("Bearer {operator}");
+    for (operation, _) in protected() {
+        for headers in [&[][..], &[("X-Tenant-Slug", "acme")]] {
+            let headers = [&[("Authorization", bearer.as_str())], headers].concat();
+            let reply = operation.call(&ids, &ids).send(&world, &headers).await;
+            reply.problem(401, "unauthenticated");
+        }
+    }
+    assert_eq!(world.operator_events().await.len(), recorded);
+    assert_eq!(
+        (world.digest(&world.acme).await, world.digest(&world.globex).await),
+        before
+    );
+    swept("operators");
 }
 
 #[actix_web::test]

@@ -307,7 +307,7 @@ async fn the_job_of_a_suspended_tenant_waits_until_it_may_write() {
     let look = Look::default();
     let worker = worker(&world, Handlers::default().with(look.clone()));
     ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
-    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+    lifecycle::suspend(&world.operator_cx(), world.acme.id, "invoice unpaid")
         .await
         .unwrap();
     assert_eq!(outcomes(&worker).await, [Outcome::Parked]);
@@ -326,7 +326,7 @@ async fn the_job_of_a_suspended_tenant_waits_until_it_may_write() {
     }
     assert!(look.seen.lock().unwrap().is_empty());
 
-    lifecycle::resume(&world.app, world.acme.id, "invoice paid")
+    lifecycle::resume(&world.operator_cx(), world.acme.id, "invoice paid")
         .await
         .unwrap();
     assert_eq!(outcomes(&worker).await, [Outcome::Done]);
@@ -340,7 +340,7 @@ async fn a_job_that_only_reads_runs_in_a_suspended_tenant() {
     let reads = Reads::default();
     let worker = worker(&world, Handlers::default().with(reads.clone()));
     ask::<Reads>(&world, &world.acme, &Vec::new(), Terms::default()).await;
-    lifecycle::suspend(&world.app, world.acme.id, "invoice unpaid")
+    lifecycle::suspend(&world.operator_cx(), world.acme.id, "invoice unpaid")
         .await
         .unwrap();
     assert_eq!(outcomes(&worker).await, [Outcome::Done]);

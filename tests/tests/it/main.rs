@@ -14,6 +14,7 @@ mod isolation;
 mod jobs;
 mod limits;
 mod metrics;
+mod operators;
 mod pages;
 mod pgbouncer;
 mod projects;

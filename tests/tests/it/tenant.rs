@@ -518,13 +518,13 @@ async fn suspending_and_resuming_hold_at_once_and_are_audited() {
     let world = World::new().await;
     let globex = world.digest(&world.globex).await;
     let known = world.audit(&world.acme).await.len();
-    lifecycle::suspend(&world.app, world.acme.id, "unpaid")
+    lifecycle::suspend(&world.operator_cx(), world.acme.id, "unpaid")
         .await
         .unwrap();
     patch(&world, &world.acme.admin, json!({"name": "Acme Ltd"}))
         .await
         .problem(403, "tenant_suspended");
-    lifecycle::resume(&world.app, world.acme.id, "paid")
+    lifecycle::resume(&world.operator_cx(), world.acme.id, "paid")
         .await
         .unwrap();
     patch(&world, &world.acme.admin, json!({"name": "Acme Ltd"}))

@@ -1,5 +1,6 @@
 //! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
 
+pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod project;
 pub(crate) mod resource;
@@ -13,6 +14,7 @@ use actix_web::web::ServiceConfig;
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
+        .configure(admin::routes)
         .configure(signup::routes)
         .configure(auth::routes)
         .configure(tenant::routes)

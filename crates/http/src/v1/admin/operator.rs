@@ -1,0 +1,93 @@
+use actix_web::{HttpResponse, web::ServiceConfig};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{Operator, OperatorId, Password};
+use tenantry_tenancy::operator::{self, OperatorLoggedIn};
+use utoipa::ToSchema;
+
+use crate::{Answer, Body, Endpoint, guest::Guest};
+
+/// Somebody who runs the platform.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Operator, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "email": "olga@example.com", "full_name": "Olga Operator",
+    "is_active": true, "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z",
+})))]
+pub(crate) struct OperatorView {
+    #[schema(value_type = Uuid)]
+    id: OperatorId,
+    email: String,
+    full_name: String,
+    is_active: bool,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+/// A token, and whose it is. There is no refresh token: whoever works longer logs in again.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OperatorLoggedIn)]
+pub(crate) struct OperatorLoggedInView {
+    /// For `Authorization: Bearer …`; a JWT with an audience of its own.
+    #[schema(examples("eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.…"))]
+    access_token: String,
+    /// `Bearer`.
+    #[schema(examples("Bearer"))]
+    token_type: &'static str,
+    /// How long it lives, in seconds.
+    #[schema(examples(900))]
+    expires_in: i64,
+    operator: OperatorView,
+}
+
+/// Which operator wants to log in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = OperatorLogin, examples(json!({
+    "email": "olga@example.com", "password": "correct horse battery staple",
+})))]
+pub(crate) struct OperatorLoginBody {
+    email: String,
+    password: String,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::credential("/admin/login").post(login));
+}
+
+/// Logs an operator in
+#[utoipa::path(
+    post, path = "/api/v1/admin/login", operation_id = "login_operator", tag = "Operators",
+    request_body = OperatorLoginBody,
+    responses((status = 200, description = "Logged in.", body = OperatorLoggedInView)),
+    extensions(("x-errors" = json!(["invalid_credentials"]))),
+)]
+pub(crate) async fn login(guest: Guest, body: Body<OperatorLoginBody>) -> Answer {
+    let OperatorLoginBody { email, password } = body.0;
+    let password = Password::presented(password);
+    let login = operator::login(guest.app(), guest.origin(), guest.request(), &email, password).await?;
+    Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
+}
+
+impl From<OperatorLoggedIn> for OperatorLoggedInView {
+    fn from(login: OperatorLoggedIn) -> Self {
+        Self {
+            access_token: login.access_token,
+            token_type: "Bearer",
+            expires_in: login.expires_in,
+            operator: login.operator.into(),
+        }
+    }
+}
+
+impl From<Operator> for OperatorView {
+    fn from(operator: Operator) -> Self {
+        Self {
+            id: operator.id,
+            email: operator.email.as_str().to_owned(),
+            full_name: operator.full_name,
+            is_active: operator.is_active,
+            created_at: operator.created_at,
+            updated_at: operator.updated_at,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+use actix_web::web::ServiceConfig;
+use serde::Deserialize;
+use tenantry_domain::{TenantFilter, TenantId, TenantStatus};
+use tenantry_tenancy::lifecycle;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    Answer, Body, Endpoint, Id, OperatorCtx, PageView, Paged, entity,
+    page::PageParams,
+    v1::{schema, tenant::TenantView},
+};
+
+/// Which tenants.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TenantParams {
+    /// Only of this status.
+    #[param(schema_with = schema::tenant_status, required = false)]
+    status: Option<TenantStatus>,
+    /// Only on this plan.
+    plan: Option<String>,
+    /// Only those whose name or slug contains this text, whatever the case.
+    #[param(min_length = 1, max_length = 120)]
+    q: Option<String>,
+}
+
+/// Why it is done. It is kept in the audit of operators and told in the tenant's own audit log.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Reason, examples(json!({"reason": "invoice 4711 unpaid"})))]
+pub(crate) struct ReasonBody {
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::operator("/admin/tenants").get(list))
+        .service(Endpoint::operator("/admin/tenants/{id}").get(read))
+        .service(Endpoint::operator("/admin/tenants/{id}/suspend").post(suspend))
+        .service(Endpoint::operator("/admin/tenants/{id}/resume").post(resume));
+}
+
+/// All tenants, deleted ones included
+#[utoipa::path(
+    get, path = "/api/v1/admin/tenants", operation_id = "list_tenants", tag = "Operators",
+    params(TenantParams, PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<TenantView>, headers(("Link"))),
+    ),
+    security(("operator" = [])),
+)]
+pub(crate) async fn list(cx: OperatorCtx, query: Paged<TenantParams>) -> Answer {
+    let filter = TenantFilter::from(&query.filter);
+    let page = lifecycle::list(&cx, &filter, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(TenantView::from)))
+}
+
+/// One tenant, deleted or not
+#[utoipa::path(
+    get, path = "/api/v1/admin/tenants/{id}", operation_id = "get_tenant_as_operator", tag = "Operators",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
+    security(("operator" = [])),
+)]
+pub(crate) async fn read(cx: OperatorCtx, id: Id<TenantId>) -> Answer {
+    let tenant = lifecycle::get(&cx, id.0).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Makes a tenant read-only
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/suspend", operation_id = "suspend_tenant", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = ReasonBody,
+    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn suspend(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+    let tenant = lifecycle::suspend(&cx, id.0, &body.reason).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Lets a suspended tenant write again
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/resume", operation_id = "resume_tenant", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = ReasonBody,
+    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn resume(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+    let tenant = lifecycle::resume(&cx, id.0, &body.reason).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+impl From<&TenantParams> for TenantFilter {
+    fn from(params: &TenantParams) -> Self {
+        Self {
+            status: params.status,
+            plan: params.plan.clone(),
+            q: params.q.clone(),
+        }
+    }
+}

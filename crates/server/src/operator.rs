@@ -1,0 +1,119 @@
+//! `tenantry operator`: those who run the platform, from the command line of the server.
+
+use std::io::BufRead as _;
+
+use tenantry_domain::{Operator, SystemScope};
+use tenantry_tenancy::operator::{self, OperatorError};
+use tenantry_tenancy::{OperatorCx, Tenancy};
+
+use crate::boot::boot;
+use crate::settings::Settings;
+use crate::tenant::other;
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Add an operator; prints the generated password, once.
+    #[command(
+        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'\n         \
+                      pass show tenantry | tenantry operator create --email olga@example.com --name Olga \
+                      --password-stdin"
+    )]
+    Create {
+        #[arg(long)]
+        email: String,
+        #[arg(long)]
+        name: String,
+        /// Take the password from the first line of standard input instead of generating one.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List all operators: id, address, state, name.
+    #[command(after_help = "Example: tenantry operator list")]
+    List,
+    /// Refuse an operator from now on, whatever tokens they hold.
+    #[command(after_help = "Example: tenantry operator deactivate olga@example.com")]
+    Deactivate { email: String },
+}
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let app = &booted.app;
+    match &args.action {
+        Action::Create {
+            email,
+            name,
+            password_stdin,
+        } => {
+            let password = if *password_stdin {
+                Some(first_line()?)
+            } else {
+                None
+            };
+            let because = SystemScope::because("an operator is added from the command line");
+            let cx = OperatorCx::command(app, because);
+            let created = operator::create(&cx, email, name, password).await.map_err(told)?;
+            say(&created.operator);
+            if let Some(password) = created.generated_password {
+                console::say(&format!("password {}", password.reveal()));
+            }
+        }
+        Action::List => list(app).await?,
+        Action::Deactivate { email } => {
+            let because = SystemScope::because("an operator is deactivated from the command line");
+            let cx = OperatorCx::command(app, because);
+            say(&operator::deactivate(&cx, email).await.map_err(told)?);
+        }
+    }
+    booted.finish().await;
+    Ok(())
+}
+
+async fn list(app: &Tenancy) -> Result<(), CommandError> {
+    let because = SystemScope::because("operators are listed from the command line");
+    let operators = app.ports.operators.list(because).await;
+    operators.map_err(|error| other(&error))?.iter().for_each(say);
+    Ok(())
+}
+
+fn first_line() -> Result<String, CommandError> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| CommandError::Other(format!("--password-stdin: {error}")))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn say(operator: &Operator) {
+    let state = if operator.is_active {
+        "active"
+    } else {
+        "deactivated"
+    };
+    console::say(&format!(
+        "{} {} {state} {}",
+        operator.id,
+        operator.email.as_str(),
+        operator.full_name
+    ));
+}
+
+fn told(error: OperatorError) -> CommandError {
+    match error {
+        OperatorError::Invalid(invalid) => crate::tenant::invalid(&invalid),
+        OperatorError::NotFound => {
+            CommandError::Other("there is no operator with this address: see tenantry operator list".into())
+        }
+        error @ (OperatorError::InvalidCredentials
+        | OperatorError::EmailTaken
+        | OperatorError::Password(_)
+        | OperatorError::Store(_)) => other(&error),
+    }
+}
