@@ -72,6 +72,8 @@ mod m20261121_000010_jobs;
 mod m20261121_000011_system_jobs;
 mod m20261121_000012_idempotency_keys;
 mod m20261121_000013_operators;
+mod m20261121_000016_flags;
+mod m20261121_000017_flag_overrides;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -11,12 +11,14 @@ use tenantry_domain::{
     TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
-use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDefinitions, CachedDirectory,
+    CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost,
+    SigningKey, SystemIds,
 };
+use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::user::AddUser;
 use tenantry_tenancy::{
@@ -412,7 +414,16 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
+    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
+    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
+    let definitions = Arc::new(definitions);
+    // It only reads, and so has nothing to announce.
+    let reading = Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::new(()))));
+    let in_tenants = StoredFlags::new(definitions.clone(), reading);
+    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
+    let flags = Arc::new(flags);
+    let memories: [Arc<dyn Memory>; 2] = [cache.clone(), flags.clone()];
+    let memories = Arc::new(Memories::new(memories));
     let announcements = options
         .redis
         .clone()
@@ -432,6 +443,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
+        flags,
+        flag_definitions: stored_flags,
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

@@ -45,9 +45,12 @@ impl Default for Options {
             tenants_table: "tenants".to_owned(),
             tenants_id_column: "id".to_owned(),
             global_tables: list(&[
+                "flag_versions",
+                "flags",
                 "operator_events",
                 "operators",
                 "seaql_migrations",
+                "segments",
                 "system_jobs",
                 "tenants",
             ]),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Check, Condition, FlagDefinition, FlagOverride, FlagProgram, FlagSet, Invalid, Lifecycle, Segment,
-    StoreError, SystemScope, TenantScope,
+    Check, Condition, FlagDefinition, FlagOverride, FlagProgram, FlagSet, Invalid, Lifecycle, OperatorId,
+    Segment, StoreError, SystemScope, TenantScope, Time,
 };
 
 /// How many flags may stand one behind the other. Evaluation stops there as well, whatever is stored.
@@ -232,6 +232,45 @@ pub trait FlagSource: Send + Sync {
 
     /// The same without waiting for anything, when it is remembered.
     fn remembered(&self, scope: &TenantScope) -> Option<Arc<FlagSet>>;
+}
+
+/// Changing definitions, in a transaction of an operator's.
+#[async_trait]
+pub trait FlagEditing: Send {
+    /// All definitions, archived ones included. Nobody else changes any until the transaction ends: whether one may be
+    /// changed depends on the others.
+    async fn catalogue_for_update(&mut self) -> Result<FlagCatalogue, StoreError>;
+
+    /// Stores a flag as the next version of itself, or the first.
+    async fn store_flag(&mut self, flag: &FlagDefinition, at: Time) -> Result<(), StoreError>;
+
+    /// Versions of a flag, newest first, from below version `before` on.
+    async fn flag_versions(
+        &mut self,
+        key: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<FlagVersion>, StoreError>;
+
+    /// One version of a flag.
+    async fn flag_version(&mut self, key: &str, version: i64) -> Result<Option<FlagVersion>, StoreError>;
+
+    /// Stores a segment as the next version of itself, or the first.
+    async fn store_segment(&mut self, segment: &Segment, at: Time) -> Result<(), StoreError>;
+
+    /// Removes a segment.
+    async fn delete_segment(&mut self, key: &str) -> Result<(), StoreError>;
+}
+
+/// A flag as it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FlagVersion {
+    /// The definition then.
+    pub definition: FlagDefinition,
+    /// Who made it so; `None` for a command on the server.
+    pub operator: Option<OperatorId>,
+    /// When.
+    pub created_at: Time,
 }
 
 /// What the tenant's admins have chosen, of the scope's tenant.

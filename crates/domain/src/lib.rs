@@ -81,7 +81,9 @@ pub use bucket::{Bucket, Share, WHOLE};
 pub use code::ErrorCode;
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
-pub use flag_catalogue::{FlagCatalogue, FlagDefinitions, FlagOverrides, FlagSource};
+pub use flag_catalogue::{
+    FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
+};
 pub use flag_override::FlagOverride;
 pub use flag_program::FlagProgram;
 pub use flag_set::{

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks, TenantScope,
-    Tenants, Users,
+    AuditLog, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions, Tasks,
+    TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -106,6 +106,8 @@ pub trait Store: Send {
     fn tasks(&mut self) -> &mut dyn Tasks;
     /// Resources and their versions.
     fn resources(&mut self) -> &mut dyn Resources;
+    /// What the tenant has chosen of flags.
+    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -168,6 +170,10 @@ impl Work {
     /// Resources and their versions.
     pub fn resources(&mut self) -> &mut dyn Resources {
         self.store.resources()
+    }
+    /// What the tenant has chosen of flags.
+    pub fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
+        self.store.flag_overrides()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

@@ -73,6 +73,8 @@
 mod audit;
 mod directory;
 mod error;
+mod flag;
+mod flag_override;
 mod idempotency;
 mod job;
 mod member;
@@ -89,6 +91,7 @@ mod tx;
 mod user;
 
 pub use directory::PgDirectory;
+pub use flag::PgFlags;
 pub use job::PgJobQueue;
 pub use operator::PgOperators;
 pub use registry::PgRegistry;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources, Sessions, Store,
-    StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
+    Announcer, AuditLog, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources,
+    Sessions, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -109,6 +109,9 @@ impl Store for PgStore {
         self
     }
     fn resources(&mut self) -> &mut dyn Resources {
+        self
+    }
+    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {

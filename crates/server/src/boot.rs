@@ -7,12 +7,14 @@ use std::time::Duration;
 use tenantry_billing::Plans;
 use tenantry_domain::{Announcer, Clock, Gate, IdSource, Memory, OperatorGate, StoreError, Units};
 use tenantry_http::Limits;
-use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDirectory, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock, SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedDefinitions, CachedDirectory,
+    CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey,
+    SystemClock, SystemIds,
 };
+use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::{Policy, Ports, Tenancy};
 
 use crate::limits::limits;
@@ -102,7 +104,16 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let cache = Arc::new(cache);
     let plans = Arc::new(plans(settings)?);
     let redis = redis(settings)?;
-    let memories = Arc::new(Memories::new([cache.clone() as Arc<dyn Memory>]));
+    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
+    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
+    let definitions = Arc::new(definitions);
+    // It only reads, and so has nothing to announce.
+    let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
+    let in_tenants = StoredFlags::new(definitions.clone(), reading);
+    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
+    let flags = Arc::new(flags);
+    let memories: [Arc<dyn Memory>; 2] = [cache.clone(), flags.clone()];
+    let memories = Arc::new(Memories::new(memories));
     let announcements = redis
         .clone()
         .map(|redis| Announcements::new(redis, memories.clone()));
@@ -119,6 +130,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
+        flags,
+        flag_definitions: stored_flags,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

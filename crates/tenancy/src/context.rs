@@ -3,9 +3,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Gate, IdSource, KeptAnswer,
-    OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission, PlanCatalogue, RefreshTokens,
-    Refused, Seal, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, FlagDefinitions, FlagSource, Gate,
+    IdSource, KeptAnswer, OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission, PlanCatalogue,
+    RefreshTokens, Refused, Seal, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -35,6 +35,10 @@ pub struct Ports {
     pub refresh_tokens: Arc<dyn RefreshTokens>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
+    /// The flags of each tenant.
+    pub flags: Arc<dyn FlagSource>,
+    /// Their definitions as they are stored, for operators.
+    pub flag_definitions: Arc<dyn FlagDefinitions>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// Time.

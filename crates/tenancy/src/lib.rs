@@ -9,6 +9,8 @@
 pub mod access;
 pub mod auth;
 mod context;
+pub mod flag;
+pub mod flag_definition;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
