@@ -71,6 +71,8 @@ impl Default for Options {
     fn default() -> Self {
         let http = HttpSettings {
             base_domain: Some("example.test".into()),
+            // A stream ends after what is to be said at once, so that its answer can be read to the end.
+            event_stream_lifetime: Duration::ZERO,
             ..HttpSettings::default()
         };
         let pool = PoolSettings {
@@ -231,6 +233,11 @@ impl World {
     /// A request of somebody's.
     pub fn patch(&self, who: &Person, path: &str, body: &Value) -> Request {
         self.client.patch(path, body).bearer(&who.access_token)
+    }
+
+    /// A request of somebody's.
+    pub fn put(&self, who: &Person, path: &str, body: &Value) -> Request {
+        self.client.put(path, body).bearer(&who.access_token)
     }
 
     /// A request of somebody's.

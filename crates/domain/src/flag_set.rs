@@ -253,6 +253,11 @@ impl FlagSet {
         self.tenant.id
     }
 
+    /// Whether an id or a slug is this tenant's.
+    pub fn is_of(&self, name: &str) -> bool {
+        name == self.tenant.id_text() || name == self.tenant.slug()
+    }
+
     /// A flag, unless it is archived.
     pub fn flag(&self, key: &str) -> Option<&FlagDefinition> {
         self.compiled(key).map(|(_, flag)| &*flag.definition)

@@ -3,9 +3,9 @@
 use actix_web::http::header;
 use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
 use tenantry_tenancy::{
-    Stale, access::AccessError, auth::AuthError, lifecycle::LifecycleError, operator::OperatorError,
-    project::ProjectError, provision::SignUpError, resource::ResourceError, task::TaskError,
-    tenant::TenantError, user::UserError,
+    Stale, access::AccessError, auth::AuthError, flag::FlagError, flag_definition::DefinitionError,
+    lifecycle::LifecycleError, operator::OperatorError, project::ProjectError, provision::SignUpError,
+    resource::ResourceError, task::TaskError, tenant::TenantError, user::UserError,
 };
 
 use crate::{ApiError, error::INVALID_TOKEN};
@@ -212,6 +212,38 @@ impl From<ProjectError> for ApiError {
             ProjectError::OwnerStays => conflict("The owner of a project is always a member of it."),
             ProjectError::NotDeleted => conflict("The project is not deleted."),
             ProjectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FlagError> for ApiError {
+    fn from(error: FlagError) -> Self {
+        match error {
+            FlagError::Refused(refused) => refused.into(),
+            FlagError::Invalid(invalid) => invalid.into(),
+            FlagError::Stale(stale) => stale.into(),
+            FlagError::NotFound => Self::new(ErrorCode::NotFound),
+            FlagError::NotYours => {
+                Self::new(ErrorCode::Forbidden).with_detail("The flag is not the tenant's to choose.")
+            }
+            FlagError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DefinitionError> for ApiError {
+    fn from(error: DefinitionError) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            DefinitionError::Invalid(invalid) => invalid.into(),
+            DefinitionError::Stale(stale) => stale.into(),
+            DefinitionError::NotFound => Self::new(ErrorCode::NotFound),
+            DefinitionError::Taken => conflict("There is a definition of that key already.".into()),
+            DefinitionError::InUse(flags) => conflict(format!(
+                "Rules of these flags name the segment: {}.",
+                flags.join(", ")
+            )),
+            DefinitionError::Store(error) => error.into(),
         }
     }
 }

@@ -66,11 +66,16 @@ impl IfNoneMatch {
     }
 
     fn knows(&self, version: i64) -> bool {
+        self.knows_tag(&version.to_string())
+    }
+
+    /// Whether the caller has what this tag stands for, without its quotes.
+    pub(crate) fn knows_tag(&self, opaque: &str) -> bool {
         match &self.0 {
             None => false,
             Some(Tags::Any) => true,
             // Weak comparison (RFC 9110 section 13.1.2).
-            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == version.to_string()),
+            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == opaque),
         }
     }
 }

@@ -145,10 +145,7 @@ pub async fn versions(
 ) -> Result<Vec<FlagVersion>, DefinitionError> {
     get(cx, key).await?;
     let mut work = cx.begin().await?;
-    let versions = work.flags().flag_versions(key, before, limit + 1).await?;
-    work.commit(cx.record("flag.versions_listed", None, json!({"flag": key})))
-        .await?;
-    Ok(versions)
+    Ok(work.flags().flag_versions(key, before, limit + 1).await?)
 }
 
 /// One version of a flag.

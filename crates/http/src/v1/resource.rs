@@ -128,7 +128,7 @@ pub(crate) struct ResourceParams {
 
 /// The number of a version in a path: written in one way only, so that one version has one address.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct VersionNumber(i64);
+pub(crate) struct VersionNumber(pub i64);
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
