@@ -124,7 +124,7 @@ pub struct FlagRule {
 
 /// What those get that a rule is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(try_from = "WrittenServe", into = "WrittenServe")]
 pub enum Serve {
     /// All of them this variant.
     Variant(String),
@@ -431,6 +431,38 @@ impl FlagRule {
             until: None,
             serve,
         }
+    }
+}
+
+/// What a rule gives, as it is written: an object with one of two members.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenServe {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    split: Option<Split>,
+}
+
+impl TryFrom<WrittenServe> for Serve {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenServe) -> Result<Self, Self::Error> {
+        match (written.variant, written.split) {
+            (Some(variant), None) => Ok(Self::Variant(variant)),
+            (None, Some(split)) => Ok(Self::Split(split)),
+            (Some(_), Some(_)) | (None, None) => Err("must have either `variant` or `split`"),
+        }
+    }
+}
+
+impl From<Serve> for WrittenServe {
+    fn from(serve: Serve) -> Self {
+        let (variant, split) = match serve {
+            Serve::Variant(variant) => (Some(variant), None),
+            Serve::Split(split) => (None, Some(split)),
+        };
+        Self { variant, split }
     }
 }
 

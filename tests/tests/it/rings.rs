@@ -50,6 +50,7 @@ macro_rules! entities {
 
 entities! {
     audit_events "audit_events"
+    flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     jobs "jobs"
     project_members "project_members"
@@ -82,7 +83,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events idempotency_keys jobs project_members projects refresh_sessions resource_versions resources tasks tenants users)
+        $then!(audit_events flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources tasks tenants users)
     };
 }
 
@@ -2017,6 +2018,11 @@ const SEEDS: &[(&str, &str)] = &[
         "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
          max_attempts, actor_type, request_id) SELECT id, gen_random_uuid(), now(), 'test', 1, '{}', slug, 'queued', now(), 0, \
          3, 'system', 'test' FROM tenants",
+    ),
+    (
+        "flag_overrides",
+        "INSERT INTO flag_overrides (tenant_id, id, created_at, flag, variant, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'test', 'on', now(), 1 FROM tenants",
     ),
     (
         "idempotency_keys",
