@@ -78,7 +78,7 @@ mod m20261121_000017_flag_overrides;
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;
 pub use error::{MigrationError, TableError};
-pub use migrator::{GLOBAL_TABLES, Migrator};
+pub use migrator::{GLOBAL_TABLES, Migrator, migration_names};
 pub use roles::{APP_ROLE, Bootstrap, OWNER_ROLE, PLATFORM_ROLE, RolePasswords};
 pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, up, up_with};
 pub use tenant_table::{

@@ -54,3 +54,12 @@ impl MigratorTrait for Migrator {
         ]
     }
 }
+
+/// The names of the migrations of Tenantry, in order.
+pub fn migration_names() -> Vec<String> {
+    let migrations = Migrator::migrations();
+    migrations
+        .iter()
+        .map(|migration| migration.name().to_owned())
+        .collect()
+}

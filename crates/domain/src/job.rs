@@ -483,6 +483,21 @@ pub struct Claim {
     pub per_tenant: u32,
 }
 
+/// How many jobs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobCensus {
+    /// Waiting to be run, now or later.
+    pub queued: u64,
+    /// Leased to a worker.
+    pub running: u64,
+    /// Waiting for their tenant to be resumed.
+    pub parked: u64,
+    /// Given up.
+    pub dead: u64,
+    /// When the one that waits longest was, or is, to be run.
+    pub oldest_queued: Option<Time>,
+}
+
 /// The queue across tenants: who may have which job, and never what is in it. Every call carries its reason.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
@@ -500,6 +515,9 @@ pub trait JobQueue: Send + Sync {
 
     /// Gives jobs back that were not done, without that having been an attempt; how many still were the holder's.
     async fn release(&self, because: SystemScope, leases: &[JobLease]) -> Result<u64, StoreError>;
+
+    /// How many jobs there are in each state, of tenants and of the system's own.
+    async fn census(&self, because: SystemScope) -> Result<JobCensus, StoreError>;
 
     /// Cancels a leased job whose tenant is deleted, into which no scope leads any more; whether it was.
     async fn cancel_of_deleted(

@@ -164,6 +164,15 @@ impl OperatorGate {
         })
     }
 
+    /// Whether the token is an operator's, without asking the store: all that can be known while the store is away. It
+    /// makes no scope.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn token(&self, token: &str) -> Result<(), TokenError> {
+        self.tokens.verify(token).map(|_| ())
+    }
+
     /// Admits the system itself in an operator's place: a command on the server, a login that is still under way.
     pub const fn system(&self, because: SystemScope, request: RequestId) -> OperatorScope {
         OperatorScope {

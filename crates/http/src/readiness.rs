@@ -8,6 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 
+use crate::{Component, component::Components};
+
 /// How long a check may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,6 +28,7 @@ pub struct Readiness {
     draining: AtomicBool,
     checks: Vec<(&'static str, Arc<dyn HealthCheck>)>,
     notices: Vec<(&'static str, Notice)>,
+    pub(crate) components: Components,
 }
 
 /// Tells how something stands.
@@ -52,6 +55,7 @@ impl Readiness {
             draining: AtomicBool::new(false),
             checks: Vec::new(),
             notices: Vec::new(),
+            components: Components::default(),
         }
     }
 
@@ -77,6 +81,13 @@ impl Readiness {
         state: impl Fn() -> &'static str + Send + Sync + 'static,
     ) -> Self {
         self.notices.push((name, Box::new(state)));
+        self
+    }
+
+    /// Adds something that operators are told of in detail; whether the service cannot do without it.
+    #[must_use]
+    pub fn with_component(mut self, name: &'static str, needed: bool, component: Arc<dyn Component>) -> Self {
+        self.components.add(name, needed, component);
         self
     }
 

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use tenantry_domain::ErrorCode;
 use utoipa::ToSchema;
 
-use crate::{Answer, Api, ApiError, Endpoint, observe::Verbatim, readiness::Verdict};
+use crate::{
+    Answer, Api, ApiError, Endpoint, observe::Verbatim, operator_ctx::OperatorProbe, readiness::Verdict,
+};
 
 /// Whether the service works.
 #[derive(Serialize, ToSchema)]
@@ -26,11 +28,33 @@ pub(crate) struct Health {
     checks: Map<String, Value>,
 }
 
+/// How each part of the service is.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"status": "ok", "components": {
+    "database": {"status": "ok", "latency_ms": 0.4, "pool": {"open": 4, "max": 10},
+        "migrations": {"applied": 13, "pending": 0}, "replication_lag_ms": null},
+    "redis": {"status": "off"},
+    "jobs": {"status": "ok", "queued": 2, "running": 1, "parked": 0, "dead": 0, "oldest_queued_seconds": 0.2},
+    "caches": {"status": "ok", "hits": 4711, "loads": 12, "entries": 9},
+    "disk": {"status": "ok", "free_bytes": 51_539_607_552_u64, "total_bytes": 103_079_215_104_u64},
+    "memory": {"status": "ok", "resident_bytes": 48_234_496},
+    "guard": {"status": "ok", "result": "ok"},
+}})))]
+pub(crate) struct DetailedHealth {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// Each has a `status`, which is `ok`, `degraded`, `down` or `off`, a `reason` when it is down, and figures of its
+    /// own.
+    #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
+    components: Map<String, Value>,
+}
+
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::open("/health").get(health))
         .service(Endpoint::open("/health/liveness").get(liveness))
         .service(Endpoint::open("/health/readiness").get(readiness))
+        .service(Endpoint::open("/health/detailed").get(detailed))
         .service(Endpoint::open("/.well-known/jwks.json").get(jwks))
         .service(Endpoint::open("/problems").get(problems))
         .service(Endpoint::open("/problems/{code}").get(problem));
@@ -72,6 +96,30 @@ pub(crate) async fn liveness() -> HttpResponse {
 )]
 pub(crate) async fn readiness(api: Data<Api>) -> HttpResponse {
     report(&api.readiness.verdict().await)
+}
+
+/// How each part of the service is
+///
+/// Each is asked at once and has a short time to answer; what is stuck is `down`.
+#[utoipa::path(
+    get, path = "/health/detailed", operation_id = "health_detailed", tag = "Operators",
+    responses(
+        (status = 200, description = "Everything that is needed is up.", body = DetailedHealth),
+        (status = 503, description = "Something that is needed is down.", body = DetailedHealth),
+    ),
+    security(("operator" = [])),
+)]
+pub(crate) async fn detailed(_operator: OperatorProbe, api: Data<Api>) -> HttpResponse {
+    let (up, components) = api.readiness.components.look().await;
+    let view = |status| DetailedHealth { status, components };
+    if up {
+        return HttpResponse::Ok().json(view("ok"));
+    }
+    let mut response = HttpResponse::ServiceUnavailable()
+        .insert_header((header::RETRY_AFTER, "1"))
+        .json(view("unavailable"));
+    response.extensions_mut().insert(Verbatim);
+    response
 }
 
 /// The public keys of the access tokens

@@ -89,6 +89,7 @@ mod task;
 mod tenant;
 mod tx;
 mod user;
+mod vitals;
 
 pub use directory::PgDirectory;
 pub use flag::PgFlags;
@@ -99,6 +100,7 @@ pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
 pub use system_job::PgSystemJobs;
 pub use tx::{Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, TenantEntity, TenantTx, Update};
+pub use vitals::{Vitals, vitals};
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;

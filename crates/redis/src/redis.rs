@@ -140,6 +140,14 @@ impl Redis {
         }
     }
 
+    /// Whether it answers, in the time that requests wait for it.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn ping(&self) -> Result<(), Away> {
+        self.ask(ping).await
+    }
+
     /// Asks Redis for something, and waits no longer than one may.
     ///
     /// # Errors

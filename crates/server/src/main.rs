@@ -4,6 +4,7 @@ mod boot;
 mod console;
 mod dev;
 mod doctor;
+mod health;
 mod jobs;
 mod limits;
 mod log;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Jobs, Server, Settings};
-use crate::{CommandError, jobs, metrics};
+use crate::{CommandError, health, jobs, metrics};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -73,7 +73,7 @@ pub async fn serve(
         }
         None => readiness,
     };
-    let readiness = Arc::new(readiness);
+    let readiness = Arc::new(health::with_components(readiness, &booted, guarded));
     let http = HttpSettings {
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
         ..http_settings(&settings.http)

@@ -502,6 +502,98 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     assert_eq!(dev.stop(), Some(0));
 }
 
+/// PostgreSQL of a demo, which is stopped and let go on with signals: it takes connections and answers nothing.
+struct Stopped(Vec<String>);
+
+impl Stopped {
+    fn new(data: &Path) -> Self {
+        let file = std::fs::read_to_string(data.join("postgres/pg/postmaster.pid")).unwrap();
+        let postmaster = file.lines().next().unwrap().trim().to_owned();
+        // The postmaster first, so that it starts nobody new.
+        Self::signal("STOP", std::slice::from_ref(&postmaster));
+        let list = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let mut processes = vec![postmaster];
+        processes.extend(list.split_whitespace().map(str::to_owned));
+        Self::signal("STOP", &processes);
+        Self(processes)
+    }
+
+    fn signal(name: &str, processes: &[String]) {
+        // One of them may have ended by itself.
+        let _ = Command::new("kill")
+            .args(["-s", name])
+            .args(processes)
+            .status()
+            .unwrap();
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        Self::signal("CONT", &self.0);
+    }
+}
+
+#[test]
+fn operators_see_how_each_part_is_also_when_the_database_and_redis_are_stuck() {
+    // It takes connections and answers nothing.
+    let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = format!("redis://{}", stuck.local_addr().unwrap());
+    let folder = Folder::new("health");
+    let dev = Dev::start_with(&folder.0, &[("REDIS_URL", &redis)]);
+    let body = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
+    let (_, answer) = dev.request("POST", "/api/v1/admin/login", "", body);
+    let token = answer
+        .split("\"access_token\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let look = || {
+        let asked = std::time::Instant::now();
+        let (status, text) = dev.request("GET", "/health/detailed", &bearer, "");
+        let health: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (status, health, asked.elapsed())
+    };
+    let (status, health, _) = look();
+    let components = &health["components"];
+    assert_eq!((status, &health["status"]), (200, &"ok".into()), "{health:#}");
+    assert_eq!(components["redis"]["status"], "down");
+    for name in ["database", "jobs", "caches", "disk", "memory", "guard"] {
+        assert_eq!(components[name]["status"], "ok", "{health:#}");
+    }
+    let database = &components["database"];
+    assert!(database["latency_ms"].as_f64().unwrap() > 0.0, "{health:#}");
+    assert_eq!(database["pool"]["max"], 10);
+    assert!(database["migrations"]["applied"].as_u64().unwrap() >= 13);
+    assert_eq!(database["migrations"]["pending"], 0);
+    assert!(database["replication_lag_ms"].is_null());
+    assert!(components["disk"]["free_bytes"].as_u64().unwrap() > 0);
+    assert!(components["memory"]["resident_bytes"].as_u64().unwrap() > 1_000_000);
+    assert!(components["jobs"]["queued"].is_u64() && components["jobs"]["dead"].is_u64());
+    let admin = format!("Authorization: Bearer {}\r\n", dev.login("acme"));
+    assert_eq!(dev.request("GET", "/health/detailed", &admin, "").0, 401);
+    assert_eq!(dev.request("GET", "/health/detailed", "", "").0, 401);
+
+    let stopped = Stopped::new(&folder.0);
+    let (status, health, took) = look();
+    assert_eq!(
+        (status, &health["status"]),
+        (503, &"unavailable".into()),
+        "{health:#}"
+    );
+    assert_eq!(health["components"]["database"]["status"], "down");
+    assert_eq!(health["components"]["memory"]["status"], "ok");
+    assert!(took.as_millis() < 3_000, "{took:?}");
+    // Without the database a token of somebody else is not enough either.
+    assert_eq!(dev.request("GET", "/health/detailed", &admin, "").0, 401);
+    drop(stopped);
+    assert_eq!(look().0, 200);
+    assert_eq!(dev.stop(), Some(0));
+}
+
 #[test]
 fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_told_to() {
     let folder = Folder::new("guard");

@@ -179,12 +179,13 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 17] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 18] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
         || json!({"key": SHARED_FLAG, "when": [{"attribute": "a", "operator": "in", "values": ["b"]}]});
     [
+        (Method::GET, "/health/detailed", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),

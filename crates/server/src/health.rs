@@ -1,0 +1,184 @@
+//! What operators are told by `GET /health/detailed`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tenantry_domain::{Clock, JobQueue as _, StoreError, SystemScope};
+use tenantry_http::{Component, ComponentState, Readiness, Seen};
+use tenantry_migration::migration_names;
+use tenantry_persistence::{PgJobQueue, Pool, vitals};
+use tenantry_redis::Redis;
+use tenantry_system::CachedDirectory;
+
+use crate::boot::Booted;
+use crate::doctor::Guarded;
+
+/// Readiness with everything that can be asked how it is.
+pub fn with_components(readiness: Readiness, booted: &Booted, guarded: Guarded) -> Readiness {
+    let database = Database {
+        runtime: booted.runtime.clone(),
+        platform: booted.platform.clone(),
+    };
+    let jobs = Jobs {
+        queue: PgJobQueue::new(booted.platform.clone()),
+        clock: Arc::clone(&booted.app.ports.clock),
+    };
+    readiness
+        .with_component("database", true, Arc::new(database))
+        .with_component("redis", false, Arc::new(RedisSeen(booted.redis.clone())))
+        .with_component("jobs", false, Arc::new(jobs))
+        .with_component("caches", false, Arc::new(Caches(Arc::clone(&booted.cache))))
+        .with_component("disk", false, Arc::new(Disk))
+        .with_component("memory", false, Arc::new(Memory))
+        .with_component("guard", false, Arc::new(guarded))
+}
+
+struct Database {
+    runtime: Pool,
+    platform: Pool,
+}
+
+impl Database {
+    async fn seen(&self) -> Result<Seen, StoreError> {
+        let asked = Instant::now();
+        self.runtime.ping().await?;
+        let latency_ms = asked.elapsed().as_secs_f64() * 1_000.0;
+        let because = SystemScope::because("an operator asks how the database is");
+        let vitals = vitals(&self.platform, because).await?;
+        let ours = migration_names();
+        let pending = ours
+            .iter()
+            .filter(|name| !vitals.migrations.contains(name))
+            .count();
+        let state = if pending == 0 {
+            ComponentState::Ok
+        } else {
+            ComponentState::Degraded
+        };
+        let facts = json!({
+            "latency_ms": latency_ms,
+            "pool": {"open": self.runtime.open(), "max": self.runtime.max_size()},
+            "migrations": {"applied": vitals.migrations.len(), "pending": pending},
+            "replication_lag_ms": vitals.replication_lag_ms,
+        });
+        Ok(Seen::new(state, facts))
+    }
+}
+
+#[async_trait]
+impl Component for Database {
+    async fn look(&self) -> Seen {
+        self.seen().await.unwrap_or_else(|error| down(&error))
+    }
+}
+
+struct RedisSeen(Option<Redis>);
+
+#[async_trait]
+impl Component for RedisSeen {
+    async fn look(&self) -> Seen {
+        let Some(redis) = &self.0 else {
+            return Seen::new(ComponentState::Off, json!({}));
+        };
+        let asked = Instant::now();
+        match redis.ping().await {
+            Ok(()) => {
+                let latency_ms = asked.elapsed().as_secs_f64() * 1_000.0;
+                Seen::new(ComponentState::Ok, json!({ "latency_ms": latency_ms }))
+            }
+            Err(away) => down(&away),
+        }
+    }
+}
+
+struct Jobs {
+    queue: PgJobQueue,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Component for Jobs {
+    async fn look(&self) -> Seen {
+        let because = SystemScope::because("an operator asks how the queue is");
+        match self.queue.census(because).await {
+            Ok(census) => {
+                let oldest = census
+                    .oldest_queued
+                    .map(|at| (self.clock.now() - at).as_seconds_f64());
+                let facts = json!({
+                    "queued": census.queued, "running": census.running, "parked": census.parked,
+                    "dead": census.dead, "oldest_queued_seconds": oldest.map(|age| age.max(0.0)),
+                });
+                Seen::new(ComponentState::Ok, facts)
+            }
+            Err(error) => down(&error),
+        }
+    }
+}
+
+struct Caches(Arc<CachedDirectory>);
+
+#[async_trait]
+impl Component for Caches {
+    async fn look(&self) -> Seen {
+        let stats = self.0.stats();
+        let facts = json!({"hits": stats.hits, "loads": stats.loads, "entries": stats.entries});
+        Seen::new(ComponentState::Ok, facts)
+    }
+}
+
+/// The file system of the folder that the server works in.
+struct Disk;
+
+#[async_trait]
+impl Component for Disk {
+    async fn look(&self) -> Seen {
+        // The call may hang with the file system, so it must not do so on a thread that serves.
+        let asked = tokio::task::spawn_blocking(|| rustix::fs::statvfs("."));
+        match asked.await {
+            Ok(Ok(disk)) => {
+                let facts = json!({
+                    "free_bytes": disk.f_bavail.saturating_mul(disk.f_frsize),
+                    "total_bytes": disk.f_blocks.saturating_mul(disk.f_frsize),
+                });
+                Seen::new(ComponentState::Ok, facts)
+            }
+            Ok(Err(error)) => down(&error),
+            Err(error) => down(&error),
+        }
+    }
+}
+
+struct Memory;
+
+#[async_trait]
+impl Component for Memory {
+    async fn look(&self) -> Seen {
+        Seen::new(ComponentState::Ok, json!({ "resident_bytes": resident_bytes() }))
+    }
+}
+
+/// What the process has in memory; `None` where the system does not say it in this way.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[async_trait]
+impl Component for Guarded {
+    async fn look(&self) -> Seen {
+        let state = match self {
+            Self::Passed => ComponentState::Ok,
+            Self::Overridden => ComponentState::Degraded,
+        };
+        Seen::new(state, json!({ "result": self.as_str() }))
+    }
+}
+
+fn down(error: &dyn std::fmt::Display) -> Seen {
+    Seen::new(ComponentState::Down, json!({ "reason": error.to_string() }))
+}
