@@ -111,6 +111,8 @@ pub struct World {
     pub globex: TenantWorld,
     /// The API.
     pub client: Client,
+    /// The same API, for serving it on a socket.
+    pub api: Api,
     /// The application.
     pub app: Arc<Tenancy>,
     /// Time.
@@ -190,13 +192,14 @@ impl World {
         let api = options
             .embedder
             .map_or_else(|| api.clone(), |embedder| (embedder.extend)(api.clone()));
-        let client = Client::new(api).await;
+        let client = Client::new(api.clone()).await;
         let acme = tenant(&app, "acme", "Acme Inc").await;
         let globex = tenant(&app, "globex", "Globex Corp").await;
         Self {
             acme,
             globex,
             client,
+            api,
             app,
             clock,
             cache,

@@ -9,13 +9,20 @@ use actix_web::{
     http::header,
     web::{Bytes, Data},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::stream::unfold;
 use serde_json::json;
 use tenantry_domain::{ErrorCode, Permission, TenantId};
 use tenantry_tenancy::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::{Answer, Api, ApiError, Ctx, authenticate::bearer, permission::ReadFeatures};
+use crate::{Answer, Api, ApiError, Ctx, authenticate::bearer, permission::ReadFeatures, query};
+
+/// Where the stream is.
+pub(crate) const PATH: &str = "/ofrep/v1/events";
+
+/// What tickets are sealed for.
+const SEALED_FOR: &str = "ticket of an event stream";
 
 /// How often a stream looks whether anything is different. What it looks at is remembered, so that looking costs
 /// microseconds, and it notices schedules and changes that nobody announced as well as those that were.
@@ -23,6 +30,39 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often a stream says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The address of the stream for the bearer of a token, who has seen this revision.
+///
+/// A browser's `EventSource` can send no `Authorization`, so the address has a ticket in it: the token, sealed. It opens
+/// nothing but this stream, and ends with the token.
+pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
+    let sealed = api.app.ports.seal.seal(SEALED_FOR, token.as_bytes());
+    format!(
+        "{PATH}?since={revision}&ticket={}",
+        URL_SAFE_NO_PAD.encode(sealed)
+    )
+}
+
+/// The token that a request for the stream comes with: its own, or the one in its ticket.
+pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError> {
+    let ticket = parameter(request, "ticket");
+    let Some(ticket) = ticket.filter(|_| !request.headers().contains_key(header::AUTHORIZATION)) else {
+        return bearer(request.headers()).map(str::to_owned);
+    };
+    let opened = URL_SAFE_NO_PAD
+        .decode(ticket)
+        .ok()
+        .and_then(|sealed| api.app.ports.seal.open(SEALED_FOR, &sealed))
+        .and_then(|token| String::from_utf8(token).ok());
+    opened.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+}
+
+fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
+    let pairs = query::pairs(request.query_string()).ok()?;
+    pairs
+        .into_iter()
+        .find_map(|(given, value)| (given == name).then_some(value))
+}
 
 /// How many streams each tenant has open.
 #[derive(Debug, Default)]
@@ -68,7 +108,11 @@ impl Drop for Place {
 /// some minutes; a client opens it again with `Last-Event-ID` and misses nothing.
 #[utoipa::path(
     get, path = "/ofrep/v1/events", operation_id = "ofrep_events", tag = "Features",
-    params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard.")),
+    params(
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard."),
+        ("since" = Option<String>, Query, description = "The version that was seen, in its place."),
+        ("ticket" = Option<String>, Query, description = "In place of a token, for browsers; comes with an evaluation of all flags."),
+    ),
     responses((
         status = 200, content_type = "text/event-stream", body = String,
         description = "An event for each change: its data is `{\"type\": \"refetchEvaluation\", …}`.",
@@ -85,16 +129,15 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
             .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
     })?;
     let revision = flag::of(&cx).await?.revision(cx.now());
-    let heard = request
-        .headers()
-        .get("Last-Event-ID")
-        .map(header::HeaderValue::as_bytes);
-    let missed = heard.is_some_and(|heard| heard != revision.as_bytes());
+    let heard = request.headers().get("Last-Event-ID");
+    let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    let heard = heard.or_else(|| parameter(&request, "since"));
+    let missed = heard.is_some_and(|heard| heard != revision);
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = Instant::now();
     let stream = EventStream {
-        token: bearer(request.headers())?.to_owned(),
+        token: token(&request, &api)?,
         ends: now + api.settings.event_stream_lifetime,
         spoke: now,
         pending: Some(opening(missed.then_some(&revision), &cx)),

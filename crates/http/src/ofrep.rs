@@ -21,8 +21,8 @@ use tenantry_tenancy::{Cx, flag};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, ApiError, Ctx, Endpoint, Id, IfNoneMatch, body, event_stream, observe::Verbatim,
-    permission::ReadFeatures, v1::feature::FlagKey,
+    Answer, Api, ApiError, Ctx, Endpoint, Id, IfNoneMatch, authenticate::bearer, body, event_stream,
+    observe::Verbatim, permission::ReadFeatures, v1::feature::FlagKey,
 };
 
 /// How large an evaluation context may be, in bytes of the body.
@@ -35,7 +35,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::at("/ofrep/v1/evaluate/flags/{key}").post(evaluate))
         .service(Endpoint::at("/ofrep/v1/evaluate/flags").post(evaluate_all))
-        .service(Endpoint::at("/ofrep/v1/events").get(event_stream::events));
+        .service(Endpoint::at(event_stream::PATH).get(event_stream::events));
 }
 
 /// For whom flags are evaluated.
@@ -111,8 +111,9 @@ pub(crate) struct EventStreamView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEndpoint)]
 pub(crate) struct EndpointView {
+    /// It has a ticket in it, which stands for the token, for clients that can send no header there.
     #[serde(rename = "requestUri")]
-    request_uri: &'static str,
+    request_uri: String,
 }
 
 /// Why nothing was evaluated, in the protocol's words.
@@ -164,8 +165,16 @@ pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: Id<FlagKey>, context: C
     ),
     security(("bearer" = [])),
 )]
-pub(crate) async fn evaluate_all(cx: Ctx<ReadFeatures>, seen: IfNoneMatch, context: Context) -> Answer {
-    let answer = evaluate_visible(&cx, &seen, context).await;
+pub(crate) async fn evaluate_all(
+    cx: Ctx<ReadFeatures>,
+    seen: IfNoneMatch,
+    request: HttpRequest,
+    context: Context,
+) -> Answer {
+    let api = Api::of(&request)?;
+    let token = bearer(request.headers())?;
+    let stream = |revision: &str| event_stream::address(&api, token, revision);
+    let answer = evaluate_visible(&cx, &seen, stream, context).await;
     Ok(answer.unwrap_or_else(|failure| failure.answer()))
 }
 
@@ -179,7 +188,12 @@ async fn evaluate_one(cx: &Cx, key: &str, context: Context) -> Result<HttpRespon
     Ok(HttpResponse::Ok().json(EvaluationView::of(&evaluation)))
 }
 
-async fn evaluate_visible(cx: &Cx, seen: &IfNoneMatch, context: Context) -> Result<HttpResponse, Failure> {
+async fn evaluate_visible(
+    cx: &Cx,
+    seen: &IfNoneMatch,
+    stream: impl Fn(&str) -> String,
+    context: Context,
+) -> Result<HttpResponse, Failure> {
     let set = flag::of(cx).await?;
     let subject = context.subject(cx, &set)?;
     let (now, role) = (cx.now(), cx.scope().role());
@@ -193,8 +207,8 @@ async fn evaluate_visible(cx: &Cx, seen: &IfNoneMatch, context: Context) -> Resu
                 .evaluate_visible(role, &subject, now)
                 .map(|evaluation| EvaluationView::of(&evaluation))
                 .collect(),
+            event_streams: [EventStreamView::at(stream(&revision))],
             metadata: BulkMetadataView { version: revision },
-            event_streams: [EventStreamView::here()],
         })
     };
     let headers = response.headers_mut();
@@ -365,12 +379,10 @@ fn reason(reason: Reason) -> &'static str {
 }
 
 impl EventStreamView {
-    fn here() -> Self {
+    fn at(request_uri: String) -> Self {
         Self {
             kind: "sse",
-            endpoint: EndpointView {
-                request_uri: "/ofrep/v1/events",
-            },
+            endpoint: EndpointView { request_uri },
             inactivity_delay: INACTIVITY_SECONDS,
         }
     }

@@ -16,6 +16,7 @@ mod jobs;
 mod limits;
 mod metrics;
 mod ofrep;
+mod openfeature;
 mod operators;
 mod pages;
 mod pgbouncer;

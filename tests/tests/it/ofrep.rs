@@ -221,9 +221,17 @@ async fn all_flags_come_with_a_tag_that_changes_with_whatever_may_change_them() 
         json["flags"][1],
         json!({"key": "static", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"level": "default", "lifecycle": "active"}})
     );
+    let uri = json["eventStreams"][0]["endpoint"]["requestUri"].clone();
+    let version = json["metadata"]["version"].as_str().unwrap();
+    assert!(
+        uri.as_str()
+            .unwrap()
+            .starts_with(&format!("/ofrep/v1/events?since={version}&ticket=")),
+        "{uri}"
+    );
     assert_eq!(
         json["eventStreams"],
-        json!([{"type": "sse", "endpoint": {"requestUri": "/ofrep/v1/events"}, "inactivityDelaySec": 120}])
+        json!([{"type": "sse", "endpoint": {"requestUri": uri}, "inactivityDelaySec": 120}])
     );
     let unchanged = all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(304);
     assert_eq!(
@@ -316,4 +324,51 @@ async fn a_stream_begins_with_what_was_missed() {
         "{missed}"
     );
     assert!(missed.contains("\"type\":\"refetchEvaluation\""), "{missed}");
+}
+
+#[actix_web::test]
+async fn a_ticket_stands_for_its_token_at_the_stream_and_nowhere_else() {
+    let world = World::new().await;
+    let who = &world.acme.viewer;
+    let all = world.post(who, ALL, &json!({})).send().await.expect(200).json();
+    let uri = all["eventStreams"][0]["endpoint"]["requestUri"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stream = async || world.client.get(&uri).send().await;
+    assert!(
+        !stream().await.expect(200).text().contains("refetchEvaluation"),
+        "nothing was missed"
+    );
+    define(&world, "shown", json!({})).await;
+    assert!(
+        stream().await.expect(200).text().contains("refetchEvaluation"),
+        "now something was"
+    );
+    let ticket = uri.rsplit_once("ticket=").unwrap().1;
+    for path in ["/api/v1/features", "/api/v1/auth/me"] {
+        let path = format!("{path}?ticket={ticket}");
+        world
+            .client
+            .get(&path)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
+        let bearer = world.client.get(&path).bearer(ticket);
+        bearer.send().await.problem(401, "unauthenticated");
+    }
+    for forged in ["", "x", &ticket[1..], &who.access_token] {
+        let path = format!("/ofrep/v1/events?ticket={forged}");
+        world
+            .client
+            .get(&path)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
+    }
+    let logout = world
+        .client
+        .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
+    logout.bearer(&who.access_token).send().await.expect(204);
+    stream().await.problem(401, "token_revoked");
 }
