@@ -26,7 +26,7 @@ fn flag(number: u16) -> FlagDefinition {
         flag.prerequisites.push(needed);
     }
     let share = Share::of_percent(f64::from(number)).unwrap_or_default();
-    let by = (number % 2 == 0).then_some("tenant");
+    let by = number.is_multiple_of(2).then_some("tenant");
     match number % 3 {
         0 => flag.with_rule(FlagRule::variant(Level::Global, "on")),
         1 => flag.with_rule(FlagRule::rollout(Level::Global, "on", share, by)),
