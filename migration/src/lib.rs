@@ -74,6 +74,8 @@ mod m20261121_000012_idempotency_keys;
 mod m20261121_000013_operators;
 mod m20261121_000014_tenant_settings;
 mod m20261121_000015_brandings;
+mod m20261121_000016_flags;
+mod m20261121_000017_flag_overrides;
 mod m20261121_000018_plan_versions;
 mod m20261121_000019_storage_usage;
 

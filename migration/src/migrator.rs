@@ -6,7 +6,8 @@ use crate::{
     m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
     m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
-    m20261121_000018_plan_versions, m20261121_000019_storage_usage,
+    m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
+    m20261121_000019_storage_usage,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -14,12 +15,17 @@ use crate::{
 pub const GLOBAL_TABLES: &[&str] = &[
     // What plans grant, version by version: the operator's. The runtime role has no grant on it.
     "plan_versions",
+    // The definitions of flags and every version of them, which are everybody's: the runtime role has no grant on them.
+    "flag_versions",
+    "flags",
     // What operators did, and who they are: the platform's, so the runtime role has no grant on either.
     "operator_events",
     "operators",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
+    // Conditions that rules of flags have in common. The runtime role has no grant on them.
+    "segments",
     // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
     "system_jobs",
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
@@ -49,6 +55,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000013_operators::Migration),
             Box::new(m20261121_000014_tenant_settings::Migration),
             Box::new(m20261121_000015_brandings::Migration),
+            Box::new(m20261121_000016_flags::Migration),
+            Box::new(m20261121_000017_flag_overrides::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
         ]

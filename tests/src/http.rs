@@ -74,6 +74,11 @@ impl Client {
         self.request(Method::PATCH, path).json(body)
     }
 
+    /// A PUT request with a JSON body.
+    pub fn put(&self, path: &str, body: &Value) -> Request {
+        self.request(Method::PUT, path).json(body)
+    }
+
     /// A DELETE request.
     pub fn delete(&self, path: &str) -> Request {
         self.request(Method::DELETE, path)

@@ -11,13 +11,14 @@ use tenantry_domain::{
     SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
-use tenantry_persistence::{PgDirectory, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDirectory,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
-    SystemIds,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
+    CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter,
+    Memories, PasswordCost, SigningKey, SystemIds,
 };
+use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::user::AddUser;
@@ -83,6 +84,8 @@ impl Default for Options {
     fn default() -> Self {
         let http = HttpSettings {
             base_domain: Some("example.test".into()),
+            // A stream ends after what is to be said at once, so that its answer can be read to the end.
+            event_stream_lifetime: Duration::ZERO,
             ..HttpSettings::default()
         };
         let pool = PoolSettings {
@@ -126,6 +129,8 @@ pub struct World {
     pub globex: TenantWorld,
     /// The API.
     pub client: Client,
+    /// The same API, for serving it on a socket.
+    pub api: Api,
     /// The application.
     pub app: Arc<Tenancy>,
     /// Time.
@@ -208,13 +213,14 @@ impl World {
         let api = options
             .embedder
             .map_or_else(|| api.clone(), |embedder| (embedder.extend)(api.clone()));
-        let client = Client::new(api).await;
+        let client = Client::new(api.clone()).await;
         let acme = tenant(&app, "acme", "Acme Inc").await;
         let globex = tenant(&app, "globex", "Globex Corp").await;
         Self {
             acme,
             globex,
             client,
+            api,
             app,
             clock,
             cache,
@@ -252,6 +258,11 @@ impl World {
     /// A request of somebody's.
     pub fn patch(&self, who: &Person, path: &str, body: &Value) -> Request {
         self.client.patch(path, body).bearer(&who.access_token)
+    }
+
+    /// A request of somebody's.
+    pub fn put(&self, who: &Person, path: &str, body: &Value) -> Request {
+        self.client.put(path, body).bearer(&who.access_token)
     }
 
     /// A request of somebody's.
@@ -442,16 +453,23 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
     let plans = options.plans.clone().unwrap_or_else(standard_plans);
-    let definitions = product_settings::definitions();
-    let definitions = definitions.into_iter().chain(options.definitions.clone());
-    let settings = Arc::new(SettingRegistry::new(definitions).unwrap());
+    let defined = product_settings::definitions();
+    let defined = defined.into_iter().chain(options.definitions.clone());
+    let settings = Arc::new(SettingRegistry::new(defined).unwrap());
     let reading = Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::new(()))));
+    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
+    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
+    let definitions = Arc::new(definitions);
+    let in_tenants = StoredFlags::new(definitions.clone(), reading.clone());
+    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
+    let flags = Arc::new(flags);
     let stored = StoredConfigurations::new(reading, settings.clone(), plans.clone());
     let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
     let configurations = Arc::new(configurations);
     let memories = Memories::new([
         cache.clone() as Arc<dyn Memory>,
         configurations.clone() as Arc<dyn Memory>,
+        flags.clone() as Arc<dyn Memory>,
     ]);
     let memories = Arc::new(memories);
     let announcements = options
@@ -473,6 +491,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
+        flags,
+        flag_definitions: stored_flags,
         passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

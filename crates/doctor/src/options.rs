@@ -45,10 +45,13 @@ impl Default for Options {
             tenants_table: "tenants".to_owned(),
             tenants_id_column: "id".to_owned(),
             global_tables: list(&[
+                "flag_versions",
+                "flags",
                 "operator_events",
                 "operators",
                 "plan_versions",
                 "seaql_migrations",
+                "segments",
                 "system_jobs",
                 "tenants",
             ]),

@@ -283,7 +283,7 @@ mod tests {
                 .css
                 .removed
                 .iter()
-                .all(|removed| removed.reason == crate::Reason::TooMuch)
+                .all(|removed| removed.reason == crate::Objection::TooMuch)
         );
         let again = first.branding.changed(keep(), Time::default()).unwrap();
         assert_eq!(

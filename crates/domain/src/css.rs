@@ -121,13 +121,13 @@ pub struct Removed {
     /// Its beginning.
     pub text: String,
     /// Why.
-    pub reason: Reason,
+    pub reason: Objection,
 }
 
 /// Why something was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum Objection {
     /// It is no CSS.
     Syntax,
     /// An at-rule other than `@media`.
@@ -153,13 +153,13 @@ pub enum Reason {
 /// Why a part of the sheet was left out: for a reason to report, or because all of its parts were, and are reported.
 #[derive(Debug, Clone, Copy)]
 enum Refusal {
-    Because(Reason),
+    Because(Objection),
     Reported,
 }
 
 type Refused = ParseError<Refusal>;
 
-fn because(reason: Reason) -> Refused {
+fn because(reason: Objection) -> Refused {
     ParseError::custom(Refusal::Because(reason))
 }
 
@@ -188,7 +188,7 @@ pub fn sanitise_css(css: &str, hosts: &BTreeSet<String>) -> Result<SafeCss, CssT
             // What comes out is let in again, when hosts change.
             Ok(rule) if kept.len() + rule.len() > CSS_LIMIT => {
                 let at = rules.input.current_source_location();
-                rules.parser.report((because(Reason::TooMuch), &rule, at));
+                rules.parser.report((because(Objection::TooMuch), &rule, at));
             }
             Ok(rule) => kept.push_str(&rule),
             Err(refused) => rules.parser.report(refused),
@@ -214,7 +214,7 @@ impl Sheet<'_> {
         let reason = match error.kind {
             ParseErrorKind::Custom(Refusal::Reported) => return,
             ParseErrorKind::Custom(Refusal::Because(reason)) => reason,
-            ParseErrorKind::Basic(_) => Reason::Syntax,
+            ParseErrorKind::Basic(_) => Objection::Syntax,
         };
         if self.removed.len() == REPORTED {
             self.more_removed += 1;
@@ -267,7 +267,7 @@ impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
     ) -> Result<String, Refused> {
         self.rules += 1;
         if self.rules > RULES {
-            return Err(because(Reason::TooMuch));
+            return Err(because(Objection::TooMuch));
         }
         let mut body = Body { hosts: self.hosts };
         let mut declarations = Vec::new();
@@ -295,11 +295,11 @@ impl<'i> AtRuleParser<'i> for Sheet<'_> {
 
     fn parse_prelude(&mut self, name: CowRcStr<'i>, input: &mut Parser<'i>) -> Result<String, Refused> {
         if !name.eq_ignore_ascii_case("media") || self.within_media {
-            return Err(because(Reason::AtRule));
+            return Err(because(Objection::AtRule));
         }
         let query = media_query(input, 0)?;
         if query.is_empty() {
-            return Err(because(Reason::MediaQuery));
+            return Err(because(Objection::MediaQuery));
         }
         Ok(query)
     }
@@ -359,7 +359,7 @@ impl<'i> DeclarationParser<'i> for Body<'_> {
     ) -> Result<String, Refused> {
         let property = name.to_ascii_lowercase();
         if !listed(PROPERTIES, &property) {
-            return Err(because(Reason::Property));
+            return Err(because(Objection::Property));
         }
         let value = Value {
             property: &property,
@@ -367,7 +367,7 @@ impl<'i> DeclarationParser<'i> for Body<'_> {
         };
         let text = value.read(input, 0, false)?;
         if text.is_empty() || text.starts_with('!') {
-            return Err(because(Reason::Value));
+            return Err(because(Objection::Value));
         }
         Ok(format!("{property}: {text}"))
     }
@@ -379,7 +379,7 @@ impl AtRuleParser<'_> for Body<'_> {
     type Error = Refusal;
 
     fn parse_prelude(&mut self, _: CowRcStr<'_>, _: &mut Parser<'_>) -> Result<(), Refused> {
-        Err(because(Reason::AtRule))
+        Err(because(Objection::AtRule))
     }
 }
 
@@ -389,7 +389,7 @@ impl QualifiedRuleParser<'_> for Body<'_> {
     type Error = Refusal;
 
     fn parse_prelude(&mut self, _: &mut Parser<'_>) -> Result<(), Refused> {
-        Err(because(Reason::NestedRule))
+        Err(because(Objection::NestedRule))
     }
 }
 
@@ -412,7 +412,7 @@ struct Value<'a> {
 impl Value<'_> {
     fn read(&self, input: &mut Parser<'_>, depth: usize, mathematics: bool) -> Result<String, Refused> {
         if depth > DEEPEST {
-            return Err(because(Reason::TooMuch));
+            return Err(because(Objection::TooMuch));
         }
         let mut text = String::new();
         loop {
@@ -446,7 +446,7 @@ impl Value<'_> {
                     let inner = input.parse_nested_block(|input| self.read(input, depth + 1, true))?;
                     format!("({inner})")
                 }
-                _ => return Err(because(Reason::Value)),
+                _ => return Err(because(Objection::Value)),
             };
             if !text.is_empty() && piece != "," {
                 text.push(' ');
@@ -472,7 +472,7 @@ impl Value<'_> {
                 if VARIABLES.contains(&variable.as_ref()) {
                     Ok(format!("var({variable})"))
                 } else {
-                    Err(because(Reason::Value))
+                    Err(because(Objection::Value))
                 }
             }
             name if listed(FUNCTIONS, name) => {
@@ -480,7 +480,7 @@ impl Value<'_> {
                 let inner = self.read(input, depth + 1, mathematics)?;
                 Ok(format!("{name}({inner})"))
             }
-            _ => Err(because(Reason::Function)),
+            _ => Err(because(Objection::Function)),
         }
     }
 
@@ -497,21 +497,21 @@ impl Value<'_> {
         if plain && unsigned.len() <= 12 && !pulls_out {
             Ok(raw.to_owned())
         } else {
-            Err(because(Reason::Value))
+            Err(because(Objection::Value))
         }
     }
 
     fn dimension(&self, raw: &str, unit: &str) -> Result<String, Refused> {
         // A unit with an escape in it does not end the token as it is written.
-        let digits = raw.strip_suffix(unit).ok_or_else(|| because(Reason::Value))?;
+        let digits = raw.strip_suffix(unit).ok_or_else(|| because(Objection::Value))?;
         if !listed(UNITS, &unit.to_ascii_lowercase()) {
-            return Err(because(Reason::Value));
+            return Err(because(Objection::Value));
         }
         self.number(raw, digits)
     }
 
     fn url(&self, address: &str) -> Result<String, Refused> {
-        let refused = || because(Reason::Url);
+        let refused = || because(Objection::Url);
         if !listed(PICTURES, self.property) {
             return Err(refused());
         }
@@ -568,7 +568,7 @@ fn media_query(input: &mut Parser<'_>, depth: usize) -> Result<String, Refused> 
         property: "@media",
         hosts: &BTreeSet::new(),
     };
-    let refused = || because(Reason::MediaQuery);
+    let refused = || because(Objection::MediaQuery);
     if depth > DEEPEST {
         return Err(refused());
     }
@@ -612,7 +612,7 @@ struct Compound {
 
 /// One selector, made to match within the scope only.
 fn selector(input: &mut Parser<'_>) -> Result<String, Refused> {
-    let refused = || because(Reason::Selector);
+    let refused = || because(Objection::Selector);
     let mut compounds = vec![Compound::default()];
     let mut combinators: Vec<char> = Vec::new();
     let mut gap = false;
@@ -656,7 +656,7 @@ fn selector(input: &mut Parser<'_>) -> Result<String, Refused> {
 }
 
 fn simple_selector(token: Token<'_>, input: &mut Parser<'_>, to: &mut Compound) -> Result<(), Refused> {
-    let refused = || because(Reason::Selector);
+    let refused = || because(Objection::Selector);
     if to.ended {
         return Err(refused());
     }
@@ -684,7 +684,7 @@ fn simple_selector(token: Token<'_>, input: &mut Parser<'_>, to: &mut Compound) 
 }
 
 fn pseudo(input: &mut Parser<'_>, to: &mut Compound) -> Result<(), Refused> {
-    let refused = || because(Reason::Selector);
+    let refused = || because(Objection::Selector);
     match input.next_including_whitespace_and_comments()?.clone() {
         Token::Ident(name) => {
             let name = name.to_ascii_lowercase();

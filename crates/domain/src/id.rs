@@ -74,6 +74,8 @@ typed_ids! {
     ResourceId;
     /// A version of a resource.
     ResourceVersionId;
+    /// What a tenant has chosen of a flag.
+    FlagOverrideId;
     /// An entry of the audit log.
     AuditEventId;
     /// A job of a tenant.

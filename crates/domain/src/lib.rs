@@ -40,10 +40,17 @@ mod address;
 mod announce;
 mod audit;
 mod branding;
+mod bucket;
 mod code;
 mod colour;
+mod condition;
 mod css;
 mod entitlement;
+mod flag;
+mod flag_catalogue;
+mod flag_override;
+mod flag_program;
+mod flag_set;
 mod hierarchy;
 mod id;
 mod idempotency;
@@ -65,6 +72,7 @@ mod resource;
 mod role;
 mod scope;
 mod seal;
+mod segment;
 mod session;
 mod setting;
 mod storage;
@@ -82,14 +90,26 @@ pub use address::{
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
+pub use bucket::{Bucket, Share, WHOLE};
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
-pub use css::{CSS_LIMIT, CssTooLong, Reason, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
+pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
+pub use css::{CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
 pub use entitlement::{Agreed, Entitlements, Subscription};
+pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
+pub use flag_catalogue::{
+    FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
+};
+pub use flag_override::FlagOverride;
+pub use flag_program::FlagProgram;
+pub use flag_set::{
+    Evaluation, Explanation, FlagSet, FlagTenant, LevelResult, PrerequisiteResult, Reason, RuleOutcome,
+    RuleResult, Subject,
+};
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId, ParseIdError, ProjectId,
-    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
+    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -124,6 +144,7 @@ pub use scope::{
     SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
 pub use seal::Seal;
+pub use segment::Segment;
 pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
 pub use setting::{
     Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,

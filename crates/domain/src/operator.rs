@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
-    Check, Denied, Email, Invalid, OperatorEvent, OperatorId, Page, PageRequest, PasswordHash, RequestId,
-    StoreError, SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time, TokenError,
+    Check, Denied, Email, FlagEditing, Invalid, OperatorEvent, OperatorId, Page, PageRequest, PasswordHash,
+    RequestId, StoreError, SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time, TokenError,
 };
 
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
@@ -228,6 +228,9 @@ pub trait OperatorWork: Send {
 
     /// Stores a changed operator.
     async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
+
+    /// The definitions of flags.
+    fn flags(&mut self) -> &mut dyn FlagEditing;
 
     /// Commits, with the record of it.
     async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError>;

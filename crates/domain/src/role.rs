@@ -72,6 +72,12 @@ pub enum Permission {
     ReadResources,
     /// Create, change and delete resources.
     WriteResources,
+    /// See the flags of the tenant, and what they are.
+    ReadFeatures,
+    /// See how a flag came to what it is.
+    ExplainFeatures,
+    /// Choose variants of the flags that are the tenant's to choose.
+    ManageFeatures,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -80,7 +86,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -99,6 +105,9 @@ impl Permission {
         Self::WriteTasks,
         Self::ReadResources,
         Self::WriteResources,
+        Self::ReadFeatures,
+        Self::ExplainFeatures,
+        Self::ManageFeatures,
         Self::CountViews,
         Self::Purge,
     ];
@@ -112,7 +121,8 @@ impl Permission {
             | Self::EndSession
             | Self::ReadProjects
             | Self::ReadTasks
-            | Self::ReadResources => Some(Role::Viewer),
+            | Self::ReadResources
+            | Self::ReadFeatures => Some(Role::Viewer),
             Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
             Self::ManageTenant
             | Self::ReadSettingHistory
@@ -120,7 +130,9 @@ impl Permission {
             | Self::ManageBranding
             | Self::ManageUsers
             | Self::ReadDeletedProjects
-            | Self::RestoreProjects => Some(Role::Admin),
+            | Self::RestoreProjects
+            | Self::ExplainFeatures
+            | Self::ManageFeatures => Some(Role::Admin),
             Self::OperateSettings | Self::CountViews | Self::Purge => None,
         }
     }
@@ -137,6 +149,8 @@ impl Permission {
             | Self::ReadDeletedProjects
             | Self::ReadTasks
             | Self::ReadResources
+            | Self::ReadFeatures
+            | Self::ExplainFeatures
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings
@@ -147,6 +161,7 @@ impl Permission {
             | Self::RestoreProjects
             | Self::WriteTasks
             | Self::WriteResources
+            | Self::ManageFeatures
             | Self::Purge => true,
         }
     }

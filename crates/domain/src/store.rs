@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, Brandings, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources, Sessions,
-    SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
+    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources,
+    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -112,6 +112,8 @@ pub trait Store: Send {
     fn settings(&mut self) -> &mut dyn SettingSheets;
     /// How the tenant looks.
     fn branding(&mut self) -> &mut dyn Brandings;
+    /// What the tenant has chosen of flags.
+    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -186,6 +188,10 @@ impl Work {
     /// How the tenant looks.
     pub fn branding(&mut self) -> &mut dyn Brandings {
         self.store.branding()
+    }
+    /// What the tenant has chosen of flags.
+    pub fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
+        self.store.flag_overrides()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

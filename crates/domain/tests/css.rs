@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cssparser::{Parser, Token};
 use proptest::prelude::*;
-use tenantry_domain::{CSS_LIMIT, Reason, SafeCss, sanitise_css};
+use tenantry_domain::{CSS_LIMIT, Objection, SafeCss, sanitise_css};
 
 fn hosts() -> BTreeSet<String> {
     BTreeSet::from(["cdn.acme.example".to_owned()])
@@ -674,11 +674,11 @@ fn what_was_removed_is_reported_with_its_place_and_reason() {
     assert_eq!(
         removed,
         [
-            (1, 1, "@import 'x'", Reason::AtRule),
-            (2, 4, "html", Reason::Selector),
-            (2, 23, "position: fixed;", Reason::Property),
-            (3, 3, "background: url(http://a.b)", Reason::Url),
-            (4, 6, "width: evil(1)", Reason::Function),
+            (1, 1, "@import 'x'", Objection::AtRule),
+            (2, 4, "html", Objection::Selector),
+            (2, 23, "position: fixed;", Objection::Property),
+            (3, 3, "background: url(http://a.b)", Objection::Url),
+            (4, 6, "width: evil(1)", Objection::Function),
         ]
     );
     let many = sanitised(&"a{x:y}".repeat(500));
@@ -759,7 +759,7 @@ fn neither_length_nor_depth_costs_time() {
         }
     }
     let long = format!(".{}{{color:red}}", "x".repeat(60_000));
-    assert_eq!(sanitised(&long).removed[0].reason, Reason::Selector);
+    assert_eq!(sanitised(&long).removed[0].reason, Objection::Selector);
 }
 
 proptest! {

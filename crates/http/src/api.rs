@@ -13,8 +13,8 @@ use tenantry_tenancy::Tenancy;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    ApiError, HttpSettings, Limits, Readiness, authenticate::authenticate_known, docs, metrics,
-    metrics::Metrics, observe::observe, openapi, operation, system, v1,
+    ApiError, HttpSettings, Limits, Readiness, authenticate::authenticate_known, docs, event_stream::Streams,
+    metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system, v1,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -25,6 +25,7 @@ pub struct Api {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) document: Arc<OpenApi>,
     metrics: Arc<Metrics>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Option<Arc<Limits>>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
@@ -46,6 +47,7 @@ impl Api {
             readiness,
             document: Arc::new(openapi()),
             metrics: Arc::default(),
+            streams: Arc::default(),
             limits: None,
             routes: Arc::new(|_| {}),
         }
@@ -121,6 +123,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
     }
     docs::routes(config);
     v1::branding::pages(config);
+    ofrep::routes(config);
     let embedded = web::scope("")
         .wrap(from_fn(authenticate_known))
         .configure(|config| (api.routes)(config));

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use actix_web::{
     Error, HttpMessage, HttpRequest,
     body::{BoxBody, MessageBody},
@@ -11,7 +13,7 @@ use tenantry_tenancy::{
     access::{self, ResolvedBy},
 };
 
-use crate::{Api, ApiError, hints, limits, origin, request::RequestContext};
+use crate::{Api, ApiError, event_stream, hints, limits, origin, request::RequestContext};
 
 /// What authentication leaves in the extensions of a request.
 #[derive(Debug, Clone)]
@@ -48,10 +50,14 @@ pub(crate) async fn authenticate_known(
 async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
-    let token = bearer(request.headers())?;
+    let token = if request.match_pattern().as_deref() == Some(event_stream::PATH) {
+        Cow::Owned(event_stream::token(request, &api)?)
+    } else {
+        Cow::Borrowed(bearer(request.headers())?)
+    };
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, api.settings.trust_forwarded_for);
-    let admission = api.app.ports.gate.bearer(token, context.id.clone()).await?;
+    let admission = api.app.ports.gate.bearer(&token, context.id.clone()).await?;
     context.identify(&admission.scope);
     // Before the mismatch, which leaves an entry in the audit log each time.
     limits::take_of_tenant(request, &api, &admission).await?;

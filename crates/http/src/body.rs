@@ -81,7 +81,7 @@ fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     }
 }
 
-async fn read(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
+pub(crate) async fn read(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
     let api = Api::of(request)?;
     let limit = api.settings.body_limit_bytes;
     let too_large = || {

@@ -8,6 +8,8 @@ use tenantry_tenancy::{
     auth::AuthError,
     branding::BrandingError,
     entitlement::{CapabilitiesError, NotInPlan, Plans},
+    flag::FlagError,
+    flag_definition::DefinitionError,
     lifecycle::LifecycleError,
     operator::OperatorError,
     project::ProjectError,
@@ -307,6 +309,38 @@ impl From<ProjectError> for ApiError {
             ProjectError::NotDeleted => conflict("The project is not deleted."),
             ProjectError::NotInPlan(refused) => refused.into(),
             ProjectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FlagError> for ApiError {
+    fn from(error: FlagError) -> Self {
+        match error {
+            FlagError::Refused(refused) => refused.into(),
+            FlagError::Invalid(invalid) => invalid.into(),
+            FlagError::Stale(stale) => stale.into(),
+            FlagError::NotFound => Self::new(ErrorCode::NotFound),
+            FlagError::NotYours => {
+                Self::new(ErrorCode::Forbidden).with_detail("The flag is not the tenant's to choose.")
+            }
+            FlagError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DefinitionError> for ApiError {
+    fn from(error: DefinitionError) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            DefinitionError::Invalid(invalid) => invalid.into(),
+            DefinitionError::Stale(stale) => stale.into(),
+            DefinitionError::NotFound => Self::new(ErrorCode::NotFound),
+            DefinitionError::Taken => conflict("There is a definition of that key already.".into()),
+            DefinitionError::InUse(flags) => conflict(format!(
+                "Rules of these flags name the segment: {}.",
+                flags.join(", ")
+            )),
+            DefinitionError::Store(error) => error.into(),
         }
     }
 }

@@ -107,11 +107,16 @@ impl IfNoneMatch {
     }
 
     fn knows(&self, tag: &str) -> bool {
+        self.knows_tag(tag.trim_matches('"'))
+    }
+
+    /// Whether the caller has what this tag stands for, without its quotes.
+    pub(crate) fn knows_tag(&self, opaque: &str) -> bool {
         match &self.0 {
             None => false,
             Some(Tags::Any) => true,
             // Weak comparison (RFC 9110 section 13.1.2).
-            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == tag.trim_matches('"')),
+            Some(Tags::These(tags)) => tags.iter().any(|known| known.opaque == opaque),
         }
     }
 }

@@ -24,7 +24,10 @@ const WRITE: u32 = 2;
 
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind.
-const COSTS: [(Method, &str, u32); 7] = [
+const COSTS: [(Method, &str, u32); 9] = [
+    // They are POST for the sake of their bodies, and read only.
+    (Method::POST, "/ofrep/v1/evaluate/flags", READ),
+    (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
     (Method::POST, "/api/v1/auth/refresh", 1),
     (Method::POST, "/api/v1/auth/login", 2),
     (Method::POST, "/api/v1/admin/login", 2),

@@ -96,6 +96,11 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the service is about to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Asks everything there is to ask.
     pub(crate) async fn verdict(&self) -> Verdict {
         if self.draining.load(Ordering::Relaxed) {

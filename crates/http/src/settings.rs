@@ -18,6 +18,10 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// How long a client may take to send a body.
     pub body_timeout: Duration,
+    /// How long a stream of events stays open; then the client opens it again, perhaps at another server.
+    pub event_stream_lifetime: Duration,
+    /// How many streams of events a tenant may have open here.
+    pub event_streams_per_tenant: usize,
     /// Whether `/metrics` is served here; it names tenants, so it is for those who run the service.
     pub serve_metrics: bool,
 }
@@ -32,6 +36,8 @@ impl Default for HttpSettings {
             trust_forwarded_for: false,
             request_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(15),
+            event_stream_lifetime: Duration::from_secs(600),
+            event_streams_per_tenant: 100,
             serve_metrics: true,
         }
     }

@@ -17,13 +17,14 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Clock, Configurations, Directory, Email, Gate, HostResolver,
-    IdSource, IssuedRefresh, JobFacts, JobLease, MembershipFacts, Mode, Operator, OperatorClaims,
-    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
-    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens,
-    Role, Seal, SessionId, SettingRegistry, Settings, Slug, Store, StoreError, Subscription, SystemScope,
-    Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector,
-    TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UserId,
+    AccessClaims, AccessTokens, Agreed, Clock, Configurations, Directory, Email, FlagDefinitions,
+    FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease,
+    MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
+    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, Store,
+    StoreError, Subscription, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
+    Unresolved, UserId,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
 use uuid::Uuid;
@@ -43,6 +44,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
+        flags: fake.clone(),
+        flag_definitions: fake.clone(),
         passwords: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
@@ -308,6 +311,24 @@ impl Operators for Fake {
     }
 
     async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl FlagSource for Fake {
+    async fn flags(&self, _: &TenantScope) -> Result<Arc<FlagSet>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+
+    fn remembered(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
+        None
+    }
+}
+
+#[async_trait]
+impl FlagDefinitions for Fake {
+    async fn program(&self, _: SystemScope) -> Result<Arc<FlagProgram>, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }

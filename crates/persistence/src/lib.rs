@@ -74,6 +74,8 @@ mod audit;
 mod branding;
 mod directory;
 mod error;
+mod flag;
+mod flag_override;
 mod idempotency;
 mod job;
 mod member;
@@ -94,6 +96,7 @@ mod user;
 mod vitals;
 
 pub use directory::PgDirectory;
+pub use flag::PgFlags;
 pub use job::PgJobQueue;
 pub use operator::PgOperators;
 pub use plan::PgPlanVersions;

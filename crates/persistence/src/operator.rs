@@ -7,9 +7,9 @@ use sea_orm::{
     QuerySelect as _, QueryTrait as _,
 };
 use tenantry_domain::{
-    Announcer, Change, Email, Mode, Operator, OperatorActor, OperatorEvent, OperatorId, OperatorScope,
-    OperatorWork, Operators, Page, PageRequest, PasswordHash, Position, StoreError, SystemScope, Tenant,
-    TenantFilter, TenantId, TenantStatus, Time,
+    Announcer, Change, Email, FlagEditing, Mode, Operator, OperatorActor, OperatorEvent, OperatorId,
+    OperatorScope, OperatorWork, Operators, Page, PageRequest, PasswordHash, Position, StoreError,
+    SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time,
 };
 
 use crate::Pool;
@@ -133,10 +133,10 @@ impl Operators for PgOperators {
 }
 
 /// An open transaction of an operator's.
-struct PgOperatorWork {
-    tx: PlatformTx,
-    scope: OperatorScope,
-    changes: Changes,
+pub(crate) struct PgOperatorWork {
+    pub(crate) tx: PlatformTx,
+    pub(crate) scope: OperatorScope,
+    pub(crate) changes: Changes,
 }
 
 #[async_trait]
@@ -205,6 +205,10 @@ impl OperatorWork for PgOperatorWork {
             .set(changes(operator))
             .filter(Column::Id.eq(operator.id.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    fn flags(&mut self) -> &mut dyn FlagEditing {
+        self
     }
 
     async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError> {

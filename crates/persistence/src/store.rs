@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Brandings, Change, IdempotencyKeys, Jobs, Members, Mode, Projects, Resources,
-    Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Users,
-    Work,
+    Announcer, AuditLog, Brandings, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects,
+    Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork,
+    Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -119,6 +119,9 @@ impl Store for PgStore {
         self
     }
     fn branding(&mut self) -> &mut dyn Brandings {
+        self
+    }
+    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {

@@ -11,14 +11,16 @@ use tenantry_domain::{
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
-    PgDirectory, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings, StatementTimeouts,
+    PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings,
+    StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDirectory,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, SigningKey, SystemClock,
-    SystemIds, SystemResolver,
+    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
+    CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
+    PasswordCost, SigningKey, SystemClock, SystemIds, SystemResolver,
 };
+use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
@@ -120,12 +122,19 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let registry = Arc::new(registry(&plans)?);
     // It only reads, and has nothing to announce.
     let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
+    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
+    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
+    let definitions = Arc::new(definitions);
+    let in_tenants = StoredFlags::new(definitions.clone(), reading.clone());
+    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
+    let flags = Arc::new(flags);
     let stored = StoredConfigurations::new(reading, Arc::clone(&registry), plans.clone());
     let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
     let configurations = Arc::new(configurations);
     let memories = Memories::new([
         cache.clone() as Arc<dyn Memory>,
         configurations.clone() as Arc<dyn Memory>,
+        flags.clone() as Arc<dyn Memory>,
         waker,
     ]);
     let memories = Arc::new(memories);
@@ -153,6 +162,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
+        flags,
+        flag_definitions: stored_flags,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Configurations, Gate,
-    HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens, Operators, PasswordHasher, Permission,
-    PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry,
-    TenantScope, Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Configurations, FlagDefinitions,
+    FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens, Operators,
+    PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry, Settings,
+    StoreError, TenantRegistry, TenantScope, Time, Units, Work,
 };
 use uuid::Uuid;
 
@@ -38,6 +38,10 @@ pub struct Ports {
     pub seal: Arc<dyn Seal>,
     /// Traces beyond this process.
     pub traces: Arc<dyn Traces>,
+    /// The flags of each tenant.
+    pub flags: Arc<dyn FlagSource>,
+    /// Their definitions as they are stored, for operators.
+    pub flag_definitions: Arc<dyn FlagDefinitions>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// What can be set.

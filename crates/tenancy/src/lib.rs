@@ -11,6 +11,8 @@ pub mod auth;
 pub mod branding;
 mod context;
 pub mod entitlement;
+pub mod flag;
+pub mod flag_definition;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;

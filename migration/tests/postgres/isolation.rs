@@ -278,6 +278,41 @@ async fn operators_are_out_of_reach_of_the_runtime_role_and_their_audit_is_appen
 }
 
 #[tokio::test]
+async fn definitions_of_flags_are_out_of_reach_of_the_runtime_role_and_versions_are_append_only() {
+    let database = Database::populated().await;
+    let flag = "INSERT INTO flags VALUES ('f', '{}', now(), now(), 1)";
+    let version = "INSERT INTO flag_versions VALUES ('f', 1, '{}', NULL, now())";
+    let segment = "INSERT INTO segments VALUES ('s', '{}', now(), now(), 1)";
+    let change = "UPDATE flags SET definition = '{}', version = 2";
+    let mut platform = database.platform().await;
+    for sql in [flag, version, segment, change, "DELETE FROM segments"] {
+        assert_eq!(run(&mut platform, sql).await.unwrap(), 1, "{sql}");
+    }
+    for sql in [
+        "DELETE FROM flags",
+        "UPDATE flags SET key = 'g'",
+        "UPDATE flag_versions SET definition = '{}'",
+        "DELETE FROM flag_versions",
+        "TRUNCATE segments",
+        "SELECT count(*) FROM flag_overrides",
+    ] {
+        assert_eq!(code(run(&mut platform, sql).await), "42501", "{sql}");
+    }
+    let mut app = database.app().await;
+    for sql in [
+        flag,
+        version,
+        segment,
+        change,
+        "SELECT count(*) FROM flags",
+        "SELECT count(*) FROM flag_versions",
+        "SELECT count(*) FROM segments",
+    ] {
+        assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn checks_hold() {
     let database = Database::populated().await;
     let mut app = database.app().await;

@@ -232,6 +232,8 @@ INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, a
                   request_id, created_at)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000007', 'tenant.purge', 1, '[30]', 'queued', now(), 0,
             10, 'system', 'r', now());
+INSERT INTO flag_overrides (tenant_id, id, flag, variant, created_at, updated_at, version)
+    VALUES ('{tenant}', '00000000-0000-0000-0000-000000000008', 'f', 'on', now(), now(), 1);
 INSERT INTO idempotency_keys (tenant_id, user_id, route, key, fingerprint, role, status, headers, sealed_body,
                               expires_at, created_at)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000001', 'POST /', 'k', sha256('f'), 'member', 201, '[]', 'sealed',

@@ -221,7 +221,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 8] = [
+const WITHOUT_KEY: [(&str, &str); 14] = [
     (
         "/api/v1/tenants",
         "there is neither a tenant nor a user yet; its slug can be taken once",
@@ -242,6 +242,15 @@ const WITHOUT_KEY: [(&str, &str); 8] = [
     ),
     ("/api/v1/admin/tenants/{id}/suspend", "it makes nothing"),
     ("/api/v1/admin/tenants/{id}/resume", "it makes nothing"),
+    ("/api/v1/admin/flags", "a key can be taken once"),
+    ("/api/v1/admin/segments", "a key can be taken once"),
+    ("/api/v1/admin/flags/{key}/archive", "it makes nothing"),
+    (
+        "/api/v1/admin/flags/{key}/rollback",
+        "`If-Match` keeps it from being done twice",
+    ),
+    ("/ofrep/v1/evaluate/flags", "it makes nothing"),
+    ("/ofrep/v1/evaluate/flags/{key}", "it makes nothing"),
 ];
 
 /// For each of the others a path and two bodies, of two different requests.

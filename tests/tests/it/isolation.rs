@@ -12,14 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::Role;
+use tenantry_domain::{Comparator, Condition, FlagDefinition, FlagRule, Level, Role};
 use tenantry_persistence::PoolSettings;
+use tenantry_tenancy::flag_definition::{self, DefinitionError};
 use tenantry_tests::{Options, Person, Reply, TenantWorld, World, evidence};
 
 use crate::{auth, embedder};
 
 /// An id that nothing has.
 const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
+
+/// A flag that every tenant may override; its rules name each tenant.
+const SHARED_FLAG: &str = "shared";
 
 /// What an id in a path is of.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +38,10 @@ enum Of {
     Note,
     /// The number of a version; no id, so the same in every tenant.
     First,
+    /// The key of a flag, which is everybody's.
+    Flag,
 }
-use Of::{DeletedProject, First, Member, Note, Project, Resource, Task, User};
+use Of::{DeletedProject, First, Flag, Member, Note, Project, Resource, Task, User};
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
 struct Operation {
@@ -67,6 +73,7 @@ struct Ids {
 
 fn table() -> Vec<Operation> {
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    let put = Method::PUT;
     let mut table = Vec::new();
     let open = [
         (&post, "/api/v1/tenants"),
@@ -158,6 +165,24 @@ fn table() -> Vec<Operation> {
         at(&delete, "/api/v1/resources/{id}", member).ids(&[Resource]),
         at(&get, "/api/v1/resources/{id}/versions", viewer).ids(&[Resource]),
         at(&get, "/api/v1/resources/{id}/versions/{n}", viewer).ids(&[Resource, First]),
+        at(&get, "/api/v1/features", viewer),
+        at(&put, "/api/v1/features/{key}/override", admin)
+            .ids(&[Flag])
+            .body(|_| json!({"variant": "on"})),
+        at(&delete, "/api/v1/features/{key}/override", admin).ids(&[Flag]),
+        at(&get, "/api/v1/features/{key}/explain", admin).ids(&[Flag]),
+        Operation {
+            writes: false,
+            ..at(&post, "/ofrep/v1/evaluate/flags", viewer)
+                .body(|_| json!({"context": {"targetingKey": "somebody"}}))
+        },
+        Operation {
+            writes: false,
+            ..at(&post, "/ofrep/v1/evaluate/flags/{key}", viewer)
+                .ids(&[Flag])
+                .body(|_| json!({}))
+        },
+        at(&get, "/ofrep/v1/events", viewer),
         at(&get, "/api/v1/tasks/{id}/notes", viewer).ids(&[Task]),
         at(&post, "/api/v1/tasks/{id}/notes", member)
             .ids(&[Task])
@@ -168,14 +193,34 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 5] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 18] {
     let reason = || Some(json!({"reason": "a sweep"}));
+    let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
+    let segment =
+        || json!({"key": SHARED_FLAG, "when": [{"attribute": "a", "operator": "in", "values": ["b"]}]});
     [
         (Method::GET, "/health/detailed", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),
         (Method::POST, "/api/v1/admin/tenants/{id}/resume", reason()),
+        (Method::GET, "/api/v1/admin/flags", None),
+        (Method::POST, "/api/v1/admin/flags", Some(flag())),
+        (Method::GET, "/api/v1/admin/flags/{key}", None),
+        (Method::PUT, "/api/v1/admin/flags/{key}", Some(flag())),
+        (Method::POST, "/api/v1/admin/flags/{key}/archive", None),
+        (
+            Method::POST,
+            "/api/v1/admin/flags/{key}/rollback",
+            Some(json!({"version": 1})),
+        ),
+        (Method::GET, "/api/v1/admin/flags/{key}/versions", None),
+        (Method::GET, "/api/v1/admin/flags/{key}/versions/{n}", None),
+        (Method::GET, "/api/v1/admin/segments", None),
+        (Method::POST, "/api/v1/admin/segments", Some(segment())),
+        (Method::GET, "/api/v1/admin/segments/{key}", None),
+        (Method::PUT, "/api/v1/admin/segments/{key}", Some(segment())),
+        (Method::DELETE, "/api/v1/admin/segments/{key}", None),
     ]
 }
 
@@ -183,7 +228,10 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 5] {
 fn operators_call((method, path, body): (Method, &'static str, Option<Value>), tenant: &TenantWorld) -> Call {
     Call {
         method,
-        path: path.replace("{id}", &tenant.id.to_string()),
+        path: path
+            .replace("{id}", &tenant.id.to_string())
+            .replace("{key}", SHARED_FLAG)
+            .replace("{n}", "1"),
         query: Vec::new(),
         body,
     }
@@ -214,11 +262,6 @@ impl Operation {
         Self { ids, ..self }
     }
 
-    /// Whether there is an id in the path; the number of a version is none.
-    fn names_a_row(&self) -> bool {
-        self.ids.iter().any(|of| !matches!(of, First))
-    }
-
     fn query(self, query: fn(&Ids) -> Vec<(&'static str, String)>) -> Self {
         Self { query, ..self }
     }
@@ -228,6 +271,11 @@ impl Operation {
             body: Some(body),
             ..self
         }
+    }
+
+    /// Whether its path has an id of a row of the tenant's; the number of a version is none.
+    fn names_rows(&self) -> bool {
+        self.ids.iter().any(|of| !matches!(of, First | Flag))
     }
 
     /// The path with ids in it.
@@ -381,6 +429,7 @@ impl Ids {
             &json!({"text": secret}),
         )
         .await;
+        share_a_flag(world, tenant).await;
         Self {
             user,
             outsider,
@@ -444,6 +493,7 @@ impl Ids {
             Of::Resource => &self.resource,
             Of::Note => &self.note,
             Of::First => "1",
+            Of::Flag => SHARED_FLAG,
         }
     }
 
@@ -458,6 +508,37 @@ impl Ids {
             &self.note,
         ]
     }
+}
+
+/// Sees to it that the shared flag is there and that the tenant has overridden it.
+async fn share_a_flag(world: &World, tenant: &TenantWorld) {
+    let mut flag = FlagDefinition {
+        tenant_overridable: true,
+        client_visible: true,
+        ..FlagDefinition::boolean(SHARED_FLAG, "Shared by all")
+    };
+    for tenant in [&world.acme, &world.globex] {
+        for (attribute, value) in [
+            ("tenant_id", tenant.id.to_string()),
+            ("tenant_slug", tenant.slug.to_owned()),
+        ] {
+            let condition = Condition::attribute(attribute, Comparator::In, [value.into()]);
+            let mut rule = FlagRule::variant(Level::Tenant, "on").when(condition);
+            rule.description = format!("secret of {}", tenant.slug);
+            flag = flag.with_rule(rule);
+        }
+    }
+    match flag_definition::create(&world.operator_cx(), flag).await {
+        Ok(_) | Err(DefinitionError::Taken) => {}
+        Err(error) => panic!("{error}"),
+    }
+    let path = format!("/api/v1/features/{SHARED_FLAG}/override");
+    let body = json!({"variant": "off"});
+    let request = world
+        .client
+        .request(Method::PUT, &path)
+        .bearer(&tenant.admin.access_token);
+    request.json(&body).send().await.expect(200);
 }
 
 fn label() -> String {
@@ -723,7 +804,7 @@ async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
     let victim = ids_in_database(&world, &world.globex).await;
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     let mut tried = 0;
-    for (operation, _) in protected().filter(|(operation, _)| operation.names_a_row()) {
+    for (operation, _) in protected().filter(|(operation, _)| operation.names_rows()) {
         for elsewhere in [&own, &foreign] {
             let call = operation.call(&foreign, elsewhere);
             let reply = call
@@ -818,7 +899,7 @@ async fn a_foreign_a_deleted_a_random_and_a_malformed_id_give_the_same_404_byte_
         Ids::every(NOBODY),
         Ids::every("00000000-0000-0000-0000-000000000000"),
     ];
-    for (operation, _) in protected().filter(|(operation, _)| operation.names_a_row()) {
+    for (operation, _) in protected().filter(|(operation, _)| operation.names_rows()) {
         let expected = operation
             .call(&foreign, &own)
             .send_as(&world, &world.acme.admin)
@@ -878,8 +959,11 @@ async fn a_suspended_tenant_reads_and_does_not_write() {
             assert_eq!(world.digest(&world.acme).await, before, "{operation:?}");
             writes += 1;
         } else {
-            let success = if operation.method == Method::GET { 200 } else { 204 };
-            reply.expect(success);
+            assert!(
+                (200..300).contains(&reply.status),
+                "{operation:?}: {}",
+                reply.text()
+            );
             reads += 1;
         }
     }

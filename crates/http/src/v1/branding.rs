@@ -7,7 +7,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{Branding, BrandingPatch, Colour, Patch, Reason, Removed, SCOPE, TenantConfiguration};
+use tenantry_domain::{
+    Branding, BrandingPatch, Colour, Objection, Patch, Removed, SCOPE, TenantConfiguration,
+};
 use tenantry_tenancy::branding::{self, Rebranded};
 use utoipa::ToSchema;
 
@@ -106,7 +108,7 @@ pub(crate) struct RemovedView {
     text: String,
     /// `syntax`, `at_rule`, `media_query`, `selector`, `nested_rule`, `property`, `value`, `function`, `url` or `too_much`.
     #[schema(value_type = String)]
-    reason: Reason,
+    reason: Objection,
 }
 
 /// What is to be changed of the branding; null goes back to what holds for everybody.

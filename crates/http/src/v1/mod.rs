@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod branding;
 pub(crate) mod capability;
+pub(crate) mod feature;
 pub(crate) mod project;
 pub(crate) mod resource;
 mod schema;
@@ -27,5 +28,6 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)
-        .configure(resource::routes);
+        .configure(resource::routes)
+        .configure(feature::routes);
 }

@@ -1,10 +1,16 @@
 //! What operators of the platform do: one file per noun, behind a login of its own.
 
+pub(crate) mod flag;
 pub(crate) mod operator;
+pub(crate) mod segment;
 pub(crate) mod tenant;
 
 use actix_web::web::ServiceConfig;
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config.configure(operator::routes).configure(tenant::routes);
+    config
+        .configure(operator::routes)
+        .configure(tenant::routes)
+        .configure(flag::routes)
+        .configure(segment::routes);
 }

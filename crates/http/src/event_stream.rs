@@ -1,0 +1,251 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    web::{Bytes, Data},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::stream::unfold;
+use serde_json::json;
+use tenantry_domain::{ErrorCode, Permission, TenantId};
+use tenantry_tenancy::flag;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use crate::{Answer, Api, ApiError, Ctx, authenticate::bearer, permission::ReadFeatures, query};
+
+/// Where the stream is.
+pub(crate) const PATH: &str = "/ofrep/v1/events";
+
+/// What tickets are sealed for.
+const SEALED_FOR: &str = "ticket of an event stream";
+
+/// How often a stream looks whether anything is different. What it looks at is remembered, so that looking costs
+/// microseconds, and it notices schedules and changes that nobody announced as well as those that were.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a stream says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The address of the stream for the bearer of a token, who has seen this revision.
+///
+/// A browser's `EventSource` can send no `Authorization`, so the address has a ticket in it: the token, sealed. It opens
+/// nothing but this stream, and ends with the token.
+pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
+    let sealed = api.app.ports.seal.seal(SEALED_FOR, token.as_bytes());
+    format!(
+        "{PATH}?since={revision}&ticket={}",
+        URL_SAFE_NO_PAD.encode(sealed)
+    )
+}
+
+/// The token that a request for the stream comes with: its own, or the one in its ticket.
+pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError> {
+    let ticket = parameter(request, "ticket");
+    let Some(ticket) = ticket.filter(|_| !request.headers().contains_key(header::AUTHORIZATION)) else {
+        return bearer(request.headers()).map(str::to_owned);
+    };
+    let opened = URL_SAFE_NO_PAD
+        .decode(ticket)
+        .ok()
+        .and_then(|sealed| api.app.ports.seal.open(SEALED_FOR, &sealed))
+        .and_then(|token| String::from_utf8(token).ok());
+    opened.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+}
+
+fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
+    let pairs = query::pairs(request.query_string()).ok()?;
+    pairs
+        .into_iter()
+        .find_map(|(given, value)| (given == name).then_some(value))
+}
+
+/// How many streams each tenant has open.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<HashMap<TenantId, usize>>);
+
+impl Streams {
+    /// A place for one more, unless the tenant has as many as it may.
+    fn enter(self: &Arc<Self>, tenant: TenantId, most: usize) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(tenant).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            streams: Arc::clone(self),
+            tenant,
+        })
+    }
+}
+
+/// A stream's place among those of its tenant, which it leaves when it is dropped.
+struct Place {
+    streams: Arc<Streams>,
+    tenant: TenantId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// Tells when flags may be different
+///
+/// Server-sent events of OFREP 0.3.0. Least role: viewer. The stream ends with the token, with the session, and after
+/// some minutes; a client opens it again with `Last-Event-ID` and misses nothing.
+#[utoipa::path(
+    get, path = "/ofrep/v1/events", operation_id = "ofrep_events", tag = "Features",
+    params(
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard."),
+        ("since" = Option<String>, Query, description = "The version that was seen, in its place."),
+        ("ticket" = Option<String>, Query, description = "In place of a token, for browsers; comes with an evaluation of all flags."),
+    ),
+    responses((
+        status = 200, content_type = "text/event-stream", body = String,
+        description = "An event for each change: its data is `{\"type\": \"refetchEvaluation\", …}`.",
+        example = "id: 42\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"lastModified\":1771622898}\n\n",
+    )),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
+    let api = Api::of(&request)?;
+    let most = api.settings.event_streams_per_tenant;
+    let place = api.streams.enter(cx.scope().tenant(), most).ok_or_else(|| {
+        ApiError::new(ErrorCode::RateLimited)
+            .with_detail(format!("A tenant may have {most} streams open at once."))
+            .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
+    })?;
+    let revision = flag::of(&cx).await?.revision(cx.now());
+    let heard = request.headers().get("Last-Event-ID");
+    let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    let heard = heard.or_else(|| parameter(&request, "since"));
+    let missed = heard.is_some_and(|heard| heard != revision);
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = Instant::now();
+    let stream = EventStream {
+        token: token(&request, &api)?,
+        ends: now + api.settings.event_stream_lifetime,
+        spoke: now,
+        pending: Some(opening(missed.then_some(&revision), &cx)),
+        revision,
+        ticks,
+        cx,
+        api,
+        _place: place,
+    };
+    let frames = unfold(stream, |mut stream| async move {
+        let frame = stream.next().await?;
+        Some((Ok::<_, actix_web::Error>(frame), stream))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Proxies that collect answers before they pass them on leave this one alone.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(Box::pin(frames)))
+}
+
+/// An open stream.
+struct EventStream {
+    cx: Ctx<ReadFeatures>,
+    api: Data<Api>,
+    token: String,
+    revision: String,
+    pending: Option<Bytes>,
+    ticks: Interval,
+    spoke: Instant,
+    ends: Instant,
+    _place: Place,
+}
+
+impl EventStream {
+    /// What is to be sent next, when there is something; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.pending.take() {
+                self.spoke = Instant::now();
+                return Some(frame);
+            }
+            if Instant::now() >= self.ends || self.api.readiness.is_draining() {
+                return None;
+            }
+            self.ticks.tick().await;
+            if !self.still_admitted().await {
+                return None;
+            }
+            self.look().await;
+        }
+    }
+
+    /// As for any request of the same token, so that a stream outlives neither it nor the session.
+    async fn still_admitted(&self) -> bool {
+        let gate = &self.api.app.ports.gate;
+        let request = self.cx.scope().request().clone();
+        let admission = gate.bearer(&self.token, request).await;
+        admission.is_ok_and(|admission| admission.scope.require(Permission::ReadFeatures).is_ok())
+    }
+
+    async fn look(&mut self) {
+        // A store that is away now is asked again the next time.
+        if let Ok(set) = flag::of(&self.cx).await {
+            let revision = set.revision(self.cx.now());
+            if revision != self.revision {
+                self.pending = Some(refetch(&revision, &self.cx).into());
+                self.revision = revision;
+            }
+        }
+        if self.pending.is_none() && self.spoke.elapsed() >= HEARTBEAT {
+            self.pending = Some(Bytes::from_static(b": still here\n\n"));
+        }
+    }
+}
+
+/// The first frame goes out at once, so that the client knows that it is heard.
+fn opening(missed: Option<&String>, cx: &Ctx<ReadFeatures>) -> Bytes {
+    let missed = missed.map(|revision| refetch(revision, cx)).unwrap_or_default();
+    format!("retry: 3000\n: connected\n\n{missed}").into()
+}
+
+fn refetch(revision: &str, cx: &Ctx<ReadFeatures>) -> String {
+    let data = json!({
+        "type": "refetchEvaluation",
+        "etag": format!("\"{revision}\""),
+        "lastModified": cx.now().timestamp(),
+    });
+    format!("id: {revision}\nevent: message\ndata: {data}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_so_many_streams_and_another_has_its_own() {
+        let streams = Arc::new(Streams::default());
+        let (one, two) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
+        let first = streams.enter(one, 2);
+        let second = streams.enter(one, 2);
+        assert!(first.is_some() && second.is_some() && streams.enter(one, 2).is_none());
+        assert!(streams.enter(two, 2).is_some());
+        drop(first);
+        assert!(streams.enter(one, 2).is_some());
+        drop(second);
+        assert!(streams.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,389 @@
+//! The OpenFeature Remote Evaluation Protocol, version 0.3.0
+//! (<https://github.com/open-feature/protocol/blob/main/service/openapi.yaml>): any OpenFeature SDK reads flags here.
+//!
+//! The tenant comes from the credential and from nowhere else. What is refused before a handler runs (401, 403, 429, …)
+//! is a problem document like everywhere; the protocol leaves those bodies open. What a handler refuses has the
+//! protocol's own shape.
+
+use std::{future::Future, pin::Pin};
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    dev::Payload,
+    http::{StatusCode, header},
+    web::ServiceConfig,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use tenantry_domain::{ErrorCode, Evaluation, FlagSet, Reason, StoreError, Subject};
+use tenantry_tenancy::{Cx, flag};
+use utoipa::ToSchema;
+
+use crate::{
+    Answer, Api, ApiError, Ctx, Endpoint, Id, IfNoneMatch, authenticate::bearer, body, event_stream,
+    observe::Verbatim, permission::ReadFeatures, v1::feature::FlagKey,
+};
+
+/// How large an evaluation context may be, in bytes of the body.
+const MAX_CONTEXT: usize = 64 * 1024;
+
+/// After how long without a sign of life a client gives a stream up. Heartbeats come several times as often.
+const INACTIVITY_SECONDS: u64 = 120;
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/ofrep/v1/evaluate/flags/{key}").post(evaluate))
+        .service(Endpoint::at("/ofrep/v1/evaluate/flags").post(evaluate_all))
+        .service(Endpoint::at(event_stream::PATH).get(event_stream::events));
+}
+
+/// For whom flags are evaluated.
+#[derive(ToSchema)]
+#[schema(as = OfrepRequest, examples(json!({"context": {"targetingKey": "user-123", "country": "de"}})))]
+#[expect(dead_code, reason = "it only describes what `Context` reads")]
+pub(crate) struct OfrepRequest {
+    /// `targetingKey` says who; the user of the credential when it is absent. Everything else is an attribute for
+    /// rules. `tenant`, if it is there, must be the id or the slug of the credential's tenant.
+    #[schema(value_type = Option<Object>)]
+    context: Option<Value>,
+}
+
+/// What a flag is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepEvaluation, examples(json!({
+    "key": "new-checkout", "value": true, "reason": "SPLIT", "variant": "on", "metadata": {"level": "global"},
+})))]
+pub(crate) struct EvaluationView<'a> {
+    #[schema(value_type = String)]
+    key: &'a str,
+    #[schema(value_type = Value)]
+    value: &'a Value,
+    /// `STATIC`, `TARGETING_MATCH`, `SPLIT`, `DISABLED` or `UNKNOWN`; the last where no rule says anything.
+    reason: &'static str,
+    #[schema(value_type = String)]
+    variant: &'a str,
+    metadata: MetadataView,
+}
+
+/// What else is to be known of an evaluation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepMetadata)]
+pub(crate) struct MetadataView {
+    /// The level that said so.
+    level: &'static str,
+    /// `active` or `deprecated`.
+    lifecycle: &'static str,
+}
+
+/// What all flags are that whoever asks may know of.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepBulkEvaluation)]
+pub(crate) struct BulkView<'a> {
+    flags: Vec<EvaluationView<'a>>,
+    metadata: BulkMetadataView,
+    #[serde(rename = "eventStreams")]
+    event_streams: [EventStreamView; 1],
+}
+
+/// What else is to be known of all of them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepBulkMetadata)]
+pub(crate) struct BulkMetadataView {
+    /// Another text when anything may be different.
+    version: String,
+}
+
+/// Where one hears that flags may be different.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepEventStream)]
+pub(crate) struct EventStreamView {
+    /// `sse`: server-sent events.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    endpoint: EndpointView,
+    /// After so many seconds without a sign of life it should be opened again.
+    #[serde(rename = "inactivityDelaySec")]
+    inactivity_delay: u64,
+}
+
+/// An address relative to the one that was asked.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfrepEndpoint)]
+pub(crate) struct EndpointView {
+    /// It has a ticket in it, which stands for the token, for clients that can send no header there.
+    #[serde(rename = "requestUri")]
+    request_uri: String,
+}
+
+/// Why nothing was evaluated, in the protocol's words.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OfrepError, examples(json!({
+    "key": "new-checkout", "errorCode": "INVALID_CONTEXT", "errorDetails": "targetingKey must be a string",
+})))]
+pub(crate) struct Failure {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `FLAG_NOT_FOUND`; absent for a failure of the server.
+    #[serde(rename = "errorCode", skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(rename = "errorDetails")]
+    details: String,
+    #[serde(skip)]
+    status: u16,
+}
+
+/// Evaluates one flag
+///
+/// OFREP 0.3.0. Least role: viewer.
+#[utoipa::path(
+    post, path = "/ofrep/v1/evaluate/flags/{key}", operation_id = "ofrep_evaluate_flag", tag = "Features",
+    params(("key" = String, Path)), request_body = OfrepRequest,
+    responses(
+        (status = 200, description = "What it is.", body = EvaluationView<'_>),
+        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", body = Failure),
+        (status = 404, description = "`FLAG_NOT_FOUND`", body = Failure),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: Id<FlagKey>, context: Context) -> Answer {
+    let key = key.0.0;
+    let answer = evaluate_one(&cx, &key, context).await;
+    Ok(answer.unwrap_or_else(|failure| failure.of(Some(key)).answer()))
+}
+
+/// Evaluates all flags
+///
+/// OFREP 0.3.0. Least role: viewer. `flagConfigEtag` and `flagConfigLastModified` are taken and make no difference:
+/// what is evaluated is always what is in force.
+#[utoipa::path(
+    post, path = "/ofrep/v1/evaluate/flags", operation_id = "ofrep_evaluate_flags", tag = "Features",
+    params(IfNoneMatch), request_body = OfrepRequest,
+    responses(
+        (status = 200, description = "What they are.", body = BulkView<'_>, headers(("ETag"))),
+        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", body = Failure),
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn evaluate_all(
+    cx: Ctx<ReadFeatures>,
+    seen: IfNoneMatch,
+    request: HttpRequest,
+    context: Context,
+) -> Answer {
+    let api = Api::of(&request)?;
+    let token = bearer(request.headers())?;
+    let stream = |revision: &str| event_stream::address(&api, token, revision);
+    let answer = evaluate_visible(&cx, &seen, stream, context).await;
+    Ok(answer.unwrap_or_else(|failure| failure.answer()))
+}
+
+async fn evaluate_one(cx: &Cx, key: &str, context: Context) -> Result<HttpResponse, Failure> {
+    let set = flag::of(cx).await?;
+    let subject = context.subject(cx, &set)?;
+    let evaluation = set
+        .evaluate(key, &subject, cx.now())
+        .filter(|evaluation| evaluation.flag.visible_to(cx.scope().role()))
+        .ok_or_else(|| Failure::new(404, "FLAG_NOT_FOUND", "there is no such flag"))?;
+    Ok(HttpResponse::Ok().json(EvaluationView::of(&evaluation)))
+}
+
+async fn evaluate_visible(
+    cx: &Cx,
+    seen: &IfNoneMatch,
+    stream: impl Fn(&str) -> String,
+    context: Context,
+) -> Result<HttpResponse, Failure> {
+    let set = flag::of(cx).await?;
+    let subject = context.subject(cx, &set)?;
+    let (now, role) = (cx.now(), cx.scope().role());
+    let revision = set.revision(now);
+    let tag = tag(cx, &revision, &subject);
+    let mut response = if seen.knows_tag(&tag) {
+        HttpResponse::NotModified().finish()
+    } else {
+        HttpResponse::Ok().json(BulkView {
+            flags: set
+                .evaluate_visible(role, &subject, now)
+                .map(|evaluation| EvaluationView::of(&evaluation))
+                .collect(),
+            event_streams: [EventStreamView::at(stream(&revision))],
+            metadata: BulkMetadataView { version: revision },
+        })
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{tag}\"")) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("private, no-cache"),
+    );
+    Ok(response)
+}
+
+/// Everything that the answer depends on: the tenant, the configuration, and for whom it is.
+fn tag(cx: &Cx, revision: &str, subject: &Subject) -> String {
+    let mut context = Value::Object(subject.attributes.clone());
+    context.sort_all_objects();
+    let role = cx.scope().role().map(tenantry_domain::Role::as_str);
+    let asked = serde_json::json!([
+        cx.scope().tenant(),
+        revision,
+        role,
+        subject.role,
+        subject.key,
+        context
+    ]);
+    let digest = Sha256::digest(asked.to_string().as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The body of a request, read as far as it goes without knowing the tenant.
+pub(crate) struct Context(Result<Map<String, Value>, Failure>);
+
+impl FromRequest for Context {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            match body::read(&request, payload).await {
+                Ok(bytes) => Ok(Self(read(&bytes))),
+                Err(error) if error.code() == ErrorCode::PayloadTooLarge => Ok(Self(Err(too_large()))),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
+    if bytes.len() > MAX_CONTEXT {
+        return Err(too_large());
+    }
+    let body: Value = serde_json::from_slice(bytes)
+        .map_err(|error| Failure::new(400, "PARSE_ERROR", format!("the body is not JSON: {error}")))?;
+    let Value::Object(mut body) = body else {
+        return Err(Failure::new(400, "PARSE_ERROR", "the body must be an object"));
+    };
+    match body.remove("context") {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(context)) => Ok(context),
+        Some(_) => Err(invalid("context must be an object")),
+    }
+}
+
+fn too_large() -> Failure {
+    invalid(format!("the body may have up to {MAX_CONTEXT} bytes"))
+}
+
+fn invalid(details: impl Into<String>) -> Failure {
+    Failure::new(400, "INVALID_CONTEXT", details)
+}
+
+impl Context {
+    /// For whom: whoever the caller names, or else the user of the credential. What is stored of that user, the role,
+    /// counts when it is them who are asked about.
+    fn subject(self, cx: &Cx, set: &FlagSet) -> Result<Subject, Failure> {
+        let mut attributes = self.0?;
+        // It names the one tenant that there is, or it is a mistake that must not go unnoticed.
+        if let Some(tenant) = attributes.remove("tenant")
+            && !tenant.as_str().is_some_and(|tenant| set.is_of(tenant))
+        {
+            return Err(invalid(
+                "tenant must be the tenant of the credential, or be left out",
+            ));
+        }
+        let own = flag::subject(cx);
+        let key = match attributes.remove("targetingKey") {
+            None | Some(Value::Null) => return Ok(Subject { attributes, ..own }),
+            Some(Value::String(key)) if (1..=256).contains(&key.chars().count()) => key,
+            Some(_) => return Err(invalid("targetingKey must be a string of 1 to 256 characters")),
+        };
+        let is_own = own.key.as_ref() == Some(&key);
+        Ok(Subject {
+            key: Some(key),
+            role: own.role.filter(|_| is_own),
+            attributes,
+        })
+    }
+}
+
+impl Failure {
+    fn new(status: u16, code: &'static str, details: impl Into<String>) -> Self {
+        Self {
+            key: None,
+            code: Some(code),
+            details: details.into(),
+            status,
+        }
+    }
+
+    fn of(self, key: Option<String>) -> Self {
+        // A failure of the server names no flag.
+        let key = key.filter(|_| self.code.is_some());
+        Self { key, ..self }
+    }
+
+    fn answer(&self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        let mut response = response.json(self);
+        response.extensions_mut().insert(Verbatim);
+        response
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let error = ApiError::from(error);
+        tracing::error!(
+            code = error.code().as_str(),
+            cause = error.cause_chain(),
+            "flags could not be evaluated"
+        );
+        Self {
+            key: None,
+            code: None,
+            details: error.code().title().to_owned(),
+            status: error.code().status(),
+        }
+    }
+}
+
+impl<'a> EvaluationView<'a> {
+    fn of(evaluation: &Evaluation<'a>) -> Self {
+        Self {
+            key: &evaluation.flag.key,
+            value: evaluation.value,
+            reason: reason(evaluation.reason),
+            variant: evaluation.variant,
+            metadata: MetadataView {
+                level: evaluation.level.as_str(),
+                lifecycle: evaluation.flag.lifecycle.as_str(),
+            },
+        }
+    }
+}
+
+/// The protocol has no word for a default that another context might not get: `STATIC` would let clients keep it.
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Default => "UNKNOWN",
+        Reason::Static | Reason::TargetingMatch | Reason::Split | Reason::Disabled => reason.as_str(),
+    }
+}
+
+impl EventStreamView {
+    fn at(request_uri: String) -> Self {
+        Self {
+            kind: "sse",
+            endpoint: EndpointView { request_uri },
+            inactivity_delay: INACTIVITY_SECONDS,
+        }
+    }
+}

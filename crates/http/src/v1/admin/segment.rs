@@ -1,0 +1,113 @@
+use actix_web::{HttpResponse, web::ServiceConfig};
+use tenantry_domain::Segment;
+use tenantry_tenancy::flag_definition;
+use utoipa::ToSchema;
+
+use super::flag::ConditionDocument;
+use crate::{
+    Answer, Body, Endpoint, Id, IfMatch, IfNoneMatch, OperatorCtx, PageView, created, entity, no_content,
+    v1::feature::FlagKey,
+};
+
+/// Conditions that rules of several flags have in common.
+#[derive(ToSchema)]
+#[schema(as = Segment, examples(json!({
+    "key": "beta", "description": "Those who asked for it", "version": 1,
+    "when": [{"attribute": "user_id", "operator": "in", "values": ["0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12"]}],
+})))]
+#[expect(dead_code, reason = "it only describes `Segment`")]
+pub(crate) struct SegmentDocument {
+    /// Its name, for good.
+    #[schema(pattern = "^[a-z][a-z0-9._-]{0,63}$")]
+    key: String,
+    /// Tenants never see it.
+    #[schema(required = false, max_length = 1_000)]
+    description: String,
+    /// All of these hold for whoever is in it. A segment does not refer to another.
+    when: Vec<ConditionDocument>,
+    /// Counts its versions; the `ETag`. Not read: say `If-Match`.
+    #[schema(required = false)]
+    version: i64,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::operator("/admin/segments").get(list).post(create))
+        .service(
+            Endpoint::operator("/admin/segments/{key}")
+                .get(read)
+                .put(replace)
+                .delete(delete),
+        );
+}
+
+/// All segments
+#[utoipa::path(
+    get, path = "/api/v1/admin/segments", operation_id = "list_segments", tag = "Operators",
+    responses((status = 200, description = "By key, always on one page.", body = PageView<SegmentDocument>)),
+    security(("operator" = [])),
+)]
+pub(crate) async fn list(cx: OperatorCtx) -> Answer {
+    let catalogue = flag_definition::catalogue(&cx).await?;
+    Ok(HttpResponse::Ok().json(PageView {
+        data: catalogue.segments().collect::<Vec<_>>(),
+        next_cursor: None,
+    }))
+}
+
+/// Defines a segment
+#[utoipa::path(
+    post, path = "/api/v1/admin/segments", operation_id = "create_segment", tag = "Operators",
+    request_body = SegmentDocument,
+    responses(
+        (status = 201, description = "The segment.", body = SegmentDocument, headers(("ETag"), ("Location"))),
+    ),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn create(cx: OperatorCtx, body: Body<Segment>) -> Answer {
+    let segment = flag_definition::create_segment(&cx, body.0).await?;
+    let location = format!("/api/v1/admin/segments/{}", segment.key);
+    Ok(created(&location, Some(segment.version), &segment))
+}
+
+/// One segment
+#[utoipa::path(
+    get, path = "/api/v1/admin/segments/{key}", operation_id = "get_segment", tag = "Operators",
+    params(("key" = String, Path), IfNoneMatch),
+    responses((status = 200, description = "The segment.", body = SegmentDocument, headers(("ETag")))),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
+    let segment = flag_definition::segment(&cx, &key.0.0).await?;
+    Ok(seen.answer(segment.version, &segment))
+}
+
+/// Puts another definition in the place of a segment's
+#[utoipa::path(
+    put, path = "/api/v1/admin/segments/{key}", operation_id = "replace_segment", tag = "Operators",
+    params(("key" = String, Path), IfMatch), request_body = SegmentDocument,
+    responses(
+        (status = 200, description = "The segment as it is now.", body = SegmentDocument, headers(("ETag"))),
+    ),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, body: Body<Segment>) -> Answer {
+    let segment = flag_definition::replace_segment(&cx, &key.0.0, &when.0, body.0).await?;
+    Ok(entity(segment.version, &segment))
+}
+
+/// Removes a segment that no rule names
+#[utoipa::path(
+    delete, path = "/api/v1/admin/segments/{key}", operation_id = "delete_segment", tag = "Operators",
+    params(("key" = String, Path), IfMatch),
+    responses((status = 204, description = "It is gone.")),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found", "conflict"]))),
+)]
+pub(crate) async fn delete(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> Answer {
+    flag_definition::delete_segment(&cx, &key.0.0, &when.0).await?;
+    Ok(no_content())
+}

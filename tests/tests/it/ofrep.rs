@@ -1,0 +1,374 @@
+//! The OpenFeature Remote Evaluation Protocol, over the whole application.
+
+use serde_json::{Value, json};
+use tenantry_domain::Bucket;
+use tenantry_tests::{Person, Reply, World};
+
+use crate::features::{define, redefine};
+
+const ALL: &str = "/ofrep/v1/evaluate/flags";
+
+async fn ask(world: &World, who: &Person, key: &str, context: Value) -> Reply {
+    let body = json!({"context": context});
+    world.post(who, &format!("{ALL}/{key}"), &body).send().await
+}
+
+/// A refusal in the protocol's own shape.
+#[track_caller]
+fn refused(reply: Reply, status: u16, body: Value) {
+    let reply = reply.expect(status);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let mut json = reply.json();
+    let details = json.as_object_mut().unwrap().remove("errorDetails").unwrap();
+    assert!(!details.as_str().unwrap().is_empty());
+    assert_eq!(json, body);
+}
+
+#[actix_web::test]
+async fn one_flag_is_evaluated_for_whoever_the_context_names() {
+    let world = World::new().await;
+    let who = &world.acme.viewer;
+    let rule = |level: &str, attribute: &str, value: &str, variant: &str| json!({"level": level, "when": [{"attribute": attribute, "operator": "in", "values": [value]}], "serve": {"variant": variant}});
+    let rules = json!([
+        rule("user", "country", "de", "blue"),
+        rule("user", "role", "viewer", "green")
+    ]);
+    define(
+        &world,
+        "colour",
+        json!({"type": "string", "variants": {"red": "#f00", "green": "#0f0", "blue": "#00f"},
+        "default_variant": "red", "off_variant": "red", "rules": rules}),
+    )
+    .await;
+    assert_eq!(
+        ask(
+            &world,
+            who,
+            "colour",
+            json!({"targetingKey": "somebody", "country": "de"})
+        )
+        .await
+        .expect(200)
+        .json(),
+        json!({"key": "colour", "value": "#00f", "variant": "blue", "reason": "TARGETING_MATCH",
+            "metadata": {"level": "user", "lifecycle": "active"}})
+    );
+    let value = async |context| ask(&world, who, "colour", context).await.expect(200).json()["value"].clone();
+    assert_eq!(
+        value(json!({})).await,
+        "#0f0",
+        "the user of the credential, whose role is known"
+    );
+    assert_eq!(value(json!({"targetingKey": who.id})).await, "#0f0");
+    assert_eq!(
+        value(json!({"targetingKey": who.id, "role": "admin"})).await,
+        "#0f0",
+        "what is stored counts"
+    );
+    assert_eq!(
+        value(json!({"targetingKey": "somebody"})).await,
+        "#f00",
+        "of somebody else no role is known"
+    );
+    assert_eq!(
+        value(json!({"targetingKey": "somebody", "role": "viewer"})).await,
+        "#0f0",
+        "but what is said"
+    );
+    let none = ask(&world, who, "colour", json!({"targetingKey": "somebody"}))
+        .await
+        .json();
+    assert_eq!(none["reason"], "UNKNOWN");
+    let without = world
+        .post(who, &format!("{ALL}/colour"), &json!({}))
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(without["variant"], "green");
+}
+
+#[actix_web::test]
+async fn what_cannot_be_evaluated_is_refused_in_the_words_of_the_protocol() {
+    let world = World::new().await;
+    let who = &world.acme.viewer;
+    define(&world, "shown", json!({})).await;
+    define(&world, "hidden", json!({"client_visible": false})).await;
+    for key in ["hidden", "nothing"] {
+        refused(
+            ask(&world, who, key, json!({})).await,
+            404,
+            json!({"key": key, "errorCode": "FLAG_NOT_FOUND"}),
+        );
+    }
+    let big = json!({"attribute": "x".repeat(70_000)});
+    for context in [
+        json!([]),
+        json!("x"),
+        json!({"targetingKey": 7}),
+        json!({"targetingKey": ""}),
+        json!({"targetingKey": "k".repeat(257)}),
+        big,
+    ] {
+        refused(
+            ask(&world, who, "shown", context.clone()).await,
+            400,
+            json!({"key": "shown", "errorCode": "INVALID_CONTEXT"}),
+        );
+        let all = world.post(who, ALL, &json!({"context": context})).send().await;
+        refused(all, 400, json!({"errorCode": "INVALID_CONTEXT"}));
+    }
+    for body in ["", "{", "[]", "7", "nil", "{\"context\": {\"a\": NaN}}"] {
+        let request = world
+            .client
+            .request(actix_web::http::Method::POST, ALL)
+            .bearer(&who.access_token);
+        let reply = request
+            .header("Content-Type", "application/json")
+            .body(body)
+            .send()
+            .await;
+        refused(reply, 400, json!({"errorCode": "PARSE_ERROR"}));
+    }
+    world
+        .client
+        .post(ALL, &json!({}))
+        .send()
+        .await
+        .problem(401, "unauthenticated");
+    // What callers send beside what there is to say makes no difference.
+    for context in [
+        json!(null),
+        json!({"a": {"b": [1, null]}, "plan": "business", "": ""}),
+    ] {
+        ask(&world, who, "shown", context).await.expect(200);
+    }
+}
+
+#[actix_web::test]
+async fn the_tenant_comes_from_the_credential_and_a_context_can_only_agree() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let rule = json!({"level": "tenant", "when": [{"attribute": "tenant_id", "operator": "in", "values": [globex.id]}], "serve": {"variant": "on"}});
+    define(&world, "theirs", json!({"rules": [rule]})).await;
+    for tenant in [json!(acme.id), json!("acme")] {
+        let reply = ask(&world, &acme.viewer, "theirs", json!({"tenant": tenant}))
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(reply["value"], false);
+    }
+    for tenant in [
+        json!(globex.id),
+        json!("globex"),
+        json!("nobody"),
+        json!(7),
+        json!(null),
+    ] {
+        let context = json!({"tenant": tenant});
+        refused(
+            ask(&world, &acme.viewer, "theirs", context.clone()).await,
+            400,
+            json!({"key": "theirs", "errorCode": "INVALID_CONTEXT"}),
+        );
+        let all = world
+            .post(&acme.viewer, ALL, &json!({"context": context}))
+            .send()
+            .await;
+        refused(all, 400, json!({"errorCode": "INVALID_CONTEXT"}));
+    }
+    // Calling it an attribute does not help either.
+    let lie = json!({"tenant_id": globex.id, "tenant_slug": "globex"});
+    assert_eq!(
+        ask(&world, &acme.viewer, "theirs", lie).await.expect(200).json()["value"],
+        false
+    );
+    assert_eq!(
+        ask(&world, &globex.viewer, "theirs", json!({}))
+            .await
+            .expect(200)
+            .json()["value"],
+        true
+    );
+}
+
+#[actix_web::test]
+async fn all_flags_come_with_a_tag_that_changes_with_whatever_may_change_them() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let rollout = |percent: u32| {
+        json!({"tenant_overridable": true, "rules": [{"level": "global",
+            "serve": {"split": {"by": "tenant", "parts": [{"variant": "on", "percent": percent}]}}}]})
+    };
+    define(&world, "rollout", rollout(20)).await;
+    define(&world, "static", json!({})).await;
+    let all = async |who: &Person, context: Value, tag: &str| {
+        let request = world.post(
+            who,
+            &format!("{ALL}?flagConfigEtag=x&flagConfigLastModified=7"),
+            &json!({"context": context}),
+        );
+        request.header("If-None-Match", tag).send().await
+    };
+    let first = all(&acme.viewer, json!({"b": 1, "a": 2}), "\"unknown\"")
+        .await
+        .expect(200);
+    let tag = first.header("etag").unwrap().to_owned();
+    let json = first.json();
+    let on = u32::from(Bucket::of("rollout", &acme.id.to_string()).number()) < 2_000;
+    assert_eq!(json["flags"][0]["value"], on);
+    assert_eq!(
+        json["flags"][1],
+        json!({"key": "static", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"level": "default", "lifecycle": "active"}})
+    );
+    let uri = json["eventStreams"][0]["endpoint"]["requestUri"].clone();
+    let version = json["metadata"]["version"].as_str().unwrap();
+    assert!(
+        uri.as_str()
+            .unwrap()
+            .starts_with(&format!("/ofrep/v1/events?since={version}&ticket=")),
+        "{uri}"
+    );
+    assert_eq!(
+        json["eventStreams"],
+        json!([{"type": "sse", "endpoint": {"requestUri": uri}, "inactivityDelaySec": 120}])
+    );
+    let unchanged = all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(304);
+    assert_eq!(
+        (unchanged.bytes.len(), unchanged.header("etag")),
+        (0, Some(tag.as_str()))
+    );
+    all(&acme.viewer, json!({"a": 2, "b": 1}), &format!("\"x\", W/{tag}"))
+        .await
+        .expect(304);
+    all(&acme.viewer, json!({"a": 2, "b": 2}), &tag).await.expect(200);
+    all(&acme.viewer, json!({"a": 2, "b": 1, "targetingKey": "x"}), &tag)
+        .await
+        .expect(200);
+    all(&acme.admin, json!({"a": 2, "b": 1}), &tag).await.expect(200);
+    all(&globex.viewer, json!({"a": 2, "b": 1}), &tag)
+        .await
+        .expect(200);
+    // Another tenant's choice is nothing to this one; its own is, and so is a change of the definition.
+    let path = "/api/v1/features/rollout/override";
+    world
+        .put(&globex.admin, path, &json!({"variant": "on"}))
+        .send()
+        .await
+        .expect(200);
+    all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(304);
+    world
+        .put(&acme.admin, path, &json!({"variant": "on"}))
+        .send()
+        .await
+        .expect(200);
+    let second = all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(200);
+    assert_eq!(second.json()["flags"][0]["value"], true);
+    redefine(&world, "static", json!({"enabled": false})).await;
+    all(
+        &acme.viewer,
+        json!({"a": 2, "b": 1}),
+        second.header("etag").unwrap(),
+    )
+    .await
+    .expect(200);
+}
+
+#[actix_web::test]
+async fn evaluating_is_not_writing() {
+    let world = World::new().await;
+    define(&world, "shown", json!({})).await;
+    let before = world.digest(&world.acme).await;
+    ask(&world, &world.acme.viewer, "shown", json!({}))
+        .await
+        .expect(200);
+    world
+        .post(&world.acme.viewer, ALL, &json!({}))
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(world.digest(&world.acme).await, before);
+    world.set_status(&world.acme, "suspended").await;
+    ask(&world, &world.acme.viewer, "shown", json!({}))
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
+async fn a_stream_begins_with_what_was_missed() {
+    let world = World::new().await;
+    define(&world, "shown", json!({})).await;
+    let revision = world
+        .post(&world.acme.viewer, ALL, &json!({}))
+        .send()
+        .await
+        .json()["metadata"]["version"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stream = async |last: Option<&str>| {
+        let request = world.get(&world.acme.viewer, "/ofrep/v1/events");
+        let request = last
+            .into_iter()
+            .fold(request, |request, last| request.header("Last-Event-ID", last));
+        let reply = request.send().await.expect(200);
+        assert_eq!(reply.header("content-type"), Some("text/event-stream"));
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        reply.text()
+    };
+    assert!(!stream(None).await.contains("refetchEvaluation"));
+    assert!(!stream(Some(&revision)).await.contains("refetchEvaluation"));
+    let missed = stream(Some("before")).await;
+    assert!(
+        missed.contains(&format!("id: {revision}\nevent: message\ndata: {{")),
+        "{missed}"
+    );
+    assert!(missed.contains("\"type\":\"refetchEvaluation\""), "{missed}");
+}
+
+#[actix_web::test]
+async fn a_ticket_stands_for_its_token_at_the_stream_and_nowhere_else() {
+    let world = World::new().await;
+    let who = &world.acme.viewer;
+    let all = world.post(who, ALL, &json!({})).send().await.expect(200).json();
+    let uri = all["eventStreams"][0]["endpoint"]["requestUri"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stream = async || world.client.get(&uri).send().await;
+    assert!(
+        !stream().await.expect(200).text().contains("refetchEvaluation"),
+        "nothing was missed"
+    );
+    define(&world, "shown", json!({})).await;
+    assert!(
+        stream().await.expect(200).text().contains("refetchEvaluation"),
+        "now something was"
+    );
+    let ticket = uri.rsplit_once("ticket=").unwrap().1;
+    for path in ["/api/v1/features", "/api/v1/auth/me"] {
+        let path = format!("{path}?ticket={ticket}");
+        world
+            .client
+            .get(&path)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
+        let bearer = world.client.get(&path).bearer(ticket);
+        bearer.send().await.problem(401, "unauthenticated");
+    }
+    for forged in ["", "x", &ticket[1..], &who.access_token] {
+        let path = format!("/ofrep/v1/events?ticket={forged}");
+        world
+            .client
+            .get(&path)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
+    }
+    let logout = world
+        .client
+        .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
+    logout.bearer(&who.access_token).send().await.expect(204);
+    stream().await.problem(401, "token_revoked");
+}
