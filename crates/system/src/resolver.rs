@@ -22,8 +22,8 @@ impl Default for SystemResolver {
 #[async_trait]
 impl HostResolver for SystemResolver {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        // A full name: the machine's own search domains are not tried.
-        let name = format!("{}.:443", host.trim_end_matches('.'));
+        // As whoever fetches will ask: the machine's own table of hosts and its search domains included.
+        let name = format!("{}:443", host.trim_end_matches('.'));
         let asked = tokio::time::timeout(self.patience, tokio::net::lookup_host(name)).await;
         let found = asked.map_err(|_| Unresolved)?.map_err(|_| Unresolved)?;
         Ok(found.map(|address| address.ip()).collect())
