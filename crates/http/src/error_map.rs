@@ -274,6 +274,7 @@ impl From<BrandingError> for ApiError {
             BrandingError::Invalid(invalid) => invalid.into(),
             BrandingError::Stale(stale) => stale.into(),
             BrandingError::NotFound => Self::new(ErrorCode::NotFound),
+            BrandingError::NotInPlan(refused) => refused.into(),
             BrandingError::Store(error) => error.into(),
         }
     }

@@ -21,7 +21,7 @@ use tenantry_tenancy::{Cx, flag};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Api, ApiError, Ctx, Endpoint, Id, IfNoneMatch, authenticate::bearer, body, event_stream,
+    Answer, Api, ApiError, Ctx, Endpoint, Id, IfNoneMatch, Problem, authenticate::bearer, body, event_stream,
     observe::Verbatim, permission::ReadFeatures, v1::feature::FlagKey,
 };
 
@@ -141,8 +141,8 @@ pub(crate) struct Failure {
     params(("key" = String, Path)), request_body = OfrepRequest,
     responses(
         (status = 200, description = "What it is.", body = EvaluationView<'_>),
-        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", body = Failure),
-        (status = 404, description = "`FLAG_NOT_FOUND`", body = Failure),
+        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
+        (status = 404, description = "`FLAG_NOT_FOUND`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
     security(("bearer" = [])),
 )]
@@ -161,7 +161,7 @@ pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: Id<FlagKey>, context: C
     params(IfNoneMatch), request_body = OfrepRequest,
     responses(
         (status = 200, description = "What they are.", body = BulkView<'_>, headers(("ETag"))),
-        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", body = Failure),
+        (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
     security(("bearer" = [])),
 )]

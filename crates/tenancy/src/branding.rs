@@ -7,6 +7,7 @@ use tenantry_domain::{
 };
 
 use crate::context::carries_store_error;
+use crate::entitlement::{Feature, NotInPlan};
 use crate::{Cx, Precondition, Stale, setting};
 
 /// Why it was not done.
@@ -24,6 +25,9 @@ pub enum BrandingError {
     /// The tenant was purged in this very moment.
     #[error("no such tenant")]
     NotFound,
+    /// The plan has no branding.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,6 +59,7 @@ pub async fn get(cx: &Cx) -> Result<Arc<TenantConfiguration>, StoreError> {
 /// [`BrandingError`].
 pub async fn update(cx: &Cx, when: &Precondition, patch: BrandingPatch) -> Result<Rebranded, BrandingError> {
     cx.require(Permission::ManageBranding)?;
+    cx.require_feature(Feature::BRANDING)?;
     let present = setting::configuration(cx).await?;
     // What the change says does not depend on what is there, so its names are resolved before there is a transaction.
     let addresses = present.branding.changed(patch.clone(), cx.now())?.addresses;

@@ -368,3 +368,49 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         (Some(1), Some(2))
     );
 }
+
+#[actix_web::test]
+async fn what_the_plan_does_not_have_is_refused_before_the_body_is_read() {
+    let world = world(&book(3, 3, 1_000)).await;
+    let change = json!({"display_name": "Acme"});
+    let path = "/api/v1/branding";
+    let refused = world
+        .patch(&world.acme.admin, path, &change)
+        .send()
+        .await
+        .expect(403)
+        .json();
+    let told = json!({"feature": "branding", "current_plan": "pro", "required_plans": ["max"], "code": "plan_feature_required"});
+    for (member, value) in told.as_object().unwrap() {
+        assert_eq!(&refused[member], value, "{refused}");
+    }
+    assert_eq!(
+        refused["detail"],
+        "The plan 'pro' does not include branding; 'max' includes it."
+    );
+    let senseless = world.patch(&world.acme.admin, path, &json!({"no such field": 1}));
+    assert_eq!(
+        senseless.send().await.expect(403).json()["code"],
+        "plan_feature_required"
+    );
+    let member = world.patch(&world.acme.member, path, &change).send().await;
+    assert_eq!(
+        member.expect(403).json()["code"],
+        "forbidden",
+        "the role is asked first"
+    );
+
+    plan::change(&world.app, BECAUSE, world.acme.id, "max")
+        .await
+        .unwrap();
+    world
+        .patch(&world.acme.admin, path, &change)
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(&world.globex.admin, path, &change)
+        .send()
+        .await
+        .expect(403);
+}

@@ -127,7 +127,7 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
     ),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
-        "forbidden", "email_taken"
+        "forbidden", "email_taken", "plan_limit_reached"
     ]))),
 )]
 pub(crate) async fn register(guest: Guest, body: Body<RegisterBody>) -> Answer {

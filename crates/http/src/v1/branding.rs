@@ -15,8 +15,9 @@ use utoipa::ToSchema;
 
 use super::setting::WarningView;
 use crate::{
-    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch,
+    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, RequireFeature,
     etag::tag_of,
+    feature,
     guest::{Guest, TenantHeaders},
     permission::ManageBranding,
 };
@@ -189,9 +190,14 @@ pub(crate) async fn read(guest: Guest, seen: IfNoneMatch) -> Answer {
         (status = 200, description = "The branding as it is now.", body = ChangedBrandingView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
-pub(crate) async fn replace(cx: Ctx<ManageBranding>, when: IfMatch, body: Body<ChangeBranding>) -> Answer {
+pub(crate) async fn replace(
+    cx: Ctx<ManageBranding>,
+    _plan: RequireFeature<feature::Branding>,
+    when: IfMatch,
+    body: Body<ChangeBranding>,
+) -> Answer {
     let changed = branding::update(&cx, &when.0, body.0.whole()).await?;
     Ok(answer(changed))
 }
@@ -206,9 +212,14 @@ pub(crate) async fn replace(cx: Ctx<ManageBranding>, when: IfMatch, body: Body<C
         (status = 200, description = "The branding as it is now.", body = ChangedBrandingView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
-pub(crate) async fn update(cx: Ctx<ManageBranding>, when: IfMatch, body: Body<ChangeBranding>) -> Answer {
+pub(crate) async fn update(
+    cx: Ctx<ManageBranding>,
+    _plan: RequireFeature<feature::Branding>,
+    when: IfMatch,
+    body: Body<ChangeBranding>,
+) -> Answer {
     let changed = branding::update(&cx, &when.0, body.0.into()).await?;
     Ok(answer(changed))
 }

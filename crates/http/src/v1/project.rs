@@ -174,7 +174,7 @@ pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> 
         (status = 201, description = "The project.", body = ProjectView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
     cx: Ctx<WriteProjects>,
@@ -251,7 +251,7 @@ pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMa
     params(("id" = Uuid, Path), IdempotencyKey),
     responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>, key: IdempotencyKey) -> Answer {
     let restore = async |cx: &Cx| project::restore(cx, id.0).await;

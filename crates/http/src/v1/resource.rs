@@ -172,7 +172,7 @@ pub(crate) async fn list(cx: Ctx<ReadResources>, query: Paged<ResourceParams>) -
         (status = 201, description = "The resource.", body = ResourceView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
     cx: Ctx<WriteResources>,
@@ -214,7 +214,7 @@ pub(crate) async fn read(cx: Ctx<ReadResources>, id: Id<ResourceId>, seen: IfNon
         (status = 200, description = "The resource as it is now.", body = ResourceView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_limit_reached"]))),
 )]
 pub(crate) async fn update(
     cx: Ctx<WriteResources>,

@@ -139,7 +139,7 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
         (status = 201, description = "The user.", body = AddedUserView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "email_taken"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body<NewUserBody>) -> Answer {
     let create = async |cx: &Cx| user::create(cx, body.0.into()).await;
