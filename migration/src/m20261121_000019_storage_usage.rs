@@ -17,9 +17,11 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// One row for a tenant, under the tenant's own id. It is made when it is first needed, out of what is stored.
+/// It is made when it is first needed, out of what is stored.
 fn table() -> TenantTable {
     TenantTable::new("storage_usage")
         .column("bytes", "bigint NOT NULL")
+        .generated_id()
+        .single()
         .check("storage_usage_bytes_check", "bytes >= 0")
 }

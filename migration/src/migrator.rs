@@ -13,14 +13,14 @@ use crate::{
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).
 pub const GLOBAL_TABLES: &[&str] = &[
-    // What plans grant, version by version: the operator's. The runtime role has no grant on it.
-    "plan_versions",
     // The definitions of flags and every version of them, which are everybody's: the runtime role has no grant on them.
     "flag_versions",
     "flags",
     // What operators did, and who they are: the platform's, so the runtime role has no grant on either.
     "operator_events",
     "operators",
+    // What plans grant, version by version: the operator's. The runtime role has no grant on it.
+    "plan_versions",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",

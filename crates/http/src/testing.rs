@@ -26,6 +26,7 @@ use tenantry_domain::{
     TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
     Unresolved, UserId,
 };
+use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
 use uuid::Uuid;
 
@@ -377,7 +378,7 @@ impl PlanCatalogue for Fake {
             version: 1,
             title: "Free".into(),
             limits: BTreeMap::new(),
-            features: BTreeSet::new(),
+            features: BTreeSet::from([Feature::BRANDING.0.to_owned()]),
             settings: BTreeMap::new(),
         })
     }

@@ -51,7 +51,6 @@ impl Storage for PgStore {
         }
         // Whoever comes first makes the row; the others wait for them here and find it below.
         let row = ActiveModel {
-            id: Set(self.tx.tenant().uuid()),
             created_at: Set(now),
             bytes: Set(0),
             ..Default::default()

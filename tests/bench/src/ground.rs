@@ -63,6 +63,7 @@ impl Ground {
         };
         ground.migrate().await?;
         ground.seed().await?;
+        ground.define_flag().await?;
         Ok(ground)
     }
 
@@ -117,6 +118,19 @@ impl Ground {
         .await?;
         up(&self.url("tenantry_owner", &self.passwords.owner), None).await?;
         Ok(())
+    }
+
+    /// A flag that is split between tenants.
+    async fn define_flag(&self) -> Result<(), Failure> {
+        let definition = r#"{"key": "new-checkout", "type": "boolean", "variants": {"on": true, "off": false},
+            "default_variant": "off", "off_variant": "off", "client_visible": true, "version": 1, "rules": [{"level":
+            "global", "serve": {"split": {"by": "tenant", "parts": [{"variant": "on", "percent": 20}]}}}]}"#;
+        let sql = format!(
+            "INSERT INTO flags (key, definition, created_at, updated_at, version) \
+             VALUES ('new-checkout', '{definition}', now(), now(), 1) ON CONFLICT DO NOTHING"
+        );
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(&mut admin, &sql).await
     }
 
     /// As a superuser, whom row-level security does not bind: a million rows in one transaction per hundred tenants.

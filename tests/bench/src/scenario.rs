@@ -35,6 +35,7 @@ pub fn all(size: Size, quick: bool) -> Vec<Scenario> {
         mixed(many),
         login(many),
         unauthenticated(),
+        evaluate_flag(many),
         list("list_10_of_10_tenants", 10, 10, ""),
     ];
     if !quick {
@@ -62,6 +63,23 @@ fn send(method: &str, path: &str, headers: &str, body: &str) -> String {
         r#"local body = '{body}'
   return "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{headers}Content-Length: " .. #body .. "\r\n" .. bearer .. "\r\n" .. body"#
     )
+}
+
+/// One flag over OFREP, which no statement of SQL is the measure of: the server has it in memory.
+fn evaluate_flag(tenants: usize) -> Scenario {
+    Scenario {
+        name: "evaluate_flag",
+        tenants,
+        request: send(
+            "POST",
+            "/ofrep/v1/evaluate/flags/new-checkout",
+            "",
+            r#"{"context":{"targetingKey":"somebody"}}"#,
+        ),
+        sql: None,
+        prepared: None,
+        status: 200,
+    }
 }
 
 fn get_one(tenants: usize) -> Scenario {

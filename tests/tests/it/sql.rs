@@ -459,6 +459,8 @@ async fn fill(world: &World) {
          INSERT INTO resource_versions (tenant_id, id, resource_id, version, name, kind, content, created_by, created_at)
            SELECT tenant_id, gen_random_uuid(), id, g, 'R', 'document', 'x', created_by, now() FROM resources, generate_series(1, 2) g
            ON CONFLICT DO NOTHING;
+         INSERT INTO storage_usage (tenant_id, bytes, created_at)
+           SELECT id, 1, now() FROM tenants WHERE slug LIKE '%-%';
          INSERT INTO tenant_settings (tenant_id, values, secrets, created_at, updated_at, version)
            SELECT id, '{}', '{}', now(), now(), 1 FROM tenants WHERE slug LIKE '%-%';
          INSERT INTO tenant_setting_versions (tenant_id, version, values, secrets, created_at)
