@@ -22,8 +22,8 @@ pub struct ApiError {
     code: ErrorCode,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
-    violated_policies: Vec<&'static str>,
-    plan: Option<PlanProblem>,
+    violated_policies: Box<[&'static str]>,
+    plan: Option<Box<PlanProblem>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -36,7 +36,7 @@ impl ApiError {
             code,
             detail,
             errors: Vec::new(),
-            violated_policies: Vec::new(),
+            violated_policies: Box::default(),
             plan: None,
             headers: Vec::new(),
             source: None,
@@ -65,14 +65,14 @@ impl ApiError {
     /// Names the rate limits that the request would have exceeded.
     #[must_use]
     pub fn with_violated_policies(mut self, policies: Vec<&'static str>) -> Self {
-        self.violated_policies = policies;
+        self.violated_policies = policies.into_boxed_slice();
         self
     }
 
     /// Says what the plan does not allow, and which one would.
     #[must_use]
     pub fn with_plan(mut self, plan: PlanProblem) -> Self {
-        self.plan = Some(plan);
+        self.plan = Some(Box::new(plan));
         self
     }
 
@@ -112,7 +112,7 @@ impl ApiError {
 
     /// What the plan does not allow.
     pub fn plan(&self) -> Option<&PlanProblem> {
-        self.plan.as_ref()
+        self.plan.as_deref()
     }
 
     /// What stands for an answer that some other part of the stack gave without a problem document.
