@@ -102,6 +102,21 @@ mod tests {
     }
 
     #[test]
+    fn buckets_are_shared_only_with_a_redis_and_unless_the_settings_say_otherwise() {
+        let redis = Redis::new("redis://127.0.0.1:1", std::time::Duration::from_millis(1)).unwrap();
+        let is_shared = |redis: Option<Redis>, is_shared: bool| {
+            let settings = LimitSettings {
+                shared: is_shared,
+                ..LimitSettings::default()
+            };
+            shared(&settings, redis, Arc::new(SystemClock::new())).is_some()
+        };
+        assert!(is_shared(Some(redis.clone()), true));
+        assert!(!is_shared(Some(redis), false));
+        assert!(!is_shared(None, true));
+    }
+
+    #[test]
     fn an_override_that_cannot_be_is_named() {
         let complaint = |slug: &str, requests: u32| {
             let rates = AgreedRates {

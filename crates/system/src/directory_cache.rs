@@ -407,6 +407,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_more_is_remembered_than_the_settings_say() {
+        let mut world = World::new();
+        let settings = CacheSettings {
+            entries: 10,
+            ..CacheSettings::default()
+        };
+        let directory = Arc::clone(&world.stored) as Arc<dyn Directory>;
+        let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+        world.cache = Arc::new(CachedDirectory::new(directory, clock, settings));
+        for number in 0..500 {
+            let session = Uuid::from_u128(number).into();
+            world.cache.membership(tenant(), user(), session).await.unwrap();
+        }
+        world.cache.memberships.run_pending_tasks().await;
+        assert!(
+            (1..=10).contains(&world.cache.stats().entries),
+            "{:?}",
+            world.cache.stats()
+        );
+    }
+
+    #[tokio::test]
     async fn what_was_read_is_remembered_until_a_change_is_announced() {
         let world = World::new();
         for _ in 0..3 {

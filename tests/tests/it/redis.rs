@@ -541,3 +541,96 @@ async fn what_is_revoked_on_one_instance_is_noticed_on_the_other_without_waiting
     role("member").await;
     becomes("member").await;
 }
+
+#[actix_web::test]
+async fn configuration_changed_on_one_instance_is_seen_on_the_other_without_waiting_for_time_to_pass() {
+    let server = RedisServer::start();
+    let options = Options {
+        redis: Some(connected(&server, PATIENCE).await),
+        ..Options::default()
+    };
+    let world = World::with(options.clone()).await;
+    let other = world.instance(&Options {
+        redis: Some(connected(&server, PATIENCE).await),
+        ..options.clone()
+    });
+    let (here, there) = (world.announcements.clone().unwrap(), other.announcements.unwrap());
+    let elsewhere = Client::new(Api::new(other.app, options.http, Arc::new(Readiness::new()))).await;
+    until("both hear", || here.is_live() && there.is_live()).await;
+    let admin = &world.acme.admin;
+    crate::features::define(
+        &world,
+        "spring",
+        json!({"tenant_overridable": true, "client_visible": true}),
+    )
+    .await;
+
+    // What the other instance says of the digest, of the flag and of the name, for both tenants.
+    let seen = async || {
+        let mut all = Vec::new();
+        for who in [&world.acme.viewer, &world.globex.viewer] {
+            let of = async |path: &str| {
+                elsewhere
+                    .get(path)
+                    .bearer(&who.access_token)
+                    .send()
+                    .await
+                    .expect(200)
+                    .json()
+            };
+            let digest =
+                of("/api/v1/tenant/settings").await["settings"]["notifications.email_digest"]["value"]
+                    .clone();
+            let flags = of("/api/v1/features").await["data"].clone();
+            let flag = flags
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|flag| flag["key"] == "spring")
+                .unwrap();
+            all.push((
+                digest,
+                flag["variant"].clone(),
+                of("/api/v1/branding").await["display_name"].clone(),
+            ));
+        }
+        all
+    };
+    // So much later that what is remembered is remembered for long.
+    world.clock.advance(chrono::Duration::seconds(10));
+    let before = seen().await;
+    assert_eq!(before[0].1, "off");
+
+    let patch = world.patch(
+        admin,
+        "/api/v1/tenant/settings",
+        &json!({"notifications.email_digest": "off"}),
+    );
+    patch.send().await.expect(200);
+    let patch = world.patch(
+        admin,
+        "/api/v1/branding",
+        &json!({"display_name": "Acme in spring"}),
+    );
+    patch.send().await.expect(200);
+    let path = "/api/v1/features/spring/override";
+    let chosen = world
+        .client
+        .put(path, &json!({"variant": "on"}))
+        .bearer(&admin.access_token);
+    chosen.send().await.expect(200);
+    let after = (json!("off"), json!("on"), json!("Acme in spring"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = seen().await;
+        assert_eq!(now[1], before[1], "the other tenant's stay what they are");
+        if now[0] == after {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "nobody said that it is different now: {now:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
