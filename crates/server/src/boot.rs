@@ -86,7 +86,11 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     )?;
     let platform = Pool::new(
         settings.database.platform_url.reveal(),
-        &pool(settings, settings.database.platform_pool_size),
+        // Its few statements look across tenants, where one plan for all values is not always the best.
+        &PoolSettings {
+            generic_plans: false,
+            ..pool(settings, settings.database.platform_pool_size)
+        },
     )?;
     let (keys, refresh_tokens, seal) = signing_keys(settings)?;
     let operator_tokens = JwtOperatorTokens::new(
@@ -224,6 +228,7 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
             lock: after(settings.database.lock_timeout_ms),
             idle_in_transaction: after(settings.database.idle_in_transaction_timeout_ms),
         },
+        generic_plans: true,
         threads: settings.server.threads(),
         per_tenant: settings.database.per_tenant,
         queue: settings.database.queue,

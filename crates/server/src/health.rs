@@ -44,7 +44,7 @@ impl Database {
     async fn seen(&self) -> Result<Seen, StoreError> {
         let asked = Instant::now();
         self.runtime.ping().await?;
-        let latency_ms = asked.elapsed().as_secs_f64() * 1_000.0;
+        let latency_ms = milliseconds(asked.elapsed());
         let because = SystemScope::because("an operator asks how the database is");
         let vitals = vitals(&self.platform, because).await?;
         let ours = migration_names();
@@ -85,7 +85,7 @@ impl Component for RedisSeen {
         let asked = Instant::now();
         match redis.ping().await {
             Ok(()) => {
-                let latency_ms = asked.elapsed().as_secs_f64() * 1_000.0;
+                let latency_ms = milliseconds(asked.elapsed());
                 Seen::new(ComponentState::Ok, json!({ "latency_ms": latency_ms }))
             }
             Err(away) => down(&away),
@@ -181,4 +181,9 @@ impl Component for Guarded {
 
 fn down(error: &dyn std::fmt::Display) -> Seen {
     Seen::new(ComponentState::Down, json!({ "reason": error.to_string() }))
+}
+
+/// To the microsecond.
+fn milliseconds(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }

@@ -615,3 +615,26 @@ async fn end_sleepers(world: &World) {
         .await
         .unwrap();
 }
+
+#[actix_web::test]
+async fn statements_are_planned_once_for_all_values_unless_the_settings_say_otherwise() {
+    for generic_plans in [true, false] {
+        let pool = PoolSettings {
+            generic_plans,
+            ..PoolSettings::default()
+        };
+        let world = World::with(Options {
+            pool,
+            ..Options::default()
+        })
+        .await;
+        let (units, acme, _) = scopes(&world).await;
+        let seen = on_tx(&units, &acme, async |tx| {
+            let generic =
+                "SELECT * FROM tasks WHERE current_setting('plan_cache_mode') = 'force_generic_plan'";
+            let asked = tx.raw_sql("a test: how statements are planned");
+            asked.all::<task::Entity>(generic, []).await
+        });
+        assert_eq!(seen.await.unwrap().len(), usize::from(generic_plans));
+    }
+}

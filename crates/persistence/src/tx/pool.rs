@@ -36,6 +36,11 @@ pub struct PoolSettings {
     pub threads: usize,
     /// What PostgreSQL is told to give up after; as the role has it where absent.
     pub timeouts: StatementTimeouts,
+    /// Statements are planned once for all values and not anew for each: with a bound LIMIT PostgreSQL takes its guess at
+    /// the general plan for too dear and would plan every time, which costs as much as running them. All statements of
+    /// the builders lead by the tenant's index whatever the values are; and no tenant's statistics make another plan.
+    /// Without effect behind a pooler, where nothing is prepared.
+    pub generic_plans: bool,
     /// How many connections one tenant may use at once; 0 = half of them, rounded up.
     pub per_tenant: usize,
     /// How many requests may wait, of one tenant for its connections and of all for any; the next one is answered 503 at
@@ -77,6 +82,7 @@ impl Default for PoolSettings {
             behind_pooler: false,
             threads: 0,
             timeouts: StatementTimeouts::default(),
+            generic_plans: true,
             per_tenant: 0,
             queue: 1_000,
         }
@@ -124,13 +130,19 @@ impl Pool {
         let options = options.application_name("tenantry").disable_statement_logging();
         // A pooler knows no such options at the start, and what was set for a session would be another's as well; so
         // there each transaction sets them for itself.
-        let mut timeouts = settings.timeouts.settings().peekable();
+        let timeouts = settings.timeouts.settings();
         let (options, per_transaction) = if settings.behind_pooler {
             let set = timeouts.map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"));
             (options.extra_float_digits(None), set.collect())
-        } else if timeouts.peek().is_some() {
-            (options.options(timeouts), String::new())
         } else {
+            let plans = ("plan_cache_mode", "force_generic_plan".to_owned());
+            let all: Vec<_> = timeouts.chain(settings.generic_plans.then_some(plans)).collect();
+            // An empty list would be sent as an option without a name.
+            let options = if all.is_empty() {
+                options
+            } else {
+                options.options(all)
+            };
             (options, String::new())
         };
         let timeouts = Timeouts {
