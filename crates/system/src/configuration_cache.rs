@@ -1,23 +1,17 @@
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 use moka::future::Cache;
 use tenantry_domain::{Change, Clock, Memory, StoreError, TenantId, Time};
 
 use crate::epochs::{Epoch, Epochs};
+use crate::freshness::Freshness;
 use crate::{CacheSettings, CacheStats};
-
-/// For so long after a change what is loaded is remembered for the short time only, in milliseconds: the change may have
-/// been announced by somebody who gave up while the commit was under way.
-const SETTLING_MS: i64 = 5_000;
 
 /// A tenant's configuration is never used for longer than this after it was loaded, in milliseconds.
 const LONGEST_MS: i64 = 30_000;
-
-/// After all times.
-const NEVER: i64 = i64::MAX;
 
 /// What was put together of each tenant's configuration, remembered for a while: its settings, its flags.
 ///
@@ -26,11 +20,9 @@ const NEVER: i64 = i64::MAX;
 /// for nobody who came after the change.
 pub struct ConfigurationCache<V> {
     clock: Arc<dyn Clock>,
-    settings: CacheSettings,
     epochs: Epochs,
     entries: Cache<TenantId, Entry<V>>,
-    /// Since when changes made elsewhere are heard of, in milliseconds since 1970; [`NEVER`] when they are not.
-    hears_since: AtomicI64,
+    freshness: Freshness,
     hits: AtomicU64,
     loads: AtomicU64,
 }
@@ -54,7 +46,7 @@ impl<V> Clone for Entry<V> {
 impl<V> std::fmt::Debug for ConfigurationCache<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConfigurationCache")
-            .field("settings", &self.settings)
+            .field("freshness", &self.freshness)
             .finish_non_exhaustive()
     }
 }
@@ -63,12 +55,15 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
     /// An empty cache. Until it is told otherwise ([`Memory::hears`]) the short time applies; no time is longer than
     /// thirty seconds.
     pub fn new(clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+        let longest = CacheSettings {
+            ttl_ms: settings.ttl_ms.min(LONGEST_MS),
+            ..settings
+        };
         Self {
             clock,
-            settings,
+            freshness: Freshness::new(longest),
             epochs: Epochs::default(),
             entries: Cache::new(settings.entries),
-            hears_since: AtomicI64::new(NEVER),
             hits: AtomicU64::new(0),
             loads: AtomicU64::new(0),
         }
@@ -132,16 +127,10 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
 
     fn holds(&self, tenant: TenantId, entry: &Entry<V>) -> bool {
         let now = self.clock.now();
-        let heard = entry.loaded_at.timestamp_millis() >= self.hears_since.load(Ordering::SeqCst);
-        let ttl = if heard && self.epochs.quiet_for(tenant, None, now) >= SETTLING_MS {
-            self.settings.ttl_ms
-        } else {
-            self.settings.alone_ttl_ms.min(self.settings.ttl_ms)
-        };
+        let quiet_for = self.epochs.quiet_for(tenant, None, now);
         entry.found.is_ok()
             && entry.epoch == self.epochs.of_configuration(tenant)
-            // A clock that was set back makes nothing younger.
-            && (0..ttl.min(LONGEST_MS)).contains(&(now - entry.loaded_at).num_milliseconds())
+            && self.freshness.is_young(entry.loaded_at, true, quiet_for, now)
     }
 }
 
@@ -151,12 +140,7 @@ impl<V: Send + Sync + 'static> Memory for ConfigurationCache<V> {
     }
 
     fn hears(&self, others: bool) {
-        let since = if others {
-            self.clock.now().timestamp_millis() + 1
-        } else {
-            NEVER
-        };
-        self.hears_since.store(since, Ordering::SeqCst);
+        self.freshness.hears(others, self.clock.now());
     }
 }
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use moka::future::Cache;
@@ -9,13 +9,7 @@ use tenantry_domain::{
 };
 
 use crate::epochs::{Epoch, Epochs};
-
-/// For so long after a change what is loaded is remembered for the short time only, in milliseconds: the change may have
-/// been announced by somebody who gave up while the commit was under way.
-const SETTLING_MS: i64 = 5_000;
-
-/// After all times.
-const NEVER: i64 = i64::MAX;
+use crate::freshness::{Freshness, SETTLING_MS};
 
 /// How much a [`CachedDirectory`] remembers and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +41,10 @@ impl Default for CacheSettings {
 pub struct CachedDirectory {
     directory: Arc<dyn Directory>,
     clock: Arc<dyn Clock>,
-    settings: CacheSettings,
     epochs: Epochs,
     memberships: Cache<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
     tenants: Cache<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
-    /// Since when changes made elsewhere are heard of, in milliseconds since 1970; [`NEVER`] when they are not.
-    hears_since: AtomicI64,
+    freshness: Freshness,
     counters: Counters,
 }
 
@@ -84,7 +76,7 @@ pub struct CacheStats {
 impl std::fmt::Debug for CachedDirectory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CachedDirectory")
-            .field("settings", &self.settings)
+            .field("freshness", &self.freshness)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -96,11 +88,10 @@ impl CachedDirectory {
         Self {
             directory,
             clock,
-            settings,
             epochs: Epochs::default(),
             memberships: Cache::new(settings.entries),
             tenants: Cache::new(settings.entries),
-            hears_since: AtomicI64::new(NEVER),
+            freshness: Freshness::new(settings),
             counters: Counters::default(),
         }
     }
@@ -114,20 +105,6 @@ impl CachedDirectory {
         }
     }
 
-    /// Whether something loaded then may still be used now.
-    fn is_young(&self, loaded_at: Time, found: bool, quiet_for: i64, now: Time) -> bool {
-        // What was loaded before changes were heard of may have changed without a word.
-        let heard = loaded_at.timestamp_millis() >= self.hears_since.load(Ordering::SeqCst);
-        let long = found && quiet_for >= SETTLING_MS && heard;
-        let ttl = if long {
-            self.settings.ttl_ms
-        } else {
-            self.settings.alone_ttl_ms.min(self.settings.ttl_ms)
-        };
-        // A clock that was set back makes nothing younger.
-        (0..ttl).contains(&(now - loaded_at).num_milliseconds())
-    }
-
     fn membership_holds(
         &self,
         (tenant, user): (TenantId, UserId),
@@ -139,7 +116,9 @@ impl CachedDirectory {
         let quiet_for = self.epochs.quiet_for(tenant, Some(user), now);
         in_time
             && entry.epoch == self.epochs.of_user(tenant, user)
-            && self.is_young(entry.loaded_at, found.is_some(), quiet_for, now)
+            && self
+                .freshness
+                .is_young(entry.loaded_at, found.is_some(), quiet_for, now)
     }
 
     fn tenant_holds(&self, entry: &Entry<TenantFacts, (u64, Epoch)>) -> bool {
@@ -148,10 +127,12 @@ impl CachedDirectory {
         match &entry.found {
             Ok(Some(facts)) => {
                 let quiet_for = self.epochs.quiet_for(facts.id, None, now);
-                own == self.epochs.of_tenant(facts.id) && self.is_young(entry.loaded_at, true, quiet_for, now)
+                own == self.epochs.of_tenant(facts.id)
+                    && self.freshness.is_young(entry.loaded_at, true, quiet_for, now)
             }
             Ok(None) => {
-                all == self.epochs.of_all_tenants() && self.is_young(entry.loaded_at, false, SETTLING_MS, now)
+                all == self.epochs.of_all_tenants()
+                    && self.freshness.is_young(entry.loaded_at, false, SETTLING_MS, now)
             }
             Err(_) => false,
         }
@@ -256,12 +237,7 @@ impl Memory for CachedDirectory {
     }
 
     fn hears(&self, others: bool) {
-        let since = if others {
-            self.clock.now().timestamp_millis() + 1
-        } else {
-            NEVER
-        };
-        self.hears_since.store(since, Ordering::SeqCst);
+        self.freshness.hears(others, self.clock.now());
     }
 }
 

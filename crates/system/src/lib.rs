@@ -15,6 +15,7 @@ mod configuration_cache;
 mod directory_cache;
 mod epochs;
 mod flag_cache;
+mod freshness;
 mod ids;
 mod limiter;
 mod memories;

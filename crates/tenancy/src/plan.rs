@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_domain::{Denied, Limit, StoreError, SystemScope, Tenant, TenantId};
+use tenantry_domain::{Denied, Limit, StoreError, SystemScope, Tenant, TenantId, Time};
 
 use crate::{Cx, Origin, Tenancy, context::carries_store_error};
 
@@ -43,26 +43,8 @@ pub async fn change(
         on_offer: app.ports.plans.names(),
     };
     let terms = app.ports.plans.current(plan).ok_or_else(unknown)?;
-    let scope = app.ports.gate.system(because, tenant).await?;
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
-    cx.write(async |work| {
-        let before = work.tenants().current_for_update().await?;
-        let before = before.ok_or(Denied::TenantNotFound)?;
-        let mut after = before.clone();
-        if !after.subscribe(&terms, cx.now()) {
-            return Ok(after);
-        }
-        work.tenants().update(&after).await?;
-        let target = tenant.uuid();
-        let event = cx.changed(
-            "tenant.plan_changed",
-            "tenant",
-            target,
-            Some(&before),
-            Some(&after),
-        );
-        work.audit().record(event).await?;
-        Ok(after)
+    alter(app, because, tenant, "tenant.plan_changed", |tenant, now| {
+        tenant.subscribe(&terms, now)
     })
     .await
 }
@@ -86,21 +68,35 @@ pub async fn agree(
     tenant: TenantId,
     agreement: Agreement,
 ) -> Result<Tenant, PlanChangeError> {
+    alter(app, because, tenant, "tenant.agreed", |tenant, now| {
+        let mut agreed = tenant.agreed.clone();
+        merge(&mut agreed.features, &agreement.features);
+        merge(&mut agreed.limits, &agreement.limits);
+        tenant.agree(agreed, now)
+    })
+    .await
+}
+
+/// Changes a tenant in its own scope, with the entry in its audit log; nothing is stored when `change` says that there
+/// is nothing to change.
+async fn alter(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    action: &'static str,
+    change: impl Fn(&mut Tenant, Time) -> bool,
+) -> Result<Tenant, PlanChangeError> {
     let scope = app.ports.gate.system(because, tenant).await?;
     let cx = Cx::new(Arc::clone(app), scope, Origin::default());
     cx.write(async |work| {
         let before = work.tenants().current_for_update().await?;
         let before = before.ok_or(Denied::TenantNotFound)?;
         let mut after = before.clone();
-        let mut agreed = after.agreed.clone();
-        merge(&mut agreed.features, &agreement.features);
-        merge(&mut agreed.limits, &agreement.limits);
-        if !after.agree(agreed, cx.now()) {
+        if !change(&mut after, cx.now()) {
             return Ok(after);
         }
         work.tenants().update(&after).await?;
-        let target = tenant.uuid();
-        let event = cx.changed("tenant.agreed", "tenant", target, Some(&before), Some(&after));
+        let event = cx.changed(action, "tenant", tenant.uuid(), Some(&before), Some(&after));
         work.audit().record(event).await?;
         Ok(after)
     })

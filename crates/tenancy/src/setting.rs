@@ -33,7 +33,7 @@ use tenantry_domain::{
     Address, AddressError, Configurations, Denied, Editor, EffectiveSettings, Invalid, Password, Patch,
     Permission, PlanCatalogue, Refused, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet,
     SettingVersion, StoreError, SystemScope, Tenant, TenantConfiguration, TenantId, TenantScope, Units,
-    Warning,
+    Warning, Work,
 };
 
 use crate::context::carries_store_error;
@@ -135,12 +135,7 @@ pub async fn update(
     let change = cx.ports().settings.check_change(Editor::TenantAdmin, patch)?;
     let warnings = check_addresses(cx, &change.addresses).await?;
     cx.write(async |work| {
-        let tenant = work
-            .tenants()
-            .current_for_update()
-            .await?
-            .ok_or(SettingError::NotFound)?;
-        let before = work.settings().current().await?;
+        let (tenant, before) = held(work).await?;
         when.check(before.version)?;
         let after = store(cx, work, before, &change, None).await?;
         let settings = effective(cx, &tenant, &after);
@@ -167,12 +162,7 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
     let registry = &cx.ports().settings;
     let warnings = check_addresses(cx, &registry.check_rollback(&sheet, &former)?.addresses).await?;
     cx.write(async |work| {
-        let tenant = work
-            .tenants()
-            .current_for_update()
-            .await?
-            .ok_or(SettingError::NotFound)?;
-        let before = work.settings().current().await?;
+        let (tenant, before) = held(work).await?;
         when.check(before.version)?;
         let change = registry.check_rollback(&before, &former)?;
         let after = store(cx, work, before, &change, Some(version)).await?;
@@ -232,12 +222,7 @@ pub async fn operate(
     let change = app.ports.settings.check_change(Editor::Operator, &patch)?;
     check_addresses(&cx, &change.addresses).await?;
     cx.write(async |work| {
-        let tenant = work
-            .tenants()
-            .current_for_update()
-            .await?
-            .ok_or(SettingError::NotFound)?;
-        let before = work.settings().current().await?;
+        let (tenant, before) = held(work).await?;
         let after = store(&cx, work, before, &change, None).await?;
         Ok(effective(&cx, &tenant, &after))
     })
@@ -341,6 +326,13 @@ async fn system(app: &Arc<Tenancy>, tenant: TenantId, because: SystemScope) -> R
     Ok(cx)
 }
 
+/// The tenant, locked so that changes come one after the other, and what it has set.
+async fn held(work: &mut Work) -> Result<(Tenant, SettingSheet), SettingError> {
+    let tenant = work.tenants().current_for_update().await?;
+    let tenant = tenant.ok_or(SettingError::NotFound)?;
+    Ok((tenant, work.settings().current().await?))
+}
+
 fn effective(cx: &Cx, tenant: &Tenant, sheet: &SettingSheet) -> EffectiveSettings {
     cx.ports()
         .settings
@@ -350,7 +342,7 @@ fn effective(cx: &Cx, tenant: &Tenant, sheet: &SettingSheet) -> EffectiveSetting
 /// Stores a change as the next version with its audit entry; nothing when nothing changes. The tenant is locked.
 async fn store(
     cx: &Cx,
-    work: &mut tenantry_domain::Work,
+    work: &mut Work,
     before: SettingSheet,
     change: &SettingChange,
     rolled_back_to: Option<i64>,

@@ -50,7 +50,6 @@ impl Server {
             .env("TENANTRY__LIMITS__FACTOR", "1000")
             .env("TENANTRY__LIMITS__SHARED", shared_limits.to_string())
             .env("TENANTRY__REDIS__URL", redis)
-            .env("TENANTRY__REDIS__URL", redis)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
