@@ -7,11 +7,9 @@
 mod plan;
 mod plan_book;
 mod plans;
-mod price;
 mod rates;
 
 pub use plan::Plan;
 pub use plan_book::PlanBook;
 pub use plans::{PlanError, PlanOverride, Plans};
-pub use price::{Currency, CurrencyError, Interval, Price};
 pub use rates::{PlanRates, RateError, RateOverride};

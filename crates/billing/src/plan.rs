@@ -3,9 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use tenantry_domain::Limit;
-
-use crate::{Currency, Interval, Price};
+use tenantry_domain::{Currency, Interval, Limit, MeterKey, MeterTerms, Price};
 
 /// What a tenant can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +23,20 @@ pub struct Plan {
     /// What it says of tenants' settings; a tenant may say otherwise where the setting is one of its own.
     #[serde(default)]
     pub settings: BTreeMap<String, Value>,
+    /// What it says of each meter. Every plan of a catalogue states the same meters.
+    #[serde(default)]
+    pub meters: BTreeMap<MeterKey, MeterTerms>,
+    /// For how many days it may be tried before the first payment; 0 means not at all.
+    #[serde(default)]
+    pub trial_days: u32,
+    /// For how many days after a failed payment everything still works.
+    #[serde(default = "grace_days")]
+    pub grace_days: u32,
+}
+
+/// What a plan that does not say so has for grace.
+pub(crate) const fn grace_days() -> u32 {
+    7
 }
 
 impl Plan {

@@ -3,7 +3,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
 use tenantry_domain::{
-    PlanCatalogue, PlanTerms, PlanVersion, PlanVersions, StoreError, SystemScope, TenantRates, Time,
+    Meters, PlanCatalogue, PlanTerms, PlanVersion, PlanVersions, StoreError, SystemScope, TenantRates, Time,
 };
 
 use crate::rates::{of_plan, of_plan_or};
@@ -15,6 +15,7 @@ use crate::{Plan, Plans, RateError};
 /// in memory, since there are few: a look at it waits for nobody.
 pub struct PlanBook {
     default: String,
+    meters: Meters,
     /// In the order of the file.
     plans: Vec<Plan>,
     known: RwLock<Known>,
@@ -46,6 +47,7 @@ impl PlanBook {
     /// For a plan whose limits make no rates.
     pub fn new(plans: Plans) -> Result<Self, RateError> {
         let default = plans.default_plan().to_owned();
+        let meters = plans.meters().clone();
         let plans = plans.into_all();
         let first = |plan: &Plan| {
             let version = Version {
@@ -61,6 +63,7 @@ impl PlanBook {
         });
         Ok(Self {
             default,
+            meters,
             plans,
             known,
         })
@@ -157,6 +160,10 @@ impl PlanCatalogue for PlanBook {
         known.on_offer.iter().map(|it| Arc::clone(&it.terms)).collect()
     }
 
+    fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
     fn terms(&self, plan: &str, version: u32) -> Arc<PlanTerms> {
         Arc::clone(&self.version(plan, version).terms)
     }
@@ -170,6 +177,10 @@ fn terms(plan: &Plan, version: u32) -> Arc<PlanTerms> {
         limits: plan.limits.clone(),
         features: plan.features.iter().cloned().collect::<BTreeSet<_>>(),
         settings: plan.settings.clone(),
+        meters: plan.meters.clone(),
+        prices: plan.prices.clone(),
+        trial_days: plan.trial_days,
+        grace_days: plan.grace_days,
     })
 }
 

@@ -1,16 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{Limit, Slug};
+use tenantry_domain::{Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, Price, Slug};
 
-use crate::{Plan, Price};
+use crate::Plan;
+use crate::plan::grace_days;
 
 /// The plans on offer, in the order of their file. The form of the file is explained in `config/plans.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plans {
     plans: Vec<Plan>,
     default: String,
+    meters: Meters,
 }
 
 impl Plans {
@@ -24,8 +27,13 @@ impl Plans {
             .map_err(|error| PlanError::Syntax(format!("{error}")))?;
         let mut defaults = Vec::new();
         let mut plans: Vec<Plan> = Vec::new();
-        for (place, entry) in entries(file)?.into_iter().enumerate() {
-            let label = label(place, &entry);
+        let File {
+            plans: entries,
+            meters,
+        } = entries(file)?;
+        let meters = read_meters(meters)?;
+        for (place, entry) in entries.into_iter().enumerate() {
+            let label = label(place, &entry, "name");
             let (plan, default) = read(&label, entry)?;
             if plans.iter().any(|other| other.name == plan.name) {
                 return Err(invalid(&label, "name", "another plan has that name"));
@@ -36,8 +44,13 @@ impl Plans {
             plans.push(plan);
         }
         same_limits(&plans)?;
+        same_meters(&plans, &meters)?;
         match <[String; 1]>::try_from(defaults) {
-            Ok([default]) => Ok(Self { plans, default }),
+            Ok([default]) => Ok(Self {
+                plans,
+                default,
+                meters,
+            }),
             Err(defaults) => Err(PlanError::Default(defaults)),
         }
     }
@@ -53,6 +66,11 @@ impl Plans {
     /// The plan of those who choose none.
     pub fn default_plan(&self) -> &str {
         &self.default
+    }
+
+    /// Everything that is metered.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// The same plans with what a deployment says otherwise of some of them.
@@ -113,8 +131,8 @@ pub enum PlanError {
     /// Not TOML; where and why.
     #[error("the plans are not TOML: {0}")]
     Syntax(String),
-    /// Something other than `[[plan]]` at the top.
-    #[error("{0}: only [[plan]] is known at the top of the plans")]
+    /// Something other than `[[plan]]` and `[[meter]]` at the top.
+    #[error("{0}: only [[plan]] and [[meter]] are known at the top of the plans")]
     Top(String),
     /// A key of a plan.
     #[error("plan {plan}, {key}: {problem}")]
@@ -122,6 +140,16 @@ pub enum PlanError {
         /// The plan's name, or its place (`#1` is the first) where it has none.
         plan: String,
         /// The key, as a path: `prices[0].amount`.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A meter.
+    #[error("meter {meter}, {key}: {problem}")]
+    Meter {
+        /// The meter's key, or its place (`#1` is the first) where it has none.
+        meter: String,
+        /// What of it.
         key: String,
         /// What is wrong.
         problem: String,
@@ -147,6 +175,18 @@ struct Entry {
     features: Vec<String>,
     #[serde(default)]
     settings: BTreeMap<String, Value>,
+    #[serde(default)]
+    meters: BTreeMap<MeterKey, MeterTerms>,
+    #[serde(default)]
+    trial_days: u32,
+    #[serde(default = "grace_days")]
+    grace_days: u32,
+}
+
+/// What stands at the top of the file.
+struct File {
+    plans: Vec<toml::Value>,
+    meters: Vec<toml::Value>,
 }
 
 fn invalid(plan: &str, key: impl Into<String>, problem: impl Into<String>) -> PlanError {
@@ -157,21 +197,48 @@ fn invalid(plan: &str, key: impl Into<String>, problem: impl Into<String>) -> Pl
     }
 }
 
-/// What stands under `[[plan]]`; nothing else may stand beside it.
-fn entries(file: toml::Table) -> Result<Vec<toml::Value>, PlanError> {
-    let mut entries = Vec::new();
+/// What stands under `[[plan]]` and `[[meter]]`; nothing else may stand beside it.
+fn entries(file: toml::Table) -> Result<File, PlanError> {
+    let (mut plans, mut meters) = (Vec::new(), Vec::new());
     for (key, value) in file {
         match value {
-            toml::Value::Array(values) if key == "plan" => entries = values,
+            toml::Value::Array(values) if key == "plan" => plans = values,
+            toml::Value::Array(values) if key == "meter" => meters = values,
             _ => return Err(PlanError::Top(key)),
         }
     }
-    Ok(entries)
+    Ok(File { plans, meters })
+}
+
+fn read_meters(entries: Vec<toml::Value>) -> Result<Meters, PlanError> {
+    let mut meters = Meters::new();
+    for (place, entry) in entries.into_iter().enumerate() {
+        let label = label(place, &entry, "key");
+        let fail = |key: &str, problem: &str| PlanError::Meter {
+            meter: label.clone(),
+            key: key.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let meter: Meter = serde_path_to_error::deserialize(entry).map_err(|error| {
+            let path = error.path().to_string();
+            let key = if path == "." { "the whole" } else { &path };
+            fail(key, error.inner().message())
+        })?;
+        for (key, text) in [("title", &meter.title), ("unit", &meter.unit)] {
+            if text.trim().is_empty() {
+                return Err(fail(key, "must not be empty"));
+            }
+        }
+        if meters.insert(meter.key.clone(), Arc::new(meter)).is_some() {
+            return Err(fail("key", "another meter has that key"));
+        }
+    }
+    Ok(meters)
 }
 
 /// How messages call an entry that may not even have a name.
-fn label(place: usize, entry: &toml::Value) -> String {
-    match entry.get("name").and_then(toml::Value::as_str) {
+fn label(place: usize, entry: &toml::Value, name: &str) -> String {
+    match entry.get(name).and_then(toml::Value::as_str) {
         Some(name) => name.to_owned(),
         None => format!("#{}", place + 1),
     }
@@ -201,6 +268,13 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
         return Err(invalid(label, format!("limits.{limit}"), KEY_RULE));
     }
     let features = features(label, entry.features)?;
+    check_meters(label, &entry.meters)?;
+    if entry.trial_days > 730 {
+        return Err(invalid(label, "trial_days", "must be in 0..=730"));
+    }
+    if entry.grace_days > 365 {
+        return Err(invalid(label, "grace_days", "must be in 0..=365"));
+    }
     let Entry {
         name,
         title,
@@ -209,6 +283,9 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
         prices,
         limits,
         settings,
+        meters,
+        trial_days,
+        grace_days,
         ..
     } = entry;
     Ok((
@@ -220,6 +297,9 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
             limits,
             features,
             settings,
+            meters,
+            trial_days,
+            grace_days,
         },
         default,
     ))
@@ -242,6 +322,51 @@ fn check_prices(label: &str, prices: &[Price]) -> Result<(), PlanError> {
                 price.interval.as_str()
             );
             return Err(invalid(label, format!("prices[{place}]"), problem));
+        }
+    }
+    Ok(())
+}
+
+fn check_meters(label: &str, meters: &BTreeMap<MeterKey, MeterTerms>) -> Result<(), PlanError> {
+    for (meter, terms) in meters {
+        let fail = |key: &str, problem: &str| invalid(label, format!("meters.{meter}.{key}"), problem);
+        if terms.included.exceeds(terms.limit) {
+            return Err(fail("included", "must not be more than limit"));
+        }
+        let mut seen = BTreeSet::new();
+        for (place, price) in terms.overage.iter().enumerate() {
+            let OveragePrice {
+                currency,
+                amount,
+                per,
+            } = price;
+            if *amount < 0 {
+                return Err(fail(&format!("overage[{place}].amount"), "must not be negative"));
+            }
+            if *per == 0 {
+                return Err(fail(&format!("overage[{place}].per"), "must be at least 1"));
+            }
+            if !seen.insert(currency) {
+                return Err(fail(
+                    &format!("overage[{place}]"),
+                    &format!("a second price in {currency}"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As with limits, what only some plans state could be read in two ways.
+fn same_meters(plans: &[Plan], meters: &Meters) -> Result<(), PlanError> {
+    for plan in plans {
+        if let Some(unknown) = plan.meters.keys().find(|meter| !meters.contains_key(*meter)) {
+            let problem = "there is no such [[meter]]";
+            return Err(invalid(&plan.name, format!("meters.{unknown}"), problem));
+        }
+        if let Some(missing) = meters.keys().find(|meter| !plan.meters.contains_key(*meter)) {
+            let problem = "is missing, but there is such a [[meter]]";
+            return Err(invalid(&plan.name, format!("meters.{missing}"), problem));
         }
     }
     Ok(())
@@ -283,7 +408,7 @@ fn is_key(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Currency, Interval};
+    use tenantry_domain::{Currency, Interval};
 
     fn names(plans: &Plans) -> Vec<&str> {
         plans.all().iter().map(|plan| plan.name.as_str()).collect()
@@ -327,7 +452,6 @@ mod tests {
         assert_eq!(amount("enterprise", Interval::Year), Some(199000));
 
         let limits = [
-            "api_calls_per_month",
             "projects",
             "requests_burst",
             "requests_per_minute",

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Level, Limit, PlanTerms, Resolved, resolve};
+use crate::{Level, Limit, MeterKey, MeterTerms, PlanTerms, Resolved, resolve};
 
 /// What was agreed with one tenant beside its plan. What is absent stays as the plan has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Agreed {
     /// Limits in place of the plan's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Limit>,
+    /// Hard limits of meters in place of the plan's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub meters: BTreeMap<MeterKey, Limit>,
 }
 
 /// The plan of a tenant, in the version that it bought, and what was agreed with it beside that.
@@ -54,6 +57,26 @@ impl Entitlements {
         resolve(Limit::Unlimited, [(Level::Plan, plan), (Level::Tenant, agreed)])
     }
 
+    /// What holds of a meter, and who set its hard limit. Where less was agreed than the plan includes, less is included.
+    pub fn meter(&self, key: &MeterKey) -> Resolved<MeterTerms> {
+        let plan = self.terms.meters.get(key).cloned();
+        let agreed = self.agreed().and_then(|agreed| agreed.meters.get(key).copied());
+        let tenant = agreed.map(|limit| {
+            let stated = self.terms.meter(key);
+            let included = if stated.included.exceeds(limit) {
+                limit
+            } else {
+                stated.included
+            };
+            MeterTerms {
+                included,
+                limit,
+                overage: stated.overage,
+            }
+        });
+        resolve(MeterTerms::FREE, [(Level::Plan, plan), (Level::Tenant, tenant)])
+    }
+
     fn agreed(&self) -> Option<&Agreed> {
         self.subscription
             .as_ref()
@@ -67,6 +90,39 @@ mod tests {
 
     use super::*;
 
+    fn calls() -> MeterKey {
+        MeterKey::parse(MeterKey::API_CALLS).unwrap()
+    }
+
+    fn terms_of(included: u64, limit: u64) -> MeterTerms {
+        MeterTerms {
+            included: Limit::Of(included),
+            limit: Limit::Of(limit),
+            overage: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_limit_of_a_meter_that_was_agreed_wins_and_never_includes_more_than_is_possible() {
+        let meter = |agreed: Option<Limit>| {
+            let meters = agreed.map(|limit| (calls(), limit)).into_iter().collect();
+            entitlements(Agreed {
+                meters,
+                ..Agreed::default()
+            })
+            .meter(&calls())
+        };
+        assert_eq!(meter(None).value, terms_of(10, 20));
+        assert_eq!(meter(Some(Limit::Of(30))).value, terms_of(10, 30));
+        assert_eq!(meter(Some(Limit::Of(5))).value, terms_of(5, 5));
+        assert_eq!(meter(Some(Limit::Of(5))).level, Level::Tenant);
+        let unknown = MeterKey::parse("other").unwrap();
+        assert_eq!(
+            entitlements(Agreed::default()).meter(&unknown).value,
+            MeterTerms::FREE
+        );
+    }
+
     fn entitlements(agreed: Agreed) -> Entitlements {
         let terms = PlanTerms {
             name: "pro".into(),
@@ -75,6 +131,10 @@ mod tests {
             limits: [("users".to_owned(), Limit::Of(5))].into(),
             features: BTreeSet::from(["branding".to_owned()]),
             settings: BTreeMap::new(),
+            meters: BTreeMap::from([(calls(), terms_of(10, 20))]),
+            prices: Vec::new(),
+            trial_days: 0,
+            grace_days: 7,
         };
         let subscription = Subscription {
             plan: "pro".into(),
@@ -109,6 +169,7 @@ mod tests {
                 ("projects".to_owned(), Limit::Of(1)),
             ]
             .into(),
+            meters: BTreeMap::new(),
         });
         let feature = |name| (has.feature(name).value, has.feature(name).level);
         assert_eq!(feature("branding"), (false, Level::Tenant));

@@ -58,14 +58,18 @@ mod invalid;
 mod job;
 mod limit;
 mod locale;
+mod meter;
 mod name;
 mod operator;
 mod operator_event;
 mod page;
 mod password;
 mod patch;
+mod payment;
+mod period;
 mod plan;
 mod plan_limit;
+mod price;
 mod project;
 mod registry;
 mod resource;
@@ -122,6 +126,7 @@ pub use limit::{
     Rule, TenantRates, TokenBucket,
 };
 pub use locale::{is_language_tag, is_time_zone};
+pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
@@ -130,8 +135,15 @@ pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
+pub use payment::{
+    CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus, Link, NewCustomer,
+    NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice,
+    ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
+};
+pub use period::{BillingCycle, Period, Reset};
 pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
 pub use plan_limit::Limit;
+pub use price::{Currency, CurrencyError, Interval, Price};
 pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Limit, StoreError, SystemScope, Time};
+use crate::{Limit, MeterKey, MeterTerms, Meters, Price, StoreError, SystemScope, Time};
 
 /// What one version of a plan grants. A tenant keeps the version that it bought until it is moved to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,12 +22,25 @@ pub struct PlanTerms {
     pub features: BTreeSet<String>,
     /// What it says of settings.
     pub settings: BTreeMap<String, Value>,
+    /// What it says of each meter.
+    pub meters: BTreeMap<MeterKey, MeterTerms>,
+    /// What it costs: at most one price per currency and interval. None means it cannot be bought.
+    pub prices: Vec<Price>,
+    /// For how many days it may be tried before the first payment.
+    pub trial_days: u32,
+    /// For how many days after a failed payment everything still works.
+    pub grace_days: u32,
 }
 
 impl PlanTerms {
     /// The limit of that name. What a plan says nothing of it does not limit.
     pub fn limit(&self, name: &str) -> Limit {
         self.limits.get(name).copied().unwrap_or(Limit::Unlimited)
+    }
+
+    /// What it says of a meter. One that the plan says nothing of is neither limited nor charged.
+    pub fn meter(&self, key: &MeterKey) -> MeterTerms {
+        self.meters.get(key).cloned().unwrap_or(MeterTerms::FREE)
     }
 
     /// Whether it switches that feature on.
@@ -58,6 +71,9 @@ pub trait PlanCatalogue: Send + Sync {
     fn current(&self, plan: &str) -> Option<Arc<PlanTerms>> {
         self.on_offer().into_iter().find(|terms| terms.name == plan)
     }
+
+    /// Everything that is metered.
+    fn meters(&self) -> &Meters;
 
     /// What a tenant has that subscribed to this version. Of a version that is not known (yet) it is what the plan
     /// grants now, and of an unknown plan what the default plan does.

@@ -867,6 +867,10 @@ mod tests {
 
     fn plan(settings: BTreeMap<&str, Value>) -> PlanTerms {
         PlanTerms {
+            meters: BTreeMap::new(),
+            prices: Vec::new(),
+            trial_days: 0,
+            grace_days: 7,
             name: "one".into(),
             version: 1,
             title: "One".into(),

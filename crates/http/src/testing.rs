@@ -19,11 +19,11 @@ use serde_json::Value;
 use tenantry_domain::{
     AccessClaims, AccessTokens, Agreed, Clock, Configurations, Directory, Email, FlagDefinitions,
     FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
-    PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, Store,
-    StoreError, Subscription, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
+    MembershipFacts, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
+    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
+    PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry,
+    Settings, Slug, Store, StoreError, Subscription, SystemScope, Tenant, TenantConfiguration, TenantFacts,
+    TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
     Unresolved, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
@@ -372,8 +372,17 @@ impl PlanCatalogue for Fake {
         vec![self.terms("free", 1)]
     }
 
+    fn meters(&self) -> &Meters {
+        static NONE: Meters = Meters::new();
+        &NONE
+    }
+
     fn terms(&self, _: &str, _: u32) -> Arc<PlanTerms> {
         Arc::new(PlanTerms {
+            meters: BTreeMap::new(),
+            prices: Vec::new(),
+            trial_days: 0,
+            grace_days: 7,
             name: "free".into(),
             version: 1,
             title: "Free".into(),
