@@ -73,6 +73,10 @@ pub trait SystemJobs: Send + Sync {
         until: Time,
     ) -> Result<bool, StoreError>;
 
+    /// Deletes what was done or cancelled before a moment, and says how many. What was given up stays until somebody has
+    /// looked at it.
+    async fn delete_finished(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;
+
     /// Stores how far a job is, unless it is no longer where it was: in that state and under that lease.
     async fn update(
         &self,

@@ -155,6 +155,16 @@ impl SystemJobs for PgSystemJobs {
             .await
     }
 
+    async fn delete_finished(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {
+        let delete = Entity::delete_many()
+            .filter(Column::State.is_in([JobState::Done.as_str(), JobState::Cancelled.as_str()]))
+            .filter(Column::FinishedAt.lt(before));
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let deleted = tx.execute(&delete.into_query()).await?;
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
     async fn update(
         &self,
         because: SystemScope,

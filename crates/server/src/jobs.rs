@@ -9,6 +9,7 @@ use tenantry_domain::{
 };
 use tenantry_persistence::{PgJobQueue, PgSystemJobs};
 use tenantry_tenancy::job::{Handlers, JobError};
+use tenantry_tenancy::purge::PurgeSystemJobs;
 use tenantry_tenancy::worker::{Queues, Worker, WorkerSettings};
 use tenantry_tenancy::{Tenancy, job, system_job};
 
@@ -87,7 +88,8 @@ pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
         grace: Duration::from_secs(jobs.grace_seconds),
         backoff: Backoff::default(),
     };
-    Worker::new(Arc::clone(&booted.app), queues, Handlers::standard(), settings)
+    let handlers = Handlers::standard().with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
+    Worker::new(Arc::clone(&booted.app), queues, handlers, settings)
 }
 
 async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) -> Result<(), CommandError> {

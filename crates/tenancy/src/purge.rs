@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{Denied, Permission, SystemScope, TenantId, TenantStatus};
+use tenantry_domain::{Denied, Permission, SystemJobs, SystemScope, TenantId, TenantStatus};
 
 use crate::job::{self, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
 use crate::{Cx, Origin, Tenancy};
@@ -25,13 +25,19 @@ pub struct Ended {
     pub days: i64,
 }
 
+impl Ended {
+    fn length(self) -> Duration {
+        Duration::days(self.days.clamp(0, 36_500))
+    }
+}
+
 impl JobHandler for Purge {
     const KIND: &'static str = "tenant.purge";
     type Payload = Ended;
 
     async fn run(&self, cx: &Cx, payload: Ended) -> Result<(), JobFailure> {
         cx.require(Permission::Purge)?;
-        let before = cx.now() - Duration::days(payload.days.clamp(0, 36_500));
+        let before = cx.now() - payload.length();
         cx.write(async |work| {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
@@ -69,6 +75,40 @@ impl SystemJobHandler for PurgeAll {
                 ask(app, because, tenant.id, payload).await?;
             }
         }
+    }
+
+    fn schedule() -> Option<(Duration, Ended)> {
+        Some((Duration::days(1), Ended { days: KEPT_DAYS }))
+    }
+}
+
+/// Deletes the system's own jobs that were done or cancelled.
+pub struct PurgeSystemJobs {
+    queue: Arc<dyn SystemJobs>,
+}
+
+impl std::fmt::Debug for PurgeSystemJobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PurgeSystemJobs")
+    }
+}
+
+impl PurgeSystemJobs {
+    /// Deletes from this queue.
+    pub fn new(queue: Arc<dyn SystemJobs>) -> Self {
+        Self { queue }
+    }
+}
+
+impl SystemJobHandler for PurgeSystemJobs {
+    const KIND: &'static str = "system_job.purge";
+    type Payload = Ended;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, payload: Ended) -> Result<(), JobFailure> {
+        let before = app.ports.clock.now() - payload.length();
+        let deleted = self.queue.delete_finished(because, before).await?;
+        tracing::info!(deleted, "jobs of the system's own that are over were deleted");
+        Ok(())
     }
 
     fn schedule() -> Option<(Duration, Ended)> {

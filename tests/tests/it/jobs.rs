@@ -13,9 +13,10 @@ use tenantry_domain::{
     Misstep, NewProject, ProjectId, Standing, StoreError, SystemScope, TenantId,
 };
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
-use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, Terms};
+use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
+use tenantry_tenancy::purge::PurgeSystemJobs;
 use tenantry_tenancy::worker::{Outcome, Queues, Worker, WorkerSettings};
-use tenantry_tenancy::{Cx, Traces, job, lifecycle};
+use tenantry_tenancy::{Cx, Tenancy, Traces, job, lifecycle};
 use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -1044,6 +1045,58 @@ async fn sessions_that_ended_long_ago_are_deleted_once_a_day_in_each_tenant() {
         .unwrap();
     assert_eq!(system.len(), 2);
     assert_eq!(jobs(&world, &world.acme).await.len(), 2);
+}
+
+#[actix_web::test]
+async fn jobs_of_the_systems_own_are_deleted_when_they_are_long_over_and_dead_ones_kept() {
+    let world = World::new().await;
+    let queue = queues(&world).system_jobs;
+    let purge = PurgeSystemJobs::new(Arc::clone(&queue));
+    let worker = worker(&world, Handlers::default().with_system(purge).with_system(Doomed));
+    let states = async || -> BTreeMap<String, u32> {
+        let all = queue.list(BECAUSE, None, 1_000).await.unwrap().into_iter();
+        all.fold(BTreeMap::new(), |mut states, job| {
+            *states
+                .entry(format!("{} {}", job.kind, job.progress.state.as_str()))
+                .or_default() += 1;
+            states
+        })
+    };
+    let done = format!("{} done", PurgeSystemJobs::KIND);
+    let dead = format!("{} dead", Doomed::KIND);
+    let days = u32::try_from(tenantry_tenancy::purge::KEPT_DAYS).unwrap();
+    for _ in 0..days {
+        while !outcomes(&worker).await.is_empty() {}
+        world.clock.advance(chrono::Duration::days(1));
+    }
+    assert_eq!(
+        states().await,
+        [(done.clone(), days), (dead.clone(), days)].into()
+    );
+    for _ in 0..5 {
+        while !outcomes(&worker).await.is_empty() {}
+        world.clock.advance(chrono::Duration::days(1));
+    }
+    let after = states().await;
+    assert_eq!(after[&dead], days + 5, "somebody has to look at them");
+    // The purge of a day does not see its own, and takes that of thirty days before with the next one.
+    assert!((days..=days + 1).contains(&after[&done]), "{after:?}");
+}
+
+/// Fails once a day.
+struct Doomed;
+
+impl SystemJobHandler for Doomed {
+    const KIND: &'static str = "test.doomed";
+    type Payload = ();
+
+    async fn run(&self, _: &Arc<Tenancy>, _: SystemScope, (): ()) -> Result<(), JobFailure> {
+        Err(JobFailure::Permanent("it never works".into()))
+    }
+
+    fn schedule() -> Option<(chrono::Duration, ())> {
+        Some((chrono::Duration::days(1), ()))
+    }
 }
 
 #[actix_web::test]
