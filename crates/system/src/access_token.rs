@@ -69,6 +69,17 @@ impl JwtAccessTokens {
     }
 }
 
+/// Whether a token that was good at some time is so now; it begins in Unix seconds.
+pub(crate) fn in_time(begins: i64, expires_at: Time, now: Time) -> Result<(), TokenError> {
+    if begins > now.timestamp().saturating_add(FUTURE_SECONDS) {
+        return Err(TokenError::Invalid);
+    }
+    if expires_at <= now {
+        return Err(TokenError::Expired);
+    }
+    Ok(())
+}
+
 /// What a token with a good signature, issuer and audience claims, whenever it is or was valid.
 pub(crate) fn authentic<'a, C: DeserializeOwned>(
     token: &str,
@@ -125,14 +136,8 @@ impl AccessTokens for JwtAccessTokens {
         let claims: Option<WireClaims> = authentic(token, self.keys(), &self.validation);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
-        let now = self.clock.now();
-        let latest = now.timestamp().saturating_add(FUTURE_SECONDS);
-        if claims.iat > latest || claims.nbf.is_some_and(|nbf| nbf > latest) {
-            return Err(TokenError::Invalid);
-        }
-        if read.expires_at <= now {
-            return Err(TokenError::Expired);
-        }
+        let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
+        in_time(begins, read.expires_at, self.clock.now())?;
         Ok(read)
     }
 
@@ -165,7 +170,7 @@ pub enum AccessTokensError {
 const TYPE: &str = "at+jwt";
 /// The longest token that is looked at, in bytes; ours have about 600.
 const LONGEST: usize = 4096;
-pub(crate) const FUTURE_SECONDS: i64 = 60;
+const FUTURE_SECONDS: i64 = 60;
 
 /// The claims as they travel. Unknown claims are ignored (RFC 7519 section 4), these are required.
 #[derive(Serialize, Deserialize)]

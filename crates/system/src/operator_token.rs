@@ -4,7 +4,7 @@ use jsonwebtoken::Validation;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{Clock, IdSource, OperatorClaims, OperatorTokens, TokenError};
 
-use crate::access_token::{FUTURE_SECONDS, at, authentic, signed, split, validation};
+use crate::access_token::{at, authentic, in_time, signed, split, validation};
 use crate::{AccessTokensError, SigningKey};
 
 /// How long an operator's token lives. There is nothing to refresh it with: whoever works longer logs in again.
@@ -72,13 +72,7 @@ impl OperatorTokens for JwtOperatorTokens {
         let claims: Option<WireClaims> = authentic(token, keys, &self.validation);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
-        let now = self.clock.now();
-        if claims.iat > now.timestamp().saturating_add(FUTURE_SECONDS) {
-            return Err(TokenError::Invalid);
-        }
-        if read.expires_at <= now {
-            return Err(TokenError::Expired);
-        }
+        in_time(claims.iat, read.expires_at, self.clock.now())?;
         Ok(read)
     }
 
