@@ -39,11 +39,11 @@ ci: ## what continuous integration runs: fmt-check, lint, doc, test
 
 .PHONY: fmt
 fmt: ## format the code
-	$(call stage,fmt,$(CARGO) fmt --all)
+	$(call stage,fmt,$(CARGO) fmt --all && $(CARGO) fmt --manifest-path tests/flag-yardstick/Cargo.toml)
 
 .PHONY: fmt-check
 fmt-check: ## fail when the code is not formatted
-	$(call stage,fmt-check,$(CARGO) fmt --all --check)
+	$(call stage,fmt-check,$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path tests/flag-yardstick/Cargo.toml --check)
 
 .PHONY: lint
 lint: ## clippy, warnings are errors
