@@ -155,7 +155,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         Arc::clone(&plans),
         shared_limits.clone(),
         Arc::clone(&clock),
-    )?;
+    )?
+    .map(|limits| limits.spread_by(Arc::clone(&ids)));
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
