@@ -14,7 +14,7 @@ use tenantry_persistence::{
     PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings,
     StatementTimeouts,
 };
-use tenantry_redis::{Announcements, Redis, RedisLimiter};
+use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
@@ -279,10 +279,20 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
         return Ok(None);
     }
     let patience = Duration::from_millis(settings.redis.timeout_ms);
-    let redis = Redis::new(url.reveal(), patience);
-    redis
-        .map(Some)
-        .map_err(|error| SettingsError::invalid("redis.url", error.to_string()))
+    let redis = match &settings.redis.ca_file {
+        Some(path) => {
+            let trusted = std::fs::read(path).map_err(|error| {
+                let problem = format!("{}: {error}", path.display());
+                SettingsError::invalid("redis.ca_file", problem)
+            })?;
+            Redis::trusting(trusted, url.reveal(), patience)
+        }
+        None => Redis::new(url.reveal(), patience),
+    };
+    redis.map(Some).map_err(|error| match error {
+        RedisUrlError::Url(problem) => SettingsError::invalid("redis.url", problem),
+        RedisUrlError::Trusted(problem) => SettingsError::invalid("redis.ca_file", problem),
+    })
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

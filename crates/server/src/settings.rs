@@ -418,8 +418,11 @@ impl Default for Limits {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redis {
-    /// `redis://[user:password@]host[:port][/database]`; without one every server goes by what it knows itself.
+    /// `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS; without one every server goes by what it
+    /// knows itself.
     pub url: Secret,
+    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system when absent.
+    pub ca_file: Option<PathBuf>,
     /// How long a request may wait for it.
     pub timeout_ms: u64,
 }
@@ -428,6 +431,7 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: Secret::default(),
+            ca_file: None,
             timeout_ms: 50,
         }
     }
@@ -702,12 +706,6 @@ impl Settings {
                 1,
                 60_000,
             ),
-            (
-                "database.statement_timeout_ms",
-                self.database.statement_timeout_ms,
-                0,
-                HOUR_MS,
-            ),
             ("http.event_streams", self.http.event_streams as u64, 1, 1_000_000),
             (
                 "http.event_streams_per_tenant",
@@ -720,6 +718,12 @@ impl Settings {
                 self.http.event_stream_seconds,
                 1,
                 86_400,
+            ),
+            (
+                "database.statement_timeout_ms",
+                self.database.statement_timeout_ms,
+                0,
+                HOUR_MS,
             ),
             (
                 "database.lock_timeout_ms",
