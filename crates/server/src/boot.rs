@@ -48,7 +48,10 @@ pub struct Booted {
     pub app: Arc<Tenancy>,
     pub runtime: Pool,
     pub platform: Pool,
+    /// What is remembered: of memberships and tenants' names, of settings, of flags.
     pub cache: Arc<CachedDirectory>,
+    pub configurations: Arc<CachedConfigurations>,
+    pub flags: Arc<CachedFlags>,
     /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
     pub redis: Option<Redis>,
     /// What other servers are told, and hear from.
@@ -167,7 +170,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
-        flags,
+        flags: flags.clone(),
         flag_definitions: stored_flags,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
@@ -176,7 +179,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         traces: crate::traces::port(&settings.tracing),
         plans,
         settings: registry,
-        configurations,
+        configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
         clock,
         ids,
@@ -186,6 +189,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         runtime,
         platform,
         cache,
+        configurations,
+        flags,
         redis,
         announcements,
         limits,
