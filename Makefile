@@ -61,6 +61,10 @@ bench: ## measure the release build beside pgbench (ARGS='--only list_10')
 bench-quick: ## the same in under three minutes, once the release build is there
 	@scripts/bench --quick $(ARGS)
 
+.PHONY: flame
+flame: ## draw where the server's time goes under load (perf; target/bench/flame.svg)
+	@scripts/bench --quick --flame target/bench/flame.svg $(ARGS)
+
 .PHONY: check
 check: ## type-check everything, the quickest feedback
 	$(call stage,check,$(CARGO) check --workspace --all-targets --locked)
