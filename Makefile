@@ -39,11 +39,11 @@ ci: ## what continuous integration runs: fmt-check, lint, doc, test
 
 .PHONY: fmt
 fmt: ## format the code
-	$(call stage,fmt,$(CARGO) fmt --all)
+	$(call stage,fmt,$(CARGO) fmt --all && $(CARGO) fmt --manifest-path tests/flag-yardstick/Cargo.toml)
 
 .PHONY: fmt-check
 fmt-check: ## fail when the code is not formatted
-	$(call stage,fmt-check,$(CARGO) fmt --all --check)
+	$(call stage,fmt-check,$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path tests/flag-yardstick/Cargo.toml --check)
 
 .PHONY: lint
 lint: ## clippy, warnings are errors
@@ -60,6 +60,10 @@ bench: ## measure the release build beside pgbench (ARGS='--only list_10')
 .PHONY: bench-quick
 bench-quick: ## the same in under three minutes, once the release build is there
 	@scripts/bench --quick $(ARGS)
+
+.PHONY: flame
+flame: ## draw where the server's time goes under load (perf; target/bench/flame.svg)
+	@scripts/bench --quick --flame target/bench/flame.svg $(ARGS)
 
 .PHONY: check
 check: ## type-check everything, the quickest feedback

@@ -78,6 +78,7 @@ mod m20261121_000016_flags;
 mod m20261121_000017_flag_overrides;
 mod m20261121_000018_plan_versions;
 mod m20261121_000019_storage_usage;
+mod m20261121_000020_segment_versions;
 mod m20261121_000029_purge_system_jobs;
 
 pub use bootstrap::bootstrap;

@@ -7,7 +7,7 @@ use crate::{
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
     m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
     m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
-    m20261121_000019_storage_usage, m20261121_000029_purge_system_jobs,
+    m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000029_purge_system_jobs,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -24,7 +24,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
-    // Conditions that rules of flags have in common. The runtime role has no grant on them.
+    // Conditions that rules of flags have in common, and every version of them. The runtime role has no grant on them.
+    "segment_versions",
     "segments",
     // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
     "system_jobs",
@@ -59,6 +60,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000017_flag_overrides::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
+            Box::new(m20261121_000020_segment_versions::Migration),
             Box::new(m20261121_000029_purge_system_jobs::Migration),
         ]
     }

@@ -23,5 +23,5 @@ pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
 pub use log::listen;
 pub use pgbouncer::PgBouncer;
-pub use redis::RedisServer;
+pub use redis::{RedisServer, TlsRedisServer};
 pub use world::{Embedder, Instance, Options, PASSWORD, Person, TenantWorld, World};

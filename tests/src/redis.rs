@@ -1,9 +1,105 @@
 use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// A Redis of the test's own that speaks TLS, with a certificate for 127.0.0.1 from an authority made for it; killed
+/// with this value.
+#[derive(Debug)]
+pub struct TlsRedisServer {
+    process: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl TlsRedisServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it or openssl is not installed, or it does not answer in time.
+    pub fn start() -> Self {
+        let folder = folder();
+        make_certificates(&folder);
+        // Somebody else may take the port in between; then the next one is tried.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let files = ["--tls-cert-file", "server.crt", "--tls-key-file", "server.key"];
+            let clients = ["--tls-ca-cert-file", "ca.crt", "--tls-auth-clients", "no"];
+            let port_argument = port.to_string();
+            let listen = ["--tls-port", &port_argument, "--bind", "127.0.0.1"];
+            let mut process = spawn(&folder, &[&listen[..], &files, &clients].concat());
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while process.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self {
+                        process,
+                        folder,
+                        port,
+                    };
+                }
+                assert!(Instant::now() < deadline, "Redis does not start");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("Redis does not start: can it do TLS?")
+    }
+
+    /// Where it is. Its certificate is for this address, and for no name.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// The certificate of the authority that its own is from.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+}
+
+impl Drop for TlsRedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn make_certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        let made = command
+            .args(arguments.split_whitespace())
+            .current_dir(folder)
+            .output();
+        let made = made.unwrap_or_else(|error| panic!("{error}: install openssl"));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests"
+    ));
+    openssl(&format!(
+        "req {key} -keyout server.key -out server.csr -subj /CN=redis"
+    ));
+    fs::write(folder.join("server.ext"), "subjectAltName = IP:127.0.0.1\n").unwrap();
+    openssl(
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.crt",
+    );
+}
+
+fn folder() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("tenantry-redis-{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
 
 /// A Redis of the test's own, on a socket in a folder of its own, that stores nothing; killed with this value.
 #[derive(Debug)]
@@ -18,13 +114,9 @@ impl RedisServer {
     /// # Panics
     /// When it is not installed, saying what to install.
     pub fn start() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("tenantry-redis-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
         let mut server = Self {
             process: None,
-            folder,
+            folder: folder(),
         };
         server.restart();
         server
@@ -49,7 +141,7 @@ impl RedisServer {
     /// When it does not answer in time.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = Some(spawn(&self.folder));
+        self.process = Some(spawn(&self.folder, &["--unixsocket", "socket"]));
         let deadline = Instant::now() + Duration::from_secs(10);
         while UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "Redis does not start");
@@ -91,19 +183,14 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(folder: &PathBuf) -> Child {
-    let arguments = [
-        "--port",
-        "0",
-        "--unixsocket",
-        "socket",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
+fn spawn(folder: &Path, listen: &[&str]) -> Child {
+    let plain = ["--port", "0", "--save", "", "--appendonly", "no"];
     let mut command = Command::new("redis-server");
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command
+        .args(plain)
+        .args(listen)
+        .current_dir(folder)
+        .stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| {
         panic!("{error}: run scripts/ensure redis (Debian: `apt-get install redis-server`)")

@@ -10,7 +10,7 @@ use tenantry_domain::{
     OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
     SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
-use tenantry_http::{Api, HttpSettings, Limits, Readiness};
+use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
@@ -55,6 +55,8 @@ pub struct Options {
     pub rates: Arc<dyn RateBook>,
     /// What an address may ask for with credentials.
     pub credential_rate: Rate,
+    /// What an address may ask for of what is open to everybody.
+    pub visitor_rate: Rate,
     /// Where the buckets are; in this process, by the world's clock, when absent.
     pub limiter: Option<Arc<dyn RateLimiter>>,
     /// A Redis through which instances tell one another what has changed; nobody is told when absent.
@@ -108,6 +110,7 @@ impl Default for Options {
                 user: Some(generous()),
             }),
             credential_rate: generous(),
+            visitor_rate: generous(),
             limiter: None,
             redis: None,
             traces: Arc::new(NoTraces),
@@ -388,7 +391,11 @@ impl World {
 fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
     let limiter = options.limiter.clone();
     let limiter = limiter.unwrap_or_else(|| Arc::new(LocalLimiter::new(clock.clone())));
-    Limits::new(limiter, Arc::clone(&options.rates), options.credential_rate)
+    let addresses = AddressRates {
+        credential: options.credential_rate,
+        visitor: options.visitor_rate,
+    };
+    Limits::new(limiter, Arc::clone(&options.rates), addresses)
 }
 
 /// What no test asks for without wanting to.

@@ -51,6 +51,7 @@ impl Default for Options {
                 "operators",
                 "plan_versions",
                 "seaql_migrations",
+                "segment_versions",
                 "segments",
                 "system_jobs",
                 "tenants",

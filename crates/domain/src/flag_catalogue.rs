@@ -258,15 +258,38 @@ pub trait FlagEditing: Send {
     /// Stores a segment as the next version of itself, or the first.
     async fn store_segment(&mut self, segment: &Segment, at: Time) -> Result<(), StoreError>;
 
-    /// Removes a segment.
-    async fn delete_segment(&mut self, key: &str) -> Result<(), StoreError>;
+    /// Removes a segment, which is the version of that number.
+    async fn delete_segment(&mut self, key: &str, version: i64, at: Time) -> Result<(), StoreError>;
+
+    /// Versions of a segment, deleted ones included, newest first, from below version `before` on.
+    async fn segment_versions(
+        &mut self,
+        key: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<SegmentVersion>, StoreError>;
+
+    /// One version of a segment.
+    async fn segment_version(
+        &mut self,
+        key: &str,
+        version: i64,
+    ) -> Result<Option<SegmentVersion>, StoreError>;
 }
 
 /// A flag as it was.
+pub type FlagVersion = DefinitionVersion<FlagDefinition>;
+
+/// A segment as it was; `None` where it was deleted.
+pub type SegmentVersion = DefinitionVersion<Option<Segment>>;
+
+/// What an operator defined, as it was.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FlagVersion {
+pub struct DefinitionVersion<T> {
+    /// The number of the version, from 1.
+    pub version: i64,
     /// The definition then.
-    pub definition: FlagDefinition,
+    pub definition: T,
     /// Who made it so; `None` for a command on the server.
     pub operator: Option<OperatorId>,
     /// When.

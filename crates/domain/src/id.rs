@@ -5,6 +5,12 @@ use uuid::Uuid;
 pub trait IdSource: Send + Sync {
     /// A fresh id, never handed out before.
     fn uuid(&self) -> Uuid;
+
+    /// The last 32 bits of a fresh id, which are random: evenly spread, for delays. Not for secrets.
+    fn random(&self) -> u32 {
+        let [.., a, b, c, d] = *self.uuid().as_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
 }
 
 /// The text given is not the id of anything: not a UUID in its hyphenated form.

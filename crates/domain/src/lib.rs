@@ -102,7 +102,8 @@ pub use css::{CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABL
 pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
 pub use flag_catalogue::{
-    FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
+    DefinitionVersion, FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
+    SegmentVersion,
 };
 pub use flag_override::FlagOverride;
 pub use flag_program::FlagProgram;

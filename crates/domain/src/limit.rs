@@ -173,6 +173,8 @@ pub enum BucketKey {
     User(TenantId, UserId),
     /// The attempts with a credential that come from one address, whatever tenant they name.
     Address(ClientAddress),
+    /// What one address reads that is open to everybody, whatever tenant it names.
+    Visitor(ClientAddress),
 }
 
 impl BucketKey {
@@ -182,6 +184,7 @@ impl BucketKey {
             Self::Tenant(_) => "tenant",
             Self::User(..) => "user",
             Self::Address(_) => "address",
+            Self::Visitor(_) => "visitor",
         }
     }
 }
@@ -191,7 +194,7 @@ impl BucketKey {
 pub enum Partition {
     /// Those of one tenant.
     Tenant(TenantId),
-    /// The one of an address.
+    /// Those of an address.
     Address(ClientAddress),
 }
 
@@ -232,7 +235,15 @@ impl Demand {
 
     /// For an attempt with a credential.
     pub fn of_address(address: ClientAddress, rate: Rate, cost: u32) -> Self {
-        let key = BucketKey::Address(address);
+        Self::from_address(address, BucketKey::Address(address), rate, cost)
+    }
+
+    /// For a request for what is open to everybody.
+    pub fn of_visitor(address: ClientAddress, rate: Rate, cost: u32) -> Self {
+        Self::from_address(address, BucketKey::Visitor(address), rate, cost)
+    }
+
+    fn from_address(address: ClientAddress, key: BucketKey, rate: Rate, cost: u32) -> Self {
         Self {
             partition: Partition::Address(address),
             rules: vec![Rule { key, rate }],
@@ -277,10 +288,16 @@ pub struct Allowance {
     /// Whole requests that are left.
     pub remaining: u32,
     /// In how many seconds, rounded up, there is more: enough for this request when the rule is why it was refused,
-    /// else for one request. 0 when the bucket is full.
+    /// else for one request. 0 when the bucket is full. [`Decision::spread`] makes it longer.
     pub wait_seconds: u32,
     /// Whether this rule is why the request was refused.
     pub violated: bool,
+}
+
+impl Allowance {
+    fn is_exhausted(&self) -> bool {
+        self.violated || self.remaining == 0
+    }
 }
 
 /// Whether a request may go on, and how it stands with each rule.
@@ -311,6 +328,27 @@ impl Decision {
     /// How it stands with each rule, in the order of the rules.
     pub fn allowances(&self) -> &[Allowance] {
         &self.allowances
+    }
+
+    /// Whether a rule refuses this request or the next one, so that its caller has a reason to wait.
+    pub fn exhausted(&self) -> bool {
+        self.allowances.iter().any(Allowance::is_exhausted)
+    }
+
+    /// The same with each wait that somebody has a reason for made longer, by up to a quarter and at least by up to a
+    /// second: those who were refused together are not to come back together (jitter, which
+    /// draft-ietf-httpapi-ratelimit-headers asks for). Nobody is told to come back before it is worth while.
+    ///
+    /// `random` is evenly spread over all numbers.
+    #[must_use]
+    pub fn spread(mut self, random: u32) -> Self {
+        for allowance in self.allowances.iter_mut().filter(|told| told.is_exhausted()) {
+            let longest = u64::from((allowance.wait_seconds / 4).max(1));
+            let more = ((longest + 1) * u64::from(random)) >> 32;
+            let wait = u64::from(allowance.wait_seconds) + more;
+            allowance.wait_seconds = u32::try_from(wait).unwrap_or(u32::MAX);
+        }
+        self
     }
 
     /// After how many seconds asking again makes sense: never earlier than any of the rules says.
@@ -445,6 +483,30 @@ mod tests {
         assert_eq!(rate(7, 3).shared_by(0), rate(7, 3));
         // What a double holds exactly.
         assert!(rate(1, Rate::MOST).capacity() + u64::from(Rate::MOST) < 1 << 53);
+    }
+
+    #[test]
+    fn those_who_were_refused_together_do_not_come_back_together_and_never_too_early() {
+        let (tenant, user) = (rate(600, 600), rate(6, 2));
+        let one = demand(tenant, user, 1);
+        let waits = |levels: &[u64], random| -> Vec<_> {
+            let told = Decision::of(&one, levels).spread(random);
+            told.allowances().iter().map(|told| told.wait_seconds).collect()
+        };
+        let (plenty, empty) = (599 * REQUEST, 0);
+        assert_eq!(waits(&[plenty, empty], 0), [1, 10]);
+        // The last number is reached, and of the three each a third of the time.
+        assert_eq!(waits(&[plenty, empty], u32::MAX), [1, 12]);
+        assert_eq!(waits(&[plenty, empty], u32::MAX / 2), [1, 11]);
+        // Short waits are spread over one second more.
+        assert_eq!(waits(&[empty, empty], u32::MAX), [2, 12]);
+        // Who can go on is told what is true.
+        assert!(!Decision::of(&one, &[plenty, 2 * REQUEST]).exhausted());
+        assert_eq!(waits(&[plenty, 2 * REQUEST], u32::MAX), [1, 10]);
+        // Whoever took the last one has to wait as well.
+        assert_eq!(waits(&[plenty, REQUEST], u32::MAX), [1, 12]);
+        let full = Decision::of(&demand(rate(1, 1), rate(1, 1), 1), &[0, 0]);
+        assert!(full.spread(u32::MAX).retry_after_seconds() <= 75);
     }
 
     #[test]

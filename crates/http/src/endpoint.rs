@@ -7,7 +7,9 @@ use actix_web::{
 };
 
 use crate::{
-    authenticate::authenticate, deadline::take_time, limits::limit_address,
+    authenticate::authenticate,
+    deadline::take_time,
+    limits::{limit_address, limit_visitor},
     operator_ctx::authenticate_operator,
 };
 
@@ -36,8 +38,10 @@ enum Door {
     Guarded,
     /// Operators of the platform.
     Operator,
-    /// Everybody, within the limits of their address.
+    /// Everybody who presents or makes a credential, within the limits of their address.
     Credential,
+    /// Everybody, within the limits of their address.
+    Visitor,
     /// Everybody.
     Open,
 }
@@ -95,11 +99,20 @@ impl Endpoint {
         }
     }
 
-    /// From here on the methods are for everybody.
+    /// A path for everybody that looks into the database: an address may ask only so often.
+    pub fn visited(path: &str) -> Self {
+        Self {
+            resource: web::resource(path),
+            door: Door::Visitor,
+            unhurried: false,
+        }
+    }
+
+    /// From here on the methods are for everybody, as at [`Endpoint::visited`].
     #[must_use]
     pub fn opened(self) -> Self {
         Self {
-            door: Door::Open,
+            door: Door::Visitor,
             ..self
         }
     }
@@ -143,6 +156,7 @@ impl Endpoint {
             Door::Guarded => route.wrap(from_fn(authenticate)),
             Door::Operator => route.wrap(from_fn(authenticate_operator)),
             Door::Credential => route.wrap(from_fn(limit_address)),
+            Door::Visitor => route.wrap(from_fn(limit_visitor)),
             Door::Open => route,
         };
         let route = if self.unhurried {

@@ -16,7 +16,9 @@ use tenantry_domain::{ErrorCode, Permission, TenantId};
 use tenantry_tenancy::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::{Answer, Api, ApiError, Ctx, authenticate::bearer, permission::ReadFeatures, query};
+use crate::{
+    Answer, Api, ApiError, Ctx, HttpSettings, authenticate::bearer, permission::ReadFeatures, query,
+};
 
 /// Where the stream is.
 pub(crate) const PATH: &str = "/ofrep/v1/events";
@@ -64,20 +66,39 @@ fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
         .find_map(|(given, value)| (given == name).then_some(value))
 }
 
-/// How many streams each tenant has open.
+/// The streams that are open here.
 #[derive(Debug, Default)]
-pub(crate) struct Streams(Mutex<HashMap<TenantId, usize>>);
+pub(crate) struct Streams(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_tenant: HashMap<TenantId, usize>,
+}
+
+/// Why there is no place for a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Full {
+    /// The tenant has as many as it may.
+    Tenant,
+    /// All tenants together have as many as may be open here.
+    Instance,
+}
 
 impl Streams {
-    /// A place for one more, unless the tenant has as many as it may.
-    fn enter(self: &Arc<Self>, tenant: TenantId, most: usize) -> Option<Place> {
+    /// A place for one more, unless there are as many as there may be.
+    fn enter(self: &Arc<Self>, tenant: TenantId, settings: &HttpSettings) -> Result<Place, Full> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(tenant).or_default();
-        if *count >= most {
-            return None;
+        let of_tenant = open.by_tenant.get(&tenant).copied().unwrap_or_default();
+        if of_tenant >= settings.event_streams_per_tenant {
+            return Err(Full::Tenant);
         }
-        *count += 1;
-        Some(Place {
+        if open.all >= settings.event_streams {
+            return Err(Full::Instance);
+        }
+        open.all += 1;
+        open.by_tenant.insert(tenant, of_tenant + 1);
+        Ok(Place {
             streams: Arc::clone(self),
             tenant,
         })
@@ -93,10 +114,11 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.tenant) {
+        open.all -= 1;
+        if let Some(count) = open.by_tenant.get_mut(&self.tenant) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.tenant);
+                open.by_tenant.remove(&self.tenant);
             }
         }
     }
@@ -122,12 +144,8 @@ impl Drop for Place {
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
     let api = Api::of(&request)?;
-    let most = api.settings.event_streams_per_tenant;
-    let place = api.streams.enter(cx.scope().tenant(), most).ok_or_else(|| {
-        ApiError::new(ErrorCode::RateLimited)
-            .with_detail(format!("A tenant may have {most} streams open at once."))
-            .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
-    })?;
+    let place = api.streams.enter(cx.scope().tenant(), &api.settings);
+    let place = place.map_err(|full| refused(&full, &api.settings))?;
     let revision = flag::of(&cx).await?.revision(cx.now());
     let heard = request.headers().get("Last-Event-ID");
     let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
@@ -157,6 +175,19 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
         // Proxies that collect answers before they pass them on leave this one alone.
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(Box::pin(frames)))
+}
+
+/// A client that hears this polls meanwhile. Another server may have a place, so that a full one is no fault of the
+/// tenant's.
+fn refused(full: &Full, settings: &HttpSettings) -> ApiError {
+    let most = settings.event_streams_per_tenant;
+    let error = match full {
+        Full::Tenant => ApiError::new(ErrorCode::RateLimited)
+            .with_detail(format!("A tenant may have {most} streams open at once.")),
+        Full::Instance => ApiError::new(ErrorCode::Unavailable)
+            .with_detail("As many streams are open as this server has places for."),
+    };
+    error.with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
 }
 
 /// An open stream.
@@ -236,16 +267,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_has_so_many_streams_and_another_has_its_own() {
+    fn a_tenant_has_so_many_streams_and_all_together_have_so_many() {
         let streams = Arc::new(Streams::default());
-        let (one, two) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
-        let first = streams.enter(one, 2);
-        let second = streams.enter(one, 2);
-        assert!(first.is_some() && second.is_some() && streams.enter(one, 2).is_none());
-        assert!(streams.enter(two, 2).is_some());
+        let settings = HttpSettings {
+            event_streams: 3,
+            event_streams_per_tenant: 2,
+            ..HttpSettings::default()
+        };
+        let [one, two, three] = [1, 2, 3].map(|id| TenantId::from(Uuid::from_u128(id)));
+        let enter = |tenant| streams.enter(tenant, &settings);
+        let (first, second) = (enter(one).ok().unwrap(), enter(one).ok().unwrap());
+        assert_eq!(enter(one).err(), Some(Full::Tenant));
+        let third = enter(two).ok().unwrap();
+        assert_eq!(enter(three).err(), Some(Full::Instance));
         drop(first);
-        assert!(streams.enter(one, 2).is_some());
-        drop(second);
-        assert!(streams.0.lock().unwrap().is_empty());
+        let fourth = enter(three).ok().unwrap();
+        assert_eq!(enter(one).err(), Some(Full::Instance));
+        drop((second, third, fourth));
+        let left = streams.0.lock().unwrap();
+        assert!(left.all == 0 && left.by_tenant.is_empty());
     }
 }

@@ -75,7 +75,7 @@ pub use error::ApiError;
 pub use etag::{IfMatch, IfNoneMatch};
 pub use feature::{PlanFeature, RequireFeature};
 pub use idempotency::IdempotencyKey;
-pub use limits::Limits;
+pub use limits::{AddressRates, Limits};
 pub use moment::Moment;
 pub use openapi::openapi;
 pub use operator_ctx::OperatorCtx;

@@ -1,6 +1,9 @@
 //! Rate limits, and how they are told: the fields of draft-ietf-httpapi-ratelimit-headers.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest,
@@ -13,7 +16,7 @@ use actix_web::{
     middleware::Next,
 };
 use tenantry_domain::{
-    Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, Rate, RateBook, RateLimiter,
+    Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, IdSource, Rate, RateBook, RateLimiter,
 };
 
 use crate::{Api, ApiError, origin};
@@ -37,23 +40,51 @@ const COSTS: [(Method, &str, u32); 9] = [
     (Method::DELETE, "/api/v1/projects/{id}", 3),
 ];
 
-/// How much may be asked for: of each tenant and each of its users, and with credentials from each address.
-#[derive(Debug, Clone)]
+/// What one address may ask for where nobody has been admitted.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressRates {
+    /// At the routes where a credential is presented or made: login, registration, refresh, sign-up.
+    pub credential: Rate,
+    /// At the routes that are open to everybody and look into the database: branding.
+    pub visitor: Rate,
+}
+
+/// How much may be asked for: of each tenant and each of its users, and by each address.
+#[derive(Clone)]
 pub struct Limits {
     limiter: Arc<dyn RateLimiter>,
     rates: Arc<dyn RateBook>,
-    credential: Rate,
+    addresses: AddressRates,
+    spread_by: Option<Arc<dyn IdSource>>,
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits")
+            .field("limiter", &self.limiter)
+            .field("rates", &self.rates)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Limits {
-    /// Limits by these rates, kept there. `credential` is what one address may ask for at the routes where a
-    /// credential is presented or made: login, registration, refresh, sign-up.
-    pub fn new(limiter: Arc<dyn RateLimiter>, rates: Arc<dyn RateBook>, credential: Rate) -> Self {
+    /// Limits by these rates, kept there.
+    pub fn new(limiter: Arc<dyn RateLimiter>, rates: Arc<dyn RateBook>, addresses: AddressRates) -> Self {
         Self {
             limiter,
             rates,
-            credential,
+            addresses,
+            spread_by: None,
         }
+    }
+
+    /// Tells callers who have to wait a little more than that, each something else ([`Decision::spread`]); without this
+    /// call the exact time.
+    #[must_use]
+    pub fn spread_by(mut self, random: Arc<dyn IdSource>) -> Self {
+        self.spread_by = Some(random);
+        self
     }
 }
 
@@ -79,10 +110,32 @@ pub(crate) async fn limit_address(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Err(error) = take_of_address(request.request()).await {
-        return Ok(request.error_response(error));
+    let taken = take_of_address(request.request(), "credential", |address, limits, cost| {
+        Demand::of_address(address, limits.addresses.credential, cost)
+    });
+    go_on(taken.await, request, next).await
+}
+
+/// Takes what a request for something open to everybody costs from the other bucket of the caller's address.
+pub(crate) async fn limit_visitor(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let taken = take_of_address(request.request(), "visitor", |address, limits, cost| {
+        Demand::of_visitor(address, limits.addresses.visitor, cost)
+    });
+    go_on(taken.await, request, next).await
+}
+
+async fn go_on(
+    taken: Result<(), ApiError>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match taken {
+        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Err(error) => Ok(request.error_response(error)),
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// The fields that tell a request's caller how it stands, once something was taken for it.
@@ -100,12 +153,16 @@ pub(crate) fn fields(request: &HttpRequest) -> Option<[(HeaderName, HeaderValue)
     Some([field("ratelimit-policy", policy)?, field("ratelimit", standing)?])
 }
 
-async fn take_of_address(request: &HttpRequest) -> Result<(), ApiError> {
+async fn take_of_address(
+    request: &HttpRequest,
+    class: &'static str,
+    demand: fn(ClientAddress, &Limits, u32) -> Demand,
+) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
     let address = ClientAddress::of(origin::address(request, api.settings.trust_forwarded_for));
-    let demand = Demand::of_address(address, limits.credential, cost(request));
-    take(request, &api, limits, ("credential", &demand)).await
+    let demand = demand(address, limits, cost(request));
+    take(request, &api, limits, (class, &demand)).await
 }
 
 async fn take(
@@ -115,6 +172,10 @@ async fn take(
     (class, demand): (&'static str, &Demand),
 ) -> Result<(), ApiError> {
     let decision = limits.limiter.decide(demand).decision().await;
+    let decision = match &limits.spread_by {
+        Some(random) if decision.exhausted() => decision.spread(random.random()),
+        _ => decision,
+    };
     api.metrics().decided(class, &decision);
     let outcome = if decision.allowed() {
         Ok(())
@@ -159,7 +220,6 @@ fn policy(allowance: &Allowance) -> String {
     text
 }
 
-/// A bucket fills steadily, so there is no moment at which everybody may come back, and the time needs no jitter.
 fn standing(allowance: &Allowance) -> String {
     let (name, remaining) = (allowance.rule.key.policy(), allowance.remaining);
     match allowance.wait_seconds {
@@ -213,10 +273,17 @@ mod tests {
         }
     }
 
+    fn addresses() -> AddressRates {
+        AddressRates {
+            credential: Rate::new(5, 5).unwrap(),
+            visitor: Rate::new(7, 7).unwrap(),
+        }
+    }
+
     fn limited(allows: bool) -> (Arc<Recorder>, Api) {
         let asked = Mutex::default();
         let recorder = Arc::new(Recorder { allows, asked });
-        let limits = Limits::new(recorder.clone(), Arc::new(Tens), Rate::new(5, 5).unwrap());
+        let limits = Limits::new(recorder.clone(), Arc::new(Tens), addresses());
         (recorder, api(HttpSettings::default()).with_limits(limits))
     }
 
@@ -260,6 +327,23 @@ mod tests {
             assert_eq!(asked(&recorder), [(vec!["address"], cost)], "{path}");
             assert_eq!(reply.code(), "malformed_json");
             assert_eq!(reply.header("RateLimit-Policy"), Some("\"address\";q=5;w=60"));
+        }
+        for path in [
+            "/api/v1/branding",
+            "/api/v1/branding/theme.css",
+            "/api/v1/branding/preview",
+            "/branding/preview",
+        ] {
+            let reply = Call::get(path).send(&api).await;
+            assert_eq!(asked(&recorder), [(vec!["visitor"], 1)], "{path}");
+            assert_eq!(reply.header("RateLimit-Policy"), Some("\"visitor\";q=7;w=60"));
+            // Whoever is admitted on top of it is also held to the tenant's rates.
+            Call::get(path).bearer("admin").send(&api).await;
+            assert_eq!(
+                asked(&recorder),
+                [(vec!["visitor"], 1), (vec!["tenant", "user"], 1)],
+                "{path}"
+            );
         }
     }
 
@@ -315,6 +399,35 @@ mod tests {
         let reply = Call::post("/api/v1/auth/login", "nonsense").send(&api).await;
         assert_eq!(reply.code(), "rate_limited");
         assert_eq!(reply.json()["violated-policies"], serde_json::json!(["address"]));
+    }
+
+    /// Always the same id.
+    struct Same(uuid::Uuid);
+
+    impl IdSource for Same {
+        fn uuid(&self) -> uuid::Uuid {
+            self.0
+        }
+    }
+
+    #[actix_web::test]
+    async fn who_has_to_wait_is_told_a_little_more_and_the_same_in_all_fields() {
+        for (random, wait) in [(0, "12"), (u32::MAX, "15")] {
+            let recorder = Arc::new(Recorder {
+                allows: false,
+                asked: Mutex::default(),
+            });
+            let limits = Limits::new(recorder, Arc::new(Tens), addresses())
+                .spread_by(Arc::new(Same(uuid::Uuid::from_u128(random.into()))));
+            let api = api(HttpSettings::default()).with_limits(limits);
+            let reply = Call::post("/api/v1/projects", "{}")
+                .bearer("member")
+                .send(&api)
+                .await;
+            assert_eq!(reply.header("Retry-After"), Some(wait));
+            let told = format!("\"tenant\";r=0;t={wait}, \"user\";r=0;t={wait}");
+            assert_eq!(reply.header("RateLimit"), Some(told.as_str()));
+        }
     }
 
     #[test]

@@ -179,9 +179,12 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
         })
 }
 
-/// What has a body and asks for no credential is where one is presented or made. Operators are held to no rate.
+/// What has a body and asks for no credential is where one is presented or made, and what is open of branding is held
+/// to a rate of the address too. Operators are held to none.
 fn is_limited(operation: &Operation) -> bool {
-    !is_for_operators(operation) && (operation.security.is_some() || operation.request_body.is_some())
+    let branding = operation.tags.iter().flatten().any(|tag| tag == "Branding");
+    !is_for_operators(operation)
+        && (operation.security.is_some() || operation.request_body.is_some() || branding)
 }
 
 /// Whether it asks for the credential of an operator.

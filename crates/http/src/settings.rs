@@ -20,7 +20,9 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// How long a stream of events stays open; then the client opens it again, perhaps at another server.
     pub event_stream_lifetime: Duration,
-    /// How many streams of events a tenant may have open here.
+    /// How many streams of events all tenants together may have open here.
+    pub event_streams: usize,
+    /// How many of them one tenant may have open.
     pub event_streams_per_tenant: usize,
     /// Whether `/metrics` is served here; it names tenants, so it is for those who run the service.
     pub serve_metrics: bool,
@@ -37,6 +39,7 @@ impl Default for HttpSettings {
             request_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(15),
             event_stream_lifetime: Duration::from_secs(600),
+            event_streams: 10_000,
             event_streams_per_tenant: 100,
             serve_metrics: true,
         }

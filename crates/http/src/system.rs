@@ -35,7 +35,12 @@ pub(crate) struct Health {
         "migrations": {"applied": 13, "pending": 0}, "replication_lag_ms": null},
     "redis": {"status": "off"},
     "jobs": {"status": "ok", "queued": 2, "running": 1, "parked": 0, "dead": 0, "oldest_queued_seconds": 0.2},
-    "caches": {"status": "ok", "hits": 4711, "loads": 12, "entries": 9},
+    "caches": {
+        "status": "ok",
+        "directory": {"hits": 4711, "loads": 12, "entries": 9},
+        "settings": {"hits": 118, "loads": 3, "entries": 2},
+        "flags": {"hits": 904, "loads": 3, "entries": 2},
+    },
     "disk": {"status": "ok", "free_bytes": 51_539_607_552_u64, "total_bytes": 103_079_215_104_u64},
     "memory": {"status": "ok", "resident_bytes": 48_234_496},
     "guard": {"status": "ok", "result": "ok"},

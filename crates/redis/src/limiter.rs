@@ -115,6 +115,7 @@ fn key(key: BucketKey) -> String {
         BucketKey::Tenant(tenant) => format!("rl:{{{tenant}}}:t"),
         BucketKey::User(tenant, user) => format!("rl:{{{tenant}}}:u:{user}"),
         BucketKey::Address(address) => format!("rl:{{{address}}}:a"),
+        BucketKey::Visitor(address) => format!("rl:{{{address}}}:v"),
     }
 }
 
@@ -138,5 +139,6 @@ mod tests {
         );
         let address = ClientAddress::of("2001:db8::1".parse().ok());
         assert_eq!(key(BucketKey::Address(address)), "rl:{2001:db8::}:a");
+        assert_eq!(key(BucketKey::Visitor(address)), "rl:{2001:db8::}:v");
     }
 }

@@ -2,7 +2,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisError,
+    RedisResult, TlsCertificates,
+};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -48,10 +51,16 @@ struct Connection {
     inner: MultiplexedConnection,
 }
 
-/// The URL leads to no Redis.
+/// Why there can be no connection with what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RedisUrlError(String);
+pub enum RedisUrlError {
+    /// The URL leads to no Redis.
+    #[error("{0}")]
+    Url(String),
+    /// The certificates to trust are none.
+    #[error("{0}")]
+    Trusted(String),
+}
 
 /// Redis did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -71,23 +80,26 @@ pub enum Away {
 }
 
 impl Redis {
-    /// The Redis at a URL, `redis://[user:password@]host[:port][/database]` or `unix:///path`. Whoever asks it for
-    /// something waits for at most `patience`.
+    /// The Redis at a URL, `redis://[user:password@]host[:port][/database]`, the same with `rediss://` for TLS, or
+    /// `unix:///path`. Whoever asks it for something waits for at most `patience`. With TLS the certificate has to be
+    /// for the host, and from somebody whom the system trusts.
     ///
     /// # Errors
     /// When the URL is none of these. It is not repeated, since it may contain a password.
     pub fn new(url: &str, patience: Duration) -> Result<Self, RedisUrlError> {
-        let invalid = |problem: &str| RedisUrlError(problem.to_owned());
-        let client =
-            Client::open(url).map_err(|error| invalid(error.detail().unwrap_or("not a Redis URL")))?;
-        match client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => {}
-            _ => {
-                return Err(invalid(
-                    "must begin with redis:// or unix://; TLS is not built in",
-                ));
-            }
-        }
+        Self::of(url, patience, None)
+    }
+
+    /// The same over TLS, with a certificate from one of those in `trusted` (PEM) in place of the system's.
+    ///
+    /// # Errors
+    /// As [`Redis::new`]; also when the URL is not of TLS, or `trusted` holds no certificate.
+    pub fn trusting(trusted: Vec<u8>, url: &str, patience: Duration) -> Result<Self, RedisUrlError> {
+        Self::of(url, patience, Some(trusted))
+    }
+
+    fn of(url: &str, patience: Duration, trusted: Option<Vec<u8>>) -> Result<Self, RedisUrlError> {
+        let client = client(url, trusted)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 client,
@@ -244,6 +256,44 @@ impl Redis {
     }
 }
 
+fn client(url: &str, trusted: Option<Vec<u8>>) -> Result<Client, RedisUrlError> {
+    let refused = |problem: &str| RedisUrlError::Url(problem.to_owned());
+    let told = |error: RedisError| refused(error.detail().unwrap_or("not a Redis URL"));
+    let info = url.into_connection_info().map_err(told)?;
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure: false, .. } => over_tls(info, trusted),
+        ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) if trusted.is_none() => {
+            Client::open(info).map_err(told)
+        }
+        ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => Err(refused(
+            "must begin with rediss:// where a certificate is to be checked",
+        )),
+        _ => Err(refused(
+            "must begin with redis://, rediss:// or unix://; a certificate that is not checked is none",
+        )),
+    }
+}
+
+fn over_tls(info: ConnectionInfo, trusted: Option<Vec<u8>>) -> Result<Client, RedisUrlError> {
+    if !trusted.as_deref().is_none_or(has_certificate) {
+        return Err(RedisUrlError::Trusted(
+            "there is no certificate in PEM to trust".to_owned(),
+        ));
+    }
+    // It fails when a provider is there already, and then there is nothing to do.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: trusted,
+    };
+    Client::build_with_tls(info, certificates).map_err(|error| RedisUrlError::Trusted(error.to_string()))
+}
+
+/// A file without any would be taken, and trust nobody.
+fn has_certificate(pem: &[u8]) -> bool {
+    String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----")
+}
+
 async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {
     redis::cmd("PING").query_async(&mut connection).await
 }
@@ -266,15 +316,34 @@ mod tests {
         assert_eq!(open("redis://127.0.0.1"), Ok(()));
         assert_eq!(open("redis://:hunter2@cache:6380/1"), Ok(()));
         assert_eq!(open("unix:///run/redis.sock"), Ok(()));
+        assert_eq!(open("rediss://:hunter2@cache:6380/1"), Ok(()));
         for url in [
             "",
             "cache",
             "http://cache",
-            "rediss://:hunter2@cache",
+            "rediss://:hunter2@cache/#insecure",
             "redis://:hunter2@cache/x",
         ] {
             let error = open(url).unwrap_err().to_string();
             assert!(!error.is_empty() && !error.contains("hunter2"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn who_is_trusted_is_said_in_certificates_and_for_tls_only() {
+        let open = |url: &str, trusted: &str| Redis::trusting(trusted.into(), url, CONNECT).map(|_| ());
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (url, trusted) in [
+            ("rediss://cache", ""),
+            ("rediss://cache", "a key"),
+            ("rediss://cache", broken),
+            ("redis://cache", broken),
+            ("unix:///run/redis.sock", broken),
+        ] {
+            assert!(
+                !open(url, trusted).unwrap_err().to_string().is_empty(),
+                "{url} {trusted}"
+            );
         }
     }
 

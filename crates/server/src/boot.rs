@@ -14,7 +14,7 @@ use tenantry_persistence::{
     PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings,
     StatementTimeouts,
 };
-use tenantry_redis::{Announcements, Redis, RedisLimiter};
+use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
@@ -48,7 +48,10 @@ pub struct Booted {
     pub app: Arc<Tenancy>,
     pub runtime: Pool,
     pub platform: Pool,
+    /// What is remembered: of memberships and tenants' names, of settings, of flags.
     pub cache: Arc<CachedDirectory>,
+    pub configurations: Arc<CachedConfigurations>,
+    pub flags: Arc<CachedFlags>,
     /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
     pub redis: Option<Redis>,
     /// What other servers are told, and hear from.
@@ -155,7 +158,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         Arc::clone(&plans),
         shared_limits.clone(),
         Arc::clone(&clock),
-    )?;
+    )?
+    .map(|limits| limits.spread_by(Arc::clone(&ids)));
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
@@ -166,7 +170,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
-        flags,
+        flags: flags.clone(),
         flag_definitions: stored_flags,
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
@@ -175,7 +179,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         traces: crate::traces::port(&settings.tracing),
         plans,
         settings: registry,
-        configurations,
+        configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
         clock,
         ids,
@@ -185,6 +189,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         runtime,
         platform,
         cache,
+        configurations,
+        flags,
         redis,
         announcements,
         limits,
@@ -278,10 +284,20 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
         return Ok(None);
     }
     let patience = Duration::from_millis(settings.redis.timeout_ms);
-    let redis = Redis::new(url.reveal(), patience);
-    redis
-        .map(Some)
-        .map_err(|error| SettingsError::invalid("redis.url", error.to_string()))
+    let redis = match &settings.redis.ca_file {
+        Some(path) => {
+            let trusted = std::fs::read(path).map_err(|error| {
+                let problem = format!("{}: {error}", path.display());
+                SettingsError::invalid("redis.ca_file", problem)
+            })?;
+            Redis::trusting(trusted, url.reveal(), patience)
+        }
+        None => Redis::new(url.reveal(), patience),
+    };
+    redis.map(Some).map_err(|error| match error {
+        RedisUrlError::Url(problem) => SettingsError::invalid("redis.url", problem),
+        RedisUrlError::Trusted(problem) => SettingsError::invalid("redis.ca_file", problem),
+    })
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

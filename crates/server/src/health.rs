@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 use tenantry_domain::{Clock, JobQueue as _, StoreError, SystemScope};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_migration::migration_names;
 use tenantry_persistence::{PgJobQueue, Pool, vitals};
 use tenantry_redis::Redis;
-use tenantry_system::CachedDirectory;
+use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags};
 
 use crate::boot::Booted;
 use crate::doctor::Guarded;
@@ -25,11 +25,16 @@ pub fn with_components(readiness: Readiness, booted: &Booted, guarded: Guarded) 
         queue: PgJobQueue::new(booted.platform.clone()),
         clock: Arc::clone(&booted.app.ports.clock),
     };
+    let caches = Caches {
+        directory: Arc::clone(&booted.cache),
+        configurations: Arc::clone(&booted.configurations),
+        flags: Arc::clone(&booted.flags),
+    };
     readiness
         .with_component("database", true, Arc::new(database))
         .with_component("redis", false, Arc::new(RedisSeen(booted.redis.clone())))
         .with_component("jobs", false, Arc::new(jobs))
-        .with_component("caches", false, Arc::new(Caches(Arc::clone(&booted.cache))))
+        .with_component("caches", false, Arc::new(caches))
         .with_component("disk", false, Arc::new(Disk))
         .with_component("memory", false, Arc::new(Memory))
         .with_component("guard", false, Arc::new(guarded))
@@ -118,15 +123,26 @@ impl Component for Jobs {
     }
 }
 
-struct Caches(Arc<CachedDirectory>);
+struct Caches {
+    directory: Arc<CachedDirectory>,
+    configurations: Arc<CachedConfigurations>,
+    flags: Arc<CachedFlags>,
+}
 
 #[async_trait]
 impl Component for Caches {
     async fn look(&self) -> Seen {
-        let stats = self.0.stats();
-        let facts = json!({"hits": stats.hits, "loads": stats.loads, "entries": stats.entries});
+        let facts = json!({
+            "directory": facts(self.directory.stats()),
+            "settings": facts(self.configurations.stats()),
+            "flags": facts(self.flags.stats()),
+        });
         Seen::new(ComponentState::Ok, facts)
     }
+}
+
+fn facts(cache: CacheStats) -> Value {
+    json!({"hits": cache.hits, "loads": cache.loads, "entries": cache.entries})
 }
 
 /// The file system of the folder that the server works in.

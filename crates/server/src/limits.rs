@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tenantry_billing::{PlanBook, PlanRates, RateError, RateOverride};
 use tenantry_domain::{Clock, Rate, RateLimiter, Slug};
-use tenantry_http::Limits;
+use tenantry_http::{AddressRates, Limits};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
 
@@ -30,8 +30,7 @@ pub fn limits(
     clock: Arc<dyn Clock>,
 ) -> Result<Option<Limits>, SettingsError> {
     let rates = rates(settings, plans)?;
-    let credential = Rate::new(settings.credential_per_minute, settings.credential_burst)
-        .ok_or_else(|| SettingsError::invalid("limits.credential_per_minute", "must not be 0"))?;
+    let addresses = addresses(settings)?;
     if !settings.enabled {
         return Ok(None);
     }
@@ -39,8 +38,23 @@ pub fn limits(
         Some(shared) => shared,
         None => Arc::new(LocalLimiter::new(clock).one_of(settings.instances)),
     };
-    let credential = credential.times(settings.factor);
-    Ok(Some(Limits::new(limiter, Arc::new(rates), credential)))
+    Ok(Some(Limits::new(limiter, Arc::new(rates), addresses)))
+}
+
+fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {
+    let rate = |key: &'static str, per_minute: u32, burst: u32| {
+        let rate = Rate::new(per_minute, burst).map(|rate| rate.times(settings.factor));
+        rate.ok_or_else(|| SettingsError::invalid(key, "must not be 0"))
+    };
+    let (credential, visitor) = ("limits.credential_per_minute", "limits.visitor_per_minute");
+    Ok(AddressRates {
+        credential: rate(
+            credential,
+            settings.credential_per_minute,
+            settings.credential_burst,
+        )?,
+        visitor: rate(visitor, settings.visitor_per_minute, settings.visitor_burst)?,
+    })
 }
 
 fn rates(settings: &LimitSettings, plans: Arc<PlanBook>) -> Result<PlanRates, SettingsError> {

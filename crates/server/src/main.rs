@@ -4,6 +4,7 @@ mod boot;
 mod console;
 mod dev;
 mod doctor;
+mod flag;
 mod health;
 mod jobs;
 mod limits;
@@ -81,6 +82,9 @@ enum Command {
         after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'"
     )]
     Operator(operator::Args),
+    /// List and show feature flags and their versions, and go back to one.
+    #[command(after_help = "Example: tenantry flags rollback new-checkout --to 3")]
+    Flags(flag::Args),
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
@@ -154,6 +158,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Operator(args) => {
             log::init_plain();
             operator::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Flags(args) => {
+            log::init_plain();
+            flag::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Settings(args) => {
             log::init_plain();

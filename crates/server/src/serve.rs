@@ -190,6 +190,9 @@ fn http_settings(http: &Http) -> HttpSettings {
         trust_forwarded_for: http.trust_forwarded_for,
         request_timeout: Duration::from_millis(http.request_timeout_ms),
         body_timeout: Duration::from_millis(http.body_timeout_ms),
+        event_stream_lifetime: Duration::from_secs(http.event_stream_seconds),
+        event_streams: http.event_streams,
+        event_streams_per_tenant: http.event_streams_per_tenant,
         ..HttpSettings::default()
     }
 }

@@ -200,6 +200,11 @@ pub struct Http {
     pub keep_alive_ms: u64,
     /// How long a connection that is closed here may take to be closed by the client.
     pub disconnect_timeout_ms: u64,
+    /// How many streams of events may be open here, of all tenants and of one.
+    pub event_streams: usize,
+    pub event_streams_per_tenant: usize,
+    /// How long a stream stays open; then the client opens it again.
+    pub event_stream_seconds: u64,
 }
 
 impl Default for Http {
@@ -215,6 +220,9 @@ impl Default for Http {
             body_timeout_ms: 15_000,
             keep_alive_ms: 75_000,
             disconnect_timeout_ms: 1_000,
+            event_streams: 10_000,
+            event_streams_per_tenant: 100,
+            event_stream_seconds: 600,
         }
     }
 }
@@ -383,6 +391,9 @@ pub struct Limits {
     /// What one address may ask for where a credential is presented or made, and how much of it at once.
     pub credential_per_minute: u32,
     pub credential_burst: u32,
+    /// What one address may ask for of what is open to everybody, and how much of it at once.
+    pub visitor_per_minute: u32,
+    pub visitor_burst: u32,
     /// By slug: what was agreed with single tenants in place of what their plan says.
     pub overrides: BTreeMap<String, AgreedRates>,
 }
@@ -396,6 +407,8 @@ impl Default for Limits {
             factor: 1,
             credential_per_minute: 60,
             credential_burst: 60,
+            visitor_per_minute: 600,
+            visitor_burst: 600,
             overrides: BTreeMap::new(),
         }
     }
@@ -405,8 +418,11 @@ impl Default for Limits {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redis {
-    /// `redis://[user:password@]host[:port][/database]`; without one every server goes by what it knows itself.
+    /// `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS; without one every server goes by what it
+    /// knows itself.
     pub url: Secret,
+    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system when absent.
+    pub ca_file: Option<PathBuf>,
     /// How long a request may wait for it.
     pub timeout_ms: u64,
 }
@@ -415,6 +431,7 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: Secret::default(),
+            ca_file: None,
             timeout_ms: 50,
         }
     }
@@ -578,7 +595,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 36] = [
+        let ranges: [(&'static str, u64, u64, u64); 41] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -643,6 +660,18 @@ impl Settings {
                 1,
                 1_000_000,
             ),
+            (
+                "limits.visitor_per_minute",
+                self.limits.visitor_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.visitor_burst",
+                self.limits.visitor_burst.into(),
+                1,
+                1_000_000,
+            ),
             ("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),
@@ -676,6 +705,19 @@ impl Settings {
                 self.http.disconnect_timeout_ms,
                 1,
                 60_000,
+            ),
+            ("http.event_streams", self.http.event_streams as u64, 1, 1_000_000),
+            (
+                "http.event_streams_per_tenant",
+                self.http.event_streams_per_tenant as u64,
+                1,
+                1_000_000,
+            ),
+            (
+                "http.event_stream_seconds",
+                self.http.event_stream_seconds,
+                1,
+                86_400,
             ),
             (
                 "database.statement_timeout_ms",
@@ -745,6 +787,13 @@ impl Settings {
             (statement, request),
             (("database.lock_timeout_ms", database.lock_timeout_ms), statement),
             (("database.per_tenant", database.per_tenant as u64), pool),
+            (
+                (
+                    "http.event_streams_per_tenant",
+                    http.event_streams_per_tenant as u64,
+                ),
+                ("http.event_streams", http.event_streams as u64),
+            ),
             (
                 ("cache.alone_ttl_ms", self.cache.alone_ttl_ms),
                 ("cache.ttl_ms", self.cache.ttl_ms),
@@ -873,7 +922,7 @@ mod tests {
     #[test]
     fn settings_that_contradict_each_other_are_named_together() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
             (
                 |it| it.http.request_timeout_ms = 5_000,
                 "database.acquire_timeout_ms: must be less than http.request_timeout_ms (5000), is 5000",
@@ -901,6 +950,10 @@ mod tests {
             (
                 |it| it.cache.ttl_ms = 500,
                 "cache.alone_ttl_ms: must be at most cache.ttl_ms (500), is 1000",
+            ),
+            (
+                |it| it.http.event_streams = 99,
+                "http.event_streams_per_tenant: must be at most http.event_streams (99), is 100",
             ),
             (|it| it.database.statement_timeout_ms = 0, ""),
         ];

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{Invalid, NewTenant, RequestId, Slug, SystemScope, Tenant, TenantId, TenantSelector};
+use tenantry_domain::{
+    Denied, Invalid, NewTenant, RequestId, Slug, SystemScope, Tenant, TenantId, TenantSelector,
+};
 use tenantry_tenancy::lifecycle::LifecycleError;
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy, lifecycle, provision};
@@ -139,13 +141,11 @@ pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
     let unknown = || CommandError::Other(format!("there is no tenant '{slug}': see tenantry tenant list"));
     let selector = TenantSelector::Slug(Slug::parse(slug).ok_or_else(unknown)?);
     let request = RequestId::next(app.ports.ids.as_ref());
-    let admission = app
-        .ports
-        .gate
-        .guest(&selector, request)
-        .await
-        .map_err(|error| other(&error))?;
-    Ok(admission.tenant.id)
+    match app.ports.gate.guest(&selector, request).await {
+        Ok(admission) => Ok(admission.tenant.id),
+        Err(Denied::TenantNotFound) => Err(unknown()),
+        Err(error) => Err(other(&error)),
+    }
 }
 
 fn command(app: &Arc<Tenancy>) -> OperatorCx {

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/operating.rs"]
+mod operating;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -231,10 +234,20 @@ fn every_command_explains_itself_with_an_example() {
         &["jobs", "list", "--help"],
         &["jobs", "replay", "--help"],
         &["jobs", "cancel", "--help"],
+        &["flags", "--help"],
+        &["flags", "list", "--help"],
+        &["flags", "show", "--help"],
+        &["flags", "history", "--help"],
+        &["flags", "rollback", "--help"],
         &["operator", "--help"],
         &["operator", "create", "--help"],
         &["operator", "list", "--help"],
         &["operator", "deactivate", "--help"],
+        &["plan", "--help"],
+        &["plan", "list", "--help"],
+        &["plan", "change", "--help"],
+        &["plan", "agree", "--help"],
+        &["plan", "upgrade", "--help"],
         &["settings", "--help"],
         &["settings", "set", "--help"],
         &["settings", "rotate-keys", "--help"],

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use serde::Serialize;
 use serde_json::json;
 use tenantry_domain::{
-    FlagCatalogue, FlagDefinition, FlagVersion, Invalid, Lifecycle, OperatorWork, Segment, StoreError,
-    SystemScope,
+    DefinitionVersion, FlagCatalogue, FlagDefinition, FlagEditing, Invalid, Lifecycle, OperatorWork, Segment,
+    StoreError, SystemScope, Time,
 };
 
 use crate::{OperatorCx, Precondition, Stale};
@@ -44,49 +46,45 @@ pub async fn catalogue(cx: &OperatorCx) -> Result<Arc<FlagCatalogue>, Definition
     Ok(Arc::clone(program.catalogue()))
 }
 
-/// One flag.
+/// One flag or segment.
 ///
 /// # Errors
 /// [`DefinitionError`].
-pub async fn get(cx: &OperatorCx, key: &str) -> Result<FlagDefinition, DefinitionError> {
+pub async fn get<D: Definition>(cx: &OperatorCx, key: &str) -> Result<D, DefinitionError> {
     let catalogue = catalogue(cx).await?;
-    let flag = catalogue.flag(key).ok_or(DefinitionError::NotFound)?;
-    Ok((**flag).clone())
+    D::among(&catalogue, key)
+        .cloned()
+        .ok_or(DefinitionError::NotFound)
 }
 
-/// Defines a new flag.
+/// Defines a new flag or segment. One that takes the key of a deleted one goes on with its numbers.
 ///
 /// # Errors
 /// [`DefinitionError`].
-pub async fn create(cx: &OperatorCx, flag: FlagDefinition) -> Result<FlagDefinition, DefinitionError> {
+pub async fn create<D: Definition>(cx: &OperatorCx, new: D) -> Result<D, DefinitionError> {
     let mut work = cx.begin().await?;
     let catalogue = work.flags().catalogue_for_update().await?;
-    if catalogue.flag(&flag.key).is_some() {
+    if D::among(&catalogue, new.key()).is_some() {
         return Err(DefinitionError::Taken);
     }
-    let flag = FlagDefinition { version: 1, ..flag };
-    store(cx, work, &catalogue, "flag.created", flag).await
+    let last = last_version::<D>(work.flags(), new.key()).await?;
+    let new = new.numbered(last.unwrap_or(0) + 1);
+    store(cx, work, &catalogue, D::CREATED, new).await
 }
 
-/// Puts another definition in the place of a flag's; its key and its type stay.
+/// Puts another definition in the place of one; its key and a flag's type stay.
 ///
 /// # Errors
 /// [`DefinitionError`].
-pub async fn replace(
+pub async fn replace<D: Definition>(
     cx: &OperatorCx,
     key: &str,
     when: &Precondition,
-    flag: FlagDefinition,
-) -> Result<FlagDefinition, DefinitionError> {
-    change(cx, key, when, "flag.updated", |before| {
-        if flag.key != before.key {
-            return Err(Invalid::one("/key", "immutable", "must be the key in the path").into());
-        }
-        if flag.kind != before.kind {
-            // Clients were written for the one.
-            return Err(Invalid::one("/type", "immutable", "must stay as it is").into());
-        }
-        Ok(flag)
+    after: D,
+) -> Result<D, DefinitionError> {
+    change(cx, key, when, D::UPDATED, |before: &D| {
+        after.check_in_place_of(before)?;
+        Ok(after)
     })
     .await
 }
@@ -100,7 +98,7 @@ pub async fn archive(
     key: &str,
     when: &Precondition,
 ) -> Result<FlagDefinition, DefinitionError> {
-    change(cx, key, when, "flag.archived", |before| {
+    change(cx, key, when, "flag.archived", |before: &FlagDefinition| {
         Ok(FlagDefinition {
             lifecycle: Lifecycle::Archived,
             ..before.clone()
@@ -109,114 +107,7 @@ pub async fn archive(
     .await
 }
 
-/// Puts a former version in force again, as the next version. It has to hold among what the others are now.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn roll_back(
-    cx: &OperatorCx,
-    key: &str,
-    when: &Precondition,
-    version: i64,
-) -> Result<FlagDefinition, DefinitionError> {
-    let former = self::version(cx, key, version).await;
-    let former = former.map_err(|error| match error {
-        DefinitionError::NotFound => {
-            Invalid::one("/version", "not_found", "there is no such version of the flag").into()
-        }
-        other => other,
-    });
-    // Whether the flag is there at all is asked first.
-    get(cx, key).await?;
-    let former = former?.definition;
-    change(cx, key, when, "flag.rolled_back", |_| Ok(former)).await
-}
-
-/// At most `limit + 1` versions of a flag, newest first, from below version `before` on; the one too many tells that
-/// there are more.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn versions(
-    cx: &OperatorCx,
-    key: &str,
-    before: Option<i64>,
-    limit: u32,
-) -> Result<Vec<FlagVersion>, DefinitionError> {
-    get(cx, key).await?;
-    let mut work = cx.begin().await?;
-    Ok(work.flags().flag_versions(key, before, limit + 1).await?)
-}
-
-/// One version of a flag.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn version(cx: &OperatorCx, key: &str, version: i64) -> Result<FlagVersion, DefinitionError> {
-    let mut work = cx.begin().await?;
-    let found = work.flags().flag_version(key, version).await?;
-    found.ok_or(DefinitionError::NotFound)
-}
-
-/// One segment.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn segment(cx: &OperatorCx, key: &str) -> Result<Segment, DefinitionError> {
-    let catalogue = catalogue(cx).await?;
-    catalogue.segment(key).cloned().ok_or(DefinitionError::NotFound)
-}
-
-/// Defines a new segment.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn create_segment(cx: &OperatorCx, segment: Segment) -> Result<Segment, DefinitionError> {
-    segment.check()?;
-    let mut work = cx.begin().await?;
-    let catalogue = work.flags().catalogue_for_update().await?;
-    if catalogue.segment(&segment.key).is_some() {
-        return Err(DefinitionError::Taken);
-    }
-    let segment = Segment {
-        version: 1,
-        ..segment
-    };
-    work.flags().store_segment(&segment, cx.now()).await?;
-    work.commit(cx.record("segment.created", None, json!({"after": segment})))
-        .await?;
-    Ok(segment)
-}
-
-/// Puts another definition in the place of a segment's.
-///
-/// # Errors
-/// [`DefinitionError`].
-pub async fn replace_segment(
-    cx: &OperatorCx,
-    key: &str,
-    when: &Precondition,
-    segment: Segment,
-) -> Result<Segment, DefinitionError> {
-    segment.check()?;
-    let mut work = cx.begin().await?;
-    let catalogue = work.flags().catalogue_for_update().await?;
-    let before = catalogue.segment(key).ok_or(DefinitionError::NotFound)?;
-    when.check(before.version)?;
-    if segment.key != before.key {
-        return Err(Invalid::one("/key", "immutable", "must be the key in the path").into());
-    }
-    let segment = Segment {
-        version: before.version + 1,
-        ..segment
-    };
-    work.flags().store_segment(&segment, cx.now()).await?;
-    let details = json!({"before": before, "after": segment});
-    work.commit(cx.record("segment.updated", None, details)).await?;
-    Ok(segment)
-}
-
-/// Removes a segment that no rule names.
+/// Removes a segment that no rule names. Its versions stay, and this is one.
 ///
 /// # Errors
 /// [`DefinitionError`].
@@ -231,42 +122,287 @@ pub async fn delete_segment(cx: &OperatorCx, key: &str, when: &Precondition) -> 
             users.into_iter().map(str::to_owned).collect(),
         ));
     }
-    work.flags().delete_segment(key).await?;
+    let gone = before.version + 1;
+    work.flags().delete_segment(key, gone, cx.now()).await?;
     work.commit(cx.record("segment.deleted", None, json!({"before": before})))
         .await?;
     Ok(())
 }
 
-/// Makes the next version of a flag.
-async fn change(
+/// Puts a former version in force again, as the next version; a segment that was deleted is there again. It has to
+/// hold among what the others are now.
+///
+/// # Errors
+/// [`DefinitionError`].
+pub async fn roll_back<D: Definition>(
+    cx: &OperatorCx,
+    key: &str,
+    when: &Precondition,
+    version: i64,
+) -> Result<D, DefinitionError> {
+    let mut work = cx.begin().await?;
+    let catalogue = work.flags().catalogue_for_update().await?;
+    let last = last_version::<D>(work.flags(), key).await?;
+    let last = last.ok_or(DefinitionError::NotFound)?;
+    when.check(last)?;
+    let refused = |code, detail| Invalid::one("/version", code, detail);
+    let former = D::version_of(work.flags(), key, version).await?;
+    let former = former.ok_or_else(|| refused("not_found", "there is no such version"))?;
+    let former: Option<D> = former.definition.into();
+    let former = former.ok_or_else(|| refused("deleted", "it had just been deleted then"))?;
+    store(cx, work, &catalogue, D::ROLLED_BACK, former.numbered(last + 1)).await
+}
+
+/// At most `limit + 1` versions, newest first, from below version `before` on; the one too many tells that there are
+/// more. Those of a deleted segment are still there.
+///
+/// # Errors
+/// [`DefinitionError`].
+pub async fn versions<D: Definition>(
+    cx: &OperatorCx,
+    key: &str,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<DefinitionVersion<D::Former>>, DefinitionError> {
+    let mut work = cx.begin().await?;
+    let last = last_version::<D>(work.flags(), key).await?;
+    last.ok_or(DefinitionError::NotFound)?;
+    Ok(D::versions_of(work.flags(), key, before, limit + 1).await?)
+}
+
+/// One version.
+///
+/// # Errors
+/// [`DefinitionError`].
+pub async fn version<D: Definition>(
+    cx: &OperatorCx,
+    key: &str,
+    version: i64,
+) -> Result<DefinitionVersion<D::Former>, DefinitionError> {
+    let mut work = cx.begin().await?;
+    let found = D::version_of(work.flags(), key, version).await?;
+    found.ok_or(DefinitionError::NotFound)
+}
+
+/// What operators define, change, list and roll back in one way: flags and segments.
+#[async_trait]
+pub trait Definition: Clone + Serialize + Send + Sync + Sized + 'static {
+    /// What a version has: none where it was deleted, if it can be.
+    type Former: Into<Option<Self>> + Send;
+    /// The actions as they are recorded.
+    const CREATED: &'static str;
+    /// See [`Definition::CREATED`].
+    const UPDATED: &'static str;
+    /// See [`Definition::CREATED`].
+    const ROLLED_BACK: &'static str;
+
+    /// Its name, for good.
+    fn key(&self) -> &str;
+
+    /// Counts its versions, from 1.
+    fn version(&self) -> i64;
+
+    /// The same as the version of that number.
+    fn numbered(self, version: i64) -> Self;
+
+    /// The one of a key among all definitions.
+    fn among<'a>(catalogue: &'a FlagCatalogue, key: &str) -> Option<&'a Self>;
+
+    /// Whether it holds among all others.
+    ///
+    /// # Errors
+    /// Every field that does not.
+    fn check(&self, others: &FlagCatalogue) -> Result<(), Invalid>;
+
+    /// Whether it may take the place of what was there before.
+    ///
+    /// # Errors
+    /// The field that may not change.
+    fn check_in_place_of(&self, before: &Self) -> Result<(), Invalid>;
+
+    /// Stores it as the next version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn store(&self, editing: &mut dyn FlagEditing, at: Time) -> Result<(), StoreError>;
+
+    /// Versions, newest first, from below version `before` on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn versions_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DefinitionVersion<Self::Former>>, StoreError>;
+
+    /// One version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn version_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        version: i64,
+    ) -> Result<Option<DefinitionVersion<Self::Former>>, StoreError>;
+}
+
+#[async_trait]
+impl Definition for FlagDefinition {
+    type Former = Self;
+    const CREATED: &'static str = "flag.created";
+    const UPDATED: &'static str = "flag.updated";
+    const ROLLED_BACK: &'static str = "flag.rolled_back";
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn numbered(self, version: i64) -> Self {
+        Self { version, ..self }
+    }
+
+    fn among<'a>(catalogue: &'a FlagCatalogue, key: &str) -> Option<&'a Self> {
+        catalogue.flag(key).map(|flag| &**flag)
+    }
+
+    fn check(&self, others: &FlagCatalogue) -> Result<(), Invalid> {
+        others.check_flag(self)
+    }
+
+    fn check_in_place_of(&self, before: &Self) -> Result<(), Invalid> {
+        check_same_key(&self.key, &before.key)?;
+        if self.kind != before.kind {
+            // Clients were written for the one.
+            return Err(Invalid::one("/type", "immutable", "must stay as it is"));
+        }
+        Ok(())
+    }
+
+    async fn store(&self, editing: &mut dyn FlagEditing, at: Time) -> Result<(), StoreError> {
+        editing.store_flag(self, at).await
+    }
+
+    async fn versions_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DefinitionVersion<Self>>, StoreError> {
+        editing.flag_versions(key, before, limit).await
+    }
+
+    async fn version_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        version: i64,
+    ) -> Result<Option<DefinitionVersion<Self>>, StoreError> {
+        editing.flag_version(key, version).await
+    }
+}
+
+#[async_trait]
+impl Definition for Segment {
+    type Former = Option<Self>;
+    const CREATED: &'static str = "segment.created";
+    const UPDATED: &'static str = "segment.updated";
+    const ROLLED_BACK: &'static str = "segment.rolled_back";
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn numbered(self, version: i64) -> Self {
+        Self { version, ..self }
+    }
+
+    fn among<'a>(catalogue: &'a FlagCatalogue, key: &str) -> Option<&'a Self> {
+        catalogue.segment(key)
+    }
+
+    fn check(&self, _others: &FlagCatalogue) -> Result<(), Invalid> {
+        // Flags refer to segments, and segments to nothing.
+        Segment::check(self)
+    }
+
+    fn check_in_place_of(&self, before: &Self) -> Result<(), Invalid> {
+        check_same_key(&self.key, &before.key)
+    }
+
+    async fn store(&self, editing: &mut dyn FlagEditing, at: Time) -> Result<(), StoreError> {
+        editing.store_segment(self, at).await
+    }
+
+    async fn versions_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DefinitionVersion<Option<Self>>>, StoreError> {
+        editing.segment_versions(key, before, limit).await
+    }
+
+    async fn version_of(
+        editing: &mut dyn FlagEditing,
+        key: &str,
+        version: i64,
+    ) -> Result<Option<DefinitionVersion<Option<Self>>>, StoreError> {
+        editing.segment_version(key, version).await
+    }
+}
+
+fn check_same_key(after: &str, before: &str) -> Result<(), Invalid> {
+    if after == before {
+        return Ok(());
+    }
+    Err(Invalid::one("/key", "immutable", "must be the key in the path"))
+}
+
+/// The number of the last version, deletions included; nobody adds one while all definitions are held.
+async fn last_version<D: Definition>(
+    editing: &mut dyn FlagEditing,
+    key: &str,
+) -> Result<Option<i64>, StoreError> {
+    let newest = D::versions_of(editing, key, None, 1).await?;
+    Ok(newest.first().map(|version| version.version))
+}
+
+/// Makes the next version of what is there.
+async fn change<D: Definition>(
     cx: &OperatorCx,
     key: &str,
     when: &Precondition,
     action: &'static str,
-    next: impl FnOnce(&FlagDefinition) -> Result<FlagDefinition, DefinitionError>,
-) -> Result<FlagDefinition, DefinitionError> {
+    next: impl FnOnce(&D) -> Result<D, DefinitionError>,
+) -> Result<D, DefinitionError> {
     let mut work = cx.begin().await?;
     let catalogue = work.flags().catalogue_for_update().await?;
-    let before = catalogue.flag(key).ok_or(DefinitionError::NotFound)?;
-    when.check(before.version)?;
-    let flag = FlagDefinition {
-        version: before.version + 1,
-        ..next(before)?
-    };
-    store(cx, work, &catalogue, action, flag).await
+    let before = D::among(&catalogue, key).ok_or(DefinitionError::NotFound)?;
+    when.check(before.version())?;
+    let after = next(before)?.numbered(before.version() + 1);
+    store(cx, work, &catalogue, action, after).await
 }
 
-async fn store(
+async fn store<D: Definition>(
     cx: &OperatorCx,
     mut work: Box<dyn OperatorWork>,
     catalogue: &FlagCatalogue,
     action: &'static str,
-    flag: FlagDefinition,
-) -> Result<FlagDefinition, DefinitionError> {
-    catalogue.check_flag(&flag)?;
-    work.flags().store_flag(&flag, cx.now()).await?;
-    let before = catalogue.flag(&flag.key).map(|before| &**before);
-    work.commit(cx.record(action, None, json!({"before": before, "after": flag})))
+    after: D,
+) -> Result<D, DefinitionError> {
+    after.check(catalogue)?;
+    after.store(work.flags(), cx.now()).await?;
+    let before = D::among(catalogue, after.key());
+    work.commit(cx.record(action, None, json!({"before": before, "after": after})))
         .await?;
-    Ok(flag)
+    Ok(after)
 }

@@ -470,7 +470,10 @@ impl Worker {
                 .bury(lease, &failure.to_string(), now)
                 .map(|()| Outcome::Dead),
             Err(failure) => {
-                let delay = self.settings.backoff.delay(progress.attempts, random(self.ids()));
+                let delay = self
+                    .settings
+                    .backoff
+                    .delay(progress.attempts, self.ids().random());
                 progress.fail(lease, &failure.to_string(), delay, now)?;
                 Ok(match progress.state {
                     JobState::Dead => Outcome::Dead,
@@ -600,10 +603,4 @@ fn report(outcome: Outcome, kind: &str, tenant: Option<TenantId>, end: &Result<(
             tracing::debug!(kind, tenant, ?outcome, "a job ended");
         }
     }
-}
-
-/// The last 32 bits of an id, which are random.
-fn random(ids: &dyn IdSource) -> u32 {
-    let [.., a, b, c, d] = *ids.uuid().as_bytes();
-    u32::from_be_bytes([a, b, c, d])
 }

@@ -283,9 +283,10 @@ async fn definitions_of_flags_are_out_of_reach_of_the_runtime_role_and_versions_
     let flag = "INSERT INTO flags VALUES ('f', '{}', now(), now(), 1)";
     let version = "INSERT INTO flag_versions VALUES ('f', 1, '{}', NULL, now())";
     let segment = "INSERT INTO segments VALUES ('s', '{}', now(), now(), 1)";
+    let gone = "INSERT INTO segment_versions VALUES ('s', 2, NULL, NULL, now())";
     let change = "UPDATE flags SET definition = '{}', version = 2";
     let mut platform = database.platform().await;
-    for sql in [flag, version, segment, change, "DELETE FROM segments"] {
+    for sql in [flag, version, segment, gone, change, "DELETE FROM segments"] {
         assert_eq!(run(&mut platform, sql).await.unwrap(), 1, "{sql}");
     }
     for sql in [
@@ -293,6 +294,8 @@ async fn definitions_of_flags_are_out_of_reach_of_the_runtime_role_and_versions_
         "UPDATE flags SET key = 'g'",
         "UPDATE flag_versions SET definition = '{}'",
         "DELETE FROM flag_versions",
+        "UPDATE segment_versions SET definition = '{}'",
+        "DELETE FROM segment_versions",
         "TRUNCATE segments",
         "SELECT count(*) FROM flag_overrides",
     ] {
@@ -303,10 +306,12 @@ async fn definitions_of_flags_are_out_of_reach_of_the_runtime_role_and_versions_
         flag,
         version,
         segment,
+        gone,
         change,
         "SELECT count(*) FROM flags",
         "SELECT count(*) FROM flag_versions",
         "SELECT count(*) FROM segments",
+        "SELECT count(*) FROM segment_versions",
     ] {
         assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
     }

@@ -131,12 +131,36 @@ pub async fn steady(tokens: &[String], clients: usize, seconds: u64) -> Result<V
     Ok(times)
 }
 
+/// One request in the name of each of these tenants, over as many connections as full load has.
+pub async fn visit(tokens: &[String]) -> Result<(), Failure> {
+    let share = tokens.len().div_ceil(CONNECTIONS).max(1);
+    let visitors = tokens
+        .chunks(share)
+        .map(|tokens| tokio::spawn(visit_one(tokens.to_vec())));
+    for visitor in visitors.collect::<Vec<_>>() {
+        visitor.await??;
+    }
+    Ok(())
+}
+
+async fn visit_one(tokens: Vec<String>) -> Result<(), std::io::Error> {
+    let mut stream = TcpStream::connect(ADDRESS).await?;
+    stream.set_nodelay(true)?;
+    for token in tokens {
+        stream.write_all(list_of_ten(&token).as_bytes()).await?;
+        answer(&mut stream).await?;
+    }
+    Ok(())
+}
+
+fn list_of_ten(token: &str) -> String {
+    format!("GET /api/v1/tasks?limit=10 HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n")
+}
+
 async fn steady_one(number: usize, token: String, seconds: u64) -> Result<Vec<Duration>, std::io::Error> {
     let mut stream = TcpStream::connect(ADDRESS).await?;
     stream.set_nodelay(true)?;
-    let request = format!(
-        "GET /api/v1/tasks?limit=10 HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
+    let request = list_of_ten(&token);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     // They do not all send in the same moment.
     tokio::time::sleep(Duration::from_millis(number as u64 * 19 % 1_000)).await;

@@ -1,5 +1,7 @@
 //! `make bench`: how fast the server is, beside pgbench with the same statements in the same minute.
 
+mod flame;
+mod flatness;
 mod ground;
 mod load;
 mod redis;
@@ -35,7 +37,7 @@ struct Args {
     /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios, with a comma between them; `fairness` and `overload` are two.
+    /// Only these scenarios, with a comma between them; `flatness`, `fairness` and `overload` are three.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -44,6 +46,15 @@ struct Args {
     /// How long each part of a round takes, in seconds; 8, or 3 when quick.
     #[arg(long)]
     seconds: Option<u64>,
+    /// How many tenants have a thousand tasks; 1,000.
+    #[arg(long)]
+    tenants: Option<usize>,
+    /// How many further tenants have ten; 99,000, or none when quick.
+    #[arg(long)]
+    small_tenants: Option<usize>,
+    /// Measures nothing, and draws what the server does under the list of ten into this file (SVG).
+    #[arg(long, value_name = "FILE")]
+    flame: Option<PathBuf>,
     /// The program to measure.
     #[arg(long, default_value = "target/release/tenantry")]
     program: PathBuf,
@@ -53,6 +64,7 @@ struct Args {
 }
 
 /// What is measured beside the scenarios.
+const FLATNESS: &str = "flatness";
 const FAIRNESS: &str = "fairness";
 const OVERLOAD: &str = "overload";
 
@@ -64,11 +76,32 @@ impl Args {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 
+    fn size(&self) -> Size {
+        Size {
+            tenants: self.tenants.unwrap_or(1_000),
+            tasks: 1_000,
+            small_tenants: self.small_tenants.unwrap_or(if self.quick { 0 } else { 99_000 }),
+        }
+    }
+
+    /// The folder of the data, which take minutes to make and are used again.
+    fn data(&self) -> String {
+        match (self.tenants, self.small_tenants) {
+            (None, None) => if self.quick { "quick" } else { "full" }.to_owned(),
+            _ => format!("{}-{}", self.size().tenants, self.size().small_tenants),
+        }
+    }
+
     /// A name that is no scenario's would measure nothing and say so nowhere.
     fn check(&self, size: Size) -> Result<(), Failure> {
-        let scenarios = scenario::all(size, self.quick).into_iter();
+        let scenarios = scenario::all(size).into_iter();
         let mut names: Vec<_> = scenarios.map(|scenario| scenario.name).collect();
-        names.extend([scenario::with_shared_limits(size).name, FAIRNESS, OVERLOAD]);
+        names.extend([
+            scenario::with_shared_limits(size).name,
+            FLATNESS,
+            FAIRNESS,
+            OVERLOAD,
+        ]);
         match self.only.iter().find(|only| !names.contains(&only.as_str())) {
             Some(unknown) => Err(format!("--only {unknown}: there are {}", names.join(", ")).into()),
             None => Ok(()),
@@ -90,25 +123,26 @@ async fn main() -> ExitCode {
 async fn bench(args: &Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.folder)?;
     let folder = args.folder.canonicalize()?;
-    let size = Size {
-        tenants: 1_000,
-        tasks: 1_000,
-        small_tenants: if args.quick { 0 } else { 99_000 },
-    };
+    let size = args.size();
     args.check(size)?;
-    let ground = Ground::prepare(&folder.join(if args.quick { "quick" } else { "full" }), size).await?;
-    let log = folder.join("server.log");
+    let ground = Ground::prepare(&folder.join(args.data()), size).await?;
     let redis = Redis::start(&folder).await?;
-    let server = Server::start(&args.program, &ground, &redis.url(), false, &log).await?;
     let tokens = folder.join("tokens.lua");
     let bench = Bench {
         args,
         ground: &ground,
         folder: &folder,
+        redis: redis.url(),
     };
     bench.write_tokens(&tokens, size.tenants + size.small_tenants)?;
+    let server = bench.start(&[]).await?;
+    if let Some(picture) = &args.flame {
+        flame::draw(&bench, &server, &tokens, picture).await?;
+        drop(server);
+        return Ok(ground.cluster.stop().await?);
+    }
     let mut rows = Vec::new();
-    for scenario in scenario::all(size, args.quick) {
+    for scenario in scenario::all(size) {
         if args.wants(scenario.name) {
             rows.push(bench.measure(&server, &scenario, &tokens).await?);
         }
@@ -126,15 +160,23 @@ async fn bench(args: &Args) -> Result<(), Failure> {
     };
     let startup_ms = server.startup.as_millis();
     drop(server);
-    let sharing = Server::start(&args.program, &ground, &redis.url(), true, &log).await?;
     let shared = scenario::with_shared_limits(size);
     if args.wants(shared.name) {
+        let sharing = bench.start(&[("TENANTRY__LIMITS__SHARED", "true")]).await?;
         rows.push(bench.measure(&sharing, &shared, &tokens).await?);
     }
+    let flatness = if args.wants(FLATNESS) && (!args.quick || !args.only.is_empty()) {
+        let (flatness, measured) = flatness::measure(&bench, &tokens).await?;
+        rows.extend(measured);
+        Some(flatness)
+    } else {
+        None
+    };
     let report = Report {
         machine: machine(),
         size,
         scenarios: rows,
+        flatness,
         fairness,
         overload,
         rss_mb,
@@ -144,7 +186,6 @@ async fn bench(args: &Args) -> Result<(), Failure> {
     std::fs::write(folder.join("latest.svg"), report.picture())?;
     writeln!(std::io::stdout(), "{}\n\n{}", report.machine, report.table())?;
     say(&format!("wrote {}", folder.join("latest.json").display()));
-    drop(sharing);
     drop(redis);
     Ok(ground.cluster.stop().await?)
 }
@@ -153,6 +194,8 @@ struct Bench<'a> {
     args: &'a Args,
     ground: &'a Ground,
     folder: &'a Path,
+    /// Where Redis is.
+    redis: String,
 }
 
 impl Bench<'_> {
@@ -167,6 +210,12 @@ impl Bench<'_> {
         self.args.seconds.unwrap_or(if self.args.quick { 3 } else { 8 })
     }
 
+    /// The program, with further settings.
+    async fn start(&self, settings: &[(&str, &str)]) -> Result<Server, Failure> {
+        let log = self.folder.join("server.log");
+        Server::start(&self.args.program, self.ground, &self.redis, settings, &log).await
+    }
+
     /// Tokens as a table of Lua's.
     fn write_tokens(&self, path: &Path, tenants: usize) -> Result<(), Failure> {
         let tokens = self.ground.tokens(0..tenants)?;
@@ -179,36 +228,42 @@ impl Bench<'_> {
     /// Rounds of the server and of pgbench in turn, so that both see the same machine.
     async fn measure(&self, server: &Server, scenario: &Scenario, tokens: &Path) -> Result<Row, Failure> {
         let script = load::script(self.folder, scenario, tokens)?;
-        let postgres = self.ground.cluster.data_dir().to_owned();
         load::run(&script, 1, CONNECTIONS).await?;
-        let (mut runs, mut used) = (Vec::new(), Vec::new());
-        let (mut simple, mut prepared) = (Vec::new(), Vec::new());
-        for round in 0..self.rounds() {
-            say(&format!(
-                "{}, round {} of {}",
-                scenario.name,
-                round + 1,
-                self.rounds()
-            ));
-            let before = Used::now(server.process(), &postgres);
-            let run = load::run(&script, self.seconds(), CONNECTIONS).await?;
-            let after = Used::now(server.process(), &postgres);
-            let (server, postgres) = after.since(&before);
-            used.push((server, postgres, run.requests));
-            runs.push(run);
-            let last = (ground::FIRST + self.ground.size.tenants - 1).to_string();
-            for (sql, mode, rates) in [
-                (&scenario.sql, "simple", &mut simple),
-                (&scenario.prepared, "prepared", &mut prepared),
-            ] {
-                if let Some(sql) = sql {
-                    let script = self.folder.join(format!("{}_{mode}.sql", scenario.name));
-                    let (url, sql) = (self.ground.app_url(), sql.replace(":last", &last));
-                    rates.push(yardstick::run(&url, &sql, mode, &script, self.seconds()).await?);
-                }
+        let mut rounds = Rounds::default();
+        for _ in 0..self.rounds() {
+            self.round(server, scenario, &script, &mut rounds).await?;
+        }
+        Ok(rounds.row(scenario.name))
+    }
+
+    /// One more round of the server, and of pgbench.
+    async fn round(
+        &self,
+        server: &Server,
+        scenario: &Scenario,
+        script: &Path,
+        rounds: &mut Rounds,
+    ) -> Result<(), Failure> {
+        let (number, of) = (rounds.runs.len() + 1, self.rounds());
+        say(&format!("{}, round {number} of {of}", scenario.name));
+        let postgres = self.ground.cluster.data_dir();
+        let before = Used::now(server.process(), postgres);
+        let run = load::run(script, self.seconds(), CONNECTIONS).await?;
+        let (server, postgres) = Used::now(server.process(), postgres).since(&before);
+        rounds.used.push((server, postgres, run.requests));
+        rounds.runs.push(run);
+        let last = (ground::FIRST + self.ground.size.tenants - 1).to_string();
+        for (sql, mode, rates) in [
+            (&scenario.sql, "simple", &mut rounds.simple),
+            (&scenario.prepared, "prepared", &mut rounds.prepared),
+        ] {
+            if let Some(sql) = sql {
+                let script = self.folder.join(format!("{}_{mode}.sql", scenario.name));
+                let (url, sql) = (self.ground.app_url(), sql.replace(":last", &last));
+                rates.push(yardstick::run(&url, &sql, mode, &script, self.seconds()).await?);
             }
         }
-        Ok(row(scenario.name, &runs, (&simple, &prepared), &used))
+        Ok(())
     }
 
     /// Fifty tenants, first alone and then beside one that sends as much as it can.
@@ -217,7 +272,7 @@ impl Bench<'_> {
         let quiet = self.ground.tokens(100..150)?;
         let seconds = self.seconds().max(5);
         let alone = load::steady(&quiet, 50, seconds).await?;
-        let mut noisy = scenario::all(self.ground.size, true)
+        let mut noisy = scenario::all(self.ground.size)
             .into_iter()
             .find(|scenario| scenario.name == "list_10")
             .ok_or("there is no scenario list_10")?;
@@ -270,29 +325,38 @@ impl Bench<'_> {
     }
 }
 
-fn row(
-    name: &'static str,
-    runs: &[Measured],
-    (simple, prepared): (&[f64], &[f64]),
-    used: &[(u64, u64, u64)],
-) -> Row {
-    let each = |of: fn(&Measured) -> f64| median(runs.iter().map(of));
-    let cost =
-        |of: fn(&(u64, u64, u64)) -> u64| median(used.iter().map(|one| of(one) as f64 / one.2.max(1) as f64));
-    let rps = each(Measured::rate);
-    let rate = |rates: &[f64]| (!rates.is_empty()).then(|| median(rates.iter().copied()));
-    let pgbench_tps = rate(simple);
-    Row {
-        name,
-        rps,
-        p50_us: each(|run| run.p50),
-        p99_us: each(|run| run.p99),
-        server_us: cost(|one| one.0),
-        postgres_us: cost(|one| one.1),
-        pgbench_tps,
-        pgbench_prepared_tps: rate(prepared),
-        ratio: pgbench_tps.map(|tps| rps / tps),
-        bad: runs.iter().map(|run| run.bad).sum(),
+/// What the rounds of a scenario have shown.
+#[derive(Default)]
+struct Rounds {
+    runs: Vec<Measured>,
+    /// What the server and PostgreSQL used, in microseconds, for how many requests.
+    used: Vec<(u64, u64, u64)>,
+    /// Transactions of pgbench's in a second.
+    simple: Vec<f64>,
+    prepared: Vec<f64>,
+}
+
+impl Rounds {
+    fn row(&self, name: &'static str) -> Row {
+        let each = |of: fn(&Measured) -> f64| median(self.runs.iter().map(of));
+        let cost = |of: fn(&(u64, u64, u64)) -> u64| {
+            median(self.used.iter().map(|one| of(one) as f64 / one.2.max(1) as f64))
+        };
+        let rps = each(Measured::rate);
+        let rate = |rates: &[f64]| (!rates.is_empty()).then(|| median(rates.iter().copied()));
+        let pgbench_tps = rate(&self.simple);
+        Row {
+            name,
+            rps,
+            p50_us: each(|run| run.p50),
+            p99_us: each(|run| run.p99),
+            server_us: cost(|one| one.0),
+            postgres_us: cost(|one| one.1),
+            pgbench_tps,
+            pgbench_prepared_tps: rate(&self.prepared),
+            ratio: pgbench_tps.map(|tps| rps / tps),
+            bad: self.runs.iter().map(|run| run.bad).sum(),
+        }
     }
 }
 

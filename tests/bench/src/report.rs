@@ -10,6 +10,7 @@ pub struct Report {
     pub machine: String,
     pub size: Size,
     pub scenarios: Vec<Row>,
+    pub flatness: Option<Flatness>,
     pub fairness: Option<Fairness>,
     pub overload: Option<Overload>,
     pub rss_mb: u64,
@@ -32,6 +33,24 @@ pub struct Row {
     /// Requests for each transaction of pgbench's.
     pub ratio: Option<f64>,
     pub bad: u64,
+}
+
+/// How much longer the list of ten takes over many tenants than over ten.
+#[derive(Debug, Serialize)]
+pub struct Flatness {
+    /// How many are many.
+    pub tenants: usize,
+    pub few_p50_us: f64,
+    /// Over a server that has just been started: most requests are the first of their tenant.
+    pub cold_p50_us: f64,
+    /// Over one that remembers all of them.
+    pub warm_p50_us: f64,
+    /// In so much memory, in MiB.
+    pub warm_rss_mb: u64,
+    /// The warm rate over ten tenants for each request over many, to compare with pgbench's.
+    pub warm_rate_ratio: f64,
+    /// pgbench's rate over ten tenants for each transaction over many: what PostgreSQL itself loses.
+    pub pgbench_rate_ratio: f64,
 }
 
 /// What fifty tenants with a request a second each see while another one is at full speed.
@@ -85,6 +104,20 @@ impl Report {
                     row.name
                 );
             }
+        }
+        if let Some(flat) = &self.flatness {
+            let (few, cold, warm) = (flat.few_p50_us, flat.cold_p50_us, flat.warm_p50_us);
+            text += &format!(
+                "\nlist of ten over {} tenants and over ten: p50 {cold:.0} us cold ({:.2} times), {warm:.0} us warm ({:.2} \
+                 times), and {few:.0} us;\n  the rate over ten is {:.2} times as high when warm, pgbench's own {:.2} \
+                 times; all remembered in {} MiB\n",
+                flat.tenants,
+                cold / few,
+                warm / few,
+                flat.warm_rate_ratio,
+                flat.pgbench_rate_ratio,
+                flat.warm_rss_mb
+            );
         }
         if let Some(fair) = &self.fairness {
             text += &format!(

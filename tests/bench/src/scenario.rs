@@ -23,10 +23,10 @@ pub struct Scenario {
 const COLUMNS: &str = "tenant_id, id, project_id, title, description, status, priority, assignee_id, due_at, created_at, \
                        updated_at, deleted_at, version";
 
-/// All scenarios but those of fairness, which are not of one program at full speed.
-pub fn all(size: Size, quick: bool) -> Vec<Scenario> {
+/// All scenarios but those of flatness and fairness, which are not of one program at full speed.
+pub fn all(size: Size) -> Vec<Scenario> {
     let many = size.tenants;
-    let mut all = vec![
+    vec![
         get_one(many),
         list("list_10", many, 10, ""),
         list("list_100_filtered", many, 100, "done"),
@@ -36,17 +36,7 @@ pub fn all(size: Size, quick: bool) -> Vec<Scenario> {
         login(many),
         unauthenticated(),
         evaluate_flag(many),
-        list("list_10_of_10_tenants", 10, 10, ""),
-    ];
-    if !quick {
-        all.push(list(
-            "list_10_of_all_tenants",
-            size.tenants + size.small_tenants,
-            10,
-            "",
-        ));
-    }
-    all
+    ]
 }
 
 /// The list of ten again, for a server that shares its rate limits with others through Redis.

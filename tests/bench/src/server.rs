@@ -23,12 +23,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the program on the ground and waits until it is ready.
+    /// Starts the program on the ground, with further settings, and waits until it is ready.
     pub async fn start(
         program: &Path,
         ground: &Ground,
         redis: &str,
-        shared_limits: bool,
+        settings: &[(&str, &str)],
         log: &Path,
     ) -> Result<Self, Failure> {
         if TcpStream::connect(ADDRESS).await.is_ok() {
@@ -48,8 +48,9 @@ impl Server {
             .env("TENANTRY__AUTH__SIGNING_KEY", ground.key.to_pem())
             // Every request is held to its limits, and none reaches them.
             .env("TENANTRY__LIMITS__FACTOR", "1000")
-            .env("TENANTRY__LIMITS__SHARED", shared_limits.to_string())
+            .env("TENANTRY__LIMITS__SHARED", "false")
             .env("TENANTRY__REDIS__URL", redis)
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

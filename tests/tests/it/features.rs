@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::FlagDefinition;
+use tenantry_domain::{FlagDefinition, Segment};
 use tenantry_tenancy::{Cx, Precondition, flag, flag_definition};
 use tenantry_tests::{Person, Reply, World};
 
@@ -30,7 +30,7 @@ pub async fn define(world: &World, key: &str, changes: Value) -> FlagDefinition 
 
 /// Puts another definition in the place of a flag's.
 pub async fn redefine(world: &World, key: &str, changes: Value) {
-    let flag = serde_json::from_value(definition(key, changes)).unwrap();
+    let flag: FlagDefinition = serde_json::from_value(definition(key, changes)).unwrap();
     flag_definition::replace(&world.operator_cx(), key, &Precondition::None, flag)
         .await
         .unwrap();
@@ -237,7 +237,7 @@ async fn an_explanation_shows_every_level_and_nothing_of_another_tenant() {
     let segment = json!({"key": "globex-pilots", "description": "globex",
         "when": [{"attribute": "tenant_slug", "operator": "in", "values": ["globex"]}]});
     let segment = serde_json::from_value(segment).unwrap();
-    flag_definition::create_segment(&world.operator_cx(), segment)
+    flag_definition::create::<Segment>(&world.operator_cx(), segment)
         .await
         .unwrap();
     define(&world, "told", json!({"rules": rules, "salt": "pepper"})).await;
@@ -548,6 +548,153 @@ async fn segments_are_shared_and_stay_while_rules_name_them() {
 }
 
 #[actix_web::test]
+async fn each_version_of_a_segment_is_kept_and_a_rollback_brings_it_back() {
+    let world = World::new().await;
+    let token = world.operator("olga@platform.example").await;
+    let call = async |method: &str, path: &str, body: Value, seen: Option<&str>| {
+        let request = world.client.request(method.parse().unwrap(), path).bearer(&token);
+        let request = if body.is_null() {
+            request
+        } else {
+            request.json(&body)
+        };
+        let request = match seen {
+            Some(tag) => request.header("If-Match", tag),
+            None => request,
+        };
+        request.send().await
+    };
+    let segment = |role: &str| json!({"key": "leaders", "when": [{"attribute": "role", "operator": "in", "values": [role]}]});
+    let (all, one) = ("/api/v1/admin/segments", "/api/v1/admin/segments/leaders");
+    let (versions, rollback) = (&format!("{one}/versions"), &format!("{one}/rollback"));
+    let to = |version: i64| json!({"version": version});
+    call("GET", versions, Value::Null, None)
+        .await
+        .problem(404, "not_found");
+    call("POST", rollback, to(1), None)
+        .await
+        .problem(404, "not_found");
+
+    call("POST", all, segment("admin"), None).await.expect(201);
+    call("PUT", one, segment("member"), None).await.expect(200);
+    let rule = json!({"level": "user", "when": [{"segment": "leaders"}], "serve": {"variant": "on"}});
+    define(&world, "led", json!({"rules": [rule]})).await;
+    assert_eq!(seen(&world, &world.acme.admin, "led").await["value"], false);
+    call("POST", rollback, to(1), Some("\"1\""))
+        .await
+        .problem(412, "stale_version");
+    let back = call("POST", rollback, to(1), Some("\"2\""))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&back["version"], &back["when"]),
+        (&json!(3), &segment("admin")["when"])
+    );
+    assert_eq!(seen(&world, &world.acme.admin, "led").await["value"], true);
+    let problem = call("POST", rollback, to(9), None)
+        .await
+        .problem(422, "validation_failed")
+        .json();
+    assert_eq!(problem["errors"][0]["pointer"], "/version");
+
+    // What was deleted comes back, and a flag cannot go back to where it needs what is not there.
+    redefine(&world, "led", json!({})).await;
+    call("DELETE", one, Value::Null, None).await.expect(204);
+    let led = "/api/v1/admin/flags/led/rollback";
+    let problem = call("POST", led, to(1), None)
+        .await
+        .problem(422, "validation_failed")
+        .json();
+    assert_eq!(problem["errors"][0]["pointer"], "/rules/0/when/0/segment");
+    let problem = call("POST", rollback, to(4), None)
+        .await
+        .problem(422, "validation_failed")
+        .json();
+    assert_eq!(problem["errors"][0]["code"], "deleted");
+    call("POST", rollback, to(2), Some("\"4\"")).await.expect(200);
+    call("POST", led, to(1), None).await.expect(200);
+    assert_eq!(seen(&world, &world.acme.member, "led").await["value"], true);
+
+    // One defined anew does not take numbers that are taken.
+    redefine(&world, "led", json!({})).await;
+    call("DELETE", one, Value::Null, None).await.expect(204);
+    assert_eq!(
+        call("POST", all, segment("viewer"), None)
+            .await
+            .expect(201)
+            .json()["version"],
+        7
+    );
+    let page = call("GET", versions, Value::Null, None).await.expect(200).json();
+    let listed: Vec<_> = page["data"].as_array().unwrap().iter().collect();
+    let numbers: Vec<_> = listed
+        .iter()
+        .map(|version| version["version"].as_i64().unwrap())
+        .collect();
+    assert_eq!(numbers, [7, 6, 5, 4, 3, 2, 1]);
+    assert!(listed.iter().all(|version| version["operator_id"].is_string()));
+    assert_eq!(listed[1]["definition"], Value::Null);
+    let first = call("GET", &format!("{versions}/1"), Value::Null, None)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(first["definition"]["when"], segment("admin")["when"]);
+    let actions = world
+        .operator_events()
+        .await
+        .into_iter()
+        .map(|(action, _)| action);
+    let actions: Vec<_> = actions.filter(|action| action.starts_with("segment.")).collect();
+    let (created, updated, rolled, deleted) = (
+        "segment.created",
+        "segment.updated",
+        "segment.rolled_back",
+        "segment.deleted",
+    );
+    assert_eq!(
+        actions,
+        [created, updated, rolled, deleted, rolled, deleted, created]
+    );
+}
+
+#[actix_web::test]
+async fn a_version_of_a_segment_that_does_not_hold_any_more_is_refused() {
+    let world = World::new().await;
+    let token = world.operator("olga@platform.example").await;
+    let segment = |values: Value| json!({"key": "leaders", "when": [{"attribute": "role", "operator": "in", "values": values}]});
+    let (all, one) = ("/api/v1/admin/segments", "/api/v1/admin/segments/leaders");
+    for (method, path) in [("POST", all), ("PUT", one)] {
+        let request = world.client.request(method.parse().unwrap(), path).bearer(&token);
+        let stored = request.json(&segment(json!(["admin"]))).send().await;
+        assert!([200, 201].contains(&stored.status));
+    }
+    // As an earlier program, which let segments refer to one another, would have stored it.
+    sqlx::query(
+        "UPDATE segment_versions SET definition = jsonb_set(definition, '{when,0}', $1) WHERE version = 1",
+    )
+    .bind(json!({"segment": "gone"}))
+    .execute(&mut world.database.admin().await)
+    .await
+    .unwrap();
+    let rollback = world
+        .client
+        .post(&format!("{one}/rollback"), &json!({"version": 1}));
+    let reply = rollback.bearer(&token).send().await;
+    let problem = reply.problem(422, "validation_failed").json();
+    assert_eq!(problem["errors"][0]["pointer"], "/when/0/segment");
+    let now = world
+        .client
+        .get(one)
+        .bearer(&token)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(now["version"], 2);
+}
+
+#[actix_web::test]
 async fn bad_definitions_get_one_clear_answer_and_change_nothing() {
     let world = World::new().await;
     let token = world.operator("olga@platform.example").await;
@@ -686,7 +833,7 @@ async fn two_writes_at_once_make_no_cycle() {
     define(&world, "b", json!({})).await;
     let needs = |other: &str| json!({"prerequisites": [{"flag": other, "variant": "on"}]});
     let write = async |key: &str, other: &str| {
-        let flag = serde_json::from_value(definition(key, needs(other))).unwrap();
+        let flag: FlagDefinition = serde_json::from_value(definition(key, needs(other))).unwrap();
         flag_definition::replace(&world.operator_cx(), key, &Precondition::None, flag)
             .await
             .is_ok()

@@ -221,7 +221,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 14] = [
+const WITHOUT_KEY: [(&str, &str); 15] = [
     (
         "/api/v1/tenants",
         "there is neither a tenant nor a user yet; its slug can be taken once",
@@ -247,6 +247,10 @@ const WITHOUT_KEY: [(&str, &str); 14] = [
     ("/api/v1/admin/flags/{key}/archive", "it makes nothing"),
     (
         "/api/v1/admin/flags/{key}/rollback",
+        "`If-Match` keeps it from being done twice",
+    ),
+    (
+        "/api/v1/admin/segments/{key}/rollback",
         "`If-Match` keeps it from being done twice",
     ),
     ("/ofrep/v1/evaluate/flags", "it makes nothing"),

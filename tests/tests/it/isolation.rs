@@ -193,7 +193,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 18] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 21] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -221,6 +221,13 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 18] {
         (Method::GET, "/api/v1/admin/segments/{key}", None),
         (Method::PUT, "/api/v1/admin/segments/{key}", Some(segment())),
         (Method::DELETE, "/api/v1/admin/segments/{key}", None),
+        (
+            Method::POST,
+            "/api/v1/admin/segments/{key}/rollback",
+            Some(json!({"version": 1})),
+        ),
+        (Method::GET, "/api/v1/admin/segments/{key}/versions", None),
+        (Method::GET, "/api/v1/admin/segments/{key}/versions/{n}", None),
     ]
 }
 

@@ -209,6 +209,56 @@ async fn naming_another_tenant_is_recorded_only_as_often_as_the_limits_allow() {
 }
 
 #[actix_web::test]
+async fn what_is_open_to_everybody_is_held_to_a_rate_of_the_address_beside_that_for_credentials() {
+    let options = limited(100, 100, 4);
+    let http = HttpSettings {
+        trust_forwarded_for: true,
+        ..options.http
+    };
+    let visitor_rate = rate(6);
+    let world = World::with(Options {
+        http,
+        visitor_rate,
+        ..options
+    })
+    .await;
+    let visit = async |path: &str, tenant: &str, address: &str| {
+        let request = world.client.get(path).header("X-Tenant-Slug", tenant);
+        request.header("X-Forwarded-For", address).send().await
+    };
+    let paths = [
+        "/api/v1/branding",
+        "/api/v1/branding/theme.css",
+        "/api/v1/branding/preview",
+    ];
+    for (left, path) in (0..6).rev().zip(paths.into_iter().cycle()) {
+        let tenant = if left % 2 == 0 { "acme" } else { "globex" };
+        let reply = visit(path, tenant, "203.0.113.7").await.expect(200);
+        assert_eq!(reply.header("ratelimit-policy"), Some("\"visitor\";q=6;w=60"));
+        assert_eq!(
+            reply.header("ratelimit"),
+            Some(format!("\"visitor\";r={left};t=10").as_str())
+        );
+    }
+    // Whoever is refused is refused for any tenant, there or not, and a tenant's other visitors are let in.
+    for tenant in ["acme", "globex", "nobody"] {
+        let refused = visit(paths[0], tenant, "203.0.113.7").await;
+        assert_eq!(refused.header("retry-after"), Some("10"));
+        assert_eq!(violated(refused), ["visitor"]);
+    }
+    visit(paths[0], "acme", "203.0.113.8").await.expect(200);
+    // Somebody at that address can still log in.
+    let body = json!({"tenant_slug": "acme", "email": world.acme.admin.email, "password": PASSWORD});
+    let login = world
+        .client
+        .post(LOGIN, &body)
+        .header("X-Forwarded-For", "203.0.113.7");
+    login.send().await.expect(200);
+    world.clock.advance(Duration::seconds(10));
+    visit(paths[0], "acme", "203.0.113.7").await.expect(200);
+}
+
+#[actix_web::test]
 async fn guessing_uses_up_the_address_whatever_tenant_is_guessed_at() {
     let http = HttpSettings {
         trust_forwarded_for: true,

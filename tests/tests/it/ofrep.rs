@@ -2,9 +2,17 @@
 
 use serde_json::{Value, json};
 use tenantry_domain::Bucket;
-use tenantry_tests::{Person, Reply, World};
+use tenantry_http::HttpSettings;
+use tenantry_tests::{Options, Person, Reply, World};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::features::{define, redefine};
+use crate::{
+    features::{define, redefine},
+    openfeature::serve,
+};
 
 const ALL: &str = "/ofrep/v1/evaluate/flags";
 
@@ -324,6 +332,71 @@ async fn a_stream_begins_with_what_was_missed() {
         "{missed}"
     );
     assert!(missed.contains("\"type\":\"refetchEvaluation\""), "{missed}");
+}
+
+/// The head of the answer to a request for the stream, and the connection that keeps it open.
+async fn open_stream(url: &str, who: &Person) -> (String, TcpStream) {
+    let address = url.trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let token = &who.access_token;
+    let request =
+        format!("GET /ofrep/v1/events HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut head = String::new();
+    while !head.contains("\r\n\r\n") {
+        let mut some = [0; 1_024];
+        let read = connection.read(&mut some).await.unwrap();
+        assert!(read > 0, "{head}");
+        head.push_str(&String::from_utf8_lossy(&some[..read]));
+    }
+    (head.to_lowercase(), connection)
+}
+
+#[actix_web::test]
+async fn a_tenant_and_a_server_have_so_many_streams_and_one_that_ends_gives_its_place_up() {
+    let options = Options::default();
+    let http = HttpSettings {
+        event_stream_lifetime: std::time::Duration::from_secs(60),
+        event_streams: 3,
+        event_streams_per_tenant: 2,
+        ..options.http
+    };
+    let world = World::with(Options { http, ..options }).await;
+    let (url, server) = serve(&world);
+    let (acme, globex) = (&world.acme, &world.globex);
+    let mut open = Vec::new();
+    for who in [&acme.viewer, &acme.admin, &globex.viewer] {
+        let (head, connection) = open_stream(&url, who).await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        open.push(connection);
+    }
+    let (head, _) = open_stream(&url, &acme.member).await;
+    assert!(
+        head.starts_with("http/1.1 429") && head.contains("retry-after: 60"),
+        "{head}"
+    );
+    let (head, _) = open_stream(&url, &globex.admin).await;
+    assert!(
+        head.starts_with("http/1.1 503") && head.contains("retry-after: 60"),
+        "{head}"
+    );
+    // A stream ends with its session.
+    let logout = world
+        .client
+        .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
+    logout.bearer(&acme.viewer.access_token).send().await.expect(204);
+    let freed = async {
+        while !open_stream(&url, &globex.admin)
+            .await
+            .0
+            .starts_with("http/1.1 200")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), freed).await;
+    waited.expect("the place of a stream that ended is free");
+    server.stop(false).await;
 }
 
 #[actix_web::test]

@@ -57,7 +57,7 @@ async fn world() -> World {
 }
 
 /// Serves the world's API, and says where.
-fn serve(world: &World) -> (String, ServerHandle) {
+pub fn serve(world: &World) -> (String, ServerHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let api = world.api.clone();

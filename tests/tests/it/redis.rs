@@ -1,6 +1,8 @@
 //! What instances share through Redis, and what each of them does while it is away.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,8 @@ use tenantry_domain::{Decision, Demand, Rate, RateLimiter, TenantId, TenantRates
 use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_redis::{Channel, Redis, RedisLimiter, Tally};
 use tenantry_system::LocalLimiter;
-use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Person, RedisServer, World};
+use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Person, RedisServer, TlsRedisServer, World};
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 /// Much longer than Redis needs on a machine that has much else to do.
@@ -110,6 +113,63 @@ fn options(tenant: u32, user: u32, address: u32) -> Options {
         },
         ..Options::default()
     }
+}
+
+/// Passes connections on to a server, and counts them.
+async fn counting(server: SocketAddr) -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let counted = Arc::new(AtomicU32::new(0));
+    let counting = Arc::clone(&counted);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            counting.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (port, counted)
+}
+
+#[actix_web::test]
+async fn over_tls_a_redis_is_believed_only_with_a_certificate_for_its_name_from_who_is_trusted() {
+    let (server, stranger) = (TlsRedisServer::start(), TlsRedisServer::start());
+    let trusted = std::fs::read(server.authority()).unwrap();
+    let others = std::fs::read(stranger.authority()).unwrap();
+    let cases = [
+        (None, "127.0.0.1", server.address()),
+        (Some(&others), "127.0.0.1", server.address()),
+        (Some(&trusted), "127.0.0.1", stranger.address()),
+        (Some(&trusted), "localhost", server.address()),
+    ];
+    for (authority, host, server) in cases {
+        let (port, tried) = counting(server).await;
+        let url = format!("rediss://{host}:{port}");
+        let redis = match authority {
+            Some(authority) => Redis::trusting(authority.clone(), &url, PATIENCE),
+            None => Redis::new(&url, PATIENCE),
+        };
+        let redis = redis.unwrap();
+        let keeping = tokio::spawn(redis.keep());
+        // A further attempt is made only after one has failed.
+        until("it has tried three times", || tried.load(Ordering::Relaxed) >= 3).await;
+        assert!(!redis.is_there(), "{authority:?} {url}");
+        keeping.abort();
+    }
+    let (port, _) = counting(server.address()).await;
+    let redis = Redis::trusting(trusted, &format!("rediss://127.0.0.1:{port}"), PATIENCE).unwrap();
+    tokio::spawn(redis.keep());
+    until("Redis is there", || redis.is_there()).await;
+    redis.ping().await.unwrap();
+    // Messages come over a connection of their own.
+    let (channel, ear) = (Channel::new(redis.clone(), "tests"), Ear::default());
+    ear.listening_to(&channel);
+    until("it listens", || channel.is_live()).await;
+    channel.publish("over TLS").await.unwrap();
+    until("it is heard", || ear.heard() == ["over TLS"]).await;
 }
 
 #[actix_web::test]

@@ -254,7 +254,13 @@ async fn override_a_flag(world: &World) {
 
 /// What is done as the platform role, for everybody: the runtime role has no grant on these tables.
 fn is_of_platform(sql: &str) -> bool {
-    let tables = ["flags", "flag_versions", "segments", "operator_events"];
+    let tables = [
+        "flags",
+        "flag_versions",
+        "segments",
+        "segment_versions",
+        "operator_events",
+    ];
     let lock = sql.contains("pg_advisory_xact_lock(hashtext('tenantry.flags.edit'))");
     lock || tables.iter().any(|table| {
         sql.contains(&format!("FROM \"{table}\"")) || sql.starts_with(&format!("INSERT INTO \"{table}\""))

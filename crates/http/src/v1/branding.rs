@@ -155,13 +155,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
                 .opened()
                 .get(read),
         )
-        .service(Endpoint::open("/branding/theme.css").get(theme))
-        .service(Endpoint::open("/branding/preview").get(preview));
+        .service(Endpoint::visited("/branding/theme.css").get(theme))
+        .service(Endpoint::visited("/branding/preview").get(preview));
 }
 
 /// The page for people, at an address that they can be told.
 pub(crate) fn pages(config: &mut ServiceConfig) {
-    config.service(Endpoint::open("/branding/preview").get(preview_page));
+    config.service(Endpoint::visited("/branding/preview").get(preview_page));
 }
 
 /// How the tenant looks

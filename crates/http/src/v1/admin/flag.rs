@@ -146,7 +146,7 @@ pub(crate) struct FlagVersionView {
 #[schema(as = RollBack, examples(json!({"version": 3})))]
 pub(crate) struct RollBackBody {
     #[schema(minimum = 1)]
-    version: i64,
+    pub(crate) version: i64,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -198,7 +198,7 @@ pub(crate) async fn create(cx: OperatorCtx, body: Body<FlagDefinition>) -> Answe
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
-    let flag = flag_definition::get(&cx, &key.0.0).await?;
+    let flag = flag_definition::get::<FlagDefinition>(&cx, &key.0.0).await?;
     Ok(seen.answer(flag.version, &flag))
 }
 
@@ -253,7 +253,7 @@ pub(crate) async fn roll_back(
     when: IfMatch,
     body: Body<RollBackBody>,
 ) -> Answer {
-    let flag = flag_definition::roll_back(&cx, &key.0.0, &when.0, body.version).await?;
+    let flag = flag_definition::roll_back::<FlagDefinition>(&cx, &key.0.0, &when.0, body.version).await?;
     Ok(entity(flag.version, &flag))
 }
 
@@ -269,7 +269,7 @@ pub(crate) async fn roll_back(
 )]
 pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Paged<NoParams>) -> Answer {
     let before = query.before(cx.scope())?;
-    let versions = flag_definition::versions(&cx, &key.0.0, before, query.limit).await?;
+    let versions = flag_definition::versions::<FlagDefinition>(&cx, &key.0.0, before, query.limit).await?;
     let versions = versions.into_iter().map(FlagVersionView::from).collect();
     Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
 }
@@ -283,14 +283,14 @@ pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Page
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read_version(cx: OperatorCtx, ids: Ids<FlagKey, VersionNumber>) -> Answer {
-    let version = flag_definition::version(&cx, &ids.0.0, ids.1.0).await?;
+    let version = flag_definition::version::<FlagDefinition>(&cx, &ids.0.0, ids.1.0).await?;
     Ok(HttpResponse::Ok().json(FlagVersionView::from(version)))
 }
 
 impl From<FlagVersion> for FlagVersionView {
     fn from(version: FlagVersion) -> Self {
         Self {
-            version: version.definition.version,
+            version: version.version,
             operator_id: version.operator,
             created_at: version.created_at,
             definition: version.definition,

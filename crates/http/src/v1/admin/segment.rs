@@ -1,12 +1,16 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
-use tenantry_domain::Segment;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tenantry_domain::{OperatorId, Segment, SegmentVersion};
 use tenantry_tenancy::flag_definition;
 use utoipa::ToSchema;
 
-use super::flag::ConditionDocument;
+use super::flag::{ConditionDocument, RollBackBody};
 use crate::{
-    Answer, Body, Endpoint, Id, IfMatch, IfNoneMatch, OperatorCtx, PageView, created, entity, no_content,
-    v1::feature::FlagKey,
+    Answer, Body, Endpoint, Id, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged, created, entity,
+    no_content,
+    page::PageParams,
+    v1::{feature::FlagKey, project::NoParams, resource::VersionNumber},
 };
 
 /// Conditions that rules of several flags have in common.
@@ -30,6 +34,20 @@ pub(crate) struct SegmentDocument {
     version: i64,
 }
 
+/// A segment as it was.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SegmentVersion)]
+pub(crate) struct SegmentVersionView {
+    version: i64,
+    /// Who made it so; null for a command on the server.
+    #[schema(value_type = Option<Uuid>, required = true)]
+    operator_id: Option<OperatorId>,
+    created_at: DateTime<Utc>,
+    /// Null where it was deleted.
+    #[schema(value_type = Option<SegmentDocument>, required = true)]
+    definition: Option<Segment>,
+}
+
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::operator("/admin/segments").get(list).post(create))
@@ -38,7 +56,10 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
                 .get(read)
                 .put(replace)
                 .delete(delete),
-        );
+        )
+        .service(Endpoint::operator("/admin/segments/{key}/rollback").post(roll_back))
+        .service(Endpoint::operator("/admin/segments/{key}/versions").get(list_versions))
+        .service(Endpoint::operator("/admin/segments/{key}/versions/{n}").get(read_version));
 }
 
 /// All segments
@@ -66,7 +87,7 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
     extensions(("x-errors" = json!(["conflict"]))),
 )]
 pub(crate) async fn create(cx: OperatorCtx, body: Body<Segment>) -> Answer {
-    let segment = flag_definition::create_segment(&cx, body.0).await?;
+    let segment = flag_definition::create(&cx, body.0).await?;
     let location = format!("/api/v1/admin/segments/{}", segment.key);
     Ok(created(&location, Some(segment.version), &segment))
 }
@@ -80,7 +101,7 @@ pub(crate) async fn create(cx: OperatorCtx, body: Body<Segment>) -> Answer {
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
-    let segment = flag_definition::segment(&cx, &key.0.0).await?;
+    let segment = flag_definition::get::<Segment>(&cx, &key.0.0).await?;
     Ok(seen.answer(segment.version, &segment))
 }
 
@@ -95,11 +116,13 @@ pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, body: Body<Segment>) -> Answer {
-    let segment = flag_definition::replace_segment(&cx, &key.0.0, &when.0, body.0).await?;
+    let segment = flag_definition::replace(&cx, &key.0.0, &when.0, body.0).await?;
     Ok(entity(segment.version, &segment))
 }
 
 /// Removes a segment that no rule names
+///
+/// Its versions stay, and a rollback brings it back.
 #[utoipa::path(
     delete, path = "/api/v1/admin/segments/{key}", operation_id = "delete_segment", tag = "Operators",
     params(("key" = String, Path), IfMatch),
@@ -110,4 +133,71 @@ pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, bo
 pub(crate) async fn delete(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> Answer {
     flag_definition::delete_segment(&cx, &key.0.0, &when.0).await?;
     Ok(no_content())
+}
+
+/// Puts a former version in force again, as the next version
+///
+/// A segment that was deleted is there again; its `ETag` is then the number of its last version.
+#[utoipa::path(
+    post, path = "/api/v1/admin/segments/{key}/rollback", operation_id = "roll_back_segment", tag = "Operators",
+    params(("key" = String, Path), IfMatch), request_body = RollBackBody,
+    responses(
+        (status = 200, description = "The segment as it is now.", body = SegmentDocument, headers(("ETag"))),
+    ),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn roll_back(
+    cx: OperatorCtx,
+    key: Id<FlagKey>,
+    when: IfMatch,
+    body: Body<RollBackBody>,
+) -> Answer {
+    let segment = flag_definition::roll_back::<Segment>(&cx, &key.0.0, &when.0, body.version).await?;
+    Ok(entity(segment.version, &segment))
+}
+
+/// The versions of a segment
+///
+/// Those of a deleted one too.
+#[utoipa::path(
+    get, path = "/api/v1/admin/segments/{key}/versions", operation_id = "list_segment_versions",
+    tag = "Operators",
+    params(("key" = String, Path), PageParams),
+    responses(
+        (status = 200, description = "Newest first.", body = PageView<SegmentVersionView>, headers(("Link"))),
+    ),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Paged<NoParams>) -> Answer {
+    let before = query.before(cx.scope())?;
+    let versions = flag_definition::versions::<Segment>(&cx, &key.0.0, before, query.limit).await?;
+    let versions = versions.into_iter().map(SegmentVersionView::from).collect();
+    Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
+}
+
+/// One version of a segment
+#[utoipa::path(
+    get, path = "/api/v1/admin/segments/{key}/versions/{n}", operation_id = "get_segment_version",
+    tag = "Operators",
+    params(("key" = String, Path), ("n" = i64, Path, description = "The number of the version, from 1.")),
+    responses((status = 200, description = "The version.", body = SegmentVersionView)),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn read_version(cx: OperatorCtx, ids: Ids<FlagKey, VersionNumber>) -> Answer {
+    let version = flag_definition::version::<Segment>(&cx, &ids.0.0, ids.1.0).await?;
+    Ok(HttpResponse::Ok().json(SegmentVersionView::from(version)))
+}
+
+impl From<SegmentVersion> for SegmentVersionView {
+    fn from(version: SegmentVersion) -> Self {
+        Self {
+            version: version.version,
+            operator_id: version.operator,
+            created_at: version.created_at,
+            definition: version.definition,
+        }
+    }
 }

@@ -1,0 +1,459 @@
+//! What operators do from the command line of the server while it serves.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The settings that a command needs beside a running demo.
+fn beside(folder: &Folder) -> Vec<(String, String)> {
+    let key = folder.0.join("signing-key.pem");
+    let settings = [
+        ("TENANTRY_PROFILE", "development".to_owned()),
+        ("TENANTRY__DATABASE__URL", url(&folder.0, "tenantry_app")),
+        (
+            "TENANTRY__DATABASE__PLATFORM_URL",
+            url(&folder.0, "tenantry_platform"),
+        ),
+        (
+            "TENANTRY__AUTH__SIGNING_KEY_FILE",
+            key.to_str().unwrap().to_owned(),
+        ),
+    ];
+    settings.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+/// A command that does what it is told: what it says.
+#[track_caller]
+fn done(command: &str, settings: &[(String, String)]) -> String {
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let output = tenantry(&arguments)
+        .envs(settings.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A command that refuses: why, in one line.
+#[track_caller]
+fn refused(command: &str, settings: &[(String, String)]) -> String {
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let output = tenantry(&arguments)
+        .envs(settings.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{command}");
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    stderr(&output)
+}
+
+fn with(settings: &[(String, String)], more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let more = more
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    settings.iter().cloned().chain(more).collect()
+}
+
+/// Asks again until the answer is right, for as long as a change may take to be seen by another process.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn json_of(dev: &Dev, token: &str, path: &str) -> Value {
+    serde_json::from_str(&dev.get(token, path)).unwrap()
+}
+
+/// The plan of a tenant, its version, and how many users it allows.
+fn terms(dev: &Dev, token: &str) -> (String, u64, Option<u64>) {
+    let can = json_of(dev, token, "/api/v1/tenant/capabilities");
+    let limits = can["limits"].as_array().unwrap().iter();
+    let users = limits
+        .filter(|limit| limit["name"] == "users")
+        .collect::<Vec<_>>();
+    let name = can["plan"]["name"].as_str().unwrap().to_owned();
+    (
+        name,
+        can["plan"]["version"].as_u64().unwrap(),
+        users[0]["allowed"].as_u64(),
+    )
+}
+
+/// A Redis of the test's own.
+struct Redis(Child, String);
+
+impl Redis {
+    fn start(folder: &Folder) -> Self {
+        let arguments = [
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--unixsocket",
+            "redis",
+        ];
+        let child = Command::new("redis-server")
+            .args(arguments)
+            .current_dir(&folder.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{error}: run scripts/ensure redis"));
+        let socket = folder.0.join("redis");
+        until("Redis is there", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        Self(child, format!("unix://{}", socket.display()))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it() {
+    let folder = Folder::new("plans");
+    let redis = Redis::start(&folder);
+    let dev = Dev::start_with(&folder.0, &[("REDIS_URL", &redis.1)]);
+    let settings = with(&beside(&folder), &[("TENANTRY__REDIS__URL", &redis.1)]);
+    let (acme, globex) = (dev.login("acme"), dev.login("globex"));
+
+    let listed = done("plan list", &settings);
+    for line in [
+        "free version 1 on offer",
+        "enterprise version 1 on offer",
+        "pro version 1 of 1 tenants",
+        "free version 1 of 1 tenants",
+    ] {
+        assert!(listed.lines().any(|one| one == line), "{line}\n{listed}");
+    }
+    assert_eq!(
+        done("plan change globex --to enterprise", &settings),
+        "globex enterprise version 1\n"
+    );
+    until("the change of plan is seen", || {
+        terms(&dev, &globex).0 == "enterprise"
+    });
+    assert_eq!(terms(&dev, &acme).0, "pro", "the other tenant keeps its own");
+    let unknown = refused("plan change globex --to gold", &settings);
+    assert!(unknown.contains("there is no plan 'gold'"), "{unknown}");
+    let nobody = refused("plan change nobody --to pro", &settings);
+    assert!(nobody.contains("there is no tenant 'nobody'"), "{nobody}");
+
+    let agreed = done("plan agree acme --limit users=61 --feature sso=on", &settings);
+    assert!(agreed.starts_with("acme {") && agreed.contains("61"), "{agreed}");
+    until("what was agreed is seen", || terms(&dev, &acme).2 == Some(61));
+    done("plan agree acme --limit users=plan", &settings);
+    until("what was agreed is taken back", || {
+        terms(&dev, &acme).2 != Some(61)
+    });
+    let slip = refused("plan agree acme --limit usres=61", &settings);
+    assert!(slip.contains("no plan knows 'usres'"), "{slip}");
+
+    // A plan of which another server has a new version: those who are on it keep the old one until they are moved, and
+    // the running server learns the new one without being asked to.
+    done("plan change globex --to free", &settings);
+    let newer = with(
+        &settings,
+        &[("TENANTRY__PLANS__OVERRIDES__FREE__LIMITS__USERS", "77")],
+    );
+    assert!(done("plan list", &newer).contains("free version 2 on offer"));
+    until("the change of plan is seen", || terms(&dev, &globex).0 == "free");
+    assert_ne!(terms(&dev, &globex).2, Some(77));
+    let dry = done("plan upgrade free --dry-run", &newer);
+    assert_eq!(dry, "1 tenants would move to version 2\n");
+    assert_eq!(terms(&dev, &globex).1, 1);
+    assert_eq!(
+        done("plan upgrade free", &newer),
+        "1 tenants moved to version 2\n"
+    );
+    let learned = ("free".to_owned(), 2, Some(77));
+    until("the server learns the version", || {
+        terms(&dev, &globex) == learned
+    });
+    assert_eq!(
+        done("plan upgrade free", &newer),
+        "0 tenants moved to version 2\n"
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
+    let folder = Folder::new("keys");
+    let dev = Dev::start(&folder.0);
+    let token = dev.login("acme");
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    let secret = json!({"integrations.smtp_password": "of acme"}).to_string();
+    let (status, answer) = dev.request("PATCH", "/api/v1/tenant/settings", &headers, &secret);
+    assert_eq!(status, 200, "{answer}");
+    let new = folder.0.join("new-key.pem");
+    let arguments = ["genpkey", "-algorithm", "ed25519", "-out"];
+    let made = Command::new("openssl")
+        .args(arguments)
+        .arg(&new)
+        .status()
+        .unwrap();
+    assert!(made.success());
+
+    let old_only = beside(&folder);
+    let new_only = with(
+        &old_only,
+        &[("TENANTRY__AUTH__SIGNING_KEY_FILE", new.to_str().unwrap())],
+    );
+    let former = format!("[\"{}\"]", folder.0.join("signing-key.pem").display());
+    let both = with(&new_only, &[("TENANTRY__AUTH__PREVIOUS_KEY_FILES", &former)]);
+    let rotate = "settings rotate-keys";
+    let too_early = tenantry(&["settings", "rotate-keys"])
+        .envs(new_only.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(!too_early.status.success());
+    let complaint = stderr(&too_early);
+    for part in [
+        "acme integrations.smtp_password opens with no key that is configured",
+        "1 tenant(s) still need a former key",
+    ] {
+        assert!(complaint.contains(part), "{complaint}");
+    }
+    let lines = [
+        "acme 1 sealed anew, 0 were already",
+        "globex 0 sealed anew, 0 were already",
+    ];
+    let said = done(rotate, &both);
+    assert!(
+        lines.iter().all(|line| said.lines().any(|one| one == *line)),
+        "{said}"
+    );
+    assert!(done(rotate, &both).contains("acme 0 sealed anew, 1 were already"));
+    // The former key can be taken away.
+    assert!(done(rotate, &new_only).contains("acme 0 sealed anew, 1 were already"));
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
+    let folder = Folder::new("flags");
+    let dev = Dev::start(&folder.0);
+    let settings = beside(&folder);
+    let body = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
+    let (_, answer) = dev.request("POST", "/api/v1/admin/login", "", body);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let operator = format!(
+        "Authorization: Bearer {}\r\n",
+        answer["access_token"].as_str().unwrap()
+    );
+    let flag = |default: &str| {
+        let flag = json!({
+            "key": "new-checkout", "description": "On one page", "type": "boolean", "client_visible": true,
+            "variants": {"on": true, "off": false}, "default_variant": default, "off_variant": "off",
+        });
+        flag.to_string()
+    };
+    let (status, answer) = dev.request("POST", "/api/v1/admin/flags", &operator, &flag("off"));
+    assert_eq!(status, 201, "{answer}");
+    let one = "/api/v1/admin/flags/new-checkout";
+    assert_eq!(dev.request("PUT", one, &operator, &flag("on")).0, 200);
+    let token = dev.login("acme");
+    let value = || json_of(&dev, &token, "/api/v1/features")["data"][0]["value"].clone();
+    assert_eq!(value(), true);
+
+    let listed = "new-checkout boolean active on version 2 On one page\n";
+    assert_eq!(done("flags list", &settings), listed);
+    let shown = |command: &str| -> Value { serde_json::from_str(&done(command, &settings)).unwrap() };
+    assert_eq!(shown("flags show new-checkout")["default_variant"], "on");
+    assert_eq!(
+        shown("flags show new-checkout --version 1")["default_variant"],
+        "off"
+    );
+    assert_eq!(
+        done("flags rollback new-checkout --to 1", &settings),
+        listed.replace("version 2", "version 3")
+    );
+    until("the rollback is seen", || value() == false);
+    let history = done("flags history new-checkout", &settings);
+    let lines: Vec<_> = history.lines().collect();
+    assert_eq!(lines.len(), 3, "{history}");
+    assert!(
+        lines[0].starts_with("3 20") && lines[0].ends_with("Z a command")
+            || lines[0].ends_with("+00:00 a command"),
+        "{history}"
+    );
+    assert!(
+        lines[1].starts_with("2 20") && !lines[1].ends_with("a command"),
+        "{history}"
+    );
+    assert_eq!(
+        done("flags history new-checkout --limit 1", &settings)
+            .lines()
+            .count(),
+        1
+    );
+    for (command, complaint) in [
+        ("flags show nothing", "there is no such flag or version"),
+        (
+            "flags show new-checkout --version 9",
+            "there is no such flag or version",
+        ),
+        ("flags history nothing", "there is no such flag or version"),
+        (
+            "flags rollback nothing --to 1",
+            "there is no such flag or version",
+        ),
+        (
+            "flags rollback new-checkout --to 9",
+            "/version: there is no such version",
+        ),
+    ] {
+        let told = refused(command, &settings);
+        assert!(told.contains(complaint), "{command}: {told}");
+    }
+
+    // What was looked up for it is remembered, and operators are told of each memory.
+    dev.get(&token, "/api/v1/tenant/settings");
+    let (_, health) = dev.request("GET", "/health/detailed", &operator, "");
+    let health: Value = serde_json::from_str(&health).unwrap();
+    for cache in ["directory", "settings", "flags"] {
+        let figures = &health["components"]["caches"][cache];
+        assert!(figures["loads"].as_u64().unwrap() > 0, "{cache}: {health:#}");
+        assert!(
+            figures["hits"].is_u64() && figures["entries"].is_u64(),
+            "{health:#}"
+        );
+    }
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn limits_of_streams_and_of_what_is_public_come_from_the_settings() {
+    let folder = Folder::new("public");
+    let settings = [
+        ("TENANTRY__HTTP__EVENT_STREAM_SECONDS", "1"),
+        ("TENANTRY__LIMITS__FACTOR", "1"),
+        ("TENANTRY__LIMITS__VISITOR_PER_MINUTE", "2"),
+        ("TENANTRY__LIMITS__VISITOR_BURST", "3"),
+    ];
+    let dev = Dev::start_with(&folder.0, &settings);
+    let token = dev.login("acme");
+    let asked = Instant::now();
+    let stream = dev.get(&token, "/ofrep/v1/events");
+    assert!(stream.contains(": connected"), "{stream}");
+    assert!((1..30).contains(&asked.elapsed().as_secs()), "it ends by itself");
+    let visit = || dev.request("GET", "/api/v1/branding", "X-Tenant-Slug: acme\r\n", "");
+    assert_eq!([visit().0, visit().0, visit().0], [200; 3]);
+    let (status, answer) = visit();
+    let problem: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(
+        (status, &problem["violated-policies"]),
+        (429, &json!(["visitor"]))
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_with_plans_or_redis_stops_the_start_with_one_line() {
+    let folder = Folder::new("wrong");
+    let standard = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/plans.toml");
+    let standard = std::fs::read_to_string(standard).unwrap();
+    let file = |name: &str, from: &str, to: &str| {
+        assert!(standard.contains(from));
+        let path = folder.0.join(name);
+        std::fs::write(&path, standard.replacen(from, to, 1)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let setting = "\"retention.audit_days\" = 90";
+    let out_of_range = file("range.toml", setting, "\"retention.audit_days\" = 5");
+    let unknown = file("unknown.toml", setting, "\"retention.audit_dyas\" = 90");
+    let key = folder.0.join("key.pem");
+    let arguments = ["genpkey", "-algorithm", "ed25519", "-out"];
+    let made = Command::new("openssl")
+        .args(arguments)
+        .arg(&key)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let authority = folder.0.join("ca.pem");
+    std::fs::write(&authority, "no certificate").unwrap();
+    let authority = authority.to_str().unwrap();
+    let base = [
+        (
+            "TENANTRY__DATABASE__URL",
+            "postgres://tenantry_app:a-long-password@127.0.0.1:9/none",
+        ),
+        (
+            "TENANTRY__DATABASE__PLATFORM_URL",
+            "postgres://tenantry_platform:a-long-password@127.0.0.1:9/none",
+        ),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+    ];
+    type Case<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2]);
+    let cases: [Case; 8] = [
+        (
+            &[("TENANTRY__PLANS__FILE", &out_of_range)],
+            ["setting plans.file: ", "retention.audit_days"],
+        ),
+        (
+            &[("TENANTRY__PLANS__FILE", &unknown)],
+            ["setting plans.file: ", "retention.audit_dyas"],
+        ),
+        (
+            &[("TENANTRY__PLANS__OVERRIDES__FREE__LIMITS__USRES", "7")],
+            ["setting plans.overrides: ", "usres"],
+        ),
+        (
+            &[("TENANTRY__PLANS__OVERRIDES__GOLD__LIMITS__USERS", "7")],
+            ["setting plans.overrides: ", "gold"],
+        ),
+        (
+            &[("TENANTRY__REDIS__URL", "rediss://:hunter2@cache/#insecure")],
+            [
+                "setting redis.url: ",
+                "must begin with redis://, rediss:// or unix://",
+            ],
+        ),
+        (
+            &[
+                ("TENANTRY__REDIS__URL", "rediss://cache"),
+                ("TENANTRY__REDIS__CA_FILE", "/nowhere"),
+            ],
+            ["setting redis.ca_file: /nowhere", "TENANTRY__REDIS__CA_FILE"],
+        ),
+        (
+            &[
+                ("TENANTRY__REDIS__URL", "rediss://cache"),
+                ("TENANTRY__REDIS__CA_FILE", authority),
+            ],
+            ["setting redis.ca_file: ", "no certificate"],
+        ),
+        (
+            &[
+                ("TENANTRY__REDIS__URL", "redis://cache"),
+                ("TENANTRY__REDIS__CA_FILE", authority),
+            ],
+            ["setting redis.url: ", "must begin with rediss://"],
+        ),
+    ];
+    for (settings, parts) in cases {
+        let output = output(&["serve"], &[&base[..], settings].concat());
+        let complaint = stderr(&output);
+        assert!(!output.status.success(), "{parts:?}");
+        assert!(
+            parts.iter().all(|part| complaint.contains(part)),
+            "{parts:?}\n{complaint}"
+        );
+        assert!(!complaint.contains("hunter2"));
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+}
