@@ -86,6 +86,7 @@ mod task;
 mod tenant;
 mod time;
 mod token;
+mod usage;
 mod user;
 
 pub use address::{
@@ -113,7 +114,8 @@ pub use flag_set::{
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
+    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
+    UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -170,4 +172,8 @@ pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
+pub use usage::{
+    Appended, Granularity, KeyedUsage, Measured, NewUsage, OutOfWindow, Rollup, USAGE_BATCH, Usage,
+    UsageEvent, UsageKey, UsageOrigin, UsageUpkeep, UsageWindow, check_reason, total_of,
+};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};
