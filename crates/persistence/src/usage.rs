@@ -144,8 +144,8 @@ macro_rules! measuring {
     };
 }
 
-/// A sum that is too large to be said is the largest that can be.
-const SUM: &str = measuring!("least(sum(u.quantity), 9223372036854775807)");
+/// A sum that is too large to be said is the largest that can be. The sum of nothing is NULL, which `least` would pass over.
+const SUM: &str = measuring!("least(coalesce(sum(u.quantity), 0), 9223372036854775807)");
 const COUNT: &str = measuring!("count(*)");
 const MAX: &str = measuring!("max(u.quantity)");
 const LAST: &str =

@@ -71,6 +71,7 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub views: Views,
+    pub metering: Metering,
     pub jobs: Jobs,
     pub cache: Cache,
     pub metrics: Metrics,
@@ -293,6 +294,26 @@ pub struct Views {
 impl Default for Views {
     fn default() -> Self {
         Self { flush_seconds: 10 }
+    }
+}
+
+/// What tenants use, counted by the server itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metering {
+    /// The folder in which calls wait until they are stored, so that a killed server loses none; empty = in memory, where
+    /// they are lost with it. Servers over one database may share it, servers over different ones must not.
+    pub spool_dir: PathBuf,
+    /// How often they are stored: each time an event of each tenant that was active.
+    pub flush_interval_ms: u64,
+}
+
+impl Default for Metering {
+    fn default() -> Self {
+        Self {
+            spool_dir: PathBuf::new(),
+            flush_interval_ms: 10_000,
+        }
     }
 }
 
@@ -626,6 +647,12 @@ impl Settings {
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
+            (
+                "metering.flush_interval_ms",
+                self.metering.flush_interval_ms,
+                100,
+                HOUR_MS,
+            ),
             ("cache.entries", self.cache.entries, 1, 100_000_000),
             ("cache.ttl_ms", self.cache.ttl_ms, 0, 3_600_000),
             ("cache.alone_ttl_ms", self.cache.alone_ttl_ms, 0, 60_000),
