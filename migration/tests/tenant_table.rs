@@ -68,6 +68,22 @@ fn variants() {
         log.last().unwrap(),
         "GRANT SELECT, INSERT ON TABLE log TO tenantry_app"
     );
+    let parts = TenantTable::new("readings")
+        .column("read_at", "timestamptz NOT NULL")
+        .partitioned_by("read_at")
+        .up_sql()
+        .unwrap();
+    assert!(parts[0].contains("CONSTRAINT readings_pkey PRIMARY KEY (tenant_id, id, read_at)"));
+    assert!(parts[0].ends_with(") PARTITION BY RANGE (read_at)"));
+    assert_eq!(
+        parts[parts.len() - 4..],
+        [
+            "CREATE TABLE readings_default PARTITION OF readings DEFAULT",
+            "ALTER TABLE readings_default ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE readings_default FORCE ROW LEVEL SECURITY",
+            "REVOKE ALL ON TABLE readings_default FROM PUBLIC, tenantry_app",
+        ]
+    );
     let pair = TenantTable::new("task_watchers")
         .belongs_to("task_id", "tasks", OnDelete::Cascade)
         .belongs_to("user_id", "users", OnDelete::Cascade)
@@ -136,6 +152,10 @@ fn what_does_not_hold_is_an_error() {
         (
             table().index("notes_pkey", &["body"]),
             "notes_pkey is there twice",
+        ),
+        (
+            table().partitioned_by("nothing"),
+            "partitioned by nothing: there is no such column",
         ),
         (table().check("notes-check", "true"), "notes-check: not of a-z"),
         (table().index(&"i".repeat(64), &["body"]), "longer than 63 bytes"),

@@ -24,4 +24,4 @@ pub use http::{Client, Reply, Request};
 pub use log::listen;
 pub use pgbouncer::PgBouncer;
 pub use redis::{RedisServer, TlsRedisServer};
-pub use world::{Embedder, Instance, Options, PASSWORD, Person, TenantWorld, World};
+pub use world::{Embedder, Instance, Options, PASSWORD, Person, TenantWorld, World, plans_with_meters};

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,17 +7,19 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    Announcer, Clock, Definition, Gate, Limit, Memory, NewProject, NewResource, NewTask, NewTenant,
-    OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
+    Announcer, Clock, Definition, Gate, IdSource as _, Limit, Memory, NewProject, NewResource, NewTask,
+    NewTenant, OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
     SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
-use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{
+    PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter,
-    Memories, PasswordCost, SigningKey, SystemIds,
+    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens,
+    LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::provision::NewAdmin;
@@ -69,6 +72,8 @@ pub struct Options {
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
     pub keys: Vec<String>,
+    /// The folder in which calls wait to be recorded; they wait in memory when absent.
+    pub spool: Option<PathBuf>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -117,6 +122,7 @@ impl Default for Options {
             resolver: Arc::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
+            spool: None,
             embedder: None,
         }
     }
@@ -238,6 +244,11 @@ impl World {
     /// A second instance over the same database, with its own pool: another process, as far as state goes.
     pub fn instance(&self, options: &Options) -> Instance {
         application(&self.database, options, Arc::clone(&self.clock) as Arc<dyn Clock>)
+    }
+
+    /// The same with a clock of its own.
+    pub fn instance_at(&self, options: &Options, clock: Arc<dyn Clock>) -> Instance {
+        application(&self.database, options, clock)
     }
 
     /// A client of another instance over the same database, with the limits of these options: its buckets are its
@@ -494,7 +505,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform)),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
@@ -505,6 +516,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
+        calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
+        usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         plans,
         settings,
         configurations: configurations.clone(),
@@ -555,6 +568,27 @@ fn standard_plans() -> Arc<PlanBook> {
     };
     let plans = Plans::standard().overridden(&[("pro".to_owned(), generous)].into());
     Arc::new(PlanBook::new(plans.unwrap()).unwrap())
+}
+
+/// The standard catalogue with a meter of each kind that anybody may record usage of, by the names of their aggregations:
+/// `sum_meter` and so on.
+pub fn plans_with_meters() -> Arc<PlanBook> {
+    let kinds = ["sum", "count", "max", "last", "unique"];
+    let meters = kinds.map(|kind| {
+        format!(
+            "[[meter]]\nkey = \"{kind}_meter\"\ntitle = \"{kind}\"\nunit = \"one\"\naggregation = \"{kind}\"\n\
+             reset = \"billing_cycle\"\n\n"
+        )
+    });
+    let terms =
+        kinds.map(|kind| format!("[plan.meters.{kind}_meter]\nincluded = 10\nlimit = \"unlimited\"\n\n"));
+    let standard = include_str!("../../config/plans.toml");
+    let text = standard.replace(
+        "[plan.meters.active_users]",
+        &format!("{}[plan.meters.active_users]", terms.concat()),
+    );
+    let text = text.replacen("\n[[meter]]", &format!("\n{}[[meter]]", meters.concat()), 1);
+    Arc::new(PlanBook::new(Plans::parse(&text).unwrap()).unwrap())
 }
 
 fn signing_key() -> SigningKey {

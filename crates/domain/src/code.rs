@@ -67,6 +67,11 @@ error_codes! {
     StaleVersion = "stale_version", 412, "The resource has changed", "If-Match names a version that is no longer the present one. Read it again and decide anew.";
     PlanFeatureRequired = "plan_feature_required", 403, "The plan does not include this", "The feature needs another plan.";
     PlanLimitReached = "plan_limit_reached", 403, "The plan's limit is reached", "The plan allows no more of these.";
+    UnknownMeter = "unknown_meter", 422, "There is no such meter", "Nothing of this name is metered; the summary of usage lists what is.";
+    MeterReserved = "meter_reserved", 422, "The server counts this itself", "Usage of this meter cannot be recorded from outside.";
+    UsageConflict = "usage_conflict", 409, "The event conflicts with an earlier one", "Another event has this key, or the event has been invalidated already. A key stands for one event.";
+    UsageTooOld = "usage_too_old", 422, "The usage is too old", "Usage is recorded within 24 hours; later, up to 90 days, with `backfill=true`.";
+    UsageInFuture = "usage_in_future", 422, "The usage has not happened yet", "The time of an event may be up to 5 minutes ahead of the server's.";
     QuotaExceeded = "quota_exceeded", 429, "The quota is used up", "Wait for the period to end or raise the quota.";
     RateLimited = "rate_limited", 429, "Too many requests", "Slow down; Retry-After says for how long.";
     IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for something else", "A key stands for one request. Use a new key for a new request.";

@@ -94,4 +94,6 @@ typed_ids! {
     OperatorId;
     /// An entry of the audit of operators.
     OperatorEventId;
+    /// An event of the ledger of usage.
+    UsageEventId;
 }

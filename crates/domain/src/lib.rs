@@ -41,6 +41,7 @@ mod announce;
 mod audit;
 mod branding;
 mod bucket;
+mod call;
 mod code;
 mod colour;
 mod condition;
@@ -86,6 +87,7 @@ mod task;
 mod tenant;
 mod time;
 mod token;
+mod usage;
 mod user;
 
 pub use address::{
@@ -95,6 +97,7 @@ pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
+pub use call::{Call, CallSpool, SpoolTally};
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
@@ -114,7 +117,8 @@ pub use flag_set::{
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
+    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
+    UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -171,4 +175,8 @@ pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
+pub use usage::{
+    Appended, Granularity, KeyedUsage, Measured, NewUsage, OutOfWindow, Rollup, USAGE_BATCH, Usage,
+    UsageEvent, UsageKey, UsageOrigin, UsageUpkeep, UsageWindow, check_reason, total_of,
+};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

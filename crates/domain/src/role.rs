@@ -78,6 +78,16 @@ pub enum Permission {
     ExplainFeatures,
     /// Choose variants of the flags that are the tenant's to choose.
     ManageFeatures,
+    /// See what is used, and how much of it is left.
+    ReadUsage,
+    /// Record usage. It may cost the tenant money, so it is not for everybody who works in it.
+    RecordUsage,
+    /// Record usage of days ago.
+    BackfillUsage,
+    /// Take recorded usage back.
+    InvalidateUsage,
+    /// Record what the server counts itself, and total it; only the system does.
+    MeterUsage,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -86,7 +96,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -108,6 +118,11 @@ impl Permission {
         Self::ReadFeatures,
         Self::ExplainFeatures,
         Self::ManageFeatures,
+        Self::ReadUsage,
+        Self::RecordUsage,
+        Self::BackfillUsage,
+        Self::InvalidateUsage,
+        Self::MeterUsage,
         Self::CountViews,
         Self::Purge,
     ];
@@ -122,7 +137,8 @@ impl Permission {
             | Self::ReadProjects
             | Self::ReadTasks
             | Self::ReadResources
-            | Self::ReadFeatures => Some(Role::Viewer),
+            | Self::ReadFeatures
+            | Self::ReadUsage => Some(Role::Viewer),
             Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
             Self::ManageTenant
             | Self::ReadSettingHistory
@@ -132,8 +148,11 @@ impl Permission {
             | Self::ReadDeletedProjects
             | Self::RestoreProjects
             | Self::ExplainFeatures
-            | Self::ManageFeatures => Some(Role::Admin),
-            Self::OperateSettings | Self::CountViews | Self::Purge => None,
+            | Self::ManageFeatures
+            | Self::RecordUsage
+            | Self::BackfillUsage
+            | Self::InvalidateUsage => Some(Role::Admin),
+            Self::OperateSettings | Self::MeterUsage | Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -151,6 +170,8 @@ impl Permission {
             | Self::ReadResources
             | Self::ReadFeatures
             | Self::ExplainFeatures
+            | Self::ReadUsage
+            | Self::MeterUsage
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings
@@ -162,6 +183,9 @@ impl Permission {
             | Self::WriteTasks
             | Self::WriteResources
             | Self::ManageFeatures
+            | Self::RecordUsage
+            | Self::BackfillUsage
+            | Self::InvalidateUsage
             | Self::Purge => true,
         }
     }

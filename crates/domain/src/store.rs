@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::{
     AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources,
-    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
+    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -108,6 +108,8 @@ pub trait Store: Send {
     fn resources(&mut self) -> &mut dyn Resources;
     /// How much is stored.
     fn storage(&mut self) -> &mut dyn Storage;
+    /// What is used.
+    fn usage(&mut self) -> &mut dyn Usage;
     /// What the tenant has set.
     fn settings(&mut self) -> &mut dyn SettingSheets;
     /// How the tenant looks.
@@ -180,6 +182,10 @@ impl Work {
     /// How much is stored.
     pub fn storage(&mut self) -> &mut dyn Storage {
         self.store.storage()
+    }
+    /// What is used.
+    pub fn usage(&mut self) -> &mut dyn Usage {
+        self.store.usage()
     }
     /// What the tenant has set.
     pub fn settings(&mut self) -> &mut dyn SettingSheets {

@@ -4,10 +4,10 @@ use actix_web::{
     Error, HttpMessage, HttpRequest,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header::HeaderMap,
+    http::{StatusCode, header::HeaderMap},
     middleware::Next,
 };
-use tenantry_domain::{ErrorCode, TenantScope};
+use tenantry_domain::{Call, ErrorCode, TenantScope};
 use tenantry_tenancy::{
     Origin,
     access::{self, ResolvedBy},
@@ -30,10 +30,33 @@ pub(crate) async fn authenticate(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let admitted = request.extensions().contains::<Admitted>();
-    if !admitted && let Err(error) = admit(request.request()).await {
+    if admitted {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    if let Err(error) = admit(request.request()).await {
         return Ok(request.error_response(error));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    let response = next.call(request).await?.map_into_boxed_body();
+    meter(&response);
+    Ok(response)
+}
+
+/// Counts the call before its answer is sent, unless it was refused for being too much or failed through no fault of the
+/// caller's.
+fn meter(response: &ServiceResponse<BoxBody>) {
+    let status = response.status();
+    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        return;
+    }
+    let extensions = response.request().extensions();
+    let (Some(admitted), Ok(api)) = (extensions.get::<Admitted>(), Api::of(response.request())) else {
+        return;
+    };
+    api.app.ports.calls.note(Call {
+        tenant: admitted.scope.tenant(),
+        user: admitted.scope.user(),
+        at: api.app.ports.clock.now(),
+    });
 }
 
 /// The same for a scope of routes. A path that leads nowhere is passed on to its 404: no handler will run.

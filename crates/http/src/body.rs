@@ -67,7 +67,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     let essence = request.content_type().trim().to_ascii_lowercase();
     let subtype = essence.strip_prefix("application/");
     if !subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json")) {

@@ -18,6 +18,7 @@ use tenantry_tenancy::{
     setting::SettingError,
     task::TaskError,
     tenant::TenantError,
+    usage::UsageError,
     user::UserError,
 };
 
@@ -367,6 +368,24 @@ impl From<ResourceError> for ApiError {
             ResourceError::NotFound => Self::new(ErrorCode::NotFound),
             ResourceError::NotInPlan(refused) => refused.into(),
             ResourceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UsageError> for ApiError {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::Refused(refused) => refused.into(),
+            UsageError::Invalid(invalid) => invalid.into(),
+            UsageError::NotFound => Self::new(ErrorCode::NotFound),
+            UsageError::ServersOwn => Self::new(ErrorCode::Forbidden)
+                .with_detail("What the server counts itself is not taken back."),
+            UsageError::TooOld => Self::new(ErrorCode::UsageTooOld)
+                .with_detail("An event can be taken back for 90 days after it was accepted."),
+            UsageError::Conflict => {
+                Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
+            }
+            UsageError::Store(error) => error.into(),
         }
     }
 }

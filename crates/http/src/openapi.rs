@@ -44,6 +44,7 @@ pub(crate) fn error_code() -> Object {
         (name = "Resources", description = "Documents and links, with their history"),
         (name = "Operators", description = "Running the platform; tokens of users are no good here"),
         (name = "Features", description = "Feature flags: what they are for the tenant, and what it chooses"),
+        (name = "Usage", description = "What is used, by meter"),
         (name = "System", description = "What needs no tenant"),
     ),
     paths(
@@ -70,6 +71,7 @@ pub(crate) fn error_code() -> Object {
         v1::admin::segment::list, v1::admin::segment::create, v1::admin::segment::read,
         v1::admin::segment::replace, v1::admin::segment::delete, v1::admin::segment::roll_back,
         v1::admin::segment::list_versions, v1::admin::segment::read_version,
+        v1::usage::series, v1::usage::summary, v1::usage::record, v1::usage::invalidate,
         crate::ofrep::evaluate, crate::ofrep::evaluate_all, crate::event_stream::events,
         system::health, system::liveness, system::readiness, system::detailed, system::jwks, system::problems, system::problem,
         crate::metrics::metrics,
@@ -165,7 +167,7 @@ mod tests {
     fn nothing_is_missing() {
         // Kept by hand, so that a route that loses its description is noticed.
         let operations: usize = documented().iter().map(|(_, methods)| methods.len()).sum();
-        assert_eq!((documented().len(), operations), (63, 86));
+        assert_eq!((documented().len(), operations), (67, 90));
     }
 
     #[test]

@@ -17,14 +17,14 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Clock, Configurations, Directory, Email, FlagDefinitions,
-    FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease,
-    MembershipFacts, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
-    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
-    PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry,
-    Settings, Slug, Store, StoreError, Subscription, SystemScope, Tenant, TenantConfiguration, TenantFacts,
-    TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
-    Unresolved, UserId,
+    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, Directory, Email,
+    FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts,
+    JobLease, MembershipFacts, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId,
+    OperatorScope, OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash,
+    PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId,
+    SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemScope, Tenant,
+    TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus,
+    Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -52,6 +52,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         refresh_tokens: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
+        calls: fake.clone(),
+        usage_upkeep: fake.clone(),
         plans: fake.clone(),
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
@@ -330,6 +332,40 @@ impl FlagSource for Fake {
 #[async_trait]
 impl FlagDefinitions for Fake {
     async fn program(&self, _: SystemScope) -> Result<Arc<FlagProgram>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+impl CallSpool for Fake {
+    fn note(&self, _: Noted) {}
+    fn batches(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn read(&self, _: &str) -> std::io::Result<Vec<Noted>> {
+        Ok(Vec::new())
+    }
+    fn remove(&self, _: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn tally(&self) -> SpoolTally {
+        SpoolTally::default()
+    }
+}
+
+#[async_trait]
+impl UsageUpkeep for Fake {
+    async fn with_changes(
+        &self,
+        _: SystemScope,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn waiting_since(&self, _: SystemScope) -> Result<Option<Time>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn make_partitions(&self, _: SystemScope) -> Result<u32, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }

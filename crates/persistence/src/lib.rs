@@ -92,6 +92,8 @@ mod system_job;
 mod task;
 mod tenant;
 mod tx;
+mod usage;
+mod usage_upkeep;
 mod user;
 mod vitals;
 
@@ -108,6 +110,7 @@ pub use tx::{
     Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
     Update,
 };
+pub use usage_upkeep::PgUsageUpkeep;
 pub use vitals::{Vitals, vitals};
 
 #[doc(hidden)]

@@ -11,13 +11,13 @@ use tenantry_domain::{
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
-    PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings,
-    StatementTimeouts,
+    PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, PgUsageUpkeep, Pool,
+    PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
+    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
     PasswordCost, SigningKey, SystemClock, SystemIds, SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
@@ -60,6 +60,8 @@ pub struct Booted {
     pub limits: Option<Limits>,
     /// What is on offer, and on what terms tenants have it.
     pub plans: KnownPlans,
+    /// Calls that wait to be recorded.
+    pub calls: Arc<FileSpool>,
     /// The part of them that is shared with other servers.
     pub shared_limits: Option<Arc<RedisLimiter>>,
 }
@@ -162,6 +164,9 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     .map(|limits| limits.spread_by(Arc::clone(&ids)));
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
+    let spool = &settings.metering.spool_dir;
+    let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
+    let calls = Arc::new(FileSpool::new(folder, ids.uuid().to_string()));
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
@@ -177,6 +182,8 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
+        calls: calls.clone(),
+        usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         plans,
         settings: registry,
         configurations: configurations.clone(),
@@ -195,6 +202,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         announcements,
         limits,
         plans: known_plans,
+        calls,
         shared_limits,
     })
 }

@@ -39,6 +39,9 @@ pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
         boot::development_key(&key)?;
         settings.auth.signing_key_file = Some(key);
     }
+    if settings.metering.spool_dir.as_os_str().is_empty() {
+        settings.metering.spool_dir = args.data_dir.join("usage");
+    }
     if let Some(url) = given("REDIS_URL") {
         settings.redis.url = Secret::new(url);
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
-use tenantry_domain::{JobCensus, JobQueue as _, SystemScope};
+use tenantry_domain::{CallSpool as _, JobCensus, JobQueue as _, SystemScope};
 use tenantry_http::metrics::{MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::CachedDirectory;
+use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::worker::Worker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -91,6 +92,71 @@ async fn count_jobs(queue: PgJobQueue, counted: watch::Sender<JobCensus>) {
         match queue.census(because).await {
             Ok(census) => drop(counted.send_replace(census)),
             Err(error) => tracing::debug!(%error, "the queue could not be counted"),
+        }
+    }
+}
+
+/// Adds what is metered, and how far behind it is.
+pub fn metering(metrics: &Metrics, booted: &Booted) -> JoinHandle<()> {
+    let app = Arc::clone(&booted.app);
+    let help = "Usage events from outside, by what became of them";
+    metrics.register_labelled("usage_events", help, MetricType::Counter, move || {
+        let tally = app.metering.tally();
+        let outcomes = [
+            ("accepted", tally.accepted),
+            ("duplicate", tally.duplicates),
+            ("failed", tally.failed),
+        ];
+        let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
+        labelled.into()
+    });
+    let spool = Arc::clone(&booted.calls);
+    let help = "Calls by where they went: noted at all, remembered because nothing could be written, lost";
+    metrics.register_labelled("metering_calls", help, MetricType::Counter, move || {
+        let tally = spool.tally();
+        let places = [
+            ("noted", tally.noted),
+            ("remembered", tally.remembered),
+            ("lost", tally.lost),
+        ];
+        let labelled = places.map(|(place, count)| (vec![("place", place.to_owned())], count));
+        labelled.into()
+    });
+    let spool = Arc::clone(&booted.calls);
+    let help = "Calls of this server that are not in the ledger yet";
+    metrics.register("metering_spool_pending", help, move || {
+        Reading::Level(spool.tally().pending as f64)
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "Flushes of the spool after which something stayed in it";
+    metrics.register("metering_flush_failures", help, move || {
+        Reading::Total(app.metering.tally().flush_failures)
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "How long the last flush took that stored anything";
+    metrics.register("metering_flush_seconds", help, move || {
+        Reading::Level(app.metering.tally().flush.as_secs_f64())
+    });
+    let (measured, last) = watch::channel(0.0);
+    let help = "How long the oldest change of usage has waited to be totalled";
+    metrics.register("usage_rollup_lag_seconds", help, move || {
+        Reading::Level(*last.borrow())
+    });
+    tokio::spawn(measure_lag(Arc::clone(&booted.app), measured))
+}
+
+async fn measure_lag(app: Arc<Tenancy>, measured: watch::Sender<f64>) {
+    let because = SystemScope::because("measure how long changes of usage wait");
+    let mut ticks = tokio::time::interval(COUNTED_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match app.ports.usage_upkeep.waiting_since(because).await {
+            Ok(since) => {
+                let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
+                measured.send_replace(waiting.max(0) as f64 / 1_000.0);
+            }
+            Err(error) => tracing::debug!(%error, "the lag of usage could not be measured"),
         }
     }
 }

@@ -8,15 +8,15 @@ use actix_web::HttpServer;
 use async_trait::async_trait;
 use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
 use tenantry_persistence::Pool;
-use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::worker::Worker;
+use tenantry_tenancy::{Tenancy, metering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
-use crate::settings::{Http, Server, Settings};
+use crate::settings::{Http, Profile, Server, Settings};
 use crate::{CommandError, health, jobs, metrics, traces};
 
 /// Serves until it is told to stop.
@@ -65,6 +65,7 @@ pub async fn serve(
     let failed = |error: std::io::Error| CommandError::Other(format!("cannot serve: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    spool(settings, &booted)?;
     let address = listener.local_addr().map_err(failed)?;
     lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
@@ -89,6 +90,7 @@ pub async fn serve(
         .enabled
         .then(|| Arc::new(jobs::worker(&booted, &settings.jobs)));
     let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
+    let lagging = metrics::metering(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
     let api = match booted.limits.clone() {
         Some(limits) => api.with_limits(limits),
@@ -109,6 +111,8 @@ pub async fn serve(
     let handle = server.handle();
     let running = tokio::spawn(server);
     let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
+    let every = Duration::from_millis(settings.metering.flush_interval_ms);
+    let storing = tokio::spawn(store_calls(Arc::clone(&booted.app), every));
     let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
     let announcing = booted
         .announcements
@@ -134,8 +138,10 @@ pub async fn serve(
         scraped.stop(true).await;
     }
     flushing.abort();
+    storing.abort();
     plans.abort();
     counting.abort();
+    lagging.abort();
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
@@ -143,11 +149,28 @@ pub async fn serve(
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;
+    // A batch that was being stored when its task ended is stored again, and the calls since then after it.
+    for _ in 0..2 {
+        metering::flush(&booted.app).await;
+    }
     booted.runtime.close();
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
     traces::finish().await;
     Ok(())
+}
+
+/// Says at the start, and not when the first call is counted, that there is no place for calls to wait.
+fn spool(settings: &Settings, booted: &Booted) -> Result<(), CommandError> {
+    let folder = &settings.metering.spool_dir;
+    if folder.as_os_str().is_empty() && settings.profile == Profile::Production {
+        tracing::warn!(
+            "metering.spool_dir is not set: a killed server loses the calls that are not stored yet"
+        );
+    }
+    booted.calls.prepare().map_err(|error| {
+        CommandError::Other(format!("{}: {error}; see metering.spool_dir", folder.display()))
+    })
 }
 
 /// The standard library listens with a backlog of its own; listening once more gives the socket another.
@@ -208,6 +231,19 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
                 tenants = flushed.tenants,
                 "view counts stored"
             );
+        }
+    }
+}
+
+/// Brings the calls of this server into the ledger, and those of servers that have died.
+async fn store_calls(app: Arc<Tenancy>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let stored = metering::flush(&app).await;
+        if stored.calls > 0 {
+            tracing::debug!(calls = stored.calls, kept = stored.kept, "calls stored");
         }
     }
 }

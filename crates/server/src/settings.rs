@@ -71,6 +71,7 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub views: Views,
+    pub metering: Metering,
     pub jobs: Jobs,
     pub cache: Cache,
     pub metrics: Metrics,
@@ -301,6 +302,26 @@ pub struct Views {
 impl Default for Views {
     fn default() -> Self {
         Self { flush_seconds: 10 }
+    }
+}
+
+/// What tenants use, counted by the server itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metering {
+    /// The folder in which calls wait until they are stored, so that a killed server loses none; empty = in memory, where
+    /// they are lost with it. Servers over one database may share it, servers over different ones must not.
+    pub spool_dir: PathBuf,
+    /// How often they are stored: each time an event of each tenant that was active.
+    pub flush_interval_ms: u64,
+}
+
+impl Default for Metering {
+    fn default() -> Self {
+        Self {
+            spool_dir: PathBuf::new(),
+            flush_interval_ms: 10_000,
+        }
     }
 }
 
@@ -595,7 +616,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 41] = [
+        let ranges: &[(&'static str, u64, u64, u64)] = &[
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -643,6 +664,12 @@ impl Settings {
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
+            (
+                "metering.flush_interval_ms",
+                self.metering.flush_interval_ms,
+                100,
+                HOUR_MS,
+            ),
             ("cache.entries", self.cache.entries, 1, 100_000_000),
             ("cache.ttl_ms", self.cache.ttl_ms, 0, 3_600_000),
             ("cache.alone_ttl_ms", self.cache.alone_ttl_ms, 0, 60_000),
@@ -738,7 +765,7 @@ impl Settings {
                 HOUR_MS,
             ),
         ];
-        for (key, value, least, most) in ranges {
+        for &(key, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
                 return Err(SettingsError::invalid(
                     key,

@@ -26,6 +26,7 @@ mod resolver;
 mod seal;
 mod secret;
 mod signing_key;
+mod spool;
 mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
@@ -43,4 +44,5 @@ pub use refresh_token::HmacRefreshTokens;
 pub use resolver::SystemResolver;
 pub use seal::AeadSeal;
 pub use signing_key::{SigningKey, SigningKeyError};
+pub use spool::FileSpool;
 pub use token_cache::CachedAccessTokens;

@@ -3,15 +3,15 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, Category, Clock, Configurations, FlagDefinitions,
-    FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens, Operators,
-    PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry, Settings,
-    StoreError, TenantRegistry, TenantScope, Time, Units, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
+    FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens,
+    Operators, PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry,
+    Settings, StoreError, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
 };
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRequest, Once};
-use crate::{Traces, ViewCounter};
+use crate::{Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -42,6 +42,10 @@ pub struct Ports {
     pub flags: Arc<dyn FlagSource>,
     /// Their definitions as they are stored, for operators.
     pub flag_definitions: Arc<dyn FlagDefinitions>,
+    /// Calls that wait to be recorded.
+    pub calls: Arc<dyn CallSpool>,
+    /// What is looked after of usage across tenants.
+    pub usage_upkeep: Arc<dyn UsageUpkeep>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// What can be set.
@@ -75,6 +79,8 @@ pub struct Tenancy {
     pub policy: Policy,
     /// Views that are counted but not stored yet.
     pub views: ViewCounter,
+    /// What is known of metering besides what is stored.
+    pub metering: Metering,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -92,6 +98,7 @@ impl Tenancy {
             ports,
             policy,
             views: ViewCounter::default(),
+            metering: Metering::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use tenantry_domain::{
     Entitlements, Limit, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription, Work,
 };
 
-use crate::{Cx, context::carries_store_error};
+use crate::{Cx, context::carries_store_error, usage};
 
 /// A feature that plans switch on, by the name that the plan catalogue has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,6 +180,7 @@ pub async fn store_more(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), AddE
     let used = work.storage().used_for_update(cx.now()).await?;
     within(cx, &cx.entitlements(), STORAGE, used, bytes)?;
     work.storage().set_used(used + bytes).await?;
+    usage::stored(cx, work, used + bytes).await?;
     Ok(())
 }
 
@@ -192,7 +193,9 @@ pub async fn store_less(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), Stor
         return Ok(());
     }
     let used = work.storage().used_for_update(cx.now()).await?;
-    work.storage().set_used(used.saturating_sub(bytes)).await
+    let left = used.saturating_sub(bytes);
+    work.storage().set_used(left).await?;
+    usage::stored(cx, work, left).await
 }
 
 fn within(cx: &Cx, has: &Entitlements, limit: &'static str, used: u64, more: u64) -> Result<(), NotInPlan> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tenantry_domain::{
     Constraint, Denied, Enqueued, Invalid, Job, JobFilter, JobId, Misstep, NewJob, Refused, StoreError,
-    SystemScope, TenantId, Time, Work,
+    SystemScope, TenantId, TenantStatus, Time, Work,
 };
 
 use crate::context::carries_store_error;
@@ -165,6 +165,10 @@ impl Handlers {
         Self::default()
             .with(crate::purge::Purge)
             .with_system(crate::purge::PurgeAll)
+            .with(crate::usage_rollup::RollUp)
+            .with_system(crate::usage_rollup::RollUpAll)
+            .with(crate::usage_rollup::Keep)
+            .with_system(crate::usage_rollup::KeepAll)
     }
 
     /// Adds one, in place of any other of the same kind.
@@ -260,6 +264,60 @@ pub async fn enqueue<H: JobHandler>(
     };
     let job = Job::new(JobId::next(cx.ids()), cx.scope(), new, cx.now())?;
     Ok(work.jobs().enqueue(&job).await?)
+}
+
+/// Puts a job into the queue of every tenant that is not deleted, for the system's own jobs; see [`enqueue_in`].
+///
+/// # Errors
+/// [`JobFailure`].
+pub async fn enqueue_in_all<H: JobHandler>(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    payload: &H::Payload,
+) -> Result<(), JobFailure> {
+    let mut after = None;
+    loop {
+        let tenants = app.ports.registry.list(because, after, 500).await?;
+        let Some(last) = tenants.last() else { return Ok(()) };
+        after = Some(last.id);
+        for tenant in tenants
+            .iter()
+            .filter(|tenant| tenant.status != TenantStatus::Deleted)
+        {
+            enqueue_in::<H>(app, because, tenant.id, payload).await?;
+        }
+    }
+}
+
+/// Puts a job into the queue of a tenant unless one of its kind is open there: one is enough, also while the tenant is
+/// suspended for weeks. In a deleted tenant there is nothing to do.
+///
+/// # Errors
+/// [`JobFailure`].
+pub async fn enqueue_in<H: JobHandler>(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    payload: &H::Payload,
+) -> Result<(), JobFailure> {
+    let scope = match app.ports.gate.system(because, tenant).await {
+        Ok(scope) => scope,
+        // Deleted since it was listed.
+        Err(Denied::TenantGone | Denied::TenantNotFound) => return Ok(()),
+        Err(denied) => return Err(JobFailure::Retry(denied.to_string())),
+    };
+    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+    let terms = Terms {
+        dedupe_key: Some(H::KIND.to_owned()),
+        ..Terms::default()
+    };
+    let asked = cx
+        .write(async |work| enqueue::<H>(&cx, work, payload, terms).await)
+        .await;
+    asked.map(|_| ()).map_err(|error| match error {
+        JobError::Store(error) => JobFailure::Store(error),
+        other => JobFailure::Retry(other.to_string()),
+    })
 }
 
 /// The newest jobs of a tenant, for an operator.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{Denied, Permission, SystemJobs, SystemScope, TenantId, TenantStatus};
+use tenantry_domain::{Permission, SystemJobs, SystemScope};
 
-use crate::job::{self, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
-use crate::{Cx, Origin, Tenancy};
+use crate::job::{self, JobFailure, JobHandler, SystemJobHandler};
+use crate::{Cx, Tenancy};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
@@ -63,18 +63,7 @@ impl SystemJobHandler for PurgeAll {
     type Payload = Ended;
 
     async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, payload: Ended) -> Result<(), JobFailure> {
-        let mut after = None;
-        loop {
-            let tenants = app.ports.registry.list(because, after, 500).await?;
-            let Some(last) = tenants.last() else { return Ok(()) };
-            after = Some(last.id);
-            for tenant in tenants
-                .iter()
-                .filter(|tenant| tenant.status != TenantStatus::Deleted)
-            {
-                ask(app, because, tenant.id, payload).await?;
-            }
-        }
+        job::enqueue_in_all::<Purge>(app, because, &payload).await
     }
 
     fn schedule() -> Option<(Duration, Ended)> {
@@ -114,31 +103,4 @@ impl SystemJobHandler for PurgeSystemJobs {
     fn schedule() -> Option<(Duration, Ended)> {
         Some((Duration::days(1), Ended { days: KEPT_DAYS }))
     }
-}
-
-async fn ask(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
-    payload: Ended,
-) -> Result<(), JobFailure> {
-    let scope = match app.ports.gate.system(because, tenant).await {
-        Ok(scope) => scope,
-        // Deleted since it was listed.
-        Err(Denied::TenantGone | Denied::TenantNotFound) => return Ok(()),
-        Err(denied) => return Err(JobFailure::Retry(denied.to_string())),
-    };
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
-    let terms = Terms {
-        // One is enough, also while the tenant is suspended for weeks.
-        dedupe_key: Some(Purge::KIND.to_owned()),
-        ..Terms::default()
-    };
-    let asked = cx
-        .write(async |work| job::enqueue::<Purge>(&cx, work, &payload, terms).await)
-        .await;
-    asked.map(|_| ()).map_err(|error| match error {
-        JobError::Store(error) => JobFailure::Store(error),
-        other => JobFailure::Retry(other.to_string()),
-    })
 }

@@ -9,14 +9,15 @@ async fn every_table_is_global_or_obeys_the_rule() {
     let mut owner = database.owner().await;
     let tables = names(
         &mut owner,
-        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1",
+        "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
+         AND NOT relispartition ORDER BY 1",
     )
     .await;
     let (global, tenant): (Vec<String>, Vec<String>) = tables
         .into_iter()
         .partition(|table| GLOBAL_TABLES.contains(&table.as_str()));
     assert_eq!(global, GLOBAL_TABLES);
-    assert_eq!(tenant.len(), 15);
+    assert_eq!(tenant.len(), 20);
     for table in &tenant {
         assert_eq!(
             broken_rules(&mut owner, table).await,
@@ -49,6 +50,37 @@ async fn a_forgotten_table_is_noticed() {
             "the runtime role has more than SELECT, INSERT, UPDATE, DELETE",
         ]
     );
+}
+
+#[tokio::test]
+async fn a_partition_is_reached_through_its_table_alone() {
+    let database = Database::migrated().await;
+    let mut owner = database.owner().await;
+    let made = "SELECT usage_events_partitions(6, 6)";
+    assert_eq!(value::<i32>(&mut owner, made).await, 5);
+    assert_eq!(value::<i32>(&mut owner, made).await, 0);
+    let partitions = "SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r'";
+    assert_eq!(value::<i64>(&mut owner, partitions).await, 14);
+    let open = "SELECT relname::text FROM pg_class c WHERE relispartition AND relkind = 'r' AND (
+        NOT (relrowsecurity AND relforcerowsecurity) OR pg_get_userbyid(relowner) <> 'tenantry_owner'
+        OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
+        OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('tenantry_app', 'tenantry_platform')
+                   AND has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')))";
+    assert_eq!(names(&mut owner, open).await, Vec::<String>::new());
+    // Each has what its table has.
+    let bare = "SELECT c.relname::text FROM pg_class c WHERE relispartition AND relkind = 'r'
+        AND (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) <>
+            (SELECT count(*) FROM pg_index WHERE indrelid = 'usage_events'::regclass)";
+    assert_eq!(names(&mut owner, bare).await, Vec::<String>::new());
+    let run_by = |role: &str| {
+        format!("SELECT has_function_privilege('{role}', 'usage_events_partitions(int, int)', 'EXECUTE')")
+    };
+    assert!(!value::<bool>(&mut owner, &run_by("tenantry_app")).await);
+    assert!(value::<bool>(&mut owner, &run_by("tenantry_platform")).await);
+    for many in ["(25, 0)", "(0, 25)", "(-1, 0)", "(NULL, 0)"] {
+        let outcome = run(&mut owner, &format!("SELECT usage_events_partitions{many}")).await;
+        assert!(outcome.is_err(), "{many}");
+    }
 }
 
 #[tokio::test]
@@ -89,6 +121,7 @@ async fn the_constraints_that_use_cases_know_are_there() {
         "jobs_dedupe_key",
         "idempotency_keys_request_key",
         "idempotency_keys_user_id_fkey",
+        "usage_keys_key",
     ] {
         assert!(found.iter().any(|one| one == name), "{name}");
     }
@@ -167,6 +200,7 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
     );
     let platform: &[&str] = match table {
         "jobs" => &["jobs_platform_select", "jobs_platform_update"],
+        "usage_dirty" => &["usage_dirty_platform_select"],
         "tenants" => &["tenants_platform_select", "tenants_platform_update"],
         _ => &[],
     };

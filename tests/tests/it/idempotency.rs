@@ -221,7 +221,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 15] = [
+const WITHOUT_KEY: [(&str, &str); 17] = [
     (
         "/api/v1/tenants",
         "there is neither a tenant nor a user yet; its slug can be taken once",
@@ -252,6 +252,11 @@ const WITHOUT_KEY: [(&str, &str); 15] = [
     (
         "/api/v1/admin/segments/{key}/rollback",
         "`If-Match` keeps it from being done twice",
+    ),
+    ("/api/v1/usage/events", "each event has a key of its own"),
+    (
+        "/api/v1/usage/events/{id}/invalidate",
+        "an event can be taken back once",
     ),
     ("/ofrep/v1/evaluate/flags", "it makes nothing"),
     ("/ofrep/v1/evaluate/flags/{key}", "it makes nothing"),

@@ -34,6 +34,8 @@ enum Of {
     DeletedProject,
     Task,
     Resource,
+    /// An event of the ledger of usage.
+    UsageEvent,
     /// Of the embedding service.
     Note,
     /// The number of a version; no id, so the same in every tenant.
@@ -41,7 +43,7 @@ enum Of {
     /// The key of a flag, which is everybody's.
     Flag,
 }
-use Of::{DeletedProject, First, Flag, Member, Note, Project, Resource, Task, User};
+use Of::{DeletedProject, First, Flag, Member, Note, Project, Resource, Task, UsageEvent, User};
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
 struct Operation {
@@ -66,6 +68,7 @@ struct Ids {
     deleted_project: String,
     task: String,
     resource: String,
+    usage_event: String,
     note: String,
     /// Something that makes names unique.
     label: String,
@@ -183,6 +186,14 @@ fn table() -> Vec<Operation> {
                 .body(|_| json!({}))
         },
         at(&get, "/ofrep/v1/events", viewer),
+        at(&get, "/api/v1/usage", viewer).query(|_| vec![("meter", "api_calls".to_owned())]),
+        at(&get, "/api/v1/usage/summary", viewer),
+        // A list is answered for each of its events, none of which is taken here.
+        at(&post, "/api/v1/usage/events", admin)
+            .body(|ids| json!([{"idempotency_key": ids.label, "meter": "nothing", "quantity": 1}])),
+        at(&post, "/api/v1/usage/events/{id}/invalidate", admin)
+            .ids(&[UsageEvent])
+            .body(|_| json!({"reason": "a sweep"})),
         at(&get, "/api/v1/tasks/{id}/notes", viewer).ids(&[Task]),
         at(&post, "/api/v1/tasks/{id}/notes", member)
             .ids(&[Task])
@@ -444,6 +455,7 @@ impl Ids {
             deleted_project,
             task,
             resource,
+            usage_event: usage_event(world, tenant).await,
             note,
             label,
         }
@@ -473,6 +485,13 @@ impl Ids {
                 .await
                 .expect(204);
         }
+        // No request deletes one.
+        let sql = format!("DELETE FROM usage_events WHERE id = '{}'", ids.usage_event);
+        let mut admin = world.database.admin().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut admin)
+            .await
+            .unwrap();
         ids
     }
 
@@ -486,6 +505,7 @@ impl Ids {
             deleted_project: id(),
             task: id(),
             resource: id(),
+            usage_event: id(),
             note: id(),
             label: label(),
         }
@@ -498,13 +518,14 @@ impl Ids {
             Of::DeletedProject => &self.deleted_project,
             Of::Task => &self.task,
             Of::Resource => &self.resource,
+            Of::UsageEvent => &self.usage_event,
             Of::Note => &self.note,
             Of::First => "1",
             Of::Flag => SHARED_FLAG,
         }
     }
 
-    fn all(&self) -> [&str; 7] {
+    fn all(&self) -> [&str; 8] {
         [
             &self.user,
             &self.outsider,
@@ -512,9 +533,20 @@ impl Ids {
             &self.deleted_project,
             &self.task,
             &self.resource,
+            &self.usage_event,
             &self.note,
         ]
     }
+}
+
+/// An event as somebody from outside would have sent it; nothing that they could send is in the standard catalogue.
+async fn usage_event(world: &World, tenant: &TenantWorld) -> String {
+    let sql = "INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin) \
+               VALUES ($1, gen_random_uuid(), $2, 'pages', 1, $2, 'tenantry:api', 'key', 'api') RETURNING id::text";
+    let query = sqlx::query_scalar(sql)
+        .bind(tenant.id.uuid())
+        .bind(world.app.ports.clock.now());
+    query.fetch_one(&mut world.database.admin().await).await.unwrap()
 }
 
 /// Sees to it that the shared flag is there and that the tenant has overridden it.

@@ -34,5 +34,6 @@ mod tasks;
 mod tenant;
 mod timeouts;
 mod transaction;
+mod usage;
 mod users;
 mod views;

@@ -63,6 +63,11 @@ entities! {
     tasks "tasks"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
+    usage_days "usage_days"
+    usage_dirty "usage_dirty"
+    usage_events "usage_events"
+    usage_hours "usage_hours"
+    usage_keys "usage_keys"
     users "users"
 }
 
@@ -87,7 +92,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
+        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_keys users)
     };
 }
 
@@ -1852,7 +1857,7 @@ async fn tables(world: &World) -> Vec<Table> {
         "SELECT c.relname::text, CASE c.relname WHEN 'tenants' THEN 'id' ELSE 'tenant_id' END, \
          string_agg(quote_ident(a.attname) , ', ' ORDER BY a.attnum), has_table_privilege('tenantry_app', c.oid, 'UPDATE') \
          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
-         WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace \
+         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace \
          GROUP BY c.oid, c.relname HAVING c.relname = 'tenants' OR bool_or(a.attname = 'tenant_id') ORDER BY 1",
     )
     .fetch_all(&mut world.database.admin().await)
@@ -2060,6 +2065,33 @@ const SEEDS: &[(&str, &str)] = &[
         "brandings",
         "INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version) \
          SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants",
+    ),
+    (
+        "usage_events",
+        // One in the partition of a month, and one in that of whatever has none.
+        "INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin) \
+         SELECT id, gen_random_uuid(), now(), 'api_calls', 1, at, 'test', slug, 'server' \
+         FROM tenants, (VALUES (now()), (now() - interval '10 years')) t (at)",
+    ),
+    (
+        "usage_keys",
+        "INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash) \
+         SELECT id, gen_random_uuid(), now(), 'test', slug, 'test' FROM tenants",
+    ),
+    (
+        "usage_dirty",
+        "INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour) \
+         SELECT id, gen_random_uuid(), now(), 'api_calls', now() FROM tenants",
+    ),
+    (
+        "usage_hours",
+        "INSERT INTO usage_hours (tenant_id, created_at, meter, hour, quantity, events, revision, computed_at) \
+         SELECT id, now(), slug, now(), 1, 1, 1, now() FROM tenants",
+    ),
+    (
+        "usage_days",
+        "INSERT INTO usage_days (tenant_id, created_at, meter, day, quantity, events, revision, computed_at) \
+         SELECT id, now(), slug, now(), 1, 1, 1, now() FROM tenants",
     ),
 ];
 

@@ -87,6 +87,9 @@ async fn read_everything(world: &World) {
         format!("/api/v1/resources/{}", acme.resource),
         format!("/api/v1/resources/{}/versions", acme.resource),
         format!("/api/v1/resources/{}/versions/1", acme.resource),
+        "/api/v1/usage?meter=api_calls".to_owned(),
+        "/api/v1/usage?meter=storage_bytes&granularity=day".to_owned(),
+        "/api/v1/usage/summary".to_owned(),
     ];
     paths.push(format!(
         "/api/v1/tasks?limit=1&cursor={}",
@@ -298,7 +301,8 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
         // The directory asks the platform role which tenant a name means; it sees that one table only.
         let directory = sql.starts_with("SELECT \"tenants\".") && sql.contains("WHERE \"tenants\".\"");
         // A lock is on no table; the tenant is part of what is locked.
-        let lock = sql.starts_with("SELECT pg_try_advisory_xact_lock(")
+        let lock = (sql.starts_with("SELECT pg_try_advisory_xact_lock(")
+            || sql.starts_with("SELECT pg_advisory_xact_lock("))
             && sql.contains("$1::uuid")
             && !sql.contains("FROM");
         assert!(
@@ -475,6 +479,17 @@ async fn fill(world: &World) {
            SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants WHERE slug LIKE '%-%';
          INSERT INTO flag_overrides (tenant_id, id, created_at, flag, variant, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'flag-' || g, 'on', now(), 1 FROM t, generate_series(1, 50) g;
+         INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin, invalidates)
+           SELECT id, gen_random_uuid(), now(), 'meter_' || g % 5, 1, now() + interval '1 day' * (g - 180), 's', 'k', 'api',
+             CASE WHEN g % 10 = 0 THEN gen_random_uuid() END FROM t, generate_series(1, 360) g;
+         INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash)
+           SELECT id, gen_random_uuid(), now(), 's', 'key-' || g, 'h' FROM t, generate_series(1, 50) g;
+         INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour)
+           SELECT id, gen_random_uuid(), now(), 'meter_' || g, now() FROM t, generate_series(1, 50) g;
+         INSERT INTO usage_hours (tenant_id, created_at, meter, hour, quantity, events, revision, computed_at)
+           SELECT id, now(), 'meter_' || g % 5, now() - interval '1 hour' * g, 1, 1, 1, now() FROM t, generate_series(1, 50) g;
+         INSERT INTO usage_days (tenant_id, created_at, meter, day, quantity, events, revision, computed_at)
+           SELECT id, now(), 'meter_' || g % 5, now() - interval '1 day' * g, 1, 1, 1, now() FROM t, generate_series(1, 50) g;
          ANALYZE;",
     )
     .execute(&mut admin)

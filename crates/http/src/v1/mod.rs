@@ -12,6 +12,7 @@ pub(crate) mod setting;
 pub(crate) mod signup;
 pub(crate) mod task;
 pub(crate) mod tenant;
+pub(crate) mod usage;
 pub(crate) mod user;
 
 use actix_web::web::ServiceConfig;
@@ -29,5 +30,6 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(project::routes)
         .configure(task::routes)
         .configure(resource::routes)
-        .configure(feature::routes);
+        .configure(feature::routes)
+        .configure(usage::routes);
 }

@@ -7,13 +7,16 @@ mod turns;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
+    ActiveModelTrait, DbBackend, EntityTrait, IdenStatic as _, Iterable as _, QueryResult, QueryTrait,
+    Statement, StatementBuilder, Value,
 };
 use sea_query_sqlx::SqlxValues;
+use serde::Serialize;
 use sqlx::{AssertSqlSafe, Row as _};
 use tenantry_domain::{Mode, StoreError, SystemScope, TenantId};
+use uuid::Uuid;
 
-use crate::error::{from_orm, from_sqlx};
+use crate::error::{column, from_json, from_orm, from_sqlx};
 use pool::Connection;
 
 pub(crate) use builders::before;
@@ -130,6 +133,51 @@ impl TenantTx {
         Ok(self.open.execute(&insert).await? == 1)
     }
 
+    /// Inserts rows with one statement, but not those of which a unique key is taken; gives the ids of those it inserted.
+    /// A row that names another tenant is refused, and the tenant that is written is the transaction's in any case. Fields
+    /// go to the columns of their names.
+    ///
+    /// The rows are one argument, as JSON, so that the statement is the same however many they are: with an argument for
+    /// each field of a thousand rows, reading the statement would take longer than doing it.
+    ///
+    /// # Errors
+    /// [`StoreError::IsolationBreach`] for a row of another tenant; [`StoreError`] of the database.
+    pub async fn insert_all_unless_there<E>(&mut self, rows: &[E::Model]) -> Result<Vec<Uuid>, StoreError>
+    where
+        E: TenantEntity,
+        E::Model: Serialize,
+    {
+        for row in rows {
+            self.tripwire::<E>(E::tenant_of(row))?;
+        }
+        let (table, tenant) = (
+            E::default().table_name().to_owned(),
+            E::tenant_column().as_str().to_owned(),
+        );
+        let columns: Vec<String> = E::Column::iter()
+            .map(|column| column.as_str().to_owned())
+            .collect();
+        let of_row = |column: &String| {
+            if *column == tenant {
+                "$1".to_owned()
+            } else {
+                format!("r.\"{column}\"")
+            }
+        };
+        let values: Vec<String> = columns.iter().map(of_row).collect();
+        let sql = format!(
+            "INSERT INTO \"{table}\" (\"{}\") SELECT {} FROM jsonb_populate_recordset(NULL::\"{table}\", $2) r \
+             ON CONFLICT DO NOTHING RETURNING \"id\"",
+            columns.join("\", \""),
+            values.join(", ")
+        );
+        let rows = serde_json::to_value(rows).map_err(from_json)?;
+        let values = [Value::from(self.tenant.uuid()), Value::from(rows)];
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let inserted = self.open.fetch(&statement).await?;
+        inserted.iter().map(|row| column(row, "id")).collect()
+    }
+
     /// Begins a transaction with the tenant set, in one round trip.
     ///
     /// `SET LOCAL` rather than `set_config()`, because only the former reaches the workers of a Citus cluster; the
@@ -159,20 +207,26 @@ impl TenantTx {
         self.open.rollback().await;
     }
 
-    /// One row of a fixed statement that carries the tenant predicate itself; for the directory's join, which the
-    /// builders cannot express. The first argument is always the tenant, `$1`.
+    /// One row of a fixed statement that carries the tenant predicate itself, for what the builders cannot express. The
+    /// first argument is always the tenant, `$1`.
     pub(crate) async fn fetch_fixed(
         &mut self,
         sql: &'static str,
         arguments: impl IntoIterator<Item = Value>,
     ) -> Result<Option<QueryResult>, StoreError> {
+        Ok(self.fetch_all_fixed(sql, arguments).await?.pop())
+    }
+
+    /// All rows of such a statement.
+    pub(crate) async fn fetch_all_fixed(
+        &mut self,
+        sql: &'static str,
+        arguments: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
         let mut values = vec![Value::from(self.tenant.uuid())];
         values.extend(arguments);
-        let mut rows = self
-            .open
-            .fetch(&Statement::from_sql_and_values(DbBackend::Postgres, sql, values))
-            .await?;
-        Ok(rows.pop())
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        self.open.fetch(&statement).await
     }
 
     /// Sets the tenant of a row that is about to be inserted.

@@ -1,0 +1,54 @@
+use crate::{TenantId, Time, UserId};
+
+/// A request of a tenant that was answered, as far as metering wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The user who asked.
+    pub user: Option<UserId>,
+    /// When it was answered.
+    pub at: Time,
+}
+
+/// Where calls wait until they are in the ledger: they are noted before the answer is sent and outlast the process.
+///
+/// What was noted is closed into batches, which never change again. A batch has the same name wherever it is read, also
+/// after its process has died, so that whatever is made of it has the same idempotency keys each time.
+pub trait CallSpool: Send + Sync {
+    /// Notes a call. It never fails and never waits for anything but the file system's memory: where nothing can be
+    /// written, the call is remembered in this process.
+    fn note(&self, call: Call);
+
+    /// Closes what has been noted into a batch, takes over what processes left that have died, and gives the names of all
+    /// batches there are, the oldest first. It reads folders, so it is not for a thread that serves requests.
+    fn batches(&self) -> Vec<String>;
+
+    /// The calls of a batch; it reads a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn read(&self, batch: &str) -> std::io::Result<Vec<Call>>;
+
+    /// Forgets a batch that is in the ledger.
+    ///
+    /// # Errors
+    /// When the file cannot be removed; it will be given again, which does no harm.
+    fn remove(&self, batch: &str) -> std::io::Result<()>;
+
+    /// How it stands.
+    fn tally(&self) -> SpoolTally;
+}
+
+/// How a spool stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolTally {
+    /// Calls that were noted.
+    pub noted: u64,
+    /// Calls that could not be written and were remembered instead: they are lost if the process is killed.
+    pub remembered: u64,
+    /// Calls that could neither be written nor remembered.
+    pub lost: u64,
+    /// Calls of this process that are not in the ledger yet.
+    pub pending: u64,
+}

@@ -1,0 +1,579 @@
+use std::{future::Future, pin::Pin};
+
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, HttpResponse, dev::Payload, web::ServiceConfig};
+use chrono::{DateTime, Duration, Utc};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use tenantry_domain::{
+    Aggregation, ErrorCode, FieldError, Granularity, Invalid, Limit, MeterKey, NewUsage, OutOfWindow,
+    USAGE_BATCH, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+};
+use tenantry_tenancy::usage::{self, Recorded, Series, SeriesOf, UsageFailure, Used};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query, body,
+    decode::field_error,
+    permission::{InvalidateUsage, ReadUsage, RecordUsage},
+};
+
+/// Usage of a meter.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewUsageEvent, examples(json!({
+    "idempotency_key": "render-4711", "meter": "pages", "quantity": 12, "occurred_at": "2026-01-31T12:00:00Z",
+    "properties": {"format": "pdf"},
+})))]
+pub(crate) struct NewUsageBody {
+    /// Stands for this event for good: sent again it counts once.
+    #[schema(min_length = 1, max_length = 255)]
+    idempotency_key: String,
+    /// What was used; the summary lists the meters.
+    #[schema(value_type = String, pattern = "^[a-z][a-z0-9_]{0,62}$")]
+    meter: MeterKey,
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    quantity: u64,
+    /// From 24 hours ago to 5 minutes ahead; when it arrives, where absent.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    occurred_at: Option<Moment>,
+    /// Whom or what a meter of different subjects counts; it needs one.
+    #[schema(min_length = 1, max_length = 200)]
+    subject: Option<String>,
+    /// Whatever else is to be known of it, at most 4096 bytes as JSON.
+    #[schema(value_type = Option<Object>)]
+    properties: Option<Value>,
+}
+
+/// One event, or up to 1000 of them.
+#[derive(ToSchema)]
+#[schema(as = RecordUsage)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it only describes what `Events` reads")]
+pub(crate) enum RecordUsageBody {
+    One(NewUsageBody),
+    Many(Vec<NewUsageBody>),
+}
+
+/// Usage as a CloudEvent 1.0. It is known by its `source` and `id`.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CloudEvent, examples(json!({
+    "specversion": "1.0", "id": "4711", "source": "/renderer", "type": "pages", "time": "2026-01-31T12:00:00Z",
+    "data": {"quantity": 12},
+})))]
+pub(crate) struct CloudEventBody {
+    #[schema(pattern = "^1[.]0$")]
+    specversion: String,
+    #[schema(min_length = 1, max_length = 255)]
+    id: String,
+    /// Not beginning with `tenantry:`.
+    #[schema(min_length = 1, max_length = 255)]
+    source: String,
+    /// The meter, where `data` names none.
+    #[serde(rename = "type")]
+    kind: String,
+    #[schema(min_length = 1, max_length = 200)]
+    subject: Option<String>,
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    time: Option<Moment>,
+    datacontenttype: Option<String>,
+    /// `quantity` (1 where absent) and `meter`; what else there is becomes the properties.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    data: Map<String, Value>,
+}
+
+/// What became of the events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageRecorded, examples(json!({
+    "accepted": 1, "duplicates": 1,
+    "failures": [{"index": 2, "code": "unknown_meter", "detail": "nothing called pags is metered"}],
+    "ids": ["0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15", "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a16", null],
+})))]
+pub(crate) struct RecordedView {
+    /// How many are in the ledger now and were not before.
+    accepted: usize,
+    /// How many were there already.
+    duplicates: usize,
+    /// Those that were not taken.
+    failures: Vec<FailureView>,
+    /// The id of each event, in the order in which they were sent; null for those that were not taken.
+    #[schema(value_type = Vec<Option<Uuid>>)]
+    ids: Vec<Option<UsageEventId>>,
+}
+
+/// An event that was not taken.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageFailure)]
+pub(crate) struct FailureView {
+    /// Which it was, from 0.
+    index: usize,
+    code: &'static str,
+    /// For a person.
+    detail: String,
+}
+
+/// Why an event is taken back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = InvalidateUsageEvent, examples(json!({"reason": "Counted twice by the renderer."})))]
+pub(crate) struct InvalidateBody {
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// The record that takes an event back.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageInvalidation, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a17", "invalidates": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15",
+    "meter": "pages", "occurred_at": "2026-01-31T12:00:00Z", "accepted_at": "2026-01-31T14:00:00Z",
+})))]
+pub(crate) struct InvalidationView {
+    #[schema(value_type = Uuid)]
+    id: UsageEventId,
+    /// The event that counts no more.
+    #[schema(value_type = Option<Uuid>, required = true)]
+    invalidates: Option<UsageEventId>,
+    #[schema(value_type = String)]
+    meter: MeterKey,
+    occurred_at: DateTime<Utc>,
+    accepted_at: DateTime<Utc>,
+}
+
+/// Usage over time.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageSeries, examples(json!({
+    "meter": "api_calls", "unit": "call", "aggregation": "sum", "granularity": "hour", "timezone": "UTC",
+    "from": "2026-01-31T12:00:00Z", "to": "2026-01-31T14:00:00Z",
+    "series": [{"start": "2026-01-31T12:00:00Z", "quantity": 1204}, {"start": "2026-01-31T13:00:00Z", "quantity": 0}],
+})))]
+pub(crate) struct SeriesView {
+    #[schema(value_type = String)]
+    meter: MeterKey,
+    unit: String,
+    #[schema(value_type = String, examples("sum"))]
+    aggregation: Aggregation,
+    #[schema(examples("hour"))]
+    granularity: &'static str,
+    /// Hours and days are those of UTC, whatever the tenant's time zone.
+    #[schema(examples("UTC"))]
+    timezone: &'static str,
+    /// The beginning of the first part.
+    from: DateTime<Utc>,
+    /// The end of the last part, which is not in it.
+    to: DateTime<Utc>,
+    /// Every part, also those in which nothing was used.
+    series: Vec<PointView>,
+}
+
+/// Usage of an hour or a day.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsagePoint)]
+pub(crate) struct PointView {
+    start: DateTime<Utc>,
+    quantity: u64,
+}
+
+/// How much is used of every meter.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageSummary, examples(json!({
+    "meters": [{
+        "meter": "api_calls", "title": "API calls", "unit": "call", "aggregation": "sum", "used": 1204, "included": 10000,
+        "limit": null, "period_start": "2026-01-01T00:00:00Z", "resets_at": "2026-02-01T00:00:00Z",
+    }],
+})))]
+pub(crate) struct SummaryView {
+    meters: Vec<UsedView>,
+}
+
+/// How much is used of a meter in the present period.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MeterUsage)]
+pub(crate) struct UsedView {
+    #[schema(value_type = String)]
+    meter: MeterKey,
+    /// For people.
+    title: String,
+    unit: String,
+    #[schema(value_type = String, examples("sum"))]
+    aggregation: Aggregation,
+    used: u64,
+    /// How much the plan's price includes; null where that is not limited.
+    #[schema(required = true)]
+    included: Option<u64>,
+    /// How much is possible at all; null where that is not limited.
+    #[schema(required = true)]
+    limit: Option<u64>,
+    period_start: DateTime<Utc>,
+    /// When it begins again at nothing.
+    resets_at: DateTime<Utc>,
+}
+
+/// How usage is recorded.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RecordParams {
+    /// Takes events of up to 90 days ago; what is older than 24 hours is marked.
+    backfill: bool,
+}
+
+/// Which usage.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SeriesParams {
+    /// Of which meter.
+    #[param(value_type = String, example = "api_calls")]
+    meter: MeterKey,
+    /// `hour` (up to 90 days) or `day` (up to two years).
+    #[serde(default)]
+    #[param(value_type = Option<String>, example = "hour")]
+    granularity: Option<Granularity>,
+    /// From the hour or day around this time; a day, or 30 of them, before `to` where absent.
+    #[param(value_type = Option<DateTime<Utc>>)]
+    from: Option<Moment>,
+    /// Up to this time, with the hour or day that it is in the middle of; now where absent.
+    #[param(value_type = Option<DateTime<Utc>>)]
+    to: Option<Moment>,
+}
+
+/// The events of a request, in whichever form.
+pub(crate) struct Events {
+    events: Vec<Result<NewUsage, Invalid>>,
+    /// Whether it is the only one and not in a list.
+    single: bool,
+}
+
+/// A CloudEvent, and a list of them.
+const CLOUD_EVENT: &str = "application/cloudevents+json";
+const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
+
+impl FromRequest for Events {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            body::require_json(&request)?;
+            let bytes = body::read(&request, payload).await?;
+            events(request.content_type().trim(), &bytes)
+        })
+    }
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/usage").get(series))
+        .service(Endpoint::at("/usage/summary").get(summary))
+        .service(Endpoint::at("/usage/events").post(record))
+        .service(Endpoint::at("/usage/events/{id}/invalidate").post(invalidate));
+}
+
+/// Records usage
+///
+/// One event, or a list of up to 1000 of which each is taken or not by itself. What was taken before is taken again
+/// silently; another event under its key is not. Least role: admin, since usage may cost money.
+#[utoipa::path(
+    post, path = "/api/v1/usage/events", operation_id = "record_usage", tag = "Usage",
+    params(RecordParams),
+    request_body(content(
+        (RecordUsageBody = "application/json"),
+        (CloudEventBody = "application/cloudevents+json"),
+        (Vec<CloudEventBody> = "application/cloudevents-batch+json"),
+    )),
+    responses((status = 200, description = "What became of each.", body = RecordedView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!([
+        "unknown_meter", "meter_reserved", "usage_conflict", "usage_too_old", "usage_in_future"
+    ]))),
+)]
+pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, body: Events) -> Answer {
+    let recorded = usage::ingest(&cx, body.events, query.0.backfill).await?;
+    if body.single
+        && let [Recorded::Failed(failure)] = recorded.as_slice()
+    {
+        return Err(ApiError::from(failure.clone()));
+    }
+    Ok(HttpResponse::Ok().json(RecordedView::from(recorded)))
+}
+
+/// Takes an event back
+///
+/// It counts no more, and stays in the ledger with the record that says so; only once. What the server counts itself
+/// cannot be taken back. Least role: admin.
+#[utoipa::path(
+    post, path = "/api/v1/usage/events/{id}/invalidate", operation_id = "invalidate_usage", tag = "Usage",
+    params(("id" = Uuid, Path)), request_body = InvalidateBody,
+    responses((status = 200, description = "The record.", body = InvalidationView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["usage_conflict", "usage_too_old"]))),
+)]
+pub(crate) async fn invalidate(
+    cx: Ctx<InvalidateUsage>,
+    id: Id<UsageEventId>,
+    body: Body<InvalidateBody>,
+) -> Answer {
+    let correction = usage::invalidate(&cx, id.0, &body.reason).await?;
+    Ok(HttpResponse::Ok().json(InvalidationView::from(correction)))
+}
+
+/// Usage over time
+///
+/// Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/usage", operation_id = "get_usage", tag = "Usage",
+    params(SeriesParams),
+    responses((status = 200, description = "Without gaps.", body = SeriesView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
+)]
+pub(crate) async fn series(cx: Ctx<ReadUsage>, query: Query<SeriesParams>) -> Answer {
+    let of = query.0.within(cx.now());
+    let series = usage::series(&cx, &of).await?;
+    Ok(HttpResponse::Ok().json(SeriesView::new(series, of.granularity)))
+}
+
+/// Usage in the present period
+///
+/// Of every meter: what is used, what the plan includes, what is possible, and when it begins again. Least role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/usage/summary", operation_id = "get_usage_summary", tag = "Usage",
+    responses((status = 200, description = "Every meter.", body = SummaryView)),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn summary(cx: Ctx<ReadUsage>) -> Answer {
+    let meters = usage::summary(&cx).await?.into_iter().map(UsedView::from);
+    Ok(HttpResponse::Ok().json(SummaryView {
+        meters: meters.collect(),
+    }))
+}
+
+impl SeriesParams {
+    fn within(self, now: DateTime<Utc>) -> SeriesOf {
+        let granularity = self.granularity.unwrap_or(Granularity::Hour);
+        let usual = match granularity {
+            Granularity::Hour => Duration::days(1),
+            Granularity::Day => Duration::days(30),
+        };
+        let to = self.to.map_or(now, |to| to.0);
+        SeriesOf {
+            meter: self.meter,
+            granularity,
+            from: self.from.map_or_else(|| to - usual, |from| from.0),
+            to,
+        }
+    }
+}
+
+fn events(content_type: &str, bytes: &[u8]) -> Result<Events, ApiError> {
+    let malformed =
+        |error: serde_json::Error| ApiError::new(ErrorCode::MalformedJson).with_detail(format!("{error}."));
+    let body: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    let (is_list, list) = match body {
+        Value::Array(list) => (true, list),
+        one => (false, vec![one]),
+    };
+    let read: fn(Value) -> Result<NewUsage, Invalid> = match content_type {
+        CLOUD_EVENT if is_list => return Err(wrong_shape("must be one event; a list is of another type")),
+        CLOUD_EVENTS if !is_list => return Err(wrong_shape("must be a list of events")),
+        CLOUD_EVENT | CLOUD_EVENTS => cloud_event,
+        _ => native,
+    };
+    if list.is_empty() || list.len() > USAGE_BATCH {
+        return Err(Invalid::one("", "invalid_length", "must be 1 to 1000 events").into());
+    }
+    Ok(Events {
+        events: list.into_iter().map(read).collect(),
+        single: !is_list,
+    })
+}
+
+fn wrong_shape(detail: &str) -> ApiError {
+    Invalid::one("", "invalid_type", detail).into()
+}
+
+fn native(event: Value) -> Result<NewUsage, Invalid> {
+    let body: NewUsageBody = object(event)?;
+    Ok(NewUsage {
+        key: UsageKey::new(UsageKey::API, body.idempotency_key),
+        meter: body.meter,
+        quantity: body.quantity,
+        event_at: body.occurred_at.map(|at| at.0),
+        subject: body.subject,
+        properties: body.properties,
+        origin: UsageOrigin::Api,
+    })
+}
+
+/// CloudEvents 1.0.2, section 3.1, and the JSON format, section 3. Attributes that are not known are extensions, which
+/// whoever receives an event passes over.
+fn cloud_event(event: Value) -> Result<NewUsage, Invalid> {
+    let body: CloudEventBody = object(event)?;
+    if body.specversion != "1.0" {
+        return Err(Invalid::one("/specversion", "invalid_value", "must be 1.0"));
+    }
+    if body.source.starts_with(UsageKey::RESERVED) {
+        let detail = "must not begin with `tenantry:`";
+        return Err(Invalid::one("/source", "reserved", detail));
+    }
+    let is_json = |kind: &String| kind.starts_with("application/json") || kind.contains("+json");
+    if !body.datacontenttype.as_ref().is_none_or(is_json) {
+        return Err(Invalid::one(
+            "/datacontenttype",
+            "invalid_value",
+            "must be application/json",
+        ));
+    }
+    let mut data = body.data;
+    let quantity = match data.remove("quantity") {
+        None => Some(1),
+        Some(quantity) => quantity.as_u64(),
+    };
+    let meter = match data.remove("meter") {
+        None => MeterKey::parse(&body.kind),
+        Some(meter) => meter.as_str().and_then(MeterKey::parse),
+    };
+    let not_a_meter = || Invalid::one("/type", "invalid_value", "must be the key of a meter");
+    Ok(NewUsage {
+        key: UsageKey::new(body.source, body.id),
+        meter: meter.ok_or_else(not_a_meter)?,
+        quantity: quantity
+            .ok_or_else(|| Invalid::one("/data/quantity", "invalid_value", "must be an integer in range"))?,
+        event_at: body.time.map(|time| time.0),
+        subject: body.subject,
+        properties: (!data.is_empty()).then_some(Value::Object(data)),
+        origin: UsageOrigin::CloudEvents,
+    })
+}
+
+fn object<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
+    if !value.is_object() {
+        return Err(Invalid::one("", "invalid_type", "must be an object"));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field: FieldError = field_error("", error.path(), &error.inner().to_string());
+        Invalid(vec![field])
+    })
+}
+
+impl From<UsageFailure> for ApiError {
+    fn from(failure: UsageFailure) -> Self {
+        let code = code(&failure);
+        match failure {
+            UsageFailure::Invalid(invalid) => invalid.into(),
+            UsageFailure::UnknownMeter(_)
+            | UsageFailure::Reserved(_)
+            | UsageFailure::OutOfWindow(_)
+            | UsageFailure::Conflict => {
+                Self::new(code).with_detail(format!("The event was not taken: {failure}."))
+            }
+        }
+    }
+}
+
+fn code(failure: &UsageFailure) -> ErrorCode {
+    match failure {
+        UsageFailure::Invalid(_) => ErrorCode::ValidationFailed,
+        UsageFailure::UnknownMeter(_) => ErrorCode::UnknownMeter,
+        UsageFailure::Reserved(_) => ErrorCode::MeterReserved,
+        UsageFailure::OutOfWindow(OutOfWindow::TooOld) => ErrorCode::UsageTooOld,
+        UsageFailure::OutOfWindow(OutOfWindow::InFuture) => ErrorCode::UsageInFuture,
+        UsageFailure::Conflict => ErrorCode::UsageConflict,
+    }
+}
+
+impl FailureView {
+    fn new(index: usize, failure: &UsageFailure) -> Self {
+        let detail = match failure {
+            UsageFailure::Invalid(Invalid(errors)) => {
+                let errors = errors
+                    .iter()
+                    .map(|error| format!("{} {}", error.pointer, error.detail));
+                errors.collect::<Vec<_>>().join("; ")
+            }
+            other => other.to_string(),
+        };
+        Self {
+            index,
+            code: code(failure).as_str(),
+            detail,
+        }
+    }
+}
+
+impl From<Vec<Recorded>> for RecordedView {
+    fn from(recorded: Vec<Recorded>) -> Self {
+        let mut view = Self {
+            accepted: 0,
+            duplicates: 0,
+            failures: Vec::new(),
+            ids: Vec::with_capacity(recorded.len()),
+        };
+        for (index, outcome) in recorded.iter().enumerate() {
+            view.ids.push(match outcome {
+                Recorded::Accepted(id) => {
+                    view.accepted += 1;
+                    Some(*id)
+                }
+                Recorded::Duplicate(id) => {
+                    view.duplicates += 1;
+                    Some(*id)
+                }
+                Recorded::Failed(failure) => {
+                    view.failures.push(FailureView::new(index, failure));
+                    None
+                }
+            });
+        }
+        view
+    }
+}
+
+impl From<UsageEvent> for InvalidationView {
+    fn from(event: UsageEvent) -> Self {
+        Self {
+            id: event.id,
+            invalidates: event.invalidates,
+            meter: event.meter,
+            occurred_at: event.event_at,
+            accepted_at: event.accepted_at,
+        }
+    }
+}
+
+impl SeriesView {
+    fn new(series: Series, granularity: Granularity) -> Self {
+        let point = |(start, quantity)| PointView { start, quantity };
+        Self {
+            meter: series.meter.key.clone(),
+            unit: series.meter.unit.clone(),
+            aggregation: series.meter.aggregation,
+            granularity: granularity.as_str(),
+            timezone: "UTC",
+            from: series.period.start,
+            to: series.period.end,
+            series: series.points.into_iter().map(point).collect(),
+        }
+    }
+}
+
+impl From<Used> for UsedView {
+    fn from(used: Used) -> Self {
+        let most = |limit| match limit {
+            Limit::Of(most) => Some(most),
+            Limit::Unlimited => None,
+        };
+        Self {
+            meter: used.meter.key.clone(),
+            title: used.meter.title.clone(),
+            unit: used.meter.unit.clone(),
+            aggregation: used.meter.aggregation,
+            used: used.used,
+            included: most(used.included),
+            limit: most(used.limit),
+            period_start: used.period.start,
+            resets_at: used.period.end,
+        }
+    }
+}

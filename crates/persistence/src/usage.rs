@@ -1,0 +1,494 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use sea_orm::{ColumnTrait as _, Value};
+use tenantry_domain::{
+    Aggregation, Appended, Granularity, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError, TenantId,
+    Time, Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+};
+
+use crate::error::column;
+use crate::store::{PgStore, unknown};
+
+mod event {
+    use sea_orm::entity::prelude::*;
+    use serde::Serialize;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel, Serialize)]
+    #[sea_orm(table_name = "usage_events")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub meter: String,
+        pub quantity: i64,
+        pub subject: Option<String>,
+        pub event_at: DateTimeUtc,
+        pub source: String,
+        pub idempotency_key: String,
+        pub origin: String,
+        pub properties: Option<Json>,
+        pub invalidates: Option<Uuid>,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
+mod key {
+    use sea_orm::entity::prelude::*;
+    use serde::Serialize;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+    #[sea_orm(table_name = "usage_keys")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub source: String,
+        pub key: String,
+        pub payload_hash: String,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
+mod dirty {
+    use sea_orm::entity::prelude::*;
+    use serde::Serialize;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+    #[sea_orm(table_name = "usage_dirty")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub meter: String,
+        pub hour: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
+mod hour {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "usage_hours")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub meter: String,
+        pub hour: DateTimeUtc,
+        pub quantity: i64,
+        pub events: i64,
+        pub revision: i64,
+        pub computed_at: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
+mod day {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "usage_days")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub meter: String,
+        pub day: DateTimeUtc,
+        pub quantity: i64,
+        pub events: i64,
+        pub revision: i64,
+        pub computed_at: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
+/// What one number of each kind is made of: the events of a meter and a period that are no invalidations and that none
+/// invalidates. An invalidation is of the same moment as what it invalidates, so that it lies in the same partition.
+macro_rules! measuring {
+    ($quantity:literal) => {
+        concat!(
+            "SELECT coalesce(",
+            $quantity,
+            ", 0)::bigint AS quantity, count(*) AS events FROM usage_events u \
+             WHERE u.tenant_id = $1 AND u.meter = $2 AND u.event_at >= $3 AND u.event_at < $4 \
+             AND u.invalidates IS NULL AND NOT EXISTS (SELECT FROM usage_events i WHERE i.tenant_id = $1 \
+             AND i.invalidates = u.id AND i.event_at >= $3 AND i.event_at < $4)"
+        )
+    };
+}
+
+/// A sum that is too large to be said is the largest that can be. The sum of nothing is NULL, which `least` would pass over.
+const SUM: &str = measuring!("least(coalesce(sum(u.quantity), 0), 9223372036854775807)");
+const COUNT: &str = measuring!("count(*)");
+const MAX: &str = measuring!("max(u.quantity)");
+const LAST: &str =
+    measuring!("(array_agg(u.quantity ORDER BY u.event_at DESC, u.created_at DESC, u.id DESC))[1]");
+const UNIQUE: &str = measuring!("count(DISTINCT u.subject)");
+
+const LATEST: &str = "\
+SELECT u.event_at, u.quantity FROM usage_events u \
+ WHERE u.tenant_id = $1 AND u.meter = $2 AND u.event_at < $3 AND u.invalidates IS NULL \
+   AND NOT EXISTS (SELECT FROM usage_events i WHERE i.tenant_id = $1 AND i.invalidates = u.id AND i.event_at = u.event_at) \
+ ORDER BY u.event_at DESC, u.created_at DESC, u.id DESC LIMIT 1";
+
+/// Waits, since whoever has it is done soon. Two tenants with one hash wait for each other needlessly, and nothing worse.
+const LOCK: &str =
+    "SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(' ', 'usage', $1::uuid), 0)) AS locked";
+
+const TAKE_DIRTY: &str = "\
+DELETE FROM usage_dirty u WHERE u.tenant_id = $1 AND (u.meter, u.hour) IN (SELECT d.meter, d.hour FROM usage_dirty d \
+ WHERE d.tenant_id = $1 GROUP BY d.meter, d.hour ORDER BY d.meter, d.hour LIMIT $2) RETURNING u.meter, u.hour";
+
+/// The number is replaced, and the revision grows when it is another.
+macro_rules! storing {
+    ($table:literal, $period:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " AS t (\"tenant_id\", created_at, meter, ",
+            $period,
+            ", quantity, events, revision, \
+             computed_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $2) ON CONFLICT (tenant_id, meter, ",
+            $period,
+            ") DO UPDATE SET \
+             quantity = EXCLUDED.quantity, events = EXCLUDED.events, computed_at = EXCLUDED.computed_at, \
+             revision = t.revision + (t.quantity <> EXCLUDED.quantity)::int RETURNING revision"
+        )
+    };
+}
+
+const STORE_HOUR: &str = storing!("usage_hours", "hour");
+const STORE_DAY: &str = storing!("usage_days", "day");
+
+#[async_trait]
+impl Usage for PgStore {
+    async fn append(&mut self, events: &[KeyedUsage]) -> Result<Vec<Appended>, StoreError> {
+        let tenant = self.tx.tenant();
+        // One order for everybody, so that two who send the same cannot wait for each other in a circle.
+        let mut sorted: Vec<&KeyedUsage> = events.iter().collect();
+        sorted.sort_unstable_by(|one, other| one.event.key.cmp(&other.event.key));
+        let keys: Vec<_> = sorted.iter().map(|keyed| key_row(tenant, keyed)).collect();
+        let inserted = self.tx.insert_all_unless_there::<key::Entity>(&keys).await?;
+        let inserted: BTreeSet<UsageEventId> = inserted.into_iter().map(UsageEventId::from).collect();
+        let is_new = |keyed: &&KeyedUsage| inserted.contains(&keyed.event.id);
+        let new: Vec<&UsageEvent> = events.iter().filter(is_new).map(|keyed| &keyed.event).collect();
+        if !new.is_empty() {
+            self.insert_events(&new).await?;
+        }
+        let there: Vec<&UsageKey> = events
+            .iter()
+            .filter(|keyed| !is_new(keyed))
+            .map(|keyed| &keyed.event.key)
+            .collect();
+        let there = self.keys_there(&there).await?;
+        let appended = |keyed: &KeyedUsage| match there.get(&keyed.event.key) {
+            _ if inserted.contains(&keyed.event.id) => Ok(Appended::Accepted(keyed.event.id)),
+            Some((id, hash)) if *hash == keyed.payload_hash => Ok(Appended::Duplicate(*id)),
+            Some(_) => Ok(Appended::Conflict),
+            // Its key was forgotten between two statements, after months; whoever sends it again is told the truth.
+            None => Err(StoreError::Contention),
+        };
+        events.iter().map(appended).collect()
+    }
+
+    async fn find(&mut self, id: UsageEventId) -> Result<Option<UsageEvent>, StoreError> {
+        let find = self.tx.find::<event::Entity>();
+        let row = find.filter(event::Column::Id.eq(id.uuid())).one().await?;
+        row.map(UsageEvent::try_from).transpose()
+    }
+
+    async fn latest(
+        &mut self,
+        meter: &MeterKey,
+        before: Option<Time>,
+    ) -> Result<Option<(Time, u64)>, StoreError> {
+        // The year 9999 is later than anything that is accepted.
+        let before = before.unwrap_or(Time::UNIX_EPOCH + chrono::Duration::days(2_932_896));
+        let arguments: [Value; 2] = [meter.as_str().into(), before.into()];
+        let row = self.tx.fetch_fixed(LATEST, arguments).await?;
+        row.map(|row| Ok((column(&row, "event_at")?, unsigned(column(&row, "quantity")?))))
+            .transpose()
+    }
+
+    async fn measure(
+        &mut self,
+        meter: &MeterKey,
+        aggregation: Aggregation,
+        period: Period,
+    ) -> Result<Measured, StoreError> {
+        let sql = match aggregation {
+            Aggregation::Sum => SUM,
+            Aggregation::Count => COUNT,
+            Aggregation::Max => MAX,
+            Aggregation::Last => LAST,
+            Aggregation::Unique => UNIQUE,
+        };
+        let arguments: [Value; 3] = [meter.as_str().into(), period.start.into(), period.end.into()];
+        match self.tx.fetch_fixed(sql, arguments).await? {
+            Some(row) => Ok(Measured {
+                quantity: unsigned(column(&row, "quantity")?),
+                events: unsigned(column(&row, "events")?),
+            }),
+            None => Err(StoreError::Other("a measurement answered nothing".into())),
+        }
+    }
+
+    async fn dirty_hours(&mut self, meter: &MeterKey, period: Period) -> Result<Vec<Time>, StoreError> {
+        let find = self.tx.find::<dirty::Entity>();
+        let rows = find
+            .filter(dirty::Column::Meter.eq(meter.as_str()))
+            .filter(dirty::Column::Hour.gte(period.start))
+            .filter(dirty::Column::Hour.lt(period.end))
+            .all()
+            .await?;
+        let hours: BTreeSet<Time> = rows.into_iter().map(|row| row.hour).collect();
+        Ok(hours.into_iter().collect())
+    }
+
+    async fn rollups(
+        &mut self,
+        meter: &MeterKey,
+        granularity: Granularity,
+        period: Period,
+    ) -> Result<Vec<Rollup>, StoreError> {
+        match granularity {
+            Granularity::Hour => {
+                let find = self.tx.find::<hour::Entity>();
+                let find = find
+                    .filter(hour::Column::Meter.eq(meter.as_str()))
+                    .filter(hour::Column::Hour.gte(period.start))
+                    .filter(hour::Column::Hour.lt(period.end));
+                let rows = find.order_by_asc(hour::Column::Hour).all().await?;
+                Ok(rows.into_iter().map(Rollup::from).collect())
+            }
+            Granularity::Day => {
+                let find = self.tx.find::<day::Entity>();
+                let find = find
+                    .filter(day::Column::Meter.eq(meter.as_str()))
+                    .filter(day::Column::Day.gte(period.start))
+                    .filter(day::Column::Day.lt(period.end));
+                let rows = find.order_by_asc(day::Column::Day).all().await?;
+                Ok(rows.into_iter().map(Rollup::from).collect())
+            }
+        }
+    }
+
+    async fn lock_rollups(&mut self) -> Result<(), StoreError> {
+        self.tx.fetch_fixed(LOCK, []).await.map(|_| ())
+    }
+
+    async fn take_dirty(&mut self, limit: u32) -> Result<Vec<(MeterKey, Time)>, StoreError> {
+        let rows = self
+            .tx
+            .fetch_all_fixed(TAKE_DIRTY, [i64::from(limit).into()])
+            .await?;
+        let mut taken = BTreeSet::new();
+        for row in rows {
+            taken.insert((meter(column(&row, "meter")?)?, column(&row, "hour")?));
+        }
+        Ok(taken.into_iter().collect())
+    }
+
+    async fn store_rollup(
+        &mut self,
+        meter: &MeterKey,
+        granularity: Granularity,
+        (start, measured): (Time, Measured),
+        now: Time,
+    ) -> Result<(), StoreError> {
+        let sql = match granularity {
+            Granularity::Hour => STORE_HOUR,
+            Granularity::Day => STORE_DAY,
+        };
+        let arguments: [Value; 5] = [
+            now.into(),
+            meter.as_str().into(),
+            start.into(),
+            signed(measured.quantity).into(),
+            signed(measured.events).into(),
+        ];
+        self.tx.fetch_fixed(sql, arguments).await.map(|_| ())
+    }
+
+    async fn delete_keys(&mut self, before: Time) -> Result<u64, StoreError> {
+        let delete = self.tx.delete::<key::Entity>();
+        delete.filter(key::Column::CreatedAt.lt(before)).run().await
+    }
+}
+
+impl PgStore {
+    /// Events whose keys were inserted, and a mark for each hour they touch, under the id of one of its events.
+    async fn insert_events(&mut self, events: &[&UsageEvent]) -> Result<(), StoreError> {
+        let tenant = self.tx.tenant();
+        let rows: Vec<_> = events.iter().map(|event| event_row(tenant, event)).collect();
+        let inserted = self.tx.insert_all_unless_there::<event::Entity>(&rows).await?;
+        if inserted.len() != rows.len() {
+            return Err(StoreError::Other("an event's id is taken".into()));
+        }
+        let mut touched = BTreeMap::new();
+        for event in events {
+            touched
+                .entry((&event.meter, Period::hour_of(event.event_at).start))
+                .or_insert(event);
+        }
+        let mark = |((meter, hour), event): ((&MeterKey, Time), &&UsageEvent)| dirty::Model {
+            tenant_id: tenant.uuid(),
+            id: event.id.uuid(),
+            created_at: event.accepted_at,
+            meter: meter.as_str().to_owned(),
+            hour,
+        };
+        let marks: Vec<_> = touched.into_iter().map(mark).collect();
+        let marked = self.tx.insert_all_unless_there::<dirty::Entity>(&marks).await?;
+        if marked.len() != marks.len() {
+            return Err(StoreError::Other("a mark's id is taken".into()));
+        }
+        Ok(())
+    }
+
+    /// What was accepted under keys, by key: the event and the hash of its payload.
+    async fn keys_there(
+        &mut self,
+        keys: &[&UsageKey],
+    ) -> Result<HashMap<UsageKey, (UsageEventId, String)>, StoreError> {
+        let mut by_source: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for key in keys {
+            by_source.entry(&key.source).or_default().push(&key.key);
+        }
+        let mut there = HashMap::new();
+        for (source, keys) in by_source {
+            let find = self.tx.find::<key::Entity>();
+            let find = find
+                .filter(key::Column::Source.eq(source))
+                .filter(key::Column::Key.is_in(keys));
+            let rows = find.all().await?;
+            there.extend(rows.into_iter().map(|row| {
+                (
+                    UsageKey::new(row.source, row.key),
+                    (row.id.into(), row.payload_hash),
+                )
+            }));
+        }
+        Ok(there)
+    }
+}
+
+fn key_row(tenant: TenantId, keyed: &KeyedUsage) -> key::Model {
+    let event = &keyed.event;
+    key::Model {
+        tenant_id: tenant.uuid(),
+        id: event.id.uuid(),
+        created_at: event.accepted_at,
+        source: event.key.source.clone(),
+        key: event.key.key.clone(),
+        payload_hash: keyed.payload_hash.clone(),
+    }
+}
+
+fn event_row(tenant: TenantId, event: &UsageEvent) -> event::Model {
+    event::Model {
+        tenant_id: tenant.uuid(),
+        id: event.id.uuid(),
+        created_at: event.accepted_at,
+        meter: event.meter.as_str().to_owned(),
+        quantity: signed(event.quantity),
+        subject: event.subject.clone(),
+        event_at: event.event_at,
+        source: event.key.source.clone(),
+        idempotency_key: event.key.key.clone(),
+        origin: event.origin.as_str().to_owned(),
+        properties: event.properties.clone(),
+        invalidates: event.invalidates.map(UsageEventId::uuid),
+    }
+}
+
+impl TryFrom<event::Model> for UsageEvent {
+    type Error = StoreError;
+
+    fn try_from(row: event::Model) -> Result<Self, StoreError> {
+        let origin = UsageOrigin::parse(&row.origin);
+        Ok(Self {
+            id: row.id.into(),
+            meter: meter(row.meter)?,
+            quantity: unsigned(row.quantity),
+            subject: row.subject,
+            event_at: row.event_at,
+            accepted_at: row.created_at,
+            key: UsageKey::new(row.source, row.idempotency_key),
+            origin: origin.ok_or_else(|| unknown("usage_events.origin", &row.origin))?,
+            properties: row.properties,
+            invalidates: row.invalidates.map(UsageEventId::from),
+        })
+    }
+}
+
+impl From<hour::Model> for Rollup {
+    fn from(row: hour::Model) -> Self {
+        let measured = Measured {
+            quantity: unsigned(row.quantity),
+            events: unsigned(row.events),
+        };
+        Self {
+            start: row.hour,
+            measured,
+            revision: row.revision,
+            computed_at: row.computed_at,
+        }
+    }
+}
+
+impl From<day::Model> for Rollup {
+    fn from(row: day::Model) -> Self {
+        let measured = Measured {
+            quantity: unsigned(row.quantity),
+            events: unsigned(row.events),
+        };
+        Self {
+            start: row.day,
+            measured,
+            revision: row.revision,
+            computed_at: row.computed_at,
+        }
+    }
+}
+
+fn meter(text: String) -> Result<MeterKey, StoreError> {
+    MeterKey::parse(&text).ok_or_else(|| unknown("a meter's column", &text))
+}
+
+/// The database holds no negative quantities.
+fn unsigned(number: i64) -> u64 {
+    number.unsigned_abs()
+}
+
+/// What is larger than the database can say is the largest that it can.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

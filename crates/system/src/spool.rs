@@ -1,0 +1,488 @@
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::DateTime;
+use tenantry_domain::{Call, CallSpool, SpoolTally, TenantId, UserId};
+use uuid::Uuid;
+
+/// Calls on their way into the ledger, in files below a folder that processes may share.
+///
+/// A call is one `write(2)` of [`RECORD`] bytes to the file of this process. What the system call has taken is in the
+/// memory of the operating system and outlasts the process however that ends, `kill -9` included. It does not outlast the
+/// machine: for that each request would have to wait for the disk.
+///
+/// Each process has a folder of its own, of which it holds the lock for as long as it lives; whoever gets the lock of
+/// another takes over what is in it. Where there is no folder, or nothing can be written, calls are remembered in memory.
+#[derive(Debug)]
+pub struct FileSpool {
+    folder: Option<PathBuf>,
+    name: String,
+    own: Mutex<Own>,
+    /// Folders of processes that have died, with their locks.
+    adopted: Mutex<BTreeMap<String, File>>,
+}
+
+/// The bytes of a call in a file: a checksum, what there is of it, tenant, user and microseconds since 1970.
+const RECORD: usize = 48;
+
+/// After so many calls a file is closed although those before it are still there: what is read at once stays small.
+const LARGEST_FILE: u64 = 200_000;
+
+/// How many calls are remembered at the most while nothing can be written (about 50 MB).
+const MOST_REMEMBERED: usize = 1_000_000;
+
+const LOCK: &str = "lock";
+const EXTENSION: &str = "calls";
+
+/// What this process has noted.
+#[derive(Debug, Default)]
+struct Own {
+    /// The lock of the folder, once there is one.
+    lock: Option<File>,
+    open: Option<Open>,
+    /// Closed files, with the number of their calls.
+    closed: BTreeMap<u64, u64>,
+    next: u64,
+    remembered: Vec<Call>,
+    /// Closed batches of what was remembered.
+    kept: BTreeMap<String, Vec<Call>>,
+    tally: SpoolTally,
+    failing: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    file: File,
+    calls: u64,
+}
+
+impl FileSpool {
+    /// A spool below a folder, or in memory where there is none, for a process of this name: one that no other process
+    /// has, nor ever had.
+    pub fn new(folder: Option<PathBuf>, name: String) -> Self {
+        Self {
+            folder,
+            name,
+            own: Mutex::default(),
+            adopted: Mutex::default(),
+        }
+    }
+
+    /// Makes the folder of this process, so that it is known before the first request whether that is possible.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn prepare(&self) -> io::Result<()> {
+        match &self.folder {
+            Some(folder) => self.own().prepare(folder, &self.name),
+            None => Ok(()),
+        }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn adopted(&self) -> MutexGuard<'_, BTreeMap<String, File>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the folders of processes that have died, gives the batches in them, and removes the empty ones.
+    fn inherited(&self, folder: &Path) -> Vec<String> {
+        let mut adopted = self.adopted();
+        let others = names(folder).into_iter();
+        let others = others.filter(|name| *name != self.name && !name.starts_with('.'));
+        for name in others {
+            if !adopted.contains_key(&name)
+                && let Some(lock) = taken(&folder.join(&name).join(LOCK))
+            {
+                tracing::info!(spool = name, "taking over the calls of a process that has ended");
+                adopted.insert(name, lock);
+            }
+        }
+        let mut batches = Vec::new();
+        adopted.retain(|name, _| {
+            let home = folder.join(name);
+            let files = names(&home).into_iter().filter_map(|file| number_of(&file));
+            let before = batches.len();
+            batches.extend(files.map(|number| batch(name, number)));
+            let has_some = batches.len() > before;
+            if !has_some {
+                // Whoever comes upon it half removed finds nothing in it, as we did.
+                let _ = std::fs::remove_file(home.join(LOCK));
+                let _ = std::fs::remove_dir(home);
+            }
+            has_some
+        });
+        batches.sort_unstable();
+        batches
+    }
+
+    fn path(&self, batch: &str) -> io::Result<PathBuf> {
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(folder.join(format!("{batch}.{EXTENSION}")))
+    }
+}
+
+impl CallSpool for FileSpool {
+    fn note(&self, call: Call) {
+        let mut own = self.own();
+        own.tally.noted += 1;
+        let written = match &self.folder {
+            Some(folder) => own.write(folder, &self.name, &call),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        match written {
+            Ok(()) if own.failing => {
+                tracing::info!("calls are written to the spool again");
+                own.failing = false;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.folder.is_some() && !std::mem::replace(&mut own.failing, true) {
+                    tracing::error!(%error, "calls cannot be written to the spool and are remembered instead");
+                }
+                own.remember(call);
+            }
+        }
+    }
+
+    fn batches(&self) -> Vec<String> {
+        let mut batches = self
+            .folder
+            .as_ref()
+            .map_or_else(Vec::new, |folder| self.inherited(folder));
+        let mut own = self.own();
+        // While earlier ones are not in the ledger yet this one goes on: an outage makes few files, not many.
+        if own.closed.is_empty() {
+            own.close();
+        }
+        if own.kept.is_empty() && !own.remembered.is_empty() {
+            let name = format!("{}/m{:010}", self.name, own.next);
+            own.next += 1;
+            let remembered = std::mem::take(&mut own.remembered);
+            own.kept.insert(name, remembered);
+        }
+        batches.extend(own.closed.keys().map(|number| batch(&self.name, *number)));
+        batches.extend(own.kept.keys().cloned());
+        batches
+    }
+
+    fn read(&self, batch: &str) -> io::Result<Vec<Call>> {
+        if let Some(calls) = self.own().kept.get(batch) {
+            return Ok(calls.clone());
+        }
+        let bytes = std::fs::read(self.path(batch)?)?;
+        let (records, rest) = bytes.as_chunks::<RECORD>();
+        let calls: Vec<Call> = records.iter().filter_map(decode).collect();
+        if calls.len() < records.len() || !rest.is_empty() {
+            // A disk that was full, or a machine that lost its power: no answered request is behind it.
+            tracing::warn!(
+                batch,
+                torn = records.len() - calls.len(),
+                "records of the spool are torn"
+            );
+        }
+        Ok(calls)
+    }
+
+    fn remove(&self, batch: &str) -> io::Result<()> {
+        let mut own = self.own();
+        if own.kept.remove(batch).is_some() {
+            return Ok(());
+        }
+        std::fs::remove_file(self.path(batch)?)?;
+        let number = batch
+            .strip_prefix(&self.name)
+            .and_then(|rest| rest.strip_prefix('/'));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            own.closed.remove(&number);
+        }
+        Ok(())
+    }
+
+    fn tally(&self) -> SpoolTally {
+        let own = self.own();
+        let open = own.open.as_ref().map_or(0, |open| open.calls);
+        let kept: usize = own.kept.values().map(Vec::len).sum();
+        SpoolTally {
+            pending: open + own.closed.values().sum::<u64>() + (own.remembered.len() + kept) as u64,
+            ..own.tally
+        }
+    }
+}
+
+impl Own {
+    fn write(&mut self, folder: &Path, name: &str, call: &Call) -> io::Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.calls >= LARGEST_FILE) {
+            self.close();
+        }
+        if self.open.is_none() {
+            self.prepare(folder, name)?;
+            let number = self.next;
+            let path = folder.join(format!("{}.{EXTENSION}", batch(name, number)));
+            let file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            self.next += 1;
+            self.open = Some(Open {
+                number,
+                file,
+                calls: 0,
+            });
+        }
+        let Some(open) = &mut self.open else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        // At its own place and not at the end: what a full disk took of a record is written over by the next one.
+        open.file
+            .write_all_at(&encode(call), open.calls * RECORD as u64)?;
+        open.calls += 1;
+        Ok(())
+    }
+
+    /// Makes the folder under a name that nobody looks at, and gives it its own when its lock is held: otherwise it could
+    /// be taken over in between.
+    fn prepare(&mut self, folder: &Path, name: &str) -> io::Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let private = || {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder
+        };
+        private().create(folder)?;
+        let unborn = folder.join(format!(".{name}"));
+        private().create(&unborn)?;
+        let lock = File::create(unborn.join(LOCK))?;
+        lock.try_lock().map_err(io::Error::from)?;
+        std::fs::rename(&unborn, folder.join(name))?;
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.take_if(|open| open.calls > 0) {
+            self.closed.insert(open.number, open.calls);
+        }
+    }
+
+    fn remember(&mut self, call: Call) {
+        if self.remembered.len() < MOST_REMEMBERED {
+            self.remembered.push(call);
+            self.tally.remembered += 1;
+        } else {
+            self.tally.lost += 1;
+        }
+    }
+}
+
+fn batch(name: &str, number: u64) -> String {
+    format!("{name}/{number:010}")
+}
+
+fn number_of(file: &str) -> Option<u64> {
+    let (number, extension) = file.split_once('.')?;
+    (extension == EXTENSION).then(|| number.parse().ok()).flatten()
+}
+
+/// What is in a folder; nothing where it cannot be read.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// The lock of a folder whose process has ended.
+fn taken(path: &Path) -> Option<File> {
+    let lock = OpenOptions::new().write(true).open(path).ok()?;
+    lock.try_lock().is_ok().then_some(lock)
+}
+
+fn encode(call: &Call) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[4] = 1;
+    record[5] = u8::from(call.user.is_some());
+    record[8..24].copy_from_slice(call.tenant.uuid().as_bytes());
+    let user = call.user.map_or_else(Uuid::nil, UserId::uuid);
+    record[24..40].copy_from_slice(user.as_bytes());
+    record[40..].copy_from_slice(&call.at.timestamp_micros().to_le_bytes());
+    let sum = checksum(&record[4..]);
+    record[..4].copy_from_slice(&sum.to_le_bytes());
+    record
+}
+
+fn decode(record: &[u8; RECORD]) -> Option<Call> {
+    let uuid = |bytes: &[u8]| Uuid::from_slice(bytes).ok();
+    if record[..4] != checksum(&record[4..]).to_le_bytes() || record[4] != 1 {
+        return None;
+    }
+    let micros = i64::from_le_bytes(record[40..].try_into().ok()?);
+    Some(Call {
+        tenant: TenantId::from(uuid(&record[8..24])?),
+        user: if record[5] == 1 {
+            Some(UserId::from(uuid(&record[24..40])?))
+        } else {
+            None
+        },
+        at: DateTime::from_timestamp_micros(micros)?,
+    })
+}
+
+/// FNV-1a, 32 bits: against records that were written in part, not against anybody's intentions.
+fn checksum(bytes: &[u8]) -> u32 {
+    let step = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(16_777_619);
+    bytes.iter().fold(2_166_136_261, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use tenantry_domain::IdSource as _;
+
+    use super::*;
+    use crate::SystemIds;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("tenantry-spool-{}", SystemIds.uuid()));
+            Self(path)
+        }
+
+        fn spool(&self) -> FileSpool {
+            FileSpool::new(Some(self.0.clone()), SystemIds.uuid().to_string())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn call(micros: i64) -> Call {
+        Call {
+            tenant: TenantId::next(&SystemIds),
+            user: (micros % 2 == 0).then(|| UserId::next(&SystemIds)),
+            at: DateTime::from_timestamp_micros(micros).unwrap(),
+        }
+    }
+
+    fn read_all(spool: &FileSpool) -> Vec<Call> {
+        let batches = spool.batches();
+        batches
+            .iter()
+            .flat_map(|batch| spool.read(batch).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_was_noted_is_read_by_whoever_comes_after_the_end_of_the_process() {
+        let folder = Folder::new();
+        let calls: Vec<Call> = (0..10).map(call).collect();
+        let first = folder.spool();
+        calls.iter().for_each(|call| first.note(*call));
+        let second = folder.spool();
+        assert_eq!(second.batches(), Vec::<String>::new(), "the first one lives");
+        drop(first);
+        assert_eq!(read_all(&second), calls);
+        // Another one does not get them too, and sees the same once the second has ended.
+        let third = folder.spool();
+        assert_eq!(third.batches(), Vec::<String>::new());
+        let names = second.batches();
+        drop(second);
+        assert_eq!(third.batches(), names);
+        assert_eq!(read_all(&third), calls);
+        names.iter().for_each(|batch| third.remove(batch).unwrap());
+        assert_eq!(third.batches(), Vec::<String>::new());
+        assert_eq!(super::names(&folder.0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_batch_does_not_change_and_further_calls_are_in_the_next() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        spool.note(call(1));
+        let first = spool.batches();
+        let read = spool.read(&first[0]).unwrap();
+        spool.note(call(2));
+        assert_eq!(spool.batches(), first, "the earlier one is still there");
+        assert_eq!(spool.read(&first[0]).unwrap(), read);
+        assert_eq!(spool.tally().pending, 2);
+        spool.remove(&first[0]).unwrap();
+        let second = spool.batches();
+        assert!(second.len() == 1 && second != first);
+        spool.remove(&second[0]).unwrap();
+        assert_eq!((spool.batches().len(), spool.tally().pending), (0, 0));
+    }
+
+    #[test]
+    fn torn_records_are_passed_over() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        let calls = [call(1), call(2), call(3)];
+        calls.iter().for_each(|call| spool.note(*call));
+        let batch = spool.batches().remove(0);
+        let path = spool.path(&batch).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[RECORD + 20] ^= 1;
+        bytes.extend([1, 2, 3]);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(spool.read(&batch).unwrap(), [calls[0], calls[2]]);
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_calls_are_remembered() {
+        let folder = Folder::new();
+        std::fs::create_dir_all(&folder.0).unwrap();
+        let file = folder.0.join("file");
+        std::fs::write(&file, "").unwrap();
+        let blocked = FileSpool::new(Some(file), "blocked".to_owned());
+        assert!(blocked.prepare().is_err());
+        let nowhere = FileSpool::new(None, "nowhere".to_owned());
+        nowhere.prepare().unwrap();
+        for spool in [blocked, nowhere] {
+            let calls = [call(1), call(2)];
+            calls.iter().for_each(|call| spool.note(*call));
+            let batches = spool.batches();
+            assert_eq!(batches, spool.batches());
+            assert_eq!(read_all(&spool), calls);
+            let tally = spool.tally();
+            assert_eq!((tally.noted, tally.remembered, tally.pending), (2, 2, 2));
+            spool.remove(&batches[0]).unwrap();
+            assert_eq!(spool.tally().pending, 0);
+        }
+    }
+
+    #[test]
+    fn threads_lose_nothing_of_each_other() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        let mut read = 0;
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..2_000).for_each(|micros| spool.note(call(micros)))))
+                .collect();
+            while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                for batch in spool.batches() {
+                    read += spool.read(&batch).unwrap().len();
+                    spool.remove(&batch).unwrap();
+                }
+            }
+        });
+        for batch in spool.batches() {
+            read += spool.read(&batch).unwrap().len();
+        }
+        assert_eq!(read, 8_000);
+    }
+}

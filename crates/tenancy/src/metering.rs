@@ -1,0 +1,262 @@
+//! Calls of the API, on their way from the spool into the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{Duration as Span, DurationRound as _};
+use tenantry_domain::{
+    Call, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
+    USAGE_BATCH, UsageKey, UsageOrigin, UserId,
+};
+
+use crate::usage::{Recorded, built_in, record};
+use crate::{Cx, Origin, Tenancy};
+
+/// What this process knows of metering besides what is stored.
+#[derive(Debug, Default)]
+pub struct Metering {
+    /// Users of whom the present hour has an event already. It only saves asking the ledger.
+    active: Mutex<BTreeSet<(Time, UserId)>>,
+    tally: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    duplicates: AtomicU64,
+    failed: AtomicU64,
+    flushed: AtomicU64,
+    flush_failures: AtomicU64,
+    flush_micros: AtomicU64,
+}
+
+/// What has been metered since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeteringTally {
+    /// Events from outside that were taken.
+    pub accepted: u64,
+    /// Those that were known already.
+    pub duplicates: u64,
+    /// Those that were not taken.
+    pub failed: u64,
+    /// Calls that came from the spool into the ledger.
+    pub flushed: u64,
+    /// Flushes after which something stayed in the spool, because the store failed.
+    pub flush_failures: u64,
+    /// How long the last flush took that stored anything.
+    pub flush: Duration,
+}
+
+impl Metering {
+    /// How it stands.
+    pub fn tally(&self) -> MeteringTally {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MeteringTally {
+            accepted: read(&self.tally.accepted),
+            duplicates: read(&self.tally.duplicates),
+            failed: read(&self.tally.failed),
+            flushed: read(&self.tally.flushed),
+            flush_failures: read(&self.tally.flush_failures),
+            flush: Duration::from_micros(read(&self.tally.flush_micros)),
+        }
+    }
+
+    pub(crate) fn count(&self, outcomes: &[Recorded]) {
+        for outcome in outcomes {
+            let counter = match outcome {
+                Recorded::Accepted(_) => &self.tally.accepted,
+                Recorded::Duplicate(_) => &self.tally.duplicates,
+                Recorded::Failed(_) => &self.tally.failed,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_known(&self, active: &(Time, UserId)) -> bool {
+        let known = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(active)
+    }
+
+    /// Remembers users whose hour is in the ledger, and forgets those of hours that are over.
+    fn remember(&self, active: impl Iterator<Item = (Time, UserId)>, now: Time) {
+        let mut known = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(active);
+        let over = Period::hour_of(now).start - Span::hours(1);
+        known.retain(|(hour, _)| *hour >= over);
+    }
+}
+
+/// What a flush did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Calls that are in the ledger now.
+    pub calls: u64,
+    /// Batches that stay in the spool for the next time.
+    pub kept: usize,
+}
+
+/// Brings the calls of the spool into the ledger, batch by batch, tenant by tenant, each in its own scope.
+///
+/// The keys of a batch's events are made of its name, and a batch never changes. So whoever dies after a tenant's part is
+/// stored and before the batch is forgotten has it stored again by whoever comes next, who is told that it is there.
+pub async fn flush(app: &Arc<Tenancy>) -> Stored {
+    let began = Instant::now();
+    let mut stored = Stored::default();
+    let counters = &app.metering.tally;
+    let spool = Arc::clone(&app.ports.calls);
+    let batches = tokio::task::spawn_blocking(move || spool.batches()).await;
+    for batch in batches.unwrap_or_default() {
+        match flush_batch(app, &batch).await {
+            Ok(calls) => stored.calls += calls,
+            Err(error) => {
+                tracing::warn!(batch, error, "calls could not be stored, they stay in the spool");
+                stored.kept += 1;
+            }
+        }
+    }
+    counters.flushed.fetch_add(stored.calls, Ordering::Relaxed);
+    if stored.kept > 0 {
+        counters.flush_failures.fetch_add(1, Ordering::Relaxed);
+    }
+    if stored.calls > 0 {
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.flush_micros.store(micros, Ordering::Relaxed);
+    }
+    stored
+}
+
+async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<u64, String> {
+    let (spool, name) = (Arc::clone(&app.ports.calls), batch.to_owned());
+    let read = tokio::task::spawn_blocking(move || spool.read(&name)).await;
+    let calls = read
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    let mut failed = None;
+    for (tenant, counts) in by_tenant(&calls) {
+        match store(app, tenant, batch, &counts).await {
+            // Nobody asks any more what a deleted tenant has used.
+            Ok(()) | Err(Denied::TenantGone) => {}
+            Err(error) => failed = Some(format!("{tenant}: {error}")),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let (spool, name) = (Arc::clone(&app.ports.calls), batch.to_owned());
+    let removed = tokio::task::spawn_blocking(move || spool.remove(&name)).await;
+    removed
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    Ok(calls.len() as u64)
+}
+
+/// What a batch says of one tenant.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// Calls, by the minute in which they were answered.
+    calls: BTreeMap<Time, u64>,
+    /// Users who did something, by the hour.
+    active: BTreeSet<(Time, UserId)>,
+}
+
+fn by_tenant(calls: &[Call]) -> BTreeMap<TenantId, Counts> {
+    let mut tenants: BTreeMap<TenantId, Counts> = BTreeMap::new();
+    for call in calls {
+        let counts = tenants.entry(call.tenant).or_default();
+        let minute = call.at.duration_trunc(Span::minutes(1)).unwrap_or(call.at);
+        *counts.calls.entry(minute).or_default() += 1;
+        if let Some(user) = call.user {
+            counts.active.insert((Period::hour_of(call.at).start, user));
+        }
+    }
+    tenants
+}
+
+async fn store(app: &Arc<Tenancy>, tenant: TenantId, batch: &str, counts: &Counts) -> Result<(), Denied> {
+    let because = SystemScope::because("store the calls of a tenant");
+    let scope = app.ports.gate.system(because, tenant).await?;
+    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+    cx.require(Permission::MeterUsage)
+        .map_err(|refused| StoreError::Other(refused.to_string()))?;
+    let new: BTreeSet<(Time, UserId)> = counts
+        .active
+        .iter()
+        .filter(|active| !app.metering.is_known(active))
+        .copied()
+        .collect();
+    let events = events(&cx, batch, counts, &new);
+    cx.write(async |work| {
+        for some in events.chunks(USAGE_BATCH) {
+            record(&cx, work, some).await?;
+        }
+        Ok::<_, StoreError>(())
+    })
+    .await?;
+    app.metering.remember(new.into_iter(), cx.now());
+    Ok(())
+}
+
+/// Calls count at the beginning of their minute, users at that of their hour: then the events of an hour are the same
+/// whichever batch and whichever server they come from.
+fn events(cx: &Cx, batch: &str, counts: &Counts, active: &BTreeSet<(Time, UserId)>) -> Vec<NewUsage> {
+    let event = |meter: &MeterKey, key: String, quantity: u64, at: Time, subject: Option<String>| NewUsage {
+        key: UsageKey::new(UsageKey::SERVER, key),
+        meter: meter.clone(),
+        quantity,
+        event_at: Some(at),
+        subject,
+        properties: None,
+        origin: UsageOrigin::Server,
+    };
+    let mut events = Vec::new();
+    if let Some(meter) = built_in(cx, MeterKey::API_CALLS) {
+        events.extend(counts.calls.iter().map(|(minute, calls)| {
+            let key = format!("calls:{batch}:{}", minute.timestamp());
+            event(&meter, key, *calls, *minute, None)
+        }));
+    }
+    if let Some(meter) = built_in(cx, MeterKey::ACTIVE_USERS) {
+        events.extend(active.iter().map(|(hour, user)| {
+            let key = format!("active:{}:{user}", hour.timestamp());
+            event(&meter, key, 1, *hour, Some(user.to_string()))
+        }));
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_comes_to_the_same_events_in_whatever_order_it_is_read() {
+        let tenant = TenantId::from(uuid::Uuid::from_u128(1));
+        let [one, two] = [1, 2].map(|number| UserId::from(uuid::Uuid::from_u128(number)));
+        let at = |seconds: i64| Time::UNIX_EPOCH + Span::seconds(seconds);
+        let call = |seconds, user| Call {
+            tenant,
+            user,
+            at: at(seconds),
+        };
+        let mut calls = vec![
+            call(0, Some(one)),
+            call(59, Some(two)),
+            call(60, Some(one)),
+            call(3_600, Some(one)),
+            call(61, None),
+        ];
+        let counts = by_tenant(&calls);
+        calls.reverse();
+        assert_eq!(by_tenant(&calls), counts);
+        assert_eq!(
+            counts[&tenant].calls,
+            BTreeMap::from([(at(0), 2), (at(60), 2), (at(3_600), 1)])
+        );
+        assert_eq!(
+            counts[&tenant].active,
+            BTreeSet::from([(at(0), one), (at(0), two), (at(3_600), one)])
+        );
+    }
+}

@@ -1,0 +1,465 @@
+//! Usage: what is recorded of it, taken back, and shown.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::Duration;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tenantry_domain::{
+    Aggregation, Appended, Granularity, Invalid, KeyedUsage, Limit, Meter, MeterKey, NewUsage, OutOfWindow,
+    Period, Permission, Refused, StoreError, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+    UsageWindow, Work, check_reason,
+};
+
+use crate::Cx;
+use crate::context::carries_store_error;
+use crate::cycle::cycle;
+
+/// The meters of which only the server itself records usage.
+const OWN: [&str; 3] = [
+    MeterKey::API_CALLS,
+    MeterKey::STORAGE_BYTES,
+    MeterKey::ACTIVE_USERS,
+];
+
+/// Records usage in the running transaction. Nothing is asked of its time, and nobody is asked for a permission: what calls
+/// this knows what it counts.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn record(cx: &Cx, work: &mut Work, events: &[NewUsage]) -> Result<Vec<Appended>, StoreError> {
+    let now = cx.now();
+    let keyed: Vec<KeyedUsage> = events.iter().map(|new| keyed(cx, new.clone(), now)).collect();
+    if keyed.is_empty() {
+        return Ok(Vec::new());
+    }
+    work.usage().append(&keyed).await
+}
+
+/// What became of an event that somebody sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is in the ledger now.
+    Accepted(UsageEventId),
+    /// It was there already.
+    Duplicate(UsageEventId),
+    /// It is not taken.
+    Failed(UsageFailure),
+}
+
+/// Why an event is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageFailure {
+    /// It breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Nothing of that name is metered.
+    #[error("nothing called {0} is metered")]
+    UnknownMeter(MeterKey),
+    /// Only the server records it.
+    #[error("{0} is counted by the server itself")]
+    Reserved(MeterKey),
+    /// It is told at the wrong time.
+    #[error(transparent)]
+    OutOfWindow(#[from] OutOfWindow),
+    /// Another event has its key.
+    #[error("another event has this key")]
+    Conflict,
+}
+
+/// Records events that somebody sent, those that can be; what became of each, in their order. Events that could not even be
+/// read come as what is wrong with them.
+///
+/// # Errors
+/// [`UsageError`].
+pub async fn ingest(
+    cx: &Cx,
+    events: Vec<Result<NewUsage, Invalid>>,
+    backfill: bool,
+) -> Result<Vec<Recorded>, UsageError> {
+    cx.require(Permission::RecordUsage)?;
+    if backfill {
+        cx.require(Permission::BackfillUsage)?;
+    }
+    let now = cx.now();
+    let mut seen = HashMap::new();
+    let mut outcomes = Vec::with_capacity(events.len());
+    let mut keyed_events: Vec<KeyedUsage> = Vec::new();
+    // Where the outcome of each comes from: the ledger's answer of that number, or what is known already.
+    for event in events {
+        outcomes.push(event.map_err(UsageFailure::from).and_then(|new| {
+            let new = admitted(cx, new, backfill, now)?;
+            let keyed = keyed(cx, new, now);
+            let first = *seen.entry(keyed.event.key.clone()).or_insert(keyed_events.len());
+            match keyed_events.get(first) {
+                None => keyed_events.push(keyed),
+                Some(earlier) if earlier.payload_hash == keyed.payload_hash => return Ok((first, false)),
+                Some(_) => return Err(UsageFailure::Conflict),
+            }
+            Ok((first, true))
+        }));
+    }
+    let appended = if keyed_events.is_empty() {
+        Vec::new()
+    } else {
+        cx.write(async |work| work.usage().append(&keyed_events).await)
+            .await?
+    };
+    let recorded = |outcome: Result<(usize, bool), UsageFailure>| match outcome {
+        Err(failure) => Recorded::Failed(failure),
+        Ok((number, is_first)) => match appended[number] {
+            Appended::Accepted(id) if is_first => Recorded::Accepted(id),
+            Appended::Accepted(id) | Appended::Duplicate(id) => Recorded::Duplicate(id),
+            Appended::Conflict => Recorded::Failed(UsageFailure::Conflict),
+        },
+    };
+    let outcomes: Vec<Recorded> = outcomes.into_iter().map(recorded).collect();
+    cx.app().metering.count(&outcomes);
+    Ok(outcomes)
+}
+
+/// Takes an event back: it counts no more. The ledger keeps both, and says who took it back and why in the audit log.
+///
+/// # Errors
+/// [`UsageError`].
+pub async fn invalidate(cx: &Cx, id: UsageEventId, reason: &str) -> Result<UsageEvent, UsageError> {
+    cx.require(Permission::InvalidateUsage)?;
+    check_reason(reason)?;
+    let now = cx.now();
+    cx.write(async |work| {
+        let event = work.usage().find(id).await?.ok_or(UsageError::NotFound)?;
+        if event.invalidates.is_some() {
+            return Err(UsageError::NotFound);
+        }
+        if event.origin == UsageOrigin::Server {
+            return Err(UsageError::ServersOwn);
+        }
+        // Later the key under which it can be taken back once only might be forgotten.
+        if event.accepted_at < now - UsageWindow::BACKFILL.past {
+            return Err(UsageError::TooOld);
+        }
+        let correction = UsageEvent {
+            id: UsageEventId::next(cx.ids()),
+            meter: event.meter.clone(),
+            quantity: 0,
+            subject: None,
+            event_at: event.event_at,
+            accepted_at: now,
+            key: UsageKey::new(UsageKey::INVALIDATION, id.to_string()),
+            origin: UsageOrigin::Api,
+            properties: Some(json!({"reason": reason})),
+            invalidates: Some(id),
+        };
+        // It is the first or it is refused, so what it says needs no comparison.
+        let keyed = KeyedUsage {
+            event: correction.clone(),
+            payload_hash: correction.id.to_string(),
+        };
+        match work
+            .usage()
+            .append(std::slice::from_ref(&keyed))
+            .await?
+            .as_slice()
+        {
+            [Appended::Accepted(_)] => {}
+            _ => return Err(UsageError::Conflict),
+        }
+        let details = json!({"meter": event.meter, "quantity": event.quantity, "reason": reason});
+        let audit = cx.changed(
+            "usage.invalidated",
+            "usage_event",
+            id.uuid(),
+            None,
+            Some(&details),
+        );
+        work.audit().record(audit).await?;
+        Ok(correction)
+    })
+    .await
+}
+
+/// Which part of a tenant's usage is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeriesOf {
+    /// Of which meter.
+    pub meter: MeterKey,
+    /// How finely.
+    pub granularity: Granularity,
+    /// From the part around this moment.
+    pub from: Time,
+    /// Up to this moment: a part that it is in the middle of is shown too.
+    pub to: Time,
+}
+
+/// Usage over time, without gaps.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// What is metered.
+    pub meter: Arc<Meter>,
+    /// From the beginning of the first part to the end of the last.
+    pub period: Period,
+    /// The beginning of each part, and what it comes to.
+    pub points: Vec<(Time, u64)>,
+}
+
+/// Usage over time: what is totalled already, and the ledger where something has changed since. Of what is measured by
+/// its latest quantity a part without an event has that of the one before it, up to the present.
+///
+/// # Errors
+/// [`UsageError`].
+pub async fn series(cx: &Cx, of: &SeriesOf) -> Result<Series, UsageError> {
+    cx.require(Permission::ReadUsage)?;
+    let meter = meter(cx, &of.meter).ok_or_else(|| unknown_meter("/query/meter"))?;
+    let period = checked_period(of)?;
+    let found = cx
+        .read(async |work| parts(work, &meter, of.granularity, period).await)
+        .await?;
+    let mut points = Vec::new();
+    let mut level = found.before;
+    let mut start = period.start;
+    while start < period.end {
+        let measured = found.parts.get(&start).copied();
+        let quantity = match (meter.aggregation, measured) {
+            (_, Some(quantity)) => quantity,
+            (Aggregation::Last, None) if start <= cx.now() => level,
+            _ => 0,
+        };
+        level = quantity;
+        points.push((start, quantity));
+        start += of.granularity.length();
+    }
+    Ok(Series {
+        meter,
+        period,
+        points,
+    })
+}
+
+struct Parts {
+    /// The quantity that held when the period began.
+    before: u64,
+    /// What the parts with events come to, by their beginning.
+    parts: HashMap<Time, u64>,
+}
+
+/// What has changed is looked up first, so that a part that is totalled meanwhile is not missed.
+async fn parts(
+    work: &mut Work,
+    meter: &Meter,
+    granularity: Granularity,
+    period: Period,
+) -> Result<Parts, StoreError> {
+    let dirty = work.usage().dirty_hours(&meter.key, period).await?;
+    let rollups = work.usage().rollups(&meter.key, granularity, period).await?;
+    let with_events = rollups.iter().filter(|rollup| rollup.measured.events > 0);
+    let mut parts: HashMap<Time, u64> = with_events
+        .map(|rollup| (rollup.start, rollup.measured.quantity))
+        .collect();
+    let mut changed: Vec<Period> = dirty.into_iter().map(|hour| granularity.around(hour)).collect();
+    changed.dedup();
+    for part in changed {
+        let measured = work.usage().measure(&meter.key, meter.aggregation, part).await?;
+        if measured.events > 0 {
+            parts.insert(part.start, measured.quantity);
+        } else {
+            parts.remove(&part.start);
+        }
+    }
+    let before = match meter.aggregation {
+        Aggregation::Last => work.usage().latest(&meter.key, Some(period.start)).await?,
+        Aggregation::Sum | Aggregation::Count | Aggregation::Max | Aggregation::Unique => None,
+    };
+    Ok(Parts {
+        before: before.map_or(0, |(_, quantity)| quantity),
+        parts,
+    })
+}
+
+fn checked_period(of: &SeriesOf) -> Result<Period, Invalid> {
+    if of.from >= of.to {
+        return Err(Invalid::one("/query/to", "range", "must be after `from`"));
+    }
+    if of.to - of.from > of.granularity.longest() {
+        let days = of.granularity.longest().num_days();
+        let detail = format!(
+            "must be at most {days} days after `from` by the {}",
+            of.granularity.as_str()
+        );
+        return Err(Invalid::one("/query/to", "range", detail));
+    }
+    let last = of.granularity.around(of.to - Duration::microseconds(1));
+    Ok(Period {
+        start: of.granularity.around(of.from).start,
+        end: last.end,
+    })
+}
+
+/// A meter, how much of it a tenant has used in the present period, and how much it may.
+#[derive(Debug, Clone)]
+pub struct Used {
+    /// What is metered.
+    pub meter: Arc<Meter>,
+    /// The present period.
+    pub period: Period,
+    /// What was used of it.
+    pub used: u64,
+    /// What the plan includes.
+    pub included: Limit,
+    /// What is possible at all.
+    pub limit: Limit,
+}
+
+/// What is used of every meter in its present period.
+///
+/// # Errors
+/// [`UsageError`].
+pub async fn summary(cx: &Cx) -> Result<Vec<Used>, UsageError> {
+    cx.require(Permission::ReadUsage)?;
+    let (now, has) = (cx.now(), cx.entitlements());
+    let meters: Vec<Arc<Meter>> = cx.ports().plans.meters().values().cloned().collect();
+    cx.read(async |work| {
+        let cycle = cycle(work).await?;
+        let mut all = Vec::new();
+        for meter in &meters {
+            let period = meter.reset.period(now, &cycle);
+            let used = work.usage().total(&meter.key, meter.aggregation, period).await?;
+            let terms = has.meter(&meter.key).value;
+            all.push(Used {
+                meter: Arc::clone(meter),
+                period,
+                used,
+                included: terms.included,
+                limit: terms.limit,
+            });
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// Records how many bytes are stored, in the transaction that changes it and behind the lock of its row. It is told later
+/// than the one before in any case: clocks of servers differ, and the latest is what counts.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn stored(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), StoreError> {
+    let Some(meter) = built_in(cx, MeterKey::STORAGE_BYTES) else {
+        return Ok(());
+    };
+    let before = work.usage().latest(&meter, None).await?;
+    let next = before.map(|(at, _)| at + Duration::microseconds(1));
+    let event = NewUsage {
+        key: UsageKey::new(UsageKey::SERVER, format!("storage:{}", cx.ids().uuid())),
+        meter,
+        quantity: bytes.min(NewUsage::MOST),
+        event_at: Some(next.map_or(cx.now(), |next| next.max(cx.now()))),
+        subject: None,
+        properties: None,
+        origin: UsageOrigin::Server,
+    };
+    record(cx, work, &[event]).await.map(|_| ())
+}
+
+/// The key of a meter of the server's own, where the catalogue has it.
+pub(crate) fn built_in(cx: &Cx, name: &str) -> Option<MeterKey> {
+    let meters = cx.ports().plans.meters();
+    meters.get_key_value(name).map(|(key, _)| key.clone())
+}
+
+fn meter(cx: &Cx, key: &MeterKey) -> Option<Arc<Meter>> {
+    cx.ports().plans.meters().get(key).cloned()
+}
+
+fn unknown_meter(pointer: &str) -> Invalid {
+    Invalid::one(pointer, "unknown_meter", "nothing of this name is metered")
+}
+
+/// The event, if it may be told now by whoever tells it.
+fn admitted(cx: &Cx, new: NewUsage, backfill: bool, now: Time) -> Result<NewUsage, UsageFailure> {
+    new.check()?;
+    let meter = meter(cx, &new.meter).ok_or_else(|| UsageFailure::UnknownMeter(new.meter.clone()))?;
+    if OWN.contains(&new.meter.as_str()) {
+        return Err(UsageFailure::Reserved(new.meter));
+    }
+    if meter.aggregation == Aggregation::Unique && new.subject.is_none() {
+        return Err(Invalid::one("/subject", "required", "is what this meter counts").into());
+    }
+    let at = new.happened(now);
+    let window = if backfill {
+        UsageWindow::BACKFILL
+    } else {
+        UsageWindow::USUAL
+    };
+    window.check(at, now)?;
+    let is_late = UsageWindow::USUAL.check(at, now).is_err();
+    Ok(NewUsage {
+        origin: if is_late {
+            UsageOrigin::Backfill
+        } else {
+            new.origin
+        },
+        ..new
+    })
+}
+
+fn keyed(cx: &Cx, new: NewUsage, now: Time) -> KeyedUsage {
+    KeyedUsage {
+        payload_hash: payload_hash(&new),
+        event: UsageEvent {
+            id: UsageEventId::next(cx.ids()),
+            event_at: new.happened(now),
+            meter: new.meter,
+            quantity: new.quantity,
+            subject: new.subject,
+            accepted_at: now,
+            key: new.key,
+            origin: new.origin,
+            properties: new.properties,
+            invalidates: None,
+        },
+    }
+}
+
+/// What was said of an event: SHA-256 over its JSON, whose objects are sorted by their keys. How it came in is left out,
+/// so that what was told in time and is sent again by a backfill is the same event; its time is left out where the
+/// server chose it.
+fn payload_hash(new: &NewUsage) -> String {
+    let at = new.event_at.map(|_| new.happened(Time::UNIX_EPOCH));
+    let payload: Value = json!([
+        new.meter,
+        new.quantity,
+        at.map(|at| at.timestamp_micros()),
+        new.subject,
+        new.properties,
+    ]);
+    let digest = Sha256::digest(payload.to_string().as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why usage is not recorded or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Something asked for breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such event.
+    #[error("there is no such event")]
+    NotFound,
+    /// The server counted it, and does not take it back.
+    #[error("the server counted it itself")]
+    ServersOwn,
+    /// It was accepted too long ago to be taken back.
+    #[error("the event was accepted too long ago")]
+    TooOld,
+    /// It was taken back already.
+    #[error("the event has been invalidated already")]
+    Conflict,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(UsageError);

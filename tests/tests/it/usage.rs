@@ -1,0 +1,1211 @@
+//! Usage: each event counts once and for one tenant, whatever is sent twice, late, at once or taken back, and every total
+//! equals the ledger.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use chrono::Duration;
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use tenantry_domain::{
+    Aggregation, CallSpool as _, Clock as _, Granularity, IdSource as _, MeterKey, NewUsage, Period, Rollup,
+    StoreError, SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
+};
+use tenantry_persistence::PoolSettings;
+use tenantry_system::{FileSpool, SystemIds};
+use tenantry_tenancy::job::{Handlers, JobHandler as _};
+use tenantry_tenancy::usage_rollup::{Keep, Nothing, RollUp};
+use tenantry_tenancy::{Cx, Origin, Tenancy, metering, usage};
+use tenantry_tests::{ManualClock, Options, Reply, TenantWorld, World, plans_with_meters};
+
+use crate::jobs;
+
+const EVENTS: &str = "/api/v1/usage/events";
+
+fn options() -> Options {
+    Options {
+        plans: Some(plans_with_meters()),
+        ..Options::default()
+    }
+}
+
+async fn world() -> World {
+    World::with(options()).await
+}
+
+fn meter(name: &str) -> MeterKey {
+    MeterKey::parse(name).unwrap()
+}
+
+fn event(key: &str, quantity: u64) -> Value {
+    json!({"idempotency_key": key, "meter": "sum_meter", "quantity": quantity})
+}
+
+async fn send(world: &World, tenant: &TenantWorld, body: &Value) -> Reply {
+    world.post(&tenant.admin, EVENTS, body).send().await
+}
+
+async fn send_cloud(world: &World, kind: &str, body: &Value) -> Reply {
+    let request = world.client.request(Method::POST, EVENTS).body(body.to_string());
+    let request = request.bearer(&world.acme.admin.access_token);
+    request.header("Content-Type", kind).send().await
+}
+
+/// A context of the system's in a tenant.
+async fn system(app: &Arc<Tenancy>, tenant: TenantId) -> Cx {
+    let because = SystemScope::because("a test");
+    let scope = app.ports.gate.system(because, tenant).await.unwrap();
+    Cx::new(Arc::clone(app), scope, Origin::default())
+}
+
+async fn total(world: &World, tenant: &TenantWorld, name: &str) -> u64 {
+    let now = world.clock.now();
+    let period = Period {
+        start: now - Duration::days(100),
+        end: now + Duration::days(1),
+    };
+    total_in(world, tenant, name, period).await
+}
+
+async fn total_in(world: &World, tenant: &TenantWorld, name: &str, period: Period) -> u64 {
+    let cx = system(&world.app, tenant.id).await;
+    let meter = &cx.ports().plans.meters()[name].clone();
+    cx.read(async |work| work.usage().total(&meter.key, meter.aggregation, period).await)
+        .await
+        .unwrap()
+}
+
+async fn roll_up(app: &Arc<Tenancy>, tenant: TenantId) {
+    RollUp.run(&system(app, tenant).await, Nothing {}).await.unwrap();
+}
+
+async fn count(world: &World, sql: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {sql}")))
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap()
+}
+
+async fn run(world: &World, sql: &str) {
+    let mut admin = world.database.admin().await;
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+}
+
+// ------------------------------------------------------------------------------------------------------------- ingest
+
+#[actix_web::test]
+async fn an_event_counts_once_however_often_it_is_sent() {
+    let world = world().await;
+    let first = send(&world, &world.acme, &event("one", 3))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(first["accepted"], 1);
+    let after = world.digest(&world.acme).await;
+    let again = send(&world, &world.acme, &event("one", 3))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        again,
+        json!({"accepted": 0, "duplicates": 1, "failures": [], "ids": first["ids"]})
+    );
+    let problem = send(&world, &world.acme, &event("one", 4)).await;
+    problem.problem(409, "usage_conflict");
+    assert_eq!(world.digest(&world.acme).await, after);
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 3);
+    // Another tenant's keys are its own.
+    send(&world, &world.globex, &event("one", 4)).await.expect(200);
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 3);
+    assert_eq!(total(&world, &world.globex, "sum_meter").await, 4);
+}
+
+#[actix_web::test]
+async fn a_list_is_answered_event_by_event() {
+    let world = world().await;
+    send(&world, &world.acme, &event("there", 1)).await.expect(200);
+    let now = world.clock.now();
+    let at = |offset: Duration| json!((now + offset).to_rfc3339());
+    let old = json!({"idempotency_key": "old", "meter": "sum_meter", "quantity": 1, "occurred_at": at(-Duration::hours(25))});
+    let early = json!({"idempotency_key": "early", "meter": "sum_meter", "quantity": 1, "occurred_at": at(Duration::minutes(6))});
+    let body = json!([
+        event("new", 1),
+        event("there", 1),
+        event("there", 2),
+        event("new", 1),
+        event("new", 2),
+        {"idempotency_key": "a", "meter": "nothing", "quantity": 1},
+        {"idempotency_key": "b", "meter": "api_calls", "quantity": 1},
+        {"idempotency_key": "c", "meter": "unique_meter", "quantity": 1},
+        {"idempotency_key": "d", "meter": "sum_meter", "quantity": -1},
+        {"idempotency_key": "e", "meter": "sum_meter"},
+        {"idempotency_key": "f", "meter": "sum_meter", "quantity": 1, "more": 1},
+        17,
+        old,
+        early,
+    ]);
+    let reply = send(&world, &world.acme, &body).await.expect(200).json();
+    assert_eq!((&reply["accepted"], &reply["duplicates"]), (&json!(1), &json!(2)));
+    let failures: BTreeMap<u64, &str> = reply["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| {
+            (
+                failure["index"].as_u64().unwrap(),
+                failure["code"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let invalid = "validation_failed";
+    assert_eq!(
+        failures.into_iter().collect::<Vec<_>>(),
+        [
+            (2, "usage_conflict"),
+            (4, "usage_conflict"),
+            (5, "unknown_meter"),
+            (6, "meter_reserved"),
+            (7, invalid),
+            (8, invalid),
+            (9, invalid),
+            (10, invalid),
+            (11, invalid),
+            (12, "usage_too_old"),
+            (13, "usage_in_future"),
+        ]
+    );
+    assert_eq!(reply["ids"][0], reply["ids"][3]);
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 2);
+}
+
+#[actix_web::test]
+async fn alone_an_event_that_is_not_taken_is_a_problem() {
+    let world = world().await;
+    let at = (world.clock.now() - Duration::hours(25)).to_rfc3339();
+    for (body, status, code) in [
+        (
+            json!({"idempotency_key": "a", "meter": "nothing", "quantity": 1}),
+            422,
+            "unknown_meter",
+        ),
+        (
+            json!({"idempotency_key": "a", "meter": "api_calls", "quantity": 1}),
+            422,
+            "meter_reserved",
+        ),
+        (
+            json!({"idempotency_key": "a", "meter": "sum_meter", "quantity": 1, "occurred_at": at}),
+            422,
+            "usage_too_old",
+        ),
+        (
+            json!({"idempotency_key": "a", "meter": "sum_meter", "quantity": 1.5}),
+            422,
+            "validation_failed",
+        ),
+        (
+            json!({"idempotency_key": "", "meter": "sum_meter", "quantity": 1}),
+            422,
+            "validation_failed",
+        ),
+        (
+            json!({"idempotency_key": "a", "meter": "sum_meter", "quantity": 9_007_199_254_740_992_u64}),
+            422,
+            "validation_failed",
+        ),
+        (
+            json!({"idempotency_key": "a", "meter": "sum_meter", "quantity": 1, "properties": {"a": "\u{0}"}}),
+            422,
+            "validation_failed",
+        ),
+        (json!([]), 422, "validation_failed"),
+        (json!(vec![event("a", 1); 1_001]), 422, "validation_failed"),
+    ] {
+        send(&world, &world.acme, &body).await.problem(status, code);
+    }
+    assert_eq!(
+        count(&world, "usage_keys").await,
+        2,
+        "those of the resources' bytes"
+    );
+}
+
+#[actix_web::test]
+async fn what_is_older_is_taken_from_whoever_says_so_and_marked() {
+    let world = world().await;
+    let now = world.clock.now();
+    let at = |key: &str, ago: Duration| json!({"idempotency_key": key, "meter": "sum_meter", "quantity": 1, "occurred_at": (now - ago).to_rfc3339()});
+    let path = format!("{EVENTS}?backfill=true");
+    let body = json!([
+        at("a", Duration::days(89)),
+        at("b", Duration::hours(1)),
+        at("c", Duration::days(91))
+    ]);
+    let reply = world
+        .post(&world.acme.admin, &path, &body)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&reply["accepted"], &reply["failures"][0]["code"]),
+        (&json!(2), &json!("usage_too_old"))
+    );
+    assert_eq!(
+        count(
+            &world,
+            "usage_events WHERE origin = 'backfill' AND idempotency_key = 'a'"
+        )
+        .await,
+        1
+    );
+    assert_eq!(
+        count(
+            &world,
+            "usage_events WHERE origin = 'api' AND idempotency_key = 'b'"
+        )
+        .await,
+        1
+    );
+    // What was sent in time is the same event when it is sent again later.
+    world.clock.advance(Duration::days(2));
+    world.outlive_the_cache();
+    let login = world
+        .login("acme", &world.acme.admin.email, tenantry_tests::PASSWORD)
+        .await
+        .expect(200)
+        .json();
+    let token = login["access_token"].as_str().unwrap();
+    let again = world
+        .client
+        .post(&path, &at("b", Duration::hours(1)))
+        .bearer(token)
+        .send()
+        .await;
+    assert_eq!(again.expect(200).json()["duplicates"], 1);
+}
+
+#[actix_web::test]
+async fn cloud_events_are_known_by_source_and_id() {
+    let world = world().await;
+    let (one, list) = (
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+    );
+    let event = |source: &str, id: &str, quantity: u64| {
+        json!({"specversion": "1.0", "id": id, "source": source, "type": "sum_meter", "comexampleext": 1,
+               "time": "2026-01-15T11:59:00Z", "subject": "s", "data": {"quantity": quantity, "format": "pdf"}})
+    };
+    let reply = send_cloud(&world, one, &event("/a", "1", 2))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(reply["accepted"], 1);
+    let body = json!([
+        event("/a", "1", 2),
+        event("/b", "1", 3),
+        event("/a", "1", 9),
+        event("tenantry:server", "1", 1)
+    ]);
+    let reply = send_cloud(&world, list, &body).await.expect(200).json();
+    assert_eq!((&reply["accepted"], &reply["duplicates"]), (&json!(1), &json!(1)));
+    assert_eq!(reply["failures"][0]["code"], "usage_conflict");
+    assert_eq!(reply["failures"][1]["code"], "validation_failed");
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 5);
+    send_cloud(&world, list, &event("/c", "1", 1))
+        .await
+        .problem(422, "validation_failed");
+    send_cloud(&world, one, &body)
+        .await
+        .problem(422, "validation_failed");
+    let old = json!({"specversion": "0.3", "id": "1", "source": "/", "type": "sum_meter"});
+    send_cloud(&world, one, &old)
+        .await
+        .problem(422, "validation_failed");
+    let kinds = "usage_events WHERE origin = 'cloudevents' AND properties = '{\"format\": \"pdf\"}' AND subject = 's'";
+    assert_eq!(count(&world, kinds).await, 2);
+}
+
+#[actix_web::test]
+async fn admins_record_and_everybody_looks() {
+    let world = world().await;
+    let acme = &world.acme;
+    for (who, status) in [(&acme.viewer, 403), (&acme.member, 403), (&acme.admin, 200)] {
+        world
+            .post(who, EVENTS, &event("k", 1))
+            .send()
+            .await
+            .expect(status);
+        world.get(who, "/api/v1/usage/summary").send().await.expect(200);
+    }
+    world.set_status(acme, "suspended").await;
+    world
+        .post(&acme.admin, EVENTS, &event("l", 1))
+        .send()
+        .await
+        .problem(403, "tenant_suspended");
+    world
+        .get(&acme.viewer, "/api/v1/usage?meter=sum_meter")
+        .send()
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
+async fn of_many_who_send_the_same_at_once_one_is_first() {
+    let world = world().await;
+    let events: Vec<Value> = (0..50).map(|n| event(&format!("k{n}"), 1)).collect();
+    let mut reversed = events.clone();
+    reversed.reverse();
+    let bodies = [json!(events), json!(reversed)];
+    let sent = join_all((0..12).map(|n| send(&world, &world.acme, &bodies[n % 2]))).await;
+    let sum = |replies: &[Value], name: &str| -> u64 {
+        replies.iter().map(|reply| reply[name].as_u64().unwrap()).sum()
+    };
+    let replies: Vec<Value> = sent.into_iter().map(|reply| reply.expect(200).json()).collect();
+    assert_eq!(
+        (sum(&replies, "accepted"), sum(&replies, "duplicates")),
+        (50, 550)
+    );
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 50);
+}
+
+// ------------------------------------------------------------------------------------------------------- invalidation
+
+#[actix_web::test]
+async fn an_event_is_taken_back_once_and_by_its_own_tenant() {
+    let world = world().await;
+    let reply = send(&world, &world.acme, &json!([event("a", 5), event("b", 2)]))
+        .await
+        .expect(200)
+        .json();
+    let path = format!("{EVENTS}/{}/invalidate", reply["ids"][0].as_str().unwrap());
+    let reason = json!({"reason": "counted twice"});
+    roll_up(&world.app, world.acme.id).await;
+    world
+        .post(&world.globex.admin, &path, &reason)
+        .send()
+        .await
+        .problem(404, "not_found");
+    world
+        .post(&world.acme.member, &path, &reason)
+        .send()
+        .await
+        .problem(403, "forbidden");
+    let blank = json!({"reason": " "});
+    world
+        .post(&world.acme.admin, &path, &blank)
+        .send()
+        .await
+        .problem(422, "validation_failed");
+    let at_once = join_all((0..4).map(|_| world.post(&world.acme.admin, &path, &reason).send())).await;
+    let mut statuses: Vec<u16> = at_once.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409]);
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 2);
+    roll_up(&world.app, world.acme.id).await;
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 2);
+    assert_eq!(
+        count(&world, "usage_events WHERE meter = 'sum_meter'").await,
+        3,
+        "nothing is changed or gone"
+    );
+    // Neither is an invalidation taken back, nor what the server counted.
+    let done = at_once
+        .into_iter()
+        .find(|reply| reply.status == 200)
+        .unwrap()
+        .json();
+    let path = format!("{EVENTS}/{}/invalidate", done["id"].as_str().unwrap());
+    world
+        .post(&world.acme.admin, &path, &reason)
+        .send()
+        .await
+        .problem(404, "not_found");
+    let sql = "SELECT id::text FROM usage_events WHERE meter = 'storage_bytes' AND tenant_id = $1";
+    let own: String = sqlx::query_scalar(sql)
+        .bind(world.acme.id.uuid())
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let path = format!("{EVENTS}/{own}/invalidate");
+    world
+        .post(&world.acme.admin, &path, &reason)
+        .send()
+        .await
+        .problem(403, "forbidden");
+    let audit = world.audit(&world.acme).await;
+    assert_eq!(
+        audit
+            .iter()
+            .filter(|(action, _)| action == "usage.invalidated")
+            .count(),
+        1
+    );
+}
+
+// ------------------------------------------------------------------------------------------------------------- totals
+
+/// An event of a property test: which meter, when in minutes since some day, how much, of whom.
+type Made = (usize, i64, u64, u8);
+
+const METERS: [&str; 5] = [
+    "sum_meter",
+    "count_meter",
+    "max_meter",
+    "last_meter",
+    "unique_meter",
+];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Sends these events, by their number, new or not.
+    Send(Vec<usize>),
+    /// Takes one back.
+    Invalidate(usize),
+    RollUp,
+}
+
+fn steps() -> impl Strategy<Value = (Vec<Made>, Vec<Step>)> {
+    let event = (0..5_usize, 0..3 * 24 * 60_i64, 0..50_u64, 0..4_u8);
+    let step = prop_oneof![
+        5 => prop::collection::vec(0..40_usize, 1..12).prop_map(Step::Send),
+        2 => (0..40_usize).prop_map(Step::Invalidate),
+        2 => Just(Step::RollUp),
+    ];
+    (
+        prop::collection::vec(event, 40),
+        prop::collection::vec(step, 1..25),
+    )
+}
+
+#[actix_web::test]
+async fn totals_equal_the_ledger_whatever_is_sent_twice_late_or_taken_back() {
+    let world = world().await;
+    let mut runner = TestRunner::deterministic();
+    for case in 0..24 {
+        let (made, steps) = steps().new_tree(&mut runner).unwrap().current();
+        // Each case has days of its own.
+        let origin = world.clock.now() - Duration::days(85) + Duration::days(3 * case);
+        let origin = Period::day_of(origin).start;
+        let mut ledger = Vec::new();
+        let cx = system(&world.app, world.acme.id).await;
+        for step in &steps {
+            take(&cx, case, origin, &made, step, &mut ledger).await;
+        }
+        let days = Period {
+            start: origin,
+            end: origin + Duration::days(3),
+        };
+        check(&cx, &ledger, days).await;
+        roll_up(&world.app, world.acme.id).await;
+        check(&cx, &ledger, days).await;
+        assert_eq!(
+            count(&world, "usage_dirty WHERE meter <> 'storage_bytes'").await,
+            0
+        );
+    }
+    assert_eq!(
+        count(
+            &world,
+            &format!(
+                "usage_events WHERE tenant_id = '{}' AND meter <> 'storage_bytes'",
+                world.globex.id
+            )
+        )
+        .await,
+        0
+    );
+}
+
+async fn take(cx: &Cx, case: i64, origin: Time, made: &[Made], step: &Step, ledger: &mut Vec<UsageEvent>) {
+    let key = |number: usize| UsageKey::new("test", format!("{case}:{number}"));
+    match step {
+        Step::Send(numbers) => {
+            let mut numbers = numbers.clone();
+            numbers.sort_unstable();
+            numbers.dedup();
+            let new = |number: &usize| {
+                let (meter_number, minute, quantity, subject) = made[*number];
+                NewUsage {
+                    key: key(*number),
+                    meter: meter(METERS[meter_number]),
+                    quantity,
+                    event_at: Some(origin + Duration::minutes(minute)),
+                    subject: Some(subject.to_string()),
+                    properties: None,
+                    origin: UsageOrigin::Server,
+                }
+            };
+            let events: Vec<NewUsage> = numbers.iter().map(new).collect();
+            let appended = cx
+                .write(async |work| usage::record(cx, work, &events).await)
+                .await
+                .unwrap();
+            for outcome in appended {
+                if let tenantry_domain::Appended::Accepted(id) = outcome {
+                    ledger.push(found(cx, id).await);
+                }
+            }
+        }
+        Step::Invalidate(number) => {
+            let Some(event) = ledger.iter().find(|event| event.key == key(*number)).cloned() else {
+                return;
+            };
+            let correction = UsageEvent {
+                id: UsageEventId::from(SystemIds.uuid()),
+                quantity: 0,
+                accepted_at: cx.now(),
+                key: UsageKey::new(UsageKey::INVALIDATION, event.id.to_string()),
+                invalidates: Some(event.id),
+                ..event
+            };
+            let keyed = tenantry_domain::KeyedUsage {
+                event: correction.clone(),
+                payload_hash: String::new(),
+            };
+            let appended = cx
+                .write(async |work| work.usage().append(std::slice::from_ref(&keyed)).await)
+                .await
+                .unwrap();
+            if matches!(appended[0], tenantry_domain::Appended::Accepted(_)) {
+                ledger.push(correction);
+            }
+        }
+        Step::RollUp => RollUp.run(cx, Nothing {}).await.unwrap(),
+    }
+}
+
+async fn found(cx: &Cx, id: UsageEventId) -> UsageEvent {
+    let found = cx.read(async |work| work.usage().find(id).await).await.unwrap();
+    found.unwrap()
+}
+
+/// Each aggregation over the whole, over a period that begins and ends within hours, and over each hour and day.
+async fn check(cx: &Cx, ledger: &[UsageEvent], days: Period) {
+    let odd = Period {
+        start: days.start + Duration::minutes(90),
+        end: days.end - Duration::minutes(100),
+    };
+    for name in METERS {
+        let key = meter(name);
+        let aggregation = cx.ports().plans.meters()[name].aggregation;
+        for period in [days, odd] {
+            let total = cx
+                .read(async |work| work.usage().total(&key, aggregation, period).await)
+                .await
+                .unwrap();
+            // What is latest may be of an earlier case.
+            let before = total_of(ledger, &key, aggregation, period);
+            if aggregation != Aggregation::Last
+                || ledger
+                    .iter()
+                    .any(|event| event.event_at < period.end && counts(ledger, event, &key))
+            {
+                assert_eq!(total, before, "{name} {period:?}");
+            }
+        }
+        let dirty = cx
+            .read(async |work| work.usage().dirty_hours(&key, days).await)
+            .await;
+        if dirty.unwrap().is_empty() {
+            check_rollups(cx, ledger, &key, aggregation, days).await;
+        }
+    }
+}
+
+fn counts(ledger: &[UsageEvent], event: &UsageEvent, key: &MeterKey) -> bool {
+    let invalid = ledger.iter().any(|other| other.invalidates == Some(event.id));
+    event.meter == *key && event.invalidates.is_none() && !invalid
+}
+
+async fn check_rollups(
+    cx: &Cx,
+    ledger: &[UsageEvent],
+    key: &MeterKey,
+    aggregation: Aggregation,
+    days: Period,
+) {
+    for granularity in Granularity::ALL {
+        let rollups: Vec<Rollup> = cx
+            .read(async |work| work.usage().rollups(key, granularity, days).await)
+            .await
+            .unwrap();
+        let by_start: BTreeMap<Time, Rollup> =
+            rollups.into_iter().map(|rollup| (rollup.start, rollup)).collect();
+        let mut start = days.start;
+        while start < days.end {
+            let part = granularity.around(start);
+            let of_part = ledger.iter().filter(|event| part.contains(event.event_at));
+            let events = of_part.filter(|event| counts(ledger, event, key)).count() as u64;
+            let rollup = by_start.get(&start);
+            let measured = rollup.map(|rollup| rollup.measured).unwrap_or_default();
+            let expected = if events == 0 {
+                0
+            } else {
+                total_of(ledger, key, aggregation, part)
+            };
+            assert_eq!(
+                (measured.quantity, measured.events),
+                (expected, events),
+                "{key} {start}"
+            );
+            start = part.end;
+        }
+    }
+}
+
+#[actix_web::test]
+async fn an_event_that_commits_after_its_hour_was_totalled_is_not_missed() {
+    let world = world().await;
+    let cx = system(&world.app, world.acme.id).await;
+    let new = |key: &str| NewUsage {
+        key: UsageKey::new("test", key),
+        meter: meter("sum_meter"),
+        quantity: 1,
+        event_at: None,
+        subject: None,
+        properties: None,
+        origin: UsageOrigin::Server,
+    };
+    let (first, second) = (new("first"), new("second"));
+    let (appended, wait) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let late = cx.write(async |work| {
+        usage::record(&cx, work, std::slice::from_ref(&first)).await?;
+        appended.notify_one();
+        wait.notified().await;
+        Ok::<_, StoreError>(())
+    });
+    let meanwhile = async {
+        appended.notified().await;
+        cx.write(async |work| usage::record(&cx, work, std::slice::from_ref(&second)).await)
+            .await
+            .unwrap();
+        roll_up(&world.app, world.acme.id).await;
+        assert_eq!(total(&world, &world.acme, "sum_meter").await, 1);
+        wait.notify_one();
+    };
+    let (late, ()) = tokio::join!(late, meanwhile);
+    late.unwrap();
+    assert_eq!(
+        total(&world, &world.acme, "sum_meter").await,
+        2,
+        "before it is totalled anew"
+    );
+    assert_eq!(
+        count(
+            &world,
+            "usage_hours WHERE meter = 'sum_meter' AND quantity = 1 AND revision = 1"
+        )
+        .await,
+        1
+    );
+    roll_up(&world.app, world.acme.id).await;
+    assert_eq!(
+        count(
+            &world,
+            "usage_hours WHERE meter = 'sum_meter' AND quantity = 2 AND revision = 2"
+        )
+        .await,
+        1
+    );
+    // Done once more it comes to the same.
+    roll_up(&world.app, world.acme.id).await;
+    assert_eq!(
+        count(
+            &world,
+            "usage_hours WHERE meter = 'sum_meter' AND quantity = 2 AND revision = 2"
+        )
+        .await,
+        1
+    );
+}
+
+#[actix_web::test]
+async fn within_two_minutes_the_system_totals_what_has_changed_in_every_tenant() {
+    let world = world().await;
+    let worker = jobs::worker(&world, Handlers::standard());
+    worker.run_once().await.unwrap();
+    worker.run_once().await.unwrap();
+    world.set_status(&world.globex, "suspended").await;
+    send(&world, &world.acme, &event("a", 1)).await.expect(200);
+    for _ in 0..2 {
+        world.clock.advance(Duration::minutes(1));
+        worker.run_once().await.unwrap();
+    }
+    assert_eq!(count(&world, "usage_dirty").await, 0);
+    assert_eq!(
+        count(&world, "usage_hours WHERE meter = 'sum_meter' AND quantity = 1").await,
+        1
+    );
+    assert_eq!(
+        count(&world, "usage_days WHERE meter = 'storage_bytes'").await,
+        2,
+        "of both tenants"
+    );
+    assert_eq!(
+        count(&world, "jobs WHERE kind = 'usage.roll_up' AND state <> 'done'").await,
+        0
+    );
+}
+
+// -------------------------------------------------------------------------------------------------------------- shown
+
+#[actix_web::test]
+async fn a_series_has_no_gaps() {
+    let world = world().await;
+    let at = |key: &str, meter: &str, at: &str, quantity: u64| json!({"idempotency_key": key, "meter": meter, "quantity": quantity, "occurred_at": at});
+    let body = json!([
+        at("a", "sum_meter", "2026-01-15T09:59:59.999999Z", 1),
+        at("b", "sum_meter", "2026-01-15T10:00:00Z", 2),
+        at("c", "sum_meter", "2026-01-15T11:30:00Z", 4),
+        at("d", "last_meter", "2026-01-15T08:30:00Z", 7),
+        at("e", "last_meter", "2026-01-15T10:30:00Z", 9),
+    ]);
+    send(&world, &world.acme, &body).await.expect(200);
+    let series = async |query: &str| -> Vec<(String, u64)> {
+        let path = format!("/api/v1/usage?{query}");
+        let reply = world
+            .get(&world.acme.viewer, &path)
+            .send()
+            .await
+            .expect(200)
+            .json();
+        let point = |point: &Value| {
+            (
+                point["start"].as_str().unwrap()[11..16].to_owned(),
+                point["quantity"].as_u64().unwrap(),
+            )
+        };
+        reply["series"].as_array().unwrap().iter().map(point).collect()
+    };
+    let hours = "granularity=hour&from=2026-01-15T09:30:00Z&to=2026-01-15T12:00:00Z";
+    for _ in 0..2 {
+        let sum = series(&format!("meter=sum_meter&{hours}")).await;
+        assert_eq!(
+            sum,
+            [
+                ("09:00".to_owned(), 1),
+                ("10:00".to_owned(), 2),
+                ("11:00".to_owned(), 4)
+            ]
+        );
+        let last = series(&format!("meter=last_meter&{hours}")).await;
+        assert_eq!(
+            last,
+            [
+                ("09:00".to_owned(), 7),
+                ("10:00".to_owned(), 9),
+                ("11:00".to_owned(), 9)
+            ]
+        );
+        let days =
+            series("meter=sum_meter&granularity=day&from=2026-01-14T00:00:00Z&to=2026-01-15T12:00:00Z").await;
+        assert_eq!(
+            days.iter().map(|(_, quantity)| *quantity).collect::<Vec<_>>(),
+            [0, 7]
+        );
+        // The second time from what was totalled.
+        roll_up(&world.app, world.acme.id).await;
+    }
+    assert_eq!(
+        series("meter=sum_meter").await.len(),
+        25,
+        "of 24 hours, begun in the middle of one"
+    );
+    for query in [
+        "meter=nothing",
+        "granularity=hour",
+        "meter=sum_meter&granularity=month",
+        "meter=sum_meter&from=2026-01-15T12:00:00Z&to=2026-01-15T12:00:00Z",
+        "meter=sum_meter&from=2025-01-15T12:00:00Z&to=2026-01-15T12:00:00Z",
+        "meter=sum_meter&granularity=day&from=2020-01-15T12:00:00Z&to=2026-01-15T12:00:00Z",
+    ] {
+        let path = format!("/api/v1/usage?{query}");
+        world
+            .get(&world.acme.viewer, &path)
+            .send()
+            .await
+            .problem(422, "validation_failed");
+    }
+    assert_eq!(series("meter=sum_meter").await, series("meter=sum_meter").await);
+    let path = format!("/api/v1/usage?meter=sum_meter&{hours}");
+    let others = world
+        .get(&world.globex.viewer, &path)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert!(
+        others["series"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|point| point["quantity"] == 0)
+    );
+}
+
+#[actix_web::test]
+async fn the_summary_tells_of_every_meter_what_is_used_and_when_it_begins_again() {
+    let world = world().await;
+    send(&world, &world.acme, &json!([event("a", 5), event("b", 7)]))
+        .await
+        .expect(200);
+    // Of last month.
+    run(
+        &world,
+        "UPDATE usage_events SET event_at = '2025-12-31T23:59:59Z' WHERE idempotency_key = 'b'",
+    )
+    .await;
+    let reply = world
+        .get(&world.acme.viewer, "/api/v1/usage/summary")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let meters = reply["meters"].as_array().unwrap();
+    assert_eq!(meters.len(), 8);
+    let of = |name: &str| {
+        meters
+            .iter()
+            .find(|meter| meter["meter"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(
+        of("sum_meter"),
+        json!({
+            "meter": "sum_meter", "title": "sum", "unit": "one", "aggregation": "sum", "used": 5, "included": 10,
+            "limit": null, "period_start": "2026-01-01T00:00:00Z", "resets_at": "2026-02-01T00:00:00Z",
+        })
+    );
+    let stored = of("storage_bytes");
+    let sql = "SELECT bytes FROM storage_usage WHERE tenant_id = $1";
+    let bytes: i64 = sqlx::query_scalar(sql)
+        .bind(world.acme.id.uuid())
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(stored["used"], bytes);
+}
+
+// ------------------------------------------------------------------------------------------------------------ storage
+
+#[actix_web::test]
+async fn stored_bytes_are_recorded_with_every_change_and_clocks_may_differ() {
+    let world = world().await;
+    let ahead = Arc::new(ManualClock::default());
+    ahead.advance(Duration::minutes(10));
+    let other = world.instance_at(&options(), ahead).app;
+    let cx = |app: &Arc<Tenancy>| {
+        let (app, scope) = (Arc::clone(app), world.cx(&world.acme.admin));
+        async move { Cx::new(app, scope.await.scope().clone(), Origin::default()) }
+    };
+    let (here, there) = (cx(&world.app).await, cx(&other).await);
+    let before = total(&world, &world.acme, "storage_bytes").await;
+    let mut bytes = before;
+    for (number, cx) in [&there, &here, &there, &here].into_iter().enumerate() {
+        let new = tenantry_domain::NewResource {
+            name: format!("r{number}"),
+            content: Some("x".repeat(10 + number)),
+            ..jobs_resource()
+        };
+        tenantry_tenancy::resource::create(cx, new).await.unwrap();
+        bytes += 10 + number as u64;
+        assert_eq!(total(&world, &world.acme, "storage_bytes").await, bytes);
+    }
+    // Every day there is an event of it, so that no month is without.
+    world.clock.advance(Duration::days(40));
+    world.outlive_the_cache();
+    Keep.run(&system(&world.app, world.acme.id).await, Nothing {})
+        .await
+        .unwrap();
+    let month = Period {
+        start: world.clock.now() - Duration::days(1),
+        end: world.clock.now(),
+    };
+    let cx = system(&world.app, world.acme.id).await;
+    let measured = cx
+        .read(async |work| {
+            work.usage()
+                .measure(&meter("storage_bytes"), Aggregation::Last, month)
+                .await
+        })
+        .await
+        .unwrap();
+    assert_eq!((measured.quantity, measured.events), (bytes, 1));
+}
+
+fn jobs_resource() -> tenantry_domain::NewResource {
+    tenantry_domain::NewResource {
+        project_id: None,
+        name: String::new(),
+        kind: None,
+        content: None,
+        url: None,
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------- calls
+
+/// A folder of one test, removed with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("tenantry-usage-{}", SystemIds.uuid())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn spooled(folder: &Folder) -> Options {
+    Options {
+        spool: Some(folder.0.clone()),
+        ..options()
+    }
+}
+
+#[actix_web::test]
+async fn calls_are_counted_that_were_answered_and_not_refused_for_being_too_many() {
+    let world = world().await;
+    let acme = &world.acme;
+    for _ in 0..3 {
+        world.get(&acme.viewer, "/api/v1/tasks").send().await.expect(200);
+    }
+    world.get(&acme.admin, "/api/v1/tasks").send().await.expect(200);
+    world
+        .get(&acme.admin, "/api/v1/tasks/nothing")
+        .send()
+        .await
+        .expect(404);
+    world
+        .post(&acme.viewer, "/api/v1/projects", &json!({}))
+        .send()
+        .await
+        .expect(403);
+    // These are nobody's, or lead nowhere.
+    world.client.get("/api/v1/tasks").send().await.expect(401);
+    world.get(&acme.admin, "/api/v1/nowhere").send().await.expect(404);
+    world.client.get("/health").send().await.expect(200);
+    assert_eq!(total(&world, acme, "api_calls").await, 0, "they wait");
+    let stored = metering::flush(&world.app).await;
+    assert_eq!((stored.calls, stored.kept), (6, 0));
+    assert_eq!(total(&world, acme, "api_calls").await, 6);
+    assert_eq!(total(&world, acme, "active_users").await, 2);
+    assert_eq!(total(&world, &world.globex, "api_calls").await, 0);
+    // In the next hour they are active again, and still two.
+    world.clock.advance(Duration::minutes(14));
+    world.get(&acme.viewer, "/api/v1/tasks").send().await.expect(200);
+    metering::flush(&world.app).await;
+    world.clock.advance(Duration::minutes(60));
+    metering::flush(&world.app).await;
+    assert_eq!(total(&world, acme, "api_calls").await, 7);
+    assert_eq!(total(&world, acme, "active_users").await, 2);
+    assert_eq!(metering::flush(&world.app).await.calls, 0);
+}
+
+#[actix_web::test]
+async fn who_dies_after_storing_and_before_forgetting_counts_nothing_twice() {
+    let folder = Folder::new();
+    let world = World::with(spooled(&folder)).await;
+    for tenant in [&world.acme, &world.globex] {
+        for who in [&tenant.admin, &tenant.member, &tenant.viewer] {
+            world.get(who, "/api/v1/tasks").send().await.expect(200);
+        }
+    }
+    // What is in the folder when the process dies, which is before the batch is removed.
+    let batches = world.app.ports.calls.batches();
+    let copy = Folder::new();
+    copy_all(&folder.0, &copy.0);
+    assert_eq!(metering::flush(&world.app).await.calls, 6);
+    assert_eq!(batches.len(), 1);
+    let after = world.digest(&world.acme).await;
+    for _ in 0..2 {
+        let again = Folder::new();
+        copy_all(&copy.0, &again.0);
+        let survivor = world.instance(&spooled(&again)).app;
+        assert_eq!(
+            metering::flush(&survivor).await.calls,
+            6,
+            "they are read and stored once more"
+        );
+        assert_eq!(world.digest(&world.acme).await, after);
+    }
+    assert_eq!(total(&world, &world.acme, "api_calls").await, 3);
+    assert_eq!(total(&world, &world.globex, "api_calls").await, 3);
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[actix_web::test]
+async fn while_the_database_is_away_calls_wait_and_are_stored_once_when_it_is_back() {
+    let folder = Folder::new();
+    let world = World::with(spooled(&folder)).await;
+    let name: String = sqlx::query_scalar("SELECT current_database()")
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let mut admin = world.database.admin().await;
+    for round in 1..=5_u64 {
+        world
+            .get(&world.acme.admin, "/api/v1/tasks")
+            .send()
+            .await
+            .expect(200);
+        let connections = |most: i32| format!("ALTER DATABASE \"{name}\" WITH CONNECTION LIMIT {most}");
+        sqlx::raw_sql(AssertSqlSafe(connections(0)))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        // The connections die before it, and every other time in the middle of it.
+        let mut killing = async || {
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
+        };
+        if round % 2 == 0 {
+            let (during, ()) = tokio::join!(metering::flush(&world.app), killing());
+            assert!(during.calls + during.kept as u64 >= 1, "{during:?}");
+        } else {
+            killing().await;
+            let during = metering::flush(&world.app).await;
+            assert_eq!((during.calls, during.kept), (0, 1));
+        }
+        sqlx::raw_sql(AssertSqlSafe(connections(-1)))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        while metering::flush(&world.app).await.kept > 0 {}
+        assert_eq!(total(&world, &world.acme, "api_calls").await, round);
+    }
+}
+
+#[actix_web::test]
+async fn two_servers_over_one_folder_and_one_database_count_together() {
+    let folder = Folder::new();
+    let world = World::with(spooled(&folder)).await;
+    let other = spooled(&folder);
+    let client = world.other_instance(&other).await;
+    for _ in 0..5 {
+        world
+            .get(&world.acme.admin, "/api/v1/tasks")
+            .send()
+            .await
+            .expect(200);
+        let get = client.get("/api/v1/tasks").bearer(&world.acme.admin.access_token);
+        get.send().await.expect(200);
+    }
+    // The second one ends without a word, and the first takes over what it has left.
+    assert_eq!(metering::flush(&world.app).await.calls, 5);
+    drop(client);
+    assert_eq!(metering::flush(&world.app).await.calls, 5);
+    assert_eq!(total(&world, &world.acme, "api_calls").await, 10);
+    assert_eq!(total(&world, &world.acme, "active_users").await, 1);
+}
+
+#[actix_web::test]
+async fn one_connection_is_enough_for_everything() {
+    let pool = PoolSettings {
+        size: 1,
+        ..options().pool
+    };
+    let world = World::with(Options { pool, ..options() }).await;
+    let recording = (0..10).map(|n| {
+        let world = &world;
+        async move {
+            send(world, &world.acme, &json!([event(&format!("k{n}"), 1)]))
+                .await
+                .expect(200)
+        }
+    });
+    tokio::join!(
+        join_all(recording),
+        metering::flush(&world.app),
+        roll_up(&world.app, world.acme.id)
+    );
+    metering::flush(&world.app).await;
+    roll_up(&world.app, world.acme.id).await;
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 10);
+    assert_eq!(total(&world, &world.acme, "api_calls").await, 10);
+}
+
+#[actix_web::test]
+async fn calls_of_a_deleted_tenant_are_dropped_and_those_of_others_are_not() {
+    let world = world().await;
+    world
+        .get(&world.acme.admin, "/api/v1/tasks")
+        .send()
+        .await
+        .expect(200);
+    world
+        .get(&world.globex.admin, "/api/v1/tasks")
+        .send()
+        .await
+        .expect(200);
+    world.set_status(&world.globex, "deleted").await;
+    let stored = metering::flush(&world.app).await;
+    assert_eq!((stored.calls, stored.kept), (2, 0));
+    assert_eq!(total(&world, &world.acme, "api_calls").await, 1);
+    assert_eq!(count(&world, "usage_events WHERE meter = 'api_calls'").await, 1);
+}
+
+#[actix_web::test]
+async fn keys_are_forgotten_when_what_they_stand_for_is_too_old_to_be_sent() {
+    let world = world().await;
+    send(&world, &world.acme, &event("k", 1)).await.expect(200);
+    let cx = system(&world.app, world.acme.id).await;
+    let keys = "usage_keys WHERE source = 'tenantry:api'";
+    world.clock.advance(Duration::days(119));
+    Keep.run(&cx, Nothing {}).await.unwrap();
+    assert_eq!(count(&world, keys).await, 1);
+    world.clock.advance(Duration::days(2));
+    Keep.run(&cx, Nothing {}).await.unwrap();
+    assert_eq!(count(&world, keys).await, 0);
+    assert_eq!(
+        count(&world, "usage_events WHERE source = 'tenantry:api'").await,
+        1
+    );
+}
+
+/// A spool that is only there to name the type in a test's own words.
+#[test]
+fn a_spool_costs_a_call_a_few_microseconds() {
+    let folder = Folder::new();
+    let spool = FileSpool::new(Some(folder.0.clone()), "cost".to_owned());
+    let call = tenantry_domain::Call {
+        tenant: TenantId::from(SystemIds.uuid()),
+        user: None,
+        at: ManualClock::default().now(),
+    };
+    let began = std::time::Instant::now();
+    for _ in 0..20_000 {
+        spool.note(call);
+    }
+    let each = began.elapsed() / 20_000;
+    assert!(each < std::time::Duration::from_micros(100), "{each:?}");
+}
