@@ -12,7 +12,7 @@ use crate::error::{column, from_json};
 use crate::plan::unsigned;
 use crate::store::unknown;
 use crate::tenant::entity::{Column, Entity};
-use crate::tx::{PlatformTx, TenantTx};
+use crate::tx::{Literal, Lookup, PlatformTx, TenantTx};
 
 /// The facts that scopes are made of, read from PostgreSQL.
 ///
@@ -37,7 +37,13 @@ impl PgDirectory {
 }
 
 /// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
-const MEMBERSHIP: &str = "\
+static MEMBERSHIP: Lookup = Lookup {
+    name: "tenantry_membership",
+    types: "uuid, uuid, uuid, timestamptz",
+    sql: MEMBERSHIP_SQL,
+};
+
+const MEMBERSHIP_SQL: &str = "\
 SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.role, u.is_active, \
        s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at \
   FROM tenants t \
@@ -75,10 +81,9 @@ impl Directory for PgDirectory {
         user: UserId,
         session: SessionId,
     ) -> Result<Option<MembershipFacts>, StoreError> {
-        let mut tx = TenantTx::begin(&self.runtime, tenant, Mode::Read).await?;
-        let arguments = [user.uuid().into(), session.uuid().into(), self.clock.now().into()];
-        let row = tx.fetch_fixed(MEMBERSHIP, arguments).await?;
-        tx.commit().await?;
+        let (user, session) = (Literal::Id(user.uuid()), Literal::Id(session.uuid()));
+        let arguments = [user, session, Literal::At(self.clock.now())];
+        let row = TenantTx::look_up(&self.runtime, tenant, &MEMBERSHIP, &arguments).await?;
         row.map(|row| membership(&row)).transpose()
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{StoreError, TenantId, TenantScope, Units, Work};
-use tenantry_persistence::{Lock, PoolSettings, TenantEntity, TenantTx, tenant_tx};
-use tenantry_tests::{Options, World};
+use tenantry_domain::{Directory as _, SessionId, StoreError, TenantId, TenantScope, Units, UserId, Work};
+use tenantry_persistence::{Lock, PgDirectory, PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_tests::{Options, TenantWorld, World};
+use uuid::Uuid;
 
 /// The tasks table as an embedder would declare it.
 mod task {
@@ -486,6 +487,134 @@ async fn a_connection_that_died_while_it_was_left_open_is_replaced() {
         .await
         .unwrap();
     assert_eq!(waiting.finish().await, ["Globex Corp task"]);
+}
+
+/// Who is looked up: a user of a tenant in one of their sessions.
+type Whose = (TenantId, UserId, SessionId);
+
+async fn admins(world: &World) -> [Whose; 2] {
+    let mut admin = world.database.admin().await;
+    let mut of = async |tenant: &TenantWorld| {
+        let sql = "SELECT id FROM refresh_sessions WHERE tenant_id = $1 AND user_id = $2 LIMIT 1";
+        let session: Uuid = sqlx::query_scalar(sql)
+            .bind(tenant.id.uuid())
+            .bind(tenant.admin.id.uuid())
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        (tenant.id, tenant.admin.id, session.into())
+    };
+    [of(&world.acme).await, of(&world.globex).await]
+}
+
+/// A directory that remembers nothing, over the one connection.
+fn directory(world: &World) -> PgDirectory {
+    PgDirectory::new(world.pool.clone(), world.pool.clone(), world.clock.clone())
+}
+
+async fn slug(directory: &PgDirectory, (tenant, user, session): Whose) -> Option<String> {
+    let found = directory.membership(tenant, user, session).await.unwrap();
+    found.map(|facts| facts.tenant.slug.as_str().to_owned())
+}
+
+#[actix_web::test]
+async fn what_is_looked_up_alone_is_one_message_and_leaves_neither_transaction_nor_tenant() {
+    let world = world(1).await;
+    let (units, _, globex_scope) = scopes(&world).await;
+    let ([acme, globex], directory) = (admins(&world).await, directory(&world));
+    for _ in 0..5 {
+        assert_eq!(slug(&directory, acme).await.as_deref(), Some("acme"));
+        let (state, asked) = activity(&world).await.unwrap();
+        assert_eq!(state, "idle");
+        assert!(
+            asked.ends_with("; COMMIT") && asked.contains("; EXECUTE tenantry_membership("),
+            "{asked}"
+        );
+        assert_eq!(titles(&units, &globex_scope).await, ["Globex Corp task"]);
+        assert_eq!(slug(&directory, globex).await.as_deref(), Some("globex"));
+    }
+    let (_, asked) = activity(&world).await.unwrap();
+    assert!(
+        asked.starts_with("BEGIN READ ONLY; SET LOCAL"),
+        "it is prepared once: {asked}"
+    );
+    // What is one tenant's is nobody's in another.
+    for foreign in [
+        (acme.0, globex.1, globex.2),
+        (acme.0, acme.1, globex.2),
+        (acme.0, globex.1, acme.2),
+        (globex.0, acme.1, acme.2),
+    ] {
+        assert_eq!(slug(&directory, foreign).await, None);
+    }
+    let facts = directory
+        .membership(acme.0, acme.1, acme.2)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(facts.is_active && facts.session_is_live);
+    world.clock.advance(chrono::Duration::days(400));
+    let later = directory
+        .membership(acme.0, acme.1, acme.2)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!later.session_is_live);
+    assert_eq!(later.session_expires_at, facts.session_expires_at);
+}
+
+#[actix_web::test]
+async fn what_is_looked_up_alone_ends_the_read_that_was_left_open_for_it() {
+    let world = world(1).await;
+    let (units, acme, _) = scopes(&world).await;
+    let ([_, globex], directory) = (admins(&world).await, directory(&world));
+    for _ in 0..2 {
+        let waiting = Waiting::new(slug(&directory, globex));
+        read_before(&units, &acme, &waiting).await;
+        assert_eq!(activity(&world).await.unwrap().0, "idle in transaction");
+        assert_eq!(waiting.finish().await.as_deref(), Some("globex"));
+        let (state, asked) = activity(&world).await.unwrap();
+        assert_eq!(state, "idle");
+        assert!(asked.starts_with("COMMIT; "), "{asked}");
+    }
+}
+
+#[actix_web::test]
+async fn a_look_that_is_cut_short_or_whose_connection_died_is_of_no_consequence() {
+    let world = world(1).await;
+    let (units, acme_scope, _) = scopes(&world).await;
+    let ([acme, globex], directory) = (admins(&world).await, directory(&world));
+    assert_eq!(slug(&directory, acme).await.as_deref(), Some("acme"));
+    sqlx::query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1")
+        .bind(world.database.name())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(
+        slug(&directory, globex).await.as_deref(),
+        Some("globex"),
+        "it is prepared anew"
+    );
+    let mut admin = world.database.admin().await;
+    for sql in ["BEGIN", "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"] {
+        sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
+    }
+    let cut_short = tokio::time::timeout(Duration::from_millis(100), slug(&directory, acme)).await;
+    assert!(cut_short.is_err());
+    sqlx::raw_sql("ROLLBACK").execute(&mut admin).await.unwrap();
+    assert_eq!(slug(&directory, globex).await.as_deref(), Some("globex"));
+    assert_eq!(titles(&units, &acme_scope).await, ["Acme Inc task"]);
+    // A statement that fails in the message closes the connection, and the next one is fresh.
+    sqlx::raw_sql("ALTER TABLE users RENAME COLUMN is_active TO was_active")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    assert!(directory.membership(acme.0, acme.1, acme.2).await.is_err());
+    sqlx::raw_sql("ALTER TABLE users RENAME COLUMN was_active TO is_active")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(slug(&directory, acme).await.as_deref(), Some("acme"));
 }
 
 #[actix_web::test]

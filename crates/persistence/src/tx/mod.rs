@@ -12,8 +12,9 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 use serde::Serialize;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
-use tenantry_domain::{Mode, StoreError, SystemScope, TenantId};
+use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time};
 use uuid::Uuid;
 
 use crate::error::{column, from_json, from_orm, from_sqlx};
@@ -184,16 +185,41 @@ impl TenantTx {
     /// value is a typed UUID, so there is nothing to escape. Crate-private: outside, a transaction begins with a
     /// scope, through `Units`.
     pub(crate) async fn begin(pool: &Pool, tenant: TenantId, mode: Mode) -> Result<Self, StoreError> {
-        let access = match mode {
-            Mode::Read => "READ ONLY",
-            Mode::Write => "READ WRITE",
-        };
-        let begin = format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'");
         Ok(Self {
-            open: OpenTx::begin(pool, Some(tenant), &begin).await?,
+            open: OpenTx::begin(pool, Some(tenant), &beginning(tenant, mode)).await?,
             tenant,
             mode,
         })
+    }
+
+    /// One row of a fixed statement that carries the tenant predicate itself, as with [`TenantTx::fetch_fixed`], in a
+    /// transaction that is nothing else: it begins, asks and ends in one message, which is one round trip in place of
+    /// three. The first argument is always the tenant, `$1`.
+    pub(crate) async fn look_up(
+        pool: &Pool,
+        tenant: TenantId,
+        lookup: &'static Lookup,
+        arguments: &[Literal],
+    ) -> Result<Option<QueryResult>, StoreError> {
+        if !pool.prepares() {
+            let mut tx = Self::begin(pool, tenant, Mode::Read).await?;
+            let row = tx
+                .fetch_fixed(lookup.sql, arguments.iter().map(Literal::value))
+                .await?;
+            tx.commit().await?;
+            return Ok(row);
+        }
+        let literals = [Literal::Id(tenant.uuid())];
+        let literals = literals.iter().chain(arguments).map(ToString::to_string);
+        let literals = literals.collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "{}; EXECUTE {}({literals}); COMMIT",
+            beginning(tenant, Mode::Read),
+            lookup.name
+        );
+        let (mut open, mut rows) = OpenTx::open(pool, Some(tenant), &message, Some(lookup)).await?;
+        open.release();
+        Ok(rows.pop().map(QueryResult::from))
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
@@ -330,29 +356,42 @@ const CLEAN_SESSION: &str = "RESET SESSION AUTHORIZATION; CLOSE ALL; RESET ALL; 
                              SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 impl OpenTx {
-    /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When BEGIN
-    /// fails on it nothing has happened yet, so a fresh one is tried.
     async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
+        let (open, _) = Self::open(pool, tenant, &pool.beginning(sql), None).await?;
+        Ok(open)
+    }
+
+    /// Sends the message that begins a transaction, behind the end of the one that was left open on the connection and
+    /// the preparation of what is looked up, where there is any; with the rows of what else is in it.
+    ///
+    /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When the message
+    /// fails on it nothing has happened yet, or nothing but reading, so a fresh one is tried.
+    async fn open(
+        pool: &Pool,
+        tenant: Option<TenantId>,
+        message: &str,
+        lookup: Option<&'static Lookup>,
+    ) -> Result<(Self, Vec<PgRow>), StoreError> {
         let mut tries_left = pool.max_size() + 1;
-        let sql = pool.beginning(sql);
         loop {
             let mut connection = pool.get(tenant).await?;
-            let ends_another = connection.take_left_open();
+            let ending = connection.take_left_open().then(|| "COMMIT; ".to_owned());
+            let new = lookup.filter(|lookup| connection.has_to_prepare(lookup.name));
+            let preparing = new.map(|it| format!("PREPARE {}({}) AS {}; ", it.name, it.types, it.sql));
+            let prefix: String = [ending, preparing].into_iter().flatten().collect();
             let mut open = Self {
                 connection: Some(connection),
                 failed: false,
                 confused: false,
                 raw: false,
             };
-            let begun = if ends_another {
-                open.command(&format!("COMMIT; {sql}")).await
-            } else {
-                open.command(&sql).await
-            };
-            match begun {
+            if let Some(lookup) = lookup {
+                trace(lookup.sql);
+            }
+            match open.send(format!("{prefix}{message}")).await {
                 Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
                 Err(error) => return Err(error),
-                Ok(()) => return Ok(open),
+                Ok(rows) => return Ok((open, rows)),
             }
         }
     }
@@ -398,7 +437,7 @@ impl OpenTx {
     }
 
     async fn fetch(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, StoreError> {
-        trace(statement);
+        trace(&statement.sql);
         let named = self.named_statements();
         let connection = self.connection()?;
         let query = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement));
@@ -412,7 +451,7 @@ impl OpenTx {
     }
 
     async fn execute_statement(&mut self, statement: &Statement) -> Result<u64, StoreError> {
-        trace(statement);
+        trace(&statement.sql);
         let named = self.named_statements();
         let connection = self.connection()?;
         let query = sqlx::query_with(AssertSqlSafe(statement.sql.clone()), arguments(statement));
@@ -420,13 +459,16 @@ impl OpenTx {
         Ok(self.note(done)?.rows_affected())
     }
 
-    /// A command without arguments, by the simple protocol: several statements are one round trip.
+    /// A command without arguments.
     async fn command(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.send(sql.to_owned()).await.map(|_| ())
+    }
+
+    /// A message by the simple protocol: several statements are one round trip. The rows of all of them.
+    async fn send(&mut self, message: String) -> Result<Vec<PgRow>, StoreError> {
         let connection = self.connection()?;
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(connection)
-            .await;
-        self.note(done).map(|_| ())
+        let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(connection).await;
+        self.note(rows)
     }
 
     fn named_statements(&self) -> bool {
@@ -465,9 +507,50 @@ fn is_about_prepared_statements(error: &sqlx::Error) -> bool {
     state.is_some_and(|state| ["26000", "42P05", "0A000"].contains(&state.as_ref()))
 }
 
+/// A fixed statement that is prepared once on each connection, by name, and looked up with alone.
+pub(crate) struct Lookup {
+    pub name: &'static str,
+    /// Of its parameters, for PREPARE.
+    pub types: &'static str,
+    pub sql: &'static str,
+}
+
+/// A value that can stand in the text of a statement, because nothing of its type needs to be escaped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Literal {
+    Id(Uuid),
+    At(Time),
+}
+
+impl Literal {
+    fn value(&self) -> Value {
+        match self {
+            Self::Id(id) => (*id).into(),
+            Self::At(time) => (*time).into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Literal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "'{id}'"),
+            Self::At(time) => write!(f, "'{}'", time.to_rfc3339()),
+        }
+    }
+}
+
+fn beginning(tenant: TenantId, mode: Mode) -> String {
+    let access = match mode {
+        Mode::Read => "READ ONLY",
+        Mode::Write => "READ WRITE",
+    };
+    format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'")
+}
+
 /// The statement without its values, which may be secrets.
-fn trace(statement: &Statement) {
-    tracing::trace!(target: "tenantry::sql", sql = statement.sql);
+fn trace(sql: &str) {
+    tracing::trace!(target: "tenantry::sql", sql);
 }
 
 fn arguments(statement: &Statement) -> SqlxValues {

@@ -99,6 +99,7 @@ pub struct Pool {
     shares: Arc<[Share]>,
     acquire_timeout: Duration,
     queue: usize,
+    prepares: bool,
     /// What each transaction sets for itself, in the message that begins it.
     per_transaction: Arc<str>,
 }
@@ -180,6 +181,7 @@ impl Pool {
             shares,
             acquire_timeout: settings.acquire_timeout,
             queue: settings.queue,
+            prepares: !settings.behind_pooler,
             per_transaction: per_transaction.into(),
         })
     }
@@ -205,6 +207,11 @@ impl Pool {
     /// Closes the pool and its idle connections; those in use close when they are done.
     pub fn close(&self) {
         self.shares.iter().for_each(|share| share.connections.close());
+    }
+
+    /// Whether statements may be prepared by name.
+    pub(super) fn prepares(&self) -> bool {
+        self.prepares
     }
 
     /// What is sent to begin a transaction.
@@ -314,6 +321,18 @@ impl Connection {
         self.object.as_ref().is_some_and(|object| object.named_statements)
     }
 
+    /// Whether a statement of that name has still to be prepared on it. Asked once: when preparing it fails, the connection
+    /// is not used again.
+    pub(super) fn has_to_prepare(&mut self, name: &'static str) -> bool {
+        self.object.as_mut().is_some_and(|object| {
+            let new = !object.looked_up.contains(&name);
+            if new {
+                object.looked_up.push(name);
+            }
+            new
+        })
+    }
+
     pub(super) fn give_back(mut self) {
         drop(self.object.take());
     }
@@ -363,6 +382,8 @@ struct Open {
     replace_at: Instant,
     /// Its last transaction, which only read, has not been ended.
     left_open: bool,
+    /// What has been prepared for [`Lookup`](super::Lookup)s, by name.
+    looked_up: Vec<&'static str>,
 }
 
 impl Manager for Connector {
@@ -379,6 +400,7 @@ impl Manager for Connector {
             named_statements: self.named_statements,
             replace_at: Instant::now() + self.max_lifetime - spread,
             left_open: false,
+            looked_up: Vec::new(),
         })
     }
 
