@@ -599,7 +599,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 36] = [
+        let ranges: [(&'static str, u64, u64, u64); 37] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
