@@ -182,8 +182,8 @@ pub async fn invalidate(cx: &Cx, id: UsageEventId, reason: &str) -> Result<Usage
 /// Which part of a tenant's usage is to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeriesOf {
-    /// Of which meter.
-    pub meter: MeterKey,
+    /// Of which meter; that of the API's calls where absent.
+    pub meter: Option<MeterKey>,
     /// How finely.
     pub granularity: Granularity,
     /// From the part around this moment.
@@ -210,7 +210,10 @@ pub struct Series {
 /// [`UsageError`].
 pub async fn series(cx: &Cx, of: &SeriesOf) -> Result<Series, UsageError> {
     cx.require(Permission::ReadUsage)?;
-    let meter = meter(cx, &of.meter).ok_or_else(|| unknown_meter("/query/meter"))?;
+    let key = of.meter.as_ref().map_or(MeterKey::API_CALLS, MeterKey::as_str);
+    let meter = cx.ports().plans.meters().get(key).cloned();
+    let meter = meter
+        .ok_or_else(|| Invalid::one("/query/meter", "unknown_meter", "nothing of this name is metered"))?;
     let period = checked_period(of)?;
     let found = cx
         .read(async |work| parts(work, &meter, of.granularity, period).await)
@@ -369,10 +372,6 @@ pub(crate) fn built_in(cx: &Cx, name: &str) -> Option<MeterKey> {
 
 fn meter(cx: &Cx, key: &MeterKey) -> Option<Arc<Meter>> {
     cx.ports().plans.meters().get(key).cloned()
-}
-
-fn unknown_meter(pointer: &str) -> Invalid {
-    Invalid::one(pointer, "unknown_meter", "nothing of this name is metered")
 }
 
 /// The event, if it may be told now by whoever tells it.

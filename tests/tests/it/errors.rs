@@ -63,6 +63,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/admin/tenants/" => acme.id.to_string(),
         "/api/v1/tasks/" => acme.task.to_string(),
         "/api/v1/resources/" => acme.resource.to_string(),
+        // Of no event, which is asked after the body.
+        "/api/v1/usage/events/" => acme.id.to_string(),
         _ => String::new(),
     };
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());
@@ -476,7 +478,9 @@ async fn a_body_that_is_no_object_is_refused_also_where_its_values_would_fit() {
         "true",
         "-0.5e3",
     ] {
-        for (path, method) in operations_with_body(&document(&world).await) {
+        // Usage is taken as a list too; what is no event in it is refused by itself.
+        let operations = operations_with_body(&document(&world).await).into_iter();
+        for (path, method) in operations.filter(|(path, _)| path != "/api/v1/usage/events") {
             let reply = send(
                 &world,
                 &world.acme.admin,

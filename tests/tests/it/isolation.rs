@@ -186,7 +186,7 @@ fn table() -> Vec<Operation> {
                 .body(|_| json!({}))
         },
         at(&get, "/ofrep/v1/events", viewer),
-        at(&get, "/api/v1/usage", viewer).query(|_| vec![("meter", "api_calls".to_owned())]),
+        at(&get, "/api/v1/usage", viewer),
         at(&get, "/api/v1/usage/summary", viewer),
         // A list is answered for each of its events, none of which is taken here.
         at(&post, "/api/v1/usage/events", admin)

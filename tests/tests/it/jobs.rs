@@ -14,7 +14,7 @@ use tenantry_domain::{
 };
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
 use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
-use tenantry_tenancy::purge::PurgeSystemJobs;
+use tenantry_tenancy::purge::{Purge, PurgeAll, PurgeSystemJobs};
 use tenantry_tenancy::worker::{Outcome, Queues, Worker, WorkerSettings};
 use tenantry_tenancy::{Cx, Tenancy, Traces, job, lifecycle};
 use tenantry_tests::{Options, TenantWorld, World};
@@ -1002,10 +1002,7 @@ async fn sessions_that_ended_long_ago_are_deleted_once_a_day_in_each_tenant() {
     sql(&world, &end(&world.acme.viewer, "revoked_at", "2025-12-01")).await;
     sql(&world, &end(&world.acme.member, "revoked_at", "2026-01-10")).await;
     sql(&world, &end(&world.globex.viewer, "expires_at", "2025-12-01")).await;
-    let workers = [
-        worker(&world, Handlers::standard()),
-        worker(&world, Handlers::standard()),
-    ];
+    let workers = [worker(&world, purging()), worker(&world, purging())];
     let both = join_all(workers.iter().map(Worker::run_once)).await;
     let ran: Vec<_> = both.into_iter().flat_map(Result::unwrap).collect();
     let system = ran.iter().filter(|ran| ran.tenant.is_none()).count();
@@ -1045,6 +1042,10 @@ async fn sessions_that_ended_long_ago_are_deleted_once_a_day_in_each_tenant() {
         .unwrap();
     assert_eq!(system.len(), 2);
     assert_eq!(jobs(&world, &world.acme).await.len(), 2);
+}
+
+fn purging() -> Handlers {
+    Handlers::default().with(Purge).with_system(PurgeAll)
 }
 
 #[actix_web::test]
@@ -1105,7 +1106,7 @@ async fn finished_jobs_are_deleted_after_a_while_and_dead_ones_kept() {
     let wait = chrono::Duration::days(tenantry_tenancy::purge::KEPT_DAYS);
     let flaky = Flaky::default();
     flaky.failures.store(3, Ordering::Relaxed);
-    let handlers = Handlers::standard().with(Count::default()).with(flaky);
+    let handlers = purging().with(Count::default()).with(flaky);
     let worker = worker(&world, handlers);
     for tenant in [&world.acme, &world.globex] {
         ask::<Count>(&world, tenant, &1, Terms::default()).await;

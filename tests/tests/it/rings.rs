@@ -332,7 +332,9 @@ async fn copy_gives_and_takes_no_row_of_another_tenant() {
         // The text format is a line for each row.
         let lines = |copied: &str| copied.lines().count();
         let all = copy_out(&mut app, &format!("COPY {table} TO STDOUT")).await;
-        assert_eq!(lines(&all), *own_rows, "{table}");
+        // Under row-level security COPY reads the table ONLY, and one of partitions has no rows itself.
+        let own_rows = if table == "usage_events" { 0 } else { *own_rows };
+        assert_eq!(lines(&all), own_rows, "{table}");
         assert!(!all.contains(globex), "{table}");
         for source in [
             format!("SELECT * FROM {table} WHERE {key} = '{globex}'"),
@@ -1183,8 +1185,10 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("tasks", "{id}") => world.globex.task.to_string(),
             ("resources", "{id}") => world.globex.resource.to_string(),
             (noun, parameter) if parameter.starts_with('{') => {
+                // Of the path's nouns this one alone is not its table.
+                let table = if noun == "events" { "usage_events" } else { noun };
                 let sql = format!(
-                    "SELECT id::text FROM {noun} WHERE tenant_id = '{}' LIMIT 1",
+                    "SELECT id::text FROM {table} WHERE tenant_id = '{}' LIMIT 1",
                     world.globex.id
                 );
                 let found = sqlx::query_scalar(AssertSqlSafe(sql))
@@ -1983,6 +1987,7 @@ fn random(kind: &str) -> &'static str {
         "uuid" => "gen_random_uuid()",
         "text" => "gen_random_uuid()::text",
         "bigint" | "integer" => "floor(1000 + random() * 1000000)",
+        "timestamp with time zone" => "now() - random() * interval '1 day'",
         other => panic!("say here what a random {other} is"),
     }
 }

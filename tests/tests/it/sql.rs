@@ -240,6 +240,7 @@ async fn write_everything(world: &World) {
         .await
         .expect(204);
     override_a_flag(world).await;
+    crate::usage::look_after(&world.app, world.acme.id).await;
     repeat_a_request(world).await;
 }
 
@@ -317,27 +318,24 @@ fn list(statements: &BTreeSet<String>) -> String {
     statements.iter().map(|sql| format!("{sql}\n")).collect()
 }
 
-/// Whether each table after FROM, JOIN, UPDATE or INTO is compared with the tenant, or has it inserted.
+/// Whether each table after FROM, JOIN, UPDATE or INTO is compared with the tenant, by its name or by what it is called
+/// there, or has it inserted.
 fn is_scoped(sql: &str) -> bool {
     let words: Vec<&str> = sql.split_whitespace().collect();
-    let named = words
-        .windows(2)
-        .filter(|pair| matches!(pair[0], "FROM" | "JOIN" | "UPDATE" | "INTO"));
-    let tables: Vec<&str> = named
-        .map(|pair| pair[1].trim_matches(['"', '(']).trim_end_matches(','))
-        .collect();
-    let mut tables = tables.into_iter().filter(|table| *table != "SELECT").peekable();
-    let alias = |table: &str| table.chars().next().unwrap_or_default();
+    let named = |at: &usize| matches!(words[*at], "FROM" | "JOIN" | "UPDATE" | "INTO");
+    let word = |at: usize| {
+        let word = words.get(at).copied().unwrap_or_default();
+        word.trim_matches(['"', '(', ')']).trim_end_matches(',')
+    };
+    let tables = (0..words.len())
+        .filter(named)
+        .map(|at| (word(at + 1), word(at + 2)));
+    let mut tables = tables.filter(|(table, _)| *table != "SELECT").peekable();
     tables.peek().is_some()
-        && tables.all(|table| {
+        && tables.all(|(table, alias)| {
             let column = if table == "tenants" { "id" } else { "tenant_id" };
             let by_name = format!("\"{table}\".\"{column}\" = $");
-            let by_alias = if table == "refresh_sessions" {
-                's'
-            } else {
-                alias(table)
-            };
-            let fixed = format!("{by_alias}.{column} = $1");
+            let fixed = format!("{alias}.{column} = $1");
             let inserted = sql.starts_with("INSERT INTO") && sql.contains(&format!("\"{column}\""));
             sql.contains(&by_name) || sql.contains(&fixed) || inserted
         })

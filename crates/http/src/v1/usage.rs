@@ -222,9 +222,10 @@ pub(crate) struct RecordParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SeriesParams {
-    /// Of which meter.
-    #[param(value_type = String, example = "api_calls")]
-    meter: MeterKey,
+    /// Of which meter; `api_calls` where absent.
+    #[serde(default)]
+    #[param(value_type = Option<String>, example = "api_calls")]
+    meter: Option<MeterKey>,
     /// `hour` (up to 90 days) or `day` (up to two years).
     #[serde(default)]
     #[param(value_type = Option<String>, example = "hour")]
