@@ -78,6 +78,8 @@ mod m20261121_000016_flags;
 mod m20261121_000017_flag_overrides;
 mod m20261121_000018_plan_versions;
 mod m20261121_000019_storage_usage;
+mod m20261121_000024_quota_counters;
+mod m20261121_000025_quota_reservations;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -7,7 +7,7 @@ use crate::{
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
     m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
     m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
-    m20261121_000019_storage_usage,
+    m20261121_000019_storage_usage, m20261121_000024_quota_counters, m20261121_000025_quota_reservations,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -59,6 +59,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000017_flag_overrides::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
+            Box::new(m20261121_000024_quota_counters::Migration),
+            Box::new(m20261121_000025_quota_reservations::Migration),
         ]
     }
 }

@@ -78,6 +78,10 @@ pub enum Permission {
     ExplainFeatures,
     /// Choose variants of the flags that are the tenant's to choose.
     ManageFeatures,
+    /// Set units of a quota aside for work that is under way.
+    ReserveQuota,
+    /// Lend parts of quotas to instances and take them back; only the system does.
+    LendQuota,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -86,7 +90,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -108,6 +112,8 @@ impl Permission {
         Self::ReadFeatures,
         Self::ExplainFeatures,
         Self::ManageFeatures,
+        Self::ReserveQuota,
+        Self::LendQuota,
         Self::CountViews,
         Self::Purge,
     ];
@@ -123,7 +129,9 @@ impl Permission {
             | Self::ReadTasks
             | Self::ReadResources
             | Self::ReadFeatures => Some(Role::Viewer),
-            Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
+            Self::WriteProjects | Self::WriteTasks | Self::WriteResources | Self::ReserveQuota => {
+                Some(Role::Member)
+            }
             Self::ManageTenant
             | Self::ReadSettingHistory
             | Self::ManageSettings
@@ -133,7 +141,7 @@ impl Permission {
             | Self::RestoreProjects
             | Self::ExplainFeatures
             | Self::ManageFeatures => Some(Role::Admin),
-            Self::OperateSettings | Self::CountViews | Self::Purge => None,
+            Self::OperateSettings | Self::LendQuota | Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -151,6 +159,7 @@ impl Permission {
             | Self::ReadResources
             | Self::ReadFeatures
             | Self::ExplainFeatures
+            | Self::LendQuota
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings
@@ -162,6 +171,7 @@ impl Permission {
             | Self::WriteTasks
             | Self::WriteResources
             | Self::ManageFeatures
+            | Self::ReserveQuota
             | Self::Purge => true,
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources,
-    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
+    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Quotas,
+    Resources, Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -108,6 +108,8 @@ pub trait Store: Send {
     fn resources(&mut self) -> &mut dyn Resources;
     /// How much is stored.
     fn storage(&mut self) -> &mut dyn Storage;
+    /// How much of its quotas is used.
+    fn quotas(&mut self) -> &mut dyn Quotas;
     /// What the tenant has set.
     fn settings(&mut self) -> &mut dyn SettingSheets;
     /// How the tenant looks.
@@ -180,6 +182,10 @@ impl Work {
     /// How much is stored.
     pub fn storage(&mut self) -> &mut dyn Storage {
         self.store.storage()
+    }
+    /// How much of its quotas is used.
+    pub fn quotas(&mut self) -> &mut dyn Quotas {
+        self.store.quotas()
     }
     /// What the tenant has set.
     pub fn settings(&mut self) -> &mut dyn SettingSheets {

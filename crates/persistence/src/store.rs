@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tenantry_domain::{
     Announcer, AuditLog, Brandings, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects,
-    Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork,
-    Users, Work,
+    Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants,
+    UnitOfWork, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -113,6 +113,9 @@ impl Store for PgStore {
         self
     }
     fn storage(&mut self) -> &mut dyn Storage {
+        self
+    }
+    fn quotas(&mut self) -> &mut dyn Quotas {
         self
     }
     fn settings(&mut self) -> &mut dyn SettingSheets {

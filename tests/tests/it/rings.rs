@@ -56,6 +56,10 @@ entities! {
     jobs "jobs"
     project_members "project_members"
     projects "projects"
+    quota_alerts "quota_alerts"
+    quota_counters "quota_counters"
+    quota_leases "quota_leases"
+    quota_reservations "quota_reservations"
     refresh_sessions "refresh_sessions"
     resource_versions "resource_versions"
     resources "resources"
@@ -87,7 +91,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
+        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
     };
 }
 
@@ -1177,6 +1181,12 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("projects", "{id}") => world.globex.project.to_string(),
             ("tasks", "{id}") => world.globex.task.to_string(),
             ("resources", "{id}") => world.globex.resource.to_string(),
+            ("quotas" | "entitlements", "{meter}" | "{feature}") => "api_calls".to_owned(),
+            ("reservations", "{id}") => {
+                let sql = "SELECT id::text FROM quota_reservations WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
             (noun, parameter) if parameter.starts_with('{') => {
                 let sql = format!(
                     "SELECT id::text FROM {noun} WHERE tenant_id = '{}' LIMIT 1",
@@ -1193,7 +1203,9 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
         };
         // The number of a version of what a tenant has one of is nobody's.
         let number = (noun == "versions" && template.contains("/settings/")) || segment == "{b}";
-        victims |= segment.starts_with('{') && !number;
+        // Nor is the key of a meter.
+        let key = matches!(segment, "{meter}" | "{feature}");
+        victims |= segment.starts_with('{') && !number && !key;
         path = format!("{path}/{value}");
         noun = segment;
     }
@@ -1208,6 +1220,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
         ("PATCH", "resources/{id}") => Some(json!({"content": "x"})),
+        ("POST", "quotas/{meter}/reservations/{id}/commit") => Some(json!({"actual": 1})),
         _ => None,
     }
 }
@@ -1978,6 +1991,7 @@ fn random(kind: &str) -> &'static str {
         "uuid" => "gen_random_uuid()",
         "text" => "gen_random_uuid()::text",
         "bigint" | "integer" => "floor(1000 + random() * 1000000)",
+        "timestamp with time zone" => "'2000-01-01Z'::timestamptz + random() * interval '1 year'",
         other => panic!("say here what a random {other} is"),
     }
 }
@@ -2060,6 +2074,29 @@ const SEEDS: &[(&str, &str)] = &[
         "brandings",
         "INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version) \
          SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants",
+    ),
+    (
+        "quota_counters",
+        "INSERT INTO quota_counters (tenant_id, id, created_at, meter, period_start, period_end, used, reserved, leased, \
+         alerted_included, alerted_limit) SELECT id, gen_random_uuid(), now(), slug, now(), now() + interval '1 day', 1, 0, 0, 0, 0 \
+         FROM tenants",
+    ),
+    (
+        "quota_leases",
+        "INSERT INTO quota_leases (tenant_id, id, created_at, counter_id, instance, amount, expires_at, expired) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, gen_random_uuid(), 1, now(), false FROM quota_counters",
+    ),
+    (
+        "quota_reservations",
+        "INSERT INTO quota_reservations (tenant_id, id, created_at, counter_id, meter, period_start, period_end, amount, \
+         state, expires_at) SELECT tenant_id, gen_random_uuid(), now(), id, 'api_calls', period_start, period_end, 1, 'open', now() \
+         FROM quota_counters",
+    ),
+    (
+        "quota_alerts",
+        "INSERT INTO quota_alerts (tenant_id, id, created_at, counter_id, meter, period_start, period_end, base, percent, \
+         amount, used) SELECT tenant_id, gen_random_uuid(), now(), id, meter, period_start, period_end, 'limit', 80, 10, 8 \
+         FROM quota_counters",
     ),
 ];
 
