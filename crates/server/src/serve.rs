@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::HttpServer;
 use async_trait::async_trait;
-use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
+use tenantry_http::{Api, HealthCheck, HttpSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::worker::Worker;
@@ -94,6 +94,10 @@ pub async fn serve(
         Some(limits) => api.with_limits(limits),
         None => api,
     };
+    let api = match booted.quotas.clone() {
+        Some(gate) => api.with_quotas(Quotas::new(Arc::new(gate))),
+        None => api,
+    };
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
@@ -115,6 +119,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
+    let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
@@ -139,10 +144,13 @@ pub async fn serve(
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
-    for task in announcing.iter().chain(&redis) {
+    for task in announcing.iter().chain(&redis).chain(&returning) {
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;
+    if let Some(quotas) = &booted.quotas {
+        quotas.close().await;
+    }
     booted.runtime.close();
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");

@@ -75,6 +75,7 @@ pub struct Settings {
     pub cache: Cache,
     pub metrics: Metrics,
     pub limits: Limits,
+    pub quotas: Quotas,
     pub redis: Redis,
     pub guard: Guard,
     pub plans: Plans,
@@ -401,6 +402,42 @@ impl Default for Limits {
     }
 }
 
+/// What tenants may use of meters in a period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Whether a tenant whose API calls of a period are used up is refused.
+    pub enforce_api_calls: bool,
+    /// At which percentages of what is included and of the hard limit a tenant is told of it.
+    pub alert_thresholds: Vec<u32>,
+    /// For how long a part of a quota is lent to a server: so long what a killed server held cannot be told from what it used.
+    pub lease_seconds: u64,
+}
+
+impl Quotas {
+    fn check(&self) -> Result<(), SettingsError> {
+        if self
+            .alert_thresholds
+            .iter()
+            .all(|percent| (1..=100).contains(percent))
+        {
+            return Ok(());
+        }
+        let problem = "each must be a percentage from 1 to 100";
+        Err(SettingsError::invalid("quotas.alert_thresholds", problem))
+    }
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            enforce_api_calls: true,
+            alert_thresholds: vec![80, 100],
+            lease_seconds: 10,
+        }
+    }
+}
+
 /// What several servers share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -555,6 +592,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.check_ranges()?;
         self.check_order()?;
+        self.quotas.check()?;
         self.tracing.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
@@ -578,7 +616,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 36] = [
+        let ranges: [(&'static str, u64, u64, u64); 37] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -643,6 +681,7 @@ impl Settings {
                 1,
                 1_000_000,
             ),
+            ("quotas.lease_seconds", self.quotas.lease_seconds, 1, 300),
             ("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),

@@ -868,3 +868,175 @@ fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_tol
     assert_eq!(serving.wait().unwrap().code(), Some(0));
     assert_eq!(dev.stop(), Some(0));
 }
+
+/// `tenantry serve` on any free port, killed with this value.
+struct Serving {
+    child: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(settings: &[(&str, &str)]) -> Self {
+        let mut child = tenantry(&["serve"])
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let line = log
+            .find(|line| line.contains("serving") && line.contains("address="))
+            .unwrap();
+        // Nobody reads what else it says, and it must not wait for that.
+        std::thread::spawn(move || log.for_each(drop));
+        let address = line.split("address=").nth(1).unwrap();
+        let address = address.split_whitespace().next().unwrap().to_owned();
+        Self { child, address }
+    }
+
+    /// The status of an answer; `None` when there is none.
+    fn get(address: &str, token: &str, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(address).ok()?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        write!(stream, "{head}Authorization: Bearer {token}\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_whitespace().nth(1)?.parse().ok()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn row(data: &Path, sql: &str) -> (i64, i64, i64) {
+    use sqlx::Connection as _;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut admin = sqlx::PgConnection::connect(&url(data, "postgres")).await.unwrap();
+        sqlx::query_as(sqlx::AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut admin)
+            .await
+            .unwrap()
+    })
+}
+
+#[test]
+fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond() {
+    const LIMIT: i64 = 2_000;
+    let folder = Folder::new("quotas");
+    let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
+    let (runtime, platform) = (
+        url(&folder.0, "tenantry_app"),
+        url(&folder.0, "tenantry_platform"),
+    );
+    let key = folder.0.join("signing-key.pem");
+    let settings = [
+        ("TENANTRY_PROFILE", "development"),
+        ("TENANTRY__DATABASE__URL", runtime.as_str()),
+        ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
+        ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
+        ("TENANTRY__SERVER__PORT", "0"),
+        ("TENANTRY__SERVER__WORKERS", "1"),
+        ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
+        ("TENANTRY__LIMITS__ENABLED", "false"),
+        ("TENANTRY__QUOTAS__LEASE_SECONDS", "2"),
+    ];
+    let meter = format!("api_calls={LIMIT}");
+    let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
+    let said = String::from_utf8(agreed.stdout.clone()).unwrap();
+    assert!(
+        said.contains(&format!("\"api_calls\":{LIMIT}")),
+        "{said} {}",
+        stderr(&agreed)
+    );
+    let unknown = output(&["plan", "agree", "acme", "--meter", "nothing=1"], &settings);
+    assert!(
+        stderr(&unknown).contains("no plan knows 'nothing'"),
+        "{}",
+        stderr(&unknown)
+    );
+    let token = dev.login("acme");
+    let mut servers: Vec<_> = (0..4).map(|_| Serving::start(&settings)).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
+
+    // Two callers of each, who stop when they are refused for longer than a lease lasts.
+    let call = |address: String, token: String| {
+        let (mut answered, mut lost, mut refused_since) = (0_i64, 0_i64, None);
+        loop {
+            match Serving::get(&address, &token, "/api/v1/projects?limit=1") {
+                Some(200) => (answered, refused_since) = (answered + 1, None),
+                Some(429) => {
+                    let since = *refused_since.get_or_insert_with(std::time::Instant::now);
+                    if since.elapsed() > std::time::Duration::from_secs(5) {
+                        return (answered, lost);
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Some(status) => panic!("{status}"),
+                // It was killed; whether the last request was counted nobody knows.
+                None => {
+                    lost += 1;
+                    return (answered, lost);
+                }
+            }
+        }
+    };
+    let callers: Vec<_> = addresses
+        .iter()
+        .chain(&addresses)
+        .map(|address| {
+            let (address, token) = (address.clone(), token.clone());
+            std::thread::spawn(move || call(address, token))
+        })
+        .collect();
+    let used = "SELECT coalesce(sum(used), 0)::bigint, coalesce(sum(leased), 0)::bigint, \
+                coalesce(sum(reserved), 0)::bigint FROM quota_counters WHERE meter = 'api_calls'";
+    // In the middle of it.
+    while row(&folder.0, used).0 < LIMIT / 4 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    servers.pop().unwrap().child.kill().unwrap();
+    let (answered, lost) = callers
+        .into_iter()
+        .map(|caller| caller.join().unwrap())
+        .fold((0, 0), |(a, l), (answered, lost)| (a + answered, l + lost));
+    assert!(
+        (1..=2).contains(&lost),
+        "{lost} of the killed server's callers noticed"
+    );
+    let (counted, leased, reserved) = row(&folder.0, used);
+    assert_eq!(
+        (counted, leased, reserved),
+        (LIMIT, 0, 0),
+        "all of it is used, and nobody holds any"
+    );
+    // What it held when it died counts as used: a part of the quota at the most, and a lease never is more than a quarter.
+    assert!(
+        answered <= LIMIT && answered >= LIMIT - LIMIT / 4 - lost,
+        "{answered} of {LIMIT}"
+    );
+    eprintln!(
+        "{answered} of {LIMIT} answered, {} died with the killed server",
+        LIMIT - answered
+    );
+    // Whoever is refused still sees why, and a server that stops leaves nothing behind.
+    assert_eq!(
+        Serving::get(&addresses[0], &token, "/api/v1/entitlements/api_calls"),
+        Some(200)
+    );
+    for mut server in servers {
+        let pid = server.child.id().to_string();
+        Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap();
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(row(&folder.0, used).0, LIMIT);
+    assert_eq!(dev.stop(), Some(0));
+}

@@ -40,8 +40,11 @@ enum Of {
     First,
     /// The key of a flag, which is everybody's.
     Flag,
+    /// The key of a meter, which is everybody's.
+    Meter,
+    Reservation,
 }
-use Of::{DeletedProject, First, Flag, Member, Note, Project, Resource, Task, User};
+use Of::{DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Task, User};
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
 struct Operation {
@@ -67,6 +70,7 @@ struct Ids {
     task: String,
     resource: String,
     note: String,
+    reservation: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -105,6 +109,18 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
+        at(&get, "/api/v1/entitlements", viewer),
+        at(&get, "/api/v1/entitlements/{feature}", viewer).ids(&[Meter]),
+        at(&get, "/api/v1/quotas", viewer),
+        at(&get, "/api/v1/quotas/alerts", viewer),
+        at(&post, "/api/v1/quotas/{meter}/reservations", member)
+            .ids(&[Meter])
+            .body(|_| json!({"amount": 2, "ttl_seconds": 600})),
+        at(&get, "/api/v1/quotas/{meter}/reservations/{id}", viewer).ids(&[Meter, Reservation]),
+        at(&delete, "/api/v1/quotas/{meter}/reservations/{id}", member).ids(&[Meter, Reservation]),
+        at(&post, "/api/v1/quotas/{meter}/reservations/{id}/commit", member)
+            .ids(&[Meter, Reservation])
+            .body(|_| json!({"actual": 1})),
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
         at(&get, "/api/v1/tenant/settings", viewer),
         at(&get, "/api/v1/tenant/settings/schema", viewer),
@@ -275,7 +291,7 @@ impl Operation {
 
     /// Whether its path has an id of a row of the tenant's; the number of a version is none.
     fn names_rows(&self) -> bool {
-        self.ids.iter().any(|of| !matches!(of, First | Flag))
+        self.ids.iter().any(|of| !matches!(of, First | Flag | Meter))
     }
 
     /// The path with ids in it.
@@ -430,6 +446,8 @@ impl Ids {
         )
         .await;
         share_a_flag(world, tenant).await;
+        let body = json!({"amount": 3, "ttl_seconds": 600});
+        let reservation = make(world, tenant, "/api/v1/quotas/api_calls/reservations", &body).await;
         Self {
             user,
             outsider,
@@ -438,6 +456,7 @@ impl Ids {
             task,
             resource,
             note,
+            reservation,
             label,
         }
     }
@@ -466,6 +485,13 @@ impl Ids {
                 .await
                 .expect(204);
         }
+        // Nobody but the purge of ended periods deletes one.
+        let sql = format!("DELETE FROM quota_reservations WHERE id = '{}'", ids.reservation);
+        let mut admin = world.database.admin().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut admin)
+            .await
+            .unwrap();
         ids
     }
 
@@ -480,6 +506,7 @@ impl Ids {
             task: id(),
             resource: id(),
             note: id(),
+            reservation: id(),
             label: label(),
         }
     }
@@ -494,10 +521,12 @@ impl Ids {
             Of::Note => &self.note,
             Of::First => "1",
             Of::Flag => SHARED_FLAG,
+            Of::Meter => "api_calls",
+            Of::Reservation => &self.reservation,
         }
     }
 
-    fn all(&self) -> [&str; 7] {
+    fn all(&self) -> [&str; 8] {
         [
             &self.user,
             &self.outsider,
@@ -506,6 +535,7 @@ impl Ids {
             &self.task,
             &self.resource,
             &self.note,
+            &self.reservation,
         ]
     }
 }
