@@ -81,6 +81,8 @@ mod m20261121_000019_storage_usage;
 mod m20261121_000020_segment_versions;
 mod m20261121_000021_usage_events;
 mod m20261121_000022_usage_rollups;
+mod m20261121_000024_quota_counters;
+mod m20261121_000025_quota_reservations;
 mod m20261121_000029_purge_system_jobs;
 
 pub use bootstrap::bootstrap;

@@ -534,6 +534,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         signup_enabled: options.signup_enabled,
         default_settings,
         session_days: 30,
+        quota_thresholds: vec![80, 100],
     };
     Instance {
         app: Arc::new(Tenancy::new(ports, policy)),

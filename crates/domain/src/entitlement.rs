@@ -77,6 +77,13 @@ impl Entitlements {
         resolve(MeterTerms::FREE, [(Level::Plan, plan), (Level::Tenant, tenant)])
     }
 
+    /// The hard limit of a meter alone.
+    pub fn meter_limit(&self, key: &MeterKey) -> Limit {
+        let agreed = self.agreed().and_then(|agreed| agreed.meters.get(key));
+        let stated = self.terms.meters.get(key).map(|terms| &terms.limit);
+        agreed.or(stated).copied().unwrap_or(Limit::Unlimited)
+    }
+
     fn agreed(&self) -> Option<&Agreed> {
         self.subscription
             .as_ref()
@@ -116,6 +123,13 @@ mod tests {
         assert_eq!(meter(Some(Limit::Of(30))).value, terms_of(10, 30));
         assert_eq!(meter(Some(Limit::Of(5))).value, terms_of(5, 5));
         assert_eq!(meter(Some(Limit::Of(5))).level, Level::Tenant);
+        for agreed in [BTreeMap::new(), BTreeMap::from([(calls(), Limit::Of(5))])] {
+            let has = entitlements(Agreed {
+                meters: agreed,
+                ..Agreed::default()
+            });
+            assert_eq!(has.meter_limit(&calls()), has.meter(&calls()).value.limit);
+        }
         let unknown = MeterKey::parse("other").unwrap();
         assert_eq!(
             entitlements(Agreed::default()).meter(&unknown).value,

@@ -90,6 +90,14 @@ typed_ids! {
     SystemJobId;
     /// A worker's right to run a job, for a while.
     LeaseId;
+    /// What is counted of a meter in a period.
+    QuotaCounterId;
+    /// An instance's right to use a part of a quota, for a while.
+    QuotaLeaseId;
+    /// A part of a quota that is set aside.
+    QuotaReservationId;
+    /// A threshold of a quota that was reached.
+    QuotaAlertId;
     /// An operator of the platform.
     OperatorId;
     /// An entry of the audit of operators.

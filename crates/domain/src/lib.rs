@@ -72,6 +72,8 @@ mod plan;
 mod plan_limit;
 mod price;
 mod project;
+mod quota;
+mod quota_gate;
 mod registry;
 mod resource;
 mod role;
@@ -117,8 +119,7 @@ pub use flag_set::{
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
-    UsageEventId, UserId,
+    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -152,6 +153,13 @@ pub use price::{Currency, CurrencyError, Interval, Price};
 pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,
+};
+pub use quota::{
+    AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
+    QuotaLease, QuotaReservation, Quotas, ReservationState, StillLent, Tally, Threshold,
+};
+pub use quota_gate::{
+    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };
 pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};

@@ -18,6 +18,11 @@ impl MeterKey {
     /// Users that did anything in the period; counted by the server itself.
     pub const ACTIVE_USERS: &'static str = "active_users";
 
+    /// The key of [`Self::API_CALLS`].
+    pub fn api_calls() -> Self {
+        Self(Self::API_CALLS.to_owned())
+    }
+
     /// The key, where the text is one.
     pub fn parse(text: &str) -> Option<Self> {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';

@@ -88,6 +88,10 @@ pub enum Permission {
     InvalidateUsage,
     /// Record what the server counts itself, and total it; only the system does.
     MeterUsage,
+    /// Set units of a quota aside for work that is under way.
+    ReserveQuota,
+    /// Lend parts of quotas to instances and take them back; only the system does.
+    LendQuota,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -96,7 +100,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -123,6 +127,8 @@ impl Permission {
         Self::BackfillUsage,
         Self::InvalidateUsage,
         Self::MeterUsage,
+        Self::ReserveQuota,
+        Self::LendQuota,
         Self::CountViews,
         Self::Purge,
     ];
@@ -139,7 +145,9 @@ impl Permission {
             | Self::ReadResources
             | Self::ReadFeatures
             | Self::ReadUsage => Some(Role::Viewer),
-            Self::WriteProjects | Self::WriteTasks | Self::WriteResources => Some(Role::Member),
+            Self::WriteProjects | Self::WriteTasks | Self::WriteResources | Self::ReserveQuota => {
+                Some(Role::Member)
+            }
             Self::ManageTenant
             | Self::ReadSettingHistory
             | Self::ManageSettings
@@ -152,7 +160,7 @@ impl Permission {
             | Self::RecordUsage
             | Self::BackfillUsage
             | Self::InvalidateUsage => Some(Role::Admin),
-            Self::OperateSettings | Self::MeterUsage | Self::CountViews | Self::Purge => None,
+            Self::OperateSettings | Self::LendQuota | Self::MeterUsage | Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -172,6 +180,7 @@ impl Permission {
             | Self::ExplainFeatures
             | Self::ReadUsage
             | Self::MeterUsage
+            | Self::LendQuota
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings
@@ -186,6 +195,7 @@ impl Permission {
             | Self::RecordUsage
             | Self::BackfillUsage
             | Self::InvalidateUsage
+            | Self::ReserveQuota
             | Self::Purge => true,
         }
     }

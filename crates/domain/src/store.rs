@@ -4,8 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Resources,
-    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
+    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, Tenants, TenantScope, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -108,6 +107,8 @@ pub trait Store: Send {
     fn resources(&mut self) -> &mut dyn Resources;
     /// How much is stored.
     fn storage(&mut self) -> &mut dyn Storage;
+    /// How much of its quotas is used.
+    fn quotas(&mut self) -> &mut dyn Quotas;
     /// What is used.
     fn usage(&mut self) -> &mut dyn Usage;
     /// What the tenant has set.
@@ -182,6 +183,10 @@ impl Work {
     /// How much is stored.
     pub fn storage(&mut self) -> &mut dyn Storage {
         self.store.storage()
+    }
+    /// How much of its quotas is used.
+    pub fn quotas(&mut self) -> &mut dyn Quotas {
+        self.store.quotas()
     }
     /// What is used.
     pub fn usage(&mut self) -> &mut dyn Usage {

@@ -13,8 +13,9 @@ use tenantry_tenancy::Tenancy;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    ApiError, HttpSettings, Limits, Readiness, authenticate::authenticate_known, docs, event_stream::Streams,
-    metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system, v1,
+    ApiError, HttpSettings, Limits, Quotas, Readiness, authenticate::authenticate_known, docs,
+    event_stream::Streams, metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system,
+    v1,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -27,6 +28,7 @@ pub struct Api {
     metrics: Arc<Metrics>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Option<Arc<Limits>>,
+    pub(crate) quotas: Option<Arc<Quotas>>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
 
@@ -49,6 +51,7 @@ impl Api {
             metrics: Arc::default(),
             streams: Arc::default(),
             limits: None,
+            quotas: None,
             routes: Arc::new(|_| {}),
         }
     }
@@ -57,6 +60,13 @@ impl Api {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(Arc::new(limits));
+        self
+    }
+
+    /// Holds tenants to the hard limits of their API calls; without this call to none.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = Some(Arc::new(quotas));
         self
     }
 

@@ -13,7 +13,7 @@ use tenantry_tenancy::{
     access::{self, ResolvedBy},
 };
 
-use crate::{Api, ApiError, event_stream, hints, limits, origin, request::RequestContext};
+use crate::{Api, ApiError, event_stream, hints, limits, origin, quota, request::RequestContext};
 
 /// What authentication leaves in the extensions of a request.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(crate) struct Admitted {
     pub origin: Origin,
 }
 
-/// Admits the bearer of an access token within the limits of tenant and user, or answers in the route's stead. The body has not been read.
+/// Admits the bearer of an access token within the limits of tenant and user and the tenant's quota of calls, or answers in the route's stead. The body has not been read.
 pub(crate) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -85,6 +85,7 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     // Before the mismatch, which leaves an entry in the audit log each time.
     limits::take_of_tenant(request, &api, &admission).await?;
     access::agree(&api.app, &admission, &hints, &origin).await?;
+    quota::take_call(request, &api, &admission).await?;
     let mut extensions = request.extensions_mut();
     extensions.insert(ResolvedBy::Credential);
     extensions.insert(Admitted {

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use tenantry_domain::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
-use crate::PlanProblem;
+use crate::Excess;
 
 /// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -23,7 +23,7 @@ pub struct ApiError {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     violated_policies: Box<[&'static str]>,
-    plan: Option<Box<PlanProblem>>,
+    excess: Option<Box<Excess>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -37,7 +37,7 @@ impl ApiError {
             detail,
             errors: Vec::new(),
             violated_policies: Box::default(),
-            plan: None,
+            excess: None,
             headers: Vec::new(),
             source: None,
         }
@@ -69,10 +69,10 @@ impl ApiError {
         self
     }
 
-    /// Says what the plan does not allow, and which one would.
+    /// Says of what it is too much.
     #[must_use]
-    pub fn with_plan(mut self, plan: PlanProblem) -> Self {
-        self.plan = Some(Box::new(plan));
+    pub fn with_excess(mut self, excess: Excess) -> Self {
+        self.excess = Some(Box::new(excess));
         self
     }
 
@@ -110,9 +110,9 @@ impl ApiError {
         &self.violated_policies
     }
 
-    /// What the plan does not allow.
-    pub fn plan(&self) -> Option<&PlanProblem> {
-        self.plan.as_deref()
+    /// Of what it is too much.
+    pub fn excess(&self) -> Option<&Excess> {
+        self.excess.as_deref()
     }
 
     /// What stands for an answer that some other part of the stack gave without a problem document.

@@ -1,7 +1,10 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
-use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
+use tenantry_domain::{
+    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, QuotaExceeded, QuotaRefusal, Refused, StoreError,
+    TokenError,
+};
 use tenantry_tenancy::{
     Stale,
     access::AccessError,
@@ -14,6 +17,7 @@ use tenantry_tenancy::{
     operator::OperatorError,
     project::ProjectError,
     provision::SignUpError,
+    quota::QuotaError,
     resource::ResourceError,
     setting::SettingError,
     task::TaskError,
@@ -22,7 +26,7 @@ use tenantry_tenancy::{
     user::UserError,
 };
 
-use crate::{ApiError, PlanProblem, error::INVALID_TOKEN};
+use crate::{ApiError, Excess, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -113,7 +117,7 @@ impl From<NotInPlan> for ApiError {
         let sentence = capital.next().map(|first| first.to_ascii_uppercase()).into_iter();
         Self::new(code)
             .with_detail(sentence.chain(capital).chain(['.']).collect::<String>())
-            .with_plan(plan)
+            .with_excess(Excess::Plan(plan))
     }
 }
 
@@ -133,6 +137,45 @@ impl From<CapabilitiesError> for ApiError {
         match error {
             CapabilitiesError::Refused(refused) => refused.into(),
             CapabilitiesError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<QuotaExceeded> for ApiError {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        let wait = exceeded.retry_after_seconds();
+        Self::new(ErrorCode::QuotaExceeded)
+            .with_detail(format!("The quota does not allow it: {exceeded}."))
+            .with_header(header::RETRY_AFTER, wait.into())
+            .with_excess(Excess::Quota(QuotaProblem {
+                meter: exceeded.meter.to_string(),
+                limit: exceeded.limit,
+                used: exceeded.used,
+                resets_at: exceeded.resets_at,
+            }))
+    }
+}
+
+impl From<QuotaRefusal> for ApiError {
+    fn from(refusal: QuotaRefusal) -> Self {
+        match refusal {
+            QuotaRefusal::Exceeded(exceeded) => exceeded.into(),
+            QuotaRefusal::Denied(denied) => denied.into(),
+        }
+    }
+}
+
+impl From<QuotaError> for ApiError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Refused(refused) => refused.into(),
+            QuotaError::Invalid(invalid) => invalid.into(),
+            QuotaError::UnknownMeter(_) | QuotaError::NotFound => Self::new(ErrorCode::NotFound),
+            QuotaError::Exceeded(exceeded) => exceeded.into(),
+            QuotaError::Ended(ended) => Self::new(ErrorCode::Conflict)
+                .with_detail(format!("The reservation is {} already.", ended.0.as_str())),
+            QuotaError::StillLent(lent) => Self::new(ErrorCode::Conflict).with_detail(lent.to_string()),
+            QuotaError::Store(error) => error.into(),
         }
     }
 }

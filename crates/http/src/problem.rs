@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tenantry_domain::FieldError;
 use utoipa::ToSchema;
@@ -45,7 +46,33 @@ pub struct Problem {
     /// What the tenant's plan does not allow.
     #[serde(flatten)]
     #[schema(inline)]
-    pub plan: Option<PlanProblem>,
+    pub excess: Option<Excess>,
+}
+
+/// Too much of something, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Excess {
+    /// What the plan does not allow.
+    Plan(#[schema(inline)] PlanProblem),
+    /// What a period does not allow.
+    Quota(#[schema(inline)] QuotaProblem),
+}
+
+/// A quota that is used up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct QuotaProblem {
+    /// What is metered.
+    #[schema(examples("api_calls"))]
+    pub meter: String,
+    /// How much of a period is possible.
+    #[schema(examples(10_000))]
+    pub limit: u64,
+    /// How much of it is used or spoken for.
+    #[schema(examples(10_000))]
+    pub used: u64,
+    /// When the next period begins.
+    pub resets_at: DateTime<Utc>,
 }
 
 /// What the plan does not allow, and which one would.
@@ -108,7 +135,7 @@ impl Problem {
             request_id: context.id.as_str().to_owned(),
             errors: error.errors().iter().cloned().map(ProblemField::from).collect(),
             violated_policies: error.violated_policies().to_vec(),
-            plan: error.plan().cloned(),
+            excess: error.excess().cloned(),
         }
     }
 }

@@ -17,14 +17,7 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, Directory, Email,
-    FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts,
-    JobLease, MembershipFacts, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId,
-    OperatorScope, OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash,
-    PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId,
-    SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemScope, Tenant,
-    TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus,
-    Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
+    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, Directory, Email, FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, MembershipFacts, MeterKey, Meters, MeterTerms, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, Operators, OperatorScope, OperatorTokens, OperatorWork, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -67,6 +60,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         locale: "en".into(),
     };
     let policy = Policy {
+        quota_thresholds: vec![80, 100],
         signup_enabled: false,
         default_settings,
         session_days: 30,
@@ -414,8 +408,13 @@ impl PlanCatalogue for Fake {
     }
 
     fn terms(&self, _: &str, _: u32) -> Arc<PlanTerms> {
+        let ten_thousand = MeterTerms {
+            included: Limit::Of(10_000),
+            limit: Limit::Of(10_000),
+            overage: Vec::new(),
+        };
         Arc::new(PlanTerms {
-            meters: BTreeMap::new(),
+            meters: BTreeMap::from([(MeterKey::api_calls(), ten_thousand)]),
             prices: Vec::new(),
             trial_days: 0,
             grace_days: 7,

@@ -82,6 +82,7 @@ mod member;
 mod operator;
 mod plan;
 mod project;
+mod quota;
 mod registry;
 mod resource;
 mod session;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tenantry_domain::{
     Announcer, AuditLog, Brandings, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects,
-    Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork,
-    Usage, Users, Work,
+    Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, Tenants, TenantScope, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -113,6 +112,9 @@ impl Store for PgStore {
         self
     }
     fn storage(&mut self) -> &mut dyn Storage {
+        self
+    }
+    fn quotas(&mut self) -> &mut dyn Quotas {
         self
     }
     fn usage(&mut self) -> &mut dyn Usage {

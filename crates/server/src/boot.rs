@@ -17,10 +17,10 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
-    PasswordCost, SigningKey, SystemClock, SystemIds, SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
+use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
@@ -58,6 +58,8 @@ pub struct Booted {
     pub announcements: Option<Announcements>,
     /// What requests are held to.
     pub limits: Option<Limits>,
+    /// What is held of quotas, where API calls are held to them.
+    pub quotas: Option<QuotaLeases>,
     /// What is on offer, and on what terms tenants have it.
     pub plans: KnownPlans,
     /// Calls that wait to be recorded.
@@ -191,8 +193,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         clock,
         ids,
     };
+    let app = Arc::new(Tenancy::new(ports, policy(settings)));
     Ok(Booted {
-        app: Arc::new(Tenancy::new(ports, policy(settings))),
+        quotas: quotas(settings, &app),
+        app,
         runtime,
         platform,
         cache,
@@ -214,6 +218,15 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
     crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+/// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.
+fn quotas(settings: &Settings, app: &Arc<Tenancy>) -> Option<QuotaLeases> {
+    let lender = Arc::new(StoredQuotas::new(Arc::clone(app)));
+    let (clock, instance) = (Arc::clone(&app.ports.clock), app.ports.ids.uuid());
+    let ttl = Duration::from_secs(settings.quotas.lease_seconds);
+    let enforced = settings.quotas.enforce_api_calls;
+    enforced.then(|| QuotaLeases::new(lender, clock, instance, ttl))
 }
 
 fn cache_settings(cache: &Cache) -> CacheSettings {
@@ -348,6 +361,7 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        quota_thresholds: settings.quotas.alert_thresholds.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use actix_web::{App, HttpServer};
 use tenantry_domain::{CallSpool as _, JobCensus, JobQueue as _, SystemScope};
 use tenantry_http::metrics::{MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
-use tenantry_system::CachedDirectory;
+use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::worker::Worker;
 use tokio::sync::watch;
@@ -51,6 +51,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
         reading(|cache| Reading::Level(cache.stats().entries as f64)),
     );
     redis(metrics, booted);
+    quotas(metrics, booted);
 }
 
 /// How often the queue is counted; a scrape tells what was counted last.
@@ -159,6 +160,56 @@ async fn measure_lag(app: Arc<Tenancy>, measured: watch::Sender<f64>) {
             Err(error) => tracing::debug!(%error, "the lag of usage could not be measured"),
         }
     }
+}
+
+/// Adds what was decided about quotas on the request path, and what is held of them.
+fn quotas(metrics: &Metrics, booted: &Booted) {
+    let Some(quotas) = booted.quotas.clone() else {
+        return;
+    };
+    let decided = quotas.clone();
+    let help =
+        "Requests of tenants with a quota of calls: taken at once, after waiting, refused, or not decided";
+    metrics.register_labelled("quota_decisions", help, MetricType::Counter, move || {
+        let stats = decided.stats();
+        let outcomes = [
+            ("taken", stats.taken),
+            ("waited", stats.waited),
+            ("refused", stats.refused),
+            ("failed", stats.failed),
+        ];
+        let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
+        labelled.into()
+    });
+    let reading = |read: fn(QuotaStats) -> Reading| {
+        let quotas = quotas.clone();
+        move || read(quotas.stats())
+    };
+    metrics.register(
+        "quota_leases",
+        "Parts of quotas that this server holds or has not returned yet",
+        reading(|stats| Reading::Level(stats.leases as f64)),
+    );
+    metrics.register(
+        "quota_leased_units",
+        "Units of quotas that this server holds",
+        reading(|stats| Reading::Level(stats.units as f64)),
+    );
+    metrics.register(
+        "quota_asks",
+        "How often a part of a quota was asked for or returned",
+        reading(|stats| Reading::Total(stats.asked)),
+    );
+    metrics.register(
+        "quota_asks_failed",
+        "How often that failed or took too long",
+        reading(|stats| Reading::Total(stats.unanswered)),
+    );
+    metrics.register(
+        "quota_ask_microseconds",
+        "How long that took, all together",
+        reading(|stats| Reading::Total(stats.asked_micros)),
+    );
 }
 
 /// Adds how Redis is, and who decides about rates.

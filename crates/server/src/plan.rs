@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::{PlanBook, PlanError, Plans};
-use tenantry_domain::{Change, Limit, Memory, PlanVersions, StoreError, SystemScope};
+use tenantry_domain::{Change, Limit, Memory, MeterKey, PlanVersions, StoreError, SystemScope};
 use tenantry_tenancy::plan::{self, Agreement};
 use tokio::sync::Notify;
 
@@ -37,6 +37,7 @@ enum Action {
     /// Agree with a tenant on something beside its plan; `=plan` takes it back.
     #[command(
         after_help = "Example: tenantry plan agree acme --limit users=60 --feature sso=on\n         \
+                            tenantry plan agree acme --meter api_calls=20000\n         \
                             tenantry plan agree acme --limit users=plan"
     )]
     Agree {
@@ -47,6 +48,9 @@ enum Action {
         /// NAME=NUMBER, NAME=unlimited or NAME=plan.
         #[arg(long = "limit", value_parser = limit)]
         limits: Vec<(String, Option<Limit>)>,
+        /// The hard limit of a meter: NAME=NUMBER, NAME=unlimited or NAME=plan.
+        #[arg(long = "meter", value_parser = meter)]
+        meters: Vec<(MeterKey, Option<Limit>)>,
     },
     /// Move every tenant that has an older version of a plan to the one of today.
     #[command(
@@ -81,10 +85,12 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             slug,
             features,
             limits,
+            meters,
         } => {
             let agreement = Agreement {
                 features: features.iter().cloned().collect(),
                 limits: limits.iter().cloned().collect(),
+                meters: meters.iter().cloned().collect(),
             };
             check(&booted, &agreement)?;
             let tenant = find(&booted.app, slug).await?;
@@ -121,6 +127,12 @@ fn limit(text: &str) -> Result<(String, Option<Limit>), String> {
     }
 }
 
+fn meter(text: &str) -> Result<(MeterKey, Option<Limit>), String> {
+    let (name, value) = limit(text)?;
+    let key = MeterKey::parse(&name).ok_or_else(|| format!("'{name}' is not the key of a meter"))?;
+    Ok((key, value))
+}
+
 fn named(text: &str) -> Result<(String, &str), String> {
     let (name, value) = text
         .split_once('=')
@@ -139,7 +151,10 @@ fn check(booted: &Booted, agreement: &Agreement) -> Result<(), CommandError> {
         .features
         .keys()
         .find(|name| !on_offer.iter().any(|terms| terms.has(name)));
-    match unknown_limit.or(unknown_feature) {
+    let meters = booted.app.ports.plans.meters();
+    let unknown_meter = agreement.meters.keys().find(|key| !meters.contains_key(*key));
+    let unknown_meter = unknown_meter.map(ToString::to_string);
+    match unknown_limit.or(unknown_feature).cloned().or(unknown_meter) {
         Some(name) => Err(CommandError::Other(format!(
             "no plan knows '{name}': see config/plans.toml"
         ))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::HttpServer;
 use async_trait::async_trait;
-use tenantry_http::{Api, HealthCheck, HttpSettings, Readiness};
+use tenantry_http::{Api, HealthCheck, HttpSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::worker::Worker;
 use tenantry_tenancy::{Tenancy, metering};
@@ -96,6 +96,10 @@ pub async fn serve(
         Some(limits) => api.with_limits(limits),
         None => api,
     };
+    let api = match booted.quotas.clone() {
+        Some(gate) => api.with_quotas(Quotas::new(Arc::new(gate))),
+        None => api,
+    };
     let workers = settings.server.threads();
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(workers)
@@ -119,6 +123,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
+    let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
@@ -145,13 +150,16 @@ pub async fn serve(
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
-    for task in announcing.iter().chain(&redis) {
+    for task in announcing.iter().chain(&redis).chain(&returning) {
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;
     // A batch that was being stored when its task ended is stored again, and the calls since then after it.
     for _ in 0..2 {
         metering::flush(&booted.app).await;
+    }
+    if let Some(quotas) = &booted.quotas {
+        quotas.close().await;
     }
     booted.runtime.close();
     booted.platform.close();

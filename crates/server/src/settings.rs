@@ -76,6 +76,7 @@ pub struct Settings {
     pub cache: Cache,
     pub metrics: Metrics,
     pub limits: Limits,
+    pub quotas: Quotas,
     pub redis: Redis,
     pub guard: Guard,
     pub plans: Plans,
@@ -435,6 +436,42 @@ impl Default for Limits {
     }
 }
 
+/// What tenants may use of meters in a period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Whether a tenant whose API calls of a period are used up is refused.
+    pub enforce_api_calls: bool,
+    /// At which percentages of what is included and of the hard limit a tenant is told of it.
+    pub alert_thresholds: Vec<u32>,
+    /// For how long a part of a quota is lent to a server: so long what a killed server held cannot be told from what it used.
+    pub lease_seconds: u64,
+}
+
+impl Quotas {
+    fn check(&self) -> Result<(), SettingsError> {
+        if self
+            .alert_thresholds
+            .iter()
+            .all(|percent| (1..=100).contains(percent))
+        {
+            return Ok(());
+        }
+        let problem = "each must be a percentage from 1 to 100";
+        Err(SettingsError::invalid("quotas.alert_thresholds", problem))
+    }
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            enforce_api_calls: true,
+            alert_thresholds: vec![80, 100],
+            lease_seconds: 10,
+        }
+    }
+}
+
 /// What several servers share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -593,6 +630,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.check_ranges()?;
         self.check_order()?;
+        self.quotas.check()?;
         self.tracing.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
@@ -699,6 +737,7 @@ impl Settings {
                 1,
                 1_000_000,
             ),
+            ("quotas.lease_seconds", self.quotas.lease_seconds, 1, 300),
             ("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000),
             ("jobs.poll_ms", self.jobs.poll_ms, 10, 60_000),
             ("jobs.at_once", self.jobs.at_once.into(), 1, 1_000),

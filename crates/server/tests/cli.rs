@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/metering.rs"]
+mod metering;
 #[path = "cli/operating.rs"]
 mod operating;
+#[path = "cli/quotas.rs"]
+mod quotas;
+#[path = "cli/serving.rs"]
+mod serving;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -880,182 +886,4 @@ fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_tol
         .unwrap();
     assert_eq!(serving.wait().unwrap().code(), Some(0));
     assert_eq!(dev.stop(), Some(0));
-}
-
-/// A `tenantry serve` on the database of a demo that is up.
-struct Serving {
-    child: Child,
-    address: String,
-}
-
-impl Serving {
-    /// As a supervisor does: as long as the database recovers it does not start.
-    fn start(data: &Path, spool: &Path) -> Self {
-        let began = std::time::Instant::now();
-        loop {
-            match Self::try_start(data, spool) {
-                Ok(serving) => return serving,
-                Err(log) => assert!(began.elapsed().as_secs() < 60, "{log}"),
-            }
-            std::thread::sleep(std::time::Duration::from_millis(200));
-        }
-    }
-
-    fn try_start(data: &Path, spool: &Path) -> Result<Self, String> {
-        let (runtime, platform) = (url(data, "tenantry_app"), url(data, "tenantry_platform"));
-        let mut child = tenantry(&["serve"])
-            .env("TENANTRY_PROFILE", "development")
-            .env("TENANTRY__DATABASE__URL", runtime)
-            .env("TENANTRY__DATABASE__PLATFORM_URL", platform)
-            .env("TENANTRY__AUTH__SIGNING_KEY_FILE", data.join("signing-key.pem"))
-            .env("TENANTRY__SERVER__PORT", "0")
-            .env("TENANTRY__LIMITS__ENABLED", "false")
-            .env("TENANTRY__METERING__SPOOL_DIR", spool)
-            .env("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
-        let mut said = String::new();
-        let line = loop {
-            match log.next() {
-                Some(line) if line.contains("address=") => break line,
-                Some(line) => said.push_str(&line),
-                None => {
-                    let _ = child.wait();
-                    return Err(said);
-                }
-            }
-        };
-        // Whatever else it says must not fill the pipe.
-        std::thread::spawn(move || log.for_each(drop));
-        let address = line.split("address=").nth(1).unwrap();
-        Ok(Self {
-            address: address.split_whitespace().next().unwrap().to_owned(),
-            child,
-        })
-    }
-
-    fn end(mut self, signal: &str) {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// Sends requests until nobody listens any more: how many were answered with a success, and of how many nobody knows,
-/// since their answer never came. Those that were answered with a failure of the server count for nothing.
-fn load(address: &str, token: &str) -> (u64, u64) {
-    let (mut answered, mut unknown) = (0, 0);
-    while let Ok(mut stream) = TcpStream::connect(address) {
-        let request = format!(
-            "GET /api/v1/tasks?limit=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
-        );
-        let mut answer = Vec::new();
-        let _ = stream.write_all(request.as_bytes());
-        // Of an answer that was broken off the beginning is enough.
-        let _ = stream.read_to_end(&mut answer);
-        match answer.get(..12) {
-            Some(b"HTTP/1.1 200") => answered += 1,
-            Some(status) => assert!(status.starts_with(b"HTTP/1.1 5"), "{status:?}"),
-            None => unknown += 1,
-        }
-    }
-    (answered, unknown)
-}
-
-fn number(data: &Path, sql: &str) -> u64 {
-    use sqlx::Connection as _;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let number: i64 = runtime.block_on(async {
-        let mut admin = sqlx::PgConnection::connect(&url(data, "postgres")).await.unwrap();
-        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()));
-        query.fetch_one(&mut admin).await.unwrap()
-    });
-    number.unsigned_abs()
-}
-
-/// Kills a process of PostgreSQL, so that all of it recovers as after a crash.
-fn crash_postgres(data: &Path) {
-    let file = std::fs::read_to_string(data.join("postgres/pg/postmaster.pid")).unwrap();
-    let postmaster = file.lines().next().unwrap().trim();
-    let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
-    let first = children.split_whitespace().next().unwrap();
-    Command::new("kill").args(["-s", "KILL", first]).status().unwrap();
-}
-
-#[test]
-fn what_was_answered_is_counted_once_although_servers_are_killed_and_the_database_crashes() {
-    let folder = Folder::new("kill");
-    let dev = Dev::start(&folder.0);
-    let token = dev.login("acme");
-    let spool = folder.0.join("spool");
-    let (mut answered, mut unknown) = (0, 0);
-    for round in 0..6 {
-        let serving = Serving::start(&folder.0, &spool);
-        std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| load(&serving.address, &token)))
-                .collect();
-            std::thread::sleep(std::time::Duration::from_millis(700 + 50 * round));
-            if round % 3 == 1 {
-                crash_postgres(&folder.0);
-                std::thread::sleep(std::time::Duration::from_millis(1_000));
-            }
-            let pid = serving.child.id().to_string();
-            Command::new("kill").args(["-s", "KILL", &pid]).status().unwrap();
-            for client in clients {
-                let of_client = client.join().unwrap();
-                answered += of_client.0;
-                unknown += of_client.1;
-            }
-        });
-        serving.end("KILL");
-    }
-    // What the last one left behind is stored by the next one, which is asked nothing.
-    let serving = Serving::start(&folder.0, &spool);
-    let waited = std::time::Instant::now();
-    while waiting(&spool) > 0 {
-        assert!(waited.elapsed().as_secs() < 60, "calls are still waiting");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    serving.end("TERM");
-    let of_tenant = "tenant_id = (SELECT id FROM tenants WHERE slug = 'acme') AND meter = 'api_calls'";
-    let sql = format!("SELECT coalesce(sum(quantity), 0)::bigint FROM usage_events WHERE {of_tenant}");
-    let counted = number(&folder.0, &sql);
-    assert!(
-        answered > 500 && unknown <= 6 * 4 * 2,
-        "{answered} answered, {unknown} not"
-    );
-    assert!(
-        (answered..=answered + unknown).contains(&counted),
-        "{answered} answered, {unknown} not, {counted} counted"
-    );
-    assert_eq!(dev.stop(), Some(0));
-}
-
-/// How many files with calls are in a spool.
-fn waiting(spool: &Path) -> usize {
-    let homes = std::fs::read_dir(spool).unwrap().map(|home| home.unwrap().path());
-    let files = homes.filter_map(|home| std::fs::read_dir(home).ok()).flatten();
-    files
-        .filter(|file| {
-            file.as_ref()
-                .is_ok_and(|file| file.path().extension().is_some_and(|it| it == "calls"))
-        })
-        .count()
 }

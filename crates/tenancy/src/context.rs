@@ -69,6 +69,8 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
+    pub quota_thresholds: Vec<u32>,
 }
 
 /// The application: ports, policy and the few things it keeps in memory.

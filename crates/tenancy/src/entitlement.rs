@@ -1,13 +1,14 @@
 //! What a tenant may do: features that its plan or an agreement switches on, and how much of each thing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tenantry_domain::{
-    Entitlements, Limit, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription, Work,
+    Entitlements, Level, Limit, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription, Work,
 };
 
-use crate::{Cx, context::carries_store_error, usage};
+use crate::quota::{self, QuotaError, QuotaStanding};
+use crate::{Cx, Ports, context::carries_store_error, usage};
 
 /// A feature that plans switch on, by the name that the plan catalogue has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,7 +114,7 @@ impl Cx {
     /// What the tenant may do: what its plan grants in the version that it bought, and what was agreed beside it.
     pub fn entitlements(&self) -> Entitlements {
         match self.scope().subscription() {
-            Some(subscription) => entitlements(self, Arc::clone(subscription)),
+            Some(subscription) => of(self.ports(), Arc::clone(subscription)),
             // The founder of a tenant chooses among what is on offer.
             None => Entitlements {
                 terms: self.ports().plans.terms(self.ports().plans.default_plan(), 0),
@@ -163,7 +164,7 @@ pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), A
     }
     let tenant = work.tenants().current_for_update().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
-    let has = entitlements(cx, Arc::new(tenant.subscription()));
+    let has = of(cx.ports(), Arc::new(tenant.subscription()));
     let used = what.count(work).await?;
     within(cx, &has, what.limit(), used, 1)?;
     Ok(())
@@ -242,7 +243,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
         .await?;
     let has = tenant.map_or_else(
         || cx.entitlements(),
-        |tenant| entitlements(cx, Arc::new(tenant.subscription())),
+        |tenant| of(cx.ports(), Arc::new(tenant.subscription())),
     );
     let feature = |name: String| {
         let resolved = has.feature(&name);
@@ -261,6 +262,88 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
     })
 }
 
+/// How a tenant stands with one thing that plans speak of.
+#[derive(Debug, Clone)]
+pub struct Entitled {
+    /// The name that the plan catalogue has for it.
+    pub name: String,
+    /// Who says so.
+    pub level: Level,
+    /// How much of it.
+    pub extent: Extent,
+}
+
+/// How much of something a tenant has.
+#[derive(Debug, Clone)]
+pub enum Extent {
+    /// It has it or not.
+    Boolean(bool),
+    /// So much at any time.
+    Static {
+        /// How much is possible.
+        limit: Limit,
+        /// How much there is, where it is counted.
+        used: Option<u64>,
+    },
+    /// So much in a period.
+    Metered(QuotaStanding),
+}
+
+impl Extent {
+    /// What it is called on the wire.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Boolean(_) => "boolean",
+            Self::Static { .. } => "static",
+            Self::Metered(_) => "metered",
+        }
+    }
+}
+
+impl Entitled {
+    /// Whether the tenant may use it now: it has the feature, or there is something left.
+    pub fn has_access(&self) -> bool {
+        match &self.extent {
+            Extent::Boolean(has) => *has,
+            Extent::Static { limit, used } => limit.allows(used.unwrap_or(0).saturating_add(1)),
+            Extent::Metered(quota) => quota.balance() != Some(0),
+        }
+    }
+}
+
+/// Everything that the tenant is entitled to, by name. What is both limited at any time and metered is told as what is
+/// limited: that is what is enforced.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn list(cx: &Cx) -> Result<Vec<Entitled>, QuotaError> {
+    let can = capabilities(cx).await.map_err(|error| match error {
+        CapabilitiesError::Refused(refused) => QuotaError::Refused(refused),
+        CapabilitiesError::Store(error) => QuotaError::Store(error),
+    })?;
+    let metered = quota::list(cx).await?.into_iter().map(|quota| Entitled {
+        name: quota.meter.key.to_string(),
+        level: quota.source(),
+        extent: Extent::Metered(quota),
+    });
+    let features = can.features.into_iter().map(|(name, has)| Entitled {
+        name,
+        level: has.level,
+        extent: Extent::Boolean(has.value),
+    });
+    let limits = can.limits.into_iter().map(|(name, limit, used)| Entitled {
+        name,
+        level: limit.level,
+        extent: Extent::Static {
+            limit: limit.value,
+            used,
+        },
+    });
+    let all = metered.chain(features).chain(limits);
+    let by_name: BTreeMap<_, _> = all.map(|entitled| (entitled.name.clone(), entitled)).collect();
+    Ok(by_name.into_values().collect())
+}
+
 /// The names of all features and limits that the plans on offer know or the tenant's does.
 fn names(cx: &Cx, has: &Entitlements) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut all = cx.ports().plans.on_offer();
@@ -270,9 +353,10 @@ fn names(cx: &Cx, has: &Entitlements) -> (BTreeSet<String>, BTreeSet<String>) {
     (features.collect(), limits.collect())
 }
 
-fn entitlements(cx: &Cx, subscription: Arc<Subscription>) -> Entitlements {
+/// What a subscription entitles to.
+pub(crate) fn of(ports: &Ports, subscription: Arc<Subscription>) -> Entitlements {
     Entitlements {
-        terms: cx.ports().plans.terms(&subscription.plan, subscription.version),
+        terms: ports.plans.terms(&subscription.plan, subscription.version),
         subscription: Some(subscription),
     }
 }

@@ -164,6 +164,7 @@ impl Handlers {
     pub fn standard() -> Self {
         Self::default()
             .with(crate::purge::Purge)
+            .with(crate::quota_alert::TellAlert)
             .with_system(crate::purge::PurgeAll)
             .with(crate::usage_rollup::RollUp)
             .with_system(crate::usage_rollup::RollUpAll)

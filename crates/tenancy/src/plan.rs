@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_domain::{Denied, Limit, StoreError, SystemScope, Tenant, TenantId, Time};
+use tenantry_domain::{Denied, Limit, MeterKey, StoreError, SystemScope, Tenant, TenantId, Time};
 
 use crate::{Cx, Origin, Tenancy, context::carries_store_error};
 
@@ -56,6 +56,8 @@ pub struct Agreement {
     pub features: BTreeMap<String, Option<bool>>,
     /// Limits by name.
     pub limits: BTreeMap<String, Option<Limit>>,
+    /// Hard limits of meters.
+    pub meters: BTreeMap<MeterKey, Option<Limit>>,
 }
 
 /// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
@@ -72,6 +74,7 @@ pub async fn agree(
         let mut agreed = tenant.agreed.clone();
         merge(&mut agreed.features, &agreement.features);
         merge(&mut agreed.limits, &agreement.limits);
+        merge(&mut agreed.meters, &agreement.meters);
         tenant.agree(agreed, now)
     })
     .await
@@ -103,7 +106,7 @@ async fn alter(
     .await
 }
 
-fn merge<V: Copy>(agreed: &mut BTreeMap<String, V>, changes: &BTreeMap<String, Option<V>>) {
+fn merge<K: Ord + Clone, V: Copy>(agreed: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
     for (name, change) in changes {
         match change {
             Some(value) => agreed.insert(name.clone(), *value),

@@ -8,13 +8,13 @@ use serde_json::json;
 use tenantry_domain::{Permission, SystemJobs, SystemScope};
 
 use crate::job::{self, JobFailure, JobHandler, SystemJobHandler};
-use crate::{Cx, Tenancy};
+use crate::{Cx, Tenancy, quota};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
-/// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, and its idempotency keys that are free
-/// again. Jobs that were given up stay until somebody has looked at them.
+/// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, its idempotency keys that are free
+/// again, and what was counted of its quotas; parts of quotas that nobody returned are taken back. Jobs that were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
 
@@ -42,6 +42,7 @@ impl JobHandler for Purge {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
+            quota::purge(work, before).await?;
             let sessions = work.sessions().delete_ended(before).await?;
             if sessions > 0 {
                 let details = json!({"sessions": sessions, "ended_before": before});

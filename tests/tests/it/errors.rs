@@ -50,14 +50,32 @@ fn fields(problem: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The id of a reservation that [`reserve`] makes.
+const RESERVATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a19";
+
+async fn reserve(world: &World) {
+    let body = serde_json::json!({"amount": 1, "ttl_seconds": 60});
+    let reserve = world.post(&world.acme.member, "/api/v1/quotas/api_calls/reservations", &body);
+    reserve.send().await.expect(201);
+    let name = format!("UPDATE quota_reservations SET id = '{RESERVATION}'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(name))
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+}
+
 /// The template of a path with ids of acme's rows in it.
 fn fill(world: &World, template: &str) -> String {
     let acme = &world.acme;
     if template.contains("{key}") {
         return template.replace("{key}", "shown").replace("{n}", "1");
     }
-    let (prefix, rest) = template.split_once("{id}").unwrap_or((template, ""));
+    let template = template
+        .replace("{meter}", "api_calls")
+        .replace("{feature}", "api_calls");
+    let (prefix, rest) = template.split_once("{id}").unwrap_or((&template, ""));
     let id = match prefix {
+        "/api/v1/quotas/api_calls/reservations/" => RESERVATION.to_owned(),
         "/api/v1/users/" => acme.viewer.id.to_string(),
         "/api/v1/projects/" => acme.project.to_string(),
         "/api/v1/admin/tenants/" => acme.id.to_string(),
@@ -883,6 +901,7 @@ async fn head_answers_like_get() {
     patch.send().await.expect(200);
     let document = document(&world).await;
     crate::features::define(&world, "shown", serde_json::json!({})).await;
+    reserve(&world).await;
     for (template, methods) in methods(&document) {
         if !methods.contains("GET") || is_for_operators(&document["paths"][&template]["get"]) {
             continue;

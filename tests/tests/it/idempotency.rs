@@ -221,7 +221,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 17] = [
+const WITHOUT_KEY: [(&str, &str); 18] = [
     (
         "/api/v1/tenants",
         "there is neither a tenant nor a user yet; its slug can be taken once",
@@ -257,6 +257,10 @@ const WITHOUT_KEY: [(&str, &str); 17] = [
     (
         "/api/v1/usage/events/{id}/invalidate",
         "an event can be taken back once",
+    ),
+    (
+        "/api/v1/quotas/{meter}/reservations/{id}/commit",
+        "saying the same again changes nothing",
     ),
     ("/ofrep/v1/evaluate/flags", "it makes nothing"),
     ("/ofrep/v1/evaluate/flags/{key}", "it makes nothing"),
@@ -322,6 +326,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/resources".into(),
             json!({"name": "N", "content": "x"}),
             json!({"name": "N", "content": "y"}),
+        ),
+        (
+            "/api/v1/quotas/{meter}/reservations",
+            "/api/v1/quotas/api_calls/reservations".into(),
+            json!({"amount": 1, "ttl_seconds": 60}),
+            json!({"amount": 2, "ttl_seconds": 60}),
         ),
         (
             "/api/v1/tasks/{id}/notes",

@@ -42,8 +42,13 @@ enum Of {
     First,
     /// The key of a flag, which is everybody's.
     Flag,
+    /// The key of a meter, which is everybody's.
+    Meter,
+    Reservation,
 }
-use Of::{DeletedProject, First, Flag, Member, Note, Project, Resource, Task, UsageEvent, User};
+use Of::{
+    DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Task, UsageEvent, User,
+};
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
 struct Operation {
@@ -70,6 +75,7 @@ struct Ids {
     resource: String,
     usage_event: String,
     note: String,
+    reservation: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -108,6 +114,18 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
+        at(&get, "/api/v1/entitlements", viewer),
+        at(&get, "/api/v1/entitlements/{feature}", viewer).ids(&[Meter]),
+        at(&get, "/api/v1/quotas", viewer),
+        at(&get, "/api/v1/quotas/alerts", viewer),
+        at(&post, "/api/v1/quotas/{meter}/reservations", member)
+            .ids(&[Meter])
+            .body(|_| json!({"amount": 2, "ttl_seconds": 600})),
+        at(&get, "/api/v1/quotas/{meter}/reservations/{id}", viewer).ids(&[Meter, Reservation]),
+        at(&delete, "/api/v1/quotas/{meter}/reservations/{id}", member).ids(&[Meter, Reservation]),
+        at(&post, "/api/v1/quotas/{meter}/reservations/{id}/commit", member)
+            .ids(&[Meter, Reservation])
+            .body(|_| json!({"actual": 1})),
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
         at(&get, "/api/v1/tenant/settings", viewer),
         at(&get, "/api/v1/tenant/settings/schema", viewer),
@@ -293,7 +311,7 @@ impl Operation {
 
     /// Whether its path has an id of a row of the tenant's; the number of a version is none.
     fn names_rows(&self) -> bool {
-        self.ids.iter().any(|of| !matches!(of, First | Flag))
+        self.ids.iter().any(|of| !matches!(of, First | Flag | Meter))
     }
 
     /// The path with ids in it.
@@ -448,6 +466,8 @@ impl Ids {
         )
         .await;
         share_a_flag(world, tenant).await;
+        let body = json!({"amount": 3, "ttl_seconds": 600});
+        let reservation = make(world, tenant, "/api/v1/quotas/api_calls/reservations", &body).await;
         Self {
             user,
             outsider,
@@ -457,6 +477,7 @@ impl Ids {
             resource,
             usage_event: usage_event(world, tenant).await,
             note,
+            reservation,
             label,
         }
     }
@@ -485,8 +506,11 @@ impl Ids {
                 .await
                 .expect(204);
         }
-        // No request deletes one.
-        let sql = format!("DELETE FROM usage_events WHERE id = '{}'", ids.usage_event);
+        // No request deletes either of them.
+        let sql = format!(
+            "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'",
+            ids.usage_event, ids.reservation
+        );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
             .execute(&mut admin)
@@ -507,6 +531,7 @@ impl Ids {
             resource: id(),
             usage_event: id(),
             note: id(),
+            reservation: id(),
             label: label(),
         }
     }
@@ -522,6 +547,8 @@ impl Ids {
             Of::Note => &self.note,
             Of::First => "1",
             Of::Flag => SHARED_FLAG,
+            Of::Meter => "api_calls",
+            Of::Reservation => &self.reservation,
         }
     }
 
@@ -535,6 +562,7 @@ impl Ids {
             &self.resource,
             &self.usage_event,
             &self.note,
+            &self.reservation,
         ]
     }
 }

@@ -23,6 +23,7 @@ mod pages;
 mod pgbouncer;
 mod plans;
 mod projects;
+mod quotas;
 mod redis;
 mod resolution;
 mod resources;

@@ -334,6 +334,7 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
     let agreement = plan::Agreement {
         features: [("sso".to_owned(), Some(true))].into(),
         limits: [("projects".to_owned(), Some(Limit::Of(2)))].into(),
+        ..plan::Agreement::default()
     };
     plan::agree(&world.app, BECAUSE, world.acme.id, agreement)
         .await
@@ -357,6 +358,7 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
     let back = plan::Agreement {
         features: [("sso".to_owned(), None)].into(),
         limits: [("projects".to_owned(), None)].into(),
+        ..plan::Agreement::default()
     };
     plan::agree(&world.app, BECAUSE, world.acme.id, back)
         .await

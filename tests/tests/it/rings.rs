@@ -56,6 +56,10 @@ entities! {
     jobs "jobs"
     project_members "project_members"
     projects "projects"
+    quota_alerts "quota_alerts"
+    quota_counters "quota_counters"
+    quota_leases "quota_leases"
+    quota_reservations "quota_reservations"
     refresh_sessions "refresh_sessions"
     resource_versions "resource_versions"
     resources "resources"
@@ -92,7 +96,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_keys users)
+        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_keys users)
     };
 }
 
@@ -1184,6 +1188,12 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("projects", "{id}") => world.globex.project.to_string(),
             ("tasks", "{id}") => world.globex.task.to_string(),
             ("resources", "{id}") => world.globex.resource.to_string(),
+            ("quotas" | "entitlements", "{meter}" | "{feature}") => "api_calls".to_owned(),
+            ("reservations", "{id}") => {
+                let sql = "SELECT id::text FROM quota_reservations WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
             (noun, parameter) if parameter.starts_with('{') => {
                 // Of the path's nouns this one alone is not its table.
                 let table = if noun == "events" { "usage_events" } else { noun };
@@ -1202,7 +1212,9 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
         };
         // The number of a version of what a tenant has one of is nobody's.
         let number = (noun == "versions" && template.contains("/settings/")) || segment == "{b}";
-        victims |= segment.starts_with('{') && !number;
+        // Nor is the key of a meter.
+        let key = matches!(segment, "{meter}" | "{feature}");
+        victims |= segment.starts_with('{') && !number && !key;
         path = format!("{path}/{value}");
         noun = segment;
     }
@@ -1217,6 +1229,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
         ("PATCH", "resources/{id}") => Some(json!({"content": "x"})),
+        ("POST", "quotas/{meter}/reservations/{id}/commit") => Some(json!({"actual": 1})),
         _ => None,
     }
 }
@@ -2097,6 +2110,29 @@ const SEEDS: &[(&str, &str)] = &[
         "usage_days",
         "INSERT INTO usage_days (tenant_id, created_at, meter, day, quantity, events, revision, computed_at) \
          SELECT id, now(), slug, now(), 1, 1, 1, now() FROM tenants",
+    ),
+    (
+        "quota_counters",
+        "INSERT INTO quota_counters (tenant_id, id, created_at, meter, period_start, period_end, used, reserved, leased, \
+         alerted_included, alerted_limit) SELECT id, gen_random_uuid(), now(), slug, now(), now() + interval '1 day', 1, 0, 0, 0, 0 \
+         FROM tenants",
+    ),
+    (
+        "quota_leases",
+        "INSERT INTO quota_leases (tenant_id, id, created_at, counter_id, instance, amount, expires_at, expired) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, gen_random_uuid(), 1, now(), false FROM quota_counters",
+    ),
+    (
+        "quota_reservations",
+        "INSERT INTO quota_reservations (tenant_id, id, created_at, counter_id, meter, period_start, period_end, amount, \
+         state, expires_at) SELECT tenant_id, gen_random_uuid(), now(), id, 'api_calls', period_start, period_end, 1, 'open', now() \
+         FROM quota_counters",
+    ),
+    (
+        "quota_alerts",
+        "INSERT INTO quota_alerts (tenant_id, id, created_at, counter_id, meter, period_start, period_end, base, percent, \
+         amount, used) SELECT tenant_id, gen_random_uuid(), now(), id, meter, period_start, period_end, 'limit', 80, 10, 8 \
+         FROM quota_counters",
     ),
 ];
 

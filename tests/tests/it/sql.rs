@@ -3,9 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_domain::{MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
+use tenantry_tenancy::quota_lending::StoredQuotas;
+use tenantry_tenancy::{Cx, Origin, quota};
 use tenantry_tests::{PASSWORD, World};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -43,15 +47,16 @@ async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     let settings = json!({"notifications.digest_hour": 7});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
     patch.send().await.expect(200);
+    let reservation = reserve(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
-    read_everything(world).await;
+    read_everything(world, &reservation).await;
     let reads = seen.taken();
     write_everything(world).await;
     (reads, seen.taken())
 }
 
-async fn read_everything(world: &World) {
+async fn read_everything(world: &World, reservation: &str) {
     let acme = &world.acme;
     let first = world
         .get(&acme.admin, "/api/v1/tasks?limit=1")
@@ -82,6 +87,10 @@ async fn read_everything(world: &World) {
         "/api/v1/tasks?q=task".to_owned(),
         format!("/api/v1/tasks/{}", acme.task),
         "/api/v1/features".to_owned(),
+        "/api/v1/entitlements".to_owned(),
+        "/api/v1/quotas".to_owned(),
+        "/api/v1/quotas/alerts".to_owned(),
+        format!("/api/v1/quotas/storage_bytes/reservations/{reservation}"),
         "/api/v1/resources".to_owned(),
         format!("/api/v1/resources?project_id={}", acme.project),
         format!("/api/v1/resources/{}", acme.resource),
@@ -100,7 +109,81 @@ async fn read_everything(world: &World) {
     }
 }
 
+/// A reservation, and a lease beside it.
+async fn reserve(world: &World) -> String {
+    let path = "/api/v1/quotas/storage_bytes/reservations";
+    let body = json!({"amount": 3, "ttl_seconds": 60});
+    let reply = world
+        .post(&world.acme.admin, path, &body)
+        .send()
+        .await
+        .expect(201);
+    lend(world, 100, Vec::new()).await;
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+async fn lend(world: &World, block: u64, spent: Vec<Spent>) -> QuotaLoan {
+    let ask = QuotaAsk {
+        instance: uuid::Uuid::nil(),
+        now: 1,
+        block,
+        ttl: Duration::from_secs(10),
+        spent,
+    };
+    let meter = MeterKey::parse(MeterKey::STORAGE_BYTES).unwrap();
+    let lender = StoredQuotas::new(Arc::clone(&world.app));
+    lender.lend(world.acme.id, &meter, &ask).await.unwrap()
+}
+
+/// Everything that is done with quotas, also with what has expired.
+async fn write_quotas(world: &World) {
+    let path = "/api/v1/quotas/storage_bytes/reservations";
+    let admin = &world.acme.admin;
+    let first = format!("{path}/{}", reserve(world).await);
+    let commit = world.post(admin, &format!("{first}/commit"), &json!({"actual": 1}));
+    commit.send().await.expect(200);
+    let second = format!("{path}/{}", reserve(world).await);
+    world.delete(admin, &second).send().await.expect(204);
+    reserve(world).await;
+    let loan = lend(world, 10, Vec::new()).await;
+    let (lease, _) = loan.lease.unwrap();
+    let start = loan.period.start;
+    lend(
+        world,
+        0,
+        vec![Spent {
+            lease,
+            start,
+            used: 2,
+        }],
+    )
+    .await;
+    let mut owner = world.database.admin().await;
+    sqlx::raw_sql(
+        "UPDATE quota_leases SET expires_at = now(); UPDATE quota_reservations SET expires_at = now()",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    let cx = world.cx(admin).await;
+    let meter = MeterKey::parse(MeterKey::STORAGE_BYTES).unwrap();
+    quota::consume(&cx, &meter, 90_000_000_000).await.unwrap();
+    lend(world, 10, Vec::new()).await;
+    let because = SystemScope::because("a test reconciles a quota");
+    let scope = world.app.ports.gate.system(because, world.acme.id).await.unwrap();
+    let system = Cx::new(Arc::clone(&world.app), scope, Origin::default());
+    quota::reconcile(&system, &meter, loan.period, 7)
+        .await
+        .unwrap_err();
+    sqlx::raw_sql("UPDATE quota_leases SET expires_at = now()")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    quota::reconcile(&system, &meter, loan.period, 7).await.unwrap();
+}
+
 async fn write_everything(world: &World) {
+    write_quotas(world).await;
     let admin = &world.acme.admin;
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
@@ -306,8 +389,10 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
             || sql.starts_with("SELECT pg_advisory_xact_lock("))
             && sql.contains("$1::uuid")
             && !sql.contains("FROM");
+        // Nor is the clock.
+        let clock = sql == "SELECT clock_timestamp() AS at, $1::uuid AS tenant";
         assert!(
-            directory || lock || is_of_platform(sql) || is_scoped(sql),
+            directory || lock || clock || is_of_platform(sql) || is_scoped(sql),
             "{sql}"
         );
     }
@@ -488,6 +573,16 @@ async fn fill(world: &World) {
            SELECT id, now(), 'meter_' || g % 5, now() - interval '1 hour' * g, 1, 1, 1, now() FROM t, generate_series(1, 50) g;
          INSERT INTO usage_days (tenant_id, created_at, meter, day, quantity, events, revision, computed_at)
            SELECT id, now(), 'meter_' || g % 5, now() - interval '1 day' * g, 1, 1, 1, now() FROM t, generate_series(1, 50) g;
+         INSERT INTO quota_counters (tenant_id, id, created_at, meter, period_start, period_end, used, reserved, leased, alerted_included, alerted_limit)
+           SELECT id, gen_random_uuid(), now(), 'm' || g % 3, now() - g * interval '1 day', now(), 1, 0, 0, 0, 0 FROM t, generate_series(1, 30) g;
+         INSERT INTO quota_leases (tenant_id, id, created_at, counter_id, instance, amount, expires_at, expired)
+           SELECT tenant_id, gen_random_uuid(), now(), id, gen_random_uuid(), 1, now(), g < 3 FROM quota_counters, generate_series(1, 4) g;
+         INSERT INTO quota_reservations (tenant_id, id, created_at, counter_id, meter, period_start, period_end, amount, state, expires_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, meter, period_start, period_end, 1, (ARRAY['open','released'])[1 + g % 2], now()
+           FROM quota_counters, generate_series(1, 4) g;
+         INSERT INTO quota_alerts (tenant_id, id, created_at, counter_id, meter, period_start, period_end, base, percent, amount, used)
+           SELECT tenant_id, gen_random_uuid(), now(), id, meter, period_start, period_end, 'limit', g, 10, 8
+           FROM quota_counters, generate_series(1, 4) g;
          ANALYZE;",
     )
     .execute(&mut admin)

@@ -4,8 +4,10 @@ pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod branding;
 pub(crate) mod capability;
+pub(crate) mod entitlement;
 pub(crate) mod feature;
 pub(crate) mod project;
+pub(crate) mod quota;
 pub(crate) mod resource;
 mod schema;
 pub(crate) mod setting;
@@ -24,6 +26,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(auth::routes)
         .configure(tenant::routes)
         .configure(capability::routes)
+        .configure(entitlement::routes)
+        .configure(quota::routes)
         .configure(setting::routes)
         .configure(branding::routes)
         .configure(user::routes)

@@ -1,6 +1,8 @@
 //! Schemas of the domain's enums, made from the enums so that they cannot fall behind.
 
-use tenantry_domain::{Priority, ProjectRole, ProjectStatus, Role, TaskStatus, TenantStatus};
+use tenantry_domain::{
+    Priority, ProjectRole, ProjectStatus, ReservationState, Role, TaskStatus, TenantStatus,
+};
 use utoipa::openapi::{Object, ObjectBuilder, Type};
 
 pub(crate) fn role() -> Object {
@@ -25,6 +27,10 @@ pub(crate) fn task_status() -> Object {
 
 pub(crate) fn priority() -> Object {
     choice(&Priority::ALL.map(Priority::as_str))
+}
+
+pub(crate) fn reservation_state() -> Object {
+    choice(&ReservationState::ALL.map(ReservationState::as_str))
 }
 
 fn choice(values: &[&'static str]) -> Object {

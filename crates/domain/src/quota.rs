@@ -1,0 +1,551 @@
+//! Quotas: how much of a meter a tenant may use in a period, and who holds which part of it.
+//!
+//! The rule that everything here keeps: `used + reserved + leased` is never raised beyond the hard limit. What is
+//! leased or reserved is spoken for before anybody uses it, so whoever uses it later asks nobody. A lease that
+//! nobody returned in time counts as used in full: expiry makes nothing free, and so no clock has to be trusted for the
+//! limit to hold. Who held the lease may still tell the truth afterwards ([`Tally::correct`]).
+
+use async_trait::async_trait;
+use chrono::Duration;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    Limit, MeterKey, MeterTerms, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
+    QuotaReservationId, StoreError, Time,
+};
+
+/// The most that a quota counts up to: what the database's whole numbers hold.
+pub const MOST_UNITS: u64 = i64::MAX.cast_unsigned();
+
+/// Into how many parts what is free is cut before an instance gets one of them.
+const PARTS: u64 = 4;
+
+/// The hard limit does not allow it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("of {limit} {meter} in this period {used} are used or spoken for")]
+pub struct QuotaExceeded {
+    /// Of what.
+    pub meter: MeterKey,
+    /// How much of a period is possible.
+    pub limit: u64,
+    /// How much of that is used, reserved, or lent to instances that may use it yet.
+    pub used: u64,
+    /// When the next period begins.
+    pub resets_at: Time,
+    /// When it was asked.
+    pub asked_at: Time,
+}
+
+impl QuotaExceeded {
+    /// In how many seconds the next period begins: rounded up, at least one.
+    pub fn retry_after_seconds(&self) -> u64 {
+        let millis = (self.resets_at - self.asked_at)
+            .num_milliseconds()
+            .max(1)
+            .cast_unsigned();
+        millis.div_ceil(1_000)
+    }
+}
+
+/// What is counted of one meter in one period.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// What was used.
+    pub used: u64,
+    /// What open reservations hold.
+    pub reserved: u64,
+    /// What instances hold and have not said to have used.
+    pub leased: u64,
+}
+
+/// There is not so much left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is not so much left")]
+pub struct NotEnough;
+
+/// Parts of a quota are lent out, so nobody can say how much is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("parts of the quota are lent out")]
+pub struct StillLent;
+
+impl Tally {
+    /// What is used or spoken for.
+    pub const fn taken(self) -> u64 {
+        self.used
+            .saturating_add(self.reserved)
+            .saturating_add(self.leased)
+    }
+
+    /// What is left under a limit; nothing where the limit was lowered below what is taken.
+    pub const fn free(self, limit: Limit) -> u64 {
+        let most = match limit {
+            Limit::Of(most) if most < MOST_UNITS => most,
+            Limit::Of(_) | Limit::Unlimited => MOST_UNITS,
+        };
+        most.saturating_sub(self.taken())
+    }
+
+    /// Uses so much at once.
+    ///
+    /// # Errors
+    /// [`NotEnough`]; then nothing is changed.
+    pub fn consume(&mut self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
+        self.take(amount, limit)?;
+        self.used += amount;
+        Ok(())
+    }
+
+    /// Sets so much aside.
+    ///
+    /// # Errors
+    /// [`NotEnough`]; then nothing is changed.
+    pub fn reserve(&mut self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
+        self.take(amount, limit)?;
+        self.reserved += amount;
+        Ok(())
+    }
+
+    /// Ends a reservation that still holds so much: `actual` was used. It may be more than was held, as far as the
+    /// limit allows the rest.
+    ///
+    /// # Errors
+    /// [`NotEnough`]; then nothing is changed.
+    pub fn commit(&mut self, held: u64, actual: u64, limit: Limit) -> Result<(), NotEnough> {
+        self.take(actual.saturating_sub(held), limit)?;
+        self.reserved = self.reserved.saturating_sub(held);
+        self.used += actual;
+        Ok(())
+    }
+
+    /// Ends a reservation of which nothing was used.
+    pub const fn release(&mut self, held: u64) {
+        self.reserved = self.reserved.saturating_sub(held);
+    }
+
+    /// What an instance gets that asks for `now` units to use at once and a block of `block` to use later, where so
+    /// many instances (this one included) hold blocks: the units first, and of the rest at most the quarter of an equal
+    /// part. So blocks shrink as the limit comes near, and the last units are used one by one.
+    pub fn lend(&mut self, now: u64, block: u64, instances: u64, limit: Limit) -> (u64, u64) {
+        let bought = now.min(self.free(limit));
+        self.used += bought;
+        let part = self.free(limit) / (PARTS * instances.max(1));
+        let leased = block.min(part);
+        self.leased += leased;
+        (bought, leased)
+    }
+
+    /// Takes a lease back, of which so much was used.
+    pub fn settle(&mut self, amount: u64, used: u64) {
+        self.leased = self.leased.saturating_sub(amount);
+        self.used = self.used.saturating_add(used.min(amount)).min(MOST_UNITS);
+    }
+
+    /// Ends a lease that nobody returned: all of it may have been used.
+    pub fn expire(&mut self, amount: u64) {
+        self.settle(amount, amount);
+    }
+
+    /// Whoever held a lease that has expired says what was used of it.
+    pub const fn correct(&mut self, amount: u64, used: u64) {
+        self.used = self.used.saturating_sub(amount.saturating_sub(used));
+    }
+
+    /// Puts what the ledger says in place of what was counted. Only for a ledger that has everything: of a period that
+    /// is over and of which no instance has anything left to store.
+    ///
+    /// # Errors
+    /// [`StillLent`].
+    pub fn reconcile(&mut self, ledger: u64) -> Result<(), StillLent> {
+        if self.leased > 0 {
+            return Err(StillLent);
+        }
+        self.used = ledger.min(MOST_UNITS);
+        Ok(())
+    }
+
+    fn take(self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
+        if amount <= self.free(limit) {
+            Ok(())
+        } else {
+            Err(NotEnough)
+        }
+    }
+}
+
+/// The counter of one meter in one period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaCounter {
+    /// Its id.
+    pub id: QuotaCounterId,
+    /// What is counted.
+    pub meter: MeterKey,
+    /// When.
+    pub period: Period,
+    /// How much.
+    pub tally: Tally,
+    /// Up to which percentage of what is included there was an alert.
+    pub alerted_included: u32,
+    /// Up to which percentage of the hard limit there was an alert.
+    pub alerted_limit: u32,
+    /// When it was first needed.
+    pub created_at: Time,
+}
+
+impl QuotaCounter {
+    /// A counter at nothing.
+    pub fn new(id: QuotaCounterId, meter: MeterKey, period: Period, now: Time) -> Self {
+        Self {
+            id,
+            meter,
+            period,
+            tally: Tally::default(),
+            alerted_included: 0,
+            alerted_limit: 0,
+            created_at: now,
+        }
+    }
+
+    /// What whoever is refused is told.
+    pub fn exceeded(&self, limit: Limit, now: Time) -> QuotaExceeded {
+        QuotaExceeded {
+            meter: self.meter.clone(),
+            limit: match limit {
+                Limit::Of(most) => most.min(MOST_UNITS),
+                Limit::Unlimited => MOST_UNITS,
+            },
+            used: self.tally.taken(),
+            resets_at: self.period.end,
+            asked_at: now,
+        }
+    }
+
+    /// The thresholds, in percent of what is included and of the hard limit, that are reached and that nobody was told
+    /// of; they count as told from now on. Where both are one amount it is the limit's alone.
+    pub fn due_alerts(&mut self, terms: &MeterTerms, thresholds: &[u32]) -> Vec<Threshold> {
+        let mut due = Vec::new();
+        let included = match (terms.included, terms.limit) {
+            (Limit::Of(included), limit) if Limit::Of(included) != limit => Some(included),
+            _ => None,
+        };
+        let limit = match terms.limit {
+            Limit::Of(most) => Some(most),
+            Limit::Unlimited => None,
+        };
+        let bases = [
+            (AlertBase::Included, included, &mut self.alerted_included),
+            (AlertBase::Limit, limit, &mut self.alerted_limit),
+        ];
+        for (base, amount, alerted) in bases {
+            let Some(amount) = amount.filter(|amount| *amount > 0) else {
+                continue;
+            };
+            let mut reached: Vec<_> = thresholds
+                .iter()
+                .copied()
+                .filter(|percent| *percent > *alerted && reached(self.tally.used, *percent, amount))
+                .collect();
+            reached.sort_unstable();
+            reached.dedup();
+            *alerted = reached.last().copied().unwrap_or(*alerted);
+            due.extend(reached.into_iter().map(|percent| Threshold {
+                base,
+                percent,
+                amount,
+            }));
+        }
+        due
+    }
+}
+
+fn reached(used: u64, percent: u32, amount: u64) -> bool {
+    u128::from(used) * 100 >= u128::from(percent) * u128::from(amount)
+}
+
+/// What a threshold is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertBase {
+    /// What the plan's price includes.
+    Included,
+    /// The hard limit.
+    Limit,
+}
+
+impl AlertBase {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Included, Self::Limit];
+
+    /// Its name in the database and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Included => "included",
+            Self::Limit => "limit",
+        }
+    }
+
+    /// The one of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|base| base.as_str() == text)
+    }
+}
+
+/// A threshold that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    /// Of what it is a part.
+    pub base: AlertBase,
+    /// Which part, in percent.
+    pub percent: u32,
+    /// The whole.
+    pub amount: u64,
+}
+
+/// A threshold was reached: there is one such row for each tenant, meter, period and threshold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaAlert {
+    /// Its id.
+    pub id: QuotaAlertId,
+    /// The counter.
+    pub counter: QuotaCounterId,
+    /// Of what.
+    pub meter: MeterKey,
+    /// When.
+    pub period: Period,
+    /// The threshold.
+    pub threshold: Threshold,
+    /// What was used then.
+    pub used: u64,
+    /// Since when it is known.
+    pub created_at: Time,
+    /// When it was told.
+    pub told_at: Option<Time>,
+}
+
+/// A block of units that an instance may use without asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaLease {
+    /// Its id.
+    pub id: QuotaLeaseId,
+    /// Of which counter.
+    pub counter: QuotaCounterId,
+    /// Who holds it.
+    pub instance: Uuid,
+    /// How much.
+    pub amount: u64,
+    /// From when on it is taken as used in full, by the clock of the database.
+    pub expires_at: Time,
+    /// Whether it was.
+    pub expired: bool,
+    /// Since when.
+    pub created_at: Time,
+}
+
+impl QuotaLease {
+    /// Takes it back from its holder, who used so much of it: in time, or when it has counted as used in full.
+    pub fn settle(&self, tally: &mut Tally, used: u64) {
+        if self.expired {
+            tally.correct(self.amount, used);
+        } else {
+            tally.settle(self.amount, used);
+        }
+    }
+
+    /// Its time is over.
+    pub fn expire(&mut self, tally: &mut Tally) {
+        if !self.expired {
+            tally.expire(self.amount);
+            self.expired = true;
+        }
+    }
+}
+
+/// How a reservation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReservationState {
+    /// It holds its units.
+    Open,
+    /// What was used is counted.
+    Committed,
+    /// It was given up.
+    Released,
+    /// Its time was over.
+    Expired,
+}
+
+impl ReservationState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Committed, Self::Released, Self::Expired];
+
+    /// Its name in the database and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Committed => "committed",
+            Self::Released => "released",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// Units that are set aside for work that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaReservation {
+    /// Its id.
+    pub id: QuotaReservationId,
+    /// Of which counter.
+    pub counter: QuotaCounterId,
+    /// Of what.
+    pub meter: MeterKey,
+    /// In which period: what it was made in, however long the work takes.
+    pub period: Period,
+    /// How much.
+    pub amount: u64,
+    /// How it stands.
+    pub state: ReservationState,
+    /// What was used in the end.
+    pub actual: Option<u64>,
+    /// Until when it holds its units, by the clock of the database.
+    pub expires_at: Time,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// The reservation has come to another end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reservation is {}", .0.as_str())]
+pub struct Ended(pub ReservationState);
+
+/// Why a reservation cannot be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// It has come to another end.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// The limit does not allow what was used beyond what was reserved.
+    #[error(transparent)]
+    NotEnough(#[from] NotEnough),
+}
+
+impl QuotaReservation {
+    /// The longest time for which units are set aside.
+    pub const LONGEST: Duration = Duration::hours(24);
+
+    /// Ends it: so much was used. One whose time was over holds nothing any more, and what was used is counted as far
+    /// as the limit allows it: the work has been done. Saying the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing is changed.
+    pub fn commit(&mut self, tally: &mut Tally, actual: u64, limit: Limit) -> Result<(), CommitError> {
+        let held = match self.state {
+            ReservationState::Open => self.amount,
+            ReservationState::Expired => 0,
+            ReservationState::Committed if self.actual == Some(actual) => return Ok(()),
+            ended @ (ReservationState::Committed | ReservationState::Released) => {
+                return Err(Ended(ended).into());
+            }
+        };
+        tally.commit(held, actual, limit)?;
+        self.state = ReservationState::Committed;
+        self.actual = Some(actual);
+        Ok(())
+    }
+
+    /// Gives it up. Giving up what holds nothing any more changes nothing.
+    ///
+    /// # Errors
+    /// [`Ended`] when it was committed.
+    pub fn release(&mut self, tally: &mut Tally) -> Result<(), Ended> {
+        match self.state {
+            ReservationState::Open => {
+                tally.release(self.amount);
+                self.state = ReservationState::Released;
+                Ok(())
+            }
+            ReservationState::Released | ReservationState::Expired => Ok(()),
+            ReservationState::Committed => Err(Ended(ReservationState::Committed)),
+        }
+    }
+
+    /// Its time is over.
+    pub fn expire(&mut self, tally: &mut Tally) {
+        if self.state == ReservationState::Open {
+            tally.release(self.amount);
+            self.state = ReservationState::Expired;
+        }
+    }
+}
+
+/// The quota counters of the scope's tenant, and what is held of them.
+///
+/// Leases and reservations change under the lock of their counter, which [`Quotas::lock`] takes until the transaction
+/// ends. Whoever needs several counters takes them in ascending order of meter and period.
+#[async_trait]
+pub trait Quotas: Send {
+    /// The time by the clock of the database, the one that all instances share.
+    async fn now(&mut self) -> Result<Time, StoreError>;
+
+    /// A counter, for a look.
+    async fn find(&mut self, meter: &MeterKey, start: Time) -> Result<Option<QuotaCounter>, StoreError>;
+    /// The counter of this meter and period, locked; this one where there is none yet.
+    async fn lock(&mut self, new: &QuotaCounter) -> Result<QuotaCounter, StoreError>;
+    /// A counter, locked.
+    async fn find_for_update(&mut self, id: QuotaCounterId) -> Result<Option<QuotaCounter>, StoreError>;
+    /// Uses so much in one statement if the limit allows it; `None` when it does not, or there is no such counter. It is
+    /// [`Tally::consume`] in SQL, and locks the counter.
+    async fn consume(
+        &mut self,
+        meter: &MeterKey,
+        start: Time,
+        amount: u64,
+        limit: Limit,
+    ) -> Result<Option<QuotaCounter>, StoreError>;
+    /// Stores the numbers of a locked counter.
+    async fn save(&mut self, counter: &QuotaCounter) -> Result<(), StoreError>;
+
+    /// The leases of a counter that have not expired yet.
+    async fn leases(&mut self, counter: QuotaCounterId) -> Result<Vec<QuotaLease>, StoreError>;
+    /// A lease, expired or not.
+    async fn lease(&mut self, id: QuotaLeaseId) -> Result<Option<QuotaLease>, StoreError>;
+    /// Adds a lease.
+    async fn insert_lease(&mut self, lease: &QuotaLease) -> Result<(), StoreError>;
+    /// Marks a lease as expired.
+    async fn expire_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError>;
+    /// Forgets a lease.
+    async fn delete_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError>;
+    /// Forgets the expired leases of a counter, which nobody can correct any more then.
+    async fn delete_expired_leases(&mut self, counter: QuotaCounterId) -> Result<(), StoreError>;
+
+    /// A reservation.
+    async fn reservation(&mut self, id: QuotaReservationId) -> Result<Option<QuotaReservation>, StoreError>;
+    /// The open reservations of a counter whose time is over by then.
+    async fn overdue(
+        &mut self,
+        counter: QuotaCounterId,
+        now: Time,
+    ) -> Result<Vec<QuotaReservation>, StoreError>;
+    /// Adds a reservation.
+    async fn insert_reservation(&mut self, reservation: &QuotaReservation) -> Result<(), StoreError>;
+    /// Stores how a reservation stands.
+    async fn update_reservation(&mut self, reservation: &QuotaReservation) -> Result<(), StoreError>;
+
+    /// Adds an alert; `false` when there is one for this threshold and period.
+    async fn insert_alert(&mut self, alert: &QuotaAlert) -> Result<bool, StoreError>;
+    /// An alert, locked.
+    async fn alert_for_update(&mut self, id: QuotaAlertId) -> Result<Option<QuotaAlert>, StoreError>;
+    /// Says that an alert was told.
+    async fn tell_alert(&mut self, id: QuotaAlertId, at: Time) -> Result<(), StoreError>;
+    /// Alerts, newest first.
+    async fn alerts(&mut self, page: PageRequest) -> Result<Page<QuotaAlert>, StoreError>;
+
+    /// The counters with leases or open reservations whose time is over by then.
+    async fn unswept(&mut self, now: Time) -> Result<Vec<QuotaCounterId>, StoreError>;
+    /// Forgets counters whose period ended before then, with everything that hangs on them.
+    async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError>;
+}

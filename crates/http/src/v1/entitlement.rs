@@ -1,0 +1,152 @@
+use std::str::FromStr;
+
+use actix_web::{HttpResponse, web::ServiceConfig};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tenantry_domain::{ErrorCode, Limit, ParseIdError};
+use tenantry_tenancy::entitlement::{self, Entitled, Extent};
+use utoipa::ToSchema;
+
+use super::quota::{amount, source};
+use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, permission::ReadTenant};
+
+/// What a tenant is entitled to of one thing, and how much of it is left.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Entitlement, examples(
+    json!({
+        "feature": "api_calls", "has_access": true, "kind": "metered", "limit": 10_000, "used": 640, "reserved": 10,
+        "balance": 9_350, "overage": 0, "resets_at": "2026-02-01T00:00:00Z", "source": "plan",
+        "config": {"unit": "call", "aggregation": "sum", "reset": "billing_cycle", "included": 10_000},
+    }),
+    json!({
+        "feature": "branding", "has_access": false, "kind": "boolean", "limit": null, "used": null, "reserved": 0,
+        "balance": null, "overage": 0, "resets_at": null, "source": "default", "config": {},
+    }),
+))]
+pub(crate) struct EntitlementView {
+    /// The name that the plan catalogue has for it.
+    feature: String,
+    /// Whether the tenant may use it now: it has the feature, or there is something left.
+    has_access: bool,
+    /// `boolean`: had or not; `static`: so much at any time; `metered`: so much in a period.
+    #[schema(examples("metered"))]
+    kind: &'static str,
+    /// How much is possible; null where there is no limit.
+    #[schema(required = true)]
+    limit: Option<u64>,
+    /// How much is used; null where it is not counted here.
+    #[schema(required = true)]
+    used: Option<u64>,
+    /// How much is set aside, or lent to servers that may use it yet.
+    reserved: u64,
+    /// How much is left; null where there is no limit.
+    #[schema(required = true)]
+    balance: Option<u64>,
+    /// How much was used beyond what the price includes.
+    overage: u64,
+    /// When the next period begins, of what is metered.
+    #[schema(required = true)]
+    resets_at: Option<DateTime<Utc>>,
+    /// Who says so: the `plan`, an agreement with the tenant (`tenant_override`), or nobody (`default`).
+    #[schema(examples("plan"))]
+    source: &'static str,
+    /// What else there is to know of what is metered: `unit`, `aggregation`, `reset`, and `included` (null: all of it).
+    #[schema(value_type = Object)]
+    config: Value,
+}
+
+/// The name of something in a path.
+#[derive(Debug, Clone)]
+pub(crate) struct FeatureName(String);
+
+impl FromStr for FeatureName {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/entitlements").get(list))
+        .service(Endpoint::at("/entitlements/{feature}").get(read));
+}
+
+/// What the tenant is entitled to
+///
+/// Least role: viewer. Features, limits and meters, in one form. Works when the quota of calls is used up.
+#[utoipa::path(
+    get, path = "/api/v1/entitlements", operation_id = "list_entitlements", tag = "Quotas",
+    responses((status = 200, description = "All of them, by name.", body = PageView<EntitlementView>)),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
+    let all = entitlement::list(&cx).await?;
+    let data = all.into_iter().map(EntitlementView::from).collect();
+    Ok(HttpResponse::Ok().json(PageView {
+        data,
+        next_cursor: None,
+    }))
+}
+
+/// What the tenant is entitled to of one thing
+///
+/// Least role: viewer. Works when the quota of calls is used up.
+#[utoipa::path(
+    get, path = "/api/v1/entitlements/{feature}", operation_id = "get_entitlement", tag = "Quotas",
+    params(("feature" = String, Path, description = "A feature, a limit or a meter.", example = "api_calls")),
+    responses((status = 200, description = "The entitlement.", body = EntitlementView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
+)]
+pub(crate) async fn read(cx: Ctx<ReadTenant>, name: Id<FeatureName>) -> Answer {
+    let all = entitlement::list(&cx).await?;
+    let found = all.into_iter().find(|entitled| entitled.name == name.0.0);
+    let found = found.ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    Ok(HttpResponse::Ok().json(EntitlementView::from(found)))
+}
+
+impl From<Entitled> for EntitlementView {
+    fn from(entitled: Entitled) -> Self {
+        let bare = Self {
+            has_access: entitled.has_access(),
+            feature: entitled.name,
+            kind: entitled.extent.kind(),
+            limit: None,
+            used: None,
+            reserved: 0,
+            balance: None,
+            overage: 0,
+            resets_at: None,
+            source: source(entitled.level),
+            config: json!({}),
+        };
+        match entitled.extent {
+            Extent::Boolean(_) => bare,
+            Extent::Static { limit, used } => Self {
+                limit: amount(limit),
+                used,
+                balance: match (limit, used) {
+                    (Limit::Of(most), Some(used)) => Some(most.saturating_sub(used)),
+                    _ => None,
+                },
+                ..bare
+            },
+            Extent::Metered(quota) => Self {
+                limit: amount(quota.terms.value.limit),
+                used: quota.tally.map(|tally| tally.used),
+                reserved: quota.tally.map_or(0, |tally| tally.reserved + tally.leased),
+                balance: quota.balance(),
+                overage: quota.overage(),
+                resets_at: Some(quota.period.end),
+                config: json!({
+                    "unit": quota.meter.unit, "aggregation": quota.meter.aggregation,
+                    "reset": quota.meter.reset, "included": amount(quota.terms.value.included),
+                }),
+                ..bare
+            },
+        }
+    }
+}

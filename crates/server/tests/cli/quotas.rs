@@ -1,0 +1,110 @@
+//! Quotas hold with several servers, whoever is killed.
+
+use super::serving::{Serving, beside, row};
+use super::*;
+
+#[test]
+fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond() {
+    const LIMIT: i64 = 2_000;
+    let folder = Folder::new("quotas");
+    let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
+    let mut settings = beside(&folder.0).to_vec();
+    for (key, value) in [
+        ("TENANTRY__SERVER__WORKERS", "1"),
+        ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
+        ("TENANTRY__QUOTAS__LEASE_SECONDS", "2"),
+    ] {
+        settings.push((key, value.to_owned()));
+    }
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let meter = format!("api_calls={LIMIT}");
+    let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
+    let said = String::from_utf8(agreed.stdout.clone()).unwrap();
+    assert!(
+        said.contains(&format!("\"api_calls\":{LIMIT}")),
+        "{said} {}",
+        stderr(&agreed)
+    );
+    let unknown = output(&["plan", "agree", "acme", "--meter", "nothing=1"], &settings);
+    assert!(
+        stderr(&unknown).contains("no plan knows 'nothing'"),
+        "{}",
+        stderr(&unknown)
+    );
+    let token = dev.login("acme");
+    let mut servers: Vec<_> = (0..4).map(|_| Serving::start(&settings)).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
+
+    // Two callers of each, who stop when they are refused for longer than a lease lasts.
+    let call = |address: String, token: String| {
+        let (mut answered, mut lost, mut refused_since) = (0_i64, 0_i64, None);
+        loop {
+            match Serving::get(&address, &token, "/api/v1/projects?limit=1") {
+                Some(200) => (answered, refused_since) = (answered + 1, None),
+                Some(429) => {
+                    let since = *refused_since.get_or_insert_with(std::time::Instant::now);
+                    if since.elapsed() > std::time::Duration::from_secs(5) {
+                        return (answered, lost);
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Some(status) => panic!("{status}"),
+                // It was killed; whether the last request was counted nobody knows.
+                None => {
+                    lost += 1;
+                    return (answered, lost);
+                }
+            }
+        }
+    };
+    let callers: Vec<_> = addresses
+        .iter()
+        .chain(&addresses)
+        .map(|address| {
+            let (address, token) = (address.clone(), token.clone());
+            std::thread::spawn(move || call(address, token))
+        })
+        .collect();
+    let used = "SELECT coalesce(sum(used), 0)::bigint, coalesce(sum(leased), 0)::bigint, \
+                coalesce(sum(reserved), 0)::bigint FROM quota_counters WHERE meter = 'api_calls'";
+    // In the middle of it.
+    while row::<(i64, i64, i64)>(&folder.0, used).0 < LIMIT / 4 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    servers.pop().unwrap().child.kill().unwrap();
+    let (answered, lost) = callers
+        .into_iter()
+        .map(|caller| caller.join().unwrap())
+        .fold((0, 0), |(a, l), (answered, lost)| (a + answered, l + lost));
+    assert!(
+        (1..=2).contains(&lost),
+        "{lost} of the killed server's callers noticed"
+    );
+    let (counted, leased, reserved): (i64, i64, i64) = row(&folder.0, used);
+    assert_eq!(
+        (counted, leased, reserved),
+        (LIMIT, 0, 0),
+        "all of it is used, and nobody holds any"
+    );
+    // What it held when it died counts as used: a part of the quota at the most, and a lease never is more than a quarter.
+    assert!(
+        answered <= LIMIT && answered >= LIMIT - LIMIT / 4 - lost,
+        "{answered} of {LIMIT}"
+    );
+    eprintln!(
+        "{answered} of {LIMIT} answered, {} died with the killed server",
+        LIMIT - answered
+    );
+    // Whoever is refused still sees why, and a server that stops leaves nothing behind.
+    assert_eq!(
+        Serving::get(&addresses[0], &token, "/api/v1/entitlements/api_calls"),
+        Some(200)
+    );
+    for mut server in servers {
+        let pid = server.child.id().to_string();
+        Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap();
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(row::<(i64, i64, i64)>(&folder.0, used).0, LIMIT);
+    assert_eq!(dev.stop(), Some(0));
+}

@@ -1,0 +1,431 @@
+//! What tenants may use of each meter in a period: consuming it, setting it aside, and how it stands.
+//!
+//! Which period it is is said by the clock of whoever asks, like every time that is stored. When a lease or a reservation
+//! expires is said by the clock of the database alone.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use tenantry_domain::{
+    CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, Page,
+    PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId, QuotaExceeded,
+    QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StillLent, StoreError, Tally,
+    Time, Work,
+};
+
+use crate::{Cx, context::carries_store_error, cycle::cycle, quota_alert};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum QuotaError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// What was given breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Nothing of that name is metered.
+    #[error("nothing is metered as '{0}'")]
+    UnknownMeter(MeterKey),
+    /// No such reservation.
+    #[error("there is no such reservation")]
+    NotFound,
+    /// The hard limit does not allow it.
+    #[error(transparent)]
+    Exceeded(#[from] QuotaExceeded),
+    /// The reservation has come to another end.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// Parts of the quota are lent out.
+    #[error(transparent)]
+    StillLent(#[from] StillLent),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(QuotaError);
+
+/// Uses so much of a meter, in a transaction of its own. Whoever calls it has asked for the permission to do what is counted.
+///
+/// # Errors
+/// [`QuotaError`]; then nothing was used.
+pub async fn consume(cx: &Cx, meter: &MeterKey, amount: u64) -> Result<(), QuotaError> {
+    let uses = [(meter.clone(), amount)];
+    let uses = &uses;
+    cx.write(async |work| consume_in(cx, work, uses).await).await
+}
+
+/// Uses so much of each of these meters in the running transaction: all of them or none, and nothing when that is rolled
+/// back. Their counters stay locked until the transaction ends, so do it late in it.
+///
+/// # Errors
+/// [`QuotaError`]; then the transaction must be rolled back.
+pub async fn consume_in(cx: &Cx, work: &mut Work, uses: &[(MeterKey, u64)]) -> Result<(), QuotaError> {
+    let mut sorted: Vec<_> = uses.iter().filter(|(_, amount)| *amount > 0).collect();
+    // One order for everybody, so that two who need the same counters cannot wait for one another.
+    sorted.sort_unstable();
+    for (meter, amount) in sorted {
+        let quota = Quota::of(cx, work, meter).await?;
+        let (start, limit) = (quota.period.start, quota.terms.limit);
+        let consumed = work.quotas().consume(meter, start, *amount, limit).await?;
+        let mut counter = match consumed {
+            Some(counter) => counter,
+            // There is no counter yet, or there is not so much left unless something has expired.
+            None => {
+                let mut counter = quota.lock(cx, work).await?;
+                let used = counter.tally.consume(*amount, limit);
+                used.map_err(|NotEnough| counter.exceeded(limit, cx.now()))?;
+                work.quotas().save(&counter).await?;
+                counter
+            }
+        };
+        quota_alert::raise(cx, work, &mut counter, &quota.terms).await?;
+    }
+    Ok(())
+}
+
+/// Sets units aside for work that is under way; for `seconds`, at least 1 and at most a day.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn reserve(
+    cx: &Cx,
+    meter: &MeterKey,
+    amount: u64,
+    seconds: u32,
+) -> Result<QuotaReservation, QuotaError> {
+    cx.require(Permission::ReserveQuota)?;
+    let ttl = check(amount, seconds)?;
+    cx.write(async |work| {
+        let quota = Quota::of(cx, work, meter).await?;
+        let mut counter = quota.lock(cx, work).await?;
+        let reserved = counter.tally.reserve(amount, quota.terms.limit);
+        reserved.map_err(|NotEnough| counter.exceeded(quota.terms.limit, cx.now()))?;
+        work.quotas().save(&counter).await?;
+        let expires_at = work.quotas().now().await? + ttl;
+        let reservation = QuotaReservation {
+            id: QuotaReservationId::next(cx.ids()),
+            counter: counter.id,
+            meter: counter.meter,
+            period: counter.period,
+            amount,
+            state: ReservationState::Open,
+            actual: None,
+            expires_at,
+            created_at: cx.now(),
+        };
+        work.quotas().insert_reservation(&reservation).await?;
+        Ok(reservation)
+    })
+    .await
+}
+
+/// A reservation.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn reservation(
+    cx: &Cx,
+    meter: &MeterKey,
+    id: QuotaReservationId,
+) -> Result<QuotaReservation, QuotaError> {
+    cx.require(Permission::ReadTenant)?;
+    cx.read(async |work| {
+        let mut reservation = found(work, meter, id).await?;
+        // Nobody may have noticed yet that its time is over.
+        if work.quotas().now().await? >= reservation.expires_at {
+            reservation.expire(&mut Tally::default());
+        }
+        Ok(reservation)
+    })
+    .await
+}
+
+/// Ends a reservation: so much was used, which may be more than was set aside as far as the limit allows it. One whose
+/// time is over is committed too if the limit allows all of it. Saying the same again changes nothing.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn commit(
+    cx: &Cx,
+    meter: &MeterKey,
+    id: QuotaReservationId,
+    actual: u64,
+) -> Result<QuotaReservation, QuotaError> {
+    cx.require(Permission::ReserveQuota)?;
+    if actual > MOST_UNITS {
+        return Err(too_many("/actual").into());
+    }
+    cx.write(async |work| {
+        let (mut counter, mut reservation) = held(work, meter, id).await?;
+        let terms = entitled(cx, meter)?.value;
+        let committed = reservation.commit(&mut counter.tally, actual, terms.limit);
+        committed.map_err(|error| match error {
+            CommitError::Ended(ended) => QuotaError::Ended(ended),
+            CommitError::NotEnough(NotEnough) => counter.exceeded(terms.limit, cx.now()).into(),
+        })?;
+        work.quotas().save(&counter).await?;
+        work.quotas().update_reservation(&reservation).await?;
+        quota_alert::raise(cx, work, &mut counter, &terms).await?;
+        Ok(reservation)
+    })
+    .await
+}
+
+/// Gives a reservation up. Giving up what holds nothing any more changes nothing.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn release(cx: &Cx, meter: &MeterKey, id: QuotaReservationId) -> Result<(), QuotaError> {
+    cx.require(Permission::ReserveQuota)?;
+    cx.write(async |work| {
+        let (mut counter, mut reservation) = held(work, meter, id).await?;
+        reservation.release(&mut counter.tally)?;
+        work.quotas().save(&counter).await?;
+        work.quotas().update_reservation(&reservation).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// How the quota of a meter stands.
+#[derive(Debug, Clone)]
+pub struct QuotaStanding {
+    /// What is metered.
+    pub meter: Arc<Meter>,
+    /// The present period.
+    pub period: Period,
+    /// What the plan and agreements say, and who said the hard limit.
+    pub terms: Resolved<MeterTerms>,
+    /// What is counted; what nobody limits is not counted here.
+    pub tally: Option<Tally>,
+}
+
+impl QuotaStanding {
+    /// What can still be used; `None` where there is no limit.
+    pub fn balance(&self) -> Option<u64> {
+        match self.terms.value.limit {
+            Limit::Of(_) => Some(self.tally.unwrap_or_default().free(self.terms.value.limit)),
+            Limit::Unlimited => None,
+        }
+    }
+
+    /// What was used beyond what is included.
+    pub fn overage(&self) -> u64 {
+        match (self.terms.value.included, self.tally) {
+            (Limit::Of(included), Some(tally)) => tally.used.saturating_sub(included),
+            _ => 0,
+        }
+    }
+
+    /// Who set the hard limit.
+    pub const fn source(&self) -> Level {
+        self.terms.level
+    }
+}
+
+/// How the quota of every meter stands, by key.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn list(cx: &Cx) -> Result<Vec<QuotaStanding>, QuotaError> {
+    cx.require(Permission::ReadTenant)?;
+    cx.read(async |work| {
+        let mut standings = Vec::new();
+        for meter in cx.ports().plans.meters().keys() {
+            standings.push(standing(cx, work, meter).await?);
+        }
+        Ok(standings)
+    })
+    .await
+}
+
+/// The thresholds that were reached, newest first.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn alerts(cx: &Cx, page: PageRequest) -> Result<Page<QuotaAlert>, QuotaError> {
+    cx.require(Permission::ReadTenant)?;
+    Ok(cx.read(async |work| work.quotas().alerts(page).await).await?)
+}
+
+/// Puts what the ledger says of a period in place of what was counted, once the ledger has everything: the period is over,
+/// and no instance has usage left to store. What crashed instances had not returned is corrected by it.
+///
+/// # Errors
+/// [`QuotaError::StillLent`] while an instance may still be using a part of it.
+pub async fn reconcile(cx: &Cx, meter: &MeterKey, period: Period, ledger: u64) -> Result<(), QuotaError> {
+    cx.require(Permission::LendQuota)?;
+    cx.write(async |work| {
+        let Some(counter) = work.quotas().find(meter, period.start).await? else {
+            return Ok(());
+        };
+        let counter = work.quotas().find_for_update(counter.id).await?;
+        let Some(mut counter) = counter else { return Ok(()) };
+        sweep(work, &mut counter).await?;
+        counter.tally.reconcile(ledger)?;
+        // What somebody says of them later is in the ledger already.
+        work.quotas().delete_expired_leases(counter.id).await?;
+        Ok(work.quotas().save(&counter).await?)
+    })
+    .await
+}
+
+/// Takes back what has expired, and forgets what ended before then.
+pub(crate) async fn purge(work: &mut Work, before: Time) -> Result<(), StoreError> {
+    let now = work.quotas().now().await?;
+    for id in work.quotas().unswept(now).await? {
+        if let Some(mut counter) = work.quotas().find_for_update(id).await?
+            && sweep(work, &mut counter).await?
+        {
+            work.quotas().save(&counter).await?;
+        }
+    }
+    work.quotas().delete_ended(before).await?;
+    Ok(())
+}
+
+/// How the quota of one meter stands, in the running transaction.
+pub(crate) async fn standing(cx: &Cx, work: &mut Work, key: &MeterKey) -> Result<QuotaStanding, QuotaError> {
+    let meter = metered(cx, key)?;
+    let quota = Quota::of(cx, work, key).await?;
+    let mut tally = None;
+    if let Some(counter) = work.quotas().find(key, quota.period.start).await? {
+        tally = Some(as_if_swept(work, counter.id, counter.tally).await?);
+    } else if quota.terms.limit != Limit::Unlimited {
+        tally = Some(Tally::default());
+    }
+    Ok(QuotaStanding {
+        meter,
+        period: quota.period,
+        terms: entitled(cx, key)?,
+        tally,
+    })
+}
+
+/// What holds of a meter now.
+pub(crate) struct Quota {
+    pub meter: MeterKey,
+    pub period: Period,
+    pub terms: MeterTerms,
+}
+
+impl Quota {
+    pub async fn of(cx: &Cx, work: &mut Work, key: &MeterKey) -> Result<Self, QuotaError> {
+        let meter = metered(cx, key)?;
+        Ok(Self {
+            period: meter.reset.period(cx.now(), &cycle(work).await?),
+            terms: entitled(cx, key)?.value,
+            meter: key.clone(),
+        })
+    }
+
+    /// The counter, locked, with what has expired taken back.
+    async fn lock(&self, cx: &Cx, work: &mut Work) -> Result<QuotaCounter, StoreError> {
+        let id = QuotaCounterId::next(cx.ids());
+        let new = QuotaCounter::new(id, self.meter.clone(), self.period, cx.now());
+        let mut counter = work.quotas().lock(&new).await?;
+        sweep(work, &mut counter).await?;
+        Ok(counter)
+    }
+}
+
+/// Takes back what has expired of a locked counter; whether there was anything. Who calls it saves the counter.
+pub(crate) async fn sweep(work: &mut Work, counter: &mut QuotaCounter) -> Result<bool, StoreError> {
+    let before = counter.tally;
+    if before.leased == 0 && before.reserved == 0 {
+        return Ok(false);
+    }
+    let now = work.quotas().now().await?;
+    if before.leased > 0 {
+        for mut lease in work.quotas().leases(counter.id).await? {
+            if lease.expires_at <= now {
+                lease.expire(&mut counter.tally);
+                work.quotas().expire_lease(lease.id).await?;
+            }
+        }
+    }
+    if before.reserved > 0 {
+        for mut reservation in work.quotas().overdue(counter.id, now).await? {
+            reservation.expire(&mut counter.tally);
+            work.quotas().update_reservation(&reservation).await?;
+        }
+    }
+    Ok(counter.tally != before)
+}
+
+/// What the numbers will be when somebody sweeps.
+async fn as_if_swept(work: &mut Work, counter: QuotaCounterId, tally: Tally) -> Result<Tally, StoreError> {
+    let mut swept = tally;
+    if tally.leased == 0 && tally.reserved == 0 {
+        return Ok(tally);
+    }
+    let now = work.quotas().now().await?;
+    let leases = work.quotas().leases(counter).await?.into_iter();
+    leases
+        .filter(|lease| lease.expires_at <= now)
+        .for_each(|mut lease| lease.expire(&mut swept));
+    let overdue = work.quotas().overdue(counter, now).await?;
+    overdue
+        .into_iter()
+        .for_each(|mut reservation| reservation.expire(&mut swept));
+    Ok(swept)
+}
+
+fn metered(cx: &Cx, key: &MeterKey) -> Result<Arc<Meter>, QuotaError> {
+    let meter = cx.ports().plans.meters().get(key);
+    meter
+        .cloned()
+        .ok_or_else(|| QuotaError::UnknownMeter(key.clone()))
+}
+
+fn entitled(cx: &Cx, key: &MeterKey) -> Result<Resolved<MeterTerms>, QuotaError> {
+    metered(cx, key)?;
+    Ok(cx.entitlements().meter(key))
+}
+
+async fn found(
+    work: &mut Work,
+    meter: &MeterKey,
+    id: QuotaReservationId,
+) -> Result<QuotaReservation, QuotaError> {
+    let found = work.quotas().reservation(id).await?;
+    let found = found.filter(|reservation| reservation.meter == *meter);
+    found.ok_or(QuotaError::NotFound)
+}
+
+/// A reservation and its counter, which is locked: what is read of the reservation after that stays as it is.
+async fn held(
+    work: &mut Work,
+    meter: &MeterKey,
+    id: QuotaReservationId,
+) -> Result<(QuotaCounter, QuotaReservation), QuotaError> {
+    let counter = found(work, meter, id).await?.counter;
+    let counter = work.quotas().find_for_update(counter).await?;
+    let mut counter = counter.ok_or(QuotaError::NotFound)?;
+    sweep(work, &mut counter).await?;
+    Ok((counter, found(work, meter, id).await?))
+}
+
+fn check(amount: u64, seconds: u32) -> Result<Duration, Invalid> {
+    let ttl = Duration::seconds(seconds.into());
+    if amount == 0 {
+        return Err(Invalid::one("/amount", "out_of_range", "must be at least 1"));
+    }
+    if amount > MOST_UNITS {
+        return Err(too_many("/amount"));
+    }
+    if seconds == 0 || ttl > QuotaReservation::LONGEST {
+        let most = QuotaReservation::LONGEST.num_seconds();
+        return Err(Invalid::one(
+            "/ttl_seconds",
+            "out_of_range",
+            format!("must be 1 to {most}"),
+        ));
+    }
+    Ok(ttl)
+}
+
+fn too_many(pointer: &str) -> Invalid {
+    Invalid::one(pointer, "out_of_range", format!("must be at most {MOST_UNITS}"))
+}
