@@ -119,7 +119,8 @@ pub use flag_set::{
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
+    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};

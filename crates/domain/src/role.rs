@@ -160,7 +160,9 @@ impl Permission {
             | Self::RecordUsage
             | Self::BackfillUsage
             | Self::InvalidateUsage => Some(Role::Admin),
-            Self::OperateSettings | Self::LendQuota | Self::MeterUsage | Self::CountViews | Self::Purge => None,
+            Self::OperateSettings | Self::LendQuota | Self::MeterUsage | Self::CountViews | Self::Purge => {
+                None
+            }
         }
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, Tenants, TenantScope, Usage, Users,
+    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Quotas,
+    Resources, Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.

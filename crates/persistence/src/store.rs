@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tenantry_domain::{
     Announcer, AuditLog, Brandings, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects,
-    Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, Tenants, TenantScope, UnitOfWork, Usage, Users, Work,
+    Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants,
+    UnitOfWork, Usage, Users, Work,
 };
 
 use crate::{Pool, TenantTx};

@@ -17,7 +17,8 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
+    PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;

@@ -552,7 +552,7 @@ impl Ids {
         }
     }
 
-    fn all(&self) -> [&str; 8] {
+    fn all(&self) -> [&str; 9] {
         [
             &self.user,
             &self.outsider,

@@ -14,8 +14,8 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_domain::{
-    Aggregation, CallSpool as _, Clock as _, Granularity, IdSource as _, MeterKey, NewUsage, Period, Rollup,
-    StoreError, SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
+    Aggregation, Clock as _, Granularity, IdSource as _, MeterKey, NewUsage, Period, Rollup, StoreError,
+    SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;

@@ -16,7 +16,10 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     ] {
         settings.push((key, value.to_owned()));
     }
-    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .collect();
     let meter = format!("api_calls={LIMIT}");
     let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
     let said = String::from_utf8(agreed.stdout.clone()).unwrap();
