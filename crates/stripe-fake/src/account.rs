@@ -76,6 +76,8 @@ pub struct Item {
     pub created: i64,
     /// From when on usage counts under this price.
     pub since: i64,
+    pub period_start: i64,
+    pub period_end: i64,
     pub price: String,
     /// None where usage is counted.
     pub quantity: Option<u64>,
@@ -89,10 +91,9 @@ pub struct Subscription {
     pub created: i64,
     pub anchor: i64,
     pub status: &'static str,
+    /// Each with a period of its own: what is paid by the year and what by the month may stand beside one another.
     pub items: Vec<Item>,
     pub metadata: Map<String, Value>,
-    pub period_start: i64,
-    pub period_end: i64,
     pub trial: Option<(i64, i64)>,
     pub cancel_at_period_end: bool,
     pub canceled_at: Option<i64>,
@@ -145,6 +146,26 @@ pub struct Invoice {
     pub starting_balance: i64,
     pub ending_balance: Option<i64>,
     pub amount_paid: i64,
+}
+
+impl Subscription {
+    /// When the first of its items is to be billed.
+    pub fn next_end(&self) -> i64 {
+        self.items
+            .iter()
+            .map(|item| item.period_end)
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+
+    /// When the last of its items has been paid for: it ends then, where it is to end with its period.
+    pub fn last_end(&self) -> i64 {
+        self.items
+            .iter()
+            .map(|item| item.period_end)
+            .max()
+            .unwrap_or(i64::MAX)
+    }
 }
 
 impl Invoice {

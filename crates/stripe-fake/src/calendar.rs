@@ -5,7 +5,6 @@ use serde_json::json;
 
 use crate::account::{Account, Subscription};
 use crate::collect::{DAY, HOUR};
-use crate::money::next_billing;
 use crate::objects;
 
 /// What is due; of one moment in this order.
@@ -115,9 +114,11 @@ impl Account {
         let Some(ended) = self.subscriptions.get(id).cloned() else {
             return;
         };
+        let at = ended.next_end();
+        let (ending, following) = self.turn(&ended);
         let mut lines = ended.pending.clone();
-        lines.extend(self.usage_so_far(&ended, ended.period_end));
-        if ended.cancel_at_period_end {
+        lines.extend(self.usage_so_far(&ended, &ending, at));
+        if ended.cancel_at_period_end && at == ended.last_end() {
             let owed = lines.iter().any(|line| line.amount != 0);
             self.end(id, "cancellation_requested");
             if owed {
@@ -125,23 +126,19 @@ impl Account {
             }
             return;
         }
-        let trial_over = ended.status == "trialing";
-        let start = ended.period_end;
-        let anchor = if trial_over { start } else { ended.anchor };
-        let end = next_billing(anchor, self.months(&ended), start);
-        lines.extend(self.next_period(&ended, start, end));
+        lines.extend(self.in_advance(&following));
         // The invoice says which period it closes.
         let mut previous = json!({ "latest_invoice": ended.latest_invoice });
         self.bill_later(id, "subscription_cycle", lines);
         if let Some(subscription) = self.subscriptions.get_mut(id) {
-            (
-                subscription.period_start,
-                subscription.period_end,
-                subscription.anchor,
-            ) = (start, end, anchor);
+            for item in following {
+                if let Some(place) = subscription.items.iter_mut().find(|it| it.id == item.id) {
+                    *place = item;
+                }
+            }
             (subscription.announced_trial_end, subscription.announced_invoice) = (false, false);
-            if trial_over {
-                subscription.status = "active";
+            if ended.status == "trialing" {
+                (subscription.status, subscription.anchor) = ("active", at);
                 previous["status"] = json!("trialing");
             }
         }
@@ -151,7 +148,7 @@ impl Account {
 
 /// What is due of a subscription, and when.
 fn moments(it: &Subscription) -> [Option<(i64, Due)>; 3] {
-    let end = it.period_end;
+    let end = it.next_end();
     match it.status {
         "incomplete" => [Some((it.created + 23 * HOUR, Due::Expire)), None, None],
         "trialing" => [

@@ -15,7 +15,7 @@ pub const DAY: i64 = 24 * HOUR;
 const RETRIES: [i64; 4] = [1, 3, 5, 7];
 
 impl Account {
-    /// The line for what an item with a quantity costs in a period.
+    /// The line for what an item with a quantity costs in a period, in advance.
     pub fn licensed_line(&mut self, item: &Item, start: i64, end: i64) -> Option<Line> {
         let quantity = item.quantity?;
         let price = self.prices.get(&item.price)?;
@@ -49,15 +49,9 @@ impl Account {
     }
 
     /// The line for the rest of a running period, or for giving it back.
-    pub fn prorated_line(
-        &mut self,
-        subscription: &Subscription,
-        item: &Item,
-        at: i64,
-        back: bool,
-    ) -> Option<Line> {
+    pub fn prorated_line(&mut self, item: &Item, at: i64, back: bool) -> Option<Line> {
         let quantity = item.quantity?;
-        let (start, end) = (subscription.period_start, subscription.period_end);
+        let (start, end) = (item.period_start, item.period_end);
         let whole = self.prices.get(&item.price)?.scheme.amount(quantity);
         let part = prorated(whole, end - at, end - start);
         let what = if back { "Unused" } else { "Remaining" };
@@ -103,27 +97,42 @@ impl Account {
         }
     }
 
-    /// What was used of all items in the running period, up to a moment. Nothing is asked for what was used
-    /// in a trial.
-    pub fn usage_so_far(&mut self, subscription: &Subscription, until: i64) -> Vec<Line> {
-        if subscription.status == "trialing" {
+    /// What was used of items, each in its running period, up to a moment. Nothing is asked for what was used in a trial.
+    pub fn usage_so_far(&mut self, of: &Subscription, items: &[Item], until: i64) -> Vec<Line> {
+        if of.status == "trialing" {
             return Vec::new();
         }
         let mut lines = Vec::new();
-        for item in &subscription.items {
-            let start = subscription.period_start.max(item.since);
-            lines.extend(self.metered_lines(item, &subscription.customer, start, until));
+        for item in items {
+            let start = item.period_start.max(item.since);
+            lines.extend(self.metered_lines(item, &of.customer, start, until));
         }
         lines
     }
 
-    /// What the period after the running one costs in advance.
-    pub fn next_period(&mut self, subscription: &Subscription, start: i64, end: i64) -> Vec<Line> {
-        let items = subscription.items.clone();
-        items
-            .iter()
-            .filter_map(|item| self.licensed_line(item, start, end))
-            .collect()
+    /// What items cost in advance in the period that they are in.
+    pub fn in_advance(&mut self, items: &[Item]) -> Vec<Line> {
+        let line = |item: &Item| self.licensed_line(item, item.period_start, item.period_end);
+        items.iter().filter_map(line).collect()
+    }
+
+    /// The items whose period ends first, as they are and as they will be in their next period.
+    pub fn turn(&self, subscription: &Subscription) -> (Vec<Item>, Vec<Item>) {
+        let start = subscription.next_end();
+        let anchor = if subscription.status == "trialing" {
+            start
+        } else {
+            subscription.anchor
+        };
+        let ending = subscription.items.iter().filter(|item| item.period_end == start);
+        let ending: Vec<Item> = ending.cloned().collect();
+        let following = ending.iter().map(|item| Item {
+            period_start: start,
+            period_end: next_billing(anchor, self.months(item), start),
+            ..item.clone()
+        });
+        let following = following.collect();
+        (ending, following)
     }
 
     /// The invoice that the running period will end in, as it would be now; it is not kept.
@@ -132,25 +141,18 @@ impl Account {
         if !matches!(subscription.status, "trialing" | "active" | "past_due") {
             return None;
         }
+        let at = subscription.next_end();
+        let (ending, following) = self.turn(&subscription);
         let mut lines = subscription.pending.clone();
-        lines.extend(self.usage_so_far(&subscription, subscription.period_end));
-        let start = subscription.period_end;
-        if subscription.cancel_at_period_end {
-            if lines.iter().all(|line| line.amount == 0) {
-                return None;
-            }
-        } else {
-            let anchor = if subscription.status == "trialing" {
-                start
-            } else {
-                subscription.anchor
-            };
-            let end = next_billing(anchor, self.months(&subscription), start);
-            lines.extend(self.next_period(&subscription, start, end));
+        lines.extend(self.usage_so_far(&subscription, &ending, at));
+        if !(subscription.cancel_at_period_end && at == subscription.last_end()) {
+            lines.extend(self.in_advance(&following));
+        } else if lines.iter().all(|line| line.amount == 0) {
+            return None;
         }
         let mut invoice = self.draft(&subscription, "upcoming", lines);
         invoice.id = format!("upcoming_{}", invoice.id);
-        invoice.created = start;
+        invoice.created = at;
         invoice.starting_balance = self
             .customers
             .get(&subscription.customer)
@@ -158,20 +160,16 @@ impl Account {
         Some(invoice)
     }
 
-    /// How many months a period of the subscription has.
-    pub fn months(&self, subscription: &Subscription) -> u32 {
-        let prices = subscription
-            .items
-            .iter()
-            .filter_map(|item| self.prices.get(&item.price));
-        prices.filter_map(|price| price.months).next().unwrap_or(1)
+    /// How many months a period of an item has.
+    pub fn months(&self, item: &Item) -> u32 {
+        let price = self.prices.get(&item.price);
+        price.and_then(|price| price.months).unwrap_or(1)
     }
 
     fn draft(&mut self, subscription: &Subscription, reason: &'static str, lines: Vec<Line>) -> Invoice {
-        let price = subscription
-            .items
-            .first()
-            .and_then(|item| self.prices.get(&item.price));
+        // Of the item that is billed now.
+        let first = subscription.items.iter().min_by_key(|item| item.period_end);
+        let price = first.and_then(|item| self.prices.get(&item.price));
         let currency = price.map_or_else(|| "usd".to_owned(), |price| price.currency.clone());
         Invoice {
             id: self.id("in"),
@@ -183,8 +181,8 @@ impl Account {
             currency,
             lines,
             created: self.now,
-            period_start: subscription.period_start,
-            period_end: subscription.period_end,
+            period_start: first.map_or(self.now, |item| item.period_start),
+            period_end: first.map_or(self.now, |item| item.period_end),
             attempts: 0,
             next_attempt: None,
             finalizes_at: None,
@@ -263,6 +261,8 @@ impl Account {
                     id: line.item,
                     created: 0,
                     since: 0,
+                    period_start: line.start,
+                    period_end: line.end,
                     price: line.price,
                     quantity: None,
                     metadata: serde_json::Map::new(),

@@ -162,7 +162,7 @@ pub fn subscription(account: &Account, it: &Subscription) -> Value {
         "liability": null,
             "disabled_reason": null },
         "billing_cycle_anchor": it.anchor, "billing_mode": { "type": "flexible" }, "billing_schedules": [],
-        "cancel_at": it.cancel_at_period_end.then_some(it.period_end),
+        "cancel_at": it.cancel_at_period_end.then(|| it.last_end()),
         "cancel_at_period_end": it.cancel_at_period_end, "canceled_at": it.canceled_at,
         "cancellation_details": { "comment": null, "feedback": null, "reason": it.cancel_reason },
         "collection_method": "charge_automatically", "created": it.created,
@@ -181,7 +181,7 @@ fn subscription_item(account: &Account, subscription: &Subscription, it: &Item) 
     let known = account.prices.get(&it.price);
     let mut object = json!({
         "id": it.id, "object": "subscription_item", "created": it.created, "discounts": [],
-        "current_period_start": subscription.period_start, "current_period_end": subscription.period_end,
+        "current_period_start": it.period_start, "current_period_end": it.period_end,
         "metadata": it.metadata, "plan": known.map(plan), "price": known.map(price),
         "subscription": subscription.id, "tax_rates": [],
     });
@@ -191,8 +191,21 @@ fn subscription_item(account: &Account, subscription: &Subscription, it: &Item) 
     object
 }
 
+/// So many lines an invoice shows; the others are on pages.
+const EMBEDDED_LINES: usize = 10;
+
+/// All lines of an invoice, in order.
+pub fn invoice_lines(account: &Account, it: &Invoice) -> Vec<Value> {
+    it.lines.iter().map(|part| line(account, it, part)).collect()
+}
+
 pub fn invoice(account: &Account, it: &Invoice) -> Value {
-    let lines: Vec<Value> = it.lines.iter().map(|part| line(account, it, part)).collect();
+    let mut lines = invoice_lines(account, it);
+    // A preview has no page of its own for the others.
+    let more = lines.len() > EMBEDDED_LINES && it.reason != "upcoming";
+    if more {
+        lines.truncate(EMBEDDED_LINES);
+    }
     let (total, due) = (it.total(), it.amount_due());
     let metadata = account
         .subscriptions
@@ -210,7 +223,7 @@ pub fn invoice(account: &Account, it: &Invoice) -> Value {
         "currency": it.currency, "customer": it.customer,
         "customer_name": owner.and_then(|of| of.name.clone()),
         "customer_email": owner.and_then(|of| of.email.clone()), "ending_balance": it.ending_balance,
-        "hosted_invoice_url": hosted, "lines": list(lines, false, &format!("/v1/invoices/{}/lines", it.id)),
+        "hosted_invoice_url": hosted, "lines": list(lines, more, &format!("/v1/invoices/{}/lines", it.id)),
         "next_payment_attempt": it.next_attempt, "number": it.number,
         "parent": { "type": "subscription_details", "quote_details": null,
             "subscription_details": { "metadata": metadata, "subscription": it.subscription } },

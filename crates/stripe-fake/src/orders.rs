@@ -32,20 +32,16 @@ impl Account {
         if trial_end.is_some() {
             self.subscriptions.insert(id.clone(), subscription.clone());
             self.tell_subscription("customer.subscription.created", &id, None);
-            let mut lines = Vec::new();
-            for item in &subscription.items {
-                let line = self.licensed_line(item, subscription.period_start, subscription.period_end);
-                lines.extend(line.map(|line| Line {
-                    description: format!("Trial period for {}", line.description),
-                    amount: 0,
-                    ..line
-                }));
-            }
+            let lines = self.in_advance(&subscription.items).into_iter().map(|line| Line {
+                description: format!("Trial period for {}", line.description),
+                amount: 0,
+                ..line
+            });
+            let lines = lines.collect();
             self.bill_now(&id, "subscription_create", lines);
             return Ok(id);
         }
-        let (start, end) = (subscription.period_start, subscription.period_end);
-        let lines = self.next_period(&subscription, start, end);
+        let lines = self.in_advance(&subscription.items);
         let costs = lines.iter().any(|line| line.amount > 0);
         if costs && behaviour != "default_incomplete" && card == Card::Missing {
             return Err(Problem::refused(
@@ -87,8 +83,6 @@ impl Account {
             status: if trial_end.is_some() { "trialing" } else { "active" },
             items,
             metadata: params.metadata().unwrap_or_default(),
-            period_start: now,
-            period_end: now,
             trial: trial_end.map(|end| (now, end)),
             cancel_at_period_end: params.truth("cancel_at_period_end")?.unwrap_or(false),
             canceled_at: None,
@@ -100,8 +94,11 @@ impl Account {
             announced_trial_end: false,
             announced_invoice: false,
         };
-        let months = self.same_terms(&subscription)?;
-        subscription.period_end = trial_end.unwrap_or_else(|| next_billing(now, months, now));
+        self.same_terms(&subscription)?;
+        for item in &mut subscription.items {
+            let months = self.months(item);
+            item.period_end = trial_end.unwrap_or_else(|| next_billing(now, months, now));
+        }
         Ok(subscription)
     }
 
@@ -169,15 +166,17 @@ impl Account {
             id,
             created,
             since: created,
+            period_start: created,
+            period_end: created,
             price: named,
             quantity: price.meter.is_none().then(|| quantity.unwrap_or(1)),
             metadata: params.metadata().unwrap_or_default(),
         })
     }
 
-    /// All items of a subscription are paid in one currency and for one interval, and each price is there
-    /// once.
-    fn same_terms(&self, subscription: &Subscription) -> Result<u32, Problem> {
+    /// All items of a subscription are paid in one currency, for intervals of which each is a multiple of the shortest, and
+    /// each price is there once.
+    fn same_terms(&self, subscription: &Subscription) -> Result<(), Problem> {
         let of: Vec<_> = subscription
             .items
             .iter()
@@ -189,11 +188,12 @@ impl Account {
                 "A subscription needs an item.",
             ));
         };
-        if of
-            .iter()
-            .any(|it| it.currency != first.currency || it.months != first.months)
-        {
-            let text = "All prices on a subscription must have the same currency and recurring interval.";
+        let shortest = of.iter().filter_map(|it| it.months).min().unwrap_or(1);
+        let fits = |it: &&crate::account::Price| {
+            it.currency == first.currency && it.months.is_some_and(|months| months % shortest == 0)
+        };
+        if !of.iter().all(fits) {
+            let text = "All prices on a subscription must have the same currency and fitting intervals.";
             return Err(Problem::invalid("parameter_invalid", "items", text));
         }
         let mut ids: Vec<&str> = of.iter().map(|it| it.id.as_str()).collect();
@@ -202,7 +202,7 @@ impl Account {
             let text = "Cannot add multiple subscription items with the same price.";
             return Err(Problem::invalid("parameter_invalid", "items", text));
         }
-        Ok(first.months.unwrap_or(1))
+        Ok(())
     }
 
     /// Changes a subscription as a call says.
@@ -247,14 +247,10 @@ impl Account {
         if !trial && behaviour != "none" {
             after.pending.extend(lines);
         }
-        let months = self.same_terms(&after)?;
-        let resets = ends_trial || (!trial && months != self.months(&before));
+        self.same_terms(&after)?;
+        let resets = ends_trial || (!trial && self.licensed_months(&after) != self.licensed_months(&before));
         if resets {
-            (after.anchor, after.period_start) = (self.now, self.now);
-            after.period_end = next_billing(self.now, months, self.now);
-            for item in &mut after.items {
-                item.since = self.now;
-            }
+            self.restart(&mut after);
         }
         if ends_trial {
             after.status = "active";
@@ -265,7 +261,7 @@ impl Account {
         if resets || (behaviour == "always_invoice" && !after.pending.is_empty()) {
             let mut due = after.pending.clone();
             if resets {
-                due.extend(self.next_period(&after, after.period_start, after.period_end));
+                due.extend(self.in_advance(&after.items));
             }
             self.bill_now(&id, "subscription_update", due);
         }
@@ -281,6 +277,38 @@ impl Account {
         Ok(())
     }
 
+    /// For how many months is paid in advance.
+    fn licensed_months(&self, of: &Subscription) -> Option<u32> {
+        let licensed = of.items.iter().filter(|item| item.quantity.is_some());
+        licensed.map(|item| self.months(item)).max()
+    }
+
+    /// Lets all periods begin anew now.
+    fn restart(&self, subscription: &mut Subscription) {
+        subscription.anchor = self.now;
+        for item in &mut subscription.items {
+            let months = self.months(item);
+            (item.since, item.period_start) = (self.now, self.now);
+            item.period_end = next_billing(self.now, months, self.now);
+        }
+    }
+
+    /// The period that an item which joins a subscription is in.
+    fn joined(&self, item: Item, of: &Subscription) -> Item {
+        let period_end = match of.trial.filter(|_| of.status == "trialing") {
+            Some((_, end)) => end,
+            None => next_billing(of.anchor, self.months(&item), self.now),
+        };
+        // What runs already says when its period began; the others begin in the middle of one.
+        let same = of.items.iter().find(|it| it.period_end == period_end);
+        let period_start = same.map_or(self.now, |it| it.period_start);
+        Item {
+            period_start,
+            period_end,
+            ..item
+        }
+    }
+
     /// Puts what a call says of items into a subscription. Returns what that costs and gives back for the
     /// running period, and whether anything is different.
     fn replace_items(
@@ -294,7 +322,8 @@ impl Account {
         for params in given {
             let Some(named) = params.text("id") else {
                 let item = self.item(params)?;
-                lines.extend(self.prorated_line(after, &item, at, false));
+                let item = self.joined(item, after);
+                lines.extend(self.prorated_line(&item, at, false));
                 after.items.push(item);
                 moved = true;
                 continue;
@@ -328,7 +357,7 @@ impl Account {
             }
             if (&new.price, new.quantity) != (&old.price, old.quantity) {
                 lines.extend(self.given_up(after, &old, at));
-                lines.extend(self.prorated_line(after, &new, at, false));
+                lines.extend(self.prorated_line(&new, at, false));
                 moved = true;
             }
             after.items[position] = new;
@@ -339,9 +368,9 @@ impl Account {
     /// What is given back for an item that goes, or asked for what was used of it.
     fn given_up(&mut self, of: &Subscription, item: &Item, at: i64) -> Vec<Line> {
         if item.quantity.is_some() {
-            return self.prorated_line(of, item, at, true).into_iter().collect();
+            return self.prorated_line(item, at, true).into_iter().collect();
         }
-        let start = of.period_start.max(item.since);
+        let start = item.period_start.max(item.since);
         let lines = self.metered_lines(item, &of.customer, start, at);
         lines
             .into_iter()
@@ -386,12 +415,12 @@ impl Account {
         let mut lines = ended.pending.clone();
         if params.truth("prorate")?.unwrap_or(false) && ended.status != "trialing" {
             for item in &ended.items {
-                lines.extend(self.prorated_line(&ended, item, at, true));
+                lines.extend(self.prorated_line(item, at, true));
             }
         }
         let asked = params.truth("invoice_now")?.unwrap_or(false);
         if asked {
-            lines.extend(self.usage_so_far(&ended, at));
+            lines.extend(self.usage_so_far(&ended, &ended.items, at));
         }
         self.end(id, "cancellation_requested");
         if asked && lines.iter().any(|line| line.amount != 0) {

@@ -51,10 +51,18 @@ pub fn answer(account: &mut Account, method: &str, path: &str, params: &Params) 
         ("POST", ["invoices", "create_preview"]) => preview(account, params),
         ("GET", ["invoices"]) => list_invoices(account, params),
         ("GET", ["invoices", id]) => invoice(account, id),
-        ("POST", ["invoices", id, "pay"]) => {
-            account.attempt(id)?;
-            invoice(account, id)
+        ("GET", ["invoices", id, "lines"]) => {
+            let known = account
+                .invoices
+                .get(*id)
+                .ok_or_else(|| Problem::no_such("invoice", id, None))?;
+            page(
+                objects::invoice_lines(account, known),
+                params,
+                &format!("/v1/{path}"),
+            )
         }
+        ("POST", ["invoices", id, "pay"]) => pay_invoice(account, id),
         ("POST", ["invoices", id, "finalize"]) => {
             invoice(account, id)?;
             account.finalize(id);
@@ -626,6 +634,20 @@ fn invoice(account: &Account, id: &str) -> Answer {
         .ok_or_else(|| Problem::no_such("invoice", id, None))
 }
 
+/// Without a card nothing is tried at all.
+fn pay_invoice(account: &mut Account, id: &str) -> Answer {
+    let customer = account
+        .invoices
+        .get(id)
+        .and_then(|it| account.customers.get(&it.customer));
+    if customer.is_some_and(|it| it.card == Card::Missing) {
+        let text = "There is no default payment method set on this Customer or Invoice.";
+        return Err(Problem::refused("invoice_no_payment_method_types", text));
+    }
+    account.attempt(id)?;
+    invoice(account, id)
+}
+
 fn list_invoices(account: &Account, params: &Params) -> Answer {
     let wanted = ["customer", "subscription", "status"].map(|name| params.text(name));
     let fits = |it: &&crate::account::Invoice| {
@@ -668,6 +690,17 @@ fn create_checkout(account: &mut Account, params: &Params) -> Answer {
             .with("customer", id)
             .with("payment_behavior", "default_incomplete");
         account.clone().subscribe(&tried)?;
+    }
+    let prices = order
+        .list("items")
+        .into_iter()
+        .filter_map(|item| item.text("price"));
+    let intervals: Vec<_> = prices
+        .map(|id| account.prices.get(&id).and_then(|it| it.months))
+        .collect();
+    if intervals.windows(2).any(|pair| pair[0] != pair[1]) {
+        let text = "Checkout does not currently support multiple prices with different billing intervals.";
+        return Err(Problem::invalid("parameter_invalid", "line_items", text));
     }
     let made = Checkout {
         id: account.id("cs_test"),
@@ -830,7 +863,7 @@ fn limit(params: &Params) -> Result<usize, Problem> {
     }
 }
 
-/// A page of what was found, the newest first.
+/// A page of what was found, in its order.
 fn page(found: Vec<Value>, params: &Params, url: &str) -> Answer {
     let limit = limit(params)?;
     let position = |name: &str| match params.text(name) {

@@ -312,6 +312,48 @@ fn a_preview_is_what_the_change_then_costs_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_paid_by_the_year_has_its_usage_billed_by_the_month() {
+    let fake = start(Card::Pays);
+    let client = Client(&fake);
+    let sold = sell(&client, "");
+    let product = client.made("/v1/products", "name=Yearly");
+    let yearly = client.made(
+        "/v1/prices",
+        &format!("currency=usd&product={product}&unit_amount=36500&recurring[interval]=year"),
+    );
+    let made = client.post(
+        "/v1/subscriptions",
+        &format!(
+            "customer={}&items[0][price]={yearly}&items[1][price]={}",
+            sold.customer, sold.metered
+        ),
+    );
+    let ends: Vec<_> = (0..2)
+        .map(|at| made["items"]["data"][at]["current_period_end"].clone())
+        .collect();
+    assert_ne!(ends[0], ends[1]);
+    use_up(&client, &sold, 1_002, "one");
+    fake.clock().advance(days(31) + chrono::Duration::hours(1));
+    let of_it = |it: &Value| it["parent"]["subscription_details"]["subscription"] == made["id"];
+    let totals: Vec<_> = fake
+        .invoices()
+        .iter()
+        .filter(|it| of_it(it))
+        .map(|it| it["total"].clone())
+        .collect();
+    assert_eq!(totals, [36_500, 1]);
+    fake.clock().advance(days(334));
+    let totals: Vec<_> = fake
+        .invoices()
+        .iter()
+        .filter(|it| of_it(it))
+        .map(|it| it["total"].clone())
+        .collect();
+    assert_eq!(totals.len(), 13);
+    assert_eq!(totals[12], 36_500);
+}
+
+#[test]
 fn usage_is_counted_once_for_each_identifier_and_within_its_time() {
     let fake = start(Card::Pays);
     let client = Client(&fake);
