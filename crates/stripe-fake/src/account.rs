@@ -91,7 +91,8 @@ pub struct Subscription {
     pub created: i64,
     pub anchor: i64,
     pub status: &'static str,
-    /// Each with a period of its own: what is paid by the year and what by the month may stand beside one another.
+    /// Each with a period of its own: what is paid by the year and what by the month may stand beside one
+    /// another.
     pub items: Vec<Item>,
     pub metadata: Map<String, Value>,
     pub trial: Option<(i64, i64)>,

@@ -97,7 +97,8 @@ impl Account {
         }
     }
 
-    /// What was used of items, each in its running period, up to a moment. Nothing is asked for what was used in a trial.
+    /// What was used of items, each in its running period, up to a moment. Nothing is asked for what was used
+    /// in a trial.
     pub fn usage_so_far(&mut self, of: &Subscription, items: &[Item], until: i64) -> Vec<Line> {
         if of.status == "trialing" {
             return Vec::new();

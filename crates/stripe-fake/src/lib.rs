@@ -68,7 +68,8 @@ pub struct FakeSettings {
     pub secret_key: String,
     /// What time it is, to the second.
     pub now: DateTime<Utc>,
-    /// Whether time passes by itself.
+    /// Whether time passes by itself. Then it may be moved ahead of everybody else's, which does not change when webhooks
+    /// are signed.
     pub runs: bool,
     /// The card of new customers.
     pub card: Card,

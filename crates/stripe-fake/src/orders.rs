@@ -174,8 +174,8 @@ impl Account {
         })
     }
 
-    /// All items of a subscription are paid in one currency, for intervals of which each is a multiple of the shortest, and
-    /// each price is there once.
+    /// All items of a subscription are paid in one currency, for intervals of which each is a multiple of the
+    /// shortest, and each price is there once.
     fn same_terms(&self, subscription: &Subscription) -> Result<(), Problem> {
         let of: Vec<_> = subscription
             .items

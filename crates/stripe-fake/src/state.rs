@@ -96,19 +96,36 @@ struct State {
 
 #[derive(Debug)]
 struct Clock {
-    at: i64,
+    start: i64,
     since: Option<Instant>,
+    /// How far it was moved by hand.
+    ahead: i64,
 }
 
 impl Clock {
     fn now(&self) -> i64 {
+        self.by_itself().saturating_add(self.ahead)
+    }
+
+    /// What time it would be if nobody had moved it.
+    fn by_itself(&self) -> i64 {
         let passed = self.since.map_or(0, |since| since.elapsed().as_secs());
-        self.at.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
+        self.start
+            .saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
     }
 
     fn set(&mut self, at: i64) {
-        self.at = at;
-        self.since = self.since.map(|_| Instant::now());
+        self.ahead = at.saturating_sub(self.by_itself());
+    }
+
+    /// When webhooks are signed. Where time passes by itself that is the time of everybody else, who are not moved with it
+    /// (as at Stripe, whose test clocks do not change when things are sent).
+    fn signing(&self) -> i64 {
+        if self.since.is_some() {
+            self.by_itself()
+        } else {
+            self.now()
+        }
     }
 }
 
@@ -175,8 +192,9 @@ impl Shared {
             state: Mutex::new(State {
                 account: Account::new(url, now, settings.card, settings.exhausted),
                 clock: Clock {
-                    at: now,
+                    start: now,
                     since: settings.runs.then(Instant::now),
+                    ahead: 0,
                 },
                 remembered: BTreeMap::new(),
                 rules: Vec::new(),
@@ -214,6 +232,11 @@ impl Shared {
 
     pub fn now(&self) -> i64 {
         self.state().clock.now()
+    }
+
+    /// When a webhook that is sent now is signed.
+    pub fn signing_time(&self) -> i64 {
+        self.state().clock.signing()
     }
 
     pub fn advance_to(&self, at: i64) {

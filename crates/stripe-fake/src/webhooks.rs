@@ -85,7 +85,7 @@ async fn send(shared: &Shared, parcel: &Parcel) -> Result<u16, String> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unusable(&error))?;
     let driver = tokio::spawn(connection);
-    let signature = sign(&parcel.secret, shared.now(), parcel.body.as_bytes());
+    let signature = sign(&parcel.secret, shared.signing_time(), parcel.body.as_bytes());
     let request = hyper::Request::post(&url[url::Position::BeforePath..])
         .header("host", format!("{host}:{port}"))
         .header("content-type", "application/json; charset=utf-8")

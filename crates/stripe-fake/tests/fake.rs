@@ -31,7 +31,8 @@ impl Client<'_> {
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nhost: fake\r\nconnection: close\r\n\
-             authorization: Bearer {secret}\r\n{key}content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n{form}"
+             authorization: Bearer {secret}\r\n{key}\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n{form}"
         )
         .unwrap();
         let mut answer = String::new();

@@ -76,11 +76,13 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("async-stripe-checkout", &["tenantry-stripe"]),
     ("async-stripe-core", &["tenantry-stripe"]),
     ("async-stripe-product", &["tenantry-stripe"]),
+    ("async-stripe-shared", &["tenantry-stripe"]),
     ("async-stripe-types", &["tenantry-stripe"]),
     (
         "aws-lc-rs",
         &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
     ),
+    ("miniserde", &["tenantry-stripe"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),
     ("hyper-util", &["tenantry-stripe-fake"]),
