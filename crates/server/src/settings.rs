@@ -491,7 +491,7 @@ impl Stripe {
         let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
         let (key, production) = (self.secret_key.reveal(), profile == Profile::Production);
         let base = self.api_base.as_str();
-        if !key.is_empty() && !(key.starts_with("sk_") || key.starts_with("rk_")) {
+        if !(key.is_empty() || key.starts_with("sk_") || key.starts_with("rk_")) {
             return wrong("billing.stripe.secret_key", "must begin with sk_ or rk_");
         }
         if self
