@@ -1,6 +1,8 @@
 //! A model of many instances that share a quota: whatever happens in whatever order, with clocks that are wrong, the hard
 //! limit is never exceeded by one unit, and nothing that is returned is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
