@@ -78,6 +78,9 @@ mod m20261121_000016_flags;
 mod m20261121_000017_flag_overrides;
 mod m20261121_000018_plan_versions;
 mod m20261121_000019_storage_usage;
+mod m20261121_000026_billing_accounts;
+mod m20261121_000027_invoices;
+mod m20261121_000028_provider_events;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

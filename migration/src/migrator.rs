@@ -7,7 +7,8 @@ use crate::{
     m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
     m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
     m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
-    m20261121_000019_storage_usage,
+    m20261121_000019_storage_usage, m20261121_000026_billing_accounts, m20261121_000027_invoices,
+    m20261121_000028_provider_events,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -21,6 +22,11 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "operators",
     // What plans grant, version by version: the operator's. The runtime role has no grant on it.
     "plan_versions",
+    // Which customer of the payment provider is which tenant, and what that provider tells of: the platform's. The runtime
+    // role has no grant on any.
+    "provider_customers",
+    "provider_events",
+    "provider_watermark",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
@@ -59,6 +65,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000017_flag_overrides::Migration),
             Box::new(m20261121_000018_plan_versions::Migration),
             Box::new(m20261121_000019_storage_usage::Migration),
+            Box::new(m20261121_000026_billing_accounts::Migration),
+            Box::new(m20261121_000027_invoices::Migration),
+            Box::new(m20261121_000028_provider_events::Migration),
         ]
     }
 }

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
     Announcer, Clock, Definition, Gate, Limit, Memory, NewProject, NewResource, NewTask, NewTenant,
-    OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
-    SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
+    OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId,
+    Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{Api, HttpSettings, Limits, Readiness};
-use tenantry_persistence::{PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, Pool, PoolSettings};
+use tenantry_persistence::{
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, Pool, PoolSettings,
+};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
@@ -23,8 +25,8 @@ use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::user::AddUser;
 use tenantry_tenancy::{
-    Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project, provision, resource,
-    task, user,
+    BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project,
+    provision, resource, task, user,
 };
 use tenantry_tenancy::{NoTraces, Traces};
 
@@ -67,8 +69,24 @@ pub struct Options {
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
     pub keys: Vec<String>,
+    /// Whoever takes the money; nobody does when absent.
+    pub payments: Option<Payments>,
+    /// Time; a clock of its own when absent.
+    pub clock: Option<Arc<ManualClock>>,
+    /// What the operator decided about payments.
+    pub billing: BillingPolicy,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
+}
+
+/// Whoever takes the money of a world.
+#[derive(Clone)]
+pub struct Payments(pub Arc<dyn PaymentProvider>);
+
+impl std::fmt::Debug for Payments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Payments")
+    }
 }
 
 /// What a service built on Tenantry adds to a world.
@@ -114,6 +132,9 @@ impl Default for Options {
             resolver: Arc::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
+            payments: None,
+            clock: None,
+            billing: BillingPolicy::default(),
             embedder: None,
         }
     }
@@ -198,7 +219,7 @@ impl World {
         if options.bypass_row_security {
             database.make_bypass_role().await;
         }
-        let clock = Arc::new(ManualClock::default());
+        let clock = options.clock.clone().unwrap_or_default();
         let instance = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
         let Instance {
             app,
@@ -487,7 +508,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform)),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
         operator_tokens,
@@ -499,6 +520,9 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         plans,
+        payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
+        customers: Arc::new(PgCustomers::new(platform.clone())),
+        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         settings,
         configurations: configurations.clone(),
         resolver: options.resolver.clone(),
@@ -514,6 +538,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         signup_enabled: options.signup_enabled,
         default_settings,
         session_days: 30,
+        billing: options.billing.clone(),
     };
     Instance {
         app: Arc::new(Tenancy::new(ports, policy)),

@@ -67,6 +67,9 @@ error_codes! {
     StaleVersion = "stale_version", 412, "The resource has changed", "If-Match names a version that is no longer the present one. Read it again and decide anew.";
     PlanFeatureRequired = "plan_feature_required", 403, "The plan does not include this", "The feature needs another plan.";
     PlanLimitReached = "plan_limit_reached", 403, "The plan's limit is reached", "The plan allows no more of these.";
+    BillingUnavailable = "billing_unavailable", 503, "Billing is not available", "Payments are not set up here, or the payment provider does not answer. Everything else works; try again later.";
+    NoSubscription = "no_subscription", 409, "There is no subscription", "The tenant has no running subscription. Begin one with a checkout.";
+    WebhookSignatureInvalid = "webhook_signature_invalid", 400, "The signature is not valid", "The message is not one of the payment provider's, or it was signed more than five minutes ago.";
     QuotaExceeded = "quota_exceeded", 429, "The quota is used up", "Wait for the period to end or raise the quota.";
     RateLimited = "rate_limited", 429, "Too many requests", "Slow down; Retry-After says for how long.";
     IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for something else", "A key stands for one request. Use a new key for a new request.";

@@ -39,12 +39,15 @@
 mod address;
 mod announce;
 mod audit;
+mod billing_account;
 mod branding;
 mod bucket;
 mod code;
 mod colour;
 mod condition;
 mod css;
+mod customer;
+mod dunning;
 mod entitlement;
 mod flag;
 mod flag_catalogue;
@@ -55,10 +58,12 @@ mod hierarchy;
 mod id;
 mod idempotency;
 mod invalid;
+mod invoice;
 mod job;
 mod limit;
 mod locale;
 mod meter;
+mod meter_report;
 mod name;
 mod operator;
 mod operator_event;
@@ -71,6 +76,7 @@ mod plan;
 mod plan_limit;
 mod price;
 mod project;
+mod provider_event;
 mod registry;
 mod resource;
 mod role;
@@ -93,12 +99,15 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
+pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use css::{CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
+pub use customer::Customers;
+pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
 pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
 pub use flag_catalogue::{
@@ -112,11 +121,13 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UserId,
+    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
+    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, ResourceId, ResourceVersionId,
+    SessionId, SystemJobId, TaskId, TenantId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use invoice::{Invoice, Invoices};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,
     Lease, Misstep, NewJob, Progress,
@@ -127,6 +138,7 @@ pub use limit::{
 };
 pub use locale::{is_language_tag, is_time_zone};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
+pub use meter_report::{MeterReport, MeterReports, ReportState};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
@@ -148,6 +160,7 @@ pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,
 };
+pub use provider_event::{EventState, ProviderEvents, ReceivedEvent};
 pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
 pub use role::{Permission, Role};

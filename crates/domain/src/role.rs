@@ -78,6 +78,12 @@ pub enum Permission {
     ExplainFeatures,
     /// Choose variants of the flags that are the tenant's to choose.
     ManageFeatures,
+    /// See what the tenant pays, and what for.
+    ReadBilling,
+    /// Begin, change and end the subscription; works in a suspended tenant too, since paying is what lifts that.
+    ManageBilling,
+    /// Follow the payment provider's word; only the system does.
+    OperateBilling,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -86,7 +92,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -108,6 +114,9 @@ impl Permission {
         Self::ReadFeatures,
         Self::ExplainFeatures,
         Self::ManageFeatures,
+        Self::ReadBilling,
+        Self::ManageBilling,
+        Self::OperateBilling,
         Self::CountViews,
         Self::Purge,
     ];
@@ -132,8 +141,10 @@ impl Permission {
             | Self::ReadDeletedProjects
             | Self::RestoreProjects
             | Self::ExplainFeatures
-            | Self::ManageFeatures => Some(Role::Admin),
-            Self::OperateSettings | Self::CountViews | Self::Purge => None,
+            | Self::ManageFeatures
+            | Self::ReadBilling
+            | Self::ManageBilling => Some(Role::Admin),
+            Self::OperateSettings | Self::OperateBilling | Self::CountViews | Self::Purge => None,
         }
     }
 
@@ -151,6 +162,9 @@ impl Permission {
             | Self::ReadResources
             | Self::ReadFeatures
             | Self::ExplainFeatures
+            | Self::ReadBilling
+            | Self::ManageBilling
+            | Self::OperateBilling
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings

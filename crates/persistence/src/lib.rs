@@ -71,17 +71,22 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod billing_account;
 mod branding;
+mod customer;
 mod directory;
 mod error;
 mod flag;
 mod flag_override;
 mod idempotency;
+mod invoice;
 mod job;
 mod member;
+mod meter_report;
 mod operator;
 mod plan;
 mod project;
+mod provider_event;
 mod registry;
 mod resource;
 mod session;
@@ -95,11 +100,13 @@ mod tx;
 mod user;
 mod vitals;
 
+pub use customer::PgCustomers;
 pub use directory::PgDirectory;
 pub use flag::PgFlags;
 pub use job::PgJobQueue;
 pub use operator::PgOperators;
 pub use plan::PgPlanVersions;
+pub use provider_event::PgProviderEvents;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};

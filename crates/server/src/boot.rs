@@ -11,8 +11,8 @@ use tenantry_domain::{
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
-    PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, Pool, PoolSettings,
-    StatementTimeouts,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits,
+    Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter};
 use tenantry_system::{
@@ -22,7 +22,7 @@ use tenantry_system::{
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::setting::StoredConfigurations;
-use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
+use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
 
 use crate::limits::{limits, shared};
@@ -174,6 +174,9 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         plans,
+        payments: None,
+        customers: Arc::new(PgCustomers::new(platform.clone())),
+        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         settings: registry,
         configurations,
         resolver: Arc::new(SystemResolver::default()),
@@ -324,6 +327,12 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        billing: BillingPolicy {
+            return_url: settings.billing.return_url.clone(),
+            automatic_tax: settings.billing.automatic_tax,
+            delete_after_days: (settings.billing.dunning.delete_after_days > 0)
+                .then_some(settings.billing.dunning.delete_after_days),
+        },
     }
 }
 

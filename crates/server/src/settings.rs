@@ -78,6 +78,7 @@ pub struct Settings {
     pub redis: Redis,
     pub guard: Guard,
     pub plans: Plans,
+    pub billing: Billing,
     pub log: Log,
     pub tracing: Tracing,
 }
@@ -450,6 +451,35 @@ pub struct Plans {
     pub overrides: BTreeMap<String, PlanOverride>,
 }
 
+/// Payments.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Billing {
+    /// Where people come back to from the payment provider's pages.
+    pub return_url: String,
+    /// Whether the provider works out taxes.
+    pub automatic_tax: bool,
+    pub dunning: Dunning,
+}
+
+impl Default for Billing {
+    fn default() -> Self {
+        Self {
+            return_url: "http://127.0.0.1:8080/".into(),
+            automatic_tax: false,
+            dunning: Dunning::default(),
+        }
+    }
+}
+
+/// What becomes of tenants that do not pay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dunning {
+    /// So many days after it was suspended a tenant is deleted; 0 = never.
+    pub delete_after_days: u32,
+}
+
 /// Logs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -578,7 +608,7 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 36] = [
+        let ranges: [(&'static str, u64, u64, u64); 37] = [
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -625,6 +655,12 @@ impl Settings {
                 365,
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
+            (
+                "billing.dunning.delete_after_days",
+                self.billing.dunning.delete_after_days.into(),
+                0,
+                3_650,
+            ),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
             ("cache.entries", self.cache.entries, 1, 100_000_000),
             ("cache.ttl_ms", self.cache.ttl_ms, 0, 3_600_000),

@@ -8,18 +8,25 @@
 
 pub mod access;
 pub mod auth;
+pub mod billing;
+pub mod billing_provision;
+pub mod billing_sync;
 pub mod branding;
 mod context;
+pub mod cycle;
+pub mod dunning;
 pub mod entitlement;
 pub mod flag;
 pub mod flag_definition;
 pub mod idempotency;
+pub mod invoice;
 pub mod job;
 pub mod lifecycle;
 pub mod operator;
 pub mod plan;
 pub mod product_settings;
 pub mod project;
+pub mod provider_event;
 pub mod provision;
 pub mod purge;
 pub mod resource;
@@ -32,7 +39,7 @@ pub mod user;
 mod views;
 pub mod worker;
 
-pub use context::{Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use operator::OperatorCx;
 pub use traces::{NoTraces, Traces};
 pub use views::{Flushed, ViewCounter};
