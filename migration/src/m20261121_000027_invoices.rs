@@ -59,6 +59,6 @@ fn meter_outbox() -> TenantTable {
         .check("meter_outbox_quantity_check", "quantity >= 0 AND attempts >= 0")
         .check(
             "meter_outbox_state_check",
-            "state IN ('pending', 'sent', 'replaced', 'frozen', 'dead')",
+            "state IN ('pending', 'sent', 'replaced', 'late', 'dead')",
         )
 }

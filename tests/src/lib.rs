@@ -26,4 +26,4 @@ pub use log::listen;
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::RedisServer;
-pub use world::{Embedder, Instance, Options, PASSWORD, Payments, Person, TenantWorld, World};
+pub use world::{Embedder, Instance, Options, PASSWORD, Payments, Person, TenantWorld, Usage, World};

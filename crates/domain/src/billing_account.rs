@@ -217,8 +217,8 @@ fn anchor(subscription: &ProviderSubscription) -> Time {
     {
         return end;
     }
-    let known = trial.into_iter().chain([subscription.created_at]);
-    known.filter(|anchor| fits(anchor)).next().unwrap_or(start)
+    let mut known = trial.into_iter().chain([subscription.created_at]);
+    known.find(|anchor| fits(anchor)).unwrap_or(start)
 }
 
 /// The account of the scope's tenant.

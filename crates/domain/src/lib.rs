@@ -76,6 +76,7 @@ mod plan;
 mod plan_limit;
 mod price;
 mod project;
+mod projection;
 mod provider_event;
 mod registry;
 mod resource;
@@ -160,6 +161,7 @@ pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,
 };
+pub use projection::Projection;
 pub use provider_event::{EventState, ProviderEvents, ReceivedEvent};
 pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};

@@ -14,8 +14,8 @@ pub enum ReportState {
     Sent,
     /// A later revision takes its place, and it was taken back or never sent.
     Replaced,
-    /// The provider has counted it, and it is too late to take it back: a later revision is known to us alone.
-    Frozen,
+    /// It came when it was too late to take back what the provider has counted of the hour: it is known to us alone.
+    Late,
     /// It cannot be sent any more.
     Dead,
 }
@@ -24,13 +24,7 @@ crate::name::deserialize_by_name!(ReportState);
 
 impl ReportState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Pending,
-        Self::Sent,
-        Self::Replaced,
-        Self::Frozen,
-        Self::Dead,
-    ];
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Sent, Self::Replaced, Self::Late, Self::Dead];
 
     /// Its name on the wire and in the database.
     pub const fn as_str(self) -> &'static str {
@@ -38,7 +32,7 @@ impl ReportState {
             Self::Pending => "pending",
             Self::Sent => "sent",
             Self::Replaced => "replaced",
-            Self::Frozen => "frozen",
+            Self::Late => "late",
             Self::Dead => "dead",
         }
     }

@@ -14,7 +14,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::{
     ApiError, HttpSettings, Limits, Readiness, authenticate::authenticate_known, docs, event_stream::Streams,
-    metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system, v1,
+    metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system, v1, webhook,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -124,6 +124,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
     docs::routes(config);
     v1::branding::pages(config);
     ofrep::routes(config);
+    webhook::routes(config);
     let embedded = web::scope("")
         .wrap(from_fn(authenticate_known))
         .configure(|config| (api.routes)(config));

@@ -1,18 +1,24 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
-use tenantry_domain::{Denied, ErrorCode, Invalid, KeyTaken, PasswordError, Refused, StoreError, TokenError};
+use tenantry_domain::{
+    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, Refused, StoreError, TokenError,
+};
 use tenantry_tenancy::{
     Stale,
     access::AccessError,
     auth::AuthError,
+    billing::BillingError,
+    billing_oversight::OversightError,
     branding::BrandingError,
+    dunning::SimulationError,
     entitlement::{CapabilitiesError, NotInPlan, Plans},
     flag::FlagError,
     flag_definition::DefinitionError,
     lifecycle::LifecycleError,
     operator::OperatorError,
     project::ProjectError,
+    provider_event::ReceiveError,
     provision::SignUpError,
     resource::ResourceError,
     setting::SettingError,
@@ -367,6 +373,69 @@ impl From<ResourceError> for ApiError {
             ResourceError::NotFound => Self::new(ErrorCode::NotFound),
             ResourceError::NotInPlan(refused) => refused.into(),
             ResourceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProviderError> for ApiError {
+    fn from(error: ProviderError) -> Self {
+        match &error {
+            ProviderError::Unavailable(_) | ProviderError::Unauthenticated | ProviderError::Unreadable(_) => {
+                Self::new(ErrorCode::BillingUnavailable).caused_by(error)
+            }
+            // What the provider says of it may be about our account with it, so it is for the log.
+            ProviderError::NotFound(_) | ProviderError::Refused(_) => Self::new(ErrorCode::Conflict)
+                .with_detail("The payment provider refuses this.")
+                .caused_by(error),
+        }
+    }
+}
+
+impl From<BillingError> for ApiError {
+    fn from(error: BillingError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            BillingError::Refused(refused) => refused.into(),
+            BillingError::Invalid(invalid) => invalid.into(),
+            BillingError::Stale(stale) => stale.into(),
+            BillingError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            BillingError::NoSubscription => Self::new(ErrorCode::NoSubscription),
+            BillingError::AlreadySubscribed => conflict("There is a subscription already; change that one."),
+            BillingError::ChangeUnderWay => {
+                conflict("Another change of the subscription is under way; wait a moment.")
+            }
+            BillingError::Gone => Self::new(ErrorCode::TenantGone),
+            BillingError::Provider(error) => error.into(),
+            BillingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OversightError> for ApiError {
+    fn from(error: OversightError) -> Self {
+        match error {
+            OversightError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            OversightError::Provider(error) => error.into(),
+            OversightError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SimulationError> for ApiError {
+    fn from(error: SimulationError) -> Self {
+        match error {
+            SimulationError::Invalid(invalid) => invalid.into(),
+            SimulationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReceiveError> for ApiError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            ReceiveError::Forged(error) => Self::new(ErrorCode::WebhookSignatureInvalid).caused_by(error),
+            ReceiveError::Store(error) => error.into(),
         }
     }
 }

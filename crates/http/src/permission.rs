@@ -23,5 +23,5 @@ macro_rules! permissions {
 permissions! {
     ReadTenant ManageTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers EditSelf EndSession ReadProjects WriteProjects
     ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
-    ReadFeatures ExplainFeatures ManageFeatures
+    ReadFeatures ExplainFeatures ManageFeatures ReadBilling ManageBilling
 }

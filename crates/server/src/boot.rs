@@ -177,6 +177,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         payments: None,
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        metered: None,
         settings: registry,
         configurations,
         resolver: Arc::new(SystemResolver::default()),

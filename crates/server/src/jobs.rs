@@ -87,7 +87,11 @@ pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
         grace: Duration::from_secs(jobs.grace_seconds),
         backoff: Backoff::default(),
     };
-    Worker::new(Arc::clone(&booted.app), queues, Handlers::standard(), settings)
+    let handlers = match booted.app.ports.payments {
+        Some(_) => Handlers::standard().with_billing(),
+        None => Handlers::standard(),
+    };
+    Worker::new(Arc::clone(&booted.app), queues, handlers, settings)
 }
 
 async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) -> Result<(), CommandError> {

@@ -173,6 +173,8 @@ impl Handlers {
         self.with(crate::billing_provision::Provision)
             .with(crate::billing_sync::Sync)
             .with(crate::billing::Change)
+            .with(crate::meter_report::Publish)
+            .with_system(crate::meter_report::PublishAll)
             .with_system(crate::billing_provision::RemoveLeftBehind)
             .with_system(crate::provider_event::Process)
             .with_system(crate::provider_event::FetchMissed)

@@ -9,6 +9,8 @@
 pub mod access;
 pub mod auth;
 pub mod billing;
+pub mod billing_dashboard;
+pub mod billing_oversight;
 pub mod billing_provision;
 pub mod billing_sync;
 pub mod branding;
@@ -22,6 +24,8 @@ pub mod idempotency;
 pub mod invoice;
 pub mod job;
 pub mod lifecycle;
+pub mod meter_report;
+mod metered;
 pub mod operator;
 pub mod plan;
 pub mod product_settings;
@@ -40,6 +44,7 @@ mod views;
 pub mod worker;
 
 pub use context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use metered::Metered;
 pub use operator::OperatorCx;
 pub use traces::{NoTraces, Traces};
 pub use views::{Flushed, ViewCounter};

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+pub(crate) mod billing;
 pub(crate) mod branding;
 pub(crate) mod capability;
 pub(crate) mod feature;
@@ -25,6 +26,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(capability::routes)
         .configure(setting::routes)
         .configure(branding::routes)
+        .configure(billing::routes)
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)
