@@ -16,6 +16,7 @@ mod payments;
 mod pgbouncer;
 mod redis;
 mod server;
+mod usage;
 mod world;
 
 pub use clock::ManualClock;
@@ -26,4 +27,5 @@ pub use log::listen;
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::RedisServer;
+pub use usage::UsageTable;
 pub use world::{Embedder, Instance, Options, PASSWORD, Payments, Person, TenantWorld, Usage, World};

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod auth;
+mod billing;
 mod branding;
 mod concurrency;
 mod embedder;
