@@ -312,6 +312,19 @@ async fn notice(
     work.audit().record(event).await
 }
 
+/// [`sync`], where a step of dunning is overdue: its own job may have been given up while the provider was away for long.
+///
+/// # Errors
+/// [`SyncError`].
+pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), SyncError> {
+    let account = cx.read(async |work| work.billing().current().await).await?;
+    let due = account.and_then(|account| account.dunning.next_at);
+    if due.is_some_and(|due| due <= cx.now()) {
+        sync(cx, payments).await?;
+    }
+    Ok(())
+}
+
 /// Asks the provider how things are and takes that over. It is what happens when a step of dunning is due, too: nobody is
 /// suspended on stale knowledge, so while the provider cannot be reached the step waits.
 #[derive(Debug, Clone, Copy)]
@@ -325,7 +338,7 @@ impl JobHandler for Sync {
     const KIND: &'static str = "billing.sync";
     // A suspended tenant is followed too, or paying would not lift that.
     const WRITES: bool = false;
-    const MAX_ATTEMPTS: u32 = 500;
+    const MAX_ATTEMPTS: u32 = 100;
     type Payload = Nothing;
 
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {

@@ -10,7 +10,7 @@ use tenantry_domain::{
     TenantStatus, Time, UsageReport, Work,
 };
 
-use crate::billing_sync::{Nothing, SyncError};
+use crate::billing_sync::{Nothing, SyncError, catch_up};
 use crate::job::{self, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
 use crate::{Cx, Metered, Origin, Tenancy, cycle};
 
@@ -19,7 +19,7 @@ const REACH: Duration = Duration::days(90);
 /// How many reports are sent at a time; the others are next.
 const AT_A_TIME: u32 = 500;
 
-/// Tells the provider what a tenant used.
+/// Tells the provider what a tenant used. As it comes by every hour, it also takes a step of dunning that was missed.
 #[derive(Debug, Clone, Copy)]
 pub struct Publish;
 
@@ -30,6 +30,9 @@ impl JobHandler for Publish {
 
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
         cx.require(Permission::OperateBilling)?;
+        if let Some(payments) = &cx.ports().payments {
+            catch_up(cx, payments.as_ref()).await?;
+        }
         publish(cx).await.map(|_| ()).map_err(JobFailure::from)
     }
 }

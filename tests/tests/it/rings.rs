@@ -50,10 +50,13 @@ macro_rules! entities {
 
 entities! {
     audit_events "audit_events"
+    billing_accounts "billing_accounts"
     brandings "brandings"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
+    invoices "invoices"
     jobs "jobs"
+    meter_outbox "meter_outbox"
     project_members "project_members"
     projects "projects"
     refresh_sessions "refresh_sessions"
@@ -87,7 +90,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events brandings flag_overrides idempotency_keys jobs project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
+        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invoices jobs meter_outbox project_members projects refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants users)
     };
 }
 
@@ -2028,6 +2031,23 @@ async fn seeded(options: Options) -> World {
 
 /// Rows for the tables that a new world has none in, one for each tenant, as far as these tables are there.
 const SEEDS: &[(&str, &str)] = &[
+    (
+        "billing_accounts",
+        "INSERT INTO billing_accounts (tenant_id, id, created_at, customer_ref, dunning, dunning_steps, fetches, applied, \
+         updated_at, version) SELECT id, gen_random_uuid(), now(), 'cus_' || slug, 'healthy', 0, 0, 0, now(), 1 FROM tenants",
+    ),
+    (
+        "invoices",
+        "INSERT INTO invoices (tenant_id, id, created_at, invoice_ref, customer_ref, currency, total, amount_due, amount_paid, \
+         period_start, period_end, attempts, lines, updated_at) SELECT id, gen_random_uuid(), now(), 'in_' || slug, \
+         'cus_' || slug, 'usd', 1, 1, 0, now(), now(), 0, '[]', now() FROM tenants",
+    ),
+    (
+        "meter_outbox",
+        // Revisions that differ, so that a row is in nobody's way in the other tenant.
+        "INSERT INTO meter_outbox (tenant_id, id, created_at, meter, hour, revision, quantity, identifier, state, attempts) \
+         SELECT id, gen_random_uuid(), now(), 'api_calls', now(), row_number() OVER (ORDER BY slug), 1, slug, 'pending', 0 FROM tenants",
+    ),
     (
         "jobs",
         "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, \
