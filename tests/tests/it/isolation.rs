@@ -345,6 +345,9 @@ impl Operation {
         let (right, wrong) = (self.call(own, own), self.call(own, foreign));
         let mut calls = Vec::new();
         for (index, (name, value)) in wrong.query.iter().enumerate() {
+            if !foreign.all().contains(&value.as_str()) {
+                continue;
+            }
             let mut call = right.clone();
             call.query[index].1.clone_from(value);
             calls.push((format!("/query/{name}"), call));
