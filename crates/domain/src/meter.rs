@@ -138,7 +138,7 @@ impl MeterTerms {
     };
 }
 
-/// What overage costs: `amount` for every `per` units begun.
+/// What overage costs: `amount` for every `per` units, and of a part of them its part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OveragePrice {
@@ -151,11 +151,14 @@ pub struct OveragePrice {
 }
 
 impl OveragePrice {
-    /// What so much overage costs, in the currency's minor unit: whole packages, a package begun counts (as Stripe's
-    /// `transform_quantity` with `round: "up"`). More than can be said is [`i64::MAX`].
+    /// What so much overage costs, in the currency's minor unit: `overage × amount ÷ per`, half a unit rounded up, as the
+    /// last step of a graduated price of Stripe's does (whole packages cannot be sold there beside what is included, see
+    /// docs/stripe.md). More than can be said is [`i64::MAX`].
     pub fn cost(&self, overage: u64) -> i64 {
-        let packages = overage.div_ceil(self.per.max(1));
-        let cost = i128::from(packages) * i128::from(self.amount);
+        let per = i128::from(self.per.max(1));
+        let whole = i128::from(overage) * i128::from(self.amount);
+        // Half of `per` is added to the rest only, so that nothing overflows.
+        let cost = whole / per + (whole % per * 2 + per) / (per * 2);
         i64::try_from(cost).unwrap_or(i64::MAX)
     }
 }
@@ -181,17 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn overage_is_sold_in_whole_packages() {
+    fn overage_costs_its_part_of_a_package() {
         let price = OveragePrice {
             currency: Currency::try_from("usd".to_owned()).unwrap(),
             amount: 50,
             per: 1_000,
         };
         assert_eq!(
-            [0, 1, 1_000, 1_001].map(|overage| price.cost(overage)),
-            [0, 50, 50, 100]
+            [0, 9, 10, 29, 30, 1_000, 1_001].map(|overage| price.cost(overage)),
+            [0, 0, 1, 1, 2, 50, 50]
         );
-        assert_eq!(price.cost(u64::MAX), 922_337_203_685_477_600);
+        assert_eq!(price.cost(u64::MAX), 922_337_203_685_477_581);
         let dear = OveragePrice {
             amount: i64::MAX,
             per: 1,
@@ -207,6 +210,7 @@ mod tests {
             let (less, more) = (less.min(more), less.max(more));
             prop_assert!(price.cost(less) <= price.cost(more));
             prop_assert_eq!(price.cost(0), 0);
+            prop_assert_eq!(OveragePrice { per: 1, ..price }.cost(1), amount);
         }
     }
 }

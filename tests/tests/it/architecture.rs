@@ -16,6 +16,8 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-devdb", &[]),
     ("tenantry-doctor", &[]),
     ("tenantry-migration", &[]),
+    ("tenantry-stripe", &["tenantry-domain"]),
+    ("tenantry-stripe-fake", &[]),
     (
         "tenantry-server",
         &[
@@ -29,6 +31,8 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
+            "tenantry-stripe",
+            "tenantry-stripe-fake",
         ],
     ),
 ];
@@ -67,7 +71,21 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("actix-http", &["tenantry-tests"]),
     ("argon2", &["tenantry-system"]),
     ("jsonwebtoken", &["tenantry-system"]),
-    ("aws-lc-rs", &["tenantry-system"]),
+    ("async-stripe", &["tenantry-stripe"]),
+    ("async-stripe-billing", &["tenantry-stripe"]),
+    ("async-stripe-checkout", &["tenantry-stripe"]),
+    ("async-stripe-core", &["tenantry-stripe"]),
+    ("async-stripe-product", &["tenantry-stripe"]),
+    ("async-stripe-shared", &["tenantry-stripe"]),
+    ("async-stripe-types", &["tenantry-stripe"]),
+    (
+        "aws-lc-rs",
+        &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
+    ),
+    ("miniserde", &["tenantry-stripe"]),
+    ("http-body-util", &["tenantry-stripe-fake"]),
+    ("hyper", &["tenantry-stripe-fake"]),
+    ("hyper-util", &["tenantry-stripe-fake"]),
     (
         "tokio",
         &[
@@ -80,6 +98,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-migration",
             "tenantry-doctor",
             "tenantry-server",
+            "tenantry-stripe",
+            "tenantry-stripe-fake",
             "tenantry-tests",
             "tenantry-bench",
         ],
