@@ -141,7 +141,6 @@ async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
     let filter = UserFilter {
         role: Some(Role::Admin),
         is_active: Some(true),
-        ..UserFilter::default()
     };
     let one = PageRequest {
         limit: 1,

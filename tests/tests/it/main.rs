@@ -5,6 +5,7 @@
 mod architecture;
 mod auth;
 mod billing;
+mod billing_stripe;
 mod branding;
 mod concurrency;
 mod embedder;
