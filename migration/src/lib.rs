@@ -83,6 +83,9 @@ mod m20261121_000021_usage_events;
 mod m20261121_000022_usage_rollups;
 mod m20261121_000024_quota_counters;
 mod m20261121_000025_quota_reservations;
+mod m20261121_000026_billing_accounts;
+mod m20261121_000027_invoices;
+mod m20261121_000028_provider_events;
 mod m20261121_000029_purge_system_jobs;
 
 pub use bootstrap::bootstrap;

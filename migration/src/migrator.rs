@@ -1,16 +1,6 @@
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
-use crate::{
-    m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
-    m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
-    m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
-    m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
-    m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
-    m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
-    m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events,
-    m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations,
-    m20261121_000029_purge_system_jobs,
-};
+use crate::{m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions, m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks, m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events, m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys, m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings, m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions, m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events, m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations, m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events, m20261121_000029_purge_system_jobs};
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).
@@ -23,6 +13,11 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "operators",
     // What plans grant, version by version: the operator's. The runtime role has no grant on it.
     "plan_versions",
+    // Which customer of the payment provider is which tenant, and what that provider tells of: the platform's. The runtime
+    // role has no grant on any.
+    "provider_customers",
+    "provider_events",
+    "provider_watermark",
     // Which migrations have been applied: says nothing about anybody, and the server reads it before it is
     // ready.
     "seaql_migrations",
@@ -67,6 +62,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000022_usage_rollups::Migration),
             Box::new(m20261121_000024_quota_counters::Migration),
             Box::new(m20261121_000025_quota_reservations::Migration),
+            Box::new(m20261121_000026_billing_accounts::Migration),
+            Box::new(m20261121_000027_invoices::Migration),
+            Box::new(m20261121_000028_provider_events::Migration),
             Box::new(m20261121_000029_purge_system_jobs::Migration),
         ]
     }

@@ -12,9 +12,11 @@ pub mod evidence;
 mod hosts;
 mod http;
 mod log;
+mod payments;
 mod pgbouncer;
 mod redis;
 mod server;
+mod usage;
 mod world;
 
 pub use clock::ManualClock;
@@ -22,6 +24,10 @@ pub use database::Database;
 pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
 pub use log::listen;
+pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::{RedisServer, TlsRedisServer};
-pub use world::{Embedder, Instance, Options, PASSWORD, Person, TenantWorld, World, plans_with_meters};
+pub use usage::UsageTable;
+pub use world::{
+    Embedder, Instance, Options, PASSWORD, Payments, Person, TenantWorld, Usage, World, plans_with_meters,
+};

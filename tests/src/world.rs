@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
     Announcer, Clock, Definition, Gate, IdSource as _, Limit, Memory, NewProject, NewResource, NewTask,
-    NewTenant, OperatorGate, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
+    NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
     SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{
-    PgDirectory, PgFlags, PgOperators, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
@@ -26,10 +26,10 @@ use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::user::AddUser;
 use tenantry_tenancy::{
-    Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project, provision, resource,
-    task, user,
+    BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project,
+    provision, resource, task, user,
 };
-use tenantry_tenancy::{NoTraces, Traces};
+use tenantry_tenancy::{Metered, NoTraces, Traces};
 
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
 
@@ -74,8 +74,36 @@ pub struct Options {
     pub keys: Vec<String>,
     /// The folder in which calls wait to be recorded; they wait in memory when absent.
     pub spool: Option<PathBuf>,
+    /// Whoever takes the money; nobody does when absent.
+    pub payments: Option<Payments>,
+    /// What tenants used; nobody knows when absent.
+    pub metered: Option<Usage>,
+    /// Time; a clock of its own when absent.
+    pub clock: Option<Arc<ManualClock>>,
+    /// What the operator decided about payments.
+    pub billing: BillingPolicy,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
+}
+
+/// Whoever takes the money of a world.
+#[derive(Clone)]
+pub struct Payments(pub Arc<dyn PaymentProvider>);
+
+impl std::fmt::Debug for Payments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Payments")
+    }
+}
+
+/// What the tenants of a world used.
+#[derive(Clone)]
+pub struct Usage(pub Arc<dyn Metered>);
+
+impl std::fmt::Debug for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Usage")
+    }
 }
 
 /// What a service built on Tenantry adds to a world.
@@ -123,6 +151,10 @@ impl Default for Options {
             definitions: Vec::new(),
             keys: Vec::new(),
             spool: None,
+            payments: None,
+            metered: None,
+            clock: None,
+            billing: BillingPolicy::default(),
             embedder: None,
         }
     }
@@ -207,7 +239,7 @@ impl World {
         if options.bypass_row_security {
             database.make_bypass_role().await;
         }
-        let clock = Arc::new(ManualClock::default());
+        let clock = options.clock.clone().unwrap_or_default();
         let instance = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
         let Instance {
             app,
@@ -519,6 +551,10 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         plans,
+        payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
+        customers: Arc::new(PgCustomers::new(platform.clone())),
+        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        metered: options.metered.as_ref().map(|metered| Arc::clone(&metered.0)),
         settings,
         configurations: configurations.clone(),
         resolver: options.resolver.clone(),
@@ -535,6 +571,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         default_settings,
         session_days: 30,
         quota_thresholds: vec![80, 100],
+        billing: options.billing.clone(),
     };
     Instance {
         app: Arc::new(Tenancy::new(ports, policy)),

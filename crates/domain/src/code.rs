@@ -72,6 +72,9 @@ error_codes! {
     UsageConflict = "usage_conflict", 409, "The event conflicts with an earlier one", "Another event has this key, or the event has been invalidated already. A key stands for one event.";
     UsageTooOld = "usage_too_old", 422, "The usage is too old", "Usage is recorded within 24 hours; later, up to 90 days, with `backfill=true`.";
     UsageInFuture = "usage_in_future", 422, "The usage has not happened yet", "The time of an event may be up to 5 minutes ahead of the server's.";
+    BillingUnavailable = "billing_unavailable", 503, "Billing is not available", "Payments are not set up here, or the payment provider does not answer. Everything else works; try again later.";
+    NoSubscription = "no_subscription", 409, "There is no subscription", "The tenant has no running subscription. Begin one with a checkout.";
+    WebhookSignatureInvalid = "webhook_signature_invalid", 400, "The signature is not valid", "The message is not one of the payment provider's, or it was signed more than five minutes ago.";
     QuotaExceeded = "quota_exceeded", 429, "The quota is used up", "Wait for the period to end or raise the quota.";
     RateLimited = "rate_limited", 429, "Too many requests", "Slow down; Retry-After says for how long.";
     IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for something else", "A key stands for one request. Use a new key for a new request.";

@@ -84,6 +84,12 @@ typed_ids! {
     FlagOverrideId;
     /// An entry of the audit log.
     AuditEventId;
+    /// What a tenant has with the payment provider.
+    BillingAccountId;
+    /// An invoice.
+    InvoiceId;
+    /// A report of usage to the payment provider.
+    MeterReportId;
     /// A job of a tenant.
     JobId;
     /// A job of the system's own.

@@ -39,6 +39,7 @@
 mod address;
 mod announce;
 mod audit;
+mod billing_account;
 mod branding;
 mod bucket;
 mod call;
@@ -46,6 +47,8 @@ mod code;
 mod colour;
 mod condition;
 mod css;
+mod customer;
+mod dunning;
 mod entitlement;
 mod flag;
 mod flag_catalogue;
@@ -56,10 +59,12 @@ mod hierarchy;
 mod id;
 mod idempotency;
 mod invalid;
+mod invoice;
 mod job;
 mod limit;
 mod locale;
 mod meter;
+mod meter_report;
 mod name;
 mod operator;
 mod operator_event;
@@ -72,6 +77,8 @@ mod plan;
 mod plan_limit;
 mod price;
 mod project;
+mod projection;
+mod provider_event;
 mod quota;
 mod quota_gate;
 mod registry;
@@ -97,6 +104,7 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category};
+pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use call::{Call, CallSpool, SpoolTally};
@@ -104,6 +112,8 @@ pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use css::{CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
+pub use customer::Customers;
+pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
 pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
 pub use flag_catalogue::{
@@ -118,12 +128,11 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, FlagOverrideId, IdSource, JobId, LeaseId, MemberId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
-    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use invoice::{Invoice, Invoices};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,
     Lease, Misstep, NewJob, Progress,
@@ -134,6 +143,7 @@ pub use limit::{
 };
 pub use locale::{is_language_tag, is_time_zone};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
+pub use meter_report::{MeterReport, MeterReports, ReportState};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
@@ -155,6 +165,8 @@ pub use project::{
     Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
     ProjectStatus, Projects,
 };
+pub use projection::Projection;
+pub use provider_event::{EventState, ProviderEvents, ReceivedEvent};
 pub use quota::{
     AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
     QuotaLease, QuotaReservation, Quotas, ReservationState, StillLent, Tally, Threshold,

@@ -1,5 +1,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::{Currency, Interval, MeterKey, Period, TenantId, Time};
 
@@ -51,6 +53,21 @@ provider_ids! {
     EventRef;
     /// What makes a call that is repeated the same call: the provider does it once. Made of our own rows' ids.
     ProviderKey;
+}
+
+impl ProviderKey {
+    /// The key of something that is done once for a row of ours.
+    pub fn of(what: &'static str, id: Uuid) -> Self {
+        Self(format!("tenantry-{what}-{id}"))
+    }
+
+    /// The key of something that several things make up: SHA-256 of them in lower-case hexadecimal digits, each followed by
+    /// a line feed, which none of them contains.
+    pub fn digest(parts: &[&dyn std::fmt::Display]) -> Self {
+        let text: String = parts.iter().map(|part| format!("{part}\n")).collect();
+        let digest = Sha256::digest(text.as_bytes());
+        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// A price of our catalogue, as the provider knows it: by a lookup key made of these.

@@ -67,6 +67,13 @@ impl Interval {
             Self::Year => "year",
         }
     }
+
+    /// The interval of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Month, Self::Year]
+            .into_iter()
+            .find(|interval| interval.as_str() == text)
+    }
 }
 
 #[cfg(test)]

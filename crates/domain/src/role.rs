@@ -92,6 +92,12 @@ pub enum Permission {
     ReserveQuota,
     /// Lend parts of quotas to instances and take them back; only the system does.
     LendQuota,
+    /// See what the tenant pays, and what for.
+    ReadBilling,
+    /// Begin, change and end the subscription; works in a suspended tenant too, since paying is what lifts that.
+    ManageBilling,
+    /// Follow the payment provider's word; only the system does.
+    OperateBilling,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -100,7 +106,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -129,6 +135,9 @@ impl Permission {
         Self::MeterUsage,
         Self::ReserveQuota,
         Self::LendQuota,
+        Self::ReadBilling,
+        Self::ManageBilling,
+        Self::OperateBilling,
         Self::CountViews,
         Self::Purge,
     ];
@@ -159,10 +168,15 @@ impl Permission {
             | Self::ManageFeatures
             | Self::RecordUsage
             | Self::BackfillUsage
-            | Self::InvalidateUsage => Some(Role::Admin),
-            Self::OperateSettings | Self::LendQuota | Self::MeterUsage | Self::CountViews | Self::Purge => {
-                None
-            }
+            | Self::InvalidateUsage
+            | Self::ReadBilling
+            | Self::ManageBilling => Some(Role::Admin),
+            Self::OperateSettings
+            | Self::OperateBilling
+            | Self::LendQuota
+            | Self::MeterUsage
+            | Self::CountViews
+            | Self::Purge => None,
         }
     }
 
@@ -183,6 +197,9 @@ impl Permission {
             | Self::ReadUsage
             | Self::MeterUsage
             | Self::LendQuota
+            | Self::ReadBilling
+            | Self::ManageBilling
+            | Self::OperateBilling
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings

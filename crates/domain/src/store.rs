@@ -4,8 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, Brandings, FlagOverrides, IdempotencyKeys, Jobs, KeyTaken, Members, Projects, Quotas,
-    Resources, Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
+    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invoices, Jobs, KeyTaken, Members, MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, Tenants, TenantScope, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -118,6 +117,12 @@ pub trait Store: Send {
     fn branding(&mut self) -> &mut dyn Brandings;
     /// What the tenant has chosen of flags.
     fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
+    /// What the tenant has with the payment provider.
+    fn billing(&mut self) -> &mut dyn BillingAccounts;
+    /// Its invoices.
+    fn invoices(&mut self) -> &mut dyn Invoices;
+    /// What was used, as the payment provider is told.
+    fn meter_reports(&mut self) -> &mut dyn MeterReports;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn AuditLog;
     /// Work that is done later.
@@ -204,6 +209,18 @@ impl Work {
     /// What the tenant has chosen of flags.
     pub fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
         self.store.flag_overrides()
+    }
+    /// What the tenant has with the payment provider.
+    pub fn billing(&mut self) -> &mut dyn BillingAccounts {
+        self.store.billing()
+    }
+    /// Its invoices.
+    pub fn invoices(&mut self) -> &mut dyn Invoices {
+        self.store.invoices()
+    }
+    /// What was used, as the payment provider is told.
+    pub fn meter_reports(&mut self) -> &mut dyn MeterReports {
+        self.store.meter_reports()
     }
     /// The audit log.
     pub fn audit(&mut self) -> &mut dyn AuditLog {

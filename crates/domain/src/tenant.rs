@@ -187,6 +187,8 @@ pub struct Tenant {
     pub agreed: Agreed,
     /// Where it is in its life.
     pub status: TenantStatus,
+    /// Whether it is suspended because something is owed: then paying lifts that. What an operator suspends stays so.
+    pub suspended_for_payment: bool,
     /// Its settings.
     pub settings: Settings,
     /// When it was made.
@@ -269,6 +271,7 @@ impl Tenant {
             plan_version,
             agreed: Agreed::default(),
             status: TenantStatus::Active,
+            suspended_for_payment: false,
             settings,
             created_at: now,
             updated_at: now,
@@ -329,6 +332,37 @@ impl Tenant {
             self.touch(now);
         }
         changes
+    }
+
+    /// Makes it read-only because something is owed; whether that is a change. One that is suspended already is so for
+    /// another reason, which stays.
+    pub fn suspend_for_payment(&mut self, now: Time) -> bool {
+        let changes = self.status == TenantStatus::Active;
+        if changes {
+            self.status = TenantStatus::Suspended;
+            self.suspended_for_payment = true;
+            self.touch(now);
+        }
+        changes
+    }
+
+    /// Lets it write again because nothing is owed any more; whether that is a change.
+    pub fn resume_after_payment(&mut self, now: Time) -> bool {
+        let changes = self.status == TenantStatus::Suspended && self.suspended_for_payment;
+        if changes {
+            self.status = TenantStatus::Active;
+            self.suspended_for_payment = false;
+            self.touch(now);
+        }
+        changes
+    }
+
+    /// Deletes it because nothing was paid for so long.
+    pub fn delete_unpaid(&mut self, now: Time) {
+        self.status = TenantStatus::Deleted;
+        self.suspended_for_payment = false;
+        self.deleted_at = Some(now);
+        self.touch(now);
     }
 
     /// Its plan, and what was agreed beside it.

@@ -15,7 +15,7 @@ use utoipa::openapi::OpenApi;
 use crate::{
     ApiError, HttpSettings, Limits, Quotas, Readiness, authenticate::authenticate_known, docs,
     event_stream::Streams, metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system,
-    v1,
+    v1, webhook,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -134,6 +134,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
     docs::routes(config);
     v1::branding::pages(config);
     ofrep::routes(config);
+    webhook::routes(config);
     let embedded = web::scope("")
         .wrap(from_fn(authenticate_known))
         .configure(|config| (api.routes)(config));

@@ -2,20 +2,23 @@
 
 use actix_web::http::header;
 use tenantry_domain::{
-    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, QuotaExceeded, QuotaRefusal, Refused, StoreError,
-    TokenError,
+    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused, StoreError, TokenError,
 };
 use tenantry_tenancy::{
     Stale,
     access::AccessError,
     auth::AuthError,
+    billing::BillingError,
+    billing_oversight::OversightError,
     branding::BrandingError,
+    dunning::SimulationError,
     entitlement::{CapabilitiesError, NotInPlan, Plans},
     flag::FlagError,
     flag_definition::DefinitionError,
     lifecycle::LifecycleError,
     operator::OperatorError,
     project::ProjectError,
+    provider_event::ReceiveError,
     provision::SignUpError,
     quota::QuotaError,
     resource::ResourceError,
@@ -429,6 +432,69 @@ impl From<UsageError> for ApiError {
                 Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
             }
             UsageError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProviderError> for ApiError {
+    fn from(error: ProviderError) -> Self {
+        match &error {
+            ProviderError::Unavailable(_) | ProviderError::Unauthenticated | ProviderError::Unreadable(_) => {
+                Self::new(ErrorCode::BillingUnavailable).caused_by(error)
+            }
+            // What the provider says of it may be about our account with it, so it is for the log.
+            ProviderError::NotFound(_) | ProviderError::Refused(_) => Self::new(ErrorCode::Conflict)
+                .with_detail("The payment provider refuses this.")
+                .caused_by(error),
+        }
+    }
+}
+
+impl From<BillingError> for ApiError {
+    fn from(error: BillingError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            BillingError::Refused(refused) => refused.into(),
+            BillingError::Invalid(invalid) => invalid.into(),
+            BillingError::Stale(stale) => stale.into(),
+            BillingError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            BillingError::NoSubscription => Self::new(ErrorCode::NoSubscription),
+            BillingError::AlreadySubscribed => conflict("There is a subscription already; change that one."),
+            BillingError::ChangeUnderWay => {
+                conflict("Another change of the subscription is under way; wait a moment.")
+            }
+            BillingError::Gone => Self::new(ErrorCode::TenantGone),
+            BillingError::Provider(error) => error.into(),
+            BillingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OversightError> for ApiError {
+    fn from(error: OversightError) -> Self {
+        match error {
+            OversightError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            OversightError::Provider(error) => error.into(),
+            OversightError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SimulationError> for ApiError {
+    fn from(error: SimulationError) -> Self {
+        match error {
+            SimulationError::Invalid(invalid) => invalid.into(),
+            SimulationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReceiveError> for ApiError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            ReceiveError::Forged(error) => Self::new(ErrorCode::WebhookSignatureInvalid).caused_by(error),
+            ReceiveError::Store(error) => error.into(),
         }
     }
 }

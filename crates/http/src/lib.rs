@@ -65,6 +65,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod v1;
+mod webhook;
 
 pub use answer::{Answer, created, entity, no_content};
 pub use api::{Api, app, configure};

@@ -24,4 +24,5 @@ permissions! {
     ReadTenant ManageTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers EditSelf EndSession ReadProjects WriteProjects
     ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
     ReadFeatures ExplainFeatures ManageFeatures ReadUsage RecordUsage InvalidateUsage ReserveQuota
+    ReadBilling ManageBilling
 }

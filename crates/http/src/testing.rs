@@ -17,17 +17,10 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, Directory, Email,
-    FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts,
-    JobLease, Limit, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims,
-    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
-    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, RefreshTokens,
-    Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription,
-    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
+    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, MembershipFacts, MeterKey, Meters, MeterTerms, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, Operators, OperatorScope, OperatorTokens, OperatorWork, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
-use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy, product_settings};
+use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -55,6 +48,10 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
         plans: fake.clone(),
+        payments: None,
+        customers: fake.clone(),
+        provider_events: fake.clone(),
+        metered: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
         resolver: fake.clone(),
@@ -71,6 +68,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        billing: BillingPolicy::default(),
     };
     Api::new(
         Arc::new(Tenancy::new(ports, policy)),
@@ -274,6 +272,84 @@ impl UnitOfWork for Fake {
 impl TenantRegistry for Fake {
     async fn list(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
         Ok(Vec::new())
+    }
+}
+
+fn away<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("the secret host is away".into()))
+}
+
+#[async_trait]
+impl Customers for Fake {
+    async fn expect(&self, _: SystemScope, _: TenantId, _: Time) -> Result<(), StoreError> {
+        away()
+    }
+
+    async fn bind(&self, _: SystemScope, _: TenantId, _: &CustomerRef) -> Result<CustomerRef, StoreError> {
+        away()
+    }
+
+    async fn tenant_of(&self, _: SystemScope, _: &CustomerRef) -> Result<Option<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn list(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn left_behind(&self, _: SystemScope, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn removed(&self, _: SystemScope, _: TenantId, _: Time) -> Result<(), StoreError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl ProviderEvents for Fake {
+    async fn receive(
+        &self,
+        _: SystemScope,
+        _: &ReceivedEvent,
+        _: Option<&SystemJob>,
+    ) -> Result<bool, StoreError> {
+        away()
+    }
+
+    async fn begin(&self, _: SystemScope, _: &EventRef) -> Result<Option<ReceivedEvent>, StoreError> {
+        away()
+    }
+
+    async fn settle(
+        &self,
+        _: SystemScope,
+        _: &EventRef,
+        _: (EventState, Option<&str>),
+        _: Time,
+    ) -> Result<(), StoreError> {
+        away()
+    }
+
+    async fn list(
+        &self,
+        _: SystemScope,
+        _: Option<EventState>,
+        _: u32,
+    ) -> Result<Vec<ReceivedEvent>, StoreError> {
+        away()
+    }
+
+    async fn looked_until(&self, _: SystemScope) -> Result<Option<Time>, StoreError> {
+        away()
+    }
+
+    async fn look_until(&self, _: SystemScope, _: Time) -> Result<(), StoreError> {
+        away()
+    }
+
+    async fn forget_bodies(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        away()
     }
 }
 

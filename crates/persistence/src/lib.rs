@@ -71,18 +71,23 @@
 #![deny(missing_docs)]
 
 mod audit;
+mod billing_account;
 mod branding;
+mod customer;
 mod directory;
 mod error;
 mod flag;
 mod flag_override;
 mod idempotency;
+mod invoice;
 mod job;
 mod member;
+mod meter_report;
 mod operator;
 mod plan;
 mod project;
 mod quota;
+mod provider_event;
 mod registry;
 mod resource;
 mod session;
@@ -98,11 +103,13 @@ mod usage_upkeep;
 mod user;
 mod vitals;
 
+pub use customer::PgCustomers;
 pub use directory::PgDirectory;
 pub use flag::PgFlags;
 pub use job::PgJobQueue;
 pub use operator::PgOperators;
 pub use plan::PgPlanVersions;
+pub use provider_event::PgProviderEvents;
 pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};

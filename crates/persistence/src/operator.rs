@@ -179,6 +179,8 @@ impl OperatorWork for PgOperatorWork {
         use tenants::Column;
         let update = tenants::Entity::update_many()
             .col_expr(Column::Status, Expr::value(to.as_str()))
+            // Whatever was owed, from here on it is the operator who decides.
+            .col_expr(Column::SuspendedForPayment, Expr::value(false))
             .col_expr(Column::UpdatedAt, Expr::value(at))
             .col_expr(Column::Version, Expr::col(Column::Version).add(1))
             .filter(Column::Id.eq(tenant.uuid()))

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, Brandings, Change, FlagOverrides, IdempotencyKeys, Jobs, Members, Mode, Projects,
-    Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants,
-    UnitOfWork, Usage, Users, Work,
+    Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices, Jobs, Members, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, Tenants, TenantScope, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -128,6 +126,15 @@ impl Store for PgStore {
         self
     }
     fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
+        self
+    }
+    fn billing(&mut self) -> &mut dyn BillingAccounts {
+        self
+    }
+    fn invoices(&mut self) -> &mut dyn Invoices {
+        self
+    }
+    fn meter_reports(&mut self) -> &mut dyn MeterReports {
         self
     }
     fn audit(&mut self) -> &mut dyn AuditLog {

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::sea_query::{LockBehavior, LockType, OnConflict};
+use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
@@ -59,20 +59,8 @@ impl PgSystemJobs {
 #[async_trait]
 impl SystemJobs for PgSystemJobs {
     async fn enqueue(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError> {
-        let row = ActiveModel {
-            id: Set(job.id.uuid()),
-            created_at: Set(job.created_at),
-            kind: Set(job.kind.clone()),
-            schema_version: Set(job.schema_version),
-            payload: Set(job.payload.clone()),
-            dedupe_key: Set(job.dedupe_key.clone()),
-            max_attempts: Set(signed(job.progress.max_attempts)),
-            ..changes(&job.progress)
-        };
-        let nothing = OnConflict::new().do_nothing().to_owned();
-        let insert = sea_orm::Insert::one(row).on_conflict(nothing).into_query();
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        let inserted = tx.execute(&insert).await?;
+        let inserted = tx.execute(&insertion(job)).await?;
         tx.commit().await?;
         Ok(if inserted == 1 {
             Enqueued::Added
@@ -219,6 +207,22 @@ impl TryFrom<Model> for SystemJob {
             created_at: row.created_at,
         })
     }
+}
+
+/// The statement that puts a job into the queue, unless one with its key is there.
+pub(crate) fn insertion(job: &SystemJob) -> InsertStatement {
+    let row = ActiveModel {
+        id: Set(job.id.uuid()),
+        created_at: Set(job.created_at),
+        kind: Set(job.kind.clone()),
+        schema_version: Set(job.schema_version),
+        payload: Set(job.payload.clone()),
+        dedupe_key: Set(job.dedupe_key.clone()),
+        max_attempts: Set(signed(job.progress.max_attempts)),
+        ..changes(&job.progress)
+    };
+    let nothing = OnConflict::new().do_nothing().to_owned();
+    sea_orm::Insert::one(row).on_conflict(nothing).into_query()
 }
 
 fn changes(progress: &Progress) -> ActiveModel {

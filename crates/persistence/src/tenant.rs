@@ -30,6 +30,7 @@ pub(crate) mod entity {
         pub updated_at: DateTimeUtc,
         pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
+        pub suspended_for_payment: bool,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -90,6 +91,7 @@ impl TryFrom<Model> for Tenant {
             plan_version: facts.subscription.version,
             agreed: facts.subscription.agreed.clone(),
             status: facts.status,
+            suspended_for_payment: row.suspended_for_payment,
             settings: serde_json::from_value(row.settings).map_err(from_json)?,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -133,6 +135,7 @@ fn changes(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
         updated_at: Set(tenant.updated_at),
         deleted_at: Set(tenant.deleted_at),
         version: Set(tenant.version),
+        suspended_for_payment: Set(tenant.suspended_for_payment),
         ..Default::default()
     })
 }

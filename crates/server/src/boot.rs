@@ -11,8 +11,7 @@ use tenantry_domain::{
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
-    PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgRegistry, PgUnits, PgUsageUpkeep, Pool,
-    PoolSettings, StatementTimeouts,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_system::{
@@ -23,7 +22,7 @@ use tenantry_system::{
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::setting::StoredConfigurations;
-use tenantry_tenancy::{Policy, Ports, Tenancy, product_settings};
+use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
 
 use crate::limits::{limits, shared};
@@ -188,6 +187,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         plans,
+        payments: None,
+        customers: Arc::new(PgCustomers::new(platform.clone())),
+        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        metered: None,
         settings: registry,
         configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
@@ -363,6 +366,12 @@ fn policy(settings: &Settings) -> Policy {
         },
         session_days: settings.auth.session_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
+        billing: BillingPolicy {
+            return_url: settings.billing.return_url.clone(),
+            automatic_tax: settings.billing.automatic_tax,
+            delete_after_days: (settings.billing.dunning.delete_after_days > 0)
+                .then_some(settings.billing.dunning.delete_after_days),
+        },
     }
 }
 

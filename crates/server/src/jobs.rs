@@ -88,7 +88,11 @@ pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
         grace: Duration::from_secs(jobs.grace_seconds),
         backoff: Backoff::default(),
     };
-    let handlers = Handlers::standard().with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
+    let handlers = match booted.app.ports.payments {
+        Some(_) => Handlers::standard().with_billing(),
+        None => Handlers::standard(),
+    };
+    let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
     Worker::new(Arc::clone(&booted.app), queues, handlers, settings)
 }
 

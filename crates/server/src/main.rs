@@ -1,5 +1,6 @@
 //! `tenantry`: the backend as one program. This crate is wiring: settings, composition, commands.
 
+mod billing;
 mod boot;
 mod console;
 mod dev;
@@ -91,6 +92,9 @@ enum Command {
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
+    /// Tell the payment provider what was used, compare numbers with it, list what it told of.
+    #[command(after_help = "Example: tenantry billing reconcile --period 2026-01")]
+    Billing(billing::Args),
     /// Print the OpenAPI document.
     #[command(after_help = "Example: tenantry openapi > openapi.json")]
     Openapi,
@@ -166,6 +170,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Settings(args) => {
             log::init_plain();
             tenant_settings::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Billing(args) => {
+            log::init_plain();
+            billing::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

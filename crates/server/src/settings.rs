@@ -526,11 +526,27 @@ pub struct Plans {
     pub overrides: BTreeMap<String, PlanOverride>,
 }
 
-/// Who takes the money.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// Payments.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Billing {
     pub stripe: Stripe,
+    /// Where people come back to from the payment provider's pages.
+    pub return_url: String,
+    /// Whether the provider works out taxes.
+    pub automatic_tax: bool,
+    pub dunning: Dunning,
+}
+
+impl Default for Billing {
+    fn default() -> Self {
+        Self {
+            stripe: Stripe::default(),
+            return_url: "http://127.0.0.1:8080/".into(),
+            automatic_tax: false,
+            dunning: Dunning::default(),
+        }
+    }
 }
 
 /// How Stripe is reached; without a key nobody is billed.
@@ -556,6 +572,14 @@ impl Default for Stripe {
             timeout_ms: 10_000,
         }
     }
+}
+
+/// What becomes of tenants that do not pay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dunning {
+    /// So many days after it was suspended a tenant is deleted; 0 = never.
+    pub delete_after_days: u32,
 }
 
 impl Stripe {
@@ -784,6 +808,12 @@ impl Settings {
                 365,
             ),
             ("auth.password_at_once", self.auth.password_at_once as u64, 1, 64),
+            (
+                "billing.dunning.delete_after_days",
+                self.billing.dunning.delete_after_days.into(),
+                0,
+                3_650,
+            ),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
             (
                 "metering.flush_interval_ms",

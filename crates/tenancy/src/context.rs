@@ -3,15 +3,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
-    FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, OperatorTokens,
-    Operators, PasswordHasher, Permission, PlanCatalogue, RefreshTokens, Refused, Seal, SettingRegistry,
-    Settings, StoreError, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations, Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, Operators, OperatorTokens, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
 };
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRequest, Once};
-use crate::{Metering, Traces, ViewCounter};
+use crate::{Metered, Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -48,6 +45,14 @@ pub struct Ports {
     pub usage_upkeep: Arc<dyn UsageUpkeep>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
+    /// Whoever takes the money; nobody does where it is absent.
+    pub payments: Option<Arc<dyn PaymentProvider>>,
+    /// Which of its customers is which tenant.
+    pub customers: Arc<dyn Customers>,
+    /// What it tells of.
+    pub provider_events: Arc<dyn ProviderEvents>,
+    /// What tenants used; nothing is billed by use where it is absent.
+    pub metered: Option<Arc<dyn Metered>>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
     /// What tenants have set, and how they look.
@@ -71,6 +76,29 @@ pub struct Policy {
     pub session_days: i64,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
+    /// What the operator decided about payments.
+    pub billing: BillingPolicy,
+}
+
+/// What the operator decided about payments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BillingPolicy {
+    /// Where people come back to from the payment provider's pages.
+    pub return_url: String,
+    /// Whether the provider works out taxes.
+    pub automatic_tax: bool,
+    /// So many days after its suspension a tenant that does not pay is deleted; `None` means never.
+    pub delete_after_days: Option<u32>,
+}
+
+impl Default for BillingPolicy {
+    fn default() -> Self {
+        Self {
+            return_url: "http://127.0.0.1:8080/".into(),
+            automatic_tax: false,
+            delete_after_days: None,
+        }
+    }
 }
 
 /// The application: ports, policy and the few things it keeps in memory.

@@ -1,11 +1,12 @@
 //! The months of a tenant.
 
-use tenantry_domain::{BillingCycle, StoreError, Work};
+use tenantry_domain::{BillingAccount, BillingCycle, StoreError, Work};
 
-/// The cycle by which a tenant is billed; that of the calendar for those whom nobody bills.
+/// The months of the scope's tenant: those in which it is billed, and of the calendar while nobody bills it.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn cycle(_work: &mut Work) -> Result<BillingCycle, StoreError> {
-    Ok(BillingCycle::CALENDAR)
+pub async fn cycle(work: &mut Work) -> Result<BillingCycle, StoreError> {
+    let account = work.billing().current().await?;
+    Ok(account.map_or(BillingCycle::CALENDAR, |account: BillingAccount| account.cycle()))
 }

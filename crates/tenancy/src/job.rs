@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tenantry_domain::{
     Constraint, Denied, Enqueued, Invalid, Job, JobFilter, JobId, Misstep, NewJob, Refused, StoreError,
-    SystemScope, TenantId, TenantStatus, Time, Work,
+    SystemJob, SystemJobId, SystemScope, TenantId, TenantStatus, Time, Work,
 };
 
 use crate::context::carries_store_error;
@@ -172,6 +172,19 @@ impl Handlers {
             .with_system(crate::usage_rollup::KeepAll)
     }
 
+    /// Adds those that follow the payment provider, for where there is one.
+    #[must_use]
+    pub fn with_billing(self) -> Self {
+        self.with(crate::billing_provision::Provision)
+            .with(crate::billing_sync::Sync)
+            .with(crate::billing::Change)
+            .with(crate::meter_report::Publish)
+            .with_system(crate::meter_report::PublishAll)
+            .with_system(crate::billing_provision::RemoveLeftBehind)
+            .with_system(crate::provider_event::Process)
+            .with_system(crate::provider_event::FetchMissed)
+    }
+
     /// Adds one, in place of any other of the same kind.
     #[must_use]
     pub fn with<H: JobHandler>(mut self, handler: H) -> Self {
@@ -319,6 +332,32 @@ pub async fn enqueue_in<H: JobHandler>(
         JobError::Store(error) => JobFailure::Store(error),
         other => JobFailure::Retry(other.to_string()),
     })
+}
+
+/// A job of the system's own for a handler, to be put into the queue by whoever stores what it is about.
+///
+/// # Errors
+/// [`StoreError`] for one that is not proper, which is a mistake of ours.
+pub(crate) fn of_system<H: SystemJobHandler>(
+    app: &Tenancy,
+    payload: &H::Payload,
+    dedupe_key: String,
+) -> Result<SystemJob, StoreError> {
+    let new = NewJob {
+        kind: H::KIND.to_owned(),
+        schema_version: H::SCHEMA_VERSION,
+        payload: to_value(payload)?,
+        run_at: None,
+        dedupe_key: Some(dedupe_key),
+        max_attempts: H::MAX_ATTEMPTS,
+        trace_parent: None,
+    };
+    let job = SystemJob::new(
+        SystemJobId::next(app.ports.ids.as_ref()),
+        new,
+        app.ports.clock.now(),
+    );
+    job.map_err(|invalid| StoreError::Other(format!("{}: {invalid:?}", H::KIND)))
 }
 
 /// The newest jobs of a tenant, for an operator.

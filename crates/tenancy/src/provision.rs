@@ -7,7 +7,9 @@ use tenantry_domain::{
     StoreError, SystemScope, Tenant, User, UserId,
 };
 
-use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error};
+use crate::billing_provision::{Provision, SignedUpFor, is_granted_at_once};
+use crate::job::{JobError, Terms};
+use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error, job};
 
 /// The first admin of a new tenant.
 #[derive(Debug, Clone)]
@@ -77,15 +79,9 @@ pub async fn sign_up(
     if !app.policy.signup_enabled {
         return Err(SignUpError::Closed);
     }
-    found(
-        app,
-        SystemScope::because("sign-up"),
-        origin,
-        request,
-        tenant,
-        admin,
-    )
-    .await
+    let because = SystemScope::because("sign-up");
+    let cx = Cx::new(Arc::clone(app), app.ports.gate.found(because, request), origin);
+    establish(&cx, tenant, admin, Paying::First).await
 }
 
 /// Founds a tenant for the operator, whether sign-up is open or not.
@@ -100,9 +96,32 @@ pub async fn found(
     tenant: NewTenant,
     admin: NewAdmin,
 ) -> Result<SignedUp, SignUpError> {
-    let scope = app.ports.gate.found(because, request);
-    let cx = Cx::new(Arc::clone(app), scope, origin);
-    let checked = check(&cx, tenant, admin)?;
+    let cx = Cx::new(Arc::clone(app), app.ports.gate.found(because, request), origin);
+    establish(&cx, tenant, admin, Paying::Later).await
+}
+
+/// Whether a plan that is to be paid from its first day on is granted before it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paying {
+    /// Not before.
+    First,
+    /// Yes: the operator has said so.
+    Later,
+}
+
+async fn establish(
+    cx: &Cx,
+    tenant: NewTenant,
+    admin: NewAdmin,
+    paying: Paying,
+) -> Result<SignedUp, SignUpError> {
+    let mut checked = check(cx, tenant, admin)?;
+    let wanted = SignedUpFor {
+        plan: checked.tenant.plan.clone(),
+    };
+    if paying == Paying::First {
+        await_payment(cx, &mut checked.tenant);
+    }
     let password = checked
         .password
         .clone()
@@ -111,11 +130,25 @@ pub async fn found(
     let user =
         User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
     let generated_password = checked.password.is_none().then_some(password);
-    let login = store(&cx, checked.tenant, user).await?;
+    let login = store(cx, checked.tenant, user, wanted).await?;
     Ok(SignedUp {
         login,
         generated_password,
     })
+}
+
+/// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
+/// default plan.
+fn await_payment(cx: &Cx, tenant: &mut Tenant) {
+    let plans = &cx.ports().plans;
+    let terms = plans.terms(&tenant.plan, tenant.plan_version);
+    if cx.ports().payments.is_none() || is_granted_at_once(&terms) {
+        return;
+    }
+    if let Some(default) = plans.current(plans.default_plan()) {
+        tenant.plan.clone_from(&default.name);
+        tenant.plan_version = default.version;
+    }
 }
 
 struct Checked {
@@ -170,7 +203,7 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     })
 }
 
-async fn store(cx: &Cx, tenant: Tenant, admin: User) -> Result<LoggedIn, SignUpError> {
+async fn store(cx: &Cx, tenant: Tenant, admin: User, wanted: SignedUpFor) -> Result<LoggedIn, SignUpError> {
     let (session, refresh_token) = auth::new_session(cx, admin.id);
     cx.write(async |work| {
         work.tenants().insert(&tenant).await?;
@@ -179,7 +212,15 @@ async fn store(cx: &Cx, tenant: Tenant, admin: User) -> Result<LoggedIn, SignUpE
         let created = cx.changed("tenant.created", "tenant", tenant.id.uuid(), None, Some(&tenant));
         work.audit().record(created).await?;
         let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
-        Ok::<_, SignUpError>(work.audit().record(added).await?)
+        work.audit().record(added).await?;
+        if cx.ports().payments.is_some() {
+            let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
+            asked.map_err(|error| match error {
+                JobError::Store(error) => SignUpError::from(error),
+                other => SignUpError::Store(StoreError::Other(other.to_string())),
+            })?;
+        }
+        Ok::<_, SignUpError>(())
     })
     .await?;
     Ok(auth::logged_in(cx, session.id, refresh_token, admin, tenant))

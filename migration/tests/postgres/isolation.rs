@@ -244,6 +244,51 @@ async fn jobs_of_the_system_are_out_of_reach_of_the_runtime_role() {
 }
 
 #[tokio::test]
+async fn the_payment_providers_inbox_is_out_of_reach_of_the_runtime_role() {
+    let database = Database::populated().await;
+    let event = "INSERT INTO provider_events (id, kind, created_at, received_at, state, attempts)
+        VALUES ('evt_1', 'invoice.paid', now(), now(), 'pending', 0)";
+    let customer = "INSERT INTO provider_customers (of_tenant, customer_ref, created_at)
+        SELECT id, 'cus_1', now() FROM tenants ORDER BY id LIMIT 1";
+    let watermark = "INSERT INTO provider_watermark (looked_until) VALUES (now())";
+    let mut platform = database.platform().await;
+    for sql in [
+        event,
+        customer,
+        watermark,
+        "UPDATE provider_events SET state = 'done', settled_at = now()",
+        "UPDATE provider_customers SET removed_at = now()",
+    ] {
+        assert_eq!(run(&mut platform, sql).await.unwrap(), 1, "{sql}");
+    }
+    // Whose customer it is, and what an event said, is for good; and nothing of an account is the platform's to see.
+    for sql in [
+        "UPDATE provider_customers SET of_tenant = (SELECT id FROM tenants ORDER BY id DESC LIMIT 1)",
+        "DELETE FROM provider_customers",
+        "UPDATE provider_events SET customer_ref = 'cus_2'",
+        "DELETE FROM provider_events",
+        "SELECT count(*) FROM billing_accounts",
+        "SELECT count(*) FROM invoices",
+        "SELECT count(*) FROM meter_outbox",
+    ] {
+        assert_eq!(code(run(&mut platform, sql).await), "42501", "{sql}");
+    }
+    let mut app = database.app().await;
+    for sql in [
+        event,
+        customer,
+        watermark,
+        "SELECT count(*) FROM provider_events",
+        "SELECT count(*) FROM provider_customers",
+        "SELECT count(*) FROM provider_watermark",
+        "UPDATE provider_events SET state = 'done'",
+        "DELETE FROM provider_customers",
+    ] {
+        assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn operators_are_out_of_reach_of_the_runtime_role_and_their_audit_is_append_only() {
     let database = Database::populated().await;
     let operator =

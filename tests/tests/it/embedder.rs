@@ -1,10 +1,15 @@
 //! A service that embeds Tenantry gets the same guarantees: the doctor and the schema's rules here, the sweep over
 //! every operation in `isolation`, which runs over this service.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tenantry_doctor::{Options as DoctorOptions, examine};
-use tenantry_tests::{Embedder, Options, World};
+use tenantry_tenancy::job::Handlers;
+use tenantry_tests::{Embedder, ManualClock, MemoryPayments, Options, Payments, World};
+
+use crate::jobs;
 
 /// The options of a world with the embedding service in it.
 pub fn options() -> Options {
@@ -25,9 +30,23 @@ pub fn options() -> Options {
     }
 }
 
-/// A world with the embedding service in it.
+/// A world with the embedding service in it, in which payments are taken and the tenants are customers.
 pub async fn world() -> World {
-    World::with(options()).await
+    let clock = Arc::new(ManualClock::default());
+    let world = World::with(Options {
+        payments: Some(Payments(MemoryPayments::new(clock.clone()))),
+        clock: Some(clock),
+        ..options()
+    });
+    let world = world.await;
+    work(&world).await;
+    world
+}
+
+/// Does all the work that there is for a worker.
+pub async fn work(world: &World) {
+    let worker = jobs::worker(world, Handlers::standard().with_billing());
+    while !worker.run_once().await.unwrap().is_empty() {}
 }
 
 #[actix_web::test]

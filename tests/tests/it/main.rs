@@ -4,6 +4,8 @@
 
 mod architecture;
 mod auth;
+mod billing;
+mod billing_stripe;
 mod branding;
 mod concurrency;
 mod embedder;

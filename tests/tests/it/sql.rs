@@ -11,8 +11,15 @@ use tenantry_domain::{MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, Sy
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, quota};
 use tenantry_tests::{PASSWORD, World};
+use tenantry_domain::{Clock as _, SystemScope};
+use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report};
+use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, Usage, UsageTable, World};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use crate::embedder;
+
+const BECAUSE: SystemScope = SystemScope::because("a test of statements");
 
 /// Collects what the transactions send.
 #[derive(Clone, Default)]
@@ -39,6 +46,32 @@ impl Statements {
     fn taken(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
+}
+
+/// A world in which payments are taken, with an invoice, and with something used that is to be told.
+async fn world() -> World {
+    let clock = Arc::new(ManualClock::default());
+    let payments = MemoryPayments::new(clock.clone());
+    let usage = UsageTable::new();
+    let options = Options {
+        payments: Some(Payments(payments.clone())),
+        metered: Some(Usage(usage.clone())),
+        clock: Some(clock.clone()),
+        ..Options::default()
+    };
+    let world = World::with(options).await;
+    embedder::work(&world).await;
+    let subscription = payments.subscriptions().remove(0).id;
+    payments.fail_payment(&subscription);
+    for tenant in [&world.acme, &world.globex] {
+        usage.set(
+            tenant.id,
+            "api_calls",
+            clock.now() - chrono::Duration::minutes(1),
+            1,
+        );
+    }
+    world
 }
 
 /// The statements of every read of the API, and those of every write.
@@ -71,6 +104,9 @@ async fn read_everything(world: &World, reservation: &str) {
         "/api/v1/tenant/settings/versions".to_owned(),
         "/api/v1/tenant/settings/versions/1".to_owned(),
         "/api/v1/branding".to_owned(),
+        "/api/v1/billing".to_owned(),
+        "/api/v1/billing/invoices".to_owned(),
+        "/api/v1/billing/preview?plan=enterprise".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?role=member&is_active=true".to_owned(),
         format!("/api/v1/users/{}", acme.member.id),
@@ -324,7 +360,28 @@ async fn write_everything(world: &World) {
         .expect(204);
     override_a_flag(world).await;
     crate::usage::look_after(&world.app, world.acme.id).await;
+    bill(world).await;
     repeat_a_request(world).await;
+}
+
+/// A change is asked for, the provider followed, usage told, and somebody becomes a customer.
+async fn bill(world: &World) {
+    let body = json!({"plan": "enterprise"});
+    let globex = &world.globex;
+    let request = world.post(&globex.admin, "/api/v1/billing/subscription", &body);
+    request.send().await.expect(202);
+    let payments = world.app.ports.payments.clone().unwrap();
+    let sql = "SELECT id FROM tenants WHERE slug IN ('acme', 'globex', 'new')";
+    let mut admin = world.database.admin().await;
+    let tenants: Vec<uuid::Uuid> = sqlx::query_scalar(sql).fetch_all(&mut admin).await.unwrap();
+    for tenant in tenants {
+        let scope = world.app.ports.gate.system(BECAUSE, tenant.into()).await.unwrap();
+        let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
+        billing_provision::customer(&cx, payments.as_ref()).await.unwrap();
+        billing_sync::sync(&cx, payments.as_ref()).await.unwrap();
+        meter_report::publish(&cx).await.unwrap();
+        meter_report::drift(&cx, None).await.unwrap();
+    }
 }
 
 async fn override_a_flag(world: &World) {
@@ -348,10 +405,12 @@ fn is_of_platform(sql: &str) -> bool {
         "segment_versions",
         "operator_events",
     ];
+    let customers = sql.contains(" provider_customers ");
     let lock = sql.contains("pg_advisory_xact_lock(hashtext('tenantry.flags.edit'))");
-    lock || tables.iter().any(|table| {
-        sql.contains(&format!("FROM \"{table}\"")) || sql.starts_with(&format!("INSERT INTO \"{table}\""))
-    })
+    lock || customers
+        || tables.iter().any(|table| {
+            sql.contains(&format!("FROM \"{table}\"")) || sql.starts_with(&format!("INSERT INTO \"{table}\""))
+        })
 }
 
 /// A request that is done, one that is answered as before, and one whose key is free again.
@@ -372,7 +431,7 @@ async fn repeat_a_request(world: &World) {
 
 #[actix_web::test]
 async fn every_statement_carries_the_tenant_of_every_table_it_names() {
-    let world = World::new().await;
+    let world = world().await;
     add_tasks(&world, 3).await;
     let (reads, writes) = statements(&world).await;
     assert!(
@@ -428,7 +487,7 @@ fn is_scoped(sql: &str) -> bool {
 
 #[actix_web::test]
 async fn every_read_uses_an_index_led_by_the_tenant() {
-    let world = World::new().await;
+    let world = world().await;
     fill(&world).await;
     let (reads, _) = statements(&world).await;
     let mut app = world.database.app().await;
@@ -560,6 +619,15 @@ async fn fill(world: &World) {
            SELECT id, g, '{}', '{}', now() FROM tenants, generate_series(1, 5) g WHERE slug LIKE '%-%';
          INSERT INTO brandings (tenant_id, primary_color, accent_color, custom_css, created_at, updated_at, version)
            SELECT id, '#000000', '#ffffff', '', now(), now(), 1 FROM tenants WHERE slug LIKE '%-%';
+         INSERT INTO billing_accounts (tenant_id, id, created_at, dunning, dunning_steps, fetches, applied, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'healthy', 0, 0, 0, now(), 1 FROM tenants WHERE slug LIKE '%-%';
+         INSERT INTO invoices (tenant_id, id, created_at, invoice_ref, customer_ref, currency, total, amount_due, amount_paid,
+             period_start, period_end, attempts, lines, updated_at)
+           SELECT id, gen_random_uuid(), now(), 'in_' || g, 'cus', 'usd', 1, 1, 0, now(), now(), 0, '[]', now()
+           FROM t, generate_series(1, 50) g;
+         INSERT INTO meter_outbox (tenant_id, id, created_at, meter, hour, revision, quantity, identifier, state, attempts)
+           SELECT id, gen_random_uuid(), now(), 'api_calls', now() - g * interval '1 hour', 1, 1, 'i', 'sent', 1
+           FROM t, generate_series(1, 50) g;
          INSERT INTO flag_overrides (tenant_id, id, created_at, flag, variant, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'flag-' || g, 'on', now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin, invalidates)

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+pub(crate) mod billing;
 pub(crate) mod branding;
 pub(crate) mod capability;
 pub(crate) mod entitlement;
@@ -30,6 +31,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(quota::routes)
         .configure(setting::routes)
         .configure(branding::routes)
+        .configure(billing::routes)
         .configure(user::routes)
         .configure(project::routes)
         .configure(task::routes)

@@ -1,5 +1,6 @@
 //! What operators of the platform do: one file per noun, behind a login of its own.
 
+pub(crate) mod billing;
 pub(crate) mod flag;
 pub(crate) mod operator;
 pub(crate) mod segment;
@@ -11,6 +12,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .configure(operator::routes)
         .configure(tenant::routes)
+        .configure(billing::routes)
         .configure(flag::routes)
         .configure(segment::routes);
 }

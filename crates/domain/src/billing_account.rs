@@ -1,0 +1,412 @@
+use async_trait::async_trait;
+
+use crate::{
+    BillingAccountId, BillingCycle, CustomerRef, Dunning, InvoiceStatus, Offer, ProviderInvoice,
+    ProviderSubscription, StoreError, SubscriptionStatus, Time,
+};
+
+/// What a tenant has with the payment provider, as far as we know: a mirror of the provider's state, and how far dunning
+/// has come. A tenant has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BillingAccount {
+    /// Its id; keys of calls to the provider are made of it.
+    pub id: BillingAccountId,
+    /// The tenant as a customer; `None` until the provider has made one.
+    pub customer: Option<CustomerRef>,
+    /// Its subscription as it was when we last asked; an ended one stays until there is another.
+    pub subscription: Option<ProviderSubscription>,
+    /// What the tenant's months are counted from.
+    pub cycle_anchor: Option<Time>,
+    /// How far dunning has come.
+    pub dunning: Dunning,
+    /// Why the provider refused what was last asked of it.
+    pub refusal: Option<String>,
+    /// How many times it was begun to ask the provider for its state.
+    pub fetches: i64,
+    /// Which of those times the present state is of. An answer to an earlier one is of no use any more.
+    pub applied: i64,
+    /// When that was, by the clock of whoever asked.
+    pub synced_at: Option<Time>,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+    /// Counts its changes, from 1.
+    pub version: i64,
+}
+
+/// What the provider said of a customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedAccount {
+    /// Which time of asking it was: [`BillingAccount::fetches`] when it was begun.
+    pub number: i64,
+    /// When it was begun.
+    pub at: Time,
+    /// Every subscription of the customer.
+    pub subscriptions: Vec<ProviderSubscription>,
+    /// The newest invoices of the customer.
+    pub invoices: Vec<ProviderInvoice>,
+}
+
+/// What follows for the plan of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanStep {
+    /// It stays as it is.
+    Keep,
+    /// The tenant gets what was offered.
+    Grant(Offer),
+    /// The tenant no longer has this.
+    Withdraw(Offer),
+}
+
+impl BillingAccount {
+    /// The account of a tenant of whom the provider knows nothing yet.
+    pub fn new(id: BillingAccountId, now: Time) -> Self {
+        Self {
+            id,
+            customer: None,
+            subscription: None,
+            cycle_anchor: None,
+            dunning: Dunning::HEALTHY,
+            refusal: None,
+            fetches: 0,
+            applied: 0,
+            synced_at: None,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        }
+    }
+
+    /// Begins to ask the provider; the number belongs into the [`FetchedAccount`].
+    pub fn begin_fetch(&mut self) -> i64 {
+        self.fetches += 1;
+        self.fetches
+    }
+
+    /// Takes over what the provider said. `None` when somebody who began to ask later was faster: then nothing changes.
+    ///
+    /// What it becomes depends on what was fetched alone, so that it makes no difference how often and in which order it
+    /// was heard that something had changed.
+    pub fn absorb(&mut self, fetched: &FetchedAccount) -> Option<PlanStep> {
+        if fetched.number <= self.applied {
+            return None;
+        }
+        self.applied = fetched.number;
+        self.synced_at = Some(fetched.at);
+        let had = self.granted().cloned();
+        if let Some(subscription) = current(&fetched.subscriptions) {
+            self.cycle_anchor = Some(anchor(subscription));
+            self.subscription = Some(subscription.clone());
+        }
+        let step = match (had, self.granted()) {
+            (had, Some(has)) if had.as_ref() != Some(has) => PlanStep::Grant(has.clone()),
+            (Some(had), None) => PlanStep::Withdraw(had),
+            (None, None) | (Some(_), Some(_)) | (None, Some(_)) => PlanStep::Keep,
+        };
+        Some(step)
+    }
+
+    /// What the subscription grants now: nothing before the first payment, and nothing after its end. While a payment is
+    /// owed it still does; what then happens is for dunning to say.
+    pub fn granted(&self) -> Option<&Offer> {
+        let subscription = self.subscription.as_ref()?;
+        subscription.grants().then_some(())?;
+        subscription.offer.as_ref()
+    }
+
+    /// The subscription, while it can be changed.
+    pub fn live_subscription(&self) -> Option<&ProviderSubscription> {
+        self.subscription
+            .as_ref()
+            .filter(|subscription| subscription.grants())
+    }
+
+    /// The tenant's months.
+    pub fn cycle(&self) -> BillingCycle {
+        self.cycle_anchor
+            .map_or(BillingCycle::CALENDAR, BillingCycle::anchored)
+    }
+}
+
+impl ProviderSubscription {
+    /// Whether what it is for may be used.
+    pub const fn grants(&self) -> bool {
+        match self.status {
+            SubscriptionStatus::Trialing
+            | SubscriptionStatus::Active
+            | SubscriptionStatus::PastDue
+            | SubscriptionStatus::Unpaid => true,
+            SubscriptionStatus::Incomplete
+            | SubscriptionStatus::IncompleteExpired
+            | SubscriptionStatus::Canceled
+            | SubscriptionStatus::Paused
+            | SubscriptionStatus::Unrecognised(_) => false,
+        }
+    }
+
+    /// Whether it was never paid and grants nothing.
+    const fn never_began(&self) -> bool {
+        matches!(
+            self.status,
+            SubscriptionStatus::Incomplete | SubscriptionStatus::IncompleteExpired
+        )
+    }
+}
+
+impl FetchedAccount {
+    /// Since when something is owed: when the oldest invoice was made that is open after an attempt to collect it. What
+    /// belongs to a subscription that never began is no debt. Where the subscription says that it is not paid and no such
+    /// invoice is to be seen, it is the beginning of the period.
+    pub fn owed_since(&self) -> Option<Time> {
+        let never_began = |invoice: &ProviderInvoice| {
+            self.subscriptions
+                .iter()
+                .any(|one| one.never_began() && invoice.subscription.as_ref() == Some(&one.id))
+        };
+        let owed = self
+            .invoices
+            .iter()
+            .filter(|invoice| invoice.is_owed() && !never_began(invoice));
+        let unpaid = || {
+            let subscription = current(&self.subscriptions)?;
+            let owes = matches!(
+                subscription.status,
+                SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid
+            );
+            owes.then_some(subscription.period.start)
+        };
+        owed.map(|invoice| invoice.created_at).min().or_else(unpaid)
+    }
+}
+
+impl ProviderInvoice {
+    /// Whether it was tried to collect it, in vain.
+    pub fn is_owed(&self) -> bool {
+        self.status == Some(InvoiceStatus::Open) && self.attempts > 0 && self.amount_due > 0
+    }
+}
+
+/// The subscription that counts: one that grants something before one that may yet before one that has ended, of those
+/// the newest. One in a state that we do not know does not count.
+fn current(subscriptions: &[ProviderSubscription]) -> Option<&ProviderSubscription> {
+    let rank = |one: &ProviderSubscription| match one.status {
+        _ if one.grants() => Some(2),
+        SubscriptionStatus::Incomplete | SubscriptionStatus::Paused => Some(1),
+        SubscriptionStatus::Unrecognised(_) => None,
+        _ => Some(0),
+    };
+    let ranked = subscriptions.iter().filter_map(|one| Some((rank(one)?, one)));
+    let best = ranked.max_by(|(left, a), (right, b)| {
+        (left, a.created_at, a.id.as_str()).cmp(&(right, b.created_at, b.id.as_str()))
+    });
+    best.map(|(_, one)| one)
+}
+
+/// What the months of a subscription are counted from: the end of its trial, or its beginning, where its present period
+/// begins so; else that period's beginning. Of a 31st the present period alone may only show a 28th.
+fn anchor(subscription: &ProviderSubscription) -> Time {
+    let start = subscription.period.start;
+    let fits = |anchor: &Time| {
+        let second = |at: Time| at.timestamp();
+        second(BillingCycle::anchored(*anchor).period(start).start) == second(start)
+    };
+    let trial = subscription.trial_ends_at;
+    if subscription.status == SubscriptionStatus::Trialing
+        && let Some(end) = trial
+    {
+        return end;
+    }
+    let mut known = trial.into_iter().chain([subscription.created_at]);
+    known.find(|anchor| fits(anchor)).unwrap_or(start)
+}
+
+/// The account of the scope's tenant.
+#[async_trait]
+pub trait BillingAccounts: Send {
+    /// The account, if there is one.
+    async fn current(&mut self) -> Result<Option<BillingAccount>, StoreError>;
+    /// The account, locked until the transaction ends.
+    async fn current_for_update(&mut self) -> Result<Option<BillingAccount>, StoreError>;
+    /// Adds the account, unless there is one.
+    async fn insert_unless_there(&mut self, account: &BillingAccount) -> Result<(), StoreError>;
+    /// Stores its new state.
+    async fn update(&mut self, account: &BillingAccount) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Currency, Interval, InvoiceRef, Period, SubscriptionRef};
+
+    fn at(text: &str) -> Time {
+        text.parse().unwrap()
+    }
+
+    fn offer(plan: &str) -> Offer {
+        Offer {
+            plan: plan.into(),
+            version: 1,
+            currency: Currency::try_from("usd".to_owned()).unwrap(),
+            interval: Interval::Month,
+        }
+    }
+
+    fn subscription(id: &str, status: SubscriptionStatus, plan: &str) -> ProviderSubscription {
+        ProviderSubscription {
+            id: SubscriptionRef::parse(id).unwrap(),
+            customer: CustomerRef::parse("cus_1").unwrap(),
+            status,
+            offer: Some(offer(plan)),
+            seats: 1,
+            period: Period {
+                start: at("2026-02-28T10:00:00Z"),
+                end: at("2026-03-31T10:00:00Z"),
+            },
+            trial_ends_at: None,
+            cancel_at_period_end: false,
+            canceled_at: None,
+            created_at: at("2026-01-31T10:00:00Z"),
+        }
+    }
+
+    fn invoice(id: &str, subscription: &str, created_at: &str) -> ProviderInvoice {
+        ProviderInvoice {
+            id: InvoiceRef::parse(id).unwrap(),
+            customer: CustomerRef::parse("cus_1").unwrap(),
+            subscription: SubscriptionRef::parse(subscription),
+            number: None,
+            status: Some(InvoiceStatus::Open),
+            currency: Currency::try_from("usd".to_owned()).unwrap(),
+            total: 100,
+            amount_due: 100,
+            amount_paid: 0,
+            period: Period {
+                start: at(created_at),
+                end: at(created_at),
+            },
+            attempts: 1,
+            next_attempt_at: None,
+            url: None,
+            created_at: at(created_at),
+            lines: Vec::new(),
+        }
+    }
+
+    fn account() -> BillingAccount {
+        BillingAccount::new(uuid::Uuid::from_u128(1).into(), at("2026-01-31T10:00:00Z"))
+    }
+
+    fn fetched(
+        account: &mut BillingAccount,
+        subscriptions: Vec<ProviderSubscription>,
+        invoices: Vec<ProviderInvoice>,
+    ) -> FetchedAccount {
+        FetchedAccount {
+            number: account.begin_fetch(),
+            at: at("2026-03-01T00:00:00Z"),
+            subscriptions,
+            invoices,
+        }
+    }
+
+    #[test]
+    fn nothing_is_granted_before_the_first_payment_nor_after_the_end() {
+        let mut account = account();
+        for (status, step) in [
+            (SubscriptionStatus::Incomplete, PlanStep::Keep),
+            (SubscriptionStatus::Active, PlanStep::Grant(offer("pro"))),
+            (SubscriptionStatus::PastDue, PlanStep::Keep),
+            (SubscriptionStatus::Unpaid, PlanStep::Keep),
+            (SubscriptionStatus::Canceled, PlanStep::Withdraw(offer("pro"))),
+            (SubscriptionStatus::IncompleteExpired, PlanStep::Keep),
+        ] {
+            let fetched = fetched(
+                &mut account,
+                vec![subscription("sub_1", status.clone(), "pro")],
+                Vec::new(),
+            );
+            assert_eq!(account.absorb(&fetched), Some(step), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn who_asked_earlier_and_hears_later_changes_nothing() {
+        let mut account = account();
+        let early = fetched(
+            &mut account,
+            vec![subscription("sub_1", SubscriptionStatus::Active, "pro")],
+            Vec::new(),
+        );
+        let late = fetched(
+            &mut account,
+            vec![subscription("sub_1", SubscriptionStatus::Canceled, "pro")],
+            Vec::new(),
+        );
+        assert_eq!(account.absorb(&late), Some(PlanStep::Keep));
+        let after = account.clone();
+        assert_eq!(account.absorb(&early), None);
+        assert_eq!(account.absorb(&late), None);
+        assert_eq!(account, after);
+    }
+
+    #[test]
+    fn of_several_subscriptions_the_newest_that_grants_something_counts() {
+        let mut newer = subscription("sub_2", SubscriptionStatus::Incomplete, "enterprise");
+        newer.created_at = at("2026-02-28T10:00:00Z");
+        let odd = subscription("sub_9", SubscriptionStatus::Unrecognised("odd".into()), "odd");
+        let older = subscription("sub_1", SubscriptionStatus::Active, "pro");
+        let all = [newer.clone(), odd, older];
+        assert_eq!(current(&all).unwrap().id.as_str(), "sub_1");
+        newer.status = SubscriptionStatus::Trialing;
+        let all = [all[2].clone(), newer, all[1].clone()];
+        assert_eq!(current(&all).unwrap().id.as_str(), "sub_2");
+    }
+
+    #[test]
+    fn months_are_counted_from_the_beginning_and_after_a_trial_from_its_end() {
+        let mut one = subscription("sub_1", SubscriptionStatus::Active, "pro");
+        assert_eq!(
+            anchor(&one),
+            one.created_at,
+            "the 31st, although this month began on a 28th"
+        );
+        one.trial_ends_at = Some(at("2026-02-28T10:00:00Z"));
+        one.created_at = at("2026-02-14T10:00:00Z");
+        assert_eq!(anchor(&one), at("2026-02-28T10:00:00Z"));
+        one.status = SubscriptionStatus::Trialing;
+        one.period.start = at("2026-02-14T10:00:00Z");
+        assert_eq!(anchor(&one), at("2026-02-28T10:00:00Z"));
+        one.status = SubscriptionStatus::Active;
+        one.trial_ends_at = None;
+        one.period.start = at("2026-03-05T00:00:00Z");
+        assert_eq!(anchor(&one), one.period.start, "the provider has moved it");
+    }
+
+    #[test]
+    fn what_is_owed_is_the_oldest_open_invoice_that_was_tried() {
+        let mut account = account();
+        let subs = vec![
+            subscription("sub_1", SubscriptionStatus::PastDue, "pro"),
+            subscription("sub_2", SubscriptionStatus::Incomplete, "enterprise"),
+        ];
+        let mut untried = invoice("in_0", "sub_1", "2026-02-01T00:00:00Z");
+        untried.attempts = 0;
+        let mut paid = invoice("in_1", "sub_1", "2026-02-02T00:00:00Z");
+        paid.status = Some(InvoiceStatus::Paid);
+        let never = invoice("in_2", "sub_2", "2026-02-03T00:00:00Z");
+        let invoices = vec![
+            invoice("in_4", "sub_1", "2026-02-05T00:00:00Z"),
+            invoice("in_3", "sub_1", "2026-02-04T00:00:00Z"),
+            untried,
+            paid,
+            never,
+        ];
+        let mut all = fetched(&mut account, subs, invoices);
+        assert_eq!(all.owed_since(), Some(at("2026-02-04T00:00:00Z")));
+        all.invoices.clear();
+        assert_eq!(all.owed_since(), Some(at("2026-02-28T10:00:00Z")));
+        all.subscriptions[0].status = SubscriptionStatus::Active;
+        assert_eq!(all.owed_since(), None);
+    }
+}

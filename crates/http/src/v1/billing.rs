@@ -1,0 +1,728 @@
+use actix_web::{HttpResponse, web::ServiceConfig};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    BillingAccount, Currency, Interval, Invoice, InvoiceId, InvoiceLine, InvoiceStatus, Limit, Link, Period,
+    Projection, ProrationPreview, ProviderInvoice,
+};
+use tenantry_tenancy::{
+    billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
+    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
+    invoice,
+};
+use utoipa::{IntoParams, ToSchema};
+
+use super::project::NoParams;
+use crate::{
+    Answer, Body, Ctx, Endpoint, IdempotencyKey, IfMatch, PageView, Paged, Query, entity,
+    page::PageParams,
+    permission::{ManageBilling, ReadBilling},
+};
+
+/// What the tenant pays, what for, and what it will come to. Amounts are in the currency's minor unit.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Billing, examples(json!({
+    "plan": {"name": "pro", "title": "Pro", "version": 1},
+    "period": {"start": "2026-01-15T12:00:00Z", "end": "2026-02-15T12:00:00Z"},
+    "subscription": {
+        "status": "active", "interval": "month", "currency": "usd", "seats": 3, "trial_ends_at": null,
+        "cancel_at_period_end": false, "paid_until": "2026-02-15T12:00:00Z",
+    },
+    "payment": {"state": "healthy", "failed_at": null, "next_step_at": null, "refusal": null},
+    "meters": [{
+        "meter": "api_calls", "title": "API calls", "unit": "call",
+        "period": {"start": "2026-01-15T12:00:00Z", "end": "2026-02-15T12:00:00Z"},
+        "used": 400_000, "included": 1_000_000, "limit": null, "overage": 0,
+        "projected": {"low": 1_100_000, "likely": 1_240_000, "high": 1_410_000}, "projected_overage": 240_000,
+    }],
+    "costs": [
+        {"meter": null, "currency": "usd", "now": 8_700, "low": 8_700, "likely": 8_700, "high": 8_700},
+        {"meter": "api_calls", "currency": "usd", "now": 0, "low": 1_000, "likely": 2_400, "high": 4_100},
+    ],
+    "next_invoice": {"known": true, "currency": "usd", "total": 8_700, "at": "2026-02-15T12:00:00Z"},
+    "version": 4,
+})))]
+pub(crate) struct BillingView {
+    plan: BillingPlanView,
+    /// The month that the tenant is in.
+    period: PeriodView,
+    /// Null where there is none that is running.
+    #[schema(required = true)]
+    subscription: Option<SubscriptionView>,
+    payment: PaymentView,
+    meters: Vec<MeterView>,
+    /// What this period will cost, line by line.
+    costs: Vec<CostView>,
+    next_invoice: NextInvoiceView,
+    /// Counts the changes of the account; 0 before there is one.
+    version: i64,
+}
+
+/// A plan.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BillingPlan)]
+pub(crate) struct BillingPlanView {
+    name: String,
+    title: String,
+    /// The version that the tenant has.
+    version: u32,
+}
+
+/// From `start`, up to but without `end`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Period)]
+pub(crate) struct PeriodView {
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+}
+
+/// A running subscription.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Subscription)]
+pub(crate) struct SubscriptionView {
+    /// `trialing`, `active`, `past_due` or `unpaid`.
+    status: String,
+    #[schema(required = true)]
+    interval: Option<&'static str>,
+    #[schema(required = true)]
+    currency: Option<String>,
+    seats: u32,
+    #[schema(required = true)]
+    trial_ends_at: Option<DateTime<Utc>>,
+    /// Whether it ends with what is paid.
+    cancel_at_period_end: bool,
+    paid_until: DateTime<Utc>,
+}
+
+/// How it stands with payments.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PaymentState)]
+pub(crate) struct PaymentView {
+    /// `healthy`; `grace`: a payment has failed and everything still works; `suspended`: the tenant is read-only until
+    /// it is paid.
+    state: &'static str,
+    /// Since when something is owed.
+    #[schema(required = true)]
+    failed_at: Option<DateTime<Utc>>,
+    /// When the next step is taken unless it is paid.
+    #[schema(required = true)]
+    next_step_at: Option<DateTime<Utc>>,
+    /// Why the last change of the subscription was refused.
+    #[schema(required = true)]
+    refusal: Option<String>,
+}
+
+/// How much of a meter was used, and will be.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BillingMeter)]
+pub(crate) struct MeterView {
+    meter: String,
+    title: String,
+    unit: String,
+    /// The period that it counts in.
+    period: PeriodView,
+    /// So far in the period.
+    used: u64,
+    /// What the plan's price includes; null is unlimited.
+    #[schema(required = true)]
+    included: Option<u64>,
+    /// How much is possible at all; null is unlimited.
+    #[schema(required = true)]
+    limit: Option<u64>,
+    /// How much was used beyond what is included.
+    overage: u64,
+    projected: ProjectionView,
+    /// How much of the likely number will be beyond what is included.
+    projected_overage: u64,
+}
+
+/// What it will come to at the period's end: of the mean of the days so far, with a range of their quartiles.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Projection)]
+pub(crate) struct ProjectionView {
+    low: u64,
+    likely: u64,
+    high: u64,
+}
+
+/// A part of what the period will cost.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CostLine)]
+pub(crate) struct CostView {
+    /// The meter whose overage it is; null for the plan itself.
+    #[schema(required = true)]
+    meter: Option<String>,
+    currency: String,
+    now: i64,
+    low: i64,
+    likely: i64,
+    high: i64,
+}
+
+/// What will be charged next.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NextInvoice)]
+pub(crate) struct NextInvoiceView {
+    /// False while the payment provider does not say.
+    known: bool,
+    #[schema(required = true)]
+    currency: Option<String>,
+    /// Null where nothing will be charged.
+    #[schema(required = true)]
+    total: Option<i64>,
+    #[schema(required = true)]
+    at: Option<DateTime<Utc>>,
+}
+
+/// An invoice. Amounts are in the currency's minor unit.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invoice, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15", "number": "A1B2-0001", "status": "paid", "currency": "usd", "total": 2_900,
+    "amount_due": 0, "amount_paid": 2_900, "period": {"start": "2026-01-15T12:00:00Z", "end": "2026-02-15T12:00:00Z"},
+    "url": "https://invoice.stripe.com/i/…", "created_at": "2026-01-15T12:00:00Z",
+    "lines": [{"description": "Pro", "amount": 2_900, "quantity": 1, "proration": false}],
+})))]
+pub(crate) struct InvoiceView {
+    #[schema(value_type = Uuid)]
+    id: InvoiceId,
+    #[schema(required = true)]
+    number: Option<String>,
+    /// `draft`, `open`, `paid`, `void` or `uncollectible`; null where the provider says something else.
+    #[schema(required = true, value_type = Option<String>)]
+    status: Option<InvoiceStatus>,
+    currency: String,
+    total: i64,
+    amount_due: i64,
+    amount_paid: i64,
+    period: PeriodView,
+    /// Where it is seen and paid.
+    #[schema(required = true)]
+    url: Option<String>,
+    created_at: DateTime<Utc>,
+    lines: Vec<InvoiceLineView>,
+}
+
+/// A line of an invoice.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InvoiceLine)]
+pub(crate) struct InvoiceLineView {
+    description: String,
+    /// Negative when something is given back.
+    amount: i64,
+    quantity: u64,
+    /// Whether it is for a part of a period.
+    proration: bool,
+}
+
+/// Where to go.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Link, examples(json!({"url": "https://checkout.stripe.com/c/pay/…", "expires_at": "2026-01-16T12:00:00Z"})))]
+pub(crate) struct LinkView {
+    url: String,
+    /// Until when it is good, where that is said.
+    #[schema(required = true)]
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// What to subscribe to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Checkout, examples(json!({"plan": "pro", "interval": "month", "currency": "usd", "seats": 3})))]
+pub(crate) struct CheckoutBody {
+    plan: String,
+    /// `month` (unless given) or `year`.
+    #[schema(value_type = Option<String>)]
+    interval: Option<Interval>,
+    /// ISO 4217, in lower case; that of the plan's first price unless given.
+    #[schema(value_type = Option<String>)]
+    currency: Option<Currency>,
+    /// 1 unless given.
+    #[schema(minimum = 1, maximum = 100_000)]
+    seats: Option<u32>,
+}
+
+/// What the subscription is to be for. What is absent stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ChangeSubscription, examples(json!({"plan": "enterprise", "interval": "year", "seats": 10})))]
+pub(crate) struct ChangeBody {
+    plan: String,
+    /// `month` or `year`.
+    #[schema(value_type = Option<String>)]
+    interval: Option<Interval>,
+    #[schema(minimum = 1, maximum = 100_000)]
+    seats: Option<u32>,
+}
+
+/// What a subscription would be for. What is absent stays as it is.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PreviewParams {
+    #[param(example = "enterprise")]
+    plan: String,
+    /// `month` or `year`.
+    #[param(value_type = Option<String>)]
+    interval: Option<Interval>,
+    #[param(minimum = 1, maximum = 100_000)]
+    seats: Option<u32>,
+}
+
+/// A change of the subscription that is under way.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SubscriptionChange, examples(json!({
+    "status": "pending", "plan": "enterprise", "interval": "year", "seats": 10, "cancel_at_period_end": null,
+})))]
+pub(crate) struct PendingView {
+    /// `pending`: it is done within seconds, and `GET /api/v1/billing` shows it then, or why it was refused.
+    status: &'static str,
+    #[schema(required = true)]
+    plan: Option<String>,
+    #[schema(required = true)]
+    interval: Option<&'static str>,
+    #[schema(required = true)]
+    seats: Option<u32>,
+    #[schema(required = true)]
+    cancel_at_period_end: Option<bool>,
+}
+
+/// What another plan would mean.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangePreview, examples(json!({
+    "plan": "free", "interval": "month", "currency": "usd", "seats": 1, "features_gained": [], "features_lost": ["branding"],
+    "limits": [{"name": "users", "now": 50, "then": 5, "used": 9, "over": 4}],
+    "proration": {"currency": "usd", "amount_due": -1_450, "lines": [
+        {"description": "Unused time on Pro", "amount": -1_450, "quantity": 1, "proration": true},
+    ]},
+})))]
+pub(crate) struct PreviewView {
+    plan: String,
+    interval: &'static str,
+    currency: String,
+    seats: u32,
+    /// Features that the tenant would have in addition.
+    features_gained: Vec<String>,
+    /// Features that it would no longer have.
+    features_lost: Vec<String>,
+    /// Limits that would be others.
+    limits: Vec<LimitChangeView>,
+    /// What it would cost; null where there is no subscription to change.
+    #[schema(required = true)]
+    proration: Option<ProrationView>,
+}
+
+/// A limit that would be another; null is unlimited.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LimitChange)]
+pub(crate) struct LimitChangeView {
+    name: String,
+    #[schema(required = true)]
+    now: Option<u64>,
+    #[schema(required = true)]
+    then: Option<u64>,
+    /// How much there is; null where it is not counted.
+    #[schema(required = true)]
+    used: Option<u64>,
+    /// How much of that would be too much. It stays, and nothing can be added to it.
+    over: u64,
+}
+
+/// What a change would cost now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Proration)]
+pub(crate) struct ProrationView {
+    currency: String,
+    /// Negative when something is given back.
+    amount_due: i64,
+    lines: Vec<InvoiceLineView>,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::at("/billing").get(read))
+        .service(Endpoint::at("/billing/invoices").get(list_invoices))
+        .service(Endpoint::at("/billing/preview").get(preview))
+        .service(Endpoint::at("/billing/checkout").post(checkout))
+        .service(Endpoint::at("/billing/portal").post(portal))
+        .service(Endpoint::at("/billing/subscription").post(change))
+        .service(Endpoint::at("/billing/subscription/cancel").post(cancel))
+        .service(Endpoint::at("/billing/subscription/resume").post(resume));
+}
+
+/// What the tenant pays, what for, and what it will come to
+///
+/// Least role: admin. Works in a suspended tenant too.
+#[utoipa::path(
+    get, path = "/api/v1/billing", operation_id = "get_billing", tag = "Billing",
+    responses((status = 200, description = "The dashboard.", body = BillingView, headers(("ETag")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable"]))),
+)]
+pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
+    let view = BillingView::from(billing_dashboard::dashboard(&cx).await?);
+    Ok(entity(view.version, &view))
+}
+
+/// The invoices of the tenant
+///
+/// Least role: admin. Works in a suspended tenant too.
+#[utoipa::path(
+    get, path = "/api/v1/billing/invoices", operation_id = "list_invoices", tag = "Billing",
+    params(PageParams),
+    responses((status = 200, description = "Newest first.", body = PageView<InvoiceView>, headers(("Link")))),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable"]))),
+)]
+pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) -> Answer {
+    let page = invoice::list(&cx, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(InvoiceView::from)))
+}
+
+/// What another plan, interval or number of seats would mean
+///
+/// Least role: admin. Nothing is changed.
+#[utoipa::path(
+    get, path = "/api/v1/billing/preview", operation_id = "preview_subscription", tag = "Billing",
+    params(PreviewParams),
+    responses((status = 200, description = "What would change, and what it would cost.", body = PreviewView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
+)]
+pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -> Answer {
+    let preview = billing::preview(&cx, &Wish::from(query.0)).await?;
+    Ok(HttpResponse::Ok().json(PreviewView::from(preview)))
+}
+
+/// Begins a subscription
+///
+/// Least role: admin. Answers with a page on which it is paid; the plan changes when it is. Works in a suspended tenant too.
+#[utoipa::path(
+    post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
+    request_body = CheckoutBody,
+    responses((status = 200, description = "Where to pay.", body = LinkView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
+)]
+pub(crate) async fn checkout(cx: Ctx<ManageBilling>, body: Body<CheckoutBody>) -> Answer {
+    let link = billing::checkout(&cx, &Wish::from(body.0)).await?;
+    Ok(HttpResponse::Ok().json(LinkView::from(link)))
+}
+
+/// Opens the page for cards, invoices and the subscription
+///
+/// Least role: admin. Works in a suspended tenant too.
+#[utoipa::path(
+    post, path = "/api/v1/billing/portal", operation_id = "open_billing_portal", tag = "Billing",
+    responses((status = 200, description = "Where it is.", body = LinkView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
+)]
+pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
+    let link = billing::portal(&cx).await?;
+    Ok(HttpResponse::Ok().json(LinkView::from(link)))
+}
+
+/// Changes the subscription
+///
+/// Least role: admin. The difference for the rest of the period is charged or given back with the next invoice.
+#[utoipa::path(
+    post, path = "/api/v1/billing/subscription", operation_id = "change_subscription", tag = "Billing",
+    params(IfMatch, IdempotencyKey), request_body = ChangeBody,
+    responses((status = 202, description = "It is being changed.", body = PendingView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
+)]
+pub(crate) async fn change(
+    cx: Ctx<ManageBilling>,
+    when: IfMatch,
+    key: IdempotencyKey,
+    body: Body<ChangeBody>,
+) -> Answer {
+    let wish = Wish::from(body.0);
+    key.once(
+        &cx,
+        async |cx| billing::change(cx, &when.0, &wish).await,
+        accepted,
+    )
+    .await
+}
+
+/// Lets the subscription end with its period
+///
+/// Least role: admin. Until then everything stays as it is; afterwards the tenant is on the plan that costs nothing.
+#[utoipa::path(
+    post, path = "/api/v1/billing/subscription/cancel", operation_id = "cancel_subscription", tag = "Billing",
+    params(IfMatch, IdempotencyKey),
+    responses((status = 202, description = "It is being cancelled.", body = PendingView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
+)]
+pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {
+    let end = async |cx: &tenantry_tenancy::Cx| billing::end_with_period(cx, &when.0, true).await;
+    key.once(&cx, end, accepted).await
+}
+
+/// Lets a subscription that was to end go on
+///
+/// Least role: admin.
+#[utoipa::path(
+    post, path = "/api/v1/billing/subscription/resume", operation_id = "resume_subscription", tag = "Billing",
+    params(IfMatch, IdempotencyKey),
+    responses((status = 202, description = "It is being resumed.", body = PendingView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
+)]
+pub(crate) async fn resume(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {
+    let go_on = async |cx: &tenantry_tenancy::Cx| billing::end_with_period(cx, &when.0, false).await;
+    key.once(&cx, go_on, accepted).await
+}
+
+fn accepted(change: SubscriptionChange) -> HttpResponse {
+    HttpResponse::Accepted().json(PendingView::from(change))
+}
+
+impl From<CheckoutBody> for Wish {
+    fn from(body: CheckoutBody) -> Self {
+        Self {
+            plan: body.plan,
+            interval: body.interval,
+            currency: body.currency,
+            seats: body.seats,
+        }
+    }
+}
+
+impl From<ChangeBody> for Wish {
+    fn from(body: ChangeBody) -> Self {
+        Self {
+            plan: body.plan,
+            interval: body.interval,
+            currency: None,
+            seats: body.seats,
+        }
+    }
+}
+
+impl From<PreviewParams> for Wish {
+    fn from(params: PreviewParams) -> Self {
+        Self {
+            plan: params.plan,
+            interval: params.interval,
+            currency: None,
+            seats: params.seats,
+        }
+    }
+}
+
+impl From<SubscriptionChange> for PendingView {
+    fn from(change: SubscriptionChange) -> Self {
+        let (offer, seats, ending) = match change.what {
+            Changing::Offer { offer, seats } => (Some(offer), Some(seats), None),
+            Changing::Ending(end) => (None, None, Some(end)),
+        };
+        Self {
+            status: "pending",
+            interval: offer.as_ref().map(|offer| offer.interval.as_str()),
+            plan: offer.map(|offer| offer.plan),
+            seats,
+            cancel_at_period_end: ending,
+        }
+    }
+}
+
+impl From<Link> for LinkView {
+    fn from(link: Link) -> Self {
+        Self {
+            url: link.url,
+            expires_at: link.expires_at,
+        }
+    }
+}
+
+impl From<Period> for PeriodView {
+    fn from(Period { start, end }: Period) -> Self {
+        Self { start, end }
+    }
+}
+
+impl From<Projection> for ProjectionView {
+    fn from(Projection { low, likely, high }: Projection) -> Self {
+        Self { low, likely, high }
+    }
+}
+
+impl From<Dashboard> for BillingView {
+    fn from(dashboard: Dashboard) -> Self {
+        let account = dashboard.account.as_ref();
+        Self {
+            plan: BillingPlanView {
+                name: dashboard.plan.name.clone(),
+                title: dashboard.plan.title.clone(),
+                version: dashboard.plan.version,
+            },
+            period: dashboard.period.into(),
+            subscription: account.and_then(subscription),
+            payment: payment(account),
+            meters: dashboard.meters.iter().map(MeterView::from).collect(),
+            costs: dashboard.lines.into_iter().map(CostView::from).collect(),
+            next_invoice: dashboard.next_invoice.into(),
+            version: account.map_or(0, |account| account.version),
+        }
+    }
+}
+
+fn subscription(account: &BillingAccount) -> Option<SubscriptionView> {
+    let subscription = account.live_subscription()?;
+    let offer = subscription.offer.as_ref();
+    Some(SubscriptionView {
+        status: subscription.status.as_str().to_owned(),
+        interval: offer.map(|offer| offer.interval.as_str()),
+        currency: offer.map(|offer| offer.currency.to_string()),
+        seats: subscription.seats,
+        trial_ends_at: subscription.trial_ends_at,
+        cancel_at_period_end: subscription.cancel_at_period_end,
+        paid_until: subscription.period.end,
+    })
+}
+
+fn payment(account: Option<&BillingAccount>) -> PaymentView {
+    let dunning = account.map_or(tenantry_domain::Dunning::HEALTHY, |account| account.dunning);
+    PaymentView {
+        state: dunning.state.as_str(),
+        failed_at: dunning.failed_at,
+        next_step_at: dunning.next_at,
+        refusal: account.and_then(|account| account.refusal.clone()),
+    }
+}
+
+fn amount(limit: Limit) -> Option<u64> {
+    match limit {
+        Limit::Of(most) => Some(most),
+        Limit::Unlimited => None,
+    }
+}
+
+impl From<&MeterUse> for MeterView {
+    fn from(one: &MeterUse) -> Self {
+        Self {
+            meter: one.meter.key.to_string(),
+            title: one.meter.title.clone(),
+            unit: one.meter.unit.clone(),
+            period: one.period.into(),
+            used: one.used,
+            included: amount(one.terms.included),
+            limit: amount(one.terms.limit),
+            overage: one.overage(one.used),
+            projected: one.projected.into(),
+            projected_overage: one.overage(one.projected.likely),
+        }
+    }
+}
+
+impl From<CostLine> for CostView {
+    fn from(line: CostLine) -> Self {
+        Self {
+            meter: line.meter,
+            currency: line.currency.to_string(),
+            now: line.now,
+            low: line.low,
+            likely: line.likely,
+            high: line.high,
+        }
+    }
+}
+
+impl From<NextInvoice> for NextInvoiceView {
+    fn from(next: NextInvoice) -> Self {
+        let (known, invoice) = match next {
+            NextInvoice::Known(invoice) => (true, Some(invoice)),
+            NextInvoice::None => (true, None),
+            NextInvoice::Unknown => (false, None),
+        };
+        Self {
+            known,
+            currency: invoice.as_ref().map(|invoice| invoice.currency.to_string()),
+            total: invoice.as_ref().map(|invoice| invoice.total),
+            at: invoice.and_then(|invoice| invoice.next_attempt_at.or(Some(invoice.period.end))),
+        }
+    }
+}
+
+impl From<Invoice> for InvoiceView {
+    fn from(invoice: Invoice) -> Self {
+        let ProviderInvoice {
+            number,
+            status,
+            currency,
+            total,
+            amount_due,
+            amount_paid,
+            period,
+            url,
+            created_at,
+            lines,
+            ..
+        } = invoice.mirror;
+        Self {
+            id: invoice.id,
+            number,
+            status,
+            currency: currency.to_string(),
+            total,
+            amount_due,
+            amount_paid,
+            period: period.into(),
+            url,
+            created_at,
+            lines: lines.into_iter().map(InvoiceLineView::from).collect(),
+        }
+    }
+}
+
+impl From<InvoiceLine> for InvoiceLineView {
+    fn from(line: InvoiceLine) -> Self {
+        Self {
+            description: line.description,
+            amount: line.amount,
+            quantity: line.quantity,
+            proration: line.proration,
+        }
+    }
+}
+
+impl From<ChangePreview> for PreviewView {
+    fn from(preview: ChangePreview) -> Self {
+        Self {
+            plan: preview.offer.plan,
+            interval: preview.offer.interval.as_str(),
+            currency: preview.offer.currency.to_string(),
+            seats: preview.seats,
+            features_gained: preview.gained,
+            features_lost: preview.lost,
+            limits: preview.limits.into_iter().map(LimitChangeView::from).collect(),
+            proration: preview.proration.map(ProrationView::from),
+        }
+    }
+}
+
+impl From<LimitChange> for LimitChangeView {
+    fn from(change: LimitChange) -> Self {
+        Self {
+            name: change.name,
+            now: amount(change.now),
+            then: amount(change.then),
+            used: change.used,
+            over: change.over,
+        }
+    }
+}
+
+impl From<ProrationPreview> for ProrationView {
+    fn from(preview: ProrationPreview) -> Self {
+        Self {
+            currency: preview.currency.to_string(),
+            amount_due: preview.amount_due,
+            lines: preview.lines.into_iter().map(InvoiceLineView::from).collect(),
+        }
+    }
+}

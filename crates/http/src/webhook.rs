@@ -1,0 +1,66 @@
+//! What others tell us of: the payment provider's messages. They come without a credential of ours and name no tenant; the
+//! signature over the raw body is what they are believed by.
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    dev::Payload,
+    web::{BytesMut, ServiceConfig},
+};
+use futures_util::future::LocalBoxFuture;
+use tenantry_domain::ErrorCode;
+use tenantry_tenancy::provider_event;
+
+use crate::{Answer, Api, ApiError, Endpoint, body, hints};
+
+/// The header of the signature.
+const SIGNATURE: &str = "Stripe-Signature";
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config.service(Endpoint::open("/webhooks/stripe").post(stripe));
+}
+
+/// A body as it came, with its signature.
+pub(crate) struct Signed {
+    request: HttpRequest,
+    body: BytesMut,
+    signature: String,
+}
+
+impl FromRequest for Signed {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let signature = hints::single(request.headers(), SIGNATURE)?;
+            let signature = signature.ok_or_else(|| ApiError::new(ErrorCode::WebhookSignatureInvalid))?;
+            let signature = signature.to_owned();
+            // A message without a signature is not even read.
+            let body = body::read(&request, payload).await?;
+            Ok(Self {
+                request,
+                body,
+                signature,
+            })
+        })
+    }
+}
+
+/// Takes a message of the payment provider
+///
+/// The body is an event as Stripe sends it, signed in `Stripe-Signature`. It is kept once, however often it comes, and acted
+/// on afterwards. An event that nothing here depends on is taken as well.
+#[utoipa::path(
+    post, path = "/webhooks/stripe", operation_id = "receive_stripe_event", tag = "Billing",
+    params(("Stripe-Signature" = String, Header, description = "`t=<unix seconds>,v1=<HMAC-SHA256>`", example = "t=1492774577,v1=88a0…")),
+    responses((status = 200, description = "It is kept.")),
+    extensions(("x-errors" = json!([
+        "webhook_signature_invalid", "payload_too_large", "request_timeout", "billing_unavailable", "internal",
+    ]))),
+)]
+pub(crate) async fn stripe(signed: Signed) -> Answer {
+    let api = Api::of(&signed.request)?;
+    provider_event::receive(&api.app, &signed.body, &signed.signature).await?;
+    Ok(HttpResponse::Ok().finish())
+}

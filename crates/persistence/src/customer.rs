@@ -1,0 +1,116 @@
+use async_trait::async_trait;
+use sea_orm::QueryResult;
+use tenantry_domain::{CustomerRef, Customers, Mode, StoreError, SystemScope, TenantId, Time};
+
+use crate::Pool;
+use crate::billing_account::customer;
+use crate::error::column;
+use crate::tx::PlatformTx;
+
+/// Which customer is which tenant, as the platform role; the runtime role has no grant on it.
+#[derive(Debug, Clone)]
+pub struct PgCustomers {
+    platform: Pool,
+}
+
+impl PgCustomers {
+    /// Customers over a pool of the platform role.
+    pub fn new(platform: Pool) -> Self {
+        Self { platform }
+    }
+
+    async fn run(
+        &self,
+        because: SystemScope,
+        sql: &'static str,
+        arguments: Vec<sea_orm::Value>,
+        mode: Mode,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, mode).await?;
+        let rows = tx.fetch_fixed(sql, arguments).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+const EXPECT: &str = "\
+INSERT INTO provider_customers (of_tenant, created_at) VALUES ($1, $2) ON CONFLICT (of_tenant) DO NOTHING";
+
+/// The first customer stays.
+const BIND: &str = "\
+UPDATE provider_customers SET customer_ref = coalesce(customer_ref, $2) WHERE of_tenant = $1 RETURNING customer_ref";
+
+const TENANT_OF: &str = "SELECT of_tenant FROM provider_customers WHERE customer_ref = $1";
+
+const LIST: &str = "\
+SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status <> 'deleted'
+ WHERE c.removed_at IS NULL AND c.customer_ref IS NOT NULL AND ($1::uuid IS NULL OR c.of_tenant > $1)
+ ORDER BY c.of_tenant LIMIT $2";
+
+const LEFT_BEHIND: &str = "\
+SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status = 'deleted'
+ WHERE c.removed_at IS NULL ORDER BY c.of_tenant LIMIT $1";
+
+const REMOVED: &str = "UPDATE provider_customers SET removed_at = $2 WHERE of_tenant = $1";
+
+#[async_trait]
+impl Customers for PgCustomers {
+    async fn expect(&self, because: SystemScope, tenant: TenantId, at: Time) -> Result<(), StoreError> {
+        let arguments = vec![tenant.uuid().into(), at.into()];
+        self.run(because, EXPECT, arguments, Mode::Write)
+            .await
+            .map(|_| ())
+    }
+
+    async fn bind(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        found: &CustomerRef,
+    ) -> Result<CustomerRef, StoreError> {
+        let arguments = vec![tenant.uuid().into(), found.as_str().into()];
+        let rows = self.run(because, BIND, arguments, Mode::Write).await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| StoreError::Other("nobody expected a customer of the tenant".into()))?;
+        customer(&column::<String>(row, "customer_ref")?)
+    }
+
+    async fn tenant_of(
+        &self,
+        because: SystemScope,
+        customer: &CustomerRef,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let arguments = vec![customer.as_str().into()];
+        let rows = self.run(because, TENANT_OF, arguments, Mode::Read).await?;
+        rows.first().map(tenant).transpose()
+    }
+
+    async fn list(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        let arguments = vec![after.map(TenantId::uuid).into(), i64::from(limit).into()];
+        let rows = self.run(because, LIST, arguments, Mode::Read).await?;
+        rows.iter().map(tenant).collect()
+    }
+
+    async fn left_behind(&self, because: SystemScope, limit: u32) -> Result<Vec<TenantId>, StoreError> {
+        let arguments = vec![i64::from(limit).into()];
+        let rows = self.run(because, LEFT_BEHIND, arguments, Mode::Read).await?;
+        rows.iter().map(tenant).collect()
+    }
+
+    async fn removed(&self, because: SystemScope, tenant: TenantId, at: Time) -> Result<(), StoreError> {
+        let arguments = vec![tenant.uuid().into(), at.into()];
+        self.run(because, REMOVED, arguments, Mode::Write)
+            .await
+            .map(|_| ())
+    }
+}
+
+fn tenant(row: &QueryResult) -> Result<TenantId, StoreError> {
+    Ok(column::<uuid::Uuid>(row, "of_tenant")?.into())
+}

@@ -1,0 +1,221 @@
+//! `tenantry billing`: what an operator does about payments from the command line.
+
+use chrono::{Months, NaiveDate};
+use tenantry_domain::{EventState, Period, SystemScope, TenantId};
+use tenantry_tenancy::billing_oversight::{self, Sweep};
+use tenantry_tenancy::meter_report::{self, Drift};
+use tenantry_tenancy::{OperatorCx, provider_event};
+
+use crate::boot::{Booted, boot};
+use crate::settings::Settings;
+use crate::tenant::{find, other};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Tell the payment provider what was used in the hours that are over; a server does it every hour by itself.
+    #[command(after_help = "Example: tenantry billing publish\n         \
+                            tenantry billing publish --tenant acme")]
+    Publish {
+        /// Only of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Compare our numbers with the payment provider's: tenant, meter, hours, ours, theirs, difference, and how much of it is
+    /// untold, pending, dead, late and unexplained. Fails when anything is unexplained.
+    #[command(after_help = "Example: tenantry billing reconcile\n         \
+                            tenantry billing reconcile --tenant acme --period 2026-01")]
+    Reconcile {
+        /// Only of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// A month of the calendar (UTC); each tenant's present month when absent.
+        #[arg(long, value_parser = month)]
+        period: Option<Period>,
+    },
+    /// List what the payment provider told of, the newest first: id, kind, customer, state, attempts, received, reason.
+    #[command(after_help = "Example: tenantry billing events --state ignored\n         \
+                            tenantry billing events --fetch    (asks for what was never told first)")]
+    Events {
+        /// Only those that are pending, done, ignored or dead.
+        #[arg(long, value_parser = state)]
+        state: Option<EventState>,
+        /// Ask the provider first for what it has not told of.
+        #[arg(long)]
+        fetch: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+}
+
+const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing on the command line");
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    if booted.app.ports.payments.is_none() {
+        return Err(CommandError::Other(
+            "payments are not set up; see billing.stripe.secret_key".into(),
+        ));
+    }
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    let done = match &args.action {
+        Action::Publish { tenant } => publish(&booted, tenant.as_deref()).await,
+        Action::Reconcile { tenant, period } => reconcile(&booted, tenant.as_deref(), *period).await,
+        Action::Events { state, fetch, limit } => events(&booted, *state, *fetch, *limit).await,
+    };
+    booted.finish().await;
+    done
+}
+
+async fn publish(booted: &Booted, tenant: Option<&str>) -> Result<(), CommandError> {
+    for tenant in tenants(booted, tenant).await? {
+        let published = meter_report::publish_of(&booted.app, BECAUSE, tenant).await;
+        let published = published.map_err(|error| other(&error))?;
+        console::say(&format!(
+            "{tenant} new {} sent {} dead {}",
+            published.made, published.sent, published.dead
+        ));
+    }
+    Ok(())
+}
+
+async fn reconcile(
+    booted: &Booted,
+    tenant: Option<&str>,
+    period: Option<Period>,
+) -> Result<(), CommandError> {
+    let cx = OperatorCx::command(&booted.app, BECAUSE);
+    let mut unexplained = 0_u64;
+    let mut tell = |drifts: Vec<Drift>| {
+        for drift in drifts {
+            unexplained += u64::from(drift.unexplained() != 0);
+            say(&drift);
+        }
+    };
+    if let Some(slug) = tenant {
+        let tenant = find(&booted.app, slug).await?;
+        let drifts = billing_oversight::drift_of(&cx, tenant, period).await;
+        tell(drifts.map_err(|error| other(&error))?);
+    } else {
+        let mut after = None;
+        loop {
+            let swept = billing_oversight::drift(&cx, period, Sweep { after, limit: 100 }).await;
+            let swept = swept.map_err(|error| other(&error))?;
+            tell(swept.found);
+            after = swept.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    match unexplained {
+        0 => Ok(()),
+        rows => Err(CommandError::Other(format!(
+            "{rows} rows differ without a reason; see docs/billing.md"
+        ))),
+    }
+}
+
+fn say(drift: &Drift) {
+    let Drift {
+        tenant,
+        meter,
+        period,
+        ours,
+        theirs,
+        untold,
+        pending,
+        dead,
+        late,
+    } = drift;
+    let (from, to) = (period.start.to_rfc3339(), period.end.to_rfc3339());
+    console::say(&format!(
+        "{tenant} {meter} {from} {to} ours {ours} theirs {theirs} difference {} untold {untold} pending {pending} \
+         dead {dead} late {late} unexplained {}",
+        drift.difference(),
+        drift.unexplained()
+    ));
+}
+
+async fn events(
+    booted: &Booted,
+    state: Option<EventState>,
+    fetch: bool,
+    limit: u32,
+) -> Result<(), CommandError> {
+    if fetch {
+        let missed = provider_event::fetch_missed(&booted.app, BECAUSE).await;
+        let missed = missed.map_err(|error| other(&error))?;
+        console::progress(&format!("{missed} events had not been told"));
+    }
+    let events = provider_event::list(&booted.app, BECAUSE, state, limit).await;
+    for received in events.map_err(|error| other(&error))? {
+        let event = &received.event;
+        let customer = event.customer.as_ref().map_or("-", |customer| customer.as_str());
+        let line = format!(
+            "{} {} {customer} {} {} {} {}",
+            event.id,
+            event.kind,
+            received.state.as_str(),
+            received.attempts,
+            received.received_at.to_rfc3339(),
+            received.reason.as_deref().unwrap_or_default()
+        );
+        console::say(line.trim_end());
+    }
+    Ok(())
+}
+
+async fn tenants(booted: &Booted, slug: Option<&str>) -> Result<Vec<TenantId>, CommandError> {
+    if let Some(slug) = slug {
+        return Ok(vec![find(&booted.app, slug).await?]);
+    }
+    let mut all: Vec<TenantId> = Vec::new();
+    loop {
+        let customers = &booted.app.ports.customers;
+        let some = customers.list(BECAUSE, all.last().copied(), 500).await;
+        let some = some.map_err(|error| other(&error))?;
+        if some.is_empty() {
+            return Ok(all);
+        }
+        all.extend(some);
+    }
+}
+
+fn month(text: &str) -> Result<Period, String> {
+    let wrong = || "must be a month such as 2026-01".to_owned();
+    let first = NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").map_err(|_| wrong())?;
+    let next = first.checked_add_months(Months::new(1)).ok_or_else(wrong)?;
+    let midnight = |day: NaiveDate| day.and_hms_opt(0, 0, 0).map(|at| at.and_utc());
+    let (start, end) = midnight(first).zip(midnight(next)).ok_or_else(wrong)?;
+    Ok(Period { start, end })
+}
+
+fn state(text: &str) -> Result<EventState, String> {
+    let names = EventState::ALL.map(EventState::as_str);
+    EventState::parse(text).ok_or_else(|| format!("must be one of {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_is_one_of_the_calendar() {
+        let december = month("2026-12").unwrap();
+        assert_eq!(december.start.to_rfc3339(), "2026-12-01T00:00:00+00:00");
+        assert_eq!(december.end.to_rfc3339(), "2027-01-01T00:00:00+00:00");
+        for text in ["", "2026", "2026-13", "2026-1-1", "january", "2026-01-01"] {
+            assert!(month(text).is_err(), "{text}");
+        }
+    }
+}

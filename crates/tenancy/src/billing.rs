@@ -1,0 +1,447 @@
+//! What a tenant's admins do about paying: begin a subscription, change it, end it, look after cards.
+//!
+//! Nothing here changes what the tenant may do. The provider is asked to change something, and what it then says that is
+//! so is taken over ([`billing_sync`](crate::billing_sync)).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tenantry_domain::{
+    BillingAccount, Check, Currency, Enqueued, Interval, Invalid, Limit, Link, NewSubscription, Offer,
+    PaymentProvider, Permission, PlanTerms, ProrationPreview, ProviderError, ProviderKey,
+    ProviderSubscription, Refused, StoreError, SubscriptionRef,
+};
+use uuid::Uuid;
+
+use crate::billing_provision::{self, ProvisionError};
+use crate::billing_sync::sync;
+use crate::context::carries_store_error;
+use crate::entitlement::{self, CapabilitiesError};
+use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::{Cx, Precondition, Stale};
+
+/// The most seats of a subscription.
+pub const SEATS: u32 = 100_000;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum BillingError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The account has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// Nobody takes payments here.
+    #[error("payments are not set up")]
+    Unavailable,
+    /// There is no subscription that could be changed.
+    #[error("there is no running subscription")]
+    NoSubscription,
+    /// There is one already.
+    #[error("there is a subscription already; change that one")]
+    AlreadySubscribed,
+    /// The change before is still under way.
+    #[error("another change of the subscription is under way")]
+    ChangeUnderWay,
+    /// The tenant is not to be made a customer.
+    #[error("the tenant has been deleted")]
+    Gone,
+    /// The provider did not do it.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(BillingError);
+
+impl From<ProvisionError> for BillingError {
+    fn from(error: ProvisionError) -> Self {
+        match error {
+            ProvisionError::Gone => Self::Gone,
+            ProvisionError::Provider(error) => Self::Provider(error),
+            ProvisionError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<CapabilitiesError> for BillingError {
+    fn from(error: CapabilitiesError) -> Self {
+        match error {
+            CapabilitiesError::Refused(refused) => Self::Refused(refused),
+            CapabilitiesError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<JobError> for BillingError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Store(error) => Self::Store(error),
+            other => Self::Store(StoreError::Other(other.to_string())),
+        }
+    }
+}
+
+/// What somebody wants to subscribe to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// A plan by name.
+    pub plan: String,
+    /// How long one payment lasts; as it is, or a month, when absent.
+    pub interval: Option<Interval>,
+    /// In which currency; as it is, or the first of the plan's prices, when absent.
+    pub currency: Option<Currency>,
+    /// How many seats; as it is, or 1, when absent.
+    pub seats: Option<u32>,
+}
+
+/// A page on which the tenant's admin subscribes and pays.
+///
+/// Asked for the same again within the hour it is the same page.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
+    cx.require(Permission::ManageBilling)?;
+    let payments = payments(cx)?;
+    let (offer, terms) = offer_of(cx, wish, None)?;
+    let seats = seats_of(wish, 1)?;
+    let (account, customer) = billing_provision::customer(cx, payments.as_ref()).await?;
+    if account.live_subscription().is_some() {
+        return Err(BillingError::AlreadySubscribed);
+    }
+    // A trial is for those who never had a subscription.
+    let trial_days = if account.subscription.is_some() {
+        0
+    } else {
+        terms.trial_days
+    };
+    let hour = cx.now().timestamp() / 3_600;
+    let key = ProviderKey::digest(&[
+        &"checkout",
+        &account.id,
+        &offer_text(&offer),
+        &seats,
+        &trial_days,
+        &hour,
+    ]);
+    let new = NewSubscription {
+        customer,
+        tenant: cx.scope().tenant(),
+        offer,
+        seats,
+        trial_days,
+        automatic_tax: cx.app().policy.billing.automatic_tax,
+    };
+    let back = &cx.app().policy.billing.return_url;
+    let link = payments.checkout(&key, &new, back, back).await?;
+    let details = json!({"offer": new.offer, "seats": seats});
+    record(cx, "billing.checkout_begun", account.id.uuid(), details).await?;
+    Ok(link)
+}
+
+/// A page on which the tenant's admin looks after cards, invoices and the subscription.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn portal(cx: &Cx) -> Result<Link, BillingError> {
+    cx.require(Permission::ManageBilling)?;
+    let payments = payments(cx)?;
+    let (account, customer) = billing_provision::customer(cx, payments.as_ref()).await?;
+    let link = payments
+        .portal(&customer, &cx.app().policy.billing.return_url)
+        .await?;
+    record(cx, "billing.portal_opened", account.id.uuid(), json!({})).await?;
+    Ok(link)
+}
+
+/// A change of the subscription that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionChange {
+    /// Its id; the key of the call to the provider is made of it.
+    pub id: Uuid,
+    /// Of which subscription.
+    pub subscription: SubscriptionRef,
+    /// What is to be changed.
+    pub what: Changing,
+}
+
+/// What of a subscription is to be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changing {
+    /// What it is for.
+    Offer {
+        /// Of our catalogue.
+        offer: Offer,
+        /// How many seats.
+        seats: u32,
+    },
+    /// Whether it ends with its period.
+    Ending(bool),
+}
+
+/// Asks for another plan, interval or number of seats. It is done by a job, so that it is done once whatever happens; the
+/// plan of the tenant changes when the provider says that it has.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn change(cx: &Cx, when: &Precondition, wish: &Wish) -> Result<SubscriptionChange, BillingError> {
+    ask(cx, when, |subscription| {
+        let (offer, _) = offer_of(cx, wish, subscription.offer.as_ref())?;
+        let seats = seats_of(wish, subscription.seats)?;
+        if subscription.offer.as_ref() == Some(&offer) && subscription.seats == seats {
+            let same = Invalid::one("/plan", "unchanged", "is what the subscription is for already");
+            return Err(same.into());
+        }
+        Ok(Changing::Offer { offer, seats })
+    })
+    .await
+}
+
+/// Lets the subscription end with its period, or go on after all; by a job, like [`change`].
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn end_with_period(
+    cx: &Cx,
+    when: &Precondition,
+    end: bool,
+) -> Result<SubscriptionChange, BillingError> {
+    ask(cx, when, |_| Ok(Changing::Ending(end))).await
+}
+
+async fn ask(
+    cx: &Cx,
+    when: &Precondition,
+    what: impl Fn(&ProviderSubscription) -> Result<Changing, BillingError> + std::marker::Sync,
+) -> Result<SubscriptionChange, BillingError> {
+    cx.require(Permission::ManageBilling)?;
+    payments(cx)?;
+    let what = &what;
+    cx.write(async |work| {
+        let account = work.billing().current_for_update().await?;
+        let account = account.ok_or(BillingError::NoSubscription)?;
+        let subscription = account.live_subscription().ok_or(BillingError::NoSubscription)?;
+        when.check(account.version)?;
+        let change = SubscriptionChange {
+            id: cx.ids().uuid(),
+            subscription: subscription.id.clone(),
+            what: what(subscription)?,
+        };
+        let terms = Terms {
+            dedupe_key: Some("change".into()),
+            ..Terms::default()
+        };
+        if job::enqueue::<Change>(cx, work, &change, terms).await? == Enqueued::Duplicate {
+            return Err(BillingError::ChangeUnderWay);
+        }
+        let details = json!({"change": change.what});
+        let event = cx.changed(
+            "billing.change_asked_for",
+            "billing_account",
+            account.id.uuid(),
+            None,
+            Some(&details),
+        );
+        work.audit().record(event).await?;
+        Ok(change)
+    })
+    .await
+}
+
+/// Changes a subscription as it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Change;
+
+impl JobHandler for Change {
+    const KIND: &'static str = "billing.change";
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = 20;
+    type Payload = SubscriptionChange;
+
+    async fn run(&self, cx: &Cx, payload: SubscriptionChange) -> Result<(), JobFailure> {
+        cx.require(Permission::OperateBilling)?;
+        let Some(payments) = cx.ports().payments.clone() else {
+            return Err(JobFailure::Retry("payments are not set up".into()));
+        };
+        let key = ProviderKey::of("change", payload.id);
+        let id = &payload.subscription;
+        let changed = match &payload.what {
+            Changing::Offer { offer, seats } => payments.change_subscription(&key, id, offer, *seats).await,
+            Changing::Ending(end) => payments.cancel_at_period_end(&key, id, *end).await,
+        };
+        match changed {
+            Ok(_) => refusal(cx, None).await?,
+            Err(error) if error.may_pass() => return Err(error.into()),
+            Err(error) => refusal(cx, Some(error.to_string())).await?,
+        }
+        sync(cx, payments.as_ref()).await?;
+        Ok(())
+    }
+}
+
+/// Notes why the provider refused a change, for whoever asked for it.
+async fn refusal(cx: &Cx, refusal: Option<String>) -> Result<(), StoreError> {
+    cx.write(async |work| {
+        let Some(mut account) = work.billing().current_for_update().await? else {
+            return Ok(());
+        };
+        if account.refusal != refusal {
+            account.refusal = refusal;
+            account.version += 1;
+            account.updated_at = cx.now();
+            work.billing().update(&account).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What a change of plan would mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangePreview {
+    /// What it would be for.
+    pub offer: Offer,
+    /// With how many seats.
+    pub seats: u32,
+    /// Features that the tenant would have in addition.
+    pub gained: Vec<String>,
+    /// Features that it would no longer have.
+    pub lost: Vec<String>,
+    /// Limits that would be others.
+    pub limits: Vec<LimitChange>,
+    /// What it would cost, where there is a subscription to change.
+    pub proration: Option<ProrationPreview>,
+}
+
+/// A limit that would be another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitChange {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub now: Limit,
+    /// What it would be.
+    pub then: Limit,
+    /// How much there is, where it is counted.
+    pub used: Option<u64>,
+    /// How much of that would be too much. It stays, and nothing can be added to it.
+    pub over: u64,
+}
+
+/// What another plan, interval or number of seats would mean: what would be lost and gained, what there would be too much
+/// of, and what it would cost.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError> {
+    cx.require(Permission::ReadBilling)?;
+    let payments = payments(cx)?;
+    let account = cx.read(async |work| work.billing().current().await).await?;
+    let subscription = account.as_ref().and_then(BillingAccount::live_subscription);
+    let (offer, terms) = offer_of(cx, wish, subscription.and_then(|one| one.offer.as_ref()))?;
+    let seats = seats_of(wish, subscription.map_or(1, |one| one.seats))?;
+    let proration = match subscription {
+        Some(subscription) => Some(payments.preview_change(&subscription.id, &offer, seats).await?),
+        None => None,
+    };
+    let can = entitlement::capabilities(cx).await?;
+    let (now, then) = (&can.plan.features, &terms.features);
+    let limit = |(name, _, used): &(String, _, Option<u64>)| {
+        let (now, then) = (can.plan.limit(name), terms.limit(name));
+        (now != then).then(|| LimitChange {
+            name: name.clone(),
+            now,
+            then,
+            used: *used,
+            over: over(then, *used),
+        })
+    };
+    Ok(ChangePreview {
+        gained: then.difference(now).cloned().collect(),
+        lost: now.difference(then).cloned().collect(),
+        limits: can.limits.iter().filter_map(limit).collect(),
+        offer,
+        seats,
+        proration,
+    })
+}
+
+fn over(limit: Limit, used: Option<u64>) -> u64 {
+    match limit {
+        Limit::Of(most) => used.unwrap_or_default().saturating_sub(most),
+        Limit::Unlimited => 0,
+    }
+}
+
+/// Whoever takes the money.
+pub(crate) fn payments(cx: &Cx) -> Result<Arc<dyn PaymentProvider>, BillingError> {
+    cx.ports().payments.clone().ok_or(BillingError::Unavailable)
+}
+
+/// What of the catalogue a wish is for. What it leaves open is as it is now.
+fn offer_of(cx: &Cx, wish: &Wish, now: Option<&Offer>) -> Result<(Offer, Arc<PlanTerms>), Invalid> {
+    let plans = &cx.ports().plans;
+    let Some(terms) = plans.current(&wish.plan) else {
+        let detail = format!("must be one of {}", plans.names().join(", "));
+        return Err(Invalid::one("/plan", "unknown_plan", detail));
+    };
+    let interval = wish
+        .interval
+        .or(now.map(|offer| offer.interval))
+        .unwrap_or(Interval::Month);
+    let currency = wish.currency.as_ref().or(now.map(|offer| &offer.currency));
+    let price = terms.prices.iter().find(|price| {
+        price.interval == interval && currency.is_none_or(|currency| *currency == price.currency)
+    });
+    let Some(price) = price else {
+        let detail = format!("cannot be bought by the {} in this currency", interval.as_str());
+        return Err(Invalid::one("/plan", "no_price", detail));
+    };
+    let offer = Offer {
+        plan: terms.name.clone(),
+        version: terms.version,
+        currency: price.currency.clone(),
+        interval,
+    };
+    Ok((offer, terms))
+}
+
+fn seats_of(wish: &Wish, now: u32) -> Result<u32, Invalid> {
+    let seats = wish.seats.unwrap_or(now);
+    let mut check = Check::new();
+    let holds = (1..=SEATS).contains(&seats);
+    check.require(holds, "/seats", "range", "must be in 1..=100000");
+    check.verdict()?;
+    Ok(seats)
+}
+
+fn offer_text(offer: &Offer) -> String {
+    let Offer {
+        plan,
+        version,
+        currency,
+        interval,
+    } = offer;
+    format!("{plan}:{version}:{currency}:{}", interval.as_str())
+}
+
+async fn record(
+    cx: &Cx,
+    action: &'static str,
+    account: Uuid,
+    details: serde_json::Value,
+) -> Result<(), StoreError> {
+    cx.write(async |work| {
+        let event = cx.changed(action, "billing_account", account, None, Some(&details));
+        work.audit().record(event).await
+    })
+    .await
+}

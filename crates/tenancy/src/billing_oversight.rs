@@ -1,0 +1,171 @@
+//! What operators see of billing across tenants: who owes something, what could not be done, and where numbers differ. It
+//! goes from customer to customer, each in its own scope, and what was looked at is on record.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tenantry_domain::{
+    BillingAccount, Denied, DunningState, EventState, MeterReport, Period, ProviderError, ReceivedEvent,
+    StoreError, SystemScope, TenantId,
+};
+
+use crate::billing_sync::SyncError;
+use crate::meter_report::{self, Drift};
+use crate::{Cx, OperatorCx, Origin};
+
+const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing");
+
+/// Why it is not told.
+#[derive(Debug, thiserror::Error)]
+pub enum OversightError {
+    /// Nobody takes payments here.
+    #[error("payments are not set up")]
+    Unavailable,
+    /// The provider did not answer.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<SyncError> for OversightError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Provider(error) => Self::Provider(error),
+            SyncError::Store(error) => Self::Store(error),
+            SyncError::Job(error) => Self::Store(StoreError::Other(error.to_string())),
+        }
+    }
+}
+
+/// Which tenants are looked at: so many, by id, from after one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    /// After which tenant.
+    pub after: Option<TenantId>,
+    /// How many tenants, 1..=100.
+    pub limit: u32,
+}
+
+/// What was found in some of the tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swept<T> {
+    /// What was found.
+    pub found: Vec<T>,
+    /// After which tenant it goes on; `None` when that was all.
+    pub next: Option<TenantId>,
+}
+
+/// The accounts of tenants, or of those among them where dunning is in that state.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn accounts(
+    cx: &OperatorCx,
+    dunning: Option<DunningState>,
+    sweep: Sweep,
+) -> Result<Swept<(TenantId, BillingAccount)>, OversightError> {
+    record(cx, "billing.accounts_listed", json!({"dunning": dunning})).await?;
+    swept(cx, sweep, async |tenant| {
+        let scope = match cx.app().ports.gate.system(BECAUSE, tenant).await {
+            Ok(scope) => scope,
+            Err(Denied::Store(error)) => return Err(error.into()),
+            Err(_) => return Ok(Vec::new()),
+        };
+        let inside = Cx::new(Arc::clone(cx.app()), scope, Origin::default());
+        let account = inside.read(async |work| work.billing().current().await).await?;
+        let wanted = account.filter(|account| dunning.is_none_or(|state| account.dunning.state == state));
+        Ok(wanted.map(|account| (tenant, account)).into_iter().collect())
+    })
+    .await
+}
+
+/// The reports of usage that cannot be sent any more.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn dead_letters(
+    cx: &OperatorCx,
+    sweep: Sweep,
+) -> Result<Swept<(TenantId, MeterReport)>, OversightError> {
+    record(cx, "billing.dead_letters_listed", json!({})).await?;
+    swept(cx, sweep, async |tenant| {
+        let dead = meter_report::dead_of(cx.app(), BECAUSE, tenant).await?;
+        Ok(dead.into_iter().map(|report| (tenant, report)).collect())
+    })
+    .await
+}
+
+/// How our numbers and the provider's differ.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn drift(
+    cx: &OperatorCx,
+    period: Option<Period>,
+    sweep: Sweep,
+) -> Result<Swept<Drift>, OversightError> {
+    if cx.app().ports.payments.is_none() {
+        return Err(OversightError::Unavailable);
+    }
+    record(cx, "billing.drift_reported", json!({"period": period})).await?;
+    swept(cx, sweep, async |tenant| {
+        Ok(meter_report::drift_of(cx.app(), BECAUSE, tenant, period).await?)
+    })
+    .await
+}
+
+/// How our numbers of one tenant and the provider's differ.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn drift_of(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    period: Option<Period>,
+) -> Result<Vec<Drift>, OversightError> {
+    if cx.app().ports.payments.is_none() {
+        return Err(OversightError::Unavailable);
+    }
+    let mut work = cx.begin().await?;
+    work.tenant(tenant).await?;
+    let details = json!({"period": period});
+    work.commit(cx.record("billing.drift_reported", Some(tenant), details))
+        .await?;
+    Ok(meter_report::drift_of(cx.app(), BECAUSE, tenant, period).await?)
+}
+
+/// The newest messages of the payment provider's.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn events(
+    cx: &OperatorCx,
+    state: Option<EventState>,
+    limit: u32,
+) -> Result<Vec<ReceivedEvent>, OversightError> {
+    record(cx, "billing.events_listed", json!({"state": state})).await?;
+    let events = &cx.app().ports.provider_events;
+    Ok(events.list(BECAUSE, state, limit).await?)
+}
+
+async fn swept<T>(
+    cx: &OperatorCx,
+    sweep: Sweep,
+    look: impl AsyncFn(TenantId) -> Result<Vec<T>, OversightError>,
+) -> Result<Swept<T>, OversightError> {
+    let customers = &cx.app().ports.customers;
+    let tenants = customers.list(BECAUSE, sweep.after, sweep.limit).await?;
+    let full = tenants.len() >= sweep.limit as usize;
+    let next = tenants.last().copied().filter(|_| full);
+    let mut found = Vec::new();
+    for tenant in tenants {
+        found.extend(look(tenant).await?);
+    }
+    Ok(Swept { found, next })
+}
+
+async fn record(cx: &OperatorCx, action: &'static str, details: serde_json::Value) -> Result<(), StoreError> {
+    cx.begin().await?.commit(cx.record(action, None, details)).await
+}

@@ -1,0 +1,237 @@
+//! A tenant becomes a customer of the payment provider: after it is there, by a job, so that a provider that is away keeps
+//! nobody from signing up. And it stops being one when it is deleted.
+//!
+//! Nobody is left behind on either side. That there may be a customer is noted before one is made; a customer that was
+//! made although its answer was lost is found again by the key of the call and by the tenant's id, which it carries.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use serde::{Deserialize, Serialize};
+use tenantry_domain::{
+    BillingAccount, BillingAccountId, CustomerRef, Interval, NewCustomer, NewSubscription, Offer,
+    PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey, Role, StoreError,
+    SystemScope, TenantId, TenantStatus, UserFilter, Work,
+};
+
+use crate::billing_sync::{Nothing, sync};
+use crate::context::carries_store_error;
+use crate::job::{JobFailure, JobHandler, SystemJobHandler};
+use crate::{Cx, Tenancy};
+
+/// Why the tenant is no customer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// The tenant was deleted meanwhile; what was made for it is removed.
+    #[error("the tenant has been deleted")]
+    Gone,
+    /// The provider did not do it.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(ProvisionError);
+
+impl From<ProvisionError> for JobFailure {
+    fn from(error: ProvisionError) -> Self {
+        match error {
+            ProvisionError::Gone => Self::Permanent(error.to_string()),
+            ProvisionError::Provider(error) => error.into(),
+            ProvisionError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Makes the tenant a customer, with a subscription when its plan has a price.
+#[derive(Debug, Clone, Copy)]
+pub struct Provision;
+
+/// What was signed up for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedUpFor {
+    /// The plan by name.
+    pub plan: String,
+}
+
+impl JobHandler for Provision {
+    const KIND: &'static str = "billing.provision";
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = 100;
+    type Payload = SignedUpFor;
+
+    async fn run(&self, cx: &Cx, payload: SignedUpFor) -> Result<(), JobFailure> {
+        cx.require(Permission::OperateBilling)?;
+        let Some(payments) = cx.ports().payments.clone() else {
+            return Ok(());
+        };
+        let (account, customer) = customer(cx, payments.as_ref()).await?;
+        if let Some(terms) = cx.ports().plans.current(&payload.plan) {
+            subscribe(cx, payments.as_ref(), (&account, customer), &terms).await?;
+        }
+        sync(cx, payments.as_ref()).await?;
+        Ok(())
+    }
+}
+
+/// The scope's tenant as a customer, made where there is none. Two at once make one.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub async fn customer(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+) -> Result<(BillingAccount, CustomerRef), ProvisionError> {
+    let (account, new) = cx.write(async |work| begin(cx, work).await).await?;
+    if let Some(customer) = account.customer.clone() {
+        return Ok((account, customer));
+    }
+    let because = SystemScope::because("a tenant becomes a customer of the payment provider");
+    let customers = &cx.ports().customers;
+    customers.expect(because, new.tenant, cx.now()).await?;
+    let made = match payments.customers_of(new.tenant).await?.into_iter().next() {
+        Some(customer) => customer,
+        None => {
+            payments
+                .create_customer(&ProviderKey::of("customer", account.id.uuid()), &new)
+                .await?
+        }
+    };
+    let customer = customers.bind(because, new.tenant, &made).await?;
+    let stored = cx
+        .write(async |work| {
+            let tenant = work.tenants().current_for_update().await?;
+            if !tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted) {
+                return Err(ProvisionError::Gone);
+            }
+            let missing = || StoreError::Other("the billing account is gone".into());
+            let mut account = work.billing().current_for_update().await?.ok_or_else(missing)?;
+            account.customer = Some(customer.clone());
+            account.updated_at = cx.now();
+            work.billing().update(&account).await?;
+            Ok(account)
+        })
+        .await;
+    if matches!(stored, Err(ProvisionError::Gone)) {
+        remove(cx.app(), because, payments, new.tenant).await?;
+    }
+    Ok((stored?, customer))
+}
+
+/// The account of a tenant that is there, and what the provider is to know of it.
+async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, NewCustomer), ProvisionError> {
+    let tenant = work.tenants().current().await?;
+    let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted);
+    let tenant = tenant.ok_or(ProvisionError::Gone)?;
+    let account = BillingAccount::new(BillingAccountId::next(cx.ids()), cx.now());
+    work.billing().insert_unless_there(&account).await?;
+    let there = work.billing().current_for_update().await?;
+    let account = there.ok_or_else(|| StoreError::Other("the billing account is gone".into()))?;
+    let new = NewCustomer {
+        tenant: tenant.id,
+        email: first_admin(work).await?,
+        name: tenant.name,
+    };
+    Ok((account, new))
+}
+
+/// Where invoices go: to an admin.
+async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
+    let filter = UserFilter {
+        role: Some(Role::Admin),
+        is_active: Some(true),
+    };
+    let one = PageRequest {
+        limit: 1,
+        after: None,
+    };
+    let page = work.users().list(filter, one).await?;
+    Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
+}
+
+/// Subscribes a customer that never had a subscription to a plan that has a price: for a month at a time, with the plan's
+/// trial. Without a trial nothing is granted before it is paid.
+async fn subscribe(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    (account, customer): (&BillingAccount, CustomerRef),
+    terms: &PlanTerms,
+) -> Result<(), ProvisionError> {
+    let Some(offer) = first_offer(terms) else {
+        return Ok(());
+    };
+    if !payments.subscriptions_of(&customer).await?.is_empty() {
+        return Ok(());
+    }
+    let new = NewSubscription {
+        customer,
+        tenant: cx.scope().tenant(),
+        offer,
+        seats: 1,
+        trial_days: terms.trial_days,
+        automatic_tax: cx.app().policy.billing.automatic_tax,
+    };
+    payments
+        .create_subscription(&ProviderKey::of("subscription", account.id.uuid()), &new)
+        .await?;
+    Ok(())
+}
+
+/// The first price of a plan that is for a month, else the first of all.
+fn first_offer(terms: &PlanTerms) -> Option<Offer> {
+    let prices = &terms.prices;
+    let monthly = prices.iter().find(|price| price.interval == Interval::Month);
+    monthly.or_else(|| prices.first()).map(|price| Offer {
+        plan: terms.name.clone(),
+        version: terms.version,
+        currency: price.currency.clone(),
+        interval: price.interval,
+    })
+}
+
+/// Whether somebody who signs up for the plan has it at once: what has a price and no trial is to be paid first.
+pub(crate) fn is_granted_at_once(terms: &PlanTerms) -> bool {
+    terms.prices.is_empty() || terms.trial_days > 0
+}
+
+/// Makes sure that the provider has no customer for a deleted tenant.
+async fn remove(
+    app: &Tenancy,
+    because: SystemScope,
+    payments: &dyn PaymentProvider,
+    tenant: TenantId,
+) -> Result<(), ProvisionError> {
+    for customer in payments.customers_of(tenant).await? {
+        payments.delete_customer(&customer).await?;
+    }
+    let now = app.ports.clock.now();
+    app.ports.customers.removed(because, tenant, now).await?;
+    Ok(())
+}
+
+/// Removes the customers of tenants that were deleted, so that nobody goes on paying.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoveLeftBehind;
+
+/// How many deleted tenants are looked after at a time; the others are next.
+const LEFT_BEHIND: u32 = 500;
+
+impl SystemJobHandler for RemoveLeftBehind {
+    const KIND: &'static str = "billing.remove_left_behind";
+    type Payload = Nothing;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
+        let Some(payments) = &app.ports.payments else {
+            return Ok(());
+        };
+        for tenant in app.ports.customers.left_behind(because, LEFT_BEHIND).await? {
+            remove(app, because, payments.as_ref(), tenant).await?;
+        }
+        Ok(())
+    }
+
+    fn schedule() -> Option<(Duration, Nothing)> {
+        Some((Duration::hours(1), Nothing {}))
+    }
+}

@@ -1,0 +1,351 @@
+//! What the payment provider has of a tenant is taken over here: asked for as a whole, never pieced together from what it
+//! tells of. So it makes no difference which of its messages arrive, how often and in which order.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tenantry_domain::{
+    BillingAccount, CustomerRef, DunningState, DunningStep, DunningTerms, FetchedAccount, Invoice, InvoiceId,
+    InvoiceRef, PaymentProvider, Permission, PlanStep, ProviderError, ProviderInvoice, ProviderSubscription,
+    StoreError, Tenant, Work,
+};
+
+use crate::Cx;
+use crate::context::carries_store_error;
+use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+
+/// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
+const INVOICES: u8 = 100;
+
+/// Why it was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The provider did not answer, or not as promised.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The next step of dunning could not be put into the queue.
+    #[error(transparent)]
+    Job(JobError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(SyncError);
+
+impl From<JobError> for SyncError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Store(error) => Self::Store(error),
+            other => Self::Job(other),
+        }
+    }
+}
+
+impl From<SyncError> for JobFailure {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Store(error) => Self::Store(error),
+            SyncError::Provider(error) => error.into(),
+            SyncError::Job(error) => Self::Retry(error.to_string()),
+        }
+    }
+}
+
+impl From<ProviderError> for JobFailure {
+    fn from(error: ProviderError) -> Self {
+        if error.may_pass() {
+            Self::Retry(error.to_string())
+        } else {
+            Self::Permanent(error.to_string())
+        }
+    }
+}
+
+/// Asks the provider for all that it has of the scope's tenant, and takes it over: subscription, invoices, the tenant's
+/// plan, and dunning. Gives the account as it is then; `None` while the tenant is no customer.
+///
+/// The provider is asked outside of any transaction. Each time of asking has a number, and an answer is dropped when one
+/// that was asked for later is in already; clocks play no part in it.
+///
+/// # Errors
+/// [`SyncError`].
+pub async fn sync(cx: &Cx, payments: &dyn PaymentProvider) -> Result<Option<BillingAccount>, SyncError> {
+    let begun = cx
+        .write(async |work| {
+            let Some(mut account) = work.billing().current_for_update().await? else {
+                return Ok(None);
+            };
+            account.begin_fetch();
+            work.billing().update(&account).await?;
+            Ok::<_, SyncError>(Some(account))
+        })
+        .await?;
+    let Some(account) = begun else { return Ok(None) };
+    let Some(customer) = &account.customer else {
+        return Ok(None);
+    };
+    let at = cx.now();
+    let fetched = FetchedAccount {
+        number: account.fetches,
+        at,
+        subscriptions: subscriptions(payments, &account, customer).await?,
+        invoices: unless_gone(payments.invoices_of(customer, INVOICES).await)?,
+    };
+    apply(cx, &fetched).await
+}
+
+/// The subscriptions of a customer; of one that the provider no longer has, the one that we know.
+async fn subscriptions(
+    payments: &dyn PaymentProvider,
+    account: &BillingAccount,
+    customer: &CustomerRef,
+) -> Result<Vec<ProviderSubscription>, ProviderError> {
+    match payments.subscriptions_of(customer).await {
+        Err(ProviderError::NotFound(_)) => {
+            let Some(known) = &account.subscription else {
+                return Ok(Vec::new());
+            };
+            Ok(payments.subscription(&known.id).await?.into_iter().collect())
+        }
+        answer => answer,
+    }
+}
+
+fn unless_gone<T>(answer: Result<Vec<T>, ProviderError>) -> Result<Vec<T>, ProviderError> {
+    match answer {
+        Err(ProviderError::NotFound(_)) => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccount>, SyncError> {
+    cx.write(async |work| {
+        // Always the tenant before its account, so that no two wait for each other.
+        let tenant = work.tenants().current_for_update().await?;
+        let account = work.billing().current_for_update().await?;
+        let (Some(tenant_before), Some(before)) = (tenant, account) else {
+            return Ok(None);
+        };
+        let (mut tenant, mut account) = (tenant_before.clone(), before.clone());
+        let Some(step) = account.absorb(fetched) else {
+            return Ok(Some(account));
+        };
+        mirror(cx, work, &fetched.invoices).await?;
+        follow(cx, &mut tenant, &step);
+        remind(cx, work, (&mut account, &mut tenant), fetched).await?;
+        if account.subscription != before.subscription || account.dunning != before.dunning {
+            account.version += 1;
+            account.updated_at = cx.now();
+            let told = |account: &BillingAccount| summary(account);
+            let (was, is) = (told(&before), told(&account));
+            let event = cx.changed(
+                "billing.changed",
+                "billing_account",
+                account.id.uuid(),
+                Some(&was),
+                Some(&is),
+            );
+            work.audit().record(event).await?;
+        }
+        work.billing().update(&account).await?;
+        if tenant != tenant_before {
+            work.tenants().update(&tenant).await?;
+            let event = cx.changed(
+                action(&tenant_before, &tenant),
+                "tenant",
+                tenant.id.uuid(),
+                Some(&tenant_before),
+                Some(&tenant),
+            );
+            work.audit().record(event).await?;
+        }
+        Ok(Some(account))
+    })
+    .await
+}
+
+/// What the audit log says of an account.
+fn summary(account: &BillingAccount) -> serde_json::Value {
+    let subscription = account.subscription.as_ref();
+    json!({
+        "status": subscription.map(|one| one.status.as_str()),
+        "offer": subscription.and_then(|one| one.offer.as_ref()),
+        "seats": subscription.map(|one| one.seats),
+        "cancel_at_period_end": subscription.map(|one| one.cancel_at_period_end),
+        "dunning": account.dunning.state,
+    })
+}
+
+fn action(before: &Tenant, after: &Tenant) -> &'static str {
+    if before.deleted_at != after.deleted_at {
+        "tenant.deleted"
+    } else if before.status == after.status {
+        "tenant.plan_changed"
+    } else if after.suspended_for_payment {
+        "tenant.suspended"
+    } else {
+        "tenant.resumed"
+    }
+}
+
+/// Stores the invoices that are new or have changed.
+async fn mirror(cx: &Cx, work: &mut Work, fetched: &[ProviderInvoice]) -> Result<(), StoreError> {
+    let references: Vec<InvoiceRef> = fetched.iter().map(|invoice| invoice.id.clone()).collect();
+    let known = work.invoices().find_all(&references).await?;
+    for mirror in fetched {
+        let updated_at = cx.now();
+        match known.iter().find(|invoice| invoice.mirror.id == mirror.id) {
+            Some(invoice) if invoice.mirror == *mirror => {}
+            Some(invoice) => {
+                let invoice = Invoice {
+                    id: invoice.id,
+                    mirror: mirror.clone(),
+                    updated_at,
+                };
+                work.invoices().update(&invoice).await?;
+            }
+            None => {
+                let invoice = Invoice {
+                    id: InvoiceId::next(cx.ids()),
+                    mirror: mirror.clone(),
+                    updated_at,
+                };
+                work.invoices().insert(&invoice).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts the tenant on what was bought, or on the default plan when that is over; unless an operator has put it on
+/// something else since.
+fn follow(cx: &Cx, tenant: &mut Tenant, step: &PlanStep) {
+    let plans = &cx.ports().plans;
+    match step {
+        PlanStep::Keep => {}
+        PlanStep::Grant(offer) => {
+            let terms = plans.terms(&offer.plan, offer.version);
+            if terms.name != offer.plan {
+                tracing::warn!(
+                    plan = offer.plan,
+                    "a subscription is for a plan that is not known"
+                );
+                return;
+            }
+            tenant.subscribe(&terms, cx.now());
+        }
+        PlanStep::Withdraw(offer) if tenant.plan == offer.plan => {
+            if let Some(terms) = plans.current(plans.default_plan()) {
+                tenant.subscribe(&terms, cx.now());
+            }
+        }
+        PlanStep::Withdraw(_) => {}
+    }
+}
+
+/// Takes the steps of dunning that are due, tells of each, and sees to it that the next is taken when it is.
+async fn remind(
+    cx: &Cx,
+    work: &mut Work,
+    (account, tenant): (&mut BillingAccount, &mut Tenant),
+    fetched: &FetchedAccount,
+) -> Result<(), SyncError> {
+    let before = account.dunning;
+    let taken = account
+        .dunning
+        .observe(fetched.owed_since(), dunning_terms(cx, account, tenant), cx.now());
+    for step in &taken {
+        notice(cx, work, account, *step).await?;
+    }
+    let suspended = |state| state == DunningState::Suspended;
+    match (suspended(before.state), suspended(account.dunning.state)) {
+        (false, true) => {
+            tenant.suspend_for_payment(cx.now());
+        }
+        (true, false) => {
+            tenant.resume_after_payment(cx.now());
+        }
+        (true, true) | (false, false) => {}
+    }
+    // Whom an operator has let go on in spite of the debt is not deleted for it.
+    if taken.contains(&DunningStep::Deleted) && tenant.suspended_for_payment {
+        tenant.delete_unpaid(cx.now());
+        return Ok(());
+    }
+    if let Some(next_at) = account.dunning.next_at {
+        let terms = Terms {
+            run_at: Some(next_at),
+            dedupe_key: Some(format!("dunning {}", next_at.timestamp())),
+            ..Terms::default()
+        };
+        job::enqueue::<Sync>(cx, work, &Nothing {}, terms).await?;
+    }
+    Ok(())
+}
+
+/// How much patience there is with a tenant: that of the plan that it pays for.
+pub(crate) fn dunning_terms(cx: &Cx, account: &BillingAccount, tenant: &Tenant) -> DunningTerms {
+    let offer = account.subscription.as_ref().and_then(|one| one.offer.as_ref());
+    let plan = offer.map_or((tenant.plan.as_str(), tenant.plan_version), |offer| {
+        (offer.plan.as_str(), offer.version)
+    });
+    DunningTerms {
+        grace_days: cx.ports().plans.terms(plan.0, plan.1).grace_days,
+        delete_after_days: cx.app().policy.billing.delete_after_days,
+    }
+}
+
+/// Tells of a step: in the audit log, from which whoever sends mail takes it.
+async fn notice(
+    cx: &Cx,
+    work: &mut Work,
+    account: &BillingAccount,
+    step: DunningStep,
+) -> Result<(), StoreError> {
+    let details = json!({"failed_at": account.dunning.failed_at, "next_at": account.dunning.next_at});
+    let event = cx.changed(
+        step.notice(),
+        "billing_account",
+        account.id.uuid(),
+        None,
+        Some(&details),
+    );
+    work.audit().record(event).await
+}
+
+/// [`sync`], where a step of dunning is overdue: its own job may have been given up while the provider was away for long.
+///
+/// # Errors
+/// [`SyncError`].
+pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), SyncError> {
+    let account = cx.read(async |work| work.billing().current().await).await?;
+    let due = account.and_then(|account| account.dunning.next_at);
+    if due.is_some_and(|due| due <= cx.now()) {
+        sync(cx, payments).await?;
+    }
+    Ok(())
+}
+
+/// Asks the provider how things are and takes that over. It is what happens when a step of dunning is due, too: nobody is
+/// suspended on stale knowledge, so while the provider cannot be reached the step waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Sync;
+
+/// It needs to know nothing.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Nothing {}
+
+impl JobHandler for Sync {
+    const KIND: &'static str = "billing.sync";
+    // A suspended tenant is followed too, or paying would not lift that.
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = 100;
+    type Payload = Nothing;
+
+    async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
+        cx.require(Permission::OperateBilling)?;
+        if let Some(payments) = &cx.ports().payments {
+            sync(cx, payments.as_ref()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,483 @@
+//! Billing end to end: the API behind a socket, its worker, the adapter for Stripe, and a stand-in for Stripe that bills,
+//! collects, tells and fails as that does.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration as Wait;
+
+use actix_web::HttpServer;
+use actix_web::dev::ServerHandle;
+use chrono::Duration;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tenantry_domain::{
+    BillingAccount, Clock as _, DunningState, EventState, InvoiceStatus, PageRequest, PlanTerms,
+    SubscriptionStatus, SystemScope, TenantId, TenantStatus,
+};
+use tenantry_stripe::{StripePayments, StripeSettings};
+use tenantry_stripe_fake::{Card, Delivery, Failure, FakeSettings, Matcher, StripeFake, sign};
+use tenantry_tenancy::job::Handlers;
+use tenantry_tenancy::{Cx, Origin, meter_report};
+use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, Usage, UsageTable, World};
+
+use crate::jobs::worker;
+
+const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe");
+const SECRET: &str = "whsec_test";
+
+/// A world that is paid through the stand-in.
+struct Shop {
+    world: World,
+    fake: StripeFake,
+    usage: Arc<UsageTable>,
+    server: ServerHandle,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let fake = StripeFake::start(FakeSettings {
+            hang: Wait::from_secs(2),
+            ..FakeSettings::default()
+        });
+        let fake = fake.unwrap();
+        let settings = StripeSettings {
+            secret_key: fake.secret_key().to_owned(),
+            webhook_secrets: vec![SECRET.to_owned()],
+            api_base: Some(fake.url().parse().unwrap()),
+            timeout: Wait::from_millis(400),
+        };
+        let stripe = Arc::new(StripePayments::new(&settings).unwrap());
+        let usage = UsageTable::new();
+        let options = Options {
+            payments: Some(Payments(stripe.clone())),
+            metered: Some(Usage(usage.clone())),
+            clock: Some(Arc::new(ManualClock::default())),
+            ..Options::default()
+        };
+        let world = World::with(options).await;
+        let plans = &world.app.ports.plans;
+        let on_offer: Vec<PlanTerms> = plans
+            .on_offer()
+            .iter()
+            .map(|terms| PlanTerms::clone(terms))
+            .collect();
+        stripe.publish(&on_offer, plans.meters()).await.unwrap();
+        let (url, server) = serve(&world);
+        fake.webhook_to(&format!("{url}/webhooks/stripe"), SECRET);
+        Self {
+            world,
+            fake,
+            usage,
+            server,
+        }
+    }
+
+    async fn close(self) {
+        self.server.stop(false).await;
+    }
+
+    /// Lets what was told arrive, and does what there is to do.
+    async fn work(&self) {
+        let worker = worker(&self.world, Handlers::standard().with_billing());
+        for _ in 0..20 {
+            self.fake.settled().await;
+            if worker.run_once().await.unwrap().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass here and there, an hour at a time where that matters.
+    async fn pass(&self, hours: i64) {
+        self.world.clock.advance(Duration::hours(hours));
+        self.fake.clock().advance_to(self.world.clock.now());
+        self.work().await;
+    }
+
+    /// Lets failed work be tried again.
+    async fn try_again(&self) {
+        for _ in 0..6 {
+            self.pass(1).await;
+        }
+    }
+
+    async fn sign_up(&self, slug: &str, plan: &str) -> TenantId {
+        let body = json!({"name": "New", "slug": slug, "plan": plan,
+            "admin": {"email": format!("a@{slug}.example"), "full_name": "A", "password": PASSWORD}});
+        let reply = self.world.client.post("/api/v1/tenants", &body).send().await;
+        let body = reply.expect(201).json();
+        body["tenant"]["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    async fn cx(&self, tenant: TenantId) -> Cx {
+        self.world.outlive_the_cache();
+        let scope = self.world.app.ports.gate.system(BECAUSE, tenant).await.unwrap();
+        Cx::new(Arc::clone(&self.world.app), scope, Origin::default())
+    }
+
+    async fn account(&self, tenant: TenantId) -> BillingAccount {
+        let cx = self.cx(tenant).await;
+        let account = cx.read(async |work| work.billing().current().await).await;
+        account.unwrap().unwrap()
+    }
+
+    async fn customer(&self, tenant: TenantId) -> String {
+        self.account(tenant).await.customer.unwrap().to_string()
+    }
+
+    async fn status(&self, tenant: TenantId) -> TenantStatus {
+        let mut work = self.world.operator_cx().begin().await.unwrap();
+        work.tenant(tenant).await.unwrap().unwrap().status
+    }
+
+    async fn plan(&self, tenant: TenantId) -> String {
+        let mut work = self.world.operator_cx().begin().await.unwrap();
+        work.tenant(tenant).await.unwrap().unwrap().plan
+    }
+
+    async fn post(&self, slug: &str, path: &str, body: &Value) -> Value {
+        let login = self
+            .world
+            .login(slug, &format!("a@{slug}.example"), PASSWORD)
+            .await;
+        let token = login.expect(200).json()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let reply = self.world.client.post(path, body).bearer(&token).send().await;
+        assert!((200..300).contains(&reply.status), "{path}: {}", reply.text());
+        reply.json()
+    }
+
+    /// The customers of a tenant that the stand-in has and that are not deleted.
+    fn customers_of(&self, tenant: TenantId) -> Vec<String> {
+        let all = self.fake.customers().into_iter();
+        all.filter(|one| one["deleted"] != true && one["metadata"]["tenant_id"] == tenant.to_string())
+            .map(|one| one["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn subscriptions_of(&self, customer: &str) -> Vec<Value> {
+        let all = self.fake.subscriptions().into_iter();
+        all.filter(|one| one["customer"] == customer).collect()
+    }
+}
+
+fn serve(world: &World) -> (String, ServerHandle) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let api = world.api.clone();
+    let server = HttpServer::new(move || tenantry_http::app(api.clone()));
+    let server = server
+        .workers(1)
+        .disable_signals()
+        .listen(listener)
+        .unwrap()
+        .run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (url, handle)
+}
+
+#[actix_web::test]
+async fn from_sign_up_over_a_card_that_fails_to_read_only_and_back() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    assert_eq!(shop.customers_of(id), [customer.clone()]);
+    let trial = shop.account(id).await.subscription.unwrap();
+    assert_eq!((trial.status, trial.seats), (SubscriptionStatus::Trialing, 1));
+    assert_eq!(shop.plan(id).await, "pro");
+
+    // The trial ends, and the card is declined.
+    assert!(shop.fake.set_card(&customer, Card::Declines));
+    for _ in 0..15 {
+        shop.pass(24).await;
+    }
+    let account = shop.account(id).await;
+    assert_eq!(account.dunning.state, DunningState::Grace, "{account:?}");
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::PastDue);
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    for _ in 0..7 {
+        shop.pass(24).await;
+    }
+    assert_eq!(shop.status(id).await, TenantStatus::Suspended);
+
+    // The customer pays on the invoice's page, as a suspended tenant may.
+    assert!(shop.fake.set_card(&customer, Card::Pays));
+    shop.post("initech", "/api/v1/billing/portal", &json!({})).await;
+    let invoice = open_invoice(&shop, id).await;
+    assert!(shop.fake.pay_invoice(&invoice));
+    shop.work().await;
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    let account = shop.account(id).await;
+    assert_eq!(account.dunning.state, DunningState::Healthy);
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Active);
+    assert_eq!(shop.fake.undelivered(), 0);
+    shop.close().await;
+}
+
+async fn open_invoice(shop: &Shop, tenant: TenantId) -> String {
+    let cx = shop.cx(tenant).await;
+    let page = PageRequest {
+        limit: 100,
+        after: None,
+    };
+    let invoices = cx
+        .read(async |work| work.invoices().list(page).await)
+        .await
+        .unwrap();
+    let open = invoices
+        .items
+        .into_iter()
+        .find(|one| one.mirror.status == Some(InvoiceStatus::Open));
+    open.unwrap().mirror.id.to_string()
+}
+
+#[actix_web::test]
+async fn a_plan_without_a_trial_is_granted_when_it_is_paid_in_a_checkout_and_then_changed() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    let body = json!({"plan": "enterprise", "seats": 2});
+    let link = shop.post("initech", "/api/v1/billing/checkout", &body).await;
+    let again = shop.post("initech", "/api/v1/billing/checkout", &body).await;
+    assert_eq!(link["url"], again["url"], "the same page within the hour");
+    assert_eq!(shop.plan(id).await, "free");
+    let session = link["url"]
+        .as_str()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    shop.fake.complete_checkout(&session).unwrap();
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "enterprise");
+    let subscription = shop.account(id).await.subscription.unwrap();
+    assert_eq!(
+        (subscription.status, subscription.seats),
+        (SubscriptionStatus::Active, 2)
+    );
+    // A downgrade, of which the answer is lost after the effect.
+    let lost = Matcher::path("/v1/subscriptions/").method("POST");
+    shop.fake.fail_next(lost, Failure::TimeoutAfterEffect);
+    shop.post("initech", "/api/v1/billing/subscription", &json!({"plan": "pro"}))
+        .await;
+    shop.try_again().await;
+    assert_eq!(shop.plan(id).await, "pro");
+    shop.post("initech", "/api/v1/billing/subscription/cancel", &json!({}))
+        .await;
+    shop.work().await;
+    assert!(shop.account(id).await.subscription.unwrap().cancel_at_period_end);
+    for _ in 0..32 {
+        shop.pass(24).await;
+    }
+    assert_eq!(shop.plan(id).await, "free", "the period is over");
+    shop.close().await;
+}
+
+/// Whatever goes wrong with a call: no second customer, no second subscription, and nobody waits at sign-up.
+#[actix_web::test]
+async fn answers_that_are_lost_leave_nothing_behind_on_either_side() {
+    let shop = Shop::open().await;
+    shop.work().await;
+    for (round, failure) in Failure::ALL.into_iter().enumerate() {
+        for (path, name) in [("/v1/customers", "c"), ("/v1/subscriptions", "s")] {
+            shop.fake.fail_next(Matcher::path(path).method("POST"), failure);
+            let id = shop.sign_up(&format!("lost-{name}{round}"), "pro").await;
+            shop.work().await;
+            shop.try_again().await;
+            let customers = shop.customers_of(id);
+            assert_eq!(customers.len(), 1, "{failure:?} at {path}");
+            assert_eq!(shop.customer(id).await, customers[0]);
+            assert_eq!(
+                shop.subscriptions_of(&customers[0]).len(),
+                1,
+                "{failure:?} at {path}"
+            );
+            assert!(shop.account(id).await.live_subscription().is_some());
+        }
+    }
+    shop.close().await;
+}
+
+/// The worker dies while each of its calls is under way, after Stripe has done it; another takes its job over.
+#[actix_web::test]
+async fn a_worker_that_is_killed_between_any_two_steps_is_replaced_without_a_trace() {
+    let shop = Shop::open().await;
+    shop.work().await;
+    let steps = [
+        ("GET", "/v1/customers/search"),
+        ("POST", "/v1/customers"),
+        ("GET", "/v1/subscriptions"),
+        ("POST", "/v1/subscriptions"),
+        ("GET", "/v1/invoices"),
+    ];
+    for (round, (method, path)) in steps.into_iter().enumerate() {
+        let matcher = Matcher::path(path).method(method);
+        shop.fake.fail_next(matcher, Failure::TimeoutAfterEffect);
+        let id = shop.sign_up(&format!("killed-{round}"), "pro").await;
+        let doomed = worker(&shop.world, Handlers::standard().with_billing());
+        // Dropped while the call hangs: nothing of it runs on, as after a `kill -9`.
+        let cut = tokio::time::timeout(Wait::from_millis(250), doomed.run_once()).await;
+        assert!(cut.is_err(), "{method} {path} was not asked");
+        shop.try_again().await;
+        let customers = shop.customers_of(id);
+        assert_eq!(customers.len(), 1, "{method} {path}");
+        assert_eq!(shop.subscriptions_of(&customers[0]).len(), 1, "{method} {path}");
+        assert!(
+            shop.account(id).await.live_subscription().is_some(),
+            "{method} {path}"
+        );
+    }
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn two_servers_and_messages_in_any_order_and_twice_come_to_what_stripe_has() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    shop.fake.set_card(&customer, Card::DeclinesTimes(2));
+    for (round, delivery) in [
+        Delivery::Reordered(7),
+        Delivery::Duplicated,
+        Delivery::Reordered(11),
+        Delivery::Duplicated,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        shop.fake.webhooks(delivery);
+        shop.world.clock.advance(Duration::days(10));
+        shop.fake.clock().advance_to(shop.world.clock.now());
+        shop.fake.settled().await;
+        let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+        join_all(servers.iter().map(|server| server.run_once())).await;
+        shop.work().await;
+        let theirs = shop.subscriptions_of(&customer).remove(0);
+        let ours = shop.account(id).await.subscription.unwrap();
+        assert_eq!(ours.status.as_str(), theirs["status"], "{round}");
+        let cx = shop.cx(id).await;
+        let page = PageRequest {
+            limit: 100,
+            after: None,
+        };
+        let ours = cx
+            .read(async |work| work.invoices().list(page).await)
+            .await
+            .unwrap()
+            .items;
+        let theirs = shop
+            .fake
+            .invoices()
+            .into_iter()
+            .filter(|one| one["customer"] == customer.as_str());
+        let mut theirs: Vec<(String, Value)> = theirs
+            .map(|one| (one["id"].as_str().unwrap().to_owned(), one["status"].clone()))
+            .collect();
+        let mut ours: Vec<(String, Value)> = ours
+            .into_iter()
+            .map(|one| (one.mirror.id.to_string(), json!(one.mirror.status)))
+            .collect();
+        ours.sort_by(|a, b| a.0.cmp(&b.0));
+        theirs.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(ours, theirs, "{round}");
+    }
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn what_was_never_told_is_fetched_and_strangers_are_ignored() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    shop.fake.set_card(&customer, Card::Declines);
+    shop.fake.webhooks(Delivery::Lost(1_000));
+    for _ in 0..16 {
+        shop.pass(24).await;
+    }
+    assert_eq!(
+        shop.account(id).await.dunning.state,
+        DunningState::Grace,
+        "by the hourly look"
+    );
+    // A customer that somebody else has made there, and that names our tenant in its metadata.
+    let before = shop.account(id).await;
+    let body = json!({"id": "evt_forged", "object": "event", "type": "invoice.paid", "api_version": "2026-09-30.endive",
+        "created": shop.world.clock.now().timestamp(), "livemode": false,
+        "data": {"object": {"id": "in_x", "object": "invoice", "customer": "cus_stranger",
+            "metadata": {"tenant_id": id.to_string()}, "customer_email": "a@initech.example"}}});
+    let text = body.to_string();
+    let signature = sign(SECRET, shop.world.clock.now().timestamp(), text.as_bytes());
+    let request = shop.world.client.post("/webhooks/stripe", &body);
+    request
+        .header("Stripe-Signature", &signature)
+        .send()
+        .await
+        .expect(200);
+    shop.try_again().await;
+    let events = shop
+        .world
+        .app
+        .ports
+        .provider_events
+        .list(BECAUSE, None, 1_000)
+        .await
+        .unwrap();
+    let forged = events
+        .into_iter()
+        .find(|one| one.event.id.as_str() == "evt_forged")
+        .unwrap();
+    assert_eq!(forged.state, EventState::Ignored);
+    let after = shop.account(id).await;
+    assert_eq!(
+        (after.subscription, after.dunning.failed_at),
+        (before.subscription, before.dunning.failed_at)
+    );
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn usage_arrives_there_to_the_unit_and_nothing_drifts() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    let begin = shop.world.clock.now();
+    let (mut used, mut hour) = (0, begin);
+    for round in 0..30_u64 {
+        let quantity = 1_000 + round * 37;
+        shop.usage.set(id, "api_calls", hour, quantity);
+        used += quantity;
+        hour += Duration::hours(1);
+        if round % 4 == 0 {
+            let path = "/v1/billing/meter_events";
+            shop.fake.fail_next(
+                Matcher::path(path),
+                Failure::ALL[usize::try_from(round / 4).unwrap()],
+            );
+        }
+        shop.pass(1).await;
+    }
+    // One hour is corrected.
+    shop.usage.set(id, "api_calls", hour - Duration::hours(1), 5);
+    used = used - (1_000 + 29 * 37) + 5;
+    shop.try_again().await;
+    let (start, end) = (
+        begin.timestamp() - 3_600,
+        shop.world.clock.now().timestamp() + 3_600,
+    );
+    assert_eq!(
+        shop.fake.meter_total("tenantry_api_calls", &customer, start, end),
+        used
+    );
+    let cx = shop.cx(id).await;
+    let drift = meter_report::drift(&cx, None).await.unwrap().remove(0);
+    assert_eq!((drift.ours, drift.theirs, drift.unexplained()), (used, used, 0));
+    shop.close().await;
+}
