@@ -22,10 +22,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
-run: ## build, start a private PostgreSQL (or use DATABASE_URL; REDIS_URL too), migrate, seed a demo and serve
+run: ## build, start a private PostgreSQL (or use DATABASE_URL; REDIS_URL, STRIPE=fake), migrate, seed a demo, serve
 	@[[ -n "$${DATABASE_URL:-}" ]] || scripts/ensure-postgres
 	@$(CARGO) build --locked
-	@exec '$(target_dir)/debug/tenantry' dev
+	@exec '$(target_dir)/debug/tenantry' dev $(if $(STRIPE),--stripe '$(STRIPE)')
 
 .PHONY: test
 test: ## run every test (TEST_DATABASE_URL, Docker, or a private PostgreSQL)

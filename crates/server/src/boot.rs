@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
-    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PlanCatalogue as _, SettingRegistry, StoreError,
-    Units,
+    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PaymentProvider, PlanCatalogue as _,
+    SettingRegistry, StoreError, Units,
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
@@ -15,6 +15,7 @@ use tenantry_persistence::{
     Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter};
+use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
@@ -57,6 +58,8 @@ pub struct Booted {
     pub limits: Option<Limits>,
     /// What is on offer, and on what terms tenants have it.
     pub plans: KnownPlans,
+    /// Whom tenants pay, where the settings name a key.
+    pub stripe: Option<Arc<StripePayments>>,
     /// The part of them that is shared with other servers.
     pub shared_limits: Option<Arc<RedisLimiter>>,
 }
@@ -158,6 +161,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     )?;
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
+    let stripe = stripe(settings)?.map(Arc::new);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
@@ -174,7 +178,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         plans,
-        payments: None,
+        payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         metered: None,
@@ -193,6 +197,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         announcements,
         limits,
         plans: known_plans,
+        stripe,
         shared_limits,
     })
 }
@@ -286,6 +291,28 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
     redis
         .map(Some)
         .map_err(|error| SettingsError::invalid("redis.url", error.to_string()))
+}
+
+fn stripe(settings: &Settings) -> Result<Option<StripePayments>, SettingsError> {
+    let stripe = &settings.billing.stripe;
+    if stripe.secret_key.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |key, problem: String| SettingsError::invalid(key, problem);
+    let base = (!stripe.api_base.is_empty()).then(|| stripe.api_base.parse());
+    let secrets = stripe.webhook_secrets.iter();
+    let settings = StripeSettings {
+        secret_key: stripe.secret_key.reveal().to_owned(),
+        webhook_secrets: secrets.map(|secret| secret.reveal().to_owned()).collect(),
+        api_base: base
+            .transpose()
+            .map_err(|error: url::ParseError| wrong("billing.stripe.api_base", error.to_string()))?,
+        timeout: Duration::from_millis(stripe.timeout_ms),
+    };
+    let payments = StripePayments::new(&settings);
+    payments
+        .map(Some)
+        .map_err(|error| wrong("billing.stripe.secret_key", error.to_string()))
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

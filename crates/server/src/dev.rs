@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
-use tenantry_domain::PasswordHasher as _;
+use tenantry_domain::{Clock as _, PasswordHasher as _};
 use tenantry_migration::{Bootstrap, RolePasswords};
-use tenantry_system::{Argon2Passwords, PasswordCost};
+use tenantry_stripe_fake::{FakeSettings, StripeFake};
+use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
 use crate::boot::{self, boot};
 use crate::console::progress;
 use crate::migrate::database_of;
-use crate::settings::{Profile, Secret, Settings, SettingsError};
+use crate::settings::{self, Profile, Secret, Settings, SettingsError};
 use crate::tenant::other;
 use crate::{CommandError, console, doctor, log, seed, serve};
 
@@ -27,6 +28,16 @@ pub struct Args {
     /// With DATABASE_URL: give the tenantry roles of that server the passwords kept in the data folder.
     #[arg(long)]
     reset_role_passwords: bool,
+    /// Whom tenants pay: `fake` starts a stand-in for Stripe beside the server.
+    #[arg(long, value_name = "WHO")]
+    stripe: Option<Stripe>,
+}
+
+/// What stands in for Stripe.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Stripe {
+    /// A stand-in on a free port, with a clock that can be moved.
+    Fake,
 }
 
 /// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
@@ -42,12 +53,16 @@ pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
     if let Some(url) = given("REDIS_URL") {
         settings.redis.url = Secret::new(url);
     }
+    let stripe = match args.stripe {
+        Some(Stripe::Fake) => Some(start_fake(&mut settings)?),
+        None => None,
+    };
     let existing = existing_server(&settings);
     let cluster = match &existing {
         Some(_) => None,
         None => Some(start_cluster(&args.data_dir).await?),
     };
-    let outcome = bring_up(&mut settings, args, existing, cluster.as_ref()).await;
+    let outcome = bring_up(&mut settings, args, existing, cluster.as_ref(), stripe.as_ref()).await;
     if let Some(cluster) = &cluster {
         progress("stopping PostgreSQL");
         cluster.stop().await?;
@@ -93,6 +108,7 @@ async fn bring_up(
     args: &Args,
     existing: Option<String>,
     cluster: Option<&Cluster>,
+    stripe: Option<&StripeFake>,
 ) -> Result<(), CommandError> {
     let ours = cluster.map(|cluster| cluster.admin_url("postgres"));
     let (admin_url, database) = match (existing, ours) {
@@ -126,10 +142,48 @@ async fn bring_up(
         .local_addr()
         .map_err(|error| CommandError::Other(error.to_string()))?;
     welcome(&format!("http://{address}"));
+    if let Some(fake) = stripe {
+        fake.webhook_to(&format!("http://{address}/webhooks/stripe"), FAKE_WEBHOOK_SECRET);
+        present(fake);
+    }
     if args.check {
         return Ok(());
     }
     serve::serve(settings, booted, guarded, listener).await
+}
+
+/// What the stand-in signs webhooks with.
+const FAKE_WEBHOOK_SECRET: &str = "whsec_fake";
+
+/// Starts the stand-in for Stripe, and lets the settings lead to it.
+fn start_fake(settings: &mut Settings) -> Result<StripeFake, CommandError> {
+    let fake = StripeFake::start(FakeSettings {
+        secret_key: settings::Stripe::FAKE_KEY.into(),
+        now: SystemClock::new().now(),
+        runs: true,
+        ..FakeSettings::default()
+    });
+    let fake = fake.map_err(|error| CommandError::Other(format!("the stand-in for Stripe: {error}")))?;
+    settings.billing.stripe = settings::Stripe {
+        secret_key: Secret::new(settings::Stripe::FAKE_KEY.into()),
+        webhook_secrets: vec![Secret::new(FAKE_WEBHOOK_SECRET.into())],
+        api_base: fake.url().to_owned(),
+        ..settings.billing.stripe.clone()
+    };
+    Ok(fake)
+}
+
+/// Says where the stand-in for Stripe is, and what can be done with it.
+fn present(fake: &StripeFake) {
+    let url = fake.url();
+    let lines = [
+        String::new(),
+        format!("A stand-in for Stripe is at {url}   (what it can do: curl -s {url}/_fake)"),
+        format!("  curl -s {url}/_fake/clock/advance -d days=31     (periods end, invoices are collected)"),
+        format!("  curl -s {url}/_fake/customers/cus_…/card -d card=declines"),
+        format!("  curl -s {url}/_fake/fail -d failure=timeout_after_effect -d path=/v1/subscriptions"),
+    ];
+    console::say(&lines.join("\n"));
 }
 
 async fn prepare(

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Server, Settings};
-use crate::{CommandError, health, jobs, metrics, traces};
+use crate::{CommandError, billing, health, jobs, metrics, traces};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -115,6 +115,10 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
+    let offering = booted.stripe.clone().map(|stripe| {
+        let plans = Arc::clone(&booted.app.ports.plans);
+        tokio::spawn(billing::offer(plans, stripe))
+    });
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
@@ -139,7 +143,7 @@ pub async fn serve(
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
-    for task in announcing.iter().chain(&redis) {
+    for task in announcing.iter().chain(&redis).chain(&offering) {
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;

@@ -460,6 +460,7 @@ pub struct Billing {
     /// Whether the provider works out taxes.
     pub automatic_tax: bool,
     pub dunning: Dunning,
+    pub stripe: Stripe,
 }
 
 impl Default for Billing {
@@ -468,6 +469,7 @@ impl Default for Billing {
             return_url: "http://127.0.0.1:8080/".into(),
             automatic_tax: false,
             dunning: Dunning::default(),
+            stripe: Stripe::default(),
         }
     }
 }
@@ -478,6 +480,74 @@ impl Default for Billing {
 pub struct Dunning {
     /// So many days after it was suspended a tenant is deleted; 0 = never.
     pub delete_after_days: u32,
+}
+
+/// How Stripe is reached; without a key nobody is billed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stripe {
+    /// `sk_live_…`, `sk_test_…`, or a restricted key (`rk_…`).
+    pub secret_key: Secret,
+    /// The secrets of webhook endpoints (`whsec_…`); several while one takes the place of another.
+    pub webhook_secrets: Vec<Secret>,
+    /// Something that stands in for Stripe, `http://127.0.0.1:9400`; none = Stripe.
+    pub api_base: String,
+    /// How long a call may take.
+    pub timeout_ms: u64,
+}
+
+impl Default for Stripe {
+    fn default() -> Self {
+        Self {
+            secret_key: Secret::default(),
+            webhook_secrets: Vec::new(),
+            api_base: String::new(),
+            timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Stripe {
+    /// What the stand-in of `tenantry dev --stripe fake` is called with; nobody is billed with it.
+    pub const FAKE_KEY: &'static str = "sk_test_fake";
+
+    fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let (key, production) = (self.secret_key.reveal(), profile == Profile::Production);
+        let base = self.api_base.as_str();
+        if !(key.is_empty() || key.starts_with("sk_") || key.starts_with("rk_")) {
+            return wrong("billing.stripe.secret_key", "must begin with sk_ or rk_");
+        }
+        if self
+            .webhook_secrets
+            .iter()
+            .any(|secret| !secret.reveal().starts_with("whsec_"))
+        {
+            return wrong("billing.stripe.webhook_secrets", "each must begin with whsec_");
+        }
+        if !base.is_empty() && !is_base(base) {
+            let problem = "must be http://host[:port] or https://host[:port]";
+            return wrong("billing.stripe.api_base", problem);
+        }
+        if production && (key == Self::FAKE_KEY || base.starts_with("http:")) {
+            let problem = "a stand-in for Stripe is for development; https only";
+            return wrong("billing.stripe.api_base", problem);
+        }
+        if production && !key.is_empty() && self.webhook_secrets.is_empty() {
+            let problem = "is required with a key: without it nothing that Stripe tells is believed";
+            return wrong("billing.stripe.webhook_secrets", problem);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is `http://host[:port]` or `https://host[:port]`, with a slash at its end or without.
+fn is_base(text: &str) -> bool {
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    host.map(|host| host.trim_end_matches('/'))
+        .is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']))
 }
 
 /// Logs.
@@ -586,6 +656,7 @@ impl Settings {
         self.check_ranges()?;
         self.check_order()?;
         self.tracing.check()?;
+        self.billing.stripe.check(self.profile)?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
         if !is_time_zone(&self.signup.timezone) {
@@ -608,7 +679,13 @@ impl Settings {
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 37] = [
+        let ranges: [(&'static str, u64, u64, u64); 38] = [
+            (
+                "billing.stripe.timeout_ms",
+                self.billing.stripe.timeout_ms,
+                100,
+                60_000,
+            ),
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),
@@ -967,6 +1044,70 @@ mod tests {
         let mut settings = complete();
         settings.tracing.sampling_ratio = 1.5;
         assert!(complaint(&settings).contains("tracing.sampling_ratio: must be in 0..=1, is 1.5"));
+    }
+
+    #[test]
+    fn how_stripe_is_reached_is_checked() {
+        let complaint_of = |key: &str, webhook: &str, base: &str, profile| {
+            let mut settings = complete();
+            settings.profile = profile;
+            let secrets = [webhook].into_iter().filter(|secret| !secret.is_empty());
+            settings.billing.stripe = Stripe {
+                secret_key: Secret::new(key.into()),
+                webhook_secrets: secrets.map(|secret| Secret::new(secret.into())).collect(),
+                api_base: base.into(),
+                ..Stripe::default()
+            };
+            complaint(&settings)
+        };
+        use Profile::{Development, Production};
+        let (fake, local) = (Stripe::FAKE_KEY, "http://127.0.0.1:9400");
+        for (key, webhook, base, profile, expected) in [
+            ("", "", "", Production, ""),
+            ("sk_live_1", "whsec_1", "", Production, ""),
+            ("rk_live_1", "whsec_1", "https://stripe.example", Production, ""),
+            ("sk_live_1", "", "", Production, "billing.stripe.webhook_secrets"),
+            ("sk_test_1", "", "", Development, ""),
+            (fake, "whsec_1", local, Development, ""),
+            (fake, "whsec_1", local, Production, "billing.stripe.api_base"),
+            (fake, "whsec_1", "", Production, "billing.stripe.api_base"),
+            (
+                "sk_live_1",
+                "whsec_1",
+                local,
+                Production,
+                "billing.stripe.api_base",
+            ),
+            (
+                "pk_live_1",
+                "whsec_1",
+                "",
+                Production,
+                "billing.stripe.secret_key",
+            ),
+            (
+                "sk_live_1",
+                "secret",
+                "",
+                Production,
+                "billing.stripe.webhook_secrets",
+            ),
+            ("", "", "127.0.0.1:9400", Development, "billing.stripe.api_base"),
+            ("", "", "http://host/v1", Development, "billing.stripe.api_base"),
+            ("", "", "https://a@b", Development, "billing.stripe.api_base"),
+        ] {
+            let complaint = complaint_of(key, webhook, base, profile);
+            assert!(
+                complaint.contains(expected),
+                "{key} {webhook} {base}: {complaint}"
+            );
+            assert_eq!(
+                complaint.is_empty(),
+                expected.is_empty(),
+                "{key} {webhook} {base}: {complaint}"
+            );
+            assert!(!complaint.contains("live_1"), "it is not repeated: {complaint}");
+        }
     }
 
     #[test]

@@ -219,10 +219,8 @@ async fn a_customer_is_made_found_and_removed() {
     let world = world(Card::Pays).await;
     let made = world.customer().await;
     assert_eq!(world.customer().await, made, "the same key is the same customer");
-    assert_eq!(
-        world.stripe.customers_of(tenant(1)).await.unwrap(),
-        [made.clone()]
-    );
+    let known = world.stripe.customers_of(tenant(1)).await.unwrap();
+    assert_eq!(known, std::slice::from_ref(&made));
     assert_eq!(world.stripe.customers_of(tenant(2)).await.unwrap(), []);
     world.days(2);
     let second = world.customer().await;
@@ -561,6 +559,32 @@ async fn usage_is_counted_once_and_can_be_taken_back() {
     let unknown = MeterKey::parse("unknown").unwrap();
     let missing = world.stripe.usage_of(&customer, &unknown, period).await;
     assert!(matches!(missing, Err(ProviderError::NotFound(_))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn what_overage_is_foretold_to_cost_is_what_it_costs() {
+    let world = world(Card::Pays).await;
+    let customer = world.customer().await;
+    let made = world.subscribe(&customer, offer("pro", Interval::Month), 0).await;
+    let price = plans()[0].meters[&calls()].overage[0].clone();
+    let mut used = 0;
+    for (number, more) in [0, 999, 1, 1, 1, 97, 12_345].into_iter().enumerate() {
+        used += more;
+        let report = world.report(&customer, more, &format!("hour-{number}"));
+        world.stripe.report_usage(&report).await.unwrap();
+        let upcoming = world.stripe.upcoming_invoice(&made.id).await.unwrap().unwrap();
+        let overage = upcoming.total - 6_000;
+        assert_eq!(overage, price.cost(used.saturating_sub(1_000)), "{used}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_call_several_times_at_once_is_done_once() {
+    let world = world(Card::Pays).await;
+    let all = futures_util::future::join_all((0..8).map(|_| world.customer())).await;
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+    let made = world.fake.customers();
+    assert_eq!(made.len(), 1);
 }
 
 #[tokio::test]

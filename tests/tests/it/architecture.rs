@@ -98,7 +98,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-migration",
             "tenantry-doctor",
             "tenantry-server",
-            "tenantry-stripe",
             "tenantry-stripe-fake",
             "tenantry-tests",
             "tenantry-bench",

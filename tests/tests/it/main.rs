@@ -32,6 +32,7 @@ mod rings;
 mod settings;
 mod signup;
 mod sql;
+mod stripe;
 mod tasks;
 mod tenant;
 mod timeouts;
