@@ -5,10 +5,13 @@ use async_trait::async_trait;
 use tenantry_domain::{Aggregation, MeterKey, Period, StoreError, TenantId, Time, Work};
 use tenantry_tenancy::Metered;
 
+/// Number and revision of each hour of each meter of each tenant.
+type Hours = BTreeMap<(TenantId, MeterKey, Time), (u64, i64)>;
+
 /// What tenants used, as a test says it.
 #[derive(Debug, Default)]
 pub struct UsageTable {
-    hours: Mutex<BTreeMap<(TenantId, MeterKey, Time), (u64, i64)>>,
+    hours: Mutex<Hours>,
 }
 
 impl UsageTable {

@@ -1,7 +1,11 @@
 //! `tenantry billing`: what an operator does about payments from the command line.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use chrono::{Months, NaiveDate};
-use tenantry_domain::{EventState, Period, SystemScope, TenantId};
+use tenantry_domain::{EventState, Period, PlanCatalogue, PlanTerms, SystemScope, TenantId};
+use tenantry_stripe::StripePayments;
 use tenantry_tenancy::billing_oversight::{self, Sweep};
 use tenantry_tenancy::meter_report::{self, Drift};
 use tenantry_tenancy::{OperatorCx, provider_event};
@@ -74,6 +78,27 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     };
     booted.finish().await;
     done
+}
+
+/// Makes known to Stripe what is on offer, so that it can be bought there; again and again until it has been done.
+pub async fn offer(plans: Arc<dyn PlanCatalogue>, stripe: Arc<StripePayments>) {
+    let mut wait = Duration::from_secs(1);
+    loop {
+        let on_offer: Vec<PlanTerms> = plans
+            .on_offer()
+            .iter()
+            .map(|terms| PlanTerms::clone(terms))
+            .collect();
+        match stripe.publish(&on_offer, plans.meters()).await {
+            Ok(published) => {
+                tracing::info!(?published, "plans are known to Stripe");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "plans cannot be made known to Stripe, trying again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(300));
+    }
 }
 
 async fn publish(booted: &Booted, tenant: Option<&str>) -> Result<(), CommandError> {

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
-    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PlanCatalogue as _, SettingRegistry, StoreError,
-    Units,
+    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PaymentProvider, PlanCatalogue as _,
+    SettingRegistry, StoreError, Units,
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
+use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
@@ -64,6 +65,8 @@ pub struct Booted {
     pub plans: KnownPlans,
     /// Calls that wait to be recorded.
     pub calls: Arc<FileSpool>,
+    /// Whom tenants pay, where the settings name a key.
+    pub stripe: Option<Arc<StripePayments>>,
     /// The part of them that is shared with other servers.
     pub shared_limits: Option<Arc<RedisLimiter>>,
 }
@@ -169,6 +172,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let spool = &settings.metering.spool_dir;
     let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
     let calls = Arc::new(FileSpool::new(folder, ids.uuid().to_string()));
+    let stripe = stripe(settings)?.map(Arc::new);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
@@ -187,7 +191,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         plans,
-        payments: None,
+        payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         metered: None,
@@ -211,6 +215,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         limits,
         plans: known_plans,
         calls,
+        stripe,
         shared_limits,
     })
 }
@@ -323,6 +328,28 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
         RedisUrlError::Url(problem) => SettingsError::invalid("redis.url", problem),
         RedisUrlError::Trusted(problem) => SettingsError::invalid("redis.ca_file", problem),
     })
+}
+
+fn stripe(settings: &Settings) -> Result<Option<StripePayments>, SettingsError> {
+    let stripe = &settings.billing.stripe;
+    if stripe.secret_key.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |key, problem: String| SettingsError::invalid(key, problem);
+    let base = (!stripe.api_base.is_empty()).then(|| stripe.api_base.parse());
+    let secrets = stripe.webhook_secrets.iter();
+    let settings = StripeSettings {
+        secret_key: stripe.secret_key.reveal().to_owned(),
+        webhook_secrets: secrets.map(|secret| secret.reveal().to_owned()).collect(),
+        api_base: base
+            .transpose()
+            .map_err(|error: url::ParseError| wrong("billing.stripe.api_base", error.to_string()))?,
+        timeout: Duration::from_millis(stripe.timeout_ms),
+    };
+    let payments = StripePayments::new(&settings);
+    payments
+        .map(Some)
+        .map_err(|error| wrong("billing.stripe.secret_key", error.to_string()))
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Profile, Server, Settings};
-use crate::{CommandError, health, jobs, metrics, traces};
+use crate::{CommandError, billing, health, jobs, metrics, traces};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -124,6 +124,10 @@ pub async fn serve(
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
     let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
+    let offering = booted.stripe.clone().map(|stripe| {
+        let plans = Arc::clone(&booted.app.ports.plans);
+        tokio::spawn(billing::offer(plans, stripe))
+    });
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
@@ -150,7 +154,7 @@ pub async fn serve(
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
     }
-    for task in announcing.iter().chain(&redis).chain(&returning) {
+    for task in announcing.iter().chain(&redis).chain(&returning).chain(&offering) {
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;

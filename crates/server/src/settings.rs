@@ -530,23 +530,31 @@ pub struct Plans {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Billing {
-    pub stripe: Stripe,
     /// Where people come back to from the payment provider's pages.
     pub return_url: String,
     /// Whether the provider works out taxes.
     pub automatic_tax: bool,
     pub dunning: Dunning,
+    pub stripe: Stripe,
 }
 
 impl Default for Billing {
     fn default() -> Self {
         Self {
-            stripe: Stripe::default(),
             return_url: "http://127.0.0.1:8080/".into(),
             automatic_tax: false,
             dunning: Dunning::default(),
+            stripe: Stripe::default(),
         }
     }
+}
+
+/// What becomes of tenants that do not pay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dunning {
+    /// So many days after it was suspended a tenant is deleted; 0 = never.
+    pub delete_after_days: u32,
 }
 
 /// How Stripe is reached; without a key nobody is billed.
@@ -572,14 +580,6 @@ impl Default for Stripe {
             timeout_ms: 10_000,
         }
     }
-}
-
-/// What becomes of tenants that do not pay.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Dunning {
-    /// So many days after it was suspended a tenant is deleted; 0 = never.
-    pub delete_after_days: u32,
 }
 
 impl Stripe {
