@@ -1,6 +1,17 @@
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
-use crate::{m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions, m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks, m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events, m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys, m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings, m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions, m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events, m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations, m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events, m20261121_000029_purge_system_jobs};
+use crate::{
+    m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
+    m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
+    m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
+    m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
+    m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
+    m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
+    m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events,
+    m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations,
+    m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events,
+    m20261121_000029_purge_system_jobs,
+};
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).

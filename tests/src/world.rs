@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
     Announcer, Clock, Definition, Gate, IdSource as _, Limit, Memory, NewProject, NewResource, NewTask,
-    NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId, ResourceId, Role,
-    SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates, Units, UserId,
+    NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId,
+    ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates,
+    Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep,
+    Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{

@@ -128,7 +128,10 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
+    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId,
+    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
+    TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invoices, Jobs, KeyTaken, Members, MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, Tenants, TenantScope, Usage, Users,
+    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invoices, Jobs, KeyTaken, Members,
+    MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants,
+    Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.

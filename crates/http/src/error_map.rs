@@ -2,7 +2,8 @@
 
 use actix_web::http::header;
 use tenantry_domain::{
-    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused, StoreError, TokenError,
+    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused,
+    StoreError, TokenError,
 };
 use tenantry_tenancy::{
     Stale,

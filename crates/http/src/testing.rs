@@ -17,7 +17,15 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, MembershipFacts, MeterKey, Meters, MeterTerms, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, Operators, OperatorScope, OperatorTokens, OperatorWork, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
+    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, CustomerRef,
+    Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet, FlagSource,
+    Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, MembershipFacts, MeterKey,
+    MeterTerms, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
+    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
+    PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent, RefreshTokens, Role, Seal,
+    SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
+    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
+    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};

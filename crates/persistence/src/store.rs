@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices, Jobs, Members, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, Tenants, TenantScope, UnitOfWork, Usage, Users, Work,
+    Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices, Jobs,
+    Members, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Store,
+    StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::{Pool, TenantTx};

@@ -11,7 +11,8 @@ use tenantry_domain::{
 };
 use tenantry_http::Limits;
 use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits,
+    PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};

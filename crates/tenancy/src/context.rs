@@ -3,7 +3,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations, Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate, Operators, OperatorTokens, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
+    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
+    Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate,
+    OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents,
+    RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time,
+    Units, UsageUpkeep, Work,
 };
 use uuid::Uuid;
 

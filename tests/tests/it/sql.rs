@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
+use tenantry_domain::{Clock as _, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
 use tenantry_tenancy::quota_lending::StoredQuotas;
-use tenantry_tenancy::{Cx, Origin, quota};
-use tenantry_tests::{PASSWORD, World};
-use tenantry_domain::{Clock as _, SystemScope};
-use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report};
+use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};
 use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, Usage, UsageTable, World};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
