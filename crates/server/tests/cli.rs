@@ -181,6 +181,28 @@ fn postgres_is_up(data: &Path) -> bool {
 }
 
 #[test]
+fn dev_starts_a_stand_in_for_stripe_when_it_is_told_to() {
+    let folder = Folder::new("stripe");
+    let data = folder.0.to_str().unwrap();
+    let said = |more: &[&str]| {
+        let output = tenantry(&[&["dev", "--check", "--data-dir", data], more].concat())
+            .env("TENANTRY__SERVER__PORT", "0")
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (succeeded, text) = said(&["--stripe", "fake"]);
+    assert!(
+        succeeded && text.contains("A stand-in for Stripe is at http://127.0.0.1:"),
+        "{text}"
+    );
+    assert!(text.contains("/_fake/clock/advance -d days=31"), "{text}");
+    let (succeeded, text) = said(&[]);
+    assert!(succeeded && !text.contains("Stripe"), "{text}");
+    assert!(!said(&["--stripe", "real"]).0);
+}
+
+#[test]
 fn dev_serves_a_demo_stops_with_its_database_and_comes_back_with_its_data() {
     let folder = Folder::new("dev");
     let dev = Dev::start(&folder.0);
