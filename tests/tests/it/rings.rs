@@ -1217,6 +1217,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
         ("PATCH", "resources/{id}") => Some(json!({"content": "x"})),
+        ("POST", "usage/events/{id}/invalidate") => Some(json!({"reason": "x"})),
         _ => None,
     }
 }
