@@ -36,6 +36,7 @@ pub fn all(size: Size) -> Vec<Scenario> {
         login(many),
         unauthenticated(),
         evaluate_flag(many),
+        ingest(many),
     ]
 }
 
@@ -70,6 +71,37 @@ fn evaluate_flag(tenants: usize) -> Scenario {
         prepared: None,
         status: 200,
     }
+}
+
+/// A thousand events of usage in a request, each under a key that nobody has used: of the rate in the table it is so many
+/// times as many events.
+fn ingest(tenants: usize) -> Scenario {
+    let request = r#"sent = (sent or 0) + 1
+  local mine = tostring({}):gsub('%W', '') .. os.time() .. '-' .. sent .. '-'
+  local events = {}
+  for number = 1, 1000 do
+    events[number] = '{"idempotency_key":"' .. mine .. number .. '","meter":"bench_pages","quantity":3}'
+  end
+  local body = '[' .. table.concat(events, ',') .. ']'
+  return "POST /api/v1/usage/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n" .. bearer .. "\r\n" .. body"#;
+    Scenario {
+        name: "ingest",
+        tenants,
+        request: request.to_owned(),
+        sql: None,
+        prepared: None,
+        status: 200,
+    }
+}
+
+/// The standard plans with a meter of which anybody may record usage.
+pub fn plans() -> String {
+    let standard = include_str!("../../../config/plans.toml");
+    let meter = "\n[[meter]]\nkey = \"bench_pages\"\ntitle = \"Pages\"\nunit = \"page\"\naggregation = \"sum\"\n\
+                 reset = \"billing_cycle\"\n\n[[meter]]";
+    let terms = "[plan.meters.bench_pages]\nincluded = \"unlimited\"\nlimit = \"unlimited\"\n\n[plan.meters.active_users]";
+    let with_terms = standard.replace("[plan.meters.active_users]", terms);
+    with_terms.replacen("\n[[meter]]", meter, 1)
 }
 
 fn get_one(tenants: usize) -> Scenario {

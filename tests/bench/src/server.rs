@@ -35,6 +35,9 @@ impl Server {
             return Err(format!("something listens on {ADDRESS} already").into());
         }
         let began = Instant::now();
+        let folder = log.parent().ok_or("the log lies in no folder")?.to_owned();
+        let plans = folder.join("plans.toml");
+        std::fs::write(&plans, crate::scenario::plans())?;
         let log = File::create(log)?;
         let mut child = Command::new(program)
             .arg("serve")
@@ -50,6 +53,8 @@ impl Server {
             .env("TENANTRY__LIMITS__FACTOR", "1000")
             .env("TENANTRY__LIMITS__SHARED", "false")
             .env("TENANTRY__REDIS__URL", redis)
+            .env("TENANTRY__PLANS__FILE", &plans)
+            .env("TENANTRY__METERING__SPOOL_DIR", folder.join("usage"))
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -1236,6 +1236,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
         ("PATCH", "resources/{id}") => Some(json!({"content": "x"})),
         ("POST", "quotas/{meter}/reservations/{id}/commit") => Some(json!({"actual": 1})),
+        ("POST", "usage/events/{id}/invalidate") => Some(json!({"reason": "x"})),
         _ => None,
     }
 }

@@ -471,7 +471,9 @@ fn is_scoped(sql: &str) -> bool {
     let tables = (0..words.len())
         .filter(named)
         .map(|at| (word(at + 1), word(at + 2)));
-    let mut tables = tables.filter(|(table, _)| *table != "SELECT").peekable();
+    let mut tables = tables
+        .filter(|(table, _)| !["SELECT", ""].contains(table))
+        .peekable();
     tables.peek().is_some()
         && tables.all(|(table, alias)| {
             let column = if table == "tenants" { "id" } else { "tenant_id" };

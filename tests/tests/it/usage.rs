@@ -737,6 +737,48 @@ async fn an_event_that_commits_after_its_hour_was_totalled_is_not_missed() {
 }
 
 #[actix_web::test]
+async fn an_hour_of_many_events_of_which_some_were_taken_back_is_totalled_in_no_time() {
+    let world = world().await;
+    // Without statistics, as after a burst.
+    let insert = |rest: &str| {
+        format!(
+            "INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin, \
+             invalidates) {rest}"
+        )
+    };
+    let acme = world.acme.id;
+    let events = format!(
+        "SELECT '{acme}', gen_random_uuid(), now(), 'sum_meter', 2, '2026-01-15T11:30:00Z', 's', g::text, 'api', NULL \
+         FROM generate_series(1, 30000) g"
+    );
+    let corrections = format!(
+        "SELECT '{acme}', gen_random_uuid(), now(), meter, 0, event_at, 's', 'i' || idempotency_key, 'api', id \
+         FROM usage_events WHERE meter = 'sum_meter' LIMIT 1000"
+    );
+    run(&world, &insert(&events)).await;
+    run(&world, &insert(&corrections)).await;
+    run(
+        &world,
+        &format!(
+            "INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour) \
+         VALUES ('{acme}', gen_random_uuid(), now(), 'sum_meter', '2026-01-15T11:00:00Z')"
+        ),
+    )
+    .await;
+    let began = std::time::Instant::now();
+    roll_up(&world.app, acme).await;
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    assert_eq!(
+        count(
+            &world,
+            "usage_hours WHERE meter = 'sum_meter' AND quantity = 58000 AND events = 29000"
+        )
+        .await,
+        1
+    );
+}
+
+#[actix_web::test]
 async fn within_two_minutes_the_system_totals_what_has_changed_in_every_tenant() {
     let world = world().await;
     let worker = jobs::worker(&world, Handlers::standard());
