@@ -14,7 +14,7 @@ use tenantry_domain::{
     ProviderEvent, SubscriptionRef, SubscriptionStatus, SystemScope, Tenant, TenantId, TenantStatus,
 };
 use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::worker::{Outcome, Ran};
+use tenantry_tenancy::worker::{Outcome, Ran, Worker};
 use tenantry_tenancy::{BillingPolicy, Cx, Origin, lifecycle, meter_report, provider_event};
 use tenantry_tests::{
     Failing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, Reply, SIGNATURE, TenantWorld, Usage,
@@ -647,7 +647,7 @@ async fn two_servers_that_act_on_the_same_events_come_to_the_same() {
     }
     let server = || worker(&paying.world, Handlers::standard().with_billing());
     let servers = [server(), server(), server()];
-    join_all(servers.iter().map(|server| server.run_once())).await;
+    join_all(servers.iter().map(Worker::run_once)).await;
     // And once more without a lease in between: the handlers themselves, all at once.
     let cx = paying.cx(acme).await;
     let provider = paying.payments.clone();

@@ -17,6 +17,7 @@ use tenantry_domain::{
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{Card, Delivery, Failure, FakeSettings, Matcher, StripeFake, sign};
 use tenantry_tenancy::job::Handlers;
+use tenantry_tenancy::worker::Worker;
 use tenantry_tenancy::{Cx, Origin, meter_report};
 use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, Usage, UsageTable, World};
 
@@ -185,7 +186,7 @@ async fn from_sign_up_over_a_card_that_fails_to_read_only_and_back() {
     let id = shop.sign_up("initech", "pro").await;
     shop.work().await;
     let customer = shop.customer(id).await;
-    assert_eq!(shop.customers_of(id), [customer.clone()]);
+    assert_eq!(shop.customers_of(id), std::slice::from_ref(&customer));
     let trial = shop.account(id).await.subscription.unwrap();
     assert_eq!((trial.status, trial.seats), (SubscriptionStatus::Trialing, 1));
     assert_eq!(shop.plan(id).await, "pro");
@@ -356,7 +357,7 @@ async fn two_servers_and_messages_in_any_order_and_twice_come_to_what_stripe_has
         shop.fake.clock().advance_to(shop.world.clock.now());
         shop.fake.settled().await;
         let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
-        join_all(servers.iter().map(|server| server.run_once())).await;
+        join_all(servers.iter().map(Worker::run_once)).await;
         shop.work().await;
         let theirs = shop.subscriptions_of(&customer).remove(0);
         let ours = shop.account(id).await.subscription.unwrap();
