@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tenantry_domain::{ErrorCode, StoreError};
 use tenantry_http::{Api, Endpoint, HttpSettings};
 use tenantry_persistence::PoolSettings;
-use tenantry_tests::{Client, Options, Person, Reply, World};
+use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, Person, Reply, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -64,11 +64,27 @@ async fn reserve(world: &World) {
         .unwrap();
 }
 
+/// A world in which payments are taken and the tenants are customers.
+async fn paying() -> World {
+    let clock = Arc::new(ManualClock::default());
+    let world = World::with(Options {
+        payments: Some(Payments(MemoryPayments::new(clock.clone()))),
+        clock: Some(clock),
+        ..Options::default()
+    });
+    let world = world.await;
+    crate::embedder::work(&world).await;
+    world
+}
+
 /// The template of a path with ids of acme's rows in it.
 fn fill(world: &World, template: &str) -> String {
     let acme = &world.acme;
     if template.contains("{key}") {
         return template.replace("{key}", "shown").replace("{n}", "1");
+    }
+    if template == "/api/v1/billing/preview" {
+        return format!("{template}?plan=enterprise");
     }
     let template = template
         .replace("{meter}", "api_calls")
@@ -894,7 +910,7 @@ async fn a_method_that_a_path_does_not_have_is_a_405_that_says_which_it_has() {
 
 #[actix_web::test]
 async fn head_answers_like_get() {
-    let world = World::new().await;
+    let world = paying().await;
     // There is a first version of the settings to look at.
     let settings = json!({"notifications.digest_hour": 9});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
@@ -1080,7 +1096,7 @@ fn schema<'a>(document: &'a Value, path: &str, method: &Method) -> &'a Value {
 
 #[actix_web::test]
 async fn no_bad_value_in_any_field_of_any_body_is_a_failure_inside_or_half_written() {
-    let world = World::new().await;
+    let world = paying().await;
     let document = document(&world).await;
     let other = world.digest(&world.globex).await;
     let huge = "x".repeat(300_000);

@@ -468,9 +468,12 @@ fn is_scoped(sql: &str) -> bool {
         let word = words.get(at).copied().unwrap_or_default();
         word.trim_matches(['"', '(', ')']).trim_end_matches(',')
     };
-    let tables = (0..words.len())
-        .filter(named)
-        .map(|at| (word(at + 1), word(at + 2)));
+    let tables = (0..words.len()).filter(named).map(|at| {
+        (
+            word(at + 1),
+            word(if word(at + 2) == "AS" { at + 3 } else { at + 2 }),
+        )
+    });
     let mut tables = tables
         .filter(|(table, _)| !["SELECT", ""].contains(table))
         .peekable();
