@@ -111,5 +111,6 @@ fn sql(breaks: &str, database: &Database) -> String {
 
 const DROP_TENANT_TABLES: &str = "DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT attrelid::regclass FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-        WHERE attname = 'tenant_id' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+        WHERE attname = 'tenant_id' AND NOT relispartition AND relkind IN ('r', 'p')
+        AND relnamespace = 'public'::regnamespace
     LOOP EXECUTE 'DROP TABLE ' || name || ' CASCADE'; END LOOP; END $$";
