@@ -1,61 +1,57 @@
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use tenantry_domain::{Aggregation, MeterKey, Period, StoreError, TenantId, Time, Work};
-use tenantry_tenancy::Metered;
+use serde_json::json;
+use tenantry_domain::{
+    Appended, MeterKey, NewUsage, SystemScope, TenantId, Time, UsageEventId, UsageKey, UsageOrigin,
+};
+use tenantry_tenancy::job::JobHandler as _;
+use tenantry_tenancy::usage_rollup::{Nothing, RollUp};
+use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
 
-/// Number and revision of each hour of each meter of each tenant.
-type Hours = BTreeMap<(TenantId, MeterKey, Time), (u64, i64)>;
+use crate::{PASSWORD, World};
 
-/// What tenants used, as a test says it.
-#[derive(Debug, Default)]
-pub struct UsageTable {
-    hours: Mutex<Hours>,
+/// Puts what a tenant used of a meter at a moment into its ledger, also of a meter that only the server records; its event.
+pub async fn use_up(
+    app: &Arc<Tenancy>,
+    tenant: TenantId,
+    meter: &str,
+    at: Time,
+    quantity: u64,
+) -> UsageEventId {
+    let cx = system(app, tenant).await;
+    let event = NewUsage {
+        key: UsageKey::new("test", cx.ids().uuid().to_string()),
+        meter: MeterKey::parse(meter).unwrap(),
+        quantity,
+        event_at: Some(at),
+        subject: None,
+        properties: None,
+        origin: UsageOrigin::Api,
+    };
+    let appended = cx.write(async |work| usage::record(&cx, work, std::slice::from_ref(&event)).await);
+    match appended.await.unwrap().as_slice() {
+        [Appended::Accepted(id)] => *id,
+        other => panic!("{other:?}"),
+    }
 }
 
-impl UsageTable {
-    /// An empty one.
-    pub fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    /// What was used of a meter in the hour around a moment; said again it is another revision.
-    pub fn set(&self, tenant: TenantId, meter: &str, at: Time, quantity: u64) {
-        let key = (tenant, MeterKey::parse(meter).unwrap(), Period::hour_of(at).start);
-        let mut hours = self.hours.lock().unwrap();
-        let entry = hours.entry(key).or_default();
-        *entry = (quantity, entry.1 + 1);
-    }
+/// Takes an event back, as its tenant's admin does.
+pub async fn take_back(world: &World, slug: &str, email: &str, event: UsageEventId) {
+    let login = world.login(slug, email, PASSWORD).await.expect(200).json();
+    let token = login["access_token"].as_str().unwrap();
+    let path = format!("/api/v1/usage/events/{event}/invalidate");
+    let reason = json!({"reason": "it was a test"});
+    let request = world.client.post(&path, &reason).bearer(token);
+    request.send().await.expect(200);
 }
 
-#[async_trait]
-impl Metered for UsageTable {
-    async fn total(
-        &self,
-        work: &mut Work,
-        meter: &MeterKey,
-        aggregation: Aggregation,
-        period: Period,
-    ) -> Result<u64, StoreError> {
-        let hours = self.hours(work, meter, aggregation, period).await?;
-        Ok(hours.into_iter().map(|(_, quantity, _)| quantity).sum())
-    }
+/// Totals the hours of a tenant in which something has changed.
+pub async fn roll_up(app: &Arc<Tenancy>, tenant: TenantId) {
+    RollUp.run(&system(app, tenant).await, Nothing {}).await.unwrap();
+}
 
-    async fn hours(
-        &self,
-        work: &mut Work,
-        meter: &MeterKey,
-        _: Aggregation,
-        period: Period,
-    ) -> Result<Vec<(Time, u64, i64)>, StoreError> {
-        let tenant = work.scope().tenant();
-        let hours = self.hours.lock().unwrap();
-        let of_meter = hours
-            .iter()
-            .filter(|((of, key, hour), _)| *of == tenant && key == meter && period.contains(*hour));
-        Ok(of_meter
-            .map(|((_, _, hour), (quantity, revision))| (*hour, *quantity, *revision))
-            .collect())
-    }
+async fn system(app: &Arc<Tenancy>, tenant: TenantId) -> Cx {
+    let because = SystemScope::because("a test of usage");
+    let scope = app.ports.gate.system(because, tenant).await.unwrap();
+    Cx::new(Arc::clone(app), scope, Origin::default())
 }

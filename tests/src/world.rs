@@ -31,7 +31,7 @@ use tenantry_tenancy::{
     BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project,
     provision, resource, task, user,
 };
-use tenantry_tenancy::{Metered, NoTraces, Traces};
+use tenantry_tenancy::{NoTraces, Traces};
 
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
 
@@ -78,8 +78,6 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
     pub payments: Option<Payments>,
-    /// What tenants used; nobody knows when absent.
-    pub metered: Option<Usage>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
@@ -95,16 +93,6 @@ pub struct Payments(pub Arc<dyn PaymentProvider>);
 impl std::fmt::Debug for Payments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Payments")
-    }
-}
-
-/// What the tenants of a world used.
-#[derive(Clone)]
-pub struct Usage(pub Arc<dyn Metered>);
-
-impl std::fmt::Debug for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Usage")
     }
 }
 
@@ -154,7 +142,6 @@ impl Default for Options {
             keys: Vec::new(),
             spool: None,
             payments: None,
-            metered: None,
             clock: None,
             billing: BillingPolicy::default(),
             embedder: None,
@@ -556,7 +543,6 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
-        metered: options.metered.as_ref().map(|metered| Arc::clone(&metered.0)),
         settings,
         configurations: configurations.clone(),
         resolver: options.resolver.clone(),

@@ -78,6 +78,13 @@ impl MeterReport {
     /// How long a report can be taken back. The provider says a day; an hour is left for whatever comes between.
     pub const REVOCABLE: Duration = Duration::hours(23);
 
+    /// The moment for which it is told: the last second of the hour. When a period of the subscription ends within the
+    /// hour, all of it is of the next period, whose invoice is still to come; that of the period which ends becomes final
+    /// an hour later, perhaps before this hour is told.
+    pub fn told_at(&self) -> Time {
+        Period::hour_of(self.hour).end - Duration::seconds(1)
+    }
+
     /// Whether it is too late to tell.
     pub fn is_too_old(&self, now: Time) -> bool {
         now - self.hour > Self::TELLABLE

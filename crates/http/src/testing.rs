@@ -59,7 +59,6 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),
-        metered: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
         resolver: fake.clone(),

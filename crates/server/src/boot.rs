@@ -195,7 +195,6 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
-        metered: None,
         settings: registry,
         configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),

@@ -9,7 +9,7 @@ use tenantry_domain::{
 };
 
 use crate::billing::{BillingError, payments};
-use crate::{Cx, Metered, cycle};
+use crate::{Cx, cycle};
 
 /// What a tenant pays, what for, and what it will come to.
 #[derive(Debug, Clone)]
@@ -128,18 +128,16 @@ async fn known(cx: &Cx, work: &mut Work, now: Time) -> Result<Dashboard, StoreEr
     };
     let cycle = cycle::cycle(work).await?;
     let mut meters = Vec::new();
-    if let Some(metered) = &cx.ports().metered {
-        for meter in cx.ports().plans.meters().values() {
-            let period = meter.reset.period(now, &cycle);
-            let used = metered.total(work, &meter.key, meter.aggregation, period).await?;
-            meters.push(MeterUse {
-                projected: projected(metered.as_ref(), work, meter, (used, period), now).await?,
-                meter: Arc::clone(meter),
-                terms: has.meter(&meter.key).value,
-                period,
-                used,
-            });
-        }
+    for meter in cx.ports().plans.meters().values() {
+        let period = meter.reset.period(now, &cycle);
+        let used = work.usage().total(&meter.key, meter.aggregation, period).await?;
+        meters.push(MeterUse {
+            projected: projected(work, meter, (used, period), now).await?,
+            meter: Arc::clone(meter),
+            terms: has.meter(&meter.key).value,
+            period,
+            used,
+        });
     }
     Ok(Dashboard {
         lines: lines(account.as_ref(), &terms, &meters),
@@ -154,7 +152,6 @@ async fn known(cx: &Cx, work: &mut Work, now: Time) -> Result<Dashboard, StoreEr
 /// What adds up over a month is projected to its end. A level (the latest, the largest, how many different ones) and what
 /// begins anew within a day is taken to stay as it is.
 async fn projected(
-    metered: &dyn Metered,
     work: &mut Work,
     meter: &Meter,
     (used, period): (u64, Period),
@@ -163,18 +160,12 @@ async fn projected(
     if !meter.aggregation.adds_up() || meter.reset != Reset::BillingCycle {
         return Ok(Projection::flat(used));
     }
-    let days = days(metered, work, meter, period, now).await?;
+    let days = days(work, meter, period, now).await?;
     Ok(Projection::at_end(used, &days, period, now))
 }
 
 /// What was used on each whole day of a period that is over.
-async fn days(
-    metered: &dyn Metered,
-    work: &mut Work,
-    meter: &Meter,
-    period: Period,
-    now: Time,
-) -> Result<Vec<u64>, StoreError> {
+async fn days(work: &mut Work, meter: &Meter, period: Period, now: Time) -> Result<Vec<u64>, StoreError> {
     let today = Period::day_of(now).start;
     let first = Period::day_of(period.start);
     let start = if first.start == period.start {
@@ -192,7 +183,7 @@ async fn days(
         of_day.insert(day, 0_u64);
         day = Period::day_of(day).end;
     }
-    for (hour, quantity, _) in metered.hours(work, &meter.key, meter.aggregation, whole).await? {
+    for (hour, quantity, _) in work.usage().hours(&meter.key, meter.aggregation, whole).await? {
         let of_day = of_day.entry(Period::day_of(hour).start).or_default();
         *of_day = of_day.saturating_add(quantity);
     }

@@ -12,7 +12,7 @@ use tenantry_domain::{
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRequest, Once};
-use crate::{Metered, Metering, Traces, ViewCounter};
+use crate::{Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -55,8 +55,6 @@ pub struct Ports {
     pub customers: Arc<dyn Customers>,
     /// What it tells of.
     pub provider_events: Arc<dyn ProviderEvents>,
-    /// What tenants used; nothing is billed by use where it is absent.
-    pub metered: Option<Arc<dyn Metered>>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
     /// What tenants have set, and how they look.

@@ -25,7 +25,6 @@ pub mod invoice;
 pub mod job;
 pub mod lifecycle;
 pub mod meter_report;
-mod metered;
 pub mod metering;
 pub mod operator;
 pub mod plan;
@@ -50,7 +49,6 @@ mod views;
 pub mod worker;
 
 pub use context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
-pub use metered::Metered;
 pub use metering::Metering;
 pub use operator::OperatorCx;
 pub use traces::{NoTraces, Traces};

@@ -12,7 +12,7 @@ use tenantry_domain::{
 
 use crate::billing_sync::{Nothing, SyncError, catch_up};
 use crate::job::{self, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
-use crate::{Cx, Metered, Origin, Tenancy, cycle};
+use crate::{Cx, Origin, Tenancy, cycle};
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.
 const REACH: Duration = Duration::days(90);
@@ -112,7 +112,7 @@ struct Plan {
 /// # Errors
 /// [`SyncError`].
 pub async fn publish(cx: &Cx) -> Result<Published, SyncError> {
-    let (Some(payments), Some(metered)) = (cx.ports().payments.clone(), cx.ports().metered.clone()) else {
+    let Some(payments) = cx.ports().payments.clone() else {
         return Ok(Published::default());
     };
     let mut published = Published::default();
@@ -120,7 +120,7 @@ pub async fn publish(cx: &Cx) -> Result<Published, SyncError> {
         return Ok(published);
     };
     for meter in &plan.meters {
-        published.made += revise(cx, (payments.as_ref(), metered.as_ref()), meter, plan.period).await?;
+        published.made += revise(cx, payments.as_ref(), meter, plan.period).await?;
     }
     deliver(cx, payments.as_ref(), &plan.customer, &mut published).await?;
     Ok(published)
@@ -164,13 +164,13 @@ async fn plan(cx: &Cx, work: &mut Work) -> Result<Option<Plan>, StoreError> {
 /// Makes reports of the hours whose number is another than what was told; how many.
 async fn revise(
     cx: &Cx,
-    (payments, metered): (&dyn PaymentProvider, &dyn Metered),
+    payments: &dyn PaymentProvider,
     meter: &Meter,
     period: Period,
 ) -> Result<u64, SyncError> {
     let (hours, known) = cx
         .read(async |work| {
-            let hours = metered.hours(work, &meter.key, meter.aggregation, period).await?;
+            let hours = work.usage().hours(&meter.key, meter.aggregation, period).await?;
             let known = work.meter_reports().list(&meter.key, period).await?;
             Ok::<_, StoreError>((hours, known))
         })
@@ -276,7 +276,7 @@ async fn deliver(
             customer: customer.clone(),
             meter: report.meter.clone(),
             quantity: report.quantity,
-            at: report.hour,
+            at: report.told_at(),
             identifier: report.identifier.clone(),
         };
         let told = payments.report_usage(&usage).await;
@@ -357,7 +357,7 @@ fn signed(quantity: u64) -> i64 {
 /// # Errors
 /// [`SyncError`].
 pub async fn drift(cx: &Cx, period: Option<Period>) -> Result<Vec<Drift>, SyncError> {
-    let (Some(payments), Some(metered)) = (cx.ports().payments.clone(), cx.ports().metered.clone()) else {
+    let Some(payments) = cx.ports().payments.clone() else {
         return Ok(Vec::new());
     };
     let known = cx
@@ -383,7 +383,7 @@ pub async fn drift(cx: &Cx, period: Option<Period>) -> Result<Vec<Drift>, SyncEr
     for meter in &plan.meters {
         let theirs = payments.usage_of(&plan.customer, &meter.key, hours).await?;
         let drift = cx
-            .read(async |work| ours(cx, (work, metered.as_ref()), meter, (hours, theirs)).await)
+            .read(async |work| ours(cx, work, meter, (hours, theirs)).await)
             .await?;
         drifts.push(drift);
     }
@@ -396,11 +396,11 @@ fn subscribed_at(account: BillingAccount) -> Option<Time> {
 
 async fn ours(
     cx: &Cx,
-    (work, metered): (&mut Work, &dyn Metered),
+    work: &mut Work,
     meter: &Meter,
     (period, theirs): (Period, u64),
 ) -> Result<Drift, StoreError> {
-    let ours = metered.total(work, &meter.key, meter.aggregation, period).await?;
+    let ours = work.usage().total(&meter.key, meter.aggregation, period).await?;
     let reports = work.meter_reports().list(&meter.key, period).await?;
     let newest = work.meter_reports().newest(&meter.key, period).await?;
     let sum = |state: ReportState| {

@@ -188,6 +188,9 @@ pub async fn release(cx: &Cx, meter: &MeterKey, id: QuotaReservationId) -> Resul
     .await
 }
 
+/// The meters of which nobody takes anything out of a quota: the server measures them, and limits them in other ways.
+const LEDGER_ONLY: [&str; 2] = [MeterKey::STORAGE_BYTES, MeterKey::ACTIVE_USERS];
+
 /// How the quota of a meter stands.
 #[derive(Debug, Clone)]
 pub struct QuotaStanding {
@@ -197,24 +200,26 @@ pub struct QuotaStanding {
     pub period: Period,
     /// What the plan and agreements say, and who said the hard limit.
     pub terms: Resolved<MeterTerms>,
-    /// What is counted; what nobody limits is not counted here.
-    pub tally: Option<Tally>,
+    /// What is used and held. `used` is what the quota's counter says, which the limit is held against and which is ahead
+    /// of the ledger. Where there is no counter, because nobody limits the meter or because nobody takes anything out of
+    /// a quota of stored bytes or active users, it is what the ledger says of the period.
+    pub tally: Tally,
 }
 
 impl QuotaStanding {
     /// What can still be used; `None` where there is no limit.
     pub fn balance(&self) -> Option<u64> {
         match self.terms.value.limit {
-            Limit::Of(_) => Some(self.tally.unwrap_or_default().free(self.terms.value.limit)),
+            Limit::Of(_) => Some(self.tally.free(self.terms.value.limit)),
             Limit::Unlimited => None,
         }
     }
 
     /// What was used beyond what is included.
     pub fn overage(&self) -> u64 {
-        match (self.terms.value.included, self.tally) {
-            (Limit::Of(included), Some(tally)) => tally.used.saturating_sub(included),
-            _ => 0,
+        match self.terms.value.included {
+            Limit::Of(included) => self.tally.used.saturating_sub(included),
+            Limit::Unlimited => 0,
         }
     }
 
@@ -289,11 +294,14 @@ pub(crate) async fn purge(work: &mut Work, before: Time) -> Result<(), StoreErro
 pub(crate) async fn standing(cx: &Cx, work: &mut Work, key: &MeterKey) -> Result<QuotaStanding, QuotaError> {
     let meter = metered(cx, key)?;
     let quota = Quota::of(cx, work, key).await?;
-    let mut tally = None;
-    if let Some(counter) = work.quotas().find(key, quota.period.start).await? {
-        tally = Some(as_if_swept(work, counter.id, counter.tally).await?);
-    } else if quota.terms.limit != Limit::Unlimited {
-        tally = Some(Tally::default());
+    let is_limited = quota.terms.limit != Limit::Unlimited;
+    let counter = work.quotas().find(key, quota.period.start).await?;
+    let mut tally = Tally::default();
+    if let Some(counter) = counter {
+        tally = as_if_swept(work, counter.id, counter.tally).await?;
+    } else if !is_limited || LEDGER_ONLY.contains(&key.as_str()) {
+        let total = work.usage().total(key, meter.aggregation, quota.period);
+        tally.used = total.await?;
     }
     Ok(QuotaStanding {
         meter,

@@ -10,6 +10,7 @@ use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::PlanBook;
 use tenantry_domain::{
     BillingAccount, Clock as _, DunningState, EventState, InvoiceStatus, PageRequest, PlanTerms,
     SubscriptionStatus, SystemScope, TenantId, TenantStatus,
@@ -19,7 +20,7 @@ use tenantry_stripe_fake::{Card, Delivery, Failure, FakeSettings, Matcher, Strip
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::Worker;
 use tenantry_tenancy::{Cx, Origin, meter_report};
-use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, Usage, UsageTable, World};
+use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
 use crate::jobs::worker;
 
@@ -27,15 +28,19 @@ const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe
 const SECRET: &str = "whsec_test";
 
 /// A world that is paid through the stand-in.
-struct Shop {
-    world: World,
-    fake: StripeFake,
-    usage: Arc<UsageTable>,
+pub(crate) struct Shop {
+    pub(crate) world: World,
+    pub(crate) fake: StripeFake,
     server: ServerHandle,
 }
 
 impl Shop {
     async fn open() -> Self {
+        Self::open_with(None, Wait::from_millis(400)).await
+    }
+
+    /// One with plans of its own that waits so long for the stand-in.
+    pub(crate) async fn open_with(plans: Option<Arc<PlanBook>>, timeout: Wait) -> Self {
         let fake = StripeFake::start(FakeSettings {
             hang: Wait::from_secs(2),
             ..FakeSettings::default()
@@ -45,13 +50,12 @@ impl Shop {
             secret_key: fake.secret_key().to_owned(),
             webhook_secrets: vec![SECRET.to_owned()],
             api_base: Some(fake.url().parse().unwrap()),
-            timeout: Wait::from_millis(400),
+            timeout,
         };
         let stripe = Arc::new(StripePayments::new(&settings).unwrap());
-        let usage = UsageTable::new();
         let options = Options {
+            plans,
             payments: Some(Payments(stripe.clone())),
-            metered: Some(Usage(usage.clone())),
             clock: Some(Arc::new(ManualClock::default())),
             ..Options::default()
         };
@@ -65,20 +69,15 @@ impl Shop {
         stripe.publish(&on_offer, plans.meters()).await.unwrap();
         let (url, server) = serve(&world);
         fake.webhook_to(&format!("{url}/webhooks/stripe"), SECRET);
-        Self {
-            world,
-            fake,
-            usage,
-            server,
-        }
+        Self { world, fake, server }
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.server.stop(false).await;
     }
 
     /// Lets what was told arrive, and does what there is to do.
-    async fn work(&self) {
+    pub(crate) async fn work(&self) {
         let worker = worker(&self.world, Handlers::standard().with_billing());
         for _ in 0..20 {
             self.fake.settled().await;
@@ -102,7 +101,7 @@ impl Shop {
         }
     }
 
-    async fn sign_up(&self, slug: &str, plan: &str) -> TenantId {
+    pub(crate) async fn sign_up(&self, slug: &str, plan: &str) -> TenantId {
         let body = json!({"name": "New", "slug": slug, "plan": plan,
             "admin": {"email": format!("a@{slug}.example"), "full_name": "A", "password": PASSWORD}});
         let reply = self.world.client.post("/api/v1/tenants", &body).send().await;
@@ -110,33 +109,33 @@ impl Shop {
         body["tenant"]["id"].as_str().unwrap().parse().unwrap()
     }
 
-    async fn cx(&self, tenant: TenantId) -> Cx {
+    pub(crate) async fn cx(&self, tenant: TenantId) -> Cx {
         self.world.outlive_the_cache();
         let scope = self.world.app.ports.gate.system(BECAUSE, tenant).await.unwrap();
         Cx::new(Arc::clone(&self.world.app), scope, Origin::default())
     }
 
-    async fn account(&self, tenant: TenantId) -> BillingAccount {
+    pub(crate) async fn account(&self, tenant: TenantId) -> BillingAccount {
         let cx = self.cx(tenant).await;
         let account = cx.read(async |work| work.billing().current().await).await;
         account.unwrap().unwrap()
     }
 
-    async fn customer(&self, tenant: TenantId) -> String {
+    pub(crate) async fn customer(&self, tenant: TenantId) -> String {
         self.account(tenant).await.customer.unwrap().to_string()
     }
 
-    async fn status(&self, tenant: TenantId) -> TenantStatus {
+    pub(crate) async fn status(&self, tenant: TenantId) -> TenantStatus {
         let mut work = self.world.operator_cx().begin().await.unwrap();
         work.tenant(tenant).await.unwrap().unwrap().status
     }
 
-    async fn plan(&self, tenant: TenantId) -> String {
+    pub(crate) async fn plan(&self, tenant: TenantId) -> String {
         let mut work = self.world.operator_cx().begin().await.unwrap();
         work.tenant(tenant).await.unwrap().unwrap().plan
     }
 
-    async fn post(&self, slug: &str, path: &str, body: &Value) -> Value {
+    pub(crate) async fn post(&self, slug: &str, path: &str, body: &Value) -> Value {
         let login = self
             .world
             .login(slug, &format!("a@{slug}.example"), PASSWORD)
@@ -151,14 +150,14 @@ impl Shop {
     }
 
     /// The customers of a tenant that the stand-in has and that are not deleted.
-    fn customers_of(&self, tenant: TenantId) -> Vec<String> {
+    pub(crate) fn customers_of(&self, tenant: TenantId) -> Vec<String> {
         let all = self.fake.customers().into_iter();
         all.filter(|one| one["deleted"] != true && one["metadata"]["tenant_id"] == tenant.to_string())
             .map(|one| one["id"].as_str().unwrap().to_owned())
             .collect()
     }
 
-    fn subscriptions_of(&self, customer: &str) -> Vec<Value> {
+    pub(crate) fn subscriptions_of(&self, customer: &str) -> Vec<Value> {
         let all = self.fake.subscriptions().into_iter();
         all.filter(|one| one["customer"] == customer).collect()
     }
@@ -451,9 +450,12 @@ async fn usage_arrives_there_to_the_unit_and_nothing_drifts() {
     let customer = shop.customer(id).await;
     let begin = shop.world.clock.now();
     let (mut used, mut hour) = (0, begin);
+    let mut newest = None;
     for round in 0..30_u64 {
         let quantity = 1_000 + round * 37;
-        shop.usage.set(id, "api_calls", hour, quantity);
+        use_up(&shop.world.app, id, "api_calls", hour, 5).await;
+        newest = Some(use_up(&shop.world.app, id, "api_calls", hour, quantity - 5).await);
+        roll_up(&shop.world.app, id).await;
         used += quantity;
         hour += Duration::hours(1);
         if round % 4 == 0 {
@@ -466,7 +468,8 @@ async fn usage_arrives_there_to_the_unit_and_nothing_drifts() {
         shop.pass(1).await;
     }
     // One hour is corrected.
-    shop.usage.set(id, "api_calls", hour - Duration::hours(1), 5);
+    shop.world.outlive_the_cache();
+    take_back(&shop.world, "initech", "a@initech.example", newest.unwrap()).await;
     used = used - (1_000 + 29 * 37) + 5;
     shop.try_again().await;
     let (start, end) = (

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::{Clock as _, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};
-use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, Usage, UsageTable, World};
+use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -49,10 +49,8 @@ impl Statements {
 async fn world() -> World {
     let clock = Arc::new(ManualClock::default());
     let payments = MemoryPayments::new(clock.clone());
-    let usage = UsageTable::new();
     let options = Options {
         payments: Some(Payments(payments.clone())),
-        metered: Some(Usage(usage.clone())),
         clock: Some(clock.clone()),
         ..Options::default()
     };
@@ -61,12 +59,9 @@ async fn world() -> World {
     let subscription = payments.subscriptions().remove(0).id;
     payments.fail_payment(&subscription);
     for tenant in [&world.acme, &world.globex] {
-        usage.set(
-            tenant.id,
-            "api_calls",
-            clock.now() - chrono::Duration::minutes(1),
-            1,
-        );
+        let at = clock.now() - chrono::Duration::minutes(1);
+        use_up(&world.app, tenant.id, "api_calls", at, 1).await;
+        roll_up(&world.app, tenant.id).await;
     }
     world
 }

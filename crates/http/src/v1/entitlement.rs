@@ -136,8 +136,8 @@ impl From<Entitled> for EntitlementView {
             },
             Extent::Metered(quota) => Self {
                 limit: amount(quota.terms.value.limit),
-                used: quota.tally.map(|tally| tally.used),
-                reserved: quota.tally.map_or(0, |tally| tally.reserved + tally.leased),
+                used: Some(quota.tally.used),
+                reserved: quota.tally.reserved + quota.tally.leased,
                 balance: quota.balance(),
                 overage: quota.overage(),
                 resets_at: Some(quota.period.end),

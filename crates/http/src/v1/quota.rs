@@ -42,9 +42,8 @@ pub(crate) struct QuotaView {
     /// How much is possible; null where there is no limit.
     #[schema(required = true)]
     limit: Option<u64>,
-    /// How much is used; null where there is no limit, since nothing is counted here then.
-    #[schema(required = true)]
-    used: Option<u64>,
+    /// How much is used: what the limit is held against, or, where nothing is counted for it, what the ledger says.
+    used: u64,
     /// How much open reservations hold.
     reserved: u64,
     /// How much servers hold for the requests to come.
@@ -280,7 +279,7 @@ pub(super) const fn source(level: Level) -> &'static str {
 
 impl From<QuotaStanding> for QuotaView {
     fn from(quota: QuotaStanding) -> Self {
-        let tally = quota.tally.unwrap_or_default();
+        let tally = quota.tally;
         Self {
             meter: quota.meter.key.to_string(),
             title: quota.meter.title.clone(),
@@ -289,7 +288,7 @@ impl From<QuotaStanding> for QuotaView {
             resets_at: quota.period.end,
             included: amount(quota.terms.value.included),
             limit: amount(quota.terms.value.limit),
-            used: quota.tally.map(|tally| tally.used),
+            used: tally.used,
             reserved: tally.reserved,
             leased: tally.leased,
             balance: quota.balance(),
