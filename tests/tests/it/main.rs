@@ -18,6 +18,7 @@ mod isolation;
 mod jobs;
 mod limits;
 mod metrics;
+mod month;
 mod ofrep;
 mod openfeature;
 mod operators;
