@@ -399,12 +399,12 @@ async fn live(month: &mut Month, day: i64) {
                     "/api/v1/billing/subscription",
                     &json!({"plan": "enterprise"}),
                 )
-                .await
+                .await;
         }
         18 => {
             month
                 .each(Fate::Cancels, "/api/v1/billing/subscription/cancel", &json!({}))
-                .await
+                .await;
         }
         20 => month.pay_up().await,
         25 => month.be_late().await,
@@ -611,7 +611,7 @@ async fn check_states(month: &Month) {
             member.fate
         );
         let customers = month.shop.customers_of(member.id);
-        assert_eq!(customers, [member.customer.clone()]);
+        assert_eq!(customers, std::slice::from_ref(&member.customer));
         let subscriptions = month.shop.subscriptions_of(&member.customer);
         assert_eq!(
             subscriptions.len(),
