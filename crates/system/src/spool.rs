@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// Calls on their way into the ledger, in files below a folder that processes may share.
 ///
-/// A call is one `write(2)` of [`RECORD`] bytes to the file of this process. What the system call has taken is in the
+/// A call is one `write(2)` of 48 bytes to the file of this process. What the system call has taken is in the
 /// memory of the operating system and outlasts the process however that ends, `kill -9` included. It does not outlast the
 /// machine: for that each request would have to wait for the disk.
 ///
