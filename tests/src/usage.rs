@@ -4,8 +4,8 @@ use serde_json::json;
 use tenantry_domain::{
     Appended, MeterKey, NewUsage, SystemScope, TenantId, Time, UsageEventId, UsageKey, UsageOrigin,
 };
-use tenantry_tenancy::job::JobHandler as _;
-use tenantry_tenancy::usage_rollup::{Nothing, RollUp};
+use tenantry_tenancy::job::{JobHandler as _, Nothing};
+use tenantry_tenancy::usage_rollup::RollUp;
 use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
 
 use crate::{PASSWORD, World};

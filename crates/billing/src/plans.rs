@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, Price, Slug};
+use tenantry_domain::{
+    Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, Price, Slug, is_plan_key,
+};
 
 use crate::Plan;
 use crate::plan::grace_days;
@@ -264,8 +266,8 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
         }
     }
     check_prices(label, &entry.prices)?;
-    if let Some(limit) = entry.limits.keys().find(|limit| !is_key(limit)) {
-        return Err(invalid(label, format!("limits.{limit}"), KEY_RULE));
+    if let Some(limit) = entry.limits.keys().find(|limit| !is_plan_key(limit)) {
+        return Err(invalid(label, format!("limits.{limit}"), PLAN_KEY_RULE));
     }
     let features = features(label, entry.features)?;
     check_meters(label, &entry.meters)?;
@@ -376,8 +378,8 @@ fn features(label: &str, names: Vec<String>) -> Result<BTreeSet<String>, PlanErr
     let mut features = BTreeSet::new();
     for (place, name) in names.into_iter().enumerate() {
         let key = format!("features[{place}]");
-        if !is_key(&name) {
-            return Err(invalid(label, key, KEY_RULE));
+        if !is_plan_key(&name) {
+            return Err(invalid(label, key, PLAN_KEY_RULE));
         }
         if let Some(twice) = features.replace(name) {
             return Err(invalid(label, key, format!("'{twice}' is there twice")));
@@ -396,13 +398,6 @@ fn same_limits(plans: &[Plan]) -> Result<(), PlanError> {
         }
     }
     Ok(())
-}
-
-const KEY_RULE: &str = "must be 1 to 63 of a-z, 0-9 and '_', beginning with a letter";
-
-fn is_key(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(inner)
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ pub use limit::{
     Rule, TenantRates, TokenBucket,
 };
 pub use locale::{is_language_tag, is_time_zone};
-pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
+pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,

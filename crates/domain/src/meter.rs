@@ -25,11 +25,7 @@ impl MeterKey {
 
     /// The key, where the text is one.
     pub fn parse(text: &str) -> Option<Self> {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let holds = text.len() <= 63
-            && text.starts_with(|first: char| first.is_ascii_lowercase())
-            && text.bytes().all(inner);
-        holds.then(|| Self(text.to_owned()))
+        is_plan_key(text).then(|| Self(text.to_owned()))
     }
 
     /// The text.
@@ -53,9 +49,18 @@ impl std::borrow::Borrow<str> for MeterKey {
 impl<'de> Deserialize<'de> for MeterKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let rule = "must be 1 to 63 of a-z, 0-9 and '_', beginning with a letter";
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(rule))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(PLAN_KEY_RULE))
     }
+}
+
+/// What [`is_plan_key`] asks for, for people.
+pub const PLAN_KEY_RULE: &str = "must be 1 to 63 of a-z, 0-9 and '_', beginning with a letter";
+
+/// Whether a text can name something in the plan catalogue: a feature, a limit or a meter. 1 to 63 of `a-z`, `0-9` and
+/// `_`, beginning with a letter.
+pub fn is_plan_key(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(inner)
 }
 
 /// How the events of a period become one number.
@@ -141,6 +146,14 @@ impl MeterTerms {
         limit: Limit::Unlimited,
         overage: Vec::new(),
     };
+
+    /// How much of what was used goes beyond what is included.
+    pub const fn beyond(&self, used: u64) -> u64 {
+        match self.included {
+            Limit::Of(included) => used.saturating_sub(included),
+            Limit::Unlimited => 0,
+        }
+    }
 }
 
 /// What overage costs: `amount` for every `per` units, and of a part of them its part.

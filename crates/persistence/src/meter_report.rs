@@ -3,7 +3,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::{MeterKey, MeterReport, MeterReports, Period, ProviderKey, ReportState, StoreError};
 
 use crate::job::signed;
-use crate::store::{PgStore, exactly_one, unknown};
+use crate::store::{PgStore, exactly_one, meter, unknown};
 
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -95,7 +95,7 @@ impl TryFrom<Model> for MeterReport {
         let unknown = |column, text: &str| unknown(column, text);
         Ok(Self {
             id: row.id.into(),
-            meter: MeterKey::parse(&row.meter).ok_or_else(|| unknown("meter_outbox.meter", &row.meter))?,
+            meter: meter(&row.meter, "meter_outbox.meter")?,
             hour: row.hour,
             revision: row.revision,
             quantity: row.quantity.unsigned_abs(),

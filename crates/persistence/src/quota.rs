@@ -7,7 +7,7 @@ use tenantry_domain::{
 };
 
 use crate::error::column;
-use crate::store::{PgStore, exactly_one, unknown};
+use crate::store::{PgStore, exactly_one, meter, unknown};
 use crate::tx::Lock;
 
 pub(crate) mod counter {
@@ -408,10 +408,6 @@ fn consumed(row: &QueryResult, meter: MeterKey, start: Time) -> Result<QuotaCoun
         alerted_limit: percent("alerted_limit")?,
         created_at: column(row, "created_at")?,
     })
-}
-
-fn meter(text: &str, name: &'static str) -> Result<MeterKey, StoreError> {
-    MeterKey::parse(text).ok_or_else(|| unknown(name, text))
 }
 
 impl TryFrom<counter::Model> for QuotaCounter {

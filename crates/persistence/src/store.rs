@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tenantry_domain::{
     Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices, Jobs,
-    Members, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Store,
-    StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
+    Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage,
+    Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::{Pool, TenantTx};
@@ -167,6 +167,11 @@ impl Store for PgStore {
 /// A stored text that no longer is what the domain knows: a mistake of ours or somebody's hand in the database.
 pub(crate) fn unknown(column: &'static str, text: &str) -> StoreError {
     StoreError::Other(format!("{column} holds '{text}', which is not known"))
+}
+
+/// The key of a meter, as a column holds it.
+pub(crate) fn meter(text: &str, column: &'static str) -> Result<MeterKey, StoreError> {
+    MeterKey::parse(text).ok_or_else(|| unknown(column, text))
 }
 
 /// One row must have been changed; a lock is held on it, so anything else is a mistake of ours.

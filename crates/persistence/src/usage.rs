@@ -8,7 +8,7 @@ use tenantry_domain::{
 };
 
 use crate::error::column;
-use crate::store::{PgStore, unknown};
+use crate::store::{PgStore, meter, unknown};
 
 mod event {
     use sea_orm::entity::prelude::*;
@@ -312,7 +312,8 @@ impl Usage for PgStore {
             .await?;
         let mut taken = BTreeSet::new();
         for row in rows {
-            taken.insert((meter(column(&row, "meter")?)?, column(&row, "hour")?));
+            let key: String = column(&row, "meter")?;
+            taken.insert((meter(&key, "usage_dirty.meter")?, column(&row, "hour")?));
         }
         Ok(taken.into_iter().collect())
     }
@@ -437,7 +438,7 @@ impl TryFrom<event::Model> for UsageEvent {
         let origin = UsageOrigin::parse(&row.origin);
         Ok(Self {
             id: row.id.into(),
-            meter: meter(row.meter)?,
+            meter: meter(&row.meter, "usage_events.meter")?,
             quantity: unsigned(row.quantity),
             subject: row.subject,
             event_at: row.event_at,
@@ -478,10 +479,6 @@ impl From<day::Model> for Rollup {
             computed_at: row.computed_at,
         }
     }
-}
-
-fn meter(text: String) -> Result<MeterKey, StoreError> {
-    MeterKey::parse(&text).ok_or_else(|| unknown("a meter's column", &text))
 }
 
 /// The database holds no negative quantities.

@@ -102,11 +102,7 @@ pub fn offer_of(lookup_key: &str) -> Option<Offer> {
         plan: parts.next()?.to_owned(),
         version: parts.next()?.parse().ok()?,
         currency: Currency::try_from(parts.next()?.to_owned()).ok()?,
-        interval: match parts.next()? {
-            "month" => Interval::Month,
-            "year" => Interval::Year,
-            _ => return None,
-        },
+        interval: Interval::parse(parts.next()?)?,
     };
     parts.next().is_none().then_some(offer)
 }

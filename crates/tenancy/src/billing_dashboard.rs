@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tenantry_domain::{
-    BillingAccount, Currency, Entitlements, Limit, Meter, MeterTerms, OveragePrice, Period, Permission,
-    PlanTerms, Projection, ProviderInvoice, Reset, StoreError, Time, Work,
+    BillingAccount, Currency, Meter, MeterTerms, OveragePrice, Period, Permission, PlanTerms, Projection,
+    ProviderInvoice, Reset, StoreError, Time, Work,
 };
 
 use crate::billing::{BillingError, payments};
-use crate::{Cx, cycle};
+use crate::{Cx, cycle, entitlement};
 
 /// What a tenant pays, what for, and what it will come to.
 #[derive(Debug, Clone)]
@@ -55,14 +55,6 @@ pub struct MeterUse {
 }
 
 impl MeterUse {
-    /// How much of a quantity is beyond what the plan includes.
-    pub fn overage(&self, quantity: u64) -> u64 {
-        match self.terms.included {
-            Limit::Of(included) => quantity.saturating_sub(included),
-            Limit::Unlimited => 0,
-        }
-    }
-
     /// What overage costs in a currency.
     fn price(&self, currency: &Currency) -> Option<&OveragePrice> {
         self.terms
@@ -121,11 +113,7 @@ async fn known(cx: &Cx, work: &mut Work, now: Time) -> Result<Dashboard, StoreEr
     let account = work.billing().current().await?;
     let tenant = work.tenants().current().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
-    let terms = cx.ports().plans.terms(&tenant.plan, tenant.plan_version);
-    let has = Entitlements {
-        terms: Arc::clone(&terms),
-        subscription: Some(Arc::new(tenant.subscription())),
-    };
+    let has = entitlement::of(cx.ports(), Arc::new(tenant.subscription()));
     let cycle = cycle::cycle(work).await?;
     let mut meters = Vec::new();
     for meter in cx.ports().plans.meters().values() {
@@ -140,9 +128,9 @@ async fn known(cx: &Cx, work: &mut Work, now: Time) -> Result<Dashboard, StoreEr
         });
     }
     Ok(Dashboard {
-        lines: lines(account.as_ref(), &terms, &meters),
+        lines: lines(account.as_ref(), &has.terms, &meters),
         period: cycle.period(now),
-        plan: terms,
+        plan: has.terms,
         account,
         meters,
         next_invoice: NextInvoice::None,
@@ -213,7 +201,7 @@ fn lines(account: Option<&BillingAccount>, terms: &PlanTerms, meters: &[MeterUse
     });
     let overage = meters.iter().filter_map(|one| {
         let price = one.price(&offer.currency)?;
-        let cost = |quantity| price.cost(one.overage(quantity));
+        let cost = |quantity| price.cost(one.terms.beyond(quantity));
         Some(CostLine {
             meter: Some(one.meter.key.to_string()),
             currency: offer.currency.clone(),

@@ -14,9 +14,9 @@ use tenantry_domain::{
     SystemScope, TenantId, TenantStatus, UserFilter, Work,
 };
 
-use crate::billing_sync::{Nothing, sync};
+use crate::billing_sync::sync;
 use crate::context::carries_store_error;
-use crate::job::{JobFailure, JobHandler, SystemJobHandler};
+use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::{Cx, Tenancy};
 
 /// Why the tenant is no customer.

@@ -1,7 +1,6 @@
 //! What the payment provider has of a tenant is taken over here: asked for as a whole, never pieced together from what it
 //! tells of. So it makes no difference which of its messages arrive, how often and in which order.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
     BillingAccount, CustomerRef, DunningState, DunningStep, DunningTerms, FetchedAccount, Invoice, InvoiceId,
@@ -11,7 +10,7 @@ use tenantry_domain::{
 
 use crate::Cx;
 use crate::context::carries_store_error;
-use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;
@@ -329,10 +328,6 @@ pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), Syn
 /// suspended on stale knowledge, so while the provider cannot be reached the step waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Sync;
-
-/// It needs to know nothing.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Nothing {}
 
 impl JobHandler for Sync {
     const KIND: &'static str = "billing.sync";

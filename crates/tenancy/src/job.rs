@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Duration;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tenantry_domain::{
     Constraint, Denied, Enqueued, Invalid, Job, JobFilter, JobId, Misstep, NewJob, Refused, StoreError,
@@ -95,6 +95,10 @@ pub trait SystemJobHandler: Send + Sync + 'static {
         None
     }
 }
+
+/// The payload of a job that has to be told nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
 
 /// Why a job was not done.
 #[derive(Debug, thiserror::Error)]

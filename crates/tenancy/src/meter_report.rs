@@ -10,8 +10,8 @@ use tenantry_domain::{
     TenantStatus, Time, UsageReport, Work,
 };
 
-use crate::billing_sync::{Nothing, SyncError, catch_up};
-use crate::job::{self, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
+use crate::billing_sync::{SyncError, catch_up};
+use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
 use crate::{Cx, Origin, Tenancy, cycle};
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.

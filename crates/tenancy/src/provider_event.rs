@@ -10,8 +10,8 @@ use tenantry_domain::{
     ProviderEvent, ReceivedEvent, StoreError, SubscriptionRef, SystemScope,
 };
 
-use crate::billing_sync::{Nothing, SyncError, sync};
-use crate::job::{self, JobFailure, SystemJobHandler};
+use crate::billing_sync::{SyncError, sync};
+use crate::job::{self, JobFailure, Nothing, SystemJobHandler};
 use crate::{Cx, Origin, Tenancy};
 
 /// Why a message was not kept.

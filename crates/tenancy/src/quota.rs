@@ -217,10 +217,7 @@ impl QuotaStanding {
 
     /// What was used beyond what is included.
     pub fn overage(&self) -> u64 {
-        match self.terms.value.included {
-            Limit::Of(included) => self.tally.used.saturating_sub(included),
-            Limit::Unlimited => 0,
-        }
+        self.terms.value.beyond(self.tally.used)
     }
 
     /// Who set the hard limit.

@@ -4,22 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::Duration;
-use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     Aggregation, Granularity, Measured, MeterKey, Period, Permission, StoreError, SystemScope, Time,
     UsageWindow, Work,
 };
 
-use crate::job::{JobFailure, JobHandler, SystemJobHandler, enqueue_in};
+use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, enqueue_in};
 use crate::usage::{built_in, stored};
 use crate::{Cx, Tenancy};
 
 /// How many hours are totalled in one transaction.
 const AT_ONCE: u32 = 200;
-
-/// Nothing that a job has to be told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nothing {}
 
 /// Totals the hours of a tenant in which something has changed, and their days.
 #[derive(Debug, Clone, Copy)]
@@ -87,16 +82,12 @@ async fn day_of(
     day: Time,
 ) -> Result<Measured, StoreError> {
     let day = Period::day_of(day);
-    let adds_up = match aggregation {
-        Aggregation::Sum | Aggregation::Count => true,
-        Aggregation::Max => false,
-        Aggregation::Last | Aggregation::Unique => {
-            return work.usage().measure(meter, aggregation, day).await;
-        }
-    };
+    if matches!(aggregation, Aggregation::Last | Aggregation::Unique) {
+        return work.usage().measure(meter, aggregation, day).await;
+    }
     let hours = work.usage().rollups(meter, Granularity::Hour, day).await?;
     let together = |all: Measured, hour: Measured| Measured {
-        quantity: if adds_up {
+        quantity: if aggregation.adds_up() {
             all.quantity.saturating_add(hour.quantity)
         } else {
             all.quantity.max(hour.quantity)

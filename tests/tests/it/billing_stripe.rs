@@ -1,11 +1,9 @@
 //! Billing end to end: the API behind a socket, its worker, the adapter for Stripe, and a stand-in for Stripe that bills,
 //! collects, tells and fails as that does.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration as Wait;
 
-use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
@@ -23,6 +21,7 @@ use tenantry_tenancy::{Cx, Origin, meter_report};
 use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
 use crate::jobs::worker;
+use crate::openfeature::serve;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe");
 const SECRET: &str = "whsec_test";
@@ -161,22 +160,6 @@ impl Shop {
         let all = self.fake.subscriptions().into_iter();
         all.filter(|one| one["customer"] == customer).collect()
     }
-}
-
-fn serve(world: &World) -> (String, ServerHandle) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let api = world.api.clone();
-    let server = HttpServer::new(move || tenantry_http::app(api.clone()));
-    let server = server
-        .workers(1)
-        .disable_signals()
-        .listen(listener)
-        .unwrap()
-        .run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
-    (url, handle)
 }
 
 #[actix_web::test]

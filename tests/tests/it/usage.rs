@@ -19,8 +19,8 @@ use tenantry_domain::{
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
-use tenantry_tenancy::job::{Handlers, JobHandler as _};
-use tenantry_tenancy::usage_rollup::{Keep, Nothing, RollUp};
+use tenantry_tenancy::job::{Handlers, JobHandler as _, Nothing};
+use tenantry_tenancy::usage_rollup::{Keep, RollUp};
 use tenantry_tenancy::{Cx, Origin, Tenancy, metering, usage};
 use tenantry_tests::{ManualClock, Options, Reply, TenantWorld, World, plans_with_meters};
 

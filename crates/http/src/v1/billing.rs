@@ -612,9 +612,9 @@ impl From<&MeterUse> for MeterView {
             used: one.used,
             included: amount(one.terms.included),
             limit: amount(one.terms.limit),
-            overage: one.overage(one.used),
+            overage: one.terms.beyond(one.used),
             projected: one.projected.into(),
-            projected_overage: one.overage(one.projected.likely),
+            projected_overage: one.terms.beyond(one.projected.likely),
         }
     }
 }
