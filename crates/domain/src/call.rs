@@ -36,6 +36,13 @@ pub trait CallSpool: Send + Sync {
     /// When the file cannot be removed; it will be given again, which does no harm.
     fn remove(&self, batch: &str) -> std::io::Result<()>;
 
+    /// Puts calls of a batch where no flush comes upon them, before the batch is removed: calls of tenants that the store
+    /// does not know, which nobody can store and everybody else's calls must not wait for. Done twice it is the same as once.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn set_aside(&self, batch: &str, calls: &[Call]) -> std::io::Result<()>;
+
     /// How it stands.
     fn tally(&self) -> SpoolTally;
 }

@@ -35,6 +35,9 @@ const LARGEST_FILE: u64 = 200_000;
 /// How many calls are remembered at the most while nothing can be written (about 50 MB).
 const MOST_REMEMBERED: usize = 1_000_000;
 
+/// Where calls are that were set aside, as they would lie in the folder itself.
+const ASIDE: &str = ".aside";
+
 const LOCK: &str = "lock";
 const EXTENSION: &str = "calls";
 
@@ -206,6 +209,22 @@ impl CallSpool for FileSpool {
         Ok(())
     }
 
+    fn set_aside(&self, batch: &str, calls: &[Call]) -> io::Result<()> {
+        let (Some(folder), Some((name, number))) = (&self.folder, batch.split_once('/')) else {
+            return Ok(());
+        };
+        let home = folder.join(ASIDE).join(name);
+        private().create(&home)?;
+        // Whoever moves the folder back needs nothing else: it is one of a process that has ended.
+        File::create(home.join(LOCK))?;
+        // What was remembered and not in a file has a letter before its number.
+        let file = home.join(format!("{}.{EXTENSION}", number.trim_start_matches('m')));
+        let unfinished = file.with_extension("part");
+        let records: Vec<u8> = calls.iter().flat_map(encode).collect();
+        std::fs::write(&unfinished, records)?;
+        std::fs::rename(unfinished, file)
+    }
+
     fn tally(&self) -> SpoolTally {
         let own = self.own();
         let open = own.open.as_ref().map_or(0, |open| open.calls);
@@ -254,11 +273,6 @@ impl Own {
         if self.lock.is_some() {
             return Ok(());
         }
-        let private = || {
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder
-        };
         private().create(folder)?;
         let unborn = folder.join(format!(".{name}"));
         private().create(&unborn)?;
@@ -283,6 +297,13 @@ impl Own {
             self.tally.lost += 1;
         }
     }
+}
+
+/// Makes folders that nobody else may look into.
+fn private() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
 }
 
 fn batch(name: &str, number: u64) -> String {
@@ -406,6 +427,27 @@ mod tests {
         names.iter().for_each(|batch| third.remove(batch).unwrap());
         assert_eq!(third.batches(), Vec::<String>::new());
         assert_eq!(super::names(&folder.0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_set_aside_is_given_again_only_when_its_folder_is_moved_back() {
+        let folder = Folder::new();
+        let calls: Vec<Call> = (0..5).map(call).collect();
+        let first = folder.spool();
+        calls.iter().for_each(|call| first.note(*call));
+        let batches = first.batches();
+        for _ in 0..2 {
+            first.set_aside(&batches[0], &calls[..2]).unwrap();
+        }
+        first.remove(&batches[0]).unwrap();
+        assert_eq!(first.batches(), Vec::<String>::new());
+        drop(first);
+        let second = folder.spool();
+        assert_eq!(second.batches(), Vec::<String>::new());
+        let name = super::names(&folder.0.join(ASIDE)).pop().unwrap();
+        std::fs::rename(folder.0.join(ASIDE).join(&name), folder.0.join(&name)).unwrap();
+        assert_eq!(second.batches(), batches, "under the name it had");
+        assert_eq!(second.read(&batches[0]).unwrap(), calls[..2]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What nobody needs any more is deleted: once a day, in each tenant's own scope.
+//! What nobody needs any more is deleted, in each tenant's own scope; [`upkeep`](crate::upkeep) says when.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{Permission, SystemJobs, SystemScope};
 
-use crate::job::{self, JobFailure, JobHandler, SystemJobHandler};
+use crate::job::{JobFailure, JobHandler, SystemJobHandler};
 use crate::{Cx, Tenancy, quota};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
@@ -52,23 +52,6 @@ impl JobHandler for Purge {
             Ok(())
         })
         .await
-    }
-}
-
-/// Asks for [`Purge`] in every tenant.
-#[derive(Debug, Clone, Copy)]
-pub struct PurgeAll;
-
-impl SystemJobHandler for PurgeAll {
-    const KIND: &'static str = "tenant.purge_all";
-    type Payload = Ended;
-
-    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, payload: Ended) -> Result<(), JobFailure> {
-        job::enqueue_in_all::<Purge>(app, because, &payload).await
-    }
-
-    fn schedule() -> Option<(Duration, Ended)> {
-        Some((Duration::days(1), Ended { days: KEPT_DAYS }))
     }
 }
 
