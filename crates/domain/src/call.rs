@@ -24,11 +24,11 @@ pub trait CallSpool: Send + Sync {
     /// batches there are, the oldest first. It reads folders, so it is not for a thread that serves requests.
     fn batches(&self) -> Vec<String>;
 
-    /// The calls of a batch; it reads a file.
+    /// Gives the calls of a batch one after the other; it reads a file, and never all of it at once.
     ///
     /// # Errors
     /// When the file cannot be read.
-    fn read(&self, batch: &str) -> std::io::Result<Vec<Call>>;
+    fn read(&self, batch: &str, each: &mut dyn FnMut(Call)) -> std::io::Result<()>;
 
     /// Forgets a batch that is in the ledger.
     ///

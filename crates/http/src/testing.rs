@@ -429,8 +429,8 @@ impl CallSpool for Fake {
     fn batches(&self) -> Vec<String> {
         Vec::new()
     }
-    fn read(&self, _: &str) -> std::io::Result<Vec<Noted>> {
-        Ok(Vec::new())
+    fn read(&self, _: &str, _: &mut dyn FnMut(Noted)) -> std::io::Result<()> {
+        Ok(())
     }
     fn remove(&self, _: &str) -> std::io::Result<()> {
         Ok(())

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::DateTime;
 use tenantry_domain::{Call, CallSpool, SpoolTally, TenantId, UserId};
@@ -52,7 +52,7 @@ struct Own {
     next: u64,
     remembered: Vec<Call>,
     /// Closed batches of what was remembered.
-    kept: BTreeMap<String, Vec<Call>>,
+    kept: BTreeMap<String, Arc<[Call]>>,
     tally: SpoolTally,
     failing: bool,
 }
@@ -169,29 +169,32 @@ impl CallSpool for FileSpool {
             let name = format!("{}/m{:010}", self.name, own.next);
             own.next += 1;
             let remembered = std::mem::take(&mut own.remembered);
-            own.kept.insert(name, remembered);
+            own.kept.insert(name, remembered.into());
         }
         batches.extend(own.closed.keys().map(|number| batch(&self.name, *number)));
         batches.extend(own.kept.keys().cloned());
         batches
     }
 
-    fn read(&self, batch: &str) -> io::Result<Vec<Call>> {
-        if let Some(calls) = self.own().kept.get(batch) {
-            return Ok(calls.clone());
+    fn read(&self, batch: &str, each: &mut dyn FnMut(Call)) -> io::Result<()> {
+        let kept = self.own().kept.get(batch).cloned();
+        if let Some(calls) = kept {
+            calls.iter().copied().for_each(each);
+            return Ok(());
         }
-        let bytes = std::fs::read(self.path(batch)?)?;
-        let (records, rest) = bytes.as_chunks::<RECORD>();
-        let calls: Vec<Call> = records.iter().filter_map(decode).collect();
-        if calls.len() < records.len() || !rest.is_empty() {
+        let mut file = BufReader::new(File::open(self.path(batch)?)?);
+        let (mut record, mut torn) = ([0; RECORD], 0);
+        while let Some(read) = whole_or_part(&mut file, &mut record)? {
+            match decode(&record).filter(|_| read == RECORD) {
+                Some(call) => each(call),
+                None => torn += 1,
+            }
+        }
+        if torn > 0 {
             // A disk that was full, or a machine that lost its power: no answered request is behind it.
-            tracing::warn!(
-                batch,
-                torn = records.len() - calls.len(),
-                "records of the spool are torn"
-            );
+            tracing::warn!(batch, torn, "records of the spool are torn");
         }
-        Ok(calls)
+        Ok(())
     }
 
     fn remove(&self, batch: &str) -> io::Result<()> {
@@ -228,7 +231,7 @@ impl CallSpool for FileSpool {
     fn tally(&self) -> SpoolTally {
         let own = self.own();
         let open = own.open.as_ref().map_or(0, |open| open.calls);
-        let kept: usize = own.kept.values().map(Vec::len).sum();
+        let kept: usize = own.kept.values().map(|calls| calls.len()).sum();
         SpoolTally {
             pending: open + own.closed.values().sum::<u64>() + (own.remembered.len() + kept) as u64,
             ..own.tally
@@ -329,6 +332,20 @@ fn taken(path: &Path) -> Option<File> {
     lock.try_lock().is_ok().then_some(lock)
 }
 
+/// Fills the record, or as much of it as there is; none at the end of the file.
+fn whole_or_part(file: &mut impl Read, record: &mut [u8; RECORD]) -> io::Result<Option<usize>> {
+    let mut filled = 0;
+    while filled < RECORD {
+        match file.read(&mut record[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((filled > 0).then_some(filled))
+}
+
 fn encode(call: &Call) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     record[4] = 1;
@@ -399,12 +416,15 @@ mod tests {
         }
     }
 
+    fn calls_of(spool: &FileSpool, batch: &str) -> Vec<Call> {
+        let mut calls = Vec::new();
+        spool.read(batch, &mut |call| calls.push(call)).unwrap();
+        calls
+    }
+
     fn read_all(spool: &FileSpool) -> Vec<Call> {
         let batches = spool.batches();
-        batches
-            .iter()
-            .flat_map(|batch| spool.read(batch).unwrap())
-            .collect()
+        batches.iter().flat_map(|batch| calls_of(spool, batch)).collect()
     }
 
     #[test]
@@ -447,7 +467,7 @@ mod tests {
         let name = super::names(&folder.0.join(ASIDE)).pop().unwrap();
         std::fs::rename(folder.0.join(ASIDE).join(&name), folder.0.join(&name)).unwrap();
         assert_eq!(second.batches(), batches, "under the name it had");
-        assert_eq!(second.read(&batches[0]).unwrap(), calls[..2]);
+        assert_eq!(calls_of(&second, &batches[0]), calls[..2]);
     }
 
     #[test]
@@ -456,10 +476,10 @@ mod tests {
         let spool = folder.spool();
         spool.note(call(1));
         let first = spool.batches();
-        let read = spool.read(&first[0]).unwrap();
+        let read = calls_of(&spool, &first[0]);
         spool.note(call(2));
         assert_eq!(spool.batches(), first, "the earlier one is still there");
-        assert_eq!(spool.read(&first[0]).unwrap(), read);
+        assert_eq!(calls_of(&spool, &first[0]), read);
         assert_eq!(spool.tally().pending, 2);
         spool.remove(&first[0]).unwrap();
         let second = spool.batches();
@@ -480,7 +500,7 @@ mod tests {
         bytes[RECORD + 20] ^= 1;
         bytes.extend([1, 2, 3]);
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(spool.read(&batch).unwrap(), [calls[0], calls[2]]);
+        assert_eq!(calls_of(&spool, &batch), [calls[0], calls[2]]);
     }
 
     #[test]
@@ -517,13 +537,13 @@ mod tests {
                 .collect();
             while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 for batch in spool.batches() {
-                    read += spool.read(&batch).unwrap().len();
+                    read += calls_of(&spool, &batch).len();
                     spool.remove(&batch).unwrap();
                 }
             }
         });
         for batch in spool.batches() {
-            read += spool.read(&batch).unwrap().len();
+            read += calls_of(&spool, &batch).len();
         }
         assert_eq!(read, 8_000);
     }

@@ -139,14 +139,14 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
 
 async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> {
     let name = batch.to_owned();
-    let mut calls = on_spool(app, move |spool| spool.read(&name)).await?;
-    let mut unknown = BTreeSet::new();
-    let mut failed = None;
-    for (tenant, counts) in by_tenant(&calls) {
+    let tenants = on_spool(app, move |spool| by_tenant(spool, &name)).await?;
+    let (mut stored, mut unknown, mut failed) = (Stored::default(), BTreeSet::new(), None);
+    for (tenant, counts) in tenants {
         match store(app, tenant, batch, &counts).await {
             // Nobody asks any more what a deleted tenant has used.
-            Ok(()) | Err(Denied::TenantGone) => {}
+            Ok(()) | Err(Denied::TenantGone) => stored.calls += counts.total(),
             Err(Denied::TenantNotFound) => {
+                stored.set_aside += counts.total();
                 unknown.insert(tenant);
             }
             Err(error) => failed = Some(format!("{tenant}: {error}")),
@@ -155,24 +155,20 @@ async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> 
     if let Some(error) = failed {
         return Err(error);
     }
-    let all = calls.len();
-    calls.retain(|call| unknown.contains(&call.tenant));
-    let stored = Stored {
-        calls: (all - calls.len()) as u64,
-        set_aside: calls.len() as u64,
-        kept: 0,
-    };
     if stored.set_aside > 0 {
         tracing::warn!(
             batch,
             calls = stored.set_aside,
             tenants = unknown.len(),
-            "calls of tenants that are not in the database were set aside; see metering.spool_dir"
+            "calls of tenants that are not in the database are set aside; see metering.spool_dir"
         );
     }
     let name = batch.to_owned();
     on_spool(app, move |spool| {
-        if !calls.is_empty() {
+        if !unknown.is_empty() {
+            let mut calls = Vec::new();
+            let mut keep = |call: Call| calls.extend(unknown.contains(&call.tenant).then_some(call));
+            spool.read(&name, &mut keep)?;
             spool.set_aside(&name, &calls)?;
         }
         spool.remove(&name)
@@ -201,17 +197,26 @@ struct Counts {
     active: BTreeSet<(Time, UserId)>,
 }
 
-fn by_tenant(calls: &[Call]) -> BTreeMap<TenantId, Counts> {
-    let mut tenants: BTreeMap<TenantId, Counts> = BTreeMap::new();
-    for call in calls {
-        let counts = tenants.entry(call.tenant).or_default();
+impl Counts {
+    fn add(&mut self, call: Call) {
         let minute = call.at.duration_trunc(Span::minutes(1)).unwrap_or(call.at);
-        *counts.calls.entry(minute).or_default() += 1;
+        *self.calls.entry(minute).or_default() += 1;
         if let Some(user) = call.user {
-            counts.active.insert((Period::hour_of(call.at).start, user));
+            self.active.insert((Period::hour_of(call.at).start, user));
         }
     }
-    tenants
+
+    fn total(&self) -> u64 {
+        self.calls.values().sum()
+    }
+}
+
+fn by_tenant(spool: &dyn CallSpool, batch: &str) -> io::Result<BTreeMap<TenantId, Counts>> {
+    let mut tenants: BTreeMap<TenantId, Counts> = BTreeMap::new();
+    spool.read(batch, &mut |call| {
+        tenants.entry(call.tenant).or_default().add(call);
+    })?;
+    Ok(tenants)
 }
 
 async fn store(app: &Arc<Tenancy>, tenant: TenantId, batch: &str, counts: &Counts) -> Result<(), Denied> {
@@ -287,15 +292,21 @@ mod tests {
             call(3_600, Some(one)),
             call(61, None),
         ];
-        let counts = by_tenant(&calls);
+        let counted = |calls: &[Call]| {
+            let mut counts = Counts::default();
+            calls.iter().for_each(|call| counts.add(*call));
+            counts
+        };
+        let counts = counted(&calls);
         calls.reverse();
-        assert_eq!(by_tenant(&calls), counts);
+        assert_eq!(counted(&calls), counts);
+        assert_eq!(counts.total(), 5);
         assert_eq!(
-            counts[&tenant].calls,
+            counts.calls,
             BTreeMap::from([(at(0), 2), (at(60), 2), (at(3_600), 1)])
         );
         assert_eq!(
-            counts[&tenant].active,
+            counts.active,
             BTreeSet::from([(at(0), one), (at(0), two), (at(3_600), one)])
         );
     }
