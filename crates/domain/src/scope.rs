@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -257,6 +258,9 @@ pub trait Directory: Send + Sync {
     /// A tenant, deleted ones included.
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError>;
 
+    /// Those of some tenants that there are, deleted ones included, with one question.
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError>;
+
     /// A user's membership as seen in one session; `None` when user or session are not there.
     async fn membership(
         &self,
@@ -388,6 +392,29 @@ impl Gate {
         Ok(admission.scope)
     }
 
+    /// Admits the system itself to each of some tenants, as [`Self::system`] does to one, with one question to the store:
+    /// for work that goes through many of them. In the order in which they are named.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing is known of any. Of each tenant [`Denied::TenantNotFound`] or [`Denied::TenantGone`].
+    pub async fn system_each(
+        &self,
+        because: SystemScope,
+        tenants: &[TenantId],
+    ) -> Result<Vec<(TenantId, Result<TenantScope, Denied>)>, StoreError> {
+        let found = self.directory.tenants(tenants).await?;
+        let found: HashMap<TenantId, TenantFacts> =
+            found.into_iter().map(|facts| (facts.id, facts)).collect();
+        let actor = Actor::System(because.reason());
+        let admit = |tenant: &TenantId| {
+            let request = RequestId::next(self.ids.as_ref());
+            let facts = found.get(tenant).ok_or(Denied::TenantNotFound);
+            let scope = facts.and_then(|facts| admitted(facts, actor, request));
+            (*tenant, scope)
+        };
+        Ok(tenants.iter().map(admit).collect())
+    }
+
     /// Admits a worker to the tenant of a job that it has leased: the job must be in that tenant and the lease still
     /// stand. What the job does is done on behalf of whoever asked for it, in the same request.
     ///
@@ -432,17 +459,21 @@ impl Gate {
             .tenant(selector)
             .await?
             .ok_or(Denied::TenantNotFound)?;
-        let standing = standing(tenant.status)?;
-        let scope = TenantScope {
-            tenant: tenant.id,
-            standing,
-            actor,
-            role: None,
-            subscription: Some(Arc::clone(&tenant.subscription)),
-            request,
-        };
+        let scope = admitted(&tenant, actor, request)?;
         Ok(Admission { scope, tenant })
     }
+}
+
+/// The scope of somebody without a role in a tenant.
+fn admitted(tenant: &TenantFacts, actor: Actor, request: RequestId) -> Result<TenantScope, Denied> {
+    Ok(TenantScope {
+        tenant: tenant.id,
+        standing: standing(tenant.status)?,
+        actor,
+        role: None,
+        subscription: Some(Arc::clone(&tenant.subscription)),
+        request,
+    })
 }
 
 fn standing(status: TenantStatus) -> Result<Standing, Denied> {

@@ -78,6 +78,9 @@ pub enum Mode {
     Read,
     /// A READ WRITE transaction.
     Write,
+    /// A READ WRITE transaction whose commit does not wait for the disk. Others see it at once, and the database loses all
+    /// of it or nothing when it crashes soon after.
+    WriteBehind,
 }
 
 /// Opens transactions. Only [`Units`] calls it.
@@ -88,6 +91,9 @@ pub trait UnitOfWork: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection is to be had in time.
     async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError>;
+
+    /// Waits until everything that was committed before outlasts a crash.
+    async fn make_durable(&self) -> Result<(), StoreError>;
 }
 
 /// An open transaction of one tenant, with a repository for each noun.
@@ -297,6 +303,31 @@ impl Units {
         E: From<StoreError> + AsStoreError,
     {
         self.run(scope, Mode::Write, work).await
+    }
+
+    /// Like [`Self::write`], but a crash of the database may undo what was committed until [`Self::make_durable`] has
+    /// returned: for whoever does the same again then, and has so many transactions that waiting for the disk with each
+    /// would take longer than all else.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of the store.
+    pub async fn write_behind<T, E>(
+        &self,
+        scope: &TenantScope,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.run(scope, Mode::WriteBehind, work).await
+    }
+
+    /// Waits until everything that was committed before outlasts a crash of the database.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nobody knows.
+    pub async fn make_durable(&self) -> Result<(), StoreError> {
+        self.inner.make_durable().await
     }
 
     async fn run<T, E>(

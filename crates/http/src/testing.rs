@@ -202,6 +202,15 @@ impl Directory for Fake {
         Ok(found.then_some(acme))
     }
 
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
+        let acme = acme();
+        Ok(if ids.contains(&acme.id) {
+            vec![acme]
+        } else {
+            Vec::new()
+        })
+    }
+
     async fn membership(
         &self,
         _: TenantId,
@@ -272,6 +281,10 @@ impl RefreshTokens for Fake {
 impl UnitOfWork for Fake {
     async fn begin(&self, _: &TenantScope, _: Mode) -> Result<Box<dyn Store>, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+
+    async fn make_durable(&self) -> Result<(), StoreError> {
+        away()
     }
 }
 

@@ -75,6 +75,17 @@ impl Directory for PgDirectory {
         rows.first().map(TenantFacts::try_from).transpose()
     }
 
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
+        let named = Column::Id.is_in(ids.iter().map(|id| id.uuid()));
+        let because = SystemScope::because("find the tenants that something is done in one after the other");
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx
+            .fetch::<Entity>(&Entity::find().filter(named).into_query())
+            .await?;
+        tx.commit().await?;
+        rows.iter().map(TenantFacts::try_from).collect()
+    }
+
     async fn membership(
         &self,
         tenant: TenantId,

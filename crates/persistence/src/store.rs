@@ -9,6 +9,7 @@ use tenantry_domain::{
     Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
+use crate::tx::make_durable;
 use crate::{Pool, TenantTx};
 
 /// Units of work over PostgreSQL, connected as the runtime role.
@@ -42,6 +43,10 @@ impl UnitOfWork for PgUnits {
             scope: scope.clone(),
             changes: Changes::new(Arc::clone(&self.announcer)),
         }))
+    }
+
+    async fn make_durable(&self) -> Result<(), StoreError> {
+        make_durable(&self.pool).await
     }
 }
 

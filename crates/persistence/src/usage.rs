@@ -2,20 +2,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use sea_orm::{ColumnTrait as _, Value};
+use serde::Serialize;
 use tenantry_domain::{
-    Aggregation, Appended, Granularity, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError, TenantId,
-    Time, Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+    Aggregation, Appended, Granularity, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError, Time,
+    Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
 };
 
-use crate::error::column;
+use crate::error::{column, from_json};
 use crate::store::{PgStore, meter, unknown};
 
 mod event {
     use sea_orm::entity::prelude::*;
-    use serde::Serialize;
 
     #[sea_orm::model]
-    #[derive(Clone, Debug, PartialEq, DeriveEntityModel, Serialize)]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
     #[sea_orm(table_name = "usage_events")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
@@ -40,10 +40,9 @@ mod event {
 
 mod key {
     use sea_orm::entity::prelude::*;
-    use serde::Serialize;
 
     #[sea_orm::model]
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "usage_keys")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
@@ -62,10 +61,9 @@ mod key {
 
 mod dirty {
     use sea_orm::entity::prelude::*;
-    use serde::Serialize;
 
     #[sea_orm::model]
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "usage_dirty")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
@@ -129,6 +127,23 @@ mod day {
     crate::tenant_entity!(Entity, Model, Column);
 }
 
+/// Keys that are not there yet, the events of these, and a mark for each hour they touch, under the id of one of its events:
+/// in one statement, so that an event costs one round trip, and with one argument, however many there are.
+const APPEND: &str = "\
+WITH rows AS MATERIALIZED (SELECT * FROM jsonb_to_recordset($2) AS r (id uuid, created_at timestamptz, meter text, \
+  quantity bigint, subject text, event_at timestamptz, source text, key text, payload_hash text, origin text, \
+  properties jsonb, invalidates uuid)), \
+keys AS (INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash) \
+ SELECT $1, id, created_at, source, key, payload_hash FROM rows ON CONFLICT DO NOTHING RETURNING id), \
+events AS (INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, subject, event_at, source, \
+  idempotency_key, origin, properties, invalidates) \
+ SELECT $1, r.id, r.created_at, r.meter, r.quantity, r.subject, r.event_at, r.source, r.key, r.origin, r.properties, \
+  r.invalidates FROM rows r JOIN keys k ON k.id = r.id RETURNING id, created_at, meter, event_at), \
+marks AS (INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour) \
+ SELECT $1, (array_agg(e.id))[1], min(e.created_at), e.meter, date_trunc('hour', e.event_at, 'UTC') FROM events e \
+ GROUP BY 4, 5) \
+SELECT id FROM keys";
+
 /// What one number of each kind is made of: the events of a meter and a period that are no invalidations and that none
 /// invalidates. An invalidation is of the same meter and moment as what it invalidates. They are looked up once: with
 /// NOT EXISTS the planner, which takes a period for a few rows, would look for each event's through all of them.
@@ -191,18 +206,15 @@ const STORE_DAY: &str = storing!("usage_days", "day");
 #[async_trait]
 impl Usage for PgStore {
     async fn append(&mut self, events: &[KeyedUsage]) -> Result<Vec<Appended>, StoreError> {
-        let tenant = self.tx.tenant();
         // One order for everybody, so that two who send the same cannot wait for each other in a circle.
         let mut sorted: Vec<&KeyedUsage> = events.iter().collect();
         sorted.sort_unstable_by(|one, other| one.event.key.cmp(&other.event.key));
-        let keys: Vec<_> = sorted.iter().map(|keyed| key_row(tenant, keyed)).collect();
-        let inserted = self.tx.insert_all_unless_there::<key::Entity>(&keys).await?;
-        let inserted: BTreeSet<UsageEventId> = inserted.into_iter().map(UsageEventId::from).collect();
+        let rows: Vec<Row<'_>> = sorted.into_iter().map(Row::from).collect();
+        let rows = serde_json::to_value(rows).map_err(from_json)?;
+        let inserted = self.tx.fetch_all_fixed(APPEND, [rows.into()]).await?;
+        let id = |row| column::<uuid::Uuid>(row, "id").map(UsageEventId::from);
+        let inserted: BTreeSet<UsageEventId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
         let is_new = |keyed: &&KeyedUsage| inserted.contains(&keyed.event.id);
-        let new: Vec<&UsageEvent> = events.iter().filter(is_new).map(|keyed| &keyed.event).collect();
-        if !new.is_empty() {
-            self.insert_events(&new).await?;
-        }
         let there: Vec<&UsageKey> = events
             .iter()
             .filter(|keyed| !is_new(keyed))
@@ -346,35 +358,6 @@ impl Usage for PgStore {
 }
 
 impl PgStore {
-    /// Events whose keys were inserted, and a mark for each hour they touch, under the id of one of its events.
-    async fn insert_events(&mut self, events: &[&UsageEvent]) -> Result<(), StoreError> {
-        let tenant = self.tx.tenant();
-        let rows: Vec<_> = events.iter().map(|event| event_row(tenant, event)).collect();
-        let inserted = self.tx.insert_all_unless_there::<event::Entity>(&rows).await?;
-        if inserted.len() != rows.len() {
-            return Err(StoreError::Other("an event's id is taken".into()));
-        }
-        let mut touched = BTreeMap::new();
-        for event in events {
-            touched
-                .entry((&event.meter, Period::hour_of(event.event_at).start))
-                .or_insert(event);
-        }
-        let mark = |((meter, hour), event): ((&MeterKey, Time), &&UsageEvent)| dirty::Model {
-            tenant_id: tenant.uuid(),
-            id: event.id.uuid(),
-            created_at: event.accepted_at,
-            meter: meter.as_str().to_owned(),
-            hour,
-        };
-        let marks: Vec<_> = touched.into_iter().map(mark).collect();
-        let marked = self.tx.insert_all_unless_there::<dirty::Entity>(&marks).await?;
-        if marked.len() != marks.len() {
-            return Err(StoreError::Other("a mark's id is taken".into()));
-        }
-        Ok(())
-    }
-
     /// What was accepted under keys, by key: the event and the hash of its payload.
     async fn keys_there(
         &mut self,
@@ -402,32 +385,40 @@ impl PgStore {
     }
 }
 
-fn key_row(tenant: TenantId, keyed: &KeyedUsage) -> key::Model {
-    let event = &keyed.event;
-    key::Model {
-        tenant_id: tenant.uuid(),
-        id: event.id.uuid(),
-        created_at: event.accepted_at,
-        source: event.key.source.clone(),
-        key: event.key.key.clone(),
-        payload_hash: keyed.payload_hash.clone(),
-    }
+/// An event as [`APPEND`] takes it.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: uuid::Uuid,
+    created_at: Time,
+    meter: &'a str,
+    quantity: i64,
+    subject: Option<&'a str>,
+    event_at: Time,
+    source: &'a str,
+    key: &'a str,
+    payload_hash: &'a str,
+    origin: &'static str,
+    properties: Option<&'a serde_json::Value>,
+    invalidates: Option<uuid::Uuid>,
 }
 
-fn event_row(tenant: TenantId, event: &UsageEvent) -> event::Model {
-    event::Model {
-        tenant_id: tenant.uuid(),
-        id: event.id.uuid(),
-        created_at: event.accepted_at,
-        meter: event.meter.as_str().to_owned(),
-        quantity: signed(event.quantity),
-        subject: event.subject.clone(),
-        event_at: event.event_at,
-        source: event.key.source.clone(),
-        idempotency_key: event.key.key.clone(),
-        origin: event.origin.as_str().to_owned(),
-        properties: event.properties.clone(),
-        invalidates: event.invalidates.map(UsageEventId::uuid),
+impl<'a> From<&'a KeyedUsage> for Row<'a> {
+    fn from(keyed: &'a KeyedUsage) -> Self {
+        let event = &keyed.event;
+        Self {
+            id: event.id.uuid(),
+            created_at: event.accepted_at,
+            meter: event.meter.as_str(),
+            quantity: signed(event.quantity),
+            subject: event.subject.as_deref(),
+            event_at: event.event_at,
+            source: &event.key.source,
+            key: &event.key.key,
+            payload_hash: &keyed.payload_hash,
+            origin: event.origin.as_str(),
+            properties: event.properties.as_ref(),
+            invalidates: event.invalidates.map(UsageEventId::uuid),
+        }
     }
 }
 

@@ -197,6 +197,11 @@ impl Directory for CachedDirectory {
         self.load_tenant(selector).await.found
     }
 
+    /// Whoever goes through many tenants asks for each once, and would drive out what requests need.
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
+        self.directory.tenants(ids).await
+    }
+
     async fn membership(
         &self,
         tenant: TenantId,
@@ -279,6 +284,11 @@ mod tests {
             let facts = facts();
             let named = matches!(selector, TenantSelector::Slug(slug) if *slug == facts.slug);
             Ok((there && named).then_some(facts))
+        }
+
+        async fn tenants(&self, _: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            Ok(vec![facts()])
         }
 
         async fn membership(

@@ -256,6 +256,21 @@ impl Cx {
         units.write(&self.scope, work).await
     }
 
+    /// Runs work like [`Cx::write`], but a crash of the database may undo it; see
+    /// [`Units::write_behind`](tenantry_domain::Units::write_behind).
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub(crate) async fn write_behind<T, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.app.ports.units.write_behind(&self.scope, work).await
+    }
+
     /// An audit entry for a change; record it in the transaction of the change.
     pub fn changed<T: Serialize>(
         &self,

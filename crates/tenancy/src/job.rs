@@ -18,7 +18,10 @@ use crate::context::carries_store_error;
 use crate::{Cx, Origin, Tenancy};
 
 /// In how many tenants at once something is looked after: few, so that requests find connections.
-const TENANTS_AT_ONCE: usize = 2;
+pub(crate) const TENANTS_AT_ONCE: usize = 2;
+
+/// Whether so many tenants are there is asked at once.
+pub(crate) const ADMITTED_AT_ONCE: usize = 500;
 
 /// Does the jobs of one kind.
 ///
@@ -304,41 +307,31 @@ pub(crate) async fn run_in_each<H: JobHandler>(
 where
     H::Payload: Clone,
 {
-    stream::iter(tenants.iter().copied())
-        .map(|tenant| run_in(app, because, tenant, handler, payload))
-        .buffer_unordered(TENANTS_AT_ONCE)
-        .try_collect()
-        .await
+    for some in tenants.chunks(ADMITTED_AT_ONCE) {
+        let admitted = app.ports.gate.system_each(because, some).await?;
+        // Nothing is to be done in a tenant that is gone.
+        let scopes = admitted.into_iter().filter_map(|(_, scope)| scope.ok());
+        stream::iter(scopes)
+            .map(|scope| Cx::new(Arc::clone(app), scope, Origin::default()))
+            .map(|cx| run_in(cx, handler, payload))
+            .buffer_unordered(TENANTS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+    }
+    Ok(())
 }
 
-async fn run_in<H: JobHandler>(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
-    handler: &H,
-    payload: &H::Payload,
-) -> Result<(), JobFailure>
+async fn run_in<H: JobHandler>(cx: Cx, handler: &H, payload: &H::Payload) -> Result<(), JobFailure>
 where
     H::Payload: Clone,
 {
-    let Some(cx) = enter(app, because, tenant).await? else {
-        return Ok(());
-    };
     match handler.run(&cx, payload.clone()).await {
         Ok(()) | Err(JobFailure::Suspended) => Ok(()),
         Err(failure) => {
+            let tenant = cx.scope().tenant();
             tracing::warn!(%tenant, kind = H::KIND, %failure, "it becomes a job of the tenant");
             enqueue_in::<H>(&cx, payload).await
         }
-    }
-}
-
-/// The system's context in a tenant; none in one that is deleted, where there is nothing to do.
-async fn enter(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<Option<Cx>, JobFailure> {
-    match app.ports.gate.system(because, tenant).await {
-        Ok(scope) => Ok(Some(Cx::new(Arc::clone(app), scope, Origin::default()))),
-        Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(None),
-        Err(denied) => Err(JobFailure::Retry(denied.to_string())),
     }
 }
 

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{Duration as Span, DurationRound as _};
+use futures_util::{StreamExt as _, stream};
 use tenantry_domain::{
     Call, CallSpool, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
     USAGE_BATCH, UsageKey, UsageOrigin, UserId,
 };
 
+use crate::job::{ADMITTED_AT_ONCE, TENANTS_AT_ONCE};
 use crate::usage::{Recorded, built_in, record};
 use crate::{Cx, Origin, Tenancy};
 
@@ -141,20 +143,36 @@ async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> 
     let name = batch.to_owned();
     let tenants = on_spool(app, move |spool| by_tenant(spool, &name)).await?;
     let (mut stored, mut unknown, mut failed) = (Stored::default(), BTreeSet::new(), None);
-    for (tenant, counts) in tenants {
-        match store(app, tenant, batch, &counts).await {
-            // Nobody asks any more what a deleted tenant has used.
-            Ok(()) | Err(Denied::TenantGone) => stored.calls += counts.total(),
-            Err(Denied::TenantNotFound) => {
-                stored.set_aside += counts.total();
-                unknown.insert(tenant);
+    let mut active = Vec::new();
+    let mut tenants = tenants.into_iter();
+    loop {
+        let some: BTreeMap<_, _> = tenants.by_ref().take(ADMITTED_AT_ONCE).collect();
+        if some.is_empty() {
+            break;
+        }
+        for (tenant, counts, outcome) in store_each(app, batch, some).await? {
+            match outcome {
+                Ok(new) => {
+                    stored.calls += counts.total();
+                    active.extend(new);
+                }
+                // Nobody asks any more what a deleted tenant has used.
+                Err(Denied::TenantGone) => stored.calls += counts.total(),
+                Err(Denied::TenantNotFound) => {
+                    stored.set_aside += counts.total();
+                    unknown.insert(tenant);
+                }
+                Err(error) => failed = Some(format!("{tenant}: {error}")),
             }
-            Err(error) => failed = Some(format!("{tenant}: {error}")),
         }
     }
     if let Some(error) = failed {
         return Err(error);
     }
+    let durable = app.ports.units.make_durable().await;
+    durable.map_err(|error| error.to_string())?;
+    // Not earlier: of what a crash has undone nothing is known.
+    app.metering.remember(active.into_iter(), app.ports.clock.now());
     if stored.set_aside > 0 {
         tracing::warn!(
             batch,
@@ -188,13 +206,16 @@ async fn on_spool<T: Send + 'static>(
         .map_err(|error| error.to_string())
 }
 
+/// Users, and the hours in which they did something.
+type Active = BTreeSet<(Time, UserId)>;
+
 /// What a batch says of one tenant.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     /// Calls, by the minute in which they were answered.
     calls: BTreeMap<Time, u64>,
     /// Users who did something, by the hour.
-    active: BTreeSet<(Time, UserId)>,
+    active: Active,
 }
 
 impl Counts {
@@ -219,33 +240,57 @@ fn by_tenant(spool: &dyn CallSpool, batch: &str) -> io::Result<BTreeMap<TenantId
     Ok(tenants)
 }
 
-async fn store(app: &Arc<Tenancy>, tenant: TenantId, batch: &str, counts: &Counts) -> Result<(), Denied> {
-    let because = SystemScope::because("store the calls of a tenant");
-    let scope = app.ports.gate.system(because, tenant).await?;
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+/// Stores what a batch says of some tenants, a few at a time and each in its own scope; what came of each.
+async fn store_each(
+    app: &Arc<Tenancy>,
+    batch: &str,
+    mut tenants: BTreeMap<TenantId, Counts>,
+) -> Result<Vec<(TenantId, Counts, Result<Active, Denied>)>, String> {
+    let because = SystemScope::because("store the calls of tenants");
+    let ids: Vec<TenantId> = tenants.keys().copied().collect();
+    let admitted = app.ports.gate.system_each(because, &ids).await;
+    let stored = admitted
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .map(|(tenant, scope)| (tenant, scope, tenants.remove(&tenant).unwrap_or_default()))
+        .map(async |(tenant, scope, counts)| {
+            let outcome = match scope {
+                Ok(scope) => {
+                    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+                    store(&cx, batch, &counts).await
+                }
+                Err(denied) => Err(denied),
+            };
+            (tenant, counts, outcome)
+        });
+    Ok(stream::iter(stored)
+        .buffer_unordered(TENANTS_AT_ONCE)
+        .collect()
+        .await)
+}
+
+/// Stores what a batch says of a tenant; users of whom there was no event of the hour as far as this process knew.
+async fn store(cx: &Cx, batch: &str, counts: &Counts) -> Result<Active, Denied> {
     cx.require(Permission::MeterUsage)
         .map_err(|refused| StoreError::Other(refused.to_string()))?;
-    let new: BTreeSet<(Time, UserId)> = counts
-        .active
-        .iter()
-        .filter(|active| !app.metering.is_known(active))
-        .copied()
-        .collect();
-    let events = events(&cx, batch, counts, &new);
-    cx.write(async |work| {
+    let metering = &cx.app().metering;
+    let active = counts.active.iter().copied();
+    let new: Active = active.filter(|active| !metering.is_known(active)).collect();
+    let events = events(cx, batch, counts, &new);
+    // The batch is there until all of them are on the disk.
+    cx.write_behind(async |work| {
         for some in events.chunks(USAGE_BATCH) {
-            record(&cx, work, some).await?;
+            record(cx, work, some).await?;
         }
         Ok::<_, StoreError>(())
     })
     .await?;
-    app.metering.remember(new.into_iter(), cx.now());
-    Ok(())
+    Ok(new)
 }
 
 /// Calls count at the beginning of their minute, users at that of their hour: then the events of an hour are the same
 /// whichever batch and whichever server they come from.
-fn events(cx: &Cx, batch: &str, counts: &Counts, active: &BTreeSet<(Time, UserId)>) -> Vec<NewUsage> {
+fn events(cx: &Cx, batch: &str, counts: &Counts, active: &Active) -> Vec<NewUsage> {
     let event = |meter: &MeterKey, key: String, quantity: u64, at: Time, subject: Option<String>| NewUsage {
         key: UsageKey::new(UsageKey::SERVER, key),
         meter: meter.clone(),

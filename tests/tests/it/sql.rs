@@ -455,7 +455,7 @@ fn list(statements: &BTreeSet<String>) -> String {
 }
 
 /// Whether each table after FROM, JOIN, UPDATE or INTO is compared with the tenant, by its name or by what it is called
-/// there, or has it inserted.
+/// there, or has it inserted. What WITH gives a name to is no table, nor is a function.
 fn is_scoped(sql: &str) -> bool {
     let words: Vec<&str> = sql.split_whitespace().collect();
     let named = |at: &usize| matches!(words[*at], "FROM" | "JOIN" | "UPDATE" | "INTO");
@@ -469,8 +469,14 @@ fn is_scoped(sql: &str) -> bool {
             word(if word(at + 2) == "AS" { at + 3 } else { at + 2 }),
         )
     });
+    let is_made_here = |name: &str| {
+        let parts = words.windows(3);
+        parts
+            .filter(|part| part[1] == "AS" && (part[2].starts_with("(") || part[2] == "MATERIALIZED"))
+            .any(|part| part[0] == name)
+    };
     let mut tables = tables
-        .filter(|(table, _)| !["SELECT", ""].contains(table))
+        .filter(|(table, _)| !["SELECT", ""].contains(table) && !table.contains('(') && !is_made_here(table))
         .peekable();
     tables.peek().is_some()
         && tables.all(|(table, alias)| {
@@ -478,8 +484,31 @@ fn is_scoped(sql: &str) -> bool {
             let by_name = format!("\"{table}\".\"{column}\" = $");
             let fixed = format!("{alias}.{column} = $1");
             let inserted = sql.starts_with("INSERT INTO") && sql.contains(&format!("\"{column}\""));
-            sql.contains(&by_name) || sql.contains(&fixed) || inserted
+            let of_a_query = sql.split(&format!("INSERT INTO {table} ({column}, ")).nth(1);
+            let of_a_query = of_a_query.and_then(|rest| rest.split_once(") SELECT "));
+            let selected = of_a_query.is_some_and(|(_, selected)| selected.starts_with("$1, "));
+            sql.contains(&by_name) || sql.contains(&fixed) || inserted || selected
         })
+}
+
+#[test]
+fn a_statement_that_forgets_the_tenant_of_one_of_its_tables_is_noticed() {
+    let good = "WITH r AS MATERIALIZED (SELECT * FROM rows($2) AS x (id uuid)), k AS (INSERT INTO keys (tenant_id, id) \
+                SELECT $1, id FROM r RETURNING id) INSERT INTO events (tenant_id, id) SELECT $1, id FROM k";
+    assert!(is_scoped(good));
+    assert!(!is_scoped(&good.replace(
+        "keys (tenant_id, id) SELECT $1, id",
+        "keys (tenant_id, id) SELECT id, id"
+    )));
+    assert!(!is_scoped(&good.replace(
+        "events (tenant_id, id) SELECT $1",
+        "events (tenant_id, id) SELECT $2"
+    )));
+    assert!(!is_scoped(
+        &good.replace("FROM k", "FROM k JOIN tasks t ON t.id = k.id")
+    ));
+    assert!(!is_scoped("SELECT * FROM tasks t WHERE t.id = $1"));
+    assert!(is_scoped("SELECT * FROM tasks t WHERE t.tenant_id = $1"));
 }
 
 #[actix_web::test]

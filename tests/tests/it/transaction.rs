@@ -668,6 +668,39 @@ async fn contention_is_tried_again_a_bounded_number_of_times() {
 }
 
 #[actix_web::test]
+async fn what_is_written_behind_is_seen_at_once_and_on_the_disk_when_it_is_said_to_be() {
+    let world = World::new().await;
+    let (units, acme, _) = scopes(&world).await;
+    let mut admin = world.database.admin().await;
+    for number in 0..20 {
+        let written = units.write_behind(&acme, async |work: &mut Work| {
+            let row = task::ActiveModel {
+                title: Set(format!("title {number}")),
+                ..Default::default()
+            };
+            tenant_tx(work)?.update::<task::Entity>().set(row).run().await
+        });
+        assert!(written.await.unwrap() > 0);
+        let seen = titles(&units, &acme).await;
+        assert!(
+            seen.iter().all(|title| *title == format!("title {number}")),
+            "{seen:?}"
+        );
+        let position: String = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text")
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        units.make_durable().await.unwrap();
+        let is_on_disk: bool = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn")
+            .bind(&position)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        assert!(is_on_disk, "round {number}");
+    }
+}
+
+#[actix_web::test]
 async fn a_deadlock_is_resolved_by_running_one_of_them_again() {
     let world = world(2).await;
     let (units, acme, _) = scopes(&world).await;

@@ -7,17 +7,15 @@ mod turns;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, DbBackend, EntityTrait, IdenStatic as _, Iterable as _, QueryResult, QueryTrait,
-    Statement, StatementBuilder, Value,
+    ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
 };
 use sea_query_sqlx::SqlxValues;
-use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time};
 use uuid::Uuid;
 
-use crate::error::{column, from_json, from_orm, from_sqlx};
+use crate::error::{from_orm, from_sqlx};
 use pool::Connection;
 
 pub(crate) use builders::before;
@@ -134,51 +132,6 @@ impl TenantTx {
         Ok(self.open.execute(&insert).await? == 1)
     }
 
-    /// Inserts rows with one statement, but not those of which a unique key is taken; gives the ids of those it inserted.
-    /// A row that names another tenant is refused, and the tenant that is written is the transaction's in any case. Fields
-    /// go to the columns of their names.
-    ///
-    /// The rows are one argument, as JSON, so that the statement is the same however many they are: with an argument for
-    /// each field of a thousand rows, reading the statement would take longer than doing it.
-    ///
-    /// # Errors
-    /// [`StoreError::IsolationBreach`] for a row of another tenant; [`StoreError`] of the database.
-    pub async fn insert_all_unless_there<E>(&mut self, rows: &[E::Model]) -> Result<Vec<Uuid>, StoreError>
-    where
-        E: TenantEntity,
-        E::Model: Serialize,
-    {
-        for row in rows {
-            self.tripwire::<E>(E::tenant_of(row))?;
-        }
-        let (table, tenant) = (
-            E::default().table_name().to_owned(),
-            E::tenant_column().as_str().to_owned(),
-        );
-        let columns: Vec<String> = E::Column::iter()
-            .map(|column| column.as_str().to_owned())
-            .collect();
-        let of_row = |column: &String| {
-            if *column == tenant {
-                "$1".to_owned()
-            } else {
-                format!("r.\"{column}\"")
-            }
-        };
-        let values: Vec<String> = columns.iter().map(of_row).collect();
-        let sql = format!(
-            "INSERT INTO \"{table}\" (\"{}\") SELECT {} FROM jsonb_populate_recordset(NULL::\"{table}\", $2) r \
-             ON CONFLICT DO NOTHING RETURNING \"id\"",
-            columns.join("\", \""),
-            values.join(", ")
-        );
-        let rows = serde_json::to_value(rows).map_err(from_json)?;
-        let values = [Value::from(self.tenant.uuid()), Value::from(rows)];
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let inserted = self.open.fetch(&statement).await?;
-        inserted.iter().map(|row| column(row, "id")).collect()
-    }
-
     /// Begins a transaction with the tenant set, in one round trip.
     ///
     /// `SET LOCAL` rather than `set_config()`, because only the former reaches the workers of a Citus cluster; the
@@ -225,7 +178,7 @@ impl TenantTx {
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
         match self.mode {
             Mode::Read if self.open.leave_open() => Ok(()),
-            Mode::Read | Mode::Write => self.open.commit().await,
+            Mode::Read | Mode::Write | Mode::WriteBehind => self.open.commit().await,
         }
     }
 
@@ -300,6 +253,7 @@ impl PlatformTx {
         let begin = match mode {
             Mode::Read => "BEGIN READ ONLY",
             Mode::Write => "BEGIN READ WRITE",
+            Mode::WriteBehind => "BEGIN READ WRITE; SET LOCAL synchronous_commit = off",
         };
         Ok(Self {
             open: OpenTx::begin(pool, None, begin).await?,
@@ -544,9 +498,20 @@ fn beginning(tenant: TenantId, mode: Mode) -> String {
     let access = match mode {
         Mode::Read => "READ ONLY",
         Mode::Write => "READ WRITE",
+        Mode::WriteBehind => "READ WRITE; SET LOCAL synchronous_commit = off",
     };
     format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'")
 }
+
+/// Waits until everything that was committed before outlasts a crash. The log is written in order, so it is enough to commit
+/// something that is in it and to wait for the disk, and for a synchronous standby where there is one. A message of logical
+/// decoding is such a thing, and belongs to nobody: no table is touched and no tenant set.
+pub(crate) async fn make_durable(pool: &Pool) -> Result<(), StoreError> {
+    let open = OpenTx::begin(pool, None, MARK_THE_LOG).await?;
+    open.commit().await
+}
+
+const MARK_THE_LOG: &str = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'tenantry', '')";
 
 /// The statement without its values, which may be secrets.
 fn trace(sql: &str) {
