@@ -511,7 +511,8 @@ pub(crate) async fn make_durable(pool: &Pool) -> Result<(), StoreError> {
     open.commit().await
 }
 
-const MARK_THE_LOG: &str = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'tenantry', '')";
+const MARK_THE_LOG: &str = "\
+BEGIN READ WRITE; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'tenantry', '')";
 
 /// The statement without its values, which may be secrets.
 fn trace(sql: &str) {
