@@ -322,7 +322,7 @@ impl Default for Metering {
     fn default() -> Self {
         Self {
             spool_dir: PathBuf::new(),
-            flush_interval_ms: 10_000,
+            flush_interval_ms: 30_000,
         }
     }
 }
