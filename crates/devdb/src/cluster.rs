@@ -20,6 +20,8 @@ pub struct ClusterOptions {
 pub enum Durability {
     /// PostgreSQL's own defaults: what is committed stays. At most 100 connections.
     Durable,
+    /// As durable, with memory and checkpoints as on a server of production that has a gigabyte to spare: for measuring.
+    Tuned,
     /// For tests: nothing is forced to disk, so that creating a database takes a third of the time, and a
     /// crash of the machine may corrupt the cluster. At most 300 connections.
     Throwaway,

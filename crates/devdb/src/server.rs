@@ -268,6 +268,12 @@ fn settings(durability: Durability, port: u16, socket_dir: &Path) -> String {
     let common = ["timezone=UTC", "log_timezone=UTC", "jit=off"];
     let special: &[&str] = match durability {
         Durability::Durable => &["max_connections=100", "shared_buffers=128MB"],
+        Durability::Tuned => &[
+            "max_connections=100",
+            "shared_buffers=1GB",
+            "max_wal_size=4GB",
+            "checkpoint_timeout=15min",
+        ],
         Durability::Throwaway => &[
             "max_connections=300",
             "shared_buffers=256MB",
@@ -317,7 +323,13 @@ mod tests {
     fn only_a_throwaway_cluster_gives_up_durability() {
         let dir = Path::new("/tmp/run");
         assert!(settings(Durability::Throwaway, 1, dir).contains("-c fsync=off"));
-        assert!(!settings(Durability::Durable, 1, dir).contains("fsync"));
+        for durable in [Durability::Durable, Durability::Tuned] {
+            let settings = settings(durable, 1, dir);
+            assert!(
+                !settings.contains("fsync") && !settings.contains("synchronous_commit"),
+                "{settings}"
+            );
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ const REMOVE_WITH_FOLDER: &str =
 
 fn spawn_stopper(server: &Server, piped: bool) -> Result<(ChildStdin, Option<ChildStdout>), DevDbError> {
     let mode = match server.durability {
-        Durability::Durable => "fast",
+        Durability::Durable | Durability::Tuned => "fast",
         Durability::Throwaway => "immediate",
     };
     let mut command = server.folder.account.command("sh");

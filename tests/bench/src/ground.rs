@@ -51,7 +51,7 @@ impl Ground {
         say("starting PostgreSQL");
         let options = ClusterOptions {
             data_dir: folder.join("postgres"),
-            durability: Durability::Durable,
+            durability: Durability::Tuned,
         };
         let cluster = Cluster::start(options).await?;
         cluster.stop_when_process_ends()?;
