@@ -1,0 +1,81 @@
+//! One connection to the mail server, and what its refusals mean at which point of the conversation.
+
+use lettre::address::Envelope;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+use tenantry_domain::{Accepted, MailError};
+
+use crate::{SmtpSettings, Tls};
+
+/// How to log in, the safest first that both know. The oldest (LOGIN) is what some know alone.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+/// A connection over which mail can be handed over.
+pub struct Connection(AsyncSmtpConnection);
+
+impl Connection {
+    /// Connects, encrypts and logs in, as the settings say. Whatever goes wrong here is not the mail's fault.
+    pub async fn open(
+        settings: &SmtpSettings,
+        tls: &TlsParameters,
+        hello: &ClientId,
+    ) -> Result<Self, MailError> {
+        let server = (settings.host.as_str(), settings.port);
+        let implicit = (settings.tls == Tls::Implicit).then(|| tls.clone());
+        let connected = AsyncSmtpConnection::connect_tokio1(server, None, hello, implicit, None).await;
+        let mut connection = connected.map_err(|error| unusable(&error))?;
+        if settings.tls == Tls::Starttls {
+            let encrypted = connection.starttls(tls.clone(), hello).await;
+            encrypted.map_err(|error| unusable(&error))?;
+        }
+        if let Some(login) = &settings.login {
+            let credentials = Credentials::new(login.user.clone(), login.password.clone());
+            let entered = connection.auth(&MECHANISMS, &credentials).await;
+            entered.map_err(|error| unusable(&error))?;
+        }
+        Ok(Self(connection))
+    }
+
+    /// Whether the server is still there.
+    pub async fn stands(&mut self) -> bool {
+        !self.0.has_broken() && self.0.test_connected().await
+    }
+
+    /// Hands a mail over.
+    pub async fn hand_over(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Accepted, MailError> {
+        let sender = Mail::new(envelope.from().cloned(), Vec::new());
+        // A server that refuses whoever sends refuses every mail: that is for the settings to mend.
+        self.0.command(sender).await.map_err(|error| unusable(&error))?;
+        for recipient in envelope.to() {
+            let command = Rcpt::new(recipient.clone(), Vec::new());
+            self.0.command(command).await.map_err(|error| refusal(&error))?;
+        }
+        self.0.command(Data).await.map_err(|error| refusal(&error))?;
+        let answer = self.0.message(message).await.map_err(|error| refusal(&error))?;
+        let words: Vec<_> = answer.message().collect();
+        Ok(Accepted(format!("{} {}", answer.code(), words.join(" "))))
+    }
+}
+
+/// What is wrong when no mail can be handed over at all.
+fn unusable(error: &Error) -> MailError {
+    let problem = error.to_string();
+    if error.is_permanent() || error.is_tls() || error.is_client() {
+        MailError::Misconfigured(problem)
+    } else {
+        MailError::Unavailable(problem)
+    }
+}
+
+/// What is wrong when this mail is not taken.
+fn refusal(error: &Error) -> MailError {
+    let problem = error.to_string();
+    if error.is_permanent() {
+        MailError::Refused(problem)
+    } else {
+        MailError::Unavailable(problem)
+    }
+}
