@@ -195,9 +195,11 @@ impl Worker {
                 }
             }
             tokio::select! {
+                // Whoever is told to stop begins nothing more, also when a job ends in the same moment.
+                biased;
                 () = &mut shutdown => break,
-                () = running.next(), if running.count() > 0 => {}
                 _ = beat.tick() => self.extend(&mut running).await,
+                () = running.next(), if running.count() > 0 => {}
                 () = sleep_until(look_at), if running.count() < self.settings.at_once => {}
             }
         }
