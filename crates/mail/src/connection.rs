@@ -62,20 +62,44 @@ impl Connection {
 
 /// What is wrong when no mail can be handed over at all.
 fn unusable(error: &Error) -> MailError {
-    let problem = error.to_string();
-    if error.is_permanent() || error.is_tls() || error.is_client() {
-        MailError::Misconfigured(problem)
+    if error.is_permanent() || error.is_client() || is_untrusted(error) {
+        MailError::Misconfigured(words(error))
     } else {
-        MailError::Unavailable(problem)
+        MailError::Unavailable(words(error))
     }
 }
 
 /// What is wrong when this mail is not taken.
 fn refusal(error: &Error) -> MailError {
-    let problem = error.to_string();
     if error.is_permanent() {
-        MailError::Refused(problem)
+        MailError::Refused(words(error))
     } else {
-        MailError::Unavailable(problem)
+        MailError::Unavailable(words(error))
     }
+}
+
+/// Whether encryption failed, most likely because the certificate is not one to be trusted: that comes as data that do not
+/// hold.
+fn is_untrusted(error: &Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+    };
+    error.is_tls() || causes(error).any(broken)
+}
+
+/// The server's answer with its code, or what went wrong, without what only wraps it.
+fn words(error: &Error) -> String {
+    match error.status() {
+        Some(_) => error.to_string(),
+        None => causes(error)
+            .last()
+            .map_or_else(|| error.to_string(), ToString::to_string),
+    }
+}
+
+/// The error and what is behind it, the outermost first.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let outermost: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(outermost), |cause| cause.source())
 }
