@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::tls::{Authority, Wired};
 
-/// A mail server of the test's own: it speaks SMTP (RFC 5321) on a port of this machine, keeps what it is given, and
-/// fails as it is told to. Ends with this value.
+/// A mail server of the test's own: it speaks SMTP (RFC 5321) on a port of this machine, keeps what it is
+/// given, and fails as it is told to. Ends with this value.
 pub struct SmtpServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -410,7 +410,8 @@ fn quoted_printable(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The words of a header, encoded ones (`=?utf-8?b?…?=`) as what they mean. Space between two of those is none.
+/// The words of a header, encoded ones (`=?utf-8?b?…?=`) as what they mean. Space between two of those is
+/// none.
 fn words(text: &str) -> String {
     let (mut said, mut bytes, mut encoded) = (String::new(), Vec::new(), false);
     for (number, word) in text.split(' ').enumerate() {

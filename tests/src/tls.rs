@@ -10,7 +10,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// An authority made for a test, and a certificate of its for 127.0.0.1, in a folder that goes with this value.
+/// An authority made for a test, and a certificate of its for 127.0.0.1, in a folder that goes with this
+/// value.
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
@@ -93,7 +94,6 @@ fn make_certificates(folder: &Path) {
         "req {key} -keyout server.key -out server.csr -subj /CN=server"
     ));
     fs::write(folder.join("server.ext"), "subjectAltName = IP:127.0.0.1\n").unwrap();
-    openssl(
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.crt",
-    );
+    let signed = "-CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext";
+    openssl(&format!("x509 -req -in server.csr {signed} -out server.crt"));
 }

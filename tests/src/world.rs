@@ -574,6 +574,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         default_settings,
         session_days: 30,
         quota_thresholds: vec![80, 100],
+        enforce_api_calls: true,
         app_url: "https://app.example.test/".into(),
         billing: options.billing.clone(),
     };

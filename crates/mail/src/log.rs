@@ -8,8 +8,8 @@ pub struct LogMailer {
 }
 
 impl LogMailer {
-    /// One that writes recipient, subject and text of each mail, or only that there is one: who gets which mail is
-    /// nobody's business who reads logs.
+    /// One that writes recipient, subject and text of each mail, or only that there is one: who gets which
+    /// mail is nobody's business who reads logs.
     pub const fn new(contents: bool) -> Self {
         Self { contents }
     }

@@ -7,7 +7,8 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox as Party, Message, MultiPart, SinglePart};
 use tenantry_domain::{Mail, MailError, Mailbox};
 
-/// The mail with its envelope. The same mail from the same sender is the same to the byte, whenever it is sent.
+/// The mail with its envelope. The same mail from the same sender is the same to the byte, whenever it is
+/// sent.
 pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailError> {
     let domain = from
         .email

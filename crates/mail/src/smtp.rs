@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use lettre::address::Envelope;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::{Accepted, Clock, Mail, MailError, Mailer, Time};
+use tenantry_domain::{Accepted, Clock, Line, Mail, MailError, Mailer, Time};
 use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
@@ -15,13 +15,15 @@ use crate::{SmtpSettings, SmtpSettingsError};
 /// For how long nobody tries a server that could not be reached.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// For how long a connection is kept that nobody uses: most servers close it after five minutes, some much earlier.
+/// For how long a connection is kept that nobody uses: most servers close it after five minutes, some much
+/// earlier.
 const KEPT: Duration = Duration::from_secs(20);
 
 /// Hands mail to a server over SMTP.
 ///
-/// A server that is away costs whoever sends mail its timeout once. After that everybody is told at once that it is
-/// away, and one of them looks again every few seconds; so mail that cannot be sent takes no room from other work.
+/// A server that is away costs whoever sends mail its timeout once. After that everybody is told at once that
+/// it is away, and one of them looks again every few seconds; so mail that cannot be sent takes no room from
+/// other work.
 pub struct SmtpMailer {
     settings: SmtpSettings,
     tls: TlsParameters,
@@ -94,8 +96,8 @@ impl SmtpMailer {
         }
     }
 
-    /// Whether a connection may be tried now. One of those who ask after a pause is let through, and the others are not
-    /// until it is known what becomes of it.
+    /// Whether a connection may be tried now. One of those who ask after a pause is let through, and the
+    /// others are not until it is known what becomes of it.
     fn admit(&self) -> Result<(), MailError> {
         let now = self.clock.now();
         let trying = self.settings.connect_timeout + self.settings.timeout;
@@ -141,9 +143,10 @@ fn too_slow(after: Duration) -> MailError {
     MailError::Unavailable(format!("no answer within {} ms", after.as_millis()))
 }
 
-/// Servers repeat whom they refuse, and the reason ends up in logs.
+/// Servers repeat whom they refuse, and the reason ends up in logs and terminals: it is one plain line
+/// without the address, whatever the server says.
 fn discreet(error: MailError, address: &str) -> MailError {
-    let without = |problem: String| problem.replace(address, "…");
+    let without = |problem: String| Line::of(&problem.replace(address, "…")).to_string();
     match error {
         MailError::Unavailable(problem) => MailError::Unavailable(without(problem)),
         MailError::Misconfigured(problem) => MailError::Misconfigured(without(problem)),

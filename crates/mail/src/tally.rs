@@ -19,7 +19,8 @@ pub struct MailStats {
 }
 
 impl MailStats {
-    /// Whether mail goes out, as far as the last attempt shows: what is refused for good says nothing about the server.
+    /// Whether mail goes out, as far as the last attempt shows: what is refused for good says nothing about
+    /// the server.
     pub fn goes_out(&self) -> bool {
         match (&self.last_success, &self.last_failure) {
             (_, None) => true,

@@ -400,6 +400,7 @@ fn policy(settings: &Settings) -> Policy {
         },
         session_days: settings.auth.session_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
+        enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),
         billing: BillingPolicy {
             return_url: settings.billing.return_url.clone(),

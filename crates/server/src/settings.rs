@@ -661,7 +661,8 @@ pub struct Smtp {
     /// Whom to log in as; empty = not at all.
     pub user: String,
     pub password: Secret,
-    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system when absent.
+    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system
+    /// when absent.
     pub ca_file: Option<PathBuf>,
     /// How long it may take until the server takes mail, and how long handing over a mail may take.
     pub connect_timeout_ms: u64,

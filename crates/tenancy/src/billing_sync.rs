@@ -300,8 +300,8 @@ pub(crate) fn dunning_terms(cx: &Cx, account: &BillingAccount, tenant: &Tenant) 
     }
 }
 
-/// Which of the steps that were taken at once people are told of by mail: the last, as what came before it is past. A step
-/// that an operator's word has kept from taking effect is not told.
+/// Which of the steps that were taken at once people are told of by mail: the last, as what came before it is
+/// past. A step that an operator's word has kept from taking effect is not told.
 fn told(taken: &[DunningStep], tenant: &Tenant) -> Option<DunningStep> {
     let takes_effect = |step: &&DunningStep| match step {
         DunningStep::PaymentFailed | DunningStep::Recovered => true,
@@ -335,7 +335,8 @@ fn notice(
     }
 }
 
-/// Tells the admins by mail. Of the deletion they are told when there is no tenant any more that a job could run in.
+/// Tells the admins by mail. Of the deletion they are told when there is no tenant any more that a job could
+/// run in.
 async fn tell(cx: &Cx, work: &mut Work, notice: &DunningNotice) -> Result<(), JobError> {
     let told = Notice::Dunning(notice.clone());
     match notice.step {

@@ -80,6 +80,8 @@ pub struct Policy {
     pub session_days: i64,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
+    /// Whether a tenant whose API calls of a period are used up is refused.
+    pub enforce_api_calls: bool,
     /// Where people use the product; mails lead there.
     pub app_url: String,
     /// What the operator decided about payments.

@@ -1,9 +1,10 @@
-//! Mail to people of a tenant: a job for each mail, stored with what it tells of, so that there is a mail exactly when that
-//! has happened, and one that fails keeps no other from being sent.
+//! Mail to people of a tenant: a job for each mail, stored with what it tells of, so that there is a mail
+//! exactly when that has happened, and one that fails keeps no other from being sent.
 //!
-//! A job names its recipient by id and finds them in its own tenant when the mail is sent. So no mail leaves the tenant, and
-//! whoever is no admin any more gets none. A mail that is tried again carries the same `Message-ID`, which is made of the
-//! job's id: where a server took it and its answer was lost, mail programs show it once.
+//! A job names its recipient by id and finds them in its own tenant when the mail is sent. So no mail leaves
+//! the tenant, and whoever is no admin any more gets none. A mail that is tried again carries the same
+//! `Message-ID`, which is made of the job's id: where a server took it and its answer was lost, mail programs
+//! show it once.
 
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
-    MeterTerms, Notice, Permission, QuotaAlert, QuotaAlertId, QuotaCounter, QuotaNotice, StoreError, Work,
+    MeterKey, MeterTerms, Notice, Permission, QuotaAlert, QuotaAlertId, QuotaCounter, QuotaNotice,
+    StoreError, Work,
 };
 
 use crate::Cx;
@@ -59,6 +60,7 @@ fn notice(cx: &Cx, alert: &QuotaAlert) -> Notice {
         title: title.to_owned(),
         threshold: alert.threshold,
         used: alert.used,
+        enforced: alert.meter.as_str() != MeterKey::API_CALLS || cx.app().policy.enforce_api_calls,
         period: alert.period,
     })
 }
