@@ -16,6 +16,8 @@ mod payments;
 mod pgbouncer;
 mod redis;
 mod server;
+mod smtp;
+mod tls;
 mod usage;
 mod world;
 
@@ -27,7 +29,8 @@ pub use log::listen;
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::{RedisServer, TlsRedisServer};
+pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use usage::{roll_up, take_back, use_up};
 pub use world::{
-    Embedder, Instance, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
+    Embedder, Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
 };

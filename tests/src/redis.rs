@@ -3,15 +3,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::tls::{Authority, folder};
 
 /// A Redis of the test's own that speaks TLS, with a certificate for 127.0.0.1 from an authority made for it; killed
 /// with this value.
 #[derive(Debug)]
 pub struct TlsRedisServer {
     process: Child,
-    folder: PathBuf,
+    authority: Authority,
     port: u16,
 }
 
@@ -21,8 +22,7 @@ impl TlsRedisServer {
     /// # Panics
     /// When it or openssl is not installed, or it does not answer in time.
     pub fn start() -> Self {
-        let folder = folder();
-        make_certificates(&folder);
+        let authority = Authority::make();
         // Somebody else may take the port in between; then the next one is tried.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
@@ -34,13 +34,13 @@ impl TlsRedisServer {
             let clients = ["--tls-ca-cert-file", "ca.crt", "--tls-auth-clients", "no"];
             let port_argument = port.to_string();
             let listen = ["--tls-port", &port_argument, "--bind", "127.0.0.1"];
-            let mut process = spawn(&folder, &[&listen[..], &files, &clients].concat());
+            let mut process = spawn(authority.folder(), &[&listen[..], &files, &clients].concat());
             let deadline = Instant::now() + Duration::from_secs(10);
             while process.try_wait().unwrap().is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return Self {
                         process,
-                        folder,
+                        authority,
                         port,
                     };
                 }
@@ -58,7 +58,7 @@ impl TlsRedisServer {
 
     /// The certificate of the authority that its own is from.
     pub fn authority(&self) -> PathBuf {
-        self.folder.join("ca.crt")
+        self.authority.certificate()
     }
 }
 
@@ -66,39 +66,7 @@ impl Drop for TlsRedisServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-fn make_certificates(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let mut command = Command::new("openssl");
-        let made = command
-            .args(arguments.split_whitespace())
-            .current_dir(folder)
-            .output();
-        let made = made.unwrap_or_else(|error| panic!("{error}: install openssl"));
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!(
-        "req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=tests"
-    ));
-    openssl(&format!(
-        "req {key} -keyout server.key -out server.csr -subj /CN=redis"
-    ));
-    fs::write(folder.join("server.ext"), "subjectAltName = IP:127.0.0.1\n").unwrap();
-    openssl(
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.crt",
-    );
-}
-
-fn folder() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("tenantry-redis-{}-{number}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }
 
 /// A Redis of the test's own, on a socket in a folder of its own, that stores nothing; killed with this value.
@@ -116,7 +84,7 @@ impl RedisServer {
     pub fn start() -> Self {
         let mut server = Self {
             process: None,
-            folder: folder(),
+            folder: folder("redis"),
         };
         server.restart();
         server

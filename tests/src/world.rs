@@ -7,12 +7,13 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    Announcer, Clock, Definition, Gate, IdSource as _, Limit, Memory, NewProject, NewResource, NewTask,
-    NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter, RequestId,
-    ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId, TenantRates,
-    Units, UserId,
+    Announcer, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory, NewProject, NewResource,
+    NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter,
+    RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId,
+    TenantRates, Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
+use tenantry_mail::LogMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep,
     Pool, PoolSettings,
@@ -78,6 +79,8 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
     pub payments: Option<Payments>,
+    /// Whoever delivers mail; it is written to the log when absent.
+    pub mailer: Option<Mailing>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
@@ -93,6 +96,16 @@ pub struct Payments(pub Arc<dyn PaymentProvider>);
 impl std::fmt::Debug for Payments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Payments")
+    }
+}
+
+/// Whoever delivers the mail of a world.
+#[derive(Clone)]
+pub struct Mailing(pub Arc<dyn Mailer>);
+
+impl std::fmt::Debug for Mailing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mailing")
     }
 }
 
@@ -142,6 +155,7 @@ impl Default for Options {
             keys: Vec::new(),
             spool: None,
             payments: None,
+            mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
             embedder: None,
@@ -543,6 +557,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        mailer: mailer(options),
         settings,
         configurations: configurations.clone(),
         resolver: options.resolver.clone(),
@@ -559,6 +574,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         default_settings,
         session_days: 30,
         quota_thresholds: vec![80, 100],
+        enforce_api_calls: true,
+        app_url: "https://app.example.test/".into(),
         billing: options.billing.clone(),
     };
     Instance {
@@ -568,6 +585,11 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         configurations,
         announcements,
     }
+}
+
+fn mailer(options: &Options) -> Arc<dyn Mailer> {
+    let given = options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0));
+    given.unwrap_or_else(|| Arc::new(LogMailer::new(false)))
 }
 
 fn pooled(url: String, options: &Options) -> String {

@@ -155,10 +155,9 @@ impl ProviderSubscription {
 }
 
 impl FetchedAccount {
-    /// Since when something is owed: when the oldest invoice was made that is open after an attempt to collect it. What
-    /// belongs to a subscription that never began is no debt. Where the subscription says that it is not paid and no such
-    /// invoice is to be seen, it is the beginning of the period.
-    pub fn owed_since(&self) -> Option<Time> {
+    /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
+    /// to a subscription that never began is no debt.
+    pub fn owed(&self) -> Vec<&ProviderInvoice> {
         let never_began = |invoice: &ProviderInvoice| {
             self.subscriptions
                 .iter()
@@ -168,6 +167,15 @@ impl FetchedAccount {
             .invoices
             .iter()
             .filter(|invoice| invoice.is_owed() && !never_began(invoice));
+        let mut owed: Vec<_> = owed.collect();
+        owed.sort_by_key(|invoice| invoice.created_at);
+        owed
+    }
+
+    /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the
+    /// subscription says that it is not paid and no such invoice is to be seen, it is the beginning of the
+    /// period.
+    pub fn owed_since(&self) -> Option<Time> {
         let unpaid = || {
             let subscription = current(&self.subscriptions)?;
             let owes = matches!(
@@ -176,7 +184,8 @@ impl FetchedAccount {
             );
             owes.then_some(subscription.period.start)
         };
-        owed.map(|invoice| invoice.created_at).min().or_else(unpaid)
+        let oldest = self.owed().first().map(|invoice| invoice.created_at);
+        oldest.or_else(unpaid)
     }
 }
 

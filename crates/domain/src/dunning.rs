@@ -54,7 +54,24 @@ pub enum DunningStep {
     Recovered,
 }
 
+crate::name::deserialize_by_name!(DunningStep);
+
 impl DunningStep {
+    /// Every step.
+    pub const ALL: [Self; 6] = [
+        Self::PaymentFailed,
+        Self::SuspensionAhead,
+        Self::Suspended,
+        Self::DeletionAhead,
+        Self::Deleted,
+        Self::Recovered,
+    ];
+
+    /// The step of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| step.as_str() == text)
+    }
+
     /// Its name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {

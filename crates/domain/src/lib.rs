@@ -63,9 +63,11 @@ mod invoice;
 mod job;
 mod limit;
 mod locale;
+mod mail;
 mod meter;
 mod meter_report;
 mod name;
+mod notice;
 mod operator;
 mod operator_event;
 mod page;
@@ -144,9 +146,11 @@ pub use limit::{
     Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
     Rule, TenantRates, TokenBucket,
 };
-pub use locale::{is_language_tag, is_time_zone};
+pub use locale::{is_language_tag, is_time_zone, wall_clock};
+pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
+pub use notice::{DunningNotice, Letter, Notice, Owed, QuotaNotice, Reader};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,

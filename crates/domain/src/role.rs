@@ -98,6 +98,8 @@ pub enum Permission {
     ManageBilling,
     /// Follow the payment provider's word; only the system does.
     OperateBilling,
+    /// Send mail to people of the tenant; only the system does.
+    SendMail,
     /// Add buffered view counts; only the system does.
     CountViews,
     /// Delete what ended long ago; only the system does.
@@ -106,7 +108,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -138,6 +140,7 @@ impl Permission {
         Self::ReadBilling,
         Self::ManageBilling,
         Self::OperateBilling,
+        Self::SendMail,
         Self::CountViews,
         Self::Purge,
     ];
@@ -175,6 +178,7 @@ impl Permission {
             | Self::OperateBilling
             | Self::LendQuota
             | Self::MeterUsage
+            | Self::SendMail
             | Self::CountViews
             | Self::Purge => None,
         }
@@ -200,6 +204,7 @@ impl Permission {
             | Self::ReadBilling
             | Self::ManageBilling
             | Self::OperateBilling
+            | Self::SendMail
             | Self::CountViews => false,
             Self::ManageTenant
             | Self::ManageSettings

@@ -138,6 +138,14 @@ impl TenantScope {
         }
     }
 
+    /// The job that acts, when it is one.
+    pub const fn job(&self) -> Option<JobId> {
+        match self.actor {
+            Actor::Job { id, .. } => Some(id),
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } => None,
+        }
+    }
+
     /// The role, as stored when the scope was made.
     pub const fn role(&self) -> Option<Role> {
         self.role
@@ -421,6 +429,27 @@ impl Gate {
     /// # Errors
     /// [`Denied::LeaseLost`], [`Denied::TenantGone`], [`Denied::Store`].
     pub async fn job(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
+        self.leased(lease, standing).await
+    }
+
+    /// The same for a job that is done although its tenant may be deleted by then, such as telling people
+    /// that it is. In a deleted tenant the scope is one of a read-only tenant.
+    ///
+    /// # Errors
+    /// [`Denied::LeaseLost`], [`Denied::TenantNotFound`], [`Denied::Store`].
+    pub async fn farewell(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
+        let standing = |status| match status {
+            TenantStatus::Deleted => Ok(Standing::Suspended),
+            other => standing(other),
+        };
+        self.leased(lease, standing).await
+    }
+
+    async fn leased(
+        &self,
+        lease: &JobLease,
+        standing: impl FnOnce(TenantStatus) -> Result<Standing, Denied> + Send,
+    ) -> Result<TenantScope, Denied> {
         let facts = self.directory.job(lease).await?.ok_or(Denied::LeaseLost)?;
         Ok(TenantScope {
             tenant: facts.tenant.id,

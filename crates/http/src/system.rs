@@ -35,6 +35,8 @@ pub(crate) struct Health {
         "migrations": {"applied": 13, "pending": 0}, "replication_lag_ms": null},
     "redis": {"status": "off"},
     "jobs": {"status": "ok", "queued": 2, "running": 1, "parked": 0, "dead": 0, "oldest_queued_seconds": 0.2},
+    "mail": {"status": "ok", "transport": "smtp", "last_success": "2026-11-02T09:30:00Z",
+        "last_failure": null, "problem": null},
     "caches": {
         "status": "ok",
         "directory": {"hits": 4711, "loads": 12, "entries": 9},

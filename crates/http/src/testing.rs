@@ -17,15 +17,16 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations, CustomerRef,
-    Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet, FlagSource,
-    Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, MembershipFacts, MeterKey,
-    MeterTerms, Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope,
-    OperatorTokens, OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher,
-    PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent, RefreshTokens, Role, Seal,
-    SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
-    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
+    Accepted, AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations,
+    CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet,
+    FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, Mail, MailError,
+    Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims, OperatorGate,
+    OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password, PasswordError,
+    PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent,
+    RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError,
+    Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry,
+    TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep,
+    UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -59,6 +60,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),
+        mailer: fake.clone(),
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
         resolver: fake.clone(),
@@ -72,9 +74,11 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
     };
     let policy = Policy {
         quota_thresholds: vec![80, 100],
+        enforce_api_calls: true,
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        app_url: "http://127.0.0.1:8080/".into(),
         billing: BillingPolicy::default(),
     };
     Api::new(
@@ -555,6 +559,13 @@ impl Configurations for Fake {
 impl HostResolver for Fake {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
         Err(Unresolved)
+    }
+}
+
+#[async_trait]
+impl Mailer for Fake {
+    async fn send(&self, _: &Mail) -> Result<Accepted, MailError> {
+        Err(MailError::Unavailable("there is none".into()))
     }
 }
 

@@ -10,6 +10,7 @@ use tenantry_domain::{
     SettingRegistry, StoreError, Units,
 };
 use tenantry_http::Limits;
+use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits,
     PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
@@ -28,6 +29,7 @@ use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
 
 use crate::limits::{limits, shared};
+use crate::mail;
 use crate::plan::{self, KnownPlans};
 use crate::settings::{Cache, Profile, Settings, SettingsError};
 
@@ -68,6 +70,8 @@ pub struct Booted {
     pub calls: Arc<FileSpool>,
     /// Whom tenants pay, where the settings name a key.
     pub stripe: Option<Arc<StripePayments>>,
+    /// Whoever delivers mail, and what became of it.
+    pub mailer: Arc<TalliedMailer>,
     /// The part of them that is shared with other servers.
     pub shared_limits: Option<Arc<RedisLimiter>>,
 }
@@ -174,6 +178,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
     let calls = Arc::new(FileSpool::new(folder, ids.uuid().to_string()));
     let stripe = stripe(settings)?.map(Arc::new);
+    let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
@@ -195,6 +200,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        mailer: mailer.clone(),
         settings: registry,
         configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
@@ -216,6 +222,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         plans: known_plans,
         calls,
         stripe,
+        mailer,
         shared_limits,
     })
 }
@@ -393,6 +400,8 @@ fn policy(settings: &Settings) -> Policy {
         },
         session_days: settings.auth.session_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
+        enforce_api_calls: settings.quotas.enforce_api_calls,
+        app_url: settings.mail.app_url.clone(),
         billing: BillingPolicy {
             return_url: settings.billing.return_url.clone(),
             automatic_tax: settings.billing.automatic_tax,

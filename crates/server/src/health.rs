@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tenantry_domain::{Clock, JobQueue as _, StoreError, SystemScope};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
+use tenantry_mail::TalliedMailer;
 use tenantry_migration::migration_names;
 use tenantry_persistence::{PgJobQueue, Pool, vitals};
 use tenantry_redis::Redis;
@@ -14,9 +15,15 @@ use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedF
 
 use crate::boot::Booted;
 use crate::doctor::Guarded;
+use crate::settings::Settings;
 
 /// Readiness with everything that can be asked how it is.
-pub fn with_components(readiness: Readiness, booted: &Booted, guarded: Guarded) -> Readiness {
+pub fn with_components(
+    readiness: Readiness,
+    settings: &Settings,
+    booted: &Booted,
+    guarded: Guarded,
+) -> Readiness {
     let database = Database {
         runtime: booted.runtime.clone(),
         platform: booted.platform.clone(),
@@ -34,6 +41,7 @@ pub fn with_components(readiness: Readiness, booted: &Booted, guarded: Guarded) 
         .with_component("database", true, Arc::new(database))
         .with_component("redis", false, Arc::new(RedisSeen(booted.redis.clone())))
         .with_component("jobs", false, Arc::new(jobs))
+        .with_component("mail", false, Arc::new(MailSeen::new(settings, booted)))
         .with_component("caches", false, Arc::new(caches))
         .with_component("disk", false, Arc::new(Disk))
         .with_component("memory", false, Arc::new(Memory))
@@ -120,6 +128,39 @@ impl Component for Jobs {
             }
             Err(error) => down(&error),
         }
+    }
+}
+
+/// How the last mails went. Nothing is sent to find out.
+struct MailSeen {
+    configured: bool,
+    mailer: Arc<TalliedMailer>,
+}
+
+impl MailSeen {
+    fn new(settings: &Settings, booted: &Booted) -> Self {
+        Self {
+            configured: !settings.mail.smtp.host.is_empty(),
+            mailer: Arc::clone(&booted.mailer),
+        }
+    }
+}
+
+#[async_trait]
+impl Component for MailSeen {
+    async fn look(&self) -> Seen {
+        let stats = self.mailer.stats();
+        let (state, transport) = match (self.configured, stats.goes_out()) {
+            (false, _) => (ComponentState::Off, "log"),
+            (true, true) => (ComponentState::Ok, "smtp"),
+            (true, false) => (ComponentState::Degraded, "smtp"),
+        };
+        let (failed_at, problem) = stats.last_failure.unzip();
+        let facts = json!({
+            "transport": transport, "last_success": stats.last_success,
+            "last_failure": failed_at, "problem": problem,
+        });
+        Seen::new(state, facts)
     }
 }
 

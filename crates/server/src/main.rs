@@ -10,6 +10,7 @@ mod health;
 mod jobs;
 mod limits;
 mod log;
+mod mail;
 mod metrics;
 mod migrate;
 mod operator;
@@ -95,6 +96,9 @@ enum Command {
     /// Tell the payment provider what was used, compare numbers with it, list what it told of.
     #[command(after_help = "Example: tenantry billing reconcile --period 2026-01")]
     Billing(billing::Args),
+    /// Try how mail goes out.
+    #[command(after_help = "Example: tenantry mail test --to ada@example.com")]
+    Mail(mail::Args),
     /// Print the OpenAPI document.
     #[command(after_help = "Example: tenantry openapi > openapi.json")]
     Openapi,
@@ -174,6 +178,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Billing(args) => {
             log::init_plain();
             billing::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Mail(args) => {
+            log::init_plain();
+            mail::run(&load_unchecked(&cli.config_dir, cli.profile)?.mail, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

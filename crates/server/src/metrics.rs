@@ -52,6 +52,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     );
     redis(metrics, booted);
     quotas(metrics, booted);
+    mails(metrics, booted);
 }
 
 /// How often the queue is counted; a scrape tells what was counted last.
@@ -212,6 +213,22 @@ fn quotas(metrics: &Metrics, booted: &Booted) {
         "How long that took, all together",
         reading(|stats| Reading::Total(stats.asked_micros)),
     );
+}
+
+/// Adds what became of mail.
+fn mails(metrics: &Metrics, booted: &Booted) {
+    let mailer = Arc::clone(&booted.mailer);
+    let help = "Attempts to send a mail: sent, to be tried again, or refused for good";
+    metrics.register_labelled("mails", help, MetricType::Counter, move || {
+        let stats = mailer.stats();
+        let outcomes = [
+            ("sent", stats.sent),
+            ("retried", stats.retried),
+            ("failed", stats.failed),
+        ];
+        let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
+        labelled.into()
+    });
 }
 
 /// Adds how Redis is, and who decides about rates.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
 use crate::settings::{Http, Profile, Server, Settings};
-use crate::{CommandError, billing, health, jobs, metrics, traces};
+use crate::{CommandError, billing, health, jobs, mail, metrics, traces};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -66,6 +66,7 @@ pub async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     spool(settings, &booted)?;
+    mail::warn(settings);
     let address = listener.local_addr().map_err(failed)?;
     lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
@@ -78,7 +79,7 @@ pub async fn serve(
         }
         None => readiness,
     };
-    let readiness = Arc::new(health::with_components(readiness, &booted, guarded));
+    let readiness = Arc::new(health::with_components(readiness, settings, &booted, guarded));
     let http = HttpSettings {
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
         ..http_settings(&settings.http)

@@ -8,7 +8,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::PlanOverride;
-use tenantry_domain::{is_language_tag, is_time_zone};
+use tenantry_domain::{Mailbox, is_language_tag, is_time_zone};
 
 /// How strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -81,6 +81,7 @@ pub struct Settings {
     pub guard: Guard,
     pub plans: Plans,
     pub billing: Billing,
+    pub mail: Mail,
     pub log: Log,
     pub tracing: Tracing,
 }
@@ -625,6 +626,150 @@ fn is_base(text: &str) -> bool {
         .is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']))
 }
 
+/// Mail to people of tenants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mail {
+    /// Who mail is from: `no-reply@example.com`, or `Example <no-reply@example.com>`.
+    pub from: String,
+    /// Where people use the product; mails lead there.
+    pub app_url: String,
+    /// Whether the log says who would have got which mail while there is no server to send it with.
+    pub log_contents: bool,
+    pub smtp: Smtp,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            from: String::new(),
+            app_url: "http://127.0.0.1:8080/".into(),
+            log_contents: false,
+            smtp: Smtp::default(),
+        }
+    }
+}
+
+/// The server that mail is handed to; without one it is written to the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Smtp {
+    pub host: String,
+    /// 0 = the usual one: 587 with `starttls`, 465 with `tls`, 25 with `none`.
+    pub port: u16,
+    pub tls: SmtpTls,
+    /// Whom to log in as; empty = not at all.
+    pub user: String,
+    pub password: Secret,
+    /// A file with the certificates (PEM) of those whose word is taken for the server's; those of the system
+    /// when absent.
+    pub ca_file: Option<PathBuf>,
+    /// How long it may take until the server takes mail, and how long handing over a mail may take.
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+    /// How many connections are kept for the next mails.
+    pub pool_size: usize,
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: 0,
+            tls: SmtpTls::Starttls,
+            user: String::new(),
+            password: Secret::default(),
+            ca_file: None,
+            connect_timeout_ms: 5_000,
+            timeout_ms: 30_000,
+            pool_size: 2,
+        }
+    }
+}
+
+impl Smtp {
+    /// Where the server listens.
+    pub const fn port(&self) -> u16 {
+        match (self.port, self.tls) {
+            (0, SmtpTls::Starttls) => 587,
+            (0, SmtpTls::Tls) => 465,
+            (0, SmtpTls::None) => 25,
+            (port, _) => port,
+        }
+    }
+}
+
+/// Whether and when the connection to the mail server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// Before anything is said; a server that cannot is not used.
+    Starttls,
+    /// From the beginning.
+    Tls,
+    /// Never.
+    None,
+}
+
+impl Mail {
+    /// Everything that sending relies on.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let smtp = &self.smtp;
+        if !is_address(&self.app_url) {
+            return wrong(
+                "mail.app_url",
+                "must be an address that begins with https:// or http://",
+            );
+        }
+        if !smtp.host.is_empty() || !self.from.is_empty() {
+            self.sender()?;
+        }
+        if smtp
+            .host
+            .contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | '[' | ']'))
+        {
+            return wrong(
+                "mail.smtp.host",
+                "must be the name or address of a server, and nothing else",
+            );
+        }
+        if smtp.user.is_empty() != smtp.password.is_empty() {
+            return wrong(
+                "mail.smtp.password",
+                "must be set with mail.smtp.user, and only then",
+            );
+        }
+        if smtp.tls == SmtpTls::None && !smtp.user.is_empty() {
+            return wrong(
+                "mail.smtp.tls",
+                "must be starttls or tls where a password is sent",
+            );
+        }
+        if smtp.tls == SmtpTls::None && smtp.ca_file.is_some() {
+            return wrong("mail.smtp.ca_file", "is of use with starttls or tls only");
+        }
+        Ok(())
+    }
+
+    /// Who mail is from.
+    pub fn sender(&self) -> Result<Mailbox, SettingsError> {
+        Mailbox::parse(&self.from).ok_or_else(|| {
+            let problem = "must be no-reply@example.com, or Example <no-reply@example.com>";
+            SettingsError::invalid("mail.from", problem)
+        })
+    }
+}
+
+/// Whether a text is an http or https address that can stand in a mail as it is.
+fn is_address(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let plain = |rest: &str| !rest.starts_with('/') && rest.bytes().all(|byte| byte.is_ascii_graphic());
+    text.len() <= 200 && rest.is_some_and(|rest| !rest.is_empty() && plain(rest))
+}
+
 /// Logs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -733,6 +878,7 @@ impl Settings {
         self.quotas.check()?;
         self.tracing.check()?;
         self.billing.stripe.check(self.profile)?;
+        self.mail.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
         if !is_time_zone(&self.signup.timezone) {
@@ -814,6 +960,14 @@ impl Settings {
                 0,
                 3_650,
             ),
+            (
+                "mail.smtp.connect_timeout_ms",
+                self.mail.smtp.connect_timeout_ms,
+                100,
+                60_000,
+            ),
+            ("mail.smtp.timeout_ms", self.mail.smtp.timeout_ms, 100, 600_000),
+            ("mail.smtp.pool_size", self.mail.smtp.pool_size as u64, 1, 100),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
             (
                 "metering.flush_interval_ms",
@@ -1230,6 +1384,90 @@ mod tests {
     }
 
     #[test]
+    fn how_mail_is_sent_is_checked() {
+        type Change = fn(&mut Mail);
+        let cases: [(Change, &str); 19] = [
+            (|_| {}, ""),
+            (|it| it.smtp.host = "smtp.example.com".into(), ""),
+            (|it| it.smtp.host = "127.0.0.1".into(), ""),
+            (|it| it.smtp.host = "::1".into(), ""),
+            (|it| it.from = "Ex Ample <no-reply@example.com>".into(), ""),
+            (
+                |it| (it.smtp.host, it.from) = ("smtp.example.com".into(), String::new()),
+                "mail.from: must be no-reply@example.com, or Example <no-reply@example.com>",
+            ),
+            (|it| it.from = "no-reply".into(), "mail.from"),
+            (
+                |it| it.from = "A\r\nBcc: e@example.com <a@example.com>".into(),
+                "mail.from",
+            ),
+            (|it| it.smtp.host = "smtp://example.com".into(), "mail.smtp.host"),
+            (
+                |it| it.smtp.host = "smtp.example.com\r\nQUIT".into(),
+                "mail.smtp.host",
+            ),
+            (
+                |it| it.smtp.user = "me".into(),
+                "mail.smtp.password: must be set with mail.smtp.user",
+            ),
+            (
+                |it| it.smtp.password = Secret::new("hush-hush".into()),
+                "mail.smtp.password",
+            ),
+            (
+                |it| {
+                    it.smtp.user = "me".into();
+                    it.smtp.password = Secret::new("hush-hush".into());
+                    it.smtp.tls = SmtpTls::None;
+                },
+                "mail.smtp.tls: must be starttls or tls where a password is sent",
+            ),
+            (
+                |it| {
+                    it.smtp.tls = SmtpTls::None;
+                    it.smtp.ca_file = Some("ca.pem".into());
+                },
+                "mail.smtp.ca_file",
+            ),
+            (|it| it.app_url = "app.example.com".into(), "mail.app_url"),
+            (|it| it.app_url = "javascript:alert(1)".into(), "mail.app_url"),
+            (
+                |it| it.smtp.timeout_ms = 99,
+                "mail.smtp.timeout_ms: must be in 100..=600000, is 99",
+            ),
+            (
+                |it| it.smtp.connect_timeout_ms = 60_001,
+                "mail.smtp.connect_timeout_ms: must be in 100..=60000, is 60001",
+            ),
+            (
+                |it| it.smtp.pool_size = 0,
+                "mail.smtp.pool_size: must be in 1..=100, is 0",
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut settings = complete();
+            settings.mail.from = "no-reply@example.com".into();
+            change(&mut settings.mail);
+            let complaint = complaint(&settings);
+            assert!(complaint.contains(expected), "{expected}: {complaint}");
+            assert_eq!(
+                complaint.is_empty(),
+                expected.is_empty(),
+                "{expected}: {complaint}"
+            );
+            assert!(!complaint.contains("hush-hush"), "{complaint}");
+        }
+        let ports = [(SmtpTls::Starttls, 587), (SmtpTls::Tls, 465), (SmtpTls::None, 25)];
+        for (tls, port) in ports {
+            let smtp = Smtp {
+                tls,
+                ..Smtp::default()
+            };
+            assert_eq!((smtp.port(), Smtp { port: 2525, ..smtp }.port()), (port, 2525));
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_wrong_types_name_the_key() {
         let unknown = Figment::from(Serialized::defaults(Settings::default()))
             .merge(Toml::string("[database]\npool_sice = 3"))
@@ -1243,6 +1481,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        assert!(!format!("{:?}", complete()).contains("a-long-password"));
+        let mut settings = complete();
+        settings.mail.smtp.password = Secret::new("hush-hush".into());
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("a-long-password") && !shown.contains("hush-hush"));
     }
 }

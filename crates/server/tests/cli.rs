@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "cli/mail.rs"]
+mod mail;
 #[path = "cli/metering.rs"]
 mod metering;
 #[path = "cli/operating.rs"]
@@ -267,6 +269,8 @@ fn every_command_explains_itself_with_an_example() {
         &["flags", "show", "--help"],
         &["flags", "history", "--help"],
         &["flags", "rollback", "--help"],
+        &["mail", "--help"],
+        &["mail", "test", "--help"],
         &["operator", "--help"],
         &["operator", "create", "--help"],
         &["operator", "list", "--help"],

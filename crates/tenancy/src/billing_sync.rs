@@ -3,14 +3,15 @@
 
 use serde_json::json;
 use tenantry_domain::{
-    BillingAccount, CustomerRef, DunningState, DunningStep, DunningTerms, FetchedAccount, Invoice, InvoiceId,
-    InvoiceRef, PaymentProvider, Permission, PlanStep, ProviderError, ProviderInvoice, ProviderSubscription,
-    StoreError, Tenant, Work,
+    BillingAccount, CustomerRef, DunningNotice, DunningState, DunningStep, DunningTerms, FetchedAccount,
+    Invoice, InvoiceId, InvoiceRef, Notice, Owed, PaymentProvider, Permission, PlanStep, ProviderError,
+    ProviderInvoice, ProviderSubscription, StoreError, Tenant, TenantStatus, Time, Work,
 };
 
 use crate::Cx;
 use crate::context::carries_store_error;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
+use crate::mail::{SendFarewell, SendMail, tell_admins};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;
@@ -249,11 +250,10 @@ async fn remind(
     fetched: &FetchedAccount,
 ) -> Result<(), SyncError> {
     let before = account.dunning;
-    let taken = account
-        .dunning
-        .observe(fetched.owed_since(), dunning_terms(cx, account, tenant), cx.now());
+    let terms = dunning_terms(cx, account, tenant);
+    let taken = account.dunning.observe(fetched.owed_since(), terms, cx.now());
     for step in &taken {
-        notice(cx, work, account, *step).await?;
+        record(cx, work, account, *step).await?;
     }
     let suspended = |state| state == DunningState::Suspended;
     match (suspended(before.state), suspended(account.dunning.state)) {
@@ -264,6 +264,13 @@ async fn remind(
             tenant.resume_after_payment(cx.now());
         }
         (true, true) | (false, false) => {}
+    }
+    if let Some(step) = told(&taken, tenant) {
+        let mut notice = notice(step, account.dunning.failed_at, terms, fetched);
+        if step == DunningStep::Deleted {
+            notice.deleted_at = Some(cx.now());
+        }
+        tell(cx, work, &notice).await?;
     }
     // Whom an operator has let go on in spite of the debt is not deleted for it.
     if taken.contains(&DunningStep::Deleted) && tenant.suspended_for_payment {
@@ -293,8 +300,57 @@ pub(crate) fn dunning_terms(cx: &Cx, account: &BillingAccount, tenant: &Tenant) 
     }
 }
 
-/// Tells of a step: in the audit log, from which whoever sends mail takes it.
-async fn notice(
+/// Which of the steps that were taken at once people are told of by mail: the last, as what came before it is
+/// past. A step that an operator's word has kept from taking effect is not told.
+fn told(taken: &[DunningStep], tenant: &Tenant) -> Option<DunningStep> {
+    let takes_effect = |step: &&DunningStep| match step {
+        DunningStep::PaymentFailed | DunningStep::Recovered => true,
+        DunningStep::SuspensionAhead => tenant.status == TenantStatus::Active,
+        DunningStep::Suspended | DunningStep::DeletionAhead | DunningStep::Deleted => {
+            tenant.suspended_for_payment
+        }
+    };
+    taken.iter().rev().find(takes_effect).copied()
+}
+
+/// What is told of a step.
+fn notice(
+    step: DunningStep,
+    failed_at: Option<Time>,
+    terms: DunningTerms,
+    fetched: &FetchedAccount,
+) -> DunningNotice {
+    let timetable = failed_at.map(|at| terms.timetable(at)).unwrap_or_default();
+    let when = |step| {
+        timetable
+            .iter()
+            .find(|(_, other)| *other == step)
+            .map(|(at, _)| *at)
+    };
+    DunningNotice {
+        step,
+        owed: fetched.owed().into_iter().map(Owed::from).collect(),
+        suspended_at: when(DunningStep::Suspended),
+        deleted_at: when(DunningStep::Deleted),
+    }
+}
+
+/// Tells the admins by mail. Of the deletion they are told when there is no tenant any more that a job could
+/// run in.
+async fn tell(cx: &Cx, work: &mut Work, notice: &DunningNotice) -> Result<(), JobError> {
+    let told = Notice::Dunning(notice.clone());
+    match notice.step {
+        DunningStep::Deleted => tell_admins::<SendFarewell>(cx, work, &told).await,
+        DunningStep::PaymentFailed
+        | DunningStep::SuspensionAhead
+        | DunningStep::Suspended
+        | DunningStep::DeletionAhead
+        | DunningStep::Recovered => tell_admins::<SendMail>(cx, work, &told).await,
+    }
+}
+
+/// Tells of a step in the audit log.
+async fn record(
     cx: &Cx,
     work: &mut Work,
     account: &BillingAccount,

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
-    Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, OperatorGate,
+    Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer, OperatorGate,
     OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents,
     RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time,
     Units, UsageUpkeep, Work,
@@ -55,6 +55,8 @@ pub struct Ports {
     pub customers: Arc<dyn Customers>,
     /// What it tells of.
     pub provider_events: Arc<dyn ProviderEvents>,
+    /// Whoever delivers mail.
+    pub mailer: Arc<dyn Mailer>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
     /// What tenants have set, and how they look.
@@ -78,6 +80,10 @@ pub struct Policy {
     pub session_days: i64,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
+    /// Whether a tenant whose API calls of a period are used up is refused.
+    pub enforce_api_calls: bool,
+    /// Where people use the product; mails lead there.
+    pub app_url: String,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
 }

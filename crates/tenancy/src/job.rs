@@ -59,6 +59,9 @@ pub trait JobHandler: Send + Sync + 'static {
     const SCHEMA_VERSION: i32 = 1;
     /// Whether it changes anything. If so it waits while its tenant is suspended.
     const WRITES: bool = true;
+    /// Whether it is done although its tenant is deleted by then; see
+    /// [`Gate::farewell`](tenantry_domain::Gate::farewell).
+    const AFTER_DELETION: bool = false;
     /// After how many failures a job is given up.
     const MAX_ATTEMPTS: u32 = NewJob::MAX_ATTEMPTS;
     /// What it needs to know.
@@ -147,6 +150,15 @@ impl JobFailure {
     }
 }
 
+impl From<JobError> for JobFailure {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Store(error) => Self::Store(error),
+            other => Self::Retry(other.to_string()),
+        }
+    }
+}
+
 impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -178,6 +190,8 @@ impl Handlers {
             .with(crate::usage_rollup::Keep)
             .with_system(crate::upkeep::TendSome)
             .with(crate::quota_alert::TellAlert)
+            .with(crate::mail::SendMail)
+            .with(crate::mail::SendFarewell)
             .with(crate::usage_rollup::RollUp)
             .with_system(crate::usage_rollup::RollUpAll)
             .with_system(crate::usage_rollup::MakePartitions)
@@ -344,10 +358,7 @@ async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), 
     let asked = cx
         .write(async |work| enqueue::<H>(cx, work, payload, terms).await)
         .await;
-    asked.map(|_| ()).map_err(|error| match error {
-        JobError::Store(error) => JobFailure::Store(error),
-        other => JobFailure::Retry(other.to_string()),
-    })
+    asked.map(|_| ()).map_err(JobFailure::from)
 }
 
 /// A job of the system's own for a handler, to be put into the queue by whoever stores what it is about.
@@ -441,6 +452,7 @@ async fn change(
 #[async_trait]
 pub(crate) trait AnyHandler: Send + Sync {
     fn writes(&self) -> bool;
+    fn after_deletion(&self) -> bool;
     async fn run(&self, cx: &Cx, schema_version: i32, payload: Value) -> Result<(), JobFailure>;
 }
 
@@ -469,6 +481,10 @@ struct Typed<H>(H);
 impl<H: JobHandler> AnyHandler for Typed<H> {
     fn writes(&self) -> bool {
         H::WRITES
+    }
+
+    fn after_deletion(&self) -> bool {
+        H::AFTER_DELETION
     }
 
     async fn run(&self, cx: &Cx, schema_version: i32, payload: Value) -> Result<(), JobFailure> {

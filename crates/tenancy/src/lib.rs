@@ -24,6 +24,7 @@ pub mod idempotency;
 pub mod invoice;
 pub mod job;
 pub mod lifecycle;
+pub mod mail;
 pub mod meter_report;
 pub mod metering;
 pub mod operator;

@@ -11,7 +11,7 @@ use tenantry_domain::{
 };
 
 use crate::billing_sync::{SyncError, catch_up};
-use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
+use crate::job::{self, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
 use crate::{Cx, Origin, Tenancy, cycle};
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.
@@ -73,10 +73,7 @@ async fn ask(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Resu
     let asked = cx
         .write(async |work| job::enqueue::<Publish>(&cx, work, &Nothing {}, terms).await)
         .await;
-    asked.map(|_| ()).map_err(|error| match error {
-        JobError::Store(error) => JobFailure::Store(error),
-        other => JobFailure::Retry(other.to_string()),
-    })
+    asked.map(|_| ()).map_err(JobFailure::from)
 }
 
 /// The context of a tenant; `None` of one that has been deleted since it was listed.

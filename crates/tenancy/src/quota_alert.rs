@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{MeterTerms, Permission, QuotaAlert, QuotaAlertId, QuotaCounter, StoreError, Work};
+use tenantry_domain::{
+    MeterKey, MeterTerms, Notice, Permission, QuotaAlert, QuotaAlertId, QuotaCounter, QuotaNotice,
+    StoreError, Work,
+};
 
 use crate::Cx;
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::mail::{SendMail, tell_admins};
 
-/// Tells of a threshold that was reached: in the tenant's audit log.
+/// Tells of a threshold that was reached: in the tenant's audit log, and its admins by mail.
 #[derive(Debug, Clone, Copy)]
 pub struct TellAlert;
 
@@ -39,11 +43,26 @@ impl JobHandler for TellAlert {
             let target = Some(alert.id.uuid());
             let event = cx.security("quota.threshold_reached", "quota_alert", target, details);
             work.audit().record(event).await?;
+            tell_admins::<SendMail>(cx, work, &notice(cx, &alert)).await?;
             work.quotas().tell_alert(alert.id, cx.now()).await?;
             Ok(())
         })
         .await
     }
+}
+
+/// What people are told by mail.
+fn notice(cx: &Cx, alert: &QuotaAlert) -> Notice {
+    let meter = cx.ports().plans.meters().get(&alert.meter);
+    let title = meter.map_or(alert.meter.as_str(), |meter| &meter.title);
+    Notice::Quota(QuotaNotice {
+        meter: alert.meter.clone(),
+        title: title.to_owned(),
+        threshold: alert.threshold,
+        used: alert.used,
+        enforced: alert.meter.as_str() != MeterKey::API_CALLS || cx.app().policy.enforce_api_calls,
+        period: alert.period,
+    })
 }
 
 /// Stores an alert for each threshold that a counter has reached and nobody was told of, with the job that tells it. The

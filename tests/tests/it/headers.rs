@@ -1046,7 +1046,7 @@ async fn the_documentation_is_served_from_here_and_nowhere_else() {
 
 /// What was logged, line by line.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -1069,7 +1069,7 @@ impl<'a> MakeWriter<'a> for Log {
 
 impl Log {
     /// Collects what this thread logs from now on, at every level, until the guard is dropped.
-    fn collect(&self) -> tracing::subscriber::DefaultGuard {
+    pub fn collect(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
@@ -1079,7 +1079,7 @@ impl Log {
         tenantry_tests::listen(subscriber)
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 

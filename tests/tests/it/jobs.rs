@@ -798,6 +798,14 @@ async fn only_the_present_lease_leads_into_a_tenant() {
     );
     world.set_status(&world.acme, "deleted").await;
     assert_eq!(gate.job(lease, BECAUSE).await, Err(Denied::TenantGone));
+    let farewell = gate.farewell(lease, BECAUSE).await.unwrap();
+    assert_eq!(
+        (farewell.tenant(), farewell.standing()),
+        (world.acme.id, Standing::Suspended)
+    );
+    for other in [&elsewhere, &forged] {
+        assert_eq!(gate.farewell(other, BECAUSE).await, Err(Denied::LeaseLost));
+    }
     world.set_status(&world.acme, "active").await;
     world.clock.advance(chrono::Duration::minutes(1));
     assert_eq!(

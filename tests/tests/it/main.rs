@@ -17,6 +17,7 @@ mod idempotency;
 mod isolation;
 mod jobs;
 mod limits;
+mod mail;
 mod metrics;
 mod month;
 mod ofrep;

@@ -30,7 +30,7 @@ fn calls() -> MeterKey {
 }
 
 /// Agrees on a hard limit.
-async fn limit(world: &World, tenant: &TenantWorld, meter: &str, limit: u64) {
+pub async fn limit(world: &World, tenant: &TenantWorld, meter: &str, limit: u64) {
     let agreement = Agreement {
         meters: [(MeterKey::parse(meter).unwrap(), Some(Limit::Of(limit)))].into(),
         ..Agreement::default()

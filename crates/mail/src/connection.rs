@@ -1,0 +1,102 @@
+//! One connection to the mail server, and what its refusals mean at which point of the conversation.
+
+use lettre::address::Envelope;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+use tenantry_domain::{Accepted, Line, MailError};
+
+use crate::{SmtpSettings, Tls};
+
+/// How to log in, the safest first that both know. The oldest (LOGIN) is what some know alone.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+/// A connection over which mail can be handed over.
+pub struct Connection(AsyncSmtpConnection);
+
+impl Connection {
+    /// Connects, encrypts and logs in, as the settings say. Whatever goes wrong here is not the mail's fault.
+    pub async fn open(
+        settings: &SmtpSettings,
+        tls: &TlsParameters,
+        hello: &ClientId,
+    ) -> Result<Self, MailError> {
+        let server = (settings.host.as_str(), settings.port);
+        let implicit = (settings.tls == Tls::Implicit).then(|| tls.clone());
+        let connected = AsyncSmtpConnection::connect_tokio1(server, None, hello, implicit, None).await;
+        let mut connection = connected.map_err(|error| unusable(&error))?;
+        if settings.tls == Tls::Starttls {
+            let encrypted = connection.starttls(tls.clone(), hello).await;
+            encrypted.map_err(|error| unusable(&error))?;
+        }
+        if let Some(login) = &settings.login {
+            let credentials = Credentials::new(login.user.clone(), login.password.clone());
+            let entered = connection.auth(&MECHANISMS, &credentials).await;
+            entered.map_err(|error| unusable(&error))?;
+        }
+        Ok(Self(connection))
+    }
+
+    /// Whether the server is still there.
+    pub async fn stands(&mut self) -> bool {
+        !self.0.has_broken() && self.0.test_connected().await
+    }
+
+    /// Hands a mail over.
+    pub async fn hand_over(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Accepted, MailError> {
+        let sender = Mail::new(envelope.from().cloned(), Vec::new());
+        // A server that refuses whoever sends refuses every mail: that is for the settings to mend.
+        self.0.command(sender).await.map_err(|error| unusable(&error))?;
+        for recipient in envelope.to() {
+            let command = Rcpt::new(recipient.clone(), Vec::new());
+            self.0.command(command).await.map_err(|error| refusal(&error))?;
+        }
+        self.0.command(Data).await.map_err(|error| refusal(&error))?;
+        let answer = self.0.message(message).await.map_err(|error| refusal(&error))?;
+        let words: Vec<_> = answer.message().collect();
+        let words = format!("{} {}", answer.code(), words.join(" "));
+        Ok(Accepted(Line::of(&words).to_string()))
+    }
+}
+
+/// What is wrong when no mail can be handed over at all.
+fn unusable(error: &Error) -> MailError {
+    if error.is_permanent() || error.is_client() || is_untrusted(error) {
+        MailError::Misconfigured(words(error))
+    } else {
+        MailError::Unavailable(words(error))
+    }
+}
+
+/// What is wrong when this mail is not taken.
+fn refusal(error: &Error) -> MailError {
+    if error.is_permanent() {
+        MailError::Refused(words(error))
+    } else {
+        MailError::Unavailable(words(error))
+    }
+}
+
+/// Whether encryption failed, most likely because the certificate is not one to be trusted: that comes as
+/// data that do not hold.
+fn is_untrusted(error: &Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+    };
+    error.is_tls() || causes(error).any(broken)
+}
+
+/// The server's answer with its code, or what went wrong, without what only wraps it.
+fn words(error: &Error) -> String {
+    let cause = causes(error).last().filter(|_| error.status().is_none());
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The error and what is behind it, the outermost first.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let outermost: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(outermost), |cause| cause.source())
+}

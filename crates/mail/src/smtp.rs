@@ -1,0 +1,176 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::address::Envelope;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use tenantry_domain::{Accepted, Clock, Line, Mail, MailError, Mailer, Time};
+use tokio::time::{Instant, timeout};
+
+use crate::connection::Connection;
+use crate::message::encode;
+use crate::{SmtpSettings, SmtpSettingsError};
+
+/// For how long nobody tries a server that could not be reached.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// For how long a connection is kept that nobody uses: most servers close it after five minutes, some much
+/// earlier.
+const KEPT: Duration = Duration::from_secs(20);
+
+/// Hands mail to a server over SMTP.
+///
+/// A server that is away costs whoever sends mail its timeout once. After that everybody is told at once that
+/// it is away, and one of them looks again every few seconds; so mail that cannot be sent takes no room from
+/// other work.
+pub struct SmtpMailer {
+    settings: SmtpSettings,
+    tls: TlsParameters,
+    hello: ClientId,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Connections that wait for the next mail, and since when.
+    idle: Vec<(Connection, Instant)>,
+    /// While the server is away: when to try the next connection, and what the matter was.
+    away: Option<(Time, MailError)>,
+}
+
+impl std::fmt::Debug for SmtpMailer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SmtpMailer")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SmtpMailer {
+    /// One that uses this server; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`SmtpSettingsError`].
+    pub fn new(settings: SmtpSettings, clock: Arc<dyn Clock>) -> Result<Self, SmtpSettingsError> {
+        let tls = tls(&settings)?;
+        let from = settings.from.email.as_str();
+        let hello = from.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+        Ok(Self {
+            hello: ClientId::Domain(hello.to_owned()),
+            settings,
+            tls,
+            clock,
+            state: Mutex::default(),
+        })
+    }
+
+    async fn hand_over(&self, envelope: &Envelope, message: &[u8]) -> Result<Accepted, MailError> {
+        // Whoever stops waiting takes the connection with them: nobody knows how far it was.
+        let mut connection = self.connection().await?;
+        let handing = connection.hand_over(envelope, message);
+        let Ok(handed) = timeout(self.settings.timeout, handing).await else {
+            return Err(self.is_away(too_slow(self.settings.timeout)));
+        };
+        let mut state = self.lock();
+        state.away = None;
+        if handed.is_ok() && state.idle.len() < self.settings.pool_size {
+            state.idle.push((connection, Instant::now()));
+        }
+        handed
+    }
+
+    /// A connection that has been used before, or a new one.
+    async fn connection(&self) -> Result<Connection, MailError> {
+        while let Some(mut idle) = self.take_idle() {
+            if timeout(self.settings.connect_timeout, idle.stands()).await == Ok(true) {
+                return Ok(idle);
+            }
+        }
+        self.admit()?;
+        let opening = Connection::open(&self.settings, &self.tls, &self.hello);
+        match timeout(self.settings.connect_timeout, opening).await {
+            Ok(opened) => opened.map_err(|error| self.is_away(error)),
+            Err(_) => Err(self.is_away(too_slow(self.settings.connect_timeout))),
+        }
+    }
+
+    /// Whether a connection may be tried now. One of those who ask after a pause is let through, and the
+    /// others are not until it is known what becomes of it.
+    fn admit(&self) -> Result<(), MailError> {
+        let now = self.clock.now();
+        let trying = self.settings.connect_timeout + self.settings.timeout;
+        match &mut self.lock().away {
+            Some((until, error)) if now < *until => Err(error.clone()),
+            Some((until, _)) => {
+                *until = now + PAUSE + trying;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that nobody need try for a while.
+    fn is_away(&self, error: MailError) -> MailError {
+        let mut state = self.lock();
+        state.idle.clear();
+        state.away = Some((self.clock.now() + PAUSE, error.clone()));
+        error
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut state = self.lock();
+        state.idle.retain(|(_, since)| since.elapsed() < KEPT);
+        state.idle.pop().map(|(connection, _)| connection)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Mailer for SmtpMailer {
+    async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
+        let (envelope, message) = encode(mail, &self.settings.from)?;
+        let sent = self.hand_over(&envelope, &message).await;
+        sent.map_err(|error| discreet(error, mail.to.email.as_str()))
+    }
+}
+
+fn too_slow(after: Duration) -> MailError {
+    MailError::Unavailable(format!("no answer within {} ms", after.as_millis()))
+}
+
+/// Servers repeat whom they refuse, and the reason ends up in logs and terminals: it is one plain line
+/// without the address, whatever the server says.
+fn discreet(error: MailError, address: &str) -> MailError {
+    let without = |problem: String| Line::of(&problem.replace(address, "…")).to_string();
+    match error {
+        MailError::Unavailable(problem) => MailError::Unavailable(without(problem)),
+        MailError::Misconfigured(problem) => MailError::Misconfigured(without(problem)),
+        MailError::Refused(problem) => MailError::Refused(without(problem)),
+    }
+}
+
+/// How a certificate begins in PEM (RFC 7468).
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+fn tls(settings: &SmtpSettings) -> Result<TlsParameters, SmtpSettingsError> {
+    let mut builder = TlsParameters::builder(settings.host.clone());
+    if let Some(path) = &settings.ca_file {
+        let unusable = |problem: String| SmtpSettingsError::Trusted(format!("{}: {problem}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        if !pem.windows(BEGIN.len()).any(|text| text == BEGIN) {
+            return Err(unusable("there is no certificate in it".to_owned()));
+        }
+        let certificate = Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))?;
+        builder = builder
+            .certificate_store(CertificateStore::None)
+            .add_root_certificate(certificate);
+    }
+    builder
+        .build_rustls()
+        .map_err(|error| SmtpSettingsError::Tls(error.to_string()))
+}

@@ -1,0 +1,110 @@
+//! How mail goes out: what the settings say of it, and `tenantry mail`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenantry_domain::{Clock, Email, IdSource as _, Line, Mail, Mailbox, Mailer as _, MessageId};
+use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TalliedMailer, Tls};
+use tenantry_system::{SystemClock, SystemIds};
+
+use crate::settings::{self, Settings, SettingsError, SmtpTls};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Send one mail with these settings, and say what the server answered. It needs no database.
+    #[command(
+        after_help = "Example: TENANTRY__MAIL__SMTP__HOST=smtp.example.com \\\n         \
+                            TENANTRY__MAIL__FROM='Example <no-reply@example.com>' \\\n         \
+                            tenantry mail test --to ada@example.com"
+    )]
+    Test {
+        /// Who gets it.
+        #[arg(long, value_parser = address)]
+        to: Email,
+    },
+}
+
+fn address(text: &str) -> Result<Email, String> {
+    Email::parse(text, "").map_err(|_| "must be an address such as ada@example.com".to_owned())
+}
+
+/// Runs the command.
+pub async fn run(settings: &settings::Mail, args: &Args) -> Result<(), CommandError> {
+    let Action::Test { to } = &args.action;
+    settings.check()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mail = Mail {
+        id: MessageId::once(SystemIds.uuid()),
+        to: Mailbox {
+            name: None,
+            email: to.clone(),
+        },
+        subject: Line::of("A mail that tries the settings"),
+        text: "This mail was sent by `tenantry mail test`. If you read it, mail goes out.\n".into(),
+        html: None,
+        written_at: clock.now(),
+    };
+    let sent = mailer(settings, clock)?.send(&mail).await;
+    let accepted = sent.map_err(|error| CommandError::Other(error.to_string()))?;
+    console::say(&format!("{}: {}", place(settings), accepted.0));
+    Ok(())
+}
+
+/// Whoever delivers mail with these settings.
+pub fn mailer(settings: &settings::Mail, clock: Arc<dyn Clock>) -> Result<TalliedMailer, SettingsError> {
+    if settings.smtp.host.is_empty() {
+        let log = LogMailer::new(settings.log_contents);
+        return Ok(TalliedMailer::new(Box::new(log), clock));
+    }
+    let smtp = SmtpMailer::new(smtp(settings)?, Arc::clone(&clock)).map_err(|error| match error {
+        SmtpSettingsError::Trusted(problem) => SettingsError::invalid("mail.smtp.ca_file", problem),
+        SmtpSettingsError::Tls(problem) => SettingsError::invalid("mail.smtp.tls", problem),
+    })?;
+    Ok(TalliedMailer::new(Box::new(smtp), clock))
+}
+
+/// Where mail goes, for people.
+fn place(settings: &settings::Mail) -> String {
+    let smtp = &settings.smtp;
+    if smtp.host.is_empty() {
+        return "the log (mail.smtp.host is not set)".to_owned();
+    }
+    format!("{}:{}", smtp.host, smtp.port())
+}
+
+fn smtp(settings: &settings::Mail) -> Result<SmtpSettings, SettingsError> {
+    let smtp = &settings.smtp;
+    Ok(SmtpSettings {
+        host: smtp.host.clone(),
+        port: smtp.port(),
+        tls: match smtp.tls {
+            SmtpTls::Starttls => Tls::Starttls,
+            SmtpTls::Tls => Tls::Implicit,
+            SmtpTls::None => Tls::None,
+        },
+        login: (!smtp.user.is_empty()).then(|| Login {
+            user: smtp.user.clone(),
+            password: smtp.password.reveal().to_owned(),
+        }),
+        ca_file: smtp.ca_file.clone(),
+        connect_timeout: Duration::from_millis(smtp.connect_timeout_ms),
+        timeout: Duration::from_millis(smtp.timeout_ms),
+        pool_size: smtp.pool_size,
+        from: settings.sender()?,
+    })
+}
+
+/// Says at the start that mail goes nowhere.
+pub fn warn(settings: &Settings) {
+    if settings.mail.smtp.host.is_empty() {
+        tracing::warn!("mail.smtp.host is not set: mail is written to the log and sent to nobody");
+    }
+}
