@@ -77,6 +77,11 @@ impl Gate {
         });
     }
 
+    /// Whether nothing waits here any more.
+    pub fn is_over(&self) -> bool {
+        self.fate.borrow().is_some()
+    }
+
     /// Waits until it is said what is to become of the call.
     pub async fn wait(&self) -> Fate {
         let mut fate = self.fate.subscribe();

@@ -184,6 +184,7 @@ impl State {
 
     /// Where the call has to wait: each hold counts the calls that fit down to its own.
     fn gate(&mut self, call: (&str, &str, &Params)) -> Option<Arc<Gate>> {
+        self.holds.retain(|(.., gate)| !gate.is_over());
         let mut reached = None;
         for (position, (matcher, left, _)) in self.holds.iter_mut().enumerate() {
             if matcher.fits(&self.account, call) {

@@ -215,9 +215,14 @@ async fn replace(
     earlier: &[&MeterReport],
     mut new: MeterReport,
 ) -> Result<bool, SyncError> {
-    let counted = earlier.iter().find(|report| report.state == ReportState::Sent);
+    // What is still to be sent may have arrived: its answer was lost, or whoever waited for it died. One that the provider
+    // does not know is as good as taken back.
+    let is_pending = |report: &MeterReport| report.state == ReportState::Pending;
+    let counted = earlier
+        .iter()
+        .find(|report| is_pending(report) || report.state == ReportState::Sent);
     if let Some(counted) = counted {
-        let taken_back = counted.is_revocable(cx.now()) && {
+        let taken_back = (is_pending(counted) || counted.is_revocable(cx.now())) && {
             match payments.cancel_usage(&counted.meter, &counted.identifier).await {
                 Ok(()) => true,
                 Err(ProviderError::Refused(_)) => false,
