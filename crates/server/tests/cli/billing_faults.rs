@@ -132,7 +132,7 @@ impl Shop {
     /// Asks again until it is so.
     #[track_caller]
     fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !holds() {
             assert!(
                 Instant::now() < deadline,
@@ -175,16 +175,11 @@ impl Shop {
         serving.end("KILL");
     }
 
-    /// A server dies while it makes the first, the second, ... call about each of some tenants, in each of the ways in which
-    /// that can be, and another one takes its work over. How many calls were under way.
-    fn die_in_the_middle(&self, members: &[Member], meanwhile: impl FnOnce()) -> usize {
+    /// A server dies in the middle of calls, and another one takes its work over. How many calls were under way.
+    fn die_in_the_middle(&self, calls: &[Doomed<'_>], meanwhile: impl FnOnce()) -> usize {
         let matcher = |member: &Member| Matcher::any().about(&member.id);
-        let mut holds: Vec<(End, Hold)> = Vec::new();
-        for (number, member) in (0..).zip(members) {
-            let end = END[number as usize % END.len()];
-            let which = number / END.len() as u32 + 1;
-            holds.push((end, self.fake.hold(matcher(member), which, end.held())));
-        }
+        let hold = |(member, which, end): &Doomed<'_>| self.fake.hold(matcher(member), *which, end.held());
+        let holds: Vec<(End, Hold)> = calls.iter().map(|call| (call.2, hold(call))).collect();
         let reached = || holds.iter().filter(|(_, hold)| hold.is_reached()).count();
         let doomed = self.serving(&[]);
         self.until("all that is still to be done waits for Stripe", || {
@@ -332,6 +327,17 @@ enum End {
     DoneBefore,
 }
 
+/// A call in the middle of which a server dies: about whom, the so-manieth from now on, and how it ends.
+type Doomed<'a> = (&'a Member, u32, End);
+
+/// The first call about three tenants, the second about the three after them, and so on: of each three one in each of the
+/// ways in which a call can end.
+fn one_after_the_other(members: &[Member]) -> Vec<Doomed<'_>> {
+    let calls = (1..).flat_map(|which| END.map(|end| (which, end)));
+    let calls = members.iter().zip(calls);
+    calls.map(|(member, (which, end))| (member, which, end)).collect()
+}
+
 const END: [End; 3] = [End::NeverDone, End::DoneAfterwards, End::DoneBefore];
 
 impl End {
@@ -402,7 +408,7 @@ fn who_is_killed_in_any_call_of_billing_is_replaced_without_a_trace() {
         assert!(books.iter().all(|one| one == &books[MEMBERS - 1]), "{books:#?}");
     };
     let (customers, subscriptions) = (shop.done("/v1/customers"), shop.done("/v1/subscriptions"));
-    let provisioning = shop.die_in_the_middle(&members, || ());
+    let provisioning = shop.die_in_the_middle(&one_after_the_other(&members), || ());
     assert!(provisioning >= 6 * END.len(), "{provisioning}");
     same_books("pro", 1);
     assert_eq!(shop.done("/v1/customers") - customers, MEMBERS);
@@ -415,11 +421,11 @@ fn who_is_killed_in_any_call_of_billing_is_replaced_without_a_trace() {
     };
     let before = shop.done("/v1/subscriptions/");
     ask("", json!({"plan": "enterprise", "seats": 3}));
-    let changing = shop.die_in_the_middle(&members, || ());
+    let changing = shop.die_in_the_middle(&one_after_the_other(&members), || ());
     assert!(changing >= 4 * END.len(), "{changing}");
     same_books("enterprise", 2);
     ask("/cancel", json!({}));
-    let cancelling = shop.die_in_the_middle(&members, || ());
+    let cancelling = shop.die_in_the_middle(&one_after_the_other(&members), || ());
     assert!(cancelling >= 3 * END.len(), "{cancelling}");
     same_books("enterprise", 3);
     assert_eq!(
@@ -442,7 +448,7 @@ fn who_is_killed_in_any_call_of_billing_is_replaced_without_a_trace() {
     shop.roll_up();
     let told = shop.done("/v1/billing/meter_events");
     shop.make_due("billing.publish_all");
-    let publishing = shop.die_in_the_middle(&members, || ());
+    let publishing = shop.die_in_the_middle(&one_after_the_other(&members), || ());
     assert_eq!(publishing, 2 * END.len());
     let same_usage = |expected: &dyn Fn(usize) -> i64| {
         for (number, member) in members.iter().enumerate() {
@@ -463,13 +469,47 @@ fn who_is_killed_in_any_call_of_billing_is_replaced_without_a_trace() {
     }
     shop.roll_up();
     shop.make_due("billing.publish_all");
-    let correcting = shop.die_in_the_middle(&members, || ());
+    let correcting = shop.die_in_the_middle(&one_after_the_other(&members), || ());
     assert_eq!(correcting, 2 * END.len());
     same_usage(&|number| 2 * printed(number));
+
+    // All of that is told, and a server dies while it acts on it.
+    for body in shop.fake.events() {
+        tell(&shop.dev.address, &body.to_string());
+    }
+    let listening = shop.die_in_the_middle(&one_after_the_other(&members), || ());
+    assert!(listening >= 2 * END.len(), "{listening}");
+    same_books("enterprise", 3);
+    let open = "SELECT count(*) FROM provider_events WHERE state NOT IN ('done', 'ignored')";
+    assert_eq!(shop.one::<i64>(open), 0);
     eprintln!(
         "killed in {provisioning} calls of provisioning, {changing} of changing, {cancelling} of cancelling, \
-         {publishing} of publishing and {correcting} of correcting"
+         {publishing} of publishing, {correcting} of correcting and {listening} of acting on messages"
     );
+}
+
+#[test]
+fn of_a_deleted_tenant_no_customer_is_left_whoever_is_killed() {
+    let shop = Shop::open("killed-deletion", chrono::Duration::hours(20));
+    let members = END.map(|end| (end, shop.sign_up(&format!("{end:?}").to_lowercase())));
+    let serving = shop.serving(&[]);
+    shop.until("they are customers", || {
+        shop.open_jobs() == 0 && shop.fake.customers().len() >= 2 + END.len()
+    });
+    serving.end("KILL");
+    for (end, member) in &members {
+        let deleted = "UPDATE tenants SET status = 'deleted', deleted_at = now() WHERE id";
+        execute(&shop.folder.0, &format!("{deleted} = '{}'", member.id));
+        shop.make_due("billing.remove_left_behind");
+        // It is looked for, and removed.
+        assert_eq!(shop.die_in_the_middle(&[(member, 2, *end)], || ()), 1);
+        let customers = shop.fake.customers().into_iter();
+        let left =
+            customers.filter(|one| one["metadata"]["tenant_id"] == member.id && one["deleted"] != true);
+        assert_eq!(left.count(), 0, "{end:?}");
+        let known = "SELECT removed_at IS NOT NULL FROM provider_customers WHERE of_tenant";
+        assert!(shop.one::<bool>(&format!("{known} = '{}'", member.id)), "{end:?}");
+    }
 }
 
 #[test]
@@ -488,7 +528,7 @@ fn an_hour_that_is_corrected_while_nobody_knows_whether_it_was_told_is_billed_on
         .map(|member| shop.print(member, &[(at, 7), (at, 100)]));
     shop.roll_up();
     shop.make_due("billing.publish_all");
-    let publishing = shop.die_in_the_middle(&members, || {
+    let publishing = shop.die_in_the_middle(&one_after_the_other(&members), || {
         for (member, events) in members.iter().zip(&events) {
             shop.take_back(member, &events[1]);
         }
@@ -656,6 +696,15 @@ fn dice(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// Tells a server of something that has happened.
+fn tell(address: &str, body: &str) {
+    let at = SystemClock::new().now().timestamp();
+    let signature = sign(SECRET, at, body.as_bytes());
+    let headers = format!("Stripe-Signature: {signature}\r\n");
+    let (status, answer) = request(address, ("POST", "/webhooks/stripe"), &headers, body);
+    assert_eq!(status, 200, "{answer}");
+}
+
 /// Ten senders tell two servers of everything that has happened, five times each and each in an order of its own.
 fn tell_fifty_times(shop: &Shop, servers: &[Serving; 2], round: u64) {
     let barrier = Barrier::new(10);
@@ -668,13 +717,7 @@ fn tell_fifty_times(shop: &Shop, servers: &[Serving; 2], round: u64) {
                 bodies = [(); 5].iter().flat_map(|()| bodies.clone()).collect();
                 bodies.sort_by_cached_key(|_| dice(&mut state));
                 barrier.wait();
-                for body in bodies {
-                    let at = SystemClock::new().now().timestamp();
-                    let signature = sign(SECRET, at, body.as_bytes());
-                    let headers = format!("Stripe-Signature: {signature}\r\n");
-                    let (status, answer) = request(address, ("POST", "/webhooks/stripe"), &headers, &body);
-                    assert_eq!(status, 200, "{answer}");
-                }
+                bodies.iter().for_each(|body| tell(address, body));
             });
         }
     });
