@@ -562,7 +562,10 @@ async fn usage_is_counted_once_and_can_be_taken_back() {
         ..world.report(&customer, 1, "early")
     };
     let refused = world.stripe.report_usage(&early).await;
-    assert!(matches!(refused, Err(ProviderError::Unavailable(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ProviderError::Unavailable(_))),
+        "{refused:?}"
+    );
     world.fake.clock().advance(chrono::Duration::minutes(5));
     assert_eq!(world.stripe.report_usage(&early).await, Ok(Delivered::Now));
     let unknown = MeterKey::parse("unknown").unwrap();
