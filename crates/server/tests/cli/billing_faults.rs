@@ -565,8 +565,12 @@ fn pg_ctl(data: &Path, arguments: &[&str]) {
         .arg("--silent")
         .arg("--pgdata")
         .arg(&cluster);
+    if !arguments.contains(&"stop") {
+        command.arg("--log").arg(&log);
+    }
+    // A restart has them from the server that runs.
     if arguments.contains(&"start") {
-        command.arg("--log").arg(&log).arg("--options").arg(options);
+        command.arg("--options").arg(options);
     }
     let status = command
         .uid(owner.uid())
