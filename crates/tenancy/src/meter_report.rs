@@ -244,9 +244,12 @@ async fn replace(
             if new.state != ReportState::Late {
                 let open = [ReportState::Sent, ReportState::Pending, ReportState::Dead];
                 for report in earlier.iter().filter(|report| open.contains(&report.state)) {
-                    let mut report = (*report).clone();
-                    report.state = ReportState::Replaced;
-                    work.meter_reports().update(&report).await?;
+                    let mut replaced = (*report).clone();
+                    replaced.state = ReportState::Replaced;
+                    // Sent by somebody else after it was looked whether it can be taken back.
+                    if !work.meter_reports().update(&replaced, report.state).await? {
+                        return Err(StoreError::Contention);
+                    }
                 }
             }
             work.meter_reports().insert_unless_there(new).await
@@ -274,7 +277,7 @@ async fn deliver(
             report.state = ReportState::Dead;
             report.reason = Some("the provider takes nothing that is older than 35 days".into());
             published.dead += 1;
-            store(cx, &report).await?;
+            store(cx, payments, &report).await?;
             continue;
         }
         let usage = UsageReport {
@@ -301,7 +304,7 @@ async fn deliver(
                 }
             }
         }
-        store(cx, &report).await?;
+        store(cx, payments, &report).await?;
         if let Err(error) = told
             && error.may_pass()
         {
@@ -311,9 +314,24 @@ async fn deliver(
     Ok(())
 }
 
-async fn store(cx: &Cx, report: &MeterReport) -> Result<(), StoreError> {
-    cx.write(async |work| work.meter_reports().update(report).await)
-        .await
+/// Stores what came of sending a report. Where another one has taken its place meanwhile it is taken back: whoever did that
+/// may have been too early to.
+async fn store(cx: &Cx, payments: &dyn PaymentProvider, report: &MeterReport) -> Result<(), SyncError> {
+    let replaced = cx
+        .write(async |work| {
+            let reports = work.meter_reports();
+            if reports.update(report, ReportState::Pending).await? {
+                return Ok(false);
+            }
+            let of_hour = reports.list(&report.meter, Period::hour_of(report.hour)).await?;
+            let now = of_hour.iter().find(|one| one.id == report.id);
+            Ok::<_, StoreError>(now.is_some_and(|now| now.state == ReportState::Replaced))
+        })
+        .await?;
+    if replaced && report.state == ReportState::Sent {
+        payments.cancel_usage(&report.meter, &report.identifier).await?;
+    }
+    Ok(())
 }
 
 /// How our number of a meter and the provider's differ, and why.

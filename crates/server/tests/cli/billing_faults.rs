@@ -550,6 +550,72 @@ fn an_hour_that_is_corrected_while_nobody_knows_whether_it_was_told_is_billed_on
     shop.reconcile();
 }
 
+#[test]
+fn an_hour_that_changes_while_two_publish_it_is_billed_once() {
+    let shop = Shop::open("two-publish", chrono::Duration::hours(20));
+    let members = ["before", "after", "between"].map(|slug| shop.sign_up(slug));
+    let serving = shop.serving(&[]);
+    shop.until("they are customers", || {
+        shop.open_jobs() == 0 && shop.fake.customers().len() >= 5
+    });
+    serving.end("KILL");
+    shop.fake.clock().advance_to(SystemClock::new().now());
+    let settings = borrowed(&shop.settings);
+    let reports = |member: &Member| Matcher::path("/v1/billing/meter_events").about(&member.id);
+    let [before, after, between] = &members;
+
+    // A server is telling the former number when the command tells the new one.
+    let events = [before, after].map(|member| shop.print(member, &[(within(1), 7), (within(1), 100)]));
+    shop.roll_up();
+    let ends = [(before, Held::BeforeEffect), (after, Held::AfterEffect)];
+    let holds = ends.map(|(member, held)| shop.fake.hold(reports(member), 1, held));
+    shop.make_due("billing.publish_all");
+    let telling = shop.serving(&[]);
+    shop.until("both are being told", || holds.iter().all(Hold::is_reached));
+    for ((member, _), events) in ends.iter().zip(&events) {
+        shop.take_back(member, &events[1]);
+    }
+    shop.make_due("usage.roll_up_all");
+    let totalling = shop.serving(&[]);
+    shop.until("it is totalled", || {
+        shop.one::<i64>("SELECT count(*) FROM usage_dirty") == 0
+    });
+    totalling.end("TERM");
+    for slug in ["before", "after"] {
+        let told = output(&["billing", "publish", "--tenant", slug], &settings);
+        assert!(told.status.success(), "{}", stderr(&told));
+    }
+    holds.into_iter().for_each(Hold::release);
+    shop.until("everything is told", || shop.open_jobs() == 0);
+    telling.end("TERM");
+    for member in [before, after] {
+        assert_eq!(shop.printed(member), [7; 4]);
+    }
+
+    // The command is telling it; a server finds that the provider does not have it yet, and it arrives after that.
+    let events = shop.print(between, &[(within(1), 7), (within(1), 100)]);
+    shop.roll_up();
+    let report = shop.fake.hold(reports(between), 1, Held::BeforeEffect);
+    let command = tenantry(&["billing", "publish", "--tenant", "between"])
+        .envs(settings)
+        .spawn();
+    shop.until("it is being told", || report.is_reached());
+    shop.take_back(between, &events[1]);
+    shop.roll_up();
+    let taking_back = Matcher::path("/v1/billing/meter_event_adjustments");
+    let taking_back = shop.fake.hold(taking_back, 1, Held::AfterEffect);
+    shop.make_due("billing.publish_all");
+    let serving = shop.serving(&[]);
+    shop.until("it is being taken back", || taking_back.is_reached());
+    report.release();
+    assert!(command.unwrap().wait().unwrap().success());
+    taking_back.release();
+    shop.until("everything is told", || shop.open_jobs() == 0);
+    serving.end("TERM");
+    assert_eq!(shop.printed(between), [7; 4]);
+    shop.reconcile();
+}
+
 // ------------------------------------------------------------------------------------------------------- the database
 
 /// PostgreSQL is told to do something, as whoever owns its folder.
