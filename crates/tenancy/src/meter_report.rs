@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use tenantry_domain::{
-    BillingAccount, CustomerRef, Denied, Meter, MeterKey, MeterReport, MeterReportId, PaymentProvider,
-    Period, Permission, ProviderError, ProviderKey, ReportState, StoreError, SystemScope, TenantId,
-    TenantStatus, Time, UsageReport, Work,
+    BillingAccount, CustomerRef, Delivered, Denied, Meter, MeterKey, MeterReport, MeterReportId,
+    PaymentProvider, Period, Permission, ProviderError, ProviderKey, ReportState, StoreError, SystemScope,
+    TenantId, TenantStatus, Time, UsageReport, Work,
 };
 
 use crate::billing_sync::{SyncError, catch_up};
@@ -287,7 +287,11 @@ async fn deliver(
             at: report.told_at(),
             identifier: report.identifier.clone(),
         };
-        let told = payments.report_usage(&usage).await;
+        let told = if is_counted(cx, payments, &report, &usage).await? {
+            Ok(Delivered::Before)
+        } else {
+            payments.report_usage(&usage).await
+        };
         report.attempts += 1;
         match &told {
             Ok(_) => {
@@ -312,6 +316,25 @@ async fn deliver(
         }
     }
     Ok(())
+}
+
+/// Whether the provider has counted a report that was made so long ago that its identifier is forgotten there: the answer
+/// may have been lost, and what is repeated now would be counted again.
+async fn is_counted(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    report: &MeterReport,
+    usage: &UsageReport,
+) -> Result<bool, ProviderError> {
+    if cx.now() - report.created_at <= MeterReport::REVOCABLE {
+        return Ok(false);
+    }
+    let hour = Period::hour_of(usage.at);
+    match payments.usage_of(&usage.customer, &usage.meter, hour).await {
+        Ok(counted) => Ok(counted >= usage.quantity),
+        Err(error) if error.may_pass() => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Stores what came of sending a report. Where another one has taken its place meanwhile it is taken back: whoever did that

@@ -476,6 +476,44 @@ async fn usage_arrives_there_to_the_unit_and_nothing_drifts() {
     shop.close().await;
 }
 
+#[actix_web::test]
+async fn a_report_whose_answer_was_lost_is_counted_once_although_nobody_tries_again_for_a_day() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    let begin = shop.world.clock.now();
+    for hours in [0, 1] {
+        use_up(
+            &shop.world.app,
+            id,
+            "api_calls",
+            begin + Duration::hours(hours),
+            100,
+        )
+        .await;
+        shop.world.clock.advance(Duration::hours(1));
+    }
+    roll_up(&shop.world.app, id).await;
+    shop.fake.clock().advance_to(shop.world.clock.now());
+    // The first arrives and its answer is lost; the second is never sent.
+    shop.fake.fail_next(
+        Matcher::path("/v1/billing/meter_events"),
+        Failure::TimeoutAfterEffect,
+    );
+    meter_report::publish(&shop.cx(id).await).await.unwrap_err();
+    shop.world.clock.advance(Duration::hours(26));
+    shop.fake.clock().advance_to(shop.world.clock.now());
+    let cx = shop.cx(id).await;
+    assert_eq!(meter_report::publish(&cx).await.unwrap().sent, 2);
+    let end = shop.world.clock.now().timestamp();
+    let told = shop.fake.meter_total("tenantry_api_calls", &customer, 0, end);
+    assert_eq!(told, 200);
+    let drift = meter_report::drift(&cx, None).await.unwrap().remove(0);
+    assert_eq!((drift.ours, drift.difference()), (200, 0));
+    shop.close().await;
+}
+
 // ---------------------------------------------------------------------------------------------------------- two clocks
 
 /// A shop with two instances, of which one's clock is ten minutes ahead of the other's and of the provider's.
