@@ -108,6 +108,6 @@ pub trait MeterReports: Send {
     async fn in_state(&mut self, state: ReportState, limit: u32) -> Result<Vec<MeterReport>, StoreError>;
     /// Adds one, unless that revision of the hour is there.
     async fn insert_unless_there(&mut self, report: &MeterReport) -> Result<bool, StoreError>;
-    /// Stores where it stands.
-    async fn update(&mut self, report: &MeterReport) -> Result<(), StoreError>;
+    /// Stores where it stands, unless it no longer stands where it was: then somebody else was faster, and false is given.
+    async fn update(&mut self, report: &MeterReport, was: ReportState) -> Result<bool, StoreError>;
 }

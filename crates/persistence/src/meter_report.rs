@@ -3,7 +3,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::{MeterKey, MeterReport, MeterReports, Period, ProviderKey, ReportState, StoreError};
 
 use crate::job::signed;
-use crate::store::{PgStore, exactly_one, meter, unknown};
+use crate::store::{PgStore, meter, unknown};
 
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -82,9 +82,12 @@ impl MeterReports for PgStore {
         self.tx.insert_unless_there(row).await
     }
 
-    async fn update(&mut self, report: &MeterReport) -> Result<(), StoreError> {
+    async fn update(&mut self, report: &MeterReport, was: ReportState) -> Result<bool, StoreError> {
         let update = self.tx.update::<Entity>().set(changes(report));
-        exactly_one(update.filter(Column::Id.eq(report.id.uuid())).run().await?)
+        let stands = update
+            .filter(Column::Id.eq(report.id.uuid()))
+            .filter(Column::State.eq(was.as_str()));
+        Ok(stands.run().await? == 1)
     }
 }
 

@@ -315,6 +315,35 @@ impl Account {
         }
     }
 
+    /// What a customer goes by: a text, and the ids of the customers whose id it is or whose metadata has it, with
+    /// those of their subscriptions and meter events.
+    pub fn names(&self, whom: &str) -> Vec<String> {
+        let is_meant = |it: &&Customer| it.id == whom || it.metadata.values().any(|value| value == whom);
+        let customers: Vec<&str> = self
+            .customers
+            .values()
+            .filter(is_meant)
+            .map(|it| it.id.as_str())
+            .collect();
+        let is_theirs = |customer: &str| customers.contains(&customer);
+        let subscriptions = self
+            .subscriptions
+            .values()
+            .filter(|it| is_theirs(&it.customer))
+            .map(|it| &it.id);
+        let events = self
+            .meter_events
+            .iter()
+            .filter(|it| is_theirs(&it.customer))
+            .map(|it| &it.identifier);
+        let theirs = subscriptions.chain(events).map(String::as_str);
+        std::iter::once(whom)
+            .chain(theirs)
+            .chain(customers.iter().copied())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// The meter that takes events of this name.
     pub fn meter_named(&self, event_name: &str) -> Option<&Meter> {
         self.meters.values().find(|meter| meter.event_name == event_name)

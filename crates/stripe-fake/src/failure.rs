@@ -1,3 +1,6 @@
+use crate::account::Account;
+use crate::params::Params;
+
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -71,6 +74,7 @@ impl Failure {
 pub struct Matcher {
     method: Option<String>,
     path: String,
+    about: Option<String>,
 }
 
 impl Matcher {
@@ -79,6 +83,7 @@ impl Matcher {
         Self {
             method: None,
             path: "/".into(),
+            about: None,
         }
     }
 
@@ -87,6 +92,7 @@ impl Matcher {
         Self {
             method: None,
             path: path.into(),
+            about: None,
         }
     }
 
@@ -99,7 +105,22 @@ impl Matcher {
         }
     }
 
-    pub(crate) fn fits(&self, method: &str, path: &str) -> bool {
-        self.method.as_ref().is_none_or(|wanted| wanted == method) && path.starts_with(&self.path)
+    /// Those about a customer only: its id, or something that is in its metadata, such as whose it is. A call is about it
+    /// when it names it, one of its subscriptions, or one of its meter events.
+    #[must_use]
+    pub fn about(self, whom: &str) -> Self {
+        Self {
+            about: Some(whom.into()),
+            ..self
+        }
+    }
+
+    pub(crate) fn fits(&self, account: &Account, (method, path, params): (&str, &str, &Params)) -> bool {
+        self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && path.starts_with(&self.path)
+            && self.about.as_ref().is_none_or(|whom| {
+                let call = format!("{path} {}", params.value());
+                account.names(whom).iter().any(|name| call.contains(name))
+            })
     }
 }

@@ -12,6 +12,7 @@ mod calendar;
 mod collect;
 mod control;
 mod failure;
+mod hold;
 mod money;
 mod objects;
 mod orders;
@@ -31,6 +32,8 @@ use serde_json::Value;
 
 pub use crate::account::API_VERSION;
 pub use crate::failure::{Failure, Matcher};
+use crate::hold::Gate;
+pub use crate::hold::{Held, Hold};
 pub use crate::state::Call;
 use crate::state::Shared;
 pub use crate::webhooks::{Delivery, sign};
@@ -177,6 +180,14 @@ impl StripeFake {
     /// The next so many calls that fit fail.
     pub fn fail(&self, matcher: Matcher, failure: Failure, times: u32) {
         self.shared.fail(matcher, failure, times);
+    }
+
+    /// Keeps the so-manieth call that fits from now on from being answered until it is let go; the first is 1. Of a call that
+    /// several are waiting for the first has it.
+    pub fn hold(&self, matcher: Matcher, which: u32, held: Held) -> Hold {
+        let gate = Arc::new(Gate::new(held));
+        self.shared.hold(matcher, which, Arc::clone(&gate));
+        Hold::new(gate)
     }
 
     /// What the card of a customer does from now on; false when there is no such customer.

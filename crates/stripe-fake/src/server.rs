@@ -4,6 +4,7 @@ use std::sync::Arc;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming as Body};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -11,6 +12,7 @@ use tokio::sync::oneshot::Receiver;
 
 use crate::account::API_VERSION;
 use crate::control;
+use crate::hold::{Fate, Gate, Held};
 use crate::params::Params;
 use crate::state::{Incoming, Outcome, Shared};
 use crate::webhooks;
@@ -69,15 +71,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<
     if path == "/_fake" || path.starts_with("/_fake/") {
         return Ok(control::answer(&shared, method, path, &params));
     }
-    let bearer = bearer(&head.headers);
-    let incoming = Incoming {
-        method,
-        path,
-        key: text(&head.headers, "idempotency-key"),
-        bearer: bearer.as_deref(),
-        params,
-    };
-    match shared.call(&incoming) {
+    let gate = shared.gate(method, path, &params);
+    let called = call(Arc::clone(&shared), head, params, gate);
+    // A task of its own: what has arrived goes on although whoever sent it may be gone.
+    match tokio::spawn(called).await.unwrap_or(Outcome::Closed) {
         Outcome::Answer {
             status,
             body,
@@ -98,6 +95,32 @@ async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<
             Err(Closed)
         }
         Outcome::Closed => Err(Closed),
+    }
+}
+
+/// Carries a call out; one that is held when it is let go, or at once and answers then.
+async fn call(shared: Arc<Shared>, head: Parts, params: Params, gate: Option<Arc<Gate>>) -> Outcome {
+    let bearer = bearer(&head.headers);
+    let incoming = Incoming {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        key: text(&head.headers, "idempotency-key"),
+        bearer: bearer.as_deref(),
+        params,
+    };
+    match gate.map(|gate| (gate.held, gate)) {
+        None => shared.call(&incoming),
+        Some((Held::BeforeEffect, gate)) => match gate.wait().await {
+            Fate::GoesOn => shared.call(&incoming),
+            Fate::Lost => Outcome::Closed,
+        },
+        Some((Held::AfterEffect, gate)) => {
+            let outcome = shared.call(&incoming);
+            match gate.wait().await {
+                Fate::GoesOn => outcome,
+                Fate::Lost => Outcome::Closed,
+            }
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use crate::account::{API_VERSION, Account};
 use crate::collect::DAY;
 use crate::failure::{Failure, Matcher};
+use crate::hold::Gate;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::webhooks::{Delivery, Parcel, shuffle};
@@ -84,6 +85,7 @@ struct State {
     clock: Clock,
     remembered: BTreeMap<String, Remembered>,
     rules: Vec<(Matcher, Failure, u32)>,
+    holds: Vec<(Matcher, u32, Arc<Gate>)>,
     calls: Vec<Call>,
     endpoints: Vec<Endpoint>,
     delivery: Delivery,
@@ -166,11 +168,11 @@ impl State {
         }
     }
 
-    fn failure(&mut self, method: &str, path: &str) -> Option<Failure> {
+    fn failure(&mut self, call: (&str, &str, &Params)) -> Option<Failure> {
         let position = self
             .rules
             .iter()
-            .position(|(matcher, ..)| matcher.fits(method, path))?;
+            .position(|(matcher, ..)| matcher.fits(&self.account, call))?;
         let (_, failure, times) = &mut self.rules[position];
         let failure = *failure;
         *times = times.saturating_sub(1);
@@ -178,6 +180,21 @@ impl State {
             self.rules.remove(position);
         }
         Some(failure)
+    }
+
+    /// Where the call has to wait: each hold counts the calls that fit down to its own.
+    fn gate(&mut self, call: (&str, &str, &Params)) -> Option<Arc<Gate>> {
+        self.holds.retain(|(.., gate)| !gate.is_over());
+        let mut reached = None;
+        for (position, (matcher, left, _)) in self.holds.iter_mut().enumerate() {
+            if matcher.fits(&self.account, call) {
+                *left = left.saturating_sub(1);
+                if *left == 0 && reached.is_none() {
+                    reached = Some(position);
+                }
+            }
+        }
+        reached.map(|position| self.holds.remove(position).2)
     }
 }
 
@@ -198,6 +215,7 @@ impl Shared {
                 },
                 remembered: BTreeMap::new(),
                 rules: Vec::new(),
+                holds: Vec::new(),
                 calls: Vec::new(),
                 endpoints: Vec::new(),
                 delivery: Delivery::InOrder,
@@ -267,7 +285,7 @@ impl Shared {
         if incoming.bearer != Some(self.secret_key.as_str()) {
             return Problem::unauthenticated().into();
         }
-        let failure = state.failure(incoming.method, incoming.path);
+        let failure = state.failure((incoming.method, incoming.path, &incoming.params));
         match failure {
             Some(Failure::TimeoutBeforeEffect) => return Outcome::Silence,
             Some(Failure::ResetBeforeEffect) => return Outcome::Closed,
@@ -320,6 +338,16 @@ impl Shared {
         if times > 0 {
             self.act(|state| state.rules.push((matcher, failure, times)));
         }
+    }
+
+    /// Holds the so-manieth call that fits from now on; the first is 1.
+    pub fn hold(&self, matcher: Matcher, which: u32, gate: Arc<Gate>) {
+        self.act(|state| state.holds.push((matcher, which.max(1), gate)));
+    }
+
+    /// Where a call of the API has to wait that has come just now.
+    pub fn gate(&self, method: &str, path: &str, params: &Params) -> Option<Arc<Gate>> {
+        self.act(|state| state.gate((method, path, params)))
     }
 
     pub fn set_card(&self, customer: &str, card: Card) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use tenantry_stripe_fake::{Card, Delivery, Exhausted, Failure, FakeSettings, Matcher, StripeFake};
+use tenantry_stripe_fake::{Card, Delivery, Exhausted, Failure, FakeSettings, Held, Matcher, StripeFake};
 
 struct Client<'a>(&'a StripeFake);
 
@@ -440,6 +440,67 @@ fn each_failure_is_what_it_says() {
         assert_eq!(client.send("POST", "/v1/customers", "name=A", Some("k")).0, 200);
         assert_eq!(fake.customers().len(), 1, "{failure:?}");
         assert_eq!(Failure::parse(failure.as_str()), Some(failure));
+    }
+}
+
+#[test]
+fn a_call_that_is_held_is_done_when_it_is_let_go_or_lost() {
+    let until = |done: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !done() {
+            assert!(began.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for (held, loses) in [
+        (Held::BeforeEffect, false),
+        (Held::BeforeEffect, true),
+        (Held::AfterEffect, false),
+        (Held::AfterEffect, true),
+    ] {
+        let fake = start(Card::Pays);
+        let customer = Client(&fake).made("/v1/customers", "name=A&metadata[of]=tenant-1");
+        let hold = fake.hold(Matcher::any().about("tenant-1"), 2, held);
+        let path = format!("/v1/customers/{customer}");
+        // The caller is gone before the call is let go, as somebody who was killed.
+        let call = |name: &str| {
+            let address = fake.url().strip_prefix("http://").unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let secret = fake.secret_key();
+            let body = format!("name={name}");
+            write!(
+                stream,
+                "POST {path} HTTP/1.1\r\nhost: fake\r\nauthorization: Bearer {secret}\r\n\
+                 content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+            stream
+        };
+        let name = || fake.customers()[0]["name"].as_str().unwrap().to_owned();
+        let first = call("B");
+        until(&|| name() == "B");
+        Client(&fake).made("/v1/customers", "name=of-nobody");
+        assert!(!hold.is_reached(), "another's call, or the first of two");
+        let second = call("C");
+        until(&|| hold.is_reached());
+        let after = held == Held::AfterEffect;
+        assert_eq!(name(), if after { "C" } else { "B" });
+        drop((first, second));
+        if loses {
+            hold.lose();
+        } else {
+            hold.release();
+        }
+        let expected = if loses && !after { "B" } else { "C" };
+        if expected == "C" {
+            until(&|| name() == "C");
+        }
+        assert_eq!(
+            Client(&fake).get(&path)["name"],
+            expected,
+            "{held:?}, lost: {loses}"
+        );
     }
 }
 

@@ -64,6 +64,8 @@ fn answered(error: &ApiErrors, status: u16) -> ProviderError {
         (401 | 403, _) => ProviderError::Unauthenticated,
         (404, _) => ProviderError::NotFound(text),
         (400, _) if code(error) == "resource_missing" => ProviderError::NotFound(text),
+        // A clock here is ahead of theirs: what is too early now will not be later.
+        (400, _) if code(error) == "timestamp_in_future" => ProviderError::Unavailable(text),
         // Another call with the key is under way, the object is locked, too many calls, or Stripe's own
         // trouble.
         (409 | 424 | 429 | 500.., _) | (_, ApiErrorsType::ApiError) => ProviderError::Unavailable(text),

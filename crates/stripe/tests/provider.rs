@@ -556,6 +556,18 @@ async fn usage_is_counted_once_and_can_be_taken_back() {
     };
     let refused = world.stripe.report_usage(&old).await;
     assert!(matches!(refused, Err(ProviderError::Refused(_))), "{refused:?}");
+    // Of an hour that is over by our clock only: it can be told later.
+    let early = UsageReport {
+        at: world.now() + chrono::Duration::minutes(9),
+        ..world.report(&customer, 1, "early")
+    };
+    let refused = world.stripe.report_usage(&early).await;
+    assert!(
+        matches!(refused, Err(ProviderError::Unavailable(_))),
+        "{refused:?}"
+    );
+    world.fake.clock().advance(chrono::Duration::minutes(5));
+    assert_eq!(world.stripe.report_usage(&early).await, Ok(Delivered::Now));
     let unknown = MeterKey::parse("unknown").unwrap();
     let missing = world.stripe.usage_of(&customer, &unknown, period).await;
     assert!(matches!(missing, Err(ProviderError::NotFound(_))), "{missing:?}");

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use tenantry_domain::{
-    BillingAccount, CustomerRef, Denied, Meter, MeterKey, MeterReport, MeterReportId, PaymentProvider,
-    Period, Permission, ProviderError, ProviderKey, ReportState, StoreError, SystemScope, TenantId,
-    TenantStatus, Time, UsageReport, Work,
+    BillingAccount, CustomerRef, Delivered, Denied, Meter, MeterKey, MeterReport, MeterReportId,
+    PaymentProvider, Period, Permission, ProviderError, ProviderKey, ReportState, StoreError, SystemScope,
+    TenantId, TenantStatus, Time, UsageReport, Work,
 };
 
 use crate::billing_sync::{SyncError, catch_up};
@@ -212,9 +212,14 @@ async fn replace(
     earlier: &[&MeterReport],
     mut new: MeterReport,
 ) -> Result<bool, SyncError> {
-    let counted = earlier.iter().find(|report| report.state == ReportState::Sent);
+    // What is still to be sent may have arrived: its answer was lost, or whoever waited for it died. One that the provider
+    // does not know is as good as taken back.
+    let is_pending = |report: &MeterReport| report.state == ReportState::Pending;
+    let counted = earlier
+        .iter()
+        .find(|report| is_pending(report) || report.state == ReportState::Sent);
     if let Some(counted) = counted {
-        let taken_back = counted.is_revocable(cx.now()) && {
+        let taken_back = (is_pending(counted) || counted.is_revocable(cx.now())) && {
             match payments.cancel_usage(&counted.meter, &counted.identifier).await {
                 Ok(()) => true,
                 Err(ProviderError::Refused(_)) => false,
@@ -236,9 +241,12 @@ async fn replace(
             if new.state != ReportState::Late {
                 let open = [ReportState::Sent, ReportState::Pending, ReportState::Dead];
                 for report in earlier.iter().filter(|report| open.contains(&report.state)) {
-                    let mut report = (*report).clone();
-                    report.state = ReportState::Replaced;
-                    work.meter_reports().update(&report).await?;
+                    let mut replaced = (*report).clone();
+                    replaced.state = ReportState::Replaced;
+                    // Sent by somebody else after it was looked whether it can be taken back.
+                    if !work.meter_reports().update(&replaced, report.state).await? {
+                        return Err(StoreError::Contention);
+                    }
                 }
             }
             work.meter_reports().insert_unless_there(new).await
@@ -266,7 +274,7 @@ async fn deliver(
             report.state = ReportState::Dead;
             report.reason = Some("the provider takes nothing that is older than 35 days".into());
             published.dead += 1;
-            store(cx, &report).await?;
+            store(cx, payments, &report).await?;
             continue;
         }
         let usage = UsageReport {
@@ -276,7 +284,11 @@ async fn deliver(
             at: report.told_at(),
             identifier: report.identifier.clone(),
         };
-        let told = payments.report_usage(&usage).await;
+        let told = if is_counted(cx, payments, &report, &usage).await? {
+            Ok(Delivered::Before)
+        } else {
+            payments.report_usage(&usage).await
+        };
         report.attempts += 1;
         match &told {
             Ok(_) => {
@@ -293,7 +305,7 @@ async fn deliver(
                 }
             }
         }
-        store(cx, &report).await?;
+        store(cx, payments, &report).await?;
         if let Err(error) = told
             && error.may_pass()
         {
@@ -303,9 +315,43 @@ async fn deliver(
     Ok(())
 }
 
-async fn store(cx: &Cx, report: &MeterReport) -> Result<(), StoreError> {
-    cx.write(async |work| work.meter_reports().update(report).await)
-        .await
+/// Whether the provider has counted a report that was made so long ago that its identifier is forgotten there: the answer
+/// may have been lost, and what is repeated now would be counted again.
+async fn is_counted(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    report: &MeterReport,
+    usage: &UsageReport,
+) -> Result<bool, ProviderError> {
+    if cx.now() - report.created_at <= MeterReport::REVOCABLE {
+        return Ok(false);
+    }
+    let hour = Period::hour_of(usage.at);
+    match payments.usage_of(&usage.customer, &usage.meter, hour).await {
+        Ok(counted) => Ok(counted >= usage.quantity),
+        Err(error) if error.may_pass() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Stores what came of sending a report. Where another one has taken its place meanwhile it is taken back: whoever did that
+/// may have been too early to.
+async fn store(cx: &Cx, payments: &dyn PaymentProvider, report: &MeterReport) -> Result<(), SyncError> {
+    let replaced = cx
+        .write(async |work| {
+            let reports = work.meter_reports();
+            if reports.update(report, ReportState::Pending).await? {
+                return Ok(false);
+            }
+            let of_hour = reports.list(&report.meter, Period::hour_of(report.hour)).await?;
+            let now = of_hour.iter().find(|one| one.id == report.id);
+            Ok::<_, StoreError>(now.is_some_and(|now| now.state == ReportState::Replaced))
+        })
+        .await?;
+    if replaced && report.state == ReportState::Sent {
+        payments.cancel_usage(&report.meter, &report.identifier).await?;
+    }
+    Ok(())
 }
 
 /// How our number of a meter and the provider's differ, and why.

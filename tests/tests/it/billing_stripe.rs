@@ -10,17 +10,18 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
-    BillingAccount, Clock as _, DunningState, EventState, InvoiceStatus, PageRequest, PlanTerms,
-    SubscriptionStatus, SystemScope, TenantId, TenantStatus,
+    BillingAccount, Clock as _, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, PageRequest,
+    Period, PlanTerms, ReportState, SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
 };
+use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{Card, Delivery, Failure, FakeSettings, Matcher, StripeFake, sign};
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::Worker;
-use tenantry_tenancy::{Cx, Origin, meter_report};
-use tenantry_tests::{ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
+use tenantry_tenancy::{Cx, Origin, Tenancy, meter_report};
+use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
-use crate::jobs::worker;
+use crate::jobs::{worker, worker_of};
 use crate::openfeature::serve;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe");
@@ -30,6 +31,7 @@ const SECRET: &str = "whsec_test";
 pub(crate) struct Shop {
     pub(crate) world: World,
     pub(crate) fake: StripeFake,
+    options: Options,
     server: ServerHandle,
 }
 
@@ -58,7 +60,7 @@ impl Shop {
             clock: Some(Arc::new(ManualClock::default())),
             ..Options::default()
         };
-        let world = World::with(options).await;
+        let world = World::with(options.clone()).await;
         let plans = &world.app.ports.plans;
         let on_offer: Vec<PlanTerms> = plans
             .on_offer()
@@ -68,7 +70,12 @@ impl Shop {
         stripe.publish(&on_offer, plans.meters()).await.unwrap();
         let (url, server) = serve(&world);
         fake.webhook_to(&format!("{url}/webhooks/stripe"), SECRET);
-        Self { world, fake, server }
+        Self {
+            world,
+            fake,
+            options,
+            server,
+        }
     }
 
     pub(crate) async fn close(self) {
@@ -467,4 +474,247 @@ async fn usage_arrives_there_to_the_unit_and_nothing_drifts() {
     let drift = meter_report::drift(&cx, None).await.unwrap().remove(0);
     assert_eq!((drift.ours, drift.theirs, drift.unexplained()), (used, used, 0));
     shop.close().await;
+}
+
+#[actix_web::test]
+async fn a_report_whose_answer_was_lost_is_counted_once_although_nobody_tries_again_for_a_day() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    let begin = shop.world.clock.now();
+    for hours in [0, 1] {
+        use_up(
+            &shop.world.app,
+            id,
+            "api_calls",
+            begin + Duration::hours(hours),
+            100,
+        )
+        .await;
+        shop.world.clock.advance(Duration::hours(1));
+    }
+    roll_up(&shop.world.app, id).await;
+    shop.fake.clock().advance_to(shop.world.clock.now());
+    // The first arrives and its answer is lost; the second is never sent.
+    shop.fake.fail_next(
+        Matcher::path("/v1/billing/meter_events"),
+        Failure::TimeoutAfterEffect,
+    );
+    meter_report::publish(&shop.cx(id).await).await.unwrap_err();
+    shop.world.clock.advance(Duration::hours(26));
+    shop.fake.clock().advance_to(shop.world.clock.now());
+    let cx = shop.cx(id).await;
+    assert_eq!(meter_report::publish(&cx).await.unwrap().sent, 2);
+    let end = shop.world.clock.now().timestamp();
+    let told = shop.fake.meter_total("tenantry_api_calls", &customer, 0, end);
+    assert_eq!(told, 200);
+    let drift = meter_report::drift(&cx, None).await.unwrap().remove(0);
+    assert_eq!((drift.ours, drift.difference()), (200, 0));
+    shop.close().await;
+}
+
+// ---------------------------------------------------------------------------------------------------------- two clocks
+
+/// A shop with two instances, of which one's clock is ten minutes ahead of the other's and of the provider's.
+struct Skewed {
+    shop: Shop,
+    ahead: Arc<ManualClock>,
+    other: Arc<Tenancy>,
+}
+
+const SKEW: Duration = Duration::minutes(10);
+
+impl Skewed {
+    async fn open() -> Self {
+        let shop = Shop::open().await;
+        let ahead = Arc::new(ManualClock::default());
+        ahead.advance(shop.world.clock.now() + SKEW - ahead.now());
+        let other = shop.world.instance_at(&shop.options, ahead.clone()).app;
+        Self { shop, ahead, other }
+    }
+
+    /// Lets time pass for everybody, and does what there is to do: who is ahead comes first.
+    async fn pass(&self, by: Duration) {
+        self.shop.world.clock.advance(by);
+        self.ahead
+            .advance(self.shop.world.clock.now() + SKEW - self.ahead.now());
+        self.shop.fake.clock().advance_to(self.shop.world.clock.now());
+        self.shop.world.outlive_the_cache();
+        self.work().await;
+    }
+
+    async fn work(&self) {
+        let handlers = || Handlers::standard().with_billing();
+        let world = &self.shop.world;
+        let servers = [
+            worker_of(world, &self.other, handlers()),
+            worker(world, handlers()),
+        ];
+        for _ in 0..20 {
+            self.shop.fake.settled().await;
+            let mut idle = true;
+            for server in &servers {
+                idle &= server.run_once().await.unwrap().is_empty();
+            }
+            if idle {
+                return;
+            }
+        }
+        panic!("there is always more to do");
+    }
+
+    /// The reports of a tenant: the hour, the number, and where it stands.
+    async fn reports(&self, tenant: TenantId) -> Vec<MeterReport> {
+        let cx = self.shop.cx(tenant).await;
+        let meter = MeterKey::api_calls();
+        let now = self.shop.world.clock.now();
+        let period = Period {
+            start: now - Duration::days(2),
+            end: now + Duration::days(1),
+        };
+        cx.read(async |work| work.meter_reports().list(&meter, period).await)
+            .await
+            .unwrap()
+    }
+}
+
+#[actix_web::test]
+async fn hours_are_told_once_and_all_of_them_although_a_clock_is_ten_minutes_ahead() {
+    let skewed = Skewed::open().await;
+    let (shop, here) = (&skewed.shop, &skewed.shop.world.clock);
+    let id = shop.sign_up("initech", "pro").await;
+    skewed.work().await;
+    let customer = shop.customer(id).await;
+    let hour = Period::hour_of(here.now());
+    let mut used = [0_u64; 5];
+    let mut note = |at: Time, quantity: u64| {
+        used[usize::try_from((at - hour.start).num_hours()).unwrap()] += quantity;
+    };
+    let mut was_early = 0;
+    for step in 0..4 * 12_u64 {
+        skewed.pass(Duration::minutes(5)).await;
+        // Each records by its own clock, so that an hour which is over for one is going on for the other.
+        for (app, at, quantity) in [
+            (&shop.world.app, here.now(), 100 + step),
+            (&skewed.other, skewed.ahead.now(), 10_000 + step),
+        ] {
+            use_up(app, id, "api_calls", at, quantity).await;
+            roll_up(app, id).await;
+            note(at, quantity);
+        }
+        let reports = skewed.reports(id).await;
+        for report in &reports {
+            let is_told = report.state == ReportState::Sent;
+            assert!(report.state != ReportState::Dead, "{report:?}");
+            let told_before = report.told_at() - shop.fake.clock().now();
+            assert!(!is_told || told_before <= SKEW, "{report:?}");
+            was_early +=
+                usize::from(report.state == ReportState::Pending && told_before > Duration::minutes(5));
+        }
+    }
+    assert!(
+        was_early >= 3,
+        "each hour is over for one clock when the provider does not take it yet: {was_early}"
+    );
+    // The hours of the day before are over for everybody.
+    skewed.pass(Duration::hours(1)).await;
+    skewed.pass(Duration::hours(1)).await;
+    for (number, expected) in used.iter().enumerate() {
+        let start = hour.start + Duration::hours(i64::try_from(number).unwrap());
+        let (start, end) = (start.timestamp(), start.timestamp() + 3_600);
+        let theirs = shop.fake.meter_total("tenantry_api_calls", &customer, start, end);
+        assert_eq!(theirs, *expected, "hour {number}");
+    }
+    for app in [&shop.world.app, &skewed.other] {
+        let drift = meter_report::drift_of(app, BECAUSE, id, None)
+            .await
+            .unwrap()
+            .remove(0);
+        let sum: u64 = used.iter().sum();
+        assert_eq!((drift.ours, drift.theirs, drift.difference()), (sum, sum, 0));
+    }
+    skewed.shop.close().await;
+}
+
+#[actix_web::test]
+async fn who_does_not_pay_is_told_once_although_a_clock_is_ten_minutes_ahead() {
+    let skewed = Skewed::open().await;
+    let shop = &skewed.shop;
+    let id = shop.sign_up("initech", "pro").await;
+    skewed.work().await;
+    let customer = shop.customer(id).await;
+    assert!(shop.fake.set_card(&customer, Card::Declines));
+    // The trial is over, and the first invoice is final an hour later.
+    skewed.pass(Duration::days(14)).await;
+    skewed.pass(Duration::hours(2)).await;
+    let account = shop.account(id).await;
+    assert_eq!(account.dunning.state, DunningState::Grace, "{account:?}");
+    let due = account.dunning.failed_at.unwrap() + Duration::days(7);
+    let until = |at: Time| at - shop.world.clock.now();
+    let status = async || shop.status(id).await;
+    skewed.pass(until(due - SKEW - Duration::minutes(1))).await;
+    assert_eq!(status().await, TenantStatus::Active, "not due for anybody");
+    skewed.pass(Duration::minutes(2)).await;
+    assert_eq!(
+        status().await,
+        TenantStatus::Suspended,
+        "due for the one that is ahead"
+    );
+    skewed.pass(until(due + Duration::minutes(1))).await;
+    skewed.pass(Duration::hours(3)).await;
+    assert_eq!(status().await, TenantStatus::Suspended);
+    let sql = format!(
+        "SELECT coalesce(array_agg(action ORDER BY id), '{{}}') FROM audit_events \
+         WHERE tenant_id = '{id}' AND action LIKE 'billing.notice.%'"
+    );
+    let told: (Vec<String>,) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .fetch_one(&mut shop.world.database.admin().await)
+        .await
+        .unwrap();
+    let steps = ["payment_failed", "suspension_ahead", "suspended"];
+    assert_eq!(told.0, steps.map(|step| format!("billing.notice.{step}")));
+    skewed.shop.close().await;
+}
+
+#[actix_web::test]
+async fn a_message_is_kept_by_whoever_has_the_right_time() {
+    let skewed = Skewed::open().await;
+    let (shop, world) = (&skewed.shop, &skewed.shop.world);
+    let api = Api::new(
+        Arc::clone(&skewed.other),
+        shop.options.http.clone(),
+        Arc::clone(&world.readiness),
+    );
+    let ahead = Client::new(api).await;
+    let event = json!({"id": "evt_skewed", "object": "event", "type": "invoice.paid",
+        "api_version": "2026-09-30.endive", "created": world.clock.now().timestamp(), "livemode": false,
+        "data": {"object": {"id": "in_x", "object": "invoice", "customer": "cus_x"}}});
+    let text = event.to_string();
+    let signature = sign(SECRET, world.clock.now().timestamp(), text.as_bytes());
+    let tell = async |client: &Client| {
+        let request = client.post("/webhooks/stripe", &event);
+        request.header("Stripe-Signature", &signature).send().await
+    };
+    // Too old by more than five minutes, for all it can see; the provider tells it again.
+    let refused = tell(&ahead).await.expect(400).json();
+    assert_eq!(refused["code"], "webhook_signature_invalid");
+    for _ in 0..2 {
+        tell(&world.client).await.expect(200);
+    }
+    let kept = async || {
+        let events = world
+            .app
+            .ports
+            .provider_events
+            .list(BECAUSE, None, 1_000)
+            .await
+            .unwrap();
+        events
+            .iter()
+            .filter(|one| one.event.id.as_str() == "evt_skewed")
+            .count()
+    };
+    assert_eq!(kept().await, 1);
+    skewed.shop.close().await;
 }

@@ -53,6 +53,11 @@ pub fn worker(world: &World, handlers: Handlers) -> Worker {
     worker_with(world, handlers, quick())
 }
 
+/// The worker of another instance over the world's database.
+pub fn worker_of(world: &World, app: &Arc<Tenancy>, handlers: Handlers) -> Worker {
+    Worker::new(Arc::clone(app), queues(world), handlers, quick())
+}
+
 fn worker_with(world: &World, handlers: Handlers, settings: WorkerSettings) -> Worker {
     Worker::new(Arc::clone(&world.app), queues(world), handlers, settings)
 }

@@ -95,7 +95,7 @@ fn crash_postgres(data: &Path) {
 }
 
 /// How many files with calls are in a spool.
-fn waiting(spool: &Path) -> usize {
+pub fn waiting(spool: &Path) -> usize {
     let homes = std::fs::read_dir(spool).unwrap().map(|home| home.unwrap().path());
     let files = homes.filter_map(|home| std::fs::read_dir(home).ok()).flatten();
     files
