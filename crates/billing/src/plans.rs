@@ -437,7 +437,11 @@ mod tests {
         assert!(plans.get("pro").is_some() && plans.get("Pro").is_none() && plans.get("").is_none());
 
         let usd = Currency::try_from("usd".to_owned()).unwrap();
-        let amount = |plan: &str, interval| Some(plans.get(plan)?.price(&usd, interval)?.amount);
+        let amount = |plan: &str, interval| {
+            let mut prices = plans.get(plan)?.prices.iter();
+            let price = prices.find(|price| price.currency == usd && price.interval == interval)?;
+            Some(price.amount)
+        };
         assert_eq!(amount("free", Interval::Month), None);
         assert_eq!(
             (amount("pro", Interval::Month), amount("pro", Interval::Year)),
