@@ -11,12 +11,16 @@ mod quotas;
 #[path = "cli/serving.rs"]
 mod serving;
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 const TENANTRY: &str = env!("CARGO_BIN_EXE_tenantry");
+
+/// No settings.
+const NOTHING: &[(&str, &str)] = &[];
 
 /// A folder of one test, removed with this value.
 struct Folder(PathBuf);
@@ -51,9 +55,9 @@ fn tenantry(arguments: &[&str]) -> Command {
     command
 }
 
-fn output(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+fn output(arguments: &[&str], settings: &[(&str, impl AsRef<OsStr>)]) -> Output {
     tenantry(arguments)
-        .envs(settings.iter().copied())
+        .envs(settings.iter().map(|(key, value)| (key, value)))
         .output()
         .unwrap()
 }
@@ -285,7 +289,7 @@ fn every_command_explains_itself_with_an_example() {
         &["tenant", "suspend", "--help"],
         &["tenant", "resume", "--help"],
     ] {
-        let help = output(command, &[]);
+        let help = output(command, NOTHING);
         let text = String::from_utf8(help.stdout).unwrap();
         assert!(
             help.status.success() && text.contains("Example: "),
@@ -380,7 +384,7 @@ fn migrate_does_not_destroy_data_unasked() {
 
 #[test]
 fn openapi_prints_the_document() {
-    let output = output(&["openapi"], &[]);
+    let output = output(&["openapi"], NOTHING);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();

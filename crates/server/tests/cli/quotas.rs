@@ -8,7 +8,7 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     const LIMIT: i64 = 2_000;
     let folder = Folder::new("quotas");
     let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
-    let mut settings = beside(&folder.0).to_vec();
+    let mut settings = beside(&folder.0);
     for (key, value) in [
         ("TENANTRY__SERVER__WORKERS", "1"),
         ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
@@ -16,10 +16,6 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     ] {
         settings.push((key, value.to_owned()));
     }
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
     let meter = format!("api_calls={LIMIT}");
     let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
     let said = String::from_utf8(agreed.stdout.clone()).unwrap();
