@@ -80,6 +80,7 @@ mod project;
 mod projection;
 mod provider_event;
 mod quota;
+mod quota_drift;
 mod quota_gate;
 mod registry;
 mod resource;
@@ -174,6 +175,7 @@ pub use quota::{
     AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
     QuotaLease, QuotaReservation, Quotas, ReservationState, StillLent, Tally, Threshold,
 };
+pub use quota_drift::{QuotaDrift, QuotaFinding};
 pub use quota_gate::{
     Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };

@@ -14,6 +14,7 @@ mod metrics;
 mod migrate;
 mod operator;
 mod plan;
+mod quota;
 mod seed;
 mod serve;
 mod settings;
@@ -95,6 +96,9 @@ enum Command {
     /// Tell the payment provider what was used, compare numbers with it, list what it told of.
     #[command(after_help = "Example: tenantry billing reconcile --period 2026-01")]
     Billing(billing::Args),
+    /// Compare what quotas have counted with the ledger.
+    #[command(after_help = "Example: tenantry quota reconcile --tenant acme")]
+    Quota(quota::Args),
     /// Print the OpenAPI document.
     #[command(after_help = "Example: tenantry openapi > openapi.json")]
     Openapi,
@@ -174,6 +178,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Billing(args) => {
             log::init_plain();
             billing::run(&load(&cli.config_dir, cli.profile)?, &args).await
+        }
+        Command::Quota(args) => {
+            log::init_plain();
+            quota::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

@@ -280,6 +280,8 @@ fn every_command_explains_itself_with_an_example() {
         &["plan", "change", "--help"],
         &["plan", "agree", "--help"],
         &["plan", "upgrade", "--help"],
+        &["quota", "--help"],
+        &["quota", "reconcile", "--help"],
         &["settings", "--help"],
         &["settings", "set", "--help"],
         &["settings", "rotate-keys", "--help"],
