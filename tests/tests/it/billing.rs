@@ -1168,7 +1168,11 @@ async fn the_dashboard_counts_projects_and_says_what_it_will_cost() {
     });
     for day in 0..10 {
         let at = begin + Duration::days(day);
-        paying.used(acme, "api_calls", at, 100_000).await;
+        // In two hours of the day, which its total adds up.
+        paying.used(acme, "api_calls", at, 60_000).await;
+        paying
+            .used(acme, "api_calls", at + Duration::hours(2), 40_000)
+            .await;
     }
     paying.world.clock.advance(Duration::days(10));
     paying.tell_all().await;
