@@ -24,17 +24,24 @@ pub trait CallSpool: Send + Sync {
     /// batches there are, the oldest first. It reads folders, so it is not for a thread that serves requests.
     fn batches(&self) -> Vec<String>;
 
-    /// The calls of a batch; it reads a file.
+    /// Gives the calls of a batch one after the other; it reads a file, and never all of it at once.
     ///
     /// # Errors
     /// When the file cannot be read.
-    fn read(&self, batch: &str) -> std::io::Result<Vec<Call>>;
+    fn read(&self, batch: &str, each: &mut dyn FnMut(Call)) -> std::io::Result<()>;
 
     /// Forgets a batch that is in the ledger.
     ///
     /// # Errors
     /// When the file cannot be removed; it will be given again, which does no harm.
     fn remove(&self, batch: &str) -> std::io::Result<()>;
+
+    /// Puts calls of a batch where no flush comes upon them, before the batch is removed: calls of tenants that the store
+    /// does not know, which nobody can store and everybody else's calls must not wait for. Done twice it is the same as once.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn set_aside(&self, batch: &str, calls: &[Call]) -> std::io::Result<()>;
 
     /// How it stands.
     fn tally(&self) -> SpoolTally;

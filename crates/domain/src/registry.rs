@@ -13,4 +13,8 @@ pub trait TenantRegistry: Send + Sync {
         after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<Tenant>, StoreError>;
+
+    /// Those tenants that fall to part `part` when they are dealt out to `parts` parts by chance (of their ids, so it is
+    /// the same each time); without deleted ones. `part` is below `parts`.
+    async fn dealt(&self, because: SystemScope, part: u32, parts: u32) -> Result<Vec<TenantId>, StoreError>;
 }

@@ -465,18 +465,25 @@ fn combine(aggregation: Aggregation, parts: Vec<u64>) -> u64 {
     }
 }
 
+/// So long the changes of an hour that goes on may wait to be totalled.
+pub const ROLLUP_PATIENCE: chrono::Duration = chrono::Duration::minutes(10);
+
 /// What is looked after of usage across tenants, as the platform role, which sees of it no more than whose it is.
 #[async_trait]
 pub trait UsageUpkeep: Send + Sync {
-    /// Up to `limit` tenants by id, from after `after` on, of whom some hour has changed since it was totalled.
+    /// Up to `limit` tenants by id, from after `after` on, of whom an hour that is over at `now` has changed since it was
+    /// totalled. The hour that goes on is no reason before a change has waited for [`ROLLUP_PATIENCE`], or a thousand do: until then
+    /// whoever asks is answered from the ledger, and totalling it anew every minute would cost more than what it totals.
     async fn with_changes(
         &self,
         because: SystemScope,
+        now: Time,
         after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantId>, StoreError>;
 
-    /// Since when the change that has waited longest to be totalled waits; none when nothing does.
+    /// Since when the change that has waited longest to be totalled waits; none when nothing does. Changes of the hour that
+    /// goes on wait for up to [`ROLLUP_PATIENCE`].
     async fn waiting_since(&self, because: SystemScope) -> Result<Option<Time>, StoreError>;
 
     /// Makes the partitions of the ledger for the months to come; how many were missing.

@@ -280,6 +280,10 @@ impl TenantRegistry for Fake {
     async fn list(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<Tenant>, StoreError> {
         Ok(Vec::new())
     }
+
+    async fn dealt(&self, _: SystemScope, _: u32, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 fn away<T>() -> Result<T, StoreError> {
@@ -425,12 +429,16 @@ impl CallSpool for Fake {
     fn batches(&self) -> Vec<String> {
         Vec::new()
     }
-    fn read(&self, _: &str) -> std::io::Result<Vec<Noted>> {
-        Ok(Vec::new())
+    fn read(&self, _: &str, _: &mut dyn FnMut(Noted)) -> std::io::Result<()> {
+        Ok(())
     }
     fn remove(&self, _: &str) -> std::io::Result<()> {
         Ok(())
     }
+    fn set_aside(&self, _: &str, _: &[Noted]) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn tally(&self) -> SpoolTally {
         SpoolTally::default()
     }
@@ -441,6 +449,7 @@ impl UsageUpkeep for Fake {
     async fn with_changes(
         &self,
         _: SystemScope,
+        _: Time,
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {

@@ -5,6 +5,7 @@ use sea_orm::{
 use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry};
 
 use crate::Pool;
+use crate::error::column;
 use crate::tenant::entity::{Column, Entity};
 use crate::tx::PlatformTx;
 
@@ -20,6 +21,11 @@ impl PgRegistry {
         Self { platform }
     }
 }
+
+/// The last bits of an id are drawn by lot, whichever version of UUID it is; its first are a time.
+const DEALT: &str = "\
+SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))::bit(32)::bigint % $2 = $1 AND t.status <> 'deleted' \
+ ORDER BY t.id";
 
 #[async_trait]
 impl TenantRegistry for PgRegistry {
@@ -37,5 +43,14 @@ impl TenantRegistry for PgRegistry {
         let rows = tx.fetch::<Entity>(&find.into_query()).await?;
         tx.commit().await?;
         rows.into_iter().map(Tenant::try_from).collect()
+    }
+
+    async fn dealt(&self, because: SystemScope, part: u32, parts: u32) -> Result<Vec<TenantId>, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let arguments = [i64::from(part).into(), i64::from(parts).into()];
+        let rows = tx.fetch_fixed(DEALT, arguments).await?;
+        tx.commit().await?;
+        let tenant = |row| column::<uuid::Uuid>(row, "id").map(TenantId::from);
+        rows.iter().map(tenant).collect()
     }
 }

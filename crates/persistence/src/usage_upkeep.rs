@@ -1,5 +1,6 @@
 use async_trait::async_trait;
-use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time, UsageUpkeep};
+use sea_orm::Value;
+use tenantry_domain::{Mode, Period, ROLLUP_PATIENCE, StoreError, SystemScope, TenantId, Time, UsageUpkeep};
 
 use crate::Pool;
 use crate::error::column;
@@ -18,13 +19,15 @@ impl PgUsageUpkeep {
     }
 }
 
-/// Hops from tenant to tenant through the index instead of reading all that each has.
+/// Hops from tenant to tenant through the index, and looks at no more than a thousand marks of each.
 const WITH_CHANGES: &str = "\
 WITH RECURSIVE next AS (\
  (SELECT u.tenant_id FROM usage_dirty u WHERE u.tenant_id > $1 ORDER BY u.tenant_id LIMIT 1) \
  UNION ALL SELECT (SELECT u.tenant_id FROM usage_dirty u WHERE u.tenant_id > next.tenant_id ORDER BY u.tenant_id LIMIT 1) \
  FROM next WHERE next.tenant_id IS NOT NULL) \
-SELECT tenant_id FROM next WHERE tenant_id IS NOT NULL LIMIT $2";
+SELECT tenant_id FROM next WHERE tenant_id IS NOT NULL AND (\
+ SELECT count(*) = 1000 OR bool_or(d.hour < $2 OR d.created_at <= $3) \
+ FROM (SELECT u.hour, u.created_at FROM usage_dirty u WHERE u.tenant_id = next.tenant_id LIMIT 1000) d) LIMIT $4";
 
 const WAITING_SINCE: &str = "SELECT min(u.created_at) AS since FROM usage_dirty u";
 
@@ -36,14 +39,20 @@ impl UsageUpkeep for PgUsageUpkeep {
     async fn with_changes(
         &self,
         because: SystemScope,
+        now: Time,
         after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
         let after = after.map_or_else(uuid::Uuid::nil, TenantId::uuid);
+        let hour = Period::hour_of(now).start;
+        let arguments: [Value; 4] = [
+            after.into(),
+            hour.into(),
+            (now - ROLLUP_PATIENCE).into(),
+            i64::from(limit).into(),
+        ];
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
-        let rows = tx
-            .fetch_fixed(WITH_CHANGES, [after.into(), i64::from(limit).into()])
-            .await?;
+        let rows = tx.fetch_fixed(WITH_CHANGES, arguments).await?;
         tx.commit().await?;
         let tenant = |row| column::<uuid::Uuid>(row, "tenant_id").map(TenantId::from);
         rows.iter().map(tenant).collect()

@@ -111,14 +111,16 @@ pub fn metering(metrics: &Metrics, booted: &Booted) -> JoinHandle<()> {
         let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
         labelled.into()
     });
+    let app = Arc::clone(&booted.app);
     let spool = Arc::clone(&booted.calls);
-    let help = "Calls by where they went: noted at all, remembered because nothing could be written, lost";
+    let help = "Calls by where they went: noted at all, remembered because nothing could be written, lost, or of tenants that nobody knows";
     metrics.register_labelled("metering_calls", help, MetricType::Counter, move || {
         let tally = spool.tally();
         let places = [
             ("noted", tally.noted),
             ("remembered", tally.remembered),
             ("lost", tally.lost),
+            ("set_aside", app.metering.tally().set_aside),
         ];
         let labelled = places.map(|(place, count)| (vec![("place", place.to_owned())], count));
         labelled.into()

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::DateTime;
 use tenantry_domain::{Call, CallSpool, SpoolTally, TenantId, UserId};
@@ -35,6 +35,9 @@ const LARGEST_FILE: u64 = 200_000;
 /// How many calls are remembered at the most while nothing can be written (about 50 MB).
 const MOST_REMEMBERED: usize = 1_000_000;
 
+/// Where calls are that were set aside, as they would lie in the folder itself.
+const ASIDE: &str = ".aside";
+
 const LOCK: &str = "lock";
 const EXTENSION: &str = "calls";
 
@@ -49,7 +52,7 @@ struct Own {
     next: u64,
     remembered: Vec<Call>,
     /// Closed batches of what was remembered.
-    kept: BTreeMap<String, Vec<Call>>,
+    kept: BTreeMap<String, Arc<[Call]>>,
     tally: SpoolTally,
     failing: bool,
 }
@@ -166,29 +169,32 @@ impl CallSpool for FileSpool {
             let name = format!("{}/m{:010}", self.name, own.next);
             own.next += 1;
             let remembered = std::mem::take(&mut own.remembered);
-            own.kept.insert(name, remembered);
+            own.kept.insert(name, remembered.into());
         }
         batches.extend(own.closed.keys().map(|number| batch(&self.name, *number)));
         batches.extend(own.kept.keys().cloned());
         batches
     }
 
-    fn read(&self, batch: &str) -> io::Result<Vec<Call>> {
-        if let Some(calls) = self.own().kept.get(batch) {
-            return Ok(calls.clone());
+    fn read(&self, batch: &str, each: &mut dyn FnMut(Call)) -> io::Result<()> {
+        let kept = self.own().kept.get(batch).cloned();
+        if let Some(calls) = kept {
+            calls.iter().copied().for_each(each);
+            return Ok(());
         }
-        let bytes = std::fs::read(self.path(batch)?)?;
-        let (records, rest) = bytes.as_chunks::<RECORD>();
-        let calls: Vec<Call> = records.iter().filter_map(decode).collect();
-        if calls.len() < records.len() || !rest.is_empty() {
+        let mut file = BufReader::new(File::open(self.path(batch)?)?);
+        let (mut record, mut torn) = ([0; RECORD], 0);
+        while let Some(read) = whole_or_part(&mut file, &mut record)? {
+            match decode(&record).filter(|_| read == RECORD) {
+                Some(call) => each(call),
+                None => torn += 1,
+            }
+        }
+        if torn > 0 {
             // A disk that was full, or a machine that lost its power: no answered request is behind it.
-            tracing::warn!(
-                batch,
-                torn = records.len() - calls.len(),
-                "records of the spool are torn"
-            );
+            tracing::warn!(batch, torn, "records of the spool are torn");
         }
-        Ok(calls)
+        Ok(())
     }
 
     fn remove(&self, batch: &str) -> io::Result<()> {
@@ -206,10 +212,26 @@ impl CallSpool for FileSpool {
         Ok(())
     }
 
+    fn set_aside(&self, batch: &str, calls: &[Call]) -> io::Result<()> {
+        let (Some(folder), Some((name, number))) = (&self.folder, batch.split_once('/')) else {
+            return Ok(());
+        };
+        let home = folder.join(ASIDE).join(name);
+        private().create(&home)?;
+        // Whoever moves the folder back needs nothing else: it is one of a process that has ended.
+        File::create(home.join(LOCK))?;
+        // What was remembered and not in a file has a letter before its number.
+        let file = home.join(format!("{}.{EXTENSION}", number.trim_start_matches('m')));
+        let unfinished = file.with_extension("part");
+        let records: Vec<u8> = calls.iter().flat_map(encode).collect();
+        std::fs::write(&unfinished, records)?;
+        std::fs::rename(unfinished, file)
+    }
+
     fn tally(&self) -> SpoolTally {
         let own = self.own();
         let open = own.open.as_ref().map_or(0, |open| open.calls);
-        let kept: usize = own.kept.values().map(Vec::len).sum();
+        let kept: usize = own.kept.values().map(|calls| calls.len()).sum();
         SpoolTally {
             pending: open + own.closed.values().sum::<u64>() + (own.remembered.len() + kept) as u64,
             ..own.tally
@@ -254,11 +276,6 @@ impl Own {
         if self.lock.is_some() {
             return Ok(());
         }
-        let private = || {
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder
-        };
         private().create(folder)?;
         let unborn = folder.join(format!(".{name}"));
         private().create(&unborn)?;
@@ -285,6 +302,13 @@ impl Own {
     }
 }
 
+/// Makes folders that nobody else may look into.
+fn private() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+}
+
 fn batch(name: &str, number: u64) -> String {
     format!("{name}/{number:010}")
 }
@@ -306,6 +330,20 @@ fn names(folder: &Path) -> Vec<String> {
 fn taken(path: &Path) -> Option<File> {
     let lock = OpenOptions::new().write(true).open(path).ok()?;
     lock.try_lock().is_ok().then_some(lock)
+}
+
+/// Fills the record, or as much of it as there is; none at the end of the file.
+fn whole_or_part(file: &mut impl Read, record: &mut [u8; RECORD]) -> io::Result<Option<usize>> {
+    let mut filled = 0;
+    while filled < RECORD {
+        match file.read(&mut record[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((filled > 0).then_some(filled))
 }
 
 fn encode(call: &Call) -> [u8; RECORD] {
@@ -378,12 +416,15 @@ mod tests {
         }
     }
 
+    fn calls_of(spool: &FileSpool, batch: &str) -> Vec<Call> {
+        let mut calls = Vec::new();
+        spool.read(batch, &mut |call| calls.push(call)).unwrap();
+        calls
+    }
+
     fn read_all(spool: &FileSpool) -> Vec<Call> {
         let batches = spool.batches();
-        batches
-            .iter()
-            .flat_map(|batch| spool.read(batch).unwrap())
-            .collect()
+        batches.iter().flat_map(|batch| calls_of(spool, batch)).collect()
     }
 
     #[test]
@@ -409,15 +450,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_set_aside_is_given_again_only_when_its_folder_is_moved_back() {
+        let folder = Folder::new();
+        let calls: Vec<Call> = (0..5).map(call).collect();
+        let first = folder.spool();
+        calls.iter().for_each(|call| first.note(*call));
+        let batches = first.batches();
+        for _ in 0..2 {
+            first.set_aside(&batches[0], &calls[..2]).unwrap();
+        }
+        first.remove(&batches[0]).unwrap();
+        assert_eq!(first.batches(), Vec::<String>::new());
+        drop(first);
+        let second = folder.spool();
+        assert_eq!(second.batches(), Vec::<String>::new());
+        let name = super::names(&folder.0.join(ASIDE)).pop().unwrap();
+        std::fs::rename(folder.0.join(ASIDE).join(&name), folder.0.join(&name)).unwrap();
+        assert_eq!(second.batches(), batches, "under the name it had");
+        assert_eq!(calls_of(&second, &batches[0]), calls[..2]);
+    }
+
+    #[test]
     fn a_batch_does_not_change_and_further_calls_are_in_the_next() {
         let folder = Folder::new();
         let spool = folder.spool();
         spool.note(call(1));
         let first = spool.batches();
-        let read = spool.read(&first[0]).unwrap();
+        let read = calls_of(&spool, &first[0]);
         spool.note(call(2));
         assert_eq!(spool.batches(), first, "the earlier one is still there");
-        assert_eq!(spool.read(&first[0]).unwrap(), read);
+        assert_eq!(calls_of(&spool, &first[0]), read);
         assert_eq!(spool.tally().pending, 2);
         spool.remove(&first[0]).unwrap();
         let second = spool.batches();
@@ -438,7 +500,7 @@ mod tests {
         bytes[RECORD + 20] ^= 1;
         bytes.extend([1, 2, 3]);
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(spool.read(&batch).unwrap(), [calls[0], calls[2]]);
+        assert_eq!(calls_of(&spool, &batch), [calls[0], calls[2]]);
     }
 
     #[test]
@@ -475,13 +537,13 @@ mod tests {
                 .collect();
             while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 for batch in spool.batches() {
-                    read += spool.read(&batch).unwrap().len();
+                    read += calls_of(&spool, &batch).len();
                     spool.remove(&batch).unwrap();
                 }
             }
         });
         for batch in spool.batches() {
-            read += spool.read(&batch).unwrap().len();
+            read += calls_of(&spool, &batch).len();
         }
         assert_eq!(read, 8_000);
     }

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Duration;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tenantry_domain::{
     Constraint, Denied, Enqueued, Invalid, Job, JobFilter, JobId, Misstep, NewJob, Refused, StoreError,
-    SystemJob, SystemJobId, SystemScope, TenantId, TenantStatus, Time, Work,
+    SystemJob, SystemJobId, SystemScope, TenantId, Time, Work,
 };
 
 use crate::context::carries_store_error;
 use crate::{Cx, Origin, Tenancy};
+
+/// In how many tenants at once something is looked after: few, so that requests find connections.
+const TENANTS_AT_ONCE: usize = 2;
 
 /// Does the jobs of one kind.
 ///
@@ -168,12 +172,12 @@ impl Handlers {
     pub fn standard() -> Self {
         Self::default()
             .with(crate::purge::Purge)
+            .with(crate::usage_rollup::Keep)
+            .with_system(crate::upkeep::TendSome)
             .with(crate::quota_alert::TellAlert)
-            .with_system(crate::purge::PurgeAll)
             .with(crate::usage_rollup::RollUp)
             .with_system(crate::usage_rollup::RollUpAll)
-            .with(crate::usage_rollup::Keep)
-            .with_system(crate::usage_rollup::KeepAll)
+            .with_system(crate::usage_rollup::MakePartitions)
     }
 
     /// Adds those that follow the payment provider, for where there is one.
@@ -284,53 +288,68 @@ pub async fn enqueue<H: JobHandler>(
     Ok(work.jobs().enqueue(&job).await?)
 }
 
-/// Puts a job into the queue of every tenant that is not deleted, for the system's own jobs; see [`enqueue_in`].
+/// Does at once what jobs of a handler would do, in each of these tenants, a few at a time and each in its own scope: for what
+/// is looked after in so many tenants that a job for each would cost more than what it does. Where it fails it becomes a job
+/// of that tenant, which is tried again and seen by operators. A tenant that may not write just now is passed over.
 ///
 /// # Errors
-/// [`JobFailure`].
-pub async fn enqueue_in_all<H: JobHandler>(
+/// [`JobFailure`] when not even the jobs could be stored.
+pub(crate) async fn run_in_each<H: JobHandler>(
     app: &Arc<Tenancy>,
     because: SystemScope,
+    tenants: &[TenantId],
+    handler: &H,
     payload: &H::Payload,
-) -> Result<(), JobFailure> {
-    let mut after = None;
-    loop {
-        let tenants = app.ports.registry.list(because, after, 500).await?;
-        let Some(last) = tenants.last() else { return Ok(()) };
-        after = Some(last.id);
-        for tenant in tenants
-            .iter()
-            .filter(|tenant| tenant.status != TenantStatus::Deleted)
-        {
-            enqueue_in::<H>(app, because, tenant.id, payload).await?;
+) -> Result<(), JobFailure>
+where
+    H::Payload: Clone,
+{
+    stream::iter(tenants.iter().copied())
+        .map(|tenant| run_in(app, because, tenant, handler, payload))
+        .buffer_unordered(TENANTS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn run_in<H: JobHandler>(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    handler: &H,
+    payload: &H::Payload,
+) -> Result<(), JobFailure>
+where
+    H::Payload: Clone,
+{
+    let Some(cx) = enter(app, because, tenant).await? else {
+        return Ok(());
+    };
+    match handler.run(&cx, payload.clone()).await {
+        Ok(()) | Err(JobFailure::Suspended) => Ok(()),
+        Err(failure) => {
+            tracing::warn!(%tenant, kind = H::KIND, %failure, "it becomes a job of the tenant");
+            enqueue_in::<H>(&cx, payload).await
         }
     }
 }
 
-/// Puts a job into the queue of a tenant unless one of its kind is open there: one is enough, also while the tenant is
-/// suspended for weeks. In a deleted tenant there is nothing to do.
-///
-/// # Errors
-/// [`JobFailure`].
-pub async fn enqueue_in<H: JobHandler>(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
-    payload: &H::Payload,
-) -> Result<(), JobFailure> {
-    let scope = match app.ports.gate.system(because, tenant).await {
-        Ok(scope) => scope,
-        // Deleted since it was listed.
-        Err(Denied::TenantGone | Denied::TenantNotFound) => return Ok(()),
-        Err(denied) => return Err(JobFailure::Retry(denied.to_string())),
-    };
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+/// The system's context in a tenant; none in one that is deleted, where there is nothing to do.
+async fn enter(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<Option<Cx>, JobFailure> {
+    match app.ports.gate.system(because, tenant).await {
+        Ok(scope) => Ok(Some(Cx::new(Arc::clone(app), scope, Origin::default()))),
+        Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(None),
+        Err(denied) => Err(JobFailure::Retry(denied.to_string())),
+    }
+}
+
+/// Puts a job into the tenant's queue unless one of its kind is open there: one is enough.
+async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), JobFailure> {
     let terms = Terms {
         dedupe_key: Some(H::KIND.to_owned()),
         ..Terms::default()
     };
     let asked = cx
-        .write(async |work| enqueue::<H>(&cx, work, payload, terms).await)
+        .write(async |work| enqueue::<H>(cx, work, payload, terms).await)
         .await;
     asked.map(|_| ()).map_err(|error| match error {
         JobError::Store(error) => JobFailure::Store(error),

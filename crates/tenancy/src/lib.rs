@@ -43,6 +43,7 @@ pub mod system_job;
 pub mod task;
 pub mod tenant;
 mod traces;
+pub mod upkeep;
 pub mod usage;
 pub mod usage_rollup;
 pub mod user;

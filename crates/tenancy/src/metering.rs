@@ -1,13 +1,14 @@
 //! Calls of the API, on their way from the spool into the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{Duration as Span, DurationRound as _};
 use tenantry_domain::{
-    Call, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
+    Call, CallSpool, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
     USAGE_BATCH, UsageKey, UsageOrigin, UserId,
 };
 
@@ -28,6 +29,7 @@ struct Counters {
     duplicates: AtomicU64,
     failed: AtomicU64,
     flushed: AtomicU64,
+    set_aside: AtomicU64,
     flush_failures: AtomicU64,
     flush_micros: AtomicU64,
 }
@@ -43,6 +45,8 @@ pub struct MeteringTally {
     pub failed: u64,
     /// Calls that came from the spool into the ledger.
     pub flushed: u64,
+    /// Calls of tenants that the store does not know.
+    pub set_aside: u64,
     /// Flushes after which something stayed in the spool, because the store failed.
     pub flush_failures: u64,
     /// How long the last flush took that stored anything.
@@ -58,6 +62,7 @@ impl Metering {
             duplicates: read(&self.tally.duplicates),
             failed: read(&self.tally.failed),
             flushed: read(&self.tally.flushed),
+            set_aside: read(&self.tally.set_aside),
             flush_failures: read(&self.tally.flush_failures),
             flush: Duration::from_micros(read(&self.tally.flush_micros)),
         }
@@ -91,8 +96,10 @@ impl Metering {
 /// What a flush did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Calls that are in the ledger now.
+    /// Calls that are in the ledger now, or of tenants that are deleted.
     pub calls: u64,
+    /// Calls of tenants that the store does not know.
+    pub set_aside: u64,
     /// Batches that stay in the spool for the next time.
     pub kept: usize,
 }
@@ -105,11 +112,13 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
     let began = Instant::now();
     let mut stored = Stored::default();
     let counters = &app.metering.tally;
-    let spool = Arc::clone(&app.ports.calls);
-    let batches = tokio::task::spawn_blocking(move || spool.batches()).await;
+    let batches = on_spool(app, |spool| Ok(spool.batches())).await;
     for batch in batches.unwrap_or_default() {
         match flush_batch(app, &batch).await {
-            Ok(calls) => stored.calls += calls,
+            Ok(of_batch) => {
+                stored.calls += of_batch.calls;
+                stored.set_aside += of_batch.set_aside;
+            }
             Err(error) => {
                 tracing::warn!(batch, error, "calls could not be stored, they stay in the spool");
                 stored.kept += 1;
@@ -117,6 +126,7 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
         }
     }
     counters.flushed.fetch_add(stored.calls, Ordering::Relaxed);
+    counters.set_aside.fetch_add(stored.set_aside, Ordering::Relaxed);
     if stored.kept > 0 {
         counters.flush_failures.fetch_add(1, Ordering::Relaxed);
     }
@@ -127,29 +137,55 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
     stored
 }
 
-async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<u64, String> {
-    let (spool, name) = (Arc::clone(&app.ports.calls), batch.to_owned());
-    let read = tokio::task::spawn_blocking(move || spool.read(&name)).await;
-    let calls = read
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-    let mut failed = None;
-    for (tenant, counts) in by_tenant(&calls) {
+async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> {
+    let name = batch.to_owned();
+    let tenants = on_spool(app, move |spool| by_tenant(spool, &name)).await?;
+    let (mut stored, mut unknown, mut failed) = (Stored::default(), BTreeSet::new(), None);
+    for (tenant, counts) in tenants {
         match store(app, tenant, batch, &counts).await {
             // Nobody asks any more what a deleted tenant has used.
-            Ok(()) | Err(Denied::TenantGone) => {}
+            Ok(()) | Err(Denied::TenantGone) => stored.calls += counts.total(),
+            Err(Denied::TenantNotFound) => {
+                stored.set_aside += counts.total();
+                unknown.insert(tenant);
+            }
             Err(error) => failed = Some(format!("{tenant}: {error}")),
         }
     }
     if let Some(error) = failed {
         return Err(error);
     }
-    let (spool, name) = (Arc::clone(&app.ports.calls), batch.to_owned());
-    let removed = tokio::task::spawn_blocking(move || spool.remove(&name)).await;
-    removed
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-    Ok(calls.len() as u64)
+    if stored.set_aside > 0 {
+        tracing::warn!(
+            batch,
+            calls = stored.set_aside,
+            tenants = unknown.len(),
+            "calls of tenants that are not in the database are set aside; see metering.spool_dir"
+        );
+    }
+    let name = batch.to_owned();
+    on_spool(app, move |spool| {
+        if !unknown.is_empty() {
+            let mut calls = Vec::new();
+            let mut keep = |call: Call| calls.extend(unknown.contains(&call.tenant).then_some(call));
+            spool.read(&name, &mut keep)?;
+            spool.set_aside(&name, &calls)?;
+        }
+        spool.remove(&name)
+    })
+    .await?;
+    Ok(stored)
+}
+
+/// Does something with the spool on a thread that may wait for files.
+async fn on_spool<T: Send + 'static>(
+    app: &Arc<Tenancy>,
+    step: impl FnOnce(&dyn CallSpool) -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let spool = Arc::clone(&app.ports.calls);
+    let done = tokio::task::spawn_blocking(move || step(spool.as_ref())).await;
+    done.map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }
 
 /// What a batch says of one tenant.
@@ -161,17 +197,26 @@ struct Counts {
     active: BTreeSet<(Time, UserId)>,
 }
 
-fn by_tenant(calls: &[Call]) -> BTreeMap<TenantId, Counts> {
-    let mut tenants: BTreeMap<TenantId, Counts> = BTreeMap::new();
-    for call in calls {
-        let counts = tenants.entry(call.tenant).or_default();
+impl Counts {
+    fn add(&mut self, call: Call) {
         let minute = call.at.duration_trunc(Span::minutes(1)).unwrap_or(call.at);
-        *counts.calls.entry(minute).or_default() += 1;
+        *self.calls.entry(minute).or_default() += 1;
         if let Some(user) = call.user {
-            counts.active.insert((Period::hour_of(call.at).start, user));
+            self.active.insert((Period::hour_of(call.at).start, user));
         }
     }
-    tenants
+
+    fn total(&self) -> u64 {
+        self.calls.values().sum()
+    }
+}
+
+fn by_tenant(spool: &dyn CallSpool, batch: &str) -> io::Result<BTreeMap<TenantId, Counts>> {
+    let mut tenants: BTreeMap<TenantId, Counts> = BTreeMap::new();
+    spool.read(batch, &mut |call| {
+        tenants.entry(call.tenant).or_default().add(call);
+    })?;
+    Ok(tenants)
 }
 
 async fn store(app: &Arc<Tenancy>, tenant: TenantId, batch: &str, counts: &Counts) -> Result<(), Denied> {
@@ -247,15 +292,21 @@ mod tests {
             call(3_600, Some(one)),
             call(61, None),
         ];
-        let counts = by_tenant(&calls);
+        let counted = |calls: &[Call]| {
+            let mut counts = Counts::default();
+            calls.iter().for_each(|call| counts.add(*call));
+            counts
+        };
+        let counts = counted(&calls);
         calls.reverse();
-        assert_eq!(by_tenant(&calls), counts);
+        assert_eq!(counted(&calls), counts);
+        assert_eq!(counts.total(), 5);
         assert_eq!(
-            counts[&tenant].calls,
+            counts.calls,
             BTreeMap::from([(at(0), 2), (at(60), 2), (at(3_600), 1)])
         );
         assert_eq!(
-            counts[&tenant].active,
+            counts.active,
             BTreeSet::from([(at(0), one), (at(0), two), (at(3_600), one)])
         );
     }

@@ -1,4 +1,4 @@
-//! What nobody needs any more is deleted: once a day, in each tenant's own scope.
+//! What nobody needs any more is deleted, in each tenant's own scope; [`upkeep`](crate::upkeep) says when.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
 
-use crate::job::{self, JobFailure, JobHandler, SystemJobHandler};
+use crate::job::{JobFailure, JobHandler, SystemJobHandler};
 use crate::quota_drift::{self, Repair};
 use crate::{Cx, Tenancy, quota};
 
@@ -57,23 +57,6 @@ impl JobHandler for Purge {
         // In transactions of its own: each counter is locked while it is put right.
         quota_drift::reconcile(cx, Repair::Ended).await?;
         Ok(())
-    }
-}
-
-/// Asks for [`Purge`] in every tenant.
-#[derive(Debug, Clone, Copy)]
-pub struct PurgeAll;
-
-impl SystemJobHandler for PurgeAll {
-    const KIND: &'static str = "tenant.purge_all";
-    type Payload = Ended;
-
-    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, payload: Ended) -> Result<(), JobFailure> {
-        job::enqueue_in_all::<Purge>(app, because, &payload).await
-    }
-
-    fn schedule() -> Option<(Duration, Ended)> {
-        Some((Duration::days(1), Ended { days: KEPT_DAYS }))
     }
 }
 

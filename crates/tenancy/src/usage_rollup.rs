@@ -9,7 +9,7 @@ use tenantry_domain::{
     UsageWindow, Work,
 };
 
-use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, enqueue_in};
+use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
 use crate::usage::{built_in, stored};
 use crate::{Cx, Tenancy};
 
@@ -100,8 +100,10 @@ async fn day_of(
         .fold(Measured::default(), together))
 }
 
-/// Asks for [`RollUp`] in every tenant of which some hour has changed. What changes while a tenant's job runs, so that no
-/// second one is added, is found the next time.
+/// Does what [`RollUp`] does in every tenant of which an hour is due ([`UsageUpkeep::with_changes`]). The marks say
+/// what is left to do, so it needs no job for each tenant.
+///
+/// [`UsageUpkeep::with_changes`]: tenantry_domain::UsageUpkeep::with_changes
 #[derive(Debug, Clone, Copy)]
 pub struct RollUpAll;
 
@@ -112,12 +114,12 @@ impl SystemJobHandler for RollUpAll {
     async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
         let mut after = None;
         loop {
-            let tenants = app.ports.usage_upkeep.with_changes(because, after, 500).await?;
+            let now = app.ports.clock.now();
+            let upkeep = &app.ports.usage_upkeep;
+            let tenants = upkeep.with_changes(because, now, after, 500).await?;
             let Some(last) = tenants.last() else { return Ok(()) };
             after = Some(*last);
-            for tenant in tenants {
-                enqueue_in::<RollUp>(app, because, tenant, &Nothing {}).await?;
-            }
+            run_in_each(app, because, &tenants, &RollUp, &Nothing {}).await?;
         }
     }
 
@@ -151,12 +153,12 @@ impl JobHandler for Keep {
     }
 }
 
-/// Asks for [`Keep`] in every tenant, and makes the partitions of the months to come.
+/// Makes the partitions of the ledger for the months to come.
 #[derive(Debug, Clone, Copy)]
-pub struct KeepAll;
+pub struct MakePartitions;
 
-impl SystemJobHandler for KeepAll {
-    const KIND: &'static str = "usage.keep_all";
+impl SystemJobHandler for MakePartitions {
+    const KIND: &'static str = "usage.make_partitions";
     type Payload = Nothing;
 
     async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
@@ -164,7 +166,7 @@ impl SystemJobHandler for KeepAll {
         if made > 0 {
             tracing::info!(made, "partitions for usage to come");
         }
-        crate::job::enqueue_in_all::<Keep>(app, because, &Nothing {}).await
+        Ok(())
     }
 
     fn schedule() -> Option<(Duration, Nothing)> {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::ground::say;
 use crate::report::{Flatness, Row};
 use crate::scenario::{Scenario, list};
+use crate::server::{Server, Used};
 use crate::{Bench, Failure, Rounds, load, server};
 
 /// How many tenants are few.
@@ -37,6 +38,7 @@ pub async fn measure(bench: &Bench<'_>, tokens: &Path) -> Result<(Flatness, [Row
     say(&format!("visiting {tenants} tenants"));
     load::visit(&bench.ground.tokens(0..tenants)?).await?;
     say(&format!("visited in {:.0} s", began.elapsed().as_secs_f64()));
+    let storing = storing(bench, &server).await?;
     // Turn and turn about, so that a machine that becomes slower does so for both.
     let scripts = [
         load::script(bench.folder, &few, tokens)?,
@@ -45,6 +47,8 @@ pub async fn measure(bench: &Bench<'_>, tokens: &Path) -> Result<(Flatness, [Row
     let mut rounds = [Rounds::default(), Rounds::default()];
     for _ in 0..bench.rounds() {
         for ((scenario, script), rounds) in [&few, &warm].into_iter().zip(&scripts).zip(&mut rounds) {
+            // The calls of one are not stored in the time of the other.
+            server.caught_up().await?;
             bench.round(&server, scenario, script, rounds).await?;
         }
     }
@@ -57,10 +61,22 @@ pub async fn measure(bench: &Bench<'_>, tokens: &Path) -> Result<(Flatness, [Row
         cold_p50_us: cold.p50_us,
         warm_p50_us: warm.p50_us,
         warm_rss_mb,
+        storing_server_us: storing.0,
+        storing_postgres_us: storing.1,
         warm_rate_ratio: few.rps / warm.rps,
         pgbench_rate_ratio: tps(&few) / tps(&warm),
     };
     Ok((flatness, [few, cold, warm]))
+}
+
+/// What it costs to bring the calls of a tenant into the ledger, one call of each: the server's and PostgreSQL's time.
+async fn storing(bench: &Bench<'_>, server: &Server) -> Result<(f64, f64), Failure> {
+    say("storing their calls");
+    let postgres = bench.ground.cluster.data_dir();
+    let before = Used::now(server.process(), postgres);
+    let calls = server.caught_up().await?.max(1) as f64;
+    let (server, postgres) = Used::now(server.process(), postgres).since(&before);
+    Ok((server as f64 / calls, postgres as f64 / calls))
 }
 
 /// Each round over a server that knows nobody yet.

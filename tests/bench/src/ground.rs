@@ -1,6 +1,6 @@
 //! What is measured on: a private PostgreSQL, many tenants with many tasks, and a token for each tenant.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +40,8 @@ pub struct Ground {
     pub cluster: Cluster,
     pub size: Size,
     pub key: SigningKey,
+    /// Where calls wait until they are in this database's ledger.
+    pub spool: PathBuf,
     passwords: RolePasswords,
 }
 
@@ -62,6 +64,7 @@ impl Ground {
             cluster,
             size,
             key: SigningKey::generate(),
+            spool: folder.join("usage"),
             passwords,
         };
         ground.migrate().await?;

@@ -22,6 +22,9 @@ pub struct Server {
     pub startup: Duration,
 }
 
+/// Whatever is behind it in the metrics is the number of calls that wait.
+const PENDING: &str = "tenantry_metering_spool_pending ";
+
 impl Server {
     /// Starts the program on the ground, with further settings, and waits until it is ready.
     pub async fn start(
@@ -54,7 +57,7 @@ impl Server {
             .env("TENANTRY__LIMITS__SHARED", "false")
             .env("TENANTRY__REDIS__URL", redis)
             .env("TENANTRY__PLANS__FILE", &plans)
-            .env("TENANTRY__METERING__SPOOL_DIR", folder.join("usage"))
+            .env("TENANTRY__METERING__SPOOL_DIR", &ground.spool)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -75,6 +78,21 @@ impl Server {
         })
     }
 
+    /// Waits until all calls are in the ledger; how many there were when it began.
+    pub async fn caught_up(&self) -> Result<u64, Failure> {
+        let began = Instant::now();
+        let waiting = pending().await?;
+        while pending().await? > 0 {
+            if began.elapsed() > Duration::from_secs(600) {
+                return Err(
+                    "calls are not in the ledger after ten minutes: see target/bench/server.log".into(),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(waiting)
+    }
+
     /// Its process.
     pub fn process(&self) -> u32 {
         self.child.id()
@@ -89,18 +107,25 @@ impl Drop for Server {
 }
 
 async fn is_ready() -> bool {
-    let answer = async {
-        let mut stream = TcpStream::connect(ADDRESS).await?;
-        let request =
-            format!("GET /health/readiness HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    answer
-        .await
-        .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    let answer = get("/health/readiness").await;
+    answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// Calls that are not in the ledger yet.
+async fn pending() -> Result<u64, Failure> {
+    let metrics = get("/metrics").await?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(PENDING));
+    let pending = line.and_then(|rest| rest.trim().parse::<f64>().ok());
+    Ok(pending.ok_or("/metrics does not tell of the spool")? as u64)
+}
+
+async fn get(path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(ADDRESS).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// What processes have used of the processor, in microseconds since they began.

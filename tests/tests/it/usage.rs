@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix_web::http::Method;
-use chrono::Duration;
+use chrono::{Duration, Timelike as _};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -14,15 +14,15 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_domain::{
-    Aggregation, Clock as _, Granularity, IdSource as _, MeterKey, NewUsage, Period, Rollup, StoreError,
-    SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
+    Aggregation, Call, Clock as _, Granularity, IdSource as _, MeterKey, NewUsage, Period, Rollup,
+    StoreError, SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::job::{Handlers, JobHandler as _, Nothing};
 use tenantry_tenancy::usage_rollup::{Keep, RollUp};
 use tenantry_tenancy::{Cx, Origin, Tenancy, metering, usage};
-use tenantry_tests::{ManualClock, Options, Reply, TenantWorld, World, plans_with_meters};
+use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
 
 use crate::jobs;
 
@@ -779,31 +779,64 @@ async fn an_hour_of_many_events_of_which_some_were_taken_back_is_totalled_in_no_
 }
 
 #[actix_web::test]
-async fn within_two_minutes_the_system_totals_what_has_changed_in_every_tenant() {
+async fn an_hour_is_totalled_when_it_is_over_or_its_changes_have_waited_in_every_tenant() {
     let world = world().await;
     let worker = jobs::worker(&world, Handlers::standard());
-    worker.run_once().await.unwrap();
+    // The clock of the tests begins at the beginning of an hour.
     worker.run_once().await.unwrap();
     world.set_status(&world.globex, "suspended").await;
     send(&world, &world.acme, &event("a", 1)).await.expect(200);
-    for _ in 0..2 {
-        world.clock.advance(Duration::minutes(1));
+    let totals = async |minutes: i64| {
+        world.clock.advance(Duration::minutes(minutes));
         worker.run_once().await.unwrap();
-    }
-    assert_eq!(count(&world, "usage_dirty").await, 0);
+        let hours = "usage_hours WHERE meter = 'sum_meter' AND events = quantity";
+        (count(&world, hours).await, count(&world, "usage_dirty").await)
+    };
     assert_eq!(
-        count(&world, "usage_hours WHERE meter = 'sum_meter' AND quantity = 1").await,
+        totals(1).await,
+        (0, 3),
+        "of what has just changed nobody needs the total"
+    );
+    let (totalled, waiting) = totals(9).await;
+    assert_eq!((totalled, waiting), (1, 0));
+    send(&world, &world.acme, &event("b", 1)).await.expect(200);
+    send(&world, &world.globex, &event("b", 1)).await.expect(403);
+    let until_the_hour_is_over = 60 - i64::from(world.clock.now().minute());
+    assert_eq!(totals(until_the_hour_is_over).await, (1, 0), "replaced");
+    assert_eq!(
+        count(&world, "usage_hours WHERE meter = 'sum_meter' AND quantity = 2").await,
         1
     );
     assert_eq!(
-        count(&world, "usage_days WHERE meter = 'storage_bytes'").await,
-        2,
-        "of both tenants"
+        count(&world, "jobs WHERE kind LIKE 'usage.%'").await,
+        0,
+        "no job is needed where all goes well"
     );
-    assert_eq!(
-        count(&world, "jobs WHERE kind = 'usage.roll_up' AND state <> 'done'").await,
-        0
-    );
+}
+
+#[actix_web::test]
+async fn a_thousand_changes_of_an_hour_are_totalled_at_once() {
+    let world = world().await;
+    let due = async || {
+        let now = world.clock.now();
+        let upkeep = &world.app.ports.usage_upkeep;
+        let because = SystemScope::because("a test of usage");
+        upkeep.with_changes(because, now, None, 10).await.unwrap()
+    };
+    let acme = world.acme.id;
+    let mark = |count: u32| {
+        format!(
+            "INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour) \
+             SELECT '{acme}', gen_random_uuid(), '{now}', 'sum_meter', date_trunc('hour', '{now}'::timestamptz) \
+             FROM generate_series(1, {count})",
+            now = world.clock.now().to_rfc3339(),
+        )
+    };
+    run(&world, "DELETE FROM usage_dirty").await;
+    run(&world, &mark(999)).await;
+    assert_eq!(due().await, []);
+    run(&world, &mark(1)).await;
+    assert_eq!(due().await, [acme]);
 }
 
 // -------------------------------------------------------------------------------------------------------------- shown
@@ -1219,6 +1252,30 @@ async fn calls_of_a_deleted_tenant_are_dropped_and_those_of_others_are_not() {
     assert_eq!((stored.calls, stored.kept), (2, 0));
     assert_eq!(total(&world, &world.acme, "api_calls").await, 1);
     assert_eq!(count(&world, "usage_events WHERE meter = 'api_calls'").await, 1);
+}
+
+#[actix_web::test]
+async fn calls_of_a_tenant_that_nobody_knows_keep_no_other_call_from_the_ledger() {
+    let world = world().await;
+    let get = async |person: &Person| world.get(person, "/api/v1/tasks").send().await.expect(200);
+    get(&world.acme.admin).await;
+    world.app.ports.calls.note(Call {
+        tenant: TenantId::next(&SystemIds),
+        user: None,
+        at: world.clock.now(),
+    });
+    get(&world.globex.admin).await;
+    let stored = metering::flush(&world.app).await;
+    assert_eq!((stored.calls, stored.set_aside, stored.kept), (2, 1, 0));
+    assert_eq!(world.app.metering.tally().set_aside, 1);
+    for tenant in [&world.acme, &world.globex] {
+        assert_eq!(total(&world, tenant, "api_calls").await, 1);
+    }
+    assert_eq!(
+        metering::flush(&world.app).await.kept,
+        0,
+        "nothing is tried again"
+    );
 }
 
 #[actix_web::test]
