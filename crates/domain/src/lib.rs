@@ -157,9 +157,10 @@ pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
 pub use payment::{
-    CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus, Link, NewCustomer,
-    NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice,
-    ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
+    ChargedMeter, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus,
+    Link, NewCustomer, NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError,
+    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus,
+    UsageReport,
 };
 pub use period::{BillingCycle, Period, Reset};
 pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
