@@ -43,6 +43,7 @@ mod billing_account;
 mod branding;
 mod bucket;
 mod call;
+mod charged_time;
 mod code;
 mod colour;
 mod condition;
@@ -109,6 +110,7 @@ pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanS
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use call::{Call, CallSpool, SpoolTally};
+pub use charged_time::ChargedTime;
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};

@@ -5,12 +5,12 @@ use serde_json::json;
 use tenantry_domain::{
     BillingAccount, CustomerRef, DunningState, DunningStep, DunningTerms, FetchedAccount, Invoice, InvoiceId,
     InvoiceRef, PaymentProvider, Permission, PlanStep, ProviderError, ProviderInvoice, ProviderSubscription,
-    StoreError, Tenant, Work,
+    StoreError, Tenant, Time, Work,
 };
 
 use crate::context::carries_store_error;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
-use crate::{Cx, billing};
+use crate::{Cx, billing, meter_report};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;
@@ -133,6 +133,9 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         if matches!(step, PlanStep::Grant(_)) {
             billing::complete(cx, work, &account).await?;
         }
+        if ended_at(&before) != ended_at(&account) {
+            meter_report::publish_soon(cx, work).await?;
+        }
         remind(cx, work, (&mut account, &mut tenant), fetched).await?;
         if account.subscription != before.subscription || account.dunning != before.dunning {
             account.version += 1;
@@ -163,6 +166,10 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         Ok(Some(account))
     })
     .await
+}
+
+fn ended_at(account: &BillingAccount) -> Option<Time> {
+    account.subscription.as_ref().and_then(|one| one.ended_at)
 }
 
 /// What the audit log says of an account.
