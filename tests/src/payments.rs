@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus, Link,
-    MeterKey, NewCustomer, NewSubscription, Offer, PaymentProvider, Period, ProrationPreview, ProviderError,
-    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus,
-    TenantId, Time, UsageReport,
+    ChargedMeter, Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
+    InvoiceStatus, Link, MeterKey, NewCustomer, NewSubscription, Offer, PaymentProvider, Period,
+    ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription,
+    SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
 };
 
 /// The signature that [`MemoryPayments`] takes for its own.
@@ -242,6 +242,7 @@ impl MemoryPayments {
             },
             offer: Some(new.offer.clone()),
             seats: new.seats,
+            charged: charged(now),
             period: Period {
                 start: now,
                 end: trial_ends_at.unwrap_or(now + Duration::days(30)),
@@ -249,6 +250,7 @@ impl MemoryPayments {
             trial_ends_at,
             cancel_at_period_end: false,
             canceled_at: None,
+            ended_at: None,
             created_at: now,
         };
         let made = subscription.id.clone();
@@ -329,6 +331,14 @@ impl MemoryPayments {
         })?;
         self.subscription_now(answer)
     }
+}
+
+/// What the plans of the standard catalogue that can be bought charge.
+fn charged(since: Time) -> Vec<ChargedMeter> {
+    vec![ChargedMeter {
+        meter: MeterKey::api_calls(),
+        since,
+    }]
 }
 
 fn usd() -> tenantry_domain::Currency {
@@ -450,7 +460,7 @@ impl PaymentProvider for MemoryPayments {
         let canceled_at = self.clock.now();
         self.change(id, |subscription| {
             subscription.status = SubscriptionStatus::Canceled;
-            subscription.canceled_at = Some(canceled_at);
+            (subscription.canceled_at, subscription.ended_at) = (Some(canceled_at), Some(canceled_at));
         });
         self.subscription_now(Answer::Subscription(id.clone()))
     }

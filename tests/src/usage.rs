@@ -18,13 +18,33 @@ pub async fn use_up(
     at: Time,
     quantity: u64,
 ) -> UsageEventId {
+    record(app, tenant, meter, (at, quantity, None)).await
+}
+
+/// Puts that somebody used a meter at a moment into the ledger, where it is subjects that are counted; the event.
+pub async fn used_by(
+    app: &Arc<Tenancy>,
+    tenant: TenantId,
+    meter: &str,
+    at: Time,
+    subject: &str,
+) -> UsageEventId {
+    record(app, tenant, meter, (at, 1, Some(subject.to_owned()))).await
+}
+
+async fn record(
+    app: &Arc<Tenancy>,
+    tenant: TenantId,
+    meter: &str,
+    (at, quantity, subject): (Time, u64, Option<String>),
+) -> UsageEventId {
     let cx = system(app, tenant).await;
     let event = NewUsage {
         key: UsageKey::new("test", cx.ids().uuid().to_string()),
         meter: MeterKey::parse(meter).unwrap(),
         quantity,
         event_at: Some(at),
-        subject: None,
+        subject,
         properties: None,
         origin: UsageOrigin::Api,
     };

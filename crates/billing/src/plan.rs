@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use tenantry_domain::{Currency, Interval, Limit, MeterKey, MeterTerms, Price};
+use tenantry_domain::{Limit, MeterKey, MeterTerms, Price};
 
 /// What a tenant can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +48,5 @@ impl Plan {
     /// Whether it switches that feature on.
     pub fn has(&self, feature: &str) -> bool {
         self.features.contains(feature)
-    }
-
-    /// What an interval costs in a currency, where it is on offer.
-    pub fn price(&self, currency: &Currency, interval: Interval) -> Option<&Price> {
-        self.prices
-            .iter()
-            .find(|price| price.currency == *currency && price.interval == interval)
     }
 }

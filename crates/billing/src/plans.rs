@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::{
-    Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, Price, Slug, is_plan_key,
+    Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, Price, Reset, Slug, is_plan_key,
 };
 
 use crate::Plan;
@@ -370,6 +370,16 @@ fn same_meters(plans: &[Plan], meters: &Meters) -> Result<(), PlanError> {
             let problem = "is missing, but there is such a [[meter]]";
             return Err(invalid(&plan.name, format!("meters.{missing}"), problem));
         }
+        // Overage is billed by the month, so what is included has to be, too.
+        let is_monthly = |key: &MeterKey| {
+            let meter = meters.get(key);
+            meter.is_none_or(|meter| meter.reset == Reset::BillingCycle)
+        };
+        let mut charged = plan.meters.iter().filter(|(_, terms)| !terms.overage.is_empty());
+        if let Some((key, _)) = charged.find(|(key, _)| !is_monthly(key)) {
+            let problem = "needs a meter that begins again with the billing cycle";
+            return Err(invalid(&plan.name, format!("meters.{key}.overage"), problem));
+        }
     }
     Ok(())
 }
@@ -437,7 +447,11 @@ mod tests {
         assert!(plans.get("pro").is_some() && plans.get("Pro").is_none() && plans.get("").is_none());
 
         let usd = Currency::try_from("usd".to_owned()).unwrap();
-        let amount = |plan: &str, interval| Some(plans.get(plan)?.price(&usd, interval)?.amount);
+        let amount = |plan: &str, interval| {
+            let mut prices = plans.get(plan)?.prices.iter();
+            let price = prices.find(|price| price.currency == usd && price.interval == interval)?;
+            Some(price.amount)
+        };
         assert_eq!(amount("free", Interval::Month), None);
         assert_eq!(
             (amount("pro", Interval::Month), amount("pro", Interval::Year)),
@@ -655,6 +669,20 @@ mod tests {
                 other => panic!("{to}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_charged_is_counted_by_the_month() {
+        let standard = include_str!("../../../config/plans.toml");
+        let daily = standard.replacen("reset = \"billing_cycle\"", "reset = \"day\"", 1);
+        assert_eq!(
+            Plans::parse(&daily),
+            Err(invalid(
+                "pro",
+                "meters.api_calls.overage",
+                "needs a meter that begins again with the billing cycle"
+            ))
+        );
     }
 
     #[test]

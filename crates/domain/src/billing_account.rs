@@ -268,6 +268,7 @@ mod tests {
             status,
             offer: Some(offer(plan)),
             seats: 1,
+            charged: Vec::new(),
             period: Period {
                 start: at("2026-02-28T10:00:00Z"),
                 end: at("2026-03-31T10:00:00Z"),
@@ -275,6 +276,7 @@ mod tests {
             trial_ends_at: None,
             cancel_at_period_end: false,
             canceled_at: None,
+            ended_at: None,
             created_at: at("2026-01-31T10:00:00Z"),
         }
     }

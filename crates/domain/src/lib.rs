@@ -43,6 +43,7 @@ mod billing_account;
 mod branding;
 mod bucket;
 mod call;
+mod charged_time;
 mod code;
 mod colour;
 mod condition;
@@ -82,6 +83,7 @@ mod project;
 mod projection;
 mod provider_event;
 mod quota;
+mod quota_drift;
 mod quota_gate;
 mod registry;
 mod resource;
@@ -110,6 +112,7 @@ pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanS
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use call::{Call, CallSpool, SpoolTally};
+pub use charged_time::ChargedTime;
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
@@ -160,9 +163,10 @@ pub use page::{Page, PageRequest, Position};
 pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
 pub use patch::Patch;
 pub use payment::{
-    CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus, Link, NewCustomer,
-    NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice,
-    ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
+    ChargedMeter, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus,
+    Link, NewCustomer, NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError,
+    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus,
+    UsageReport,
 };
 pub use period::{BillingCycle, Period, Reset};
 pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
@@ -178,6 +182,7 @@ pub use quota::{
     AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
     QuotaLease, QuotaReservation, Quotas, ReservationState, StillLent, Tally, Threshold,
 };
+pub use quota_drift::{QuotaDrift, QuotaFinding};
 pub use quota_gate::{
     Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use chrono::Duration;
 use serde::Serialize;
 
-use crate::{MeterKey, MeterReportId, Period, ProviderKey, StoreError, Time};
+use crate::{ChargedTime, MeterKey, MeterReportId, Period, ProviderKey, StoreError, Time};
 
 /// Where a report of usage stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -43,8 +43,8 @@ impl ReportState {
     }
 }
 
-/// What a tenant used of a meter in an hour, as it is told to the payment provider. There is one for each revision of the
-/// hour's number.
+/// What a tenant used of a meter in an hour, as it is told to the payment provider; of what does not add up, what it comes
+/// to in the month up to the end of the hour. There is one for each revision of the hour's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeterReport {
     /// Its id.
@@ -78,11 +78,10 @@ impl MeterReport {
     /// How long a report can be taken back. The provider says a day; an hour is left for whatever comes between.
     pub const REVOCABLE: Duration = Duration::hours(23);
 
-    /// The moment for which it is told: the last second of the hour. When a period of the subscription ends within the
-    /// hour, all of it is of the next period, whose invoice is still to come; that of the period which ends becomes final
-    /// an hour later, perhaps before this hour is told.
-    pub fn told_at(&self) -> Time {
-        Period::hour_of(self.hour).end - Duration::seconds(1)
+    /// The moment for which it is told, where it is known when its meter is charged: [`ChargedTime::told_at`].
+    pub fn told_at(&self, time: Option<&ChargedTime>) -> Time {
+        let hour = Period::hour_of(self.hour);
+        time.map_or(hour.end - Duration::seconds(1), |time| time.told_at(hour))
     }
 
     /// Whether it is too late to tell.

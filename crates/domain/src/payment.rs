@@ -166,6 +166,15 @@ impl SubscriptionStatus {
     }
 }
 
+/// A meter whose use beyond what is included is charged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChargedMeter {
+    /// The meter.
+    pub meter: MeterKey,
+    /// Since when: what was used before is not charged.
+    pub since: Time,
+}
+
 /// A subscription as the provider has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderSubscription {
@@ -179,6 +188,8 @@ pub struct ProviderSubscription {
     pub offer: Option<Offer>,
     /// How many seats.
     pub seats: u32,
+    /// The meters whose use it charges, by key. A meter that another plan charges as well is charged since the first.
+    pub charged: Vec<ChargedMeter>,
     /// What is paid for now.
     pub period: Period,
     /// When the trial ends or ended.
@@ -187,6 +198,8 @@ pub struct ProviderSubscription {
     pub cancel_at_period_end: bool,
     /// When it was cancelled.
     pub canceled_at: Option<Time>,
+    /// When it ended: nothing that is used afterwards is charged.
+    pub ended_at: Option<Time>,
     /// When it was made.
     pub created_at: Time,
 }
@@ -295,8 +308,9 @@ pub struct ProrationPreview {
     pub lines: Vec<InvoiceLine>,
 }
 
-/// What a tenant used of a meter in an hour. One for each tenant, meter and hour; when the number changes it is
-/// told under the next revision and the former is taken back.
+/// What a tenant used of a meter in an hour, or of what does not add up what it comes to in the month so far: the provider
+/// takes the sum or the last of a month. One for each tenant, meter and hour; when the number changes it is told under the
+/// next revision and the former is taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageReport {
     /// Whose.

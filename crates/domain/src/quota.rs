@@ -151,17 +151,19 @@ impl Tally {
         self.used = self.used.saturating_sub(amount.saturating_sub(used));
     }
 
-    /// Puts what the ledger says in place of what was counted. Only for a ledger that has everything: of a period that
-    /// is over and of which no instance has anything left to store.
+    /// Takes back what was counted for leases that nobody returned, as far as the ledger knows of no use of it; how much
+    /// that was. `lost` is what those leases were for. Of whatever else the two differ in the counter stays as it is: not
+    /// everything that is used is taken out of the quota, and not everything that is taken out of it is recorded.
     ///
     /// # Errors
-    /// [`StillLent`].
-    pub fn reconcile(&mut self, ledger: u64) -> Result<(), StillLent> {
+    /// [`StillLent`]: what is lent may be in the ledger in part.
+    pub fn reconcile(&mut self, ledger: u64, lost: u64) -> Result<u64, StillLent> {
         if self.leased > 0 {
             return Err(StillLent);
         }
-        self.used = ledger.min(MOST_UNITS);
-        Ok(())
+        let back = lost.min(self.used.saturating_sub(ledger));
+        self.used -= back;
+        Ok(back)
     }
 
     fn take(self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
@@ -493,6 +495,8 @@ pub trait Quotas: Send {
     /// The time by the clock of the database, the one that all instances share.
     async fn now(&mut self) -> Result<Time, StoreError>;
 
+    /// The counters of the periods around a moment, and these, by meter and period.
+    async fn around(&mut self, at: Time, these: &[QuotaCounterId]) -> Result<Vec<QuotaCounter>, StoreError>;
     /// A counter, for a look.
     async fn find(&mut self, meter: &MeterKey, start: Time) -> Result<Option<QuotaCounter>, StoreError>;
     /// The counter of this meter and period, locked; this one where there is none yet.
@@ -521,8 +525,10 @@ pub trait Quotas: Send {
     async fn expire_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError>;
     /// Forgets a lease.
     async fn delete_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError>;
-    /// Forgets the expired leases of a counter, which nobody can correct any more then.
-    async fn delete_expired_leases(&mut self, counter: QuotaCounterId) -> Result<(), StoreError>;
+    /// The leases whose time was over before a moment and that nobody has returned since, of all counters.
+    async fn lost_leases(&mut self, before: Time) -> Result<Vec<QuotaLease>, StoreError>;
+    /// Forgets those of a counter, which was swept: nobody can correct them any more then.
+    async fn delete_lost_leases(&mut self, counter: QuotaCounterId, before: Time) -> Result<(), StoreError>;
 
     /// A reservation.
     async fn reservation(&mut self, id: QuotaReservationId) -> Result<Option<QuotaReservation>, StoreError>;

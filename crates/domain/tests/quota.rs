@@ -393,18 +393,19 @@ proptest! {
 }
 
 #[test]
-fn the_ledger_counts_once_nobody_holds_anything() {
+fn what_was_lost_is_taken_back_as_far_as_the_ledger_knows_nothing_of_it() {
     let mut tally = Tally::default();
     let (bought, leased) = tally.lend(1, 10, 1, Limit::Of(100));
     assert_eq!((bought, leased), (1, 10));
-    assert!(tally.reconcile(1).is_err(), "a lease is out");
+    assert!(tally.reconcile(1, 10).is_err(), "a lease is out");
     tally.expire(leased);
     assert_eq!(tally.used, 11);
-    tally.reconcile(4).unwrap();
+    assert_eq!(tally.reconcile(4, 10), Ok(7));
     assert_eq!(tally.free(Limit::Of(100)), 96);
-    // The ledger may say more than the limit: it was lowered, or what came in was not asked for.
-    tally.reconcile(u64::MAX).unwrap();
-    assert_eq!(tally.free(Limit::Unlimited), 0);
+    // What the ledger does not know of was not lost for that.
+    assert_eq!(tally.reconcile(0, 0), Ok(0));
+    assert_eq!(tally.reconcile(u64::MAX, 10), Ok(0));
+    assert_eq!(tally.used, 4);
 }
 
 #[test]

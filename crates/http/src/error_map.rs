@@ -178,7 +178,6 @@ impl From<QuotaError> for ApiError {
             QuotaError::Exceeded(exceeded) => exceeded.into(),
             QuotaError::Ended(ended) => Self::new(ErrorCode::Conflict)
                 .with_detail(format!("The reservation is {} already.", ended.0.as_str())),
-            QuotaError::StillLent(lent) => Self::new(ErrorCode::Conflict).with_detail(lent.to_string()),
             QuotaError::Store(error) => error.into(),
         }
     }

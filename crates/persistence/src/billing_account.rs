@@ -5,6 +5,7 @@ use tenantry_domain::{
     ProviderSubscription, StoreError, SubscriptionRef, SubscriptionStatus,
 };
 
+use crate::error::from_json;
 use crate::plan::{signed as signed_version, unsigned};
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::Lock;
@@ -46,6 +47,8 @@ mod entity {
         pub synced_at: Option<DateTimeUtc>,
         pub updated_at: DateTimeUtc,
         pub version: i64,
+        pub ended_at: Option<DateTimeUtc>,
+        pub charged_meters: Json,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -150,10 +153,12 @@ fn subscription(
         status: SubscriptionStatus::parse(status),
         offer: offer(row)?,
         seats: seats.unsigned_abs(),
+        charged: serde_json::from_value(row.charged_meters.clone()).map_err(from_json)?,
         period: Period { start, end },
         trial_ends_at: row.trial_ends_at,
         cancel_at_period_end: row.cancel_at_period_end.unwrap_or_default(),
         canceled_at: row.canceled_at,
+        ended_at: row.ended_at,
         created_at,
     }))
 }
@@ -177,6 +182,11 @@ fn offer(row: &Model) -> Result<Option<Offer>, StoreError> {
     }))
 }
 
+fn charged(subscription: Option<&ProviderSubscription>) -> Result<serde_json::Value, StoreError> {
+    let charged = subscription.map_or(&[][..], |one| &one.charged);
+    serde_json::to_value(charged).map_err(from_json)
+}
+
 /// All columns that may change.
 fn changes(account: &BillingAccount) -> Result<ActiveModel, StoreError> {
     let subscription = account.subscription.as_ref();
@@ -197,6 +207,8 @@ fn changes(account: &BillingAccount) -> Result<ActiveModel, StoreError> {
         trial_ends_at: Set(subscription.and_then(|one| one.trial_ends_at)),
         cancel_at_period_end: Set(subscription.map(|one| one.cancel_at_period_end)),
         canceled_at: Set(subscription.and_then(|one| one.canceled_at)),
+        ended_at: Set(subscription.and_then(|one| one.ended_at)),
+        charged_meters: Set(charged(subscription)?),
         subscribed_at: Set(subscription.map(|one| one.created_at)),
         cycle_anchor: Set(account.cycle_anchor),
         dunning: Set(dunning.state.as_str().to_owned()),

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
 use tenantry_domain::{
     AlertBase, Limit, MOST_UNITS, MeterKey, Page, PageRequest, Period, Position, QuotaAlert, QuotaAlertId,
     QuotaCounter, QuotaCounterId, QuotaLease, QuotaLeaseId, QuotaReservation, QuotaReservationId, Quotas,
@@ -131,6 +131,19 @@ impl Quotas for PgStore {
         }
     }
 
+    async fn around(&mut self, at: Time, these: &[QuotaCounterId]) -> Result<Vec<QuotaCounter>, StoreError> {
+        let these = these.iter().map(|id| id.uuid());
+        let is_around = Condition::all().add(counter::Column::PeriodStart.lte(at));
+        let is_around = is_around.add(counter::Column::PeriodEnd.gt(at));
+        let wanted = Condition::any()
+            .add(is_around)
+            .add(counter::Column::Id.is_in(these));
+        let find = self.tx.find::<counter::Entity>().filter(wanted);
+        let find = find.order_by_asc(counter::Column::Meter);
+        let rows = find.order_by_asc(counter::Column::PeriodStart).all().await?;
+        rows.into_iter().map(QuotaCounter::try_from).collect()
+    }
+
     async fn find(&mut self, meter: &MeterKey, start: Time) -> Result<Option<QuotaCounter>, StoreError> {
         let find = self.tx.find::<counter::Entity>();
         let find = find.filter(counter::Column::Meter.eq(meter.as_str()));
@@ -238,10 +251,16 @@ impl Quotas for PgStore {
         exactly_one(delete.filter(lease::Column::Id.eq(id.uuid())).run().await?)
     }
 
-    async fn delete_expired_leases(&mut self, counter: QuotaCounterId) -> Result<(), StoreError> {
+    async fn lost_leases(&mut self, before: Time) -> Result<Vec<QuotaLease>, StoreError> {
+        let find = self.tx.find::<lease::Entity>();
+        let rows = find.filter(lease::Column::ExpiresAt.lt(before)).all().await?;
+        Ok(rows.into_iter().map(QuotaLease::from).collect())
+    }
+
+    async fn delete_lost_leases(&mut self, counter: QuotaCounterId, before: Time) -> Result<(), StoreError> {
         let delete = self.tx.delete::<lease::Entity>();
         let delete = delete.filter(lease::Column::CounterId.eq(counter.uuid()));
-        delete.filter(lease::Column::Expired.eq(true)).run().await?;
+        delete.filter(lease::Column::ExpiresAt.lt(before)).run().await?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod metrics;
 mod migrate;
 mod operator;
 mod plan;
+mod quota;
 mod seed;
 mod serve;
 mod settings;
@@ -99,6 +100,9 @@ enum Command {
     /// Try how mail goes out.
     #[command(after_help = "Example: tenantry mail test --to ada@example.com")]
     Mail(mail::Args),
+    /// Compare what quotas have counted with the ledger.
+    #[command(after_help = "Example: tenantry quota reconcile --tenant acme")]
+    Quota(quota::Args),
     /// Print the OpenAPI document.
     #[command(after_help = "Example: tenantry openapi > openapi.json")]
     Openapi,
@@ -182,6 +186,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Mail(args) => {
             log::init_plain();
             mail::run(&load_unchecked(&cli.config_dir, cli.profile)?.mail, &args).await
+        }
+        Command::Quota(args) => {
+            log::init_plain();
+            quota::run(&load(&cli.config_dir, cli.profile)?, &args).await
         }
         Command::Jobs(args) => {
             log::init_plain();

@@ -15,12 +15,16 @@ mod quotas;
 #[path = "cli/serving.rs"]
 mod serving;
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 const TENANTRY: &str = env!("CARGO_BIN_EXE_tenantry");
+
+/// No settings.
+const NOTHING: &[(&str, &str)] = &[];
 
 /// A folder of one test, removed with this value.
 struct Folder(PathBuf);
@@ -55,9 +59,9 @@ fn tenantry(arguments: &[&str]) -> Command {
     command
 }
 
-fn output(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+fn output(arguments: &[&str], settings: &[(&str, impl AsRef<OsStr>)]) -> Output {
     tenantry(arguments)
-        .envs(settings.iter().copied())
+        .envs(settings.iter().map(|(key, value)| (key, value)))
         .output()
         .unwrap()
 }
@@ -286,6 +290,8 @@ fn every_command_explains_itself_with_an_example() {
         &["plan", "change", "--help"],
         &["plan", "agree", "--help"],
         &["plan", "upgrade", "--help"],
+        &["quota", "--help"],
+        &["quota", "reconcile", "--help"],
         &["settings", "--help"],
         &["settings", "set", "--help"],
         &["settings", "rotate-keys", "--help"],
@@ -295,7 +301,7 @@ fn every_command_explains_itself_with_an_example() {
         &["tenant", "suspend", "--help"],
         &["tenant", "resume", "--help"],
     ] {
-        let help = output(command, &[]);
+        let help = output(command, NOTHING);
         let text = String::from_utf8(help.stdout).unwrap();
         assert!(
             help.status.success() && text.contains("Example: "),
@@ -390,7 +396,7 @@ fn migrate_does_not_destroy_data_unasked() {
 
 #[test]
 fn openapi_prints_the_document() {
-    let output = output(&["openapi"], &[]);
+    let output = output(&["openapi"], NOTHING);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();

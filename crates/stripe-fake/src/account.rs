@@ -1,6 +1,7 @@
 //! What the fake remembers. Times are Unix seconds, amounts are in the currency's minor unit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -224,7 +225,10 @@ pub struct Account {
     pub invoices: BTreeMap<String, Invoice>,
     pub checkouts: BTreeMap<String, Checkout>,
     pub test_clocks: BTreeMap<String, Value>,
-    pub events: Vec<Event>,
+    /// They never change, and are many: what is copied of the account in order to try something shares them.
+    pub events: Vec<Arc<Event>>,
+    /// Up to then everything was done that was due.
+    pub done_to: i64,
     sequence: u64,
 }
 
@@ -245,6 +249,7 @@ impl Account {
             checkouts: BTreeMap::new(),
             test_clocks: BTreeMap::new(),
             events: Vec::new(),
+            done_to: i64::MIN,
             sequence: 0,
         }
     }
@@ -267,13 +272,13 @@ impl Account {
             "livemode": false, "pending_webhooks": 1, "request": { "id": null, "idempotency_key": null },
             "type": kind,
         });
-        self.events.push(Event {
+        self.events.push(Arc::new(Event {
             id,
             created: self.now,
             kind: kind.to_owned(),
             body,
             thin: false,
-        });
+        }));
     }
 
     /// Remembers that something has happened, in the form that only says to what.
@@ -288,13 +293,13 @@ impl Account {
             body["related_object"] =
                 json!({ "id": meter, "type": "billing.meter", "url": format!("/v1/billing/meters/{meter}") });
         }
-        self.events.push(Event {
+        self.events.push(Arc::new(Event {
             id,
             created: self.now,
             kind: kind.to_owned(),
             body,
             thin: true,
-        });
+        }));
     }
 
     /// What a meter has counted for a customer from a moment up to another.

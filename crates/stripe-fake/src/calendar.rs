@@ -22,6 +22,10 @@ enum Due {
 impl Account {
     /// Lets time pass up to a moment, and does what was due on the way, each at its time.
     pub fn run_to(&mut self, target: i64) {
+        // It is asked with each call, and nothing becomes due in the moment in which it is made.
+        if target <= self.done_to {
+            return;
+        }
         while let Some((at, due, id)) = self.next_due(target) {
             self.now = self.now.max(at);
             match due {
@@ -36,6 +40,7 @@ impl Account {
             }
         }
         self.now = self.now.max(target);
+        self.done_to = target;
     }
 
     fn next_due(&self, target: i64) -> Option<(i64, Due, String)> {

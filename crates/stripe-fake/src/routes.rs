@@ -1,5 +1,7 @@
 //! The calls of Stripe's API that the fake answers.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::account::{Account, Checkout, Customer, Event, Meter, MeterEvent, Price, Product};
@@ -792,7 +794,7 @@ fn list_events(account: &Account, params: &Params) -> Answer {
     };
     // Stripe lists those of the last thirty days.
     let oldest = account.now - 30 * DAY;
-    let fits = |it: &&Event| {
+    let fits = |it: &&Arc<Event>| {
         !it.thin
             && it.created >= oldest
             && (kinds.is_empty() || named(&it.kind))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::account::{API_VERSION, Account};
-use crate::collect::DAY;
+use crate::collect::{DAY, HOUR};
 use crate::failure::{Failure, Matcher};
 use crate::hold::Gate;
 use crate::params::Params;
@@ -84,6 +84,7 @@ struct State {
     account: Account,
     clock: Clock,
     remembered: BTreeMap<String, Remembered>,
+    forgot_at: i64,
     rules: Vec<(Matcher, Failure, u32)>,
     holds: Vec<(Matcher, u32, Arc<Gate>)>,
     calls: Vec<Call>,
@@ -168,6 +169,14 @@ impl State {
         }
     }
 
+    /// Keys are forgotten after a day. They are looked through once an hour, not with each call.
+    fn forget(&mut self, now: i64) {
+        if now >= self.forgot_at + HOUR {
+            self.remembered.retain(|_, it| it.at > now - DAY);
+            self.forgot_at = now;
+        }
+    }
+
     fn failure(&mut self, call: (&str, &str, &Params)) -> Option<Failure> {
         let position = self
             .rules
@@ -214,6 +223,7 @@ impl Shared {
                     ahead: 0,
                 },
                 remembered: BTreeMap::new(),
+                forgot_at: now,
                 rules: Vec::new(),
                 holds: Vec::new(),
                 calls: Vec::new(),
@@ -483,9 +493,9 @@ fn once(state: &mut State, incoming: &Incoming<'_>) -> Outcome {
     let call = format!("{} {}", incoming.method, incoming.path);
     let given = incoming.params.value();
     let key = incoming.key.filter(|_| incoming.method == "POST");
-    // Keys are forgotten after a day.
-    state.remembered.retain(|_, it| it.at > now - DAY);
-    if let Some(earlier) = key.and_then(|key| state.remembered.get(key)) {
+    state.forget(now);
+    let known = key.and_then(|key| state.remembered.get(key));
+    if let Some(earlier) = known.filter(|earlier| earlier.at > now - DAY) {
         if earlier.call != call || earlier.params != given {
             return Problem::other_parameters().into();
         }

@@ -39,7 +39,7 @@ pub struct Priced {
     /// What each seat costs.
     pub base: String,
     /// What use beyond what is included costs; one for each meter that is charged.
-    pub metered: Vec<String>,
+    pub metered: Vec<(MeterKey, String)>,
     /// Whether usage is billed for as long as seats are, so that both fit into one checkout.
     pub one_interval: bool,
 }
@@ -107,6 +107,13 @@ pub fn offer_of(lookup_key: &str) -> Option<Offer> {
     parts.next().is_none().then_some(offer)
 }
 
+/// The meter whose overage the price of a lookup key is for; `None` when it is none of ours, or that of seats.
+pub fn meter_of(lookup_key: &str) -> Option<MeterKey> {
+    let (offer, meter) = lookup_key.split_once(":meter:")?;
+    offer_of(offer)?;
+    MeterKey::parse(meter)
+}
+
 /// What events of a meter are called there.
 pub fn event_name(meter: &MeterKey) -> String {
     format!("tenantry_{meter}")
@@ -127,13 +134,22 @@ impl StripePayments {
         };
         let beside = self.prices_of(base.product.id().as_str()).await?;
         let overage = format!("{key}:meter:");
-        let metered = beside.iter().filter(|price| names(price, &overage));
-        let metered: Vec<&Price> = metered.collect();
+        let of_offer = |price: &Price| {
+            let key = price.lookup_key.as_deref()?;
+            key.starts_with(&overage).then(|| meter_of(key)).flatten()
+        };
+        let metered = beside.iter().filter_map(|price| Some((of_offer(price)?, price)));
+        let metered: Vec<(MeterKey, &Price)> = metered.collect();
         let interval = |price: &Price| price.recurring.as_ref().map(|it| it.interval.to_string());
         let priced = Priced {
-            one_interval: metered.iter().all(|price| interval(price) == interval(&base)),
+            one_interval: metered
+                .iter()
+                .all(|(_, price)| interval(price) == interval(&base)),
             base: base.id.to_string(),
-            metered: metered.iter().map(|price| price.id.to_string()).collect(),
+            metered: metered
+                .into_iter()
+                .map(|(meter, price)| (meter, price.id.to_string()))
+                .collect(),
         };
         self.catalogue.offers.put(offer.clone(), priced.clone());
         Ok(priced)
@@ -177,13 +193,6 @@ impl StripePayments {
     }
 }
 
-fn names(price: &Price, beginning: &str) -> bool {
-    price
-        .lookup_key
-        .as_deref()
-        .is_some_and(|key| key.starts_with(beginning))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -208,6 +217,15 @@ mod tests {
             overage_key(&offer(), &meter),
             "tenantry:pro:3:usd:year:meter:api_calls"
         );
+        assert_eq!(meter_of(&overage_key(&offer(), &meter)), Some(meter.clone()));
+        for key in [
+            "tenantry:pro:3:usd:year",
+            "other:pro:3:usd:year:meter:api_calls",
+            "tenantry:pro:3:usd:year:meter:",
+            "tenantry:pro:3:usd:year:meter:A",
+        ] {
+            assert_eq!(meter_of(key), None, "{key}");
+        }
         for key in [
             "",
             "tenantry",

@@ -373,7 +373,7 @@ fn subscribe(new: &NewSubscription, priced: &Priced) -> CreateSubscription {
     base.price = Some(priced.base.clone());
     base.quantity = Some(u64::from(new.seats));
     let mut items = vec![base];
-    items.extend(priced.metered.iter().map(|price| {
+    items.extend(priced.metered.iter().map(|(_, price)| {
         let mut item = CreateSubscriptionItems::new();
         item.price = Some(price.clone());
         item
@@ -408,7 +408,7 @@ fn sold(new: &NewSubscription, priced: &Priced) -> Vec<CreateCheckoutSessionLine
             .metered
             .iter()
             .filter(|_| priced.one_interval)
-            .map(|price| {
+            .map(|(_, price)| {
                 let mut item = CreateCheckoutSessionLineItems::new();
                 item.price = Some(price.clone());
                 item
@@ -428,9 +428,22 @@ fn subscription_data(new: &NewSubscription) -> CreateCheckoutSessionSubscription
 
 /// What is to become of one item of a subscription.
 enum Change {
-    Keep { id: String, price: String, seats: u64 },
-    Add { price: String },
-    Remove { id: String },
+    Keep {
+        id: String,
+        price: String,
+        seats: u64,
+    },
+    /// Another price for the use of the same meter.
+    Reprice {
+        id: String,
+        price: String,
+    },
+    Add {
+        price: String,
+    },
+    Remove {
+        id: String,
+    },
 }
 
 impl Change {
@@ -440,6 +453,7 @@ impl Change {
             Self::Keep { id, price, seats } => {
                 (item.id, item.price, item.quantity) = (Some(id), Some(price), Some(seats));
             }
+            Self::Reprice { id, price } => (item.id, item.price) = (Some(id), Some(price)),
             Self::Add { price } => item.price = Some(price),
             Self::Remove { id } => (item.id, item.deleted) = (Some(id), Some(true)),
         }
@@ -452,6 +466,7 @@ impl Change {
             Self::Keep { id, price, seats } => {
                 (item.id, item.price, item.quantity) = (Some(id), Some(price), Some(seats));
             }
+            Self::Reprice { id, price } => (item.id, item.price) = (Some(id), Some(price)),
             Self::Add { price } => item.price = Some(price),
             Self::Remove { id } => (item.id, item.deleted) = (Some(id), Some(true)),
         }
@@ -459,7 +474,8 @@ impl Change {
     }
 }
 
-/// What has to change so that a subscription is for these prices and seats; nothing when it is.
+/// What has to change so that a subscription is for these prices and seats; nothing when it is. An item stays as long as
+/// its meter is charged, so that it says since when it is.
 fn changes(now: &Subscription, wanted: &Priced, seats: u32) -> Result<Vec<Change>, ProviderError> {
     let base = reading::base_item(now)?;
     let seats = u64::from(seats);
@@ -471,23 +487,23 @@ fn changes(now: &Subscription, wanted: &Priced, seats: u32) -> Result<Vec<Change
             seats,
         });
     }
-    let metered: Vec<_> = now
-        .items
-        .data
-        .iter()
-        .filter(|item| reading::is_metered(item))
-        .collect();
-    let gone = metered
-        .iter()
-        .filter(|item| !wanted.metered.iter().any(|id| id == item.price.id.as_str()));
-    changes.extend(gone.map(|item| Change::Remove {
-        id: item.id.to_string(),
-    }));
-    let new = wanted
-        .metered
-        .iter()
-        .filter(|id| !metered.iter().any(|item| item.price.id.as_str() == **id));
-    changes.extend(new.map(|price| Change::Add { price: price.clone() }));
+    let metered = now.items.data.iter().filter(|item| reading::is_metered(item));
+    let metered: Vec<_> = metered.map(|item| (reading::meter_of_item(item), item)).collect();
+    for (meter, item) in &metered {
+        let id = item.id.to_string();
+        let price = wanted.metered.iter().find(|(of, _)| Some(of) == meter.as_ref());
+        match price {
+            None => changes.push(Change::Remove { id }),
+            Some((_, price)) if item.price.id.as_str() != price => {
+                let price = price.clone();
+                changes.push(Change::Reprice { id, price });
+            }
+            Some(_) => {}
+        }
+    }
+    let is_new = |of: &MeterKey| !metered.iter().any(|(meter, _)| meter.as_ref() == Some(of));
+    let new = wanted.metered.iter().filter(|(of, _)| is_new(of));
+    changes.extend(new.map(|(_, price)| Change::Add { price: price.clone() }));
     Ok(changes)
 }
 

@@ -5,11 +5,11 @@ use std::str::FromStr as _;
 use chrono::DateTime;
 use stripe_shared::{Invoice, InvoiceLineItem, RecurringUsageType, Subscription, SubscriptionItem};
 use tenantry_domain::{
-    Currency, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, Offer, Period, ProviderError,
-    ProviderInvoice, ProviderSubscription, SubscriptionRef, SubscriptionStatus, Time,
+    ChargedMeter, Currency, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, MeterKey, Offer, Period,
+    ProviderError, ProviderInvoice, ProviderSubscription, SubscriptionRef, SubscriptionStatus, Time,
 };
 
-use crate::catalogue::offer_of;
+use crate::catalogue::{meter_of, offer_of};
 
 /// Something that was promised is not in an answer.
 pub fn unreadable(what: &str) -> ProviderError {
@@ -67,6 +67,30 @@ pub fn base_item(subscription: &Subscription) -> Result<&SubscriptionItem, Provi
         .ok_or_else(|| unreadable("the subscription has no item"))
 }
 
+/// The meter that an item charges, where it is one of our catalogue.
+pub fn meter_of_item(item: &SubscriptionItem) -> Option<MeterKey> {
+    item.price.lookup_key.as_deref().and_then(meter_of)
+}
+
+/// The meters that are charged. What another plan charges as well keeps its item, which gets another price.
+fn charged(it: &Subscription) -> Result<Vec<ChargedMeter>, ProviderError> {
+    let of_meters = it
+        .items
+        .data
+        .iter()
+        .filter_map(|item| Some((meter_of_item(item)?, item)));
+    let mut charged = of_meters
+        .map(|(meter, item)| {
+            Ok(ChargedMeter {
+                meter,
+                since: time(item.created)?,
+            })
+        })
+        .collect::<Result<Vec<_>, ProviderError>>()?;
+    charged.sort_by(|one, other| one.meter.cmp(&other.meter));
+    Ok(charged)
+}
+
 pub fn subscription(it: &Subscription) -> Result<ProviderSubscription, ProviderError> {
     let base = base_item(it)?;
     let seats = base.quantity.unwrap_or(1);
@@ -77,10 +101,12 @@ pub fn subscription(it: &Subscription) -> Result<ProviderSubscription, ProviderE
         status: status(&it.status),
         offer: offer_of_item(base),
         seats: u32::try_from(seats).map_err(|_| unreadable("too many seats"))?,
+        charged: charged(it)?,
         period: times(base.current_period_start, base.current_period_end)?,
         trial_ends_at: it.trial_end.map(time).transpose()?,
         cancel_at_period_end: it.cancel_at_period_end,
         canceled_at: it.canceled_at.map(time).transpose()?,
+        ended_at: it.ended_at.map(time).transpose()?,
         created_at: time(it.created)?,
     })
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tenantry_domain::{
-    Aggregation, Currency, CustomerRef, Delivered, ForgedEvent, Interval, InvoiceRef, InvoiceStatus, Limit,
-    Meter, MeterKey, MeterTerms, Meters, NewCustomer, NewSubscription, Offer, OveragePrice, PaymentProvider,
-    Period, PlanTerms, Price, ProviderError, ProviderKey, ProviderSubscription, Reset, SubscriptionRef,
-    SubscriptionStatus, TenantId, Time, UsageReport,
+    Aggregation, ChargedMeter, Currency, CustomerRef, Delivered, ForgedEvent, Interval, InvoiceRef,
+    InvoiceStatus, Limit, Meter, MeterKey, MeterTerms, Meters, NewCustomer, NewSubscription, Offer,
+    OveragePrice, PaymentProvider, Period, PlanTerms, Price, ProviderError, ProviderKey,
+    ProviderSubscription, Reset, SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
 };
 use tenantry_stripe::{Published, StripePayments, StripeSettings};
 use tenantry_stripe_fake::{Card, Failure, FakeSettings, Matcher, StripeFake, sign};
@@ -444,13 +444,36 @@ async fn a_checkout_leads_to_a_subscription() {
         let raw = world.fake.subscriptions().pop().unwrap();
         assert_eq!(raw["metadata"]["tenant_id"], tenant(1).to_string());
         assert_eq!(raw["items"]["data"].as_array().unwrap().len(), items);
+        assert_eq!(made.charged.len(), items - 1);
         // What a checkout could not hold is added by changing it to what it is.
         let same = offer("pro", interval);
-        world
+        let begun = world.now();
+        world.days(1);
+        let changed = world
             .stripe
             .change_subscription(&self::key("complete"), &made.id, &same, 2)
             .await
             .unwrap();
+        let since = if items == 2 { begun } else { world.now() };
+        let charged = ChargedMeter {
+            meter: calls(),
+            since,
+        };
+        assert_eq!(changed.charged, std::slice::from_ref(&charged));
+        // Another plan that charges the same has charged it since then.
+        world.days(1);
+        let other = offer("enterprise", interval);
+        let changed = world
+            .stripe
+            .change_subscription(
+                &self::key(&format!("other-{}", since.timestamp())),
+                &made.id,
+                &other,
+                2,
+            )
+            .await
+            .unwrap();
+        assert_eq!(changed.charged, [charged]);
         let raw = world.fake.subscriptions().pop().unwrap();
         assert_eq!(raw["items"]["data"].as_array().unwrap().len(), 2);
     }
@@ -545,11 +568,24 @@ async fn usage_is_counted_once_and_can_be_taken_back() {
         ..stored
     };
     world.stripe.report_usage(&less).await.unwrap();
+    let earlier = UsageReport {
+        quantity: 99,
+        at: less.at - chrono::Duration::seconds(1),
+        identifier: key("s3"),
+        ..less.clone()
+    };
+    world.stripe.report_usage(&earlier).await.unwrap();
     assert_eq!(
         world.stripe.usage_of(&customer, &storage(), period).await,
         Ok(5),
-        "the last one counts"
+        "the last one counts, by its time and not by when it came"
     );
+    world
+        .stripe
+        .cancel_usage(&storage(), &less.identifier)
+        .await
+        .unwrap();
+    assert_eq!(world.stripe.usage_of(&customer, &storage(), period).await, Ok(99));
     let old = UsageReport {
         at: world.now() - chrono::Duration::days(36),
         ..world.report(&customer, 1, "old")

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
-    BillingAccount, Check, Currency, Enqueued, Interval, Invalid, Limit, Link, NewSubscription, Offer,
-    PaymentProvider, Permission, PlanTerms, ProrationPreview, ProviderError, ProviderKey,
-    ProviderSubscription, Refused, StoreError, SubscriptionRef,
+    BillingAccount, Check, Currency, Enqueued, Interval, Invalid, Limit, Link, MeterKey, MeterTerms,
+    NewSubscription, Offer, PaymentProvider, Permission, PlanTerms, ProrationPreview, ProviderError,
+    ProviderKey, ProviderSubscription, Refused, StoreError, SubscriptionRef, Work,
 };
 use uuid::Uuid;
 
@@ -254,6 +254,52 @@ async fn ask(
         Ok(change)
     })
     .await
+}
+
+/// Asks for what a subscription lacks of what it is for: a page of the provider's sells nothing that is paid for in two
+/// intervals, so after one for a year there is nothing yet that charges use, which is charged by the month.
+///
+/// # Errors
+/// [`JobError`].
+pub(crate) async fn complete(cx: &Cx, work: &mut Work, account: &BillingAccount) -> Result<(), JobError> {
+    let Some((subscription, offer)) = lacking(cx, account) else {
+        return Ok(());
+    };
+    let change = SubscriptionChange {
+        id: cx.ids().uuid(),
+        subscription: subscription.id.clone(),
+        what: Changing::Offer {
+            offer: offer.clone(),
+            seats: subscription.seats,
+        },
+    };
+    let terms = Terms {
+        dedupe_key: Some("change".into()),
+        ..Terms::default()
+    };
+    // Any other change that is under way adds it as well.
+    job::enqueue::<Change>(cx, work, &change, terms).await?;
+    Ok(())
+}
+
+/// The subscription that runs and what it is for, where it does not charge a meter that its plan does.
+pub(crate) fn lacking<'a>(
+    cx: &Cx,
+    account: &'a BillingAccount,
+) -> Option<(&'a ProviderSubscription, &'a Offer)> {
+    let subscription = account.live_subscription()?;
+    let offer = subscription.offer.as_ref()?;
+    let terms = cx.ports().plans.terms(&offer.plan, offer.version);
+    let charges = |meter: &MeterTerms| {
+        let mut prices = meter.overage.iter();
+        meter.included != Limit::Unlimited && prices.any(|price| price.currency == offer.currency)
+    };
+    let is_charged = |key: &MeterKey| subscription.charged.iter().any(|charged| charged.meter == *key);
+    let mut meters = terms.meters.iter();
+    // Of a plan that is not known the terms are those of another.
+    let is_lacking =
+        terms.name == offer.plan && meters.any(|(key, meter)| charges(meter) && !is_charged(key));
+    is_lacking.then_some((subscription, offer))
 }
 
 /// Changes a subscription as it was asked for.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tenantry_domain::{
-    BillingAccount, Currency, Meter, MeterTerms, OveragePrice, Period, Permission, PlanTerms, Projection,
-    ProviderInvoice, Reset, StoreError, Time, Work,
+    BillingAccount, Currency, Granularity, Meter, MeterTerms, OveragePrice, Period, Permission, PlanTerms,
+    Projection, ProviderInvoice, Reset, StoreError, Time, Work,
 };
 
 use crate::billing::{BillingError, payments};
@@ -152,7 +152,7 @@ async fn projected(
     Ok(Projection::at_end(used, &days, period, now))
 }
 
-/// What was used on each whole day of a period that is over.
+/// What was used on each whole day of a period that is over, also where that was nothing.
 async fn days(work: &mut Work, meter: &Meter, period: Period, now: Time) -> Result<Vec<u64>, StoreError> {
     let today = Period::day_of(now).start;
     let first = Period::day_of(period.start);
@@ -171,10 +171,8 @@ async fn days(work: &mut Work, meter: &Meter, period: Period, now: Time) -> Resu
         of_day.insert(day, 0_u64);
         day = Period::day_of(day).end;
     }
-    for (hour, quantity, _) in work.usage().hours(&meter.key, meter.aggregation, whole).await? {
-        let of_day = of_day.entry(Period::day_of(hour).start).or_default();
-        *of_day = of_day.saturating_add(quantity);
-    }
+    let totals = work.usage().rollups(&meter.key, Granularity::Day, whole).await?;
+    of_day.extend(totals.iter().map(|day| (day.start, day.measured.quantity)));
     Ok(of_day.into_values().collect())
 }
 

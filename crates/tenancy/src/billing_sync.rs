@@ -8,10 +8,10 @@ use tenantry_domain::{
     ProviderInvoice, ProviderSubscription, StoreError, Tenant, TenantStatus, Time, Work,
 };
 
-use crate::Cx;
 use crate::context::carries_store_error;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 use crate::mail::{SendFarewell, SendMail, tell_admins};
+use crate::{Cx, billing, meter_report};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;
@@ -131,6 +131,12 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         };
         mirror(cx, work, &fetched.invoices).await?;
         follow(cx, &mut tenant, &step);
+        if matches!(step, PlanStep::Grant(_)) {
+            billing::complete(cx, work, &account).await?;
+        }
+        if ended_at(&before) != ended_at(&account) {
+            meter_report::publish_soon(cx, work).await?;
+        }
         remind(cx, work, (&mut account, &mut tenant), fetched).await?;
         if account.subscription != before.subscription || account.dunning != before.dunning {
             account.version += 1;
@@ -161,6 +167,10 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         Ok(Some(account))
     })
     .await
+}
+
+fn ended_at(account: &BillingAccount) -> Option<Time> {
+    account.subscription.as_ref().and_then(|one| one.ended_at)
 }
 
 /// What the audit log says of an account.
@@ -367,15 +377,20 @@ async fn record(
     work.audit().record(event).await
 }
 
-/// [`sync`], where a step of dunning is overdue: its own job may have been given up while the provider was away for long.
+/// Does what should have been done: [`sync`] where a step of dunning is overdue, since its own job may have been given up
+/// while the provider was away for long, and asks for what a subscription lacks.
 ///
 /// # Errors
 /// [`SyncError`].
 pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), SyncError> {
     let account = cx.read(async |work| work.billing().current().await).await?;
-    let due = account.and_then(|account| account.dunning.next_at);
-    if due.is_some_and(|due| due <= cx.now()) {
+    let Some(account) = account else { return Ok(()) };
+    if account.dunning.next_at.is_some_and(|due| due <= cx.now()) {
         sync(cx, payments).await?;
+    }
+    if billing::lacking(cx, &account).is_some() {
+        cx.write(async |work| billing::complete(cx, work, &account).await)
+            .await?;
     }
     Ok(())
 }

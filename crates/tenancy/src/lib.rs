@@ -36,6 +36,7 @@ pub mod provision;
 pub mod purge;
 pub mod quota;
 pub mod quota_alert;
+pub mod quota_drift;
 pub mod quota_lending;
 pub mod resource;
 pub mod setting;

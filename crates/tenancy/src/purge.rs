@@ -5,16 +5,18 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{Permission, SystemJobs, SystemScope};
+use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
 
 use crate::job::{JobFailure, JobHandler, SystemJobHandler};
+use crate::quota_drift::{self, Repair};
 use crate::{Cx, Tenancy, quota};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
 /// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, its idempotency keys that are free
-/// again, and what was counted of its quotas; parts of quotas that nobody returned are taken back. Jobs that were given up stay until somebody has looked at them.
+/// again, and what was counted of its quotas; parts of quotas that nobody returned are taken back, and count no more once
+/// the period is over. Jobs that were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
 
@@ -49,9 +51,12 @@ impl JobHandler for Purge {
                 let event = cx.security("session.purged", "session", None, details);
                 work.audit().record(event).await?;
             }
-            Ok(())
+            Ok::<_, StoreError>(())
         })
-        .await
+        .await?;
+        // In transactions of its own: each counter is locked while it is put right.
+        quota_drift::reconcile(cx, Repair::Ended).await?;
+        Ok(())
     }
 }
 

@@ -9,8 +9,7 @@ use chrono::Duration;
 use tenantry_domain::{
     CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, Page,
     PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId, QuotaExceeded,
-    QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StillLent, StoreError, Tally,
-    Time, Work,
+    QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StoreError, Tally, Time, Work,
 };
 
 use crate::{Cx, context::carries_store_error, cycle::cycle, quota_alert};
@@ -36,9 +35,6 @@ pub enum QuotaError {
     /// The reservation has come to another end.
     #[error(transparent)]
     Ended(#[from] Ended),
-    /// Parts of the quota are lent out.
-    #[error(transparent)]
-    StillLent(#[from] StillLent),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -251,28 +247,6 @@ pub async fn alerts(cx: &Cx, page: PageRequest) -> Result<Page<QuotaAlert>, Quot
     Ok(cx.read(async |work| work.quotas().alerts(page).await).await?)
 }
 
-/// Puts what the ledger says of a period in place of what was counted, once the ledger has everything: the period is over,
-/// and no instance has usage left to store. What crashed instances had not returned is corrected by it.
-///
-/// # Errors
-/// [`QuotaError::StillLent`] while an instance may still be using a part of it.
-pub async fn reconcile(cx: &Cx, meter: &MeterKey, period: Period, ledger: u64) -> Result<(), QuotaError> {
-    cx.require(Permission::LendQuota)?;
-    cx.write(async |work| {
-        let Some(counter) = work.quotas().find(meter, period.start).await? else {
-            return Ok(());
-        };
-        let counter = work.quotas().find_for_update(counter.id).await?;
-        let Some(mut counter) = counter else { return Ok(()) };
-        sweep(work, &mut counter).await?;
-        counter.tally.reconcile(ledger)?;
-        // What somebody says of them later is in the ledger already.
-        work.quotas().delete_expired_leases(counter.id).await?;
-        Ok(work.quotas().save(&counter).await?)
-    })
-    .await
-}
-
 /// Takes back what has expired, and forgets what ended before then.
 pub(crate) async fn purge(work: &mut Work, before: Time) -> Result<(), StoreError> {
     let now = work.quotas().now().await?;
@@ -360,7 +334,11 @@ pub(crate) async fn sweep(work: &mut Work, counter: &mut QuotaCounter) -> Result
 }
 
 /// What the numbers will be when somebody sweeps.
-async fn as_if_swept(work: &mut Work, counter: QuotaCounterId, tally: Tally) -> Result<Tally, StoreError> {
+pub(crate) async fn as_if_swept(
+    work: &mut Work,
+    counter: QuotaCounterId,
+    tally: Tally,
+) -> Result<Tally, StoreError> {
     let mut swept = tally;
     if tally.leased == 0 && tally.reserved == 0 {
         return Ok(tally);

@@ -36,7 +36,7 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::open_with(None, Wait::from_millis(400)).await
     }
 
@@ -94,8 +94,13 @@ impl Shop {
     }
 
     /// Lets time pass here and there, an hour at a time where that matters.
-    async fn pass(&self, hours: i64) {
-        self.world.clock.advance(Duration::hours(hours));
+    pub(crate) async fn pass(&self, hours: i64) {
+        self.wait(Duration::hours(hours)).await;
+    }
+
+    /// Lets time pass here and there, and does what there is to do then.
+    pub(crate) async fn wait(&self, time: Duration) {
+        self.world.clock.advance(time);
         self.fake.clock().advance_to(self.world.clock.now());
         self.work().await;
     }
@@ -153,6 +158,14 @@ impl Shop {
         let reply = self.world.client.post(path, body).bearer(&token).send().await;
         assert!((200..300).contains(&reply.status), "{path}: {}", reply.text());
         reply.json()
+    }
+
+    /// An admin of a tenant begins a checkout, and pays on its page.
+    pub(crate) async fn check_out(&self, slug: &str, wish: &Value) {
+        let link = self.post(slug, "/api/v1/billing/checkout", wish).await;
+        let session = link["url"].as_str().unwrap().rsplit('/').next().unwrap();
+        self.fake.complete_checkout(session).unwrap();
+        self.work().await;
     }
 
     /// The customers of a tenant that the stand-in has and that are not deleted.
@@ -235,15 +248,7 @@ async fn a_plan_without_a_trial_is_granted_when_it_is_paid_in_a_checkout_and_the
     let again = shop.post("initech", "/api/v1/billing/checkout", &body).await;
     assert_eq!(link["url"], again["url"], "the same page within the hour");
     assert_eq!(shop.plan(id).await, "free");
-    let session = link["url"]
-        .as_str()
-        .unwrap()
-        .rsplit('/')
-        .next()
-        .unwrap()
-        .to_owned();
-    shop.fake.complete_checkout(&session).unwrap();
-    shop.work().await;
+    shop.check_out("initech", &body).await;
     assert_eq!(shop.plan(id).await, "enterprise");
     let subscription = shop.account(id).await.subscription.unwrap();
     assert_eq!(
@@ -607,7 +612,7 @@ async fn hours_are_told_once_and_all_of_them_although_a_clock_is_ten_minutes_ahe
         for report in &reports {
             let is_told = report.state == ReportState::Sent;
             assert!(report.state != ReportState::Dead, "{report:?}");
-            let told_before = report.told_at() - shop.fake.clock().now();
+            let told_before = report.told_at(None) - shop.fake.clock().now();
             assert!(!is_told || told_before <= SKEW, "{report:?}");
             was_early +=
                 usize::from(report.state == ReportState::Pending && told_before > Duration::minutes(5));

@@ -6,6 +6,7 @@ mod architecture;
 mod auth;
 mod billing;
 mod billing_stripe;
+mod billing_usage;
 mod branding;
 mod concurrency;
 mod embedder;

@@ -7,8 +7,8 @@ use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Limit, MeterKey, QuotaAsk, QuotaGate as _, QuotaLender as _, QuotaLoan, Spent, StoreError, SystemScope,
-    TenantId,
+    Clock as _, Limit, MeterKey, QuotaAsk, QuotaDrift, QuotaFinding, QuotaGate as _, QuotaLender as _,
+    QuotaLoan, Spent, StoreError, SystemScope, TenantId,
 };
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
@@ -18,9 +18,10 @@ use tenantry_tenancy::plan::{self, Agreement};
 use tenantry_tenancy::purge::{Ended, Purge};
 use tenantry_tenancy::quota::{self, QuotaError};
 use tenantry_tenancy::quota_alert::{TellAlert, Which};
+use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, Tenancy};
-use tenantry_tests::{Client, Options, Reply, TenantWorld, World};
+use tenantry_tests::{Client, Options, Reply, TenantWorld, World, use_up};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of quotas");
 const TTL: Duration = Duration::from_secs(10);
@@ -720,15 +721,91 @@ async fn what_an_instance_that_died_held_counts_as_used_until_somebody_knows_bet
             .bought,
         0
     );
-    // The ledger knows it best.
+}
+
+/// How the counter of the calls of acme stands beside the ledger, and what was put right of it.
+async fn reconciled(world: &World, repair: Repair) -> (QuotaDrift, Option<u64>) {
     let system = system(&world.app, world.acme.id).await;
-    quota::reconcile(&system, &calls(), lost.period, 40)
-        .await
-        .unwrap();
+    let all = quota_drift::reconcile(&system, repair).await.unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    let one = all.into_iter().next().unwrap();
+    (one.drift, one.given_back)
+}
+
+#[actix_web::test]
+async fn what_servers_that_died_held_is_found_in_the_ledger_or_given_back() {
+    let world = World::new().await;
+    limit(&world, &world.acme, "api_calls", 100).await;
+    let now = world.clock.now();
+    let held = lend(&world.app, world.acme.id, (1, 10), Vec::new()).await;
+    let gone = lend(&world.app, world.acme.id, (0, 10), Vec::new()).await;
+    use_up(&world.app, world.acme.id, "api_calls", now, 5).await;
+    // While a lease is out nothing can be said, and nothing is put right whoever asks.
+    let (drift, back) = reconciled(&world, Repair::All).await;
+    assert_eq!((drift.finding(), back), (QuotaFinding::Lent, None));
+    // Expired just now: whoever held it may be slow.
+    sql(&world, "UPDATE quota_leases SET expires_at = now()").await;
+    let (drift, back) = reconciled(&world, Repair::All).await;
+    assert_eq!((drift.tally.used, drift.lost, back), (21, 0, None));
+    assert_eq!(drift.finding(), QuotaFinding::Ahead);
+    // One is heard of after all, the other is not: of its ten units the ledger knows two.
+    lend(&world.app, world.acme.id, (0, 0), vec![spent(&held, 2)]).await;
+    sql(
+        &world,
+        "UPDATE quota_leases SET expires_at = now() - interval '2 hours'",
+    )
+    .await;
+    let (drift, back) = reconciled(&world, Repair::Ended).await;
+    assert_eq!((drift.tally.used, drift.ledger, drift.lost), (13, 5, 10));
     assert_eq!(
-        lend(&world.app, world.acme.id, (100, 0), Vec::new()).await.bought,
-        60
+        (drift.finding(), back),
+        (QuotaFinding::Lost(8), None),
+        "the period runs"
     );
+    assert_eq!(reconciled(&world, Repair::Nothing).await.1, None);
+    assert_eq!(reconciled(&world, Repair::All).await.1, Some(8));
+    // Once: neither the next who looks nor the one that held it gives anything back again.
+    let (drift, back) = reconciled(&world, Repair::All).await;
+    assert_eq!(
+        (drift.finding(), drift.tally.used, back),
+        (QuotaFinding::Agrees, 5, None)
+    );
+    let returned = lend(&world.app, world.acme.id, (0, 0), vec![spent(&gone, 1)]).await;
+    assert_eq!(returned.standing.used, 5);
+    // The other tenant has no part in any of this.
+    let globex = system(&world.app, world.globex.id).await;
+    assert_eq!(quota_drift::reconcile(&globex, Repair::All).await.unwrap(), []);
+}
+
+#[actix_web::test]
+async fn what_was_lost_is_put_right_every_day_once_the_period_is_over() {
+    let world = World::new().await;
+    limit(&world, &world.acme, "api_calls", 100).await;
+    lend(&world.app, world.acme.id, (3, 10), Vec::new()).await;
+    sql(
+        &world,
+        "UPDATE quota_leases SET expires_at = now() - interval '2 hours'",
+    )
+    .await;
+    let purge = async || {
+        let system = system(&world.app, world.acme.id).await;
+        Purge.run(&system, Ended { days: 30 }).await.unwrap();
+    };
+    purge().await;
+    let numbers = "SELECT used, leased, (SELECT count(*) FROM quota_leases) FROM quota_counters";
+    assert_eq!(counted(&world, numbers).await, (13, 0, 1), "the period runs");
+    world.clock.advance(chrono::Duration::days(17));
+    purge().await;
+    // The three that were used at once stay: nobody lost them.
+    assert_eq!(counted(&world, numbers).await, (3, 0, 0));
+}
+
+async fn counted(world: &World, sql: &str) -> (i64, i64, i64) {
+    let mut admin = world.database.admin().await;
+    sqlx::query_as(sqlx::AssertSqlSafe(sql.to_owned()))
+        .fetch_one(&mut admin)
+        .await
+        .unwrap()
 }
 
 #[actix_web::test]
@@ -742,11 +819,6 @@ async fn clocks_that_are_ten_minutes_off_take_no_lease_from_anybody() {
         assert_eq!(standing.used, 20 + reserved);
         reserve(&world, 1).await.expect(201);
     }
-    let system = system(&world.app, world.acme.id).await;
-    let refused = quota::reconcile(&system, &calls(), held.period, 0)
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, QuotaError::StillLent(_)), "{refused}");
     let returned = lend(&world.app, world.acme.id, (0, 0), vec![spent(&held, 5)]).await;
     assert_eq!(returned.standing.used, 7);
 }

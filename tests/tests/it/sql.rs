@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::{Clock as _, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
+use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};
 use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up};
@@ -200,14 +201,11 @@ async fn write_quotas(world: &World) {
     let because = SystemScope::because("a test reconciles a quota");
     let scope = world.app.ports.gate.system(because, world.acme.id).await.unwrap();
     let system = Cx::new(Arc::clone(&world.app), scope, Origin::default());
-    quota::reconcile(&system, &meter, loan.period, 7)
-        .await
-        .unwrap_err();
-    sqlx::raw_sql("UPDATE quota_leases SET expires_at = now()")
+    sqlx::raw_sql("UPDATE quota_leases SET expires_at = now() - interval '2 hours'")
         .execute(&mut owner)
         .await
         .unwrap();
-    quota::reconcile(&system, &meter, loan.period, 7).await.unwrap();
+    quota_drift::reconcile(&system, Repair::All).await.unwrap();
 }
 
 async fn write_everything(world: &World) {

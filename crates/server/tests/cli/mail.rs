@@ -104,7 +104,7 @@ fn mail_test_names_the_setting_that_is_wrong() {
         let refused = refused(&settings);
         assert!(refused.contains(complaint), "{key}: {refused}");
     }
-    let nobody = output(&["mail", "test", "--to", "nobody"], &[]);
+    let nobody = output(&["mail", "test", "--to", "nobody"], NOTHING);
     assert!(stderr(&nobody).contains("must be an address such as ada@example.com"));
     let nowhere = tried(&[]);
     let said = String::from_utf8(nowhere.stdout.clone()).unwrap();

@@ -9,16 +9,12 @@ fn what_was_answered_is_counted_once_although_servers_are_killed_and_the_databas
     let dev = Dev::start(&folder.0);
     let token = dev.login("acme");
     let spool = folder.0.join("spool");
-    let mut settings = beside(&folder.0).to_vec();
+    let mut settings = beside(&folder.0);
     settings.push((
         "TENANTRY__METERING__SPOOL_DIR",
         spool.to_str().unwrap().to_owned(),
     ));
     settings.push(("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100".to_owned()));
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
     let (mut answered, mut unknown) = (0, 0);
     for round in 0..6 {
         let serving = Serving::start(&settings);

@@ -4,55 +4,30 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::serving::beside;
 use super::*;
-
-/// The settings that a command needs beside a running demo.
-fn beside(folder: &Folder) -> Vec<(String, String)> {
-    let key = folder.0.join("signing-key.pem");
-    let settings = [
-        ("TENANTRY_PROFILE", "development".to_owned()),
-        ("TENANTRY__DATABASE__URL", url(&folder.0, "tenantry_app")),
-        (
-            "TENANTRY__DATABASE__PLATFORM_URL",
-            url(&folder.0, "tenantry_platform"),
-        ),
-        (
-            "TENANTRY__AUTH__SIGNING_KEY_FILE",
-            key.to_str().unwrap().to_owned(),
-        ),
-    ];
-    settings.map(|(key, value)| (key.to_owned(), value)).into()
-}
 
 /// A command that does what it is told: what it says.
 #[track_caller]
-fn done(command: &str, settings: &[(String, String)]) -> String {
+fn done(command: &str, settings: &[(&str, String)]) -> String {
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let output = tenantry(&arguments)
-        .envs(settings.iter().cloned())
-        .output()
-        .unwrap();
+    let output = output(&arguments, settings);
     assert!(output.status.success(), "{command}: {}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A command that refuses: why, in one line.
 #[track_caller]
-fn refused(command: &str, settings: &[(String, String)]) -> String {
+fn refused(command: &str, settings: &[(&str, String)]) -> String {
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let output = tenantry(&arguments)
-        .envs(settings.iter().cloned())
-        .output()
-        .unwrap();
+    let output = output(&arguments, settings);
     assert!(!output.status.success(), "{command}");
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
     stderr(&output)
 }
 
-fn with(settings: &[(String, String)], more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let more = more
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+fn with(settings: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    let more = more.iter().map(|(key, value)| (*key, (*value).to_owned()));
     settings.iter().cloned().chain(more).collect()
 }
 
@@ -127,7 +102,7 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
     let folder = Folder::new("plans");
     let redis = Redis::start(&folder);
     let dev = Dev::start_with(&folder.0, &[("REDIS_URL", &redis.1)]);
-    let settings = with(&beside(&folder), &[("TENANTRY__REDIS__URL", &redis.1)]);
+    let settings = with(&beside(&folder.0), &[("TENANTRY__REDIS__URL", &redis.1)]);
     let (acme, globex) = (dev.login("acme"), dev.login("globex"));
 
     let listed = done("plan list", &settings);
@@ -208,7 +183,7 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
         .unwrap();
     assert!(made.success());
 
-    let old_only = beside(&folder);
+    let old_only = beside(&folder.0);
     let new_only = with(
         &old_only,
         &[("TENANTRY__AUTH__SIGNING_KEY_FILE", new.to_str().unwrap())],
@@ -216,10 +191,7 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
     let former = format!("[\"{}\"]", folder.0.join("signing-key.pem").display());
     let both = with(&new_only, &[("TENANTRY__AUTH__PREVIOUS_KEY_FILES", &former)]);
     let rotate = "settings rotate-keys";
-    let too_early = tenantry(&["settings", "rotate-keys"])
-        .envs(new_only.iter().cloned())
-        .output()
-        .unwrap();
+    let too_early = output(&["settings", "rotate-keys"], &new_only);
     assert!(!too_early.status.success());
     let complaint = stderr(&too_early);
     for part in [
@@ -247,7 +219,7 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
 fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
     let folder = Folder::new("flags");
     let dev = Dev::start(&folder.0);
-    let settings = beside(&folder);
+    let settings = beside(&folder.0);
     let body = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
     let (_, answer) = dev.request("POST", "/api/v1/admin/login", "", body);
     let answer: Value = serde_json::from_str(&answer).unwrap();

@@ -8,7 +8,7 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     const LIMIT: i64 = 2_000;
     let folder = Folder::new("quotas");
     let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
-    let mut settings = beside(&folder.0).to_vec();
+    let mut settings = beside(&folder.0);
     for (key, value) in [
         ("TENANTRY__SERVER__WORKERS", "1"),
         ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
@@ -16,10 +16,6 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     ] {
         settings.push((key, value.to_owned()));
     }
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
     let meter = format!("api_calls={LIMIT}");
     let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
     let said = String::from_utf8(agreed.stdout.clone()).unwrap();
@@ -109,5 +105,63 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         assert_eq!(server.child.wait().unwrap().code(), Some(0));
     }
     assert_eq!(row::<(i64, i64, i64)>(&folder.0, used).0, LIMIT);
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
+    let folder = Folder::new("reconcile");
+    let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
+    let mut settings = beside(&folder.0);
+    settings.push(("TENANTRY__QUOTAS__LEASE_SECONDS", "60".to_owned()));
+    let agreed = output(
+        &["plan", "agree", "acme", "--meter", "api_calls=100000"],
+        &settings,
+    );
+    assert!(agreed.status.success(), "{}", stderr(&agreed));
+    let token = dev.login("acme");
+    let serving = Serving::start(&settings);
+    let leased = "SELECT coalesce(sum(leased), 0)::bigint FROM quota_counters WHERE meter = 'api_calls'";
+    while row::<(i64,)>(&folder.0, leased).0 == 0 {
+        assert_eq!(
+            Serving::get(&serving.address, &token, "/api/v1/projects"),
+            Some(200)
+        );
+    }
+    let reconcile = |more: &[&str]| {
+        let arguments = [&["quota", "reconcile"], more].concat();
+        let told = output(&arguments, &settings);
+        assert!(told.status.success(), "{}", stderr(&told));
+        String::from_utf8(told.stdout).unwrap()
+    };
+    let told = reconcile(&["--tenant", "acme"]);
+    assert!(
+        told.starts_with("acme api_calls 20") && told.ends_with(" lent\n"),
+        "{told}"
+    );
+    serving.end("KILL");
+    let age = "WITH aged AS (UPDATE quota_leases SET expires_at = now() - interval '2 hours' RETURNING amount) \
+               SELECT sum(amount)::bigint FROM aged";
+    let (held,) = row::<(i64,)>(&folder.0, age);
+    // Of all tenants the one that differs is shown.
+    let told = reconcile(&[]);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains(&format!(" lent 0 lost {held} lost could give back ")),
+        "{told}"
+    );
+    let back: i64 = told.split_whitespace().last().unwrap().parse().unwrap();
+    assert!((1..=held).contains(&back), "{told}");
+    let used = "SELECT used + leased FROM quota_counters WHERE meter = 'api_calls' AND leased = 0";
+    let told = reconcile(&["--tenant", "acme", "--repair"]);
+    assert!(told.ends_with(&format!(" gave back {back}\n")), "{told}");
+    let (after,) = row::<(i64,)>(&folder.0, used);
+    // Once, and never for another tenant.
+    let told = reconcile(&["--tenant", "acme", "--repair"]);
+    assert!(!told.contains("back") && told.contains(" lost 0 "), "{told}");
+    assert_eq!(row::<(i64,)>(&folder.0, used).0, after);
+    assert_eq!(reconcile(&["--tenant", "globex"]), "");
+    let unknown = output(&["quota", "reconcile", "--tenant", "nobody"], &settings);
+    assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
     assert_eq!(dev.stop(), Some(0));
 }

@@ -10,7 +10,7 @@ pub struct Serving {
 
 impl Serving {
     /// As a supervisor does: as long as the database recovers it does not start.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
+    pub fn start(settings: &[(&str, impl AsRef<OsStr>)]) -> Self {
         let began = std::time::Instant::now();
         loop {
             match Self::try_start(settings) {
@@ -21,9 +21,9 @@ impl Serving {
         }
     }
 
-    fn try_start(settings: &[(&str, &str)]) -> Result<Self, String> {
+    fn try_start(settings: &[(&str, impl AsRef<OsStr>)]) -> Result<Self, String> {
         let mut child = tenantry(&["serve"])
-            .envs(settings.iter().copied())
+            .envs(settings.iter().map(|(key, value)| (key, value)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -76,9 +76,9 @@ impl Drop for Serving {
     }
 }
 
-/// The settings of a server on the database of a demo that is up.
-pub fn beside(data: &Path) -> [(&'static str, String); 6] {
-    [
+/// The settings of a server or a command on the database of a demo that is up.
+pub fn beside(data: &Path) -> Vec<(&'static str, String)> {
+    vec![
         ("TENANTRY_PROFILE", "development".to_owned()),
         ("TENANTRY__DATABASE__URL", url(data, "tenantry_app")),
         ("TENANTRY__DATABASE__PLATFORM_URL", url(data, "tenantry_platform")),

@@ -1,0 +1,107 @@
+//! `tenantry quota`: how the counters of quotas and the ledger agree.
+
+use tenantry_domain::{QuotaDrift, QuotaFinding, SystemScope, TenantId};
+use tenantry_tenancy::quota_drift::{self, Reconciled, Repair};
+
+use crate::boot::{Booted, boot};
+use crate::settings::Settings;
+use crate::tenant::{find, other};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Compare what quotas have counted with the ledger: tenant, meter, period, counted, ledger, difference, how much is
+    /// lent out, how much was lost with servers that died, and what there is to say of it: agrees, lent, lost, ahead or
+    /// behind. Of all tenants only what differs is shown.
+    #[command(after_help = "Example: tenantry quota reconcile\n         \
+                            tenantry quota reconcile --tenant acme --repair")]
+    Reconcile {
+        /// Only of this tenant; then also what agrees.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Give back what was lost, in present periods too. Only when no server, nor the folder of a dead one, has calls
+        /// left to store: see metering_spool_pending.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+const BECAUSE: SystemScope = SystemScope::because("an operator compares quotas with the ledger");
+/// How many tenants are listed at a time.
+const AT_A_TIME: u32 = 500;
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    let done = match &args.action {
+        Action::Reconcile { tenant, repair } => {
+            let repair = if *repair { Repair::All } else { Repair::Nothing };
+            reconcile(&booted, tenant.as_deref(), repair).await
+        }
+    };
+    booted.finish().await;
+    done
+}
+
+async fn reconcile(booted: &Booted, tenant: Option<&str>, repair: Repair) -> Result<(), CommandError> {
+    if let Some(slug) = tenant {
+        let tenant = find(&booted.app, slug).await?;
+        return of_tenant(booted, (tenant, slug), repair, |_| true).await;
+    }
+    let mut after = None;
+    loop {
+        let registry = &booted.app.ports.registry;
+        let tenants = registry.list(BECAUSE, after, AT_A_TIME).await;
+        let tenants = tenants.map_err(|error| other(&error))?;
+        let Some(last) = tenants.last() else { return Ok(()) };
+        after = Some(last.id);
+        let differs = |drift: &QuotaDrift| drift.finding() != QuotaFinding::Agrees;
+        for tenant in &tenants {
+            of_tenant(booted, (tenant.id, tenant.slug.as_str()), repair, differs).await?;
+        }
+    }
+}
+
+async fn of_tenant(
+    booted: &Booted,
+    (tenant, slug): (TenantId, &str),
+    repair: Repair,
+    is_shown: impl Fn(&QuotaDrift) -> bool,
+) -> Result<(), CommandError> {
+    let all = quota_drift::reconcile_of(&booted.app, BECAUSE, tenant, repair).await;
+    let all = all.map_err(|error| other(&error))?;
+    for one in all.iter().filter(|one| is_shown(&one.drift)) {
+        say(slug, one);
+    }
+    Ok(())
+}
+
+fn say(slug: &str, Reconciled { drift, given_back }: &Reconciled) {
+    let (from, to) = (drift.period.start.to_rfc3339(), drift.period.end.to_rfc3339());
+    let finding = drift.finding();
+    let back = match (given_back, finding) {
+        (Some(back), _) => format!(" gave back {back}"),
+        (None, QuotaFinding::Lost(back)) => format!(" could give back {back}"),
+        (None, QuotaFinding::Agrees | QuotaFinding::Lent | QuotaFinding::Ahead | QuotaFinding::Behind) => {
+            String::new()
+        }
+    };
+    console::say(&format!(
+        "{slug} {} {from} {to} counted {} ledger {} difference {} lent {} lost {} {}{back}",
+        drift.meter,
+        drift.tally.used,
+        drift.ledger,
+        drift.difference(),
+        drift.tally.leased,
+        drift.lost,
+        finding.as_str(),
+    ));
+}
