@@ -1041,7 +1041,12 @@ async fn sessions_that_ended_long_ago_are_deleted_within_a_day_in_each_tenant() 
 
 /// Lets workers take turns for a day of their schedules.
 async fn a_day(world: &World, workers: &[Worker]) {
-    for turn in 0..24 * 12 {
+    hours(world, workers, 24).await;
+}
+
+/// Lets workers take turns for so many hours of their schedules. In 22 every tenant is looked after.
+pub async fn hours(world: &World, workers: &[Worker], hours: usize) {
+    for turn in 0..hours * 12 {
         let worker = &workers[turn % workers.len()];
         while !outcomes(worker).await.is_empty() {}
         world.clock.advance(chrono::Duration::minutes(5));
