@@ -130,7 +130,7 @@ mod day {
 /// Keys that are not there yet, the events of these, and a mark for each hour they touch, under the id of one of its events:
 /// in one statement, so that an event costs one round trip, and with one argument, however many there are.
 const APPEND: &str = "\
-WITH rows AS MATERIALIZED (SELECT * FROM jsonb_to_recordset($2) AS r (id uuid, created_at timestamptz, meter text, \
+WITH rows AS MATERIALIZED (SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS r (id uuid, created_at timestamptz, meter text, \
   quantity bigint, subject text, event_at timestamptz, source text, key text, payload_hash text, origin text, \
   properties jsonb, invalidates uuid)), \
 keys AS (INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash) \
@@ -210,7 +210,8 @@ impl Usage for PgStore {
         let mut sorted: Vec<&KeyedUsage> = events.iter().collect();
         sorted.sort_unstable_by(|one, other| one.event.key.cmp(&other.event.key));
         let rows: Vec<Row<'_>> = sorted.into_iter().map(Row::from).collect();
-        let rows = serde_json::to_value(rows).map_err(from_json)?;
+        // As text: a tree of a thousand events would take megabytes for each request.
+        let rows = serde_json::to_string(&rows).map_err(from_json)?;
         let inserted = self.tx.fetch_all_fixed(APPEND, [rows.into()]).await?;
         let id = |row| column::<uuid::Uuid>(row, "id").map(UsageEventId::from);
         let inserted: BTreeSet<UsageEventId> = inserted.iter().map(id).collect::<Result<_, _>>()?;
