@@ -14,8 +14,8 @@ use crate::usage_rollup::Keep;
 const EVERY: Duration = Duration::minutes(5);
 
 /// Into so many parts all tenants are dealt; each is looked after once in so many times [`EVERY`], which is 21 hours and 55
-/// minutes. It is a prime that a day is no multiple of, so that a server that is up for the same hours every day
-/// comes to every part too.
+/// minutes. It is a prime, and the turns of a day are no multiple of it, so that a server that is up for the same hours every
+/// day comes to every part too.
 const PARTS: u32 = 263;
 
 /// Looks after the tenants whose turn it is: [`Purge`] and [`Keep`].
