@@ -417,8 +417,8 @@ impl Gate {
         let admit = |tenant: &TenantId| {
             let request = RequestId::next(self.ids.as_ref());
             let facts = found.get(tenant).ok_or(Denied::TenantNotFound);
-            let scope = facts.and_then(|facts| admitted(facts, actor, request));
-            (*tenant, scope)
+            let scope = |facts: &TenantFacts| Ok(admitted(facts, standing(facts.status)?, actor, request));
+            (*tenant, facts.and_then(scope))
         };
         Ok(tenants.iter().map(admit).collect())
     }
@@ -451,17 +451,12 @@ impl Gate {
         standing: impl FnOnce(TenantStatus) -> Result<Standing, Denied> + Send,
     ) -> Result<TenantScope, Denied> {
         let facts = self.directory.job(lease).await?.ok_or(Denied::LeaseLost)?;
-        Ok(TenantScope {
-            tenant: facts.tenant.id,
-            standing: standing(facts.tenant.status)?,
-            actor: Actor::Job {
-                id: lease.job,
-                on_behalf_of: facts.initiator.actor_id,
-            },
-            role: None,
-            subscription: Some(Arc::clone(&facts.tenant.subscription)),
-            request: facts.initiator.request,
-        })
+        let standing = standing(facts.tenant.status)?;
+        let actor = Actor::Job {
+            id: lease.job,
+            on_behalf_of: facts.initiator.actor_id,
+        };
+        Ok(admitted(&facts.tenant, standing, actor, facts.initiator.request))
     }
 
     /// The scope of a tenant that is about to be born. The id is made here, so this never leads into a tenant
@@ -488,21 +483,21 @@ impl Gate {
             .tenant(selector)
             .await?
             .ok_or(Denied::TenantNotFound)?;
-        let scope = admitted(&tenant, actor, request)?;
+        let scope = admitted(&tenant, standing(tenant.status)?, actor, request);
         Ok(Admission { scope, tenant })
     }
 }
 
 /// The scope of somebody without a role in a tenant.
-fn admitted(tenant: &TenantFacts, actor: Actor, request: RequestId) -> Result<TenantScope, Denied> {
-    Ok(TenantScope {
+fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: RequestId) -> TenantScope {
+    TenantScope {
         tenant: tenant.id,
-        standing: standing(tenant.status)?,
+        standing,
         actor,
         role: None,
         subscription: Some(Arc::clone(&tenant.subscription)),
         request,
-    })
+    }
 }
 
 fn standing(status: TenantStatus) -> Result<Standing, Denied> {

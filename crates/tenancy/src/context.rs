@@ -4,10 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
-    Customers, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer, OperatorGate,
-    OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents,
-    RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, TenantRegistry, TenantScope, Time,
-    Units, UsageUpkeep, Work,
+    Customers, Denied, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer,
+    OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue,
+    ProviderEvents, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope,
+    TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
 };
 use uuid::Uuid;
 
@@ -167,6 +167,20 @@ impl Cx {
             scope,
             origin,
             once: None,
+        }
+    }
+
+    /// The system's context in a tenant; `None` of one that has been deleted since it was listed.
+    pub(crate) async fn enter(
+        app: &Arc<Tenancy>,
+        because: SystemScope,
+        tenant: TenantId,
+    ) -> Result<Option<Self>, StoreError> {
+        match app.ports.gate.system(because, tenant).await {
+            Ok(scope) => Ok(Some(Self::new(Arc::clone(app), scope, Origin::default()))),
+            Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(None),
+            Err(Denied::Store(error)) => Err(error),
+            Err(denied) => Err(StoreError::Other(denied.to_string())),
         }
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use tenantry_domain::{
-    BillingCycle, ChargedTime, CustomerRef, Delivered, Denied, Granularity, Meter, MeterKey, MeterReport,
+    BillingCycle, ChargedTime, CustomerRef, Delivered, Granularity, Meter, MeterKey, MeterReport,
     MeterReportId, PaymentProvider, Period, Permission, ProviderError, ProviderKey, ReportState, Rollup,
     StoreError, SystemScope, TenantId, TenantStatus, Time, UsageReport, Work,
 };
 
 use crate::billing_sync::{SyncError, catch_up};
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
-use crate::{Cx, Origin, Tenancy};
+use crate::{Cx, Tenancy};
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.
 const REACH: Duration = Duration::days(90);
@@ -79,7 +79,7 @@ pub(crate) async fn publish_soon(cx: &Cx, work: &mut Work) -> Result<(), JobErro
 }
 
 async fn ask(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<(), JobFailure> {
-    let Some(cx) = enter(app, because, tenant).await? else {
+    let Some(cx) = Cx::enter(app, because, tenant).await? else {
         return Ok(());
     };
     let terms = Terms {
@@ -90,16 +90,6 @@ async fn ask(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Resu
         .write(async |work| job::enqueue::<Publish>(&cx, work, &Nothing {}, terms).await)
         .await;
     asked.map(|_| ()).map_err(JobFailure::from)
-}
-
-/// The context of a tenant; `None` of one that has been deleted since it was listed.
-async fn enter(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<Option<Cx>, StoreError> {
-    match app.ports.gate.system(because, tenant).await {
-        Ok(scope) => Ok(Some(Cx::new(Arc::clone(app), scope, Origin::default()))),
-        Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(None),
-        Err(Denied::Store(error)) => Err(error),
-        Err(denied) => Err(StoreError::Other(denied.to_string())),
-    }
 }
 
 /// What came of telling.
@@ -707,7 +697,7 @@ pub async fn drift_of(
     tenant: TenantId,
     period: Option<Period>,
 ) -> Result<Vec<Drift>, SyncError> {
-    match enter(app, because, tenant).await? {
+    match Cx::enter(app, because, tenant).await? {
         Some(cx) => drift(&cx, period).await,
         None => Ok(Vec::new()),
     }
@@ -722,7 +712,7 @@ pub async fn publish_of(
     because: SystemScope,
     tenant: TenantId,
 ) -> Result<Published, SyncError> {
-    match enter(app, because, tenant).await? {
+    match Cx::enter(app, because, tenant).await? {
         Some(cx) => publish(&cx).await,
         None => Ok(Published::default()),
     }
@@ -737,7 +727,7 @@ pub async fn dead_of(
     because: SystemScope,
     tenant: TenantId,
 ) -> Result<Vec<MeterReport>, StoreError> {
-    match enter(app, because, tenant).await? {
+    match Cx::enter(app, because, tenant).await? {
         Some(cx) => {
             cx.read(async |work| work.meter_reports().in_state(ReportState::Dead, AT_A_TIME).await)
                 .await

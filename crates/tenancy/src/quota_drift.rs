@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use tenantry_domain::{
-    Aggregation, Denied, Permission, QuotaCounter, QuotaCounterId, QuotaDrift, QuotaFinding, StoreError,
-    SystemScope, TenantId, Time, Work,
+    Aggregation, Permission, QuotaCounter, QuotaCounterId, QuotaDrift, QuotaFinding, StoreError, SystemScope,
+    TenantId, Time, Work,
 };
 
-use crate::{Cx, Origin, Tenancy, quota};
+use crate::{Cx, Tenancy, quota};
 
 /// For how long whoever held a lease may still say what was used of it. A lease lasts for seconds; whoever has not said it
 /// by then is not there any more.
@@ -74,11 +74,9 @@ pub async fn reconcile_of(
     tenant: TenantId,
     repair: Repair,
 ) -> Result<Vec<Reconciled>, StoreError> {
-    match app.ports.gate.system(because, tenant).await {
-        Ok(scope) => reconcile(&Cx::new(Arc::clone(app), scope, Origin::default()), repair).await,
-        Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(Vec::new()),
-        Err(Denied::Store(error)) => Err(error),
-        Err(denied) => Err(StoreError::Other(denied.to_string())),
+    match Cx::enter(app, because, tenant).await? {
+        Some(cx) => reconcile(&cx, repair).await,
+        None => Ok(Vec::new()),
     }
 }
 

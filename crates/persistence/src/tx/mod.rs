@@ -250,13 +250,9 @@ impl PlatformTx {
     /// Begins a transaction; the reason is written to the log.
     pub(crate) async fn begin(pool: &Pool, because: SystemScope, mode: Mode) -> Result<Self, StoreError> {
         tracing::debug!(reason = because.reason(), "platform transaction");
-        let begin = match mode {
-            Mode::Read => "BEGIN READ ONLY",
-            Mode::Write => "BEGIN READ WRITE",
-            Mode::WriteBehind => "BEGIN READ WRITE; SET LOCAL synchronous_commit = off",
-        };
+        let begin = format!("BEGIN {}", access(mode));
         Ok(Self {
-            open: OpenTx::begin(pool, None, begin).await?,
+            open: OpenTx::begin(pool, None, &begin).await?,
         })
     }
 
@@ -495,12 +491,19 @@ impl std::fmt::Display for Literal {
 }
 
 fn beginning(tenant: TenantId, mode: Mode) -> String {
-    let access = match mode {
+    format!(
+        "BEGIN {}; SET LOCAL app.current_tenant = '{tenant}'",
+        access(mode)
+    )
+}
+
+/// What stands behind BEGIN.
+const fn access(mode: Mode) -> &'static str {
+    match mode {
         Mode::Read => "READ ONLY",
         Mode::Write => "READ WRITE",
         Mode::WriteBehind => "READ WRITE; SET LOCAL synchronous_commit = off",
-    };
-    format!("BEGIN {access}; SET LOCAL app.current_tenant = '{tenant}'")
+    }
 }
 
 /// Waits until everything that was committed before outlasts a crash. The log is written in order, so it is enough to commit
