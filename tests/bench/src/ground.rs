@@ -24,6 +24,9 @@ const BATCH: usize = 100;
 
 const DATABASE: &str = "tenantry_bench";
 
+/// The tables that a run writes to besides those of its scenarios.
+const LEFT_BEHIND: &str = "jobs, system_jobs, usage_events, usage_keys, usage_dirty, usage_hours, usage_days";
+
 /// How much there is.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Size {
@@ -69,6 +72,7 @@ impl Ground {
         };
         ground.migrate().await?;
         ground.seed().await?;
+        ground.clear().await?;
         ground.define_flag().await?;
         Ok(ground)
     }
@@ -137,6 +141,22 @@ impl Ground {
         );
         let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
         run(&mut admin, &sql).await
+    }
+
+    /// Takes away what earlier runs have left for the server to do, and what they have metered: every run begins with the same
+    /// ground. Calls that wait in the spool would be stored while something else is measured.
+    async fn clear(&self) -> Result<(), Failure> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(&mut admin, &format!("TRUNCATE {LEFT_BEHIND}")).await?;
+        self.forget_calls()
+    }
+
+    /// Removes the spool; no server may run.
+    pub fn forget_calls(&self) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(&self.spool) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// As a superuser, whom row-level security does not bind: a million rows, so many tenants in one transaction.

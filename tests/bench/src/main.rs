@@ -133,8 +133,9 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         ground: &ground,
         folder: &folder,
         redis: redis.url(),
+        tokens: ground.tokens(0..size.tenants + size.small_tenants)?,
     };
-    bench.write_tokens(&tokens, size.tenants + size.small_tenants)?;
+    bench.write_tokens(&tokens)?;
     let server = bench.start(&[]).await?;
     if let Some(picture) = &args.flame {
         flame::draw(&bench, &server, &tokens, picture).await?;
@@ -196,6 +197,8 @@ struct Bench<'a> {
     folder: &'a Path,
     /// Where Redis is.
     redis: String,
+    /// One of each tenant.
+    tokens: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -217,12 +220,9 @@ impl Bench<'_> {
     }
 
     /// Tokens as a table of Lua's.
-    fn write_tokens(&self, path: &Path, tenants: usize) -> Result<(), Failure> {
-        let tokens = self.ground.tokens(0..tenants)?;
-        Ok(std::fs::write(
-            path,
-            format!("return {{'{}'}}", tokens.join("','")),
-        )?)
+    fn write_tokens(&self, path: &Path) -> Result<(), Failure> {
+        let table = format!("return {{'{}'}}", self.tokens.join("','"));
+        Ok(std::fs::write(path, table)?)
     }
 
     /// Rounds of the server and of pgbench in turn, so that both see the same machine.
@@ -269,7 +269,7 @@ impl Bench<'_> {
     /// Fifty tenants, first alone and then beside one that sends as much as it can.
     async fn fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
         say("fairness");
-        let quiet = self.ground.tokens(100..150)?;
+        let quiet: Vec<_> = self.tokens.iter().skip(100).take(50).cloned().collect();
         let seconds = self.seconds().max(5);
         let alone = load::steady(&quiet, 50, seconds).await?;
         let mut noisy = scenario::all(self.ground.size)
