@@ -1,3 +1,5 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value};
 use serde_json::json;
@@ -5,6 +7,7 @@ use tenantry_domain::{
     Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobId, JobLease, JobQueue, JobState, Jobs, Lease,
     Mode, Progress, RequestId, StoreError, SystemScope, Time,
 };
+use uuid::Uuid;
 
 use crate::Pool;
 use crate::error::column;
@@ -147,7 +150,7 @@ impl TryFrom<Model> for Job {
 }
 
 /// The three columns of a lease, which the database keeps together.
-pub(crate) fn lease(id: Option<uuid::Uuid>, until: Option<Time>, worker: Option<String>) -> Option<Lease> {
+pub(crate) fn lease(id: Option<Uuid>, until: Option<Time>, worker: Option<String>) -> Option<Lease> {
     let (id, until, worker) = (id?.into(), until?, worker?);
     Some(Lease { id, worker, until })
 }
@@ -176,12 +179,26 @@ fn changes(progress: &Progress) -> ActiveModel {
 #[derive(Debug, Clone)]
 pub struct PgJobQueue {
     platform: Pool,
+    /// As far as the round through the tenants has come; the nil id is before all of them.
+    seen: Arc<Mutex<Uuid>>,
 }
 
 impl PgJobQueue {
     /// A queue over a pool of the platform role.
     pub fn new(platform: Pool) -> Self {
-        Self { platform }
+        Self {
+            platform,
+            seen: Arc::default(),
+        }
+    }
+
+    /// Where the next claim's round goes on: behind the last tenant of this one, or at the beginning when there are no more.
+    fn go_on_behind(&self, tenant: Option<Uuid>) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = tenant.unwrap_or_default();
+    }
+
+    fn seen(&self) -> Uuid {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -189,22 +206,37 @@ impl PgJobQueue {
 /// running jobs at once would both fill its share.
 pub(crate) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('tenantry.jobs.claim'))";
 
-/// `$1` now, `$2` lease, `$3` until, `$4` worker, `$5` limit, `$6` share of a tenant.
+/// `$1` now, `$2` lease, `$3` until, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
+/// goes on, `$8` how many steps of it.
 ///
-/// `waiting` hops through the index from tenant to tenant, so that it costs as many steps as there are tenants with
-/// open jobs, however many jobs they have. Of each tenant the oldest free jobs are locked, as far as its share goes;
-/// `turn` puts the first of each tenant before the second of any.
+/// However many jobs and tenants there are, it looks at so many tenants only: those of the jobs that have waited longest,
+/// those whose worker is lost, and the next ones of a round through all that have open jobs, which hops through the index
+/// from tenant to tenant. Without the round a tenant with many old jobs would hide the others. Of each tenant the oldest free
+/// jobs are looked at, as far as its share goes; `turn` puts the first of each tenant before the second of any. Only what is
+/// taken is locked.
 const CLAIM: &str = "\
-WITH RECURSIVE waiting (tenant_id) AS (
-    (SELECT j.tenant_id FROM jobs j WHERE j.state IN ('queued', 'running', 'parked') ORDER BY j.tenant_id LIMIT 1)
+WITH RECURSIVE round (tenant_id, step) AS (
+    (SELECT j.tenant_id, 1::bigint FROM jobs j
+      WHERE j.state IN ('queued', 'running', 'parked') AND j.tenant_id > $7 ORDER BY j.tenant_id LIMIT 1)
     UNION ALL
-    SELECT (SELECT j.tenant_id FROM jobs j
-             WHERE j.state IN ('queued', 'running', 'parked') AND j.tenant_id > w.tenant_id
-             ORDER BY j.tenant_id LIMIT 1)
-      FROM waiting w WHERE w.tenant_id IS NOT NULL
+    SELECT next.tenant_id, r.step + 1 FROM round r
+     CROSS JOIN LATERAL (
+        SELECT j.tenant_id FROM jobs j
+         WHERE j.state IN ('queued', 'running', 'parked') AND j.tenant_id > r.tenant_id ORDER BY j.tenant_id LIMIT 1
+     ) next
+     WHERE r.step < $8
+), waiting AS (
+    SELECT tenant_id FROM round
+    UNION
+    SELECT tenant_id FROM (
+        SELECT j.tenant_id FROM jobs j WHERE j.state = 'queued' AND j.run_at <= $1 ORDER BY j.run_at LIMIT $8) due
+    UNION
+    SELECT tenant_id FROM (
+        SELECT j.tenant_id FROM jobs j WHERE j.state = 'running' AND j.lease_until <= $1
+         ORDER BY j.lease_until LIMIT $8) abandoned
 ), free AS (
-    SELECT f.tenant_id, f.id, f.run_at,
-           r.running + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.run_at, f.id) AS turn, r.running
+    SELECT f.tenant_id, f.id, f.run_at, t.status,
+           r.running + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.run_at, f.id) AS turn
       FROM waiting w
       JOIN tenants t ON t.id = w.tenant_id
      CROSS JOIN LATERAL (
@@ -212,32 +244,38 @@ WITH RECURSIVE waiting (tenant_id) AS (
          WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until > $1
      ) r
      CROSS JOIN LATERAL (
-        SELECT * FROM (
-            SELECT j.tenant_id, j.id, j.run_at FROM jobs j
-             WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.run_at <= $1
-             ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0) FOR NO KEY UPDATE SKIP LOCKED
-        ) queued
+        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+          WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.run_at <= $1
+          ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
-        SELECT * FROM (
-            SELECT j.tenant_id, j.id, j.run_at FROM jobs j
-             WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status <> 'suspended'
-             ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0) FOR NO KEY UPDATE SKIP LOCKED
-        ) parked
+        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+          WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status <> 'suspended'
+          ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
-        SELECT * FROM (
-            SELECT j.tenant_id, j.id, j.run_at FROM jobs j
-             WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= $1
-             ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0) FOR NO KEY UPDATE SKIP LOCKED
-        ) abandoned
+        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+          WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= $1
+          ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
      ) f
 ), chosen AS (
-    SELECT tenant_id, id, run_at, turn FROM free WHERE turn <= $6 ORDER BY turn, run_at, id LIMIT $5
+    SELECT tenant_id, id, run_at, status, turn FROM free WHERE turn <= $6 ORDER BY turn, run_at, id LIMIT $5
+), locked AS (
+    SELECT j.tenant_id, j.id, c.run_at, c.turn FROM chosen c
+      JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.id
+     WHERE (j.state = 'queued' AND j.run_at <= $1) OR (j.state = 'parked' AND c.status <> 'suspended')
+        OR (j.state = 'running' AND j.lease_until <= $1)
+       FOR NO KEY UPDATE OF j SKIP LOCKED
 ), leased AS (
     UPDATE jobs j SET state = 'running', attempts = j.attempts + 1, lease_id = $2, lease_until = $3, worker = $4
-      FROM chosen c WHERE j.tenant_id = c.tenant_id AND j.id = c.id
-    RETURNING j.tenant_id, j.id, j.kind, c.turn, c.run_at
+      FROM locked l WHERE j.tenant_id = l.tenant_id AND j.id = l.id
+    RETURNING j.tenant_id, j.id, j.kind, l.turn, l.run_at
 )
-SELECT tenant_id, id, kind FROM leased ORDER BY turn, run_at, id";
+SELECT seen.tenant_id AS seen, l.tenant_id, l.id, l.kind
+  FROM (SELECT (SELECT r.tenant_id FROM round r WHERE r.step = $8) AS tenant_id) seen
+  LEFT JOIN leased l ON true
+ ORDER BY l.turn, l.run_at, l.id";
+
+/// How many tenants of the round a claim looks at, and how many of the oldest jobs: each costs some twenty microseconds.
+const STEPS: i64 = 256;
 
 const EXTEND: &str = "\
 UPDATE jobs j SET lease_until = $1
@@ -252,15 +290,14 @@ UPDATE jobs j
  WHERE j.tenant_id = held.tenant_id AND j.id = held.id AND j.state = 'running' AND j.lease_id = held.lease_id
 RETURNING j.id";
 
-/// What is open is counted in the partial index of open jobs; what is dead, tenant by tenant in the index by state, since
-/// nearly all of the table has come to its end in another way.
+/// What is open and what is dead is counted in the partial indexes of these: nearly all of the table has come to its end in
+/// another way.
 const CENSUS: &str = "\
 SELECT state, sum(jobs)::bigint AS jobs, min(oldest) AS oldest FROM (
     SELECT state, count(*) AS jobs, min(run_at) AS oldest FROM jobs
      WHERE state IN ('queued', 'running', 'parked') GROUP BY state
     UNION ALL
-    SELECT 'dead', coalesce(sum(d.jobs), 0), NULL FROM tenants t
-     CROSS JOIN LATERAL (SELECT count(*) AS jobs FROM jobs j WHERE j.tenant_id = t.id AND j.state = 'dead') d
+    SELECT 'dead', count(*), NULL FROM jobs WHERE state = 'dead'
     UNION ALL
     SELECT state, count(*), min(run_at) FROM system_jobs WHERE state IN ('queued', 'running', 'dead') GROUP BY state
 ) counted GROUP BY state";
@@ -284,18 +321,25 @@ impl JobQueue for PgJobQueue {
             claim.lease.worker.clone().into(),
             i64::from(claim.limit).into(),
             i64::from(claim.per_tenant).into(),
+            self.seen().into(),
+            STEPS.into(),
         ];
         let rows = tx.fetch_fixed(CLAIM, arguments).await?;
         tx.commit().await?;
-        let lease = |row: &QueryResult| {
-            Ok(JobLease {
-                tenant: column::<uuid::Uuid>(row, "tenant_id")?.into(),
-                job: column::<uuid::Uuid>(row, "id")?.into(),
-                kind: column(row, "kind")?,
-                lease: claim.lease.id,
-            })
-        };
-        rows.iter().map(lease).collect()
+        let mut leases = Vec::new();
+        for row in &rows {
+            self.go_on_behind(column(row, "seen")?);
+            // Without a lease there is one row, that says how far the round has come.
+            if let Some(tenant) = column::<Option<Uuid>>(row, "tenant_id")? {
+                leases.push(JobLease {
+                    tenant: tenant.into(),
+                    job: column::<Uuid>(row, "id")?.into(),
+                    kind: column(row, "kind")?,
+                    lease: claim.lease.id,
+                });
+            }
+        }
+        Ok(leases)
     }
 
     async fn extend(
@@ -308,7 +352,7 @@ impl JobQueue for PgJobQueue {
             .run(because, EXTEND, vec![until.into(), keys(leases)])
             .await?;
         rows.iter()
-            .map(|row| Ok(column::<uuid::Uuid>(row, "id")?.into()))
+            .map(|row| Ok(column::<Uuid>(row, "id")?.into()))
             .collect()
     }
 

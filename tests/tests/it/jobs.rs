@@ -757,6 +757,66 @@ async fn a_tenant_with_ten_thousand_jobs_does_not_starve_another() {
     assert_eq!(all.len(), 8);
 }
 
+/// A thousand tenants before the two in every round, each with a job that is not due for an hour.
+async fn crowd(world: &World) {
+    ask::<Count>(world, &world.acme, &0, Terms::default()).await;
+    sql(
+        world,
+        "CREATE TEMPORARY TABLE crowd AS SELECT n, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid AS id
+           FROM generate_series(1, 1000) n;
+         INSERT INTO tenants (id, name, slug, plan, status, settings, created_at, updated_at, version)
+         SELECT id, 'Crowd', 'crowd-' || n, 'free', 'active', '{}', now(), now(), 1 FROM crowd;
+         INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
+                           actor_type, request_id, created_at)
+         SELECT c.id, gen_random_uuid(), kind, 1, payload, 'queued', run_at + interval '1 hour', 0, 10, 'user', 'r',
+                created_at
+           FROM jobs, crowd c;
+         DELETE FROM jobs WHERE run_at <= (SELECT min(run_at) FROM jobs)",
+    )
+    .await;
+}
+
+#[actix_web::test]
+async fn a_due_job_is_leased_at_once_among_a_thousand_tenants_whose_jobs_are_not() {
+    let world = World::new().await;
+    crowd(&world).await;
+    ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
+    let queue = PgJobQueue::new(platform(&world));
+    let leases = queue.claim(BECAUSE, &claim(&world, 8, 4)).await.unwrap();
+    assert_eq!((shares(&world, &leases), leases.len()), ((0, 1), 1));
+    // And taken over at once when its worker is lost.
+    world.clock.advance(chrono::Duration::minutes(2));
+    let taken_over = queue.claim(BECAUSE, &claim(&world, 8, 4)).await.unwrap();
+    assert_eq!(taken_over.len(), 1);
+    assert_eq!(taken_over[0].job, leases[0].job);
+}
+
+#[actix_web::test]
+async fn rounds_come_to_the_tenants_whom_the_many_old_jobs_of_another_hide() {
+    let world = World::new().await;
+    crowd(&world).await;
+    ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
+    sql(
+        &world,
+        "INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
+                           actor_type, request_id, created_at)
+         SELECT tenant_id, gen_random_uuid(), kind, 1, payload, 'queued', run_at - interval '1 minute', 0, 10, 'user', 'r',
+                created_at
+           FROM jobs, generate_series(1, 2000) WHERE tenant_id > '01000000-0000-0000-0000-000000000000'",
+    )
+    .await;
+    ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
+    let queue = PgJobQueue::new(platform(&world));
+    let mut of_globex = 0;
+    // A round is four steps of 256 tenants; everything that is due belongs to the two.
+    for _ in 0..4 {
+        let leases = queue.claim(BECAUSE, &claim(&world, 4, 100)).await.unwrap();
+        assert_eq!(leases.len(), 4);
+        of_globex += shares(&world, &leases).1;
+    }
+    assert_eq!(of_globex, 1);
+}
+
 #[actix_web::test]
 async fn claims_at_once_do_not_exceed_a_tenants_share() {
     let world = World::new().await;
