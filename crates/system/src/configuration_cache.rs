@@ -2,12 +2,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::FutureExt as _;
-use moka::future::Cache;
 use tenantry_domain::{Change, Clock, Memory, StoreError, TenantId, Time};
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::Freshness;
+use crate::single_flight::SingleFlight;
 use crate::{CacheSettings, CacheStats};
 
 /// A tenant's configuration is never used for longer than this after it was loaded, in milliseconds.
@@ -21,7 +20,7 @@ const LONGEST_MS: i64 = 30_000;
 pub struct ConfigurationCache<V> {
     clock: Arc<dyn Clock>,
     epochs: Epochs,
-    entries: Cache<TenantId, Entry<V>>,
+    entries: SingleFlight<TenantId, Entry<V>>,
     freshness: Freshness,
     hits: AtomicU64,
     loads: AtomicU64,
@@ -31,16 +30,6 @@ struct Entry<V> {
     found: Result<Arc<V>, StoreError>,
     epoch: Epoch,
     loaded_at: Time,
-}
-
-impl<V> Clone for Entry<V> {
-    fn clone(&self) -> Self {
-        Self {
-            found: self.found.clone(),
-            epoch: self.epoch,
-            loaded_at: self.loaded_at,
-        }
-    }
 }
 
 impl<V> std::fmt::Debug for ConfigurationCache<V> {
@@ -63,7 +52,7 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
             clock,
             freshness: Freshness::new(longest),
             epochs: Epochs::default(),
-            entries: Cache::new(settings.entries),
+            entries: SingleFlight::new(settings.entries),
             hits: AtomicU64::new(0),
             loads: AtomicU64::new(0),
         }
@@ -71,8 +60,8 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
 
     /// What is remembered of a tenant and still good, without waiting.
     pub fn remembered(&self, tenant: TenantId) -> Option<Arc<V>> {
-        let entry = self.entries.get(&tenant).now_or_never()??;
-        let found = self.holds(tenant, &entry).then_some(entry.found)?.ok()?;
+        let entry = self.entries.get(&tenant)?;
+        let found = self.holds(tenant, &entry).then(|| entry.found.clone())?.ok()?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(found)
     }
@@ -89,14 +78,13 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
             return Ok(found);
         }
         let began = self.clock.now();
+        let holds = |entry: &Entry<V>| self.holds(tenant, entry);
         let entry = self
             .entries
-            .entry(tenant)
-            .or_insert_with_if(self.load(tenant, &load), |entry| !self.holds(tenant, entry))
-            .await
-            .into_value();
+            .get_or_load(&tenant, holds, self.load(tenant, &load))
+            .await;
         if entry.found.is_err() || entry.loaded_at >= began || self.holds(tenant, &entry) {
-            return entry.found;
+            return entry.found.clone();
         }
         // It was loaded for somebody who came before the last change.
         self.load(tenant, &load).await.found
@@ -107,7 +95,7 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
         CacheStats {
             hits: self.hits.load(Ordering::Relaxed),
             loads: self.loads.load(Ordering::Relaxed),
-            entries: self.entries.entry_count(),
+            entries: self.entries.len(),
         }
     }
 

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use moka::future::Cache;
 use tenantry_domain::{
     Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, Memory, SessionId, StoreError,
     TenantFacts, TenantId, TenantSelector, Time, UserId,
@@ -10,6 +9,7 @@ use tenantry_domain::{
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::{Freshness, SETTLING_MS};
+use crate::single_flight::SingleFlight;
 
 /// How much a [`CachedDirectory`] remembers and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +42,13 @@ pub struct CachedDirectory {
     directory: Arc<dyn Directory>,
     clock: Arc<dyn Clock>,
     epochs: Epochs,
-    memberships: Cache<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
-    tenants: Cache<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
+    memberships: SingleFlight<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
+    tenants: SingleFlight<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
     freshness: Freshness,
     counters: Counters,
 }
 
 /// What was loaded, and what its counters stood at before.
-#[derive(Clone)]
 struct Entry<T, E> {
     found: Result<Option<T>, StoreError>,
     epoch: E,
@@ -89,8 +88,8 @@ impl CachedDirectory {
             directory,
             clock,
             epochs: Epochs::default(),
-            memberships: Cache::new(settings.entries),
-            tenants: Cache::new(settings.entries),
+            memberships: SingleFlight::new(settings.entries),
+            tenants: SingleFlight::new(settings.entries),
             freshness: Freshness::new(settings),
             counters: Counters::default(),
         }
@@ -101,7 +100,7 @@ impl CachedDirectory {
         CacheStats {
             hits: self.counters.hits.load(Ordering::Relaxed),
             loads: self.counters.loads.load(Ordering::Relaxed),
-            entries: self.memberships.entry_count() + self.tenants.entry_count(),
+            entries: self.memberships.len() + self.tenants.len(),
         }
     }
 
@@ -178,20 +177,17 @@ impl CachedDirectory {
 #[async_trait]
 impl Directory for CachedDirectory {
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
-        if let Some(entry) = self.tenants.get(selector).await
+        if let Some(entry) = self.tenants.get(selector)
             && self.tenant_holds(&entry)
         {
             self.hit();
-            return entry.found;
+            return entry.found.clone();
         }
         let began = self.clock.now();
-        let selected = self.tenants.entry_by_ref(selector);
-        let entry = selected
-            .or_insert_with_if(self.load_tenant(selector), |entry| !self.tenant_holds(entry))
-            .await
-            .into_value();
+        let (holds, load) = (|entry: &_| self.tenant_holds(entry), self.load_tenant(selector));
+        let entry = self.tenants.get_or_load(selector, holds, load).await;
         if entry.found.is_err() || entry.loaded_at >= began || self.tenant_holds(&entry) {
-            return entry.found;
+            return entry.found.clone();
         }
         // It was loaded for somebody who came before the last change.
         self.load_tenant(selector).await.found
@@ -209,22 +205,18 @@ impl Directory for CachedDirectory {
         session: SessionId,
     ) -> Result<Option<MembershipFacts>, StoreError> {
         let (key, whose) = ((tenant, user, session), (tenant, user));
-        if let Some(entry) = self.memberships.get(&key).await
+        if let Some(entry) = self.memberships.get(&key)
             && self.membership_holds(whose, &entry)
         {
             self.hit();
-            return entry.found;
+            return entry.found.clone();
         }
         let began = self.clock.now();
-        let selected = self.memberships.entry(key);
-        let entry = selected
-            .or_insert_with_if(self.load_membership(key), |entry| {
-                !self.membership_holds(whose, entry)
-            })
-            .await
-            .into_value();
+        let holds = |entry: &_| self.membership_holds(whose, entry);
+        let load = self.load_membership(key);
+        let entry = self.memberships.get_or_load(&key, holds, load).await;
         if entry.found.is_err() || entry.loaded_at >= began || self.membership_holds(whose, &entry) {
-            return entry.found;
+            return entry.found.clone();
         }
         // It was loaded for somebody who came before the last change.
         self.load_membership(key).await.found
@@ -406,7 +398,6 @@ mod tests {
             let session = Uuid::from_u128(number).into();
             world.cache.membership(tenant(), user(), session).await.unwrap();
         }
-        world.cache.memberships.run_pending_tasks().await;
         assert!(
             (1..=10).contains(&world.cache.stats().entries),
             "{:?}",

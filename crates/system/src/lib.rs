@@ -27,6 +27,7 @@ mod resolver;
 mod seal;
 mod secret;
 mod signing_key;
+mod single_flight;
 mod spool;
 mod token_cache;
 

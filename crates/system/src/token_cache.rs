@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use moka::sync::Cache;
 use tenantry_domain::{AccessClaims, AccessTokens, Clock, TokenError};
+
+use crate::single_flight::{Bounded, bounded};
 
 /// Access tokens whose signatures are verified once.
 ///
@@ -12,13 +13,13 @@ use tenantry_domain::{AccessClaims, AccessTokens, Clock, TokenError};
 pub struct CachedAccessTokens {
     tokens: Arc<dyn AccessTokens>,
     clock: Arc<dyn Clock>,
-    verified: Cache<[u8; 32], AccessClaims>,
+    verified: Bounded<[u8; 32], AccessClaims>,
 }
 
 impl std::fmt::Debug for CachedAccessTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CachedAccessTokens")
-            .field("verified", &self.verified.entry_count())
+            .field("verified", &self.verified.len())
             .finish_non_exhaustive()
     }
 }
@@ -29,7 +30,7 @@ impl CachedAccessTokens {
         Self {
             tokens,
             clock,
-            verified: Cache::new(entries),
+            verified: bounded(entries),
         }
     }
 }
@@ -46,7 +47,7 @@ impl AccessTokens for CachedAccessTokens {
             return if self.clock.now() < claims.expires_at {
                 Ok(claims)
             } else {
-                self.verified.invalidate(&key);
+                self.verified.remove(&key);
                 Err(TokenError::Expired)
             };
         }
