@@ -161,9 +161,9 @@ async fn steady_one(number: usize, token: String, seconds: u64) -> Result<Vec<Du
     let mut stream = TcpStream::connect(ADDRESS).await?;
     stream.set_nodelay(true)?;
     let request = list_of_ten(&token);
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     // They do not all send in the same moment.
     tokio::time::sleep(Duration::from_millis(number as u64 * 19 % 1_000)).await;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut times = Vec::new();
     for _ in 0..seconds {
         ticks.tick().await;

@@ -462,6 +462,28 @@ async fn a_read_leaves_its_end_to_whoever_waits_and_they_see_nothing_of_it() {
 }
 
 #[actix_web::test]
+async fn whoever_waits_takes_the_connection_that_was_left_open_and_not_one_that_came_back_later() {
+    let world = world(2).await;
+    let (units, acme, globex) = scopes(&world).await;
+    let waiting = Waiting::new(titles(&units, &globex));
+    let longer = units.read(&acme, async |unit: &mut Work| {
+        tenant_tx(unit)?.find::<task::Entity>().count().await?;
+        read_before(&units, &acme, &waiting).await;
+        Ok::<_, StoreError>(())
+    });
+    longer.await.unwrap();
+    assert_eq!(waiting.finish().await, ["Globex Corp task"]);
+    let open: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1 AND state <> 'idle'",
+    )
+    .bind(world.database.name())
+    .fetch_one(&mut world.database.admin().await)
+    .await
+    .unwrap();
+    assert_eq!(open, 0, "a transaction lies in the pool");
+}
+
+#[actix_web::test]
 async fn a_connection_left_open_for_somebody_who_went_away_is_closed() {
     let world = world(1).await;
     let (units, acme, globex) = scopes(&world).await;

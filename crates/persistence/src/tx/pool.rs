@@ -161,8 +161,9 @@ impl Pool {
             let connections = deadpool::managed::Pool::builder(connector.clone())
                 .max_size(size)
                 .timeouts(timeouts)
-                // The one used last is the one that is still in the processor's memory.
-                .queue_mode(QueueMode::Lifo)
+                // Who waits takes the one that was left open for them, and not one that came back after it: that one would
+                // lie there in a transaction.
+                .queue_mode(QueueMode::Fifo)
                 .runtime(Runtime::Tokio1)
                 .build()
                 .map_err(|error| StoreError::Other(error.to_string()))?;
