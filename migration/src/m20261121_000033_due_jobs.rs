@@ -22,6 +22,9 @@ impl MigrationTrait for Migration {
 
 const INDEXES: [(&str, &str); 3] = [
     ("jobs_due_idx", "(run_at, tenant_id) WHERE state = 'queued'"),
-    ("jobs_leased_idx", "(lease_until, tenant_id) WHERE state = 'running'"),
+    (
+        "jobs_leased_idx",
+        "(lease_until, tenant_id) WHERE state = 'running'",
+    ),
     ("jobs_dead_idx", "(tenant_id) WHERE state = 'dead'"),
 ];

@@ -296,6 +296,26 @@ fn every_crate_obeys_the_lints_and_has_a_licence() {
     }
 }
 
+/// `make bench` builds it with `--locked`, and nothing else does.
+#[test]
+fn the_lock_file_of_the_flag_yardstick_knows_what_the_domain_depends_on() {
+    let metadata = metadata();
+    let domain = metadata
+        .packages
+        .iter()
+        .find(|package| package.name == "tenantry-domain");
+    let needed: BTreeSet<&str> = normal_dependencies(domain.unwrap()).collect();
+    let lock = include_str!("../../flag-yardstick/Cargo.lock");
+    let (_, entry) = lock.split_once("name = \"tenantry-domain\"").unwrap();
+    let (entry, _) = entry.split_once("[[package]]").unwrap();
+    let quoted = entry.lines().filter_map(|line| line.strip_prefix(" \""));
+    let locked: BTreeSet<&str> = quoted.filter_map(|line| line.split(['"', ' ']).next()).collect();
+    assert_eq!(
+        locked, needed,
+        "run cargo metadata --manifest-path tests/flag-yardstick/Cargo.toml and commit its Cargo.lock"
+    );
+}
+
 #[test]
 fn licences_of_dependencies_are_permissive() {
     let allowed = [
