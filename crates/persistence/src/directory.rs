@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
 use tenantry_domain::{
     Clock, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Mode, RequestId, Role, SessionId, Slug,
@@ -33,6 +34,20 @@ impl PgDirectory {
             platform,
             clock,
         }
+    }
+
+    /// The tenants for which a condition holds.
+    async fn named(
+        &self,
+        because: SystemScope,
+        condition: SimpleExpr,
+    ) -> Result<Vec<TenantFacts>, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx
+            .fetch::<Entity>(&Entity::find().filter(condition).into_query())
+            .await?;
+        tx.commit().await?;
+        rows.iter().map(TenantFacts::try_from).collect()
     }
 }
 
@@ -67,23 +82,13 @@ impl Directory for PgDirectory {
             TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
         };
         let because = SystemScope::because("find the tenant that a request names");
-        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
-        let rows = tx
-            .fetch::<Entity>(&Entity::find().filter(named).into_query())
-            .await?;
-        tx.commit().await?;
-        rows.first().map(TenantFacts::try_from).transpose()
+        Ok(self.named(because, named).await?.pop())
     }
 
     async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
         let named = Column::Id.is_in(ids.iter().map(|id| id.uuid()));
         let because = SystemScope::because("find the tenants that something is done in one after the other");
-        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
-        let rows = tx
-            .fetch::<Entity>(&Entity::find().filter(named).into_query())
-            .await?;
-        tx.commit().await?;
-        rows.iter().map(TenantFacts::try_from).collect()
+        self.named(because, named).await
     }
 
     async fn membership(

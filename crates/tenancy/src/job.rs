@@ -350,7 +350,7 @@ where
 }
 
 /// Puts a job into the tenant's queue unless one of its kind is open there: one is enough.
-async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), JobFailure> {
+pub(crate) async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), JobFailure> {
     let terms = Terms {
         dedupe_key: Some(H::KIND.to_owned()),
         ..Terms::default()

@@ -82,14 +82,7 @@ async fn ask(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Resu
     let Some(cx) = Cx::enter(app, because, tenant).await? else {
         return Ok(());
     };
-    let terms = Terms {
-        dedupe_key: Some("publish".to_owned()),
-        ..Terms::default()
-    };
-    let asked = cx
-        .write(async |work| job::enqueue::<Publish>(&cx, work, &Nothing {}, terms).await)
-        .await;
-    asked.map(|_| ()).map_err(JobFailure::from)
+    job::enqueue_in::<Publish>(&cx, &Nothing {}).await
 }
 
 /// What came of telling.
