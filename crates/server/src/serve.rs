@@ -102,7 +102,14 @@ pub async fn serve(
         None => api,
     };
     let workers = settings.server.threads();
-    let server = HttpServer::new(move || tenantry_http::app(api.clone()))
+    let runtime = booted.runtime.clone();
+    // Once on each worker's thread.
+    let app = move || {
+        let runtime = runtime.clone();
+        actix_web::rt::spawn(async move { runtime.open_all().await });
+        tenantry_http::app(api.clone())
+    };
+    let server = HttpServer::new(app)
         .workers(workers)
         .client_request_timeout(Duration::from_millis(settings.http.header_timeout_ms))
         .client_disconnect_timeout(Duration::from_millis(settings.http.disconnect_timeout_ms))

@@ -197,6 +197,19 @@ impl Pool {
         self.statuses().map(|status| status.size).sum()
     }
 
+    /// Opens all connections that this thread may use, so that no request waits for one to be opened: the password alone takes
+    /// milliseconds of hashing, and who is in a thread's way is in the way of all its requests. What cannot be opened now is
+    /// left to those who need it.
+    pub async fn open_all(&self) {
+        let connections = &self.share().connections;
+        let mut open = Vec::new();
+        while open.len() < connections.status().max_size
+            && let Ok(connection) = connections.get().await
+        {
+            open.push(connection);
+        }
+    }
+
     /// Whether the server answers.
     ///
     /// # Errors
