@@ -88,7 +88,7 @@ mod m20261121_000027_invoices;
 mod m20261121_000028_provider_events;
 mod m20261121_000029_purge_system_jobs;
 mod m20261121_000032_charged_meters;
-mod m20261121_000033_due_jobs;
+mod m20261121_000033_dead_jobs;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -10,7 +10,7 @@ use crate::{
     m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events,
     m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations,
     m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events,
-    m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_due_jobs,
+    m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -78,7 +78,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000028_provider_events::Migration),
             Box::new(m20261121_000029_purge_system_jobs::Migration),
             Box::new(m20261121_000032_charged_meters::Migration),
-            Box::new(m20261121_000033_due_jobs::Migration),
+            Box::new(m20261121_000033_dead_jobs::Migration),
         ]
     }
 }

@@ -209,11 +209,10 @@ pub(crate) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('t
 /// `$1` now, `$2` lease, `$3` until, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
 /// goes on, `$8` how many steps of it.
 ///
-/// However many jobs and tenants there are, it looks at so many tenants only: those of the jobs that have waited longest,
-/// those whose worker is lost, and the next ones of a round through all that have open jobs, which hops through the index
-/// from tenant to tenant. Without the round a tenant with many old jobs would hide the others. Of each tenant the oldest free
-/// jobs are looked at, as far as its share goes; `turn` puts the first of each tenant before the second of any. Only what is
-/// taken is locked.
+/// However many jobs and tenants there are, it looks at so many tenants only: the next ones of a round through all that have open
+/// jobs, which hops through the index from tenant to tenant. An index by time alone would find what is due sooner, and lead
+/// to rows of all tenants; there is none of that kind. Of each tenant the oldest free jobs are looked at, as far as its share
+/// goes; `turn` puts the first of each tenant before the second of any. Only what is taken is locked.
 const CLAIM: &str = "\
 WITH RECURSIVE round (tenant_id, step) AS (
     (SELECT j.tenant_id, 1::bigint FROM jobs j
@@ -225,19 +224,10 @@ WITH RECURSIVE round (tenant_id, step) AS (
          WHERE j.state IN ('queued', 'running', 'parked') AND j.tenant_id > r.tenant_id ORDER BY j.tenant_id LIMIT 1
      ) next
      WHERE r.step < $8
-), waiting AS (
-    SELECT tenant_id FROM round
-    UNION
-    SELECT tenant_id FROM (
-        SELECT j.tenant_id FROM jobs j WHERE j.state = 'queued' AND j.run_at <= $1 ORDER BY j.run_at LIMIT $8) due
-    UNION
-    SELECT tenant_id FROM (
-        SELECT j.tenant_id FROM jobs j WHERE j.state = 'running' AND j.lease_until <= $1
-         ORDER BY j.lease_until LIMIT $8) abandoned
 ), free AS (
     SELECT f.tenant_id, f.id, f.run_at, t.status,
            r.running + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.run_at, f.id) AS turn
-      FROM waiting w
+      FROM round w
       JOIN tenants t ON t.id = w.tenant_id
      CROSS JOIN LATERAL (
         SELECT count(*) AS running FROM jobs j
@@ -274,8 +264,9 @@ SELECT seen.tenant_id AS seen, l.tenant_id, l.id, l.kind
   LEFT JOIN leased l ON true
  ORDER BY l.turn, l.run_at, l.id";
 
-/// How many tenants of the round a claim looks at, and how many of the oldest jobs: each costs some twenty microseconds.
-const STEPS: i64 = 256;
+/// How many tenants of the round a claim looks at: each costs some ten microseconds. While there are no more than that with
+/// open jobs, each claim sees all of them; otherwise what is due waits for as many claims as there are thousands.
+const STEPS: i64 = 1_024;
 
 const EXTEND: &str = "\
 UPDATE jobs j SET lease_until = $1
