@@ -309,6 +309,7 @@ impl Drop for Scratch {
             signal("-QUIT", pid);
             let deadline = Instant::now() + Duration::from_secs(10);
             while pid_file.exists() && !ps(pid, "pid=").is_empty() && Instant::now() < deadline {
+                // Another process ends, and tells nobody.
                 std::thread::sleep(Duration::from_millis(20));
             }
         }

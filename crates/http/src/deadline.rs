@@ -49,6 +49,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(50);
 
     async fn slow() -> HttpResponse {
+        // Too slow on purpose: the deadline ends it.
         tokio::time::sleep(4 * DEADLINE).await;
         HttpResponse::Ok().finish()
     }

@@ -765,6 +765,7 @@ fn measurements_have_a_port_of_their_own_and_tell_of_limits_jobs_and_redis() {
             break text;
         }
         assert!(std::time::Instant::now() < deadline, "{text}");
+        // Another process does the work: there is no clock of ours to move.
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
     for line in [

@@ -7,13 +7,13 @@ use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
 /// A bounded memory. Keys may be names that anybody can ask for, so they are hashed with the standard library's keyed hash.
-pub(crate) type Bounded<K, V> = Cache<K, V, UnitWeighter, RandomState, DefaultLifecycle<K, V>>;
+pub(crate) type BoundedCache<K, V> = Cache<K, V, UnitWeighter, RandomState, DefaultLifecycle<K, V>>;
 
 /// One of at most about so many entries. It takes memory for what is in it only.
 ///
-/// To look something up marks it and moves nothing: over a hundred thousand tenants that is a tenth of what keeping a list of
-/// the least recently used would cost.
-pub(crate) fn bounded<K: Eq + Hash, V: Clone>(entries: u64) -> Bounded<K, V> {
+/// To look something up marks it and moves nothing: over a hundred thousand tenants a list in the order of use would cost a request
+/// some microseconds, for memory that is in no processor's cache.
+pub(crate) fn bounded_cache<K: Eq + Hash, V: Clone>(entries: u64) -> BoundedCache<K, V> {
     let expected = usize::try_from(entries).unwrap_or(usize::MAX);
     let (hasher, lifecycle) = (RandomState::new(), DefaultLifecycle::default());
     Cache::with(expected, entries, UnitWeighter, hasher, lifecycle)
@@ -21,13 +21,13 @@ pub(crate) fn bounded<K: Eq + Hash, V: Clone>(entries: u64) -> Bounded<K, V> {
 
 /// A bounded memory in which loads for the same key wait for one another.
 pub(crate) struct SingleFlight<K, V> {
-    entries: Bounded<K, Arc<V>>,
+    entries: BoundedCache<K, Arc<V>>,
 }
 
 impl<K: Eq + Hash + Clone, V> SingleFlight<K, V> {
     pub(crate) fn new(entries: u64) -> Self {
         Self {
-            entries: bounded(entries),
+            entries: bounded_cache(entries),
         }
     }
 

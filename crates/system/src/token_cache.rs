@@ -3,7 +3,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use tenantry_domain::{AccessClaims, AccessTokens, Clock, TokenError};
 
-use crate::single_flight::{Bounded, bounded};
+use crate::single_flight::{BoundedCache, bounded_cache};
 
 /// Access tokens whose signatures are verified once.
 ///
@@ -13,7 +13,7 @@ use crate::single_flight::{Bounded, bounded};
 pub struct CachedAccessTokens {
     tokens: Arc<dyn AccessTokens>,
     clock: Arc<dyn Clock>,
-    verified: Bounded<[u8; 32], AccessClaims>,
+    verified: BoundedCache<[u8; 32], AccessClaims>,
 }
 
 impl std::fmt::Debug for CachedAccessTokens {
@@ -30,7 +30,7 @@ impl CachedAccessTokens {
         Self {
             tokens,
             clock,
-            verified: bounded(entries),
+            verified: bounded_cache(entries),
         }
     }
 }

@@ -724,18 +724,23 @@ fn shares(world: &World, leases: &[JobLease]) -> (usize, usize) {
     (of(&world.acme), of(&world.globex))
 }
 
+/// So many further jobs for each that a tenant has.
+async fn copy_jobs_of(world: &World, tenant: &TenantWorld, copies: u32) {
+    let copy = format!(
+        "INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
+                           actor_type, request_id, created_at)
+         SELECT tenant_id, gen_random_uuid(), kind, 1, payload, 'queued', run_at, 0, 10, 'user', 'r', created_at
+           FROM jobs, generate_series(1, {copies}) WHERE tenant_id = '{}'",
+        tenant.id
+    );
+    sql(world, &copy).await;
+}
+
 #[actix_web::test]
 async fn a_tenant_with_ten_thousand_jobs_does_not_starve_another() {
     let world = World::new().await;
     ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
-    sql(
-        &world,
-        "INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
-                           actor_type, request_id, created_at)
-         SELECT tenant_id, gen_random_uuid(), kind, 1, payload, 'queued', run_at, 0, 10, 'user', 'r', created_at
-           FROM jobs, generate_series(1, 9999)",
-    )
-    .await;
+    copy_jobs_of(&world, &world.acme, 9_999).await;
     for _ in 0..3 {
         ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
     }
@@ -760,9 +765,7 @@ async fn a_tenant_with_ten_thousand_jobs_does_not_starve_another() {
 /// So many tenants before the two in every round, each with a job that is not due for an hour.
 async fn crowd(world: &World, tenants: u32) {
     ask::<Count>(world, &world.acme, &0, Terms::default()).await;
-    sql(
-        world,
-        &format!(
+    let crowd = format!(
         "CREATE TEMPORARY TABLE crowd AS SELECT n, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid AS id
            FROM generate_series(1, {tenants}) n;
          INSERT INTO tenants (id, name, slug, plan, status, settings, created_at, updated_at, version)
@@ -773,9 +776,8 @@ async fn crowd(world: &World, tenants: u32) {
                 created_at
            FROM jobs, crowd c;
          DELETE FROM jobs WHERE run_at <= (SELECT min(run_at) FROM jobs)"
-        ),
-    )
-    .await;
+    );
+    sql(world, &crowd).await;
 }
 
 #[actix_web::test]
@@ -798,15 +800,7 @@ async fn a_round_of_a_few_claims_comes_to_every_tenant() {
     let world = World::new().await;
     crowd(&world, 3_000).await;
     ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
-    sql(
-        &world,
-        "INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
-                           actor_type, request_id, created_at)
-         SELECT tenant_id, gen_random_uuid(), kind, 1, payload, 'queued', run_at - interval '1 minute', 0, 10, 'user', 'r',
-                created_at
-           FROM jobs, generate_series(1, 2000) WHERE tenant_id > '01000000-0000-0000-0000-000000000000'",
-    )
-    .await;
+    copy_jobs_of(&world, &world.acme, 2_000).await;
     ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
     let queue = PgJobQueue::new(platform(&world));
     // Three claims look at 1,024 tenants each, the two are the last of the round, and then it begins again.

@@ -141,6 +141,7 @@ fn an_admin_whose_tenant_uses_much_gets_a_mail_and_operators_see_that_it_went() 
         assert!(Instant::now() < deadline, "no mail came");
         let bearer = format!("Authorization: Bearer {token}\r\n");
         dev.request("GET", "/api/v1/tasks?limit=1", &bearer, "");
+        // Another process sends it: there is no clock of ours to move.
         std::thread::sleep(Duration::from_millis(50));
     }
     let mail = server.received().remove(0);

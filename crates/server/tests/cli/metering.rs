@@ -22,6 +22,7 @@ fn what_was_answered_is_counted_once_although_servers_are_killed_and_the_databas
             let clients: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| load(&serving.address, &token)))
                 .collect();
+            // Under load for a while, and killed in another moment of the flush each round: whenever that is, nothing may be lost.
             std::thread::sleep(std::time::Duration::from_millis(700 + 50 * round));
             if round % 3 == 1 {
                 crash_postgres(&folder.0);
