@@ -47,6 +47,8 @@ struct Own {
     /// The lock of the folder, once there is one.
     lock: Option<File>,
     open: Option<Open>,
+    /// Files that are full or were closed while a thread still wrote to them: they are batches when it is done.
+    closing: Vec<Open>,
     /// Closed files, with the number of their calls.
     closed: BTreeMap<u64, u64>,
     next: u64,
@@ -60,8 +62,18 @@ struct Own {
 #[derive(Debug)]
 struct Open {
     number: u64,
-    file: File,
+    /// Whoever writes to it has another one.
+    file: Arc<File>,
     calls: u64,
+}
+
+/// Where one call goes, which is nobody else's place.
+struct Place {
+    number: u64,
+    file: Arc<File>,
+    index: u64,
+    /// Whether the call before could not be written.
+    failing: bool,
 }
 
 impl FileSpool {
@@ -134,24 +146,16 @@ impl FileSpool {
 
 impl CallSpool for FileSpool {
     fn note(&self, call: Call) {
-        let mut own = self.own();
-        own.tally.noted += 1;
-        let written = match &self.folder {
-            Some(folder) => own.write(folder, &self.name, &call),
-            None => Err(io::ErrorKind::NotFound.into()),
+        let place = self.own().place(self.folder.as_deref(), &self.name);
+        // Without the lock: whoever loses the processor in the system call keeps nobody waiting.
+        let written = match &place {
+            Ok(place) => place.write(&call),
+            Err(error) => Err(error.kind().into()),
         };
-        match written {
-            Ok(()) if own.failing => {
-                tracing::info!("calls are written to the spool again");
-                own.failing = false;
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if self.folder.is_some() && !std::mem::replace(&mut own.failing, true) {
-                    tracing::error!(%error, "calls cannot be written to the spool and are remembered instead");
-                }
-                own.remember(call);
-            }
+        match (written, place) {
+            (Ok(()), Ok(Place { failing: false, .. })) => {}
+            (Ok(()), _) => self.own().recovered(),
+            (Err(error), place) => self.own().failed(place.ok(), call, self.folder.is_some(), &error),
         }
     }
 
@@ -162,9 +166,10 @@ impl CallSpool for FileSpool {
             .map_or_else(Vec::new, |folder| self.inherited(folder));
         let mut own = self.own();
         // While earlier ones are not in the ledger yet this one goes on: an outage makes few files, not many.
-        if own.closed.is_empty() {
+        if own.closed.is_empty() && own.closing.is_empty() {
             own.close();
         }
+        own.settle();
         if own.kept.is_empty() && !own.remembered.is_empty() {
             let name = format!("{}/m{:010}", self.name, own.next);
             own.next += 1;
@@ -230,7 +235,7 @@ impl CallSpool for FileSpool {
 
     fn tally(&self) -> SpoolTally {
         let own = self.own();
-        let open = own.open.as_ref().map_or(0, |open| open.calls);
+        let open: u64 = own.open.iter().chain(&own.closing).map(|open| open.calls).sum();
         let kept: usize = own.kept.values().map(|calls| calls.len()).sum();
         SpoolTally {
             pending: open + own.closed.values().sum::<u64>() + (own.remembered.len() + kept) as u64,
@@ -239,35 +244,70 @@ impl CallSpool for FileSpool {
     }
 }
 
+impl Place {
+    /// At its own place and not at the end: what a full disk took of a record is written over by the next one.
+    fn write(&self, call: &Call) -> io::Result<()> {
+        let at = self.index * RECORD as u64;
+        self.file.write_all_at(&encode(call), at)
+    }
+}
+
 impl Own {
-    fn write(&mut self, folder: &Path, name: &str, call: &Call) -> io::Result<()> {
+    /// The next place in the open file.
+    fn place(&mut self, folder: Option<&Path>, name: &str) -> io::Result<Place> {
+        self.tally.noted += 1;
+        let folder = folder.ok_or(io::ErrorKind::NotFound)?;
         if self.open.as_ref().is_some_and(|open| open.calls >= LARGEST_FILE) {
             self.close();
         }
         if self.open.is_none() {
-            self.prepare(folder, name)?;
-            let number = self.next;
-            let path = folder.join(format!("{}.{EXTENSION}", batch(name, number)));
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?;
-            self.next += 1;
-            self.open = Some(Open {
-                number,
-                file,
-                calls: 0,
-            });
+            self.open = Some(self.create(folder, name)?);
         }
-        let Some(open) = &mut self.open else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        // At its own place and not at the end: what a full disk took of a record is written over by the next one.
-        open.file
-            .write_all_at(&encode(call), open.calls * RECORD as u64)?;
+        let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
         open.calls += 1;
-        Ok(())
+        Ok(Place {
+            number: open.number,
+            file: Arc::clone(&open.file),
+            index: open.calls - 1,
+            failing: self.failing,
+        })
+    }
+
+    fn create(&mut self, folder: &Path, name: &str) -> io::Result<Open> {
+        self.prepare(folder, name)?;
+        let number = self.next;
+        let path = folder.join(format!("{}.{EXTENSION}", batch(name, number)));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        self.next += 1;
+        Ok(Open {
+            number,
+            file: Arc::new(file),
+            calls: 0,
+        })
+    }
+
+    fn recovered(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("calls are written to the spool again");
+        }
+    }
+
+    /// Remembers a call that could not be written to its place.
+    fn failed(&mut self, place: Option<Place>, call: Call, is_wanted: bool, error: &io::Error) {
+        // The next one may have the place; if that has one behind it already, this stays a torn record.
+        if let (Some(place), Some(open)) = (place, &mut self.open)
+            && (open.number, open.calls) == (place.number, place.index + 1)
+        {
+            open.calls -= 1;
+        }
+        if is_wanted && !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%error, "calls cannot be written to the spool and are remembered instead");
+        }
+        self.remember(call);
     }
 
     /// Makes the folder under a name that nobody looks at, and gives it its own when its lock is held: otherwise it could
@@ -287,9 +327,14 @@ impl Own {
     }
 
     fn close(&mut self) {
-        if let Some(open) = self.open.take_if(|open| open.calls > 0) {
-            self.closed.insert(open.number, open.calls);
-        }
+        self.closing.extend(self.open.take_if(|open| open.calls > 0));
+    }
+
+    /// Makes batches of the closed files that nobody writes to any more.
+    fn settle(&mut self) {
+        let is_done = |open: &mut Open| Arc::get_mut(&mut open.file).is_some();
+        let done = self.closing.extract_if(.., is_done);
+        self.closed.extend(done.map(|open| (open.number, open.calls)));
     }
 
     fn remember(&mut self, call: Call) {
@@ -412,8 +457,12 @@ mod tests {
         Call {
             tenant: TenantId::next(&SystemIds),
             user: (micros % 2 == 0).then(|| UserId::next(&SystemIds)),
-            at: DateTime::from_timestamp_micros(micros).unwrap(),
+            at: at(micros),
         }
+    }
+
+    fn at(micros: i64) -> DateTime<chrono::Utc> {
+        DateTime::from_timestamp_micros(micros).unwrap()
     }
 
     fn calls_of(spool: &FileSpool, batch: &str) -> Vec<Call> {
@@ -486,6 +535,49 @@ mod tests {
         assert!(second.len() == 1 && second != first);
         spool.remove(&second[0]).unwrap();
         assert_eq!((spool.batches().len(), spool.tally().pending), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_a_thread_still_writes_to_is_no_batch() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        spool.note(call(1));
+        let place = spool.own().place(Some(&folder.0), &spool.name).unwrap();
+        assert_eq!(spool.batches(), Vec::<String>::new());
+        spool.note(call(2));
+        assert_eq!(spool.batches(), Vec::<String>::new(), "one after the other");
+        assert_eq!(spool.tally().pending, 3);
+        let late = call(3);
+        place.write(&late).unwrap();
+        drop(place);
+        let first = spool.batches();
+        let read = calls_of(&spool, &first[0]);
+        assert_eq!(
+            read.iter().map(|call| call.at).collect::<Vec<_>>(),
+            [1, 3].map(at)
+        );
+        spool.remove(&first[0]).unwrap();
+        assert_eq!(read_all(&spool).len(), 1);
+    }
+
+    #[test]
+    fn the_place_of_a_call_that_could_not_be_written_is_the_next_ones() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        let error = io::Error::from(io::ErrorKind::StorageFull);
+        let place = || spool.own().place(Some(&folder.0), &spool.name).unwrap();
+        let first = place();
+        spool.own().failed(Some(first), call(1), true, &error);
+        spool.note(call(2));
+        // Here there is one behind it, so that what is there of it is passed over.
+        let (third, fourth) = (place(), place());
+        spool.own().failed(Some(third), call(3), true, &error);
+        fourth.write(&call(4)).unwrap();
+        drop(fourth);
+        let mut read: Vec<_> = read_all(&spool).iter().map(|call| call.at).collect();
+        read.sort_unstable();
+        assert_eq!(read, [1, 2, 3, 4].map(at));
+        assert_eq!((spool.tally().noted, spool.tally().remembered), (4, 2));
     }
 
     #[test]
