@@ -1,8 +1,11 @@
 //! Structured logs on standard error, so that standard output is left to answers.
 
+use std::fs::File;
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, registry};
@@ -13,7 +16,7 @@ use crate::traces;
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
 pub fn init(settings: &Log, tracing: &Tracing) {
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(lines_at_once())
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
@@ -43,6 +46,16 @@ pub fn init(settings: &Log, tracing: &Tracing) {
         (None, Err(_)) => lines.with_filter(EnvFilter::new(&settings.level)).boxed(),
     };
     let _ = registry().with(vec![lines, traces]).try_init();
+}
+
+/// Standard error, to which each line is one `write(2)`. The standard library holds a lock while it writes, and a thread that
+/// loses the processor there keeps all others waiting: milliseconds, on a busy machine. The system keeps lines apart without
+/// it, in a pipe up to 4,096 bytes (`PIPE_BUF`) whatever happens and longer ones unless it is full.
+fn lines_at_once() -> BoxMakeWriter {
+    match std::io::stderr().as_fd().try_clone_to_owned() {
+        Ok(file) => BoxMakeWriter::new(File::from(file)),
+        Err(_) => BoxMakeWriter::new(std::io::stderr),
+    }
 }
 
 /// Logs of commands that a person watches: warnings and worse.
