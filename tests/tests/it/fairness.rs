@@ -37,8 +37,13 @@ async fn hold(world: &World) -> PgConnection {
 
 #[actix_web::test]
 async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_served() {
-    let world = World::with(pool(4, 1_000)).await;
+    let world = World::with(pool(8, 1_000)).await;
     let admin = hold(&world).await;
+    world
+        .get(&world.globex.viewer, "/api/v1/tasks")
+        .send()
+        .await
+        .expect(200);
     let path = format!("/api/v1/projects/{}", world.acme.project);
     let stuck = join_all((0..12).map(|number| {
         let body = json!({"name": format!("Name {number}")});
@@ -56,7 +61,9 @@ async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_
                 .await
                 .expect(200);
         }
-        assert_eq!(world.waiting_for_locks().await, 2, "half of the connections");
+        // A quarter, as others are there; half, should the machine have been so slow that these seemed to be gone.
+        let stuck = world.waiting_for_locks().await;
+        assert!((2..=4).contains(&stuck), "{stuck} of 8 connections");
         admin.close().await.unwrap();
     };
     let (stuck, ()) = join(stuck, others).await;

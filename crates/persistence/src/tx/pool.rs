@@ -13,7 +13,7 @@ use tenantry_domain::{StoreError, TenantId};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 
-use super::turns::{Turn, Turns};
+use super::turns::{Part, Turn, Turns};
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub struct PoolSettings {
     /// the builders lead by the tenant's index whatever the values are; and no tenant's statistics make another plan.
     /// Without effect behind a pooler, where nothing is prepared.
     pub generic_plans: bool,
-    /// How many connections one tenant may use at once; 0 = half of them, rounded up.
+    /// How many connections one tenant may use at once; 0 = half of them, rounded up, and while other tenants are there half of
+    /// that, rounded down, but at least one.
     pub per_tenant: usize,
     /// How many requests may wait, of one tenant for its connections and of all for any; the next one is answered 503 at
     /// once, which is better for everybody than a queue that nobody is served from in time.
@@ -167,11 +168,11 @@ impl Pool {
                 .runtime(Runtime::Tokio1)
                 .build()
                 .map_err(|error| StoreError::Other(error.to_string()))?;
-            let each = match settings.per_tenant {
-                0 => size.div_ceil(2),
-                each => each,
+            let part = match settings.per_tenant {
+                0 => Part::Yielding(size.div_ceil(2)),
+                each => Part::Fixed(each),
             };
-            let turns = Arc::new(Turns::new(each, settings.queue));
+            let turns = Arc::new(Turns::new(part, settings.queue));
             Ok(Share { connections, turns })
         };
         let shares = shares(settings.size.max(1), settings.threads)
