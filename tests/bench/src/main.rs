@@ -13,6 +13,7 @@ mod yardstick;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tenantry_domain::{Clock as _, Time};
@@ -266,37 +267,53 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Fifty tenants, first alone and then beside one that sends as much as it can.
+    /// Fifty tenants, alone and beside one that sends as much as it can, in turn: the medians of the rounds.
     async fn fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
-        say("fairness");
         let quiet: Vec<_> = self.tokens.iter().skip(100).take(50).cloned().collect();
-        let seconds = self.seconds().max(5);
-        // Requests of the scenario before may still be under way, and the first of a tenant takes longer.
-        load::steady(&quiet, 50, 2).await?;
-        let alone = load::steady(&quiet, 50, seconds).await?;
         let mut noisy = scenario::all(self.ground.size)
             .into_iter()
             .find(|scenario| scenario.name == "list_10")
             .ok_or("there is no scenario list_10")?;
         (noisy.name, noisy.tenants) = ("noisy", 1);
         let script = load::script(self.folder, &noisy, tokens)?;
-        let (noise, beside) = tokio::join!(
-            load::run(&script, seconds + 1, 64),
-            load::steady(&quiet, 50, seconds)
-        );
-        let beside = beside?;
-        let at = |times: &[std::time::Duration], share: usize| {
-            let index = (times.len() * share / 100).min(times.len().saturating_sub(1));
-            times.get(index).map_or(0, std::time::Duration::as_micros)
-        };
+        // The 99th of a hundred is told by few requests; more rounds are not for the rates, which are steadier.
+        let (rounds, seconds) = (self.rounds().max(3), self.seconds().max(5));
+        // Requests of the scenario before may still be under way, and the first of a tenant takes longer.
+        load::steady(&quiet, 50, 2).await?;
+        let mut each = Vec::new();
+        for round in 1..=rounds {
+            say(&format!("fairness, round {round} of {rounds}"));
+            let alone = load::steady(&quiet, 50, seconds).await?;
+            let (noise, beside) = tokio::join!(
+                load::run(&script, seconds + 1, 64),
+                load::steady(&quiet, 50, seconds)
+            );
+            let (beside, noisy_rps) = (beside?, noise?.rate());
+            each.push(Fairness {
+                alone_p50_us: percentile(&alone, 50),
+                alone_p99_us: percentile(&alone, 99),
+                beside_p50_us: percentile(&beside, 50),
+                beside_p99_us: percentile(&beside, 99),
+                p99_ratio: percentile(&beside, 99) / percentile(&alone, 99).max(1.0),
+                noisy_rps,
+            });
+        }
+        let of = |what: fn(&Fairness) -> f64| median(each.iter().map(what));
         Ok(Fairness {
-            alone_p50_us: at(&alone, 50),
-            alone_p99_us: at(&alone, 99),
-            beside_p50_us: at(&beside, 50),
-            beside_p99_us: at(&beside, 99),
-            noisy_rps: noise?.rate(),
+            alone_p50_us: of(|round| round.alone_p50_us),
+            alone_p99_us: of(|round| round.alone_p99_us),
+            beside_p50_us: of(|round| round.beside_p50_us),
+            beside_p99_us: of(|round| round.beside_p99_us),
+            p99_ratio: of(|round| round.p99_ratio),
+            noisy_rps: of(|round| round.noisy_rps),
         })
     }
+}
+
+/// Of sorted times, the one that so many in a hundred do not exceed; in microseconds.
+fn percentile(times: &[Duration], share: usize) -> f64 {
+    let index = (times.len() * share / 100).min(times.len().saturating_sub(1));
+    times.get(index).map_or(0.0, |time| time.as_micros() as f64)
 }
 
 impl Bench<'_> {

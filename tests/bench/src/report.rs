@@ -59,10 +59,12 @@ pub struct Flatness {
 /// What fifty tenants with a request a second each see while another one is at full speed.
 #[derive(Debug, Serialize)]
 pub struct Fairness {
-    pub alone_p50_us: u128,
-    pub alone_p99_us: u128,
-    pub beside_p50_us: u128,
-    pub beside_p99_us: u128,
+    pub alone_p50_us: f64,
+    pub alone_p99_us: f64,
+    pub beside_p50_us: f64,
+    pub beside_p99_us: f64,
+    /// Beside it for each alone.
+    pub p99_ratio: f64,
     pub noisy_rps: f64,
 }
 
@@ -127,8 +129,14 @@ impl Report {
         }
         if let Some(fair) = &self.fairness {
             text += &format!(
-                "\nfifty quiet tenants: p50 {} us, p99 {} us; beside one that sends {:.0} requests/s: p50 {} us, p99 {} us\n",
-                fair.alone_p50_us, fair.alone_p99_us, fair.noisy_rps, fair.beside_p50_us, fair.beside_p99_us
+                "\nfifty quiet tenants: p50 {:.0} us, p99 {:.0} us; beside one that sends {:.0} requests/s: p50 {:.0} us, \
+                 p99 {:.0} us, {:.2} times as long\n",
+                fair.alone_p50_us,
+                fair.alone_p99_us,
+                fair.noisy_rps,
+                fair.beside_p50_us,
+                fair.beside_p99_us,
+                fair.p99_ratio
             );
         }
         if let Some(over) = &self.overload {
