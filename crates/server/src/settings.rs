@@ -142,7 +142,7 @@ pub struct Database {
     pub admin_url: Secret,
     pub pool_size: usize,
     pub platform_pool_size: usize,
-    /// How many connections one tenant may use at once; 0 = half of them.
+    /// How many connections one tenant may use at once; 0 = half of them, and a quarter while other tenants are there.
     pub per_tenant: usize,
     /// How many requests may wait for a connection; the next one is answered 503 at once.
     pub queue: usize,

@@ -146,16 +146,17 @@ impl FileSpool {
 
 impl CallSpool for FileSpool {
     fn note(&self, call: Call) {
+        let is_wanted = self.folder.is_some();
         let place = self.own().place(self.folder.as_deref(), &self.name);
-        // Without the lock: whoever loses the processor in the system call keeps nobody waiting.
-        let written = match &place {
-            Ok(place) => place.write(&call),
-            Err(error) => Err(error.kind().into()),
+        let place = match place {
+            Ok(place) => place,
+            Err(error) => return self.own().failed(None, call, is_wanted, &error),
         };
-        match (written, place) {
-            (Ok(()), Ok(Place { failing: false, .. })) => {}
-            (Ok(()), _) => self.own().recovered(),
-            (Err(error), place) => self.own().failed(place.ok(), call, self.folder.is_some(), &error),
+        // Without the lock: whoever loses the processor in the system call keeps nobody waiting.
+        match place.write(&call) {
+            Ok(()) if place.failing => self.own().recovered(),
+            Ok(()) => {}
+            Err(error) => self.own().failed(Some(place), call, is_wanted, &error),
         }
     }
 
