@@ -13,7 +13,10 @@ pub struct Report {
     pub flatness: Option<Flatness>,
     pub fairness: Option<Fairness>,
     pub overload: Option<Overload>,
+    /// What the server has in memory after the list of ten, of which the goal speaks, in MiB.
     pub rss_mb: u64,
+    /// The same after the last scenario, ingest with its thousand events in a request.
+    pub rss_after_all_mb: u64,
     pub startup_ms: u128,
 }
 
@@ -146,8 +149,8 @@ impl Report {
             );
         }
         text += &format!(
-            "\nresident memory {} MiB, ready {} ms after the start\n",
-            self.rss_mb, self.startup_ms
+            "\nresident memory {} MiB after list_10, {} MiB after the last scenario; ready {} ms after the start\n",
+            self.rss_mb, self.rss_after_all_mb, self.startup_ms
         );
         text
     }
