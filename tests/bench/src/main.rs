@@ -143,21 +143,19 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         drop(server);
         return Ok(ground.cluster.stop().await?);
     }
-    let mut rows = Vec::new();
-    let (mut rss_mb, mut fairness) = (None, None);
-    for scenario in scenario::all(size) {
-        // Before the first that writes: what is written leaves work behind (totals, checkpoints, vacuum), which would be
-        // measured instead, as would the upkeep that a server begins with.
-        if scenario.name == "create" && args.wants(FAIRNESS) {
-            fairness = Some(bench.fairness(&tokens).await?);
-        }
-        if args.wants(scenario.name) {
-            rows.push(bench.measure(&server, &scenario, &tokens).await?);
-            if scenario.name == "list_10" {
-                rss_mb = Some(server::resident_mib(server.process()));
-            }
-        }
-    }
+    let mut rows = bench.measure_all(&server, scenario::reads(size), &tokens).await?;
+    let rss_mb = server::resident_mib(server.process());
+    // Not at the start either, when the server has its upkeep to do.
+    let fairness = if args.wants(FAIRNESS) {
+        Some(bench.fairness(&tokens).await?)
+    } else {
+        None
+    };
+    rows.extend(
+        bench
+            .measure_all(&server, scenario::others(size), &tokens)
+            .await?,
+    );
     let rss_after_all_mb = server::resident_mib(server.process());
     let overload = if args.wants(OVERLOAD) {
         Some(bench.overload(&tokens).await?)
@@ -185,7 +183,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         flatness,
         fairness,
         overload,
-        rss_mb: rss_mb.unwrap_or(rss_after_all_mb),
+        rss_mb,
         rss_after_all_mb,
         startup_ms,
     };
@@ -229,6 +227,22 @@ impl Bench<'_> {
     fn write_tokens(&self, path: &Path) -> Result<(), Failure> {
         let table = format!("return {{'{}'}}", self.tokens.join("','"));
         Ok(std::fs::write(path, table)?)
+    }
+
+    /// Those of the scenarios that are wanted.
+    async fn measure_all(
+        &self,
+        server: &Server,
+        scenarios: Vec<Scenario>,
+        tokens: &Path,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        for scenario in scenarios {
+            if self.args.wants(scenario.name) {
+                rows.push(self.measure(server, &scenario, tokens).await?);
+            }
+        }
+        Ok(rows)
     }
 
     /// Rounds of the server and of pgbench in turn, so that both see the same machine.

@@ -13,7 +13,7 @@ pub struct Report {
     pub flatness: Option<Flatness>,
     pub fairness: Option<Fairness>,
     pub overload: Option<Overload>,
-    /// What the server has in memory after the list of ten, of which the goal speaks, in MiB.
+    /// What the server has in memory after the lists, of which the goal speaks, in MiB.
     pub rss_mb: u64,
     /// The same after the last scenario, ingest with its thousand events in a request.
     pub rss_after_all_mb: u64,
@@ -149,7 +149,7 @@ impl Report {
             );
         }
         text += &format!(
-            "\nresident memory {} MiB after list_10, {} MiB after the last scenario; ready {} ms after the start\n",
+            "\nresident memory {} MiB after the lists, {} MiB after the last scenario; ready {} ms after the start\n",
             self.rss_mb, self.rss_after_all_mb, self.startup_ms
         );
         text

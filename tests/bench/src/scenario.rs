@@ -25,11 +25,26 @@ const COLUMNS: &str = "tenant_id, id, project_id, title, description, status, pr
 
 /// All scenarios but those of flatness and fairness, which are not of one program at full speed.
 pub fn all(size: Size) -> Vec<Scenario> {
+    let mut all = reads(size);
+    all.extend(others(size));
+    all
+}
+
+/// Those that only read: what is measured after them is not beside the work that writes leave behind (totals, checkpoints,
+/// vacuum).
+pub fn reads(size: Size) -> Vec<Scenario> {
     let many = size.tenants;
     vec![
         get_one(many),
         list("list_10", many, 10, ""),
         list("list_100_filtered", many, 100, "done"),
+    ]
+}
+
+/// All others.
+pub fn others(size: Size) -> Vec<Scenario> {
+    let many = size.tenants;
+    vec![
         create(many),
         update(many),
         mixed(many),
