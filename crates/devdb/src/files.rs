@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::DevDbError;
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at what another process does, which tells nobody when it is done.
 pub(crate) const PAUSE: Duration = Duration::from_millis(25);
 
 /// Makes one folder with exactly this mode. Says whether it was made; an existing one is left as it is.

@@ -96,6 +96,7 @@ pub async fn offer(plans: Arc<dyn PlanCatalogue>, stripe: Arc<StripePayments>) {
             }
             Err(error) => tracing::warn!(%error, "plans cannot be made known to Stripe, trying again"),
         }
+        // Stripe is away or refuses: asking again at once would only add to that.
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(300));
     }

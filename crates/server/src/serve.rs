@@ -145,6 +145,7 @@ pub async fn serve(
     }
     tracing::info!("stopping: readiness is off, requests in flight finish");
     readiness.drain();
+    // The load balancer looks at readiness from time to time, and sends requests until it has.
     tokio::time::sleep(Duration::from_secs(settings.server.drain_seconds)).await;
     tokio::join!(jobs.stop(), handle.stop(true));
     running

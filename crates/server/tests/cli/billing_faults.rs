@@ -136,7 +136,7 @@ impl Shop {
         self.one(&format!("SELECT ({}) + ({})", of("jobs"), of("system_jobs")))
     }
 
-    /// Asks again until it is so.
+    /// Asks again until it is so: other processes do the work, and none of our clocks is theirs.
     #[track_caller]
     fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(120);
