@@ -1,6 +1,6 @@
 //! `tenantry dev`: everything on this machine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
@@ -11,17 +11,16 @@ use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
 use crate::boot::{self, boot};
 use crate::console::progress;
+use crate::demo::Claim;
 use crate::migrate::database_of;
 use crate::settings::{self, Profile, Secret, Settings, SettingsError};
+use crate::sources::Sources;
 use crate::tenant::other;
 use crate::{CommandError, console, doctor, log, seed, serve};
 
 /// Where, and with what.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder for the private PostgreSQL, keys and passwords.
-    #[arg(long, default_value = "data/dev")]
-    data_dir: PathBuf,
     /// Bring everything up, then end: for a look at the messages, and for tests.
     #[arg(long)]
     check: bool,
@@ -41,17 +40,19 @@ enum Stripe {
 }
 
 /// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
-pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
-    let mut settings = Settings::load(config_dir, Profile::Development)?;
+pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
+    let mut settings = Settings::load(&sources.config_dir, Profile::Development)?;
     log::init(&settings.log, &settings.tracing);
-    std::fs::create_dir_all(&args.data_dir).map_err(|error| unusable(&args.data_dir, &error))?;
-    let key = args.data_dir.join("signing-key.pem");
+    let data_dir = &sources.data_dir;
+    std::fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
+    let claim = Claim::of(data_dir)?;
+    let key = data_dir.join("signing-key.pem");
     if settings.auth.signing_key.is_empty() && settings.auth.signing_key_file.is_none() {
         boot::development_key(&key)?;
         settings.auth.signing_key_file = Some(key);
     }
     if settings.metering.spool_dir.as_os_str().is_empty() {
-        settings.metering.spool_dir = args.data_dir.join("usage");
+        settings.metering.spool_dir = data_dir.join("usage");
     }
     if let Some(url) = given("REDIS_URL") {
         settings.redis.url = Secret::new(url);
@@ -63,9 +64,10 @@ pub async fn run(config_dir: &Path, args: &Args) -> Result<(), CommandError> {
     let existing = existing_server(&settings);
     let cluster = match &existing {
         Some(_) => None,
-        None => Some(start_cluster(&args.data_dir).await?),
+        None => Some(start_cluster(data_dir).await?),
     };
-    let outcome = bring_up(&mut settings, args, existing, cluster.as_ref(), stripe.as_ref()).await;
+    let database = (existing, cluster.as_ref());
+    let outcome = bring_up(&mut settings, (sources, args), database, stripe.as_ref(), &claim).await;
     if let Some(cluster) = &cluster {
         progress("stopping PostgreSQL");
         cluster.stop().await?;
@@ -108,10 +110,10 @@ async fn start_cluster(data_dir: &Path) -> Result<Cluster, CommandError> {
 
 async fn bring_up(
     settings: &mut Settings,
-    args: &Args,
-    existing: Option<String>,
-    cluster: Option<&Cluster>,
+    (sources, args): (&Sources, &Args),
+    (existing, cluster): (Option<String>, Option<&Cluster>),
     stripe: Option<&StripeFake>,
+    claim: &Claim,
 ) -> Result<(), CommandError> {
     let ours = cluster.map(|cluster| cluster.admin_url("postgres"));
     let (admin_url, database) = match (existing, ours) {
@@ -129,12 +131,13 @@ async fn bring_up(
         (None, Some(url)) => (url, "tenantry".to_owned()),
         (None, None) => return Err(CommandError::Other("no database to work with".into())),
     };
-    let passwords = role_passwords(&args.data_dir)?;
+    let passwords = role_passwords(&sources.data_dir)?;
     let reset_passwords = cluster.is_some() || args.reset_role_passwords;
     prepare(&admin_url, &database, &passwords, reset_passwords).await?;
     settings.database.url = role_url(&admin_url, "tenantry_app", &passwords.app, &database)?;
     settings.database.platform_url =
         role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
+    settings.database.owner_url = role_url(&admin_url, "tenantry_owner", &passwords.owner, &database)?;
     settings.validate()?;
     let booted = boot(settings)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
@@ -144,9 +147,11 @@ async fn bring_up(
     let address = listener
         .local_addr()
         .map_err(|error| CommandError::Other(error.to_string()))?;
-    welcome(&format!("http://{address}"));
+    let address = format!("http://{address}");
+    claim.publish(&address, settings)?;
+    welcome(&address, sources);
     if let Some(fake) = stripe {
-        fake.webhook_to(&format!("http://{address}/webhooks/stripe"), FAKE_WEBHOOK_SECRET);
+        fake.webhook_to(&format!("{address}/webhooks/stripe"), FAKE_WEBHOOK_SECRET);
         present(fake);
     }
     if args.check {
@@ -264,7 +269,7 @@ fn role_url(admin_url: &str, role: &str, password: &str, database: &str) -> Resu
     )))
 }
 
-fn welcome(address: &str) {
+fn welcome(address: &str, sources: &Sources) {
     let mut lines = vec![
         String::new(),
         format!("Tenantry is at {address}   (API document: {address}/docs/)"),
@@ -294,9 +299,28 @@ fn welcome(address: &str) {
             seed::OPERATOR
         ),
         String::new(),
+        "In another terminal, this line makes `tenantry` work on the demo (then try: tenantry doctor):".to_owned(),
+        format!("  {}", for_another_terminal(sources)),
+        String::new(),
         "Ctrl-C stops everything.".to_owned(),
     ]);
     console::say(&lines.join("\n"));
+}
+
+/// The shell command after which `tenantry` is this program, and works on this demo from any folder.
+fn for_another_terminal(sources: &Sources) -> String {
+    let folder = std::env::current_exe().unwrap_or_default();
+    let folder = folder.parent().unwrap_or(Path::new(""));
+    let quoted = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+    };
+    format!(
+        "export PATH={}:\"$PATH\" TENANTRY_PROFILE=development TENANTRY_DATA_DIR={} TENANTRY_CONFIG_DIR={}",
+        quoted(folder),
+        quoted(&sources.data_dir),
+        quoted(&sources.config_dir)
+    )
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> CommandError {

@@ -7,6 +7,7 @@ use tenantry_domain::Clock as _;
 use tenantry_system::SystemClock;
 
 use crate::settings::{Settings, SettingsError};
+use crate::sources::Sources;
 use crate::{CommandError, console};
 
 /// Which database, and what to say of it.
@@ -61,8 +62,8 @@ enum Format {
 }
 
 /// Prints the report, or the script that mends; fails when a check did.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let mut connection = connect(&url(settings, args)?).await.map_err(failed)?;
+pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
+    let mut connection = connect(&url(sources, args)?).await.map_err(failed)?;
     let report = examine(&mut connection, &options(args)).await.map_err(failed)?;
     if let Some(folder) = &args.certificate {
         certify(&report, folder, args.evidence.as_deref())?;
@@ -131,20 +132,21 @@ impl Guarded {
     }
 }
 
-fn url(settings: &Settings, args: &Args) -> Result<String, CommandError> {
+/// The database that the options or the environment name, else that of the settings or of the running demo.
+fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
     let given = args
         .url
         .clone()
         .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()));
-    match given {
-        Some(url) => Ok(url),
-        None if settings.database.url.is_empty() => Err(SettingsError::invalid(
-            "database.url",
-            "a PostgreSQL URL is required, or --url, or DATABASE_URL",
-        )
-        .into()),
-        None => Ok(settings.database.url.reveal().to_owned()),
+    if let Some(url) = given {
+        return Ok(url);
     }
+    let settings = sources.of_database_command()?;
+    if settings.database.url.is_empty() {
+        let problem = "a PostgreSQL URL is required, or --url, or DATABASE_URL";
+        return Err(sources.hinted(SettingsError::invalid("database.url", problem).into()));
+    }
+    Ok(settings.database.url.reveal().to_owned())
 }
 
 fn options(args: &Args) -> Options {

@@ -3,6 +3,7 @@
 mod billing;
 mod boot;
 mod console;
+mod demo;
 mod dev;
 mod doctor;
 mod flag;
@@ -19,16 +20,16 @@ mod quota;
 mod seed;
 mod serve;
 mod settings;
+mod sources;
 mod tenant;
 mod tenant_settings;
 mod traces;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::settings::{Profile, Settings};
+use crate::sources::Sources;
 
 /// The system's allocator keeps what password hashes use (19 MiB each) in an arena of every thread that ever made one.
 #[global_allocator]
@@ -41,12 +42,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     after_help = "Example: tenantry dev    (everything on this machine, with a demo)"
 )]
 struct Cli {
-    /// The folder with development.toml and production.toml.
-    #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR", default_value = "config")]
-    config_dir: PathBuf,
-    /// Which settings file applies, and how strict the checks are.
-    #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
-    profile: Option<Profile>,
+    #[command(flatten)]
+    sources: Sources,
     #[command(subcommand)]
     command: Command,
 }
@@ -145,6 +142,10 @@ enum CommandError {
 }
 
 async fn run(cli: Cli) -> Result<(), CommandError> {
+    let sources = cli.sources;
+    if !matches!(cli.command, Command::Serve | Command::Dev(_)) {
+        log::init_plain();
+    }
     match cli.command {
         Command::Openapi => {
             let document = tenantry_http::openapi();
@@ -154,69 +155,22 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             console::say(&json);
             Ok(())
         }
-        Command::Dev(args) => dev::run(&cli.config_dir, &args).await,
+        Command::Dev(args) => dev::run(&sources, &args).await,
         Command::Serve => {
-            let settings = load(&cli.config_dir, cli.profile)?;
+            let settings = sources.of_server()?;
             log::init(&settings.log, &settings.tracing);
             serve::run(&settings).await
         }
-        Command::Migrate(args) => {
-            log::init_plain();
-            migrate::run(&load_unchecked(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Doctor(args) => {
-            log::init_plain();
-            doctor::run(&load_unchecked(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Tenant(args) => {
-            log::init_plain();
-            tenant::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Plan(args) => {
-            log::init_plain();
-            plan::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Operator(args) => {
-            log::init_plain();
-            operator::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Flags(args) => {
-            log::init_plain();
-            flag::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Settings(args) => {
-            log::init_plain();
-            tenant_settings::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Billing(args) => {
-            log::init_plain();
-            billing::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Mail(args) => {
-            log::init_plain();
-            mail::run(&load_unchecked(&cli.config_dir, cli.profile)?.mail, &args).await
-        }
-        Command::Quota(args) => {
-            log::init_plain();
-            quota::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
-        Command::Jobs(args) => {
-            log::init_plain();
-            jobs::run(&load(&cli.config_dir, cli.profile)?, &args).await
-        }
+        Command::Migrate(args) => migrate::run(&sources, &args).await,
+        Command::Doctor(args) => doctor::run(&sources, &args).await,
+        Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
+        Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,
+        Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,
+        Command::Flags(args) => flag::run(&sources.of_command()?, &args).await,
+        Command::Settings(args) => tenant_settings::run(&sources.of_command()?, &args).await,
+        Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
+        Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
+        Command::Quota(args) => quota::run(&sources.of_command()?, &args).await,
+        Command::Jobs(args) => jobs::run(&sources.of_command()?, &args).await,
     }
-}
-
-/// Outside of `tenantry dev` the strict profile is the one that nobody has to remember to choose.
-fn load(config_dir: &std::path::Path, profile: Option<Profile>) -> Result<Settings, CommandError> {
-    let settings = load_unchecked(config_dir, profile)?;
-    settings.validate()?;
-    Ok(settings)
-}
-
-fn load_unchecked(config_dir: &std::path::Path, profile: Option<Profile>) -> Result<Settings, CommandError> {
-    Ok(Settings::load(
-        config_dir,
-        profile.unwrap_or(Profile::Production),
-    )?)
 }

@@ -2,7 +2,8 @@
 
 use tenantry_migration::{Bootstrap, RolePasswords};
 
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{self, Settings, SettingsError};
+use crate::sources::Sources;
 use crate::{CommandError, console};
 
 /// Which way, and as whom.
@@ -38,11 +39,11 @@ enum Direction {
 }
 
 /// Runs the command as the owner of the tables: `DATABASE_URL`, else database.owner_url.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     if args.bootstrap {
-        bootstrap(settings, args.reset_passwords).await?;
+        bootstrap(&sources.of_database_command()?, args.reset_passwords).await?;
     }
-    let url = owner_url(settings)?;
+    let url = owner_url(sources)?;
     if matches!(args.direction, Direction::Down | Direction::Fresh) && !args.yes {
         return Err(CommandError::Other(
             "this destroys data: say --yes if that is what you want".into(),
@@ -64,13 +65,14 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn owner_url(settings: &Settings) -> Result<String, CommandError> {
+fn owner_url(sources: &Sources) -> Result<String, CommandError> {
     if let Ok(url) = std::env::var("DATABASE_URL") {
         return Ok(url);
     }
+    let settings = sources.of_database_command()?;
     if settings.database.owner_url.is_empty() {
         let problem = "a PostgreSQL URL for tenantry_owner is required, or DATABASE_URL";
-        return Err(SettingsError::invalid("database.owner_url", problem).into());
+        return Err(sources.hinted(SettingsError::invalid("database.owner_url", problem).into()));
     }
     Ok(settings.database.owner_url.reveal().to_owned())
 }
@@ -89,6 +91,10 @@ async fn bootstrap(settings: &Settings, reset_passwords: bool) -> Result<(), Com
     let owner = required("database.owner_url", &database.owner_url)?;
     let app = required("database.url", &database.url)?;
     let platform = required("database.platform_url", &database.platform_url)?;
+    // The roles get the passwords of these URLs, so they are held to what every later command asks of them.
+    settings::check_url("database.owner_url", &database.owner_url, settings.profile)?;
+    settings::check_url("database.url", &database.url, settings.profile)?;
+    settings::check_url("database.platform_url", &database.platform_url, settings.profile)?;
     let plan = Bootstrap {
         admin_url,
         database: database_of(&owner).to_owned(),

@@ -159,6 +159,14 @@ pub struct Database {
     pub behind_pooler: bool,
 }
 
+impl Database {
+    /// Whether the settings name a database, whichever role it is for.
+    pub fn is_named(&self) -> bool {
+        let urls = [&self.url, &self.platform_url, &self.owner_url, &self.admin_url];
+        urls.into_iter().any(|url| !url.is_empty())
+    }
+}
+
 impl Default for Database {
     fn default() -> Self {
         Self {
@@ -871,6 +879,37 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The settings of a running demo, with those of the environment on top.
+    pub fn load_over(demo: &Self) -> Result<Self, SettingsError> {
+        let figment =
+            Figment::from(Serialized::defaults(demo)).merge(Env::prefixed("TENANTRY__").split("__"));
+        let mut settings: Self = figment
+            .extract()
+            .map_err(|error| SettingsError::Read(describe(&error)))?;
+        settings.profile = Profile::Development;
+        Ok(settings)
+    }
+
+    /// The same settings for a process with another working directory.
+    pub fn with_absolute_paths(&self) -> Self {
+        let mut settings = self.clone();
+        let optional = [
+            &mut settings.auth.signing_key_file,
+            &mut settings.redis.ca_file,
+            &mut settings.plans.file,
+            &mut settings.mail.smtp.ca_file,
+        ];
+        let paths = optional.into_iter().flatten();
+        let paths = paths.chain(&mut settings.auth.previous_key_files);
+        for path in paths.chain([&mut settings.metering.spool_dir]) {
+            // An empty path is a setting that is not set, and has no absolute form.
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
+        settings
+    }
+
     /// Everything that `serve` relies on.
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.check_ranges()?;
@@ -1151,7 +1190,7 @@ fn out_of_order(key: (&'static str, u64), relation: &str, other: (&'static str, 
 const HOUR_MS: u64 = 3_600_000;
 
 /// Refuses a URL that is missing or, outside of development, has a password that anybody would guess.
-fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), SettingsError> {
+pub fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), SettingsError> {
     if url.is_empty() {
         return Err(SettingsError::invalid(key, "a PostgreSQL URL is required"));
     }

@@ -4,6 +4,8 @@
 
 #[path = "cli/billing_faults.rs"]
 mod billing_faults;
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/mail.rs"]
 mod mail;
 #[path = "cli/metering.rs"]
@@ -51,6 +53,7 @@ fn tenantry(arguments: &[&str]) -> Command {
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL")
         .env_remove("TENANTRY_PROFILE")
+        .env_remove("TENANTRY_DATA_DIR")
         .stdin(Stdio::null());
     command.env(
         "TENANTRY_CONFIG_DIR",
@@ -83,7 +86,11 @@ impl Dev {
     }
 
     fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = tenantry(&["dev", "--data-dir", data.to_str().unwrap()])
+        Self::start_as(data, &[], settings)
+    }
+
+    fn start_as(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut child = tenantry(&[&["dev", "--data-dir", data.to_str().unwrap()], arguments].concat())
             .env("TENANTRY__SERVER__PORT", "0")
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
@@ -112,6 +119,19 @@ impl Dev {
             stdout,
             address,
         }
+    }
+
+    /// The command that it prints for other terminals.
+    fn line_for_another_terminal(&mut self) -> String {
+        let mut line = String::new();
+        while !line.trim_start().starts_with("export PATH=") {
+            line.clear();
+            assert!(
+                self.stdout.read_line(&mut line).unwrap() > 0,
+                "there is no such line"
+            );
+        }
+        line.trim().to_owned()
     }
 
     fn signal(&self, name: &str) {
@@ -392,6 +412,39 @@ fn migrate_does_not_destroy_data_unasked() {
         assert!(!output.status.success());
         assert!(stderr(&output).contains("say --yes"), "{}", stderr(&output));
     }
+}
+
+/// Roles made with a password that the next command refuses would have to be made again.
+#[test]
+fn bootstrap_refuses_the_passwords_that_serve_refuses() {
+    let with = |owner: &str, app: &str, platform: &str| {
+        let url = |role: &str, password: &str| format!("postgres://{role}:{password}@127.0.0.1:9/none");
+        let settings = [
+            ("TENANTRY__DATABASE__ADMIN_URL", url("postgres", "x")),
+            ("TENANTRY__DATABASE__OWNER_URL", url("tenantry_owner", owner)),
+            ("TENANTRY__DATABASE__URL", url("tenantry_app", app)),
+            (
+                "TENANTRY__DATABASE__PLATFORM_URL",
+                url("tenantry_platform", platform),
+            ),
+        ];
+        let output = output(&["migrate", "up", "--bootstrap"], &settings);
+        assert!(!output.status.success());
+        stderr(&output)
+    };
+    let good = "a-long-password";
+    for (told, key) in [
+        (with("a", good, good), "setting database.owner_url: the password"),
+        (with(good, "a", good), "setting database.url: the password"),
+        (
+            with(good, good, "changeme"),
+            "setting database.platform_url: the password",
+        ),
+    ] {
+        assert!(told.contains(key), "{key}: {told}");
+    }
+    let told = with(good, good, good);
+    assert!(!told.contains("the password is"), "{told}");
 }
 
 #[test]

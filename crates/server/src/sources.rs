@@ -1,0 +1,136 @@
+//! Where a command takes its settings from.
+
+use std::path::PathBuf;
+
+use crate::demo::{self, Demo};
+use crate::settings::{Profile, Secret, Settings};
+use crate::{CommandError, console};
+
+/// The options that every command has.
+#[derive(Debug, clap::Args)]
+pub struct Sources {
+    /// The folder with development.toml and production.toml.
+    #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR", default_value = "config")]
+    pub config_dir: PathBuf,
+    /// The folder of the demo: its private PostgreSQL, keys and passwords.
+    #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = "data/dev")]
+    pub data_dir: PathBuf,
+    /// Which settings file applies, and how strict the checks are. With `development`, commands use the running demo
+    /// unless the settings name a database.
+    #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
+    pub profile: Option<Profile>,
+}
+
+impl Sources {
+    /// The checked settings of a server. They never come from the demo.
+    pub fn of_server(&self) -> Result<Settings, CommandError> {
+        let settings = self.given()?;
+        settings.validate().map_err(|error| self.hinted(error.into()))?;
+        Ok(settings)
+    }
+
+    /// The checked settings of a command that works on what tenants have.
+    pub fn of_command(&self) -> Result<Settings, CommandError> {
+        let settings = self.of_database_command()?;
+        settings.validate().map_err(|error| self.hinted(error.into()))?;
+        Ok(settings)
+    }
+
+    /// The settings, unchecked, of a command that needs a part of them.
+    pub fn of_database_command(&self) -> Result<Settings, CommandError> {
+        let given = self.given()?;
+        if given.profile == Profile::Production || given.database.is_named() {
+            return Ok(given);
+        }
+        match demo::running(&self.data_dir)? {
+            Some(demo) => self.beside(&demo),
+            None => Err(CommandError::Other(format!(
+                "no demo is running over {}: start it with `make run`, or name a database in TENANTRY__DATABASE__URL",
+                self.data_dir.display()
+            ))),
+        }
+    }
+
+    /// The settings, unchecked, of a command that needs no database; the demo's, where one runs.
+    pub fn of_other_command(&self) -> Result<Settings, CommandError> {
+        let given = self.given()?;
+        if given.profile == Profile::Production || given.database.is_named() {
+            return Ok(given);
+        }
+        match demo::running(&self.data_dir)? {
+            Some(demo) => self.beside(&demo),
+            None => Ok(given),
+        }
+    }
+
+    /// The settings of the profile, unchecked and without the demo's. Outside of `tenantry dev` the strict profile is the
+    /// default.
+    pub fn given(&self) -> Result<Settings, CommandError> {
+        let profile = self.profile.unwrap_or(Profile::Production);
+        Ok(Settings::load(&self.config_dir, profile)?)
+    }
+
+    /// Adds to an error that a demo is at hand, where the caller has not chosen a profile.
+    pub fn hinted(&self, error: CommandError) -> CommandError {
+        if self.profile.is_some() || !matches!(demo::running(&self.data_dir), Ok(Some(_))) {
+            return error;
+        }
+        CommandError::Other(format!(
+            "{error}; for the demo that runs here, set TENANTRY_PROFILE=development"
+        ))
+    }
+
+    /// The settings of a running demo, below those of the environment. Says which they are.
+    fn beside(&self, demo: &Demo) -> Result<Settings, CommandError> {
+        let settings = Settings::load_over(&demo.settings)?;
+        console::progress(&format!(
+            "using the demo at {} ({}): {}",
+            demo.address,
+            self.data_dir.display(),
+            description(&settings)
+        ));
+        Ok(settings)
+    }
+}
+
+/// What a command is about to use, without passwords.
+fn description(settings: &Settings) -> String {
+    let mut parts = vec![format!("database {}", place(&settings.database.url))];
+    if let Some(key) = &settings.auth.signing_key_file {
+        parts.push(format!("signing key {}", key.display()));
+    }
+    if !settings.redis.url.is_empty() {
+        parts.push(format!("Redis {}", place(&settings.redis.url)));
+    }
+    let stripe = &settings.billing.stripe;
+    if !stripe.secret_key.is_empty() {
+        let base = Some(stripe.api_base.as_str()).filter(|base| !base.is_empty());
+        parts.push(format!("Stripe {}", base.unwrap_or("itself")));
+    }
+    parts.join(", ")
+}
+
+/// Host, port and path of a URL.
+fn place(url: &Secret) -> &str {
+    let rest = url.reveal().split_once("://").map_or("", |(_, rest)| rest);
+    let rest = rest.split('?').next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_described_without_passwords() {
+        let mut settings = Settings::default();
+        settings.database.url = Secret::new("postgres://app:hush@127.0.0.1:5433/tenantry?x=hush".into());
+        settings.redis.url = Secret::new("redis://:hush@127.0.0.1".into());
+        settings.billing.stripe.secret_key = Secret::new("sk_test_hush".into());
+        settings.billing.stripe.api_base = "http://127.0.0.1:9".into();
+        assert_eq!(
+            description(&settings),
+            "database 127.0.0.1:5433/tenantry, Redis 127.0.0.1, Stripe http://127.0.0.1:9"
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Commands in another terminal beside a running demo.
+
+use super::*;
+
+/// What a command of another terminal does, in a folder that has nothing to do with the demo.
+fn in_another_terminal(export: &str, command: &str) -> Output {
+    Command::new("bash")
+        .args(["-c", &format!("{export}\n{command}")])
+        .current_dir("/")
+        .env_remove("DATABASE_URL")
+        .env_remove("REDIS_URL")
+        .env_remove("TENANTRY_PROFILE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn commands_find_what_a_running_demo_uses_and_say_so() {
+    let folder = Folder::new("beside");
+    let mut dev = Dev::start_as(&folder.0, &["--stripe", "fake"], &[]);
+    let export = dev.line_for_another_terminal();
+    let using = format!("using the demo at http://{} (", dev.address);
+    for command in [
+        "doctor",
+        "tenant list",
+        "plan list",
+        "plan agree acme --meter api_calls=20000",
+        "operator create --email olga@example.com --name Olga",
+        "operator list",
+        "flags list",
+        "settings set acme retention.audit_days 400",
+        "settings rotate-keys",
+        "jobs list --state dead",
+        "quota reconcile",
+        "billing publish",
+        "billing reconcile",
+        "billing events --fetch",
+        "mail test --to ada@example.com",
+        "migrate status",
+    ] {
+        let output = in_another_terminal(&export, &format!("tenantry {command}"));
+        let told = stderr(&output);
+        assert!(output.status.success(), "{command}: {told}");
+        assert!(told.starts_with(&using), "{command}: {told}");
+        for part in ["/tenantry, signing key ", "Stripe http://127.0.0.1:"] {
+            assert!(told.contains(part), "{command}: {told}");
+        }
+        let roles = std::fs::read_to_string(folder.0.join("roles.json")).unwrap();
+        let roles: std::collections::BTreeMap<String, String> = serde_json::from_str(&roles).unwrap();
+        assert!(roles.values().all(|password| !told.contains(password)), "{told}");
+    }
+    assert_eq!(dev.stop(), Some(0));
+    let output = in_another_terminal(&export, "tenantry plan list");
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("start it with `make run`"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!folder.0.join("demo.json").exists());
+}
+
+#[test]
+fn a_demo_is_used_in_development_only_and_not_beside_a_named_database() {
+    let folder = Folder::new("strict");
+    let dev = Dev::start(&folder.0);
+    let data = folder.0.to_str().unwrap().to_owned();
+    let place = ("TENANTRY_DATA_DIR", data.as_str());
+    let refused = |settings: &[(&str, &str)]| {
+        let output = output(&["plan", "list"], settings);
+        assert!(!output.status.success(), "{settings:?}");
+        let told = stderr(&output);
+        assert!(!told.contains("using the demo"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        told
+    };
+    let told = refused(&[place, ("TENANTRY_PROFILE", "production")]);
+    assert!(
+        told.contains("database.url: a PostgreSQL URL is required") && !told.contains("the demo"),
+        "{told}"
+    );
+    let told = refused(&[place]);
+    assert!(
+        told.contains("for the demo that runs here, set TENANTRY_PROFILE=development"),
+        "{told}"
+    );
+    let told = refused(&[
+        place,
+        ("TENANTRY_PROFILE", "development"),
+        ("TENANTRY__DATABASE__URL", "postgres://me@127.0.0.1:9/mine"),
+    ]);
+    assert!(told.contains("database.platform_url"), "{told}");
+
+    let second = output(&["dev", "--data-dir", &data], &[("TENANTRY__SERVER__PORT", "0")]);
+    assert!(!second.status.success());
+    assert!(
+        stderr(&second).contains("a demo runs over") && postgres_is_up(&folder.0),
+        "{}",
+        stderr(&second)
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
