@@ -16,6 +16,8 @@ mod operating;
 mod quotas;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/tour.rs"]
+mod tour;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
