@@ -28,7 +28,7 @@ pub use http::{Client, Reply, Request};
 pub use log::listen;
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
-pub use redis::{RedisServer, TlsRedisServer};
+pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};
 pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use deadpool_redis::redis;
+
 use crate::tls::{Authority, folder};
 
 /// A Redis of the test's own that speaks TLS, with a certificate for 127.0.0.1 from an authority made for it; killed
@@ -23,32 +25,18 @@ impl TlsRedisServer {
     /// When it or openssl is not installed, or it does not answer in time.
     pub fn start() -> Self {
         let authority = Authority::make();
-        // Somebody else may take the port in between; then the next one is tried.
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
+        let (process, port) = on_a_free_port(authority.folder(), |port| {
             let files = ["--tls-cert-file", "server.crt", "--tls-key-file", "server.key"];
             let clients = ["--tls-ca-cert-file", "ca.crt", "--tls-auth-clients", "no"];
-            let port_argument = port.to_string();
-            let listen = ["--tls-port", &port_argument, "--bind", "127.0.0.1"];
-            let mut process = spawn(authority.folder(), &[&listen[..], &files, &clients].concat());
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while process.try_wait().unwrap().is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self {
-                        process,
-                        authority,
-                        port,
-                    };
-                }
-                assert!(Instant::now() < deadline, "Redis does not start");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let port = port.to_string();
+            let listen = ["--tls-port", &port, "--bind", "127.0.0.1"];
+            spawn(authority.folder(), &[&listen[..], &files, &clients].concat())
+        });
+        Self {
+            process,
+            authority,
+            port,
         }
-        panic!("Redis does not start: can it do TLS?")
     }
 
     /// Where it is. Its certificate is for this address, and for no name.
@@ -151,14 +139,191 @@ impl Drop for RedisServer {
     }
 }
 
+/// A Redis Cluster of one node that has all slots; killed with this value.
+#[derive(Debug)]
+pub struct ClusterServer {
+    process: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl ClusterServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it does not answer in time.
+    pub fn start() -> Self {
+        let folder = folder("redis-cluster");
+        let (process, port) = on_a_free_port(&folder, |port| {
+            let (own, bus) = (port.to_string(), free_port().to_string());
+            let listen = ["--port", &own, "--bind", "127.0.0.1", "--cluster-port", &bus];
+            let cluster = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+            spawn(&folder, &[&listen[..], &cluster].concat())
+        });
+        ask(port, "CLUSTER ADDSLOTSRANGE 0 16383");
+        until("the cluster has all slots", || {
+            ask(port, "CLUSTER INFO").contains("cluster_state:ok")
+        });
+        Self {
+            process,
+            folder,
+            port,
+        }
+    }
+
+    /// Where its node is.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for ClusterServer {
+    fn drop(&mut self) {
+        end(&mut self.process);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A master, a replica and the Sentinel that watches them, under the name `mymaster`; killed with this value.
+#[derive(Debug)]
+pub struct Sentinels {
+    processes: [Child; 3],
+    folder: PathBuf,
+    sentinel: u16,
+}
+
+impl Sentinels {
+    /// Starts them, and waits until the Sentinel knows the replica.
+    ///
+    /// # Panics
+    /// When they do not answer in time.
+    pub fn start() -> Self {
+        let folder = folder("redis-sentinel");
+        let place = |name: &str| {
+            let place = folder.join(name);
+            fs::create_dir(&place).unwrap();
+            place
+        };
+        let (master_dir, replica_dir, sentinel_dir) = (place("master"), place("replica"), place("sentinel"));
+        let (master, at_master) = on_a_free_port(&master_dir, |port| {
+            spawn(&master_dir, &["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        });
+        let (replica, _) = on_a_free_port(&replica_dir, |port| {
+            let of = format!("127.0.0.1 {at_master}");
+            let port = port.to_string();
+            let arguments = ["--port", &port, "--bind", "127.0.0.1", "--replicaof", &of];
+            spawn(
+                &replica_dir,
+                &[&arguments[..], &["--repl-diskless-sync-delay", "0"]].concat(),
+            )
+        });
+        let (sentinel, at_sentinel) = on_a_free_port(&sentinel_dir, |port| {
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {at_master} 1\n\
+                 sentinel down-after-milliseconds mymaster 2000\nsentinel failover-timeout mymaster 3000\n"
+            );
+            fs::write(sentinel_dir.join("sentinel.conf"), settings).unwrap();
+            spawn_with(&sentinel_dir, &["sentinel.conf", "--sentinel"])
+        });
+        Self {
+            processes: [master, replica, sentinel],
+            folder,
+            sentinel: at_sentinel,
+        }
+    }
+
+    /// Where the Sentinel is.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.sentinel)
+    }
+
+    /// Makes the replica the master, and the master a replica.
+    ///
+    /// # Panics
+    /// When that does not happen in time.
+    pub fn fail_over(&self) {
+        let former = self.master();
+        until("the Sentinel begins", || {
+            ask(self.sentinel, "SENTINEL FAILOVER mymaster") == "ok"
+        });
+        until("there is another master", || self.master() != former);
+    }
+
+    /// The port of the present master.
+    pub fn master(&self) -> u16 {
+        let answer = ask(self.sentinel, "SENTINEL GET-MASTER-ADDR-BY-NAME mymaster");
+        let mut numbers = answer
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok());
+        numbers.next_back().unwrap()
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        // The Sentinel first, so that it changes nobody's part any more.
+        self.processes.iter_mut().rev().for_each(end);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A server that takes connections, and its port. Somebody else may take a port in between; then another one is tried.
+fn on_a_free_port(folder: &Path, start: impl Fn(u16) -> Child) -> (Child, u16) {
+    for _ in 0..10 {
+        let port = free_port();
+        let mut process = start(port);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while process.try_wait().unwrap().is_none() {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return (process, port);
+            }
+            assert!(Instant::now() < deadline, "Redis does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    panic!("Redis does not start in {}", folder.display())
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn end(process: &mut Child) {
+    let _ = process.kill();
+    let _ = process.wait();
+}
+
+/// What a server answers to a command, as text.
+fn ask(port: u16, command: &str) -> String {
+    let mut words = command.split(' ');
+    let mut asked = redis::cmd(words.next().unwrap());
+    for word in words {
+        asked.arg(word);
+    }
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+    let answer = client
+        .get_connection()
+        .and_then(|mut connection| asked.query::<redis::Value>(&mut connection));
+    answer.map_or_else(|error| error.to_string(), |answer| format!("{answer:?}"))
+}
+
 fn spawn(folder: &Path, listen: &[&str]) -> Child {
     let plain = ["--port", "0", "--save", "", "--appendonly", "no"];
+    spawn_with(folder, &[&plain[..], listen].concat())
+}
+
+fn spawn_with(folder: &Path, arguments: &[&str]) -> Child {
     let mut command = Command::new("redis-server");
-    command
-        .args(plain)
-        .args(listen)
-        .current_dir(folder)
-        .stdin(Stdio::null());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| {
         panic!("{error}: run scripts/ensure redis (Debian: `apt-get install redis-server`)")

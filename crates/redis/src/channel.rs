@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_redis::redis::Value;
+use deadpool_redis::redis::aio::PubSub;
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -42,12 +44,7 @@ impl Channel {
     /// # Errors
     /// When Redis is away: then nobody was told.
     pub async fn publish(&self, message: impl AsRef<[u8]>) -> Result<(), Away> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(&*self.name).arg(message.as_ref());
-        let asked = self
-            .redis
-            .ask(async |mut connection| command.query_async(&mut connection).await);
-        asked.await
+        self.redis.publish(&self.name, message.as_ref()).await
     }
 
     /// Whether messages are heard, and when that changes.
@@ -71,10 +68,11 @@ impl Channel {
             // However this ends: nobody listens any more.
             let _silence = Silence(channel.live.clone());
             loop {
+                let demotions = channel.redis.demotions();
                 if let Ok(subscription) = channel.redis.subscribe(&channel.name).await {
                     channel.live.send_replace(true);
                     tracing::debug!(channel = &*channel.name, "subscribed");
-                    let reason = attend(subscription, &mut hear).await;
+                    let reason = attend(subscription, demotions, &mut hear).await;
                     channel.live.send_replace(false);
                     tracing::warn!(channel = &*channel.name, reason, "the subscription was lost");
                 }
@@ -93,14 +91,23 @@ impl Drop for Silence {
 }
 
 /// Hands over messages for as long as the subscription stands; then says why it does not.
-async fn attend(subscription: redis::aio::PubSub, hear: &mut (impl FnMut(&[u8]) + Send)) -> &'static str {
+async fn attend(
+    subscription: PubSub,
+    mut demotions: watch::Receiver<u64>,
+    hear: &mut (impl FnMut(&[u8]) + Send),
+) -> &'static str {
     let (mut sink, mut messages) = subscription.split();
     let mut look_at = Instant::now() + LOOK_AFTER;
     loop {
-        match tokio::time::timeout_at(look_at, messages.next()).await {
+        let next = tokio::select! {
+            next = tokio::time::timeout_at(look_at, messages.next()) => next,
+            // What others sent to the former master may not have arrived here.
+            _ = demotions.changed() => return "the server has become a replica",
+        };
+        match next {
             Ok(Some(message)) => hear(message.get_payload_bytes()),
             Ok(None) => return "the connection ended",
-            Err(_) => match timeout(PATIENCE, sink.ping::<redis::Value>()).await {
+            Err(_) => match timeout(PATIENCE, sink.ping::<Value>()).await {
                 Ok(Ok(_)) => look_at = Instant::now() + LOOK_AFTER,
                 Ok(Err(_)) => return "the connection failed",
                 Err(_) => return "no answer in time",

@@ -2,16 +2,20 @@
 //! of changes, over a [`Channel`]).
 //!
 //! Nothing here is lost with Redis, and nothing waits for it. While it is away the limiter gives each instance its
-//! part of every limit, and a channel says that it is not live; when it is back, so are they. One connection is
-//! shared by everybody who asks: [`Redis`] keeps it.
+//! part of every limit, and a channel says that it is not live; when it is back, so are they. Requests
+//! share one connection, which [`Redis`] keeps, and everything else takes one of a pool. A single server, the master that
+//! Sentinels name, and a cluster will do ([`RedisMode`]).
 #![deny(missing_docs)]
 
 mod announcements;
+mod backend;
 mod channel;
 mod limiter;
 mod redis;
+mod settings;
 
 pub use announcements::Announcements;
 pub use channel::Channel;
 pub use limiter::{RedisLimiter, Tally};
-pub use redis::{Away, Redis, RedisUrlError};
+pub use redis::{Away, Redis};
+pub use settings::{RedisMode, RedisSettings, RedisUrlError};

@@ -1,11 +1,9 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::Script;
-use redis::aio::MultiplexedConnection;
 use tenantry_domain::{BucketKey, Deciding, Decision, Demand, RateLimiter};
 
-use crate::{Away, Redis};
+use crate::Redis;
 
 /// Token buckets that all instances share, in Redis.
 ///
@@ -16,8 +14,6 @@ use crate::{Away, Redis};
 pub struct RedisLimiter {
     redis: Redis,
     alone: Arc<dyn RateLimiter>,
-    script: Script,
-    refused: AtomicBool,
     decided_together: AtomicU64,
     decided_alone: AtomicU64,
 }
@@ -37,8 +33,6 @@ impl RedisLimiter {
         Self {
             redis,
             alone,
-            script: Script::new(include_str!("take.lua")),
-            refused: AtomicBool::new(false),
             decided_together: AtomicU64::new(0),
             decided_alone: AtomicU64::new(0),
         }
@@ -53,46 +47,23 @@ impl RedisLimiter {
     }
 
     async fn together(&self, demand: &Demand) -> Decision {
-        let asked = self
-            .redis
-            .ask(async |connection| self.levels(connection, demand).await);
-        match asked.await {
+        let rules = demand.rules().iter().map(|rule| {
+            let (rate, price) = (rule.rate, rule.rate.price(demand.cost()));
+            (key(rule.key), [rate.per_minute().into(), rate.capacity(), price])
+        });
+        match self.redis.take(rules).await {
             Ok(levels) => {
                 self.decided_together.fetch_add(1, Ordering::Relaxed);
-                if self.refused.swap(false, Ordering::Relaxed) {
-                    tracing::info!("Redis decides about rate limits again");
-                }
                 Decision::of(demand, &levels)
             }
-            Err(away) => {
-                // That it is away was said by whoever found out.
-                if matches!(away, Away::Refused(_)) && !self.refused.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(error = %away, "Redis does not decide about rate limits");
-                }
-                self.alone(demand).decision().await
-            }
+            // Why it is no help is logged where the connection is lost.
+            Err(_) => self.alone(demand).decision().await,
         }
     }
 
     fn alone<'a>(&'a self, demand: &'a Demand) -> Deciding<'a> {
         self.decided_alone.fetch_add(1, Ordering::Relaxed);
         self.alone.decide(demand)
-    }
-
-    /// What is in each bucket, before the script took from them.
-    async fn levels(
-        &self,
-        mut connection: MultiplexedConnection,
-        demand: &Demand,
-    ) -> redis::RedisResult<Vec<u64>> {
-        let mut call = self.script.prepare_invoke();
-        for rule in demand.rules() {
-            call.key(key(rule.key))
-                .arg(rule.rate.per_minute())
-                .arg(rule.rate.capacity())
-                .arg(rule.rate.price(demand.cost()));
-        }
-        call.invoke_async(&mut connection).await
     }
 }
 

@@ -15,7 +15,7 @@ use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits,
     PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
-use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisUrlError};
+use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
-use crate::settings::{Cache, Profile, Settings, SettingsError};
+use crate::settings::{self, Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
 const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
@@ -316,22 +316,35 @@ fn parse_key(text: &str, profile: Profile) -> Result<SigningKey, BootError> {
 }
 
 fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
-    let url = &settings.redis.url;
-    if url.is_empty() {
+    let redis = &settings.redis;
+    if redis.url.is_empty() {
         return Ok(None);
     }
-    let patience = Duration::from_millis(settings.redis.timeout_ms);
-    let redis = match &settings.redis.ca_file {
-        Some(path) => {
-            let trusted = std::fs::read(path).map_err(|error| {
-                let problem = format!("{}: {error}", path.display());
-                SettingsError::invalid("redis.ca_file", problem)
-            })?;
-            Redis::trusting(trusted, url.reveal(), patience)
-        }
-        None => Redis::new(url.reveal(), patience),
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| {
+            let problem = format!("{}: {error}", path.display());
+            SettingsError::invalid("redis.ca_file", problem)
+        })
     };
-    redis.map(Some).map_err(|error| match error {
+    let login = (
+        redis.sentinel_user.clone(),
+        redis.sentinel_password.reveal().to_owned(),
+    );
+    let mode = match redis.mode {
+        settings::RedisMode::Single => RedisMode::Single,
+        settings::RedisMode::Cluster => RedisMode::Cluster,
+        settings::RedisMode::Sentinel => RedisMode::Sentinel {
+            master: redis.sentinel_master.clone(),
+            login: (!login.1.is_empty()).then_some(login),
+        },
+    };
+    let place = RedisSettings {
+        url: redis.url.reveal().to_owned(),
+        mode,
+        trusted: redis.ca_file.as_ref().map(read).transpose()?,
+        timeout: Duration::from_millis(redis.timeout_ms),
+    };
+    Redis::with(&place).map(Some).map_err(|error| match error {
         RedisUrlError::Url(problem) => SettingsError::invalid("redis.url", problem),
         RedisUrlError::Trusted(problem) => SettingsError::invalid("redis.ca_file", problem),
     })

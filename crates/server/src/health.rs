@@ -96,7 +96,7 @@ impl Component for RedisSeen {
             return Seen::new(ComponentState::Off, json!({}));
         };
         let asked = Instant::now();
-        match redis.ping().await {
+        match redis.probe().await {
             Ok(()) => {
                 let latency_ms = milliseconds(asked.elapsed());
                 Seen::new(ComponentState::Ok, json!({ "latency_ms": latency_ms }))

@@ -236,7 +236,7 @@ fn redis(metrics: &Metrics, booted: &Booted) {
     let Some(redis) = booted.redis.clone() else { return };
     let level = |is: bool| Reading::Level(f64::from(u8::from(is)));
     let there = redis.clone();
-    metrics.register("redis_up", "Whether Redis is there", move || {
+    metrics.register("redis_up", "Whether Redis does what it is asked to", move || {
         level(there.is_there())
     });
     let Some(limiter) = booted.shared_limits.clone() else {

@@ -59,7 +59,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("deadpool", &["tenantry-persistence"]),
-    ("redis", &["tenantry-redis", "tenantry-tests"]),
+    ("deadpool-redis", &["tenantry-redis", "tenantry-tests"]),
     (
         "actix-web",
         &[

@@ -7,15 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
+use deadpool_redis::redis;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 use tenantry_domain::{Decision, Demand, Rate, RateLimiter, TenantId, TenantRates, UserId};
 use tenantry_http::{Api, HttpSettings, Readiness};
-use tenantry_redis::{Channel, Redis, RedisLimiter, Tally};
+use tenantry_redis::{Channel, Redis, RedisLimiter, RedisMode, RedisSettings, Tally};
 use tenantry_system::LocalLimiter;
-use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Person, RedisServer, TlsRedisServer, World};
+use tenantry_tests::{
+    Client, ClusterServer, ManualClock, Options, PASSWORD, Person, RedisServer, Sentinels, TlsRedisServer,
+    World,
+};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
@@ -115,6 +119,14 @@ fn options(tenant: u32, user: u32, address: u32) -> Options {
     }
 }
 
+fn trusting(authority: Option<&Vec<u8>>, url: &str) -> Redis {
+    let settings = RedisSettings {
+        trusted: authority.cloned(),
+        ..RedisSettings::single(url, PATIENCE)
+    };
+    Redis::with(&settings).unwrap()
+}
+
 /// Passes connections on to a server, and counts them.
 async fn counting(server: SocketAddr) -> (u16, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -148,11 +160,7 @@ async fn over_tls_a_redis_is_believed_only_with_a_certificate_for_its_name_from_
     for (authority, host, server) in cases {
         let (port, tried) = counting(server).await;
         let url = format!("rediss://{host}:{port}");
-        let redis = match authority {
-            Some(authority) => Redis::trusting(authority.clone(), &url, PATIENCE),
-            None => Redis::new(&url, PATIENCE),
-        };
-        let redis = redis.unwrap();
+        let redis = trusting(authority, &url);
         let keeping = tokio::spawn(redis.keep());
         // A further attempt is made only after one has failed.
         until("it has tried three times", || tried.load(Ordering::Relaxed) >= 3).await;
@@ -160,10 +168,10 @@ async fn over_tls_a_redis_is_believed_only_with_a_certificate_for_its_name_from_
         keeping.abort();
     }
     let (port, _) = counting(server.address()).await;
-    let redis = Redis::trusting(trusted, &format!("rediss://127.0.0.1:{port}"), PATIENCE).unwrap();
+    let redis = trusting(Some(&trusted), &format!("rediss://127.0.0.1:{port}"));
     tokio::spawn(redis.keep());
     until("Redis is there", || redis.is_there()).await;
-    redis.ping().await.unwrap();
+    redis.probe().await.unwrap();
     // Messages come over a connection of their own.
     let (channel, ear) = (Channel::new(redis.clone(), "tests"), Ear::default());
     ear.listening_to(&channel);
@@ -366,9 +374,189 @@ async fn only_ids_and_addresses_get_into_keys() {
         [
             format!("rl:{{{acme}}}:t"),
             format!("rl:{{{acme}}}:u:{}", world.acme.viewer.id),
+            // What probes the connection.
+            "rl:{probe}".to_owned(),
             "rl:{203.0.113.7}:a".to_owned(),
         ]
     );
+}
+
+/// A demand that Redis decides about, as long as it does.
+fn demand() -> Demand {
+    Demand::of_tenant(tenant(1), Some(user(1)), rates(10_000, 10_000), 1)
+}
+
+async fn decides(limiter: &RedisLimiter) {
+    assert!(limiter.decide(&demand()).decision().await.allowed());
+}
+
+async fn execute(connection: &mut redis::aio::MultiplexedConnection, command: &str) {
+    let mut words = command.split(' ');
+    let mut asked = redis::cmd(words.next().unwrap());
+    for word in words {
+        asked.arg(word);
+    }
+    asked.query_async::<()>(connection).await.unwrap();
+}
+
+fn alone() -> Arc<LocalLimiter> {
+    Arc::new(LocalLimiter::new(Arc::new(ManualClock::default())))
+}
+
+/// A replica after a failover, a full memory, too few replicas, a missing permission: a Redis that answers and does not
+/// decide is no help, so it is away for readiness, metrics and limits until it does.
+#[actix_web::test]
+async fn redis_that_refuses_scripts_counts_as_away() {
+    let server = RedisServer::start();
+    let mut administrator = server.connection().await;
+    let redis = connected(&server, PATIENCE).await;
+    let limiter = RedisLimiter::new(redis.clone(), alone());
+    decides(&limiter).await;
+    for (refusing, accepting) in [
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        (
+            "CONFIG SET min-replicas-to-write 1",
+            "CONFIG SET min-replicas-to-write 0",
+        ),
+        ("ACL SETUSER default -hset", "ACL SETUSER default +hset"),
+        ("ACL SETUSER default -evalsha", "ACL SETUSER default +evalsha"),
+    ] {
+        let before = limiter.tally();
+        execute(&mut administrator, refusing).await;
+        decides(&limiter).await;
+        assert_eq!(
+            (limiter.tally().alone, limiter.tally().together),
+            (before.alone + 1, before.together),
+            "{refusing}: decided alone"
+        );
+        assert!(!redis.is_there(), "{refusing}");
+        execute(&mut administrator, accepting).await;
+        until(accepting, || redis.is_there()).await;
+        decides(&limiter).await;
+        assert_eq!(limiter.tally().together, before.together + 1, "{accepting}");
+    }
+    // Without any request it is noticed too.
+    execute(&mut administrator, "CONFIG SET maxmemory 1").await;
+    until("the probe notices", || !redis.is_there()).await;
+}
+
+/// Messages that were sent to a former master reached nobody, so instances must not rely on what they heard.
+#[actix_web::test]
+async fn a_demoted_server_ends_subscriptions() {
+    let server = RedisServer::start();
+    let mut administrator = server.connection().await;
+    let redis = connected(&server, PATIENCE).await;
+    let (channel, ear) = (Channel::new(redis.clone(), "members"), Ear::default());
+    let mut live = channel.live();
+    ear.listening_to(&channel);
+    until("it listens", || channel.is_live()).await;
+    live.borrow_and_update();
+    execute(&mut administrator, "REPLICAOF 127.0.0.1 1").await;
+    // What it returns keeps the value from changing, so it is dropped at once.
+    let ended = tokio::time::timeout(Duration::from_secs(20), live.wait_for(|live| !live));
+    assert!(ended.await.is_ok(), "the subscription ended");
+    assert!(channel.publish("to nobody").await.is_err());
+    execute(&mut administrator, "REPLICAOF NO ONE").await;
+    until("it listens again", || redis.is_there() && channel.is_live()).await;
+    channel.publish("again").await.unwrap();
+    until("it is heard", || ear.heard() == ["again"]).await;
+}
+
+async fn of_mode(url: String, mode: RedisMode) -> Redis {
+    let settings = RedisSettings {
+        mode,
+        ..RedisSettings::single(&url, PATIENCE)
+    };
+    let redis = Redis::with(&settings).unwrap();
+    tokio::spawn(redis.keep());
+    until("Redis is there", || redis.is_there()).await;
+    redis
+}
+
+#[actix_web::test]
+async fn a_cluster_decides_and_delivers_messages() {
+    let server = ClusterServer::start();
+    let redis = of_mode(server.url(), RedisMode::Cluster).await;
+    let limiter = RedisLimiter::new(redis.clone(), alone());
+    for number in 0..20 {
+        let demand = Demand::of_tenant(tenant(number), Some(user(number)), rates(1, 1), 1);
+        assert!(limiter.decide(&demand).decision().await.allowed());
+        assert!(!limiter.decide(&demand).decision().await.allowed());
+    }
+    assert_eq!(
+        limiter.tally(),
+        Tally {
+            together: 40,
+            alone: 0
+        }
+    );
+    let (channel, ear) = (Channel::new(redis.clone(), "members"), Ear::default());
+    ear.listening_to(&channel);
+    until("it listens", || channel.is_live()).await;
+    channel.publish("over a cluster").await.unwrap();
+    until("it is heard", || ear.heard() == ["over a cluster"]).await;
+    drop(server);
+    decides(&limiter).await;
+    until("it is away", || !redis.is_there()).await;
+}
+
+#[actix_web::test]
+async fn the_master_that_sentinels_name_is_followed() {
+    let servers = Sentinels::start();
+    let mode = RedisMode::Sentinel {
+        master: "mymaster".into(),
+        login: None,
+    };
+    let redis = of_mode(servers.url(), mode).await;
+    let limiter = RedisLimiter::new(redis.clone(), alone());
+    let (channel, ear) = (Channel::new(redis.clone(), "members"), Ear::default());
+    ear.listening_to(&channel);
+    until("it listens", || channel.is_live()).await;
+    decides(&limiter).await;
+    assert_eq!(
+        limiter.tally(),
+        Tally {
+            together: 1,
+            alone: 0
+        }
+    );
+
+    let servers = tokio::task::spawn_blocking(move || {
+        servers.fail_over();
+        servers
+    });
+    let servers = servers.await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let master = format!("redis://127.0.0.1:{}", servers.master());
+    let client = redis::Client::open(master).unwrap();
+    let mut master = client.get_multiplexed_async_connection().await.unwrap();
+    // The new master has the key of the former, so it is removed to see where the next decision is made.
+    let of_tenant = format!("rl:{{{}}}:t", tenant(1));
+    let mut removed = 0;
+    loop {
+        decides(&limiter).await;
+        let role: redis::Value = redis::cmd("ROLE").query_async(&mut master).await.unwrap();
+        if format!("{role:?}").contains("master") {
+            let count: i64 = redis::cmd("DEL")
+                .arg(&of_tenant)
+                .query_async(&mut master)
+                .await
+                .unwrap();
+            removed += count;
+            if removed > 1 {
+                break;
+            }
+        }
+        assert!(Instant::now() < deadline, "nothing is decided at the new master");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ear.heard().is_empty() {
+        assert!(Instant::now() < deadline, "nothing is heard from the new master");
+        let _ = channel.publish("again").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Keeps what is logged.
