@@ -30,6 +30,7 @@ pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};
 pub use smtp::{Encryption, Reaction, Received, SmtpServer};
+pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
     Embedder, Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,

@@ -10,8 +10,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, registry};
 
+use crate::otlp;
 use crate::settings::{Log, LogFormat, Tracing};
-use crate::traces;
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
 pub fn init(settings: &Log, tracing: &Tracing) {
@@ -27,7 +27,8 @@ pub fn init(settings: &Log, tracing: &Tracing) {
     // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
     let named = settings.level.parse::<Targets>();
     // A second subscriber can only come from a test that has its own; that one is fine too.
-    let Some(traces) = traces::layer(tracing) else {
+    let (traces, logs) = (otlp::traces(tracing), otlp::logs(tracing));
+    if traces.is_none() && logs.is_none() {
         // One filter of everything is cheaper than one of each layer.
         let _ = match (given, named) {
             (Some(filter), _) => registry().with(lines).with(filter).try_init(),
@@ -38,14 +39,17 @@ pub fn init(settings: &Log, tracing: &Tracing) {
                 .try_init(),
         };
         return;
-    };
-    // The filter is of the lines and not of the whole: traces are not less for a quieter log.
+    }
+    // The filter is of the log and not of the whole: traces are not less for a quieter log.
+    let lines: Vec<_> = std::iter::once(lines).chain(logs).collect();
     let lines = match (given, named) {
         (Some(filter), _) => lines.with_filter(filter).boxed(),
         (None, Ok(targets)) => lines.with_filter(targets).boxed(),
         (None, Err(_)) => lines.with_filter(EnvFilter::new(&settings.level)).boxed(),
     };
-    let _ = registry().with(vec![lines, traces]).try_init();
+    let _ = registry()
+        .with(std::iter::once(lines).chain(traces).collect::<Vec<_>>())
+        .try_init();
 }
 
 /// Standard error, to which each line is one `write(2)`. The standard library holds a lock while it writes, and a thread that

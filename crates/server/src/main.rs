@@ -15,6 +15,8 @@ mod mail;
 mod metrics;
 mod migrate;
 mod operator;
+mod otlp;
+mod otlp_metrics;
 mod plan;
 mod quota;
 mod seed;

@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
 use crate::doctor::{self, Guarded};
+use crate::otlp_metrics::MetricsExport;
 use crate::settings::{Http, Profile, Server, Settings};
-use crate::{CommandError, billing, health, jobs, mail, metrics, traces};
+use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -93,6 +94,7 @@ pub async fn serve(
     let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
     let lagging = metrics::metering(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
+    let exported = MetricsExport::new(&settings.tracing, api.metrics()).map(MetricsExport::start);
     let api = match booted.limits.clone() {
         Some(limits) => api.with_limits(limits),
         None => api,
@@ -177,7 +179,10 @@ pub async fn serve(
     booted.runtime.close();
     booted.platform.close();
     tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
-    traces::finish().await;
+    if let Some(exported) = exported {
+        exported.finish().await;
+    }
+    otlp::finish().await;
     Ok(())
 }
 

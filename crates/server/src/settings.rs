@@ -810,22 +810,49 @@ pub struct Log {
     pub level: String,
 }
 
-/// Traces, sent to a collector with OTLP over HTTP.
+/// Traces, logs and metrics, sent to a collector with OTLP over HTTP (protobuf).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tracing {
-    /// The collector, `http://host[:port]`; none = no traces.
+    /// The collector, `http://host[:port][/path]` or `https://…`; `/v1/traces` and its like are appended. Empty = nothing is
+    /// sent.
     pub otlp_endpoint: String,
-    /// Which part of the traces that begin here is sent, 0 to 1. What the caller's `traceparent` decided stands.
+    /// Headers of each request, `name=value,name=value`, percent-encoded as in `OTEL_EXPORTER_OTLP_HEADERS`.
+    pub otlp_headers: Secret,
+    /// What is sent.
+    pub otlp_signals: Vec<OtlpSignal>,
+    /// The share of the traces beginning here that is sent, 0 to 1. The decision in a caller's `traceparent` stands.
     pub sampling_ratio: f64,
-    /// Under which name.
+    /// The name under which this service appears.
     pub service_name: String,
+}
+
+/// What can be sent to a collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OtlpSignal {
+    Traces,
+    Logs,
+    Metrics,
+}
+
+impl OtlpSignal {
+    /// Its name in settings and in the paths of collectors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Logs => "logs",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 impl Default for Tracing {
     fn default() -> Self {
         Self {
             otlp_endpoint: String::new(),
+            otlp_headers: Secret::default(),
+            otlp_signals: vec![OtlpSignal::Traces],
             sampling_ratio: 1.0,
             service_name: "tenantry".into(),
         }
@@ -1146,13 +1173,40 @@ impl Settings {
 }
 
 impl Tracing {
+    /// Whether a signal is sent.
+    pub fn sends(&self, signal: OtlpSignal) -> bool {
+        !self.otlp_endpoint.is_empty() && self.otlp_signals.contains(&signal)
+    }
+
+    /// The headers, decoded; `None` when they cannot be read.
+    pub fn headers(&self) -> Option<Vec<(String, String)>> {
+        let pairs = self.otlp_headers.reveal().split(',').map(str::trim);
+        let read = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            let (name, value) = (name.trim(), decoded(value.trim())?);
+            let is_name = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+            let is_value = |c: u8| c == b' ' || c.is_ascii_graphic();
+            let holds = !name.is_empty() && name.bytes().all(is_name) && value.bytes().all(is_value);
+            holds.then(|| (name.to_owned(), value))
+        };
+        pairs.filter(|pair| !pair.is_empty()).map(read).collect()
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
-        let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
-        let endpoint = self.otlp_endpoint.strip_prefix("http://");
-        if !self.otlp_endpoint.is_empty() && !endpoint.is_some_and(plain) {
-            let problem =
-                "must be http://host[:port], without a path; TLS is not built in, an agent nearby has it";
+        let host = self
+            .otlp_endpoint
+            .strip_prefix("http://")
+            .or_else(|| self.otlp_endpoint.strip_prefix("https://"));
+        let plain =
+            |rest: &str| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['?', '#', '@', ' ']);
+        if !self.otlp_endpoint.is_empty() && !host.is_some_and(plain) {
+            let problem = "must be http://host[:port] or https://host[:port], with a path or without; \
+                           credentials belong into tracing.otlp_headers";
             return Err(SettingsError::invalid("tracing.otlp_endpoint", problem));
+        }
+        if self.headers().is_none() {
+            let problem = "must be name=value,name=value, with other characters than printable ASCII, and commas, as %XX";
+            return Err(SettingsError::invalid("tracing.otlp_headers", problem));
         }
         if !(0.0..=1.0).contains(&self.sampling_ratio) {
             let problem = format!("must be in 0..=1, is {}", self.sampling_ratio);
@@ -1160,6 +1214,17 @@ impl Tracing {
         }
         Ok(())
     }
+}
+
+/// Text without percent-encoding; `None` when it is broken.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl Settings {
@@ -1367,14 +1432,44 @@ mod tests {
             ("", true),
             ("http://127.0.0.1:4318", true),
             ("http://collector", true),
-            ("https://collector", false),
+            ("https://collector", true),
+            ("https://api.example.com/otlp", true),
             ("http://", false),
             ("collector:4318", false),
-            ("http://collector/v1/traces", false),
+            ("https://me:secret@collector", false),
+            ("https://collector?key=secret", false),
         ] {
             let mut settings = complete();
             settings.tracing.otlp_endpoint = endpoint.into();
             assert_eq!(complaint(&settings).is_empty(), holds, "{endpoint}");
+        }
+        let mut settings = complete();
+        for (headers, read) in [
+            ("", Some(vec![])),
+            (
+                "Authorization=Basic%20dTpw, x-team = a",
+                Some(vec![("Authorization", "Basic dTpw"), ("x-team", "a")]),
+            ),
+            ("x-key=a%2Cb=c", Some(vec![("x-key", "a,b=c")])),
+            ("x-key", None),
+            ("=hush-hush", None),
+            ("x-key=hush%0Ahush", None),
+            ("x-key=hush%2", None),
+            ("x key=hush", None),
+        ] {
+            settings.tracing.otlp_headers = Secret::new(headers.into());
+            let pairs = settings.tracing.headers();
+            let pairs = pairs.as_ref().map(|pairs| {
+                let pair = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
+                pairs.iter().map(pair).collect::<Vec<_>>()
+            });
+            let read = read.map(|pairs| {
+                let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+                pairs.into_iter().map(owned).collect::<Vec<_>>()
+            });
+            assert_eq!(pairs, read, "{headers}");
+            assert_eq!(complaint(&settings).is_empty(), read.is_some(), "{headers}");
+            assert!(!complaint(&settings).contains("hush"), "{headers}");
         }
         let mut settings = complete();
         settings.tracing.sampling_ratio = 1.5;
@@ -1539,6 +1634,40 @@ mod tests {
             .merge(Toml::string("[database]\npool_size = 'many'"))
             .extract::<Settings>();
         assert!(describe(&wrong.unwrap_err()).starts_with("database.pool_size: "));
+    }
+
+    /// Who reads the table must not be surprised by a file.
+    #[test]
+    fn readme_names_what_a_profile_sets_differently() {
+        let readme = include_str!("../../../README.md");
+        let defaults = serde_json::to_value(Settings::default()).unwrap();
+        for (profile, file) in [
+            ("development", include_str!("../../../config/development.toml")),
+            ("production", include_str!("../../../config/production.toml")),
+        ] {
+            let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+                Figment::from(Toml::string(file)).extract().unwrap();
+            let set = sections.iter().flat_map(|(section, keys)| {
+                keys.iter()
+                    .map(move |(key, value)| (section.as_str(), key.as_str(), value))
+            });
+            for (section, key, value) in
+                set.filter(|(section, key, value)| defaults[*section][*key] != **value)
+            {
+                let name = format!("{section}.{key}");
+                let of = |row: &&str| row.split(" | ").next().is_some_and(|cell| cell.contains(&name));
+                let row = readme.lines().filter(|line| line.starts_with("| `")).find(of);
+                let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
+                assert!(row.contains(&format!("in {profile}")), "{profile}: {name}: {row}");
+                // A filter of the log is too long for a table.
+                let shown = value.as_array().map_or(value, |list| &list[0]).to_string();
+                let shown = shown.trim_matches('"');
+                assert!(
+                    name == "log.level" || row.contains(&format!("`{shown}`")),
+                    "{shown}: {row}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -856,25 +856,32 @@ fn collect(listener: &std::net::TcpListener, wanted: &[&[u8]]) -> Vec<u8> {
     let mut all = Vec::new();
     let has = |all: &[u8], part: &[u8]| all.windows(part.len()).any(|window| window == part);
     while !wanted.iter().all(|part| has(&all, part)) {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let (mut line, mut length) = (String::new(), 0);
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).unwrap();
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            all.extend_from_slice(line.as_bytes());
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        all.extend(body);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            .unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        take_post(stream, &mut all);
     }
     all
+}
+
+/// Takes one post of a connection, and closes it: the next one may be another signal's.
+fn take_post(stream: impl std::io::Read + std::io::Write, all: &mut Vec<u8>) {
+    let mut stream = BufReader::new(stream);
+    let (mut line, mut length) = (String::new(), 0);
+    while line != "\r\n" {
+        line.clear();
+        // A client that does not trust the collector ends the connection.
+        if stream.read_line(&mut line).unwrap_or_default() == 0 {
+            return;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        all.extend_from_slice(line.as_bytes());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    all.extend(body);
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let _ = stream.get_mut().write_all(answer);
 }
 
 #[test]
@@ -915,6 +922,47 @@ fn traces_arrive_at_the_collector_and_one_that_is_away_disturbs_nobody() {
     let token = dev.login("acme");
     dev.get(&token, "/api/v1/tasks");
     assert_eq!(dev.stop(), Some(0));
+}
+
+/// A hosted collector: https, a key in a header, a path; logs and metrics beside traces.
+#[test]
+fn a_collector_over_https_gets_every_signal_with_headers() {
+    let authority = tenantry_tests::Authority::make();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}/otlp", listener.local_addr().unwrap());
+    let certificate = authority.certificate();
+    let folder = Folder::new("otlp");
+    let settings = [
+        ("TENANTRY__TRACING__OTLP_ENDPOINT", endpoint.as_str()),
+        ("TENANTRY__TRACING__OTLP_HEADERS", "x-team=hush%2Chush"),
+        (
+            "TENANTRY__TRACING__OTLP_SIGNALS",
+            "[\"traces\", \"logs\", \"metrics\"]",
+        ),
+        ("SSL_CERT_FILE", certificate.to_str().unwrap()),
+    ];
+    let dev = Dev::start_with(&folder.0, &settings);
+    let collecting = std::thread::spawn(move || {
+        let wanted: [&[u8]; 7] = [
+            b"POST /otlp/v1/traces",
+            b"POST /otlp/v1/logs",
+            b"POST /otlp/v1/metrics",
+            b"x-team: hush,hush",
+            b"/health/liveness",
+            b"stopping: readiness is off",
+            b"tenantry_http_request_duration_seconds",
+        ];
+        let mut all = Vec::new();
+        let has = |all: &[u8], part: &[u8]| all.windows(part.len()).any(|window| window == part);
+        while !wanted.iter().all(|part| has(&all, part)) {
+            let (stream, _) = listener.accept().unwrap();
+            take_post(authority.serve(stream), &mut all);
+        }
+    });
+    assert_eq!(dev.request("GET", "/health/liveness", "", "").0, 200);
+    // What is not sent yet is sent at the end.
+    assert_eq!(dev.stop(), Some(0));
+    collecting.join().unwrap();
 }
 
 #[test]

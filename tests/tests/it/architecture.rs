@@ -85,6 +85,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
     ),
     ("miniserde", &["tenantry-stripe"]),
+    // For what goes to an OpenTelemetry collector.
+    ("reqwest", &["tenantry-server"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),
@@ -113,7 +115,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const BANNED: &[(&str, &str)] = &[
     ("openssl-sys", "TLS is rustls"),
     ("native-tls", "TLS is rustls"),
-    ("reqwest", "nothing here calls out yet"),
     ("sqlx-mysql", "PostgreSQL only"),
     ("sqlx-sqlite", "PostgreSQL only"),
 ];
