@@ -1,7 +1,7 @@
-/// Every error code of the API. It owns the status, the title and the explanation of each.
+/// Every error code of the API, with its status, title and explanation.
 macro_rules! error_codes {
     ($($name:ident = $code:literal, $status:literal, $title:literal, $about:literal;)*) => {
-        /// A stable error code of the API: what a client may branch on.
+        /// A stable error code of the API. Clients may branch on it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $(#[doc = $about] $name,)*
@@ -11,22 +11,22 @@ macro_rules! error_codes {
             /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The code on the wire.
+            /// Returns the code as responses have it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// The HTTP status it comes with.
+            /// Returns the HTTP status of the code.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// A short title, the same for every occurrence (RFC 9457 section 3.1.3).
+            /// Returns a short title, the same for every occurrence (RFC 9457 section 3.1.3).
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
-            /// What it means and what to do, for the page behind `type`.
+            /// Returns what the code means and what to do, for the page that `type` links to.
             pub const fn about(self) -> &'static str {
                 match self { $(Self::$name => $about,)* }
             }
@@ -35,56 +35,56 @@ macro_rules! error_codes {
 }
 
 error_codes! {
-    MalformedJson = "malformed_json", 400, "The body is not valid JSON", "The request body could not be parsed as JSON. Check the syntax and the Content-Length.";
-    InvalidRequest = "invalid_request", 400, "The request is not valid", "The request breaks a rule of HTTP or of this API outside of its body, for example a header that cannot be read.";
-    InvalidCursor = "invalid_cursor", 400, "The cursor is not valid", "A cursor belongs to the list, the filter and the tenant it was given out for. Begin again without a cursor.";
-    ValidationFailed = "validation_failed", 422, "The request is not valid", "One or more fields break a rule; `errors` names each with a JSON pointer.";
-    UnknownField = "unknown_field", 422, "The request has an unknown field", "The body or the query has a field that this endpoint does not know. Unknown fields are never ignored silently.";
-    TenantRequired = "tenant_required", 400, "No tenant was named", "Name the tenant by a credential, X-Tenant-ID, X-Tenant-Slug, the subdomain, or tenant_slug in the body where the endpoint has it.";
-    TenantNotFound = "tenant_not_found", 404, "There is no such tenant", "The tenant that the request names does not exist.";
-    TenantMismatch = "tenant_mismatch", 403, "The request names two tenants", "Headers, host, body and credential must all name one tenant. With a credential the attempt is recorded in its tenant's audit log.";
-    TenantGone = "tenant_gone", 410, "The tenant has been deleted", "The tenant was deleted. Ask the operator when it should be restored.";
-    TenantSuspended = "tenant_suspended", 403, "The tenant is read-only", "The tenant is suspended: reading works, writing does not until it is resumed.";
-    Unauthenticated = "unauthenticated", 401, "A credential is needed", "Send a valid access token as `Authorization: Bearer …`.";
-    TokenExpired = "token_expired", 401, "The access token has expired", "Get a new access token with the refresh token.";
-    TokenRevoked = "token_revoked", 401, "The token has been revoked", "The session has ended, or the user was deactivated or removed. Log in again.";
-    InvalidCredentials = "invalid_credentials", 401, "The credentials are not right", "The tenant has no active user with this address and password.";
-    AccountLocked = "account_locked", 423, "The account is locked", "Too many failed logins. Wait, or reset the password.";
-    EmailNotVerified = "email_not_verified", 403, "The address is not verified", "Follow the link in the verification mail first.";
-    MfaRequired = "mfa_required", 401, "A second factor is needed", "Send the code of the authenticator app as totp_code.";
-    Forbidden = "forbidden", 403, "This is not allowed", "The role of the user does not allow this.";
-    NotFound = "not_found", 404, "Not found", "There is nothing here, or nothing that this credential may see.";
-    MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here", "This path exists, but not with this method; see Allow.";
-    NotAcceptable = "not_acceptable", 406, "Nothing acceptable can be sent", "This API speaks JSON.";
-    RequestTimeout = "request_timeout", 408, "The request did not arrive in time", "The body took too long to arrive, and the connection is closed. Send the request again.";
-    PayloadTooLarge = "payload_too_large", 413, "The body is too large", "Send a smaller body.";
-    UnsupportedMediaType = "unsupported_media_type", 415, "The body is not JSON", "Send `Content-Type: application/json`.";
-    SlugTaken = "slug_taken", 409, "The slug is taken", "Another tenant has this slug. Choose another.";
-    SubdomainTaken = "subdomain_taken", 409, "The subdomain is taken", "Another tenant has this subdomain. Choose another.";
-    EmailTaken = "email_taken", 409, "The address is taken", "Another user of this tenant has this e-mail address.";
-    Conflict = "conflict", 409, "The request conflicts with the present state", "Something with this name or in this place exists already.";
-    LastAdmin = "last_admin", 409, "A tenant needs an admin", "The last active admin cannot be removed, demoted or deactivated. Make somebody else an admin first.";
-    StaleVersion = "stale_version", 412, "The resource has changed", "If-Match names a version that is no longer the present one. Read it again and decide anew.";
-    PlanFeatureRequired = "plan_feature_required", 403, "The plan does not include this", "The feature needs another plan.";
-    PlanLimitReached = "plan_limit_reached", 403, "The plan's limit is reached", "The plan allows no more of these.";
-    UnknownMeter = "unknown_meter", 422, "There is no such meter", "Nothing of this name is metered; the summary of usage lists what is.";
-    MeterReserved = "meter_reserved", 422, "The server counts this itself", "Usage of this meter cannot be recorded from outside.";
-    UsageConflict = "usage_conflict", 409, "The event conflicts with an earlier one", "Another event has this key, or the event has been invalidated already. A key stands for one event.";
-    UsageTooOld = "usage_too_old", 422, "The usage is too old", "Usage is recorded within 24 hours; later, up to 90 days, with `backfill=true`.";
-    UsageInFuture = "usage_in_future", 422, "The usage has not happened yet", "The time of an event may be up to 5 minutes ahead of the server's.";
-    BillingUnavailable = "billing_unavailable", 503, "Billing is not available", "Payments are not set up here, or the payment provider does not answer. Everything else works; try again later.";
-    NoSubscription = "no_subscription", 409, "There is no subscription", "The tenant has no running subscription. Begin one with a checkout.";
-    WebhookSignatureInvalid = "webhook_signature_invalid", 400, "The signature is not valid", "The message is not one of the payment provider's, or it was signed more than five minutes ago.";
-    QuotaExceeded = "quota_exceeded", 429, "The quota is used up", "Wait for the period to end or raise the quota.";
-    RateLimited = "rate_limited", 429, "Too many requests", "Slow down; Retry-After says for how long.";
-    IdempotencyKeyReused = "idempotency_key_reused", 422, "The idempotency key was used for something else", "A key stands for one request. Use a new key for a new request.";
-    IdempotencyInProgress = "idempotency_in_progress", 409, "The first request with this key is still running", "Wait and ask again.";
-    Unavailable = "unavailable", 503, "The service is not available", "Try again shortly; Retry-After says when.";
-    Internal = "internal", 500, "Something went wrong", "The error was logged under the request id.";
+    MalformedJson = "malformed_json", 400, "Malformed JSON", "The request body is not valid JSON. Check the syntax and Content-Length.";
+    InvalidRequest = "invalid_request", 400, "Invalid request", "The request breaks a rule of HTTP or of this API outside of its body, for example by a header that cannot be read.";
+    InvalidCursor = "invalid_cursor", 400, "Invalid cursor", "A cursor is valid for the list, the filter and the tenant that it was returned for. Start again without a cursor.";
+    ValidationFailed = "validation_failed", 422, "Validation failed", "One or more fields are invalid. `errors` names each with a JSON pointer.";
+    UnknownField = "unknown_field", 422, "Unknown field", "The body or the query has a field that this endpoint does not accept. Unknown fields are never ignored silently.";
+    TenantRequired = "tenant_required", 400, "Tenant required", "Name the tenant by a credential, X-Tenant-ID, X-Tenant-Slug, the subdomain, or tenant_slug in the body of endpoints that accept it.";
+    TenantNotFound = "tenant_not_found", 404, "Tenant not found", "The tenant that the request names does not exist.";
+    TenantMismatch = "tenant_mismatch", 403, "Tenant mismatch", "Headers, host, body and credential must all name the same tenant. With a credential, the attempt is recorded in its tenant's audit log.";
+    TenantGone = "tenant_gone", 410, "Tenant deleted", "The tenant was deleted. Ask the operator to restore it.";
+    TenantSuspended = "tenant_suspended", 403, "Tenant suspended", "The tenant is suspended and read-only. It cannot write until it is resumed.";
+    Unauthenticated = "unauthenticated", 401, "Authentication required", "Send a valid access token as `Authorization: Bearer …`.";
+    TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";
+    TokenRevoked = "token_revoked", 401, "Token revoked", "The session has ended, or the user was deactivated or removed. Log in again.";
+    InvalidCredentials = "invalid_credentials", 401, "Invalid credentials", "The tenant has no active user with this e-mail address and password.";
+    AccountLocked = "account_locked", 423, "Account locked", "Too many logins failed. Wait, or reset the password.";
+    EmailNotVerified = "email_not_verified", 403, "E-mail address not verified", "Follow the link in the verification mail first.";
+    MfaRequired = "mfa_required", 401, "Second factor required", "Send the code of the authenticator app as totp_code.";
+    Forbidden = "forbidden", 403, "Forbidden", "The user's role does not allow this request.";
+    NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
+    MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";
+    NotAcceptable = "not_acceptable", 406, "Not acceptable", "The response is not available in a format that `Accept` allows.";
+    RequestTimeout = "request_timeout", 408, "Request timeout", "The request body took too long to arrive, and the connection is closed. Send the request again.";
+    PayloadTooLarge = "payload_too_large", 413, "Payload too large", "Send a smaller body.";
+    UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send `Content-Type: application/json`.";
+    SlugTaken = "slug_taken", 409, "Slug taken", "Another tenant has this slug. Choose a different one.";
+    SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";
+    EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address.";
+    Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
+    LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
+    StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`. Read it again and repeat the change.";
+    PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";
+    PlanLimitReached = "plan_limit_reached", 403, "Plan limit reached", "The tenant's plan does not allow more of these.";
+    UnknownMeter = "unknown_meter", 422, "Unknown meter", "No meter has this name. `GET /api/v1/usage/summary` lists the meters.";
+    MeterReserved = "meter_reserved", 422, "Reserved meter", "The server counts this meter itself. Its usage cannot be recorded by clients.";
+    UsageConflict = "usage_conflict", 409, "Usage conflict", "Another event has this key, or the event is already invalidated. A key identifies one event.";
+    UsageTooOld = "usage_too_old", 422, "Usage too old", "Usage is accepted within 24 hours, and up to 90 days with `backfill=true`.";
+    UsageInFuture = "usage_in_future", 422, "Usage in the future", "The time of an event may be up to 5 minutes ahead of the server's clock.";
+    BillingUnavailable = "billing_unavailable", 503, "Billing unavailable", "Payments are not configured here, or the payment provider does not respond. Other endpoints work. Try again later.";
+    NoSubscription = "no_subscription", 409, "No subscription", "The tenant has no active subscription. Start one with a checkout.";
+    WebhookSignatureInvalid = "webhook_signature_invalid", 400, "Invalid webhook signature", "The payment provider did not sign this request, or signed it more than five minutes ago.";
+    QuotaExceeded = "quota_exceeded", 429, "Quota exceeded", "Wait for the next period or raise the quota.";
+    RateLimited = "rate_limited", 429, "Rate limited", "Too many requests. Wait for as many seconds as `Retry-After` says.";
+    IdempotencyKeyReused = "idempotency_key_reused", 422, "Idempotency key reused", "An idempotency key identifies one request. Use a new key for a new request.";
+    IdempotencyInProgress = "idempotency_in_progress", 409, "Idempotent request in progress", "The first request with this key is still running. Wait and send the request again.";
+    Unavailable = "unavailable", 503, "Service unavailable", "Try again after as many seconds as `Retry-After` says.";
+    Internal = "internal", 500, "Internal error", "The error is logged under the request id.";
 }
 
 impl ErrorCode {
-    /// The code of that name.
+    /// Returns the code with this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }

@@ -473,6 +473,15 @@ impl FlagSet {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::Static,
+        Self::Default,
+        Self::TargetingMatch,
+        Self::Split,
+        Self::Disabled,
+    ];
+
     /// As OpenFeature says it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -486,6 +495,15 @@ impl Reason {
 }
 
 impl RuleOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [
+        Self::Matched,
+        Self::OutsideSchedule,
+        Self::ConditionsFail,
+        Self::NothingToDivideBy,
+        Self::OutsideShare,
+    ];
+
     /// As the API says it.
     pub const fn as_str(self) -> &'static str {
         match self {

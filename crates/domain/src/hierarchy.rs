@@ -17,6 +17,12 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, the least specific first.
+    pub const ALL: [Self; 5] = [Self::Default, Self::Global, Self::Plan, Self::Tenant, Self::User];
+
+    /// The levels of a flag's rules: all but the default, which is the flag's `default_variant`.
+    pub const OF_RULES: [Self; 4] = [Self::Global, Self::Plan, Self::Tenant, Self::User];
+
     /// As the API and the log say it.
     pub const fn as_str(self) -> &'static str {
         match self {

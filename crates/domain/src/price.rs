@@ -83,6 +83,9 @@ pub enum Interval {
 }
 
 impl Interval {
+    /// Every interval.
+    pub const ALL: [Self; 2] = [Self::Month, Self::Year];
+
     /// Its name in the configuration and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,9 +96,7 @@ impl Interval {
 
     /// The interval of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Month, Self::Year]
-            .into_iter()
-            .find(|interval| interval.as_str() == text)
+        Self::ALL.into_iter().find(|interval| interval.as_str() == text)
     }
 }
 

@@ -24,11 +24,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::open("/docs/{file:.*}").get(ui));
 }
 
-/// This document
+/// Get the OpenAPI document
+///
+/// This document, as JSON.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "openapi", tag = "System",
     responses(
-        (status = 200, description = "OpenAPI 3.1.", body = Value, content_type = "application/json"),
+        (status = 200, description = "The OpenAPI 3.1 document.", body = Value, content_type = "application/json"),
     ),
 )]
 pub(crate) async fn document(api: Data<Api>) -> HttpResponse {

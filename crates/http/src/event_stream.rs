@@ -124,10 +124,10 @@ impl Drop for Place {
     }
 }
 
-/// Tells when flags may be different
+/// Stream feature flag changes
 ///
-/// Server-sent events of OFREP 0.3.0. Least role: viewer. The stream ends with the token, with the session, and after
-/// some minutes; a client opens it again with `Last-Event-ID` and misses nothing.
+/// Server-sent events of OFREP 0.3.0. The stream ends with the token, with the session, and after some minutes. A
+/// client that reconnects with `Last-Event-ID` misses no change. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/ofrep/v1/events", operation_id = "ofrep_events", tag = "Features",
     params(

@@ -206,13 +206,13 @@ impl Metrics {
     }
 }
 
-/// Measurements for Prometheus
+/// Get the metrics
 ///
-/// In the text format of OpenMetrics 1.0. Not here where the operator has given them a port of their own.
+/// In the text format of OpenMetrics 1.0. Not served here when the operator gives metrics a port of their own.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "System",
     responses(
-        (status = 200, description = "The measurements.", body = String,
+        (status = 200, description = "The metrics.", body = String,
          content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ),
 )]

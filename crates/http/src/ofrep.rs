@@ -133,14 +133,14 @@ pub(crate) struct Failure {
     status: u16,
 }
 
-/// Evaluates one flag
+/// Evaluate a feature flag
 ///
-/// OFREP 0.3.0. Least role: viewer.
+/// OFREP 0.3.0. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", operation_id = "ofrep_evaluate_flag", tag = "Features",
     params(("key" = String, Path)), request_body = OfrepRequest,
     responses(
-        (status = 200, description = "What it is.", body = EvaluationView<'_>),
+        (status = 200, description = "The value of the flag.", body = EvaluationView<'_>),
         (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
         (status = 404, description = "`FLAG_NOT_FOUND`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
@@ -152,15 +152,15 @@ pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: Id<FlagKey>, context: C
     Ok(answer.unwrap_or_else(|failure| failure.of(Some(key)).answer()))
 }
 
-/// Evaluates all flags
+/// Evaluate all feature flags
 ///
-/// OFREP 0.3.0. Least role: viewer. `flagConfigEtag` and `flagConfigLastModified` are taken and make no difference:
-/// what is evaluated is always what is in force.
+/// OFREP 0.3.0. `flagConfigEtag` and `flagConfigLastModified` are accepted and have no effect: the current
+/// configuration is always evaluated. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags", operation_id = "ofrep_evaluate_flags", tag = "Features",
     params(IfNoneMatch), request_body = OfrepRequest,
     responses(
-        (status = 200, description = "What they are.", body = BulkView<'_>, headers(("ETag"))),
+        (status = 200, description = "The value of each flag.", body = BulkView<'_>, headers(("ETag"))),
         (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
     security(("bearer" = [])),

@@ -6,7 +6,7 @@ use utoipa::{
 
 use crate::{Problem, docs, operation, system, v1};
 
-/// The OpenAPI 3.1 document of all routes.
+/// Returns the OpenAPI 3.1 document of all routes.
 pub fn openapi() -> openapi::OpenApi {
     let mut document = Document::openapi();
     operation::complete(&mut document);
@@ -26,28 +26,33 @@ pub(crate) fn error_code() -> Object {
 #[openapi(
     info(
         title = "Tenantry",
-        description = "A multi-tenant backend. A credential belongs to one tenant and sees no other; only operators of the platform \
-            have credentials of their own kind, for the routes below `/api/v1/admin`.\n\n\
-            Errors are problem documents (RFC 9457) with a stable `code`. Lists have pages with opaque \
-            cursors. Each mutable resource has a `version` and an `ETag` for `If-Match` and `If-None-Match`. \
-            PATCH is a JSON merge patch (RFC 7396).",
+        contact(name = "Tenantry"),
+        description = "A multi-tenant backend. A credential belongs to one tenant and cannot see another tenant. \
+            Operators of the platform have their own credentials, for the operations below `/api/v1/admin`.\n\n\
+            **To try the API on this page:** run *Log in* (`POST /api/v1/auth/login`) with the e-mail address, password \
+            and `tenant_slug` of a user, copy `access_token` from the response, press **Authorize**, and paste the token \
+            into *bearer*. Operators use *Log in as an operator* and *operator*. A token expires after some minutes; \
+            *Refresh the tokens* returns a new one.\n\n\
+            Errors are problem documents (RFC 9457) with a stable `code`. Lists are paginated with opaque cursors. \
+            Each mutable resource has a `version`, and an `ETag` for `If-Match` and `If-None-Match`. PATCH is a JSON \
+            merge patch (RFC 7396). A POST that creates something accepts an `Idempotency-Key`.",
     ),
     tags(
-        (name = "Sign-up", description = "Founding a tenant"),
-        (name = "Authentication", description = "Sessions and their tokens"),
+        (name = "Sign-up", description = "Create a tenant"),
+        (name = "Authentication", description = "Sessions and tokens"),
         (name = "Tenant", description = "The tenant of the credential"),
-        (name = "Quotas", description = "What the tenant is entitled to, and how much of it is left"),
-        (name = "Settings", description = "What the tenant has set, and what holds"),
-        (name = "Branding", description = "How the tenant looks"),
-        (name = "Billing", description = "What the tenant pays, and what for"),
-        (name = "Users", description = "The people of the tenant"),
-        (name = "Projects", description = "What tasks and resources are filed under"),
-        (name = "Tasks", description = "What is to be done"),
-        (name = "Resources", description = "Documents and links, with their history"),
-        (name = "Operators", description = "Running the platform; tokens of users are no good here"),
-        (name = "Features", description = "Feature flags: what they are for the tenant, and what it chooses"),
-        (name = "Usage", description = "What is used, by meter"),
-        (name = "System", description = "What needs no tenant"),
+        (name = "Quotas", description = "Entitlements, quotas and reservations"),
+        (name = "Settings", description = "Settings of the tenant and their versions"),
+        (name = "Branding", description = "Colors, logos and style sheet of the tenant"),
+        (name = "Billing", description = "Subscription, invoices and payment pages"),
+        (name = "Users", description = "Users of the tenant"),
+        (name = "Projects", description = "Projects and their members"),
+        (name = "Tasks", description = "Tasks of projects"),
+        (name = "Resources", description = "Documents and links, with their versions"),
+        (name = "Operators", description = "Operating the platform, with operator tokens"),
+        (name = "Features", description = "Feature flags and their overrides"),
+        (name = "Usage", description = "Usage events and totals, by meter"),
+        (name = "System", description = "Health, metrics and documents; without a tenant"),
     ),
     paths(
         v1::signup::sign_up,
@@ -116,6 +121,10 @@ mod tests {
         paths.map(|(path, item)| (path.clone(), methods(item))).collect()
     }
 
+    fn is_guarded(operation: &Value) -> bool {
+        !operation["security"].as_array().unwrap().is_empty()
+    }
+
     fn concrete(path: &str) -> String {
         let path = path.replace("{id}", SOME_ID).replace("{user_id}", SOME_ID);
         path.replace("{n}", "1")
@@ -154,7 +163,7 @@ mod tests {
             for (method, operation) in methods {
                 let uri = concrete(&path);
                 let anonymous = Call::new(method.clone(), &uri).send(&api).await.status.as_u16();
-                let guarded = operation.get("security").is_some();
+                let guarded = is_guarded(&operation);
                 assert_eq!(anonymous == 401, guarded, "{method} {path}: {anonymous}");
                 let admin = Call::new(method.clone(), &uri)
                     .bearer(if operation["security"][0]["operator"].is_array() {
@@ -189,7 +198,9 @@ mod tests {
                 let id = operation["operationId"].as_str().unwrap().to_owned();
                 assert!(ids.insert(id), "{method} {path}");
                 assert!(
-                    operation["summary"].is_string() && operation["tags"][0].is_string(),
+                    operation["summary"].is_string()
+                        && operation["description"].is_string()
+                        && operation["tags"][0].is_string(),
                     "{method} {path}"
                 );
                 assert!(operation.get("x-errors").is_none());
@@ -203,13 +214,13 @@ mod tests {
                 let refused = &operation["responses"]["429"];
                 let operator = operation["security"][0].get("operator").is_some();
                 let limited = !operator
-                    && (operation.get("security").is_some()
+                    && (is_guarded(&operation)
                         || operation.get("requestBody").is_some()
                         || operation["tags"][0] == "Branding");
                 for header in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
                     assert_eq!(refused["headers"][header].is_object(), limited, "{method} {path}");
                 }
-                if operation.get("security").is_some() && !operator {
+                if is_guarded(&operation) && !operator {
                     for status in ["401", "403", "410", "429", "500", "503"] {
                         assert!(
                             operation["responses"][status].is_object(),
@@ -233,6 +244,57 @@ mod tests {
         {
             assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
         }
+    }
+
+    fn schema(name: &str) -> Value {
+        let document = serde_json::to_value(openapi()).unwrap();
+        document["components"]["schemas"][name].clone()
+    }
+
+    #[test]
+    fn members_of_a_problem_are_optional_properties() {
+        let problem = schema("Problem");
+        assert!(problem.get("allOf").is_none());
+        for member in ["errors", "violated-policies", "feature", "current_plan", "meter", "resets_at"] {
+            assert!(problem["properties"][member].is_object(), "{member}");
+            let required = problem["required"].as_array().unwrap();
+            assert!(!required.contains(&member.into()), "{member}");
+        }
+        let limit = problem["properties"]["limit"]["anyOf"].as_array().unwrap();
+        let types: Vec<_> = limit.iter().map(|kind| kind["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["string", "integer"]);
+    }
+
+    #[test]
+    fn objects_say_whether_they_accept_other_properties() {
+        assert_eq!(schema("FlagDefinition")["additionalProperties"], false);
+        assert_eq!(schema("Segment")["additionalProperties"], false);
+        assert_eq!(schema("FlagDefinition")["properties"]["variants"]["additionalProperties"], true);
+        assert_eq!(schema("CloudEvent")["additionalProperties"], true);
+    }
+
+    #[test]
+    fn items_of_lists_refer_to_their_schema() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            if let Some((_, item)) = name.split_once('_') {
+                let reference = format!("#/components/schemas/{item}");
+                assert_eq!(schema["properties"]["data"]["items"]["$ref"], reference, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn creating_operations_link_to_reading_ones() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let links = |path: &str| document["paths"][path]["post"]["responses"]["201"]["links"].clone();
+        let read = &links("/api/v1/projects")["get_project"];
+        assert_eq!(read["parameters"]["id"], "$response.body#/id");
+        let read = &links("/api/v1/projects/{id}/tasks")["get_task"];
+        assert_eq!(read["parameters"]["id"], "$response.body#/id");
+        let read = &links("/api/v1/quotas/{meter}/reservations")["get_quota_reservation"];
+        assert_eq!(read["parameters"]["meter"], "$request.path.meter");
+        assert_eq!(links("/api/v1/admin/flags")["get_flag"]["parameters"]["key"], "$response.body#/key");
     }
 
     #[test]

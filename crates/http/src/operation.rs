@@ -1,11 +1,11 @@
-//! What the operations of the OpenAPI document have in common: errors, headers and the security scheme.
+//! What the operations of the OpenAPI document have in common: errors, headers, links and the security schemes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tenantry_domain::ErrorCode;
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder,
+    ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Server,
     Type,
     example::ExampleBuilder,
     header::Header,
@@ -13,53 +13,77 @@ use utoipa::openapi::{
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-/// The headers of answers, and what they say.
+use crate::{
+    links,
+    schemas::{self, operations},
+};
+
+/// The headers of responses, and their descriptions.
 const HEADERS: [(&str, &str); 9] = [
     ("ETag", "The version, for `If-Match` and `If-None-Match`."),
     (
         "Idempotent-Replayed",
-        "`true` when this answer was given before, to a request with the same `Idempotency-Key`.",
+        "`true` when this is the stored response of an earlier request with the same `Idempotency-Key`.",
     ),
     (
         "Link",
-        "The next page as `rel=\"next\"`, unless this is the last one.",
+        "The next page as `rel=\"next\"`. Absent on the last page.",
     ),
-    ("Location", "Where it is."),
+    ("Location", "The URL of the new resource."),
     (
         "RateLimit",
-        "What is left of each limit: `r` requests, and after `t` seconds more. A structured field \
+        "The rest of each rate limit: `r` requests now, and more after `t` seconds. A structured field \
          (draft-ietf-httpapi-ratelimit-headers), for example `\"tenant\";r=599;t=1, \"user\";r=0;t=12`.",
     ),
     (
         "RateLimit-Policy",
-        "The limits the request is held to: `q` requests in `w` seconds, and `tenantry-burst` at once where that \
-         is another number. For example `\"tenant\";q=600;w=60, \"user\";q=120;w=60`.",
+        "The rate limits of the request: `q` requests in `w` seconds, and a burst of `tenantry-burst` where that \
+         differs. For example `\"tenant\";q=600;w=60, \"user\";q=120;w=60`.",
     ),
-    ("Retry-After", "After how many seconds asking again makes sense."),
+    ("Retry-After", "Seconds to wait before the next attempt."),
     (
         "Tenant-Resolved-By",
-        "By what the tenant was found: `credential`, `header` or `subdomain`.",
+        "What named the tenant: `credential`, `header` or `subdomain`.",
     ),
     (
         "X-Request-ID",
-        "Under which the request is found in the logs; the caller's own when that is sane.",
+        "The id of the request in the logs. A valid id that the client sends is used.",
     ),
 ];
 
-/// Adds to every operation what follows from what it is: an operation itself names only those error codes, in
-/// `x-errors`, that are its own.
+/// The parameters of paths that mean the same everywhere, and their descriptions.
+const PATH_PARAMETERS: [(&str, &str); 9] = [
+    ("a", "The number of the earlier version, from 1."),
+    ("b", "The number of the later version, from 1."),
+    ("code", "An error code."),
+    ("feature", "The name of a plan feature, a limit or a meter."),
+    ("id", "The id of the resource."),
+    ("key", "The key of the resource."),
+    ("meter", "The key of a meter."),
+    ("n", "The number of the version, from 1."),
+    ("user_id", "The id of a user."),
+];
+
+/// Adds to every operation what all operations of its kind have: errors, headers, links to the operations that read what
+/// it creates. An operation itself names only its own error codes, in `x-errors`.
 pub(crate) fn complete(document: &mut OpenApi) {
+    document.servers = Some(vec![Server::new("/")]);
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             add_errors(operation);
             add_headers(operation);
+            describe_parameters(operation);
+            // Without it, a reader cannot tell a public operation from one whose security was left out.
+            operation.security.get_or_insert_default();
         }
     }
+    schemas::complete(document);
+    links::complete(document);
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
     let bearer = bearer
-        .description(Some("An access token, of one user in one tenant."))
+        .description(Some("An access token of a user of a tenant, from `POST /api/v1/auth/login`."))
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
@@ -67,7 +91,7 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
     let operator = operator
-        .description(Some("An access token of an operator of the platform."))
+        .description(Some("An access token of an operator of the platform, from `POST /api/v1/admin/login`."))
         .build();
     components.add_security_scheme("operator", SecurityScheme::Http(operator));
     components.headers = HEADERS
@@ -82,17 +106,6 @@ pub(crate) fn complete(document: &mut OpenApi) {
             .examples
             .insert(code.as_str().to_owned(), example.into());
     }
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let all = [
-        &mut item.get,
-        &mut item.post,
-        &mut item.put,
-        &mut item.patch,
-        &mut item.delete,
-    ];
-    all.into_iter().flatten()
 }
 
 fn add_errors(operation: &mut Operation) {
@@ -138,12 +151,13 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     ];
     let credential = [Code::Unauthenticated, Code::TokenExpired, Code::TokenRevoked];
     let in_tenant = [Code::Forbidden, Code::TenantMismatch, Code::TenantGone];
-    let checked = [Code::InvalidRequest, Code::Internal, Code::Unavailable];
+    let any = [Code::InvalidRequest, Code::Internal];
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
     let keyed = [Code::IdempotencyKeyReused, Code::IdempotencyInProgress];
-    let rules: [(bool, &[Code]); 10] = [
-        (guarded || has_body, &checked),
+    let rules: [(bool, &[Code]); 11] = [
+        (true, &any),
+        (guarded || has_body, &[Code::Unavailable]),
         (is_limited(operation), &[Code::RateLimited]),
         (guarded, &credential),
         (guarded && !operator, &in_tenant),
@@ -166,6 +180,16 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
         .flat_map(|(_, codes)| codes)
         .copied()
         .collect()
+}
+
+fn describe_parameters(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else { continue };
+        if parameter.parameter_in == ParameterIn::Path && parameter.description.is_none() {
+            let known = PATH_PARAMETERS.iter().find(|(name, _)| *name == parameter.name);
+            parameter.description = known.map(|(_, about)| (*about).to_owned());
+        }
+    }
 }
 
 fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
@@ -196,7 +220,7 @@ fn is_for_operators(operation: &Operation) -> bool {
 /// have nothing new to say.
 fn add_headers(operation: &mut Operation) {
     if takes(operation, ParameterIn::Header, "If-None-Match") {
-        let unchanged = ResponseBuilder::new().description("It is as the caller knows it.");
+        let unchanged = ResponseBuilder::new().description("The client's copy is current.");
         let unchanged = unchanged.header("ETag", header("")).build();
         operation
             .responses

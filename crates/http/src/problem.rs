@@ -1,7 +1,12 @@
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tenantry_domain::FieldError;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema as _, ToSchema,
+    openapi::{RefOr, Schema, schema::{AnyOfBuilder, SchemaType}},
+};
 
 use crate::{ApiError, request::RequestContext};
 
@@ -9,7 +14,7 @@ use crate::{ApiError, request::RequestContext};
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(examples(json!({
     "type": "/problems/validation_failed",
-    "title": "The request is not valid",
+    "title": "Validation failed",
     "status": 422,
     "detail": "1 field is not valid",
     "instance": "/api/v1/projects",
@@ -41,22 +46,53 @@ pub struct Problem {
     /// The rate limits that the request would have exceeded, as `RateLimit-Policy` calls them. The hyphen is the
     /// draft's own (draft-ietf-httpapi-ratelimit-headers).
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false, value_type = Vec<String>, examples(json!(["user"])))]
+    #[schema(required = false, value_type = Vec<String>, examples("user"))]
     pub violated_policies: Vec<&'static str>,
-    /// What the tenant's plan does not allow.
+    /// What the plan or a quota does not allow. The OpenAPI document describes its members as optional members of the
+    /// problem: see [`Excess::properties`].
     #[serde(flatten)]
-    #[schema(inline)]
+    #[schema(ignore)]
     pub excess: Option<Excess>,
 }
 
 /// Too much of something, and of what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Excess {
     /// What the plan does not allow.
-    Plan(#[schema(inline)] PlanProblem),
+    Plan(PlanProblem),
     /// What a period does not allow.
-    Quota(#[schema(inline)] QuotaProblem),
+    Quota(QuotaProblem),
+}
+
+impl Excess {
+    /// The members that an excess adds to a problem, with their schemas. A member that both kinds have, with different
+    /// types, is either.
+    pub(crate) fn properties() -> BTreeMap<String, RefOr<Schema>> {
+        let mut properties = BTreeMap::new();
+        for kind in [PlanProblem::schema(), QuotaProblem::schema()] {
+            let RefOr::T(Schema::Object(kind)) = kind else {
+                continue;
+            };
+            for (name, schema) in kind.properties {
+                let merged = match properties.remove(&name) {
+                    Some(other) if kind_of(&other) == kind_of(&schema) => other,
+                    Some(other) => Schema::from(AnyOfBuilder::new().item(other).item(schema)).into(),
+                    None => schema,
+                };
+                properties.insert(name, merged);
+            }
+        }
+        properties
+    }
+}
+
+fn kind_of(schema: &RefOr<Schema>) -> Option<&SchemaType> {
+    match schema {
+        RefOr::T(Schema::Object(object)) => Some(&object.schema_type),
+        RefOr::T(Schema::Array(array)) => Some(&array.schema_type),
+        _ => None,
+    }
 }
 
 /// A quota that is used up.
@@ -80,25 +116,25 @@ pub struct QuotaProblem {
 pub struct PlanProblem {
     /// The feature that the plan does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, examples("branding"))]
+    #[schema(required = false, value_type = String, examples("branding"))]
     pub feature: Option<&'static str>,
     /// The limit that is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, examples("projects"))]
+    #[schema(required = false, value_type = String, examples("projects"))]
     pub limit: Option<&'static str>,
     /// How much the plan allows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, examples(3))]
+    #[schema(required = false, value_type = u64, examples(3))]
     pub allowed: Option<u64>,
     /// How much there is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, examples(3))]
+    #[schema(required = false, value_type = u64, examples(3))]
     pub used: Option<u64>,
     /// The tenant's plan.
     #[schema(examples("free"))]
     pub current_plan: String,
     /// The plans on offer that would do, the least first.
-    #[schema(examples(json!(["pro", "enterprise"])))]
+    #[schema(examples("pro", "enterprise"))]
     pub required_plans: Vec<String>,
 }
 

@@ -67,11 +67,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::open("/problems/{code}").get(problem));
 }
 
-/// Whether the service is alive and ready
+/// Get the health of the service
+///
+/// Answers 200 when the service is live and ready.
 #[utoipa::path(
     get, path = "/health", operation_id = "health", tag = "System",
     responses(
-        (status = 200, description = "It is.", body = Health),
+        (status = 200, description = "The service is healthy.", body = Health),
         (status = 503, description = "It is not ready.", body = Health),
     ),
 )]
@@ -79,12 +81,12 @@ pub(crate) async fn health(api: Data<Api>) -> HttpResponse {
     report(&api.readiness.verdict().await)
 }
 
-/// Whether the process is alive
+/// Get the liveness of the process
 ///
-/// Looks at nothing else: a process is not to be restarted because its database is away.
+/// Checks nothing else: a process must not be restarted because its database is down.
 #[utoipa::path(
     get, path = "/health/liveness", operation_id = "liveness", tag = "System",
-    responses((status = 200, description = "It is.", body = Health)),
+    responses((status = 200, description = "The process is alive.", body = Health)),
 )]
 pub(crate) async fn liveness() -> HttpResponse {
     report(&Verdict::Checked {
@@ -93,11 +95,13 @@ pub(crate) async fn liveness() -> HttpResponse {
     })
 }
 
-/// Whether the service should get requests
+/// Get the readiness of the service
+///
+/// Answers 503 while the service cannot handle requests, for example while its database is down.
 #[utoipa::path(
     get, path = "/health/readiness", operation_id = "readiness", tag = "System",
     responses(
-        (status = 200, description = "It should.", body = Health),
+        (status = 200, description = "The service can handle requests.", body = Health),
         (status = 503, description = "Something it needs is away, or it is about to stop.", body = Health),
     ),
 )]
@@ -105,13 +109,13 @@ pub(crate) async fn readiness(api: Data<Api>) -> HttpResponse {
     report(&api.readiness.verdict().await)
 }
 
-/// How each part of the service is
+/// Get the health of each component
 ///
-/// Each is asked at once and has a short time to answer; what is stuck is `down`.
+/// All components are asked at once. A component that does not answer in time is `down`.
 #[utoipa::path(
     get, path = "/health/detailed", operation_id = "health_detailed", tag = "Operators",
     responses(
-        (status = 200, description = "Everything that is needed is up.", body = DetailedHealth),
+        (status = 200, description = "All required components are up.", body = DetailedHealth),
         (status = 503, description = "Something that is needed is down.", body = DetailedHealth),
     ),
     security(("operator" = [])),
@@ -129,9 +133,9 @@ pub(crate) async fn detailed(_operator: OperatorProbe, api: Data<Api>) -> HttpRe
     response
 }
 
-/// The public keys of the access tokens
+/// Get the public keys of access tokens
 ///
-/// A JWK Set (RFC 7517).
+/// A JSON Web Key Set (RFC 7517). Verify access tokens with the key that `kid` names.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", operation_id = "jwks", tag = "System",
     responses((
@@ -147,11 +151,13 @@ pub(crate) async fn jwks(api: Data<Api>) -> HttpResponse {
         .json(api.app.ports.access_tokens.jwks())
 }
 
-/// All error codes
+/// List error codes
+///
+/// An HTML page with every error code of the API.
 #[utoipa::path(
     get, path = "/problems", operation_id = "list_problems", tag = "System",
     responses(
-        (status = 200, description = "A page with all codes.", body = String, content_type = "text/html"),
+        (status = 200, description = "The page.", body = String, content_type = "text/html"),
     ),
 )]
 pub(crate) async fn problems() -> HttpResponse {
@@ -164,14 +170,14 @@ pub(crate) async fn problems() -> HttpResponse {
     page("Errors", &format!("<ul>\n{rows}</ul>"))
 }
 
-/// What an error code means
+/// Explain an error code
 ///
-/// The page that the `type` of a problem document leads to.
+/// The HTML page that the `type` of a problem document links to.
 #[utoipa::path(
     get, path = "/problems/{code}", operation_id = "get_problem", tag = "System",
     params(("code" = String, Path, description = "The code.", example = "validation_failed")),
     responses(
-        (status = 200, description = "An explanation.", body = String, content_type = "text/html"),
+        (status = 200, description = "The page.", body = String, content_type = "text/html"),
     ),
     extensions(("x-errors" = json!(["not_found"]))),
 )]

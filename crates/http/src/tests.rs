@@ -475,7 +475,7 @@ async fn there_are_pages_for_people_and_keys_for_machines() {
     let api = plain();
     let page = Call::get("/problems/stale_version").send(&api).await;
     assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
-    assert!(page.text.contains("412") && page.text.contains("The resource has changed"));
+    assert!(page.text.contains("412") && page.text.contains("Stale version"));
     assert_eq!(
         Call::get("/problems/%3Cscript%3E").send(&api).await.code(),
         "not_found"

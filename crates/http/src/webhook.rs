@@ -47,14 +47,14 @@ impl FromRequest for Signed {
     }
 }
 
-/// Takes a message of the payment provider
+/// Receive a Stripe webhook event
 ///
-/// The body is an event as Stripe sends it, signed in `Stripe-Signature`. It is kept once, however often it comes, and acted
-/// on afterwards. An event that nothing here depends on is taken as well.
+/// The body is an event as Stripe sends it, signed in `Stripe-Signature`. Each event is stored once and processed
+/// afterwards. Events that nothing depends on are accepted too.
 #[utoipa::path(
     post, path = "/webhooks/stripe", operation_id = "receive_stripe_event", tag = "Billing",
     params(("Stripe-Signature" = String, Header, description = "`t=<unix seconds>,v1=<HMAC-SHA256>`", example = "t=1492774577,v1=88a0…")),
-    responses((status = 200, description = "It is kept.")),
+    responses((status = 200, description = "The event is stored.")),
     extensions(("x-errors" = json!([
         "webhook_signature_invalid", "payload_too_large", "request_timeout", "billing_unavailable", "internal",
     ]))),

@@ -93,13 +93,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/auth/me").get(me));
 }
 
-/// Logs in
+/// Log in
 ///
-/// The tenant is named by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`.
+/// Name the tenant by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "Authentication",
     params(TenantHeaders), request_body = LoginBody,
-    responses((status = 200, description = "Logged in.", body = LoggedInView)),
+    responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials"
     ]))),
@@ -116,14 +116,14 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }
 
-/// Registers as a member of a tenant that allows it, and logs in
+/// Register a user
 ///
-/// The tenant is named as at login.
+/// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
     params(TenantHeaders), request_body = RegisterBody,
     responses(
-        (status = 201, description = "Registered and logged in.", body = LoggedInView, headers(("Location"))),
+        (status = 201, description = "The tokens, the user and the tenant.", body = LoggedInView, headers(("Location"))),
     ),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
@@ -146,13 +146,13 @@ pub(crate) async fn register(guest: Guest, body: Body<RegisterBody>) -> Answer {
     ))
 }
 
-/// Gets new tokens for a refresh token
+/// Refresh the tokens
 ///
-/// A refresh token is used up by this. Using it again later ends the session.
+/// A refresh token can be used once. Using it again later ends the session.
 #[utoipa::path(
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
     params(TenantHeaders), request_body = RefreshBody,
-    responses((status = 200, description = "New tokens.", body = LoggedInView)),
+    responses((status = 200, description = "The new tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!(["token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
 )]
 pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
@@ -163,9 +163,9 @@ pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }
 
-/// Ends the session of the credential
+/// Log out
 ///
-/// Least role: viewer.
+/// Ends the session of the credential. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/logout", operation_id = "logout", tag = "Authentication",
     responses((status = 204, description = "The session has ended.")),
@@ -176,12 +176,12 @@ pub(crate) async fn logout(cx: Ctx<EndSession>) -> Answer {
     Ok(no_content())
 }
 
-/// Who one is, and where
+/// Get the current user
 ///
-/// Least role: viewer.
+/// Returns the user and the tenant of the credential. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/auth/me", operation_id = "get_me", tag = "Authentication",
-    responses((status = 200, description = "The user and the tenant of the credential.", body = MeView)),
+    responses((status = 200, description = "The user and the tenant.", body = MeView)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn me(cx: Ctx<ReadTenant>) -> Answer {

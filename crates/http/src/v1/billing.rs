@@ -12,7 +12,7 @@ use tenantry_tenancy::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::project::NoParams;
+use super::{project::NoParams, schema};
 use crate::{
     Answer, Body, Ctx, Endpoint, IdempotencyKey, IfMatch, PageView, Paged, Query, entity,
     page::PageParams,
@@ -82,7 +82,7 @@ pub(crate) struct PeriodView {
 pub(crate) struct SubscriptionView {
     /// `trialing`, `active`, `past_due` or `unpaid`.
     status: String,
-    #[schema(required = true)]
+    #[schema(required = true, value_type = Option<schema::Interval>)]
     interval: Option<&'static str>,
     #[schema(required = true)]
     currency: Option<String>,
@@ -98,8 +98,7 @@ pub(crate) struct SubscriptionView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PaymentState)]
 pub(crate) struct PaymentView {
-    /// `healthy`; `grace`: a payment has failed and everything still works; `suspended`: the tenant is read-only until
-    /// it is paid.
+    #[schema(value_type = schema::DunningState)]
     state: &'static str,
     /// Since when something is owed.
     #[schema(required = true)]
@@ -187,8 +186,8 @@ pub(crate) struct InvoiceView {
     id: InvoiceId,
     #[schema(required = true)]
     number: Option<String>,
-    /// `draft`, `open`, `paid`, `void` or `uncollectible`; null where the provider says something else.
-    #[schema(required = true, value_type = Option<String>)]
+    /// Null for a state that is unknown here.
+    #[schema(required = true, value_type = Option<schema::InvoiceStatus>)]
     status: Option<InvoiceStatus>,
     currency: String,
     total: i64,
@@ -230,8 +229,8 @@ pub(crate) struct LinkView {
 #[schema(as = Checkout, examples(json!({"plan": "pro", "interval": "month", "currency": "usd", "seats": 3})))]
 pub(crate) struct CheckoutBody {
     plan: String,
-    /// `month` (unless given) or `year`.
-    #[schema(value_type = Option<String>)]
+    /// `month` when absent.
+    #[schema(value_type = Option<schema::Interval>)]
     interval: Option<Interval>,
     /// ISO 4217, in lower case; that of the plan's first price unless given.
     #[schema(value_type = Option<String>)]
@@ -247,8 +246,7 @@ pub(crate) struct CheckoutBody {
 #[schema(as = ChangeSubscription, examples(json!({"plan": "enterprise", "interval": "year", "seats": 10})))]
 pub(crate) struct ChangeBody {
     plan: String,
-    /// `month` or `year`.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<schema::Interval>)]
     interval: Option<Interval>,
     #[schema(minimum = 1, maximum = 100_000)]
     seats: Option<u32>,
@@ -261,8 +259,7 @@ pub(crate) struct ChangeBody {
 pub(crate) struct PreviewParams {
     #[param(example = "enterprise")]
     plan: String,
-    /// `month` or `year`.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = schema::Interval, inline, required = false)]
     interval: Option<Interval>,
     #[param(minimum = 1, maximum = 100_000)]
     seats: Option<u32>,
@@ -278,7 +275,7 @@ pub(crate) struct PendingView {
     status: &'static str,
     #[schema(required = true)]
     plan: Option<String>,
-    #[schema(required = true)]
+    #[schema(required = true, value_type = Option<schema::Interval>)]
     interval: Option<&'static str>,
     #[schema(required = true)]
     seats: Option<u32>,
@@ -297,6 +294,7 @@ pub(crate) struct PendingView {
 })))]
 pub(crate) struct PreviewView {
     plan: String,
+    #[schema(value_type = schema::Interval)]
     interval: &'static str,
     currency: String,
     seats: u32,
@@ -349,12 +347,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/billing/subscription/resume").post(resume));
 }
 
-/// What the tenant pays, what for, and what it will come to
+/// Get the billing overview
 ///
-/// Least role: admin. Works in a suspended tenant too.
+/// Plan, subscription, usage and projected cost of the tenant. Available to suspended tenants. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/billing", operation_id = "get_billing", tag = "Billing",
-    responses((status = 200, description = "The dashboard.", body = BillingView, headers(("ETag")))),
+    responses((status = 200, description = "The overview.", body = BillingView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
@@ -363,13 +361,13 @@ pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
     Ok(entity(view.version, &view))
 }
 
-/// The invoices of the tenant
+/// List invoices
 ///
-/// Least role: admin. Works in a suspended tenant too.
+/// Available to suspended tenants. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/billing/invoices", operation_id = "list_invoices", tag = "Billing",
     params(PageParams),
-    responses((status = 200, description = "Newest first.", body = PageView<InvoiceView>, headers(("Link")))),
+    responses((status = 200, description = "The invoices, newest first.", body = PageView<InvoiceView>, headers(("Link")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
@@ -378,13 +376,13 @@ pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) 
     Ok(query.answer(cx.scope(), page.map(InvoiceView::from)))
 }
 
-/// What another plan, interval or number of seats would mean
+/// Preview a subscription change
 ///
-/// Least role: admin. Nothing is changed.
+/// Returns the cost of another plan, interval or number of seats. Nothing is changed. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/billing/preview", operation_id = "preview_subscription", tag = "Billing",
     params(PreviewParams),
-    responses((status = 200, description = "What would change, and what it would cost.", body = PreviewView)),
+    responses((status = 200, description = "The change and its cost.", body = PreviewView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
 )]
@@ -393,13 +391,14 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
     Ok(HttpResponse::Ok().json(PreviewView::from(preview)))
 }
 
-/// Begins a subscription
+/// Start a checkout
 ///
-/// Least role: admin. Answers with a page on which it is paid; the plan changes when it is. Works in a suspended tenant too.
+/// Returns the URL of a payment page. The plan changes when the payment succeeds. Available to suspended tenants.
+/// Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
     request_body = CheckoutBody,
-    responses((status = 200, description = "Where to pay.", body = LinkView)),
+    responses((status = 200, description = "The URL of the payment page.", body = LinkView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
@@ -408,12 +407,13 @@ pub(crate) async fn checkout(cx: Ctx<ManageBilling>, body: Body<CheckoutBody>) -
     Ok(HttpResponse::Ok().json(LinkView::from(link)))
 }
 
-/// Opens the page for cards, invoices and the subscription
+/// Open the billing portal
 ///
-/// Least role: admin. Works in a suspended tenant too.
+/// Returns the URL of a page where the tenant manages cards, invoices and the subscription. Available to suspended
+/// tenants. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/portal", operation_id = "open_billing_portal", tag = "Billing",
-    responses((status = 200, description = "Where it is.", body = LinkView)),
+    responses((status = 200, description = "The URL of the portal.", body = LinkView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
@@ -422,13 +422,13 @@ pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
     Ok(HttpResponse::Ok().json(LinkView::from(link)))
 }
 
-/// Changes the subscription
+/// Change the subscription
 ///
-/// Least role: admin. The difference for the rest of the period is charged or given back with the next invoice.
+/// The difference for the rest of the period is charged or credited with the next invoice. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/subscription", operation_id = "change_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey), request_body = ChangeBody,
-    responses((status = 202, description = "It is being changed.", body = PendingView)),
+    responses((status = 202, description = "The change is in progress.", body = PendingView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
@@ -447,13 +447,13 @@ pub(crate) async fn change(
     .await
 }
 
-/// Lets the subscription end with its period
+/// Cancel the subscription
 ///
-/// Least role: admin. Until then everything stays as it is; afterwards the tenant is on the plan that costs nothing.
+/// The subscription ends with its current period. The tenant is on the free plan afterwards. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/subscription/cancel", operation_id = "cancel_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
-    responses((status = 202, description = "It is being cancelled.", body = PendingView)),
+    responses((status = 202, description = "The cancellation is in progress.", body = PendingView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
@@ -462,13 +462,13 @@ pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: Idempoten
     key.once(&cx, end, accepted).await
 }
 
-/// Lets a subscription that was to end go on
+/// Resume the subscription
 ///
-/// Least role: admin.
+/// Takes back a cancellation before the period ends. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/subscription/resume", operation_id = "resume_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
-    responses((status = 202, description = "It is being resumed.", body = PendingView)),
+    responses((status = 202, description = "The resumption is in progress.", body = PendingView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]

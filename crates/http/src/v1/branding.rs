@@ -164,10 +164,10 @@ pub(crate) fn pages(config: &mut ServiceConfig) {
     config.service(Endpoint::visited("/branding/preview").get(preview_page));
 }
 
-/// How the tenant looks
+/// Get the branding
 ///
-/// For everybody, so that a page for logging in can look like the tenant's. The tenant is named by a credential,
-/// `X-Tenant-ID`, `X-Tenant-Slug` or the host.
+/// Public, so that a login page can show the tenant's branding. Name the tenant by a credential, `X-Tenant-ID`,
+/// `X-Tenant-Slug` or the host.
 #[utoipa::path(
     get, path = "/api/v1/branding", operation_id = "get_branding", tag = "Branding",
     params(TenantHeaders, IfNoneMatch),
@@ -180,14 +180,14 @@ pub(crate) async fn read(guest: Guest, seen: IfNoneMatch) -> Answer {
     Ok(shared(seen.answer_of(view.version, &view)))
 }
 
-/// Replaces the branding of the tenant
+/// Replace the branding
 ///
-/// Least role: admin. What is absent is as it is for everybody.
+/// An absent field gets its default value. Minimum role: admin.
 #[utoipa::path(
     put, path = "/api/v1/branding", operation_id = "replace_branding", tag = "Branding",
     params(IfMatch), request_body = ChangeBranding,
     responses(
-        (status = 200, description = "The branding as it is now.", body = ChangedBrandingView, headers(("ETag"))),
+        (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
@@ -202,14 +202,14 @@ pub(crate) async fn replace(
     Ok(answer(changed))
 }
 
-/// Changes the branding of the tenant
+/// Update the branding
 ///
-/// Least role: admin.
+/// A merge patch: an absent field is unchanged, null clears it. Minimum role: admin.
 #[utoipa::path(
     patch, path = "/api/v1/branding", operation_id = "update_branding", tag = "Branding",
     params(IfMatch), request_body = ChangeBranding,
     responses(
-        (status = 200, description = "The branding as it is now.", body = ChangedBrandingView, headers(("ETag"))),
+        (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
@@ -224,14 +224,15 @@ pub(crate) async fn update(
     Ok(answer(changed))
 }
 
-/// The style sheet of the tenant
+/// Get the style sheet
 ///
-/// The tenant is named as for the branding. All of it applies inside of elements of the class `tenant-brand` only.
+/// The tenant's CSS variables and rules. All of them apply within elements of the class `tenant-brand` only. Name
+/// the tenant as for the branding.
 #[utoipa::path(
     get, path = "/api/v1/branding/theme.css", operation_id = "get_branding_theme", tag = "Branding",
     params(TenantHeaders, IfNoneMatch),
     responses(
-        (status = 200, description = "Variables and rules.", body = String, content_type = "text/css", headers(("ETag"))),
+        (status = 200, description = "The style sheet.", body = String, content_type = "text/css", headers(("ETag"))),
     ),
     extensions(("x-errors" = json!(["tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
 )]
@@ -242,13 +243,13 @@ pub(crate) async fn theme(guest: Guest, seen: IfNoneMatch) -> Answer {
     Ok(shared(seen.answer_with(&tag, "text/css; charset=utf-8", css)))
 }
 
-/// A page that shows the branding
+/// Preview the branding
 ///
-/// For people, to look at. The tenant is named as for the branding.
+/// An HTML page that shows the branding. Name the tenant as for the branding.
 #[utoipa::path(
     get, path = "/api/v1/branding/preview", operation_id = "preview_branding", tag = "Branding",
     params(TenantHeaders),
-    responses((status = 200, description = "A page.", body = String, content_type = "text/html")),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html")),
     extensions(("x-errors" = json!(["tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
 )]
 pub(crate) async fn preview(guest: Guest) -> Answer {
@@ -256,11 +257,13 @@ pub(crate) async fn preview(guest: Guest) -> Answer {
     Ok(page(&configuration))
 }
 
-/// The same page at a shorter address
+/// Preview the branding at a short URL
+///
+/// The same page as `/api/v1/branding/preview`.
 #[utoipa::path(
     get, path = "/branding/preview", operation_id = "preview_branding_page", tag = "Branding",
     params(TenantHeaders),
-    responses((status = 200, description = "A page.", body = String, content_type = "text/html")),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html")),
     extensions(("x-errors" = json!(["tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
 )]
 pub(crate) async fn preview_page(guest: Guest) -> Answer {

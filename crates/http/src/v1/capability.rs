@@ -63,12 +63,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::at("/tenant/capabilities").get(read));
 }
 
-/// What the tenant's plan lets it do
+/// Get the capabilities of the plan
 ///
-/// Least role: viewer.
+/// Features and limits of the tenant's plan, with current counts. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tenant/capabilities", operation_id = "get_capabilities", tag = "Tenant",
-    responses((status = 200, description = "Features and limits.", body = CapabilitiesView)),
+    responses((status = 200, description = "The features and limits.", body = CapabilitiesView)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {

@@ -74,12 +74,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/entitlements/{feature}").get(read));
 }
 
-/// What the tenant is entitled to
+/// List entitlements
 ///
-/// Least role: viewer. Features, limits and meters, in one form. Works when the quota of calls is used up.
+/// Plan features, limits and meters of the tenant, in one form. Available when the quota of API calls is used up.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/entitlements", operation_id = "list_entitlements", tag = "Quotas",
-    responses((status = 200, description = "All of them, by name.", body = PageView<EntitlementView>)),
+    responses((status = 200, description = "The entitlements, by name.", body = PageView<EntitlementView>)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
@@ -91,9 +92,9 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     }))
 }
 
-/// What the tenant is entitled to of one thing
+/// Get an entitlement
 ///
-/// Least role: viewer. Works when the quota of calls is used up.
+/// Available when the quota of API calls is used up. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/entitlements/{feature}", operation_id = "get_entitlement", tag = "Quotas",
     params(("feature" = String, Path, description = "A feature, a limit or a meter.", example = "api_calls")),

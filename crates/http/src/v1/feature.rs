@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IfMatch, PageView, entity, no_content,
     permission::{ExplainFeatures, ManageFeatures, ReadFeatures},
+    v1::schema,
 };
 
 /// The key of a flag in a path.
@@ -40,7 +41,7 @@ pub(crate) struct FeatureView {
     key: String,
     description: String,
     #[serde(rename = "type")]
-    #[schema(value_type = FlagTypeName)]
+    #[schema(value_type = schema::FlagType)]
     kind: FlagType,
     /// What it can be: names, and the value of each.
     #[schema(value_type = Object)]
@@ -50,12 +51,11 @@ pub(crate) struct FeatureView {
     value: Value,
     /// The name of that.
     variant: String,
-    /// Why: `STATIC`, `DEFAULT`, `TARGETING_MATCH`, `SPLIT` or `DISABLED`, as in OpenFeature.
+    #[schema(value_type = schema::Reason)]
     reason: &'static str,
-    /// The level that said so: `default`, `global`, `plan`, `tenant` or `user`.
+    #[schema(value_type = schema::Level)]
     level: &'static str,
-    /// `active` or `deprecated`.
-    #[schema(value_type = String)]
+    #[schema(value_type = schema::Lifecycle)]
     lifecycle: Lifecycle,
     /// Whether an admin may choose the variant for the tenant.
     overridable: bool,
@@ -73,18 +73,6 @@ pub(crate) struct OverrideView {
     updated_at: chrono::DateTime<chrono::Utc>,
     /// Counts its changes; the `ETag`.
     version: i64,
-}
-
-/// The types of flags.
-#[derive(ToSchema)]
-#[schema(as = FlagType, rename_all = "lowercase")]
-#[expect(dead_code, reason = "it only describes `FlagType`")]
-pub(crate) enum FlagTypeName {
-    Boolean,
-    String,
-    Integer,
-    Number,
-    Object,
 }
 
 /// The variant that the tenant is to get.
@@ -114,8 +102,10 @@ pub(crate) struct ExplanationView {
     #[schema(value_type = Value)]
     value: Value,
     variant: String,
+    #[schema(value_type = schema::Reason)]
     reason: &'static str,
     /// The level that won.
+    #[schema(value_type = schema::Level)]
     level: &'static str,
     /// What buckets are salted with: `bucket = murmur3(salt + ":" + stickiness) * 10000 / 2^32`.
     salt: String,
@@ -140,6 +130,7 @@ pub(crate) struct PrerequisiteView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureLevel)]
 pub(crate) struct LevelView {
+    #[schema(value_type = schema::Level)]
     level: &'static str,
     /// Null where it says nothing.
     #[schema(required = true)]
@@ -154,7 +145,7 @@ pub(crate) struct LevelView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureRule)]
 pub(crate) struct RuleView {
-    /// `matched`, `outside_schedule`, `conditions_fail`, `nothing_to_divide_by` or `outside_share`.
+    #[schema(value_type = schema::RuleOutcome)]
     result: &'static str,
     /// Of ten thousand, where that was asked.
     #[schema(required = true)]
@@ -172,12 +163,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/features/{key}/explain").get(explain));
 }
 
-/// The feature flags of the tenant, as they are for whoever asks
+/// List feature flags of the tenant
 ///
-/// Least role: viewer. Admins also see flags that are theirs to choose and not shown to others.
+/// Returns each flag as evaluated for the caller. Admins also see flags that they may override and that others do
+/// not see. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/features", operation_id = "list_features", tag = "Features",
-    responses((status = 200, description = "By key, always on one page.", body = PageView<FeatureView>)),
+    responses((status = 200, description = "The flags by key, always on one page.", body = PageView<FeatureView>)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadFeatures>) -> Answer {
@@ -188,14 +180,14 @@ pub(crate) async fn list(cx: Ctx<ReadFeatures>) -> Answer {
     }))
 }
 
-/// Chooses the variant that the tenant gets
+/// Override a feature flag
 ///
-/// Least role: admin. Only of flags that are `overridable`. `If-Match` compares with the `version` of the present
-/// override.
+/// Sets the variant for the tenant. Only flags that are `overridable` can be overridden. `If-Match` is compared
+/// with the `version` of the current override. Minimum role: admin.
 #[utoipa::path(
     put, path = "/api/v1/features/{key}/override", operation_id = "override_feature", tag = "Features",
     params(("key" = String, Path), IfMatch), request_body = ChooseVariant,
-    responses((status = 200, description = "The flag as it is now.", body = FeatureView, headers(("ETag")))),
+    responses((status = 200, description = "The updated flag.", body = FeatureView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["not_found", "tenant_suspended"]))),
 )]
@@ -210,13 +202,13 @@ pub(crate) async fn choose(
     Ok(entity(version, &FeatureView::from(feature)))
 }
 
-/// Takes the tenant's choice back
+/// Delete an override of a feature flag
 ///
-/// Least role: admin.
+/// The flag is evaluated by its rules again. Minimum role: admin.
 #[utoipa::path(
     delete, path = "/api/v1/features/{key}/override", operation_id = "delete_feature_override", tag = "Features",
     params(("key" = String, Path), IfMatch),
-    responses((status = 204, description = "What operators say holds again.")),
+    responses((status = 204, description = "The override is deleted.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["not_found", "tenant_suspended"]))),
 )]
@@ -225,14 +217,14 @@ pub(crate) async fn unchoose(cx: Ctx<ManageFeatures>, key: Id<FlagKey>, when: If
     Ok(no_content())
 }
 
-/// How a flag came to what it is for whoever asks
+/// Explain the value of a feature flag
 ///
-/// Least role: admin. Of rules neither conditions nor descriptions are told, and rules that cannot be about this
-/// tenant are left out.
+/// Returns the result of each level and rule for the caller. Conditions and descriptions of rules are not included,
+/// nor are rules that cannot match this tenant. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/features/{key}/explain", operation_id = "explain_feature", tag = "Features",
     params(("key" = String, Path)),
-    responses((status = 200, description = "What each level says.", body = ExplanationView)),
+    responses((status = 200, description = "The result of each level.", body = ExplanationView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]

@@ -32,7 +32,7 @@ pub(crate) struct ProjectView {
     name: String,
     #[schema(required = true)]
     description: Option<String>,
-    #[schema(schema_with = schema::project_status)]
+    #[schema(value_type = schema::ProjectStatus)]
     status: ProjectStatus,
     #[schema(value_type = Uuid)]
     owner_id: UserId,
@@ -59,7 +59,7 @@ pub(crate) struct MemberView {
     email: String,
     full_name: String,
     /// What they are in the project.
-    #[schema(schema_with = schema::project_role)]
+    #[schema(value_type = schema::ProjectRole)]
     role: ProjectRole,
     /// Since when.
     created_at: DateTime<Utc>,
@@ -89,7 +89,7 @@ pub(crate) struct ChangeProject {
     #[schema(value_type = Option<String>, max_length = 10_000)]
     description: Patch<String>,
     #[serde(default)]
-    #[schema(schema_with = schema::project_status, required = false)]
+    #[schema(value_type = schema::ProjectStatus, required = false)]
     status: Patch<ProjectStatus>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct NewMemberBody {
     #[schema(value_type = Uuid)]
     user_id: UserId,
     /// `member` when absent.
-    #[schema(schema_with = schema::project_role, required = false)]
+    #[schema(value_type = schema::ProjectRole, required = false)]
     role: Option<ProjectRole>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct NewMemberBody {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ProjectParams {
     /// Only this status.
-    #[param(schema_with = schema::project_status, required = false)]
+    #[param(value_type = schema::ProjectStatus, inline, required = false)]
     status: Option<ProjectStatus>,
     /// Deleted ones too; admins only.
     #[serde(default)]
@@ -144,14 +144,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/projects/{id}/members/{user_id}").delete(remove_member));
 }
 
-/// The projects of the tenant
+/// List projects
 ///
-/// Least role: viewer; admin with `include_deleted`.
+/// Minimum role: viewer; admin with `include_deleted`.
 #[utoipa::path(
     get, path = "/api/v1/projects", operation_id = "list_projects", tag = "Projects",
     params(ProjectParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<ProjectView>, headers(("Link"))),
+        (status = 200, description = "The projects, newest first.", body = PageView<ProjectView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -164,9 +164,9 @@ pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> 
     Ok(query.answer(cx.scope(), page.map(ProjectView::from)))
 }
 
-/// Makes a project
+/// Create a project
 ///
-/// Least role: member, who becomes its owner.
+/// The caller becomes its owner. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/projects", operation_id = "create_project", tag = "Projects",
     params(IdempotencyKey), request_body = NewProjectBody,
@@ -192,9 +192,9 @@ pub(crate) async fn create(
     .await
 }
 
-/// One project
+/// Get a project
 ///
-/// Least role: viewer. Looking at it counts as a view.
+/// Each read counts as a view. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}", operation_id = "get_project", tag = "Projects",
     params(("id" = Uuid, Path), IfNoneMatch),
@@ -206,14 +206,14 @@ pub(crate) async fn read(cx: Ctx<ReadProjects>, id: Id<ProjectId>, seen: IfNoneM
     Ok(seen.answer(project.version, &ProjectView::from(project)))
 }
 
-/// Changes a project
+/// Update a project
 ///
-/// Least role: member.
+/// A merge patch: an absent field is unchanged, null clears it. Minimum role: member.
 #[utoipa::path(
     patch, path = "/api/v1/projects/{id}", operation_id = "update_project", tag = "Projects",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeProject,
     responses(
-        (status = 200, description = "The project as it is now.", body = ProjectView, headers(("ETag"))),
+        (status = 200, description = "The updated project.", body = ProjectView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
@@ -228,13 +228,13 @@ pub(crate) async fn update(
     Ok(entity(project.version, &ProjectView::from(project)))
 }
 
-/// Deletes a project with its tasks and resources
+/// Delete a project
 ///
-/// Its owner and admins may. An admin can restore it.
+/// Deletes its tasks and resources too. An admin can restore them. Allowed to its owner and to admins.
 #[utoipa::path(
     delete, path = "/api/v1/projects/{id}", operation_id = "delete_project", tag = "Projects",
     params(("id" = Uuid, Path), IfMatch),
-    responses((status = 204, description = "It is deleted.")),
+    responses((status = 204, description = "The project is deleted.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
@@ -243,9 +243,9 @@ pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMa
     Ok(no_content())
 }
 
-/// Restores a deleted project with what was deleted along with it
+/// Restore a project
 ///
-/// Least role: admin.
+/// Restores a deleted project, and the tasks and resources that were deleted with it. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/restore", operation_id = "restore_project", tag = "Projects",
     params(("id" = Uuid, Path), IdempotencyKey),
@@ -261,14 +261,14 @@ pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>, key: Id
     .await
 }
 
-/// The members of a project
+/// List the members of a project
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/members", operation_id = "list_project_members", tag = "Projects",
     params(("id" = Uuid, Path), PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<MemberView>, headers(("Link"))),
+        (status = 200, description = "The members, newest first.", body = PageView<MemberView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -277,9 +277,9 @@ pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query
     Ok(query.answer(cx.scope(), page.map(MemberView::from)))
 }
 
-/// Takes a user into a project
+/// Add a member to a project
 ///
-/// Its owner and admins may.
+/// Allowed to its owner and to admins.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/members", operation_id = "add_project_member", tag = "Projects",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewMemberBody,
@@ -302,14 +302,14 @@ pub(crate) async fn add_member(
     .await
 }
 
-/// Takes a user out of a project
+/// Remove a member from a project
 ///
-/// Its owner and admins may, and everybody themselves.
+/// Allowed to its owner, to admins, and to the member.
 #[utoipa::path(
     delete, path = "/api/v1/projects/{id}/members/{user_id}", operation_id = "remove_project_member",
     tag = "Projects",
     params(("id" = Uuid, Path), ("user_id" = Uuid, Path)),
-    responses((status = 204, description = "They are no member any more.")),
+    responses((status = 204, description = "The member is removed.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]

@@ -71,8 +71,7 @@ pub(crate) struct AlertView {
     meter: String,
     period_start: DateTime<Utc>,
     resets_at: DateTime<Utc>,
-    /// Of what: what the price has `included`, or the hard `limit`.
-    #[schema(value_type = String)]
+    #[schema(value_type = schema::AlertBase)]
     of: AlertBase,
     percent: u32,
     /// The whole of which it is a part.
@@ -96,7 +95,7 @@ pub(crate) struct ReservationView {
     /// What was used in the end.
     #[schema(required = true)]
     actual: Option<u64>,
-    #[schema(schema_with = schema::reservation_state)]
+    #[schema(value_type = schema::ReservationState)]
     status: ReservationState,
     /// Until when it holds its units.
     expires_at: DateTime<Utc>,
@@ -150,12 +149,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/quotas/{meter}/reservations/{id}/commit").post(commit));
 }
 
-/// How the tenant's quotas stand
+/// List quotas
 ///
-/// Least role: viewer. Works when the quota of calls is used up.
+/// Usage, reservations and limits of every meter. Available when the quota of API calls is used up. Minimum role:
+/// viewer.
 #[utoipa::path(
     get, path = "/api/v1/quotas", operation_id = "list_quotas", tag = "Quotas",
-    responses((status = 200, description = "All of them, by meter.", body = PageView<QuotaView>)),
+    responses((status = 200, description = "The quotas, by meter.", body = PageView<QuotaView>)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
@@ -167,13 +167,13 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     }))
 }
 
-/// The thresholds that were reached
+/// List quota alerts
 ///
-/// Least role: viewer.
+/// The thresholds that the tenant's usage has reached. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/quotas/alerts", operation_id = "list_quota_alerts", tag = "Quotas",
     params(PageParams),
-    responses((status = 200, description = "Newest first.", body = PageView<AlertView>, headers(("Link")))),
+    responses((status = 200, description = "The alerts, newest first.", body = PageView<AlertView>, headers(("Link")))),
     security(("bearer" = [])),
 )]
 pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answer {
@@ -181,10 +181,10 @@ pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answe
     Ok(query.answer(cx.scope(), page.map(AlertView::from)))
 }
 
-/// Sets units of a quota aside
+/// Reserve units of a quota
 ///
-/// Least role: member. For work that takes a while: what is set aside nobody else can use until it is committed,
-/// released, or its time is over.
+/// Holds units for work that takes time. No other request can use them until the reservation is committed, released
+/// or expired. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/quotas/{meter}/reservations", operation_id = "reserve_quota", tag = "Quotas",
     params(("meter" = String, Path, example = "api_calls"), IdempotencyKey), request_body = NewReservation,
@@ -207,9 +207,9 @@ pub(crate) async fn reserve(
     .await
 }
 
-/// One reservation
+/// Get a reservation
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/quotas/{meter}/reservations/{id}", operation_id = "get_quota_reservation", tag = "Quotas",
     params(("meter" = String, Path, example = "api_calls"), ("id" = Uuid, Path)),
@@ -224,10 +224,10 @@ pub(crate) async fn read_reservation(
     Ok(HttpResponse::Ok().json(ReservationView::from(held)))
 }
 
-/// Says what was used of a reservation
+/// Commit a reservation
 ///
-/// Least role: member. The rest of it is free again. A reservation whose time is over is committed too if the limit
-/// allows all of it. Saying the same again changes nothing.
+/// Counts the units that were used and frees the rest. An expired reservation is committed if the limit allows all
+/// of its units. Repeating the request changes nothing. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/quotas/{meter}/reservations/{id}/commit", operation_id = "commit_quota_reservation",
     tag = "Quotas",
@@ -245,14 +245,14 @@ pub(crate) async fn commit(
     Ok(HttpResponse::Ok().json(ReservationView::from(held)))
 }
 
-/// Gives a reservation up
+/// Release a reservation
 ///
-/// Least role: member. Giving up what holds nothing any more changes nothing.
+/// Frees the units. Releasing a reservation that is over changes nothing. Minimum role: member.
 #[utoipa::path(
     delete, path = "/api/v1/quotas/{meter}/reservations/{id}", operation_id = "release_quota_reservation",
     tag = "Quotas",
     params(("meter" = String, Path, example = "api_calls"), ("id" = Uuid, Path)),
-    responses((status = 204, description = "It holds nothing any more.")),
+    responses((status = 204, description = "The reservation is released.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["conflict", "tenant_suspended"]))),
 )]

@@ -143,14 +143,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/resources/{id}/versions/{n}").get(read_version));
 }
 
-/// The resources of the tenant
+/// List resources
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/resources", operation_id = "list_resources", tag = "Resources",
     params(ResourceParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<ResourceView>, headers(("Link"))),
+        (status = 200, description = "The resources, newest first.", body = PageView<ResourceView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -162,9 +162,9 @@ pub(crate) async fn list(cx: Ctx<ReadResources>, query: Paged<ResourceParams>) -
     Ok(query.answer(cx.scope(), page.map(ResourceView::from)))
 }
 
-/// Makes a resource
+/// Create a resource
 ///
-/// Least role: member.
+/// A resource is a document or a link. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/resources", operation_id = "create_resource", tag = "Resources",
     params(IdempotencyKey), request_body = NewResourceBody,
@@ -190,9 +190,9 @@ pub(crate) async fn create(
     .await
 }
 
-/// One resource
+/// Get a resource
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/resources/{id}", operation_id = "get_resource", tag = "Resources",
     params(("id" = Uuid, Path), IfNoneMatch),
@@ -204,14 +204,14 @@ pub(crate) async fn read(cx: Ctx<ReadResources>, id: Id<ResourceId>, seen: IfNon
     Ok(seen.answer(resource.version, &ResourceView::from(resource)))
 }
 
-/// Changes a resource; the former version is kept
+/// Update a resource
 ///
-/// Least role: member.
+/// The earlier version is kept. Minimum role: member.
 #[utoipa::path(
     patch, path = "/api/v1/resources/{id}", operation_id = "update_resource", tag = "Resources",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeResource,
     responses(
-        (status = 200, description = "The resource as it is now.", body = ResourceView, headers(("ETag"))),
+        (status = 200, description = "The updated resource.", body = ResourceView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_limit_reached"]))),
@@ -226,13 +226,13 @@ pub(crate) async fn update(
     Ok(entity(resource.version, &ResourceView::from(resource)))
 }
 
-/// Deletes a resource with its history, for good
+/// Delete a resource
 ///
-/// Least role: member.
+/// Deletes its versions too. It cannot be restored. Minimum role: member.
 #[utoipa::path(
     delete, path = "/api/v1/resources/{id}", operation_id = "delete_resource", tag = "Resources",
     params(("id" = Uuid, Path), IfMatch),
-    responses((status = 204, description = "It is gone.")),
+    responses((status = 204, description = "The resource is deleted.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
@@ -241,14 +241,14 @@ pub(crate) async fn delete(cx: Ctx<WriteResources>, id: Id<ResourceId>, when: If
     Ok(no_content())
 }
 
-/// The versions of a resource
+/// List the versions of a resource
 ///
-/// Least role: viewer. The present version is the first.
+/// The first is the current version. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/resources/{id}/versions", operation_id = "list_resource_versions", tag = "Resources",
     params(("id" = Uuid, Path), PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<VersionView>, headers(("Link"))),
+        (status = 200, description = "The versions, newest first.", body = PageView<VersionView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -262,9 +262,9 @@ pub(crate) async fn list_versions(
     Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
 }
 
-/// One version of a resource
+/// Get a version of a resource
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/resources/{id}/versions/{n}", operation_id = "get_resource_version",
     tag = "Resources",

@@ -17,7 +17,7 @@ use tenantry_tenancy::{
 };
 use utoipa::ToSchema;
 
-use super::{project::NoParams, resource::VersionNumber};
+use super::{project::NoParams, resource::VersionNumber, schema as schemas};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged,
     etag::tag_of,
@@ -57,7 +57,7 @@ pub(crate) enum SettingView {
     Open {
         /// What holds.
         value: Value,
-        /// The level that it comes from: `default`, `plan` or `tenant`.
+        #[schema(value_type = schemas::Level)]
         origin: &'static str,
         /// Whether an admin of the tenant may change it.
         editable: bool,
@@ -160,14 +160,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/tenant/settings/versions/{a}/diff/{b}").get(diff));
 }
 
-/// The settings that hold for the tenant
+/// List settings
 ///
-/// Least role: viewer. Admins see all of them, others those that are for clients. Of a secret it is only said whether it
-/// is set.
+/// Returns each setting with the level that its value comes from. Admins see all settings; other users see those
+/// that clients may read. Secrets are never returned, only whether they are set. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tenant/settings", operation_id = "list_settings", tag = "Settings",
     params(IfNoneMatch),
-    responses((status = 200, description = "By key, with their origins.", body = SettingsView, headers(("ETag")))),
+    responses((status = 200, description = "The settings, by key.", body = SettingsView, headers(("ETag")))),
     security(("bearer" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
@@ -176,13 +176,14 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     Ok(seen.answer_of(view.version, &view))
 }
 
-/// The settings as a JSON Schema
+/// Get the JSON Schema of the settings
 ///
-/// Least role: viewer. It describes the body of `PATCH /tenant/settings`; `readOnly` is what only the operator changes.
+/// Describes the body of `PATCH /api/v1/tenant/settings`. Settings that only operators change are `readOnly`.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tenant/settings/schema", operation_id = "get_settings_schema", tag = "Settings",
     responses(
-        (status = 200, description = "JSON Schema 2020-12.", body = Value, content_type = "application/schema+json"),
+        (status = 200, description = "A JSON Schema (2020-12).", body = Value, content_type = "application/schema+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -193,15 +194,15 @@ pub(crate) async fn schema(cx: Ctx<ReadTenant>) -> Answer {
         .body(schema.to_string()))
 }
 
-/// Changes the settings of the tenant
+/// Update settings
 ///
-/// Least role: admin. A merge patch by key: a value that is given replaces the former one as a whole, null goes back to the
-/// inherited value. All of it is done, or nothing. Addresses must be https and must not lead inside.
+/// A merge patch by key: a value replaces the earlier one completely, null restores the inherited value. Either all
+/// changes are made or none. URLs must be https and must not lead to an internal network. Minimum role: admin.
 #[utoipa::path(
     patch, path = "/api/v1/tenant/settings", operation_id = "update_settings", tag = "Settings",
     params(IfMatch), request_body = ChangeSettings,
     responses(
-        (status = 200, description = "The settings as they are now.", body = ChangedView, headers(("ETag"))),
+        (status = 200, description = "The updated settings.", body = ChangedView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
@@ -211,15 +212,15 @@ pub(crate) async fn update(cx: Ctx<ManageSettings>, when: IfMatch, body: Body<Ch
     Ok(answer(&cx.ports().settings, cx.scope(), changed))
 }
 
-/// Goes back to a former version of the settings
+/// Roll the settings back
 ///
-/// Least role: admin. It makes a new version. Secrets are in no version and stay as they are, and so does what only the
-/// operator changes. A version that would not be let in today is refused with the keys that stand in the way.
+/// Makes an earlier version the next version. Secrets and settings that only operators change stay as they are. A
+/// version with values that are no longer valid is refused, and the error names them. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/tenant/settings/rollback", operation_id = "roll_back_settings", tag = "Settings",
     params(IfMatch, IdempotencyKey), request_body = RollBack,
     responses(
-        (status = 200, description = "The settings as they are now.", body = ChangedView, headers(("ETag"))),
+        (status = 200, description = "The updated settings.", body = ChangedView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
@@ -236,14 +237,14 @@ pub(crate) async fn roll_back(
         .await
 }
 
-/// The versions of the settings
+/// List the versions of the settings
 ///
-/// Least role: admin. The present version is the first.
+/// The first is the current version. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/tenant/settings/versions", operation_id = "list_settings_versions", tag = "Settings",
     params(PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<SettingsVersionView>, headers(("Link"))),
+        (status = 200, description = "The versions, newest first.", body = PageView<SettingsVersionView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -253,9 +254,9 @@ pub(crate) async fn list_versions(cx: Ctx<ReadSettingHistory>, query: Paged<NoPa
     Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
 }
 
-/// One version of the settings
+/// Get a version of the settings
 ///
-/// Least role: admin.
+/// Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/tenant/settings/versions/{n}", operation_id = "get_settings_version", tag = "Settings",
     params(("n" = i64, Path, description = "The number of the version, from 1.")),
@@ -268,9 +269,9 @@ pub(crate) async fn read_version(cx: Ctx<ReadSettingHistory>, number: Id<Version
     Ok(HttpResponse::Ok().json(SettingsVersionView::from(version)))
 }
 
-/// How two versions of the settings differ
+/// Compare two versions of the settings
 ///
-/// Least role: admin. Of a secret it is said that it changed, and never to what.
+/// For a secret only the fact that it changed is returned. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/tenant/settings/versions/{a}/diff/{b}", operation_id = "diff_settings_versions",
     tag = "Settings",
@@ -278,7 +279,7 @@ pub(crate) async fn read_version(cx: Ctx<ReadSettingHistory>, number: Id<Version
         ("a" = i64, Path, description = "The number of the one version."),
         ("b" = i64, Path, description = "The number of the other version."),
     ),
-    responses((status = 200, description = "What leads from the one to the other.", body = DiffView)),
+    responses((status = 200, description = "The changes from `a` to `b`.", body = DiffView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]

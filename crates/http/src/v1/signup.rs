@@ -75,14 +75,15 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::credential("/tenants").post(sign_up));
 }
 
-/// Founds a tenant
+/// Create a tenant
 ///
-/// Open to everybody where the operator allows sign-up.
+/// Creates a tenant with its first admin, and logs the admin in. A generated password is shown once. Public where
+/// the operator enables sign-up.
 #[utoipa::path(
     post, path = "/api/v1/tenants", operation_id = "sign_up", tag = "Sign-up",
     request_body = SignUpBody,
     responses(
-        (status = 201, description = "The tenant.", body = SignedUpView, headers(("ETag"), ("Location"))),
+        (status = 201, description = "The tenant, its admin and the admin's credentials.", body = SignedUpView, headers(("ETag"), ("Location"))),
     ),
     extensions(("x-errors" = json!(["forbidden", "slug_taken", "subdomain_taken"]))),
 )]

@@ -31,9 +31,9 @@ pub(crate) struct TaskView {
     title: String,
     #[schema(required = true)]
     description: Option<String>,
-    #[schema(schema_with = schema::task_status)]
+    #[schema(value_type = schema::TaskStatus)]
     status: TaskStatus,
-    #[schema(schema_with = schema::priority)]
+    #[schema(value_type = schema::Priority)]
     priority: Priority,
     /// Who is to do it.
     #[schema(value_type = Option<Uuid>, required = true)]
@@ -59,10 +59,10 @@ pub(crate) struct NewTaskBody {
     #[schema(max_length = 20_000)]
     description: Option<String>,
     /// `todo` when absent.
-    #[schema(schema_with = schema::task_status, required = false)]
+    #[schema(value_type = schema::TaskStatus, required = false)]
     status: Option<TaskStatus>,
     /// What the setting `tasks.default_priority` says when absent.
-    #[schema(schema_with = schema::priority, required = false)]
+    #[schema(value_type = schema::Priority, required = false)]
     priority: Option<Priority>,
     #[schema(value_type = Option<Uuid>)]
     assignee_id: Option<UserId>,
@@ -87,10 +87,10 @@ pub(crate) struct ChangeTask {
     #[schema(value_type = Option<String>, max_length = 20_000)]
     description: Patch<String>,
     #[serde(default)]
-    #[schema(schema_with = schema::task_status, required = false)]
+    #[schema(value_type = schema::TaskStatus, required = false)]
     status: Patch<TaskStatus>,
     #[serde(default)]
-    #[schema(schema_with = schema::priority, required = false)]
+    #[schema(value_type = schema::Priority, required = false)]
     priority: Patch<Priority>,
     /// Null for nobody.
     #[serde(default)]
@@ -111,7 +111,7 @@ pub(crate) struct TaskParams {
     #[param(value_type = Option<Uuid>)]
     project_id: Option<ProjectId>,
     /// Only of this status.
-    #[param(schema_with = schema::task_status, required = false)]
+    #[param(value_type = schema::TaskStatus, inline, required = false)]
     status: Option<TaskStatus>,
     /// Only of this assignee.
     #[param(value_type = Option<Uuid>)]
@@ -127,7 +127,7 @@ pub(crate) struct TaskParams {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ProjectTaskParams {
     /// Only of this status.
-    #[param(schema_with = schema::task_status, required = false)]
+    #[param(value_type = schema::TaskStatus, inline, required = false)]
     status: Option<TaskStatus>,
     /// Only of this assignee.
     #[param(value_type = Option<Uuid>)]
@@ -148,14 +148,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         );
 }
 
-/// The tasks of the tenant
+/// List tasks
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tasks", operation_id = "list_tasks", tag = "Tasks",
     params(TaskParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<TaskView>, headers(("Link"))),
+        (status = 200, description = "The tasks, newest first.", body = PageView<TaskView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -164,14 +164,14 @@ pub(crate) async fn list(cx: Ctx<ReadTasks>, query: Paged<TaskParams>) -> Answer
     Ok(query.answer(cx.scope(), page.map(TaskView::from)))
 }
 
-/// The tasks of a project
+/// List the tasks of a project
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/projects/{id}/tasks", operation_id = "list_project_tasks", tag = "Tasks",
     params(("id" = Uuid, Path), ProjectTaskParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<TaskView>, headers(("Link"))),
+        (status = 200, description = "The tasks, newest first.", body = PageView<TaskView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -185,9 +185,9 @@ pub(crate) async fn list_of_project(
     Ok(query.answer(cx.scope(), page.map(TaskView::from)))
 }
 
-/// Makes a task in a project
+/// Create a task
 ///
-/// Least role: member.
+/// Adds a task to a project. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/projects/{id}/tasks", operation_id = "create_task", tag = "Tasks",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewTaskBody,
@@ -216,9 +216,9 @@ pub(crate) async fn create(
     .await
 }
 
-/// One task
+/// Get a task
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tasks/{id}", operation_id = "get_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfNoneMatch),
@@ -230,13 +230,13 @@ pub(crate) async fn read(cx: Ctx<ReadTasks>, id: Id<TaskId>, seen: IfNoneMatch) 
     Ok(seen.answer(task.version, &TaskView::from(task)))
 }
 
-/// Changes a task
+/// Update a task
 ///
-/// Least role: member.
+/// A merge patch: an absent field is unchanged, null clears it. Minimum role: member.
 #[utoipa::path(
     patch, path = "/api/v1/tasks/{id}", operation_id = "update_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeTask,
-    responses((status = 200, description = "The task as it is now.", body = TaskView, headers(("ETag")))),
+    responses((status = 200, description = "The updated task.", body = TaskView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
@@ -250,13 +250,13 @@ pub(crate) async fn update(
     Ok(entity(task.version, &TaskView::from(task)))
 }
 
-/// Deletes a task
+/// Delete a task
 ///
-/// Least role: member.
+/// Minimum role: member.
 #[utoipa::path(
     delete, path = "/api/v1/tasks/{id}", operation_id = "delete_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfMatch),
-    responses((status = 204, description = "It is deleted.")),
+    responses((status = 204, description = "The task is deleted.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]

@@ -30,7 +30,7 @@ pub(crate) struct TenantView {
     #[schema(required = true)]
     subdomain: Option<String>,
     plan: String,
-    #[schema(schema_with = schema::tenant_status)]
+    #[schema(value_type = schema::TenantStatus)]
     status: TenantStatus,
     settings: SettingsView,
     created_at: DateTime<Utc>,
@@ -92,9 +92,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::at("/tenant").get(read).patch(update));
 }
 
-/// The tenant of the credential
+/// Get the current tenant
 ///
-/// Least role: viewer.
+/// Returns the tenant of the credential. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tenant", operation_id = "get_tenant", tag = "Tenant",
     params(IfNoneMatch),
@@ -106,13 +106,13 @@ pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     Ok(seen.answer(tenant.version, &TenantView::from(tenant)))
 }
 
-/// Changes the tenant of the credential
+/// Update the current tenant
 ///
-/// Least role: admin.
+/// A merge patch: an absent field is unchanged, null clears it. Minimum role: admin.
 #[utoipa::path(
     patch, path = "/api/v1/tenant", operation_id = "update_tenant", tag = "Tenant",
     params(IfMatch), request_body = ChangeTenant,
-    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "subdomain_taken"]))),
 )]

@@ -15,6 +15,7 @@ use crate::{
     Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query, body,
     decode::field_error,
     permission::{InvalidateUsage, ReadUsage, RecordUsage},
+    v1::schema,
 };
 
 /// Usage of a meter.
@@ -54,7 +55,7 @@ pub(crate) enum RecordUsageBody {
     Many(Vec<NewUsageBody>),
 }
 
-/// Usage as a CloudEvent 1.0. It is known by its `source` and `id`.
+/// Usage as a CloudEvent 1.0, identified by its `source` and `id`. Other attributes are ignored.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = CloudEvent, examples(json!({
     "specversion": "1.0", "id": "4711", "source": "/renderer", "type": "pages", "time": "2026-01-31T12:00:00Z",
@@ -150,9 +151,9 @@ pub(crate) struct SeriesView {
     #[schema(value_type = String)]
     meter: MeterKey,
     unit: String,
-    #[schema(value_type = String, examples("sum"))]
+    #[schema(value_type = schema::Aggregation)]
     aggregation: Aggregation,
-    #[schema(examples("hour"))]
+    #[schema(value_type = schema::Granularity)]
     granularity: &'static str,
     /// Hours and days are those of UTC, whatever the tenant's time zone.
     #[schema(examples("UTC"))]
@@ -194,7 +195,7 @@ pub(crate) struct UsedView {
     /// For people.
     title: String,
     unit: String,
-    #[schema(value_type = String, examples("sum"))]
+    #[schema(value_type = schema::Aggregation)]
     aggregation: Aggregation,
     used: u64,
     /// How much the plan's price includes; null where that is not limited.
@@ -226,9 +227,9 @@ pub(crate) struct SeriesParams {
     #[serde(default)]
     #[param(value_type = Option<String>, example = "api_calls")]
     meter: Option<MeterKey>,
-    /// `hour` (up to 90 days) or `day` (up to two years).
+    /// `hour` (up to 90 days) or `day` (up to two years); `hour` when absent.
     #[serde(default)]
-    #[param(value_type = Option<String>, example = "hour")]
+    #[param(value_type = schema::Granularity, inline, required = false)]
     granularity: Option<Granularity>,
     /// From the hour or day around this time; a day, or 30 of them, before `to` where absent.
     #[param(value_type = Option<DateTime<Utc>>)]
@@ -271,10 +272,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/usage/events/{id}/invalidate").post(invalidate));
 }
 
-/// Records usage
+/// Record usage
 ///
-/// One event, or a list of up to 1000 of which each is taken or not by itself. What was taken before is taken again
-/// silently; another event under its key is not. Least role: admin, since usage may cost money.
+/// Accepts one event, or a list of up to 1000. Each event of a list is accepted or refused on its own. An event
+/// that was recorded before counts once; another event with its key is refused. Minimum role: admin, because usage
+/// can cost money.
 #[utoipa::path(
     post, path = "/api/v1/usage/events", operation_id = "record_usage", tag = "Usage",
     params(RecordParams),
@@ -283,7 +285,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         (CloudEventBody = "application/cloudevents+json"),
         (Vec<CloudEventBody> = "application/cloudevents-batch+json"),
     )),
-    responses((status = 200, description = "What became of each.", body = RecordedView)),
+    responses((status = 200, description = "The outcome of each event.", body = RecordedView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
         "unknown_meter", "meter_reserved", "usage_conflict", "usage_too_old", "usage_in_future"
@@ -299,14 +301,14 @@ pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, bod
     Ok(HttpResponse::Ok().json(RecordedView::from(recorded)))
 }
 
-/// Takes an event back
+/// Invalidate a usage event
 ///
-/// It counts no more, and stays in the ledger with the record that says so; only once. What the server counts itself
-/// cannot be taken back. Least role: admin.
+/// The event no longer counts and stays in the ledger beside the record of its invalidation. An event can be
+/// invalidated once. Usage that the server counts itself cannot be invalidated. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/usage/events/{id}/invalidate", operation_id = "invalidate_usage", tag = "Usage",
     params(("id" = Uuid, Path)), request_body = InvalidateBody,
-    responses((status = 200, description = "The record.", body = InvalidationView)),
+    responses((status = 200, description = "The record of the invalidation.", body = InvalidationView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["usage_conflict", "usage_too_old"]))),
 )]
@@ -319,13 +321,13 @@ pub(crate) async fn invalidate(
     Ok(HttpResponse::Ok().json(InvalidationView::from(correction)))
 }
 
-/// Usage over time
+/// Get usage over time
 ///
-/// Least role: viewer.
+/// Returns every interval of the period, without gaps. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/usage", operation_id = "get_usage", tag = "Usage",
     params(SeriesParams),
-    responses((status = 200, description = "Without gaps.", body = SeriesView)),
+    responses((status = 200, description = "The usage by hour or day.", body = SeriesView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
@@ -335,12 +337,12 @@ pub(crate) async fn series(cx: Ctx<ReadUsage>, query: Query<SeriesParams>) -> An
     Ok(HttpResponse::Ok().json(SeriesView::new(series, of.granularity)))
 }
 
-/// Usage in the present period
+/// Get the usage of the current period
 ///
-/// Of every meter: what is used, what the plan includes, what is possible, and when it begins again. Least role: viewer.
+/// Used, included and allowed units of every meter, and when its next period begins. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/usage/summary", operation_id = "get_usage_summary", tag = "Usage",
-    responses((status = 200, description = "Every meter.", body = SummaryView)),
+    responses((status = 200, description = "The usage, by meter.", body = SummaryView)),
     security(("bearer" = [])),
 )]
 pub(crate) async fn summary(cx: Ctx<ReadUsage>) -> Answer {

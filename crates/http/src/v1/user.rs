@@ -28,7 +28,7 @@ pub(crate) struct UserView {
     id: UserId,
     email: String,
     full_name: String,
-    #[schema(schema_with = schema::role)]
+    #[schema(value_type = schema::Role)]
     role: Role,
     /// Whether they may log in.
     is_active: bool,
@@ -64,7 +64,7 @@ pub(crate) struct NewUserBody {
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
     /// `member` when absent.
-    #[schema(schema_with = schema::role, required = false)]
+    #[schema(value_type = schema::Role, required = false)]
     role: Option<Role>,
     /// Generated, and shown once, when absent.
     #[schema(min_length = 8, max_length = 128)]
@@ -84,7 +84,7 @@ pub(crate) struct ChangeUser {
     #[schema(value_type = String, required = false, min_length = 1, max_length = 120)]
     full_name: Patch<String>,
     #[serde(default)]
-    #[schema(schema_with = schema::role, required = false)]
+    #[schema(value_type = schema::Role, required = false)]
     role: Patch<Role>,
     #[serde(default)]
     #[schema(value_type = bool, required = false)]
@@ -97,7 +97,7 @@ pub(crate) struct ChangeUser {
 #[into_params(parameter_in = Query)]
 pub(crate) struct UserParams {
     /// Only this role.
-    #[param(schema_with = schema::role, required = false)]
+    #[param(value_type = schema::Role, inline, required = false)]
     role: Option<Role>,
     /// Only active or only inactive ones.
     is_active: Option<bool>,
@@ -109,14 +109,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at("/users/{id}").get(read).patch(update).delete(delete));
 }
 
-/// The users of the tenant
+/// List users
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/users", operation_id = "list_users", tag = "Users",
     params(UserParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<UserView>, headers(("Link"))),
+        (status = 200, description = "The users, newest first.", body = PageView<UserView>, headers(("Link"))),
     ),
     security(("bearer" = [])),
 )]
@@ -129,9 +129,9 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
     Ok(query.answer(cx.scope(), page.map(UserView::from)))
 }
 
-/// Adds a user
+/// Create a user
 ///
-/// Least role: admin.
+/// A generated password is shown once. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users", operation_id = "create_user", tag = "Users",
     params(IdempotencyKey), request_body = NewUserBody,
@@ -150,9 +150,9 @@ pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body
     .await
 }
 
-/// One user
+/// Get a user
 ///
-/// Least role: viewer.
+/// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "Users",
     params(("id" = Uuid, Path), IfNoneMatch),
@@ -164,13 +164,14 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
     Ok(seen.answer(user.version, &UserView::from(user)))
 }
 
-/// Changes a user
+/// Update a user
 ///
-/// Everybody themselves, admins everybody.
+/// A merge patch. Users may change themselves; admins may change every user. Only admins change `role` and
+/// `is_active`.
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
-    responses((status = 200, description = "The user as they are now.", body = UserView, headers(("ETag")))),
+    responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag")))),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "last_admin"]))),
 )]
@@ -184,13 +185,13 @@ pub(crate) async fn update(
     Ok(entity(user.version, &UserView::from(user)))
 }
 
-/// Removes a user and ends their sessions
+/// Delete a user
 ///
-/// Least role: admin.
+/// Ends the sessions of the user too. Minimum role: admin.
 #[utoipa::path(
     delete, path = "/api/v1/users/{id}", operation_id = "delete_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch),
-    responses((status = 204, description = "They are removed.")),
+    responses((status = 204, description = "The user is deleted.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "last_admin"]))),
 )]

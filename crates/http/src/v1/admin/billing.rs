@@ -12,7 +12,7 @@ use tenantry_tenancy::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query};
+use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::schema};
 
 /// Which tenants are looked at.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -32,8 +32,8 @@ pub(crate) struct SweepParams {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AccountParams {
-    /// Only where dunning is in this state: `healthy`, `grace` or `suspended`.
-    #[param(value_type = Option<String>)]
+    /// Only accounts in this payment state.
+    #[param(value_type = schema::DunningState, inline, required = false)]
     dunning: Option<DunningState>,
     /// After which tenant: the `next_after` of the answer before.
     #[param(value_type = Option<Uuid>)]
@@ -70,8 +70,8 @@ pub(crate) struct DriftParams {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventParams {
-    /// Only those of which this became: `pending`, `done`, `ignored` or `dead`.
-    #[param(value_type = Option<String>)]
+    /// Only events in this state.
+    #[param(value_type = schema::EventState, inline, required = false)]
     state: Option<EventState>,
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
@@ -108,7 +108,7 @@ pub(crate) struct AccountView {
     plan: Option<String>,
     #[schema(required = true)]
     seats: Option<u32>,
-    /// `healthy`, `grace` or `suspended`.
+    #[schema(value_type = schema::DunningState)]
     dunning: &'static str,
     #[schema(required = true)]
     failed_at: Option<DateTime<Utc>>,
@@ -180,7 +180,7 @@ pub(crate) struct EventView {
     received_at: DateTime<Utc>,
     #[schema(required = true)]
     customer: Option<String>,
-    /// `pending`, `done`, `ignored` or `dead`.
+    #[schema(value_type = schema::EventState)]
     state: &'static str,
     #[schema(required = true)]
     reason: Option<String>,
@@ -229,8 +229,7 @@ pub(crate) struct SimulationView {
 #[schema(as = DunningStep)]
 pub(crate) struct StepView {
     at: DateTime<Utc>,
-    /// `payment_failed`, `suspension_ahead`, `suspended`, `deletion_ahead`, `deleted` or `recovered`.
-    #[schema(value_type = String)]
+    #[schema(value_type = schema::DunningAction)]
     step: DunningStep,
 }
 
@@ -243,11 +242,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/dunning/simulate").post(simulate));
 }
 
-/// What tenants have with the payment provider
+/// List billing accounts
+///
+/// The payment provider's customer and subscription of every tenant.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/accounts", operation_id = "list_billing_accounts", tag = "Operators",
     params(AccountParams),
-    responses((status = 200, description = "By tenant.", body = SweptView<AccountView>)),
+    responses((status = 200, description = "The accounts, by tenant.", body = SweptView<AccountView>)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
@@ -257,11 +258,13 @@ pub(crate) async fn accounts(cx: OperatorCtx, query: Query<AccountParams>) -> An
     Ok(answer(swept, AccountView::from))
 }
 
-/// The reports of usage that cannot be sent any more
+/// List failed usage reports
+///
+/// Usage reports to the payment provider that are no longer retried.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/dead-letters", operation_id = "list_billing_dead_letters", tag = "Operators",
     params(SweepParams),
-    responses((status = 200, description = "By tenant and hour.", body = SweptView<DeadLetterView>)),
+    responses((status = 200, description = "The reports, by tenant and hour.", body = SweptView<DeadLetterView>)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
@@ -271,11 +274,13 @@ pub(crate) async fn dead_letters(cx: OperatorCtx, query: Query<SweepParams>) -> 
     Ok(answer(swept, DeadLetterView::from))
 }
 
-/// How our numbers and the payment provider's differ, and why
+/// Report billing drift
+///
+/// Compares the usage ledger with the payment provider's meters, and names the cause of each difference.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/drift", operation_id = "report_billing_drift", tag = "Operators",
     params(DriftParams),
-    responses((status = 200, description = "By tenant and meter.", body = SweptView<DriftView>)),
+    responses((status = 200, description = "The differences, by tenant and meter.", body = SweptView<DriftView>)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
 )]
@@ -292,11 +297,13 @@ pub(crate) async fn drift(cx: OperatorCtx, query: Query<DriftParams>) -> Answer 
     Ok(answer(swept, DriftView::from))
 }
 
-/// The newest messages of the payment provider's
+/// List payment provider events
+///
+/// Webhook events of the payment provider, with the outcome of each.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/events", operation_id = "list_provider_events", tag = "Operators",
     params(EventParams),
-    responses((status = 200, description = "Newest first.", body = EventsView)),
+    responses((status = 200, description = "The latest events, newest first.", body = EventsView)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
@@ -308,13 +315,13 @@ pub(crate) async fn events(cx: OperatorCtx, query: Query<EventParams>) -> Answer
     }))
 }
 
-/// The timetable of a failed payment
+/// Simulate dunning
 ///
-/// Nothing is changed.
+/// Returns the schedule that follows a failed payment. Nothing is changed.
 #[utoipa::path(
     post, path = "/api/v1/admin/dunning/simulate", operation_id = "simulate_dunning", tag = "Operators",
     request_body = SimulationBody,
-    responses((status = 200, description = "What would happen when.", body = SimulationView)),
+    responses((status = 200, description = "The steps, in order of time.", body = SimulationView)),
     security(("operator" = [])),
 )]
 pub(crate) async fn simulate(cx: OperatorCtx, body: Body<SimulationBody>) -> Answer {

@@ -12,9 +12,10 @@ use crate::{
     Answer, Body, Endpoint, Id, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged, created, entity,
     page::PageParams,
     v1::{
-        feature::{FlagKey, FlagTypeName},
+        feature::FlagKey,
         project::NoParams,
         resource::VersionNumber,
+        schema,
     },
 };
 
@@ -37,9 +38,9 @@ pub(crate) struct FlagDocument {
     /// Tenants who see the flag read it.
     #[schema(required = false, max_length = 1_000)]
     description: String,
-    /// For good.
-    #[schema(rename = "type")]
-    r#type: FlagTypeName,
+    /// Cannot be changed.
+    #[schema(rename = "type", value_type = schema::FlagType)]
+    r#type: String,
     /// Names, and the value of each.
     #[schema(value_type = Object)]
     variants: BTreeMap<String, Value>,
@@ -53,8 +54,8 @@ pub(crate) struct FlagDocument {
     owner: Option<String>,
     /// When it should have been taken out of the code; nothing changes then.
     expires_at: Option<DateTime<Utc>>,
-    /// `draft`, `active`, `deprecated` or `archived`; `active` when absent.
-    #[schema(required = false)]
+    /// `active` when absent.
+    #[schema(required = false, value_type = schema::Lifecycle)]
     lifecycle: String,
     /// The kill switch; true when absent.
     #[schema(required = false)]
@@ -90,7 +91,7 @@ pub(crate) struct PrerequisiteDocument {
 #[schema(as = FlagRule)]
 #[expect(dead_code, reason = "it only describes `FlagRule`")]
 pub(crate) struct RuleDocument {
-    /// `global`, `plan`, `tenant` or `user`.
+    #[schema(value_type = schema::RuleLevel)]
     level: String,
     /// Tenants never see it.
     #[schema(required = false)]
@@ -115,8 +116,7 @@ pub(crate) struct RuleDocument {
 pub(crate) struct ConditionDocument {
     /// `tenant_id`, `tenant_slug`, `plan`, `user_id`, `role`, or any that callers send.
     attribute: Option<String>,
-    /// `in`, `not_in`, `starts_with`, `ends_with`, `contains`, `greater_than`, `at_least`, `less_than`, `at_most`,
-    /// `semver_at_least` or `semver_less_than`. An attribute that is not there matches none of them.
+    #[schema(required = false, value_type = schema::Comparator)]
     operator: Option<String>,
     /// One of them suffices.
     #[schema(value_type = Option<Vec<Value>>)]
@@ -159,10 +159,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/flags/{key}/versions/{n}").get(read_version));
 }
 
-/// All feature flags, archived ones included
+/// List feature flags
+///
+/// Archived flags are included.
 #[utoipa::path(
     get, path = "/api/v1/admin/flags", operation_id = "list_flags", tag = "Operators",
-    responses((status = 200, description = "By key, always on one page.", body = PageView<FlagDocument>)),
+    responses((status = 200, description = "The flags by key, always on one page.", body = PageView<FlagDocument>)),
     security(("operator" = [])),
 )]
 pub(crate) async fn list(cx: OperatorCtx) -> Answer {
@@ -173,7 +175,9 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
     }))
 }
 
-/// Defines a feature flag
+/// Create a feature flag
+///
+/// Keys are unique and cannot be changed. The body is checked against all other flags and segments.
 #[utoipa::path(
     post, path = "/api/v1/admin/flags", operation_id = "create_flag", tag = "Operators",
     request_body = FlagDocument,
@@ -189,7 +193,9 @@ pub(crate) async fn create(cx: OperatorCtx, body: Body<FlagDefinition>) -> Answe
     Ok(created(&location, Some(flag.version), &flag))
 }
 
-/// One feature flag
+/// Get a feature flag
+///
+/// Returns the definition, archived flags included.
 #[utoipa::path(
     get, path = "/api/v1/admin/flags/{key}", operation_id = "get_flag", tag = "Operators",
     params(("key" = String, Path), IfNoneMatch),
@@ -202,13 +208,13 @@ pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -
     Ok(seen.answer(flag.version, &flag))
 }
 
-/// Puts another definition in the place of a flag's
+/// Replace a feature flag
 ///
-/// Key and type stay. Every field that is absent has its default again.
+/// `key` and `type` cannot be changed. An absent field gets its default value.
 #[utoipa::path(
     put, path = "/api/v1/admin/flags/{key}", operation_id = "replace_flag", tag = "Operators",
     params(("key" = String, Path), IfMatch), request_body = FlagDocument,
-    responses((status = 200, description = "The flag as it is now.", body = FlagDocument, headers(("ETag")))),
+    responses((status = 200, description = "The updated flag.", body = FlagDocument, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
@@ -222,13 +228,14 @@ pub(crate) async fn replace(
     Ok(entity(flag.version, &flag))
 }
 
-/// Takes a flag out of use
+/// Archive a feature flag
 ///
-/// For tenants it is not there any more, and code gets its own default. A flag that others need stays.
+/// Tenants no longer see the flag, and clients use the default in their code. A flag that is a prerequisite of
+/// another flag cannot be archived.
 #[utoipa::path(
     post, path = "/api/v1/admin/flags/{key}/archive", operation_id = "archive_flag", tag = "Operators",
     params(("key" = String, Path), IfMatch),
-    responses((status = 200, description = "The flag as it is now.", body = FlagDocument, headers(("ETag")))),
+    responses((status = 200, description = "The archived flag.", body = FlagDocument, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found", "validation_failed"]))),
 )]
@@ -237,13 +244,13 @@ pub(crate) async fn archive(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) ->
     Ok(entity(flag.version, &flag))
 }
 
-/// Puts a former version in force again, as the next version
+/// Roll a feature flag back
 ///
-/// It has to hold among what the other flags are now.
+/// Makes an earlier version the next version. It is checked against the current flags and segments.
 #[utoipa::path(
     post, path = "/api/v1/admin/flags/{key}/rollback", operation_id = "roll_back_flag", tag = "Operators",
     params(("key" = String, Path), IfMatch), request_body = RollBackBody,
-    responses((status = 200, description = "The flag as it is now.", body = FlagDocument, headers(("ETag")))),
+    responses((status = 200, description = "The updated flag.", body = FlagDocument, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
@@ -257,12 +264,14 @@ pub(crate) async fn roll_back(
     Ok(entity(flag.version, &flag))
 }
 
-/// The versions of a flag
+/// List the versions of a feature flag
+///
+/// Every change of a flag makes a version.
 #[utoipa::path(
     get, path = "/api/v1/admin/flags/{key}/versions", operation_id = "list_flag_versions", tag = "Operators",
     params(("key" = String, Path), PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<FlagVersionView>, headers(("Link"))),
+        (status = 200, description = "The versions, newest first.", body = PageView<FlagVersionView>, headers(("Link"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
@@ -274,7 +283,9 @@ pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Page
     Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
 }
 
-/// One version of a flag
+/// Get a version of a feature flag
+///
+/// Returns the definition of the flag in that version.
 #[utoipa::path(
     get, path = "/api/v1/admin/flags/{key}/versions/{n}", operation_id = "get_flag_version", tag = "Operators",
     params(("key" = String, Path), ("n" = i64, Path, description = "The number of the version, from 1.")),

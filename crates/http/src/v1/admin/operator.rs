@@ -54,11 +54,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::credential("/admin/login").post(login));
 }
 
-/// Logs an operator in
+/// Log in as an operator
+///
+/// Returns an access token for the operations below `/api/v1/admin`.
 #[utoipa::path(
     post, path = "/api/v1/admin/login", operation_id = "login_operator", tag = "Operators",
     request_body = OperatorLoginBody,
-    responses((status = 200, description = "Logged in.", body = OperatorLoggedInView)),
+    responses((status = 200, description = "The access token and the operator.", body = OperatorLoggedInView)),
     extensions(("x-errors" = json!(["invalid_credentials"]))),
 )]
 pub(crate) async fn login(guest: Guest, body: Body<OperatorLoginBody>) -> Answer {

@@ -62,10 +62,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/segments/{key}/versions/{n}").get(read_version));
 }
 
-/// All segments
+/// List segments
+///
+/// Segments are conditions that rules of several flags share.
 #[utoipa::path(
     get, path = "/api/v1/admin/segments", operation_id = "list_segments", tag = "Operators",
-    responses((status = 200, description = "By key, always on one page.", body = PageView<SegmentDocument>)),
+    responses((status = 200, description = "The segments by key, always on one page.", body = PageView<SegmentDocument>)),
     security(("operator" = [])),
 )]
 pub(crate) async fn list(cx: OperatorCtx) -> Answer {
@@ -76,7 +78,9 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
     }))
 }
 
-/// Defines a segment
+/// Create a segment
+///
+/// Keys are unique and cannot be changed.
 #[utoipa::path(
     post, path = "/api/v1/admin/segments", operation_id = "create_segment", tag = "Operators",
     request_body = SegmentDocument,
@@ -92,7 +96,9 @@ pub(crate) async fn create(cx: OperatorCtx, body: Body<Segment>) -> Answer {
     Ok(created(&location, Some(segment.version), &segment))
 }
 
-/// One segment
+/// Get a segment
+///
+/// Returns the definition of the segment.
 #[utoipa::path(
     get, path = "/api/v1/admin/segments/{key}", operation_id = "get_segment", tag = "Operators",
     params(("key" = String, Path), IfNoneMatch),
@@ -105,12 +111,14 @@ pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -
     Ok(seen.answer(segment.version, &segment))
 }
 
-/// Puts another definition in the place of a segment's
+/// Replace a segment
+///
+/// `key` cannot be changed. An absent field gets its default value.
 #[utoipa::path(
     put, path = "/api/v1/admin/segments/{key}", operation_id = "replace_segment", tag = "Operators",
     params(("key" = String, Path), IfMatch), request_body = SegmentDocument,
     responses(
-        (status = 200, description = "The segment as it is now.", body = SegmentDocument, headers(("ETag"))),
+        (status = 200, description = "The updated segment.", body = SegmentDocument, headers(("ETag"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
@@ -120,13 +128,13 @@ pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, bo
     Ok(entity(segment.version, &segment))
 }
 
-/// Removes a segment that no rule names
+/// Delete a segment
 ///
-/// Its versions stay, and a rollback brings it back.
+/// A segment that a rule uses cannot be deleted. Its versions are kept; a rollback restores it.
 #[utoipa::path(
     delete, path = "/api/v1/admin/segments/{key}", operation_id = "delete_segment", tag = "Operators",
     params(("key" = String, Path), IfMatch),
-    responses((status = 204, description = "It is gone.")),
+    responses((status = 204, description = "The segment is deleted.")),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found", "conflict"]))),
 )]
@@ -135,14 +143,15 @@ pub(crate) async fn delete(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> 
     Ok(no_content())
 }
 
-/// Puts a former version in force again, as the next version
+/// Roll a segment back
 ///
-/// A segment that was deleted is there again; its `ETag` is then the number of its last version.
+/// Makes an earlier version the next version. This restores a deleted segment; its `ETag` is then the number of its
+/// last version.
 #[utoipa::path(
     post, path = "/api/v1/admin/segments/{key}/rollback", operation_id = "roll_back_segment", tag = "Operators",
     params(("key" = String, Path), IfMatch), request_body = RollBackBody,
     responses(
-        (status = 200, description = "The segment as it is now.", body = SegmentDocument, headers(("ETag"))),
+        (status = 200, description = "The updated segment.", body = SegmentDocument, headers(("ETag"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
@@ -157,15 +166,15 @@ pub(crate) async fn roll_back(
     Ok(entity(segment.version, &segment))
 }
 
-/// The versions of a segment
+/// List the versions of a segment
 ///
-/// Those of a deleted one too.
+/// Versions of deleted segments are included.
 #[utoipa::path(
     get, path = "/api/v1/admin/segments/{key}/versions", operation_id = "list_segment_versions",
     tag = "Operators",
     params(("key" = String, Path), PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<SegmentVersionView>, headers(("Link"))),
+        (status = 200, description = "The versions, newest first.", body = PageView<SegmentVersionView>, headers(("Link"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
@@ -177,7 +186,9 @@ pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Page
     Ok(query.answer_numbered(cx.scope(), versions, |version| version.version))
 }
 
-/// One version of a segment
+/// Get a version of a segment
+///
+/// Returns the definition of the segment in that version.
 #[utoipa::path(
     get, path = "/api/v1/admin/segments/{key}/versions/{n}", operation_id = "get_segment_version",
     tag = "Operators",

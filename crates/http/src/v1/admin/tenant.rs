@@ -16,7 +16,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct TenantParams {
     /// Only of this status.
-    #[param(schema_with = schema::tenant_status, required = false)]
+    #[param(value_type = schema::TenantStatus, inline, required = false)]
     status: Option<TenantStatus>,
     /// Only on this plan.
     plan: Option<String>,
@@ -42,12 +42,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/tenants/{id}/resume").post(resume));
 }
 
-/// All tenants, deleted ones included
+/// List tenants
+///
+/// Deleted tenants are included.
 #[utoipa::path(
     get, path = "/api/v1/admin/tenants", operation_id = "list_tenants", tag = "Operators",
     params(TenantParams, PageParams),
     responses(
-        (status = 200, description = "Newest first.", body = PageView<TenantView>, headers(("Link"))),
+        (status = 200, description = "The tenants, newest first.", body = PageView<TenantView>, headers(("Link"))),
     ),
     security(("operator" = [])),
 )]
@@ -57,7 +59,9 @@ pub(crate) async fn list(cx: OperatorCtx, query: Paged<TenantParams>) -> Answer 
     Ok(query.answer(cx.scope(), page.map(TenantView::from)))
 }
 
-/// One tenant, deleted or not
+/// Get a tenant
+///
+/// Deleted tenants are included.
 #[utoipa::path(
     get, path = "/api/v1/admin/tenants/{id}", operation_id = "get_tenant_as_operator", tag = "Operators",
     params(("id" = Uuid, Path)),
@@ -69,11 +73,13 @@ pub(crate) async fn read(cx: OperatorCtx, id: Id<TenantId>) -> Answer {
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
 
-/// Makes a tenant read-only
+/// Suspend a tenant
+///
+/// Makes a tenant read-only. The reason is written to the audit log.
 #[utoipa::path(
     post, path = "/api/v1/admin/tenants/{id}/suspend", operation_id = "suspend_tenant", tag = "Operators",
     params(("id" = Uuid, Path)), request_body = ReasonBody,
-    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
@@ -82,11 +88,13 @@ pub(crate) async fn suspend(cx: OperatorCtx, id: Id<TenantId>, body: Body<Reason
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
 
-/// Lets a suspended tenant write again
+/// Resume a tenant
+///
+/// Allows a suspended tenant to write again. The reason is written to the audit log.
 #[utoipa::path(
     post, path = "/api/v1/admin/tenants/{id}/resume", operation_id = "resume_tenant", tag = "Operators",
     params(("id" = Uuid, Path)), request_body = ReasonBody,
-    responses((status = 200, description = "The tenant as it is now.", body = TenantView, headers(("ETag")))),
+    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
