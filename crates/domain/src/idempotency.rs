@@ -42,7 +42,7 @@ impl std::fmt::Debug for KeptAnswer {
 pub struct KeptRequest {
     /// Under which key.
     pub key: RequestKey,
-    /// SHA-256 of what was asked for, to tell a repetition from another request with the same key.
+    /// A keyed digest of the request, to tell a repetition from another request with the same key.
     pub fingerprint: [u8; 32],
     /// What the user was then. Whoever is less now may no longer be told what came of it.
     pub role: Role,

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     Check, Denied, Email, FlagEditing, Invalid, OperatorEvent, OperatorId, Page, PageRequest, PasswordHash,
@@ -228,6 +229,10 @@ pub trait OperatorWork: Send {
 
     /// Stores a changed operator.
     async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
+
+    /// Returns the details of this operator's newest event with an idempotency key since a time; see
+    /// [`OperatorEvent::details`].
+    async fn keyed(&mut self, route: &str, key: &str, since: Time) -> Result<Option<Value>, StoreError>;
 
     /// The definitions of flags.
     fn flags(&mut self) -> &mut dyn FlagEditing;

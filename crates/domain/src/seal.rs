@@ -8,6 +8,12 @@ pub trait Seal: Send + Sync {
     /// What was sealed for that place; `None` when it was not, or when the secret is no longer known.
     fn open(&self, place: &str, sealed: &[u8]) -> Option<Vec<u8>>;
 
+    /// Returns a keyed digest of bytes, for a place. Without the secret nobody can search for the bytes by trying.
+    fn digest(&self, place: &str, plain: &[u8]) -> [u8; 32];
+
+    /// Returns whether a digest for that place is one of these bytes, with the present secret or an earlier one.
+    fn is_digest(&self, place: &str, plain: &[u8], digest: &[u8; 32]) -> bool;
+
     /// Whether it was sealed for that place with the present secret, so that earlier ones are not needed for it.
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool;
 }

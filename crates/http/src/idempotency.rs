@@ -14,8 +14,11 @@ use actix_web::{
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{ErrorCode, KeptAnswer, Refused, RequestKey};
-use tenantry_tenancy::{Cx, idempotency::KeyedRequest};
+use tenantry_domain::{ErrorCode, KeptAnswer, Refused, RequestKey, UserId};
+use tenantry_tenancy::{
+    Cx,
+    idempotency::{KeyedRegistration, KeyedRequest, OperatorRequest},
+};
 use utoipa::{
     IntoParams,
     openapi::{
@@ -28,6 +31,9 @@ use crate::{Answer, ApiError, hints};
 
 /// The header that says that an answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How many characters a key has at the least where no credential is needed to get the stored response.
+const UNGUESSABLE: usize = 16;
 
 /// `Idempotency-Key`: the name that a caller gives to a request, to send it again without having it done again
 /// (draft-ietf-httpapi-idempotency-key-header).
@@ -73,14 +79,64 @@ impl IdempotencyKey {
         let answer = Arc::new(answer);
         let kept = Arc::clone(&answer);
         let cx = cx.once(keyed, move |done: T| keep(kept(done)));
-        let failed = match work(&cx).await {
-            Ok(done) => return Ok(answer(done)),
-            Err(error) => error.into(),
+        settle(work(&cx).await, |done| answer(done))
+    }
+
+    /// As [`Self::once`], for a request without a credential that creates its user: whose e-mail address the request has,
+    /// and which the result of the work names. The key is the only secret that a repetition shows, so it has at least
+    /// [`UNGUESSABLE`] characters.
+    ///
+    /// # Errors
+    /// See [`Self::once`]; `invalid_request` for a shorter key.
+    pub(crate) async fn once_registered<T: Clone + 'static, E: Into<ApiError>>(
+        self,
+        cx: &Cx,
+        email: String,
+        user: fn(&T) -> UserId,
+        work: impl AsyncFnOnce(&Cx) -> Result<T, E>,
+        answer: impl Fn(T) -> HttpResponse + Send + Sync + 'static,
+    ) -> Answer {
+        let Some(key) = self.key.clone() else {
+            return work(cx).await.map(answer).map_err(Into::into);
         };
-        match failed.kept_answer() {
-            Some(kept) => replay(kept),
-            None => Err(failed),
+        if key.len() < UNGUESSABLE {
+            let detail = "Idempotency-Key must have at least 16 characters here, because no credential protects the response: use a UUID.";
+            return Err(ApiError::new(ErrorCode::InvalidRequest).with_detail(detail));
         }
+        let keyed = KeyedRegistration {
+            email,
+            route: self.route()?,
+            key,
+            fingerprint: fingerprint(&self.request),
+        };
+        let answer = Arc::new(answer);
+        let kept = Arc::clone(&answer);
+        let cx = cx.once_registered(keyed, user, move |done: T| keep(kept(done)));
+        settle(work(&cx).await, |done| answer(done))
+    }
+
+    /// The key as the record of an operator's event has it, `None` without the header.
+    ///
+    /// # Errors
+    /// `internal` where the path has no template.
+    pub(crate) fn of_operator(&self) -> Result<Option<OperatorRequest>, ApiError> {
+        let request = self.key.clone().map(|key| {
+            Ok::<_, ApiError>(OperatorRequest {
+                route: self.route()?,
+                key,
+                fingerprint: fingerprint(&self.request),
+            })
+        });
+        request.transpose()
+    }
+
+    /// Method and path template.
+    fn route(&self) -> Result<String, ApiError> {
+        let template = self
+            .request
+            .match_pattern()
+            .ok_or_else(|| ApiError::wiring("a handler runs at a path without a template"))?;
+        Ok(format!("{} {template}", self.request.method()))
     }
 
     /// The key with all that it stands for.
@@ -88,21 +144,36 @@ impl IdempotencyKey {
         let Some(key) = self.key.clone() else {
             return Ok(None);
         };
-        let request = &self.request;
-        let template = request
-            .match_pattern()
-            .ok_or_else(|| ApiError::wiring("a handler runs at a path without a template"))?;
         let key = RequestKey {
             user: cx.scope().user().ok_or(Refused::Forbidden)?,
-            route: format!("{} {template}", request.method()),
+            route: self.route()?,
             key,
         };
         Ok(Some(KeyedRequest {
             key,
             role: cx.scope().role().ok_or(Refused::Forbidden)?,
-            fingerprint: fingerprint(request),
+            fingerprint: fingerprint(&self.request),
         }))
     }
+}
+
+/// Answers with the result of the work, or with the stored response when the work was done before.
+fn settle<T, E: Into<ApiError>>(done: Result<T, E>, answer: impl FnOnce(T) -> HttpResponse) -> Answer {
+    let failed = match done {
+        Ok(done) => return Ok(answer(done)),
+        Err(error) => error.into(),
+    };
+    match failed.kept_answer() {
+        Some(kept) => replay(kept),
+        None => Err(failed),
+    }
+}
+
+/// Marks a response as that of an earlier request.
+pub(crate) fn replayed(mut response: HttpResponse) -> HttpResponse {
+    let replayed = HeaderValue::from_static("true");
+    response.headers_mut().insert(REPLAYED, replayed);
+    response
 }
 
 /// SHA-256 of a body, in the extensions of a request that has a key.
@@ -185,26 +256,44 @@ fn replay(kept: &KeptAnswer) -> Answer {
     for (name, value) in &kept.headers {
         response.insert_header((name.as_str(), value.as_str()));
     }
-    response.insert_header((REPLAYED, HeaderValue::from_static("true")));
-    Ok(response.body(kept.body.clone()))
+    Ok(replayed(response.body(kept.body.clone())))
 }
 
 impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .examples([serde_json::json!("\"8e03978e-40d5-43dd-bc93-6894a57f9324\"")]);
-        let parameter = ParameterBuilder::new()
-            .name("Idempotency-Key")
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some(
-                "A name of 1 to 255 characters for this request, in quotes or bare. Sent again with the same \
-                 key within 24 hours, it is not done again: the answer is the first one, with \
-                 `Idempotent-Replayed: true`.",
-            ));
-        vec![parameter.schema(Some(text.build())).build()]
+        vec![parameter(1)]
     }
+}
+
+/// Describes the key of a request without a credential; see [`IdempotencyKey::once_registered`].
+pub(crate) struct UnguessableKey;
+
+impl IntoParams for UnguessableKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![parameter(UNGUESSABLE)]
+    }
+}
+
+/// The header's description, for keys of at least so many characters.
+fn parameter(least: usize) -> Parameter {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!(
+            r#"^("([ !#-\[\]-~]|\\["\\]){{{least},255}}"|[!#-~]{{{least},255}})$"#
+        )))
+        .examples([serde_json::json!("\"8e03978e-40d5-43dd-bc93-6894a57f9324\"")]);
+    let description = format!(
+        "A key of {least} to 255 characters that identifies this request, in quotes or bare; best a UUID. A request that \
+         is sent again with the same key within 24 hours is not executed again: the response is the first one, with \
+         `Idempotent-Replayed: true`."
+    );
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(text.build()))
+        .build()
 }
 
 #[cfg(test)]

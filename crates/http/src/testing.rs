@@ -16,6 +16,7 @@ use actix_web::{
 };
 use async_trait::async_trait;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
     Accepted, AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations,
     CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet,
@@ -502,6 +503,14 @@ impl Seal for Fake {
 
     fn open(&self, _: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         Some(sealed.to_vec())
+    }
+
+    fn digest(&self, _: &str, plain: &[u8]) -> [u8; 32] {
+        Sha256::digest(plain).into()
+    }
+
+    fn is_digest(&self, place: &str, plain: &[u8], digest: &[u8; 32]) -> bool {
+        self.digest(place, plain) == *digest
     }
 
     fn is_current(&self, _: &str, _: &[u8]) -> bool {

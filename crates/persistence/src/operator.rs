@@ -6,6 +6,7 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
+use serde_json::Value;
 use tenantry_domain::{
     Announcer, Change, Email, FlagEditing, Mode, Operator, OperatorActor, OperatorEvent, OperatorId,
     OperatorScope, OperatorWork, Operators, Page, PageRequest, PasswordHash, Position, StoreError,
@@ -207,6 +208,24 @@ impl OperatorWork for PgOperatorWork {
             .set(changes(operator))
             .filter(Column::Id.eq(operator.id.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    async fn keyed(&mut self, route: &str, key: &str, since: Time) -> Result<Option<Value>, StoreError> {
+        use event::Column;
+        let Some(operator) = self.scope.operator() else {
+            return Ok(None);
+        };
+        let find = event::Entity::find()
+            .filter(Column::OperatorId.eq(operator.uuid()))
+            .filter(Column::At.gt(since))
+            .filter(Expr::cust_with_values(
+                "details #>> '{idempotency,route}' = $1 AND details #>> '{idempotency,key}' = $2",
+                [route, key],
+            ))
+            .order_by_desc(Column::At)
+            .limit(1);
+        let rows = self.tx.fetch::<event::Entity>(&find.into_query()).await?;
+        Ok(rows.into_iter().next().map(|event| event.details))
     }
 
     fn flags(&mut self) -> &mut dyn FlagEditing {

@@ -49,6 +49,15 @@ impl Seal for AeadSeal {
             .find_map(|secret| open_with(secret, place, sealed))
     }
 
+    fn digest(&self, place: &str, plain: &[u8]) -> [u8; 32] {
+        digest_with(&self.current, place, plain)
+    }
+
+    fn is_digest(&self, place: &str, plain: &[u8], digest: &[u8; 32]) -> bool {
+        let mut secrets = std::iter::once(&self.current).chain(&self.former);
+        secrets.any(|secret| digest_with(secret, place, plain) == *digest)
+    }
+
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool {
         open_with(&self.current, place, sealed).is_some()
     }
@@ -59,6 +68,11 @@ fn open_with(secret: &hmac::Key, place: &str, sealed: &[u8]) -> Option<Vec<u8>> 
     let mut opened = sealed.to_vec();
     let plain = key_of(secret, place).open_in_place(Nonce::from(nonce), Aad::empty(), &mut opened);
     plain.ok().map(|plain| plain.to_vec())
+}
+
+/// The prefix keeps it apart from the key of every place.
+fn digest_with(secret: &hmac::Key, place: &str, plain: &[u8]) -> [u8; 32] {
+    secret::hmac_sha256(secret, &[b"digest\n", place.as_bytes(), b"\n", plain])
 }
 
 fn key_of(secret: &hmac::Key, place: &str) -> LessSafeKey {
@@ -81,6 +95,18 @@ mod tests {
             assert_eq!(seal.open("here", &sealed).as_deref(), Some(plain));
             assert_eq!(seal.open("there", &sealed), None);
         }
+    }
+
+    #[test]
+    fn a_digest_is_of_its_place_and_secret_only() {
+        let seal = AeadSeal::new(&SECRET);
+        let digest = seal.digest("here", b"password");
+        assert!(seal.is_digest("here", b"password", &digest));
+        assert!(!seal.is_digest("there", b"password", &digest));
+        assert!(!seal.is_digest("here", b"passwort", &digest));
+        let next = AeadSeal::new(&[8; 32]);
+        assert!(!next.is_digest("here", b"password", &digest));
+        assert!(next.opening(&SECRET).is_digest("here", b"password", &digest));
     }
 
     #[test]

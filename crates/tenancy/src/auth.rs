@@ -149,10 +149,17 @@ pub async fn register(
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
-        Ok::<_, AuthError>(work.sessions().insert(&session).await?)
+        work.sessions().insert(&session).await?;
+        let refresh_token = refresh_token.clone();
+        Ok::<_, AuthError>(logged_in(
+            cx,
+            session.id,
+            refresh_token,
+            user.clone(),
+            tenant.clone(),
+        ))
     })
-    .await?;
-    Ok(logged_in(cx, session.id, refresh_token, user, tenant))
+    .await
 }
 
 /// Rotates a refresh token. A used-up token ends its session, except within moments of its use.

@@ -109,10 +109,13 @@ pub struct Wish {
 /// [`BillingError`].
 pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     cx.require(Permission::ManageBilling)?;
+    // The payment provider must not be asked for a second page.
+    cx.check_once().await?;
     let payments = payments(cx)?;
     let (offer, terms) = offer_of(cx, wish, None)?;
     let seats = seats_of(wish, 1)?;
-    let (account, customer) = billing_provision::customer(cx, payments.as_ref()).await?;
+    let provision = cx.without_key();
+    let (account, customer) = billing_provision::customer(&provision, payments.as_ref()).await?;
     if account.live_subscription().is_some() {
         return Err(BillingError::AlreadySubscribed);
     }
@@ -142,8 +145,7 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     let back = &cx.app().policy.billing.return_url;
     let link = payments.checkout(&key, &new, back, back).await?;
     let details = json!({"offer": new.offer, "seats": seats});
-    record(cx, "billing.checkout_begun", account.id.uuid(), details).await?;
-    Ok(link)
+    Ok(record(cx, "billing.checkout_begun", account.id.uuid(), details, link).await?)
 }
 
 /// A page on which the tenant's admin looks after cards, invoices and the subscription.
@@ -157,8 +159,7 @@ pub async fn portal(cx: &Cx) -> Result<Link, BillingError> {
     let link = payments
         .portal(&customer, &cx.app().policy.billing.return_url)
         .await?;
-    record(cx, "billing.portal_opened", account.id.uuid(), json!({})).await?;
-    Ok(link)
+    Ok(record(cx, "billing.portal_opened", account.id.uuid(), json!({}), link).await?)
 }
 
 /// A change of the subscription that was asked for.
@@ -479,15 +480,18 @@ fn offer_text(offer: &Offer) -> String {
     format!("{plan}:{version}:{currency}:{}", interval.as_str())
 }
 
+/// Records an action, and returns the link that it is answered with.
 async fn record(
     cx: &Cx,
     action: &'static str,
     account: Uuid,
     details: serde_json::Value,
-) -> Result<(), StoreError> {
+    link: Link,
+) -> Result<Link, StoreError> {
     cx.write(async |work| {
         let event = cx.changed(action, "billing_account", account, None, Some(&details));
-        work.audit().record(event).await
+        work.audit().record(event).await?;
+        Ok::<_, StoreError>(link.clone())
     })
     .await
 }

@@ -7,11 +7,11 @@ use tenantry_domain::{
     Customers, Denied, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer,
     OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue,
     ProviderEvents, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope,
-    TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, Work,
+    TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work,
 };
 use uuid::Uuid;
 
-use crate::idempotency::{KeyedRequest, Once};
+use crate::idempotency::{KeyedRegistration, KeyedRequest, Once};
 use crate::{Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
@@ -194,6 +194,49 @@ impl Cx {
     ) -> Self {
         Self {
             once: Some(Once::new(request, answer)),
+            ..self.clone()
+        }
+    }
+
+    /// As [`Cx::once`], for a request without a credential that creates its user; `user` names the user in the work's
+    /// result.
+    #[must_use]
+    pub fn once_registered<T: Clone + 'static>(
+        &self,
+        request: KeyedRegistration,
+        user: impl Fn(&T) -> UserId + Send + Sync + 'static,
+        answer: impl Fn(T) -> Option<KeptAnswer> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            once: Some(Once::registration(request, user, answer)),
+            ..self.clone()
+        }
+    }
+
+    /// The same context without an idempotency key: for work that is not what the request is answered with.
+    pub(crate) fn without_key(&self) -> Self {
+        Self {
+            once: None,
+            ..self.clone()
+        }
+    }
+
+    /// Fails with the stored answer when the request with this context's idempotency key is done already. A use case calls
+    /// it before it does something outside of the database; [`Cx::write`] asks again.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`], and those of the store.
+    pub(crate) async fn check_once(&self) -> Result<(), StoreError> {
+        match &self.once {
+            Some(once) => self.read(async |work| once.check(self, work).await).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same request in another scope, its idempotency key included.
+    pub(crate) fn in_scope(&self, scope: TenantScope) -> Self {
+        Self {
+            scope,
             ..self.clone()
         }
     }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tenantry_domain::{
     DefinitionVersion, FlagCatalogue, FlagDefinition, FlagEditing, Invalid, Lifecycle, OperatorWork, Segment,
     StoreError, SystemScope, Time,
 };
 
+use crate::idempotency::OperatorRequest;
 use crate::{OperatorCx, Precondition, Stale};
 
 /// Why it was not done.
@@ -62,14 +63,39 @@ pub async fn get<D: Definition>(cx: &OperatorCx, key: &str) -> Result<D, Definit
 /// # Errors
 /// [`DefinitionError`].
 pub async fn create<D: Definition>(cx: &OperatorCx, new: D) -> Result<D, DefinitionError> {
+    Ok(create_once(cx, None, new).await?.0)
+}
+
+/// As [`create`], once for requests with the same idempotency key within a day: the second value says whether this is the
+/// result of an earlier one.
+///
+/// # Errors
+/// [`DefinitionError`]; [`KeyTaken::Reused`](tenantry_domain::KeyTaken::Reused) when the key identifies another request.
+pub async fn create_once<D: Definition>(
+    cx: &OperatorCx,
+    request: Option<&OperatorRequest>,
+    new: D,
+) -> Result<(D, bool), DefinitionError> {
     let mut work = cx.begin().await?;
+    // All definitions are locked, so two requests with one key run one after the other.
     let catalogue = work.flags().catalogue_for_update().await?;
+    if let Some(request) = request
+        && let Some(details) = cx.done_before(work.as_mut(), request).await?
+    {
+        let created = serde_json::from_value(details["after"].clone());
+        return Ok((created.map_err(unreadable)?, true));
+    }
     if D::among(&catalogue, new.key()).is_some() {
         return Err(DefinitionError::Taken);
     }
     let last = last_version::<D>(work.flags(), new.key()).await?;
     let new = new.numbered(last.unwrap_or(0) + 1);
-    store(cx, work, &catalogue, D::CREATED, new).await
+    let stored = store(cx, work, &catalogue, (D::CREATED, request), new).await?;
+    Ok((stored, false))
+}
+
+fn unreadable(error: serde_json::Error) -> StoreError {
+    StoreError::Other(format!("the record of a definition cannot be read: {error}"))
 }
 
 /// Puts another definition in the place of one; its key and a flag's type stay.
@@ -150,7 +176,14 @@ pub async fn roll_back<D: Definition>(
     let former = former.ok_or_else(|| refused("not_found", "there is no such version"))?;
     let former: Option<D> = former.definition.into();
     let former = former.ok_or_else(|| refused("deleted", "it had just been deleted then"))?;
-    store(cx, work, &catalogue, D::ROLLED_BACK, former.numbered(last + 1)).await
+    store(
+        cx,
+        work,
+        &catalogue,
+        (D::ROLLED_BACK, None),
+        former.numbered(last + 1),
+    )
+    .await
 }
 
 /// At most `limit + 1` versions, newest first, from below version `before` on; the one too many tells that there are
@@ -186,7 +219,7 @@ pub async fn version<D: Definition>(
 
 /// What operators define, change, list and roll back in one way: flags and segments.
 #[async_trait]
-pub trait Definition: Clone + Serialize + Send + Sync + Sized + 'static {
+pub trait Definition: Clone + Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
     /// What a version has: none where it was deleted, if it can be.
     type Former: Into<Option<Self>> + Send;
     /// The actions as they are recorded.
@@ -389,20 +422,23 @@ async fn change<D: Definition>(
     let before = D::among(&catalogue, key).ok_or(DefinitionError::NotFound)?;
     when.check(before.version())?;
     let after = next(before)?.numbered(before.version() + 1);
-    store(cx, work, &catalogue, action, after).await
+    store(cx, work, &catalogue, (action, None), after).await
 }
 
 async fn store<D: Definition>(
     cx: &OperatorCx,
     mut work: Box<dyn OperatorWork>,
     catalogue: &FlagCatalogue,
-    action: &'static str,
+    (action, request): (&'static str, Option<&OperatorRequest>),
     after: D,
 ) -> Result<D, DefinitionError> {
     after.check(catalogue)?;
     after.store(work.flags(), cx.now()).await?;
     let before = D::among(catalogue, after.key());
-    work.commit(cx.record(action, None, json!({"before": before, "after": after})))
-        .await?;
+    let mut details = json!({"before": before, "after": after});
+    if let Some(request) = request {
+        details["idempotency"] = request.to_details();
+    }
+    work.commit(cx.record(action, None, details)).await?;
     Ok(after)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Constraint, Denied, Email, Invalid, Operator, OperatorClaims, OperatorEvent, OperatorEventId, OperatorId,
-    OperatorScope, OperatorWork, Password, PasswordError, RequestId, StoreError, SystemScope, TenantId, Time,
-    TokenError,
+    Constraint, Denied, Email, Invalid, KeptRequest, Operator, OperatorClaims, OperatorEvent,
+    OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password, PasswordError, RequestId, StoreError,
+    SystemScope, TenantId, Time, TokenError,
 };
 
+use crate::idempotency::OperatorRequest;
 use crate::{Origin, Tenancy};
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
@@ -59,6 +60,23 @@ impl OperatorCx {
     /// Those of the store.
     pub async fn begin(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
         self.app.ports.operators.begin(&self.scope).await
+    }
+
+    /// Returns the details of what this operator did with an idempotency key within the last day.
+    ///
+    /// # Errors
+    /// [`KeyTaken::Reused`] when the key identifies another request, and those of the store.
+    pub(crate) async fn done_before(
+        &self,
+        work: &mut dyn OperatorWork,
+        request: &OperatorRequest,
+    ) -> Result<Option<Value>, StoreError> {
+        let since = self.now() - KeptRequest::LIFETIME;
+        let details = work.keyed(&request.route, &request.key, since).await?;
+        if let Some(details) = &details {
+            request.check(details)?;
+        }
+        Ok(details)
     }
 
     /// The record of what was done.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tenantry_domain::{
-    Check, Constraint, Email, Invalid, NewTenant, NewUser, Password, PasswordError, RequestId, Role,
-    StoreError, SystemScope, Tenant, User, UserId,
+    Check, Constraint, Denied, Email, Invalid, NewTenant, NewUser, Password, PasswordError, RequestId, Role,
+    Slug, StoreError, SystemScope, Tenant, TenantSelector, User, UserId,
 };
 
 use crate::billing_provision::{Provision, SignedUpFor, is_granted_at_once};
@@ -69,19 +69,47 @@ impl From<StoreError> for SignUpError {
 ///
 /// # Errors
 /// [`SignUpError`].
-pub async fn sign_up(
-    app: &Arc<Tenancy>,
-    origin: Origin,
-    request: RequestId,
-    tenant: NewTenant,
-    admin: NewAdmin,
-) -> Result<SignedUp, SignUpError> {
+pub async fn sign_up(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<SignedUp, SignUpError> {
+    let slug = tenant.slug.clone();
+    match establish(cx, tenant, admin, Paying::First).await {
+        Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
+            check_signed_up(cx, &slug).await?;
+            Err(taken)
+        }
+        done => done,
+    }
+}
+
+/// Returns the context of a sign-up: the scope of a tenant that does not exist yet.
+///
+/// # Errors
+/// [`SignUpError::Closed`] where the operator does not allow sign-up.
+pub fn sign_up_cx(app: &Arc<Tenancy>, origin: Origin, request: RequestId) -> Result<Cx, SignUpError> {
     if !app.policy.signup_enabled {
         return Err(SignUpError::Closed);
     }
     let because = SystemScope::because("sign-up");
-    let cx = Cx::new(Arc::clone(app), app.ports.gate.found(because, request), origin);
-    establish(&cx, tenant, admin, Paying::First).await
+    Ok(Cx::new(
+        Arc::clone(app),
+        app.ports.gate.found(because, request),
+        origin,
+    ))
+}
+
+/// Fails with the stored answer when the tenant of this slug was created by the same request with the same idempotency
+/// key. The answer is stored in that tenant.
+async fn check_signed_up(cx: &Cx, slug: &str) -> Result<(), StoreError> {
+    let Some(slug) = Slug::parse(slug) else {
+        return Ok(());
+    };
+    let gate = &cx.ports().gate;
+    let selector = TenantSelector::Slug(slug);
+    match gate.guest(&selector, cx.scope().request().clone()).await {
+        Ok(admission) => cx.in_scope(admission.scope).check_once().await,
+        Err(Denied::Store(error)) => Err(error),
+        Err(Denied::TenantNotFound | Denied::TenantGone) => Ok(()),
+        Err(denied) => Err(StoreError::Other(denied.to_string())),
+    }
 }
 
 /// Founds a tenant for the operator, whether sign-up is open or not.
@@ -130,11 +158,7 @@ async fn establish(
     let user =
         User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
     let generated_password = checked.password.is_none().then_some(password);
-    let login = store(cx, checked.tenant, user, wanted).await?;
-    Ok(SignedUp {
-        login,
-        generated_password,
-    })
+    store(cx, checked.tenant, user, wanted, generated_password).await
 }
 
 /// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
@@ -203,7 +227,13 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     })
 }
 
-async fn store(cx: &Cx, tenant: Tenant, admin: User, wanted: SignedUpFor) -> Result<LoggedIn, SignUpError> {
+async fn store(
+    cx: &Cx,
+    tenant: Tenant,
+    admin: User,
+    wanted: SignedUpFor,
+    generated_password: Option<Password>,
+) -> Result<SignedUp, SignUpError> {
     let (session, refresh_token) = auth::new_session(cx, admin.id);
     cx.write(async |work| {
         work.tenants().insert(&tenant).await?;
@@ -220,8 +250,12 @@ async fn store(cx: &Cx, tenant: Tenant, admin: User, wanted: SignedUpFor) -> Res
                 other => SignUpError::Store(StoreError::Other(other.to_string())),
             })?;
         }
-        Ok::<_, SignUpError>(())
+        let refresh_token = refresh_token.clone();
+        let login = auth::logged_in(cx, session.id, refresh_token, admin.clone(), tenant.clone());
+        Ok::<_, SignUpError>(SignedUp {
+            login,
+            generated_password: generated_password.clone(),
+        })
     })
-    .await?;
-    Ok(auth::logged_in(cx, session.id, refresh_token, admin, tenant))
+    .await
 }

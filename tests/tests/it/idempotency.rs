@@ -17,6 +17,7 @@ use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::project;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, TenantWorld, World};
 
+use crate::features::definition;
 use crate::{embedder, jobs};
 
 const PROJECTS: &str = "/api/v1/projects";
@@ -221,15 +222,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 22] = [
-    (
-        "/api/v1/tenants",
-        "there is neither a tenant nor a user yet; its slug can be taken once",
-    ),
-    (
-        "/api/v1/auth/register",
-        "there is no user yet; an address can be taken once",
-    ),
+const WITHOUT_KEY: [(&str, &str); 17] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
@@ -242,8 +235,6 @@ const WITHOUT_KEY: [(&str, &str); 22] = [
     ),
     ("/api/v1/admin/tenants/{id}/suspend", "it makes nothing"),
     ("/api/v1/admin/tenants/{id}/resume", "it makes nothing"),
-    ("/api/v1/admin/flags", "a key can be taken once"),
-    ("/api/v1/admin/segments", "a key can be taken once"),
     ("/api/v1/admin/flags/{key}/archive", "it makes nothing"),
     (
         "/api/v1/admin/flags/{key}/rollback",
@@ -262,10 +253,6 @@ const WITHOUT_KEY: [(&str, &str); 22] = [
     (
         "/api/v1/quotas/{meter}/reservations/{id}/commit",
         "saying the same again changes nothing",
-    ),
-    (
-        "/api/v1/billing/checkout",
-        "the payment provider makes the same page again",
     ),
     (
         "/api/v1/billing/portal",
@@ -294,7 +281,39 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
         patch.send().await.expect(200);
     }
+    let sign_up = |slug: &str| json!({"name": "N", "slug": slug, "admin": {"email": "n@new.example", "full_name": "N"}});
+    let register = |name: &str| json!({"email": "n@register.example", "full_name": name, "password": PASSWORD, "tenant_slug": "acme"});
     vec![
+        (
+            "/api/v1/tenants",
+            "/api/v1/tenants".into(),
+            sign_up("new-one"),
+            Value::Null,
+        ),
+        (
+            "/api/v1/auth/register",
+            "/api/v1/auth/register".into(),
+            register("N"),
+            register("M"),
+        ),
+        (
+            "/api/v1/billing/checkout",
+            "/api/v1/billing/checkout".into(),
+            json!({"plan": "pro"}),
+            json!({"plan": "pro", "seats": 2}),
+        ),
+        (
+            "/api/v1/admin/flags",
+            "/api/v1/admin/flags".into(),
+            definition("keyed", json!({})),
+            definition("keyed-too", json!({})),
+        ),
+        (
+            "/api/v1/admin/segments",
+            "/api/v1/admin/segments".into(),
+            segment("keyed"),
+            segment("keyed-too"),
+        ),
         (
             "/api/v1/billing/subscription",
             "/api/v1/billing/subscription".into(),
@@ -393,9 +412,18 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
     for (path, _) in WITHOUT_KEY {
         assert!(!takes_key(&document["paths"][path]["post"]), "{path}");
     }
+    let operator = Person {
+        access_token: world.operator("olga@example.com").await,
+        ..world.acme.admin.clone()
+    };
+    let customer = signed_up(&world, "customer").await;
     for (template, path, body, other) in requests {
         assert_described(template, &document["paths"][template]["post"]);
-        let admin = &world.acme.admin;
+        let admin = match template {
+            "/api/v1/billing/checkout" => &customer,
+            _ if template.starts_with("/api/v1/admin/") => &operator,
+            _ => &world.acme.admin,
+        };
         let first = keyed(&world, admin, &path, KEY, &body).send().await;
         assert!(
             [200, 201, 202].contains(&first.status),
@@ -411,6 +439,21 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
         assert_eq!(world.digest(&world.acme).await, after, "{template}");
         // One change of the subscription is done before the next is asked for.
         embedder::work(&world).await;
+    }
+}
+
+fn segment(key: &str) -> Value {
+    json!({"key": key, "description": "N", "when": [{"attribute": "plan", "operator": "in", "values": ["pro"]}]})
+}
+
+/// The admin of a new tenant on the default plan, which has no subscription.
+async fn signed_up(world: &World, slug: &str) -> Person {
+    let body = json!({"name": slug, "slug": slug, "admin": {"email": "n@new.example", "full_name": "N"}});
+    let answer = world.client.post("/api/v1/tenants", &body).send().await;
+    let token = answer.expect(201).json()["credentials"]["access_token"].clone();
+    Person {
+        access_token: token.as_str().unwrap().to_owned(),
+        ..world.acme.admin.clone()
     }
 }
 
@@ -437,6 +480,142 @@ fn assert_described(template: &str, operation: &Value) {
         success["headers"].get("Idempotent-Replayed").is_some(),
         "{template}: {success}"
     );
+}
+
+// ------------------------------------------------------------------------------------------------- without a credential
+
+/// A lost answer of a sign-up is sent again, with its generated password; only to who knows the key and the request.
+#[actix_web::test]
+async fn sign_up_is_answered_again_with_its_password() {
+    let world = World::new().await;
+    let body =
+        json!({"name": "New", "slug": "new-one", "admin": {"email": "n@new.example", "full_name": "N"}});
+    let send = |key: &str, body: &Value| {
+        let request = world.client.post("/api/v1/tenants", body);
+        request.header("Idempotency-Key", key).send()
+    };
+    let first = send(KEY, &body).await.expect(201);
+    let again = send(KEY, &body).await;
+    assert_replays(&first, &again);
+    let credentials = &again.json()["credentials"];
+    let password = credentials["password"].as_str().unwrap();
+    world
+        .login("new-one", "n@new.example", password)
+        .await
+        .expect(200);
+    assert_eq!(count(&world, "tenants WHERE slug = 'new-one'").await, 1);
+
+    let other_key = "\"00000000-0000-4000-8000-000000000000\"";
+    send(other_key, &body).await.problem(409, "slug_taken");
+    let mut other = body.clone();
+    other["name"] = json!("Other");
+    send(KEY, &other).await.problem(422, "idempotency_key_reused");
+    other["admin"]["email"] = json!("m@new.example");
+    send(KEY, &other).await.problem(409, "slug_taken");
+    // What is stored is sealed.
+    let stored: Vec<u8> = sqlx::query_scalar("SELECT sealed_body FROM idempotency_keys")
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&stored).contains(password));
+}
+
+#[actix_web::test]
+async fn concurrent_sign_ups_with_one_key_create_one_tenant() {
+    let world = World::with(with_pool(20)).await;
+    let body =
+        json!({"name": "New", "slug": "new-one", "admin": {"email": "n@new.example", "full_name": "N"}});
+    let send = || {
+        let request = world.client.post("/api/v1/tenants", &body);
+        request.header("Idempotency-Key", KEY).send()
+    };
+    let replies = join_all((0..5).map(|_| send())).await;
+    let first = replies
+        .iter()
+        .find(|reply| reply.status == 201 && !is_replay(reply));
+    let first = first.unwrap();
+    for reply in replies.iter().filter(|reply| is_replay(reply)) {
+        assert_replays(first, reply);
+    }
+    assert!(replies.iter().all(|reply| [201, 409].contains(&reply.status)));
+    assert_replays(first, &send().await);
+    assert_eq!(count(&world, "tenants WHERE slug = 'new-one'").await, 1);
+}
+
+/// Without a credential the key is all that protects the stored answer.
+#[actix_web::test]
+async fn keys_of_public_requests_must_be_hard_to_guess() {
+    let world = World::new().await;
+    let sign_up =
+        json!({"name": "New", "slug": "new-one", "admin": {"email": "n@new.example", "full_name": "N"}});
+    let register =
+        json!({"email": "n@new.example", "full_name": "N", "password": PASSWORD, "tenant_slug": "acme"});
+    for (path, body) in [("/api/v1/tenants", sign_up), ("/api/v1/auth/register", register)] {
+        let request = world
+            .client
+            .post(path, &body)
+            .header("Idempotency-Key", "fifteen-charact");
+        let refused = request.send().await.problem(400, "invalid_request");
+        assert!(refused.text().contains("UUID"), "{}", refused.text());
+    }
+    assert_eq!(count(&world, "users WHERE email = 'n@new.example'").await, 0);
+}
+
+#[actix_web::test]
+async fn registration_is_answered_again_in_its_tenant_only() {
+    let world = World::new().await;
+    let send = |slug: &str| {
+        let body = json!({"email": "n@new.example", "full_name": "N", "password": PASSWORD});
+        let request = world.client.post("/api/v1/auth/register", &body);
+        request
+            .header("Idempotency-Key", KEY)
+            .header("X-Tenant-Slug", slug)
+            .send()
+    };
+    let first = send("acme").await.expect(201);
+    assert_replays(&first, &send("acme").await);
+    let other = send("globex").await.expect(201);
+    assert!(!is_replay(&other), "{other:?}");
+    assert_ne!(other.json()["user"]["id"], first.json()["user"]["id"]);
+    assert_eq!(count(&world, "users WHERE email = 'n@new.example'").await, 2);
+}
+
+// ------------------------------------------------------------------------------------------------------------ operators
+
+#[actix_web::test]
+async fn a_key_of_an_operator_is_that_operators_alone() {
+    let world = World::new().await;
+    let [olga, oskar] = [
+        world.operator("olga@example.com").await,
+        world.operator("oskar@example.com").await,
+    ];
+    let send = |token: &str, body: &Value| {
+        let request = world.client.post("/api/v1/admin/segments", body).bearer(token);
+        request.header("Idempotency-Key", KEY).send()
+    };
+    let first = send(&olga, &segment("keyed")).await.expect(201);
+    assert_replays(&first, &send(&olga, &segment("keyed")).await);
+    send(&olga, &segment("other"))
+        .await
+        .problem(422, "idempotency_key_reused");
+    send(&oskar, &segment("keyed")).await.problem(409, "conflict");
+    // A later version does not change the answer.
+    let replaced =
+        json!({"key": "keyed", "when": [{"attribute": "plan", "operator": "in", "values": ["free"]}]});
+    let replace = world
+        .client
+        .request(Method::PUT, "/api/v1/admin/segments/keyed")
+        .bearer(&olga);
+    replace.json(&replaced).send().await.expect(200);
+    assert_replays(&first, &send(&olga, &segment("keyed")).await);
+    world.clock.advance(Span::hours(24));
+    let login = json!({"email": "olga@example.com", "password": PASSWORD});
+    let login = world.client.post("/api/v1/admin/login", &login).send().await;
+    let olga = login.expect(200).json()["access_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    send(&olga, &segment("keyed")).await.problem(409, "conflict");
 }
 
 // --------------------------------------------------------------------------------------------------------- concurrency

@@ -1,37 +1,41 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::Password;
-use tenantry_tenancy::auth::{self, AuthError, LoggedIn};
+use tenantry_tenancy::{
+    Cx,
+    auth::{self, AuthError, LoggedIn},
+};
 use utoipa::ToSchema;
 
 use super::{tenant::TenantView, user::UserView};
 use crate::{
-    Answer, Body, Ctx, Endpoint, created,
+    Answer, Body, Ctx, Endpoint, IdempotencyKey, created,
     guest::{Guest, TenantHeaders},
+    idempotency::UnguessableKey,
     no_content,
     permission::{EndSession, ReadTenant},
 };
 
-/// Tokens, and who and where one is with them.
+/// The tokens of a session, its user and its tenant.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LoggedIn)]
 pub(crate) struct LoggedInView {
     /// For `Authorization: Bearer …`; a JWT.
     #[schema(examples("eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.…"))]
     access_token: String,
-    /// For one refresh.
+    /// A refresh token. It can be used once.
     refresh_token: String,
     /// `Bearer`.
     #[schema(examples("Bearer"))]
     token_type: &'static str,
-    /// How long the access token lives, in seconds.
+    /// The lifetime of the access token, in seconds.
     #[schema(examples(900))]
     expires_in: i64,
     user: UserView,
     tenant: TenantView,
 }
 
-/// Who one is, and where.
+/// The user and the tenant of the credential.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Me)]
 pub(crate) struct MeView {
@@ -39,7 +43,7 @@ pub(crate) struct MeView {
     tenant: TenantView,
 }
 
-/// Who wants to log in.
+/// The credentials of a login.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Login, examples(json!({
@@ -48,7 +52,7 @@ pub(crate) struct MeView {
 pub(crate) struct LoginBody {
     email: String,
     password: String,
-    /// The tenant, where neither header nor host name it.
+    /// The slug of the tenant, when neither a header nor the host names it.
     tenant_slug: Option<String>,
     /// The code of the second factor. No account can have one yet, so for now it has no effect.
     #[expect(
@@ -58,7 +62,7 @@ pub(crate) struct LoginBody {
     totp_code: Option<String>,
 }
 
-/// Who wants to register.
+/// A user to register.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Register, examples(json!({
@@ -72,11 +76,11 @@ pub(crate) struct RegisterBody {
     password: String,
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
-    /// The tenant, where neither header nor host name it.
+    /// The slug of the tenant, when neither a header nor the host names it.
     tenant_slug: Option<String>,
 }
 
-/// A refresh token to use up.
+/// A refresh token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Refresh)]
@@ -121,7 +125,7 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 /// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
-    params(TenantHeaders), request_body = RegisterBody,
+    params(TenantHeaders, UnguessableKey), request_body = RegisterBody,
     responses(
         (status = 201, description = "The tokens, the user and the tenant.", body = LoggedInView, headers(("Location"))),
     ),
@@ -130,7 +134,7 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
         "forbidden", "email_taken", "plan_limit_reached"
     ]))),
 )]
-pub(crate) async fn register(guest: Guest, body: Body<RegisterBody>) -> Answer {
+pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<RegisterBody>) -> Answer {
     let RegisterBody {
         email,
         password,
@@ -138,12 +142,13 @@ pub(crate) async fn register(guest: Guest, body: Body<RegisterBody>) -> Answer {
         tenant_slug,
     } = body.0;
     let cx = guest.enter(tenant_slug).await?;
-    let login = auth::register(&cx, &email, full_name, password).await?;
-    Ok(created(
-        &format!("/api/v1/users/{}", login.user.id),
-        None,
-        &LoggedInView::from(login),
-    ))
+    let user = |done: &LoggedIn| done.user.id;
+    let register = async |cx: &Cx| auth::register(cx, &email, full_name, password).await;
+    key.once_registered(&cx, email.clone(), user, register, |login| {
+        let location = format!("/api/v1/users/{}", login.user.id);
+        created(&location, None, &LoggedInView::from(login))
+    })
+    .await
 }
 
 /// Refresh the tokens

@@ -6,6 +6,7 @@ use tenantry_domain::{
     Projection, ProrationPreview, ProviderInvoice,
 };
 use tenantry_tenancy::{
+    Cx,
     billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
     billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
     invoice,
@@ -19,7 +20,7 @@ use crate::{
     permission::{ManageBilling, ReadBilling},
 };
 
-/// What the tenant pays, what for, and what it will come to. Amounts are in the currency's minor unit.
+/// Plan, subscription, usage and projected cost of a tenant. Amounts are in the currency's minor unit.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Billing, examples(json!({
     "plan": {"name": "pro", "title": "Pro", "version": 1},
@@ -51,7 +52,7 @@ pub(crate) struct BillingView {
     subscription: Option<SubscriptionView>,
     payment: PaymentView,
     meters: Vec<MeterView>,
-    /// What this period will cost, line by line.
+    /// The cost of the current period, by line.
     costs: Vec<CostView>,
     next_invoice: NextInvoiceView,
     /// Counts the changes of the account; 0 before there is one.
@@ -89,21 +90,21 @@ pub(crate) struct SubscriptionView {
     seats: u32,
     #[schema(required = true)]
     trial_ends_at: Option<DateTime<Utc>>,
-    /// Whether it ends with what is paid.
+    /// Whether the subscription ends with the paid period.
     cancel_at_period_end: bool,
     paid_until: DateTime<Utc>,
 }
 
-/// How it stands with payments.
+/// The payment state of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PaymentState)]
 pub(crate) struct PaymentView {
     #[schema(value_type = schema::DunningState)]
     state: &'static str,
-    /// Since when something is owed.
+    /// When the oldest unpaid payment failed.
     #[schema(required = true)]
     failed_at: Option<DateTime<Utc>>,
-    /// When the next step is taken unless it is paid.
+    /// When the next step of dunning follows, unless the tenant pays.
     #[schema(required = true)]
     next_step_at: Option<DateTime<Utc>>,
     /// Why the last change of the subscription was refused.
@@ -111,7 +112,7 @@ pub(crate) struct PaymentView {
     refusal: Option<String>,
 }
 
-/// How much of a meter was used, and will be.
+/// Current and projected usage of a meter.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BillingMeter)]
 pub(crate) struct MeterView {
@@ -122,20 +123,20 @@ pub(crate) struct MeterView {
     period: PeriodView,
     /// So far in the period.
     used: u64,
-    /// What the plan's price includes; null is unlimited.
+    /// The units that the price includes; null for unlimited.
     #[schema(required = true)]
     included: Option<u64>,
-    /// How much is possible at all; null is unlimited.
+    /// The hard limit; null for unlimited.
     #[schema(required = true)]
     limit: Option<u64>,
-    /// How much was used beyond what is included.
+    /// The units used beyond the included ones.
     overage: u64,
     projected: ProjectionView,
-    /// How much of the likely number will be beyond what is included.
+    /// The units of the likely projection beyond the included ones.
     projected_overage: u64,
 }
 
-/// What it will come to at the period's end: of the mean of the days so far, with a range of their quartiles.
+/// The projected usage at the end of the period: from the mean of the days so far, with the range of their quartiles.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Projection)]
 pub(crate) struct ProjectionView {
@@ -144,11 +145,11 @@ pub(crate) struct ProjectionView {
     high: u64,
 }
 
-/// A part of what the period will cost.
+/// A line of the cost of a period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostLine)]
 pub(crate) struct CostView {
-    /// The meter whose overage it is; null for the plan itself.
+    /// The meter whose overage is charged; null for the plan itself.
     #[schema(required = true)]
     meter: Option<String>,
     currency: String,
@@ -158,15 +159,15 @@ pub(crate) struct CostView {
     high: i64,
 }
 
-/// What will be charged next.
+/// The next charge.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NextInvoice)]
 pub(crate) struct NextInvoiceView {
-    /// False while the payment provider does not say.
+    /// False while the payment provider does not respond.
     known: bool,
     #[schema(required = true)]
     currency: Option<String>,
-    /// Null where nothing will be charged.
+    /// Null when nothing will be charged.
     #[schema(required = true)]
     total: Option<i64>,
     #[schema(required = true)]
@@ -194,7 +195,7 @@ pub(crate) struct InvoiceView {
     amount_due: i64,
     amount_paid: i64,
     period: PeriodView,
-    /// Where it is seen and paid.
+    /// The page that shows the invoice, and where it can be paid.
     #[schema(required = true)]
     url: Option<String>,
     created_at: DateTime<Utc>,
@@ -206,24 +207,24 @@ pub(crate) struct InvoiceView {
 #[schema(as = InvoiceLine)]
 pub(crate) struct InvoiceLineView {
     description: String,
-    /// Negative when something is given back.
+    /// Negative for a credit.
     amount: i64,
     quantity: u64,
-    /// Whether it is for a part of a period.
+    /// Whether the line is for a part of a period.
     proration: bool,
 }
 
-/// Where to go.
+/// A page of the payment provider.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Link, examples(json!({"url": "https://checkout.stripe.com/c/pay/…", "expires_at": "2026-01-16T12:00:00Z"})))]
 pub(crate) struct LinkView {
     url: String,
-    /// Until when it is good, where that is said.
+    /// When the link expires; null when the provider names no time.
     #[schema(required = true)]
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// What to subscribe to.
+/// A subscription to start.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Checkout, examples(json!({"plan": "pro", "interval": "month", "currency": "usd", "seats": 3})))]
@@ -232,15 +233,15 @@ pub(crate) struct CheckoutBody {
     /// `month` when absent.
     #[schema(value_type = Option<schema::Interval>)]
     interval: Option<Interval>,
-    /// ISO 4217, in lower case; that of the plan's first price unless given.
+    /// ISO 4217, in lower case; the currency of the plan's first price when absent.
     #[schema(value_type = Option<String>)]
     currency: Option<Currency>,
-    /// 1 unless given.
+    /// 1 when absent.
     #[schema(minimum = 1, maximum = 100_000)]
     seats: Option<u32>,
 }
 
-/// What the subscription is to be for. What is absent stays as it is.
+/// A change of the subscription. An absent field is unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeSubscription, examples(json!({"plan": "enterprise", "interval": "year", "seats": 10})))]
@@ -252,7 +253,7 @@ pub(crate) struct ChangeBody {
     seats: Option<u32>,
 }
 
-/// What a subscription would be for. What is absent stays as it is.
+/// The change to preview. An absent field is unchanged.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -265,13 +266,13 @@ pub(crate) struct PreviewParams {
     seats: Option<u32>,
 }
 
-/// A change of the subscription that is under way.
+/// A change of the subscription that is in progress.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SubscriptionChange, examples(json!({
     "status": "pending", "plan": "enterprise", "interval": "year", "seats": 10, "cancel_at_period_end": null,
 })))]
 pub(crate) struct PendingView {
-    /// `pending`: it is done within seconds, and `GET /api/v1/billing` shows it then, or why it was refused.
+    /// `pending`: the change takes seconds. `GET /api/v1/billing` then shows its result, or why it was refused.
     status: &'static str,
     #[schema(required = true)]
     plan: Option<String>,
@@ -283,7 +284,7 @@ pub(crate) struct PendingView {
     cancel_at_period_end: Option<bool>,
 }
 
-/// What another plan would mean.
+/// The effects of a subscription change.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ChangePreview, examples(json!({
     "plan": "free", "interval": "month", "currency": "usd", "seats": 1, "features_gained": [], "features_lost": ["branding"],
@@ -298,13 +299,13 @@ pub(crate) struct PreviewView {
     interval: &'static str,
     currency: String,
     seats: u32,
-    /// Features that the tenant would have in addition.
+    /// The features that the tenant would gain.
     features_gained: Vec<String>,
     /// Features that it would no longer have.
     features_lost: Vec<String>,
     /// Limits that would be others.
     limits: Vec<LimitChangeView>,
-    /// What it would cost; null where there is no subscription to change.
+    /// The cost of the change; null without a subscription.
     #[schema(required = true)]
     proration: Option<ProrationView>,
 }
@@ -318,19 +319,19 @@ pub(crate) struct LimitChangeView {
     now: Option<u64>,
     #[schema(required = true)]
     then: Option<u64>,
-    /// How much there is; null where it is not counted.
+    /// The current count; null when it is not counted.
     #[schema(required = true)]
     used: Option<u64>,
-    /// How much of that would be too much. It stays, and nothing can be added to it.
+    /// The count beyond the new limit. Nothing is deleted, and nothing can be added.
     over: u64,
 }
 
-/// What a change would cost now.
+/// The cost of a change if it is made now.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Proration)]
 pub(crate) struct ProrationView {
     currency: String,
-    /// Negative when something is given back.
+    /// Negative for a credit.
     amount_due: i64,
     lines: Vec<InvoiceLineView>,
 }
@@ -397,14 +398,22 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
 /// Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
-    request_body = CheckoutBody,
+    params(IdempotencyKey), request_body = CheckoutBody,
     responses((status = 200, description = "The URL of the payment page.", body = LinkView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
-pub(crate) async fn checkout(cx: Ctx<ManageBilling>, body: Body<CheckoutBody>) -> Answer {
-    let link = billing::checkout(&cx, &Wish::from(body.0)).await?;
-    Ok(HttpResponse::Ok().json(LinkView::from(link)))
+pub(crate) async fn checkout(
+    cx: Ctx<ManageBilling>,
+    key: IdempotencyKey,
+    body: Body<CheckoutBody>,
+) -> Answer {
+    let wish = Wish::from(body.0);
+    let checkout = async |cx: &Cx| billing::checkout(cx, &wish).await;
+    key.once(&cx, checkout, |link| {
+        HttpResponse::Ok().json(LinkView::from(link))
+    })
+    .await
 }
 
 /// Open the billing portal

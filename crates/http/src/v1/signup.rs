@@ -1,13 +1,18 @@
 use actix_web::web::ServiceConfig;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::NewTenant;
-use tenantry_tenancy::provision::{self, NewAdmin, SignedUp};
+use tenantry_tenancy::{
+    Cx,
+    provision::{self, NewAdmin, SignedUp},
+};
 use utoipa::ToSchema;
 
 use super::{tenant::TenantView, user::UserView};
-use crate::{Answer, Body, Endpoint, Object, created, guest::Guest};
+use crate::{
+    Answer, Body, Endpoint, IdempotencyKey, Object, created, guest::Guest, idempotency::UnguessableKey,
+};
 
-/// A new tenant, its admin, and how the admin gets in.
+/// A new tenant, its admin and the admin's credentials.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SignedUp)]
 pub(crate) struct SignedUpView {
@@ -16,13 +21,13 @@ pub(crate) struct SignedUpView {
     credentials: CredentialsView,
 }
 
-/// How the admin gets in.
+/// The credentials of the admin.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Credentials)]
 pub(crate) struct CredentialsView {
     #[schema(examples("ada@example.com"))]
     email: String,
-    /// The password, when it was generated. It is never shown again.
+    /// The generated password, which is shown once. Absent when the request had a password.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     password: Option<String>,
@@ -31,12 +36,12 @@ pub(crate) struct CredentialsView {
     /// `Bearer`.
     #[schema(examples("Bearer"))]
     token_type: &'static str,
-    /// How long the access token lives, in seconds.
+    /// The lifetime of the access token, in seconds.
     #[schema(examples(900))]
     expires_in: i64,
 }
 
-/// A tenant to found, and its first admin.
+/// A tenant to create, and its first admin.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SignUp, examples(json!({
@@ -45,10 +50,10 @@ pub(crate) struct CredentialsView {
 pub(crate) struct SignUpBody {
     #[schema(min_length = 1, max_length = 120)]
     name: String,
-    /// Its name in URLs, unique, for good.
+    /// The name in URLs: unique, cannot be changed.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
     slug: String,
-    /// Its label below the base domain; the slug when absent.
+    /// The label below the base domain; the slug when absent.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
     subdomain: Option<String>,
     /// The default plan when absent.
@@ -66,7 +71,7 @@ pub(crate) struct NewAdminBody {
     email: String,
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
-    /// Generated, and shown once, when absent.
+    /// When absent, a password is generated and shown once.
     #[schema(min_length = 8, max_length = 128)]
     password: Option<String>,
 }
@@ -81,20 +86,23 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// the operator enables sign-up.
 #[utoipa::path(
     post, path = "/api/v1/tenants", operation_id = "sign_up", tag = "Sign-up",
-    request_body = SignUpBody,
+    params(UnguessableKey), request_body = SignUpBody,
     responses(
         (status = 201, description = "The tenant, its admin and the admin's credentials.", body = SignedUpView, headers(("ETag"), ("Location"))),
     ),
     extensions(("x-errors" = json!(["forbidden", "slug_taken", "subdomain_taken"]))),
 )]
-pub(crate) async fn sign_up(guest: Guest, body: Body<SignUpBody>) -> Answer {
-    let (tenant, admin) = body.0.into();
-    let signed_up = provision::sign_up(guest.app(), guest.origin(), guest.request(), tenant, admin).await?;
-    Ok(created(
-        "/api/v1/tenant",
-        Some(signed_up.login.tenant.version),
-        &SignedUpView::from(signed_up),
-    ))
+pub(crate) async fn sign_up(guest: Guest, key: IdempotencyKey, body: Body<SignUpBody>) -> Answer {
+    let (tenant, admin): (NewTenant, NewAdmin) = body.0.into();
+    let cx = provision::sign_up_cx(guest.app(), guest.origin(), guest.request())?;
+    let email = admin.email.clone();
+    let user = |done: &SignedUp| done.login.user.id;
+    let sign_up = async |cx: &Cx| provision::sign_up(cx, tenant, admin).await;
+    key.once_registered(&cx, email, user, sign_up, |done| {
+        let version = done.login.tenant.version;
+        created("/api/v1/tenant", Some(version), &SignedUpView::from(done))
+    })
+    .await
 }
 
 impl From<SignedUp> for SignedUpView {

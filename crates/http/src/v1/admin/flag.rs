@@ -9,17 +9,14 @@ use tenantry_tenancy::flag_definition;
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Body, Endpoint, Id, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged, created, entity,
+    Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
+    created, entity,
+    idempotency::replayed,
     page::PageParams,
-    v1::{
-        feature::FlagKey,
-        project::NoParams,
-        resource::VersionNumber,
-        schema,
-    },
+    v1::{feature::FlagKey, project::NoParams, resource::VersionNumber, schema},
 };
 
-/// A feature flag as operators define it. The domain's own type is what is read and written; this says what it is.
+/// A feature flag as operators define it.
 #[derive(ToSchema)]
 #[schema(as = FlagDefinition, examples(json!({
     "key": "new-checkout", "description": "The checkout on one page", "type": "boolean",
@@ -32,7 +29,7 @@ use crate::{
 })))]
 #[expect(dead_code, reason = "it only describes `FlagDefinition`")]
 pub(crate) struct FlagDocument {
-    /// Its name, for good.
+    /// The name of the flag. Cannot be changed.
     #[schema(pattern = "^[a-z][a-z0-9._-]{0,63}$")]
     key: String,
     /// Tenants who see the flag read it.
@@ -41,18 +38,18 @@ pub(crate) struct FlagDocument {
     /// Cannot be changed.
     #[schema(rename = "type", value_type = schema::FlagType)]
     r#type: String,
-    /// Names, and the value of each.
+    /// The value of each variant, by name: 1 to 20 variants.
     #[schema(value_type = Object)]
     variants: BTreeMap<String, Value>,
-    /// The variant where no rule says anything.
+    /// The variant when no rule matches.
     default_variant: String,
-    /// The variant while it is switched off.
+    /// The variant while the flag is off.
     off_variant: String,
-    /// What buckets are salted with; the key when absent.
+    /// The salt of the rollout's hash; the key when absent.
     salt: Option<String>,
-    /// Who answers for it.
+    /// The team or person that owns the flag.
     owner: Option<String>,
-    /// When it should have been taken out of the code; nothing changes then.
+    /// When the flag should be removed from the code. The flag does not change at that time.
     expires_at: Option<DateTime<Utc>>,
     /// `active` when absent.
     #[schema(required = false, value_type = schema::Lifecycle)]
@@ -60,19 +57,19 @@ pub(crate) struct FlagDocument {
     /// The kill switch; true when absent.
     #[schema(required = false)]
     enabled: bool,
-    /// Whether a tenant's admin may choose the variant for their tenant.
+    /// Whether an admin of a tenant may override the flag for the tenant.
     #[schema(required = false)]
     tenant_overridable: bool,
-    /// Whether everybody of a tenant may read it.
+    /// Whether all users of a tenant may read the flag.
     #[schema(required = false)]
     client_visible: bool,
-    /// All of these have to hold, or it is off.
-    #[schema(required = false)]
+    /// The flag is off unless all of them hold.
+    #[schema(required = false, max_items = 10)]
     prerequisites: Vec<PrerequisiteDocument>,
-    /// The most specific level that says something wins; within a level the first rule that matches.
-    #[schema(required = false)]
+    /// The most specific level with a matching rule wins; within a level, the first rule that matches.
+    #[schema(required = false, max_items = 50)]
     rules: Vec<RuleDocument>,
-    /// Counts its versions; the `ETag`. Not read: say `If-Match`.
+    /// The number of its versions; the `ETag`. Ignored in requests: use `If-Match`.
     #[schema(required = false)]
     version: i64,
 }
@@ -86,7 +83,7 @@ pub(crate) struct PrerequisiteDocument {
     variant: String,
 }
 
-/// Says who gets which variant.
+/// Which subjects get which variant.
 #[derive(ToSchema)]
 #[schema(as = FlagRule)]
 #[expect(dead_code, reason = "it only describes `FlagRule`")]
@@ -96,43 +93,102 @@ pub(crate) struct RuleDocument {
     /// Tenants never see it.
     #[schema(required = false)]
     description: String,
-    /// All of these hold for those it is about; with none it is about everybody.
-    #[schema(required = false)]
+    /// A subject matches when all conditions hold. Without conditions, all subjects match.
+    #[schema(required = false, max_items = 20)]
     when: Vec<ConditionDocument>,
-    /// From when on it counts.
+    /// The rule applies from this time on.
     from: Option<DateTime<Utc>>,
-    /// Until when it counts.
+    /// The rule applies before this time.
     until: Option<DateTime<Utc>>,
-    /// `{"variant": "on"}`, or `{"split": {"by": "tenant", "parts": [{"variant": "on", "percent": 20}]}}`. `by` is
-    /// `tenant`, `user` or the name of an attribute; by user, or by tenant where there is no user, when absent.
-    #[schema(value_type = Object)]
-    serve: Value,
+    serve: ServeDocument,
 }
 
-/// `attribute`, `operator` and `values`, or else `segment`.
+/// One variant for all subjects of a rule, or a percentage rollout.
+#[derive(ToSchema)]
+#[schema(as = FlagServe)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it only describes `Serve`")]
+pub(crate) enum ServeDocument {
+    /// One variant for all subjects.
+    Variant {
+        /// One of the flag's variants.
+        variant: String,
+    },
+    /// A percentage rollout.
+    Split {
+        /// The parts of the rollout.
+        split: SplitDocument,
+    },
+}
+
+/// A percentage rollout. A part that grows keeps its subjects, as long as the parts before it do not change.
+#[derive(ToSchema)]
+#[schema(as = FlagSplit)]
+#[expect(dead_code, reason = "it only describes `Split`")]
+pub(crate) struct SplitDocument {
+    /// `tenant`, `user` or the name of an attribute. When absent: the user, or the tenant for requests without a user.
+    by: Option<String>,
+    /// Subjects beyond the sum of all parts are not matched.
+    #[schema(min_items = 1)]
+    parts: Vec<PartDocument>,
+}
+
+/// A part of a percentage rollout.
+#[derive(ToSchema)]
+#[schema(as = FlagPart)]
+#[expect(dead_code, reason = "it only describes `Part`")]
+pub(crate) struct PartDocument {
+    /// One of the flag's variants.
+    variant: String,
+    /// With at most two decimal places.
+    #[schema(minimum = 0, maximum = 100)]
+    percent: f64,
+}
+
+/// A condition on an attribute, or on membership of a segment.
 #[derive(ToSchema)]
 #[schema(as = FlagCondition)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "it only describes `Condition`")]
-pub(crate) struct ConditionDocument {
-    /// `tenant_id`, `tenant_slug`, `plan`, `user_id`, `role`, or any that callers send.
-    attribute: Option<String>,
-    #[schema(required = false, value_type = schema::Comparator)]
-    operator: Option<String>,
-    /// One of them suffices.
-    #[schema(value_type = Option<Vec<Value>>)]
-    values: Option<Vec<Value>>,
-    /// The key of a segment.
-    segment: Option<String>,
-    /// Not being in it.
-    negate: Option<bool>,
+pub(crate) enum ConditionDocument {
+    /// A condition on an attribute.
+    Attribute {
+        /// `tenant_id`, `tenant_slug`, `plan`, `user_id`, `role`, or an attribute that clients send.
+        #[schema(min_length = 1, max_length = 64)]
+        attribute: String,
+        #[schema(value_type = schema::Comparator)]
+        operator: String,
+        /// The condition holds when one of the values matches.
+        #[schema(min_items = 1, max_items = 1000)]
+        values: Vec<ConditionValue>,
+    },
+    /// A condition on membership of a segment.
+    Segment {
+        /// The key of a segment.
+        segment: String,
+        /// Whether subjects must not be in the segment.
+        #[schema(required = false)]
+        negate: bool,
+    },
 }
 
-/// A flag as it was.
+/// What an attribute is compared with. Which types are accepted depends on the operator.
+#[derive(ToSchema)]
+#[schema(as = FlagConditionValue)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it only describes the values of `Condition`")]
+pub(crate) enum ConditionValue {
+    Text(String),
+    Number(f64),
+    Boolean(bool),
+}
+
+/// A version of a flag.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FlagVersion)]
 pub(crate) struct FlagVersionView {
     version: i64,
-    /// Who made it so; null for a command on the server.
+    /// The operator who made the version; null for a command on the server.
     #[schema(value_type = Option<Uuid>, required = true)]
     operator_id: Option<OperatorId>,
     created_at: DateTime<Utc>,
@@ -140,7 +196,7 @@ pub(crate) struct FlagVersionView {
     definition: FlagDefinition,
 }
 
-/// Which version is to be in force again.
+/// The version to restore.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RollBack, examples(json!({"version": 3})))]
@@ -180,17 +236,19 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
 /// Keys are unique and cannot be changed. The body is checked against all other flags and segments.
 #[utoipa::path(
     post, path = "/api/v1/admin/flags", operation_id = "create_flag", tag = "Operators",
-    request_body = FlagDocument,
+    params(IdempotencyKey), request_body = FlagDocument,
     responses(
         (status = 201, description = "The flag.", body = FlagDocument, headers(("ETag"), ("Location"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn create(cx: OperatorCtx, body: Body<FlagDefinition>) -> Answer {
-    let flag = flag_definition::create(&cx, body.0).await?;
+pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<FlagDefinition>) -> Answer {
+    let request = key.of_operator()?;
+    let (flag, is_replay) = flag_definition::create_once(&cx, request.as_ref(), body.0).await?;
     let location = format!("/api/v1/admin/flags/{}", flag.key);
-    Ok(created(&location, Some(flag.version), &flag))
+    let response = created(&location, Some(flag.version), &flag);
+    Ok(if is_replay { replayed(response) } else { response })
 }
 
 /// Get a feature flag

@@ -7,13 +7,15 @@ use utoipa::ToSchema;
 
 use super::flag::{ConditionDocument, RollBackBody};
 use crate::{
-    Answer, Body, Endpoint, Id, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged, created, entity,
+    Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
+    created, entity,
+    idempotency::replayed,
     no_content,
     page::PageParams,
     v1::{feature::FlagKey, project::NoParams, resource::VersionNumber},
 };
 
-/// Conditions that rules of several flags have in common.
+/// Conditions that rules of several flags share.
 #[derive(ToSchema)]
 #[schema(as = Segment, examples(json!({
     "key": "beta", "description": "Those who asked for it", "version": 1,
@@ -21,29 +23,30 @@ use crate::{
 })))]
 #[expect(dead_code, reason = "it only describes `Segment`")]
 pub(crate) struct SegmentDocument {
-    /// Its name, for good.
+    /// The name of the segment. Cannot be changed.
     #[schema(pattern = "^[a-z][a-z0-9._-]{0,63}$")]
     key: String,
     /// Tenants never see it.
     #[schema(required = false, max_length = 1_000)]
     description: String,
-    /// All of these hold for whoever is in it. A segment does not refer to another.
+    /// A subject is in the segment when all conditions hold. They cannot refer to segments.
+    #[schema(min_items = 1, max_items = 20)]
     when: Vec<ConditionDocument>,
-    /// Counts its versions; the `ETag`. Not read: say `If-Match`.
+    /// The number of its versions; the `ETag`. Ignored in requests: use `If-Match`.
     #[schema(required = false)]
     version: i64,
 }
 
-/// A segment as it was.
+/// A version of a segment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SegmentVersion)]
 pub(crate) struct SegmentVersionView {
     version: i64,
-    /// Who made it so; null for a command on the server.
+    /// The operator who made the version; null for a command on the server.
     #[schema(value_type = Option<Uuid>, required = true)]
     operator_id: Option<OperatorId>,
     created_at: DateTime<Utc>,
-    /// Null where it was deleted.
+    /// Null for the version that deleted the segment.
     #[schema(value_type = Option<SegmentDocument>, required = true)]
     definition: Option<Segment>,
 }
@@ -83,17 +86,19 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
 /// Keys are unique and cannot be changed.
 #[utoipa::path(
     post, path = "/api/v1/admin/segments", operation_id = "create_segment", tag = "Operators",
-    request_body = SegmentDocument,
+    params(IdempotencyKey), request_body = SegmentDocument,
     responses(
         (status = 201, description = "The segment.", body = SegmentDocument, headers(("ETag"), ("Location"))),
     ),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn create(cx: OperatorCtx, body: Body<Segment>) -> Answer {
-    let segment = flag_definition::create(&cx, body.0).await?;
+pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<Segment>) -> Answer {
+    let request = key.of_operator()?;
+    let (segment, is_replay) = flag_definition::create_once(&cx, request.as_ref(), body.0).await?;
     let location = format!("/api/v1/admin/segments/{}", segment.key);
-    Ok(created(&location, Some(segment.version), &segment))
+    let response = created(&location, Some(segment.version), &segment);
+    Ok(if is_replay { replayed(response) } else { response })
 }
 
 /// Get a segment
