@@ -78,6 +78,14 @@ migrate: ## apply the migrations to DATABASE_URL
 openapi: ## write the OpenAPI document to target/openapi.json
 	$(call stage,openapi,scripts/write-openapi '$(target_dir)/openapi.json')
 
+.PHONY: clients
+clients: openapi ## build the TypeScript and Python clients and the Postman collection (target/clients)
+	$(call stage,clients,scripts/build-clients '$(target_dir)/openapi.json')
+
+.PHONY: contract
+contract: ## lint the OpenAPI document and test it and the clients against a server
+	$(call stage,contract,scripts/test -p tenantry-tests --test it -- contract::)
+
 .PHONY: clean-data
 clean-data: ## stop the private PostgreSQL and remove its data
 	$(call stage,clean-data,scripts/clean-data '$(data_dir)')

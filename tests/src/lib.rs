@@ -12,6 +12,7 @@ pub mod evidence;
 mod hosts;
 mod http;
 mod log;
+pub mod outside;
 mod payments;
 mod pgbouncer;
 mod redis;

@@ -36,6 +36,9 @@ pub(crate) fn tag_of(version: i64, view: &impl Serialize) -> String {
     format!("\"{version}.{digest}\"")
 }
 
+/// What the OpenAPI document says of `If-Match` and `If-None-Match`: `*`, or a list of entity tags.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"([ ]*,[ ]*(W/)?"[!#-~]*")*)$"#;
+
 /// How many digits the digest in a tag has.
 const DIGEST: usize = 16;
 
@@ -220,7 +223,7 @@ impl IntoParams for IfMatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![parameter(
             "If-Match",
-            "Do it only when the ETag is still this one; else 412 `stale_version`.",
+            "Change the resource only if its ETag is one of these; otherwise answer 412 `stale_version`.",
         )]
     }
 }
@@ -229,7 +232,7 @@ impl IntoParams for IfNoneMatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![parameter(
             "If-None-Match",
-            "Answer 304 when the ETag is still this one.",
+            "Answer 304 if the ETag is one of these.",
         )]
     }
 }
@@ -243,6 +246,7 @@ fn parameter(name: &str, description: &str) -> Parameter {
         .schema(Some(
             ObjectBuilder::new()
                 .schema_type(Type::String)
+                .pattern(Some(TAGS))
                 .examples([serde_json::json!("\"3\"")])
                 .build(),
         ))

@@ -16,13 +16,20 @@ use crate::schemas::{Schemas, operations, referred};
 /// too.
 pub(crate) fn complete(document: &mut OpenApi) {
     let targets = targets(document);
-    let schemas = document.components.as_ref().map(|components| components.schemas.clone());
+    let schemas = document
+        .components
+        .as_ref()
+        .map(|components| components.schemas.clone());
     let schemas = schemas.unwrap_or_default();
     for (path, item) in &mut document.paths.paths {
-        let Some(create) = item.post.as_mut() else { continue };
+        let Some(create) = item.post.as_mut() else {
+            continue;
+        };
         let links = links(path, create, &targets, &schemas);
         if let Some(RefOr::T(created)) = create.responses.responses.get_mut("201") {
-            created.links.extend(links.into_iter().map(|(name, link)| (name, link.into())));
+            created
+                .links
+                .extend(links.into_iter().map(|(name, link)| (name, link.into())));
         }
     }
 }
@@ -46,7 +53,9 @@ fn links(
     let own = [path.to_owned(), format!("/api/v1/{collection}")];
     let mut links = BTreeMap::new();
     for (target, operation) in targets {
-        let rest = own.iter().find_map(|own| target.strip_prefix(own)?.strip_prefix("/{"));
+        let rest = own
+            .iter()
+            .find_map(|own| target.strip_prefix(own)?.strip_prefix("/{"));
         let Some((parameter, rest)) = rest.and_then(|rest| rest.split_once('}')) else {
             continue;
         };
@@ -66,7 +75,8 @@ fn links(
 
 /// The names in braces of a path.
 fn parameters(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    path.split('/')
+        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
 }
 
 /// Whether the operation's 201 has a property.
@@ -83,7 +93,9 @@ fn answers_with(create: &Operation, property: &str, schemas: &Schemas) -> bool {
 
 fn has(schema: &RefOr<Schema>, property: &str, schemas: &Schemas) -> bool {
     match schema {
-        RefOr::Ref(reference) => referred(reference, schemas).is_some_and(|schema| has(schema, property, schemas)),
+        RefOr::Ref(reference) => {
+            referred(reference, schemas).is_some_and(|schema| has(schema, property, schemas))
+        }
         RefOr::T(Schema::Object(object)) => object.properties.contains_key(property),
         RefOr::T(Schema::AllOf(parts)) => parts.items.iter().any(|part| has(part, property, schemas)),
         RefOr::T(_) => false,

@@ -38,7 +38,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::at(event_stream::PATH).get(event_stream::events));
 }
 
-/// For whom flags are evaluated.
+/// The subject that flags are evaluated for.
 #[derive(ToSchema)]
 #[schema(as = OfrepRequest, examples(json!({"context": {"targetingKey": "user-123", "country": "de"}})))]
 #[expect(dead_code, reason = "it only describes what `Context` reads")]
@@ -49,10 +49,11 @@ pub(crate) struct OfrepRequest {
     context: Option<Value>,
 }
 
-/// What a flag is.
+/// The value of a flag.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEvaluation, examples(json!({
-    "key": "new-checkout", "value": true, "reason": "SPLIT", "variant": "on", "metadata": {"level": "global"},
+    "key": "new-checkout", "value": true, "reason": "SPLIT", "variant": "on",
+    "metadata": {"level": "global", "lifecycle": "active"},
 })))]
 pub(crate) struct EvaluationView<'a> {
     #[schema(value_type = String)]
@@ -66,17 +67,17 @@ pub(crate) struct EvaluationView<'a> {
     metadata: MetadataView,
 }
 
-/// What else is to be known of an evaluation.
+/// Metadata of an evaluation.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepMetadata)]
 pub(crate) struct MetadataView {
-    /// The level that said so.
+    /// The level that the value comes from.
     level: &'static str,
     /// `active` or `deprecated`.
     lifecycle: &'static str,
 }
 
-/// What all flags are that whoever asks may know of.
+/// The value of each flag that the caller may see.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepBulkEvaluation)]
 pub(crate) struct BulkView<'a> {
@@ -86,15 +87,15 @@ pub(crate) struct BulkView<'a> {
     event_streams: [EventStreamView; 1],
 }
 
-/// What else is to be known of all of them.
+/// Metadata of all flags.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepBulkMetadata)]
 pub(crate) struct BulkMetadataView {
-    /// Another text when anything may be different.
+    /// Changes when a value may have changed.
     version: String,
 }
 
-/// Where one hears that flags may be different.
+/// A stream of changes of flags.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEventStream)]
 pub(crate) struct EventStreamView {
@@ -102,7 +103,7 @@ pub(crate) struct EventStreamView {
     #[serde(rename = "type")]
     kind: &'static str,
     endpoint: EndpointView,
-    /// After so many seconds without a sign of life it should be opened again.
+    /// Open the stream again after so many seconds without an event.
     #[serde(rename = "inactivityDelaySec")]
     inactivity_delay: u64,
 }
@@ -111,12 +112,12 @@ pub(crate) struct EventStreamView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEndpoint)]
 pub(crate) struct EndpointView {
-    /// It has a ticket in it, which stands for the token, for clients that can send no header there.
+    /// It includes a ticket in place of the token, for clients that cannot send headers there.
     #[serde(rename = "requestUri")]
     request_uri: String,
 }
 
-/// Why nothing was evaluated, in the protocol's words.
+/// An error of an evaluation.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OfrepError, examples(json!({
     "key": "new-checkout", "errorCode": "INVALID_CONTEXT", "errorDetails": "targetingKey must be a string",

@@ -255,7 +255,14 @@ mod tests {
     fn members_of_a_problem_are_optional_properties() {
         let problem = schema("Problem");
         assert!(problem.get("allOf").is_none());
-        for member in ["errors", "violated-policies", "feature", "current_plan", "meter", "resets_at"] {
+        for member in [
+            "errors",
+            "violated-policies",
+            "feature",
+            "current_plan",
+            "meter",
+            "resets_at",
+        ] {
             assert!(problem["properties"][member].is_object(), "{member}");
             let required = problem["required"].as_array().unwrap();
             assert!(!required.contains(&member.into()), "{member}");
@@ -269,7 +276,10 @@ mod tests {
     fn objects_say_whether_they_accept_other_properties() {
         assert_eq!(schema("FlagDefinition")["additionalProperties"], false);
         assert_eq!(schema("Segment")["additionalProperties"], false);
-        assert_eq!(schema("FlagDefinition")["properties"]["variants"]["additionalProperties"], true);
+        assert_eq!(
+            schema("FlagDefinition")["properties"]["variants"]["additionalProperties"],
+            true
+        );
         assert_eq!(schema("CloudEvent")["additionalProperties"], true);
     }
 
@@ -294,7 +304,10 @@ mod tests {
         assert_eq!(read["parameters"]["id"], "$response.body#/id");
         let read = &links("/api/v1/quotas/{meter}/reservations")["get_quota_reservation"];
         assert_eq!(read["parameters"]["meter"], "$request.path.meter");
-        assert_eq!(links("/api/v1/admin/flags")["get_flag"]["parameters"]["key"], "$response.body#/key");
+        assert_eq!(
+            links("/api/v1/admin/flags")["get_flag"]["parameters"]["key"],
+            "$response.body#/key"
+        );
     }
 
     #[test]

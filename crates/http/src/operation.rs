@@ -68,9 +68,10 @@ const PATH_PARAMETERS: [(&str, &str); 9] = [
 /// it creates. An operation itself names only its own error codes, in `x-errors`.
 pub(crate) fn complete(document: &mut OpenApi) {
     document.servers = Some(vec![Server::new("/")]);
+    let mut used = BTreeSet::new();
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
-            add_errors(operation);
+            used.extend(add_errors(operation));
             add_headers(operation);
             describe_parameters(operation);
             // Without it, a reader cannot tell a public operation from one whose security was left out.
@@ -83,7 +84,9 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
     let bearer = bearer
-        .description(Some("An access token of a user of a tenant, from `POST /api/v1/auth/login`."))
+        .description(Some(
+            "An access token of a user of a tenant, from `POST /api/v1/auth/login`.",
+        ))
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
@@ -91,13 +94,15 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
     let operator = operator
-        .description(Some("An access token of an operator of the platform, from `POST /api/v1/admin/login`."))
+        .description(Some(
+            "An access token of an operator of the platform, from `POST /api/v1/admin/login`.",
+        ))
         .build();
     components.add_security_scheme("operator", SecurityScheme::Http(operator));
     components.headers = HEADERS
         .map(|(name, about)| (name.to_owned(), header(about).into()))
         .into();
-    for code in ErrorCode::ALL {
+    for code in ErrorCode::ALL.iter().filter(|code| used.contains(code.as_str())) {
         let example = ExampleBuilder::new()
             .summary(code.title())
             .value(Some(example(*code)))
@@ -108,7 +113,8 @@ pub(crate) fn complete(document: &mut OpenApi) {
     }
 }
 
-fn add_errors(operation: &mut Operation) {
+/// Adds a response for every error, and returns the codes.
+fn add_errors(operation: &mut Operation) -> BTreeSet<&'static str> {
     let mut codes = own_codes(operation);
     codes.extend(common_codes(operation));
     let mut by_status: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
@@ -121,6 +127,7 @@ fn add_errors(operation: &mut Operation) {
             .entry(status.to_string())
             .or_insert_with(|| problem(&codes).into());
     }
+    codes.into_iter().map(ErrorCode::as_str).collect()
 }
 
 /// The codes that the operation names itself.

@@ -30,10 +30,11 @@ pub struct PageView<T> {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it only describes what `Paged` reads")]
 pub(crate) struct PageParams {
-    /// How many rows at the most.
+    /// The maximum number of rows.
     #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<u32>,
-    /// The `next_cursor` of the page before. It belongs to this list, filter and tenant.
+    /// The `next_cursor` of the previous page. It is valid for this list, filter and tenant.
+    #[param(min_length = 1)]
     cursor: Option<String>,
 }
 

@@ -5,12 +5,15 @@ use serde::Serialize;
 use tenantry_domain::FieldError;
 use utoipa::{
     PartialSchema as _, ToSchema,
-    openapi::{RefOr, Schema, schema::{AnyOfBuilder, SchemaType}},
+    openapi::{
+        RefOr, Schema,
+        schema::{AnyOfBuilder, SchemaType},
+    },
 };
 
 use crate::{ApiError, request::RequestContext};
 
-/// A problem document (RFC 9457): what every error looks like.
+/// A problem document (RFC 9457): the body of every error.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(examples(json!({
     "type": "/problems/validation_failed",
@@ -23,27 +26,27 @@ use crate::{ApiError, request::RequestContext};
     "errors": [{"pointer": "/name", "code": "required", "detail": "is required"}],
 })))]
 pub struct Problem {
-    /// The page that explains the code.
+    /// The URL of the page that explains the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The same for every occurrence of the code.
+    /// A short title, the same for every occurrence of the code.
     pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong this time.
+    /// What is wrong with this request.
     pub detail: String,
     /// The path of the request.
     pub instance: String,
-    /// What a client may branch on.
+    /// A stable code. Clients may branch on it.
     #[schema(schema_with = crate::openapi::error_code)]
     pub code: &'static str,
-    /// Under which the request is found in the logs.
+    /// The id of the request in the logs.
     pub request_id: String,
-    /// The fields that do not hold, when the request is not valid.
+    /// The invalid fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<ProblemField>,
-    /// The rate limits that the request would have exceeded, as `RateLimit-Policy` calls them. The hyphen is the
+    /// The rate limits that the request exceeds, by their names in `RateLimit-Policy`. The hyphen is the
     /// draft's own (draft-ietf-httpapi-ratelimit-headers).
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, value_type = Vec<String>, examples("user"))]
@@ -95,26 +98,26 @@ fn kind_of(schema: &RefOr<Schema>) -> Option<&SchemaType> {
     }
 }
 
-/// A quota that is used up.
+/// A quota that is exceeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuotaProblem {
-    /// What is metered.
+    /// The meter.
     #[schema(examples("api_calls"))]
     pub meter: String,
-    /// How much of a period is possible.
+    /// The hard limit of a period.
     #[schema(examples(10_000))]
     pub limit: u64,
-    /// How much of it is used or spoken for.
+    /// The units that are used or reserved.
     #[schema(examples(10_000))]
     pub used: u64,
     /// When the next period begins.
     pub resets_at: DateTime<Utc>,
 }
 
-/// What the plan does not allow, and which one would.
+/// A limit or feature of the plan, and the plans that allow the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PlanProblem {
-    /// The feature that the plan does not have.
+    /// The feature that the plan does not include.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = String, examples("branding"))]
     pub feature: Option<&'static str>,
@@ -122,32 +125,32 @@ pub struct PlanProblem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = String, examples("projects"))]
     pub limit: Option<&'static str>,
-    /// How much the plan allows.
+    /// The number that the plan allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = u64, examples(3))]
     pub allowed: Option<u64>,
-    /// How much there is.
+    /// The current number.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = u64, examples(3))]
     pub used: Option<u64>,
     /// The tenant's plan.
     #[schema(examples("free"))]
     pub current_plan: String,
-    /// The plans on offer that would do, the least first.
+    /// The plans that allow the request, the smallest first.
     #[schema(examples("pro", "enterprise"))]
     pub required_plans: Vec<String>,
 }
 
-/// A field that does not hold.
+/// An invalid field.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProblemField {
     /// JSON pointer (RFC 6901) into the body; a query parameter is `/query/<name>`.
     #[schema(examples("/admin/email"))]
     pub pointer: String,
-    /// What a client may branch on.
+    /// A stable code. Clients may branch on it.
     #[schema(examples("invalid_email"))]
     pub code: &'static str,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what is valid.
     #[schema(examples("must be an e-mail address such as ada@example.com"))]
     pub detail: String,
 }

@@ -35,7 +35,10 @@ pub(crate) fn complete(document: &mut OpenApi) {
     refer_to_items(schemas);
     let items = document.paths.paths.values_mut();
     for content in items.flat_map(operations).flat_map(contents) {
-        content.schema.iter_mut().for_each(|schema| walk(schema, &mut open));
+        content
+            .schema
+            .iter_mut()
+            .for_each(|schema| walk(schema, &mut open));
     }
     for schema in schemas.values_mut() {
         walk(schema, &mut open);
@@ -137,7 +140,13 @@ fn close_bodies(document: &mut OpenApi) {
 
 fn remove_unused(document: &mut OpenApi) {
     let mut roots = BTreeSet::from(["Problem".to_owned()]);
-    for content in document.paths.paths.values_mut().flat_map(operations).flat_map(contents) {
+    for content in document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(operations)
+        .flat_map(contents)
+    {
         roots.extend(content.schema.iter().flat_map(references));
     }
     if let Some(components) = document.components.as_mut() {
@@ -151,10 +160,10 @@ fn reachable(schemas: &Schemas, roots: BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut next: Vec<String> = roots.into_iter().collect();
     while let Some(name) = next.pop() {
-        if let Some(schema) = schemas.get(&name) {
-            if found.insert(name) {
-                next.extend(references(schema));
-            }
+        if let Some(schema) = schemas.get(&name)
+            && found.insert(name)
+        {
+            next.extend(references(schema));
         }
     }
     found
@@ -172,7 +181,11 @@ fn collect(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     match value {
         serde_json::Value::Object(members) => {
             let reference = members.get("$ref").and_then(|reference| reference.as_str());
-            found.extend(reference.and_then(|text| text.strip_prefix(PREFIX)).map(str::to_owned));
+            found.extend(
+                reference
+                    .and_then(|text| text.strip_prefix(PREFIX))
+                    .map(str::to_owned),
+            );
             members.values().for_each(|member| collect(member, found));
         }
         serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
@@ -189,7 +202,10 @@ fn walk(schema: &mut RefOr<Schema>, visit: &mut impl FnMut(&mut Object)) {
     match schema {
         Schema::Object(object) => {
             visit(object);
-            object.properties.values_mut().for_each(|property| walk(property, visit));
+            object
+                .properties
+                .values_mut()
+                .for_each(|property| walk(property, visit));
             if let Some(AdditionalProperties::RefOr(values)) = object.additional_properties.as_deref_mut() {
                 walk(values, visit);
             }

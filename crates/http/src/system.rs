@@ -28,7 +28,7 @@ pub(crate) struct Health {
     checks: Map<String, Value>,
 }
 
-/// How each part of the service is.
+/// The health of each component.
 #[derive(Serialize, ToSchema)]
 #[schema(examples(json!({"status": "ok", "components": {
     "database": {"status": "ok", "latency_ms": 0.4, "pool": {"open": 4, "max": 10},

@@ -53,7 +53,7 @@ impl FromRequest for Signed {
 /// afterwards. Events that nothing depends on are accepted too.
 #[utoipa::path(
     post, path = "/webhooks/stripe", operation_id = "receive_stripe_event", tag = "Billing",
-    params(("Stripe-Signature" = String, Header, description = "`t=<unix seconds>,v1=<HMAC-SHA256>`", example = "t=1492774577,v1=88a0…")),
+    params(("Stripe-Signature" = String, Header, description = "`t=<unix seconds>,v1=<HMAC-SHA256>`", example = "t=1492774577,v1=88a022085c6bdb887b02cb26ff76dd681234d9675c0f22844059f55552a8883a")),
     responses((status = 200, description = "The event is stored.")),
     extensions(("x-errors" = json!([
         "webhook_signature_invalid", "payload_too_large", "request_timeout", "billing_unavailable", "internal",

@@ -65,7 +65,7 @@ async fn reserve(world: &World) {
 }
 
 /// A world in which payments are taken and the tenants are customers.
-async fn paying() -> World {
+pub async fn paying() -> World {
     let clock = Arc::new(ManualClock::default());
     let world = World::with(Options {
         payments: Some(Payments(MemoryPayments::new(clock.clone()))),

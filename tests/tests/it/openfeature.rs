@@ -10,26 +10,16 @@ use actix_web::dev::ServerHandle;
 use serde_json::{Value, json};
 use tenantry_domain::Bucket;
 use tenantry_http::HttpSettings;
-use tenantry_tests::{Options, World};
+use tenantry_tests::{Options, World, outside};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::features::{define, redefine};
 
-/// The packages that `scripts/ensure-openfeature` has fetched. Without them the test is left out with a word about it,
-/// and in continuous integration it fails.
+/// The packages that `scripts/ensure-openfeature` has installed.
 fn packages() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let modules = target.join("openfeature/node_modules");
-    if modules.join("@openfeature/ofrep-provider").is_dir() {
-        return Some(modules);
-    }
-    let missing =
-        "the OpenFeature packages are not there: run scripts/ensure-openfeature, which needs node and npm";
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("LEFT OUT: {missing}");
-    None
+    let folder = outside::installed("openfeature/fetched", "ensure-openfeature")?;
+    Some(folder.with_file_name("node_modules"))
 }
 
 /// A script of `tests/openfeature` with the packages.

@@ -7,19 +7,12 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tenantry_stripe_fake::{FakeSettings, StripeFake};
+use tenantry_tests::outside;
 
-/// The Python that `scripts/ensure-stripe` has given Stripe's library to. Without it the test is left out with a word
-/// about it, and in continuous integration it fails.
+/// The Python that `scripts/ensure-stripe` has installed Stripe's library for.
 fn python() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    if target.join("stripe/fetched").is_file() {
-        return Some(target.join("stripe/bin/python"));
-    }
-    let missing = "Stripe's library is not there: run scripts/ensure-stripe, which needs python3 with venv";
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("LEFT OUT: {missing}");
-    None
+    let fetched = outside::installed("stripe/fetched", "ensure-stripe")?;
+    Some(fetched.with_file_name("bin").join("python"))
 }
 
 /// Runs a script of `tests/stripe` and returns what it prints.

@@ -25,7 +25,7 @@ use crate::{
 /// Where the style sheet is.
 const THEME: &str = "/api/v1/branding/theme.css";
 
-/// How a tenant looks.
+/// The branding of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Branding, examples(json!({
     "display_name": "Acme", "logo_url": "https://cdn.acme.example/logo.svg", "favicon_url": null,
@@ -38,7 +38,7 @@ const THEME: &str = "/api/v1/branding/theme.css";
     "updated_at": "2026-01-31T12:00:00Z", "version": 1,
 })))]
 pub(crate) struct BrandingView {
-    /// What to call the tenant; its name when it says nothing else.
+    /// The display name of the tenant; its name when not set.
     display_name: String,
     #[schema(required = true)]
     logo_url: Option<String>,
@@ -59,7 +59,7 @@ pub(crate) struct BrandingView {
     version: i64,
 }
 
-/// How the colours stand out.
+/// The contrast of the colors.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BrandingContrast)]
 pub(crate) struct ContrastView {
@@ -85,17 +85,17 @@ pub(crate) struct ColourView {
 pub(crate) struct ChangedBrandingView {
     #[serde(flatten)]
     branding: BrandingView,
-    /// What was left of the CSS.
+    /// The style sheet after sanitizing.
     custom_css: String,
-    /// What was removed of it; at most a hundred things.
+    /// The removed parts; at most 100.
     css_removed: Vec<RemovedView>,
-    /// How many more things were removed.
+    /// The number of removed parts beyond those.
     css_more_removed: usize,
-    /// What was let in, and is probably not what was meant.
+    /// Accepted values that are probably mistakes.
     warnings: Vec<WarningView>,
 }
 
-/// Something that was removed from the CSS.
+/// A part that was removed from the style sheet.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RemovedCss, examples(json!({
     "line": 2, "column": 3, "text": "position: fixed", "reason": "property",
@@ -105,14 +105,14 @@ pub(crate) struct RemovedView {
     line: u32,
     /// The byte in the line, from 1.
     column: u32,
-    /// Its beginning.
+    /// The beginning of the removed part.
     text: String,
     /// `syntax`, `at_rule`, `media_query`, `selector`, `nested_rule`, `property`, `value`, `function`, `url` or `too_much`.
     #[schema(value_type = String)]
     reason: Objection,
 }
 
-/// What is to be changed of the branding; null goes back to what holds for everybody.
+/// A change of the branding. Null restores the default.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeBranding, examples(json!({
@@ -140,7 +140,7 @@ pub(crate) struct ChangeBranding {
     #[serde(default)]
     #[schema(value_type = Option<String>, max_length = 254)]
     support_email: Patch<String>,
-    /// At most 64 KiB. What is not harmless is removed, and the answer says what that was.
+    /// At most 64 KiB. Unsafe parts are removed; the response lists them.
     #[serde(default)]
     #[schema(value_type = Option<String>, max_length = 65_536)]
     custom_css: Patch<String>,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
 
-/// What a tenant may do, and how much of it it does.
+/// Features and limits of a tenant's plan, with current counts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Capabilities, examples(json!({
     "plan": {"name": "free", "title": "Free", "version": 1},
@@ -25,7 +25,7 @@ pub(crate) struct CapabilitiesView {
 #[schema(as = CapabilitiesPlan)]
 pub(crate) struct PlanView {
     name: String,
-    /// For people.
+    /// The display name.
     title: String,
     /// The version that the tenant bought; the plan may be sold on other terms now.
     version: u32,
@@ -38,7 +38,7 @@ pub(crate) struct FeatureView {
     name: String,
     /// Whether the tenant has it.
     included: bool,
-    /// Who says so: the `plan`, an agreement with the `tenant`, or nobody (`default`).
+    /// The source of the value: the `plan`, an agreement with the `tenant`, or the `default`.
     #[schema(examples("plan"))]
     origin: &'static str,
 }
@@ -51,10 +51,10 @@ pub(crate) struct LimitView {
     /// Null where there is no limit.
     #[schema(required = true)]
     allowed: Option<u64>,
-    /// Null where it is not counted here, such as requests in a minute.
+    /// The current count; null when it is not counted here, such as requests per minute.
     #[schema(required = true)]
     used: Option<u64>,
-    /// Who says so: the `plan`, an agreement with the `tenant`, or nobody (`default`).
+    /// The source of the value: the `plan`, an agreement with the `tenant`, or the `default`.
     #[schema(examples("plan"))]
     origin: &'static str,
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::quota::{amount, source};
 use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, permission::ReadTenant};
 
-/// What a tenant is entitled to of one thing, and how much of it is left.
+/// An entitlement of a tenant: a plan feature, a limit or a meter.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Entitlement, examples(
     json!({
@@ -25,33 +25,33 @@ use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, permission::ReadTenan
     }),
 ))]
 pub(crate) struct EntitlementView {
-    /// The name that the plan catalogue has for it.
+    /// Its name in the plan catalogue.
     feature: String,
-    /// Whether the tenant may use it now: it has the feature, or there is something left.
+    /// Whether the tenant may use it now: it has the feature, or units are left.
     has_access: bool,
-    /// `boolean`: had or not; `static`: so much at any time; `metered`: so much in a period.
+    /// `boolean`: a plan feature; `static`: a limit at any time; `metered`: units per period.
     #[schema(examples("metered"))]
     kind: &'static str,
-    /// How much is possible; null where there is no limit.
+    /// The limit; null for unlimited.
     #[schema(required = true)]
     limit: Option<u64>,
-    /// How much is used; null where it is not counted here.
+    /// The used units; null when they are not counted here.
     #[schema(required = true)]
     used: Option<u64>,
-    /// How much is set aside, or lent to servers that may use it yet.
+    /// The units that reservations and servers hold.
     reserved: u64,
-    /// How much is left; null where there is no limit.
+    /// The remaining units; null for unlimited.
     #[schema(required = true)]
     balance: Option<u64>,
-    /// How much was used beyond what the price includes.
+    /// The units used beyond those that the price includes.
     overage: u64,
-    /// When the next period begins, of what is metered.
+    /// When the next period begins; null for what is not metered.
     #[schema(required = true)]
     resets_at: Option<DateTime<Utc>>,
-    /// Who says so: the `plan`, an agreement with the tenant (`tenant_override`), or nobody (`default`).
+    /// The source of the limit: the `plan`, an agreement with the tenant (`tenant_override`), or the `default`.
     #[schema(examples("plan"))]
     source: &'static str,
-    /// What else there is to know of what is metered: `unit`, `aggregation`, `reset`, and `included` (null: all of it).
+    /// For meters: `unit`, `aggregation`, `reset`, and `included` (null for unlimited).
     #[schema(value_type = Object)]
     config: Value,
 }

@@ -30,7 +30,7 @@ impl FromStr for FlagKey {
     }
 }
 
-/// A feature flag as it is for whoever asks.
+/// A feature flag as evaluated for the caller.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Feature, examples(json!({
     "key": "new-checkout", "description": "The checkout on one page", "type": "boolean",
@@ -43,39 +43,39 @@ pub(crate) struct FeatureView {
     #[serde(rename = "type")]
     #[schema(value_type = schema::FlagType)]
     kind: FlagType,
-    /// What it can be: names, and the value of each.
+    /// The value of each variant, by name.
     #[schema(value_type = Object)]
     variants: Value,
-    /// What it is.
+    /// The value for the caller.
     #[schema(value_type = Value)]
     value: Value,
-    /// The name of that.
+    /// The name of the variant.
     variant: String,
-    #[schema(value_type = schema::Reason)]
+    #[schema(value_type = schema::FlagReason)]
     reason: &'static str,
     #[schema(value_type = schema::Level)]
     level: &'static str,
     #[schema(value_type = schema::Lifecycle)]
     lifecycle: Lifecycle,
-    /// Whether an admin may choose the variant for the tenant.
+    /// Whether an admin may override the flag for the tenant.
     overridable: bool,
-    /// What the tenant has chosen.
+    /// The override of the tenant.
     #[serde(rename = "override")]
     #[schema(required = true)]
     chosen: Option<OverrideView>,
 }
 
-/// What a tenant has chosen of a flag.
+/// An override of a feature flag by a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureOverride)]
 pub(crate) struct OverrideView {
     variant: String,
     updated_at: chrono::DateTime<chrono::Utc>,
-    /// Counts its changes; the `ETag`.
+    /// The number of its versions; the `ETag`.
     version: i64,
 }
 
-/// The variant that the tenant is to get.
+/// The variant for the tenant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChooseVariant, examples(json!({"variant": "on"})))]
@@ -84,7 +84,7 @@ pub(crate) struct ChooseVariant {
     variant: String,
 }
 
-/// How a flag came to what it is for whoever asks.
+/// How a flag was evaluated for the caller.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureExplanation, examples(json!({
     "key": "new-checkout", "value": true, "variant": "on", "reason": "SPLIT", "level": "global",
@@ -102,52 +102,52 @@ pub(crate) struct ExplanationView {
     #[schema(value_type = Value)]
     value: Value,
     variant: String,
-    #[schema(value_type = schema::Reason)]
+    #[schema(value_type = schema::FlagReason)]
     reason: &'static str,
     /// The level that won.
     #[schema(value_type = schema::Level)]
     level: &'static str,
-    /// What buckets are salted with: `bucket = murmur3(salt + ":" + stickiness) * 10000 / 2^32`.
+    /// The salt of the rollout's hash: `bucket = murmur3(salt + ":" + stickiness) * 10000 / 2^32`.
     salt: String,
-    /// Whether it is in use and not switched off.
+    /// Whether the flag is active and enabled.
     enabled: bool,
     prerequisites: Vec<PrerequisiteView>,
-    /// What each level says, the least specific first.
+    /// The result of each level, the least specific first.
     levels: Vec<LevelView>,
 }
 
-/// Another flag that has to be something first.
+/// A prerequisite of a flag.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeaturePrerequisite)]
 pub(crate) struct PrerequisiteView {
-    /// Null for one that is not shown to tenants.
+    /// The key of the other flag; null for one that tenants cannot see.
     #[schema(required = true)]
     flag: Option<String>,
     holds: bool,
 }
 
-/// What a level says of a flag.
+/// The result of a level of a flag.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureLevel)]
 pub(crate) struct LevelView {
     #[schema(value_type = schema::Level)]
     level: &'static str,
-    /// Null where it says nothing.
+    /// Null when no rule of the level matched.
     #[schema(required = true)]
     variant: Option<String>,
-    /// Whether that is what the tenant has chosen.
+    /// Whether the variant is the tenant's override.
     chosen: bool,
-    /// Its rules that can be about this tenant, in their order, up to the one that matched.
+    /// The rules that can match this tenant, in order, up to the one that matched.
     rules: Vec<RuleView>,
 }
 
-/// What came of a rule.
+/// The result of a rule.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FeatureRule)]
 pub(crate) struct RuleView {
     #[schema(value_type = schema::RuleOutcome)]
     result: &'static str,
-    /// Of ten thousand, where that was asked.
+    /// The bucket of the subject, of 10,000; null when no rollout was evaluated.
     #[schema(required = true)]
     bucket: Option<u16>,
 }

@@ -16,7 +16,7 @@ use crate::{
     permission::{ReadProjects, RestoreProjects, WriteProjects},
 };
 
-/// A project: what tasks and resources are filed under.
+/// A project, which groups tasks and resources.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Project, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "name": "Apollo", "description": "To the moon",
@@ -36,13 +36,13 @@ pub(crate) struct ProjectView {
     status: ProjectStatus,
     #[schema(value_type = Uuid)]
     owner_id: UserId,
-    /// How often it was looked at; moves neither `version` nor `updated_at`.
+    /// The number of views. It does not change `version` or `updated_at`.
     view_count: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     #[schema(required = true)]
     deleted_at: Option<DateTime<Utc>>,
-    /// Counts its changes; the `ETag`.
+    /// The number of its versions; the `ETag`.
     version: i64,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct MemberView {
     user_id: UserId,
     email: String,
     full_name: String,
-    /// What they are in the project.
+    /// The role of the member in the project.
     #[schema(value_type = schema::ProjectRole)]
     role: ProjectRole,
     /// Since when.
@@ -76,7 +76,7 @@ pub(crate) struct NewProjectBody {
     description: Option<String>,
 }
 
-/// What may be changed of a project.
+/// A change of a project.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeProject, examples(json!({"status": "archived", "description": null})))]
@@ -107,7 +107,7 @@ pub(crate) struct NewMemberBody {
     role: Option<ProjectRole>,
 }
 
-/// Which projects.
+/// Filters of projects.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

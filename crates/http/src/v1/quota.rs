@@ -20,7 +20,7 @@ use crate::{
     permission::{ReadTenant, ReserveQuota},
 };
 
-/// How the quota of a meter stands.
+/// The quota of a meter in the current period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Quota, examples(json!({
     "meter": "api_calls", "title": "API calls", "unit": "call", "period_start": "2026-01-01T00:00:00Z",
@@ -29,36 +29,36 @@ use crate::{
 })))]
 pub(crate) struct QuotaView {
     meter: String,
-    /// For people.
+    /// The display name.
     title: String,
-    /// What one of it is called.
+    /// The name of one unit.
     unit: String,
     period_start: DateTime<Utc>,
     /// When the next period begins.
     resets_at: DateTime<Utc>,
-    /// How much the price includes; null for all of it.
+    /// The units that the price includes; null for unlimited.
     #[schema(required = true)]
     included: Option<u64>,
-    /// How much is possible; null where there is no limit.
+    /// The limit; null for unlimited.
     #[schema(required = true)]
     limit: Option<u64>,
-    /// How much is used: what the limit is held against, or, where nothing is counted for it, what the ledger says.
+    /// The used units: the counter of the limit or, without a counter, the total of the ledger.
     used: u64,
-    /// How much open reservations hold.
+    /// The units that open reservations hold.
     reserved: u64,
-    /// How much servers hold for the requests to come.
+    /// The units that servers have leased for requests.
     leased: u64,
-    /// How much is left; null where there is no limit.
+    /// The remaining units; null for unlimited.
     #[schema(required = true)]
     balance: Option<u64>,
-    /// How much was used beyond what is included.
+    /// The units used beyond the included ones.
     overage: u64,
-    /// Who set the limit: the `plan`, an agreement with the tenant (`tenant_override`), or nobody (`default`).
+    /// The source of the limit: the `plan`, an agreement with the tenant (`tenant_override`), or the `default`.
     #[schema(examples("plan"))]
     source: &'static str,
 }
 
-/// A threshold of a quota that was reached: there is one for each threshold and period.
+/// A reached threshold of a quota: one for each threshold and period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = QuotaAlert, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "meter": "api_calls", "period_start": "2026-01-01T00:00:00Z",
@@ -74,14 +74,14 @@ pub(crate) struct AlertView {
     #[schema(value_type = schema::AlertBase)]
     of: AlertBase,
     percent: u32,
-    /// The whole of which it is a part.
+    /// The units that are 100 %.
     amount: u64,
-    /// What was used then.
+    /// The used units at that time.
     used: u64,
     created_at: DateTime<Utc>,
 }
 
-/// Units that are set aside for work that is under way.
+/// Units that are reserved for work in progress.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = QuotaReservation, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "meter": "api_calls", "amount": 10, "actual": null,
@@ -92,29 +92,29 @@ pub(crate) struct ReservationView {
     id: QuotaReservationId,
     meter: String,
     amount: u64,
-    /// What was used in the end.
+    /// The units that were committed.
     #[schema(required = true)]
     actual: Option<u64>,
     #[schema(value_type = schema::ReservationState)]
     status: ReservationState,
-    /// Until when it holds its units.
+    /// When the reservation expires.
     expires_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
 }
 
-/// Units to set aside.
+/// Units to reserve.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewQuotaReservation, examples(json!({"amount": 10, "ttl_seconds": 60})))]
 pub(crate) struct NewReservation {
     #[schema(minimum = 1)]
     amount: u64,
-    /// For how long.
+    /// The lifetime of the reservation, in seconds.
     #[schema(minimum = 1, maximum = 86_400)]
     ttl_seconds: u32,
 }
 
-/// What was used of a reservation.
+/// The used units of a reservation.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CommitQuotaReservation, examples(json!({"actual": 7})))]

@@ -48,7 +48,7 @@ pub(crate) struct ResourceView {
     version: i64,
 }
 
-/// A version of a resource as it was.
+/// A version of a resource.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ResourceVersion, examples(json!({
     "resource_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15", "version": 1, "name": "Flight plan",
@@ -65,7 +65,7 @@ pub(crate) struct VersionView {
     content: Option<String>,
     #[schema(required = true)]
     url: Option<String>,
-    /// Who made this version.
+    /// The user who made the version.
     #[schema(value_type = Uuid)]
     created_by: UserId,
     /// When this version was made.
@@ -81,7 +81,7 @@ pub(crate) struct NewResourceBody {
     project_id: Option<ProjectId>,
     #[schema(min_length = 1, max_length = 200)]
     name: String,
-    /// `document` or `link`, after what is there, when absent.
+    /// When absent: `link` for a resource with `url`, else `document`.
     #[schema(pattern = "^[a-z][a-z0-9_-]{0,39}$")]
     kind: Option<String>,
     #[schema(max_length = 262_144)]
@@ -91,7 +91,7 @@ pub(crate) struct NewResourceBody {
     url: Option<String>,
 }
 
-/// What may be changed of a resource; the former version is kept.
+/// A change of a resource. The earlier version is kept.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeResource, examples(json!({"content": "Up, and away."})))]
@@ -116,7 +116,7 @@ pub(crate) struct ChangeResource {
     url: Patch<String>,
 }
 
-/// Which resources.
+/// Filters of resources.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -54,7 +54,7 @@ enums! {
     Comparator = domain::Comparator::ALL.map(domain::Comparator::as_str);
     "The type of the values of a feature flag." FlagType = domain::FlagType::ALL.map(domain::FlagType::as_str);
     "The lifecycle of a feature flag." Lifecycle = domain::Lifecycle::ALL.map(domain::Lifecycle::as_str);
-    "Why a feature flag has its value, as in OpenFeature." Reason = domain::Reason::ALL.map(domain::Reason::as_str);
+    "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::Reason::ALL.map(domain::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::RuleOutcome::ALL.map(domain::RuleOutcome::as_str);
 }
 

@@ -25,7 +25,7 @@ use crate::{
     permission::{ManageSettings, ReadSettingHistory, ReadTenant},
 };
 
-/// What holds for the tenant.
+/// The settings of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Settings, examples(json!({
     "version": 3, "updated_at": "2026-01-31T12:00:00Z",
@@ -40,35 +40,44 @@ use crate::{
     },
 })))]
 pub(crate) struct SettingsView {
-    /// Counts the changes that the tenant has made; 0 before the first.
+    /// The number of changes that the tenant has made; 0 before the first.
     version: i64,
     #[schema(required = true)]
     updated_at: Option<DateTime<Utc>>,
-    /// By key; those that the caller may see.
+    /// The settings that the caller may see, by key.
     settings: BTreeMap<String, SettingView>,
 }
 
-/// What holds of one setting.
+/// A setting with its value, or a secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = Setting)]
 pub(crate) enum SettingView {
-    /// A setting with its value.
-    Open {
-        /// What holds.
-        value: Value,
-        #[schema(value_type = schemas::Level)]
-        origin: &'static str,
-        /// Whether an admin of the tenant may change it.
-        editable: bool,
-        /// What each level says that says something; the last one holds.
-        levels: BTreeMap<&'static str, Value>,
-    },
-    /// A secret, which is never shown.
-    Secret {
-        /// Whether it is set.
-        is_set: bool,
-    },
+    Open(OpenSettingView),
+    Secret(SecretSettingView),
+}
+
+/// A setting with its value.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenSetting)]
+pub(crate) struct OpenSettingView {
+    /// The value that applies.
+    value: Value,
+    /// The level that the value comes from.
+    #[schema(value_type = schemas::Level)]
+    origin: &'static str,
+    /// Whether an admin of the tenant may change the setting.
+    editable: bool,
+    /// The value of each level that has one. The last one applies.
+    levels: BTreeMap<&'static str, Value>,
+}
+
+/// A secret. Its value is never returned.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SecretSetting)]
+pub(crate) struct SecretSettingView {
+    /// Whether it is set.
+    is_set: bool,
 }
 
 /// The settings after a change.
@@ -77,23 +86,23 @@ pub(crate) enum SettingView {
 pub(crate) struct ChangedView {
     #[serde(flatten)]
     settings: SettingsView,
-    /// What was let in, and is probably not what was meant.
+    /// Accepted values that are probably mistakes.
     warnings: Vec<WarningView>,
 }
 
-/// Something that is allowed, and probably not what was meant.
+/// An accepted value that is probably a mistake.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Warning, examples(json!({
     "pointer": "/support.url", "code": "host_not_found", "detail": "nobody knows this host name at the moment",
 })))]
 pub(crate) struct WarningView {
-    /// JSON pointer to what it is about.
+    /// A JSON pointer to the value.
     pointer: String,
     code: &'static str,
     detail: String,
 }
 
-/// What the tenant had set at one time.
+/// A version of the tenant's settings.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SettingsVersion, examples(json!({
     "version": 3, "settings": {"notifications.email_digest": "daily", "integrations.smtp_password": {"is_set": true}},
@@ -101,18 +110,18 @@ pub(crate) struct WarningView {
 })))]
 pub(crate) struct SettingsVersionView {
     version: i64,
-    /// What was set, by key; what is absent was inherited.
+    /// The values that were set, by key. Absent settings were inherited.
     settings: BTreeMap<String, Value>,
-    /// Who made this version; null when it was the operator.
+    /// The user who made the version; null for an operator.
     #[schema(value_type = Option<Uuid>, required = true)]
     changed_by: Option<UserId>,
-    /// The version that was gone back to, when this one was made so.
+    /// The version that a rollback restored; null for other changes.
     #[schema(required = true)]
     rolled_back_to: Option<i64>,
     created_at: DateTime<Utc>,
 }
 
-/// How two versions differ.
+/// The differences of two versions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SettingsDiff, examples(json!({
     "from": 2, "to": 3, "changes": [{"key": "notifications.email_digest", "before": null, "after": "daily"}],
@@ -123,7 +132,7 @@ pub(crate) struct DiffView {
     changes: Vec<DifferenceView>,
 }
 
-/// How two versions differ in one setting; null is inherited.
+/// The difference of two versions in one setting. Null is inherited.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SettingsDifference)]
 pub(crate) struct DifferenceView {
@@ -134,14 +143,12 @@ pub(crate) struct DifferenceView {
     after: Option<Value>,
 }
 
-/// What is to be set, by key; null goes back to the inherited value. What is absent stays.
+/// New values, by key. Null restores the inherited value. An absent setting is unchanged.
 #[derive(Debug, ToSchema)]
-#[schema(as = ChangeSettings, value_type = BTreeMap<String, Value>, examples(json!({
-    "notifications.email_digest": "daily", "support.url": null,
-})))]
+#[schema(as = ChangeSettings, value_type = BTreeMap<String, Value>)]
 pub(crate) struct ChangeSettings(BTreeMap<String, Patch<Value>>);
 
-/// To which version.
+/// The version to restore.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RollBack, examples(json!({"version": 2})))]
@@ -200,7 +207,10 @@ pub(crate) async fn schema(cx: Ctx<ReadTenant>) -> Answer {
 /// changes are made or none. URLs must be https and must not lead to an internal network. Minimum role: admin.
 #[utoipa::path(
     patch, path = "/api/v1/tenant/settings", operation_id = "update_settings", tag = "Settings",
-    params(IfMatch), request_body = ChangeSettings,
+    params(IfMatch),
+    request_body(content = ChangeSettings, example = json!({
+        "notifications.email_digest": "daily", "support.url": null,
+    })),
     responses(
         (status = 200, description = "The updated settings.", body = ChangedView, headers(("ETag"))),
     ),
@@ -326,7 +336,7 @@ impl SettingView {
     fn of(definition: &Definition, settings: &EffectiveSettings) -> Option<Self> {
         if definition.secret {
             let is_set = settings.secrets.contains_key(definition.key);
-            return Some(Self::Secret { is_set });
+            return Some(Self::Secret(SecretSettingView { is_set }));
         }
         let Resolved {
             value,
@@ -336,12 +346,12 @@ impl SettingView {
         let levels = considered
             .iter()
             .filter_map(|(level, said)| Some((level.as_str(), said.clone()?)));
-        Some(Self::Open {
+        Some(Self::Open(OpenSettingView {
             value: value.clone(),
             origin: level.as_str(),
             editable: definition.editor == Editor::TenantAdmin,
             levels: levels.collect(),
-        })
+        }))
     }
 }
 

@@ -35,15 +35,15 @@ pub(crate) struct TaskView {
     status: TaskStatus,
     #[schema(value_type = schema::Priority)]
     priority: Priority,
-    /// Who is to do it.
+    /// The user who is responsible for the task.
     #[schema(value_type = Option<Uuid>, required = true)]
     assignee_id: Option<UserId>,
-    /// Until when.
+    /// When the task is due.
     #[schema(required = true)]
     due_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Counts its changes; the `ETag`.
+    /// The number of its versions; the `ETag`.
     version: i64,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct NewTaskBody {
     /// `todo` when absent.
     #[schema(value_type = schema::TaskStatus, required = false)]
     status: Option<TaskStatus>,
-    /// What the setting `tasks.default_priority` says when absent.
+    /// The setting `tasks.default_priority` when absent.
     #[schema(value_type = schema::Priority, required = false)]
     priority: Option<Priority>,
     #[schema(value_type = Option<Uuid>)]
@@ -70,7 +70,7 @@ pub(crate) struct NewTaskBody {
     due_at: Option<Moment>,
 }
 
-/// What may be changed of a task.
+/// A change of a task.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTask, examples(json!({"status": "in_progress", "due_at": null})))]
@@ -92,7 +92,7 @@ pub(crate) struct ChangeTask {
     #[serde(default)]
     #[schema(value_type = schema::Priority, required = false)]
     priority: Patch<Priority>,
-    /// Null for nobody.
+    /// Null for no assignee.
     #[serde(default)]
     #[schema(value_type = Option<Uuid>)]
     assignee_id: Patch<UserId>,
@@ -102,7 +102,7 @@ pub(crate) struct ChangeTask {
     due_at: Patch<Moment>,
 }
 
-/// Which tasks.
+/// Filters of tasks.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -121,7 +121,7 @@ pub(crate) struct TaskParams {
     q: Option<String>,
 }
 
-/// Which tasks of a project.
+/// Filters of the tasks of a project.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -11,7 +11,7 @@ use crate::{
     permission::{ManageTenant, ReadTenant},
 };
 
-/// A tenant: a customer, the owner of everything that is in it.
+/// A tenant: a customer, who owns all its data.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tenant, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "name": "Acme", "slug": "acme", "subdomain": "acme",
@@ -24,9 +24,9 @@ pub(crate) struct TenantView {
     #[schema(value_type = Uuid)]
     id: TenantId,
     name: String,
-    /// Its name in URLs, unique, for good.
+    /// The name in URLs: unique, cannot be changed.
     slug: String,
-    /// Its label below the base domain, unique.
+    /// The label below the base domain: unique.
     #[schema(required = true)]
     subdomain: Option<String>,
     plan: String,
@@ -37,7 +37,7 @@ pub(crate) struct TenantView {
     updated_at: DateTime<Utc>,
     #[schema(required = true)]
     deleted_at: Option<DateTime<Utc>>,
-    /// Counts its changes; the `ETag`.
+    /// The number of its versions; the `ETag`.
     version: i64,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct TenantView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantSettings)]
 pub(crate) struct SettingsView {
-    /// Whether anybody may register as a member.
+    /// Whether users may register themselves as members.
     self_registration: bool,
     /// IANA time zone for presentation.
     #[schema(examples("Europe/Berlin"))]
@@ -55,7 +55,7 @@ pub(crate) struct SettingsView {
     locale: String,
 }
 
-/// What an admin may change of the tenant.
+/// A change of the tenant.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTenant, examples(json!({"name": "Acme Ltd", "settings": {"self_registration": true}})))]
@@ -72,7 +72,7 @@ pub(crate) struct ChangeTenant {
     settings: Patch<Object<ChangeSettings>>,
 }
 
-/// What may be changed of the settings; what is absent stays.
+/// A change of the settings. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTenantSettings)]

@@ -26,21 +26,21 @@ use crate::{
     "properties": {"format": "pdf"},
 })))]
 pub(crate) struct NewUsageBody {
-    /// Stands for this event for good: sent again it counts once.
+    /// Identifies the event permanently. An event that is sent again counts once.
     #[schema(min_length = 1, max_length = 255)]
     idempotency_key: String,
-    /// What was used; the summary lists the meters.
+    /// The meter. `GET /api/v1/usage/summary` lists the meters.
     #[schema(value_type = String, pattern = "^[a-z][a-z0-9_]{0,62}$")]
     meter: MeterKey,
     #[schema(maximum = 9_007_199_254_740_991_u64)]
     quantity: u64,
-    /// From 24 hours ago to 5 minutes ahead; when it arrives, where absent.
+    /// From 24 hours ago to 5 minutes ahead; the time of arrival when absent.
     #[schema(value_type = Option<DateTime<Utc>>)]
     occurred_at: Option<Moment>,
-    /// Whom or what a meter of different subjects counts; it needs one.
+    /// The subject that a meter of unique subjects counts. Such a meter requires it.
     #[schema(min_length = 1, max_length = 200)]
     subject: Option<String>,
-    /// Whatever else is to be known of it, at most 4096 bytes as JSON.
+    /// Additional properties, at most 4096 bytes as JSON.
     #[schema(value_type = Option<Object>)]
     properties: Option<Value>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct CloudEventBody {
     /// Not beginning with `tenantry:`.
     #[schema(min_length = 1, max_length = 255)]
     source: String,
-    /// The meter, where `data` names none.
+    /// The meter, when `data` names none.
     #[serde(rename = "type")]
     kind: String,
     #[schema(min_length = 1, max_length = 200)]
@@ -77,13 +77,13 @@ pub(crate) struct CloudEventBody {
     #[schema(value_type = Option<DateTime<Utc>>)]
     time: Option<Moment>,
     datacontenttype: Option<String>,
-    /// `quantity` (1 where absent) and `meter`; what else there is becomes the properties.
+    /// `quantity` (1 when absent) and `meter`; other members become properties.
     #[serde(default)]
     #[schema(value_type = Object)]
     data: Map<String, Value>,
 }
 
-/// What became of the events.
+/// The outcome of the events.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageRecorded, examples(json!({
     "accepted": 1, "duplicates": 1,
@@ -91,29 +91,29 @@ pub(crate) struct CloudEventBody {
     "ids": ["0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15", "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a16", null],
 })))]
 pub(crate) struct RecordedView {
-    /// How many are in the ledger now and were not before.
+    /// The number of new events in the ledger.
     accepted: usize,
-    /// How many were there already.
+    /// The number of events that were recorded before.
     duplicates: usize,
-    /// Those that were not taken.
+    /// The refused events.
     failures: Vec<FailureView>,
-    /// The id of each event, in the order in which they were sent; null for those that were not taken.
+    /// The id of each event, in the order of the request; null for refused events.
     #[schema(value_type = Vec<Option<Uuid>>)]
     ids: Vec<Option<UsageEventId>>,
 }
 
-/// An event that was not taken.
+/// A refused event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageFailure)]
 pub(crate) struct FailureView {
-    /// Which it was, from 0.
+    /// The index of the event in the request, from 0.
     index: usize,
     code: &'static str,
-    /// For a person.
+    /// A description for people.
     detail: String,
 }
 
-/// Why an event is taken back.
+/// The reason of an invalidation.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = InvalidateUsageEvent, examples(json!({"reason": "Counted twice by the renderer."})))]
@@ -122,7 +122,7 @@ pub(crate) struct InvalidateBody {
     reason: String,
 }
 
-/// The record that takes an event back.
+/// The record of an invalidation.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageInvalidation, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a17", "invalidates": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15",
@@ -131,7 +131,7 @@ pub(crate) struct InvalidateBody {
 pub(crate) struct InvalidationView {
     #[schema(value_type = Uuid)]
     id: UsageEventId,
-    /// The event that counts no more.
+    /// The event that no longer counts.
     #[schema(value_type = Option<Uuid>, required = true)]
     invalidates: Option<UsageEventId>,
     #[schema(value_type = String)]
@@ -158,11 +158,11 @@ pub(crate) struct SeriesView {
     /// Hours and days are those of UTC, whatever the tenant's time zone.
     #[schema(examples("UTC"))]
     timezone: &'static str,
-    /// The beginning of the first part.
+    /// The start of the first interval.
     from: DateTime<Utc>,
-    /// The end of the last part, which is not in it.
+    /// The end of the last interval, exclusive.
     to: DateTime<Utc>,
-    /// Every part, also those in which nothing was used.
+    /// Every interval, including those without usage.
     series: Vec<PointView>,
 }
 
@@ -174,7 +174,7 @@ pub(crate) struct PointView {
     quantity: u64,
 }
 
-/// How much is used of every meter.
+/// Usage of every meter.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageSummary, examples(json!({
     "meters": [{
@@ -186,44 +186,44 @@ pub(crate) struct SummaryView {
     meters: Vec<UsedView>,
 }
 
-/// How much is used of a meter in the present period.
+/// Usage of a meter in the current period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MeterUsage)]
 pub(crate) struct UsedView {
     #[schema(value_type = String)]
     meter: MeterKey,
-    /// For people.
+    /// The display name.
     title: String,
     unit: String,
     #[schema(value_type = schema::Aggregation)]
     aggregation: Aggregation,
     used: u64,
-    /// How much the plan's price includes; null where that is not limited.
+    /// The units that the price includes; null for unlimited.
     #[schema(required = true)]
     included: Option<u64>,
-    /// How much is possible at all; null where that is not limited.
+    /// The hard limit; null for unlimited.
     #[schema(required = true)]
     limit: Option<u64>,
     period_start: DateTime<Utc>,
-    /// When it begins again at nothing.
+    /// When the next period begins.
     resets_at: DateTime<Utc>,
 }
 
-/// How usage is recorded.
+/// Options of recording usage.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RecordParams {
-    /// Takes events of up to 90 days ago; what is older than 24 hours is marked.
+    /// Accepts events of up to 90 days ago. Events older than 24 hours are marked.
     backfill: bool,
 }
 
-/// Which usage.
+/// The usage to return.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SeriesParams {
-    /// Of which meter; `api_calls` where absent.
+    /// The meter; `api_calls` when absent.
     #[serde(default)]
     #[param(value_type = Option<String>, example = "api_calls")]
     meter: Option<MeterKey>,
@@ -231,10 +231,10 @@ pub(crate) struct SeriesParams {
     #[serde(default)]
     #[param(value_type = schema::Granularity, inline, required = false)]
     granularity: Option<Granularity>,
-    /// From the hour or day around this time; a day, or 30 of them, before `to` where absent.
+    /// The start: the hour or day around this time. When absent: 24 hours (by hour) or 30 days (by day) before `to`.
     #[param(value_type = Option<DateTime<Utc>>)]
     from: Option<Moment>,
-    /// Up to this time, with the hour or day that it is in the middle of; now where absent.
+    /// The end, including the hour or day around this time; now when absent.
     #[param(value_type = Option<DateTime<Utc>>)]
     to: Option<Moment>,
 }

@@ -16,7 +16,7 @@ use crate::{
     permission::{EditSelf, ManageUsers, ReadUsers},
 };
 
-/// A person in a tenant.
+/// A user of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "email": "ada@example.com", "full_name": "Ada Lovelace",
@@ -30,29 +30,29 @@ pub(crate) struct UserView {
     full_name: String,
     #[schema(value_type = schema::Role)]
     role: Role,
-    /// Whether they may log in.
+    /// Whether the user may log in.
     is_active: bool,
-    /// Whether the address has been proven.
+    /// Whether the e-mail address is verified.
     email_verified: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Counts the changes; the `ETag`.
+    /// The number of its versions; the `ETag`.
     version: i64,
 }
 
-/// A user that was added.
+/// A new user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AddedUser)]
 pub(crate) struct AddedUserView {
     #[serde(flatten)]
     user: UserView,
-    /// The password, when it was generated. It is never shown again.
+    /// The generated password, which is shown once. Absent when the request had a password.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     password: Option<String>,
 }
 
-/// Who is to be added.
+/// A user to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUser, examples(json!({
@@ -66,17 +66,17 @@ pub(crate) struct NewUserBody {
     /// `member` when absent.
     #[schema(value_type = schema::Role, required = false)]
     role: Option<Role>,
-    /// Generated, and shown once, when absent.
+    /// When absent, a password is generated and shown once.
     #[schema(min_length = 8, max_length = 128)]
     password: Option<String>,
 }
 
-/// What may be changed of a user; `role` and `is_active` by admins only.
+/// A change of a user. Only admins change `role` and `is_active`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeUser, examples(json!({"full_name": "Ada King"})))]
 pub(crate) struct ChangeUser {
-    /// A new address is unproven.
+    /// A new address is unverified.
     #[serde(default)]
     #[schema(value_type = String, required = false, format = "email", max_length = 254)]
     email: Patch<String>,
@@ -91,15 +91,15 @@ pub(crate) struct ChangeUser {
     is_active: Patch<bool>,
 }
 
-/// Which users.
+/// Filters of users.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UserParams {
-    /// Only this role.
+    /// Only users with this role.
     #[param(value_type = schema::Role, inline, required = false)]
     role: Option<Role>,
-    /// Only active or only inactive ones.
+    /// Only active or only inactive users.
     is_active: Option<bool>,
 }
 

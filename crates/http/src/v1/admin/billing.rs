@@ -14,20 +14,20 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::schema};
 
-/// Which tenants are looked at.
+/// The tenants to read.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SweepParams {
-    /// After which tenant: the `next_after` of the answer before.
+    /// The `next_after` of the previous response.
     #[param(value_type = Option<Uuid>)]
     after: Option<TenantId>,
-    /// How many tenants at a time.
+    /// The maximum number of tenants.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
 }
 
-/// Which accounts.
+/// Filters of billing accounts.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -35,15 +35,15 @@ pub(crate) struct AccountParams {
     /// Only accounts in this payment state.
     #[param(value_type = schema::DunningState, inline, required = false)]
     dunning: Option<DunningState>,
-    /// After which tenant: the `next_after` of the answer before.
+    /// The `next_after` of the previous response.
     #[param(value_type = Option<Uuid>)]
     after: Option<TenantId>,
-    /// How many tenants are looked at.
+    /// The maximum number of tenants to read.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
 }
 
-/// Of whom, and when.
+/// The tenants and the period to compare.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -51,21 +51,21 @@ pub(crate) struct DriftParams {
     /// Only of this tenant.
     #[param(value_type = Option<Uuid>)]
     tenant: Option<TenantId>,
-    /// From when; each tenant's present month unless `from` and `to` are given.
+    /// The start of the period. Without `from` and `to`: each tenant's current month.
     #[param(value_type = Option<DateTime<Utc>>)]
     from: Option<Moment>,
-    /// Up to, but without this moment.
+    /// The end of the period, exclusive.
     #[param(value_type = Option<DateTime<Utc>>)]
     to: Option<Moment>,
-    /// After which tenant: the `next_after` of the answer before.
+    /// The `next_after` of the previous response.
     #[param(value_type = Option<Uuid>)]
     after: Option<TenantId>,
-    /// How many tenants at a time.
+    /// The maximum number of tenants.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
 }
 
-/// Which messages.
+/// Filters of events.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -77,17 +77,17 @@ pub(crate) struct EventParams {
     limit: Option<u32>,
 }
 
-/// What was found in some of the tenants.
+/// The results of some tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sweep)]
 pub(crate) struct SweptView<T> {
     data: Vec<T>,
-    /// The `after` of the next tenants; null when that was all.
+    /// The `after` of the next request; null after the last tenant.
     #[schema(required = true, value_type = Option<Uuid>)]
     next_after: Option<TenantId>,
 }
 
-/// What a tenant has with the payment provider.
+/// The billing account of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BillingAccount, examples(json!({
     "tenant_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "customer": "cus_Qx1", "subscription": "sub_1Px", "status": "past_due",
@@ -101,7 +101,7 @@ pub(crate) struct AccountView {
     customer: Option<String>,
     #[schema(required = true)]
     subscription: Option<String>,
-    /// Of the subscription, in the provider's words.
+    /// The provider's status of the subscription.
     #[schema(required = true)]
     status: Option<String>,
     #[schema(required = true)]
@@ -118,7 +118,7 @@ pub(crate) struct AccountView {
     synced_at: Option<DateTime<Utc>>,
 }
 
-/// A report of usage that cannot be sent any more.
+/// A usage report that is no longer retried.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetter, examples(json!({
     "tenant_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "meter": "api_calls", "hour": "2026-01-15T12:00:00Z", "revision": 1,
@@ -136,7 +136,7 @@ pub(crate) struct DeadLetterView {
     reason: Option<String>,
 }
 
-/// How our number of a meter and the provider's differ, and why.
+/// The difference of a meter between the usage ledger and the payment provider.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Drift, examples(json!({
     "tenant_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "meter": "api_calls", "from": "2026-01-15T12:00:00Z",
@@ -153,21 +153,21 @@ pub(crate) struct DriftView {
     to: DateTime<Utc>,
     ours: u64,
     theirs: u64,
-    /// Ours less theirs.
+    /// `ours` minus `theirs`.
     difference: i64,
-    /// So much of it is in hours that are not yet told.
+    /// The part in hours that are not yet reported.
     untold: i64,
-    /// So much is still to be sent.
+    /// The part that is still to be reported.
     pending: i64,
-    /// So much cannot be sent any more.
+    /// The part that is no longer retried.
     dead: i64,
-    /// So much was corrected when it was too late.
+    /// The part that was corrected too late to be reported.
     late: i64,
-    /// The rest: anything but 0 is to be looked into.
+    /// The rest. Investigate anything but 0.
     unexplained: i64,
 }
 
-/// A message of the payment provider's.
+/// An event of the payment provider.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProviderEvent, examples(json!({
     "id": "evt_1Px", "kind": "invoice.paid", "created_at": "2026-01-15T12:00:00Z", "received_at": "2026-01-15T12:00:01Z",
@@ -189,14 +189,14 @@ pub(crate) struct EventView {
     settled_at: Option<DateTime<Utc>>,
 }
 
-/// The newest messages.
+/// The latest events.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProviderEvents)]
 pub(crate) struct EventsView {
     data: Vec<EventView>,
 }
 
-/// A failed payment that is made up.
+/// A failed payment to simulate.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SimulateDunning, examples(json!({"plan": "pro", "failed_at": "2026-01-15T12:00:00Z", "paid_at": "2026-01-25T12:00:00Z"})))]
@@ -208,7 +208,7 @@ pub(crate) struct SimulationBody {
     paid_at: Option<Moment>,
 }
 
-/// What would happen when.
+/// The steps after a failed payment.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DunningSimulation, examples(json!({
     "grace_days": 7, "delete_after_days": null, "steps": [
@@ -218,7 +218,7 @@ pub(crate) struct SimulationBody {
 })))]
 pub(crate) struct SimulationView {
     grace_days: u32,
-    /// Null where tenants are not deleted for what they owe.
+    /// Null when tenants with unpaid invoices are not deleted.
     #[schema(required = true)]
     delete_after_days: Option<u32>,
     steps: Vec<StepView>,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{Answer, Body, Endpoint, guest::Guest};
 
-/// Somebody who runs the platform.
+/// An operator of the platform.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Operator, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "email": "olga@example.com", "full_name": "Olga Operator",
@@ -23,7 +23,7 @@ pub(crate) struct OperatorView {
     updated_at: DateTime<Utc>,
 }
 
-/// A token, and whose it is. There is no refresh token: whoever works longer logs in again.
+/// The access token of an operator. There is no refresh token: log in again when it expires.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OperatorLoggedIn)]
 pub(crate) struct OperatorLoggedInView {
@@ -33,13 +33,13 @@ pub(crate) struct OperatorLoggedInView {
     /// `Bearer`.
     #[schema(examples("Bearer"))]
     token_type: &'static str,
-    /// How long it lives, in seconds.
+    /// The lifetime of the token, in seconds.
     #[schema(examples(900))]
     expires_in: i64,
     operator: OperatorView,
 }
 
-/// Which operator wants to log in.
+/// The credentials of an operator.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = OperatorLogin, examples(json!({

@@ -10,7 +10,7 @@ use crate::{
     v1::{schema, tenant::TenantView},
 };
 
-/// Which tenants.
+/// Filters of tenants.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -25,7 +25,7 @@ pub(crate) struct TenantParams {
     q: Option<String>,
 }
 
-/// Why it is done. It is kept in the audit of operators and told in the tenant's own audit log.
+/// The reason. It is written to the operators' audit and to the tenant's audit log.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Reason, examples(json!({"reason": "invoice 4711 unpaid"})))]

@@ -1,0 +1,36 @@
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Returns Cargo's target folder, where `scripts/ensure-*` install what tests need.
+pub fn target() -> PathBuf {
+    let default = || root().join("target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
+}
+
+/// Returns the folder of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Returns a path below the target folder that a script of `scripts/` has installed, or skips the calling test.
+///
+/// `SKIPPED_TESTS` names the file that lists skipped tests; `scripts/test` prints it at the end of a run. A test without
+/// its programs never passes silently: where there is no list, and in continuous integration (`CI`), it fails.
+///
+/// # Panics
+/// When the path is missing and the test cannot be listed as skipped.
+pub fn installed(path: &str, script: &str) -> Option<PathBuf> {
+    let path = target().join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    let reason = format!("{} is missing: run scripts/{script}", path.display());
+    let list = std::env::var_os("SKIPPED_TESTS").filter(|_| std::env::var_os("CI").is_none());
+    let Some(list) = list else { panic!("{reason}") };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let mut list = OpenOptions::new().create(true).append(true).open(list).unwrap();
+    writeln!(list, "{test}: {reason}").unwrap();
+    None
+}
