@@ -1360,25 +1360,32 @@ async fn without_any_other_ring_the_same_values_are_unique_in_each_tenant_and_do
 
 // --------------------------------------------------------------------------------------------------- the tripwire alone
 
-/// Collects what is logged as an event of a name.
+/// Collects the level, the name and the table of each event that has a name.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<(tracing::Level, String)>>>);
+struct Events(Arc<Mutex<Vec<(tracing::Level, String, String)>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Name(Option<String>);
-        impl Visit for Name {
+        #[derive(Default)]
+        struct Named {
+            event: Option<String>,
+            table: String,
+        }
+        impl Visit for Named {
             fn record_str(&mut self, field: &Field, value: &str) {
-                if field.name() == "event" {
-                    self.0 = Some(value.to_owned());
+                match field.name() {
+                    "event" => self.event = Some(value.to_owned()),
+                    "table" => value.clone_into(&mut self.table),
+                    _ => {}
                 }
             }
             fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
         }
-        let mut name = Name(None);
-        event.record(&mut name);
-        if let Some(name) = name.0 {
-            self.0.lock().unwrap().push((*event.metadata().level(), name));
+        let mut named = Named::default();
+        event.record(&mut named);
+        if let Some(name) = named.event {
+            let level = *event.metadata().level();
+            self.0.lock().unwrap().push((level, name, named.table));
         }
     }
 }
@@ -1409,10 +1416,12 @@ async fn without_any_other_ring_the_tripwire_withholds_what_comes_back_and_says_
                         let found = on_tx(&world.app.ports.units, &acme, async |tx| {
                             tx.raw_sql("a breach").all::<$entity::Entity>(sql, []).await
                         });
-                        let breach = StoreError::IsolationBreach { table: "Entity", scope: world.acme.id, found: world.globex.id };
+                        let name = $entity::Entity::default().table_name();
+                        let breach = StoreError::IsolationBreach { table: name, scope: world.acme.id, found: world.globex.id };
                         assert_eq!(found.await.map(|rows| rows.len()), Err(breach), "{sql}");
                         let logged = std::mem::take(&mut *events.0.lock().unwrap());
-                        assert_eq!(logged, [(tracing::Level::ERROR, "isolation_breach".to_owned())], "{sql}");
+                        let event = (tracing::Level::ERROR, "isolation_breach".to_owned(), table.clone());
+                        assert_eq!(logged, [event], "{sql}");
                     }
                     let found = on_tx(&world.app.ports.units, &acme, async |tx| {
                         tx.raw_sql("no breach").all::<$entity::Entity>(own, []).await

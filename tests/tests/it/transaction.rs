@@ -76,7 +76,6 @@ mod mistaken {
 }
 
 impl TenantEntity for mistaken::Entity {
-    const TABLE: &'static str = "tasks";
     fn tenant_column() -> mistaken::Column {
         mistaken::Column::TenantId
     }
@@ -204,9 +203,8 @@ async fn a_row_that_names_another_tenant_is_not_inserted() {
         ..new_task(&world)
     };
     let refused = on_tx(&units, &acme, async |tx| tx.insert(row.clone()).await).await;
-    let table = <task::Entity as TenantEntity>::TABLE;
     let breach = StoreError::IsolationBreach {
-        table,
+        table: "tasks",
         scope: world.acme.id,
         found: world.globex.id,
     };

@@ -26,7 +26,9 @@ pub use raw::RawSql;
 /// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).
 pub trait TenantEntity: EntityTrait {
     /// The table, for messages.
-    const TABLE: &'static str;
+    fn table() -> &'static str {
+        Self::default().table_name()
+    }
 
     /// The column that holds the tenant.
     fn tenant_column() -> Self::Column;
@@ -44,8 +46,6 @@ macro_rules! tenant_entity {
     };
     ($entity:ty, $model:ty, $column:ident, $variant:ident, $field:ident) => {
         impl $crate::TenantEntity for $entity {
-            const TABLE: &'static str = stringify!($entity);
-
             fn tenant_column() -> $column {
                 $column::$variant
             }
@@ -228,13 +228,13 @@ impl TenantTx {
         }
         tracing::error!(
             event = "isolation_breach",
-            table = E::TABLE,
+            table = E::table(),
             scope = %self.tenant,
             found = %found,
             "a row of another tenant was withheld"
         );
         Err(StoreError::IsolationBreach {
-            table: E::TABLE,
+            table: E::table(),
             scope: self.tenant,
             found,
         })
