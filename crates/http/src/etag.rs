@@ -42,7 +42,7 @@ const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"([ ]*,[ ]*(W/)?"[!#-~]*")*)$"#;
 /// How many digits the digest in a tag has.
 const DIGEST: usize = 16;
 
-/// `If-Match`: which version the caller means to change or delete.
+/// `If-Match`: which version the caller means to change or delete; `If-None-Match`: which it does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IfMatch(pub Precondition);
 
@@ -51,12 +51,26 @@ impl FromRequest for IfMatch {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let malformed =
-            || ApiError::new(ErrorCode::InvalidRequest).with_detail("If-Match is not a list of entity tags.");
-        ready(match field(request, header::IF_MATCH) {
-            None => Ok(Self(Precondition::None)),
-            Some(text) => text.as_deref().and_then(if_match).map(Self).ok_or_else(malformed),
-        })
+        let read = |name: &str, header, parse: fn(&str) -> Option<Precondition>| {
+            let refuse = || {
+                ApiError::new(ErrorCode::InvalidRequest)
+                    .with_detail(format!("{name} is not a list of entity tags."))
+            };
+            match field(request, header) {
+                None => Ok(Precondition::None),
+                Some(text) => text.as_deref().and_then(parse).ok_or_else(refuse),
+            }
+        };
+        let expected = read("If-Match", header::IF_MATCH, if_match);
+        let excluded = read("If-None-Match", header::IF_NONE_MATCH, if_none_match);
+        ready(expected.and_then(|expected| Ok(Self(both(expected, excluded?)))))
+    }
+}
+
+fn both(one: Precondition, other: Precondition) -> Precondition {
+    match (one, other) {
+        (Precondition::None, only) | (only, Precondition::None) => only,
+        both => Precondition::Both(Box::new(both)),
     }
 }
 
@@ -165,6 +179,16 @@ fn if_match(text: &str) -> Option<Precondition> {
     })
 }
 
+/// For a change `If-None-Match` compares weakly (RFC 9110 section 13.1.2); `*` is anything that is there.
+fn if_none_match(text: &str) -> Option<Precondition> {
+    Some(match parse(text)? {
+        Tags::Any => Precondition::Absent,
+        Tags::These(tags) => {
+            Precondition::NoneOf(tags.iter().filter_map(|tag| version(&tag.opaque)).collect())
+        }
+    })
+}
+
 /// A version is written in one way only. What may follow it says of what else an answer was made, and nothing of what a
 /// change would overwrite.
 fn version(opaque: &str) -> Option<i64> {
@@ -221,10 +245,16 @@ fn parse(text: &str) -> Option<Tags> {
 
 impl IntoParams for IfMatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![parameter(
-            "If-Match",
-            "Change the resource only if its ETag is one of these; otherwise answer 412 `stale_version`.",
-        )]
+        vec![
+            parameter(
+                "If-Match",
+                "Change the resource only if its ETag is one of these; otherwise answer 412 `stale_version`.",
+            ),
+            parameter(
+                "If-None-Match",
+                "`*`: change nothing that exists; otherwise answer 412 `stale_version`.",
+            ),
+        ]
     }
 }
 
@@ -255,6 +285,8 @@ fn parameter(name: &str, description: &str) -> Parameter {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
 
     #[test]
@@ -296,6 +328,29 @@ mod tests {
         assert!(!seen("\"4\"").knows("\"3\""));
         assert!(!seen("3").knows("\"3\""));
         assert!(!IfNoneMatch::default().knows("\"3\""));
+    }
+
+    #[test]
+    fn if_none_match_keeps_a_change_from_what_is_there() {
+        let read = |name: &'static str, value: &'static str| {
+            let request = TestRequest::default()
+                .insert_header((name, value))
+                .to_http_request();
+            IfMatch::from_request(&request, &mut Payload::None).into_inner()
+        };
+        let holds = |value, version| read("If-None-Match", value).unwrap().0.check(version).is_ok();
+        assert!(holds("*", 0) && !holds("*", 1));
+        assert!(holds("\"3\"", 4) && !holds("\"3\"", 3) && !holds("\"4\", W/\"3\"", 3));
+        assert!(read("If-None-Match", "3").is_err());
+        let request = TestRequest::default()
+            .insert_header(("If-Match", "\"3\", \"4\""))
+            .insert_header(("If-None-Match", "\"4\""))
+            .to_http_request();
+        let both = IfMatch::from_request(&request, &mut Payload::None)
+            .into_inner()
+            .unwrap()
+            .0;
+        assert!(both.check(3).is_ok() && both.check(4).is_err() && both.check(5).is_err());
     }
 
     #[test]
