@@ -35,6 +35,7 @@ use crate::{ApiError, Excess, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
+            StoreError::Check(rule) => return of_rule(rule).caused_by(error),
             StoreError::Unique(_) => ErrorCode::Conflict,
             StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
             StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
@@ -42,7 +43,6 @@ impl From<StoreError> for ApiError {
             StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,
             StoreError::Key(KeyTaken::Done(_) | KeyTaken::Unreadable) => ErrorCode::Conflict,
             StoreError::Reference(_)
-            | StoreError::Check(_)
             | StoreError::RowSecurity(_)
             | StoreError::IsolationBreach { .. }
             | StoreError::Other(_) => ErrorCode::Internal,
@@ -55,6 +55,14 @@ impl From<StoreError> for ApiError {
         };
         answer.caused_by(error)
     }
+}
+
+/// A row breaks a CHECK constraint. Tenantry checks what it stores before, so that this is a rule of an embedding
+/// service, or a fault of ours that the log should show. A service that wants another answer matches
+/// [`StoreError::Check`] by the name of its constraint before it comes here.
+fn of_rule(rule: &str) -> ApiError {
+    tracing::warn!(constraint = rule, "a CHECK constraint refused a row");
+    Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
 }
 
 impl From<PasswordError> for ApiError {

@@ -19,6 +19,8 @@ fn notes() -> TenantTable {
     TenantTable::new("notes")
         .belongs_to("task_id", "tasks", OnDelete::Cascade)
         .column("text", "text NOT NULL")
+        // A rule that only the database knows: nobody shouts.
+        .check("notes_text_is_calm", "text <> upper(text)")
 }
 
 #[async_trait::async_trait]

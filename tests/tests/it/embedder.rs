@@ -85,6 +85,17 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
         invalid.problem(422, "validation_failed").json()["errors"][0]["pointer"],
         "/text"
     );
+    // What only the database knows is the caller's fault too.
+    let shouted = world
+        .post(&world.acme.member, &path, &json!({"text": "LOUD"}))
+        .send()
+        .await
+        .problem(422, "validation_failed")
+        .json();
+    assert_eq!(
+        shouted["errors"],
+        json!([{"pointer": "", "code": "check_violated", "detail": "breaks the rule `notes_text_is_calm`"}])
+    );
 }
 
 #[actix_web::test]
