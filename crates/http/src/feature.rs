@@ -27,10 +27,7 @@ macro_rules! features {
 }
 
 features! {
-    AuditExport = AUDIT_EXPORT;
     Branding = BRANDING;
-    CustomDomain = CUSTOM_DOMAIN;
-    Sso = SSO;
 }
 
 /// The tenant's plan has the feature; in a handler's signature right after its [`Ctx`](crate::Ctx), so that the body of

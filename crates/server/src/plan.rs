@@ -36,7 +36,7 @@ enum Action {
     },
     /// Agree with a tenant on something beside its plan; `=plan` takes it back.
     #[command(
-        after_help = "Example: tenantry plan agree acme --limit users=60 --feature sso=on\n         \
+        after_help = "Example: tenantry plan agree acme --limit users=60 --feature branding=on\n         \
                             tenantry plan agree acme --meter api_calls=20000\n         \
                             tenantry plan agree acme --limit users=plan"
     )]

@@ -17,12 +17,6 @@ pub struct Feature(pub &'static str);
 impl Feature {
     /// The tenant's own logo, colours and style.
     pub const BRANDING: Self = Self("branding");
-    /// The tenant under a domain of its own.
-    pub const CUSTOM_DOMAIN: Self = Self("custom_domain");
-    /// The audit log as a file.
-    pub const AUDIT_EXPORT: Self = Self("audit_export");
-    /// Sign-in through the tenant's own identity provider.
-    pub const SSO: Self = Self("sso");
 }
 
 /// What is counted against a limit of the plan.

@@ -1,7 +1,7 @@
 //! The settings of the product: the one place where they are defined.
 //!
-//! A setting says what somebody wants, and is read by whoever acts on it. Those that nothing here acts on are for
-//! clients, which read them from `GET /api/v1/tenant/settings`.
+//! A setting is read by the code that acts on it, or by clients, which read it from `GET /api/v1/tenant/settings`. The
+//! description of one that nothing acts on begins with "Not yet in effect"; a test lists those (`published`).
 
 use serde_json::{Value, json};
 use tenantry_domain::{Definition, Field, Kind, Priority, Setting};
@@ -21,14 +21,14 @@ pub fn definitions() -> Vec<Definition> {
             "notifications.email_digest",
             Kind::Choice(&["off", "daily", "weekly"]),
             json!("weekly"),
-            "How often people get a summary by mail. Read by whoever sends it.",
+            "Not yet in effect: how often people get a summary by mail.",
         )
         .client_visible(),
         Definition::new(
             "notifications.digest_hour",
             Kind::Integer(0..=23),
             json!(8),
-            "The hour of the day, in the tenant's time zone, at which the summary is sent.",
+            "Not yet in effect: the hour of the day, in the tenant's time zone, at which the summary is sent.",
         )
         .client_visible(),
         Definition::new(
@@ -77,7 +77,7 @@ pub fn definitions() -> Vec<Definition> {
             "support.url",
             Kind::Url,
             Value::Null,
-            "The page where people of the tenant find help.",
+            "The page where clients say that people of the tenant find help.",
         )
         .client_visible(),
         Definition::new(
@@ -103,20 +103,20 @@ pub fn definitions() -> Vec<Definition> {
             "webhook.default_url",
             Kind::Url,
             Value::Null,
-            "Where events are sent that name no other receiver.",
+            "Not yet in effect: where events are sent that name no other receiver.",
         ),
         Definition::new(
             "integrations.smtp_password",
             text(1..=500),
             Value::Null,
-            "The password of the tenant's own mail server.",
+            "Not yet in effect: the password of the tenant's own mail server.",
         )
         .secret(),
         Definition::new(
             "retention.audit_days",
             Kind::Integer(30..=3_650),
             json!(365),
-            "For how many days the audit log is promised to be kept. The plan says it.",
+            "Not yet in effect: for how many days the audit log is kept. The plan says it.",
         )
         .operator_only(),
     ]

@@ -1029,10 +1029,7 @@ async fn a_preview_says_what_would_be_lost_and_what_there_would_be_too_much_of()
         .await
         .expect(200)
         .json();
-    assert_eq!(
-        preview["features_gained"],
-        json!(["custom_domain", "priority_support", "sso"])
-    );
+    assert_eq!(preview["features_gained"], json!([]));
     assert_eq!(preview["features_lost"], json!([]));
     assert_eq!(preview["proration"]["amount_due"], 1_700);
     assert_eq!(

@@ -29,6 +29,7 @@ mod pages;
 mod pgbouncer;
 mod plans;
 mod projects;
+mod published;
 mod quotas;
 mod redis;
 mod resolution;

@@ -346,14 +346,14 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
     let sso = json!({"name": "sso", "included": true, "origin": "tenant"});
     assert!(seen["features"].as_array().unwrap().contains(&sso), "{seen}");
     let cx = world.cx(admin).await;
-    cx.require_feature(Feature::SSO).unwrap();
+    cx.require_feature(Feature("sso")).unwrap();
     let refused = cx.require_feature(Feature::BRANDING).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the plan 'pro' does not include branding; 'max' includes it"
     );
     let other = world.cx(&world.globex.admin).await;
-    other.require_feature(Feature::SSO).unwrap_err();
+    other.require_feature(Feature("sso")).unwrap_err();
 
     let back = plan::Agreement {
         features: [("sso".to_owned(), None)].into(),
@@ -364,7 +364,7 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         .await
         .unwrap();
     let cx = world.cx(admin).await;
-    cx.require_feature(Feature::SSO).unwrap_err();
+    cx.require_feature(Feature("sso")).unwrap_err();
     assert_eq!(
         limit(&capabilities(&world, admin).await, "projects"),
         (Some(1), Some(2))

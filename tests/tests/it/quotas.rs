@@ -245,11 +245,6 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
         ),
         (&json!("boolean"), &json!(true), &json!("plan"), &Value::Null)
     );
-    let sso = standing(&world, &world.acme, "sso").await;
-    assert_eq!(
-        (&sso["has_access"], &sso["source"]),
-        (&json!(false), &json!("default"))
-    );
     let users = standing(&world, &world.acme, "users").await;
     assert_eq!((&users["kind"], &users["used"]), (&json!("static"), &json!(3)));
     let all = world
@@ -270,7 +265,6 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
         "api_calls",
         "branding",
         "projects",
-        "sso",
         "storage_bytes",
         "users",
     ] {

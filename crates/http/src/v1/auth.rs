@@ -54,7 +54,7 @@ pub(crate) struct LoginBody {
     password: String,
     /// The slug of the tenant, when neither a header nor the host names it.
     tenant_slug: Option<String>,
-    /// The code of the second factor. No account can have one yet, so for now it has no effect.
+    /// The code of the second factor. Not yet in effect: no account can have a second factor.
     #[expect(
         dead_code,
         reason = "part of the contract, and without a meaning until there are second factors"

@@ -10,7 +10,7 @@ use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Capabilities, examples(json!({
     "plan": {"name": "free", "title": "Free", "version": 1},
-    "features": [{"name": "audit_export", "included": false, "origin": "default"}, {"name": "branding", "included": false, "origin": "default"}],
+    "features": [{"name": "branding", "included": false, "origin": "default"}],
     "limits": [{"name": "projects", "allowed": 3, "used": 2, "origin": "plan"}, {"name": "requests_per_minute", "allowed": 60, "used": null, "origin": "plan"}],
 })))]
 pub(crate) struct CapabilitiesView {

@@ -127,7 +127,10 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
     let nobody = refused("plan change nobody --to pro", &settings);
     assert!(nobody.contains("there is no tenant 'nobody'"), "{nobody}");
 
-    let agreed = done("plan agree acme --limit users=61 --feature sso=on", &settings);
+    let agreed = done(
+        "plan agree acme --limit users=61 --feature branding=on",
+        &settings,
+    );
     assert!(agreed.starts_with("acme {") && agreed.contains("61"), "{agreed}");
     until("what was agreed is seen", || terms(&dev, &acme).2 == Some(61));
     done("plan agree acme --limit users=plan", &settings);
