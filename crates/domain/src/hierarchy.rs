@@ -1,7 +1,9 @@
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::name::deserialize_by_name;
 
 /// Where a value of the configuration comes from. A later level is more specific and wins over the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// What the definition itself says.
@@ -16,12 +18,19 @@ pub enum Level {
     User,
 }
 
+deserialize_by_name!(Level);
+
 impl Level {
     /// Every level, the least specific first.
     pub const ALL: [Self; 5] = [Self::Default, Self::Global, Self::Plan, Self::Tenant, Self::User];
 
     /// The levels of a flag's rules: all but the default, which is the flag's `default_variant`.
     pub const OF_RULES: [Self; 4] = [Self::Global, Self::Plan, Self::Tenant, Self::User];
+
+    /// The level of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
+    }
 
     /// As the API and the log say it.
     pub const fn as_str(self) -> &'static str {

@@ -1,21 +1,23 @@
-use std::{fmt, future::Future, marker::PhantomData, ops::Deref, pin::Pin};
+use std::{future::Future, ops::Deref, pin::Pin};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest, dev::Payload, error::PayloadError, http::header, web::BytesMut,
 };
 use futures_util::StreamExt;
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
-};
-use tenantry_domain::{ErrorCode, FieldError, Invalid};
+use serde::de::DeserializeOwned;
+use tenantry_domain::{ErrorCode, Invalid};
 
-use crate::{Api, ApiError, decode::field_error, idempotency::note_body};
+use crate::{
+    Api, ApiError,
+    idempotency::note_body,
+    json::{self, Checked, Unreadable},
+    shape::{Leaves, Tree},
+};
 
 /// A JSON object as a request body.
 ///
-/// Use it with types that `deny_unknown_fields`, and with [`Object`] for objects inside the object: derived
-/// implementations would take an array for one.
+/// Use it with types that `deny_unknown_fields`. Everything in the body that does not fit the type is reported at once,
+/// with members that are there twice, U+0000 and integers that 64 bits do not hold, wherever they are.
 #[derive(Debug, Clone)]
 pub struct Body<T>(pub T);
 
@@ -43,40 +45,30 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-/// An object inside a body, and nothing else in its place.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Map<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
-        }
-
-        deserializer.deserialize_map(Map(PhantomData)).map(Self)
-    }
+pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+    require_type(request, "application/json")
 }
 
-pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+/// Refuses a body that is not of a JSON type. `wanted` are the types that the endpoint takes, as in `Accept`.
+pub(crate) fn require_type(request: &HttpRequest, wanted: &'static str) -> Result<(), ApiError> {
+    let refuse = || ApiError::new(ErrorCode::UnsupportedMediaType);
     let essence = request.content_type().trim().to_ascii_lowercase();
     let subtype = essence.strip_prefix("application/");
     if !subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json")) {
-        return Err(ApiError::new(ErrorCode::UnsupportedMediaType));
+        return Err(refuse()
+            .with_detail(format!(
+                "Send the body with one of these as Content-Type: {wanted}."
+            ))
+            .with_header(header::ACCEPT, header::HeaderValue::from_static(wanted)));
     }
     // A compressed body could be a thousand times as large as it looks.
     match request.headers().get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => Err(ApiError::new(ErrorCode::UnsupportedMediaType)
-            .with_detail("Send the body without a Content-Encoding.")),
+        Some(encoding) if encoding != "identity" => Err(refuse()
+            .with_detail("Send the body without a Content-Encoding.")
+            .with_header(
+                header::ACCEPT_ENCODING,
+                header::HeaderValue::from_static("identity"),
+            )),
         _ => Ok(()),
     }
 }
@@ -119,29 +111,34 @@ fn broken_off(error: PayloadError) -> ApiError {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let Checked { value, errors } = checked(bytes)?;
+    if !value.is_object() {
+        return Err(Invalid::one("", "invalid_type", "must be an object").into());
+    }
+    let tree = Tree {
+        value: &value,
+        leaves: Leaves::Typed,
+        root: "",
+        size: bytes.len(),
+    };
+    Ok(tree.read(errors)?)
+}
+
+/// A body as a tree. One that is not JSON is that and nothing else, whatever its first fields may hold.
+pub(crate) fn checked(bytes: &[u8]) -> Result<Checked, ApiError> {
     let malformed = |detail: String| ApiError::new(ErrorCode::MalformedJson).with_detail(detail);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(malformed("The body is empty.".into()));
     }
-    // A body that is not JSON is that and nothing else, whatever its first fields may hold.
-    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| malformed(format!("{error}.")))?;
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Invalid::one("", "invalid_type", "must be an object").into());
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.inner().classify() {
-        serde_json::error::Category::Data => {
-            let field: FieldError = field_error("", error.path(), &error.inner().to_string());
-            Invalid(vec![field]).into()
-        }
-        serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof
-        | serde_json::error::Category::Io => malformed(format!("{}.", error.inner())),
+    json::read(bytes).map_err(|error| match error {
+        Unreadable::TooDeep => Invalid::one("", "too_deep", error.to_string()).into(),
+        Unreadable::Malformed(error) => malformed(format!("{error}.")),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use tenantry_domain::{Patch, ProjectId, TaskStatus};
 
     use super::*;
@@ -156,7 +153,7 @@ mod tests {
         #[serde(default)]
         status: Patch<TaskStatus>,
         #[serde(default)]
-        inner: Object<Inner>,
+        inner: Inner,
         #[serde(default)]
         count: u32,
         #[serde(default)]
@@ -194,6 +191,27 @@ mod tests {
                 "/name",
                 "invalid_type",
                 "must be a string",
+            ),
+            (
+                r#"{"name":"a","list":[true],"count":1.5}"#,
+                ValidationFailed,
+                "/count",
+                "invalid_type",
+                "must be an integer in range",
+            ),
+            (
+                r#"{"name":"a\u0000"}"#,
+                ValidationFailed,
+                "/name",
+                "invalid_text",
+                "must not contain U+0000",
+            ),
+            (
+                r#"{"name":"a","count":18446744073709551616}"#,
+                ValidationFailed,
+                "/count",
+                "invalid_value",
+                "must be an integer of 64 bits; send a larger one as text",
             ),
             (
                 r#"{"name":null}"#,
@@ -276,6 +294,36 @@ mod tests {
         let (_, fields) = errors_of(r#"{"name":"a","status":"lost"}"#);
         let detail = "must be one of `todo`, `in_progress`, `done`, `cancelled`";
         assert_eq!(fields, [("/status".into(), "invalid_value", detail.into())]);
+    }
+
+    #[test]
+    fn errors_of_all_kinds_are_reported_together() {
+        let body = r#"{"name":"a\u0000","status":"lost","count":"x","inner":{"a/b":1,"a/b":2,"c":3},"d":4}"#;
+        let (code, fields) = errors_of(body);
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(pointer, code, _)| (pointer.as_str(), *code))
+            .collect();
+        assert_eq!(code, ErrorCode::ValidationFailed);
+        assert_eq!(
+            fields,
+            [
+                ("/count", "invalid_type"),
+                ("/d", "unknown_field"),
+                ("/inner/a~1b", "duplicate_field"),
+                ("/inner/c", "unknown_field"),
+                ("/name", "invalid_text"),
+                ("/status", "invalid_value"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_whole_fraction_is_an_integer() {
+        for count in ["7.0", "7e0", "70e-1"] {
+            let read = decode::<Sample>(format!(r#"{{"name":"a","count":{count}}}"#).as_bytes()).unwrap();
+            assert_eq!(read.count, 7);
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! is a problem document like everywhere; the protocol leaves those bodies open. What a handler refuses has the
 //! protocol's own shape.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+};
 
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse,
@@ -16,13 +19,17 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{ErrorCode, Evaluation, FlagSet, Reason, StoreError, Subject};
+use tenantry_domain::{ErrorCode, Evaluation, FieldError, FlagSet, Reason, StoreError, Subject};
 use tenantry_tenancy::{Cx, flag};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Api, ApiError, Ctx, Endpoint, Id, IfNoneMatch, Problem, authenticate::bearer, body, event_stream,
-    observe::Verbatim, permission::ReadFeatures, v1::feature::FlagKey,
+    Answer, Api, ApiError, Ctx, Endpoint, IfNoneMatch, Problem,
+    authenticate::bearer,
+    body, event_stream,
+    json::{self, Checked},
+    observe::Verbatim,
+    permission::ReadFeatures,
 };
 
 /// How large an evaluation context may be, in bytes of the body.
@@ -147,8 +154,8 @@ pub(crate) struct Failure {
     ),
     security(("bearer" = [])),
 )]
-pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: Id<FlagKey>, context: Context) -> Answer {
-    let key = key.0.0;
+pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: AnyKey, context: Context) -> Answer {
+    let key = key.0;
     let answer = evaluate_one(&cx, &key, context).await;
     Ok(answer.unwrap_or_else(|failure| failure.of(Some(key)).answer()))
 }
@@ -177,6 +184,19 @@ pub(crate) async fn evaluate_all(
     let stream = |revision: &str| event_stream::address(&api, token, revision);
     let answer = evaluate_visible(&cx, &seen, stream, context).await;
     Ok(answer.unwrap_or_else(|failure| failure.answer()))
+}
+
+/// What stands in the path for the key of a flag. Whatever it is, a failure has the shape of the protocol.
+pub(crate) struct AnyKey(String);
+
+impl FromRequest for AnyKey {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let key = request.match_info().get("key").unwrap_or_default();
+        ready(Ok(Self(key.to_owned())))
+    }
 }
 
 async fn evaluate_one(cx: &Cx, key: &str, context: Context) -> Result<HttpResponse, Failure> {
@@ -263,10 +283,14 @@ fn read(bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
     if bytes.len() > MAX_CONTEXT {
         return Err(too_large());
     }
-    let body: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Failure::new(400, "PARSE_ERROR", format!("the body is not JSON: {error}")))?;
-    let Value::Object(mut body) = body else {
-        return Err(Failure::new(400, "PARSE_ERROR", "the body must be an object"));
+    let parse_error = |details: String| Failure::new(400, "PARSE_ERROR", details);
+    let Checked { value, errors } =
+        json::read(bytes).map_err(|error| parse_error(format!("the body {error}")))?;
+    if let Some(FieldError { pointer, detail, .. }) = errors.first() {
+        return Err(parse_error(format!("`{pointer}` {detail}")));
+    }
+    let Value::Object(mut body) = value else {
+        return Err(parse_error("the body must be an object".into()));
     };
     match body.remove("context") {
         None | Some(Value::Null) => Ok(Map::new()),

@@ -162,9 +162,11 @@ fn read<F: DeserializeOwned>(path: &str, query_string: &str) -> Result<Paged<F>,
         Some(pairs.remove(index).1)
     };
     let (limit, cursor) = (take("limit"), take("cursor"));
+    let rows = limit.as_deref().map_or(Ok(DEFAULT_LIMIT), parse_limit);
+    let errors = rows.as_ref().err().map(|Invalid(errors)| errors.clone());
     Ok(Paged {
-        filter: query::decode(pairs.clone())?,
-        limit: limit.as_deref().map_or(Ok(DEFAULT_LIMIT), parse_limit)?,
+        filter: query::decode(&pairs, errors.unwrap_or_default())?,
+        limit: rows?,
         cursor,
         limit_given: limit.is_some(),
         path: path.to_owned(),
@@ -223,10 +225,10 @@ mod tests {
 
     #[test]
     fn the_rest_of_the_query_is_the_filter() {
-        assert_eq!(
-            paged("limit=3&q=a%00b").unwrap().filter.q.as_deref(),
-            Some("a\0b")
-        );
+        assert_eq!(paged("limit=3&q=a%20b").unwrap().filter.q.as_deref(), Some("a b"));
+        let both = paged("limit=0&offset=3").unwrap_err();
+        assert_eq!(both.errors().len(), 2);
+        assert_eq!(paged("q=a%00b").unwrap_err().errors()[0].pointer, "/query/q");
         assert_eq!(paged("offset=3").unwrap_err().code(), ErrorCode::UnknownField);
         assert_eq!(
             paged("limit=3&limit=4").unwrap_err().code(),

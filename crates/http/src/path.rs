@@ -38,6 +38,8 @@ impl<A: FromStr, B: FromStr> FromRequest for Ids<A, B> {
 
 fn segment<T: FromStr>(request: &HttpRequest, index: usize) -> Result<T, ApiError> {
     let text = request.match_info().iter().nth(index).map(|(_, text)| text);
+    // Nothing has a name with U+0000: there is no column that takes it.
+    let text = text.filter(|text| !text.contains('\0'));
     text.and_then(|text| text.parse().ok())
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))
 }

@@ -1,17 +1,15 @@
 use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
-use serde::{
-    Deserializer,
-    de::{
-        DeserializeOwned, Error as _, IntoDeserializer, Visitor,
-        value::{Error, MapDeserializer},
-    },
-    forward_to_deserialize_any,
-};
-use tenantry_domain::Invalid;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tenantry_domain::{FieldError, Invalid};
 
-use crate::{ApiError, decode::field_error};
+use crate::{
+    ApiError,
+    json::escape,
+    shape::{Leaves, Tree},
+};
 
 /// The query of a request that is no list. Use it with types that `deny_unknown_fields`; a pointer to a
 /// parameter is `/query/<name>`.
@@ -23,14 +21,15 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(pairs(request.query_string()).and_then(decode).map(Self))
+        let query = pairs(request.query_string());
+        ready(query.and_then(|pairs| Ok(Self(decode(&pairs, Vec::new())?))))
     }
 }
 
 /// The parameters of a query, each there once.
 ///
 /// # Errors
-/// When one is there twice, or is not UTF-8.
+/// When one is there twice, is not UTF-8, or has U+0000.
 pub(crate) fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
     let broken = || Invalid::one("/query", "invalid_value", "must be percent-encoded UTF-8");
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
@@ -41,91 +40,39 @@ pub(crate) fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
         if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
             return Err(broken().into());
         }
+        let refuse = |code, detail| Invalid::one(format!("/query/{}", escape(name)), code, detail);
+        // There is no column that takes it.
+        if name.contains('\0') {
+            return Err(Invalid::one("/query", "invalid_text", "must not have a name with U+0000").into());
+        }
+        if value.contains('\0') {
+            return Err(refuse("invalid_text", "must not contain U+0000").into());
+        }
         if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
-            return Err(Invalid::one(
-                format!("/query/{name}"),
-                "duplicate_field",
-                "is there more than once",
-            )
-            .into());
+            return Err(refuse("duplicate_field", "is there more than once").into());
         }
     }
     Ok(pairs)
 }
 
-/// Parameters as a type.
-pub(crate) fn decode<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Result<T, ApiError> {
-    let pairs = pairs.into_iter().map(|(name, value)| (name, Text(value)));
-    serde_path_to_error::deserialize(MapDeserializer::<_, Error>::new(pairs)).map_err(|error| {
-        Invalid(vec![field_error(
-            "/query",
-            error.path(),
-            &error.inner().to_string(),
-        )])
-        .into()
-    })
-}
-
-/// The text of a parameter, which becomes whatever type is asked of it.
-struct Text(String);
-
-impl<'de> IntoDeserializer<'de, Error> for Text {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-macro_rules! parse {
-    ($($method:ident $visit:ident $expected:literal)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            visitor.$visit(self.0.parse().map_err(|_| Error::custom(concat!("must be ", $expected)))?)
-        }
-    )*};
-}
-
-impl<'de> Deserializer<'de> for Text {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_string(self.0)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        visitor.visit_enum(self.0.into_deserializer())
-    }
-
-    parse! {
-        deserialize_bool visit_bool "true or false"
-        deserialize_i32 visit_i32 "an integer in range"
-        deserialize_i64 visit_i64 "an integer in range"
-        deserialize_u32 visit_u32 "an integer in range"
-        deserialize_u64 visit_u64 "an integer in range"
-        deserialize_f64 visit_f64 "a number"
-    }
-
-    forward_to_deserialize_any! {
-        i8 i16 i128 u8 u16 u128 f32 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
-        struct identifier ignored_any
-    }
+/// Parameters as a type. `errors` are those that are known already.
+///
+/// # Errors
+/// Every parameter that does not fit.
+pub(crate) fn decode<T: DeserializeOwned>(
+    pairs: &[(String, String)],
+    errors: Vec<FieldError>,
+) -> Result<T, Invalid> {
+    let members = pairs
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    let tree = Tree {
+        value: &Value::Object(members.collect()),
+        leaves: Leaves::Text,
+        root: "/query",
+        size: pairs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+    };
+    tree.read(errors)
 }
 
 #[cfg(test)]
@@ -145,7 +92,8 @@ mod tests {
     }
 
     fn read(query: &str) -> Result<Sample, (ErrorCode, String, &'static str)> {
-        pairs(query).and_then(decode).map_err(|error| {
+        let read = pairs(query).and_then(|pairs| Ok(decode(&pairs, Vec::new())?));
+        read.map_err(|error: ApiError| {
             let field = error.errors()[0].clone();
             (error.code(), field.pointer, field.code)
         })
@@ -196,5 +144,28 @@ mod tests {
             read("q=%ff"),
             Err((ValidationFailed, "/query".into(), "invalid_value"))
         );
+        assert_eq!(
+            read("q=a%00b"),
+            Err((ValidationFailed, "/query/q".into(), "invalid_text"))
+        );
+        assert_eq!(
+            read("a%00b=q"),
+            Err((ValidationFailed, "/query".into(), "invalid_text"))
+        );
+    }
+
+    #[test]
+    fn every_parameter_that_does_not_fit_is_reported() {
+        let pairs = pairs("status=lost&include_deleted=1&statsu=todo&project_id=x").unwrap();
+        let errors = decode::<Sample>(&pairs, Vec::new()).unwrap_err().0;
+        let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
+        let names = ["include_deleted", "project_id", "status", "statsu"];
+        assert_eq!(pointers.len(), 4);
+        for name in names {
+            assert!(
+                pointers.contains(&format!("/query/{name}").as_str()),
+                "{pointers:?}"
+            );
+        }
     }
 }

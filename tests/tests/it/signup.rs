@@ -287,7 +287,6 @@ async fn a_body_of_the_wrong_shape_says_where() {
     let before = rows(&world).await;
     let peter = |role: Value| json!({"email": "p@i.example", "full_name": "P", "role": role});
     let cases = [
-        (json!({}), "validation_failed", "/name", "required"),
         (
             json!({"name": "Initech", "slug": "initech"}),
             "validation_failed",
@@ -329,6 +328,11 @@ async fn a_body_of_the_wrong_shape_says_where() {
         let reply = sign_up(&world, &body).await.problem(422, code);
         assert_eq!(refused(&reply), fields(&[(pointer, field_code)]), "{body}");
     }
+    let nothing = sign_up(&world, &json!({}))
+        .await
+        .problem(422, "validation_failed");
+    let required = ["/admin", "/name", "/slug"].map(|pointer| (pointer, "required"));
+    assert_eq!(refused(&nothing), fields(&required));
     assert_eq!(rows(&world).await, before);
 }
 
@@ -365,7 +369,6 @@ async fn a_slug_is_a_dns_label_of_3_to_63_characters() {
         " abc",
         "abc ",
         "abc\n",
-        "ab\u{0}c",
         "äbc",
         "ab\u{441}",
         "ａｂｃ",

@@ -1,11 +1,8 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpResponse, http::header, web::ServiceConfig};
 use chrono::{DateTime, Utc};
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{Error as _, MapAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::{
     Definition, Difference, Editor, EffectiveSettings, Patch, Resolved, SettingRegistry, SettingVersion,
@@ -144,7 +141,7 @@ pub(crate) struct DifferenceView {
 }
 
 /// New values, by key. Null restores the inherited value. An absent setting is unchanged.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = ChangeSettings, value_type = BTreeMap<String, Value>)]
 pub(crate) struct ChangeSettings(BTreeMap<String, Patch<Value>>);
 
@@ -384,32 +381,5 @@ impl From<Difference> for DifferenceView {
             before: difference.before,
             after: difference.after,
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for ChangeSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ByKey;
-
-        impl<'de> Visitor<'de> for ByKey {
-            type Value = ChangeSettings;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeSettings, A::Error> {
-                let mut change = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<String, Patch<Value>>()? {
-                    // Of two values for one key one would be lost without a word.
-                    if change.insert(key, value).is_some() {
-                        return Err(A::Error::custom("must have each key once"));
-                    }
-                }
-                Ok(ChangeSettings(change))
-            }
-        }
-
-        deserializer.deserialize_map(ByKey)
     }
 }

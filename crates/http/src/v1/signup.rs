@@ -8,9 +8,7 @@ use tenantry_tenancy::{
 use utoipa::ToSchema;
 
 use super::{tenant::TenantView, user::UserView};
-use crate::{
-    Answer, Body, Endpoint, IdempotencyKey, Object, created, guest::Guest, idempotency::UnguessableKey,
-};
+use crate::{Answer, Body, Endpoint, IdempotencyKey, created, guest::Guest, idempotency::UnguessableKey};
 
 /// A new tenant, its admin and the admin's credentials.
 #[derive(Serialize, ToSchema)]
@@ -58,8 +56,7 @@ pub(crate) struct SignUpBody {
     subdomain: Option<String>,
     /// The default plan when absent.
     plan: Option<String>,
-    #[schema(value_type = NewAdminBody)]
-    admin: Object<NewAdminBody>,
+    admin: NewAdminBody,
 }
 
 /// The first admin.
@@ -135,11 +132,11 @@ impl From<SignUpBody> for (NewTenant, NewAdmin) {
             plan,
             admin,
         } = body;
-        let Object(NewAdminBody {
+        let NewAdminBody {
             email,
             full_name,
             password,
-        }) = admin;
+        } = admin;
         (
             NewTenant {
                 name,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::schema;
 use crate::{
-    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, Object, entity,
+    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, entity,
     permission::{ManageTenant, ReadTenant},
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct ChangeTenant {
     subdomain: Patch<String>,
     #[serde(default)]
     #[schema(value_type = ChangeSettings, required = false)]
-    settings: Patch<Object<ChangeSettings>>,
+    settings: Patch<ChangeSettings>,
 }
 
 /// A change of the settings. An absent field is unchanged.
@@ -156,7 +156,7 @@ impl TryFrom<ChangeTenant> for TenantPatch {
         let settings = match body.settings {
             Patch::Keep => ChangeSettings::default(),
             Patch::Clear => return Err(Invalid::one("/settings", "required", "must not be null")),
-            Patch::Set(Object(settings)) => settings,
+            Patch::Set(settings) => settings,
         };
         Ok(Self {
             name: body.name,

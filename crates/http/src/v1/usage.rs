@@ -13,8 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query, body,
-    decode::field_error,
+    json::Checked,
     permission::{InvalidateUsage, ReadUsage, RecordUsage},
+    shape::{Leaves, Tree},
     v1::schema,
 };
 
@@ -249,6 +250,8 @@ pub(crate) struct Events {
 /// A CloudEvent, and a list of them.
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
+/// The types of bodies that are taken.
+const TYPES: &str = "application/json, application/cloudevents+json, application/cloudevents-batch+json";
 
 impl FromRequest for Events {
     type Error = ApiError;
@@ -257,7 +260,7 @@ impl FromRequest for Events {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            body::require_json(&request)?;
+            body::require_type(&request, TYPES)?;
             let bytes = body::read(&request, payload).await?;
             events(request.content_type().trim(), &bytes)
         })
@@ -370,14 +373,12 @@ impl SeriesParams {
 }
 
 fn events(content_type: &str, bytes: &[u8]) -> Result<Events, ApiError> {
-    let malformed =
-        |error: serde_json::Error| ApiError::new(ErrorCode::MalformedJson).with_detail(format!("{error}."));
-    let body: Value = serde_json::from_slice(bytes).map_err(malformed)?;
-    let (is_list, list) = match body {
+    let Checked { value, errors } = body::checked(bytes)?;
+    let (is_list, list) = match value {
         Value::Array(list) => (true, list),
         one => (false, vec![one]),
     };
-    let read: fn(Value) -> Result<NewUsage, Invalid> = match content_type {
+    let read: fn(Event) -> Result<NewUsage, Invalid> = match content_type {
         CLOUD_EVENT if is_list => return Err(wrong_shape("must be one event; a list is of another type")),
         CLOUD_EVENTS if !is_list => return Err(wrong_shape("must be a list of events")),
         CLOUD_EVENT | CLOUD_EVENTS => cloud_event,
@@ -386,17 +387,47 @@ fn events(content_type: &str, bytes: &[u8]) -> Result<Events, ApiError> {
     if list.is_empty() || list.len() > USAGE_BATCH {
         return Err(Invalid::one("", "invalid_length", "must be 1 to 1000 events").into());
     }
+    let size = bytes.len();
+    let event = |(index, value)| {
+        let errors = if is_list {
+            errors_of_item(&errors, index)
+        } else {
+            errors.clone()
+        };
+        read(Event { value, errors, size })
+    };
     Ok(Events {
-        events: list.into_iter().map(read).collect(),
+        events: list.into_iter().enumerate().map(event).collect(),
         single: !is_list,
     })
+}
+
+/// One event of a body, and what is known to be wrong with it.
+struct Event {
+    value: Value,
+    errors: Vec<FieldError>,
+    /// Of the whole body, so that a large one is not read too often.
+    size: usize,
+}
+
+/// The errors within one item of a list, with pointers from there.
+fn errors_of_item(errors: &[FieldError], index: usize) -> Vec<FieldError> {
+    let item = format!("/{index}");
+    let within = |error: &FieldError| {
+        let rest = error.pointer.strip_prefix(&item)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| FieldError {
+            pointer: rest.to_owned(),
+            ..error.clone()
+        })
+    };
+    errors.iter().filter_map(within).collect()
 }
 
 fn wrong_shape(detail: &str) -> ApiError {
     Invalid::one("", "invalid_type", detail).into()
 }
 
-fn native(event: Value) -> Result<NewUsage, Invalid> {
+fn native(event: Event) -> Result<NewUsage, Invalid> {
     let body: NewUsageBody = object(event)?;
     Ok(NewUsage {
         key: UsageKey::new(UsageKey::API, body.idempotency_key),
@@ -411,7 +442,7 @@ fn native(event: Value) -> Result<NewUsage, Invalid> {
 
 /// CloudEvents 1.0.2, section 3.1, and the JSON format, section 3. Attributes that are not known are extensions, which
 /// whoever receives an event passes over.
-fn cloud_event(event: Value) -> Result<NewUsage, Invalid> {
+fn cloud_event(event: Event) -> Result<NewUsage, Invalid> {
     let body: CloudEventBody = object(event)?;
     if body.specversion != "1.0" {
         return Err(Invalid::one("/specversion", "invalid_value", "must be 1.0"));
@@ -450,14 +481,18 @@ fn cloud_event(event: Value) -> Result<NewUsage, Invalid> {
     })
 }
 
-fn object<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
+fn object<T: DeserializeOwned>(event: Event) -> Result<T, Invalid> {
+    let Event { value, errors, size } = event;
     if !value.is_object() {
         return Err(Invalid::one("", "invalid_type", "must be an object"));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let field: FieldError = field_error("", error.path(), &error.inner().to_string());
-        Invalid(vec![field])
-    })
+    let tree = Tree {
+        value: &value,
+        leaves: Leaves::Typed,
+        root: "",
+        size,
+    };
+    tree.read(errors)
 }
 
 impl From<UsageFailure> for ApiError {
