@@ -1,7 +1,10 @@
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Check, name::deserialize_by_name};
+use crate::{Check, name::deserialize_by_name, number::Exact};
 
 /// What must hold of whoever a flag is evaluated for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,12 +267,13 @@ pub(crate) enum Known<'a> {
 pub(crate) enum Comparison {
     /// Whether it is one of these; `expected` is what comes of it.
     OneOf {
-        texts: std::collections::HashSet<Box<str>>,
-        others: Box<[Value]>,
+        texts: HashSet<Box<str>>,
+        numbers: Box<[Exact]>,
+        booleans: Box<[bool]>,
         expected: bool,
     },
     Text(fn(&str, &str) -> bool, Box<[Box<str>]>),
-    Number(fn(f64, f64) -> bool, Box<[f64]>),
+    Number(fn(Ordering) -> bool, Box<[Exact]>),
     Version(
         fn(&semver::Version, &semver::Version) -> bool,
         Box<[semver::Version]>,
@@ -279,7 +283,13 @@ pub(crate) enum Comparison {
 impl Comparison {
     pub(crate) fn of(operator: Comparator, values: &[Value]) -> Self {
         let texts = || values.iter().filter_map(Value::as_str).map(Box::from);
-        let numbers = || values.iter().filter_map(Value::as_f64).collect();
+        let numbers = || {
+            values
+                .iter()
+                .filter_map(Value::as_number)
+                .map(Exact::of)
+                .collect()
+        };
         let versions = || {
             values
                 .iter()
@@ -289,11 +299,8 @@ impl Comparison {
         };
         let one_of = |expected| Self::OneOf {
             texts: texts().collect(),
-            others: values
-                .iter()
-                .filter(|value| !value.is_string())
-                .cloned()
-                .collect(),
+            numbers: numbers(),
+            booleans: values.iter().filter_map(Value::as_bool).collect(),
             expected,
         };
         match operator {
@@ -302,10 +309,10 @@ impl Comparison {
             Comparator::StartsWith => Self::Text(|known, value| known.starts_with(value), texts().collect()),
             Comparator::EndsWith => Self::Text(|known, value| known.ends_with(value), texts().collect()),
             Comparator::Contains => Self::Text(|known, value| known.contains(value), texts().collect()),
-            Comparator::GreaterThan => Self::Number(|known, value| known > value, numbers()),
-            Comparator::AtLeast => Self::Number(|known, value| known >= value, numbers()),
-            Comparator::LessThan => Self::Number(|known, value| known < value, numbers()),
-            Comparator::AtMost => Self::Number(|known, value| known <= value, numbers()),
+            Comparator::GreaterThan => Self::Number(Ordering::is_gt, numbers()),
+            Comparator::AtLeast => Self::Number(Ordering::is_ge, numbers()),
+            Comparator::LessThan => Self::Number(Ordering::is_lt, numbers()),
+            Comparator::AtMost => Self::Number(Ordering::is_le, numbers()),
             // Precedence leaves build metadata out, which the order of the type does not.
             Comparator::SemverAtLeast => {
                 Self::Version(|known, value| known.cmp_precedence(value).is_ge(), versions())
@@ -327,9 +334,12 @@ impl Comparison {
             (Self::Text(compare, values), known) => {
                 text(known).is_some_and(|known| values.iter().any(|value| compare(known, value)))
             }
-            (Self::Number(compare, values), Known::Json(Value::Number(known))) => known
-                .as_f64()
-                .is_some_and(|known| values.iter().any(|value| compare(known, *value))),
+            (Self::Number(compare, values), Known::Json(Value::Number(known))) => {
+                let known = Exact::of(known);
+                values
+                    .iter()
+                    .any(|value| known.compare(*value).is_some_and(compare))
+            }
             (Self::Number(..), Known::Text(_) | Known::Json(_)) => false,
             (Self::Version(compare, values), known) => text(known)
                 .and_then(version)
@@ -338,17 +348,25 @@ impl Comparison {
     }
 
     fn is_one(&self, known: Known<'_>) -> bool {
-        let Self::OneOf { texts, others, .. } = self else {
+        let Self::OneOf {
+            texts,
+            numbers,
+            booleans,
+            ..
+        } = self
+        else {
             return false;
         };
         match known {
             Known::Text(known) => texts.contains(known),
             Known::Json(Value::String(known)) => texts.contains(known.as_str()),
-            // As numbers, so that 1 is 1.0.
-            Known::Json(Value::Number(known)) => others
-                .iter()
-                .any(|value| value.as_f64() == known.as_f64() && value.is_number()),
-            Known::Json(known) => others.contains(known),
+            Known::Json(Value::Number(known)) => {
+                let known = Exact::of(known);
+                let equals = |value: &Exact| known.compare(*value).is_some_and(Ordering::is_eq);
+                numbers.iter().any(equals)
+            }
+            Known::Json(Value::Bool(known)) => booleans.contains(known),
+            Known::Json(Value::Null | Value::Array(_) | Value::Object(_)) => false,
         }
     }
 }
@@ -450,6 +468,43 @@ mod tests {
                     "{operator:?} {values} {known}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn integers_beyond_2_53_compare_exactly() {
+        use Comparator as Op;
+        let (one, other) = (
+            json!(76_561_198_000_000_001_u64),
+            json!(76_561_198_000_000_002_u64),
+        );
+        let values = json!([one]);
+        for (operator, of_itself, of_the_next) in [
+            (Op::In, true, false),
+            (Op::NotIn, false, true),
+            (Op::AtLeast, true, true),
+            (Op::AtMost, true, false),
+            (Op::GreaterThan, false, true),
+            (Op::LessThan, false, false),
+        ] {
+            assert_eq!(
+                holds(operator, values.clone(), one.clone()),
+                of_itself,
+                "{operator:?}"
+            );
+            assert_eq!(
+                holds(operator, values.clone(), other.clone()),
+                of_the_next,
+                "{operator:?}"
+            );
+        }
+        for five in [json!(5), json!(5.0)] {
+            for operator in [Op::In, Op::AtLeast, Op::AtMost] {
+                assert!(
+                    holds(operator, json!([five]), json!(5)) && holds(operator, json!([five]), json!(5.0))
+                );
+            }
+            assert!(!holds(Op::NotIn, json!([five]), json!(5.0)));
         }
     }
 

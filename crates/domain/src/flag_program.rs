@@ -1,8 +1,10 @@
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::condition::{Comparison, Known};
+use crate::number::Exact;
 use crate::{
     Bucket, Condition, FlagCatalogue, FlagDefinition, FlagRule, Level, Lifecycle, Segment, Serve, Split,
     Time,
@@ -17,9 +19,6 @@ pub struct FlagProgram {
     pub(crate) flags: Box<[CompiledFlag]>,
     pub(crate) by_key: HashMap<Box<str>, usize>,
     segments: Box<[Box<[Test]>]>,
-    /// The moments at which a schedule begins or ends, in order.
-    moments: Box<[Time]>,
-    revision: u64,
 }
 
 #[derive(Debug)]
@@ -40,10 +39,19 @@ pub(crate) const LEVELS: [Level; 4] = [Level::User, Level::Tenant, Level::Plan, 
 
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
-    when: Box<[Test]>,
-    from: Option<Time>,
-    until: Option<Time>,
+    pub(crate) when: Box<[Test]>,
+    pub(crate) from: Option<Time>,
+    pub(crate) until: Option<Time>,
     serve: CompiledServe,
+    /// A digest of what it serves.
+    pub(crate) serves: Digest,
+}
+
+/// SHA-256 of the JSON of a part of a definition.
+pub(crate) type Digest = [u8; 32];
+
+fn digest(part: &impl serde::Serialize) -> Digest {
+    Sha256::digest(serde_json::to_vec(part).unwrap_or_default()).into()
 }
 
 #[derive(Debug)]
@@ -62,14 +70,15 @@ enum By {
 }
 
 #[derive(Debug)]
-enum Test {
-    Attribute(Attribute, Comparison),
+pub(crate) enum Test {
+    /// An attribute, how it compares, and a digest of the condition.
+    Attribute(Attribute, Comparison, Digest),
     /// A segment, when there is one, and whether one must not be in it.
     Segment(Option<usize>, bool),
 }
 
 #[derive(Debug)]
-enum Attribute {
+pub(crate) enum Attribute {
     TenantId,
     TenantSlug,
     Plan,
@@ -115,18 +124,9 @@ impl FlagProgram {
             .segments()
             .map(|segment: &Segment| tests(&segment.when))
             .collect();
-        let mut moments: Vec<Time> = catalogue
-            .flags()
-            .flat_map(|flag| flag.rules.iter().flat_map(|rule| [rule.from, rule.until]))
-            .flatten()
-            .collect();
-        moments.sort_unstable();
-        moments.dedup();
         Self {
             flags,
             segments,
-            moments: moments.into(),
-            revision: revision(&catalogue),
             by_key,
             catalogue,
         }
@@ -135,14 +135,6 @@ impl FlagProgram {
     /// What it was made of.
     pub fn catalogue(&self) -> &Arc<FlagCatalogue> {
         &self.catalogue
-    }
-
-    /// Another number for other definitions, and when a schedule has begun or ended.
-    pub(crate) fn revision(&self, now: Time) -> (u64, usize) {
-        (
-            self.revision,
-            self.moments.partition_point(|moment| *moment <= now),
-        )
     }
 
     pub(crate) fn apply(
@@ -173,7 +165,7 @@ impl FlagProgram {
 
     fn all_hold(&self, tests: &[Test], tenant: &FlagTenant, subject: &Subject) -> bool {
         tests.iter().all(|test| match test {
-            Test::Attribute(attribute, comparison) => attribute
+            Test::Attribute(attribute, comparison, _) => attribute
                 .known(tenant, subject)
                 .is_some_and(|known| comparison.holds(known)),
             Test::Segment(Some(segment), negate) => {
@@ -183,26 +175,34 @@ impl FlagProgram {
         })
     }
 
-    /// The same, of what is known of every subject of a tenant; `None` where it depends on the subject.
+    /// Whether all hold for every subject of a tenant; `None` where it depends on the subject.
     fn all_of_tenant(&self, tests: &[Test], tenant: &FlagTenant) -> Option<bool> {
         let mut all = Some(true);
         for test in tests {
-            let one = match test {
-                Test::Attribute(attribute, comparison) => attribute
-                    .of_tenant(tenant)
-                    .map(|known| comparison.holds(Known::Text(known))),
-                Test::Segment(Some(segment), negate) => self
-                    .all_of_tenant(&self.segments[*segment], tenant)
-                    .map(|holds| holds != *negate),
-                Test::Segment(None, _) => Some(false),
-            };
-            match one {
+            match self.of_tenant(test, tenant) {
                 Some(true) => {}
                 Some(false) => return Some(false),
                 None => all = None,
             }
         }
         all
+    }
+
+    /// Whether one holds for every subject of a tenant; `None` where it depends on the subject.
+    pub(crate) fn of_tenant(&self, test: &Test, tenant: &FlagTenant) -> Option<bool> {
+        match test {
+            Test::Attribute(attribute, comparison, _) => attribute
+                .of_tenant(tenant)
+                .map(|known| comparison.holds(Known::Text(known))),
+            Test::Segment(Some(segment), negate) => self
+                .all_of_tenant(self.segment(*segment), tenant)
+                .map(|holds| holds != *negate),
+            Test::Segment(None, _) => Some(false),
+        }
+    }
+
+    pub(crate) fn segment(&self, index: usize) -> &[Test] {
+        &self.segments[index]
     }
 }
 
@@ -249,11 +249,13 @@ impl CompiledFlag {
             .map_or(&[], |place| &self.rules[place])
     }
 
-    /// Whether everybody gets the same, always.
-    pub(crate) fn is_static(&self) -> bool {
-        self.rules.iter().all(|rules| rules.is_empty())
-            && self.prerequisites.is_empty()
-            && !self.definition.tenant_overridable
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &CompiledRule> {
+        self.rules.iter().flatten()
+    }
+
+    /// Whether it depends on nothing but its rules.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.prerequisites.is_empty() && !self.definition.tenant_overridable
     }
 }
 
@@ -272,6 +274,7 @@ impl CompiledRule {
             from: rule.from,
             until: rule.until,
             serve,
+            serves: digest(&rule.serve),
         })
     }
 }
@@ -320,8 +323,11 @@ impl By {
             (Self::Attribute(name), _) => match Attribute::of(name).known(tenant, subject)? {
                 Known::Text(text) => of(text),
                 Known::Json(serde_json::Value::String(text)) => of(text),
-                // Whole numbers are written in one way only; fractions are not.
-                Known::Json(serde_json::Value::Number(number)) if !number.is_f64() => of(&number.to_string()),
+                // A whole number is written in one way only; fractions are not.
+                Known::Json(serde_json::Value::Number(number)) => match Exact::of(number) {
+                    Exact::Whole(number) => of(&number.to_string()),
+                    Exact::Other(_) => None,
+                },
                 Known::Json(_) => None,
             },
         }
@@ -335,7 +341,11 @@ impl Test {
                 attribute,
                 operator,
                 values,
-            } => Self::Attribute(Attribute::of(attribute), Comparison::of(*operator, values)),
+            } => Self::Attribute(
+                Attribute::of(attribute),
+                Comparison::of(*operator, values),
+                digest(condition),
+            ),
             Condition::Segment { segment, negate } => {
                 Self::Segment(segments.get(segment.as_str()).copied(), *negate)
             }
@@ -377,20 +387,4 @@ impl Attribute {
             Self::UserId | Self::Role | Self::Other(_) => None,
         }
     }
-}
-
-/// Two catalogues with one number are the same for all that matters: nobody but operators has a say in what is hashed.
-fn revision(catalogue: &FlagCatalogue) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for flag in catalogue.flags() {
-        serde_json::to_string(&**flag)
-            .unwrap_or_default()
-            .hash(&mut hasher);
-    }
-    for segment in catalogue.segments() {
-        serde_json::to_string(segment)
-            .unwrap_or_default()
-            .hash(&mut hasher);
-    }
-    hasher.finish()
 }

@@ -1,9 +1,10 @@
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::flag_program::{CompiledFlag, LEVELS, Outcome, place};
+use crate::flag_concern::Concern;
+use crate::flag_program::{CompiledFlag, Digest, LEVELS, Outcome, place};
 use crate::{
     Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, Level, Role, TenantId, Time,
     flag_catalogue::MAX_DEPTH, resolve,
@@ -78,7 +79,11 @@ pub struct FlagSet {
     /// By place of the flag, in order: what the tenant has chosen, where that still means something.
     chosen: Box<[(usize, usize)]>,
     overrides: Vec<FlagOverride>,
-    revision: u64,
+    /// By place of the flag: whether everybody of the tenant gets the same, always.
+    fixed: Box<[bool]>,
+    concern: Concern,
+    /// A digest of what the tenant has chosen.
+    choices: Digest,
 }
 
 /// What a flag is, for somebody.
@@ -198,14 +203,18 @@ impl FlagSet {
         };
         let mut chosen: Vec<_> = overrides.iter().filter_map(counts).collect();
         chosen.sort_unstable();
-        let mut hasher = DefaultHasher::new();
-        (tenant.id, &tenant.slug, &tenant.plan).hash(&mut hasher);
-        for one in &overrides {
-            (&one.flag, &one.variant, one.version).hash(&mut hasher);
-        }
+        let choices = overrides
+            .iter()
+            .map(|one| json!([one.flag, one.variant, one.version]));
+        // A rule that cannot be about this tenant must not be noticed here.
+        let is_fixed = |flag: &CompiledFlag| {
+            flag.is_plain() && !flag.all_rules().any(|rule| program.concerns(rule, &tenant))
+        };
         Self {
             chosen: chosen.into(),
-            revision: hasher.finish(),
+            choices: Sha256::digest(Value::from_iter(choices).to_string()).into(),
+            fixed: program.flags.iter().map(is_fixed).collect(),
+            concern: Concern::of(&program, &tenant),
             program,
             tenant,
             overrides,
@@ -268,10 +277,12 @@ impl FlagSet {
         self.overrides.iter().find(|chosen| chosen.flag == key)
     }
 
-    /// Another text when anything may be different: definitions, choices, the plan, the time of a schedule.
-    pub fn revision(&self, now: Time) -> String {
-        let (definitions, moment) = self.program.revision(now);
-        format!("{definitions:016x}{:016x}{moment:x}", self.revision)
+    /// Other bytes when something may be different for somebody in this tenant: definitions that concern it, its choices,
+    /// its plan, the time of a schedule. What is said of other tenants makes no difference.
+    ///
+    /// They must not leave the server as they are: whoever guesses a definition could tell from them whether it is the one.
+    pub fn fingerprint(&self, now: Time) -> [u8; 88] {
+        self.concern.fingerprint(self.tenant.id, &self.choices, now)
     }
 
     /// What a flag is for somebody; `None` when there is no such flag, or no more.
@@ -376,7 +387,7 @@ impl FlagSet {
         }
         Decision {
             variant: flag.default,
-            reason: if flag.is_static() {
+            reason: if self.fixed[index] {
                 Reason::Static
             } else {
                 Reason::Default

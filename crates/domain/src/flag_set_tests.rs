@@ -153,13 +153,13 @@ fn a_schedule_begins_with_its_first_moment_and_ends_before_its_last() {
         until: Some(now() + Duration::hours(1)),
         ..FlagRule::variant(Level::Global, "on")
     };
-    let set = set(boolean().with_rule(rule));
+    let set = set(visible().with_rule(rule));
     let on = |seconds| set.is_on("f", &Subject::default(), now() + Duration::seconds(seconds));
     assert_eq!([on(-1), on(0), on(3_599), on(3_600)], [false, true, true, false]);
-    let revision = |seconds| set.revision(now() + Duration::seconds(seconds));
-    assert_ne!(revision(-1), revision(0));
-    assert_eq!(revision(0), revision(3_599));
-    assert_ne!(revision(0), revision(3_600));
+    let fingerprint = |seconds| set.fingerprint(now() + Duration::seconds(seconds));
+    assert_ne!(fingerprint(-1), fingerprint(0));
+    assert_eq!(fingerprint(0), fingerprint(3_599));
+    assert_ne!(fingerprint(0), fingerprint(3_600));
 }
 
 #[test]
@@ -503,6 +503,166 @@ fn any_subject() -> impl Strategy<Value = Subject> {
     })
 }
 
+fn visible() -> FlagDefinition {
+    FlagDefinition {
+        client_visible: true,
+        ..boolean()
+    }
+}
+
+fn slug_in(slugs: &[&str]) -> Condition {
+    Condition::attribute(
+        "tenant_slug",
+        Comparator::In,
+        slugs.iter().map(|slug| (*slug).into()),
+    )
+}
+
+fn segment(when: Vec<Condition>) -> Segment {
+    Segment {
+        key: "s".into(),
+        description: String::new(),
+        when,
+        version: 1,
+    }
+}
+
+/// What a tenant is told changes with what concerns it, and with nothing else.
+#[test]
+fn a_fingerprint_changes_only_with_what_concerns_its_tenant() {
+    let country = || Condition::attribute("country", Comparator::In, ["de".into()]);
+    let on = || FlagRule::variant(Level::Tenant, "on");
+    let scheduled = |condition| FlagRule {
+        from: Some(now() - Duration::hours(1)),
+        description: "for them".into(),
+        ..on().when(condition)
+    };
+    let with = |flags: Vec<FlagDefinition>, segments: Vec<Segment>| {
+        set_in(tenant(1), flags, segments, &[]).fingerprint(now())
+    };
+    let plain = with(vec![visible()], Vec::new());
+    let not_in_segment = Condition::Segment {
+        segment: "s".into(),
+        negate: true,
+    };
+    let not_about_it = [
+        visible().with_rule(on().when(slug_in(&["tenant-2"]))),
+        visible().with_rule(on().when(slug_in(&["tenant-2", "tenant-3"]))),
+        visible().with_rule(on().when(slug_in(&["tenant-2"])).when(country())),
+        visible().with_rule(scheduled(slug_in(&["tenant-2"]))),
+        FlagDefinition {
+            version: 7,
+            owner: Some("us".into()),
+            expires_at: Some(now()),
+            ..visible()
+        },
+    ];
+    for flag in not_about_it {
+        assert_eq!(with(vec![flag.clone()], Vec::new()), plain, "{flag:?}");
+    }
+    let by_segment = |condition: Condition, when: Vec<Condition>| {
+        with(
+            vec![visible().with_rule(on().when(condition))],
+            vec![segment(when)],
+        )
+    };
+    assert_eq!(
+        by_segment(Condition::segment("s"), vec![slug_in(&["tenant-2"]), country()]),
+        plain
+    );
+    let hidden = FlagDefinition {
+        key: "hidden".into(),
+        ..boolean()
+    };
+    assert_eq!(with(vec![visible(), hidden.with_rule(on())], Vec::new()), plain);
+
+    // Which others a rule is about that is about this one too.
+    let about_it = |slugs: &[&str]| with(vec![visible().with_rule(on().when(slug_in(slugs)))], Vec::new());
+    assert_eq!(about_it(&["tenant-1"]), about_it(&["tenant-1", "tenant-2"]));
+    let not_in = |slugs: &[&str]| by_segment(not_in_segment.clone(), vec![slug_in(slugs), country()]);
+    assert_eq!(not_in(&["tenant-1"]), not_in(&["tenant-3", "tenant-1"]));
+    // For this tenant that is a rule without a condition.
+    assert_eq!(not_in(&["tenant-2"]), about_it(&["tenant-1"]));
+
+    let changed = [
+        plain,
+        about_it(&["tenant-1"]),
+        not_in(&["tenant-1"]),
+        with(
+            vec![visible().with_rule(scheduled(slug_in(&["tenant-1"])))],
+            Vec::new(),
+        ),
+        with(vec![visible().with_rule(on().when(country()))], Vec::new()),
+        with(
+            vec![FlagDefinition {
+                enabled: false,
+                ..visible()
+            }],
+            Vec::new(),
+        ),
+        with(
+            vec![FlagDefinition {
+                description: "another".into(),
+                ..visible()
+            }],
+            Vec::new(),
+        ),
+        with(Vec::new(), Vec::new()),
+        set_in(tenant(2), vec![visible()], Vec::new(), &[]).fingerprint(now()),
+        set_in(tenant(1), vec![visible()], Vec::new(), &[("f", "on")]).fingerprint(now()),
+    ];
+    for (index, one) in changed.iter().enumerate() {
+        assert!(!changed[..index].contains(one), "{index}");
+    }
+}
+
+/// A flag that is not shown counts where one that is shown depends on it.
+#[test]
+fn a_fingerprint_follows_prerequisites() {
+    let with = |base: FlagDefinition| {
+        let needs = vec![Prerequisite {
+            flag: "base".into(),
+            variant: "on".into(),
+        }];
+        let flag = FlagDefinition {
+            prerequisites: needs,
+            ..visible()
+        };
+        set_in(tenant(1), vec![flag, base], Vec::new(), &[]).fingerprint(now())
+    };
+    let base = || FlagDefinition::boolean("base", "");
+    let rule = |slug| FlagRule::variant(Level::Tenant, "on").when(slug_in(&[slug]));
+    assert_eq!(with(base()), with(base().with_rule(rule("tenant-2"))));
+    assert_ne!(with(base()), with(base().with_rule(rule("tenant-1"))));
+}
+
+#[test]
+fn a_rule_about_another_tenant_changes_no_reason() {
+    let rule = |slug| FlagRule::variant(Level::Tenant, "on").when(slug_in(&[slug]));
+    let reason = |flag| of(&set(flag), &Subject::default()).1;
+    assert_eq!(reason(boolean()), Reason::Static);
+    assert_eq!(reason(boolean().with_rule(rule("tenant-2"))), Reason::Static);
+    assert_eq!(
+        reason(boolean().with_rule(rule("tenant-1"))),
+        Reason::TargetingMatch
+    );
+}
+
+#[test]
+fn a_split_by_a_number_takes_5_and_5_0_for_one() {
+    let set = set(colours().with_rule(split(Some("account"), &[("global", 5_000), ("plan", 5_000)])));
+    for number in 0..100 {
+        let subject = |value: serde_json::Value| Subject::default().with("account", value);
+        let whole = of(&set, &subject(json!(number)));
+        assert_eq!(whole, of(&set, &subject(json!(f64::from(number)))));
+        assert_eq!(whole, of(&set, &subject(json!(number.to_string()))));
+    }
+    assert_eq!(
+        of(&set, &Subject::default().with("account", 5.5)).1,
+        Reason::Default
+    );
+}
+
 proptest! {
     /// Whatever is stored and whatever is sent: no panic, the same answer each time, and an explanation that agrees.
     #[test]
@@ -527,7 +687,7 @@ proptest! {
                 explained.map(|one| (one.variant, one.reason, one.level))
             );
         }
-        prop_assert_eq!(set.revision(now()), again.revision(now()));
+        prop_assert_eq!(set.fingerprint(now()), again.fingerprint(now()));
     }
 
     /// What no rule asks for makes no difference.

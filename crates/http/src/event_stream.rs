@@ -146,7 +146,8 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     let api = Api::of(&request)?;
     let place = api.streams.enter(cx.scope().tenant(), &api.settings);
     let place = place.map_err(|full| refused(&full, &api.settings))?;
-    let revision = flag::of(&cx).await?.revision(cx.now());
+    let set = flag::of(&cx).await?;
+    let revision = flag::revision(&cx, &set);
     let heard = request.headers().get("Last-Event-ID");
     let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let heard = heard.or_else(|| parameter(&request, "since"));
@@ -233,7 +234,7 @@ impl EventStream {
     async fn look(&mut self) {
         // A store that is away now is asked again the next time.
         if let Ok(set) = flag::of(&self.cx).await {
-            let revision = set.revision(self.cx.now());
+            let revision = flag::revision(&self.cx, &set);
             if revision != self.revision {
                 self.pending = Some(refetch(&revision, &self.cx).into());
                 self.revision = revision;

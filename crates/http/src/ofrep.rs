@@ -218,7 +218,7 @@ async fn evaluate_visible(
     let set = flag::of(cx).await?;
     let subject = context.subject(cx, &set)?;
     let (now, role) = (cx.now(), cx.scope().role());
-    let revision = set.revision(now);
+    let revision = flag::revision(cx, &set);
     let tag = tag(cx, &revision, &subject);
     let mut response = if seen.knows_tag(&tag) {
         HttpResponse::NotModified().finish()

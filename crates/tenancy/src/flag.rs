@@ -77,6 +77,17 @@ pub async fn of(cx: &Cx) -> Result<Arc<FlagSet>, StoreError> {
     }
 }
 
+/// A text that changes when something may be different for somebody in the tenant, and never because of what is said of
+/// other tenants. It is keyed with a secret of the server, so that nothing can be told from it, not even by whoever guesses
+/// a definition; every server makes the same.
+pub fn revision(cx: &Cx, set: &FlagSet) -> String {
+    let tag = cx
+        .ports()
+        .seal
+        .tag("revision of flags", &set.fingerprint(cx.now()));
+    tag[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The acting user as the subject of flags; nobody in particular when none acts.
 pub fn subject(cx: &Cx) -> Subject {
     Subject {

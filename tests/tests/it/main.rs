@@ -31,6 +31,7 @@ mod plans;
 mod projects;
 mod published;
 mod quotas;
+mod reading;
 mod redis;
 mod resolution;
 mod resources;

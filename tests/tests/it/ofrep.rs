@@ -283,6 +283,56 @@ async fn all_flags_come_with_a_tag_that_changes_with_whatever_may_change_them() 
 }
 
 #[actix_web::test]
+async fn a_rule_about_another_tenant_changes_nothing_that_is_seen() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let about = |tenants: &[&str]| {
+        json!({"rules": [{"level": "tenant", "description": "early access",
+            "when": [{"attribute": "tenant_slug", "operator": "in", "values": tenants}],
+            "serve": {"variant": "on"}}]})
+    };
+    define(&world, "early", json!({})).await;
+    let all = async |who: &Person| world.post(who, ALL, &json!({})).send().await.expect(200);
+    let seen = async |who: &Person| {
+        let reply = all(who).await;
+        let json = reply.json();
+        let version = json["metadata"]["version"].as_str().unwrap().to_owned();
+        (
+            version,
+            reply.header("etag").unwrap().to_owned(),
+            json["flags"].clone(),
+        )
+    };
+    // The stream of somebody who has seen this version.
+    let missed = async |who: &Person, version: &str| {
+        let request = world
+            .get(who, "/ofrep/v1/events")
+            .header("Last-Event-ID", version);
+        request
+            .send()
+            .await
+            .expect(200)
+            .text()
+            .contains("refetchEvaluation")
+    };
+    let (before, theirs) = (seen(&acme.viewer).await, seen(&globex.viewer).await);
+    assert_ne!(before.0, theirs.0, "equal flags look different to two tenants");
+    redefine(&world, "early", about(&["globex"])).await;
+    assert_eq!(seen(&acme.viewer).await, before);
+    assert!(!missed(&acme.viewer, &before.0).await);
+    assert_ne!(seen(&globex.viewer).await, theirs);
+    assert!(missed(&globex.viewer, &theirs.0).await);
+
+    // Neither do the others in a rule that is about this tenant too.
+    redefine(&world, "early", about(&["globex", "acme"])).await;
+    let with = seen(&acme.viewer).await;
+    assert_ne!(with, before);
+    redefine(&world, "early", about(&["acme", "initech"])).await;
+    assert_eq!(seen(&acme.viewer).await, with);
+    assert!(!missed(&acme.viewer, &with.0).await);
+}
+
+#[actix_web::test]
 async fn evaluating_is_not_writing() {
     let world = World::new().await;
     define(&world, "shown", json!({})).await;
