@@ -76,10 +76,10 @@ fn names(code: &str, name: &str) -> bool {
 
 /// The code outside of some files has a name.
 fn named_outside(sources: &BTreeMap<String, String>, files: &[&str], name: &str) -> bool {
-    let outside = sources
+    let mut outside = sources
         .iter()
         .filter(|(path, _)| !files.iter().any(|file| path.ends_with(file)));
-    outside.into_iter().any(|(_, code)| names(code, name))
+    outside.any(|(_, code)| names(code, name))
 }
 
 /// What nothing reads is what the list of exceptions says.
