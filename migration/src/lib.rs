@@ -99,3 +99,8 @@ pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status,
 pub use tenant_table::{
     OnDelete, TENANT_SETTING, TenantTable, policy_expression, policy_expression_in_catalogue,
 };
+
+/// What the migrations make, as the doctor records it: an object, a grant, a policy or an attribute of a role on each
+/// line. `scripts/write-catalogue` writes it anew after a change, and a test of the doctor compares it with a migrated
+/// database.
+pub const CATALOGUE: &str = include_str!("../catalogue.txt");

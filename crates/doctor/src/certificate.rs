@@ -22,6 +22,8 @@ pub struct Certificate {
     pub server_version: String,
     /// The role that was examined.
     pub role: String,
+    /// The platform roles and owners that were examined as well.
+    pub other_roles: Vec<String>,
     /// What came of it.
     pub summary: Summary,
     /// Each check.
@@ -48,12 +50,14 @@ pub struct Occasion {
 /// A report in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Whether nothing of severity error or worse failed.
+    /// Whether nothing failed.
     pub passed: bool,
     /// How many checks passed.
     pub passes: usize,
     /// How many failed.
     pub failures: usize,
+    /// How many have something to say that is no failure.
+    pub notices: usize,
     /// How many have nothing to look at in this database.
     pub not_applicable: usize,
     /// The worst failure.
@@ -89,6 +93,7 @@ impl Certificate {
             database: report.database.clone(),
             server_version: report.server_version.clone(),
             role: report.role.clone(),
+            other_roles: report.other_roles.clone(),
             summary: Summary::of(report),
             checks: report.checks.iter().map(CertifiedCheck::of).collect(),
             not_covered: NOT_COVERED.iter().map(|&line| line.to_owned()).collect(),
@@ -119,14 +124,15 @@ impl Certificate {
         let Summary {
             passes,
             failures,
+            notices,
             not_applicable,
             tenant_tables,
             global_tables,
             ..
         } = self.summary;
         let verdict = match self.summary.worst {
-            None => "**Every check passed.**".to_owned(),
-            Some(worst) if self.summary.passed => {
+            None => "**No check failed.**".to_owned(),
+            Some(worst) if worst < Severity::Error => {
                 format!(
                     "**No check of severity error or critical failed.** The worst failure is of severity {worst}."
                 )
@@ -137,12 +143,15 @@ impl Certificate {
             "# Certificate of tenant isolation\n\n{verdict}\n\n\
              | | |\n|---|---|\n\
              | Database | {} |\n| Server | PostgreSQL {} |\n| Role of the application | {} |\n\
+             | Other roles | {} |\n\
              | Examined | {} |\n| By | Tenantry {} |\n\
-             | Tables | {tenant_tables} with rows of tenants, {global_tables} on record as nobody's |\n\
-             | Checks | {passes} passed, {failures} failed, {not_applicable} not applicable |\n",
+             | Tables | {tenant_tables} with rows of tenants, the table of the tenants itself among them; \
+             {global_tables} others on the list of global tables |\n\
+             | Checks | {passes} passed, {failures} failed, {notices} with a notice, {not_applicable} not applicable |\n",
             cell(&self.database),
             cell(&self.server_version),
             cell(&self.role),
+            cell(&self.other_roles.join(", ")),
             cell(&self.occasion.generated_at),
             cell(&self.version),
         )
@@ -153,6 +162,7 @@ impl Certificate {
             let outcome = match check.outcome {
                 Outcome::Pass => "pass".to_owned(),
                 Outcome::Fail => format!("**fail** ({}, {})", check.severity, check.findings),
+                Outcome::Notice => format!("notice ({})", check.findings),
                 Outcome::NotApplicable => "not applicable".to_owned(),
             };
             format!(
@@ -209,6 +219,7 @@ impl Summary {
             passed: report.passed(),
             passes: report.count(Outcome::Pass),
             failures: report.count(Outcome::Fail),
+            notices: report.count(Outcome::Notice),
             not_applicable: report.count(Outcome::NotApplicable),
             worst: report.worst(),
             tenant_tables: report.tenant_tables,

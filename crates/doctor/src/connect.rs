@@ -15,3 +15,12 @@ pub async fn connect(url: &str) -> Result<PgConnection, DoctorError> {
         .connect()
         .await?)
 }
+
+/// The user that a URL names, else the one that PostgreSQL takes by default.
+///
+/// # Errors
+/// A URL that cannot be read.
+pub fn user_of(url: &str) -> Result<String, DoctorError> {
+    let options: PgConnectOptions = url.parse()?;
+    Ok(options.get_username().to_owned())
+}

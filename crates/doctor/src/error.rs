@@ -11,6 +11,12 @@ pub enum DoctorError {
     /// What came back is not what was asked for.
     #[error("the catalogue's answer cannot be understood: {0}")]
     Answer(#[from] serde_json::Error),
+    /// A manifest has a line that says nothing.
+    #[error("line {line} of the manifest has no tab between a kind and an object")]
+    Manifest {
+        /// Its number, from 1.
+        line: usize,
+    },
     /// There is no role of that name, so nothing can be said about what it may do.
     #[error("there is no role {role}: name the one the application connects as")]
     NoSuchRole {

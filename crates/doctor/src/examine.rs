@@ -2,8 +2,9 @@ use sqlx::PgConnection;
 
 use crate::catalogue::{Catalogue, Depth};
 use crate::check::{Check, checks};
+use crate::options::TENANTRYS;
 use crate::subject::Subject;
-use crate::{DoctorError, Options, Report};
+use crate::{DoctorError, Manifest, Options, Report};
 
 /// Runs every check.
 ///
@@ -19,7 +20,8 @@ pub async fn examine(connection: &mut PgConnection, options: &Options) -> Result
     Ok(report(&subject, checks()))
 }
 
-/// Runs the critical checks for a server that is about to serve on such connections, in one round trip.
+/// Runs the critical checks for a server that is about to serve on such connections, in one round trip; in two where
+/// the catalogue is compared with a manifest.
 ///
 /// The role examined is the user of the connection whatever [`Options::runtime_role`] says: what another role may
 /// do says nothing about this one.
@@ -38,6 +40,14 @@ pub async fn guard(connection: &mut PgConnection, options: &Options) -> Result<R
     Ok(report(&subject, checks().filter(|check| check.guards)))
 }
 
+/// Writes down what the database is. It changes nothing; any role may do so that can read which migrations were applied.
+///
+/// # Errors
+/// No connection, or one in a transaction.
+pub async fn record(connection: &mut PgConnection, options: &Options) -> Result<Manifest, DoctorError> {
+    Manifest::record(connection, options).await
+}
+
 fn runtime_role<'a>(catalogue: &'a Catalogue, options: &'a Options) -> Result<&'a str, DoctorError> {
     let missing_schema = options
         .schemas
@@ -50,15 +60,12 @@ fn runtime_role<'a>(catalogue: &'a Catalogue, options: &'a Options) -> Result<&'
     }
     let exists = |name: &str| catalogue.roles.iter().any(|role| role.name == name);
     match &options.runtime_role {
-        Some(role) if exists(role) => Ok(role),
-        Some(role) => Err(DoctorError::NoSuchRole { role: role.clone() }),
-        None if exists(TENANTRYS) => Ok(TENANTRYS),
-        None => Ok(&catalogue.server.current_user),
+        Some(role) if !exists(role) => Err(DoctorError::NoSuchRole { role: role.clone() }),
+        Some(role) if !options.is_other(role) => Ok(role),
+        _ if exists(TENANTRYS) => Ok(TENANTRYS),
+        _ => Ok(&catalogue.server.current_user),
     }
 }
-
-/// The runtime role of Tenantry itself.
-const TENANTRYS: &str = "tenantry_app";
 
 fn report(subject: &Subject<'_>, checks: impl Iterator<Item = &'static Check>) -> Report {
     let server = &subject.catalogue.server;
@@ -66,6 +73,7 @@ fn report(subject: &Subject<'_>, checks: impl Iterator<Item = &'static Check>) -
         database: server.database.clone(),
         server_version: server.version.clone(),
         role: subject.runtime().to_owned(),
+        other_roles: subject.others().map(str::to_owned).collect(),
         connected_as: server.session_user.clone(),
         tenant_tables: subject.tenant_tables().count(),
         global_tables: subject.global_tables().count(),

@@ -5,6 +5,7 @@
 //!
 //! * [`examine`] runs every check and gives a [`Report`]; it changes nothing and may run as any role.
 //! * [`guard`] runs the critical ones in one round trip, for a server to ask before it serves.
+//! * [`record`] writes down what a database is, so that later examinations report every difference.
 //! * A report can be had [for people](Report::to_human), as [JSON](Report::to_json), as
 //!   [SARIF](Report::to_sarif) for code scanning, and as [one script](Report::fix_script) that mends what it found.
 //! * A [`Certificate`] is a page about a report for a customer's auditor.
@@ -45,6 +46,7 @@ mod examine;
 mod expression;
 mod finding;
 mod format;
+mod manifest;
 mod options;
 mod quote;
 mod report;
@@ -53,10 +55,11 @@ mod subject;
 mod token;
 
 pub use certificate::{Certificate, CertifiedCheck, Occasion, Summary};
-pub use connect::connect;
+pub use connect::{connect, user_of};
 pub use error::DoctorError;
-pub use examine::{examine, guard};
+pub use examine::{examine, guard, record};
 pub use finding::{Finding, Mend, Object, Step};
+pub use manifest::Manifest;
 pub use options::Options;
 pub use report::{CheckResult, Outcome, Report};
 pub use severity::Severity;

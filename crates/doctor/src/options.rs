@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::Manifest;
+
 /// What the doctor has to know about a database that the catalogue does not say.
 ///
 /// The default is what holds for Tenantry's own. A table can be named alone, which means in every schema, or
@@ -11,11 +13,15 @@ pub struct Options {
     pub tenant_column: String,
     /// The run-time setting that says whose rows a transaction may touch.
     pub setting: String,
-    /// The role the application connects as. Without one: `tenantry_app` where there is such a role, else the
-    /// user of the connection. The guard always takes the user of the connection.
+    /// The role the application connects as. Without one, or when it is one of the platform roles or owners:
+    /// `tenantry_app` where there is such a role, else the user of the connection. The guard always takes the user of the
+    /// connection.
     pub runtime_role: Option<String>,
-    /// Roles whose wider policies are meant: operators, the directory of tenants.
+    /// Roles whose wider policies are meant: operators, the directory of tenants. They are examined as well, apart from
+    /// their policies. Those that do not exist are ignored.
     pub platform_roles: Vec<String>,
+    /// Roles that own the tables and run the migrations. They are examined for attributes that no owner needs.
+    pub owner_roles: Vec<String>,
     /// The schemas to examine; all but PostgreSQL's own when there is none.
     pub schemas: Vec<String>,
     /// The table with a row for each tenant. It obeys the rule by its own id.
@@ -31,6 +37,12 @@ pub struct Options {
     pub global_unique: Vec<String>,
     /// SECURITY DEFINER functions that the runtime role may run, or that a trigger does.
     pub allowed_definer_functions: Vec<String>,
+    /// Objects that are meant although [`Self::expected`] lacks them or says otherwise, as findings name them:
+    /// `trigger audit on public.tasks`.
+    pub allowed_objects: Vec<String>,
+    /// What the catalogue has to be. Without it, or in a database that has none of its tables, nothing is compared.
+    #[serde(skip)]
+    pub expected: Option<Manifest>,
 }
 
 impl Default for Options {
@@ -41,6 +53,7 @@ impl Default for Options {
             setting: "app.current_tenant".to_owned(),
             runtime_role: None,
             platform_roles: list(&["tenantry_platform"]),
+            owner_roles: list(&["tenantry_owner"]),
             schemas: Vec::new(),
             tenants_table: "tenants".to_owned(),
             tenants_id_column: "id".to_owned(),
@@ -62,9 +75,29 @@ impl Default for Options {
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
             allowed_definer_functions: Vec::new(),
+            allowed_objects: Vec::new(),
+            expected: None,
         }
     }
 }
+
+impl Options {
+    /// The roles of the application, whether they exist or not.
+    pub(crate) fn our_roles(&self) -> impl Iterator<Item = &str> {
+        let runtime = self.runtime_role.as_deref().filter(|name| !self.is_other(name));
+        let others = self.platform_roles.iter().chain(&self.owner_roles);
+        std::iter::once(runtime.unwrap_or(TENANTRYS)).chain(others.map(String::as_str))
+    }
+
+    /// Whether it is a platform role or an owner.
+    pub(crate) fn is_other(&self, role: &str) -> bool {
+        let mut others = self.platform_roles.iter().chain(&self.owner_roles);
+        others.any(|other| other == role)
+    }
+}
+
+/// The runtime role of Tenantry itself.
+pub(crate) const TENANTRYS: &str = "tenantry_app";
 
 /// Whether an entry of a list means that object: by its name alone, or with its schema.
 pub(crate) fn names(entry: &str, schema: &str, name: &str) -> bool {

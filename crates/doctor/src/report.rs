@@ -13,6 +13,8 @@ pub struct Report {
     pub server_version: String,
     /// The role that was examined.
     pub role: String,
+    /// The platform roles and owners that were examined as well.
+    pub other_roles: Vec<String>,
     /// The user of the connection, who may be another.
     pub connected_as: String,
     /// How many tables have rows of tenants, the tenants' own included.
@@ -40,7 +42,7 @@ pub struct CheckResult {
     pub outcome: Outcome,
     /// What was looked at.
     pub examined: String,
-    /// What breaks the rule; empty unless the check failed.
+    /// What breaks the rule; empty unless the check failed or has something to say.
     pub findings: Vec<Finding>,
 }
 
@@ -52,19 +54,26 @@ pub enum Outcome {
     Pass,
     /// Something breaks the rule.
     Fail,
+    /// Something is worth knowing, and nothing has to be done: what a check of [`Severity::Info`] finds.
+    Notice,
     /// The rule is about something this database does not have.
     NotApplicable,
 }
 
 impl Report {
-    /// Whether no check of [`Severity::Error`] or worse failed.
+    /// Whether no check failed.
     pub fn passed(&self) -> bool {
-        self.worst().is_none_or(|worst| worst < Severity::Error)
+        self.failures().next().is_none()
     }
 
     /// The checks that failed.
     pub fn failures(&self) -> impl Iterator<Item = &CheckResult> {
         self.checks.iter().filter(|check| check.outcome == Outcome::Fail)
+    }
+
+    /// How many objects break rules, notices apart.
+    pub fn findings(&self) -> usize {
+        self.failures().map(|check| check.findings.len()).sum()
     }
 
     /// The severity of the worst failure.

@@ -16,6 +16,12 @@ pub(crate) struct Subject<'a> {
     pub(crate) inherited: BTreeSet<&'a str>,
     /// The users, and every role they can become.
     pub(crate) reachable: BTreeSet<&'a str>,
+    /// The platform roles, where they exist and are not the users.
+    pub(crate) platform: Vec<&'a str>,
+    /// The owners of the tables, where they exist and are none of the others.
+    pub(crate) keepers: Vec<&'a str>,
+    /// What the platform roles have or can get, other than by way of greater roles.
+    platform_peers: BTreeSet<&'a str>,
     /// Those of them that are no more than the users: what greater roles have, nobody should take from them
     /// because a user is in one.
     pub(crate) peers: BTreeSet<&'a str>,
@@ -53,6 +59,9 @@ impl<'a> Subject<'a> {
             inherited: closure(catalogue, &users, |membership| membership.inherits),
             reachable: closure(catalogue, &users, |_| true),
             peers: BTreeSet::new(),
+            platform: existing(catalogue, &options.platform_roles, &users),
+            keepers: Vec::new(),
+            platform_peers: BTreeSet::new(),
             owners: owners(catalogue),
             users,
             wrappers: Vec::new(),
@@ -63,7 +72,11 @@ impl<'a> Subject<'a> {
         let is_peer = |membership: &Membership| {
             !membership.role.starts_with("pg_") && subject.greatness(&membership.role).is_none()
         };
-        subject.peers = closure(catalogue, &subject.users, is_peer);
+        let peers = closure(catalogue, &subject.users, is_peer);
+        let platform_peers = closure(catalogue, &subject.platform, is_peer);
+        (subject.peers, subject.platform_peers) = (peers, platform_peers);
+        let others: Vec<&str> = subject.users.iter().chain(&subject.platform).copied().collect();
+        subject.keepers = existing(catalogue, &options.owner_roles, &others);
         let wrappers = catalogue.tenant_functions.iter();
         subject.wrappers = wrappers
             .filter_map(|function| subject.wrapper(function))
@@ -74,6 +87,16 @@ impl<'a> Subject<'a> {
     /// The role that is examined.
     pub(crate) fn runtime(&self) -> &'a str {
         self.users.first().copied().unwrap_or_default()
+    }
+
+    /// The roles that work with rows: the users and the platform roles.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &'a str> {
+        self.users.iter().chain(&self.platform).copied()
+    }
+
+    /// Every role of the application but the users.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &'a str> {
+        self.platform.iter().chain(&self.keepers).copied()
     }
 
     pub(crate) fn relation(&self, oid: u32) -> Option<&'a Relation> {
@@ -184,10 +207,20 @@ impl<'a> Subject<'a> {
         self.is_ours(grant.grantee.as_deref())
     }
 
+    /// The same for the runtime role and the platform roles.
+    pub(crate) fn any_holds(&self, grantee: Option<&str>) -> bool {
+        self.is_ours(grantee) || grantee.is_some_and(|role| self.platform_peers.contains(role))
+    }
+
     /// Whether what concerns a role (`None` is everybody) concerns the runtime role, other than by way of a greater
     /// one, about which there is a check of its own.
     pub(crate) fn is_ours(&self, role: Option<&str>) -> bool {
         role.is_none_or(|role| self.peers.contains(role))
+    }
+
+    /// Whether the role owns a relation, a schema or the database.
+    pub(crate) fn owns_something(&self, role: &str) -> bool {
+        self.owners.contains(role)
     }
 
     /// What makes a role more than the runtime role should be.
@@ -250,6 +283,14 @@ pub(crate) fn closure<'a>(
             return found;
         }
     }
+}
+
+/// Those of the names that are roles, and not among others.
+fn existing<'a>(catalogue: &'a Catalogue, names: &[String], others: &[&str]) -> Vec<&'a str> {
+    let roles = catalogue.roles.iter().map(|role| role.name.as_str());
+    roles
+        .filter(|role| names.iter().any(|name| name == role) && !others.contains(role))
+        .collect()
 }
 
 fn owners(catalogue: &Catalogue) -> BTreeSet<&str> {

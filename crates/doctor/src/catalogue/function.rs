@@ -18,6 +18,7 @@ pub(crate) struct Function {
     pub(crate) settings: Vec<String>,
     pub(crate) language: String,
     pub(crate) trusted: bool,
+    pub(crate) leakproof: bool,
     pub(crate) extension: Option<String>,
     /// One of PostgreSQL's own that reach files or other servers.
     pub(crate) built_in: bool,
@@ -50,7 +51,7 @@ pub(super) fn functions() -> String {
         "SELECT f.nspname AS schema, p.proname AS name, pg_get_function_identity_arguments(p.oid) AS arguments,
             pg_get_userbyid(p.proowner) AS owner, p.prosecdef AS definer,
             coalesce(to_json(p.proconfig), '[]') AS settings, l.lanname AS language,
-            l.lanpltrusted AS trusted, {extension} AS extension, f.nspname = 'pg_catalog' AS built_in,
+            l.lanpltrusted AS trusted, p.proleakproof AS leakproof, {extension} AS extension, f.nspname = 'pg_catalog' AS built_in,
             {grants} AS grants
          FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace f ON f.oid = p.pronamespace
          WHERE f.oid IN (SELECT oid FROM examined) OR f.nspname = 'pg_catalog' AND p.proname IN ({BUILT_IN})
@@ -61,7 +62,7 @@ pub(super) fn functions() -> String {
 }
 
 /// They reach the files of the server, which hold the rows of everybody.
-const BUILT_IN: &str =
+pub(super) const BUILT_IN: &str =
     "'pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'pg_stat_file', 'lo_import', 'lo_export'";
 
 pub(super) fn tenant_functions(options: &Options) -> String {

@@ -1,7 +1,9 @@
 //! What the catalogue says, as plain values: checks are functions of these and touch no database.
 
+mod built_in;
 mod default_privilege;
 mod extension;
+mod fact;
 mod foreign_key;
 mod function;
 mod grant;
@@ -19,25 +21,27 @@ mod trigger;
 mod view;
 
 use serde::Deserialize;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor as _, PgConnection, Row as _};
 
 use crate::{DoctorError, Options};
 
+pub(crate) use built_in::{Alteration, Language, Meaning, SystemGrant};
 pub(crate) use default_privilege::DefaultPrivilege;
 pub(crate) use extension::{Extension, ForeignServer};
+pub(crate) use fact::Fact;
 pub(crate) use foreign_key::ForeignKey;
 pub(crate) use function::{Function, TenantFunction};
 pub(crate) use grant::Grant;
 pub(crate) use index::Index;
-pub(crate) use policy::{LeakyCall, Policy};
-pub(crate) use publication::Published;
+pub(crate) use policy::{HiddenCast, LeakyCall, Policy};
+pub(crate) use publication::{Published, Subscription};
 pub(crate) use relation::{Kind, Relation};
 pub(crate) use role::{Membership, Role};
 pub(crate) use rule::RewriteRule;
 pub(crate) use schema::Schema;
 pub(crate) use server::Server;
 pub(crate) use setting::RoleSetting;
-pub(crate) use trigger::DefinerTrigger;
+pub(crate) use trigger::{DefinerTrigger, EventTrigger, SendingTrigger, SilentTrigger};
 pub(crate) use view::ViewSource;
 
 /// How much to read.
@@ -47,6 +51,8 @@ pub(crate) enum Depth {
     Critical,
     /// Everything.
     Full,
+    /// What a manifest is made of, and nothing else.
+    Facts,
 }
 
 /// The catalogue of one database, as far as it has to do with tenants. What was not read is empty.
@@ -61,6 +67,7 @@ pub(crate) struct Catalogue {
     pub(crate) relations: Vec<Relation>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) tenant_functions: Vec<TenantFunction>,
+    pub(crate) hidden_casts: Vec<HiddenCast>,
     pub(crate) leaky_calls: Vec<LeakyCall>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
     pub(crate) indexes: Vec<Index>,
@@ -68,14 +75,27 @@ pub(crate) struct Catalogue {
     pub(crate) rules: Vec<RewriteRule>,
     pub(crate) functions: Vec<Function>,
     pub(crate) triggers: Vec<DefinerTrigger>,
+    pub(crate) silent_triggers: Vec<SilentTrigger>,
+    pub(crate) sending_triggers: Vec<SendingTrigger>,
+    pub(crate) event_triggers: Vec<EventTrigger>,
     pub(crate) default_privileges: Vec<DefaultPrivilege>,
     pub(crate) published: Vec<Published>,
     pub(crate) extensions: Vec<Extension>,
     pub(crate) foreign_servers: Vec<ForeignServer>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) alterations: Vec<Alteration>,
+    pub(crate) system_grants: Vec<SystemGrant>,
+    pub(crate) languages: Vec<Language>,
+    pub(crate) meanings: Vec<Meaning>,
+    /// For a comparison with a manifest.
+    pub(crate) facts: Vec<Fact>,
+    /// The migrations that were applied; `None` when nobody asked, or the current user cannot read them.
+    pub(crate) migrations: Option<Vec<Fact>>,
 }
 
 impl Catalogue {
-    /// Reads the catalogue, in one statement and one round trip.
+    /// Reads the catalogue in one statement and one round trip; where it is compared with a manifest, a round trip
+    /// before that asks whether the table of migrations can be read.
     pub(crate) async fn read(
         connection: &mut PgConnection,
         options: &Options,
@@ -84,7 +104,17 @@ impl Catalogue {
         if connection.is_in_transaction() {
             return Err(DoctorError::InTransaction);
         }
-        let sql = format!("{BEGIN}; {}; ROLLBACK", statement(options, depth));
+        let compares = depth == Depth::Facts || options.expected.is_some();
+        let scope = Scope {
+            depth,
+            facts: compares,
+            migrations: compares && has_migrations(connection).await?,
+            // The table of grants on parameters is new in version 15.
+            parameters: connection
+                .server_version_num()
+                .is_none_or(|version| version >= 150_000),
+        };
+        let sql = format!("{BEGIN}; {}; ROLLBACK", scope.statement(options));
         let answer = sqlx::raw_sql(AssertSqlSafe(sql))
             .fetch_all(&mut *connection)
             .await;
@@ -97,9 +127,14 @@ impl Catalogue {
             }
         };
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let text: &str = sqlx::Row::try_get(row, 0)?;
+        let text: &str = row.try_get(0)?;
         Ok(serde_json::from_str(text)?)
     }
+}
+
+async fn has_migrations(connection: &mut PgConnection) -> Result<bool, DoctorError> {
+    let row = connection.fetch_one(sqlx::raw_sql(fact::HAS_MIGRATIONS)).await?;
+    Ok(row.try_get(0)?)
 }
 
 /// With an empty search path every name outside of `pg_catalog` comes with its schema, so that nobody's function
@@ -107,42 +142,74 @@ impl Catalogue {
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL search_path = ''; SET LOCAL jit = off";
 
-fn statement(options: &Options, depth: Depth) -> String {
-    let mut sections = vec![
-        ("server", server::sql(options)),
-        ("roles", sql::list(role::ROLES)),
-        ("memberships", sql::list(role::MEMBERSHIPS)),
-        ("settings", sql::list(setting::SQL)),
-        ("schemas", sql::list(&schema::sql())),
-        ("relations", sql::list(&relation::sql(options, depth))),
-        ("policies", sql::list(policy::POLICIES)),
-        (
-            "tenant_functions",
-            sql::list(&function::tenant_functions(options)),
-        ),
-    ];
-    if depth == Depth::Full {
-        sections.extend([
-            ("leaky_calls", sql::list(policy::LEAKY_CALLS)),
-            ("foreign_keys", sql::list(foreign_key::SQL)),
-            ("indexes", sql::list(&index::sql(options))),
+/// What is read.
+struct Scope {
+    depth: Depth,
+    facts: bool,
+    migrations: bool,
+    parameters: bool,
+}
+
+impl Scope {
+    fn statement(&self, options: &Options) -> String {
+        let mut sections = vec![("server", server::sql(options))];
+        if self.depth != Depth::Facts {
+            sections.extend(self.critical(options));
+        }
+        if self.depth == Depth::Full {
+            sections.extend([
+                ("leaky_calls", sql::list(policy::LEAKY_CALLS)),
+                ("foreign_keys", sql::list(foreign_key::SQL)),
+                ("indexes", sql::list(&index::sql(options))),
+                ("sending_triggers", sql::list(trigger::SENDING)),
+                ("event_triggers", sql::list(&trigger::event_triggers())),
+                ("default_privileges", sql::list(&default_privilege::sql())),
+                ("published", sql::list(publication::SQL)),
+                ("subscriptions", sql::list(publication::SUBSCRIPTIONS)),
+                ("extensions", sql::list(extension::EXTENSIONS)),
+                ("foreign_servers", sql::list(&extension::foreign_servers())),
+            ]);
+        }
+        if self.facts {
+            sections.push(("facts", fact::facts(options)));
+        }
+        if self.migrations {
+            sections.push(("migrations", sql::list(fact::MIGRATIONS)));
+        }
+        let members: Vec<String> = sections
+            .iter()
+            .map(|(name, sql)| format!("'{name}', {sql}"))
+            .collect();
+        format!(
+            "{} SELECT json_build_object({})::text",
+            sql::examined(options),
+            members.join(", ")
+        )
+    }
+
+    /// What the checks need that a server makes before it serves.
+    fn critical(&self, options: &Options) -> Vec<(&'static str, String)> {
+        vec![
+            ("roles", sql::list(role::ROLES)),
+            ("memberships", sql::list(role::MEMBERSHIPS)),
+            ("settings", sql::list(setting::SQL)),
+            ("schemas", sql::list(&schema::sql())),
+            ("relations", sql::list(&relation::sql(options))),
+            ("policies", sql::list(policy::POLICIES)),
+            ("hidden_casts", sql::list(policy::HIDDEN_CASTS)),
+            (
+                "tenant_functions",
+                sql::list(&function::tenant_functions(options)),
+            ),
             ("view_sources", sql::list(view::SQL)),
             ("rules", sql::list(rule::SQL)),
             ("functions", sql::list(&function::functions())),
             ("triggers", sql::list(trigger::SQL)),
-            ("default_privileges", sql::list(&default_privilege::sql())),
-            ("published", sql::list(publication::SQL)),
-            ("extensions", sql::list(extension::EXTENSIONS)),
-            ("foreign_servers", sql::list(&extension::foreign_servers())),
-        ]);
+            ("silent_triggers", sql::list(trigger::SILENT)),
+            ("alterations", sql::list(&built_in::alterations())),
+            ("system_grants", sql::list(&built_in::grants(self.parameters))),
+            ("languages", sql::list(built_in::LANGUAGES)),
+            ("meanings", sql::list(&built_in::meanings())),
+        ]
     }
-    let members: Vec<String> = sections
-        .iter()
-        .map(|(name, sql)| format!("'{name}', {sql}"))
-        .collect();
-    format!(
-        "{} SELECT json_build_object({})::text",
-        sql::examined(options),
-        members.join(", ")
-    )
 }

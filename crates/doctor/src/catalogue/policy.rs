@@ -27,6 +27,16 @@ pub(crate) struct LeakyCall {
     pub(crate) function: String,
 }
 
+/// A function of users that a policy applies as a cast, which its text does not show.
+#[derive(Debug, Deserialize)]
+pub(crate) struct HiddenCast {
+    /// Of which table.
+    pub(crate) relation: u32,
+    pub(crate) policy: String,
+    pub(crate) schema: String,
+    pub(crate) function: String,
+}
+
 pub(super) const POLICIES: &str = "
     SELECT p.polrelid::bigint AS relation, p.polname AS name, p.polpermissive AS permissive, p.polcmd AS command,
            (SELECT json_agg(CASE WHEN r <> 0 THEN pg_get_userbyid(r) END) FROM unnest(p.polroles) r) AS roles,
@@ -43,3 +53,12 @@ pub(super) const LEAKY_CALLS: &str = r"
         concat_ws(' ', p.polqual::text, p.polwithcheck::text), ':(?:opfuncid|funcid) (\d+)', 'g') m) used
     JOIN pg_proc f ON f.oid = used.oid AND NOT f.proleakproof JOIN pg_namespace fn ON fn.oid = f.pronamespace
     ORDER BY n.nspname, c.relname, p.polname, fn.nspname, f.proname";
+
+/// A function call that is written as a cast has the format 1 or 2 in the parsed expression.
+pub(super) const HIDDEN_CASTS: &str = r"
+    SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, fn.nspname AS schema, f.proname AS function
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN examined n ON n.oid = c.relnamespace,
+    LATERAL regexp_matches(concat_ws(' ', p.polqual::text, p.polwithcheck::text),
+        ':funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat [12] ', 'g') m
+    JOIN pg_proc f ON f.oid = m[1]::oid AND f.oid >= 16384 JOIN pg_namespace fn ON fn.oid = f.pronamespace
+    ORDER BY 1, 2, 3, 4";

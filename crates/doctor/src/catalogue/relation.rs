@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-use super::{Depth, Grant, sql};
+use super::{Grant, sql};
 use crate::Options;
 use crate::quote::{self, literal};
 
@@ -80,12 +80,9 @@ impl Kind {
     }
 }
 
-pub(super) fn sql(options: &Options, depth: Depth) -> String {
+pub(super) fn sql(options: &Options) -> String {
     let extension = sql::extension("pg_class", "c.oid");
-    let grants = match depth {
-        Depth::Critical => "'[]'::json".to_owned(),
-        Depth::Full => all_grants(),
-    };
+    let grants = all_grants();
     let (column, id) = (
         literal(&options.tenant_column),
         literal(&options.tenants_id_column),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::function::runners;
+use super::grant::revocation;
 use super::{Check, Verdict, count};
 use crate::subject::{Subject, grantee};
 use crate::{Finding, Object, Severity, Step, quote};
@@ -18,7 +18,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "EXT002",
-        title: "The runtime role runs nothing that reaches other servers or files",
+        title: "The runtime role and the platform roles run nothing that reaches other servers or files",
         why: "The files of the server and a connection of its own hold the rows of all tenants, without policies.",
         severity: Severity::Error,
         guards: false,
@@ -26,11 +26,19 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "EXT003",
-        title: "The runtime role uses no foreign server",
+        title: "The runtime role and the platform roles use no foreign server",
         why: "What is read from another server is read as one user for all tenants.",
         severity: Severity::Error,
         guards: false,
         look: no_foreign_server,
+    },
+    Check {
+        id: "EXT004",
+        title: "The application's roles read nothing that shows statements of others",
+        why: "All tenants' statements are the same role's; their texts hold values of every tenant.",
+        severity: Severity::Warning,
+        guards: false,
+        look: no_statements_of_others,
     },
 ];
 
@@ -49,6 +57,37 @@ const WAYS_OUT: &[&str] = &[
     "redis_fdw",
     "tds_fdw",
 ];
+
+/// Extensions that show what other sessions did, or the pages of tables.
+const SHOWS: &[&str] = &[
+    "pageinspect",
+    "pg_buffercache",
+    "pg_qualstats",
+    "pg_stat_kcache",
+    "pg_stat_monitor",
+    "pg_stat_statements",
+    "pg_store_plans",
+    "pg_track_settings",
+    "pg_visibility",
+    "pg_wait_sampling",
+    "pg_walinspect",
+];
+
+fn no_statements_of_others(subject: &Subject<'_>) -> Verdict {
+    let all = subject.catalogue.relations.iter();
+    let showing = all.filter(|one| one.extension.as_deref().is_some_and(|name| SHOWS.contains(&name)));
+    Verdict::of_each("such relation", showing, |relation| {
+        let name = relation.sql_name();
+        let on = format!("TABLE {name}");
+        let held = relation
+            .grants
+            .iter()
+            .filter(|grant| subject.any_holds(grant.grantee.as_deref()));
+        let (found, sql): (Vec<String>, Vec<String>) = held.map(|grant| revocation(grant, &on)).unzip();
+        let finding = Finding::new(Object::new(relation.kind.word(), name), found.join(", "));
+        (!sql.is_empty()).then(|| finding.mend(Step::Grants, sql))
+    })
+}
 
 fn no_way_out(subject: &Subject<'_>) -> Verdict {
     Verdict::of_each("extension", subject.catalogue.extensions.iter(), |extension| {
@@ -75,7 +114,11 @@ fn nothing_reaches_out(subject: &Subject<'_>) -> Verdict {
             continue;
         }
         examined += 1;
-        let grantees = runners(subject, function);
+        let held = function
+            .grants
+            .iter()
+            .filter(|grant| subject.any_holds(grant.grantee.as_deref()));
+        let grantees: Vec<String> = held.map(|grant| grantee(grant.grantee.as_deref())).collect();
         if !grantees.is_empty() {
             let revoke = format!(
                 "REVOKE EXECUTE ON ROUTINE {} FROM {}",
@@ -91,7 +134,7 @@ fn nothing_reaches_out(subject: &Subject<'_>) -> Verdict {
             None => Object::new("schema", "pg_catalog"),
         };
         let found = format!(
-            "the runtime role may run {}",
+            "the application's roles may run {}",
             count(revokes.len(), "such function")
         );
         Finding::new(object, found).mend(Step::Grants, revokes)
@@ -104,7 +147,10 @@ fn no_foreign_server(subject: &Subject<'_>) -> Verdict {
         "foreign server",
         subject.catalogue.foreign_servers.iter(),
         |server| {
-            let held = server.grants.iter().filter(|grant| subject.holds(grant));
+            let held = server
+                .grants
+                .iter()
+                .filter(|grant| subject.any_holds(grant.grantee.as_deref()));
             let grantees: Vec<String> = held.map(|grant| grantee(grant.grantee.as_deref())).collect();
             let name = quote::identifier(&server.name);
             let sql = format!(

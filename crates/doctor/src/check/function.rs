@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "The runtime role runs no SECURITY DEFINER function that is not allowed",
         why: "Such a function works with the rights and under the policies of its owner, whatever tenant is set.",
         severity: Severity::Critical,
-        guards: false,
+        guards: true,
         look: definers_are_allowed,
     },
     Check {
@@ -46,6 +46,15 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Error,
         guards: false,
         look: languages_are_trusted,
+    },
+    Check {
+        id: "FUN006",
+        title: "No function of users is LEAKPROOF",
+        why: "Such a function runs before the policy, on rows of every tenant; what it tells, by an error or otherwise, is \
+              theirs.",
+        severity: Severity::Critical,
+        guards: true,
+        look: nothing_claims_to_be_leakproof,
     },
 ];
 
@@ -130,6 +139,15 @@ fn languages_are_trusted(subject: &Subject<'_>) -> Verdict {
     })
 }
 
+fn nothing_claims_to_be_leakproof(subject: &Subject<'_>) -> Verdict {
+    Verdict::of_each("function", own(subject), |function| {
+        let name = function.sql_name();
+        let sql = format!("ALTER ROUTINE {name} NOT LEAKPROOF");
+        let finding = Finding::new(Object::new("function", name), "is LEAKPROOF");
+        function.leakproof.then(|| finding.mend(Step::Code, [sql]))
+    })
+}
+
 fn revoked(function: &Function, found: String, grantees: &[String]) -> Finding {
     let name = function.sql_name();
     let sql = format!("REVOKE EXECUTE ON ROUTINE {name} FROM {}", grantees.join(", "));
@@ -148,7 +166,7 @@ fn own<'a>(subject: &Subject<'a>) -> impl Iterator<Item = &'a Function> {
 }
 
 /// Those grantees, PUBLIC among them, through whom the runtime role may run a function.
-pub(super) fn runners(subject: &Subject<'_>, function: &Function) -> Vec<String> {
+fn runners(subject: &Subject<'_>, function: &Function) -> Vec<String> {
     let held = function.grants.iter().filter(|grant| subject.holds(grant));
     held.map(|grant| grantee(grant.grantee.as_deref())).collect()
 }

@@ -1,4 +1,4 @@
-//! What the runtime role was granted.
+//! What the runtime role and the platform roles were granted.
 
 use super::{Check, Verdict, count};
 use crate::catalogue::{Grant, Kind, Relation};
@@ -8,7 +8,7 @@ use crate::{Finding, Object, Severity, Step, quote};
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "GRANT001",
-        title: "The runtime role creates nothing",
+        title: "The runtime role and the platform roles create nothing",
         why: "What it creates it owns, and a function or table of its own can take the place of one that others use.",
         severity: Severity::Error,
         guards: false,
@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "GRANT002",
-        title: "The runtime role makes no temporary tables",
+        title: "The runtime role and the platform roles make no temporary tables",
         why: "A temporary table comes before all others in a search_path, and outlives the transaction of its tenant on \
               a shared connection.",
         severity: Severity::Warning,
@@ -25,10 +25,10 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "GRANT003",
-        title: "The runtime role has no TRUNCATE, REFERENCES, TRIGGER or MAINTAIN on tenant tables",
+        title: "Neither the runtime role nor a platform role has TRUNCATE, REFERENCES, TRIGGER or MAINTAIN on tenant tables",
         why: "TRUNCATE takes every tenant's rows without asking a policy; the others let it put keys and code on a table.",
         severity: Severity::Critical,
-        guards: false,
+        guards: true,
         look: no_more_than_rows,
     },
     Check {
@@ -57,7 +57,9 @@ fn creates_nothing(subject: &Subject<'_>) -> Verdict {
     Verdict::of_each("place", schemas.chain([database]), |(kind, name, grants)| {
         let name = quote::identifier(name);
         let on = format!("{} {name}", kind.to_uppercase());
-        revoke(subject, Object::new(kind, name), &on, grants, &["CREATE"])
+        revoke(Object::new(kind, name), &on, grants, |grant| {
+            grant.privilege == "CREATE" && subject.any_holds(grant.grantee.as_deref())
+        })
     })
 }
 
@@ -66,11 +68,10 @@ fn no_temporary_tables(subject: &Subject<'_>) -> Verdict {
     let name = quote::identifier(&server.database);
     let on = format!("DATABASE {name}");
     let finding = revoke(
-        subject,
         Object::new("database", name),
         &on,
         &server.database_grants,
-        &["TEMPORARY"],
+        |grant| grant.privilege == "TEMPORARY" && subject.any_holds(grant.grantee.as_deref()),
     );
     Verdict::of("1 database", finding.into_iter().collect())
 }
@@ -78,14 +79,17 @@ fn no_temporary_tables(subject: &Subject<'_>) -> Verdict {
 fn no_more_than_rows(subject: &Subject<'_>) -> Verdict {
     const TOO_MUCH: &[&str] = &["TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"];
     Verdict::of_each("table", subject.all_with_tenant(), |table| {
-        on_table(subject, table, TOO_MUCH)
+        on_table(table, |grant| {
+            TOO_MUCH.contains(&grant.privilege.as_str()) && subject.any_holds(grant.grantee.as_deref())
+        })
     })
 }
 
 fn global_tables_are_read_only(subject: &Subject<'_>) -> Verdict {
     const WRITING: &[&str] = &["INSERT", "UPDATE", "DELETE", "TRUNCATE"];
     Verdict::of_each("global table", subject.global_tables(), |table| {
-        let finding = on_table(subject, table, WRITING).filter(|_| !table.enabled)?;
+        let writes = |grant: &Grant| WRITING.contains(&grant.privilege.as_str()) && subject.holds(grant);
+        let finding = on_table(table, writes).filter(|_| !table.enabled)?;
         Some(
             finding
                 .caution("The application may have a reason to write there, which then belongs on record."),
@@ -104,29 +108,15 @@ fn no_sequences(subject: &Subject<'_>) -> Verdict {
     })
 }
 
-fn on_table(subject: &Subject<'_>, table: &Relation, privileges: &[&str]) -> Option<Finding> {
+fn on_table(table: &Relation, is_bad: impl Fn(&Grant) -> bool) -> Option<Finding> {
     let name = table.sql_name();
     let on = format!("TABLE {name}");
-    revoke(
-        subject,
-        Object::new("table", name),
-        &on,
-        &table.grants,
-        privileges,
-    )
+    revoke(Object::new("table", name), &on, &table.grants, is_bad)
 }
 
-/// A finding about those of the privileges that the runtime role holds, with the SQL that takes them away.
-fn revoke(
-    subject: &Subject<'_>,
-    object: Object,
-    on: &str,
-    grants: &[Grant],
-    privileges: &[&str],
-) -> Option<Finding> {
-    let bad = grants
-        .iter()
-        .filter(|grant| privileges.contains(&grant.privilege.as_str()) && subject.holds(grant));
+/// A finding about the bad ones of the grants, with the SQL that takes them away.
+fn revoke(object: Object, on: &str, grants: &[Grant], is_bad: impl Fn(&Grant) -> bool) -> Option<Finding> {
+    let bad = grants.iter().filter(|grant| is_bad(grant));
     let (found, sql): (Vec<String>, Vec<String>) = bad.map(|grant| revocation(grant, on)).unzip();
     (!sql.is_empty()).then(|| Finding::new(object, found.join(", ")).mend(Step::Grants, sql))
 }

@@ -1,4 +1,4 @@
-//! Which roles the runtime role is in.
+//! Which roles the roles of the application are in.
 
 use super::{Check, Verdict};
 use crate::catalogue::Membership;
@@ -8,7 +8,7 @@ use crate::{Finding, Object, Severity, Step, quote};
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "ROLE007",
-        title: "The runtime role is in no role that is more than it",
+        title: "The runtime role and the platform roles are in no role that is more than they",
         why: "Whoever is in a role can become it by SET ROLE, and is then as free as that one.",
         severity: Severity::Critical,
         guards: true,
@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ROLE008",
-        title: "The runtime role is in none of PostgreSQL's own roles that see everything",
+        title: "No role of the application is in one of PostgreSQL's own roles that see everything",
         why: "They read or write tables, files or other sessions' statements without regard to tenants.",
         severity: Severity::Error,
         guards: true,
@@ -39,24 +39,38 @@ const PREDEFINED: &[&str] = &[
 ];
 
 fn in_no_greater_role(subject: &Subject<'_>) -> Verdict {
-    memberships(subject, |name| subject.greatness(name))
+    // The owner is in the others by design, for data migrations.
+    let workers: Vec<&str> = subject.workers().collect();
+    memberships(subject, &workers, |name| subject.greatness(name))
 }
 
 fn in_no_predefined_role(subject: &Subject<'_>) -> Verdict {
-    memberships(subject, |name| {
+    let ours: Vec<&str> = subject.users.iter().copied().chain(subject.others()).collect();
+    memberships(subject, &ours, |name| {
         PREDEFINED.contains(&name).then_some("is PostgreSQL's own")
     })
 }
 
-/// The memberships of the runtime role itself that lead to a role about which there is something to say.
-fn memberships(subject: &Subject<'_>, reason: impl Fn(&str) -> Option<&'static str>) -> Verdict {
+/// The memberships of those roles themselves that lead to a role about which there is something to say.
+fn memberships(
+    subject: &Subject<'_>,
+    roles: &[&str],
+    reason: impl Fn(&str) -> Option<&'static str>,
+) -> Verdict {
     let all = subject.catalogue.memberships.iter();
-    let own = all.filter(|membership| subject.users.contains(&membership.member.as_str()));
+    // What the owner has through one of the others is reported of that one.
+    let by_design = |membership: &&Membership| {
+        let (role, member) = (membership.role.as_str(), membership.member.as_str());
+        subject.keepers.contains(&member) && subject.workers().any(|worker| worker == role)
+    };
+    let own = all
+        .filter(|membership| roles.contains(&membership.member.as_str()))
+        .filter(|membership| !by_design(membership));
     Verdict::of_each("membership", own, |Membership { role, member, .. }| {
         let reached = closure(subject.catalogue, &[role.as_str()], |_| true);
         let found = reached
             .iter()
-            .filter(|name| !subject.users.contains(*name))
+            .filter(|name| **name != member && !subject.users.contains(*name))
             .find_map(|name| {
                 let name_in_sql = quote::identifier(name);
                 let through = if name == role {

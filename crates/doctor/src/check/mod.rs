@@ -1,5 +1,7 @@
 //! The checks: each is a function of the catalogue, with the reasons a reader of the report gets to see.
 
+mod built_in;
+mod expected;
 mod extension;
 mod function;
 mod grant;
@@ -17,6 +19,7 @@ mod row_security;
 mod setting;
 mod table;
 mod tenant_column;
+mod trigger;
 mod view;
 
 use crate::subject::Subject;
@@ -62,6 +65,9 @@ pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
         public::CHECKS,
         publication::CHECKS,
         large_object::CHECKS,
+        built_in::CHECKS,
+        trigger::CHECKS,
+        expected::CHECKS,
     ];
     groups.into_iter().flatten()
 }
@@ -72,6 +78,7 @@ impl Check {
         let outcome = match (verdict.applicable, verdict.findings.is_empty()) {
             (false, _) => Outcome::NotApplicable,
             (true, true) => Outcome::Pass,
+            (true, false) if self.severity == Severity::Info => Outcome::Notice,
             (true, false) => Outcome::Fail,
         };
         CheckResult {

@@ -1,4 +1,4 @@
-//! What the runtime role owns.
+//! What the runtime role and the platform roles own.
 
 use super::{Check, Verdict, count};
 use crate::subject::Subject;
@@ -6,7 +6,7 @@ use crate::{Finding, Object, Severity, Step, quote};
 
 pub(super) const CHECKS: &[Check] = &[Check {
     id: "ROLE006",
-    title: "The runtime role owns nothing",
+    title: "The runtime role and the platform roles own nothing",
     why: "An owner can switch row-level security off, drop policies and grant anything to anybody.",
     severity: Severity::Critical,
     guards: true,
@@ -18,7 +18,7 @@ fn owns_nothing(subject: &Subject<'_>) -> Verdict {
     let number = owned.len();
     let mine = owned
         .into_iter()
-        .filter(|(_, owner)| subject.users.contains(&owner.as_str()));
+        .filter(|(_, owner)| subject.workers().any(|role| role == owner));
     let other = other_owner(subject);
     let findings = mine.map(|(object, owner)| {
         let found = format!("belongs to {}", quote::identifier(&owner));
@@ -60,6 +60,6 @@ fn owned(subject: &Subject<'_>) -> Vec<(Object, String)> {
 fn other_owner(subject: &Subject<'_>) -> Option<String> {
     let mut owners = subject.tenant_tables().map(|table| table.owner.as_str());
     owners
-        .find(|owner| !subject.users.contains(owner))
+        .find(|owner| !subject.workers().any(|role| role == *owner))
         .map(quote::identifier)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::grant::{examined, revocation};
 use super::{Check, Verdict, count};
 use crate::catalogue::{DefaultPrivilege, Kind};
-use crate::subject::Subject;
+use crate::subject::{Subject, grantee};
 use crate::{Finding, Object, Severity, Step, quote};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -32,6 +32,14 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Warning,
         guards: false,
         look: new_functions,
+    },
+    Check {
+        id: "GRANT009",
+        title: "The application's roles will get no more than rows by default",
+        why: "The next table would come with TRUNCATE, which asks no policy, or with the right to put triggers on it.",
+        severity: Severity::Error,
+        guards: false,
+        look: nothing_more_by_default,
     },
 ];
 
@@ -84,6 +92,37 @@ fn default_privilege(entry: &DefaultPrivilege, kinds: &str) -> Finding {
     let sql = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {owner}{schema} REVOKE ALL ON {kinds} FROM PUBLIC");
     let object = Object::new("default privileges", format!("of {owner}{schema}"));
     Finding::new(object, format!("new {} are everybody's", kinds.to_lowercase())).mend(Step::Grants, [sql])
+}
+
+fn nothing_more_by_default(subject: &Subject<'_>) -> Verdict {
+    const TOO_MUCH: &[&str] = &["TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN", "CREATE"];
+    Verdict::of_each("entry", subject.catalogue.default_privileges.iter(), |entry| {
+        let kinds = match entry.kind {
+            'r' => "TABLES",
+            'n' => "SCHEMAS",
+            _ => return None,
+        };
+        let bad = entry.grants.iter().filter(|grant| {
+            let much = TOO_MUCH.contains(&grant.privilege.as_str());
+            much && grant.grantee.is_some() && subject.any_holds(grant.grantee.as_deref())
+        });
+        let owner = quote::identifier(&entry.owner);
+        let schema = entry.schema.as_deref().map(quote::identifier);
+        let schema = schema
+            .map(|schema| format!(" IN SCHEMA {schema}"))
+            .unwrap_or_default();
+        let pairs = bad.map(|grant| {
+            let (to, privilege) = (grantee(grant.grantee.as_deref()), &grant.privilege);
+            let sql = format!(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {owner}{schema} REVOKE {privilege} ON {kinds} FROM {to}"
+            );
+            (format!("{to} will have {privilege}"), sql)
+        });
+        let (found, sql): (Vec<String>, Vec<String>) = pairs.unzip();
+        let object = Object::new("default privileges", format!("of {owner}{schema}"));
+        let finding = Finding::new(object, found.join(", "));
+        (!sql.is_empty()).then(|| finding.mend(Step::Grants, sql))
+    })
 }
 
 fn new_functions(subject: &Subject<'_>) -> Verdict {

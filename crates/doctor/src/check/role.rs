@@ -1,4 +1,4 @@
-//! What the runtime role is.
+//! What the roles of the application are.
 
 use super::{Check, Verdict};
 use crate::catalogue::Role;
@@ -8,7 +8,7 @@ use crate::{Finding, Object, Severity, Step, quote};
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "ROLE001",
-        title: "The runtime role is no superuser",
+        title: "No role of the application is a superuser",
         why: "No policy and no grant holds for a superuser.",
         severity: Severity::Critical,
         guards: true,
@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ROLE002",
-        title: "The runtime role does not bypass row-level security",
+        title: "No role of the application bypasses row-level security",
         why: "With BYPASSRLS every policy means nothing.",
         severity: Severity::Critical,
         guards: true,
@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ROLE003",
-        title: "The runtime role makes no roles",
+        title: "No role of the application makes roles",
         why: "With CREATEROLE it can join other roles, before PostgreSQL 16 nearly any.",
         severity: Severity::Critical,
         guards: true,
@@ -32,7 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ROLE004",
-        title: "The runtime role does not replicate",
+        title: "No role of the application replicates",
         why: "With REPLICATION it can copy the whole cluster, every tenant's rows included.",
         severity: Severity::Critical,
         guards: true,
@@ -40,7 +40,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ROLE005",
-        title: "The runtime role makes no databases",
+        title: "No role of the application makes databases",
         why: "In a database of its own it may do anything, copying another as a template included.",
         severity: Severity::Warning,
         guards: false,
@@ -100,11 +100,9 @@ fn attribute(
     has: impl Fn(&Role) -> bool,
     caution: Option<&str>,
 ) -> Verdict {
-    let roles = subject
-        .catalogue
-        .roles
-        .iter()
-        .filter(|role| subject.users.contains(&role.name.as_str()));
+    let ours: Vec<&str> = subject.users.iter().copied().chain(subject.others()).collect();
+    let all = subject.catalogue.roles.iter();
+    let roles = all.filter(|role| ours.contains(&role.name.as_str()));
     Verdict::of_each("role", roles, |role| {
         let name = quote::identifier(&role.name);
         let sql = format!("ALTER ROLE {name} NO{word}");

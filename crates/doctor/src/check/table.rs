@@ -41,8 +41,11 @@ fn any_tenant_table(subject: &Subject<'_>) -> Verdict {
     let database = Object::new("database", quote::identifier(&subject.catalogue.server.database));
     let column = quote::identifier(&subject.options.tenant_column);
     let finding = Finding::new(database, format!("no table has a column {column}"));
+    let tenants = subject
+        .tenants()
+        .map(|table| format!(" besides {}", table.sql_name()));
     Verdict::of(
-        count(number, "tenant table"),
+        count(number, "tenant table") + &tenants.unwrap_or_default(),
         if number == 0 { vec![finding] } else { Vec::new() },
     )
 }
@@ -70,7 +73,14 @@ fn every_table_is_known(subject: &Subject<'_>) -> Verdict {
 }
 
 fn list_is_true(subject: &Subject<'_>) -> Verdict {
-    Verdict::of_each("entry", subject.options.global_tables.iter(), |entry| {
+    let entries = &subject.options.global_tables;
+    let examined_as_tenants = subject.tenants().filter(|tenants| {
+        let meant = |entry: &String| names(entry, &tenants.schema, &tenants.name);
+        entries.iter().any(meant)
+    });
+    let note = examined_as_tenants
+        .map(|tenants| format!(", of which {} is examined as a tenant table", tenants.sql_name()));
+    let findings = entries.iter().filter_map(|entry| {
         let mut found = subject
             .tables()
             .filter(|table| names(entry, &table.schema, &table.name))
@@ -83,5 +93,7 @@ fn list_is_true(subject: &Subject<'_>) -> Verdict {
             return None;
         };
         Some(Finding::new(Object::new("list entry", entry), problem))
-    })
+    });
+    let examined = count(entries.len(), "entry") + &note.unwrap_or_default();
+    Verdict::of(examined, findings.collect())
 }

@@ -14,7 +14,7 @@ pub(super) const CHECKS: &[Check] = &[
         why: "Without `security_invoker` a view reads with the rights and under the policies of its owner, who may see \
               every tenant's rows.",
         severity: Severity::Critical,
-        guards: false,
+        guards: true,
         look: views_invoke,
     },
     Check {
@@ -22,7 +22,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "No materialized view holds rows of tenants",
         why: "It is a copy without row-level security, which cannot be had on one.",
         severity: Severity::Critical,
-        guards: false,
+        guards: true,
         look: nothing_is_materialized,
     },
     Check {

@@ -7,7 +7,7 @@ impl Report {
         let mut lines = vec![heading(self), String::new()];
         for check in &self.checks {
             lines.push(line(check));
-            if check.outcome == Outcome::Fail {
+            if matches!(check.outcome, Outcome::Fail | Outcome::Notice) {
                 lines.push(format!("      why: {}", check.why));
                 lines.extend(check.findings.iter().flat_map(finding));
                 lines.push(String::new());
@@ -21,10 +21,11 @@ impl Report {
 
 fn heading(report: &Report) -> String {
     format!(
-        "Database {} on PostgreSQL {}, as seen by the role {}\n{} tenant tables by {}, {} global tables, setting {}",
+        "Database {} on PostgreSQL {}, as seen by the role {}{}\n{} tenant tables by {}, {} global tables, setting {}",
         printable(&report.database),
         printable(&report.server_version),
         printable(&report.role),
+        others(report),
         report.tenant_tables,
         printable(&report.options.tenant_column),
         report.global_tables,
@@ -32,14 +33,23 @@ fn heading(report: &Report) -> String {
     )
 }
 
+/// The other roles of the application.
+fn others(report: &Report) -> String {
+    if report.other_roles.is_empty() {
+        return String::new();
+    }
+    format!("; also examined: {}", printable(&report.other_roles.join(", ")))
+}
+
 fn line(check: &CheckResult) -> String {
     let word = match check.outcome {
         Outcome::Pass => "ok  ",
         Outcome::Fail => "FAIL",
+        Outcome::Notice => "note",
         Outcome::NotApplicable => "n/a ",
     };
     let severity = match check.outcome {
-        Outcome::Fail => format!(" [{}]", check.severity),
+        Outcome::Fail | Outcome::Notice => format!(" [{}]", check.severity),
         Outcome::Pass | Outcome::NotApplicable => String::new(),
     };
     format!(
@@ -70,10 +80,11 @@ fn finding(finding: &Finding) -> Vec<String> {
 
 fn summary(report: &Report) -> String {
     let counts = format!(
-        "{} checks: {} passed, {} failed, {} not applicable.",
+        "{} checks: {} passed, {} failed, {} with a notice, {} not applicable.",
         report.checks.len(),
         report.count(Outcome::Pass),
         report.count(Outcome::Fail),
+        report.count(Outcome::Notice),
         report.count(Outcome::NotApplicable)
     );
     match report.worst() {

@@ -2,14 +2,13 @@ use tenantry_doctor::{DoctorError, Options, Outcome, examine};
 
 use tenantry_migration::{APP_ROLE, GLOBAL_TABLES, PLATFORM_ROLE, TENANT_SETTING};
 
-use crate::support::{Database, ROLES, assert_clean, options, run};
+use crate::support::{Database, ROLES, assert_clean, expecting, options, run};
 
 #[tokio::test]
 async fn tenantrys_own_schema_passes_every_check() {
     let _roles = ROLES.read().await;
     let database = Database::migrated().await;
-    let options = options();
-    let report = database.examine(&options).await;
+    let report = database.examine(&expecting()).await;
     assert_clean(&report);
     assert!(report.passed());
     assert!(report.tenant_tables >= 9);
@@ -17,6 +16,7 @@ async fn tenantrys_own_schema_passes_every_check() {
     assert_eq!(report.global_tables, GLOBAL_TABLES.len() - 1);
     assert_eq!(report.count(Outcome::NotApplicable), 0, "{}", report.to_human());
     assert_eq!(report.role, "tenantry_app");
+    assert_eq!(report.other_roles, ["tenantry_platform", "tenantry_owner"]);
     assert_eq!(report.connected_as, "postgres");
     println!("{}", report.to_human());
 }
@@ -25,7 +25,7 @@ async fn tenantrys_own_schema_passes_every_check() {
 async fn whoever_asks_gets_the_same_answer() {
     let _roles = ROLES.read().await;
     let database = Database::migrated().await;
-    let options = options();
+    let options = expecting();
     let mut by_admin = database.examine(&options).await;
     for (user, password) in [
         ("tenantry_app", "app"),
@@ -39,6 +39,19 @@ async fn whoever_asks_gets_the_same_answer() {
         assert_eq!(report.connected_as, user);
         by_admin.connected_as = user.to_owned();
         assert_eq!(report, by_admin, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn each_role_of_ours_can_be_named() {
+    let _roles = ROLES.read().await;
+    let database = Database::migrated().await;
+    for role in ["tenantry_app", "tenantry_platform", "tenantry_owner"] {
+        let options = Options {
+            runtime_role: Some(role.to_owned()),
+            ..expecting()
+        };
+        assert_clean(&database.examine(&options).await);
     }
 }
 

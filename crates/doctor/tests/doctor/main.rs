@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod catalogue;
+#[cfg(test)]
 mod clean;
 #[cfg(test)]
 mod formats;
@@ -19,3 +21,5 @@ mod scale;
 mod stranger;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tamperings;

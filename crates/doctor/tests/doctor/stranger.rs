@@ -145,7 +145,9 @@ async fn a_strangers_mistakes_are_found_and_mended() {
         .unwrap();
     assert_eq!(
         failed(&guarded),
-        ["RLS001", "RLS002", "RLS003", "RLS005", "ROLE007"]
+        [
+            "RLS001", "RLS002", "RLS003", "RLS005", "VIEW001", "ROLE007", "GRANT003"
+        ]
     );
     database.admin_runs(&report.fix_script()).await;
     // What was a function in a policy is the plain expression where the policy had to be made anew.

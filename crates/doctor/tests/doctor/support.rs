@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_doctor::{Options, Outcome, Report, examine, guard};
-use tenantry_migration::{Bootstrap, GLOBAL_TABLES, RolePasswords, bootstrap, up};
+use tenantry_migration::{Bootstrap, CATALOGUE, GLOBAL_TABLES, RolePasswords, bootstrap, up};
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
 /// Roles are the whole cluster's: whoever changes one keeps everybody else out meanwhile.
@@ -131,6 +131,14 @@ pub fn options() -> Options {
     }
 }
 
+/// The same, with the manifest of Tenantry's migrations to compare with.
+pub fn expecting() -> Options {
+    Options {
+        expected: Some(CATALOGUE.parse().unwrap()),
+        ..options()
+    }
+}
+
 pub async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(connection)
@@ -138,9 +146,10 @@ pub async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::E
         .map(|_| ())
 }
 
-/// The ids of the checks that failed.
+/// The ids of the checks that found something.
 pub fn failed(report: &Report) -> Vec<&'static str> {
-    report.failures().map(|check| check.id).collect()
+    let found = report.checks.iter().filter(|check| !check.findings.is_empty());
+    found.map(|check| check.id).collect()
 }
 
 pub fn assert_clean(report: &Report) {

@@ -1,0 +1,209 @@
+//! What PostgreSQL itself brings along, as far as somebody changed it.
+
+use serde::Deserialize;
+
+use crate::quote::literal;
+
+/// A row of a system catalogue that initdb made and that was changed later.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Alteration {
+    /// What sort of object, such as `function`.
+    pub(crate) kind: String,
+    /// Its full name as SQL writes it.
+    pub(crate) name: String,
+    /// What was changed, where that is known.
+    pub(crate) what: Option<String>,
+    /// Of a function: a digest of what it is, without who may run it.
+    pub(crate) digest: Option<String>,
+    /// Of a function that is LEAKPROOF: what the digest would be if it were not.
+    pub(crate) otherwise: Option<String>,
+}
+
+/// A grant on an object of PostgreSQL's own that initdb did not make.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SystemGrant {
+    /// As in `GRANT ... ON`: `TABLE`, `ROUTINE`, `SCHEMA`, `PARAMETER`.
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    /// To whom; `None` is everybody.
+    pub(crate) grantee: Option<String>,
+    pub(crate) privilege: String,
+    pub(crate) column: Option<String>,
+}
+
+/// A language for functions.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Language {
+    pub(crate) name: String,
+    pub(crate) trusted: bool,
+}
+
+pub(super) const LANGUAGES: &str =
+    "SELECT lanname AS name, lanpltrusted AS trusted FROM pg_language ORDER BY lanname";
+
+/// The digest of a function `p` in the schema `n` and the language `l`, whether it is leakproof being an expression.
+fn digest(leakproof: &str) -> String {
+    format!(
+        "left(md5(concat_ws('/', n.nspname, p.proname, p.proargtypes::text, p.proowner, l.lanname, p.prosrc, p.probin,
+            p.prosqlbody, {leakproof}, p.prosecdef, p.proisstrict, p.proretset, p.provolatile, p.prokind,
+            p.proconfig::text, p.prosupport::oid)), 12)"
+    )
+}
+
+/// Rows of the catalogue that initdb made in bootstrap mode carry the transaction number 1 for good: freezing a row
+/// keeps its number, and databases and clusters are copied with it. A higher one is a later change. Functions and views
+/// come from scripts of initdb as well, the last of whose transactions makes `template0`, soon after the initial grants
+/// were noted.
+pub(super) fn alterations() -> String {
+    let simple = [
+        "pg_cast",
+        "pg_operator",
+        "pg_opclass",
+        "pg_opfamily",
+        "pg_amop",
+        "pg_amproc",
+        "pg_am",
+    ];
+    let simple = simple.map(|class| {
+        format!(
+            "SELECT i.type AS kind, i.identity AS name, NULL AS what, NULL AS digest, NULL AS otherwise
+             FROM {class} x, LATERAL pg_identify_object('{class}'::regclass, x.oid, 0) i
+             WHERE x.oid < 16384 AND x.xmin::text::bigint > 2"
+        )
+    });
+    let last_of_initdb = "least((SELECT max(xmin::text::bigint) FROM pg_database WHERE datname = 'template0'), \
+                          (SELECT max(xmin::text::bigint) + 1000 FROM pg_init_privs WHERE privtype = 'i'))";
+    format!(
+        "{simple}
+         UNION ALL
+         SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), NULL,
+            {digest}, CASE WHEN p.proleakproof THEN {otherwise} END
+         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+         WHERE p.oid < 16384 AND p.xmin::text::bigint > {last_of_initdb}
+         UNION ALL
+         SELECT 'type', format_type(t.oid, NULL), NULL, NULL, NULL
+         FROM pg_type t WHERE t.oid < 10000 AND t.xmin::text::bigint > 2 AND t.typacl IS NULL
+         UNION ALL
+         SELECT 'aggregate', a.aggfnoid::regprocedure::text, NULL, NULL, NULL
+         FROM pg_aggregate a WHERE a.aggfnoid::oid < 16384 AND a.xmin::text::bigint > 2
+         UNION ALL
+         SELECT 'view', r.ev_class::regclass::text, 'its query was replaced', NULL, NULL
+         FROM pg_rewrite r WHERE r.oid < 16384 AND r.xmin::text::bigint > {last_of_initdb}
+         UNION ALL
+         SELECT 'relation', c.oid::regclass::text, 'it belongs to ' || quote_ident(pg_get_userbyid(c.relowner)), NULL, NULL
+         FROM pg_class c WHERE c.oid < 16384 AND c.relowner <> 10
+         UNION ALL
+         SELECT 'view', c.oid::regclass::text, 'it is no security barrier', NULL, NULL
+         FROM pg_class c WHERE c.oid < 16384 AND c.relname IN ('pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs')
+            AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
+                            WHERE o.option_name = 'security_barrier' AND o.option_value::bool)
+         ORDER BY 1, 2",
+        simple = simple.join(" UNION ALL "),
+        digest = digest("p.proleakproof"),
+        otherwise = digest("false"),
+    )
+}
+
+/// `pg_init_privs` keeps what initdb granted, but for the information schema, which everybody may read. Functions that it
+/// does not name were everybody's from the beginning.
+pub(super) fn grants(has_parameters: bool) -> String {
+    let initial = |class: &str, object: &str, part: &str| {
+        format!(
+            "NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
+             WHERE i.classoid = '{class}'::regclass AND i.objoid = {object} AND i.objsubid = {part}
+             AND b.grantee = a.grantee AND b.privilege_type = a.privilege_type)"
+        )
+    };
+    let grantee = super::sql::role("a.grantee");
+    let parameters = if has_parameters {
+        format!(
+            "UNION ALL SELECT 'PARAMETER', p.parname, {grantee}, a.privilege_type, NULL
+             FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> 10"
+        )
+    } else {
+        String::new()
+    };
+    let elsewhere = super::function::BUILT_IN;
+    format!(
+        "SELECT 'TABLE' AS kind, c.oid::regclass::text AS name, {grantee} AS grantee, a.privilege_type AS privilege,
+            NULL AS column
+         FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid < 16384 AND a.grantee <> c.relowner AND {table}
+            AND NOT (c.relnamespace = 'information_schema'::regnamespace AND a.grantee = 0 AND a.privilege_type = 'SELECT')
+         UNION ALL
+         SELECT 'TABLE', c.oid::regclass::text, {grantee}, a.privilege_type, t.attname
+         FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
+         WHERE c.oid < 16384 AND a.grantee <> c.relowner AND {column}
+         UNION ALL
+         SELECT 'ROUTINE', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), {grantee},
+            a.privilege_type, NULL
+         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, aclexplode(p.proacl) a
+         WHERE p.oid < 16384 AND a.grantee <> p.proowner AND p.proname NOT IN ({elsewhere}) AND {routine}
+            AND EXISTS (SELECT FROM pg_init_privs i WHERE i.classoid = 'pg_proc'::regclass AND i.objoid = p.oid)
+         UNION ALL
+         SELECT 'SCHEMA', quote_ident(n.nspname), {grantee}, a.privilege_type, NULL
+         FROM pg_namespace n, aclexplode(n.nspacl) a
+         WHERE n.oid < 16384 AND n.nspname <> 'public' AND a.grantee <> n.nspowner AND {schema}
+            AND NOT (n.nspname = 'information_schema' AND a.grantee = 0 AND a.privilege_type = 'USAGE')
+         {parameters}
+         ORDER BY 1, 2, 3, 4, 5",
+        table = initial("pg_class", "c.oid", "0"),
+        column = initial("pg_class", "c.oid", "t.attnum"),
+        routine = initial("pg_proc", "p.oid", "0"),
+        schema = initial("pg_namespace", "n.oid", "0"),
+    )
+}
+
+/// Something of users that changes what SQL about PostgreSQL's own types means.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Meaning {
+    /// As in `DROP ...`, such as `CAST`.
+    pub(crate) kind: String,
+    /// Its full name as SQL writes it.
+    pub(crate) name: String,
+    /// Whether it lies in `pg_catalog`, before everything else in every search path.
+    pub(crate) in_catalogue: bool,
+}
+
+/// Without what belongs to an extension.
+pub(super) fn meanings() -> String {
+    let own = |class: &str, object: &str| {
+        let extension = super::sql::extension(class, object);
+        format!("{object} >= 16384 AND {extension} IS NULL")
+    };
+    let catalogue = literal("pg_catalog");
+    format!(
+        "SELECT 'CAST' AS kind, format('(%s AS %s)', format_type(x.castsource, NULL), format_type(x.casttarget, NULL)) AS name,
+            false AS in_catalogue
+         FROM pg_cast x WHERE {cast} AND x.castsource < 16384 AND x.casttarget < 16384
+         UNION ALL
+         SELECT 'OPERATOR', i.identity, n.nspname = {catalogue}
+         FROM pg_operator x JOIN pg_namespace n ON n.oid = x.oprnamespace,
+         LATERAL pg_identify_object('pg_operator'::regclass, x.oid, 0) i
+         WHERE {operator} AND x.oprleft < 16384 AND x.oprright < 16384
+         UNION ALL
+         SELECT 'OPERATOR CLASS', i.identity, false
+         FROM pg_opclass x, LATERAL pg_identify_object('pg_opclass'::regclass, x.oid, 0) i
+         WHERE {class} AND x.opcintype < 16384
+         UNION ALL
+         SELECT i.type, i.identity, false
+         FROM pg_amop x, LATERAL pg_identify_object('pg_amop'::regclass, x.oid, 0) i WHERE {amop} AND x.amopfamily < 16384
+         UNION ALL
+         SELECT i.type, i.identity, false
+         FROM pg_amproc x, LATERAL pg_identify_object('pg_amproc'::regclass, x.oid, 0) i WHERE {amproc} AND x.amprocfamily < 16384
+         UNION ALL
+         SELECT 'CONVERSION', i.identity, false
+         FROM pg_conversion x, LATERAL pg_identify_object('pg_conversion'::regclass, x.oid, 0) i
+         WHERE {conversion} AND x.condefault
+         UNION ALL
+         SELECT 'ROUTINE', format('%I.%I(%s)', n.nspname, x.proname, pg_get_function_identity_arguments(x.oid)), true
+         FROM pg_proc x JOIN pg_namespace n ON n.oid = x.pronamespace WHERE {function} AND n.nspname = {catalogue}
+         ORDER BY 1, 2",
+        cast = own("pg_cast", "x.oid"),
+        operator = own("pg_operator", "x.oid"),
+        class = own("pg_opclass", "x.oid"),
+        amop = own("pg_amop", "x.oid"),
+        amproc = own("pg_amproc", "x.oid"),
+        conversion = own("pg_conversion", "x.oid"),
+        function = own("pg_proc", "x.oid"),
+    )
+}

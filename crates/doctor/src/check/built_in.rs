@@ -1,0 +1,149 @@
+//! What PostgreSQL brings along, and what users made that changes it.
+
+use std::collections::BTreeSet;
+
+use super::{Check, Verdict, count};
+use crate::catalogue::{Alteration, Language, Meaning, SystemGrant};
+use crate::subject::{Subject, grantee};
+use crate::{Finding, Object, Severity, Step, quote};
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "SYS001",
+        title: "PostgreSQL's own functions, operators and casts are as initdb made them",
+        why: "Policies are made of them. A function that is LEAKPROOF without being so runs before the policy, on rows of \
+              every tenant.",
+        severity: Severity::Critical,
+        guards: true,
+        look: built_ins_are_unaltered,
+    },
+    Check {
+        id: "SYS002",
+        title: "The application's roles have no grants on system catalogues and parameters but those of initdb",
+        why: "The catalogues hold samples of every tenant's rows (`pg_statistic`) and password hashes (`pg_authid`); some \
+              parameters switch off foreign keys and triggers.",
+        severity: Severity::Critical,
+        guards: true,
+        look: no_system_grants,
+    },
+    Check {
+        id: "SYS003",
+        title: "No cast, operator, operator class or conversion of users is for PostgreSQL's own types",
+        why: "A cast from text to uuid decides which tenant a setting names; an operator class decides which rows an index \
+              finds. The text of the policy stays the same.",
+        severity: Severity::Critical,
+        guards: true,
+        look: nothing_changes_meanings,
+    },
+    Check {
+        id: "SYS004",
+        title: "Only the languages that cannot leave the database are trusted",
+        why: "In a trusted language every role that may create a function may write one; C and its like can do whatever the \
+              server can.",
+        severity: Severity::Critical,
+        guards: true,
+        look: untrusted_languages,
+    },
+];
+
+/// Digests of the functions of PostgreSQL 15, one on a line, so that a function that was changed back counts as unchanged.
+const KNOWN_FUNCTIONS: &str = include_str!("functions_15.txt");
+
+fn built_ins_are_unaltered(subject: &Subject<'_>) -> Verdict {
+    let all = &subject.catalogue.alterations;
+    let known: BTreeSet<&str> = KNOWN_FUNCTIONS.lines().collect();
+    let is_known = |digest: Option<&str>| digest.is_some_and(|one| known.contains(one));
+    let altered = all.iter().filter(|one| !is_known(one.digest.as_deref()));
+    let findings = altered.map(|one| alteration(one, is_known(one.otherwise.as_deref())));
+    Verdict::of("PostgreSQL's own catalogue", findings.collect())
+}
+
+fn alteration(altered: &Alteration, only_leakproof: bool) -> Finding {
+    let Alteration { kind, name, what, .. } = altered;
+    let object = Object::new("built-in", format!("{kind} {name}"));
+    if only_leakproof {
+        let sql = format!("ALTER FUNCTION {name} NOT LEAKPROOF");
+        return Finding::new(object, "was made LEAKPROOF after initdb").mend(Step::Code, [sql]);
+    }
+    let found = what.as_deref().unwrap_or("was altered after initdb");
+    Finding::new(object, found.to_owned())
+}
+
+fn no_system_grants(subject: &Subject<'_>) -> Verdict {
+    let all = subject.catalogue.system_grants.iter();
+    Verdict::of_each("further grant", all, |grant| {
+        let SystemGrant { kind, name, .. } = grant;
+        let column = grant
+            .column
+            .as_deref()
+            .map(|column| format!(" ({})", quote::identifier(column)));
+        let (privilege, column) = (&grant.privilege, column.unwrap_or_default());
+        let to = grantee(grant.grantee.as_deref());
+        let finding = Finding::new(
+            Object::new("system object", format!("{} {name}", kind.to_lowercase())),
+            format!("{to} has {privilege}{column}"),
+        );
+        let sql = format!("REVOKE {privilege}{column} ON {kind} {name} FROM {to}");
+        subject
+            .any_holds(grant.grantee.as_deref())
+            .then(|| finding.mend(Step::Grants, [sql]))
+    })
+}
+
+fn nothing_changes_meanings(subject: &Subject<'_>) -> Verdict {
+    let all = &subject.catalogue.meanings;
+    let hidden = subject.catalogue.hidden_casts.iter().filter_map(|cast| {
+        let table = subject.relation(cast.relation)?;
+        let object = Object::part("policy", &cast.policy, &table.sql_name());
+        let function = quote::qualified(&cast.schema, &cast.function);
+        Some(Finding::new(
+            object,
+            format!("applies {function} as a cast, which its text does not show"),
+        ))
+    });
+    let findings = all.iter().map(meaning).chain(hidden).collect();
+    Verdict::of(count(all.len(), "such object"), findings)
+}
+
+fn meaning(meaning: &Meaning) -> Finding {
+    let Meaning {
+        kind,
+        name,
+        in_catalogue,
+    } = meaning;
+    let found = if *in_catalogue {
+        "lies in pg_catalog, which comes before every other schema"
+    } else {
+        "changes what SQL about PostgreSQL's own types means"
+    };
+    let finding = Finding::new(
+        Object::new("object of users", format!("{} {name}", kind.to_lowercase())),
+        found,
+    );
+    // Members of operator families have no command of their own.
+    if kind.contains(" of ") {
+        return finding;
+    }
+    finding
+        .mend(Step::Code, [format!("DROP {} {name}", kind.to_uppercase())])
+        .caution("Whatever uses it has to do without first, and policies have to be made again.")
+}
+
+fn untrusted_languages(subject: &Subject<'_>) -> Verdict {
+    Verdict::of_each("language", subject.catalogue.languages.iter(), |language| {
+        let Language { name, trusted } = language;
+        let leaves = ["internal", "c"].contains(&name.as_str())
+            || (name.ends_with('u') && (name.starts_with("pl") || name.contains("python")));
+        let name = quote::identifier(name);
+        let sql = format!("UPDATE pg_catalog.pg_language SET lanpltrusted = false WHERE lanname = '{name}'");
+        let finding = Finding::new(
+            Object::new("language", &name),
+            "is trusted, and can leave the database",
+        );
+        (leaves && *trusted).then(|| {
+            finding
+                .mend(Step::Code, [sql])
+                .caution("It changes the system catalogue, as what made it trusted did.")
+        })
+    })
+}
