@@ -66,12 +66,6 @@ impl Readiness {
         self
     }
 
-    /// Adds something that was found out at the start and is told with every answer, without changing it.
-    #[must_use]
-    pub fn with_notice(self, name: &'static str, state: &'static str) -> Self {
-        self.with_state(name, move || state)
-    }
-
     /// Adds something that the service can do without: how it stands is told with every answer, without changing
     /// it. Asked with every answer, so it answers at once.
     #[must_use]

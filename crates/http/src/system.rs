@@ -20,8 +20,9 @@ use crate::{
 pub(crate) struct Health {
     /// `ok`, `unavailable` or `draining`.
     status: &'static str,
-    /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, or `overridden` where the
-    /// server was told to start in spite of what its guard found; `redis` is `ok`, or `degraded` while it is away
+    /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, `degraded`
+    /// when the last check of the database found a fault in it, or `overridden` where the settings say to serve in spite
+    /// of a grave one; `redis` is `ok`, or `degraded` while it is away
     /// and every server goes by what it knows itself.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>, required = false)]
@@ -45,7 +46,8 @@ pub(crate) struct Health {
     },
     "disk": {"status": "ok", "free_bytes": 51_539_607_552_u64, "total_bytes": 103_079_215_104_u64},
     "memory": {"status": "ok", "resident_bytes": 48_234_496},
-    "guard": {"status": "ok", "result": "ok"},
+    "guard": {"status": "ok", "result": "ok", "reason": null, "checked_at": "2026-11-02T09:30:00Z", "findings": [],
+        "problem": null},
 }})))]
 pub(crate) struct DetailedHealth {
     /// `ok` or `unavailable`.

@@ -12,11 +12,12 @@ use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 use crate::boot::{self, boot};
 use crate::console::progress;
 use crate::demo::Claim;
+use crate::guard::Guard;
 use crate::migrate::database_of;
 use crate::settings::{self, Profile, Secret, Settings, SettingsError};
 use crate::sources::Sources;
 use crate::tenant::other;
-use crate::{CommandError, console, doctor, log, seed, serve};
+use crate::{CommandError, console, log, seed, serve};
 
 /// Where, and with what.
 #[derive(Debug, clap::Args)]
@@ -142,7 +143,7 @@ async fn bring_up(
     let booted = boot(settings)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     seed::seed(&booted.app).await?;
-    let guarded = doctor::before_serving(settings).await?;
+    let guard = Guard::before_serving(settings).await?;
     let listener = serve::free_port(&settings.server)?;
     let address = listener
         .local_addr()
@@ -157,7 +158,7 @@ async fn bring_up(
     if args.check {
         return Ok(());
     }
-    serve::serve(settings, booted, guarded, listener).await
+    serve::serve(settings, booted, guard, listener).await
 }
 
 /// What the stand-in signs webhooks with.

@@ -1,12 +1,12 @@
-//! `tenantry doctor`: whether a database keeps its tenants apart; and the guard that asks before serving.
+//! `tenantry doctor`: whether a database keeps its tenants apart.
 
 use std::path::{Path, PathBuf};
 
-use tenantry_doctor::{Certificate, Occasion, Options, Report, connect, examine, guard};
+use tenantry_doctor::{Certificate, Manifest, Occasion, Options, Report, connect, examine, record};
 use tenantry_domain::Clock as _;
 use tenantry_system::SystemClock;
 
-use crate::settings::{Settings, SettingsError};
+use crate::settings::SettingsError;
 use crate::sources::Sources;
 use crate::{CommandError, console};
 
@@ -37,7 +37,8 @@ pub struct Args {
     /// The table with a row for each tenant.
     #[arg(long, default_value = "tenants")]
     tenants_table: String,
-    /// The role the application connects as; tenantry_app, else the role of the URL, when absent.
+    /// The role the application connects as; tenantry_app, else the role of the URL, when absent. The platform role and the
+    /// owner are examined in any case.
     #[arg(long)]
     role: Option<String>,
     /// Only this schema; may be given several times.
@@ -49,6 +50,16 @@ pub struct Args {
     /// A SECURITY DEFINER function that is meant; may be given several times.
     #[arg(long)]
     allow_function: Vec<String>,
+    /// An object that is meant although no migration makes it, as a finding names it ("schema reports"); may be given
+    /// several times.
+    #[arg(long, value_name = "OBJECT")]
+    allow: Vec<String>,
+    /// What the catalogue has to be, as --record wrote it; in a database of Tenantry's, what its migrations make, when absent.
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+    /// Write what the catalogue is into this file, for --expect, and examine nothing.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["expect", "fix", "certificate"])]
+    record: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,7 +75,14 @@ enum Format {
 /// Prints the report, or the script that mends; fails when a check did.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     let mut connection = connect(&url(sources, args)?).await.map_err(failed)?;
-    let report = examine(&mut connection, &options(args)).await.map_err(failed)?;
+    let options = options(args)?;
+    if let Some(file) = &args.record {
+        let manifest = record(&mut connection, &options).await.map_err(failed)?;
+        std::fs::write(file, manifest.to_string()).map_err(|error| unusable(file, error))?;
+        console::progress(&format!("wrote {}", file.display()));
+        return Ok(());
+    }
+    let report = examine(&mut connection, &options).await.map_err(failed)?;
     if let Some(folder) = &args.certificate {
         certify(&report, folder, args.evidence.as_deref())?;
     }
@@ -84,54 +102,6 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     )))
 }
 
-/// Asks the critical questions as the runtime role, before anything is served.
-///
-/// # Errors
-/// When one fails and the settings do not say to serve anyway; each finding with what mends it.
-pub async fn before_serving(settings: &Settings) -> Result<Guarded, CommandError> {
-    let mut connection = connect(settings.database.url.reveal()).await.map_err(failed)?;
-    let options = Options {
-        global_tables: global_tables(&settings.guard.global_tables),
-        ..Options::default()
-    };
-    let report = guard(&mut connection, &options).await.map_err(failed)?;
-    if report.passed() {
-        return Ok(Guarded::Passed);
-    }
-    if settings.guard.serve_anyway {
-        let findings = findings(&report);
-        tracing::error!(
-            findings,
-            "tenants are NOT kept apart by this database; guard.serve_anyway is set"
-        );
-        return Ok(Guarded::Overridden);
-    }
-    Err(CommandError::Other(format!(
-        "this database does not keep tenants apart, so nothing is served:\n{}\nmend it (tenantry doctor --fix prints \
-         a script), or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
-        findings(&report)
-    )))
-}
-
-/// What came of the guard's questions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guarded {
-    /// The guarantee holds.
-    Passed,
-    /// It does not, and the settings say to serve anyway.
-    Overridden,
-}
-
-impl Guarded {
-    /// What readiness says of it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Passed => "ok",
-            Self::Overridden => "overridden",
-        }
-    }
-}
-
 /// The database that the options or the environment name, else that of the settings or of the running demo.
 fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
     let given = args
@@ -149,8 +119,8 @@ fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
     Ok(settings.database.url.reveal().to_owned())
 }
 
-fn options(args: &Args) -> Options {
-    Options {
+fn options(args: &Args) -> Result<Options, CommandError> {
+    let options = Options {
         tenant_column: args.tenant_column.clone(),
         setting: args.setting.clone(),
         tenants_table: args.tenants_table.clone(),
@@ -158,32 +128,35 @@ fn options(args: &Args) -> Options {
         schemas: args.schema.clone(),
         global_tables: global_tables(&args.global_table),
         allowed_definer_functions: args.allow_function.clone(),
+        allowed_objects: args.allow.clone(),
         ..Options::default()
-    }
+    };
+    let usual = Options::default();
+    let named_like_ours = (&options.tenant_column, &options.setting, &options.tenants_table)
+        == (&usual.tenant_column, &usual.setting, &usual.tenants_table);
+    let expected = match &args.expect {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| unusable(file, error))?;
+            let manifest = text.parse::<Manifest>();
+            Some(manifest.map_err(|error| unusable(file, error))?)
+        }
+        None if named_like_ours => Some(migrated()?),
+        None => None,
+    };
+    Ok(Options { expected, ..options })
 }
 
-fn global_tables(further: &[String]) -> Vec<String> {
+/// What the migrations make.
+pub fn migrated() -> Result<Manifest, CommandError> {
+    tenantry_migration::CATALOGUE.parse::<Manifest>().map_err(failed)
+}
+
+/// The tables of Tenantry's, and further ones, that are no tenant's.
+pub fn global_tables(further: &[String]) -> Vec<String> {
     let own = tenantry_migration::GLOBAL_TABLES
         .iter()
         .map(|&table| table.to_owned());
     own.chain(further.iter().cloned()).collect()
-}
-
-fn findings(report: &Report) -> String {
-    let lines = report.failures().flat_map(|check| {
-        check.findings.iter().map(move |finding| {
-            let mend = finding
-                .mend
-                .as_ref()
-                .map(|mend| format!("\n    mend: {}", mend.sql()))
-                .unwrap_or_default();
-            format!(
-                "  {} {}: {} {}{mend}",
-                check.id, check.title, finding.object.name, finding.found
-            )
-        })
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn unusable(path: &Path, problem: impl std::fmt::Display) -> CommandError {
@@ -246,6 +219,7 @@ fn pretty(json: &serde_json::Value) -> Result<String, CommandError> {
     serde_json::to_string_pretty(json).map_err(|error| CommandError::Other(error.to_string()))
 }
 
-fn failed(error: tenantry_doctor::DoctorError) -> CommandError {
+/// An examination that could not be carried out.
+pub fn failed(error: tenantry_doctor::DoctorError) -> CommandError {
     CommandError::Other(error.to_string())
 }

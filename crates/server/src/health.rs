@@ -14,7 +14,7 @@ use tenantry_redis::Redis;
 use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags};
 
 use crate::boot::Booted;
-use crate::doctor::Guarded;
+use crate::guard::Guard;
 use crate::settings::Settings;
 
 /// Readiness with everything that can be asked how it is.
@@ -22,7 +22,7 @@ pub fn with_components(
     readiness: Readiness,
     settings: &Settings,
     booted: &Booted,
-    guarded: Guarded,
+    guard: &Arc<Guard>,
 ) -> Readiness {
     let database = Database {
         runtime: booted.runtime.clone(),
@@ -45,7 +45,7 @@ pub fn with_components(
         .with_component("caches", false, Arc::new(caches))
         .with_component("disk", false, Arc::new(Disk))
         .with_component("memory", false, Arc::new(Memory))
-        .with_component("guard", false, Arc::new(guarded))
+        .with_component("guard", false, Arc::<Guard>::clone(guard))
 }
 
 struct Database {
@@ -223,17 +223,6 @@ fn resident_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
-}
-
-#[async_trait]
-impl Component for Guarded {
-    async fn look(&self) -> Seen {
-        let state = match self {
-            Self::Passed => ComponentState::Ok,
-            Self::Overridden => ComponentState::Degraded,
-        };
-        Seen::new(state, json!({ "result": self.as_str() }))
-    }
 }
 
 fn down(error: &dyn std::fmt::Display) -> Seen {

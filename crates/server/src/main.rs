@@ -7,6 +7,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod flag;
+mod guard;
 mod health;
 mod jobs;
 mod limits;

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::Booted;
+use crate::guard::Guard;
 use crate::settings::Settings;
 
 /// Adds pools, cache and Redis to what is measured.
@@ -53,6 +54,15 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     redis(metrics, booted);
     quotas(metrics, booted);
     mails(metrics, booted);
+}
+
+/// Adds what the guard found.
+pub fn guard(metrics: &Metrics, guard: &Arc<Guard>) {
+    let guard = Arc::clone(guard);
+    let help = "Objects of the database that the last check of tenant isolation found fault with";
+    metrics.register("guard_findings", help, move || {
+        Reading::Level(guard.findings() as f64)
+    });
 }
 
 /// How often the queue is counted; a scrape tells what was counted last.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
-use crate::doctor::{self, Guarded};
+use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
 use crate::settings::{Http, Profile, Server, Settings};
 use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
@@ -23,7 +23,7 @@ use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let booted = boot(settings)?;
-    let guarded = doctor::before_serving(settings).await?;
+    let guard = Guard::before_serving(settings).await?;
     let synced = booted.plans.sync(&booted).await;
     synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
     let address = (settings.server.host.as_str(), settings.server.port);
@@ -33,7 +33,7 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
             address.0, address.1
         ))
     })?;
-    serve(settings, booted, guarded, listener).await
+    serve(settings, booted, guard, listener).await
 }
 
 /// A listener on the port of the settings, or on the next one that is free.
@@ -60,33 +60,36 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 pub async fn serve(
     settings: &Settings,
     booted: Booted,
-    guarded: Guarded,
+    guard: Arc<Guard>,
     listener: TcpListener,
 ) -> Result<(), CommandError> {
     let failed = |error: std::io::Error| CommandError::Other(format!("cannot serve: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     spool(settings, &booted)?;
     mail::warn(settings);
     let address = listener.local_addr().map_err(failed)?;
     lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
+    let isolation = Arc::clone(&guard);
     let readiness = Readiness::new()
         .with_check("database", database)
-        .with_notice("isolation", guarded.as_str());
+        .with_state("isolation", move || isolation.state());
     let readiness = match booted.redis.clone() {
         Some(redis) => {
             readiness.with_state("redis", move || if redis.is_there() { "ok" } else { "degraded" })
         }
         None => readiness,
     };
-    let readiness = Arc::new(health::with_components(readiness, settings, &booted, guarded));
+    let readiness = Arc::new(health::with_components(readiness, settings, &booted, &guard));
     let http = HttpSettings {
         serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
         ..http_settings(&settings.http)
     };
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
     metrics::register(api.metrics(), &booted);
+    metrics::guard(api.metrics(), &guard);
     let worker = settings
         .jobs
         .enabled
@@ -138,13 +141,17 @@ pub async fn serve(
         let plans = Arc::clone(&booted.app.ports.plans);
         tokio::spawn(billing::offer(plans, stripe))
     });
+    let every = Duration::from_secs(settings.guard.every_minutes * 60);
+    let mut watching = tokio::spawn(guard.watch(every, hangup));
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = &mut watching => {}
     }
+    watching.abort();
     tracing::info!("stopping: readiness is off, requests in flight finish");
     readiness.drain();
     // The load balancer looks at readiness from time to time, and sends requests until it has.

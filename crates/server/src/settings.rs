@@ -538,14 +538,30 @@ pub struct AgreedRates {
     pub user_requests_burst: Option<u32>,
 }
 
-/// What is asked of the database before anything is served.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What is asked of the database before anything is served, and from time to time afterwards.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
     /// Serve although the database does not keep tenants apart. Logged at every start, told by readiness.
     pub serve_anyway: bool,
     /// Tables of an embedding service that are nobody's.
     pub global_tables: Vec<String>,
+    /// Objects that no migration of Tenantry makes and that are meant all the same, as `tenantry doctor` names them:
+    /// `trigger audit on public.tasks`.
+    pub allow: Vec<String>,
+    /// Minutes between two checks of a running server, 1 to 1,440.
+    pub every_minutes: u64,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            serve_anyway: false,
+            global_tables: Vec::new(),
+            allow: Vec::new(),
+            every_minutes: 60,
+        }
+    }
 }
 
 /// The plan catalogue.
@@ -997,6 +1013,7 @@ impl Settings {
                 100,
                 60_000,
             ),
+            ("guard.every_minutes", self.guard.every_minutes, 1, 1_440),
             ("database.pool_size", self.database.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.database.per_tenant as u64, 0, 1_000),
             ("database.queue", self.database.queue as u64, 1, 1_000_000),

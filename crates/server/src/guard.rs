@@ -1,0 +1,243 @@
+//! The guard: whether the database keeps tenants apart, before anything is served and from time to time afterwards.
+
+use std::io::{IsTerminal as _, stdin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use tenantry_doctor::{Options, Report, Severity, connect, guard, user_of};
+use tenantry_domain::Clock as _;
+use tenantry_http::{Component, ComponentState, Seen};
+use tenantry_system::SystemClock;
+use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use crate::CommandError;
+use crate::doctor::{failed, global_tables, migrated};
+use crate::settings::{Secret, Settings};
+
+/// How long a check of a running server may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Checks the database with the critical checks of the doctor, as the runtime role.
+pub struct Guard {
+    url: Secret,
+    options: Options,
+    serve_anyway: bool,
+    last: watch::Sender<Found>,
+}
+
+/// What the last check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    at: DateTime<Utc>,
+    findings: Vec<Line>,
+    /// The worst of them.
+    worst: Option<Severity>,
+    /// Why a later check could not be made.
+    problem: Option<String>,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+struct Line {
+    check: &'static str,
+    object: String,
+    found: String,
+}
+
+impl Guard {
+    /// Checks before anything is served. Findings that are no more than a warning are logged, and told by readiness.
+    ///
+    /// # Errors
+    /// When a check of severity error or critical fails and the settings do not say to serve anyway; each finding with what
+    /// mends it. When the database cannot be asked.
+    pub async fn before_serving(settings: &Settings) -> Result<Arc<Self>, CommandError> {
+        let options = options(settings)?;
+        let url = settings.database.url.clone();
+        let report = check(&url, &options).await?;
+        let found = Found::of(&report);
+        let serve_anyway = settings.guard.serve_anyway;
+        if found.is_grave() && !serve_anyway {
+            return Err(CommandError::Other(format!(
+                "this database does not keep tenants apart, so nothing is served:\n{}\nmend it (tenantry doctor --fix \
+                 prints a script), or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
+                lines(&report)
+            )));
+        }
+        if found.is_grave() {
+            let findings = lines(&report);
+            tracing::error!(
+                findings,
+                "tenants are NOT kept apart by this database; guard.serve_anyway is set"
+            );
+        } else if !found.findings.is_empty() {
+            tracing::warn!(findings = lines(&report), "the guard found something to look at");
+        }
+        Ok(Arc::new(Self {
+            url,
+            options,
+            serve_anyway,
+            last: watch::Sender::new(found),
+        }))
+    }
+
+    /// Checks again after each interval and whenever the signal arrives. Ends when the terminal that the server was started
+    /// from has hung up, for then the signal means that.
+    pub async fn watch(self: Arc<Self>, every: Duration, mut hangup: Signal) {
+        let interactive = stdin().is_terminal();
+        let mut ticks = interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = hangup.recv() => {
+                    if interactive && !stdin().is_terminal() {
+                        return;
+                    }
+                }
+            }
+            self.check_again().await;
+        }
+    }
+
+    /// What readiness says: `ok`; `degraded` when the last check found something; `overridden` when it found what nothing
+    /// would be served with, had the settings not said to.
+    pub fn state(&self) -> &'static str {
+        let last = self.last.borrow();
+        if last.findings.is_empty() {
+            "ok"
+        } else if self.serve_anyway && last.is_grave() {
+            "overridden"
+        } else {
+            "degraded"
+        }
+    }
+
+    /// How many objects the last check found something about.
+    pub fn findings(&self) -> usize {
+        self.last.borrow().findings.len()
+    }
+
+    async fn check_again(&self) {
+        let (url, options, runtime) = (self.url.clone(), self.options.clone(), Handle::current());
+        // Comparing takes a moment, during which a thread of the runtime would do nothing else.
+        let asked = spawn_blocking(move || {
+            let asked = runtime.block_on(async { timeout(PATIENCE, check(&url, &options)).await });
+            match asked {
+                Ok(Ok(report)) => Ok(report),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            }
+        });
+        let problem = match asked.await {
+            Ok(Ok(report)) => return self.note(&report),
+            Ok(Err(problem)) => problem,
+            Err(failed) => failed.to_string(),
+        };
+        tracing::warn!(problem, "guard check failed; the former result stays");
+        self.last.send_modify(|last| last.problem = Some(problem));
+    }
+
+    fn note(&self, report: &Report) {
+        let found = Found::of(report);
+        let former = self.last.send_replace(found.clone());
+        match (found.findings.is_empty(), former.findings == found.findings) {
+            (false, false) => tracing::error!(
+                findings = lines(report),
+                "the database no longer keeps tenants apart as it should"
+            ),
+            (true, false) => tracing::info!("the guard's findings are mended"),
+            (_, true) => tracing::debug!(findings = found.findings.len(), "guard checked"),
+        }
+    }
+}
+
+#[async_trait]
+impl Component for Guard {
+    async fn look(&self) -> Seen {
+        let last = self.last.borrow().clone();
+        let reason = last.findings.first().map(|first| {
+            let Line { check, object, found } = first;
+            let more = match last.findings.len() {
+                1 => String::new(),
+                number => format!(", and {} more", number - 1),
+            };
+            format!("{check} {object}: {found}{more}")
+        });
+        let state = match reason {
+            None => ComponentState::Ok,
+            Some(_) => ComponentState::Degraded,
+        };
+        let facts = json!({
+            "result": self.state(), "reason": reason, "checked_at": last.at, "findings": last.findings,
+            "problem": last.problem,
+        });
+        Seen::new(state, facts)
+    }
+}
+
+impl Found {
+    fn of(report: &Report) -> Self {
+        let findings = report.failures().flat_map(|check| {
+            check.findings.iter().map(|finding| Line {
+                check: check.id,
+                object: finding.object.to_string(),
+                found: finding.found.clone(),
+            })
+        });
+        Self {
+            at: SystemClock::new().now(),
+            findings: findings.collect(),
+            worst: report.worst(),
+            problem: None,
+        }
+    }
+
+    /// Whether it is a reason to serve nothing.
+    fn is_grave(&self) -> bool {
+        self.worst.is_some_and(|worst| worst >= Severity::Error)
+    }
+}
+
+/// The user of the platform's URL is examined as well, whatever it is called.
+fn options(settings: &Settings) -> Result<Options, CommandError> {
+    let mut options = Options {
+        global_tables: global_tables(&settings.guard.global_tables),
+        allowed_objects: settings.guard.allow.clone(),
+        expected: Some(migrated()?),
+        ..Options::default()
+    };
+    let platform = user_of(settings.database.platform_url.reveal()).map_err(failed)?;
+    if !options.platform_roles.contains(&platform) {
+        options.platform_roles.push(platform);
+    }
+    Ok(options)
+}
+
+async fn check(url: &Secret, options: &Options) -> Result<Report, CommandError> {
+    let mut connection = connect(url.reveal()).await.map_err(failed)?;
+    guard(&mut connection, options).await.map_err(failed)
+}
+
+fn lines(report: &Report) -> String {
+    let lines = report.failures().flat_map(|check| {
+        check.findings.iter().map(move |finding| {
+            let mend = finding
+                .mend
+                .as_ref()
+                .map(|mend| format!("\n    mend: {}", mend.sql()))
+                .unwrap_or_default();
+            format!(
+                "  {} {}: {} {}{mend}",
+                check.id, check.title, finding.object.name, finding.found
+            )
+        })
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,84 @@
+//! The doctor as a command, and the guard of a running server.
+
+use super::serving::{Serving, beside};
+use super::*;
+
+/// The body of an answer that anybody gets.
+fn body(address: &str, path: &str) -> String {
+    request(address, ("GET", path), "", "").1
+}
+
+/// Waits until an answer has a part in it.
+fn wait_for(address: &str, path: &str, part: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    loop {
+        let answer = body(address, path);
+        if answer.contains(part) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "no {part} in {answer}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn sighup_checks_the_database_again() {
+    let folder = Folder::new("sighup");
+    let dev = Dev::start(&folder.0);
+    let serving = Serving::start(&beside(&folder.0));
+    let address = serving.address.clone();
+    let check_again = || {
+        let pid = serving.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap();
+        assert!(sent.success());
+    };
+    let readiness = body(&address, "/health/readiness");
+    assert!(readiness.contains("\"isolation\":\"ok\""), "{readiness}");
+    assert!(body(&address, "/metrics").contains("tenantry_guard_findings 0"));
+
+    execute(
+        &folder.0,
+        "GRANT SELECT ON operators TO tenantry_app; ALTER ROLE tenantry_platform BYPASSRLS",
+    );
+    check_again();
+    wait_for(&address, "/health/readiness", "\"isolation\":\"degraded\"");
+    // The grant, what the role is, and that it is something else than the installation made.
+    wait_for(&address, "/metrics", "tenantry_guard_findings 3");
+
+    execute(
+        &folder.0,
+        "REVOKE SELECT ON operators FROM tenantry_app; ALTER ROLE tenantry_platform NOBYPASSRLS",
+    );
+    check_again();
+    wait_for(&address, "/health/readiness", "\"isolation\":\"ok\"");
+    wait_for(&address, "/metrics", "tenantry_guard_findings 0");
+    serving.end("TERM");
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn doctor_fails_with_every_failed_check() {
+    let folder = Folder::new("verdict");
+    let dev = Dev::start(&folder.0);
+    for role in ["tenantry_app", "tenantry_platform", "tenantry_owner"] {
+        let (healthy, report) = doctor(&folder.0, &["--role", role]);
+        assert!(healthy, "{report}");
+    }
+    let recorded = folder.0.join("recorded");
+    let recorded = recorded.to_str().unwrap();
+    let (written, report) = doctor(&folder.0, &["--record", recorded]);
+    assert!(written, "{report}");
+
+    execute(&folder.0, "CREATE PUBLICATION elsewhere FOR TABLE tasks");
+    let (healthy, report) = doctor(&folder.0, &[]);
+    assert!(
+        !healthy && report.contains("FAIL  PUB001") && report.contains("FAIL  CAT009"),
+        "{report}"
+    );
+    execute(&folder.0, "DROP PUBLICATION elsewhere; CREATE SCHEMA reports");
+    let (healthy, report) = doctor(&folder.0, &["--expect", recorded]);
+    assert!(!healthy && report.contains("FAIL  CAT010"), "{report}");
+    let (healthy, report) = doctor(&folder.0, &["--expect", recorded, "--allow", "schema reports"]);
+    assert!(healthy, "{report}");
+    assert_eq!(dev.stop(), Some(0));
+}
