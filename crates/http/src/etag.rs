@@ -36,7 +36,7 @@ pub(crate) fn tag_of(version: i64, view: &impl Serialize) -> String {
     format!("\"{version}.{digest}\"")
 }
 
-/// What the OpenAPI document says of `If-Match` and `If-None-Match`: `*`, or a list of entity tags.
+/// What the OpenAPI document says of `If-Match`: `*`, or a list of entity tags.
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"([ ]*,[ ]*(W/)?"[!#-~]*")*)$"#;
 
 /// How many digits the digest in a tag has.
@@ -249,10 +249,12 @@ impl IntoParams for IfMatch {
             parameter(
                 "If-Match",
                 "Change the resource only if its ETag is one of these; otherwise answer 412 `stale_version`.",
+                Some(TAGS),
             ),
             parameter(
                 "If-None-Match",
-                "`*`: change nothing that exists; otherwise answer 412 `stale_version`.",
+                "`*` changes nothing that exists: the answer is 412 `stale_version`.",
+                Some(TAGS),
             ),
         ]
     }
@@ -262,12 +264,13 @@ impl IntoParams for IfNoneMatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![parameter(
             "If-None-Match",
-            "Answer 304 if the ETag is one of these.",
+            "Answer 304 if the ETag is one of these. A value that is no list of entity tags is ignored.",
+            None,
         )]
     }
 }
 
-fn parameter(name: &str, description: &str) -> Parameter {
+fn parameter(name: &str, description: &str, pattern: Option<&str>) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
@@ -276,7 +279,7 @@ fn parameter(name: &str, description: &str) -> Parameter {
         .schema(Some(
             ObjectBuilder::new()
                 .schema_type(Type::String)
-                .pattern(Some(TAGS))
+                .pattern(pattern)
                 .examples([serde_json::json!("\"3\"")])
                 .build(),
         ))
