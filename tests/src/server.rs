@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::{Connection as _, PgConnection};
-use tenantry_devdb::Cluster;
 use tenantry_migration::{Bootstrap, RolePasswords};
+use tenantry_test_postgres::TestServer;
 
 /// The password of all three roles; the server is there for tests only.
 pub const PASSWORD: &str = "only-for-tests";
@@ -18,7 +18,7 @@ pub struct Server {
     parameters: String,
     /// Distinguishes this run's databases from another's on the same server.
     run: String,
-    _cluster: Option<Cluster>,
+    _own: Option<TestServer>,
 }
 
 impl Server {
@@ -65,7 +65,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn start() -> Server {
-    let (url, cluster) = find().await;
+    let (url, own) = find().await;
     let (base, parameters) = url
         .split_once('?')
         .map_or((url.as_str(), String::new()), |(b, p)| (b, format!("?{p}")));
@@ -82,7 +82,7 @@ async fn start() -> Server {
         admin,
         parameters,
         run,
-        _cluster: cluster,
+        _own: own,
     };
     let template = server.template();
     let passwords = RolePasswords {
@@ -106,65 +106,12 @@ async fn start() -> Server {
     server
 }
 
-async fn find() -> (String, Option<Cluster>) {
+async fn find() -> (String, Option<TestServer>) {
     if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
         return (url, None);
     }
-    #[cfg(feature = "docker")]
-    return (docker().await, None);
-    #[cfg(not(feature = "docker"))]
-    {
-        use tenantry_devdb::{ClusterOptions, Durability};
-        let data_dir = std::env::temp_dir().join(format!("tenantry-tests-{}", std::process::id()));
-        let options = ClusterOptions {
-            data_dir,
-            durability: Durability::Throwaway,
-        };
-        let cluster = Cluster::start(options).await.unwrap();
-        cluster.stop_when_process_ends().unwrap();
-        (cluster.admin_url("postgres"), Some(cluster))
-    }
-}
-
-/// A container that is removed when the process ends, by the reaper of the containers' library or by `drop`.
-#[cfg(feature = "docker")]
-async fn docker() -> String {
-    use testcontainers::core::{IntoContainerPort as _, WaitFor};
-    use testcontainers::runners::AsyncRunner as _;
-    use testcontainers::{GenericImage, ImageExt as _};
-    static CONTAINER: OnceLock<testcontainers::ContainerAsync<GenericImage>> = OnceLock::new();
-    let container = GenericImage::new("postgres", "17-alpine")
-        .with_exposed_port(5432.tcp())
-        .with_wait_for(WaitFor::message_on_stderr(
-            "database system is ready to accept connections",
-        ))
-        .with_env_var("POSTGRES_PASSWORD", PASSWORD)
-        .with_cmd([
-            "postgres",
-            "-c",
-            "fsync=off",
-            "-c",
-            "synchronous_commit=off",
-            "-c",
-            "max_connections=300",
-        ])
-        .start()
-        .await
-        .unwrap();
-    let port = container.get_host_port_ipv4(5432).await.unwrap();
-    let host = container.get_host().await.unwrap();
-    CONTAINER.set(container).ok();
-    let url = format!("postgres://postgres:{PASSWORD}@{host}:{port}/postgres");
-    // The image starts the server twice; the message may be of the first time.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while PgConnection::connect(&url).await.is_err() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the container's PostgreSQL does not answer"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    url
+    let server = TestServer::start().await;
+    (server.admin_url("postgres"), Some(server))
 }
 
 async fn drop_leftovers(server: &Server) {

@@ -31,7 +31,7 @@ async fn two_at_once_and_then_again() {
         names(&mut admin, owners).await,
         ["one tenantry_owner", "two tenantry_owner"]
     );
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn an_administrator_who_is_no_superuser_is_enough() {
         error.contains("tenantry_owner is not a member of tenantry_app"),
         "{error}"
     );
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_role_that_is_too_much_is_refused() {
         error,
         "role tenantry_app exists and is CREATEDB, BYPASSRLS, which it must not be"
     );
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn passwords_are_reset_only_when_asked() {
     bootstrap(&plan).await.unwrap();
     connect(&url("other")).await.unwrap();
     assert_eq!(code(connect(&url("app")).await), "28P01");
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -146,13 +146,13 @@ async fn passwords_stay_out_of_the_servers_log() {
     // The second time the passwords are set by ALTER ROLE.
     bootstrap(&plan).await.unwrap();
     bootstrap(&plan).await.unwrap();
-    let log = std::fs::read_to_string(cluster.data_dir().join("postgres.log")).unwrap();
+    let log = cluster.log().await;
     assert!(
         log.contains("pg_try_advisory_lock"),
         "statements are not in this log at all"
     );
     assert!(!log.contains("hunter2"));
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_changed_limit_stays_changed() {
     .await
     .unwrap();
     assert_eq!(value::<String>(&mut app, "SHOW lock_timeout").await, "1s");
-    cluster.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]

@@ -1,41 +1,30 @@
 //! A cluster of this process's own: roles belong to the whole cluster, and some tests make and unmake them.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
+use tenantry_test_postgres::TestServer;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 pub const A: Uuid = Uuid::from_u128(0xa);
 pub const B: Uuid = Uuid::from_u128(0xb);
 
-static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+static SHARED: OnceCell<TestServer> = OnceCell::const_new();
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// The cluster that most tests share, each with a database of its own.
-pub async fn shared() -> &'static Cluster {
+pub async fn shared() -> &'static TestServer {
     SHARED.get_or_init(cluster).await
 }
 
-/// A cluster without any of our roles.
-pub async fn cluster() -> Cluster {
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("tenantry-migration-{}-{number}", std::process::id());
-    let data_dir: PathBuf = std::env::temp_dir().join(name);
-    let cluster = Cluster::start(ClusterOptions {
-        data_dir,
-        durability: Durability::Throwaway,
-    })
-    .await
-    .unwrap();
-    cluster.stop_when_process_ends().unwrap();
-    cluster
+/// A server without any of our roles.
+pub async fn cluster() -> TestServer {
+    TestServer::start().await
 }
 
 pub fn plan(admin_url: String, database: &str) -> Bootstrap {

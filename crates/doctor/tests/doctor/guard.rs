@@ -105,7 +105,7 @@ async fn it_takes_one_round_trip_and_leaves_nothing() {
         .fetch_one(&mut app)
         .await
         .unwrap();
-    let before = statements(pid);
+    let before = statements(pid).await;
     let started = Instant::now();
     let report = guard(&mut app, &options()).await.unwrap();
     println!(
@@ -113,7 +113,7 @@ async fn it_takes_one_round_trip_and_leaves_nothing() {
         started.elapsed(),
         report.tenant_tables
     );
-    assert_eq!(statements(pid).len(), before.len() + 1);
+    assert_eq!(statements(pid).await.len(), before.len() + 1);
     assert_eq!(report.count(Outcome::Fail), 0);
     assert_eq!(state(&mut app).await, ("public".to_owned(), "off".to_owned()));
 }
@@ -135,8 +135,8 @@ async fn state(connection: &mut PgConnection) -> (String, String) {
 }
 
 /// What the server's log has of that session. Statements that come together are one entry.
-fn statements(pid: i32) -> Vec<String> {
-    let log = shared_log();
+async fn statements(pid: i32) -> Vec<String> {
+    let log = shared_log().await;
     let mark = format!("[{pid}] ");
     log.lines()
         .filter(|line| line.contains(&mark) && line.contains(" LOG: "))
@@ -144,11 +144,6 @@ fn statements(pid: i32) -> Vec<String> {
         .collect()
 }
 
-fn shared_log() -> String {
-    let path = crate::support::SHARED
-        .get()
-        .unwrap()
-        .data_dir()
-        .join("postgres.log");
-    std::fs::read_to_string(path).unwrap()
+async fn shared_log() -> String {
+    crate::support::shared().await.log().await
 }

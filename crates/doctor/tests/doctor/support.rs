@@ -3,31 +3,26 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_doctor::{Options, Outcome, Report, examine, guard};
 use tenantry_migration::{Bootstrap, CATALOGUE, GLOBAL_TABLES, RolePasswords, bootstrap, up};
+use tenantry_test_postgres::TestServer;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
 /// Roles are the whole cluster's: whoever changes one keeps everybody else out meanwhile.
 pub static ROLES: RwLock<()> = RwLock::const_new(());
 
-pub static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+pub static SHARED: OnceCell<TestServer> = OnceCell::const_new();
 static CLONING: Mutex<()> = Mutex::const_new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 const TEMPLATE: &str = "migrated";
 
-pub async fn shared() -> &'static Cluster {
+pub async fn shared() -> &'static TestServer {
     SHARED.get_or_init(migrated_cluster).await
 }
 
-async fn migrated_cluster() -> Cluster {
-    let data_dir = std::env::temp_dir().join(format!("tenantry-doctor-{}", std::process::id()));
-    let durability = Durability::Throwaway;
-    let cluster = Cluster::start(ClusterOptions { data_dir, durability })
-        .await
-        .unwrap();
-    cluster.stop_when_process_ends().unwrap();
+async fn migrated_cluster() -> TestServer {
+    let cluster = TestServer::start().await;
     let passwords = RolePasswords {
         owner: "owner".to_owned(),
         app: "app".to_owned(),
@@ -46,7 +41,7 @@ async fn migrated_cluster() -> Cluster {
     cluster
 }
 
-fn url(cluster: &Cluster, user: &str, password: &str, database: &str) -> String {
+fn url(cluster: &TestServer, user: &str, password: &str, database: &str) -> String {
     format!(
         "postgres://{user}:{password}@127.0.0.1:{}/{database}",
         cluster.port()
