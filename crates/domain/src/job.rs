@@ -186,7 +186,7 @@ pub struct Lease {
     pub id: LeaseId,
     /// Who holds it.
     pub worker: String,
-    /// Until when it is nobody else's.
+    /// When it expires, by the clock of the database.
     pub until: Time,
 }
 
@@ -473,9 +473,14 @@ pub struct JobLease {
 /// What a worker asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The lease that all of it goes under. A job is leased once in a claim, so one id is enough for them all.
-    pub lease: Lease,
-    /// The present time.
+    /// The id of the lease. A job is leased once in a claim, so one id is enough for all of them.
+    pub lease: LeaseId,
+    /// The worker that holds the lease.
+    pub worker: String,
+    /// How long the lease lasts. When it begins and when it expires is decided by the clock of the database alone, so that a
+    /// worker whose clock is ahead takes no job from another.
+    pub ttl: Duration,
+    /// The present time by the worker's clock, by which jobs are due.
     pub now: Time,
     /// At most so many jobs.
     pub limit: u32,
@@ -505,12 +510,13 @@ pub trait JobQueue: Send + Sync {
     /// those that are running already have had their turn. No tenant gets more than its share.
     async fn claim(&self, because: SystemScope, claim: &Claim) -> Result<Vec<JobLease>, StoreError>;
 
-    /// Extends leases; gives back the jobs whose lease still stands. The others have been taken over or cancelled.
+    /// Extends leases by `ttl` from now, by the clock of the database; returns the jobs whose lease still stands. The others
+    /// have been taken over or cancelled.
     async fn extend(
         &self,
         because: SystemScope,
         leases: &[JobLease],
-        until: Time,
+        ttl: Duration,
     ) -> Result<Vec<JobId>, StoreError>;
 
     /// Gives jobs back that were not done, without that having been an attempt; how many still were the holder's.

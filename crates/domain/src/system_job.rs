@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use chrono::Duration;
 use serde_json::Value;
 
 use crate::{
@@ -64,13 +65,13 @@ pub trait SystemJobs: Send + Sync {
     /// Leases jobs that are free, the oldest first.
     async fn claim(&self, because: SystemScope, claim: &Claim) -> Result<Vec<SystemJob>, StoreError>;
 
-    /// Extends the lease of a job; whether it still stands.
+    /// Extends the lease of a job by `ttl` from now, by the clock of the database; whether it still stands.
     async fn extend(
         &self,
         because: SystemScope,
         id: SystemJobId,
         lease: LeaseId,
-        until: Time,
+        ttl: Duration,
     ) -> Result<bool, StoreError>;
 
     /// Deletes what was done or cancelled before a moment, and says how many. What was given up stays until somebody has

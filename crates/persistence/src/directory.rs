@@ -66,11 +66,13 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.
   JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
  WHERE t.id = $1";
 
-/// A running job and its tenant in one round trip, each compared with the tenant by itself.
+/// A running job and its tenant in one round trip, each compared with the tenant by itself. The lease expires by the clock of
+/// the database.
 const JOB: &str = "\
 SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, j.actor_type, j.actor_id, j.request_id \
   FROM tenants t \
-  JOIN jobs j ON j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3 AND j.lease_until > $4 \
+  JOIN jobs j ON j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3 \
+   AND j.lease_until > statement_timestamp() \
  WHERE t.id = $1";
 
 #[async_trait]
@@ -106,9 +108,7 @@ impl Directory for PgDirectory {
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         let mut tx = TenantTx::begin(&self.runtime, lease.tenant, Mode::Read).await?;
         let (job, id) = (lease.job.uuid(), lease.lease.uuid());
-        let row = tx
-            .fetch_fixed(JOB, [job.into(), id.into(), self.clock.now().into()])
-            .await?;
+        let row = tx.fetch_fixed(JOB, [job.into(), id.into()]).await?;
         tx.commit().await?;
         row.map(|row| job_facts(&row)).transpose()
     }

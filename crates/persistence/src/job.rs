@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use chrono::Duration;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value};
 use serde_json::json;
 use tenantry_domain::{
@@ -206,13 +207,14 @@ impl PgJobQueue {
 /// running jobs at once would both fill its share.
 pub(crate) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('tenantry.jobs.claim'))";
 
-/// `$1` now, `$2` lease, `$3` until, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
+/// `$1` now, `$2` lease, `$3` its milliseconds, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
 /// goes on, `$8` how many steps of it.
 ///
 /// However many jobs and tenants there are, it looks at so many tenants only: the next ones of a round through all that have open
 /// jobs, which hops through the index from tenant to tenant. An index by time alone would find what is due sooner, and lead
 /// to rows of all tenants; there is none of that kind. Of each tenant the oldest free jobs are looked at, as far as its share
-/// goes; `turn` puts the first of each tenant before the second of any. Only what is taken is locked.
+/// goes; `turn` puts the first of each tenant before the second of any. Only what is taken is locked. Leases begin and expire by
+/// the clock of the database; whether a job is due is decided by the clock of the servers, one of which set `run_at`.
 const CLAIM: &str = "\
 WITH RECURSIVE round (tenant_id, step) AS (
     (SELECT j.tenant_id, 1::bigint FROM jobs j
@@ -231,7 +233,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
       JOIN tenants t ON t.id = w.tenant_id
      CROSS JOIN LATERAL (
         SELECT count(*) AS running FROM jobs j
-         WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until > $1
+         WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until > statement_timestamp()
      ) r
      CROSS JOIN LATERAL (
         (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
@@ -243,7 +245,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
         (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
-          WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= $1
+          WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= statement_timestamp()
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
      ) f
 ), chosen AS (
@@ -252,10 +254,11 @@ WITH RECURSIVE round (tenant_id, step) AS (
     SELECT j.tenant_id, j.id, c.run_at, c.turn FROM chosen c
       JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.id
      WHERE (j.state = 'queued' AND j.run_at <= $1) OR (j.state = 'parked' AND c.status <> 'suspended')
-        OR (j.state = 'running' AND j.lease_until <= $1)
+        OR (j.state = 'running' AND j.lease_until <= statement_timestamp())
        FOR NO KEY UPDATE OF j SKIP LOCKED
 ), leased AS (
-    UPDATE jobs j SET state = 'running', attempts = j.attempts + 1, lease_id = $2, lease_until = $3, worker = $4
+    UPDATE jobs j SET state = 'running', attempts = j.attempts + 1, lease_id = $2, worker = $4,
+           lease_until = statement_timestamp() + $3 * interval '1 millisecond'
       FROM locked l WHERE j.tenant_id = l.tenant_id AND j.id = l.id
     RETURNING j.tenant_id, j.id, j.kind, l.turn, l.run_at
 )
@@ -269,7 +272,7 @@ SELECT seen.tenant_id AS seen, l.tenant_id, l.id, l.kind
 const STEPS: i64 = 1_024;
 
 const EXTEND: &str = "\
-UPDATE jobs j SET lease_until = $1
+UPDATE jobs j SET lease_until = statement_timestamp() + $1 * interval '1 millisecond'
   FROM jsonb_to_recordset($2) AS held (tenant_id uuid, id uuid, lease_id uuid)
  WHERE j.tenant_id = held.tenant_id AND j.id = held.id AND j.state = 'running' AND j.lease_id = held.lease_id
 RETURNING j.id";
@@ -307,9 +310,9 @@ impl JobQueue for PgJobQueue {
         tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
         let arguments = [
             claim.now.into(),
-            claim.lease.id.uuid().into(),
-            claim.lease.until.into(),
-            claim.lease.worker.clone().into(),
+            claim.lease.uuid().into(),
+            claim.ttl.num_milliseconds().into(),
+            claim.worker.clone().into(),
             i64::from(claim.limit).into(),
             i64::from(claim.per_tenant).into(),
             self.seen().into(),
@@ -328,7 +331,7 @@ impl JobQueue for PgJobQueue {
                     tenant: tenant.into(),
                     job: column::<Uuid>(row, "id")?.into(),
                     kind: column(row, "kind")?,
-                    lease: claim.lease.id,
+                    lease: claim.lease,
                 });
             }
         }
@@ -339,11 +342,10 @@ impl JobQueue for PgJobQueue {
         &self,
         because: SystemScope,
         leases: &[JobLease],
-        until: Time,
+        ttl: Duration,
     ) -> Result<Vec<JobId>, StoreError> {
-        let rows = self
-            .run(because, EXTEND, vec![until.into(), keys(leases)])
-            .await?;
+        let arguments = vec![ttl.num_milliseconds().into(), keys(leases)];
+        let rows = self.run(because, EXTEND, arguments).await?;
         rows.iter()
             .map(|row| Ok(column::<Uuid>(row, "id")?.into()))
             .collect()

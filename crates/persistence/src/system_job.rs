@@ -1,15 +1,17 @@
 use async_trait::async_trait;
-use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, OnConflict};
+use chrono::Duration;
+use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, OnConflict, UpdateStatement};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
 use tenantry_domain::{
-    Claim, Enqueued, JobState, LeaseId, Misstep, Mode, Progress, StoreError, SystemJob, SystemJobId,
+    Claim, Enqueued, JobState, Lease, LeaseId, Misstep, Mode, Progress, StoreError, SystemJob, SystemJobId,
     SystemJobs, SystemScope, Time,
 };
 
 use crate::Pool;
+use crate::error::column;
 use crate::job::{ONE_AT_A_TIME, lease, signed};
 use crate::store::unknown;
 use crate::tx::PlatformTx;
@@ -101,22 +103,33 @@ impl SystemJobs for PgSystemJobs {
         let due = Condition::all()
             .add(Column::State.eq("queued"))
             .add(Column::RunAt.lte(claim.now));
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
+        let now = clock(&mut tx).await?;
         let abandoned = Condition::all()
             .add(Column::State.eq("running"))
-            .add(Column::LeaseUntil.lte(claim.now));
+            .add(Column::LeaseUntil.lte(now));
         let free = Entity::find()
             .filter(Condition::any().add(due).add(abandoned))
             .order_by_asc(Column::RunAt)
             .order_by_asc(Column::Id)
             .limit(u64::from(claim.limit))
             .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
-        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
         let rows = tx.fetch::<Entity>(&free.into_query()).await?;
         let mut claimed = Vec::new();
         for row in rows {
             let mut job = SystemJob::try_from(row)?;
-            let step = job.progress.claim(claim.lease.clone(), claim.now);
+            let lease = Lease {
+                id: claim.lease,
+                worker: claim.worker.clone(),
+                until: now + claim.ttl,
+            };
+            // A lease expires by the clock of the database, a job is due by that of the servers.
+            let at = match job.progress.state {
+                JobState::Running => now,
+                _ => claim.now,
+            };
+            let step = job.progress.claim(lease, at);
             step.map_err(|misstep: Misstep| StoreError::Other(misstep.to_string()))?;
             let update = Entity::update_many()
                 .set(changes(&job.progress))
@@ -133,14 +146,17 @@ impl SystemJobs for PgSystemJobs {
         because: SystemScope,
         id: SystemJobId,
         lease: LeaseId,
-        until: Time,
+        ttl: Duration,
     ) -> Result<bool, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
         let extended = ActiveModel {
-            lease_until: Set(Some(until)),
+            lease_until: Set(Some(clock(&mut tx).await? + ttl)),
             ..Default::default()
         };
-        self.change(because, id, extended, (JobState::Running, Some(lease)))
-            .await
+        let held = (JobState::Running, Some(lease));
+        let changed = tx.execute(&changing(id, extended, held)).await?;
+        tx.commit().await?;
+        Ok(changed == 1)
     }
 
     async fn delete_finished(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {
@@ -169,21 +185,40 @@ impl PgSystemJobs {
         because: SystemScope,
         id: SystemJobId,
         row: ActiveModel,
-        (state, lease): (JobState, Option<LeaseId>),
+        was: (JobState, Option<LeaseId>),
     ) -> Result<bool, StoreError> {
-        let mut update = Entity::update_many()
-            .set(row)
-            .filter(Column::Id.eq(id.uuid()))
-            .filter(Column::State.eq(state.as_str()));
-        if let Some(lease) = lease {
-            update = update.filter(Column::LeaseId.eq(lease.uuid()));
-        }
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        let changed = tx.execute(&update.into_query()).await?;
+        let changed = tx.execute(&changing(id, row, was)).await?;
         tx.commit().await?;
         Ok(changed == 1)
     }
 }
+
+/// Changes a job that is in this state and under this lease.
+fn changing(
+    id: SystemJobId,
+    row: ActiveModel,
+    (state, lease): (JobState, Option<LeaseId>),
+) -> UpdateStatement {
+    let mut update = Entity::update_many()
+        .set(row)
+        .filter(Column::Id.eq(id.uuid()))
+        .filter(Column::State.eq(state.as_str()));
+    if let Some(lease) = lease {
+        update = update.filter(Column::LeaseId.eq(lease.uuid()));
+    }
+    update.into_query()
+}
+
+/// The time by the clock of the database, after any wait for a lock.
+async fn clock(tx: &mut PlatformTx) -> Result<Time, StoreError> {
+    let rows = tx.fetch_fixed(CLOCK, []).await?;
+    let row = rows.first();
+    let row = row.ok_or_else(|| StoreError::Other("the clock of the database gave no time".into()))?;
+    column(row, "at")
+}
+
+const CLOCK: &str = "SELECT clock_timestamp() AS at";
 
 impl TryFrom<Model> for SystemJob {
     type Error = StoreError;

@@ -8,9 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tenantry_domain::{
-    Backoff, Claim, Denied, IdSource, Job, JobLease, JobQueue, JobState, Lease, LeaseId, Misstep, NewJob,
-    Progress, Standing, StoreError, SystemJob, SystemJobId, SystemJobs, SystemScope, TenantId, TenantScope,
-    Time,
+    Backoff, Claim, Denied, IdSource, Job, JobLease, JobQueue, JobState, LeaseId, Misstep, NewJob, Progress,
+    Standing, StoreError, SystemJob, SystemJobId, SystemJobs, SystemScope, TenantId, TenantScope, Time,
 };
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -269,21 +268,18 @@ impl Worker {
 
     async fn claim(&self, limit: u32) -> Result<Vec<Held>, StoreError> {
         let because = SystemScope::because("lease jobs");
-        let now = self.now();
         let mut claim = Claim {
-            lease: Lease {
-                id: LeaseId::next(self.ids()),
-                worker: self.name.clone(),
-                until: now + self.settings.lease,
-            },
-            now,
+            lease: LeaseId::next(self.ids()),
+            worker: self.name.clone(),
+            ttl: span(self.settings.lease),
+            now: self.now(),
             limit,
             per_tenant: self.settings.per_tenant,
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
         let mut held: Vec<Held> = system
             .into_iter()
-            .map(|job| Held::System(Box::new(job), claim.lease.id))
+            .map(|job| Held::System(Box::new(job), claim.lease))
             .collect();
         claim.limit = limit.saturating_sub(u32::try_from(held.len()).unwrap_or(u32::MAX));
         if claim.limit > 0 {
@@ -303,10 +299,10 @@ impl Worker {
     /// reached nothing is known, so everything goes on.
     async fn extend(&self, running: &mut Running) {
         let because = SystemScope::because("keep the leases of running jobs");
-        let until = self.now() + self.settings.lease;
+        let ttl = span(self.settings.lease);
         let leases = running.leases();
         if !leases.is_empty() {
-            match self.queues.jobs.extend(because, &leases, until).await {
+            match self.queues.jobs.extend(because, &leases, ttl).await {
                 Ok(kept) => running.abort_unless(|held| match held {
                     Held::Tenant(lease) => kept.contains(&lease.job),
                     Held::System(..) => true,
@@ -315,7 +311,7 @@ impl Worker {
             }
         }
         for (id, lease) in running.system_leases() {
-            match self.queues.system_jobs.extend(because, id, lease, until).await {
+            match self.queues.system_jobs.extend(because, id, lease, ttl).await {
                 Ok(true) => {}
                 Ok(false) => {
                     running.abort_unless(|held| !matches!(held, Held::System(job, _) if job.id == id));
@@ -501,6 +497,11 @@ impl Worker {
     fn ids(&self) -> &dyn IdSource {
         self.app.ports.ids.as_ref()
     }
+}
+
+/// A duration of the settings; what is too long for the other type is cut to its longest.
+fn span(duration: Duration) -> chrono::Duration {
+    chrono::Duration::from_std(duration).unwrap_or(chrono::Duration::MAX)
 }
 
 /// A job that this worker has leased.
