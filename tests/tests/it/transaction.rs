@@ -670,6 +670,36 @@ async fn a_server_that_is_not_there_is_unavailable() {
     assert!(matches!(pool.ping().await, Err(StoreError::Unavailable(_))));
 }
 
+/// A connection that all threads share belongs to the runtime of all threads, also when a thread with a runtime of its own
+/// opened it: at a shutdown the threads of requests end first, and what is buffered is stored after that.
+#[test]
+fn a_shared_connection_outlives_the_thread_that_opened_it() {
+    let single = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let lasting = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let database = single().block_on(tenantry_tests::Database::new());
+    let settings = PoolSettings {
+        size: 1,
+        ..PoolSettings::default()
+    };
+    let pool = lasting
+        .block_on(async { tenantry_persistence::Pool::new(&database.platform_url(), &settings) })
+        .unwrap();
+    let ending = pool.clone();
+    let opened = std::thread::spawn(move || single().block_on(ending.ping()));
+    opened.join().unwrap().unwrap();
+    assert_eq!(pool.open(), 1);
+    lasting.block_on(pool.ping()).unwrap();
+    assert_eq!(pool.open(), 1, "it is the same connection");
+}
+
 #[actix_web::test]
 async fn contention_is_tried_again_a_bounded_number_of_times() {
     let world = world(1).await;

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tenantry_domain::{StoreError, TenantId};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::turns::{Part, Turn, Turns};
@@ -157,9 +158,14 @@ impl Pool {
             check_after_idle: settings.check_after_idle,
             max_lifetime: settings.max_lifetime,
             named_statements: !settings.behind_pooler,
+            home: None,
         };
-        let share = |size: usize| {
-            let connections = deadpool::managed::Pool::builder(connector.clone())
+        let share = |(number, size): (usize, usize)| {
+            let connector = Connector {
+                home: (number == 0).then(lasting_runtime).flatten(),
+                ..connector.clone()
+            };
+            let connections = deadpool::managed::Pool::builder(connector)
                 .max_size(size)
                 .timeouts(timeouts)
                 // Who waits takes the one that was left open for them, and not one that came back after it: that one would
@@ -177,6 +183,7 @@ impl Pool {
         };
         let shares = shares(settings.size.max(1), settings.threads)
             .into_iter()
+            .enumerate()
             .map(share)
             .collect::<Result<_, StoreError>>()?;
         Ok(Self {
@@ -295,6 +302,13 @@ fn shares(size: usize, threads: usize) -> Vec<usize> {
     shares
 }
 
+/// The runtime of all threads, where the pool is made in one. It outlasts the runtimes of single threads.
+fn lasting_runtime() -> Option<Handle> {
+    Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
 /// Somebody who waits for a connection, and may go away before they have it.
 struct Waiting<'share>(Option<&'share deadpool::managed::Pool<Connector>>);
 
@@ -389,6 +403,26 @@ struct Connector {
     check_after_idle: Duration,
     max_lifetime: Duration,
     named_statements: bool,
+    /// The runtime that connections belong to; that of whoever opens them where absent. A connection ends with the runtime it
+    /// was opened on, so one that several threads use must not be opened on a thread that ends before the others.
+    home: Option<Handle>,
+}
+
+impl Connector {
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let Some(home) = &self.home else {
+            return self.options.connect().await;
+        };
+        let options = self.options.clone();
+        // The set aborts the task when the caller stops waiting.
+        let mut connecting = JoinSet::new();
+        connecting.spawn_on(async move { options.connect().await }, home);
+        match connecting.join_next().await {
+            Some(Ok(connected)) => connected,
+            Some(Err(error)) => Err(std::io::Error::other(error).into()),
+            None => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
 }
 
 struct Open {
@@ -406,7 +440,7 @@ impl Manager for Connector {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Open, sqlx::Error> {
-        let driver = self.options.connect().await?;
+        let driver = self.connect().await?;
         // Connections that were opened together are not replaced together: up to a tenth earlier, by their address
         // in memory, which is as good as chance here.
         let spread = self.max_lifetime / 10 * u32::from((&raw const driver as usize >> 4) as u8) / 256;
