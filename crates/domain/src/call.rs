@@ -43,6 +43,16 @@ pub trait CallSpool: Send + Sync {
     /// When they cannot be written.
     fn set_aside(&self, batch: &str, calls: &[Call]) -> std::io::Result<()>;
 
+    /// The names of processes that have died and whose calls are all in the ledger, until [`CallSpool::bury`] is called. They
+    /// are known after [`CallSpool::batches`].
+    fn ended(&self) -> Vec<String>;
+
+    /// Removes what is left of a process that has died. Done twice it is the same as once.
+    ///
+    /// # Errors
+    /// When it cannot be removed; it will be given by [`CallSpool::ended`] again.
+    fn bury(&self, name: &str) -> std::io::Result<()>;
+
     /// How it stands.
     fn tally(&self) -> SpoolTally;
 }
@@ -54,8 +64,33 @@ pub struct SpoolTally {
     pub noted: u64,
     /// Calls that could not be written and were remembered instead: they are lost if the process is killed.
     pub remembered: u64,
-    /// Calls that could neither be written nor remembered.
+    /// Calls that could neither be written nor remembered, and those whose records were gone when they were to be stored.
     pub lost: u64,
     /// Calls of this process that are not in the ledger yet.
     pub pending: u64,
+    /// What is wrong, or was a few minutes ago.
+    pub trouble: Option<SpoolTrouble>,
+}
+
+/// Why calls may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SpoolTrouble {
+    /// Nothing can be written: calls wait in memory and are lost if the process is killed.
+    Unwritable,
+    /// The folder, its lock or a file in it was deleted while the process ran. What was in the files is still readable, and the
+    /// folder was made anew.
+    Deleted,
+    /// Records of calls are gone, since a file was truncated or overwritten.
+    Lost,
+}
+
+impl SpoolTrouble {
+    /// A sentence for operators.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unwritable => "calls cannot be written to the spool and wait in memory",
+            Self::Deleted => "the spool's folder was deleted while the server ran, and was made anew",
+            Self::Lost => "calls were lost, since a file of the spool was truncated",
+        }
+    }
 }

@@ -113,7 +113,7 @@ pub use audit::{AuditEvent, AuditLog, Category};
 pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
-pub use call::{Call, CallSpool, SpoolTally};
+pub use call::{Call, CallSpool, SpoolTally, SpoolTrouble};
 pub use charged_time::ChargedTime;
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};

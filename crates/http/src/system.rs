@@ -44,6 +44,7 @@ pub(crate) struct Health {
         "settings": {"hits": 118, "loads": 3, "entries": 2},
         "flags": {"hits": 904, "loads": 3, "entries": 2},
     },
+    "spool": {"status": "ok", "pending": 3, "remembered": 0, "lost": 0, "reason": null},
     "disk": {"status": "ok", "free_bytes": 51_539_607_552_u64, "total_bytes": 103_079_215_104_u64},
     "memory": {"status": "ok", "resident_bytes": 48_234_496},
     "guard": {"status": "ok", "result": "ok", "reason": null, "checked_at": "2026-11-02T09:30:00Z", "findings": [],

@@ -457,6 +457,13 @@ impl CallSpool for Fake {
         Ok(())
     }
 
+    fn ended(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn bury(&self, _: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn tally(&self) -> SpoolTally {
         SpoolTally::default()
     }

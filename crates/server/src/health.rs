@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tenantry_domain::{Clock, JobQueue as _, StoreError, SystemScope};
+use tenantry_domain::{CallSpool as _, Clock, JobQueue as _, SpoolTrouble, StoreError, SystemScope};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_mail::TalliedMailer;
 use tenantry_migration::migration_names;
 use tenantry_persistence::{PgJobQueue, Pool, vitals};
 use tenantry_redis::Redis;
-use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags};
+use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool};
 
 use crate::boot::Booted;
 use crate::guard::Guard;
@@ -43,6 +43,7 @@ pub fn with_components(
         .with_component("jobs", false, Arc::new(jobs))
         .with_component("mail", false, Arc::new(MailSeen::new(settings, booted)))
         .with_component("caches", false, Arc::new(caches))
+        .with_component("spool", false, Arc::new(SpoolSeen(Arc::clone(&booted.calls))))
         .with_component("disk", false, Arc::new(Disk))
         .with_component("memory", false, Arc::new(Memory))
         .with_component("guard", false, Arc::<Guard>::clone(guard))
@@ -184,6 +185,25 @@ impl Component for Caches {
 
 fn facts(cache: CacheStats) -> Value {
     json!({"hits": cache.hits, "loads": cache.loads, "entries": cache.entries})
+}
+
+/// Calls on their way into the ledger.
+struct SpoolSeen(Arc<FileSpool>);
+
+#[async_trait]
+impl Component for SpoolSeen {
+    async fn look(&self) -> Seen {
+        let tally = self.0.tally();
+        let state = match tally.trouble {
+            None => ComponentState::Ok,
+            Some(_) => ComponentState::Degraded,
+        };
+        let facts = json!({
+            "pending": tally.pending, "remembered": tally.remembered, "lost": tally.lost,
+            "reason": tally.trouble.map(SpoolTrouble::as_str),
+        });
+        Seen::new(state, facts)
+    }
 }
 
 /// The file system of the folder that the server works in.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::HttpServer;
 use async_trait::async_trait;
+use tenantry_domain::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::worker::Worker;
@@ -81,6 +82,13 @@ pub async fn serve(
             readiness.with_state("redis", move || if redis.is_there() { "ok" } else { "degraded" })
         }
         None => readiness,
+    };
+    let readiness = if settings.metering.spool_dir.as_os_str().is_empty() {
+        readiness
+    } else {
+        let calls = Arc::clone(&booted.calls);
+        let state = move || calls.tally().trouble.map_or("ok", |_| "degraded");
+        readiness.with_state("spool", state)
     };
     let readiness = Arc::new(health::with_components(readiness, settings, &booted, &guard));
     let http = HttpSettings {

@@ -678,7 +678,7 @@ fn operators_see_how_each_part_is_also_when_the_database_and_redis_are_stuck() {
     let components = &health["components"];
     assert_eq!((status, &health["status"]), (200, &"ok".into()), "{health:#}");
     assert_eq!(components["redis"]["status"], "down");
-    for name in ["database", "jobs", "caches", "disk", "memory", "guard"] {
+    for name in ["database", "jobs", "caches", "spool", "disk", "memory", "guard"] {
         assert_eq!(components[name]["status"], "ok", "{health:#}");
     }
     let database = &components["database"];

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use tenantry_domain::{Call, CallSpool, SpoolTally, TenantId, UserId};
+use tenantry_domain::{Call, CallSpool, SpoolTally, SpoolTrouble, TenantId, UserId};
 use uuid::Uuid;
 
 /// Calls on their way into the ledger, in files below a folder that processes may share.
@@ -17,6 +18,9 @@ use uuid::Uuid;
 ///
 /// Each process has a folder of its own, of which it holds the lock for as long as it lives; whoever gets the lock of
 /// another takes over what is in it. Where there is no folder, or nothing can be written, calls are remembered in memory.
+///
+/// A process reads its own files through the handles with which it wrote them, so that a folder that was deleted loses nothing
+/// while the process lives. With each look for batches the folder is made anew where it is gone.
 #[derive(Debug)]
 pub struct FileSpool {
     folder: Option<PathBuf>,
@@ -41,6 +45,9 @@ const ASIDE: &str = ".aside";
 const LOCK: &str = "lock";
 const EXTENSION: &str = "calls";
 
+/// For how long trouble is reported after it was seen.
+const TROUBLED: Duration = Duration::from_secs(600);
+
 /// What this process has noted.
 #[derive(Debug, Default)]
 struct Own {
@@ -49,14 +56,15 @@ struct Own {
     open: Option<Open>,
     /// Files that are full or were closed while a thread still wrote to them: they are batches when it is done.
     closing: Vec<Open>,
-    /// Closed files, with the number of their calls.
-    closed: BTreeMap<u64, u64>,
+    /// Closed files, by number.
+    closed: BTreeMap<u64, Open>,
     next: u64,
     remembered: Vec<Call>,
     /// Closed batches of what was remembered.
     kept: BTreeMap<String, Arc<[Call]>>,
     tally: SpoolTally,
     failing: bool,
+    troubled: Option<(SpoolTrouble, Instant)>,
 }
 
 #[derive(Debug)]
@@ -65,6 +73,10 @@ struct Open {
     /// Whoever writes to it has another one.
     file: Arc<File>,
     calls: u64,
+    /// How many of them could not be written and wait elsewhere.
+    torn: u64,
+    /// How many were found when it was read last.
+    found: Option<u64>,
 }
 
 /// Where one call goes, which is nobody else's place.
@@ -121,21 +133,43 @@ impl FileSpool {
             }
         }
         let mut batches = Vec::new();
-        adopted.retain(|name, _| {
-            let home = folder.join(name);
-            let files = names(&home).into_iter().filter_map(|file| number_of(&file));
-            let before = batches.len();
-            batches.extend(files.map(|number| batch(name, number)));
-            let has_some = batches.len() > before;
-            if !has_some {
-                // Whoever comes upon it half removed finds nothing in it, as we did.
-                let _ = std::fs::remove_file(home.join(LOCK));
-                let _ = std::fs::remove_dir(home);
-            }
-            has_some
-        });
+        for name in adopted.keys() {
+            batches.extend(batches_in(folder, name));
+        }
         batches.sort_unstable();
         batches
+    }
+
+    /// Reads a file of this process through the handle that wrote it, or the file of another by its name; how many records
+    /// were whole.
+    fn read_file(&self, batch: &str, each: &mut dyn FnMut(Call)) -> io::Result<u64> {
+        let own = self.number(batch);
+        let handle = own.and_then(|number| Some(Arc::clone(&self.own().closed.get(&number)?.file)));
+        let mut file: Box<dyn Read> = match handle {
+            Some(file) => Box::new(BufReader::new(FromStart { file, offset: 0 })),
+            None => Box::new(BufReader::new(File::open(self.path(batch)?)?)),
+        };
+        let (mut record, mut whole, mut torn) = ([0; RECORD], 0, 0);
+        while let Some(read) = whole_or_part(&mut file, &mut record)? {
+            match decode(&record).filter(|_| read == RECORD) {
+                Some(call) => {
+                    whole += 1;
+                    each(call);
+                }
+                None => torn += 1,
+            }
+        }
+        if torn > 0 {
+            // A disk that was full, or a machine that lost its power: no answered request is behind it.
+            tracing::warn!(batch, torn, "records of the spool are torn");
+        }
+        Ok(whole)
+    }
+
+    /// The number of a batch of this process.
+    fn number(&self, batch: &str) -> Option<u64> {
+        let rest = batch.strip_prefix(&self.name)?.strip_prefix('/')?;
+        rest.parse().ok()
     }
 
     fn path(&self, batch: &str) -> io::Result<PathBuf> {
@@ -166,6 +200,9 @@ impl CallSpool for FileSpool {
             .as_ref()
             .map_or_else(Vec::new, |folder| self.inherited(folder));
         let mut own = self.own();
+        if let Some(folder) = &self.folder {
+            own.look_after(folder, &self.name);
+        }
         // While earlier ones are not in the ledger yet this one goes on: an outage makes few files, not many.
         if own.closed.is_empty() && own.closing.is_empty() {
             own.close();
@@ -188,17 +225,11 @@ impl CallSpool for FileSpool {
             calls.iter().copied().for_each(each);
             return Ok(());
         }
-        let mut file = BufReader::new(File::open(self.path(batch)?)?);
-        let (mut record, mut torn) = ([0; RECORD], 0);
-        while let Some(read) = whole_or_part(&mut file, &mut record)? {
-            match decode(&record).filter(|_| read == RECORD) {
-                Some(call) => each(call),
-                None => torn += 1,
-            }
-        }
-        if torn > 0 {
-            // A disk that was full, or a machine that lost its power: no answered request is behind it.
-            tracing::warn!(batch, torn, "records of the spool are torn");
+        let found = self.read_file(batch, each)?;
+        if let Some(number) = self.number(batch)
+            && let Some(closed) = self.own().closed.get_mut(&number)
+        {
+            closed.found = Some(found);
         }
         Ok(())
     }
@@ -208,14 +239,20 @@ impl CallSpool for FileSpool {
         if own.kept.remove(batch).is_some() {
             return Ok(());
         }
-        std::fs::remove_file(self.path(batch)?)?;
-        let number = batch
-            .strip_prefix(&self.name)
-            .and_then(|rest| rest.strip_prefix('/'));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            own.closed.remove(&number);
+        let removed = std::fs::remove_file(self.path(batch)?);
+        let closed = self.number(batch).and_then(|number| own.closed.remove(&number));
+        match (removed, closed) {
+            (Err(error), Some(closed)) if error.kind() != io::ErrorKind::NotFound => {
+                own.closed.insert(closed.number, closed);
+                Err(error)
+            }
+            // A file of this process that was deleted was read through its handle.
+            (_, Some(closed)) => {
+                own.count_lost(batch, &closed);
+                Ok(())
+            }
+            (removed, None) => removed,
         }
-        Ok(())
     }
 
     fn set_aside(&self, batch: &str, calls: &[Call]) -> io::Result<()> {
@@ -234,12 +271,42 @@ impl CallSpool for FileSpool {
         std::fs::rename(unfinished, file)
     }
 
+    fn ended(&self) -> Vec<String> {
+        let Some(folder) = &self.folder else {
+            return Vec::new();
+        };
+        let adopted = self.adopted();
+        let ended = adopted
+            .keys()
+            .filter(|name| batches_in(folder, name).next().is_none());
+        ended.cloned().collect()
+    }
+
+    fn bury(&self, name: &str) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let mut adopted = self.adopted();
+        if !adopted.contains_key(name) || batches_in(folder, name).next().is_some() {
+            return Ok(());
+        }
+        let home = folder.join(name);
+        // Whoever comes upon it half removed finds nothing in it, as we did.
+        unless_gone(std::fs::remove_file(home.join(LOCK)))?;
+        unless_gone(std::fs::remove_dir(home))?;
+        adopted.remove(name);
+        Ok(())
+    }
+
     fn tally(&self) -> SpoolTally {
         let own = self.own();
-        let open: u64 = own.open.iter().chain(&own.closing).map(|open| open.calls).sum();
+        let files = own.open.iter().chain(&own.closing).chain(own.closed.values());
         let kept: usize = own.kept.values().map(|calls| calls.len()).sum();
+        let recent = own.troubled.filter(|(_, at)| at.elapsed() < TROUBLED);
         SpoolTally {
-            pending: open + own.closed.values().sum::<u64>() + (own.remembered.len() + kept) as u64,
+            pending: files.map(Open::whole).sum::<u64>() + (own.remembered.len() + kept) as u64,
+            trouble: match recent {
+                _ if own.failing => Some(SpoolTrouble::Unwritable),
+                recent => recent.map(|(trouble, _)| trouble),
+            },
             ..own.tally
         }
     }
@@ -253,7 +320,67 @@ impl Place {
     }
 }
 
+impl Open {
+    /// Calls that must be in the file.
+    const fn whole(&self) -> u64 {
+        self.calls.saturating_sub(self.torn)
+    }
+
+    /// Whether no name leads to it any more.
+    fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+}
+
 impl Own {
+    /// Makes the folder anew where it, or its lock, is gone, and goes on in a new file where the open one is: what is written
+    /// to a deleted file is lost if the process is killed.
+    fn look_after(&mut self, folder: &Path, name: &str) {
+        let Some(lock) = &self.lock else { return };
+        let there = std::fs::metadata(folder.join(name).join(LOCK));
+        let is_ours = match (there, lock.metadata()) {
+            (Ok(there), Ok(ours)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+            _ => false,
+        };
+        let is_deleted = self.open.as_ref().is_some_and(Open::is_deleted);
+        if is_ours && !is_deleted {
+            return;
+        }
+        if !matches!(self.troubled, Some((SpoolTrouble::Deleted, at)) if at.elapsed() < TROUBLED) {
+            tracing::error!(
+                spool = name,
+                "the folder of the spool, or a file in it, was deleted; what was in it is still stored, and it is made anew"
+            );
+        }
+        self.trouble(SpoolTrouble::Deleted);
+        self.close();
+        if !is_ours {
+            self.lock = None;
+            if let Err(error) = self.prepare(folder, name) {
+                tracing::error!(%error, "the folder of the spool cannot be made anew");
+            }
+        }
+    }
+
+    fn trouble(&mut self, trouble: SpoolTrouble) {
+        // What is lost is worse than what may be lost.
+        if !matches!(self.troubled, Some((SpoolTrouble::Lost, at)) if at.elapsed() < TROUBLED) {
+            self.troubled = Some((trouble, Instant::now()));
+        }
+    }
+
+    /// Counts what was in a file and could not be read back from it.
+    fn count_lost(&mut self, batch: &str, closed: &Open) {
+        let lost = closed
+            .found
+            .map_or(0, |found| closed.whole().saturating_sub(found));
+        if lost > 0 {
+            self.tally.lost += lost;
+            self.trouble(SpoolTrouble::Lost);
+            tracing::error!(batch, lost, "calls are lost: their records in the spool are gone");
+        }
+    }
+
     /// The next place in the open file.
     fn place(&mut self, folder: Option<&Path>, name: &str) -> io::Result<Place> {
         self.tally.noted += 1;
@@ -278,16 +405,26 @@ impl Own {
         self.prepare(folder, name)?;
         let number = self.next;
         let path = folder.join(format!("{}.{EXTENSION}", batch(name, number)));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let create = || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            options.open(&path)
+        };
+        let file = match create() {
+            // The folder was deleted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.look_after(folder, name);
+                create()?
+            }
+            created => created?,
+        };
         self.next += 1;
         Ok(Open {
             number,
             file: Arc::new(file),
             calls: 0,
+            torn: 0,
+            found: None,
         })
     }
 
@@ -300,10 +437,16 @@ impl Own {
     /// Remembers a call that could not be written to its place.
     fn failed(&mut self, place: Option<Place>, call: Call, is_wanted: bool, error: &io::Error) {
         // The next one may have the place; if that has one behind it already, this stays a torn record.
-        if let (Some(place), Some(open)) = (place, &mut self.open)
-            && (open.number, open.calls) == (place.number, place.index + 1)
-        {
-            open.calls -= 1;
+        if let Some(place) = place {
+            match &mut self.open {
+                Some(open) if (open.number, open.calls) == (place.number, place.index + 1) => open.calls -= 1,
+                open => {
+                    let written = open.iter_mut().chain(&mut self.closing);
+                    written
+                        .filter(|open| open.number == place.number)
+                        .for_each(|open| open.torn += 1);
+                }
+            }
         }
         if is_wanted && !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, "calls cannot be written to the spool and are remembered instead");
@@ -322,7 +465,14 @@ impl Own {
         private().create(&unborn)?;
         let lock = File::create(unborn.join(LOCK))?;
         lock.try_lock().map_err(io::Error::from)?;
-        std::fs::rename(&unborn, folder.join(name))?;
+        let home = folder.join(name);
+        if home.exists() {
+            // Only the lock was deleted, or it is another file by now.
+            std::fs::rename(unborn.join(LOCK), home.join(LOCK))?;
+            std::fs::remove_dir(&unborn)?;
+        } else {
+            std::fs::rename(&unborn, home)?;
+        }
         self.lock = Some(lock);
         Ok(())
     }
@@ -335,7 +485,7 @@ impl Own {
     fn settle(&mut self) {
         let is_done = |open: &mut Open| Arc::get_mut(&mut open.file).is_some();
         let done = self.closing.extract_if(.., is_done);
-        self.closed.extend(done.map(|open| (open.number, open.calls)));
+        self.closed.extend(done.map(|open| (open.number, open)));
     }
 
     fn remember(&mut self, call: Call) {
@@ -346,6 +496,35 @@ impl Own {
             self.tally.lost += 1;
         }
     }
+}
+
+/// A file from its beginning, whatever others read or write of it.
+struct FromStart {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// What was to be removed may be gone already.
+fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The batches in the folder of a process.
+fn batches_in(folder: &Path, name: &str) -> impl Iterator<Item = String> {
+    let files = names(&folder.join(name)).into_iter();
+    let name = name.to_owned();
+    files.filter_map(move |file| number_of(&file).map(|number| batch(&name, number)))
 }
 
 /// Makes folders that nobody else may look into.
@@ -494,8 +673,16 @@ mod tests {
         drop(second);
         assert_eq!(third.batches(), names);
         assert_eq!(read_all(&third), calls);
+        assert!(!third.ended().iter().any(|ended| names[0].starts_with(ended)));
         names.iter().for_each(|batch| third.remove(batch).unwrap());
         assert_eq!(third.batches(), Vec::<String>::new());
+        // Its folder stays until what else is to be done for it is done.
+        let ended = third.ended();
+        assert!(ended.iter().any(|ended| names[0].starts_with(ended)));
+        for _ in 0..2 {
+            ended.iter().for_each(|name| third.bury(name).unwrap());
+        }
+        assert_eq!(third.ended(), Vec::<String>::new());
         assert_eq!(super::names(&folder.0), Vec::<String>::new());
     }
 
@@ -514,6 +701,7 @@ mod tests {
         drop(first);
         let second = folder.spool();
         assert_eq!(second.batches(), Vec::<String>::new());
+        second.ended().iter().for_each(|name| second.bury(name).unwrap());
         let name = super::names(&folder.0.join(ASIDE)).pop().unwrap();
         std::fs::rename(folder.0.join(ASIDE).join(&name), folder.0.join(&name)).unwrap();
         assert_eq!(second.batches(), batches, "under the name it had");
@@ -594,6 +782,73 @@ mod tests {
         bytes.extend([1, 2, 3]);
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(calls_of(&spool, &batch), [calls[0], calls[2]]);
+    }
+
+    #[test]
+    fn a_deleted_folder_loses_nothing_and_is_made_anew() {
+        for deleted in ["folder", "home", "files", "lock"] {
+            let folder = Folder::new();
+            let spool = folder.spool();
+            let home = folder.0.join(&spool.name);
+            let calls: Vec<Call> = (0..6).map(call).collect();
+            calls[..2].iter().for_each(|call| spool.note(*call));
+            let first = spool.batches();
+            calls[2..4].iter().for_each(|call| spool.note(*call));
+            match deleted {
+                "folder" => std::fs::remove_dir_all(&folder.0).unwrap(),
+                "home" => std::fs::remove_dir_all(&home).unwrap(),
+                "lock" => std::fs::remove_file(home.join(LOCK)).unwrap(),
+                _ => names(&home)
+                    .iter()
+                    .filter(|name| number_of(name).is_some())
+                    .for_each(|name| std::fs::remove_file(home.join(name)).unwrap()),
+            }
+            assert_eq!(spool.tally().trouble, None, "nobody has looked");
+            assert_eq!(spool.batches()[..1], first[..], "{deleted}");
+            assert_eq!(spool.tally().trouble, Some(SpoolTrouble::Deleted), "{deleted}");
+            // What comes after it outlasts the process again.
+            calls[4..].iter().for_each(|call| spool.note(*call));
+            let mut read = Vec::new();
+            while read.len() < 4 {
+                let batch = spool.batches().remove(0);
+                read.extend(calls_of(&spool, &batch));
+                spool.remove(&batch).unwrap();
+            }
+            assert_eq!(read, calls[..4], "{deleted}");
+            let tally = spool.tally();
+            assert_eq!((tally.lost, tally.pending), (0, 2), "{deleted}");
+            drop(spool);
+            let next = folder.spool();
+            assert_eq!(read_all(&next), calls[4..], "{deleted}");
+        }
+    }
+
+    #[test]
+    fn records_that_a_truncation_removed_count_as_lost() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        let calls: Vec<Call> = (0..5).map(call).collect();
+        calls[..4].iter().for_each(|call| spool.note(*call));
+        let path = folder.0.join(format!(
+            "{}.{EXTENSION}",
+            batch(&spool.name, spool.own().open.as_ref().unwrap().number)
+        ));
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(RECORD as u64 + 7).unwrap();
+        // What is written after it is at its own place, behind a hole.
+        spool.note(calls[4]);
+        let batch = spool.batches().remove(0);
+        for _ in 0..2 {
+            assert_eq!(
+                calls_of(&spool, &batch),
+                [calls[0], calls[4]],
+                "also when it is read again"
+            );
+        }
+        spool.remove(&batch).unwrap();
+        let tally = spool.tally();
+        assert_eq!((tally.noted, tally.lost, tally.pending), (5, 3, 0));
+        assert_eq!(tally.trouble, Some(SpoolTrouble::Lost));
     }
 
     #[test]
