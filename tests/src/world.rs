@@ -15,8 +15,8 @@ use tenantry_domain::{
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgRegistry, PgUnits, PgUsageUpkeep,
-    Pool, PoolSettings,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgUnits,
+    PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
@@ -553,6 +553,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
+        quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
         plans,
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),

@@ -182,11 +182,11 @@ pub use projection::Projection;
 pub use provider_event::{EventState, ProviderEvents, ReceivedEvent};
 pub use quota::{
     AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
-    QuotaLease, QuotaReservation, Quotas, ReservationState, StillLent, Tally, Threshold,
+    QuotaLease, QuotaReservation, QuotaUpkeep, Quotas, ReservationState, StillLent, Tally, Threshold,
 };
 pub use quota_drift::{QuotaDrift, QuotaFinding};
 pub use quota_gate::{
-    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
+    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };
 pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Limit, MeterKey, MeterTerms, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
-    QuotaReservationId, StoreError, Time,
+    QuotaReservationId, StoreError, SystemScope, TenantId, Time,
 };
 
 /// The most that a quota counts up to: what the database's whole numbers hold.
@@ -343,6 +343,11 @@ pub struct QuotaLease {
     pub expired: bool,
     /// Since when.
     pub created_at: Time,
+    /// How many units of the counter its holder had used before that were counted otherwise; see
+    /// [`Counting`](crate::Counting).
+    pub counted: u64,
+    /// Since when its holder counts, by its own clock.
+    pub counting_since: Time,
 }
 
 impl QuotaLease {
@@ -353,6 +358,24 @@ impl QuotaLease {
         } else {
             tally.settle(self.amount, used);
         }
+    }
+
+    /// Takes back all leases of a counter that one holder had, who has died and has recorded so much in all since the first of
+    /// them began to count; how much of them is free again. What was used but not recorded, such as a call that failed, counts
+    /// as not used; what was recorded and took nothing out of the quota counts as used of these leases.
+    pub fn settle_ended(leases: &[Self], tally: &mut Tally, recorded: u64) -> u64 {
+        let since = leases.iter().map(|lease| lease.counting_since).min();
+        let first = leases.iter().filter(|lease| Some(lease.counting_since) == since);
+        let counted = first.map(|lease| lease.counted).max().unwrap_or(0);
+        let mut used = recorded.saturating_sub(counted);
+        let mut back = 0;
+        for lease in leases {
+            let of_lease = used.min(lease.amount);
+            used -= of_lease;
+            back += lease.amount - of_lease;
+            lease.settle(tally, of_lease);
+        }
+        back
     }
 
     /// Its time is over.
@@ -521,6 +544,8 @@ pub trait Quotas: Send {
     async fn lease(&mut self, id: QuotaLeaseId) -> Result<Option<QuotaLease>, StoreError>;
     /// Adds a lease.
     async fn insert_lease(&mut self, lease: &QuotaLease) -> Result<(), StoreError>;
+    /// All leases of an instance, expired or not.
+    async fn held_by(&mut self, instance: Uuid) -> Result<Vec<QuotaLease>, StoreError>;
     /// Marks a lease as expired.
     async fn expire_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError>;
     /// Forgets a lease.
@@ -556,4 +581,67 @@ pub trait Quotas: Send {
     async fn unswept(&mut self, now: Time) -> Result<Vec<QuotaCounterId>, StoreError>;
     /// Forgets counters whose period ended before then, with everything that hangs on them.
     async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError>;
+}
+
+/// Leases across tenants, as the platform role, which sees whose they are and not how much.
+#[async_trait]
+pub trait QuotaUpkeep: Send + Sync {
+    /// Up to `limit` tenants by id, from behind `after` on, of whom a lease is over by the clock of the database and not yet
+    /// counted as used.
+    async fn lapsed(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<TenantId>, StoreError>;
+
+    /// Up to `limit` tenants by id, from behind `after` on, of whose quotas an instance holds leases, expired or not.
+    async fn held_by(
+        &self,
+        because: SystemScope,
+        instance: Uuid,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<TenantId>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lease(amount: u64, counted: u64, expired: bool) -> QuotaLease {
+        QuotaLease {
+            id: Uuid::nil().into(),
+            counter: Uuid::nil().into(),
+            instance: Uuid::nil(),
+            amount,
+            expires_at: Time::UNIX_EPOCH,
+            expired,
+            created_at: Time::UNIX_EPOCH,
+            counted,
+            counting_since: Time::UNIX_EPOCH,
+        }
+    }
+
+    proptest! {
+        /// Whatever an instance had bought and returned before it died, afterwards so much is counted of it as it recorded, at
+        /// most what it ever got, and what others use stays as it is.
+        #[test]
+        fn what_a_dead_instance_recorded_stays_counted(
+            counted in 0_u64..1_000, others in 0_u64..1_000, recorded in 0_u64..3_000,
+            leases in prop::collection::vec((1_u64..500, any::<bool>()), 1..4),
+        ) {
+            let leases: Vec<_> = leases.into_iter().map(|(amount, expired)| lease(amount, counted, expired)).collect();
+            let expired: u64 = leases.iter().filter(|it| it.expired).map(|it| it.amount).sum();
+            let all: u64 = leases.iter().map(|it| it.amount).sum();
+            let mut tally = Tally { used: others + counted + expired, reserved: 0, leased: all - expired };
+            let back = QuotaLease::settle_ended(&leases, &mut tally, recorded);
+            let own = tally.used - others;
+            prop_assert_eq!(tally.leased, 0);
+            prop_assert_eq!(own, counted + all - back);
+            prop_assert_eq!(own, recorded.clamp(counted, counted + all));
+        }
+    }
 }

@@ -41,6 +41,20 @@ pub struct QuotaAsk {
     pub ttl: Duration,
     /// Leases of this quota that have come to their end here.
     pub spent: Vec<Spent>,
+    /// What this instance has used in the present period, where it asks for a lease.
+    pub counting: Option<Counting>,
+}
+
+/// How many units of a period an instance has used that are counted, or are with the ask that says so; without those of leases
+/// that it still holds. With the calls that it recorded it says after its death what was used of those leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counting {
+    /// When the period began.
+    pub start: Time,
+    /// Since when it counts, by the clock of the instance.
+    pub since: Time,
+    /// How many.
+    pub taken: u64,
 }
 
 /// A lease that is used no more.
@@ -141,6 +155,8 @@ pub struct Holding {
     asked_at: Option<Duration>,
     taken: u64,
     last_block: u64,
+    /// All that was used in the present period, of bought units and of leases.
+    counting: Option<Counting>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +192,7 @@ impl Holding {
             asked_at: None,
             taken: 0,
             last_block: 0,
+            counting: None,
         }
     }
 
@@ -185,6 +202,17 @@ impl Holding {
             if block.left > 0 && block.is_good(at, self.ttl) {
                 block.left -= 1;
                 self.taken += 1;
+                let start = block.period.start;
+                let counting = self.counting.filter(|counting| counting.start == start);
+                let counting = counting.unwrap_or(Counting {
+                    start,
+                    since: at.wall,
+                    taken: 0,
+                });
+                self.counting = Some(Counting {
+                    taken: counting.taken + 1,
+                    ..counting
+                });
                 return true;
             }
             self.retire_first();
@@ -264,8 +292,21 @@ impl Holding {
         QuotaAsk {
             now: waiting,
             block,
+            counting: self.counted(),
             ..self.give_back(instance)
         }
+    }
+
+    /// What was used without that of leases that are still held.
+    fn counted(&self) -> Option<Counting> {
+        let counting = self.counting?;
+        let held = self.blocks.iter().filter(|block| block.lease.is_some());
+        let held = held.filter(|block| block.period.start == counting.start);
+        let used: u64 = held.map(|block| block.amount - block.left).sum();
+        Some(Counting {
+            taken: counting.taken.saturating_sub(used),
+            ..counting
+        })
     }
 
     /// Asks for nothing, to return what has come to its end.
@@ -276,6 +317,7 @@ impl Holding {
             block: 0,
             ttl: self.ttl,
             spent: self.spent.iter().map(|(_, spent)| *spent).collect(),
+            counting: None,
         }
     }
 
@@ -413,5 +455,26 @@ mod tests {
         );
         holding.close();
         assert_eq!((holding.left(), holding.leases()), (0, 1));
+    }
+
+    #[test]
+    fn an_ask_says_what_was_used_besides_the_leases_that_are_held() {
+        let mut holding = Holding::new(TTL);
+        let ask = holding.ask(Uuid::nil(), 2, at(0));
+        assert_eq!(ask.counting, None);
+        holding.receive(&ask, &loan(2, Some(8)), Duration::ZERO);
+        let counted = |holding: &mut Holding, millis: u64| {
+            let counting = holding.ask(Uuid::nil(), 0, at(millis)).counting;
+            counting.map(|counting| (counting.since, counting.taken))
+        };
+        (0..5).for_each(|_| assert!(holding.take(at(7))));
+        // Two were bought; three of the lease are not counted yet.
+        assert_eq!(counted(&mut holding, 8), Some((at(7).wall, 2)));
+        holding.close();
+        assert_eq!(
+            counted(&mut holding, 9),
+            Some((at(7).wall, 5)),
+            "it is returned with this ask"
+        );
     }
 }

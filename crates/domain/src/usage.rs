@@ -350,6 +350,14 @@ pub trait Usage: Send {
         period: Period,
     ) -> Result<Measured, StoreError>;
 
+    /// The quantities together that the server recorded of a meter from a moment on, under keys with this beginning.
+    async fn recorded_since(
+        &mut self,
+        meter: &MeterKey,
+        since: Time,
+        beginning: &str,
+    ) -> Result<u64, StoreError>;
+
     /// The hours of a period in which something has changed since they were totalled, in order.
     async fn dirty_hours(&mut self, meter: &MeterKey, period: Period) -> Result<Vec<Time>, StoreError>;
 

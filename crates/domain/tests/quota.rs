@@ -148,6 +148,8 @@ impl Model {
                 expires_at: now + Span::from_std(ask.ttl).unwrap(),
                 expired: false,
                 created_at: now,
+                counted: ask.counting.map_or(0, |counting| counting.taken),
+                counting_since: now,
             });
         }
         QuotaLoan {

@@ -23,11 +23,11 @@ use tenantry_domain::{
     FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, Mail, MailError,
     Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims, OperatorGate,
     OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password, PasswordError,
-    PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, ReceivedEvent,
-    RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError,
-    Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry,
-    TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep,
-    UserId,
+    PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, QuotaUpkeep,
+    ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store,
+    StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
+    Unresolved, UsageUpkeep, UserId,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -57,6 +57,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
+        quota_upkeep: fake.clone(),
         plans: fake.clone(),
         payments: None,
         customers: fake.clone(),
@@ -466,6 +467,22 @@ impl CallSpool for Fake {
 
     fn tally(&self) -> SpoolTally {
         SpoolTally::default()
+    }
+}
+
+#[async_trait]
+impl QuotaUpkeep for Fake {
+    async fn lapsed(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn held_by(
+        &self,
+        _: SystemScope,
+        _: Uuid,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }
 

@@ -5,6 +5,7 @@ use tenantry_domain::{
     QuotaCounter, QuotaCounterId, QuotaLease, QuotaLeaseId, QuotaReservation, QuotaReservationId, Quotas,
     ReservationState, StoreError, Tally, Threshold, Time,
 };
+use uuid::Uuid;
 
 use crate::error::column;
 use crate::store::{PgStore, exactly_one, meter, unknown};
@@ -53,6 +54,8 @@ pub(crate) mod lease {
         pub amount: i64,
         pub expires_at: DateTimeUtc,
         pub expired: bool,
+        pub counted: i64,
+        pub counting_since: DateTimeUtc,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -232,9 +235,17 @@ impl Quotas for PgStore {
             amount: Set(stored(lease.amount)?),
             expires_at: Set(lease.expires_at),
             expired: Set(lease.expired),
+            counted: Set(stored(lease.counted)?),
+            counting_since: Set(lease.counting_since),
             ..Default::default()
         };
         self.tx.insert(row).await
+    }
+
+    async fn held_by(&mut self, instance: Uuid) -> Result<Vec<QuotaLease>, StoreError> {
+        let find = self.tx.find::<lease::Entity>();
+        let rows = find.filter(lease::Column::Instance.eq(instance)).all().await?;
+        Ok(rows.into_iter().map(QuotaLease::from).collect())
     }
 
     async fn expire_lease(&mut self, id: QuotaLeaseId) -> Result<(), StoreError> {
@@ -462,6 +473,8 @@ impl From<lease::Model> for QuotaLease {
             expires_at: row.expires_at,
             expired: row.expired,
             created_at: row.created_at,
+            counted: row.counted.unsigned_abs(),
+            counting_since: row.counting_since,
         }
     }
 }

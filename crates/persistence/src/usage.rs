@@ -174,6 +174,11 @@ SELECT u.event_at, u.quantity FROM usage_events u \
    AND NOT EXISTS (SELECT FROM usage_events i WHERE i.tenant_id = $1 AND i.invalidates = u.id AND i.event_at = u.event_at) \
  ORDER BY u.event_at DESC, u.created_at DESC, u.id DESC LIMIT 1";
 
+/// A process that has died is looked up so once.
+const RECORDED_SINCE: &str = "\
+SELECT coalesce(sum(u.quantity), 0)::bigint AS quantity FROM usage_events u \
+ WHERE u.tenant_id = $1 AND u.meter = $2 AND u.event_at >= $3 AND u.source = $4 AND starts_with(u.idempotency_key, $5)";
+
 /// Waits, since whoever has it is done soon. Two tenants with one hash wait for each other needlessly, and nothing worse.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(' ', 'usage', $1::uuid), 0)) AS locked";
@@ -272,6 +277,22 @@ impl Usage for PgStore {
             }),
             None => Err(StoreError::Other("a measurement answered nothing".into())),
         }
+    }
+
+    async fn recorded_since(
+        &mut self,
+        meter: &MeterKey,
+        since: Time,
+        beginning: &str,
+    ) -> Result<u64, StoreError> {
+        let arguments: [Value; 4] = [
+            meter.as_str().into(),
+            since.into(),
+            UsageKey::SERVER.into(),
+            beginning.into(),
+        ];
+        let row = self.tx.fetch_fixed(RECORDED_SINCE, arguments).await?;
+        row.map_or(Ok(0), |row| Ok(unsigned(column(&row, "quantity")?)))
     }
 
     async fn dirty_hours(&mut self, meter: &MeterKey, period: Period) -> Result<Vec<Time>, StoreError> {

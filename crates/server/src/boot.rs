@@ -12,8 +12,8 @@ use tenantry_domain::{
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgRegistry, PgUnits,
-    PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
+    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
@@ -27,6 +27,7 @@ use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, product_settings};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::limits::{limits, shared};
 use crate::mail;
@@ -176,7 +177,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
     let spool = &settings.metering.spool_dir;
     let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
-    let calls = Arc::new(FileSpool::new(folder, ids.uuid().to_string()));
+    // One name for what this process notes and for what it holds of quotas: what its calls in the ledger do not account for is
+    // given back after its death.
+    let instance = ids.uuid();
+    let calls = Arc::new(FileSpool::new(folder, instance.to_string()));
     let stripe = stripe(settings)?.map(Arc::new);
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
@@ -196,6 +200,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
+        quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
         plans,
         payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
@@ -209,7 +214,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     };
     let app = Arc::new(Tenancy::new(ports, policy(settings)));
     Ok(Booted {
-        quotas: quotas(settings, &app),
+        quotas: quotas(settings, &app, instance),
         app,
         runtime,
         platform,
@@ -237,9 +242,9 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
 }
 
 /// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.
-fn quotas(settings: &Settings, app: &Arc<Tenancy>) -> Option<QuotaLeases> {
+fn quotas(settings: &Settings, app: &Arc<Tenancy>, instance: Uuid) -> Option<QuotaLeases> {
     let lender = Arc::new(StoredQuotas::new(Arc::clone(app)));
-    let (clock, instance) = (Arc::clone(&app.ports.clock), app.ports.ids.uuid());
+    let clock = Arc::clone(&app.ports.clock);
     let ttl = Duration::from_secs(settings.quotas.lease_seconds);
     let enforced = settings.quotas.enforce_api_calls;
     enforced.then(|| QuotaLeases::new(lender, clock, instance, ttl))

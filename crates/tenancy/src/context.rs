@@ -6,8 +6,8 @@ use tenantry_domain::{
     AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
     Customers, Denied, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer,
     OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue,
-    ProviderEvents, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope,
-    TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work,
+    ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError,
+    SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work,
 };
 use uuid::Uuid;
 
@@ -47,6 +47,8 @@ pub struct Ports {
     pub calls: Arc<dyn CallSpool>,
     /// What is looked after of usage across tenants.
     pub usage_upkeep: Arc<dyn UsageUpkeep>,
+    /// Leases of quotas across tenants.
+    pub quota_upkeep: Arc<dyn QuotaUpkeep>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
     /// Whoever takes the money; nobody does where it is absent.

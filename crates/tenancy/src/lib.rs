@@ -38,6 +38,7 @@ pub mod quota;
 pub mod quota_alert;
 pub mod quota_drift;
 pub mod quota_lending;
+pub mod quota_recovery;
 pub mod resource;
 pub mod setting;
 pub mod system_job;

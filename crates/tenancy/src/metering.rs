@@ -12,10 +12,11 @@ use tenantry_domain::{
     Call, CallSpool, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
     USAGE_BATCH, UsageKey, UsageOrigin, UserId,
 };
+use uuid::Uuid;
 
 use crate::job::{ADMITTED_AT_ONCE, TENANTS_AT_ONCE};
 use crate::usage::{Recorded, built_in, record};
-use crate::{Cx, Origin, Tenancy};
+use crate::{Cx, Origin, Tenancy, quota_recovery};
 
 /// What this process knows of metering besides what is stored.
 #[derive(Debug, Default)]
@@ -127,6 +128,7 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
             }
         }
     }
+    settle_ended(app).await;
     counters.flushed.fetch_add(stored.calls, Ordering::Relaxed);
     counters.set_aside.fetch_add(stored.set_aside, Ordering::Relaxed);
     if stored.kept > 0 {
@@ -137,6 +139,36 @@ pub async fn flush(app: &Arc<Tenancy>) -> Stored {
         counters.flush_micros.store(micros, Ordering::Relaxed);
     }
     stored
+}
+
+/// Settles the quotas' leases of processes that have died, now that all of their calls are in the ledger, and removes what is
+/// left of them. Where that fails their folders stay for the next flush.
+async fn settle_ended(app: &Arc<Tenancy>) {
+    let ended = on_spool(app, |spool| Ok(spool.ended())).await;
+    for name in ended.unwrap_or_default() {
+        // A name that is no id holds no leases.
+        let settled = match Uuid::parse_str(&name) {
+            Ok(instance) => quota_recovery::recover(app, instance).await,
+            Err(_) => Ok(()),
+        };
+        let (spool, buried) = (name.clone(), name);
+        let done = match settled {
+            Ok(()) => on_spool(app, move |spool| spool.bury(&buried)).await,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(
+                spool,
+                error,
+                "the leases of a process that has ended are not settled yet"
+            );
+        }
+    }
+}
+
+/// With what the keys of the calls begin that a process has answered.
+pub(crate) fn calls_of(instance: Uuid) -> String {
+    format!("calls:{instance}/")
 }
 
 async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> {

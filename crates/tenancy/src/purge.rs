@@ -9,7 +9,7 @@ use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
 
 use crate::job::{JobFailure, JobHandler, SystemJobHandler};
 use crate::quota_drift::{self, Repair};
-use crate::{Cx, Tenancy, quota};
+use crate::{Cx, Tenancy, quota_recovery};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
@@ -40,11 +40,12 @@ impl JobHandler for Purge {
     async fn run(&self, cx: &Cx, payload: Ended) -> Result<(), JobFailure> {
         cx.require(Permission::Purge)?;
         let before = cx.now() - payload.length();
+        quota_recovery::lapse(cx).await?;
         cx.write(async |work| {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
-            quota::purge(work, before).await?;
+            work.quotas().delete_ended(before).await?;
             let sessions = work.sessions().delete_ended(before).await?;
             if sessions > 0 {
                 let details = json!({"sessions": sessions, "ended_before": before});

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use chrono::Duration;
 use tenantry_domain::{
     Aggregation, Permission, QuotaCounter, QuotaCounterId, QuotaDrift, QuotaFinding, StoreError, SystemScope,
-    TenantId, Time, Work,
+    TenantId, Work,
 };
 
 use crate::{Cx, Tenancy, quota};
 
-/// For how long whoever held a lease may still say what was used of it. A lease lasts for seconds; whoever has not said it
-/// by then is not there any more.
+/// For how long the holder of a lease that has expired may still say what was used of it, before that is put right without an
+/// operator. A lease lasts for seconds; a server that has not said it by then is not there any more.
 const RETURNABLE: Duration = Duration::hours(1);
+
+/// The same for an operator, who knows that no server has calls left to store.
+const RETURNABLE_AT_ALL: Duration = Duration::minutes(1);
 
 /// Which counters are put right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,16 @@ pub enum Repair {
     /// Those of present periods, too. Whoever asks for that knows that no server, nor the folder of a dead one, has calls
     /// left that are not in the ledger: what is taken back can be used.
     All,
+}
+
+impl Repair {
+    /// How long ago a lease must have expired before it is put right.
+    const fn grace(self) -> Duration {
+        match self {
+            Self::Nothing | Self::Ended => RETURNABLE,
+            Self::All => RETURNABLE_AT_ALL,
+        }
+    }
 }
 
 /// How a counter and the ledger differed, and what was done about it.
@@ -56,7 +69,7 @@ pub async fn reconcile(cx: &Cx, repair: Repair) -> Result<Vec<Reconciled>, Store
             Repair::All => true,
         };
         let given_back = match drift.finding() {
-            QuotaFinding::Lost(_) if is_wanted => put_right(cx, counter).await?,
+            QuotaFinding::Lost(_) if is_wanted => put_right(cx, counter, repair.grace()).await?,
             _ => None,
         };
         all.push(Reconciled { drift, given_back });
@@ -85,7 +98,11 @@ async fn look(
     work: &mut Work,
     repair: Repair,
 ) -> Result<Vec<(QuotaCounterId, QuotaDrift)>, StoreError> {
-    let lost = lost(work).await?;
+    let grace = match repair {
+        Repair::Nothing | Repair::All => Duration::zero(),
+        Repair::Ended => RETURNABLE,
+    };
+    let lost = lost(work, grace).await?;
     // It is asked every day of every tenant, and almost always there is nothing to be put right.
     if lost.is_empty() && repair == Repair::Ended {
         return Ok(Vec::new());
@@ -106,20 +123,16 @@ async fn look(
     Ok(found)
 }
 
-/// For how much the leases were that nobody returned, counter by counter.
-async fn lost(work: &mut Work) -> Result<BTreeMap<QuotaCounterId, u64>, StoreError> {
+/// For how much the leases were that expired so long ago and were not returned, counter by counter. When a lease has expired is
+/// said by the clock of the database, as everything about leases is.
+async fn lost(work: &mut Work, grace: Duration) -> Result<BTreeMap<QuotaCounterId, u64>, StoreError> {
     let mut lost = BTreeMap::<_, u64>::new();
-    let before = returnable(work).await?;
+    let before = work.quotas().now().await? - grace;
     for lease in work.quotas().lost_leases(before).await? {
         let of_counter = lost.entry(lease.counter).or_default();
         *of_counter = of_counter.saturating_add(lease.amount);
     }
     Ok(lost)
-}
-
-/// Leases that expired before then are lost, by the clock of the database, as everything about leases is.
-async fn returnable(work: &mut Work) -> Result<Time, StoreError> {
-    Ok(work.quotas().now().await? - RETURNABLE)
 }
 
 async fn ledger(cx: &Cx, work: &mut Work, counter: &QuotaCounter) -> Result<u64, StoreError> {
@@ -133,17 +146,24 @@ async fn ledger(cx: &Cx, work: &mut Work, counter: &QuotaCounter) -> Result<u64,
 
 /// Takes back what was lost, by the numbers that hold once the counter is locked; how much that was. `None` when somebody
 /// has borrowed a part meanwhile: then it is for the next time.
-async fn put_right(cx: &Cx, id: QuotaCounterId) -> Result<Option<u64>, StoreError> {
+async fn put_right(cx: &Cx, id: QuotaCounterId, grace: Duration) -> Result<Option<u64>, StoreError> {
     cx.write(async |work| {
         let Some(mut counter) = work.quotas().find_for_update(id).await? else {
             return Ok(None);
         };
-        quota::sweep(work, &mut counter).await?;
-        let (ledger, before) = (ledger(cx, work, &counter).await?, returnable(work).await?);
-        let lost = lost(work).await?.get(&id).copied().unwrap_or_default();
+        if quota::sweep(work, &mut counter).await? {
+            // What has expired stays counted, whatever follows.
+            work.quotas().save(&counter).await?;
+        }
+        let ledger = ledger(cx, work, &counter).await?;
+        let before = work.quotas().now().await? - grace;
+        let lost = lost(work, grace).await?.get(&id).copied().unwrap_or_default();
         let Ok(back) = counter.tally.reconcile(ledger, lost) else {
             return Ok(None);
         };
+        if lost == 0 {
+            return Ok(None);
+        }
         work.quotas().delete_lost_leases(id, before).await?;
         work.quotas().save(&counter).await?;
         let (meter, from) = (counter.meter.as_str(), counter.period.start);

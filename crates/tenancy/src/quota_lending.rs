@@ -81,7 +81,7 @@ async fn lend(cx: &Cx, work: &mut Work, meter: &MeterKey, ask: &QuotaAsk) -> Res
         .lend(ask.now, ask.block, instances, quota.terms.limit);
     let lease = (leased > 0).then(|| (QuotaLeaseId::next(cx.ids()), leased));
     if let Some(lease) = lease {
-        insert(cx, work, lease, counter.id, ask).await?;
+        insert(cx, work, (lease, bought), &counter, ask).await?;
     }
     if counter.tally != before {
         work.quotas().save(&counter).await?;
@@ -118,20 +118,26 @@ async fn instances(work: &mut Work, counter: &QuotaCounter, ask: &QuotaAsk) -> R
 async fn insert(
     cx: &Cx,
     work: &mut Work,
-    (id, amount): (QuotaLeaseId, u64),
-    counter: QuotaCounterId,
+    ((id, amount), bought): ((QuotaLeaseId, u64), u64),
+    counter: &QuotaCounter,
     ask: &QuotaAsk,
 ) -> Result<(), StoreError> {
     let ttl = Duration::from_std(ask.ttl).map_err(|error| StoreError::Other(error.to_string()))?;
     let expires_at = work.quotas().now().await? + ttl;
+    let counting = ask
+        .counting
+        .filter(|counting| counting.start == counter.period.start);
     let lease = QuotaLease {
         id,
-        counter,
+        counter: counter.id,
         instance: ask.instance,
         amount,
         expires_at,
         expired: false,
         created_at: cx.now(),
+        // What was bought with it is counted too.
+        counted: counting.map_or(0, |counting| counting.taken) + bought,
+        counting_since: counting.map_or_else(|| cx.now(), |counting| counting.since),
     };
     work.quotas().insert_lease(&lease).await
 }

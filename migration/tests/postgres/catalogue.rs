@@ -200,6 +200,7 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
     );
     let platform: &[&str] = match table {
         "jobs" => &["jobs_platform_select", "jobs_platform_update"],
+        "quota_leases" => &["quota_leases_platform_select"],
         "usage_dirty" => &["usage_dirty_platform_select"],
         "tenants" => &["tenants_platform_select", "tenants_platform_update"],
         _ => &[],

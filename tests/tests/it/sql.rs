@@ -158,6 +158,7 @@ async fn lend(world: &World, block: u64, spent: Vec<Spent>) -> QuotaLoan {
         block,
         ttl: Duration::from_secs(10),
         spent,
+        counting: None,
     };
     let meter = MeterKey::parse(MeterKey::STORAGE_BYTES).unwrap();
     let lender = StoredQuotas::new(Arc::clone(&world.app));
