@@ -615,29 +615,50 @@ fn standard_plans() -> Arc<PlanBook> {
             .into(),
         features: None,
     };
-    let plans = Plans::standard().overridden(&[("pro".to_owned(), generous)].into());
+    let plans = with_meters(&["renders"], "unlimited", |_| "sum");
+    let plans = plans.overridden(&[("pro".to_owned(), generous)].into());
     Arc::new(PlanBook::new(plans.unwrap()).unwrap())
+}
+
+/// The standard catalogue with further meters, of which each plan includes so much and limits nothing.
+fn with_meters(keys: &[&str], included: &str, aggregation: fn(&str) -> &str) -> Plans {
+    let meters: String = keys
+        .iter()
+        .map(|key| {
+            let (aggregation, title) = (aggregation(key), key.trim_end_matches("_meter"));
+            format!(
+                "[[meter]]\nkey = \"{key}\"\ntitle = \"{title}\"\nunit = \"one\"\naggregation = \"{aggregation}\"\n\
+                 reset = \"billing_cycle\"\n\n"
+            )
+        })
+        .collect();
+    let included = match included {
+        "unlimited" => "\"unlimited\"",
+        number => number,
+    };
+    let terms: String = keys
+        .iter()
+        .map(|key| format!("[plan.meters.{key}]\nincluded = {included}\nlimit = \"unlimited\"\n\n"))
+        .collect();
+    let standard = include_str!("../../config/plans.toml");
+    let own = "[plan.meters.active_users]";
+    let text = standard.replace(own, &format!("{terms}{own}"));
+    let text = text.replacen("\n[[meter]]", &format!("\n{meters}[[meter]]"), 1);
+    Plans::parse(&text).unwrap()
 }
 
 /// The standard catalogue with a meter of each kind that anybody may record usage of, by the names of their aggregations:
 /// `sum_meter` and so on.
 pub fn plans_with_meters() -> Arc<PlanBook> {
-    let kinds = ["sum", "count", "max", "last", "unique"];
-    let meters = kinds.map(|kind| {
-        format!(
-            "[[meter]]\nkey = \"{kind}_meter\"\ntitle = \"{kind}\"\nunit = \"one\"\naggregation = \"{kind}\"\n\
-             reset = \"billing_cycle\"\n\n"
-        )
-    });
-    let terms =
-        kinds.map(|kind| format!("[plan.meters.{kind}_meter]\nincluded = 10\nlimit = \"unlimited\"\n\n"));
-    let standard = include_str!("../../config/plans.toml");
-    let text = standard.replace(
-        "[plan.meters.active_users]",
-        &format!("{}[plan.meters.active_users]", terms.concat()),
-    );
-    let text = text.replacen("\n[[meter]]", &format!("\n{}[[meter]]", meters.concat()), 1);
-    Arc::new(PlanBook::new(Plans::parse(&text).unwrap()).unwrap())
+    let keys = [
+        "sum_meter",
+        "count_meter",
+        "max_meter",
+        "last_meter",
+        "unique_meter",
+    ];
+    let plans = with_meters(&keys, "10", |key| key.trim_end_matches("_meter"));
+    Arc::new(PlanBook::new(plans).unwrap())
 }
 
 fn signing_key() -> SigningKey {

@@ -465,6 +465,7 @@ mod tests {
             "requests_burst",
             "requests_per_minute",
             "storage_bytes",
+            "usage_events_per_day",
             "user_requests_burst",
             "user_requests_per_minute",
             "users",

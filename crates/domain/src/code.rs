@@ -65,7 +65,7 @@ error_codes! {
     PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";
     PlanLimitReached = "plan_limit_reached", 403, "Plan limit reached", "The tenant's plan does not allow more of these.";
     UnknownMeter = "unknown_meter", 422, "Unknown meter", "No meter has this name. `GET /api/v1/usage/summary` lists the meters.";
-    MeterReserved = "meter_reserved", 422, "Reserved meter", "The server counts this meter itself. Its usage cannot be recorded by clients.";
+    MeterReserved = "meter_reserved", 422, "Reserved meter", "The server counts this meter itself. Clients cannot record usage of it or reserve units of it.";
     UsageConflict = "usage_conflict", 409, "Usage conflict", "Another event has this key, or the event is already invalidated. A key identifies one event.";
     UsageTooOld = "usage_too_old", 422, "Usage too old", "Usage is accepted within 24 hours, and up to 90 days with `backfill=true`.";
     UsageInFuture = "usage_in_future", 422, "Usage in the future", "The time of an event may be up to 5 minutes ahead of the server's clock.";

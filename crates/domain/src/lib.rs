@@ -211,7 +211,7 @@ pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, T
 pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use usage::{
-    Appended, Granularity, KeyedUsage, Measured, NewUsage, OutOfWindow, ROLLUP_PATIENCE, Rollup, USAGE_BATCH,
-    Usage, UsageEvent, UsageKey, UsageOrigin, UsageUpkeep, UsageWindow, check_reason, total_of,
+    Appended, Granularity, Intake, KeyedUsage, Measured, NewUsage, OutOfWindow, ROLLUP_PATIENCE, Rollup,
+    USAGE_BATCH, Usage, UsageEvent, UsageKey, UsageOrigin, UsageUpkeep, UsageWindow, check_reason, total_of,
 };
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

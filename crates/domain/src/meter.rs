@@ -32,6 +32,11 @@ impl MeterKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether the server itself counts it, so that nobody else records usage of it or reserves units of it.
+    pub fn is_servers_own(&self) -> bool {
+        [Self::API_CALLS, Self::STORAGE_BYTES, Self::ACTIVE_USERS].contains(&self.as_str())
+    }
 }
 
 impl std::fmt::Display for MeterKey {

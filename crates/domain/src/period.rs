@@ -1,4 +1,4 @@
-use chrono::{DateTime, Duration, DurationRound as _, Months, Timelike as _};
+use chrono::{DateTime, Duration, Months, Timelike as _};
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
@@ -28,8 +28,10 @@ impl Period {
         Self::around(at, Duration::days(1))
     }
 
+    /// In whole seconds: chrono's own truncation counts nanoseconds, which end in the year 2262.
     fn around(at: Time, length: Duration) -> Self {
-        let start = at.duration_trunc(length).unwrap_or(at);
+        let seconds = length.num_seconds().max(1);
+        let start = DateTime::from_timestamp(at.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(at);
         Self {
             start,
             end: start + length,
@@ -180,6 +182,21 @@ mod tests {
             (at("2026-02-01T00:00:00Z"), at("2026-03-01T00:00:00Z"))
         );
         assert_eq!(BillingCycle::CALENDAR.period(period.end).start, period.end);
+    }
+
+    #[test]
+    fn hours_and_days_are_aligned_in_every_year() {
+        for year in ["0001", "1969", "2026", "2262", "2263", "9998"] {
+            let moment = at(&format!("{year}-06-15T13:59:59.999999Z"));
+            assert_eq!(
+                Period::hour_of(moment).start,
+                at(&format!("{year}-06-15T13:00:00Z"))
+            );
+            assert_eq!(
+                Period::day_of(moment).start,
+                at(&format!("{year}-06-15T00:00:00Z"))
+            );
+        }
     }
 
     #[test]

@@ -563,6 +563,13 @@ pub trait Quotas: Send {
         counter: QuotaCounterId,
         now: Time,
     ) -> Result<Vec<QuotaReservation>, StoreError>;
+    /// The open reservations of a meter whose time is not over by then, newest first.
+    async fn open_reservations(
+        &mut self,
+        meter: &MeterKey,
+        now: Time,
+        page: PageRequest,
+    ) -> Result<Page<QuotaReservation>, StoreError>;
     /// Adds a reservation.
     async fn insert_reservation(&mut self, reservation: &QuotaReservation) -> Result<(), StoreError>;
     /// Stores how a reservation stands.

@@ -3,8 +3,8 @@ use chrono::{Duration, SubsecRound as _};
 use serde_json::Value;
 
 use crate::{
-    Aggregation, Check, Invalid, MeterKey, Period, StoreError, SystemScope, TenantId, Time, UsageEventId,
-    check_text,
+    Aggregation, Check, Invalid, MOST_UNITS, MeterKey, Period, StoreError, SystemScope, TenantId, Time,
+    UsageEventId, check_text,
 };
 
 /// What was used, when, as the ledger keeps it: for good. A mistake is corrected by another event that invalidates it.
@@ -118,6 +118,9 @@ pub const USAGE_BATCH: usize = 1_000;
 impl NewUsage {
     /// The largest quantity of one event: the largest whole number that every reader of JSON keeps exactly (2^53 - 1).
     pub const MOST: u64 = 9_007_199_254_740_991;
+    /// The most that the quantities of a day come to, of a meter that adds them up (2^48 - 1). The longest billing period
+    /// touches 32 days, so no total exceeds [`NewUsage::MOST`].
+    pub const MOST_OF_A_DAY: u64 = 281_474_976_710_655;
     /// The longest subject, in characters.
     pub const LONGEST_SUBJECT: usize = 200;
     /// The longest source and the longest key, in characters.
@@ -247,6 +250,19 @@ pub struct KeyedUsage {
     pub payload_hash: String,
 }
 
+/// What was accepted of a day: of the events of a meter that are of that day, or of all events that were sent on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intake {
+    /// The meter; `None` for all events that were sent on the day.
+    pub meter: Option<MeterKey>,
+    /// The beginning of the day, UTC.
+    pub day: Time,
+    /// How many events.
+    pub events: u64,
+    /// What their quantities come to.
+    pub quantity: u64,
+}
+
 /// What the events of a period come to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -330,6 +346,13 @@ pub trait Usage: Send {
     /// Appends events unless their keys are taken, and marks the hours that they touch; what became of each, in their
     /// order. No two of them have one key.
     async fn append(&mut self, events: &[KeyedUsage]) -> Result<Vec<Appended>, StoreError>;
+
+    /// Adds to what was accepted of days; what it comes to with these, in any order. The rows stay locked until the transaction
+    /// ends, so that of two who send at once the second sees what the first has added.
+    async fn add_intake(&mut self, more: &[Intake], now: Time) -> Result<Vec<Intake>, StoreError>;
+
+    /// How many events were accepted on a day.
+    async fn accepted_on(&mut self, day: Time) -> Result<u64, StoreError>;
 
     /// An event.
     async fn find(&mut self, id: UsageEventId) -> Result<Option<UsageEvent>, StoreError>;
@@ -419,6 +442,9 @@ pub trait Usage: Send {
         now: Time,
     ) -> Result<(), StoreError>;
 
+    /// Deletes what was accepted of days before a moment.
+    async fn delete_intake(&mut self, before: Time) -> Result<u64, StoreError>;
+
     /// Forgets the keys of events that were accepted before a moment; how many they were.
     async fn delete_keys(&mut self, before: Time) -> Result<u64, StoreError>;
 }
@@ -468,7 +494,8 @@ fn whole_hours(period: Period) -> Option<Period> {
 fn combine(aggregation: Aggregation, parts: Vec<u64>) -> u64 {
     let parts = parts.into_iter();
     match aggregation {
-        Aggregation::Sum | Aggregation::Count => parts.fold(0, u64::saturating_add),
+        // No more than the ledger's own sum says, in data that is older than the bound of a day.
+        Aggregation::Sum | Aggregation::Count => parts.fold(0, u64::saturating_add).min(MOST_UNITS),
         Aggregation::Max | Aggregation::Last | Aggregation::Unique => parts.max().unwrap_or(0),
     }
 }

@@ -183,6 +183,8 @@ impl From<QuotaError> for ApiError {
             QuotaError::Refused(refused) => refused.into(),
             QuotaError::Invalid(invalid) => invalid.into(),
             QuotaError::UnknownMeter(_) | QuotaError::NotFound => Self::new(ErrorCode::NotFound),
+            QuotaError::Reserved(meter) => Self::new(ErrorCode::MeterReserved)
+                .with_detail(format!("Nothing of {meter} is reserved from outside.")),
             QuotaError::Exceeded(exceeded) => exceeded.into(),
             QuotaError::Ended(ended) => Self::new(ErrorCode::Conflict)
                 .with_detail(format!("The reservation is {} already.", ended.0.as_str())),
@@ -439,6 +441,7 @@ impl From<UsageError> for ApiError {
             UsageError::Conflict => {
                 Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
             }
+            UsageError::TooMany(exceeded) => exceeded.into(),
             UsageError::Store(error) => error.into(),
         }
     }

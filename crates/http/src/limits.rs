@@ -10,7 +10,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        Method, Version,
         header::{self, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -39,6 +39,12 @@ const COSTS: [(Method, &str, u32); 9] = [
     (Method::POST, "/api/v1/users", 5),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
 ];
+
+/// Recorded usage costs as much as its body is long: events are small and there may be a thousand in a body.
+const BY_LENGTH: (Method, &str) = (Method::POST, "/api/v1/usage/events");
+
+/// Of such a body a unit pays for so many bytes.
+const BYTES_OF_A_UNIT: usize = 1_024;
 
 /// What one address may ask for where nobody has been admitted.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +106,7 @@ pub(crate) async fn take_of_tenant(
     let Some(limits) = &api.limits else { return Ok(()) };
     let scope = &admission.scope;
     let rates = limits.rates.rates(&admission.tenant);
-    let demand = Demand::of_tenant(scope.tenant(), scope.user(), rates, cost(request));
+    let demand = Demand::of_tenant(scope.tenant(), scope.user(), rates, cost(request, api));
     take(request, api, limits, ("tenant", &demand)).await
 }
 
@@ -161,7 +167,7 @@ async fn take_of_address(
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
     let address = ClientAddress::of(origin::address(request, api.settings.trust_forwarded_for));
-    let demand = demand(address, limits, cost(request));
+    let demand = demand(address, limits, cost(request, &api));
     take(request, &api, limits, (class, &demand)).await
 }
 
@@ -196,8 +202,12 @@ fn refused(decision: &Decision) -> ApiError {
         .with_header(header::RETRY_AFTER, decision.retry_after_seconds().into())
 }
 
-fn cost(request: &HttpRequest) -> u32 {
+fn cost(request: &HttpRequest, api: &Api) -> u32 {
     let pattern = request.match_pattern().unwrap_or_default();
+    if BY_LENGTH == (request.method().clone(), pattern.as_str()) {
+        let units = announced(request, api.settings.body_limit_bytes).div_ceil(BYTES_OF_A_UNIT);
+        return u32::try_from(units).unwrap_or(u32::MAX).max(WRITE);
+    }
     let own = COSTS
         .iter()
         .find(|(method, path, _)| method == request.method() && *path == pattern);
@@ -205,6 +215,22 @@ fn cost(request: &HttpRequest) -> u32 {
         Some((_, _, cost)) => *cost,
         None if request.method().is_safe() => READ,
         None => WRITE,
+    }
+}
+
+/// How long the body will be, which has not been read. Where nothing says it, it may be as long as a body can be.
+fn announced(request: &HttpRequest, most: usize) -> usize {
+    let headers = request.headers();
+    match headers.get(header::CONTENT_LENGTH) {
+        Some(length) => length
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse().ok())
+            .map_or(most, |length: usize| length.min(most)),
+        None if headers.contains_key(header::TRANSFER_ENCODING) || request.version() >= Version::HTTP_2 => {
+            most
+        }
+        None => 0,
     }
 }
 
@@ -345,6 +371,31 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    /// A thousand events, or a mebibyte, cost more than one event does, and before they are read.
+    #[actix_web::test]
+    async fn recorded_usage_costs_by_the_length_of_its_body() {
+        let (recorder, api) = limited(true);
+        for (header, value, cost) in [
+            ("Content-Length", "2", 2),
+            ("Content-Length", "2048", 2),
+            ("Content-Length", "2049", 3),
+            ("Content-Length", "150000", 147),
+            ("Content-Length", "99999999999", 1_024),
+            ("Transfer-Encoding", "chunked", 1_024),
+        ] {
+            let call = Call::post("/api/v1/usage/events", "{}").bearer("admin");
+            call.header(header, value).send(&api).await;
+            assert_eq!(
+                asked(&recorder),
+                [(vec!["tenant", "user"], cost)],
+                "{header}: {value}"
+            );
+        }
+        let other = Call::post("/api/v1/projects", "{}").bearer("admin");
+        other.header("Content-Length", "150000").send(&api).await;
+        assert_eq!(asked(&recorder), [(vec!["tenant", "user"], 2)]);
     }
 
     #[actix_web::test]

@@ -59,7 +59,7 @@ pub(crate) fn error_code() -> Object {
         v1::auth::login, v1::auth::register, v1::auth::refresh, v1::auth::logout, v1::auth::me,
         v1::tenant::read, v1::tenant::update, v1::capability::read,
         v1::entitlement::list, v1::entitlement::read,
-        v1::quota::list, v1::quota::alerts, v1::quota::reserve, v1::quota::read_reservation, v1::quota::commit,
+        v1::quota::list, v1::quota::alerts, v1::quota::reservations, v1::quota::reserve, v1::quota::read_reservation, v1::quota::commit,
         v1::quota::release,
         v1::setting::list, v1::setting::update, v1::setting::schema, v1::setting::roll_back,
         v1::setting::list_versions, v1::setting::read_version, v1::setting::diff,

@@ -293,6 +293,26 @@ impl Quotas for PgStore {
         rows.into_iter().map(QuotaReservation::try_from).collect()
     }
 
+    async fn open_reservations(
+        &mut self,
+        meter: &MeterKey,
+        now: Time,
+        page: PageRequest,
+    ) -> Result<Page<QuotaReservation>, StoreError> {
+        let find = self.tx.find::<reservation::Entity>();
+        let find = find.filter(reservation::Column::Meter.eq(meter.as_str()));
+        let find = find.filter(reservation::Column::State.eq(ReservationState::Open.as_str()));
+        let find = find.filter(reservation::Column::ExpiresAt.gt(now));
+        let key = (reservation::Column::CreatedAt, reservation::Column::Id);
+        let position = |row: &reservation::Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        find.page(key, page, position)
+            .await?
+            .try_map(QuotaReservation::try_from)
+    }
+
     async fn insert_reservation(&mut self, reservation: &QuotaReservation) -> Result<(), StoreError> {
         let row = reservation::ActiveModel {
             id: Set(reservation.id.uuid()),

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sea_orm::{ColumnTrait as _, Value};
 use serde::Serialize;
 use tenantry_domain::{
-    Aggregation, Appended, Granularity, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError, Time,
-    Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+    Aggregation, Appended, Granularity, Intake, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError,
+    Time, Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
 };
 
 use crate::error::{column, from_json};
@@ -79,6 +79,28 @@ mod dirty {
     crate::tenant_entity!(Entity, Model, Column);
 }
 
+mod intake {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "usage_intake")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub meter: String,
+        pub day: DateTimeUtc,
+        pub events: i64,
+        pub quantity: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+
 mod hour {
     use sea_orm::entity::prelude::*;
 
@@ -144,6 +166,19 @@ marks AS (INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour) \
  GROUP BY 4, 5) \
 SELECT id FROM keys";
 
+/// In the order of the key, so that two who send at once do not wait for one another in a circle.
+const ADD_INTAKE: &str = "\
+INSERT INTO usage_intake AS t (\"tenant_id\", created_at, meter, day, events, quantity) \
+SELECT $1, $3, r.meter, r.day, r.events, r.quantity \
+  FROM jsonb_to_recordset($2::text::jsonb) AS r (meter text, day timestamptz, events bigint, quantity bigint) \
+ ORDER BY r.meter, r.day \
+ON CONFLICT (tenant_id, meter, day) DO UPDATE SET events = t.events + EXCLUDED.events, \
+  quantity = t.quantity + EXCLUDED.quantity \
+RETURNING meter, day, events, quantity";
+
+/// Stands for all meters in `usage_intake`.
+const ALL_METERS: &str = "*";
+
 /// What one number of each kind is made of: the events of a meter and a period that are no invalidations and that none
 /// invalidates. An invalidation is of the same meter and moment as what it invalidates. They are looked up once: with
 /// NOT EXISTS the planner, which takes a period for a few rows, would look for each event's through all of them.
@@ -160,7 +195,8 @@ macro_rules! measuring {
     };
 }
 
-/// A sum that is too large to be said is the largest that can be. The sum of nothing is NULL, which `least` would pass over.
+/// Sums of what was accepted are bounded ([`NewUsage::MOST_OF_A_DAY`](tenantry_domain::NewUsage::MOST_OF_A_DAY)). Where older data
+/// comes to more than can be said it is the largest that can. The sum of nothing is NULL, which `least` would pass over.
 const SUM: &str = measuring!("least(coalesce(sum(u.quantity), 0), 9223372036854775807)");
 const COUNT: &str = measuring!("count(*)");
 const MAX: &str = measuring!("max(u.quantity)");
@@ -235,6 +271,37 @@ impl Usage for PgStore {
             None => Err(StoreError::Contention),
         };
         events.iter().map(appended).collect()
+    }
+
+    async fn add_intake(&mut self, more: &[Intake], now: Time) -> Result<Vec<Intake>, StoreError> {
+        let row = |more: &Intake| {
+            let meter = more.meter.as_ref().map_or(ALL_METERS, MeterKey::as_str);
+            let (events, quantity) = (signed(more.events), signed(more.quantity));
+            serde_json::json!({"meter": meter, "day": more.day, "events": events, "quantity": quantity})
+        };
+        let rows = serde_json::Value::Array(more.iter().map(row).collect());
+        let arguments: [Value; 2] = [rows.to_string().into(), now.into()];
+        let rows = self.tx.fetch_all_fixed(ADD_INTAKE, arguments).await?;
+        let read = |row| {
+            let key: String = column(row, "meter")?;
+            Ok(Intake {
+                meter: match key.as_str() {
+                    ALL_METERS => None,
+                    key => Some(meter(key, "usage_intake.meter")?),
+                },
+                day: column(row, "day")?,
+                events: unsigned(column(row, "events")?),
+                quantity: unsigned(column(row, "quantity")?),
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn accepted_on(&mut self, day: Time) -> Result<u64, StoreError> {
+        let find = self.tx.find::<intake::Entity>();
+        let find = find.filter(intake::Column::Meter.eq(ALL_METERS));
+        let row = find.filter(intake::Column::Day.eq(day)).one().await?;
+        Ok(row.map_or(0, |row| unsigned(row.events)))
     }
 
     async fn find(&mut self, id: UsageEventId) -> Result<Option<UsageEvent>, StoreError> {
@@ -371,6 +438,11 @@ impl Usage for PgStore {
             signed(measured.events).into(),
         ];
         self.tx.fetch_fixed(sql, arguments).await.map(|_| ())
+    }
+
+    async fn delete_intake(&mut self, before: Time) -> Result<u64, StoreError> {
+        let delete = self.tx.delete::<intake::Entity>();
+        delete.filter(intake::Column::Day.lt(before)).run().await
     }
 
     async fn delete_keys(&mut self, before: Time) -> Result<u64, StoreError> {

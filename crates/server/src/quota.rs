@@ -1,6 +1,7 @@
-//! `tenantry quota`: how the counters of quotas and the ledger agree.
+//! `tenantry quota`: compare the counters of quotas with the ledger, and correct them.
 
-use tenantry_domain::{QuotaDrift, QuotaFinding, SystemScope, TenantId};
+use tenantry_domain::{Invalid, MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding, SystemScope, TenantId};
+use tenantry_tenancy::quota::{self, Corrected, QuotaError};
 use tenantry_tenancy::quota_drift::{self, Reconciled, Repair};
 
 use crate::boot::{Booted, boot};
@@ -31,6 +32,27 @@ enum Action {
         #[arg(long)]
         repair: bool,
     },
+    /// Set how much of a meter counts as used in the present period, and record why. The ledger, which bills are made of, stays as
+    /// it is.
+    #[command(
+        after_help = "Example: tenantry quota correct acme --meter api_calls --used 640 --reason 'reserved by mistake'"
+    )]
+    Correct {
+        slug: String,
+        /// The meter.
+        #[arg(long, value_parser = meter)]
+        meter: MeterKey,
+        /// What counts as used from now on; `quota reconcile --tenant` shows what the ledger says.
+        #[arg(long)]
+        used: u64,
+        /// Why, for the tenant's audit log: 1 to 500 characters.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+fn meter(text: &str) -> Result<MeterKey, String> {
+    MeterKey::parse(text).ok_or_else(|| PLAN_KEY_RULE.to_owned())
 }
 
 const BECAUSE: SystemScope = SystemScope::because("an operator compares quotas with the ledger");
@@ -46,6 +68,12 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             let repair = if *repair { Repair::All } else { Repair::Nothing };
             reconcile(&booted, tenant.as_deref(), repair).await
         }
+        Action::Correct {
+            slug,
+            meter,
+            used,
+            reason,
+        } => correct(&booted, slug, (meter, *used, reason)).await,
     };
     booted.finish().await;
     done
@@ -68,6 +96,32 @@ async fn reconcile(booted: &Booted, tenant: Option<&str>, repair: Repair) -> Res
             of_tenant(booted, (tenant.id, tenant.slug.as_str()), repair, differs).await?;
         }
     }
+}
+
+async fn correct(
+    booted: &Booted,
+    slug: &str,
+    (meter, used, reason): (&MeterKey, u64, &str),
+) -> Result<(), CommandError> {
+    const BECAUSE: SystemScope = SystemScope::because("an operator corrects a quota's counter");
+    let tenant = find(&booted.app, slug).await?;
+    let corrected = quota::correct(&booted.app, BECAUSE, tenant, (meter, used, reason)).await;
+    let corrected = corrected.map_err(|error| match error {
+        QuotaError::Invalid(Invalid(errors)) => {
+            let errors = errors
+                .iter()
+                .map(|it| format!("{}: {}", it.pointer.trim_start_matches('/'), it.detail));
+            CommandError::Other(errors.collect::<Vec<_>>().join("; "))
+        }
+        error => CommandError::Other(error.to_string()),
+    })?;
+    let (from, to) = (
+        corrected.period.start.to_rfc3339(),
+        corrected.period.end.to_rfc3339(),
+    );
+    let Corrected { before, after, .. } = corrected;
+    console::say(&format!("{slug} {meter} {from} {to} used {before} now {after}"));
+    Ok(())
 }
 
 async fn of_tenant(

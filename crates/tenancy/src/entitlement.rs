@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tenantry_domain::{
-    Entitlements, Level, Limit, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription, Work,
+    Entitlements, Level, Limit, Period, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription,
+    Work,
 };
 
 use crate::quota::{self, QuotaError, QuotaStanding};
@@ -50,6 +51,9 @@ impl Countable {
 
 /// The limit of what a tenant stores, in bytes; its name in the plan catalogue.
 pub const STORAGE: &str = "storage_bytes";
+
+/// The limit of how many events of usage are accepted from outside in a day, UTC; its name in the plan catalogue.
+pub const USAGE_EVENTS: &str = "usage_events_per_day";
 
 /// The plan does not allow it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -232,6 +236,8 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
                 used.push((what.limit(), what.count(work).await?));
             }
             used.push((STORAGE, work.storage().used().await?));
+            let today = Period::day_of(cx.now()).start;
+            used.push((USAGE_EVENTS, work.usage().accepted_on(today).await?));
             Ok::<_, CapabilitiesError>((tenant, used))
         })
         .await?;

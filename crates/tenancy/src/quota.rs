@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use chrono::Duration;
+use serde_json::json;
 use tenantry_domain::{
-    CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, Page,
-    PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId, QuotaExceeded,
-    QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StoreError, Tally, Time, Work,
+    Aggregation, CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms,
+    NotEnough, Page, PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId,
+    QuotaExceeded, QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StoreError,
+    SystemScope, Tally, TenantId, Work, check_reason,
 };
 
-use crate::{Cx, context::carries_store_error, cycle::cycle, quota_alert};
+use crate::{Cx, Tenancy, context::carries_store_error, cycle::cycle, quota_alert, usage::OverLimit};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum QuotaError {
     /// Nothing of that name is metered.
     #[error("nothing is metered as '{0}'")]
     UnknownMeter(MeterKey),
+    /// The server itself counts the meter, so that nobody reserves units of it.
+    #[error("{0} is counted by the server itself")]
+    Reserved(MeterKey),
     /// No such reservation.
     #[error("there is no such reservation")]
     NotFound,
@@ -80,7 +85,8 @@ pub async fn consume_in(cx: &Cx, work: &mut Work, uses: &[(MeterKey, u64)]) -> R
     Ok(())
 }
 
-/// Sets units aside for work that is under way; for `seconds`, at least 1 and at most a day.
+/// Sets units aside for work that is under way; for `seconds`, at least 1 and at most a day. Of a meter that the server counts
+/// itself nothing is set aside: whoever could commit it could use up what the requests of all others need.
 ///
 /// # Errors
 /// [`QuotaError`].
@@ -92,6 +98,10 @@ pub async fn reserve(
 ) -> Result<QuotaReservation, QuotaError> {
     cx.require(Permission::ReserveQuota)?;
     let ttl = check(amount, seconds)?;
+    metered(cx, meter)?;
+    if meter.is_servers_own() {
+        return Err(QuotaError::Reserved(meter.clone()));
+    }
     cx.write(async |work| {
         let quota = Quota::of(cx, work, meter).await?;
         let mut counter = quota.lock(cx, work).await?;
@@ -133,6 +143,24 @@ pub async fn reservation(
             reservation.expire(&mut Tally::default());
         }
         Ok(reservation)
+    })
+    .await
+}
+
+/// The open reservations of a meter, newest first.
+///
+/// # Errors
+/// [`QuotaError`].
+pub async fn reservations(
+    cx: &Cx,
+    meter: &MeterKey,
+    page: PageRequest,
+) -> Result<Page<QuotaReservation>, QuotaError> {
+    cx.require(Permission::ReadTenant)?;
+    metered(cx, meter)?;
+    cx.read(async |work| {
+        let now = work.quotas().now().await?;
+        Ok(work.quotas().open_reservations(meter, now, page).await?)
     })
     .await
 }
@@ -247,18 +275,56 @@ pub async fn alerts(cx: &Cx, page: PageRequest) -> Result<Page<QuotaAlert>, Quot
     Ok(cx.read(async |work| work.quotas().alerts(page).await).await?)
 }
 
-/// Takes back what has expired, and forgets what ended before then.
-pub(crate) async fn purge(work: &mut Work, before: Time) -> Result<(), StoreError> {
-    let now = work.quotas().now().await?;
-    for id in work.quotas().unswept(now).await? {
-        if let Some(mut counter) = work.quotas().find_for_update(id).await?
-            && sweep(work, &mut counter).await?
-        {
-            work.quotas().save(&counter).await?;
-        }
+/// What an operator has corrected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrected {
+    /// The present period.
+    pub period: Period,
+    /// What the counter said.
+    pub before: u64,
+    /// What it says now.
+    pub after: u64,
+}
+
+/// Sets what the counter of a meter says is used in the present period, for an operator, and records why. What is reserved or
+/// leased stays. The ledger, which bills are made of, is not changed by it.
+///
+/// # Errors
+/// [`QuotaError`]; of a tenant that is deleted `NotFound`.
+pub async fn correct(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    (meter, used, reason): (&MeterKey, u64, &str),
+) -> Result<Corrected, QuotaError> {
+    let cx = Cx::enter(app, because, tenant)
+        .await?
+        .ok_or(QuotaError::NotFound)?;
+    let cx = &cx;
+    cx.require(Permission::LendQuota)?;
+    check_reason(reason)?;
+    if used > MOST_UNITS {
+        return Err(too_many("/used").into());
     }
-    work.quotas().delete_ended(before).await?;
-    Ok(())
+    cx.write(async |work| {
+        let mut counter = Quota::of(cx, work, meter).await?.lock(cx, work).await?;
+        let corrected = Corrected {
+            period: counter.period,
+            before: counter.tally.used,
+            after: used,
+        };
+        counter.tally.used = used;
+        work.quotas().save(&counter).await?;
+        let details = json!({
+            "meter": meter, "period_start": corrected.period.start, "before": corrected.before, "after": used,
+            "reason": reason,
+        });
+        let target = Some(counter.id.uuid());
+        let event = cx.security("quota.corrected", "quota_counter", target, details);
+        work.audit().record(event).await?;
+        Ok(corrected)
+    })
+    .await
 }
 
 /// How the quota of one meter stands, in the running transaction.
@@ -280,6 +346,46 @@ pub(crate) async fn standing(cx: &Cx, work: &mut Work, key: &MeterKey) -> Result
         terms: entitled(cx, key)?,
         tally,
     })
+}
+
+/// Raises the counter of a limited meter to what the ledger says of the present period, with the alerts that are due by that, for
+/// usage that was recorded without being taken out of the quota; whether more is used than the limit allows. What is recorded has
+/// happened, so it is not refused; what is to be consumed or reserved after it is.
+pub(crate) async fn catch_up(
+    cx: &Cx,
+    work: &mut Work,
+    key: &MeterKey,
+) -> Result<Option<OverLimit>, StoreError> {
+    let meters = cx.ports().plans.meters();
+    let Some(meter) = meters.get(key) else {
+        return Ok(None);
+    };
+    let terms = cx.entitlements().meter(key).value;
+    let Limit::Of(limit) = terms.limit else {
+        return Ok(None);
+    };
+    let quota = Quota {
+        meter: key.clone(),
+        period: meter.reset.period(cx.now(), &cycle(work).await?),
+        terms,
+    };
+    // Locked first: then the total includes what those have recorded who held it before.
+    let mut counter = quota.lock(cx, work).await?;
+    let total = work.usage().total(key, meter.aggregation, quota.period).await?;
+    counter.tally.used = match meter.aggregation {
+        Aggregation::Last => total,
+        Aggregation::Sum | Aggregation::Count | Aggregation::Max | Aggregation::Unique => {
+            counter.tally.used.max(total).min(MOST_UNITS)
+        }
+    };
+    work.quotas().save(&counter).await?;
+    quota_alert::raise(cx, work, &mut counter, &quota.terms).await?;
+    let used = counter.tally.used;
+    Ok((used > limit).then(|| OverLimit {
+        meter: key.clone(),
+        limit,
+        used,
+    }))
 }
 
 /// What holds of a meter now.

@@ -1,27 +1,22 @@
 //! Usage: what is recorded of it, taken back, and shown.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use chrono::Duration;
+use chrono::{Datelike as _, Duration};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
-    Aggregation, Appended, Granularity, Invalid, KeyedUsage, Limit, Meter, MeterKey, NewUsage, OutOfWindow,
-    Period, Permission, Refused, StoreError, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
-    UsageWindow, Work, check_reason,
+    Aggregation, Appended, Granularity, Intake, Invalid, KeyedUsage, Limit, Meter, MeterKey, NewUsage,
+    OutOfWindow, Period, Permission, QuotaExceeded, Refused, StoreError, Time, UsageEvent, UsageEventId,
+    UsageKey, UsageOrigin, UsageWindow, Work, check_reason,
 };
 
-use crate::Cx;
 use crate::context::carries_store_error;
 use crate::cycle::cycle;
-
-/// The meters of which only the server itself records usage.
-const OWN: [&str; 3] = [
-    MeterKey::API_CALLS,
-    MeterKey::STORAGE_BYTES,
-    MeterKey::ACTIVE_USERS,
-];
+use crate::entitlement::USAGE_EVENTS;
+use crate::{Cx, quota};
 
 /// Records usage in the running transaction. Nothing is asked of its time, and nobody is asked for a permission: what calls
 /// this knows what it counts.
@@ -68,16 +63,36 @@ pub enum UsageFailure {
     Conflict,
 }
 
+/// What became of the events of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingested {
+    /// Of each, in the order in which they were sent.
+    pub outcomes: Vec<Recorded>,
+    /// The meters of accepted events of which more is used in the present period than their hard limit allows.
+    pub over_limit: Vec<OverLimit>,
+}
+
+/// More of a meter is used than its hard limit allows, since recorded usage has happened and is not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverLimit {
+    /// The meter.
+    pub meter: MeterKey,
+    /// Its hard limit.
+    pub limit: u64,
+    /// What is used in the present period.
+    pub used: u64,
+}
+
 /// Records events that somebody sent, those that can be; what became of each, in their order. Events that could not even be
 /// read come as what is wrong with them.
 ///
 /// # Errors
-/// [`UsageError`].
+/// [`UsageError`]; then nothing was recorded.
 pub async fn ingest(
     cx: &Cx,
     events: Vec<Result<NewUsage, Invalid>>,
     backfill: bool,
-) -> Result<Vec<Recorded>, UsageError> {
+) -> Result<Ingested, UsageError> {
     cx.require(Permission::RecordUsage)?;
     if backfill {
         cx.require(Permission::BackfillUsage)?;
@@ -100,10 +115,10 @@ pub async fn ingest(
             Ok((first, true))
         }));
     }
-    let appended = if keyed_events.is_empty() {
-        Vec::new()
+    let (appended, over_limit) = if keyed_events.is_empty() {
+        (Vec::new(), Vec::new())
     } else {
-        cx.write(async |work| work.usage().append(&keyed_events).await)
+        cx.write(async |work| append(cx, work, &keyed_events).await)
             .await?
     };
     let recorded = |outcome: Result<(usize, bool), UsageFailure>| match outcome {
@@ -116,7 +131,84 @@ pub async fn ingest(
     };
     let outcomes: Vec<Recorded> = outcomes.into_iter().map(recorded).collect();
     cx.app().metering.count(&outcomes);
-    Ok(outcomes)
+    Ok(Ingested { outcomes, over_limit })
+}
+
+/// Appends events, within the bounds of a day, and says which meters are beyond their hard limit by now.
+async fn append(
+    cx: &Cx,
+    work: &mut Work,
+    events: &[KeyedUsage],
+) -> Result<(Vec<Appended>, Vec<OverLimit>), UsageError> {
+    let appended = work.usage().append(events).await?;
+    let accepted: Vec<&UsageEvent> = events
+        .iter()
+        .zip(&appended)
+        .filter(|(_, appended)| matches!(appended, Appended::Accepted(_)))
+        .map(|(keyed, _)| &keyed.event)
+        .collect();
+    if accepted.is_empty() {
+        return Ok((appended, Vec::new()));
+    }
+    // Last, since the rows stay locked until the transaction ends.
+    admit(cx, work, &accepted).await?;
+    let meters: BTreeSet<&MeterKey> = accepted.iter().map(|event| &event.meter).collect();
+    let mut over = Vec::new();
+    for key in meters {
+        over.extend(quota::catch_up(cx, work, key).await?);
+    }
+    Ok((appended, over))
+}
+
+/// Adds events to what was accepted of their days, unless that is more than a day may have.
+async fn admit(cx: &Cx, work: &mut Work, events: &[&UsageEvent]) -> Result<(), UsageError> {
+    let now = cx.now();
+    let today = Period::day_of(now);
+    let mut days = BTreeMap::<(Option<&MeterKey>, Time), (u64, u64)>::new();
+    for event in events {
+        let day = Period::day_of(event.event_at).start;
+        let adds_up = meter(cx, &event.meter).is_some_and(|meter| meter.aggregation == Aggregation::Sum);
+        let (count, quantity) = days.entry((Some(&event.meter), day)).or_default();
+        *count += 1;
+        *quantity += if adds_up { event.quantity } else { 0 };
+        days.entry((None, today.start)).or_default().0 += 1;
+    }
+    let more: Vec<Intake> = days
+        .into_iter()
+        .map(|((meter, day), (events, quantity))| Intake {
+            meter: meter.cloned(),
+            day,
+            events,
+            quantity,
+        })
+        .collect();
+    let limit = cx.entitlements().limit(USAGE_EVENTS).value;
+    for of_day in work.usage().add_intake(&more, now).await? {
+        match (of_day.meter, limit) {
+            (Some(meter), _) if of_day.quantity > NewUsage::MOST_OF_A_DAY => {
+                let most = NewUsage::MOST_OF_A_DAY;
+                let day = of_day.day.format("%F");
+                let detail = format!("the quantities of {meter} on {day} may come to {most} and not more");
+                return Err(Invalid::one("/quantity", "range", detail).into());
+            }
+            (None, Limit::Of(most)) if of_day.events > most => {
+                return Err(QuotaExceeded {
+                    meter: events_per_day()?,
+                    limit: most,
+                    used: of_day.events - events.len() as u64,
+                    resets_at: today.end,
+                    asked_at: now,
+                }
+                .into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn events_per_day() -> Result<MeterKey, StoreError> {
+    MeterKey::parse(USAGE_EVENTS).ok_or_else(|| StoreError::Other(format!("{USAGE_EVENTS} is no key")))
 }
 
 /// Takes an event back: it counts no more. The ledger keeps both, and says who took it back and why in the audit log.
@@ -279,7 +371,16 @@ async fn parts(
     })
 }
 
+/// The years of which usage is shown: an hour or a day around each moment of them has a beginning and an end.
+const YEARS: RangeInclusive<i32> = 1970..=9998;
+
 fn checked_period(of: &SeriesOf) -> Result<Period, Invalid> {
+    for (pointer, moment) in [("/query/from", of.from), ("/query/to", of.to)] {
+        if !YEARS.contains(&moment.year()) {
+            let detail = format!("must be in the years {} to {}", YEARS.start(), YEARS.end());
+            return Err(Invalid::one(pointer, "range", detail));
+        }
+    }
     if of.from >= of.to {
         return Err(Invalid::one("/query/to", "range", "must be after `from`"));
     }
@@ -378,8 +479,12 @@ fn meter(cx: &Cx, key: &MeterKey) -> Option<Arc<Meter>> {
 fn admitted(cx: &Cx, new: NewUsage, backfill: bool, now: Time) -> Result<NewUsage, UsageFailure> {
     new.check()?;
     let meter = meter(cx, &new.meter).ok_or_else(|| UsageFailure::UnknownMeter(new.meter.clone()))?;
-    if OWN.contains(&new.meter.as_str()) {
+    if new.meter.is_servers_own() {
         return Err(UsageFailure::Reserved(new.meter));
+    }
+    if meter.aggregation == Aggregation::Sum && new.quantity > NewUsage::MOST_OF_A_DAY {
+        let detail = "must be in 0..=281474976710655, since this meter adds quantities up";
+        return Err(Invalid::one("/quantity", "range", detail).into());
     }
     if meter.aggregation == Aggregation::Unique && new.subject.is_none() {
         return Err(Invalid::one("/subject", "required", "is what this meter counts").into());
@@ -457,6 +562,9 @@ pub enum UsageError {
     /// It was taken back already.
     #[error("the event has been invalidated already")]
     Conflict,
+    /// The plan allows no more events on this day.
+    #[error(transparent)]
+    TooMany(#[from] QuotaExceeded),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use tenantry_domain::{
-    Aggregation, Granularity, Measured, MeterKey, Period, Permission, StoreError, SystemScope, Time,
-    UsageWindow, Work,
+    Aggregation, Granularity, MOST_UNITS, Measured, MeterKey, Period, Permission, StoreError, SystemScope,
+    Time, UsageWindow, Work,
 };
 
 use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
@@ -88,7 +88,7 @@ async fn day_of(
     let hours = work.usage().rollups(meter, Granularity::Hour, day).await?;
     let together = |all: Measured, hour: Measured| Measured {
         quantity: if aggregation.adds_up() {
-            all.quantity.saturating_add(hour.quantity)
+            all.quantity.saturating_add(hour.quantity).min(MOST_UNITS)
         } else {
             all.quantity.max(hour.quantity)
         },
@@ -142,6 +142,7 @@ impl JobHandler for Keep {
         let before = cx.now() - UsageWindow::KEYS_KEPT;
         cx.write(async |work| {
             work.usage().delete_keys(before).await?;
+            work.usage().delete_intake(before).await?;
             // Nothing is said of a tenant that never stored anything.
             if built_in(cx, MeterKey::STORAGE_BYTES).is_some() && work.storage().used().await? > 0 {
                 let used = work.storage().used_for_update(cx.now()).await?;

@@ -55,7 +55,7 @@ const RESERVATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a19";
 
 async fn reserve(world: &World) {
     let body = serde_json::json!({"amount": 1, "ttl_seconds": 60});
-    let reserve = world.post(&world.acme.member, "/api/v1/quotas/api_calls/reservations", &body);
+    let reserve = world.post(&world.acme.member, "/api/v1/quotas/renders/reservations", &body);
     reserve.send().await.expect(201);
     let name = format!("UPDATE quota_reservations SET id = '{RESERVATION}'");
     sqlx::raw_sql(sqlx::AssertSqlSafe(name))
@@ -87,11 +87,11 @@ fn fill(world: &World, template: &str) -> String {
         return format!("{template}?plan=enterprise");
     }
     let template = template
-        .replace("{meter}", "api_calls")
+        .replace("{meter}", "renders")
         .replace("{feature}", "api_calls");
     let (prefix, rest) = template.split_once("{id}").unwrap_or((&template, ""));
     let id = match prefix {
-        "/api/v1/quotas/api_calls/reservations/" => RESERVATION.to_owned(),
+        "/api/v1/quotas/renders/reservations/" => RESERVATION.to_owned(),
         "/api/v1/users/" => acme.viewer.id.to_string(),
         "/api/v1/projects/" => acme.project.to_string(),
         "/api/v1/admin/tenants/" => acme.id.to_string(),

@@ -376,7 +376,7 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
         ),
         (
             "/api/v1/quotas/{meter}/reservations",
-            "/api/v1/quotas/api_calls/reservations".into(),
+            "/api/v1/quotas/renders/reservations".into(),
             json!({"amount": 1, "ttl_seconds": 60}),
             json!({"amount": 2, "ttl_seconds": 60}),
         ),

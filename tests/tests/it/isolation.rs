@@ -121,6 +121,7 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/entitlements/{feature}", viewer).ids(&[Meter]),
         at(&get, "/api/v1/quotas", viewer),
         at(&get, "/api/v1/quotas/alerts", viewer),
+        at(&get, "/api/v1/quotas/{meter}/reservations", viewer).ids(&[Meter]),
         at(&post, "/api/v1/quotas/{meter}/reservations", member)
             .ids(&[Meter])
             .body(|_| json!({"amount": 2, "ttl_seconds": 600})),
@@ -510,7 +511,7 @@ impl Ids {
         .await;
         share_a_flag(world, tenant).await;
         let body = json!({"amount": 3, "ttl_seconds": 600});
-        let reservation = make(world, tenant, "/api/v1/quotas/api_calls/reservations", &body).await;
+        let reservation = make(world, tenant, "/api/v1/quotas/renders/reservations", &body).await;
         Self {
             user,
             outsider,
@@ -590,7 +591,7 @@ impl Ids {
             Of::Note => &self.note,
             Of::First => "1",
             Of::Flag => SHARED_FLAG,
-            Of::Meter => "api_calls",
+            Of::Meter => "renders",
             Of::Reservation => &self.reservation,
         }
     }

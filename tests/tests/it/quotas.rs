@@ -7,20 +7,21 @@ use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Clock as _, Limit, MeterKey, QuotaAsk, QuotaDrift, QuotaFinding, QuotaGate as _, QuotaLender as _,
-    QuotaLoan, Spent, StoreError, SystemScope, TenantId,
+    Clock as _, Counting, IdSource as _, Limit, MeterKey, QuotaAsk, QuotaDrift, QuotaFinding, QuotaGate as _,
+    QuotaLender as _, QuotaLoan, Spent, StoreError, SystemScope, TenantId,
 };
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
-use tenantry_system::QuotaLeases;
-use tenantry_tenancy::job::JobHandler as _;
+use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
+use tenantry_tenancy::job::{Handlers, JobHandler as _};
 use tenantry_tenancy::plan::{self, Agreement};
 use tenantry_tenancy::purge::{Ended, Purge};
 use tenantry_tenancy::quota::{self, QuotaError};
 use tenantry_tenancy::quota_alert::{TellAlert, Which};
 use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
-use tenantry_tenancy::{Cx, Origin, Tenancy};
+use tenantry_tenancy::quota_recovery::{Lapse, LapseAll};
+use tenantry_tenancy::{Cx, Origin, Tenancy, metering};
 use tenantry_tests::{Client, Options, Reply, TenantWorld, World, use_up};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of quotas");
@@ -28,6 +29,11 @@ const TTL: Duration = Duration::from_secs(10);
 
 fn calls() -> MeterKey {
     MeterKey::api_calls()
+}
+
+/// A meter that is not the server's own.
+fn renders() -> MeterKey {
+    MeterKey::parse("renders").unwrap()
 }
 
 /// Agrees on a hard limit.
@@ -224,15 +230,15 @@ async fn a_limit_that_is_agreed_on_holds_from_the_next_request_on() {
 #[actix_web::test]
 async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
     let world = World::new().await;
-    limit(&world, &world.acme, "api_calls", 1_000).await;
+    limit(&world, &world.acme, "renders", 1_000).await;
     let cx = world.cx(&world.acme.admin).await;
-    quota::consume(&cx, &calls(), 640).await.unwrap();
-    quota::reserve(&cx, &calls(), 10, 60).await.unwrap();
-    let metered = standing(&world, &world.acme, "api_calls").await;
+    quota::consume(&cx, &renders(), 640).await.unwrap();
+    quota::reserve(&cx, &renders(), 10, 60).await.unwrap();
+    let metered = standing(&world, &world.acme, "renders").await;
     let wanted = json!({
-        "feature": "api_calls", "has_access": true, "kind": "metered", "limit": 1_000, "used": 640, "reserved": 10,
+        "feature": "renders", "has_access": true, "kind": "metered", "limit": 1_000, "used": 640, "reserved": 10,
         "balance": 350, "overage": 0, "resets_at": "2026-02-01T00:00:00Z", "source": "tenant_override",
-        "config": {"unit": "call", "aggregation": "sum", "reset": "billing_cycle", "included": 1_000},
+        "config": {"unit": "one", "aggregation": "sum", "reset": "billing_cycle", "included": 1_000},
     });
     assert_eq!(metered, wanted);
     let branding = standing(&world, &world.acme, "branding").await;
@@ -278,7 +284,7 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
         .await
         .expect(200)
         .json();
-    let quota = &quotas["data"][1];
+    let quota = &quotas["data"][2];
     assert_eq!(
         (
             &quota["meter"],
@@ -287,19 +293,13 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
             &quota["leased"],
             &quota["balance"]
         ),
-        (
-            &json!("api_calls"),
-            &json!(640),
-            &json!(10),
-            &json!(0),
-            &json!(350)
-        )
+        (&json!("renders"), &json!(640), &json!(10), &json!(0), &json!(350))
     );
 }
 
 // ---------------------------------------------------------------------------------------------------- reservations
 
-const RESERVATIONS: &str = "/api/v1/quotas/api_calls/reservations";
+const RESERVATIONS: &str = "/api/v1/quotas/renders/reservations";
 
 async fn reserve(world: &World, amount: u64) -> Reply {
     let body = json!({"amount": amount, "ttl_seconds": 60});
@@ -321,7 +321,7 @@ async fn commit(world: &World, reservation: &str, actual: u64) -> Reply {
 #[actix_web::test]
 async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
     let world = World::new().await;
-    limit(&world, &world.acme, "api_calls", 10).await;
+    limit(&world, &world.acme, "renders", 10).await;
     let first = reserve(&world, 6).await.expect(201);
     assert_eq!(first.json()["status"], "open");
     let refused = reserve(&world, 5).await.problem(429, "quota_exceeded");
@@ -334,7 +334,7 @@ async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
             &problem["resets_at"]
         ),
         (
-            &json!("api_calls"),
+            &json!("renders"),
             &json!(10),
             &json!(6),
             &json!("2026-02-01T00:00:00Z")
@@ -355,14 +355,14 @@ async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
     commit(&world, &first, 3).await.problem(409, "conflict");
     let release = async |path: &str| world.delete(&world.acme.member, path).send().await;
     release(&first).await.problem(409, "conflict");
-    let stands = standing(&world, &world.acme, "api_calls").await;
+    let stands = standing(&world, &world.acme, "renders").await;
     assert_eq!((&stands["used"], &stands["reserved"]), (&json!(2), &json!(4)));
     // More than was reserved, as far as there is more.
     commit(&world, &second, 9).await.problem(429, "quota_exceeded");
     commit(&world, &second, 8).await.expect(200);
-    let stands = standing(&world, &world.acme, "api_calls").await;
+    let stands = standing(&world, &world.acme, "renders").await;
     assert_eq!((&stands["used"], &stands["reserved"]), (&json!(10), &json!(0)));
-    limit(&world, &world.acme, "api_calls", 12).await;
+    limit(&world, &world.acme, "renders", 12).await;
     let third = location(&reserve(&world, 2).await.expect(201));
     release(&third).await.expect(204);
     release(&third).await.expect(204);
@@ -377,13 +377,13 @@ async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
         (&read["status"], &read["actual"]),
         (&json!("released"), &Value::Null)
     );
-    assert_eq!(standing(&world, &world.acme, "api_calls").await["balance"], 2);
+    assert_eq!(standing(&world, &world.acme, "renders").await["balance"], 2);
 }
 
 #[actix_web::test]
 async fn a_reservation_whose_time_is_over_holds_nothing_and_its_work_still_counts() {
     let world = World::new().await;
-    limit(&world, &world.acme, "api_calls", 10).await;
+    limit(&world, &world.acme, "renders", 10).await;
     let late = location(&reserve(&world, 10).await.expect(201));
     let lost = format!(
         "UPDATE {} SET expires_at = now() - interval '1 second'",
@@ -401,13 +401,13 @@ async fn a_reservation_whose_time_is_over_holds_nothing_and_its_work_still_count
         .expect(200)
         .json();
     assert_eq!(read["status"], "expired");
-    assert_eq!(standing(&world, &world.acme, "api_calls").await["reserved"], 0);
+    assert_eq!(standing(&world, &world.acme, "renders").await["reserved"], 0);
     // Somebody else needs it.
     let other = location(&reserve(&world, 7).await.expect(201));
     commit(&world, &late, 4).await.problem(429, "quota_exceeded");
     commit(&world, &late, 3).await.expect(200);
     commit(&world, &other, 7).await.expect(200);
-    assert_eq!(standing(&world, &world.acme, "api_calls").await["used"], 10);
+    assert_eq!(standing(&world, &world.acme, "renders").await["used"], 10);
 }
 
 #[actix_web::test]
@@ -447,7 +447,7 @@ async fn what_cannot_be_reserved_is_refused_and_a_key_reserves_once() {
     assert_eq!(keyed().await, keyed().await);
     // Of the meter that it was made of, and no other.
     let other = location(&world.post(member, RESERVATIONS, &body).send().await.expect(201));
-    let other = other.replace("api_calls", "storage_bytes");
+    let other = other.replace("renders", "storage_bytes");
     world.get(member, &other).send().await.problem(404, "not_found");
     commit(&world, &other, 1).await.problem(404, "not_found");
     world
@@ -457,10 +457,117 @@ async fn what_cannot_be_reserved_is_refused_and_a_key_reserves_once() {
         .problem(404, "not_found");
 }
 
+/// A member who could reserve the tenant's calls and commit them would lock everybody out for the rest of the month.
+#[actix_web::test]
+async fn meters_of_the_server_take_no_reservations() {
+    let world = World::new().await;
+    limit(&world, &world.acme, "api_calls", 100).await;
+    let body = json!({"amount": 100, "ttl_seconds": 60});
+    for meter in ["api_calls", "storage_bytes", "active_users"] {
+        let path = format!("/api/v1/quotas/{meter}/reservations");
+        for person in [&world.acme.member, &world.acme.admin] {
+            let reply = world.post(person, &path, &body).send().await;
+            reply.problem(422, "meter_reserved");
+        }
+    }
+    let stands = standing(&world, &world.acme, "api_calls").await;
+    assert_eq!(
+        (&stands["reserved"], &stands["balance"]),
+        (&json!(0), &json!(100))
+    );
+}
+
+#[actix_web::test]
+async fn open_reservations_are_listed_by_page() {
+    let world = World::new().await;
+    let mut made = Vec::new();
+    for amount in 1..=4 {
+        made.push(reserve(&world, amount).await.expect(201).json()["id"].clone());
+    }
+    world
+        .post(
+            &world.globex.member,
+            RESERVATIONS,
+            &json!({"amount": 9, "ttl_seconds": 60}),
+        )
+        .send()
+        .await
+        .expect(201);
+    let list = async |query: &str| {
+        let get = world.get(&world.acme.viewer, &format!("{RESERVATIONS}{query}"));
+        get.send().await.expect(200).json()
+    };
+    let ids = |page: &Value| -> Vec<Value> {
+        let data = page["data"].as_array().unwrap();
+        data.iter().map(|one| one["id"].clone()).collect()
+    };
+    let first = list("?limit=3").await;
+    made.reverse();
+    assert_eq!(ids(&first), made[..3]);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = list(&format!("?limit=3&cursor={cursor}")).await;
+    assert_eq!(
+        (ids(&second), &second["next_cursor"]),
+        (made[3..].to_vec(), &Value::Null)
+    );
+    // What is committed, given up or over is not open.
+    let at = |number: usize| format!("{RESERVATIONS}/{}", made[number].as_str().unwrap());
+    commit(&world, &at(0), 1).await.expect(200);
+    world.delete(&world.acme.member, &at(1)).send().await.expect(204);
+    sql(
+        &world,
+        "UPDATE quota_reservations SET expires_at = now() - interval '1 second' WHERE amount = 1",
+    )
+    .await;
+    assert_eq!(ids(&list("").await), [made[2].clone()]);
+    let unknown = world.get(&world.acme.viewer, "/api/v1/quotas/unknown/reservations");
+    unknown.send().await.problem(404, "not_found");
+}
+
+#[actix_web::test]
+async fn an_operator_corrects_a_counter_and_it_is_recorded() {
+    let world = World::new().await;
+    limit(&world, &world.acme, "api_calls", 100).await;
+    let cx = world.cx(&world.acme.admin).await;
+    quota::consume(&cx, &calls(), 100).await.unwrap();
+    let correct = async |meter: &str, used: u64, reason: &str| {
+        let meter = MeterKey::parse(meter).unwrap();
+        quota::correct(&world.app, BECAUSE, world.acme.id, (&meter, used, reason)).await
+    };
+    let corrected = correct("api_calls", 40, "reserved by mistake").await.unwrap();
+    assert_eq!((corrected.before, corrected.after), (100, 40));
+    assert_eq!(standing(&world, &world.acme, "api_calls").await["balance"], 60);
+    quota::consume(&cx, &calls(), 60).await.unwrap();
+    let audit = world.audit(&world.acme).await;
+    let (_, entry) = audit
+        .iter()
+        .find(|(action, _)| action == "quota.corrected")
+        .unwrap();
+    assert_eq!(
+        (
+            &entry["after"]["before"],
+            &entry["after"]["after"],
+            &entry["after"]["reason"]
+        ),
+        (&json!(100), &json!(40), &json!("reserved by mistake"))
+    );
+    for (meter, used, reason) in [
+        ("api_calls", 1, ""),
+        ("api_calls", u64::MAX, "why"),
+        ("unknown", 1, "why"),
+    ] {
+        assert!(
+            correct(meter, used, reason).await.is_err(),
+            "{meter} {used} {reason}"
+        );
+    }
+    assert_eq!(standing(&world, &world.globex, "api_calls").await["used"], 0);
+}
+
 #[actix_web::test]
 async fn of_a_hundred_who_end_a_reservation_at_once_it_is_counted_once() {
     let world = World::new().await;
-    limit(&world, &world.acme, "api_calls", 100).await;
+    limit(&world, &world.acme, "renders", 100).await;
     let held = location(&reserve(&world, 5).await.expect(201));
     let all = join_all((0..100).map(|number| {
         let (world, held) = (&world, &held);
@@ -477,7 +584,7 @@ async fn of_a_hundred_who_end_a_reservation_at_once_it_is_counted_once() {
             .iter()
             .all(|reply| [200, 204, 409].contains(&reply.status))
     );
-    let stands = standing(&world, &world.acme, "api_calls").await;
+    let stands = standing(&world, &world.acme, "renders").await;
     let read = world
         .get(&world.acme.viewer, &held)
         .send()
@@ -605,6 +712,7 @@ async fn lend(
         block,
         ttl: TTL,
         spent,
+        counting: None,
     };
     StoredQuotas::new(Arc::clone(app))
         .lend(tenant, &calls(), &ask)
@@ -740,8 +848,8 @@ async fn what_servers_that_died_held_is_found_in_the_ledger_or_given_back() {
     // Expired just now: whoever held it may be slow.
     sql(&world, "UPDATE quota_leases SET expires_at = now()").await;
     let (drift, back) = reconciled(&world, Repair::All).await;
-    assert_eq!((drift.tally.used, drift.lost, back), (21, 0, None));
-    assert_eq!(drift.finding(), QuotaFinding::Ahead);
+    assert_eq!((drift.tally.used, drift.lost, back), (21, 20, None));
+    assert_eq!(drift.finding(), QuotaFinding::Lost(16), "it is seen at once");
     // One is heard of after all, the other is not: of its ten units the ledger knows two.
     lend(&world.app, world.acme.id, (0, 0), vec![spent(&held, 2)]).await;
     sql(
@@ -810,11 +918,13 @@ async fn clocks_that_are_ten_minutes_off_take_no_lease_from_anybody() {
     for (reserved, minutes) in [(0, 10), (1, -20)] {
         world.clock.advance(chrono::Duration::minutes(minutes));
         let standing = lend(&world.app, world.acme.id, (0, 0), Vec::new()).await.standing;
-        assert_eq!(standing.used, 20 + reserved);
+        assert_eq!(standing.used, 20);
+        let stands = self::standing(&world, &world.acme, "renders").await;
+        assert_eq!(stands["reserved"], reserved);
         reserve(&world, 1).await.expect(201);
     }
     let returned = lend(&world.app, world.acme.id, (0, 0), vec![spent(&held, 5)]).await;
-    assert_eq!(returned.standing.used, 7);
+    assert_eq!(returned.standing.used, 5);
 }
 
 #[actix_web::test]
@@ -861,11 +971,114 @@ async fn the_purge_takes_back_what_nobody_returned() {
     let system = system(&world.app, world.acme.id).await;
     Purge.run(&system, Ended { days: 30 }).await.unwrap();
     let mut admin = world.database.admin().await;
-    let row: (i64, i64, i64) = sqlx::query_as("SELECT used, reserved, leased FROM quota_counters")
-        .fetch_one(&mut admin)
-        .await
-        .unwrap();
-    assert_eq!(row, (10, 0, 0));
+    let rows: Vec<(String, i64, i64, i64)> =
+        sqlx::query_as("SELECT meter, used, reserved, leased FROM quota_counters ORDER BY meter")
+            .fetch_all(&mut admin)
+            .await
+            .unwrap();
+    assert_eq!(
+        rows,
+        [("api_calls".into(), 10, 0, 0), ("renders".into(), 0, 0, 0)]
+    );
+}
+
+/// Nobody has to ask for the quota: what has expired counts as used within a minute, and its alert is raised.
+#[actix_web::test]
+async fn leases_lapse_by_the_clock_and_raise_their_alerts() {
+    let world = World::new().await;
+    limit(&world, &world.acme, "api_calls", 100).await;
+    lend(&world.app, world.acme.id, (78, 5), Vec::new()).await;
+    let worker = crate::jobs::worker(&world, Handlers::default().with_system(LapseAll).with(Lapse));
+    let numbers = "SELECT used, leased, (SELECT count(*) FROM quota_alerts) FROM quota_counters";
+    worker.run_once().await.unwrap();
+    assert_eq!(counted(&world, numbers).await, (78, 5, 0), "its time is not over");
+    sql(
+        &world,
+        "UPDATE quota_leases SET expires_at = now() - interval '1 second'",
+    )
+    .await;
+    world.clock.advance(chrono::Duration::minutes(1));
+    worker.run_once().await.unwrap();
+    assert_eq!(counted(&world, numbers).await, (83, 0, 1));
+    world.clock.advance(chrono::Duration::minutes(1));
+    worker.run_once().await.unwrap();
+    assert_eq!(counted(&world, numbers).await, (83, 0, 1));
+}
+
+/// A server that dies leaves its calls in its folder. Once they are in the ledger it is known what of its leases was not used.
+#[actix_web::test]
+async fn leases_of_a_dead_server_are_settled_by_its_calls() {
+    for lapsed in [false, true] {
+        let folder = std::env::temp_dir().join(format!("tenantry-quotas-{}", SystemIds.uuid()));
+        let world = World::with(Options {
+            spool: Some(folder.clone()),
+            ..Options::default()
+        })
+        .await;
+        limit(&world, &world.acme, "api_calls", 100).await;
+        let id = world.acme.id;
+        let dead = SystemIds.uuid();
+        let ask = |block: u64, taken: u64| QuotaAsk {
+            instance: dead,
+            now: 1,
+            block,
+            ttl: TTL,
+            spent: Vec::new(),
+            counting: Some(Counting {
+                start: "2026-01-01T00:00:00Z".parse().unwrap(),
+                since: world.clock.now(),
+                taken,
+            }),
+        };
+        let lender = StoredQuotas::new(Arc::clone(&world.app));
+        for (block, taken) in [(0, 0), (20, 1)] {
+            lender.lend(id, &calls(), &ask(block, taken)).await.unwrap();
+        }
+        let living = lend(&world.app, id, (0, 4), Vec::new()).await;
+        assert_eq!(living.lease.unwrap().1, 4);
+        // Two were bought, and seven were taken out of the lease.
+        let spool = FileSpool::new(Some(folder.clone()), dead.to_string());
+        for _ in 0..9 {
+            let call = tenantry_domain::Call {
+                tenant: id,
+                user: None,
+                at: world.clock.now(),
+            };
+            tenantry_domain::CallSpool::note(&spool, call);
+        }
+        if lapsed {
+            sql(
+                &world,
+                "UPDATE quota_leases SET expires_at = now() - interval '1 second' WHERE amount = 20",
+            )
+            .await;
+            assert_eq!(standing(&world, &world.acme, "api_calls").await["used"], 22);
+        }
+        metering::flush(&world.app).await;
+        assert_eq!(
+            standing(&world, &world.acme, "api_calls").await["reserved"],
+            if lapsed { 4 } else { 24 }
+        );
+        drop(spool);
+        for _ in 0..2 {
+            metering::flush(&world.app).await;
+            let stands = standing(&world, &world.acme, "api_calls").await;
+            assert_eq!(
+                (&stands["used"], &stands["reserved"], &stands["balance"]),
+                (&json!(9), &json!(4), &json!(87)),
+                "lapsed: {lapsed}"
+            );
+        }
+        let (drift, _) = reconciled(&world, Repair::Nothing).await;
+        assert_eq!((drift.tally.used, drift.lost), (9, 0));
+        let left = "SELECT count(*), count(*) FILTER (WHERE expired), sum(amount)::bigint FROM quota_leases";
+        assert_eq!(
+            counted(&world, left).await,
+            (1, 0, 4),
+            "the other server's is its own"
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }
 
 #[actix_web::test]

@@ -74,6 +74,7 @@ entities! {
     usage_dirty "usage_dirty"
     usage_events "usage_events"
     usage_hours "usage_hours"
+    usage_intake "usage_intake"
     usage_keys "usage_keys"
     users "users"
 }
@@ -99,7 +100,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invoices jobs meter_outbox project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_keys users)
+        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invoices jobs meter_outbox project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2128,6 +2129,11 @@ const SEEDS: &[(&str, &str)] = &[
         "usage_keys",
         "INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash) \
          SELECT id, gen_random_uuid(), now(), 'test', slug, 'test' FROM tenants",
+    ),
+    (
+        "usage_intake",
+        "INSERT INTO usage_intake (tenant_id, created_at, meter, day, events, quantity) \
+         SELECT id, now(), slug, now(), 1, 1 FROM tenants",
     ),
     (
         "usage_dirty",

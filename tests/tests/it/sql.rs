@@ -119,7 +119,8 @@ async fn read_everything(world: &World, reservation: &str) {
         "/api/v1/entitlements".to_owned(),
         "/api/v1/quotas".to_owned(),
         "/api/v1/quotas/alerts".to_owned(),
-        format!("/api/v1/quotas/storage_bytes/reservations/{reservation}"),
+        "/api/v1/quotas/renders/reservations".to_owned(),
+        format!("/api/v1/quotas/renders/reservations/{reservation}"),
         "/api/v1/resources".to_owned(),
         format!("/api/v1/resources?project_id={}", acme.project),
         format!("/api/v1/resources/{}", acme.resource),
@@ -140,7 +141,7 @@ async fn read_everything(world: &World, reservation: &str) {
 
 /// A reservation, and a lease beside it.
 async fn reserve(world: &World) -> String {
-    let path = "/api/v1/quotas/storage_bytes/reservations";
+    let path = "/api/v1/quotas/renders/reservations";
     let body = json!({"amount": 3, "ttl_seconds": 60});
     let reply = world
         .post(&world.acme.admin, path, &body)
@@ -167,7 +168,7 @@ async fn lend(world: &World, block: u64, spent: Vec<Spent>) -> QuotaLoan {
 
 /// Everything that is done with quotas, also with what has expired.
 async fn write_quotas(world: &World) {
-    let path = "/api/v1/quotas/storage_bytes/reservations";
+    let path = "/api/v1/quotas/renders/reservations";
     let admin = &world.acme.admin;
     let first = format!("{path}/{}", reserve(world).await);
     let commit = world.post(admin, &format!("{first}/commit"), &json!({"actual": 1}));
@@ -660,6 +661,8 @@ async fn fill(world: &World) {
              CASE WHEN g % 10 = 0 THEN gen_random_uuid() END FROM t, generate_series(1, 360) g;
          INSERT INTO usage_keys (tenant_id, id, created_at, source, key, payload_hash)
            SELECT id, gen_random_uuid(), now(), 's', 'key-' || g, 'h' FROM t, generate_series(1, 50) g;
+         INSERT INTO usage_intake (tenant_id, created_at, meter, day, events, quantity)
+           SELECT id, now(), 'meter_' || g % 5, now() - interval '1 day' * g, 1, 1 FROM t, generate_series(1, 50) g;
          INSERT INTO usage_dirty (tenant_id, id, created_at, meter, hour)
            SELECT id, gen_random_uuid(), now(), 'meter_' || g, now() FROM t, generate_series(1, 50) g;
          INSERT INTO usage_hours (tenant_id, created_at, meter, hour, quantity, events, revision, computed_at)

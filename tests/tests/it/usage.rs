@@ -123,7 +123,7 @@ async fn an_event_counts_once_however_often_it_is_sent() {
         .json();
     assert_eq!(
         again,
-        json!({"accepted": 0, "duplicates": 1, "failures": [], "ids": first["ids"]})
+        json!({"accepted": 0, "duplicates": 1, "failures": [], "ids": first["ids"], "over_limit": []})
     );
     let problem = send(&world, &world.acme, &event("one", 4)).await;
     problem.problem(409, "usage_conflict");

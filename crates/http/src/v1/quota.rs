@@ -84,7 +84,7 @@ pub(crate) struct AlertView {
 /// Units that are reserved for work in progress.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = QuotaReservation, examples(json!({
-    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "meter": "api_calls", "amount": 10, "actual": null,
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a13", "meter": "renders", "amount": 10, "actual": null,
     "status": "open", "expires_at": "2026-01-31T12:01:00Z", "created_at": "2026-01-31T12:00:00Z",
 })))]
 pub(crate) struct ReservationView {
@@ -140,7 +140,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::at("/quotas").get(list))
         .service(Endpoint::at("/quotas/alerts").get(alerts))
-        .service(Endpoint::at("/quotas/{meter}/reservations").post(reserve))
+        .service(
+            Endpoint::at("/quotas/{meter}/reservations")
+                .get(reservations)
+                .post(reserve),
+        )
         .service(
             Endpoint::at("/quotas/{meter}/reservations/{id}")
                 .get(read_reservation)
@@ -181,16 +185,37 @@ pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answe
     Ok(query.answer(cx.scope(), page.map(AlertView::from)))
 }
 
+/// List open reservations
+///
+/// Open reservations of one meter, newest first. Minimum role: viewer.
+#[utoipa::path(
+    get, path = "/api/v1/quotas/{meter}/reservations", operation_id = "list_quota_reservations", tag = "Quotas",
+    params(("meter" = String, Path, example = "renders"), PageParams),
+    responses((
+        status = 200, description = "A page of reservations.", body = PageView<ReservationView>, headers(("Link")),
+    )),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn reservations(
+    cx: Ctx<ReadTenant>,
+    meter: Id<MeterName>,
+    query: Paged<NoParams>,
+) -> Answer {
+    let page = quota::reservations(&cx, &meter.0.0, query.request(cx.scope())?).await?;
+    Ok(query.answer(cx.scope(), page.map(ReservationView::from)))
+}
+
 /// Reserve units of a quota
 ///
 /// Holds units for work that takes time. No other request can use them until the reservation is committed, released
-/// or expired. Minimum role: member.
+/// or expired. The meters that the server counts itself (`api_calls`, `storage_bytes`, `active_users`) take no
+/// reservations. Minimum role: member.
 #[utoipa::path(
     post, path = "/api/v1/quotas/{meter}/reservations", operation_id = "reserve_quota", tag = "Quotas",
-    params(("meter" = String, Path, example = "api_calls"), IdempotencyKey), request_body = NewReservation,
+    params(("meter" = String, Path, example = "renders"), IdempotencyKey), request_body = NewReservation,
     responses((status = 201, description = "The reservation.", body = ReservationView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["not_found", "quota_exceeded", "tenant_suspended"]))),
+    extensions(("x-errors" = json!(["not_found", "meter_reserved", "quota_exceeded", "tenant_suspended"]))),
 )]
 pub(crate) async fn reserve(
     cx: Ctx<ReserveQuota>,
@@ -212,7 +237,7 @@ pub(crate) async fn reserve(
 /// Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/quotas/{meter}/reservations/{id}", operation_id = "get_quota_reservation", tag = "Quotas",
-    params(("meter" = String, Path, example = "api_calls"), ("id" = Uuid, Path)),
+    params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)),
     responses((status = 200, description = "The reservation.", body = ReservationView)),
     security(("bearer" = [])),
 )]
@@ -231,7 +256,7 @@ pub(crate) async fn read_reservation(
 #[utoipa::path(
     post, path = "/api/v1/quotas/{meter}/reservations/{id}/commit", operation_id = "commit_quota_reservation",
     tag = "Quotas",
-    params(("meter" = String, Path, example = "api_calls"), ("id" = Uuid, Path)), request_body = CommitReservation,
+    params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)), request_body = CommitReservation,
     responses((status = 200, description = "The reservation.", body = ReservationView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["conflict", "quota_exceeded", "tenant_suspended"]))),
@@ -251,7 +276,7 @@ pub(crate) async fn commit(
 #[utoipa::path(
     delete, path = "/api/v1/quotas/{meter}/reservations/{id}", operation_id = "release_quota_reservation",
     tag = "Quotas",
-    params(("meter" = String, Path, example = "api_calls"), ("id" = Uuid, Path)),
+    params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)),
     responses((status = 204, description = "The reservation is released.")),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["conflict", "tenant_suspended"]))),

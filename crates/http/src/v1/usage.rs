@@ -8,7 +8,7 @@ use tenantry_domain::{
     Aggregation, ErrorCode, FieldError, Granularity, Invalid, Limit, MeterKey, NewUsage, OutOfWindow,
     USAGE_BATCH, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
 };
-use tenantry_tenancy::usage::{self, Recorded, Series, SeriesOf, UsageFailure, Used};
+use tenantry_tenancy::usage::{self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageFailure, Used};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -33,6 +33,7 @@ pub(crate) struct NewUsageBody {
     /// The meter. `GET /api/v1/usage/summary` lists the meters.
     #[schema(value_type = String, pattern = "^[a-z][a-z0-9_]{0,62}$")]
     meter: MeterKey,
+    /// Up to 281474976710655 of a meter that adds quantities up, and so much in all of a day.
     #[schema(maximum = 9_007_199_254_740_991_u64)]
     quantity: u64,
     /// From 24 hours ago to 5 minutes ahead; the time of arrival when absent.
@@ -90,6 +91,7 @@ pub(crate) struct CloudEventBody {
     "accepted": 1, "duplicates": 1,
     "failures": [{"index": 2, "code": "unknown_meter", "detail": "nothing called pags is metered"}],
     "ids": ["0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15", "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a16", null],
+    "over_limit": [{"meter": "pages", "limit": 1_000, "used": 1_012, "overage": 12}],
 })))]
 pub(crate) struct RecordedView {
     /// The number of new events in the ledger.
@@ -101,6 +103,33 @@ pub(crate) struct RecordedView {
     /// The id of each event, in the order of the request; null for refused events.
     #[schema(value_type = Vec<Option<Uuid>>)]
     ids: Vec<Option<UsageEventId>>,
+    /// The meters of accepted events of which more is used in the present period than their hard limit allows. What is recorded
+    /// has happened, so it is accepted; consuming and reserving more is refused.
+    over_limit: Vec<OverLimitView>,
+}
+
+/// A meter that is beyond its hard limit.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageOverLimit)]
+pub(crate) struct OverLimitView {
+    #[schema(value_type = String)]
+    meter: MeterKey,
+    limit: u64,
+    /// What is used in the present period.
+    used: u64,
+    /// What of it is beyond the limit.
+    overage: u64,
+}
+
+impl From<OverLimit> for OverLimitView {
+    fn from(over: OverLimit) -> Self {
+        Self {
+            meter: over.meter,
+            limit: over.limit,
+            used: over.used,
+            overage: over.used.saturating_sub(over.limit),
+        }
+    }
 }
 
 /// A refused event.
@@ -291,13 +320,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses((status = 200, description = "The outcome of each event.", body = RecordedView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
-        "unknown_meter", "meter_reserved", "usage_conflict", "usage_too_old", "usage_in_future"
+        "unknown_meter", "meter_reserved", "usage_conflict", "usage_too_old", "usage_in_future", "quota_exceeded"
     ]))),
 )]
 pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, body: Events) -> Answer {
     let recorded = usage::ingest(&cx, body.events, query.0.backfill).await?;
     if body.single
-        && let [Recorded::Failed(failure)] = recorded.as_slice()
+        && let [Recorded::Failed(failure)] = recorded.outcomes.as_slice()
     {
         return Err(ApiError::from(failure.clone()));
     }
@@ -540,15 +569,16 @@ impl FailureView {
     }
 }
 
-impl From<Vec<Recorded>> for RecordedView {
-    fn from(recorded: Vec<Recorded>) -> Self {
+impl From<Ingested> for RecordedView {
+    fn from(recorded: Ingested) -> Self {
         let mut view = Self {
             accepted: 0,
             duplicates: 0,
             failures: Vec::new(),
-            ids: Vec::with_capacity(recorded.len()),
+            ids: Vec::with_capacity(recorded.outcomes.len()),
+            over_limit: recorded.over_limit.into_iter().map(OverLimitView::from).collect(),
         };
-        for (index, outcome) in recorded.iter().enumerate() {
+        for (index, outcome) in recorded.outcomes.iter().enumerate() {
             view.ids.push(match outcome {
                 Recorded::Accepted(id) => {
                     view.accepted += 1;
