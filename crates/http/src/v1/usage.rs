@@ -1,6 +1,12 @@
 use std::{future::Future, pin::Pin};
 
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest, HttpResponse, dev::Payload, web::ServiceConfig};
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, HttpResponse,
+    dev::Payload,
+    http::header::{HeaderMap, HeaderValue},
+    web::ServiceConfig,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -33,7 +39,7 @@ pub(crate) struct NewUsageBody {
     /// The meter. `GET /api/v1/usage/summary` lists the meters.
     #[schema(value_type = String, pattern = "^[a-z][a-z0-9_]{0,62}$")]
     meter: MeterKey,
-    /// Up to 281474976710655 of a meter that adds quantities up, and so much in all of a day.
+    /// For a `sum` meter up to 281474976710655, also in total for one day.
     #[schema(maximum = 9_007_199_254_740_991_u64)]
     quantity: u64,
     /// From 24 hours ago to 5 minutes ahead; the time of arrival when absent.
@@ -57,7 +63,8 @@ pub(crate) enum RecordUsageBody {
     Many(Vec<NewUsageBody>),
 }
 
-/// Usage as a CloudEvent 1.0, identified by its `source` and `id`. Other attributes are ignored.
+/// Usage as a CloudEvent 1.0, identified by its `source` and `id`. Other attributes are ignored. In binary mode the
+/// attributes are headers (`ce-id` and so on) and `data` is the body.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = CloudEvent, examples(json!({
     "specversion": "1.0", "id": "4711", "source": "/renderer", "type": "pages", "time": "2026-01-31T12:00:00Z",
@@ -80,9 +87,11 @@ pub(crate) struct CloudEventBody {
     time: Option<Moment>,
     datacontenttype: Option<String>,
     /// `quantity` (1 when absent) and `meter`; other members become properties.
-    #[serde(default)]
-    #[schema(value_type = Object)]
-    data: Map<String, Value>,
+    #[schema(value_type = Option<Object>)]
+    data: Option<Map<String, Value>>,
+    /// The same JSON object as Base64, in place of `data`.
+    #[schema(value_type = Option<String>)]
+    data_base64: Option<String>,
 }
 
 /// The outcome of the events.
@@ -103,8 +112,8 @@ pub(crate) struct RecordedView {
     /// The id of each event, in the order of the request; null for refused events.
     #[schema(value_type = Vec<Option<Uuid>>)]
     ids: Vec<Option<UsageEventId>>,
-    /// The meters of accepted events of which more is used in the present period than their hard limit allows. What is recorded
-    /// has happened, so it is accepted; consuming and reserving more is refused.
+    /// Meters of accepted events whose usage in the current period exceeds the hard limit. Recorded usage is accepted;
+    /// consuming and reserving more units is refused.
     over_limit: Vec<OverLimitView>,
 }
 
@@ -276,6 +285,9 @@ pub(crate) struct Events {
     single: bool,
 }
 
+/// With what the headers of a CloudEvent in binary mode begin.
+const ATTRIBUTE: &str = "ce-";
+
 /// A CloudEvent, and a list of them.
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
@@ -289,9 +301,18 @@ impl FromRequest for Events {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            body::require_type(&request, TYPES)?;
+            let content_type = request.content_type().trim().to_ascii_lowercase();
+            let is_structured = [CLOUD_EVENT, CLOUD_EVENTS].contains(&content_type.as_str());
+            let is_binary = !is_structured && attributes(request.headers()).next().is_some();
+            // A CloudEvent in binary mode may have no body, and then no type of it.
+            if !(is_binary && content_type.is_empty()) {
+                body::require_type(&request, TYPES)?;
+            }
             let bytes = body::read(&request, payload).await?;
-            events(request.content_type().trim(), &bytes)
+            if is_binary {
+                return binary(request.headers(), &content_type, &bytes);
+            }
+            events(&content_type, &bytes)
         })
     }
 }
@@ -452,6 +473,76 @@ fn errors_of_item(errors: &[FieldError], index: usize) -> Vec<FieldError> {
     errors.iter().filter_map(within).collect()
 }
 
+/// A CloudEvent in binary mode (HTTP protocol binding 1.0.2, section 3.1): its attributes are headers, its data is the body.
+fn binary(headers: &HeaderMap, content_type: &str, bytes: &[u8]) -> Result<Events, ApiError> {
+    let mut event = Map::new();
+    for (name, value) in attributes(headers) {
+        let pointer = || format!("/{name}");
+        let text = value.to_str().ok().and_then(percent_decoded);
+        let text =
+            text.ok_or_else(|| Invalid::one(pointer(), "invalid_text", "must be percent-encoded UTF-8"))?;
+        if event.insert(name.to_owned(), Value::String(text)).is_some() {
+            let detail = "is there more than once";
+            return Err(Invalid::one(pointer(), "duplicate_field", detail).into());
+        }
+    }
+    for in_body in ["data", "data_base64"] {
+        if event.contains_key(in_body) {
+            let detail = "is the body of a CloudEvent in binary mode, not a header";
+            return Err(Invalid::one(format!("/{in_body}"), "misplaced", detail).into());
+        }
+    }
+    if !content_type.is_empty() {
+        event.insert("datacontenttype".into(), content_type.into());
+    }
+    let mut errors = Vec::new();
+    if !bytes.is_empty() {
+        let data = body::checked(bytes)?;
+        let within = |error: FieldError| FieldError {
+            pointer: format!("/data{}", error.pointer),
+            ..error
+        };
+        errors = data.errors.into_iter().map(within).collect();
+        event.insert("data".into(), data.value);
+    }
+    let event = Event {
+        value: Value::Object(event),
+        errors,
+        size: bytes.len(),
+    };
+    Ok(Events {
+        events: vec![cloud_event(event)],
+        single: true,
+    })
+}
+
+/// The attributes of a CloudEvent in binary mode, by name.
+fn attributes(headers: &HeaderMap) -> impl Iterator<Item = (&str, &HeaderValue)> {
+    let all = headers.iter();
+    all.filter_map(|(name, value)| Some((name.as_str().strip_prefix(ATTRIBUTE)?, value)))
+}
+
+/// A header's value as it was before it was percent-encoded; `None` of what is no UTF-8.
+fn percent_decoded(value: &str) -> Option<String> {
+    let bytes = value.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let hex = |offset: usize| char::from(*bytes.get(at + offset)?).to_digit(16);
+        match (byte, hex(1), hex(2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).ok()?);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
 fn wrong_shape(detail: &str) -> ApiError {
     Invalid::one("", "invalid_type", detail).into()
 }
@@ -469,9 +560,15 @@ fn native(event: Event) -> Result<NewUsage, Invalid> {
     })
 }
 
-/// CloudEvents 1.0.2, section 3.1, and the JSON format, section 3. Attributes that are not known are extensions, which
-/// whoever receives an event passes over.
+/// CloudEvents 1.0.2, section 3.1, and the JSON format, section 3. Attributes that are not known are extensions, which a
+/// receiver passes over; but those that would be taken for what belongs into the data are refused.
 fn cloud_event(event: Event) -> Result<NewUsage, Invalid> {
+    for in_data in ["quantity", "meter"] {
+        if event.value.get(in_data).is_some() {
+            let detail = format!("belongs into `data`: /data/{in_data}");
+            return Err(Invalid::one(format!("/{in_data}"), "misplaced", detail));
+        }
+    }
     let body: CloudEventBody = object(event)?;
     if body.specversion != "1.0" {
         return Err(Invalid::one("/specversion", "invalid_value", "must be 1.0"));
@@ -488,7 +585,14 @@ fn cloud_event(event: Event) -> Result<NewUsage, Invalid> {
             "must be application/json",
         ));
     }
-    let mut data = body.data;
+    let mut data = match (body.data, body.data_base64) {
+        (Some(_), Some(_)) => {
+            let detail = "must not be there beside `data`";
+            return Err(Invalid::one("/data_base64", "exclusive", detail));
+        }
+        (data, None) => data.unwrap_or_default(),
+        (None, Some(text)) => data_of(&text)?,
+    };
     let quantity = match data.remove("quantity") {
         None => Some(1),
         Some(quantity) => quantity.as_u64(),
@@ -508,6 +612,22 @@ fn cloud_event(event: Event) -> Result<NewUsage, Invalid> {
         properties: (!data.is_empty()).then_some(Value::Object(data)),
         origin: UsageOrigin::CloudEvents,
     })
+}
+
+/// The object that is the data of an event, of Base64.
+fn data_of(text: &str) -> Result<Map<String, Value>, Invalid> {
+    let decoded = STANDARD.decode(text).ok();
+    let read = decoded.and_then(|bytes| body::checked(&bytes).ok());
+    match read {
+        Some(Checked {
+            value: Value::Object(data),
+            errors,
+        }) if errors.is_empty() => Ok(data),
+        _ => {
+            let detail = "must be the Base64 of a JSON object, without a member that is there twice";
+            Err(Invalid::one("/data_base64", "invalid_data", detail))
+        }
+    }
 }
 
 fn object<T: DeserializeOwned>(event: Event) -> Result<T, Invalid> {
