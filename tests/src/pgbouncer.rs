@@ -75,7 +75,7 @@ impl PgBouncer {
     }
 
     fn answers(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if TcpStream::connect(self.address).is_ok() {
                 return true;

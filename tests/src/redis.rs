@@ -98,7 +98,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         self.process = Some(spawn(&self.folder, &["--unixsocket", "socket"]));
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "Redis does not start");
             std::thread::sleep(Duration::from_millis(10));
@@ -272,7 +272,7 @@ fn on_a_free_port(folder: &Path, start: impl Fn(u16) -> Child) -> (Child, u16) {
     for _ in 0..10 {
         let port = free_port();
         let mut process = start(port);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while process.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return (process, port);

@@ -307,7 +307,7 @@ impl Drop for Scratch {
         let pid_file = self.dir.join("pg/postmaster.pid");
         if let Some(pid) = first_line(&pid_file) {
             signal("-QUIT", pid);
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + Duration::from_secs(60);
             while pid_file.exists() && !ps(pid, "pid=").is_empty() && Instant::now() < deadline {
                 // Another process ends, and tells nobody.
                 std::thread::sleep(Duration::from_millis(20));

@@ -448,7 +448,7 @@ fn a_call_that_is_held_is_done_when_it_is_let_go_or_lost() {
     let until = |done: &dyn Fn() -> bool| {
         let began = std::time::Instant::now();
         while !done() {
-            assert!(began.elapsed() < Duration::from_secs(10));
+            assert!(began.elapsed() < Duration::from_secs(60));
             std::thread::sleep(Duration::from_millis(1));
         }
     };

@@ -1066,7 +1066,7 @@ pub(crate) async fn overtaken<T>(
     let begin = AssertSqlSafe(format!("BEGIN; {change}"));
     sqlx::raw_sql(begin).execute(&mut admin).await.unwrap();
     let commit = async {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while world.waiting_for_locks().await < waiters {
             assert!(
                 std::time::Instant::now() < deadline,

@@ -687,7 +687,7 @@ async fn stuck(world: &World, admin: &mut PgConnection) -> tokio::task::JoinHand
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting)
+    tokio::time::timeout(Duration::from_secs(60), waiting)
         .await
         .unwrap();
     first
@@ -754,7 +754,7 @@ async fn a_request_given_up_in_between_leaves_no_key() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let done = tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
     assert!(!is_replay(&done.expect(201)));
     assert_eq!(count(&world, "tasks WHERE title = 'Land'").await, 1);
 }

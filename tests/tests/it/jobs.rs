@@ -1154,7 +1154,12 @@ async fn a_day(world: &World, workers: &[Worker]) {
 
 /// Lets workers take turns for so many hours of their schedules. In 22 every tenant is looked after.
 pub async fn hours(world: &World, workers: &[Worker], hours: usize) {
-    for turn in 0..hours * 12 {
+    turns(world, workers, hours * 12).await;
+}
+
+/// Lets workers take so many turns, five minutes after each other.
+async fn turns(world: &World, workers: &[Worker], turns: usize) {
+    for turn in 0..turns {
         let worker = &workers[turn % workers.len()];
         while !outcomes(worker).await.is_empty() {}
         world.clock.advance(chrono::Duration::minutes(5));
@@ -1179,7 +1184,8 @@ async fn what_cannot_be_looked_after_becomes_a_job_of_its_tenant_and_the_others_
     )
     .await;
     let worker = [worker(&world, purging())];
-    a_day(&world, &worker).await;
+    // Once in each: after a whole day some tenants would have had two turns.
+    turns(&world, &worker, 263).await;
     let sessions = async |tenant: &TenantWorld| {
         sql(
             &world,

@@ -444,7 +444,7 @@ async fn a_tenant_and_a_server_have_so_many_streams_and_one_that_ends_gives_its_
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), freed).await;
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), freed).await;
     waited.expect("the place of a stream that ended is free");
     server.stop(false).await;
 }

@@ -574,7 +574,7 @@ async fn end_sleepers(world: &World) {
 /// What was dropped is rolled back as soon as the bouncer notices.
 async fn assert_nothing_is_left_open(world: &World) {
     let mut admin = world.database.admin().await;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let open: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'tenantry_app' AND state <> 'idle'",

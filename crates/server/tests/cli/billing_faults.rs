@@ -884,12 +884,7 @@ fn what_is_answered_after_our_timeout_is_asked_for_again_and_not_done_again() {
     // A tenth of a second less than no call could be made with.
     let serving = shop.serving(&[("TENANTRY__BILLING__STRIPE__TIMEOUT_MS", "300")]);
     shop.until("the first answer is late", || lost() == 1);
-    let began = Instant::now();
     shop.until("it is asked for again", || lost() == 2);
-    assert!(
-        began.elapsed().as_secs() < 9,
-        "sooner than without the setting, with the wait between attempts"
-    );
     shop.until("it is a customer", || shop.open_jobs() == 0);
     assert_eq!(lost(), 3);
     let (prices, plan, invoices, changes) = shop.books(&member);

@@ -1,6 +1,6 @@
 //! Quotas hold with several servers, whoever is killed.
 
-use super::serving::{Serving, beside, row};
+use super::serving::{Serving, beside, row, until};
 use super::*;
 
 #[test]
@@ -66,10 +66,9 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         .collect();
     let used = "SELECT coalesce(sum(used), 0)::bigint, coalesce(sum(leased), 0)::bigint, \
                 coalesce(sum(reserved), 0)::bigint FROM quota_counters WHERE meter = 'api_calls'";
-    // In the middle of it.
-    while row::<(i64, i64, i64)>(&folder.0, used).0 < LIMIT / 4 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    until("a quarter is used", || {
+        row::<(i64, i64, i64)>(&folder.0, used).0 >= LIMIT / 4
+    });
     servers.pop().unwrap().child.kill().unwrap();
     let (answered, lost) = callers
         .into_iter()
@@ -99,10 +98,9 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         Serving::get(&addresses[0], &token, "/api/v1/entitlements/api_calls"),
         Some(200)
     );
-    for mut server in servers {
-        let pid = server.child.id().to_string();
-        Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap();
-        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    for server in servers {
+        server.signal("TERM");
+        assert_eq!(server.ended(), Some(0));
     }
     assert_eq!(row::<(i64, i64, i64)>(&folder.0, used).0, LIMIT);
     assert_eq!(dev.stop(), Some(0));
@@ -163,5 +161,98 @@ fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
     assert_eq!(reconcile(&["--tenant", "globex"]), "");
     let unknown = output(&["quota", "reconcile", "--tenant", "nobody"], &settings);
     assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
+    assert_eq!(dev.stop(), Some(0));
+}
+
+/// What a killed server held and did not use comes back once its calls are in the ledger: the next one over its folder stores
+/// them. So a tenant gets what it has bought, although eight servers die.
+#[test]
+fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
+    const LIMIT: i64 = 400;
+    let folder = Folder::new("killed-eight");
+    let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
+    let spool = folder.0.join("calls-of-test");
+    let mut settings = beside(&folder.0);
+    for (key, value) in [
+        ("TENANTRY__METERING__SPOOL_DIR", spool.to_str().unwrap()),
+        ("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100"),
+        // Nothing lapses while the test runs: what comes back comes by the calls.
+        ("TENANTRY__QUOTAS__LEASE_SECONDS", "600"),
+        ("TENANTRY__SERVER__WORKERS", "1"),
+    ] {
+        settings.push((key, value.to_owned()));
+    }
+    let meter = format!("api_calls={LIMIT}");
+    let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
+    assert!(agreed.status.success(), "{}", stderr(&agreed));
+    let token = dev.login("acme");
+    let leases = "SELECT count(*) FROM quota_leases";
+    let (mut answered, mut held) = (0, 0);
+    for _ in 0..8 {
+        let serving = Serving::start(&settings);
+        until("the leases of the dead one are settled", || {
+            row::<(i64,)>(&folder.0, leases).0 == 0
+        });
+        for _ in 0..25 {
+            assert_eq!(
+                Serving::get(&serving.address, &token, "/api/v1/projects?limit=1"),
+                Some(200)
+            );
+            answered += 1;
+        }
+        serving.end("KILL");
+        let leased = "SELECT coalesce(sum(leased), 0)::bigint FROM quota_counters";
+        held += row::<(i64,)>(&folder.0, leased).0;
+    }
+    assert!(held > 0, "they held something when they died");
+    let serving = Serving::start(&settings);
+    until("the leases of the dead one are settled", || {
+        row::<(i64,)>(&folder.0, leases).0 == 0
+    });
+    let told = output(&["quota", "reconcile", "--tenant", "acme"], &settings);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        told.contains(&format!(" counted {answered} ledger {answered} ")),
+        "{told}"
+    );
+    while Serving::get(&serving.address, &token, "/api/v1/projects?limit=1") == Some(200) {
+        answered += 1;
+    }
+    assert_eq!(answered, LIMIT);
+    serving.end("TERM");
+    let corrected = output(
+        &[
+            "quota",
+            "correct",
+            "acme",
+            "--meter",
+            "api_calls",
+            "--used",
+            "10",
+            "--reason",
+            "a gift",
+        ],
+        &settings,
+    );
+    let told = String::from_utf8(corrected.stdout.clone()).unwrap();
+    assert!(
+        told.ends_with(&format!(" used {LIMIT} now 10\n")),
+        "{told} {}",
+        stderr(&corrected)
+    );
+    for wrong in [
+        ["--used", "10", "--reason", ""],
+        ["--used", "x", "--reason", "why"],
+    ] {
+        let refused = output(
+            &[
+                &["quota", "correct", "acme", "--meter", "api_calls"][..],
+                &wrong[..],
+            ]
+            .concat(),
+            &settings,
+        );
+        assert!(!refused.status.success());
+    }
     assert_eq!(dev.stop(), Some(0));
 }

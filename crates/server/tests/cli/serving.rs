@@ -1,5 +1,8 @@
 //! Servers beside a demo, on its database, that are killed.
 
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
 use super::*;
 
 /// A `tenantry serve` on any free port, killed with this value.
@@ -11,17 +14,28 @@ pub struct Serving {
 impl Serving {
     /// As a supervisor does: as long as the database recovers it does not start.
     pub fn start(settings: &[(&str, impl AsRef<OsStr>)]) -> Self {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         loop {
             match Self::try_start(settings) {
                 Ok(serving) => return serving,
-                Err(log) => assert!(began.elapsed().as_secs() < 60, "{log}"),
+                Err(log) => assert!(began.elapsed().as_secs() < 120, "{log}"),
             }
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 
+    /// The same; what it says from then on is given when it has ended.
+    pub fn start_with_log(settings: &[(&str, impl AsRef<OsStr>)]) -> (Self, JoinHandle<String>) {
+        Self::try_start_with_log(settings).unwrap_or_else(|log| panic!("{log}"))
+    }
+
     fn try_start(settings: &[(&str, impl AsRef<OsStr>)]) -> Result<Self, String> {
+        Self::try_start_with_log(settings).map(|(serving, _)| serving)
+    }
+
+    fn try_start_with_log(
+        settings: &[(&str, impl AsRef<OsStr>)],
+    ) -> Result<(Self, JoinHandle<String>), String> {
         let mut child = tenantry(&["serve"])
             .envs(settings.iter().map(|(key, value)| (key, value)))
             .stderr(Stdio::piped())
@@ -42,12 +56,13 @@ impl Serving {
             }
         };
         // Whatever else it says must not fill the pipe.
-        std::thread::spawn(move || log.for_each(drop));
+        let rest = std::thread::spawn(move || log.map(|line| line + "\n").collect());
         let address = line.split("address=").nth(1).unwrap();
-        Ok(Self {
+        let serving = Self {
             address: address.split_whitespace().next().unwrap().to_owned(),
             child,
-        })
+        };
+        Ok((serving, rest))
     }
 
     /// The status of an answer; `None` when there is none.
@@ -60,10 +75,19 @@ impl Serving {
         answer.split_whitespace().nth(1)?.parse().ok()
     }
 
-    pub fn end(mut self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
-        self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended; how it did.
+    pub fn ended(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    pub fn end(self, signal: &str) {
+        self.signal(signal);
+        self.ended();
     }
 }
 
@@ -73,6 +97,17 @@ impl Drop for Serving {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// Waits for what another process does, for as long as a loaded machine may take.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        // Another process does the work: there is no clock of ours to move.
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
