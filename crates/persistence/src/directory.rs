@@ -37,12 +37,7 @@ impl PgDirectory {
     }
 
     /// The tenants for which a condition holds.
-    async fn named(
-        &self,
-        because: SystemScope,
-        condition: SimpleExpr,
-    ) -> Result<Vec<TenantFacts>, StoreError> {
-        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+    async fn named(mut tx: PlatformTx, condition: SimpleExpr) -> Result<Vec<TenantFacts>, StoreError> {
         let rows = tx
             .fetch::<Entity>(&Entity::find().filter(condition).into_query())
             .await?;
@@ -84,13 +79,15 @@ impl Directory for PgDirectory {
             TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
         };
         let because = SystemScope::because("find the tenant that a request names");
-        Ok(self.named(because, named).await?.pop())
+        let tx = PlatformTx::begin_lookup(&self.platform, because).await?;
+        Ok(Self::named(tx, named).await?.pop())
     }
 
     async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
         let named = Column::Id.is_in(ids.iter().map(|id| id.uuid()));
         let because = SystemScope::because("find the tenants that something is done in one after the other");
-        self.named(because, named).await
+        let tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        Self::named(tx, named).await
     }
 
     async fn membership(

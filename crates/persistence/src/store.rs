@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices, Jobs,
-    Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets, Storage,
-    Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
+    Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices,
+    Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets,
+    Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::tx::make_durable;
@@ -37,7 +37,12 @@ impl PgUnits {
 #[async_trait]
 impl UnitOfWork for PgUnits {
     async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError> {
-        let tx = TenantTx::begin(&self.pool, scope.tenant(), mode).await?;
+        let tx = match scope.actor() {
+            Actor::Guest => TenantTx::begin_for_guest(&self.pool, scope.tenant(), mode).await?,
+            Actor::User { .. } | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                TenantTx::begin(&self.pool, scope.tenant(), mode).await?
+            }
+        };
         Ok(Box::new(PgStore {
             tx,
             scope: scope.clone(),

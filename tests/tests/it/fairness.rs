@@ -23,12 +23,22 @@ fn pool(size: usize, queue: usize) -> Options {
 
 /// Holds the project of a tenant, so that whoever wants to change it waits with a connection in hand.
 async fn hold(world: &World) -> PgConnection {
+    let acme = world.acme.id;
+    hold_by(
+        world,
+        format!("SELECT FROM projects WHERE tenant_id = '{acme}' FOR UPDATE"),
+    )
+    .await
+}
+
+/// Holds a table, so that whatever touches it waits with a connection in hand.
+async fn hold_table(world: &World, table: &str) -> PgConnection {
+    hold_by(world, format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await
+}
+
+async fn hold_by(world: &World, lock: String) -> PgConnection {
     let mut admin = world.database.admin().await;
-    let lock = format!(
-        "BEGIN; SELECT FROM projects WHERE tenant_id = '{}' FOR UPDATE",
-        world.acme.id
-    );
-    sqlx::raw_sql(AssertSqlSafe(lock))
+    sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {lock}")))
         .execute(&mut admin)
         .await
         .unwrap();
@@ -102,5 +112,64 @@ async fn whoever_finds_the_queue_full_is_told_so_at_once_and_nobody_else_is() {
     for reply in refused {
         let reply = reply.problem(503, "unavailable");
         assert!(reply.header("retry-after").is_some());
+    }
+}
+
+#[actix_web::test]
+async fn failed_logins_leave_the_tenants_users_their_connections() {
+    let world = World::with(pool(8, 1_000)).await;
+    let read = || world.get(&world.acme.viewer, "/api/v1/tasks").send();
+    read().await.expect(200);
+    let admin = hold_table(&world, "audit_events").await;
+    // Each failure is written to the audit log, and waits there.
+    let logins = join_all((0..6).map(|_| world.login("acme", &world.acme.viewer.email, "wrong")));
+    let others = async {
+        while world.waiting_for_locks().await < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..10 {
+            read().await.expect(200);
+        }
+        assert_eq!(
+            world.waiting_for_locks().await,
+            1,
+            "a quarter of the tenant's four"
+        );
+        admin.close().await.unwrap();
+    };
+    let (logins, ()) = join(logins, others).await;
+    for reply in logins {
+        reply.problem(401, "invalid_credentials");
+    }
+}
+
+#[actix_web::test]
+async fn lookups_of_unknown_slugs_leave_operators_their_connections() {
+    let world = World::with(pool(8, 1_000)).await;
+    let operator = world.operator("olga@platform.example").await;
+    let admin = hold_table(&world, "tenants").await;
+    let lookups = join_all((0..6).map(|number| {
+        let slug = format!("unknown-{number}");
+        let request = world.client.get("/api/v1/branding");
+        request.header("X-Tenant-Slug", slug).send()
+    }));
+    let others = async {
+        while world.waiting_for_locks().await < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..10 {
+            let request = world.client.get("/api/v1/admin/flags");
+            request.bearer(&operator).send().await.expect(200);
+        }
+        assert_eq!(
+            world.waiting_for_locks().await,
+            1,
+            "one of the two of the platform"
+        );
+        admin.close().await.unwrap();
+    };
+    let (lookups, ()) = join(lookups, others).await;
+    for reply in lookups {
+        reply.problem(404, "tenant_not_found");
     }
 }

@@ -74,6 +74,47 @@ async fn waiting_for_a_lock_ends_with_the_lock_timeout_of_the_settings() {
     late.send().await.problem(503, "unavailable");
 }
 
+#[actix_web::test]
+async fn a_lock_timeout_at_begin_is_not_retried() {
+    let timeouts = StatementTimeouts {
+        lock: Some(Duration::from_millis(50)),
+        ..StatementTimeouts::default()
+    };
+    let world = World::with(Options {
+        pool: PoolSettings {
+            size: 1,
+            ..options(timeouts).pool
+        },
+        ..Options::default()
+    })
+    .await;
+    let backend = async || -> i32 {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1";
+        sqlx::query_scalar(sql)
+            .bind(world.database.name())
+            .fetch_one(&mut world.database.admin().await)
+            .await
+            .unwrap()
+    };
+    let look = || async {
+        world.outlive_the_cache();
+        world.get(&world.acme.admin, "/api/v1/auth/me").send().await
+    };
+    look().await.expect(200);
+    let before = backend().await;
+    let mut holding = world.database.admin().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE refresh_sessions IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut holding)
+        .await
+        .unwrap();
+    look().await.problem(503, "unavailable");
+    // A connection would be closed for each attempt.
+    assert_eq!(backend().await, before);
+    sqlx::Connection::close(holding).await.unwrap();
+    look().await.expect(200);
+    assert_eq!(backend().await, before);
+}
+
 /// Whether a transaction of the runtime role runs under these, in the words of PostgreSQL.
 async fn runs_under(world: &World, statement: &str, lock: &str, idle: &str) -> bool {
     let sql = "SELECT 1 WHERE (current_setting('statement_timeout'), current_setting('lock_timeout'), \

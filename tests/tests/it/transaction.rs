@@ -482,6 +482,33 @@ async fn whoever_waits_takes_the_connection_that_was_left_open_and_not_one_that_
 }
 
 #[actix_web::test]
+async fn a_request_that_is_still_connecting_is_left_no_open_transaction() {
+    let world = world(2).await;
+    let (_, acme, globex) = scopes(&world).await;
+    // A pool that has opened no connection yet.
+    let fresh = world.instance(&Options {
+        pool: PoolSettings {
+            size: 2,
+            per_tenant: 2,
+            ..PoolSettings::default()
+        },
+        ..Options::default()
+    });
+    let units = fresh.app.ports.units.clone();
+    let connecting = Waiting::new(titles(&units, &globex));
+    read_before(&units, &acme, &connecting).await;
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenantry_app' AND datname = $1 \
+               AND state LIKE 'idle in transaction%'";
+    let left_open: i64 = sqlx::query_scalar(sql)
+        .bind(world.database.name())
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(left_open, 0);
+    assert_eq!(connecting.finish().await, ["Globex Corp task"]);
+}
+
+#[actix_web::test]
 async fn a_connection_left_open_for_somebody_who_went_away_is_closed() {
     let world = world(1).await;
     let (units, acme, globex) = scopes(&world).await;

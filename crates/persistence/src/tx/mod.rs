@@ -10,13 +10,14 @@ use sea_orm::{
     ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
 };
 use sea_query_sqlx::SqlxValues;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Row as _};
 use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time};
 use uuid::Uuid;
 
 use crate::error::{from_orm, from_sqlx};
 use pool::Connection;
+pub(crate) use pool::Party;
 
 pub(crate) use builders::before;
 pub use builders::{Delete, Find, FindBoth, Lock, Update};
@@ -138,8 +139,21 @@ impl TenantTx {
     /// value is a typed UUID, so there is nothing to escape. Crate-private: outside, a transaction begins with a
     /// scope, through `Units`.
     pub(crate) async fn begin(pool: &Pool, tenant: TenantId, mode: Mode) -> Result<Self, StoreError> {
+        Self::begin_for(Party::Tenant(tenant), pool, tenant, mode).await
+    }
+
+    /// The same for a caller of the tenant who has not authenticated.
+    pub(crate) async fn begin_for_guest(
+        pool: &Pool,
+        tenant: TenantId,
+        mode: Mode,
+    ) -> Result<Self, StoreError> {
+        Self::begin_for(Party::Guest(tenant), pool, tenant, mode).await
+    }
+
+    async fn begin_for(party: Party, pool: &Pool, tenant: TenantId, mode: Mode) -> Result<Self, StoreError> {
         Ok(Self {
-            open: OpenTx::begin(pool, Some(tenant), &beginning(tenant, mode)).await?,
+            open: OpenTx::begin(pool, party, &beginning(tenant, mode)).await?,
             tenant,
             mode,
         })
@@ -170,7 +184,7 @@ impl TenantTx {
             beginning(tenant, Mode::Read),
             lookup.name
         );
-        let (mut open, mut rows) = OpenTx::open(pool, Some(tenant), &message, Some(lookup)).await?;
+        let (mut open, mut rows) = OpenTx::open(pool, Party::Tenant(tenant), &message, Some(lookup)).await?;
         open.release();
         Ok(rows.pop().map(QueryResult::from))
     }
@@ -249,10 +263,24 @@ pub(crate) struct PlatformTx {
 impl PlatformTx {
     /// Begins a transaction; the reason is written to the log.
     pub(crate) async fn begin(pool: &Pool, because: SystemScope, mode: Mode) -> Result<Self, StoreError> {
+        Self::begin_for(Party::Platform, pool, because, mode).await
+    }
+
+    /// Begins one for a caller who may be anybody, so that callers without a tenant leave connections to operators and jobs.
+    pub(crate) async fn begin_lookup(pool: &Pool, because: SystemScope) -> Result<Self, StoreError> {
+        Self::begin_for(Party::Lookup, pool, because, Mode::Read).await
+    }
+
+    async fn begin_for(
+        party: Party,
+        pool: &Pool,
+        because: SystemScope,
+        mode: Mode,
+    ) -> Result<Self, StoreError> {
         tracing::debug!(reason = because.reason(), "platform transaction");
         let begin = format!("BEGIN {}", access(mode));
         Ok(Self {
-            open: OpenTx::begin(pool, None, &begin).await?,
+            open: OpenTx::begin(pool, party, &begin).await?,
         })
     }
 
@@ -294,6 +322,8 @@ struct OpenTx {
     connection: Option<Connection>,
     /// A statement failed: PostgreSQL has aborted the transaction and would answer COMMIT with a silent ROLLBACK.
     failed: bool,
+    /// The connection is gone.
+    broken: bool,
     /// The driver and the server no longer agree on what is prepared on this connection.
     confused: bool,
     /// Raw SQL ran, which may have left something on the session that outlives the transaction: a cursor WITH HOLD, a
@@ -306,25 +336,26 @@ const CLEAN_SESSION: &str = "RESET SESSION AUTHORIZATION; CLOSE ALL; RESET ALL; 
                              SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 impl OpenTx {
-    async fn begin(pool: &Pool, tenant: Option<TenantId>, sql: &str) -> Result<Self, StoreError> {
-        let (open, _) = Self::open(pool, tenant, &pool.beginning(sql), None).await?;
+    async fn begin(pool: &Pool, party: Party, sql: &str) -> Result<Self, StoreError> {
+        let (open, _) = Self::open(pool, party, &pool.beginning(sql), None).await?;
         Ok(open)
     }
 
     /// Sends the message that begins a transaction, behind the end of the one that was left open on the connection and
     /// the preparation of what is looked up, where there is any; with the rows of what else is in it.
     ///
-    /// An idle connection may have died while nobody looked (the server restarted, a proxy gave up). When the message
-    /// fails on it nothing has happened yet, or nothing but reading, so a fresh one is tried.
+    /// An idle connection may have died unnoticed (the server restarted, a proxy gave up). When the message fails because of
+    /// that, nothing has happened yet, or nothing but reading, so a fresh one is tried. What fails on a connection that works,
+    /// such as waiting for a lock, would fail on another one as well.
     async fn open(
         pool: &Pool,
-        tenant: Option<TenantId>,
+        party: Party,
         message: &str,
         lookup: Option<&'static Lookup>,
     ) -> Result<(Self, Vec<PgRow>), StoreError> {
         let mut tries_left = pool.max_size() + 1;
         loop {
-            let mut connection = pool.get(tenant).await?;
+            let mut connection = pool.get(party).await?;
             let ending = connection.take_left_open().then(|| "COMMIT; ".to_owned());
             let new = lookup.filter(|lookup| connection.has_to_prepare(lookup.name));
             let preparing = new.map(|it| format!("PREPARE {}({}) AS {}; ", it.name, it.types, it.sql));
@@ -332,6 +363,7 @@ impl OpenTx {
             let mut open = Self {
                 connection: Some(connection),
                 failed: false,
+                broken: false,
                 confused: false,
                 raw: false,
             };
@@ -339,8 +371,14 @@ impl OpenTx {
                 trace(lookup.sql);
             }
             match open.send(format!("{prefix}{message}")).await {
-                Err(StoreError::Unavailable(_)) if tries_left > 0 => tries_left -= 1,
-                Err(error) => return Err(error),
+                Err(_) if open.broken && tries_left > 0 => tries_left -= 1,
+                Err(error) => {
+                    // Whether the statement is prepared is not known then; that connection is closed.
+                    if new.is_none() && !open.broken {
+                        open.rollback().await;
+                    }
+                    return Err(error);
+                }
                 Ok(rows) => return Ok((open, rows)),
             }
         }
@@ -435,6 +473,7 @@ impl OpenTx {
     fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         result.map_err(|error| {
             self.failed = true;
+            self.broken |= ends_the_connection(&error);
             self.confused |= is_about_prepared_statements(&error);
             from_sqlx(error)
         })
@@ -445,6 +484,21 @@ impl OpenTx {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
+    }
+}
+
+/// Whether a connection cannot be used any more after an error: it broke, or the server has ended the session, which it says
+/// by the severity.
+fn ends_the_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            true
+        }
+        sqlx::Error::Database(error) => error
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+        // `sqlx::Error` is non-exhaustive; the rest are mistakes of ours.
+        _ => false,
     }
 }
 
@@ -510,7 +564,7 @@ const fn access(mode: Mode) -> &'static str {
 /// something that is in it and to wait for the disk, and for a synchronous standby where there is one. A message of logical
 /// decoding is such a thing, and belongs to nobody: no table is touched and no tenant set.
 pub(crate) async fn make_durable(pool: &Pool) -> Result<(), StoreError> {
-    let open = OpenTx::begin(pool, None, MARK_THE_LOG).await?;
+    let open = OpenTx::begin(pool, Party::Upkeep, MARK_THE_LOG).await?;
     open.commit().await
 }
 
@@ -531,16 +585,15 @@ fn arguments(statement: &Statement) -> SqlxValues {
     )
 }
 
-/// Whether the server behind a pool answers.
+/// Whether the server behind a pool answers, in one round trip.
 pub(crate) async fn ping(pool: &Pool) -> Result<(), StoreError> {
-    let mut open = OpenTx::begin(pool, None, "BEGIN READ ONLY").await?;
-    let connection = open.connection()?;
-    let one = sqlx::query("SELECT 1")
-        .persistent(false)
-        .fetch_one(connection)
-        .await;
-    let one: i32 = open.note(one.and_then(|row| row.try_get(0)))?;
-    open.rollback().await;
+    let (mut open, rows) =
+        OpenTx::open(pool, Party::Upkeep, "BEGIN READ ONLY; SELECT 1; COMMIT", None).await?;
+    open.release();
+    let one: i32 = rows
+        .first()
+        .map_or(Ok(0), |row| row.try_get(0))
+        .map_err(from_sqlx)?;
     if one == 1 {
         Ok(())
     } else {

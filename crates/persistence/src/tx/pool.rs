@@ -43,9 +43,10 @@ pub struct PoolSettings {
     /// Without effect behind a pooler, where nothing is prepared.
     pub generic_plans: bool,
     /// How many connections one tenant may use at once; 0 = half of them, rounded up, and while other tenants are there half of
-    /// that, rounded down, but at least one.
+    /// that, rounded down, but at least one. The unauthenticated callers of a tenant may use a quarter of that, at least one;
+    /// unauthenticated callers who name no known tenant a third of the pool, at least one.
     pub per_tenant: usize,
-    /// How many requests may wait, of one tenant for its connections and of all for any; the next one is answered 503 at
+    /// How many requests may wait, of each party for its connections and of all for any; the next one is answered 503 at
     /// once, which is better for everybody than a queue that nobody is served from in time.
     pub queue: usize,
 }
@@ -106,10 +107,54 @@ pub struct Pool {
     per_transaction: Arc<str>,
 }
 
-/// Some of the connections.
+/// Some of the connections, and how many of them each party may use at once.
 struct Share {
     connections: deadpool::managed::Pool<Connector>,
-    turns: Arc<Turns>,
+    tenants: Arc<Turns<TenantId>>,
+    guests: Arc<Turns<TenantId>>,
+    lookups: Arc<Turns<()>>,
+    upkeep: Arc<Turns<()>>,
+}
+
+/// Whom a connection is for. Each has a bound of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// A tenant's admitted users and jobs.
+    Tenant(TenantId),
+    /// Callers of a tenant without a credential. Their connections are part of the tenant's.
+    Guest(TenantId),
+    /// A lookup for a caller who may be anybody, before a tenant is known.
+    Lookup,
+    /// The server's own small questions, readiness among them: one connection.
+    Upkeep,
+    /// Operators and jobs of the platform: any connection.
+    Platform,
+}
+
+/// The turns that a connection is used in.
+#[derive(Default)]
+struct Taken {
+    _lane: Option<Turn<()>>,
+    _guest: Option<Turn<TenantId>>,
+    _tenant: Option<Turn<TenantId>>,
+}
+
+impl Share {
+    /// Waits until the party may use another connection.
+    async fn take_turn(&self, party: Party) -> Result<Taken, StoreError> {
+        let mut taken = Taken::default();
+        match party {
+            Party::Tenant(tenant) => taken._tenant = Some(self.tenants.take(tenant).await?),
+            Party::Guest(tenant) => {
+                taken._guest = Some(self.guests.take(tenant).await?);
+                taken._tenant = Some(self.tenants.take(tenant).await?);
+            }
+            Party::Lookup => taken._lane = Some(self.lookups.take(()).await?),
+            Party::Upkeep => taken._lane = Some(self.upkeep.take(()).await?),
+            Party::Platform => {}
+        }
+        Ok(taken)
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -174,12 +219,18 @@ impl Pool {
                 .runtime(Runtime::Tokio1)
                 .build()
                 .map_err(|error| StoreError::Other(error.to_string()))?;
-            let part = match settings.per_tenant {
-                0 => Part::Yielding(size.div_ceil(2)),
-                each => Part::Fixed(each),
+            let (part, each) = match settings.per_tenant {
+                0 => (Part::Yielding(size.div_ceil(2)), size.div_ceil(2)),
+                each => (Part::Fixed(each), each),
             };
-            let turns = Arc::new(Turns::new(part, settings.queue));
-            Ok(Share { connections, turns })
+            let fixed = |connections: usize| Part::Fixed(connections.max(1));
+            Ok(Share {
+                connections,
+                tenants: Arc::new(Turns::new(part, settings.queue)),
+                guests: Arc::new(Turns::new(fixed(each / 4), settings.queue)),
+                lookups: Arc::new(Turns::new(fixed(size / 3), settings.queue)),
+                upkeep: Arc::new(Turns::new(fixed(1), settings.queue)),
+            })
         };
         let shares = shares(settings.size.max(1), settings.threads)
             .into_iter()
@@ -245,27 +296,22 @@ impl Pool {
         }
     }
 
-    /// A connection for a tenant, when it is its turn, or for what is no tenant's.
-    pub(super) async fn get(&self, tenant: Option<TenantId>) -> Result<Connection, StoreError> {
+    /// A connection for a party, when it is its turn.
+    pub(super) async fn get(&self, party: Party) -> Result<Connection, StoreError> {
         let share = self.share();
-        let turn = match tenant {
-            Some(tenant) => Some(
-                timeout(self.acquire_timeout, share.turns.take(tenant))
-                    .await
-                    .map_err(|_| no_connection())??,
-            ),
-            None => None,
-        };
+        let taken = timeout(self.acquire_timeout, share.take_turn(party))
+            .await
+            .map_err(|_| no_connection())??;
         if share.connections.status().waiting > self.queue {
             return Err(no_connection());
         }
         let waiting = Waiting(Some(&share.connections));
-        let object = share.connections.get().await;
+        // One that got none in time has gone away, too.
+        let object = share.connections.get().await.map_err(unavailable)?;
         waiting.ended();
-        let object = object.map_err(unavailable)?;
         Ok(Connection {
             object: Some(object),
-            _turn: turn,
+            _taken: taken,
         })
     }
 
@@ -333,7 +379,7 @@ impl Drop for Waiting<'_> {
 /// A connection in use. Dropped, it is closed; only [`Connection::give_back`] lets it be used again.
 pub(super) struct Connection {
     object: Option<Object<Connector>>,
-    _turn: Option<Turn>,
+    _taken: Taken,
 }
 
 impl Connection {
@@ -350,8 +396,8 @@ impl Connection {
         self.object.as_ref().is_some_and(|object| object.named_statements)
     }
 
-    /// Whether a statement of that name has still to be prepared on it. Asked once: when preparing it fails, the connection
-    /// is not used again.
+    /// Whether a statement of that name has still to be prepared on it. Asked once: when the message fails that prepares it,
+    /// the connection is not used again.
     pub(super) fn has_to_prepare(&mut self, name: &'static str) -> bool {
         self.object.as_mut().is_some_and(|object| {
             let new = !object.looked_up.contains(&name);
@@ -366,18 +412,29 @@ impl Connection {
         drop(self.object.take());
     }
 
-    /// Whether more want a connection of this share than there are.
+    /// Whether more want a connection of this share than there may be. The pool's own count of those who wait includes those
+    /// who are opening a connection: they need no other.
     pub(super) fn is_waited_for(&self) -> bool {
         let pool = self.object.as_ref().and_then(Object::pool);
-        pool.is_some_and(|pool| pool.status().waiting > 0)
+        pool.is_some_and(|pool| {
+            let status = pool.status();
+            status.waiting > 0 && status.size + status.waiting > status.max_size
+        })
     }
 
-    /// Gives it to somebody who waits for it, with its transaction still open: they have to end it first.
+    /// Gives it to a request that waits for it, with its transaction still open: the request has to end it first.
     pub(super) fn hand_over(mut self) {
+        let pool = self.object.as_ref().and_then(Object::pool);
         if let Some(object) = self.object.as_mut() {
             object.left_open = true;
         }
         self.give_back();
+        // The request may have gone away on another thread just now.
+        if let Some(pool) = pool
+            && pool.status().available > 0
+        {
+            pool.retain(|open, _| !open.left_open);
+        }
     }
 
     /// Whether a transaction is open on it that has to be ended first. Asked once.

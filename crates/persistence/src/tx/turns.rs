@@ -1,24 +1,26 @@
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tenantry_domain::{StoreError, TenantId};
+use tenantry_domain::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 
-/// How many connections of a pool one tenant may use at once, so that none can keep all others waiting.
+/// How many connections of a pool one party may use at once, so that none can keep all others waiting. A party is a tenant,
+/// the unauthenticated callers of a tenant, or what has no tenant.
 ///
-/// Whoever wants more waits behind the same tenant's own requests, and not in front of the pool. There is an entry only
-/// for each tenant that uses or wants a connection just now.
+/// Requests beyond that wait behind those of the same party, and not in front of the pool. There is an entry only for each
+/// party that uses or wants a connection just now.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct Turns<P> {
     part: Part,
-    /// How many requests of one tenant wait at the most; the next one is refused at once.
+    /// How many requests of one party wait at the most; the next one is refused at once.
     queue: usize,
-    state: Mutex<State>,
+    state: Mutex<State<P>>,
 }
 
-/// How many connections a tenant may use at once; none stands for one.
+/// How many connections a party may use at once; none stands for one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     /// So many, whoever else is there.
@@ -28,115 +30,129 @@ pub(super) enum Part {
     Yielding(usize),
 }
 
-#[derive(Debug, Default)]
-struct State {
-    tenants: HashMap<TenantId, Tenant>,
-    lately: Lately,
+#[derive(Debug)]
+struct State<P> {
+    parties: HashMap<P, Party>,
+    lately: Lately<P>,
 }
 
 #[derive(Debug)]
-struct Tenant {
+struct Party {
     connections: Arc<Semaphore>,
     /// How many have one or wait for one.
     interested: usize,
 }
 
 /// Who has had turns.
-#[derive(Debug, Default)]
-struct Lately {
-    last: Option<(TenantId, Instant)>,
-    /// When another tenant than that had one.
+#[derive(Debug)]
+struct Lately<P> {
+    last: Option<(P, Instant)>,
+    /// When another party than that had one.
     other: Option<Instant>,
 }
 
-/// So long a tenant counts as one that is there after it has had a turn.
+/// So long a party counts as one that is there after it has had a turn.
 const THERE: Duration = Duration::from_secs(5);
 
-/// A tenant's leave to use one connection.
-pub(super) struct Turn {
+/// A party's leave to use one connection.
+pub(super) struct Turn<P: Eq + Hash> {
     // In this order: the permit goes to the next one before the entry may go.
     _permit: OwnedSemaphorePermit,
-    _interest: Interest,
+    _interest: Interest<P>,
 }
 
-/// Somebody who has a connection or waits for one.
-struct Interest {
-    turns: Arc<Turns>,
-    tenant: TenantId,
+/// A request that has a connection or waits for one.
+struct Interest<P: Eq + Hash> {
+    turns: Arc<Turns<P>>,
+    party: P,
 }
 
-impl Turns {
-    /// A part for each tenant, and a queue of so many.
+impl<P: Copy + Eq + Hash> Turns<P> {
+    /// A part for each party, and a queue of so many.
     pub(super) fn new(part: Part, queue: usize) -> Self {
         Self {
             part,
             queue,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                parties: HashMap::new(),
+                lately: Lately::default(),
+            }),
         }
     }
 
-    /// Waits until the tenant may use another connection.
+    /// Waits until the party may use another connection.
     ///
-    /// Where it has one turn after the other while other tenants are there, the thread looks in between whether one of those
+    /// Where it has one turn after the other while others are there, the thread looks in between whether one of those
     /// has sent something or has got an answer of the database. By itself a runtime does so after 61 tasks, and each of them
     /// may be a whole request, if the database answers fast enough.
-    pub(super) async fn take(self: &Arc<Self>, tenant: TenantId) -> Result<Turn, StoreError> {
-        let (connections, permits, interest) = self.line_up(tenant)?;
+    pub(super) async fn take(self: &Arc<Self>, party: P) -> Result<Turn<P>, StoreError> {
+        let (connections, permits, interest) = self.line_up(party)?;
         let permit = connections.acquire_many_owned(permits).await;
         let turn = Turn {
             _permit: permit.map_err(|error| StoreError::Other(error.to_string()))?,
             _interest: interest,
         };
-        let once_more = self.state().lately.is_once_more(tenant, Instant::now());
+        let once_more = self.state().lately.is_once_more(party, Instant::now());
         if once_more {
             yield_now().await;
         }
         Ok(turn)
     }
 
-    fn line_up(self: &Arc<Self>, tenant: TenantId) -> Result<(Arc<Semaphore>, u32, Interest), StoreError> {
+    fn line_up(self: &Arc<Self>, party: P) -> Result<(Arc<Semaphore>, u32, Interest<P>), StoreError> {
         let mut state = self.state();
         let permits = match self.part {
-            Part::Yielding(2..) if state.lately.has_others(tenant, Instant::now()) => 2,
+            Part::Yielding(2..) if state.lately.has_others(party, Instant::now()) => 2,
             Part::Yielding(_) | Part::Fixed(_) => 1,
         };
         let (Part::Fixed(each) | Part::Yielding(each)) = self.part;
         let each = each.max(1);
-        let entry = state.tenants.entry(tenant).or_insert_with(|| Tenant {
+        let entry = state.parties.entry(party).or_insert_with(|| Party {
             connections: Arc::new(Semaphore::new(each)),
             interested: 0,
         });
         if entry.interested >= each + self.queue {
-            let problem = "too many requests of this tenant wait for the database";
+            let problem = "too many requests of this kind or tenant wait for the database";
             return Err(StoreError::Unavailable(problem.into()));
         }
         entry.interested += 1;
         let interest = Interest {
             turns: Arc::clone(self),
-            tenant,
+            party,
         };
         Ok((Arc::clone(&entry.connections), permits, interest))
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<P> Turns<P> {
+    fn state(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lately {
-    /// Whether other tenants than this one are there.
-    fn has_others(&self, tenant: TenantId, now: Instant) -> bool {
+impl<P> Default for Lately<P> {
+    fn default() -> Self {
+        Self {
+            last: None,
+            other: None,
+        }
+    }
+}
+
+impl<P: Copy + Eq> Lately<P> {
+    /// Whether other parties than this one are there.
+    fn has_others(&self, party: P, now: Instant) -> bool {
         let another = match self.last {
-            Some((last, at)) if last != tenant => Some(at),
+            Some((last, at)) if last != party => Some(at),
             Some(_) | None => self.other,
         };
         another.is_some_and(|at| now.saturating_duration_since(at) < THERE)
     }
 
-    /// Notes a tenant's turn, and says whether it had the last one too while others are there.
-    fn is_once_more(&mut self, tenant: TenantId, now: Instant) -> bool {
-        match self.last.replace((tenant, now)) {
-            Some((last, _)) if last == tenant => self.has_others(tenant, now),
+    /// Notes a party's turn, and says whether it had the last one too while others are there.
+    fn is_once_more(&mut self, party: P, now: Instant) -> bool {
+        match self.last.replace((party, now)) {
+            Some((last, _)) if last == party => self.has_others(party, now),
             before => {
                 self.other = before.map(|(_, at)| at);
                 false
@@ -145,13 +161,13 @@ impl Lately {
     }
 }
 
-impl Drop for Interest {
+impl<P: Eq + Hash> Drop for Interest<P> {
     fn drop(&mut self) {
         let mut state = self.turns.state();
-        if let Some(entry) = state.tenants.get_mut(&self.tenant) {
+        if let Some(entry) = state.parties.get_mut(&self.party) {
             entry.interested -= 1;
             if entry.interested == 0 {
-                state.tenants.remove(&self.tenant);
+                state.parties.remove(&self.party);
             }
         }
     }
@@ -164,6 +180,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
+    use tenantry_domain::TenantId;
     use uuid::Uuid;
 
     use super::*;
@@ -173,11 +190,15 @@ mod tests {
     }
 
     /// The turn, if it is to be had without waiting.
-    fn at_once(turns: &Arc<Turns>, number: u128) -> Option<Result<Turn, StoreError>> {
+    fn at_once(turns: &Arc<Turns<TenantId>>, number: u128) -> Option<Result<Turn<TenantId>, StoreError>> {
         polled(turns, number, 1)
     }
 
-    fn polled(turns: &Arc<Turns>, number: u128, times: usize) -> Option<Result<Turn, StoreError>> {
+    fn polled(
+        turns: &Arc<Turns<TenantId>>,
+        number: u128,
+        times: usize,
+    ) -> Option<Result<Turn<TenantId>, StoreError>> {
         let mut take = pin!(turns.take(tenant(number)));
         let mut context = Context::from_waker(Waker::noop());
         (0..times).find_map(|_| match take.as_mut().poll(&mut context) {
@@ -187,7 +208,7 @@ mod tests {
     }
 
     /// How many turns the tenant has at once, whether or not others are looked for in between.
-    fn at_the_most(turns: &Arc<Turns>, number: u128) -> usize {
+    fn at_the_most(turns: &Arc<Turns<TenantId>>, number: u128) -> usize {
         let held: Vec<_> = std::iter::from_fn(|| polled(turns, number, 2)).collect();
         held.len()
     }
@@ -200,7 +221,7 @@ mod tests {
         assert!(at_once(&turns, 2).is_some());
         drop(held);
         assert!(at_once(&turns, 1).is_some());
-        assert!(turns.state().tenants.is_empty(), "nobody is interested any more");
+        assert!(turns.state().parties.is_empty(), "nobody is interested any more");
     }
 
     #[test]
@@ -287,6 +308,6 @@ mod tests {
         let waiting = Box::pin(turns.take(tenant(1)));
         drop(waiting);
         drop(second);
-        assert!(turns.state().tenants.is_empty());
+        assert!(turns.state().parties.is_empty());
     }
 }
