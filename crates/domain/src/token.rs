@@ -39,6 +39,9 @@ pub trait AccessTokens: Send + Sync {
     /// [`TokenError`].
     fn verify(&self, token: &str) -> Result<AccessClaims, TokenError>;
 
+    /// The tenant that a token of ours was issued to, also after the token has expired; `None` for what is no token of ours.
+    fn issued_to(&self, token: &str) -> Option<TenantId>;
+
     /// The public keys as a JWK Set (RFC 7517).
     fn jwks(&self) -> serde_json::Value;
 

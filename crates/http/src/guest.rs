@@ -13,8 +13,8 @@ use utoipa::IntoParams;
 
 use crate::{Api, ApiError, authenticate::bearer, hints, limits, origin, request::RequestContext};
 
-/// Whoever calls an endpoint that is open to everybody. A credential, stale or not, is not looked at but by
-/// [`Guest::visit`].
+/// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
+/// all the same, expired or not, must be of the tenant that the request names.
 pub(crate) struct Guest {
     api: Data<Api>,
     hints: Hints,
@@ -43,7 +43,19 @@ impl Guest {
     pub async fn enter(mut self, body_slug: Option<String>) -> Result<Cx, ApiError> {
         self.hints.body_slug = body_slug;
         let (admission, by) = access::select_tenant(&self.api.app, &self.hints, self.request()).await?;
+        if self
+            .bearer_tenant()
+            .is_some_and(|tenant| tenant != admission.tenant.id)
+        {
+            return Err(AccessError::Mismatch.into());
+        }
         Ok(self.admitted(admission, by))
+    }
+
+    /// The tenant of an access token that comes with the request.
+    fn bearer_tenant(&self) -> Option<TenantId> {
+        let token = bearer(self.http.headers()).ok()?;
+        self.api.app.ports.access_tokens.issued_to(token)
     }
 
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
@@ -59,8 +71,11 @@ impl Guest {
         Ok(self.admitted(admission, ResolvedBy::Credential))
     }
 
-    /// Enters the tenant that a refresh token is of; headers and host may only agree.
-    pub async fn enter_by_token(self, tenant: TenantId) -> Result<Cx, ApiError> {
+    /// Enters the tenant that a refresh token is of; headers, host and access token may only agree.
+    pub async fn enter_by_token(mut self, tenant: TenantId) -> Result<Cx, ApiError> {
+        if let Some(other) = self.bearer_tenant().filter(|other| *other != tenant) {
+            self.hints.id = Some(other.to_string());
+        }
         let selector = TenantSelector::Id(tenant);
         let gate = &self.api.app.ports.gate;
         let admission = gate.guest(&selector, self.request()).await?;

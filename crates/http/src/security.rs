@@ -61,5 +61,6 @@ const fn name(by: ResolvedBy) -> &'static str {
         ResolvedBy::Credential => "credential",
         ResolvedBy::Header => "header",
         ResolvedBy::Subdomain => "subdomain",
+        ResolvedBy::Body => "body",
     }
 }

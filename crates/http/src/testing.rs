@@ -261,6 +261,10 @@ impl AccessTokens for Fake {
         })
     }
 
+    fn issued_to(&self, token: &str) -> Option<TenantId> {
+        AccessTokens::verify(self, token).ok().map(|claims| claims.tenant)
+    }
+
     fn jwks(&self) -> Value {
         serde_json::json!({"keys": []})
     }

@@ -239,7 +239,7 @@ async fn who_logs_in_names_the_tenant() {
             "unavailable",
             Some("header"),
         ),
-        (login(&with_slug("acme")), "unavailable", Some("header")),
+        (login(&with_slug("acme")), "unavailable", Some("body")),
         (
             login(body).header("Host", "ACME.example.com:8080"),
             "unavailable",

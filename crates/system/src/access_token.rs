@@ -5,7 +5,7 @@ use chrono::DateTime;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{AccessClaims, AccessTokens, Clock, IdSource, Role, Time, TokenError};
+use tenantry_domain::{AccessClaims, AccessTokens, Clock, IdSource, Role, TenantId, Time, TokenError};
 
 use crate::SigningKey;
 
@@ -139,6 +139,11 @@ impl AccessTokens for JwtAccessTokens {
         let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
         in_time(begins, read.expires_at, self.clock.now())?;
         Ok(read)
+    }
+
+    fn issued_to(&self, token: &str) -> Option<TenantId> {
+        let claims: WireClaims = authentic(token, self.keys(), &self.validation)?;
+        Some(claims.read()?.tenant)
     }
 
     fn jwks(&self) -> serde_json::Value {

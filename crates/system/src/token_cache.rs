@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use tenantry_domain::{AccessClaims, AccessTokens, Clock, TokenError};
+use tenantry_domain::{AccessClaims, AccessTokens, Clock, TenantId, TokenError};
 
 use crate::single_flight::{BoundedCache, bounded_cache};
 
@@ -54,6 +54,10 @@ impl AccessTokens for CachedAccessTokens {
         let claims = self.tokens.verify(token)?;
         self.verified.insert(key, claims.clone());
         Ok(claims)
+    }
+
+    fn issued_to(&self, token: &str) -> Option<TenantId> {
+        self.tokens.issued_to(token)
     }
 
     fn jwks(&self) -> serde_json::Value {

@@ -27,10 +27,12 @@ pub struct Hints {
 pub enum ResolvedBy {
     /// The credential.
     Credential,
-    /// A header (or the body).
+    /// A header.
     Header,
     /// The host.
     Subdomain,
+    /// A slug in the body.
+    Body,
 }
 
 /// Why a request was not let in.
@@ -137,10 +139,7 @@ impl Hints {
             )));
         }
         if let Some(slug) = &self.body_slug {
-            return Ok(Some((
-                TenantSelector::Slug(parse_slug(slug)?),
-                ResolvedBy::Header,
-            )));
+            return Ok(Some((TenantSelector::Slug(parse_slug(slug)?), ResolvedBy::Body)));
         }
         Ok(None)
     }

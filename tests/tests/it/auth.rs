@@ -472,6 +472,42 @@ async fn a_used_up_refresh_token_ends_its_session() {
 }
 
 #[actix_web::test]
+async fn two_tenants_in_one_request_are_refused_at_login_and_refresh() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let refresh = |token: &str, bearer: &str| {
+        let body = json!({"refresh_token": token});
+        let request = world.client.post("/api/v1/auth/refresh", &body);
+        request.bearer(bearer).send()
+    };
+    let login = |bearer: &str| {
+        let body = json!({"tenant_slug": "acme", "email": acme.admin.email, "password": PASSWORD});
+        let request = world.client.post("/api/v1/auth/login", &body);
+        request.bearer(bearer).send()
+    };
+    let before = world.digest(globex).await;
+    for expired in [false, true] {
+        if expired {
+            world.clock.advance(chrono::Duration::minutes(16));
+        }
+        let theirs = &globex.admin.access_token;
+        let reply = refresh(&acme.admin.refresh_token, theirs).await;
+        reply.problem(403, "tenant_mismatch");
+        login(theirs).await.problem(403, "tenant_mismatch");
+    }
+    assert_eq!(world.digest(globex).await, before);
+    let recorded = actions(&world, acme).await;
+    let mismatches = recorded.iter().filter(|action| *action == "tenant.mismatch");
+    assert_eq!(mismatches.count(), 2, "{recorded:?}");
+    // A token of the same tenant agrees, and so does what is no token of ours.
+    login(&acme.viewer.access_token).await.expect(200);
+    login("nonsense").await.expect(200);
+    refresh(&acme.admin.refresh_token, &acme.admin.access_token)
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
 async fn what_is_no_refresh_token_of_ours_gets_nothing_and_ends_nothing() {
     let world = World::new().await;
     let both = (world.digest(&world.acme).await, world.digest(&world.globex).await);
