@@ -7,11 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{Component, component::Components};
 
 /// How long a check may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a verdict stands. All probes of that time, of whomever, get the same one, so that they cost no more than one.
+const STANDS: Duration = Duration::from_secs(1);
 
 /// Something that the service cannot work without.
 #[async_trait]
@@ -28,7 +33,16 @@ pub struct Readiness {
     draining: AtomicBool,
     checks: Vec<(&'static str, Arc<dyn HealthCheck>)>,
     notices: Vec<(&'static str, Notice)>,
+    /// The last outcome of the checks. Whoever holds the lock checks for all who wait.
+    last: Mutex<Option<Checked>>,
+    stands: Duration,
     pub(crate) components: Components,
+}
+
+/// Each check, and whether it held.
+struct Checked {
+    at: Instant,
+    checks: Vec<(&'static str, bool)>,
 }
 
 /// Tells how something stands.
@@ -55,6 +69,8 @@ impl Readiness {
             draining: AtomicBool::new(false),
             checks: Vec::new(),
             notices: Vec::new(),
+            last: Mutex::default(),
+            stands: STANDS,
             components: Components::default(),
         }
     }
@@ -95,23 +111,40 @@ impl Readiness {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Asks everything there is to ask.
+    /// What the checks say, at most once a second, and the notices of this moment.
     pub(crate) async fn verdict(&self) -> Verdict {
         if self.draining.load(Ordering::Relaxed) {
             return Verdict::Draining;
         }
-        let mut checks = Vec::with_capacity(self.checks.len());
-        for (name, check) in &self.checks {
-            checks.push((*name, holds(name, check.as_ref()).await));
-        }
         Verdict::Checked {
-            checks,
+            checks: self.checked().await,
             notices: self
                 .notices
                 .iter()
                 .map(|(name, state)| (*name, state()))
                 .collect(),
         }
+    }
+}
+
+impl Readiness {
+    async fn checked(&self) -> Vec<(&'static str, bool)> {
+        let mut last = self.last.lock().await;
+        if let Some(checked) = &*last
+            && checked.at.elapsed() < self.stands
+        {
+            return checked.checks.clone();
+        }
+        let all = self
+            .checks
+            .iter()
+            .map(async |(name, check)| (*name, holds(name, check.as_ref()).await));
+        let checks = join_all(all).await;
+        *last = Some(Checked {
+            at: Instant::now(),
+            checks: checks.clone(),
+        });
+        checks
     }
 }
 
@@ -138,4 +171,47 @@ async fn holds(name: &str, check: &dyn HealthCheck) -> bool {
     };
     tracing::warn!(check = name, failure, "a readiness check failed");
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Takes a while, and fails from the second time on.
+    struct Counted(Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl HealthCheck for Counted {
+        async fn check(&self) -> Result<(), String> {
+            tokio::task::yield_now().await;
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => Err("away".into()),
+            }
+        }
+    }
+
+    fn database(holds: bool) -> Verdict {
+        Verdict::Checked {
+            checks: vec![("database", holds)],
+            notices: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_probes_of_a_second_share_one_check() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut readiness = Readiness::new().with_check("database", Arc::new(Counted(Arc::clone(&count))));
+        readiness.stands = Duration::from_secs(3_600);
+        let all = join_all((0..100).map(|_| readiness.verdict())).await;
+        assert!(all.iter().all(|verdict| *verdict == database(true)));
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        readiness.stands = Duration::ZERO;
+        assert_eq!(readiness.verdict().await, database(false), "it no longer stands");
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        readiness.drain();
+        assert_eq!(readiness.verdict().await, Verdict::Draining);
+    }
 }
