@@ -1,13 +1,13 @@
-//! What is measured while requests are served, in the text format of OpenMetrics, which Prometheus reads.
+//! What is measured while requests are served, in the text formats of Prometheus and OpenMetrics.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::{
-    HttpResponse,
-    http::header,
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderMap},
     web::{Data, ServiceConfig},
 };
 use prometheus_client::collector::Collector;
@@ -20,7 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tenantry_domain::{Decision, TenantId};
 
-use crate::{Api, Endpoint};
+use crate::{Answer, Api, Endpoint, operator_ctx};
 
 /// How many tenants are named; the others are not told apart, so that there are not more series with more tenants.
 const NAMED_TENANTS: usize = 20;
@@ -46,6 +46,8 @@ pub struct Metrics {
 pub enum Reading {
     /// Since the start.
     Total(u64),
+    /// Time since the start, told in seconds.
+    TotalTime(Duration),
     /// At present.
     Level(f64),
 }
@@ -188,17 +190,22 @@ impl Metrics {
         }
     }
 
-    /// Everything, as text.
-    pub fn render(&self) -> String {
+    /// Everything that may be read by the audience, in the format.
+    pub fn render(&self, audience: Audience, format: Format) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry());
-        let busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = text.trim_end().trim_end_matches("# EOF").len();
-        text.truncate(end);
-        text.push_str(&busiest.render());
-        text.push_str("# EOF\n");
-        text
+        if audience == Audience::Operators {
+            let busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = text.trim_end().trim_end_matches("# EOF").len();
+            text.truncate(end);
+            text.push_str(&busiest.render());
+            text.push_str("# EOF\n");
+        }
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => as_text(&text),
+        }
     }
 
     fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
@@ -208,28 +215,116 @@ impl Metrics {
 
 /// Get the metrics
 ///
-/// In the text format of OpenMetrics 1.0. Not served here when the operator gives metrics a port of their own.
+/// In the text format of Prometheus, or in OpenMetrics 1.0 where `Accept` asks for it. Series that name tenants are only for
+/// operators: send an operator's token. This path is not served here when metrics have a port of their own
+/// (`metrics.port`).
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "System",
     responses(
-        (status = 200, description = "The metrics.", body = String,
-         content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (status = 200, description = "The metrics.", content(
+            (String = "text/plain; version=0.0.4; charset=utf-8"),
+            (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        )),
     ),
+    extensions(("x-errors" = json!(["unauthenticated", "token_expired", "token_revoked"]))),
 )]
-pub(crate) async fn metrics(api: Data<Api>) -> HttpResponse {
-    answer(api.metrics())
+pub(crate) async fn metrics(request: HttpRequest, api: Data<Api>) -> Answer {
+    let audience = if request.headers().contains_key(header::AUTHORIZATION) {
+        operator_ctx::admit(&request).await?;
+        Audience::Operators
+    } else {
+        Audience::Everyone
+    };
+    Ok(answer(&request, api.metrics(), audience))
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config.service(Endpoint::open("/metrics").get(metrics));
+    config.service(Endpoint::visited("/metrics").get(metrics));
 }
 
 /// The answer to a scrape.
-pub fn answer(metrics: &Metrics) -> HttpResponse {
+pub fn answer(request: &HttpRequest, metrics: &Metrics, audience: Audience) -> HttpResponse {
+    let format = Format::accepted(request.headers());
     HttpResponse::Ok()
-        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(metrics.render())
+        .insert_header((header::VARY, "Accept"))
+        .body(metrics.render(audience, format))
+}
+
+/// Who reads the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Anybody: nothing names a tenant.
+    Everyone,
+    /// Those who run the service.
+    Operators,
+}
+
+/// How measurements are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The text format of Prometheus, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// OpenMetrics where the client prefers it, else the format that every scraper reads.
+    fn accepted(headers: &HeaderMap) -> Self {
+        let weight = |essence: &str| {
+            let ranges = headers
+                .get_all(header::ACCEPT)
+                .filter_map(|value| value.to_str().ok());
+            ranges
+                .flat_map(|value| value.split(','))
+                .filter_map(|range| {
+                    let mut parts = range.split(';').map(str::trim);
+                    let named = parts.next()?.eq_ignore_ascii_case(essence);
+                    let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+                    named.then(|| weight.unwrap_or(1.0_f32))
+                })
+                .fold(0.0, f32::max)
+        };
+        let open_metrics = weight("application/openmetrics-text");
+        if open_metrics > 0.0 && open_metrics >= weight("text/plain") {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// OpenMetrics in the text format of Prometheus: there a counter is described under the name that its samples have, and units
+/// and the end are not marked.
+fn as_text(open_metrics: &str) -> String {
+    let counters: HashSet<&str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open_metrics.len() + 6 * 2 * counters.len());
+    for line in open_metrics.lines() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|kind| {
+            let (name, rest) = line.strip_prefix(kind)?.split_once(' ')?;
+            counters.contains(name).then_some((kind, name, rest))
+        });
+        match described {
+            Some((kind, name, rest)) => text.extend([kind, name, "_total ", rest, "\n"]),
+            None => text.extend([line, "\n"]),
+        }
+    }
+    text
 }
 
 /// A method is whatever a client writes, and each would be a series.
@@ -290,6 +385,11 @@ impl Collector for Reader {
         match (self.read)() {
             Reading::Total(value) => {
                 let total = ConstCounter::new(value);
+                let metric = encoder.encode_descriptor(self.name, self.help, None, total.metric_type())?;
+                total.encode(metric)
+            }
+            Reading::TotalTime(time) => {
+                let total = ConstCounter::new(time.as_secs_f64());
                 let metric = encoder.encode_descriptor(self.name, self.help, None, total.metric_type())?;
                 total.encode(metric)
             }
@@ -365,7 +465,7 @@ mod tests {
         metrics.answered("BREW", None, 405, took, None);
         metrics.register("pool_open", "Open connections", || Reading::Level(3.0));
         metrics.register("cache_hits", "Answers from memory", || Reading::Total(7));
-        let text = metrics.render();
+        let text = metrics.render(Audience::Everyone, Format::OpenMetrics);
         for line in [
             r#"tenantry_http_requests_total{method="GET",route="/api/v1/tasks/{id}",status="200"} 2"#,
             r#"tenantry_http_requests_total{method="GET",route="/api/v1/tasks/{id}",status="404"} 1"#,
@@ -379,6 +479,61 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(text.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn tenants_are_named_for_operators_only() {
+        let metrics = Metrics::default();
+        metrics.answered("GET", None, 200, Duration::ZERO, Some(tenant(7)));
+        let named = tenant(7).to_string();
+        for format in [Format::Text, Format::OpenMetrics] {
+            assert!(!metrics.render(Audience::Everyone, format).contains(&named));
+            assert!(metrics.render(Audience::Operators, format).contains(&named));
+        }
+    }
+
+    #[test]
+    fn the_text_format_describes_counters_under_their_full_name() {
+        let metrics = Metrics::default();
+        metrics.register("cache_hits", "Answers from the cache", || Reading::Total(7));
+        metrics.register("asking_seconds", "Time spent asking", || {
+            Reading::TotalTime(Duration::from_millis(1_500))
+        });
+        metrics.register("pool_open", "Open connections", || Reading::Level(3.0));
+        let text = metrics.render(Audience::Everyone, Format::Text);
+        for line in [
+            "# HELP tenantry_cache_hits_total Answers from the cache.",
+            "# TYPE tenantry_cache_hits_total counter",
+            "tenantry_cache_hits_total 7",
+            "tenantry_asking_seconds_total 1.5",
+            "# TYPE tenantry_pool_open gauge",
+            "# TYPE tenantry_http_request_duration_seconds histogram",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("# EOF") && text.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_accept_prefers() {
+        let of = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Format::accepted(&headers)
+        };
+        assert_eq!(Format::accepted(&HeaderMap::new()), Format::Text);
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, format) in [
+            ("*/*", Format::Text),
+            ("text/plain", Format::Text),
+            ("application/openmetrics-text;q=0", Format::Text),
+            ("application/openmetrics-text;q=0.2, text/plain", Format::Text),
+            ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics),
+            (prometheus, Format::OpenMetrics),
+        ] {
+            assert_eq!(of(accept), format, "{accept}");
+        }
     }
 
     #[test]

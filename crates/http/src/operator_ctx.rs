@@ -65,7 +65,11 @@ pub(crate) async fn authenticate_operator(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
+/// Admits the bearer of an operator's access token.
+///
+/// # Errors
+/// Those of [`OperatorGate::bearer`](tenantry_domain::OperatorGate::bearer).
+pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
     let token = bearer(request.headers())?;

@@ -24,7 +24,7 @@ pub struct HttpSettings {
     pub event_streams: usize,
     /// How many of them one tenant may have open.
     pub event_streams_per_tenant: usize,
-    /// Whether `/metrics` is served here; it names tenants, so it is for those who run the service.
+    /// Whether `/metrics` is served here; series that name tenants are for operators only.
     pub serve_metrics: bool,
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpServer};
+use actix_web::{App, HttpRequest, HttpServer};
 use tenantry_domain::{CallSpool as _, JobCensus, JobQueue as _, SystemScope};
-use tenantry_http::metrics::{MetricType, Metrics, Reading, answer};
+use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
@@ -219,9 +219,9 @@ fn quotas(metrics: &Metrics, booted: &Booted) {
         reading(|stats| Reading::Total(stats.unanswered)),
     );
     metrics.register(
-        "quota_ask_microseconds",
+        "quota_ask_seconds",
         "How long that took, all together",
-        reading(|stats| Reading::Total(stats.asked_micros)),
+        reading(|stats| Reading::TotalTime(Duration::from_micros(stats.asked_micros))),
     );
 }
 
@@ -282,7 +282,8 @@ pub fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Option<Serve
             "cannot listen on {host}:{port}: {error}; see metrics.port"
         ))
     };
-    let scrape = async |metrics: Data<Metrics>| answer(&metrics);
+    let scrape =
+        async |request: HttpRequest, metrics: Data<Metrics>| answer(&request, &metrics, Audience::Operators);
     let app = move || {
         App::new()
             .app_data(metrics.clone())

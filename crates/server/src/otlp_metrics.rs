@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use tenantry_domain::Clock as _;
-use tenantry_http::metrics::Metrics;
+use tenantry_http::metrics::{Audience, Format, Metrics};
 use tenantry_system::SystemClock;
 use tokio::task::JoinHandle;
 
@@ -84,8 +84,13 @@ impl MetricsExport {
         }
     }
 
+    /// What operators are shown.
+    fn shown(&self) -> String {
+        self.metrics.render(Audience::Operators, Format::OpenMetrics)
+    }
+
     async fn send(&self) -> Result<(), reqwest::Error> {
-        let translated = translate(&self.metrics.render(), self.began, now());
+        let translated = translate(&self.shown(), self.began, now());
         let body = message(&self.service_name, translated).encode_to_vec();
         let Some(mut request) = self.request.try_clone() else {
             return Ok(());

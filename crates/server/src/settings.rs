@@ -393,7 +393,7 @@ impl Default for Cache {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// Whether `/metrics` is served at all. It names the busiest tenants.
+    /// Whether `/metrics` is served at all. Beside the API it names the busiest tenants for operators only.
     pub enabled: bool,
     /// A port of its own for it, on `server.host`; 0 = beside the API.
     pub port: u16,

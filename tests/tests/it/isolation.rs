@@ -781,6 +781,64 @@ async fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operati
     }
 }
 
+/// What is served to everybody and is no operation of the document.
+const PAGES: [&str; 9] = [
+    "/",
+    "/docs",
+    "/docs/",
+    "/docs/swagger-initializer.js",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/openapi.yaml",
+    "/nowhere",
+];
+
+#[actix_web::test]
+async fn no_anonymous_answer_names_a_tenant_the_caller_did_not_name() {
+    let world = embedder::world().await;
+    // The document has examples of its own, so the tenants have names that no example has.
+    let mut secrets = vec![world.acme.id.to_string(), world.globex.id.to_string()];
+    for slug in ["quokka-works", "zebrafish-labs"] {
+        let body = json!({"name": format!("{slug} limited"), "slug": slug,
+            "admin": {"email": format!("ada@{slug}.example"), "full_name": "Ada"}});
+        let request = world.client.post("/api/v1/tenants", &body);
+        let signed_up = request.send().await.expect(201).json();
+        let token = signed_up["credentials"]["access_token"].as_str().unwrap();
+        // So that it is among what is measured and cached.
+        let tenant = world.client.get("/api/v1/tenant").bearer(token);
+        tenant.send().await.expect(200);
+        secrets.push(signed_up["tenant"]["id"].as_str().unwrap().to_owned());
+        secrets.push(slug.to_owned());
+    }
+    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let nobody = Ids::every(NOBODY);
+    let documented = operations(&document)
+        .into_keys()
+        .filter(|(method, _)| method == "GET")
+        .map(|(_, path)| path.replace("{code}", "internal").replace("{n}", "1"))
+        .map(|path| match path.split_once('{') {
+            Some((before, after)) => format!("{before}{}{}", nobody.task, after.split_once('}').unwrap().1),
+            None => path,
+        });
+    for path in documented.chain(PAGES.map(str::to_owned)) {
+        for named in [None, Some("quokka-works")] {
+            let mut request = world.client.get(&path);
+            if let Some(slug) = named {
+                request = request.header("X-Tenant-Slug", slug);
+            }
+            let reply = request.send().await;
+            let told = format!("{:?} {}", reply.headers, reply.text());
+            // What the caller has named is the third and the fourth.
+            for (number, secret) in secrets.iter().enumerate() {
+                let own = named.is_some() && [2, 3].contains(&number);
+                assert!(own || !told.contains(secret), "GET {path} names {secret}: {told}");
+            }
+        }
+    }
+    swept("anonymous");
+}
+
 #[actix_web::test]
 async fn what_is_for_operators_takes_no_credential_of_a_user_and_the_other_way_about() {
     let world = embedder::world().await;

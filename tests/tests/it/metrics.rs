@@ -41,12 +41,57 @@ async fn requests_are_measured_by_route_template_and_status() {
     ] {
         assert!(!text.contains(&secret), "{secret}");
     }
+    assert!(!text.contains(&world.acme.id.to_string()), "{text}");
+}
+
+#[actix_web::test]
+async fn only_operators_read_which_tenants_are_busiest() {
+    let world = World::new().await;
+    let viewer = &world.acme.viewer;
+    for _ in 0..3 {
+        world.get(viewer, "/api/v1/tasks").send().await.expect(200);
+    }
+    let operator = world.operator("olga@platform.example").await;
+    let metrics = || world.client.get("/metrics");
+    let text = metrics().bearer(&operator).send().await.expect(200).text();
     let busiest = format!(
         "tenantry_busiest_tenants_requests{{tenant=\"{}\"}} 3",
         world.acme.id
     );
     assert!(text.contains(&busiest), "{text}");
     assert!(!text.contains(&world.globex.id.to_string()), "it did nothing");
+    let text = metrics().send().await.expect(200).text();
+    assert!(!text.contains("busiest"), "{text}");
+    for token in [viewer.access_token.as_str(), "nonsense"] {
+        metrics()
+            .bearer(token)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
+    }
+}
+
+#[actix_web::test]
+async fn a_scrape_gets_the_format_it_accepts() {
+    let world = World::new().await;
+    world.client.get("/health").send().await.expect(200);
+    let scrape = async |accept: &str| {
+        let reply = world.client.get("/metrics").header("Accept", accept).send().await;
+        let reply = reply.expect(200);
+        (reply.header("content-type").unwrap().to_owned(), reply.text())
+    };
+    let (kind, text) = scrape("text/plain").await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    assert!(
+        text.contains("# TYPE tenantry_http_requests_total counter\n"),
+        "{text}"
+    );
+    let (kind, text) = scrape("application/openmetrics-text").await;
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{kind}"
+    );
+    assert!(text.contains("# TYPE tenantry_http_requests counter\n") && text.ends_with("# EOF\n"));
 }
 
 #[actix_web::test]
@@ -60,7 +105,9 @@ async fn what_is_refused_before_a_tenant_is_known_is_counted_for_nobody() {
         .await
         .expect(401);
     world.client.get("/api/v1/tasks").send().await.expect(401);
-    let text = world.client.get("/metrics").send().await.expect(200).text();
+    let operator = world.operator("olga@platform.example").await;
+    let metrics = world.client.get("/metrics").bearer(&operator);
+    let text = metrics.send().await.expect(200).text();
     assert!(!text.contains("tenantry_busiest_tenants_requests{"), "{text}");
     assert!(
         text.contains(r#"route="/api/v1/auth/login",status="401"} 1"#),
