@@ -5,15 +5,15 @@ use actix_web::{
     App, Error, HttpRequest,
     body::BoxBody,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
-    http::header,
-    middleware::{Condition, from_fn},
+    http::{Method, header},
+    middleware::{Compress, Condition, from_fn},
     web::{self, Data, ServiceConfig},
 };
 use tenantry_tenancy::Tenancy;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    ApiError, HttpSettings, Limits, Quotas, Readiness, authenticate::authenticate_known, docs,
+    ApiError, HttpSettings, Limits, Quotas, Readiness, authenticate::authenticate_known, docs, docs::Texts,
     event_stream::Streams, metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system,
     v1, webhook,
 };
@@ -24,7 +24,8 @@ pub struct Api {
     pub(crate) app: Arc<Tenancy>,
     pub(crate) settings: Arc<HttpSettings>,
     pub(crate) readiness: Arc<Readiness>,
-    pub(crate) document: Arc<OpenApi>,
+    document: Arc<OpenApi>,
+    pub(crate) texts: Arc<Texts>,
     metrics: Arc<Metrics>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Option<Arc<Limits>>,
@@ -43,11 +44,13 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// The API over an application.
     pub fn new(app: Arc<Tenancy>, settings: HttpSettings, readiness: Arc<Readiness>) -> Self {
+        let document = Arc::new(openapi());
         Self {
             app,
             settings: Arc::new(settings),
             readiness,
-            document: Arc::new(openapi()),
+            texts: Arc::new(Texts::of(Arc::clone(&document))),
+            document,
             metrics: Arc::default(),
             streams: Arc::default(),
             limits: None,
@@ -84,6 +87,7 @@ impl Api {
     pub fn with_document(mut self, mut document: OpenApi) -> Self {
         operation::complete(&mut document);
         self.document = Arc::new(OpenApi::clone(&self.document).merge_from(document));
+        self.texts = Arc::new(Texts::of(Arc::clone(&self.document)));
         self
     }
 
@@ -119,6 +123,7 @@ pub fn app(
     let with_cors = !api.settings.cors_origins.is_empty();
     App::new()
         .app_data(Data::new(api.clone()))
+        .wrap(Compress::default())
         .wrap(Condition::new(with_cors, cors(&api.settings)))
         // The outermost, so that it sees every request and every answer, preflights included.
         .wrap(from_fn(observe))
@@ -144,7 +149,15 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
 
 fn cors(settings: &HttpSettings) -> Cors {
     let cors = Cors::default()
-        .allow_any_method()
+        .allowed_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
         .allow_any_header()
         .max_age(3600)
         .expose_headers([

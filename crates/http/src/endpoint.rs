@@ -80,7 +80,7 @@ impl Endpoint {
         }
     }
 
-    /// A path for everybody.
+    /// A path for everybody, as often as they like: for probes, whose answers cost next to nothing.
     pub fn open(path: &str) -> Self {
         Self {
             resource: web::resource(path),
@@ -99,7 +99,7 @@ impl Endpoint {
         }
     }
 
-    /// A path for everybody that looks into the database: an address may ask only so often.
+    /// A path for everybody: an address may ask only so often.
     pub fn visited(path: &str) -> Self {
         Self {
             resource: web::resource(path),

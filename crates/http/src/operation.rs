@@ -43,7 +43,7 @@ const HEADERS: [(&str, &str); 9] = [
     ("Retry-After", "Seconds to wait before the next attempt."),
     (
         "Tenant-Resolved-By",
-        "What named the tenant: `credential`, `header` or `subdomain`.",
+        "What named the tenant: `credential`, `header`, `subdomain` or `body`.",
     ),
     (
         "X-Request-ID",
@@ -210,12 +210,15 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
         })
 }
 
-/// What has a body and asks for no credential is where one is presented or made, and what is open of branding is held
-/// to a rate of the address too. Operators are held to none.
+/// What has a body and asks for no credential is where one is presented or made, and what is open to everybody is held to a
+/// rate of the address, probes excepted. Operators are held to none.
 fn is_limited(operation: &Operation) -> bool {
-    let branding = operation.tags.iter().flatten().any(|tag| tag == "Branding");
-    !is_for_operators(operation)
-        && (operation.security.is_some() || operation.request_body.is_some() || branding)
+    let tagged = |name: &str| operation.tags.iter().flatten().any(|tag| tag == name);
+    let probe = ["health", "liveness", "readiness"]
+        .iter()
+        .any(|id| operation.operation_id.as_deref() == Some(*id));
+    let open = tagged("Branding") || (tagged("System") && !probe);
+    !is_for_operators(operation) && (operation.security.is_some() || operation.request_body.is_some() || open)
 }
 
 /// Whether it asks for the credential of an operator.

@@ -65,9 +65,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::open("/health/liveness").get(liveness))
         .service(Endpoint::open("/health/readiness").get(readiness))
         .service(Endpoint::open("/health/detailed").get(detailed))
-        .service(Endpoint::open("/.well-known/jwks.json").get(jwks))
-        .service(Endpoint::open("/problems").get(problems))
-        .service(Endpoint::open("/problems/{code}").get(problem));
+        // Names that probes are often given.
+        .service(Endpoint::open("/healthz").get(health))
+        .service(Endpoint::open("/livez").get(liveness))
+        .service(Endpoint::open("/readyz").get(readiness))
+        .service(Endpoint::visited("/.well-known/jwks.json").get(jwks))
+        .service(Endpoint::visited("/problems").get(problems))
+        .service(Endpoint::visited("/problems/{code}").get(problem));
 }
 
 /// Get the health of the service

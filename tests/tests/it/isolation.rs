@@ -100,6 +100,7 @@ fn table() -> Vec<Operation> {
         (&get, "/problems"),
         (&get, "/problems/{code}"),
         (&get, "/openapi.json"),
+        (&get, "/openapi.yaml"),
         (&get, "/api/v1/branding"),
         (&get, "/api/v1/branding/theme.css"),
         (&get, "/api/v1/branding/preview"),

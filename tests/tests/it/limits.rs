@@ -109,7 +109,7 @@ async fn every_answer_says_how_much_may_be_asked_for() {
     assert_eq!(login.header("ratelimit-policy"), Some("\"address\";q=10;w=60"));
     assert_eq!(login.header("ratelimit"), Some("\"address\";r=8;t=6"));
     // Whoever is nobody is held to nothing, and is told nothing.
-    for path in [TASKS, "/health", "/openapi.json", "/nope"] {
+    for path in [TASKS, "/health", "/healthz", "/nope"] {
         let reply = world.client.get(path).send().await;
         assert_eq!(reply.header("ratelimit-policy"), None, "{path}");
         assert_eq!(reply.header("ratelimit"), None, "{path}");
