@@ -53,8 +53,10 @@ error_codes! {
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";
     NotAcceptable = "not_acceptable", 406, "Not acceptable", "The response is not available in a format that `Accept` allows.";
-    RequestTimeout = "request_timeout", 408, "Request timeout", "The request body took too long to arrive, and the connection is closed. Send the request again.";
+    RequestTimeout = "request_timeout", 408, "Request timeout", "The head or the body of the request took too long to arrive, and the connection is closed. Send the request again.";
     PayloadTooLarge = "payload_too_large", 413, "Payload too large", "Send a smaller body.";
+    UriTooLong = "uri_too_long", 414, "URI too long", "A URL may have up to 8,192 bytes. Send long values in the body.";
+    HeadersTooLarge = "headers_too_large", 431, "Headers too large", "Send fewer or shorter headers.";
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send a body of a type that the endpoint accepts, such as `application/json`. `Accept` lists them.";
     SlugTaken = "slug_taken", 409, "Slug taken", "Another tenant has this slug. Choose a different one.";
     SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";

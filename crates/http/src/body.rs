@@ -6,9 +6,14 @@ use actix_web::{
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tenantry_domain::{ErrorCode, Invalid};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Api, ApiError,
+    connection::Connection,
     idempotency::note_body,
     json::{self, Checked, Unreadable},
     shape::{Leaves, Tree},
@@ -87,21 +92,27 @@ pub(crate) async fn read(request: &HttpRequest, mut payload: Payload) -> Result<
     if announced.is_some_and(|length: u64| length > limit as u64) {
         return Err(too_large());
     }
-    let body = async {
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(broken_off)?;
-            if bytes.len() + chunk.len() > limit {
-                return Err(too_large());
+    let connection = Connection::of(request);
+    let deadline = Instant::now() + api.settings.body_timeout;
+    let mut bytes = BytesMut::new();
+    loop {
+        let chunk = match timeout_at(deadline, payload.next()).await {
+            Ok(None) => return Ok(bytes),
+            Ok(Some(chunk)) => chunk.map_err(broken_off)?,
+            Err(_) if connection.as_ref().is_none_or(|connection| connection.is_dry()) => {
+                return Err(ApiError::new(ErrorCode::RequestTimeout));
             }
-            bytes.extend_from_slice(&chunk);
+            Err(_) => {
+                // It is the server that is late: there is more to read.
+                yield_now().await;
+                continue;
+            }
+        };
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large());
         }
-        Ok(bytes)
-    };
-    let late = || ApiError::new(ErrorCode::RequestTimeout);
-    tokio::time::timeout(api.settings.body_timeout, body)
-        .await
-        .unwrap_or_else(|_| Err(late()))
+        bytes.extend_from_slice(&chunk);
+    }
 }
 
 fn broken_off(error: PayloadError) -> ApiError {

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use tenantry_domain::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
-use crate::Excess;
+use crate::{Excess, Problem, request::RequestContext};
 
 /// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -126,6 +126,8 @@ impl ApiError {
             StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
             StatusCode::CONFLICT => ErrorCode::Conflict,
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
+            StatusCode::URI_TOO_LONG => ErrorCode::UriTooLong,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ErrorCode::HeadersTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
             StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::ValidationFailed,
             StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
@@ -133,6 +135,21 @@ impl ApiError {
             status if status.is_server_error() => ErrorCode::Internal,
             _ => ErrorCode::InvalidRequest,
         })
+    }
+
+    /// The whole answer to what is no request, as HTTP/1.1 writes it; then the connection is closed.
+    pub(crate) fn as_last_answer(&self, context: &RequestContext) -> Vec<u8> {
+        let problem = Problem::of(self, context);
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+             connection: close\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n\
+             x-request-id: {}\r\n\r\n",
+            body.len(),
+            context.id.as_str()
+        );
+        [head.into_bytes(), body].concat()
     }
 
     /// The answer that was given when the request was done, when that is what kept it from being done again.
@@ -211,7 +228,9 @@ mod tests {
 
     #[test]
     fn a_status_of_the_framework_keeps_its_number_where_a_code_has_it() {
-        for status in [401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 500, 503] {
+        for status in [
+            401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503,
+        ] {
             let code = ApiError::of_status(StatusCode::from_u16(status).unwrap()).code();
             assert_eq!(code.status(), status);
         }

@@ -1,12 +1,13 @@
 use std::{
     collections::HashMap,
+    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header,
+    http::header::{self, ContentEncoding},
     web::{Bytes, Data},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -17,7 +18,8 @@ use tenantry_tenancy::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::{
-    Answer, Api, ApiError, Ctx, HttpSettings, authenticate::bearer, permission::ReadFeatures, query,
+    Answer, Api, ApiError, Ctx, HttpSettings, authenticate::bearer, connection::Connection,
+    permission::ReadFeatures, query,
 };
 
 /// Where the stream is.
@@ -164,6 +166,7 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
         ticks,
         cx,
         api,
+        connection: Connection::of(&request),
         _place: place,
     };
     let frames = unfold(stream, |mut stream| async move {
@@ -173,6 +176,8 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // A coding would hold events back until there are enough of them.
+        .insert_header(ContentEncoding::Identity)
         // Proxies that collect answers before they pass them on leave this one alone.
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(Box::pin(frames)))
@@ -201,6 +206,7 @@ struct EventStream {
     ticks: Interval,
     spoke: Instant,
     ends: Instant,
+    connection: Option<Rc<Connection>>,
     _place: Place,
 }
 
@@ -215,7 +221,17 @@ impl EventStream {
             if Instant::now() >= self.ends || self.api.readiness.is_draining() {
                 return None;
             }
-            self.ticks.tick().await;
+            let gone = async {
+                match &self.connection {
+                    Some(connection) => connection.end().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // A client that has gone keeps no place.
+                () = gone => return None,
+                _ = self.ticks.tick() => {}
+            }
             if !self.still_admitted().await {
                 return None;
             }

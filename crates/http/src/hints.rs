@@ -15,7 +15,7 @@ use crate::ApiError;
 /// `invalid_request` when a header is there twice or is not text: then nobody can tell what it names.
 pub(crate) fn read(request: &HttpRequest, base_domain: Option<&str>) -> Result<Hints, ApiError> {
     let headers = request.headers();
-    let host = single(headers, "Host")?.or_else(|| request.uri().authority().map(Authority::as_str));
+    let host = host(request)?;
     let subdomain = host
         .zip(base_domain)
         .and_then(|(host, base)| subdomain(host, base));
@@ -25,6 +25,20 @@ pub(crate) fn read(request: &HttpRequest, base_domain: Option<&str>) -> Result<H
         subdomain,
         body_slug: None,
     })
+}
+
+/// The host that a request is for: that of its target, where it has one (RFC 9112 section 3.2.2), else that of `Host`.
+///
+/// # Errors
+/// `invalid_request` when `Host` is there twice or is no host, whether or not it counts.
+pub(crate) fn host(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
+    let header = single(request.headers(), "Host")?;
+    let is_host = |host: &str| host.is_empty() || (!host.contains('@') && host.parse::<Authority>().is_ok());
+    if header.is_some_and(|host| !is_host(host)) {
+        return Err(ApiError::new(ErrorCode::InvalidRequest)
+            .with_detail("Host is not a host name with an optional port."));
+    }
+    Ok(request.uri().authority().map(Authority::as_str).or(header))
 }
 
 /// The value of a header that may be there once.
@@ -84,6 +98,33 @@ mod tests {
             "",
         ] {
             assert_eq!(of(nobody), None, "{nobody}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_the_target_wins_over_the_header() {
+        let of = |uri: &str, header: &str| {
+            let request = TestRequest::with_uri(uri)
+                .insert_header(("Host", header))
+                .to_http_request();
+            host(&request)
+                .map(|host| host.map(str::to_owned))
+                .map_err(|error| error.code())
+        };
+        let whole = "http://acme.example.com/api/v1/branding";
+        assert_eq!(
+            of(whole, "globex.example.com"),
+            Ok(Some("acme.example.com".into()))
+        );
+        assert_eq!(
+            of("/", "globex.example.com:80"),
+            Ok(Some("globex.example.com:80".into()))
+        );
+        assert_eq!(of("/", "[::1]:8080"), Ok(Some("[::1]:8080".into())));
+        assert_eq!(of("/", ""), Ok(Some(String::new())));
+        for nonsense in ["a b", "a/b", "ada@example.com", "a,b", "http://a"] {
+            assert_eq!(of("/", nonsense), Err(ErrorCode::InvalidRequest), "{nonsense}");
+            assert_eq!(of(whole, nonsense), Err(ErrorCode::InvalidRequest), "{nonsense}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP adapter: translates requests into use cases and what they return into answers.
 //!
 //! * [`app`] builds the whole application out of an [`Api`]; the server and the tests use the same one.
+//! * [`listen`] serves it on a listener, and keeps clients from holding on to connections or to the server.
 //! * Every route is an [`Endpoint`]. [`Endpoint::at`] authenticates before anything of the body is read, and
 //!   takes what the request costs from the buckets of its tenant and user ([`Limits`]); a handler then gets its context from [`Ctx`], whose type parameter names the [permission] it needs.
 //! * Every error, the framework's own included, leaves as a problem document (RFC 9457): see [`ApiError`].
@@ -26,6 +27,7 @@ mod api;
 mod authenticate;
 mod body;
 mod component;
+mod connection;
 mod ctx;
 mod cursor;
 mod deadline;
@@ -42,6 +44,7 @@ mod idempotency;
 mod json;
 mod limits;
 mod links;
+mod listen;
 pub mod metrics;
 mod moment;
 mod observe;
@@ -81,6 +84,7 @@ pub use etag::{IfMatch, IfNoneMatch};
 pub use feature::{PlanFeature, RequireFeature};
 pub use idempotency::IdempotencyKey;
 pub use limits::{AddressRates, Limits};
+pub use listen::{ListenSettings, listen};
 pub use moment::Moment;
 pub use openapi::openapi;
 pub use operator_ctx::OperatorCtx;

@@ -1,20 +1,26 @@
-use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
+use std::{any::Any, panic::AssertUnwindSafe, rc::Rc, task::Poll, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage, HttpResponse,
+    Error, HttpMessage, HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{Payload, ServiceRequest, ServiceResponse},
     error::InternalError,
-    http::{ConnectionType, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     middleware::Next,
     web::Data,
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt as _, stream::poll_fn};
 use tenantry_domain::ErrorCode;
 use tracing::Instrument;
 
 use crate::{
-    Api, ApiError, Problem, authenticate::Admitted, deadline::Unhurried, request::RequestContext, security,
+    Api, ApiError, Problem,
+    authenticate::Admitted,
+    connection::{Connection, UnderWay},
+    deadline::Unhurried,
+    hints,
+    request::RequestContext,
+    security,
 };
 
 /// An error answer that is meant as it is and not to be made a problem document.
@@ -35,23 +41,42 @@ pub(crate) async fn observe(
     request.extensions_mut().insert(context.clone());
     let span = context.span.clone();
     async move {
+        let connection = Connection::of(request.request());
+        let under_way = connection.as_ref().map(Connection::begin);
+        if let Some(connection) = &connection {
+            connection.turn().await;
+        }
         let started = Instant::now();
         let mut tenant = None;
         let method = request.method().clone();
         let unhurried = Unhurried::default();
         request.extensions_mut().insert(unhurried.clone());
-        let answer = AssertUnwindSafe(next.call(request)).catch_unwind();
-        let outcome = unhurried.within(api.settings.request_timeout, answer).await;
+        let outcome = match refused(&request, under_way.as_ref()) {
+            Some(error) => Some(Ok(Ok(request.error_response(error).map_into_boxed_body()))),
+            None => {
+                let request = follow_body(request, connection);
+                let answer = AssertUnwindSafe(async {
+                    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+                });
+                unhurried
+                    .within(api.settings.request_timeout, answer.catch_unwind())
+                    .await
+            }
+        };
         let (answer, logged) = match outcome {
             Some(Ok(Ok(response))) => {
                 let (request, response) = response.into_parts();
-                let (mut response, code) = finish(response.map_into_boxed_body(), &context);
+                let (mut response, code) = finish(courteous(&request, response), &context);
                 security::harden(&mut response, Some(&request), &context, &api.settings);
                 let status = response.status();
                 tenant = request
                     .extensions()
                     .get::<Admitted>()
                     .map(|admitted| admitted.scope.tenant());
+                let response = match under_way.flatten() {
+                    Some(way) => response.map_body(|_, body| way.until_sent(body)),
+                    None => response,
+                };
                 (Ok(ServiceResponse::new(request, response)), (status, code))
             }
             // Here the request is lost, and with it whatever a response could be tied to.
@@ -69,6 +94,87 @@ pub(crate) async fn observe(
     }
     .instrument(span)
     .await
+}
+
+/// The longest target of a request, in bytes. RFC 9110 section 4.1 asks for 8,000 at the least.
+pub(crate) const LONGEST_TARGET: usize = 8_192;
+
+/// What keeps a request from any route. There is no way for those beyond the number that a connection may have under way.
+fn refused(request: &ServiceRequest, way: Option<&Option<UnderWay>>) -> Option<ApiError> {
+    if matches!(way, Some(None)) {
+        let detail = "Too many requests are under way on this connection.";
+        return Some(ApiError::new(ErrorCode::Unavailable).with_detail(detail));
+    }
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+        return Some(ApiError::new(ErrorCode::UriTooLong));
+    }
+    hints::host(request.request()).err()
+}
+
+/// Lets the connection know how the body is read. A client that waits for `100 Continue` is told to send the body when
+/// something begins to read it, and not before: that is after authentication.
+fn follow_body(mut request: ServiceRequest, connection: Option<Rc<Connection>>) -> ServiceRequest {
+    let Some(connection) = connection.filter(|connection| connection.is_http1()) else {
+        return request;
+    };
+    let mut payload = match request.take_payload() {
+        Payload::None => return request,
+        payload => payload,
+    };
+    connection.has_body();
+    let expects = request.headers().get(header::EXPECT);
+    let mut expects = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects {
+        connection.withhold_continue();
+    }
+    let reading = poll_fn(move |cx| {
+        if std::mem::take(&mut expects) {
+            connection.want_body();
+        }
+        let chunk = payload.poll_next_unpin(cx);
+        if let Poll::Ready(chunk) = &chunk {
+            connection.used_body(chunk.is_none());
+        }
+        chunk
+    });
+    request.set_payload(Payload::Stream {
+        payload: Box::pin(reading),
+    });
+    request
+}
+
+/// A path with a slash too many leads to the one without, and OPTIONS says what may be done at a path.
+fn courteous(request: &HttpRequest, mut response: HttpResponse) -> HttpResponse {
+    // It only kept an answer from being compressed.
+    let coding = response.headers().get(header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| coding == "identity") {
+        response.headers_mut().remove(header::CONTENT_ENCODING);
+    }
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED && *request.method() == Method::OPTIONS {
+        let allowed = response
+            .headers()
+            .get(header::ALLOW)
+            .and_then(|allow| allow.to_str().ok());
+        let allowed = allowed.map_or_else(|| "OPTIONS".to_owned(), |allow| format!("{allow}, OPTIONS"));
+        return HttpResponse::NoContent()
+            .insert_header((header::ALLOW, allowed))
+            .finish();
+    }
+    let uri = request.uri();
+    let path = uri.path().trim_end_matches('/');
+    let surplus = path.len() < uri.path().len() && path.starts_with('/') && !path.starts_with("//");
+    if response.status() == StatusCode::NOT_FOUND
+        && surplus
+        && request.match_pattern().is_none()
+        && request.resource_map().has_resource(path)
+    {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return HttpResponse::PermanentRedirect()
+            .insert_header((header::LOCATION, format!("{path}{query}")))
+            .finish();
+    }
+    response
 }
 
 fn late() -> ApiError {

@@ -166,11 +166,13 @@ mod tests {
                 let guarded = is_guarded(&operation);
                 assert_eq!(anonymous == 401, guarded, "{method} {path}: {anonymous}");
                 let admin = Call::new(method.clone(), &uri)
-                    .bearer(if operation["security"][0]["operator"].is_array() || path == "/metrics" {
-                        "operator"
-                    } else {
-                        "admin"
-                    })
+                    .bearer(
+                        if operation["security"][0]["operator"].is_array() || path == "/metrics" {
+                            "operator"
+                        } else {
+                            "admin"
+                        },
+                    )
                     .send(&api)
                     .await
                     .status

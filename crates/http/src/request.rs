@@ -45,6 +45,16 @@ impl RequestContext {
         }
     }
 
+    /// The context of what could not be read as a request.
+    pub fn unreadable(ids: &dyn IdSource) -> Self {
+        Self {
+            id: RequestId::next(ids),
+            path: "/".into(),
+            route: None,
+            span: Span::none(),
+        }
+    }
+
     /// The context of a request.
     pub fn of(request: &HttpRequest) -> Result<Self, ApiError> {
         let context = request.extensions().get::<Self>().cloned();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -25,7 +25,7 @@ pub fn init(settings: &Log, tracing: &Tracing) {
     };
     let given = EnvFilter::try_from_default_env().ok();
     // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
-    let named = settings.level.parse::<Targets>();
+    let named = settings.level.parse::<Targets>().map(without_clients_faults);
     // A second subscriber can only come from a test that has its own; that one is fine too.
     let (traces, logs) = (otlp::traces(tracing), otlp::logs(tracing));
     if traces.is_none() && logs.is_none() {
@@ -52,6 +52,18 @@ pub fn init(settings: &Log, tracing: &Tracing) {
         .try_init();
 }
 
+/// The framework logs what clients do wrong to a connection as its own errors, from here. Such requests are answered and
+/// counted; our own line about them has the level DEBUG.
+const CLIENTS_FAULTS: &str = "actix_http::h1::dispatcher";
+
+fn without_clients_faults(targets: Targets) -> Targets {
+    let named = targets.iter().any(|(target, _)| target.starts_with("actix_http"));
+    if named {
+        return targets;
+    }
+    targets.with_target(CLIENTS_FAULTS, LevelFilter::OFF)
+}
+
 /// Standard error, to which each line is one `write(2)`. The standard library holds a lock while it writes, and a thread that
 /// loses the processor there keeps all others waiting: milliseconds, on a busy machine. The system keeps lines apart without
 /// it, in a pipe up to 4,096 bytes (`PIPE_BUF`) whatever happens and longer ones unless it is full.
@@ -70,4 +82,26 @@ pub fn init_plain() {
         .with_writer(std::io::stderr)
         .without_time()
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn what_clients_do_wrong_is_no_error_unless_it_is_asked_for() {
+        let enabled = |level: &str| {
+            let targets = without_clients_faults(level.parse().unwrap());
+            let of = |target| targets.would_enable(target, &Level::ERROR);
+            (
+                of(CLIENTS_FAULTS),
+                of("actix_http::h2"),
+                of("tenantry_http::listen"),
+            )
+        };
+        assert_eq!(enabled("info"), (false, true, true));
+        assert_eq!(enabled("info,actix_http=warn"), (true, true, true));
+    }
 }

@@ -4,10 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpServer;
 use async_trait::async_trait;
 use tenantry_domain::CallSpool as _;
-use tenantry_http::{Api, HealthCheck, HttpSettings, Quotas, Readiness};
+use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::worker::Worker;
 use tenantry_tenancy::{Tenancy, metering};
@@ -117,22 +116,12 @@ pub async fn serve(
     let workers = settings.server.threads();
     let runtime = booted.runtime.clone();
     // Once on each worker's thread.
-    let app = move || {
+    let on_each = move || {
         let runtime = runtime.clone();
         actix_web::rt::spawn(async move { runtime.open_all().await });
-        tenantry_http::app(api.clone())
+        api.clone()
     };
-    let server = HttpServer::new(app)
-        .workers(workers)
-        .client_request_timeout(Duration::from_millis(settings.http.header_timeout_ms))
-        .client_disconnect_timeout(Duration::from_millis(settings.http.disconnect_timeout_ms))
-        .keep_alive(Duration::from_millis(settings.http.keep_alive_ms))
-        .max_connections(settings.server.max_connections)
-        .shutdown_timeout(settings.server.shutdown_seconds)
-        .disable_signals()
-        .listen(listener)
-        .map_err(failed)?
-        .run();
+    let server = tenantry_http::listen(on_each, listener, listen_settings(settings)).map_err(failed)?;
     let handle = server.handle();
     let running = tokio::spawn(server);
     let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
@@ -258,6 +247,18 @@ fn http_settings(http: &Http) -> HttpSettings {
         event_streams: http.event_streams,
         event_streams_per_tenant: http.event_streams_per_tenant,
         ..HttpSettings::default()
+    }
+}
+
+fn listen_settings(settings: &Settings) -> ListenSettings {
+    let http = &settings.http;
+    ListenSettings {
+        workers: settings.server.threads(),
+        max_connections: settings.server.max_connections,
+        head_timeout: Duration::from_millis(http.header_timeout_ms),
+        idle_timeout: Duration::from_millis(http.keep_alive_ms),
+        disconnect_timeout: Duration::from_millis(http.disconnect_timeout_ms),
+        shutdown_seconds: settings.server.shutdown_seconds,
     }
 }
 

@@ -829,19 +829,17 @@ async fn a_path_that_leads_nowhere_is_a_404_for_everybody() {
     let world = World::new().await;
     let project = format!("/api/v1/projects/{}", world.acme.project);
     let paths = [
-        "/",
         "/nope",
         "/api",
         "/api/v1",
         "/api/v1/",
         "/api/v1/nope",
         "/api/v2/projects",
-        "/api/v1/projects/",
         "//api/v1/projects",
         "/API/V1/PROJECTS",
         "/api/v1/project",
-        "/health/",
         "/health/nope",
+        "/nope/",
         "/index.html",
         "/.env",
         "/%",
@@ -892,7 +890,16 @@ async fn a_method_that_a_path_does_not_have_is_a_405_that_says_which_it_has() {
                 } else {
                     request
                 };
-                let reply = request.send().await.problem(405, "method_not_allowed");
+                let reply = request.send().await;
+                let (reply, expected) = if method == Method::OPTIONS {
+                    let options = ["OPTIONS".to_owned()];
+                    (
+                        reply.expect(204),
+                        expected.iter().cloned().chain(options).collect(),
+                    )
+                } else {
+                    (reply.problem(405, "method_not_allowed"), expected.clone())
+                };
                 let allowed = reply
                     .header("allow")
                     .unwrap_or_default()
@@ -922,11 +929,12 @@ async fn head_answers_like_get() {
         }
         let path = fill(&world, &template);
         let ask = |method: Method| {
-            world
-                .client
-                .request(method, &path)
-                .bearer(&world.acme.admin.access_token)
-                .send()
+            let request = world.client.request(method, &path);
+            if template == "/metrics" {
+                // Only an operator's token is good there.
+                return request.send();
+            }
+            request.bearer(&world.acme.admin.access_token).send()
         };
         let (head, get) = (
             ask(Method::HEAD).await.expect(200),
@@ -1010,7 +1018,7 @@ async fn parameters_that_a_list_does_not_know_or_that_come_twice_are_refused() {
 #[actix_web::test]
 async fn a_query_that_is_oddly_encoded_is_never_a_failure_inside() {
     let world = World::new().await;
-    let long = "x".repeat(60_000);
+    let long = "x".repeat(8_000);
     let queries = [
         "%",
         "%zz",

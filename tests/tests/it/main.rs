@@ -9,6 +9,7 @@ mod billing_stripe;
 mod billing_usage;
 mod branding;
 mod concurrency;
+mod connections;
 mod contract;
 mod embedder;
 mod errors;
