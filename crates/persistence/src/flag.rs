@@ -14,6 +14,7 @@ use tenantry_domain::{
 };
 
 use crate::Pool;
+use crate::advisory;
 use crate::error::from_json;
 use crate::operator::PgOperatorWork;
 use crate::store::exactly_one;
@@ -94,9 +95,6 @@ mod segment_version {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Whoever changes definitions waits for whoever does: each write is checked against all others.
-const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('tenantry.flags.edit'))";
-
 /// The definitions of flags, as the platform role; the runtime role has no grant on their tables.
 #[derive(Debug, Clone)]
 pub struct PgFlags {
@@ -123,7 +121,7 @@ impl FlagDefinitions for PgFlags {
 #[async_trait]
 impl FlagEditing for PgOperatorWork {
     async fn catalogue_for_update(&mut self) -> Result<FlagCatalogue, StoreError> {
-        self.tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
+        self.tx.fetch_fixed(advisory::EDIT_FLAGS, []).await?;
         catalogue(&mut self.tx).await
     }
 

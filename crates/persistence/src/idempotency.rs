@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::{IdempotencyKeys, KeptAnswer, KeptRequest, RequestKey, Role, StoreError, Time};
 
+use crate::advisory;
 use crate::error::{from_json, from_orm};
 use crate::store::{PgStore, unknown};
 
@@ -33,11 +34,6 @@ pub(crate) mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
-/// Held until the transaction ends, however it ends. It is tried rather than waited for, because the connection that
-/// waits is missing elsewhere. Two keys with one hash are a needless "still running", and nothing worse.
-const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended(concat_ws(' ', $1::uuid, $2::uuid, $3::text, \
-                    $4::text), 0)) AS locked";
-
 #[async_trait]
 impl IdempotencyKeys for PgStore {
     async fn lock(&mut self, key: &RequestKey) -> Result<bool, StoreError> {
@@ -46,7 +42,7 @@ impl IdempotencyKeys for PgStore {
             key.route.clone().into(),
             key.key.clone().into(),
         ];
-        match self.tx.fetch_fixed(LOCK, arguments).await? {
+        match self.tx.fetch_fixed(advisory::KEYED_REQUEST, arguments).await? {
             Some(row) => row.try_get("", "locked").map_err(from_orm),
             None => Err(StoreError::Other("a lock answered nothing".into())),
         }

@@ -11,6 +11,7 @@ use tenantry_domain::{
 use uuid::Uuid;
 
 use crate::Pool;
+use crate::advisory;
 use crate::error::column;
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::{Lock, PlatformTx};
@@ -203,10 +204,6 @@ impl PgJobQueue {
     }
 }
 
-/// Claims are made one after another, for a few milliseconds each: otherwise two workers that count a tenant's
-/// running jobs at once would both fill its share.
-pub(crate) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('tenantry.jobs.claim'))";
-
 /// `$1` now, `$2` lease, `$3` its milliseconds, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
 /// goes on, `$8` how many steps of it.
 ///
@@ -307,7 +304,7 @@ RETURNING j.id";
 impl JobQueue for PgJobQueue {
     async fn claim(&self, because: SystemScope, claim: &Claim) -> Result<Vec<JobLease>, StoreError> {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
+        tx.fetch_fixed(advisory::CLAIM_JOBS, []).await?;
         let arguments = [
             claim.now.into(),
             claim.lease.uuid().into(),

@@ -70,6 +70,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod advisory;
 mod audit;
 mod billing_account;
 mod branding;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tenantry_domain::{Announcer, Change, Mode, PlanVersion, PlanVersions, StoreError, SystemScope, Time};
 
 use crate::Pool;
+use crate::advisory;
 use crate::store::Changes;
 use crate::tx::PlatformTx;
 
@@ -50,9 +51,6 @@ impl PgPlanVersions {
     }
 }
 
-/// Servers that start together take turns.
-const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('tenantry.plans.keep'))";
-
 #[async_trait]
 impl PlanVersions for PgPlanVersions {
     async fn all(&self, because: SystemScope) -> Result<Vec<PlanVersion>, StoreError> {
@@ -69,7 +67,7 @@ impl PlanVersions for PgPlanVersions {
         at: Time,
     ) -> Result<Vec<PlanVersion>, StoreError> {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
+        tx.fetch_fixed(advisory::KEEP_PLANS, []).await?;
         let kept = all(&mut tx).await?;
         let mut changes = Changes::new(Arc::clone(&self.announcer));
         for (name, definition) in definitions {

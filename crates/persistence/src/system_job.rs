@@ -11,8 +11,9 @@ use tenantry_domain::{
 };
 
 use crate::Pool;
+use crate::advisory;
 use crate::error::column;
-use crate::job::{ONE_AT_A_TIME, lease, signed};
+use crate::job::{lease, signed};
 use crate::store::unknown;
 use crate::tx::PlatformTx;
 
@@ -104,7 +105,7 @@ impl SystemJobs for PgSystemJobs {
             .add(Column::State.eq("queued"))
             .add(Column::RunAt.lte(claim.now));
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        tx.fetch_fixed(ONE_AT_A_TIME, []).await?;
+        tx.fetch_fixed(advisory::CLAIM_JOBS, []).await?;
         let now = clock(&mut tx).await?;
         let abandoned = Condition::all()
             .add(Column::State.eq("running"))

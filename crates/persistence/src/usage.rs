@@ -8,6 +8,7 @@ use tenantry_domain::{
     Time, Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
 };
 
+use crate::advisory;
 use crate::error::{column, from_json};
 use crate::store::{PgStore, meter, unknown};
 
@@ -215,10 +216,6 @@ const RECORDED_SINCE: &str = "\
 SELECT coalesce(sum(u.quantity), 0)::bigint AS quantity FROM usage_events u \
  WHERE u.tenant_id = $1 AND u.meter = $2 AND u.event_at >= $3 AND u.source = $4 AND starts_with(u.idempotency_key, $5)";
 
-/// Waits, since whoever has it is done soon. Two tenants with one hash wait for each other needlessly, and nothing worse.
-const LOCK: &str =
-    "SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(' ', 'usage', $1::uuid), 0)) AS locked";
-
 const TAKE_DIRTY: &str = "\
 DELETE FROM usage_dirty u WHERE u.tenant_id = $1 AND (u.meter, u.hour) IN (SELECT d.meter, d.hour FROM usage_dirty d \
  WHERE d.tenant_id = $1 GROUP BY d.meter, d.hour ORDER BY d.meter, d.hour LIMIT $2) RETURNING u.meter, u.hour";
@@ -403,7 +400,7 @@ impl Usage for PgStore {
     }
 
     async fn lock_rollups(&mut self) -> Result<(), StoreError> {
-        self.tx.fetch_fixed(LOCK, []).await.map(|_| ())
+        self.tx.fetch_fixed(advisory::ROLL_UP_USAGE, []).await.map(|_| ())
     }
 
     async fn take_dirty(&mut self, limit: u32) -> Result<Vec<(MeterKey, Time)>, StoreError> {

@@ -328,6 +328,36 @@ fn the_lock_file_of_the_flag_yardstick_knows_what_the_domain_depends_on() {
     );
 }
 
+/// Keys of advisory locks are in one file, where two with the same key would be seen. `hashtextextended` can be inverted: a
+/// caller could choose a text that has the key of another tenant's lock.
+#[test]
+fn advisory_locks_are_listed_in_one_file() {
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/persistence/src"));
+    let mut folders = vec![folder.to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let listed = path.ends_with("advisory.rs");
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("hashtext("), "{}", path.display());
+            for taken in ["pg_advisory_xact_lock", "pg_try_advisory", "pg_advisory_lock"] {
+                assert!(
+                    listed || !text.contains(taken),
+                    "{} names {taken}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(files > 30, "{files}");
+}
+
 #[test]
 fn licences_of_dependencies_are_permissive() {
     let allowed = [

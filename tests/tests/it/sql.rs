@@ -398,7 +398,7 @@ fn is_of_platform(sql: &str) -> bool {
         "operator_events",
     ];
     let customers = sql.contains(" provider_customers ");
-    let lock = sql.contains("pg_advisory_xact_lock(hashtext('tenantry.flags.edit'))");
+    let lock = sql == "SELECT pg_advisory_xact_lock(1952804449, 3)";
     lock || customers
         || tables.iter().any(|table| {
             sql.contains(&format!("FROM \"{table}\"")) || sql.starts_with(&format!("INSERT INTO \"{table}\""))
