@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
-    Address, CSS_LIMIT, Check, Colour, ENOUGH_CONTRAST, Email, Invalid, Patch, PublicUrl, SCOPE, SafeCss,
-    StoreError, Time, check_text, sanitise_css,
+    Address, CONTAINMENT, CSS_LIMIT, Check, Colour, ENOUGH_CONTRAST, Email, Invalid, Patch, PublicUrl, SCOPE,
+    SafeCss, StoreError, Time, check_text, sanitise_css,
 };
 
 /// The look of a tenant. Serialised for the audit log.
@@ -203,17 +203,20 @@ impl Branding {
         low.collect()
     }
 
-    /// The style sheet of the tenant: variables, and its own rules.
+    /// The style sheet of the tenant: variables, and its own rules. What was stored under older rules is reduced to what
+    /// is let through today.
     pub fn theme(&self) -> String {
+        let own =
+            sanitise_css(&self.custom_css, &self.hosts()).map_or_else(|_| String::new(), |safe| safe.css);
         let on = |text: &str| Colour::parse(text).unwrap_or(Colour::WHITE).text();
         format!(
-            ".{SCOPE} {{\n  --brand-primary: {};\n  --brand-on-primary: {};\n  --brand-accent: {};\n  \
+            ".{SCOPE} {{\n  {CONTAINMENT};\n  --brand-primary: {};\n  --brand-on-primary: {};\n  --brand-accent: {};\n  \
              --brand-on-accent: {};\n}}\n{}",
             self.primary_color,
             on(&self.primary_color),
             self.accent_color,
             on(&self.accent_color),
-            self.custom_css
+            own
         )
     }
 
@@ -291,6 +294,23 @@ mod tests {
             (vec![], &first.branding.custom_css)
         );
         assert!(again.branding.looks_like(&first.branding));
+    }
+
+    #[test]
+    fn css_stored_under_older_rules_is_reduced_when_served() {
+        let branding = Branding {
+            custom_css: ".tenant-brand {\n  box-shadow: 0 0 0 9999px red;\n  color: red;\n}\n".into(),
+            ..Branding::default()
+        };
+        let theme = branding.theme();
+        assert!(
+            theme.starts_with(".tenant-brand {\n  contain: paint;\n"),
+            "{theme}"
+        );
+        assert!(
+            theme.ends_with("}\n.tenant-brand {\n  color: red;\n}\n"),
+            "{theme}"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! What is let through is listed here: at-rules, selectors, properties, functions and units. Everything else is left out
 //! and reported. What is let through is not copied but written anew from parsed tokens that are plain: there are no escapes,
 //! no comments and no characters outside of a small part of ASCII in the result, so that no reader of it can see another
-//! meaning in it than we do. Each selector matches inside [`SCOPE`] only.
+//! meaning in it than we do. Each selector matches inside [`SCOPE`] only, and [`CONTAINMENT`] clips what is painted to the
+//! element of that class. What that element itself paints around its box is bounded here.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,10 @@ use crate::PublicUrl;
 
 /// The class of the element that a tenant's CSS applies to, and to whatever is in it.
 pub const SCOPE: &str = "tenant-brand";
+
+/// The declaration of ours that clips everything inside the element of [`SCOPE`] to that element. No property that is let
+/// through takes it back.
+pub const CONTAINMENT: &str = "contain: paint";
 
 /// The most bytes of CSS that are looked at.
 pub const CSS_LIMIT: usize = 65_536;
@@ -69,6 +74,13 @@ const PROPERTIES: &str = "\
 const PICTURES: &str = "background background-image";
 /// Properties whose value may be a text.
 const TEXTS: &str = "font font-family";
+
+/// Properties that paint around an element's box: their lengths are bounded, see [`Value::is_near`].
+const AROUND_THE_BOX: &str = "box-shadow outline outline-offset outline-width text-shadow";
+
+/// Boxes that [`CONTAINMENT`] holds for: the element of [`SCOPE`] itself must not become an inline box, an inner box of a
+/// table, or no box at all.
+const CONTAINABLE: &str = "block flex flow-root grid inline-block inline-flex inline-grid list-item none";
 
 const MATHEMATICS: &str = "calc clamp max min";
 
@@ -230,20 +242,31 @@ impl Sheet<'_> {
     }
 }
 
+/// The selectors of a rule.
+#[derive(Default)]
+struct Selectors {
+    texts: Vec<String>,
+    /// Whether one of them can match the element of [`SCOPE`] itself.
+    of_scope: bool,
+}
+
 impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
-    type Prelude = Vec<String>;
+    type Prelude = Selectors;
     type QualifiedRule = String;
     type Error = Refusal;
 
     /// The selectors that are kept; the rule goes with the last of them.
-    fn parse_prelude(&mut self, input: &mut Parser<'i>) -> Result<Vec<String>, Refused> {
-        let mut selectors = Vec::new();
+    fn parse_prelude(&mut self, input: &mut Parser<'i>) -> Result<Selectors, Refused> {
+        let mut selectors = Selectors::default();
         loop {
             input.skip_whitespace();
             let start = input.state();
             let parsed = input.parse_until_before(Delimiter::Comma, selector);
             match parsed {
-                Ok(selector) => selectors.push(selector),
+                Ok((selector, of_scope)) => {
+                    selectors.texts.push(selector);
+                    selectors.of_scope |= of_scope;
+                }
                 Err(error) => {
                     let text = input.slice_from(start.position());
                     self.report((error, text, start.source_location()));
@@ -253,7 +276,7 @@ impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
                 break;
             }
         }
-        if selectors.is_empty() {
+        if selectors.texts.is_empty() {
             return Err(ParseError::custom(Refusal::Reported));
         }
         Ok(selectors)
@@ -261,7 +284,7 @@ impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
 
     fn parse_block(
         &mut self,
-        selectors: Vec<String>,
+        selectors: Selectors,
         _: &ParserState,
         input: &mut Parser<'i>,
     ) -> Result<String, Refused> {
@@ -269,7 +292,10 @@ impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
         if self.rules > RULES {
             return Err(because(Objection::TooMuch));
         }
-        let mut body = Body { hosts: self.hosts };
+        let mut body = Body {
+            hosts: self.hosts,
+            of_scope: selectors.of_scope,
+        };
         let mut declarations = Vec::new();
         for declaration in RuleBodyParser::new(input, &mut body) {
             match declaration {
@@ -282,7 +308,7 @@ impl<'i> QualifiedRuleParser<'i> for Sheet<'_> {
         }
         Ok(format!(
             "{} {{\n  {};\n}}\n",
-            selectors.join(", "),
+            selectors.texts.join(", "),
             declarations.join(";\n  ")
         ))
     }
@@ -345,6 +371,7 @@ impl RuleBodyItemParser<'_, String, Refusal> for Sheet<'_> {
 /// What is between the braces of a rule.
 struct Body<'h> {
     hosts: &'h BTreeSet<String>,
+    of_scope: bool,
 }
 
 impl<'i> DeclarationParser<'i> for Body<'_> {
@@ -364,9 +391,10 @@ impl<'i> DeclarationParser<'i> for Body<'_> {
         let value = Value {
             property: &property,
             hosts: self.hosts,
+            of_scope: self.of_scope,
         };
         let text = value.read(input, 0, false)?;
-        if text.is_empty() || text.starts_with('!') {
+        if text.is_empty() || text.starts_with('!') || (self.of_scope && !is_contained(&property, &text)) {
             return Err(because(Objection::Value));
         }
         Ok(format!("{property}: {text}"))
@@ -407,6 +435,7 @@ impl RuleBodyItemParser<'_, String, Refusal> for Body<'_> {
 struct Value<'a> {
     property: &'a str,
     hosts: &'a BTreeSet<String>,
+    of_scope: bool,
 }
 
 impl Value<'_> {
@@ -477,6 +506,9 @@ impl Value<'_> {
             }
             name if listed(FUNCTIONS, name) => {
                 let mathematics = mathematics || listed(MATHEMATICS, name);
+                if mathematics && listed(AROUND_THE_BOX, self.property) {
+                    return Err(because(Objection::Function));
+                }
                 let inner = self.read(input, depth + 1, mathematics)?;
                 Ok(format!("{name}({inner})"))
             }
@@ -504,10 +536,27 @@ impl Value<'_> {
     fn dimension(&self, raw: &str, unit: &str) -> Result<String, Refused> {
         // A unit with an escape in it does not end the token as it is written.
         let digits = raw.strip_suffix(unit).ok_or_else(|| because(Objection::Value))?;
-        if !listed(UNITS, &unit.to_ascii_lowercase()) {
+        let unit = unit.to_ascii_lowercase();
+        let bounded = !listed(AROUND_THE_BOX, self.property) || self.is_near(digits, &unit);
+        if !listed(UNITS, &unit) || !bounded {
             return Err(because(Objection::Value));
         }
         self.number(raw, digits)
+    }
+
+    /// Whether a length around a box is at most 32 pixels, or what usually is as much. The font size of the element of
+    /// [`SCOPE`] is the tenant's to choose, so lengths that depend on it are not for that element.
+    fn is_near(&self, digits: &str, unit: &str) -> bool {
+        let most = match unit {
+            "px" => 32.0,
+            "pt" => 24.0,
+            "rem" => 2.0,
+            "em" if !self.of_scope => 2.0,
+            // Angles are for the functions of colors.
+            "deg" | "grad" | "rad" | "turn" => return true,
+            _ => return false,
+        };
+        digits.parse::<f64>().is_ok_and(|length| length.abs() <= most)
     }
 
     fn url(&self, address: &str) -> Result<String, Refused> {
@@ -526,6 +575,15 @@ impl Value<'_> {
             Err(refused())
         }
     }
+}
+
+/// Whether the element of [`SCOPE`] stays a box that [`CONTAINMENT`] holds for.
+fn is_contained(property: &str, text: &str) -> bool {
+    let word = text
+        .trim_end_matches("!important")
+        .trim_end()
+        .to_ascii_lowercase();
+    property != "display" || listed(CONTAINABLE, &word)
 }
 
 /// What follows the exclamation mark, which is the last thing of a value.
@@ -567,6 +625,7 @@ fn media_query(input: &mut Parser<'_>, depth: usize) -> Result<String, Refused> 
     let number = Value {
         property: "@media",
         hosts: &BTreeSet::new(),
+        of_scope: false,
     };
     let refused = || because(Objection::MediaQuery);
     if depth > DEEPEST {
@@ -610,8 +669,8 @@ struct Compound {
     ended: bool,
 }
 
-/// One selector, made to match within the scope only.
-fn selector(input: &mut Parser<'_>) -> Result<String, Refused> {
+/// One selector, made to match within the scope only, and whether it can match the element of the scope itself.
+fn selector(input: &mut Parser<'_>) -> Result<(String, bool), Refused> {
     let refused = || because(Objection::Selector);
     let mut compounds = vec![Compound::default()];
     let mut combinators: Vec<char> = Vec::new();
@@ -650,8 +709,10 @@ fn selector(input: &mut Parser<'_>) -> Result<String, Refused> {
     if compounds.iter().any(|compound| compound.text.is_empty()) {
         return Err(refused());
     }
+    let of_scope = compounds.last().is_some_and(|subject| subject.has_scope);
     scoped(&compounds, &combinators)
         .filter(|text| text.len() <= LONGEST_SELECTOR)
+        .map(|text| (text, of_scope))
         .ok_or_else(refused)
 }
 

@@ -118,7 +118,9 @@ pub use charged_time::ChargedTime;
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
-pub use css::{CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css};
+pub use css::{
+    CONTAINMENT, CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css,
+};
 pub use customer::Customers;
 pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
 pub use entitlement::{Agreed, Entitlements, Subscription};

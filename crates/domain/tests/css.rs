@@ -662,6 +662,77 @@ fn what_is_harmless_stays_as_it_is_meant() {
     }
 }
 
+/// What an element paints around its box is not clipped by its own `contain: paint`.
+#[test]
+fn nothing_is_painted_far_outside_of_a_box() {
+    for far in [
+        "box-shadow:0 0 0 9999px red",
+        "box-shadow:0 0 0 33px",
+        "box-shadow:9999px 0 red",
+        "box-shadow:-9999px 0 red",
+        "box-shadow:0 0 1px red, 0 0 0 100vmax red",
+        "box-shadow:0 0 0 calc(1px * 9999)",
+        "box-shadow:inset 0 0 100vw red",
+        "text-shadow:0 4000px red",
+        "outline:9999px solid red",
+        "outline:max(1px, 99rem) solid",
+        "outline-width:50vw",
+        "outline-offset:9999px",
+        "outline-offset:-9999px",
+        "outline-width:3em",
+        "outline-width:1e9px",
+    ] {
+        let safe = sanitised(&format!(".x{{{far}}}"));
+        assert_eq!((safe.css.as_str(), safe.removed.len()), ("", 1), "{far}");
+        check(&format!(".tenant-brand{{{far}}}"));
+    }
+    for near in [
+        "box-shadow: 0 2px 8px rgba(0,0,0,0.2), 0 -1px 0 #fff",
+        "box-shadow: 0 1rem 2rem hsl(120deg 50% 50% / 50%)",
+        "text-shadow: 1px 1px 0.1em red",
+        "outline: 2px solid var(--brand-accent)",
+        "outline-offset: -2px",
+    ] {
+        let safe = sanitised(&format!(".x {{{near}}}"));
+        assert_eq!(safe.removed, [], "{near}");
+    }
+}
+
+/// The font size of the element of the class is the tenant's to choose, and so is what `em` means there.
+#[test]
+fn the_scope_element_stays_a_box_that_clips() {
+    for own in [
+        "display:contents",
+        "display:inline",
+        "display:table-row",
+        "display:ruby !important",
+        "outline-width:1em",
+    ] {
+        for selector in [
+            ".tenant-brand",
+            ".tenant-brand.x",
+            "main.tenant-brand:hover",
+            ".x, .tenant-brand",
+        ] {
+            let safe = sanitised(&format!("{selector}{{{own}}}"));
+            assert_eq!(
+                (safe.css.as_str(), safe.removed.len()),
+                ("", 1),
+                "{selector} {own}"
+            );
+        }
+        assert_eq!(
+            sanitised(&format!(".tenant-brand .x{{{own}}}")).removed,
+            [],
+            "{own}"
+        );
+    }
+    for own in ["display: grid", "display: block !important", "contain: none"] {
+        let safe = sanitised(&format!(".tenant-brand{{{own}}}"));
+        assert_eq!(safe.removed.is_empty(), own != "contain: none", "{own}");
+    }
+}
+
 #[test]
 fn what_was_removed_is_reported_with_its_place_and_reason() {
     let css = "@import 'x';\na, html { color: red; position: fixed;\n  background: url(http://a.b) }\n.x { width: evil(1) }";

@@ -327,7 +327,7 @@ async fn the_style_sheet_has_the_variables_and_what_is_harmless_of_the_css() {
     assert_eq!(theme.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(
         theme.text(),
-        ".tenant-brand {\n  --brand-primary: #ffee00;\n  --brand-on-primary: #000000;\n  \
+        ".tenant-brand {\n  contain: paint;\n  --brand-primary: #ffee00;\n  --brand-on-primary: #000000;\n  \
         --brand-accent: #0f766e;\n  --brand-on-accent: #ffffff;\n}\n.tenant-brand .button {\n  border-radius: 8px;\n}\n\
         .tenant-brand .hero {\n  background: url(\"https://cdn.acme.example/hero.png\");\n}\n"
     );

@@ -239,7 +239,8 @@ pub(crate) async fn update(
 pub(crate) async fn theme(guest: Guest, seen: IfNoneMatch) -> Answer {
     let configuration = branding::get(&guest.visit().await?).await?;
     let branding = &configuration.branding;
-    let (tag, css) = (tag_of(branding.version, &branding.theme()), branding.theme());
+    let css = branding.theme();
+    let tag = tag_of(branding.version, &css);
     Ok(shared(seen.answer_with(&tag, "text/css; charset=utf-8", css)))
 }
 
