@@ -101,7 +101,7 @@ pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool
             length.end()
         ));
     }
-    if *length.start() > 0 && text.trim().is_empty() {
+    if *length.start() > 0 && text.chars().all(is_invisible) {
         return Err("must not be blank".into());
     }
     let allowed = |c: char| !c.is_control() || (several_lines && matches!(c, '\n' | '\r' | '\t'));
@@ -111,11 +111,76 @@ pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool
     Ok(())
 }
 
+/// Whether a character shows nothing: white space, control characters, what Unicode lets a reader leave out
+/// (`Default_Ignorable_Code_Point`), and the blank pattern of Braille. Combining marks show something.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fff8}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
 impl Check {
     /// Notes an error when a field that may not be empty is patched with `null`.
     pub fn not_null<T>(&mut self, pointer: &str, patch: &crate::Patch<T>) {
         if matches!(patch, crate::Patch::Clear) {
             self.fail(pointer, "required", "must not be null");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_invisible_characters_only_is_blank() {
+        for text in [
+            " ",
+            "\u{200b}",
+            "\u{200b}\u{200d}\u{feff}",
+            "\u{3164}",
+            "\u{2800}\u{2800}",
+            "\u{ad}\u{a0}",
+            "\u{202e}\u{2066}",
+            "\u{e0041}\u{fe0f}",
+            "\u{115f}\u{1160}",
+        ] {
+            assert_eq!(
+                check_text(text, 1..=120, false),
+                Err("must not be blank".into()),
+                "{text:?}"
+            );
+        }
+        for text in [
+            "a",
+            "\u{200b}a",
+            "می\u{200c}خواهم",
+            "👩\u{200d}💻",
+            "☃\u{fe0f}",
+            "\u{301}",
+        ] {
+            assert_eq!(check_text(text, 1..=120, false), Ok(()), "{text:?}");
+        }
+        assert_eq!(check_text("\u{200b}", 0..=120, false), Ok(()), "it may be empty");
     }
 }

@@ -77,6 +77,11 @@ impl Slug {
             let detail = "must be 3 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'";
             Invalid::one(pointer, "invalid_slug", detail)
         })?;
+        if slug.is_encoded() {
+            let detail =
+                "must not have '--' as its third and fourth character: such names stand for others in DNS";
+            return Err(Invalid::one(pointer, "invalid_slug", detail));
+        }
         if slug.is_reserved() {
             return Err(Invalid::one(
                 pointer,
@@ -85,6 +90,12 @@ impl Slug {
             ));
         }
         Ok(slug)
+    }
+
+    /// Whether DNS reads it as another name: labels with hyphens in the third and fourth place are reserved for
+    /// encodings (RFC 5891, section 4.2.3.1), of which `xn--` (punycode) is in use.
+    pub fn is_encoded(&self) -> bool {
+        self.0.as_bytes().get(2..4) == Some(b"--")
     }
 
     /// Whether the product keeps the name for its own hosts and paths.
