@@ -99,6 +99,7 @@ mod store;
 mod system_job;
 mod task;
 mod tenant;
+mod transport;
 mod tx;
 mod usage;
 mod usage_upkeep;
@@ -117,6 +118,7 @@ pub use registry::PgRegistry;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use store::{PgUnits, tenant_tx};
 pub use system_job::PgSystemJobs;
+pub use transport::Transport;
 pub use tx::{
     Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
     Update,

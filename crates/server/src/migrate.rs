@@ -41,7 +41,9 @@ enum Direction {
 /// Runs the command as the owner of the tables: `DATABASE_URL`, else database.owner_url.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     if args.bootstrap {
-        bootstrap(&sources.of_database_command()?, args.reset_passwords).await?;
+        let settings = sources.of_database_command()?;
+        settings.check_transport()?;
+        bootstrap(&settings, args.reset_passwords).await?;
     }
     let url = owner_url(sources)?;
     if matches!(args.direction, Direction::Down | Direction::Fresh) && !args.yes {
@@ -67,6 +69,7 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
 
 fn owner_url(sources: &Sources) -> Result<String, CommandError> {
     if let Ok(url) = std::env::var("DATABASE_URL") {
+        sources.given()?.check_database_transport("database.owner_url", &url)?;
         return Ok(url);
     }
     let settings = sources.of_database_command()?;
@@ -74,7 +77,9 @@ fn owner_url(sources: &Sources) -> Result<String, CommandError> {
         let problem = "a PostgreSQL URL for tenantry_owner is required, or DATABASE_URL";
         return Err(sources.hinted(SettingsError::invalid("database.owner_url", problem).into()));
     }
-    Ok(settings.database.owner_url.reveal().to_owned())
+    let url = settings.database.owner_url.reveal();
+    settings.check_database_transport("database.owner_url", url)?;
+    Ok(url.to_owned())
 }
 
 async fn bootstrap(settings: &Settings, reset_passwords: bool) -> Result<(), CommandError> {

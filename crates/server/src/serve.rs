@@ -69,6 +69,12 @@ pub async fn serve(
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     spool(settings, &booted)?;
     mail::warn(settings);
+    for setting in settings.plaintext() {
+        tracing::warn!(
+            setting,
+            "connections over a network without verified TLS are accepted"
+        );
+    }
     let address = listener.local_addr().map_err(failed)?;
     lengthen(&listener, settings.server.backlog).map_err(failed)?;
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));

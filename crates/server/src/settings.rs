@@ -9,6 +9,7 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::PlanOverride;
 use tenantry_domain::{Mailbox, is_language_tag, is_time_zone};
+use tenantry_persistence::Transport;
 
 /// How strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -157,6 +158,8 @@ pub struct Database {
     pub max_lifetime_seconds: u64,
     /// The URLs lead to PgBouncer in transaction mode.
     pub behind_pooler: bool,
+    /// Accept URLs over a network without `sslmode=verify-full` in production. Logged at every start.
+    pub allow_plaintext: bool,
 }
 
 impl Database {
@@ -186,6 +189,7 @@ impl Default for Database {
             check_after_idle_seconds: 30,
             max_lifetime_seconds: 1_800,
             behind_pooler: false,
+            allow_plaintext: false,
         }
     }
 }
@@ -500,6 +504,8 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// How long a request may wait for it.
     pub timeout_ms: u64,
+    /// Accept a URL over a network without TLS in production. Logged at every start.
+    pub allow_plaintext: bool,
 }
 
 impl Default for Redis {
@@ -512,6 +518,7 @@ impl Default for Redis {
             sentinel_password: Secret::default(),
             ca_file: None,
             timeout_ms: 50,
+            allow_plaintext: false,
         }
     }
 }
@@ -986,6 +993,7 @@ impl Settings {
         self.mail.check()?;
         check_url("database.url", &self.database.url, self.profile)?;
         check_url("database.platform_url", &self.database.platform_url, self.profile)?;
+        self.check_transport()?;
         if !is_time_zone(&self.signup.timezone) {
             let problem = "must be the name of a time zone of the IANA database, for example Europe/Berlin";
             return Err(SettingsError::invalid("signup.timezone", problem));
@@ -1003,6 +1011,53 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// In production everything that leaves the machine is encrypted and its server is verified, unless a setting says
+    /// otherwise.
+    pub fn check_transport(&self) -> Result<(), SettingsError> {
+        if self.profile != Profile::Production {
+            return Ok(());
+        }
+        let database = &self.database;
+        let urls = [
+            ("database.url", &database.url),
+            ("database.platform_url", &database.platform_url),
+            ("database.owner_url", &database.owner_url),
+            ("database.admin_url", &database.admin_url),
+        ];
+        for (key, url) in urls.into_iter().filter(|(_, url)| !url.is_empty()) {
+            self.check_database_transport(key, url.reveal())?;
+        }
+        if !self.redis.allow_plaintext && !are_protected(self.redis.url.reveal()) {
+            let problem = "must begin with rediss:// and verify the server, as it leads over a network; set \
+                           redis.allow_plaintext where the network protects it";
+            return Err(SettingsError::invalid("redis.url", problem));
+        }
+        Ok(())
+    }
+
+    /// The same for one URL of PostgreSQL, which need not be in the settings.
+    pub fn check_database_transport(&self, key: &'static str, url: &str) -> Result<(), SettingsError> {
+        let transport = Transport::of(url).map_err(|error| SettingsError::invalid(key, error.to_string()))?;
+        let accepted = self.profile != Profile::Production || self.database.allow_plaintext;
+        if transport == Transport::Open && !accepted {
+            let problem = "must have sslmode=verify-full, as it leads over a network; set database.allow_plaintext \
+                           where the network protects it";
+            return Err(SettingsError::invalid(key, problem));
+        }
+        Ok(())
+    }
+
+    /// What is accepted without TLS in production: the keys of the settings that say so.
+    pub fn plaintext(&self) -> Vec<&'static str> {
+        let allowed = [
+            (self.database.allow_plaintext, "database.allow_plaintext"),
+            (self.redis.allow_plaintext, "redis.allow_plaintext"),
+        ];
+        let production = self.profile == Profile::Production;
+        let set = allowed.into_iter().filter(|(set, _)| production && *set);
+        set.map(|(_, key)| key).collect()
     }
 
     fn check_ranges(&self) -> Result<(), SettingsError> {
@@ -1318,6 +1373,33 @@ pub fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<()
     }
 }
 
+/// Whether each of these URLs of Redis leads to this machine, or over TLS with a verified certificate. An empty one leads
+/// nowhere.
+fn are_protected(urls: &str) -> bool {
+    urls.split(',').all(|url| is_protected(url.trim()))
+}
+
+fn is_protected(url: &str) -> bool {
+    let Ok(parsed) = url::Url::parse(url) else {
+        // What is wrong with it is said where it is read.
+        return true;
+    };
+    let local = match parsed.host() {
+        Some(url::Host::Domain(name)) => {
+            name.eq_ignore_ascii_case("localhost")
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.to_canonical().is_loopback())
+        }
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => std::net::IpAddr::V6(address).to_canonical().is_loopback(),
+        // A path of a Unix socket.
+        None => true,
+    };
+    let verified = matches!(parsed.scheme(), "rediss" | "valkeys") && parsed.fragment() != Some("insecure");
+    local || verified
+}
+
 /// One line that names key and source.
 fn describe(error: &figment::Error) -> String {
     let first = error.clone().into_iter().next();
@@ -1344,9 +1426,9 @@ mod tests {
 
     fn complete() -> Settings {
         let mut settings = Settings::default();
-        settings.database.url = Secret::new("postgres://tenantry_app:a-long-password@db/tenantry".into());
-        settings.database.platform_url =
-            Secret::new("postgres://tenantry_platform:a-long-password@db/x".into());
+        let url = |role: &str| format!("postgres://{role}:a-long-password@db/tenantry?sslmode=verify-full");
+        settings.database.url = Secret::new(url("tenantry_app"));
+        settings.database.platform_url = Secret::new(url("tenantry_platform"));
         settings.auth.signing_key = Secret::new("PEM".into());
         settings
     }
@@ -1394,6 +1476,87 @@ mod tests {
         let mut settings = complete();
         settings.database.pool_size = 0;
         assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+    }
+
+    #[test]
+    fn production_refuses_a_network_without_tls_unless_told() {
+        type Change = fn(&mut Settings);
+        let secret = |url: &str| Secret::new(url.into());
+        let cases: [(Change, &str, Change); 7] = [
+            (
+                |it| it.database.url = Secret::new("postgres://app:a-long-password@db/x".into()),
+                "database.url: must have sslmode=verify-full",
+                |it| it.database.allow_plaintext = true,
+            ),
+            (
+                |it| it.database.platform_url = Secret::new("postgres://p@db/x?sslmode=require".into()),
+                "database.platform_url: must have sslmode=verify-full",
+                |it| it.database.allow_plaintext = true,
+            ),
+            (
+                |it| it.database.owner_url = Secret::new("postgres://owner@db/x?sslmode=verify-ca".into()),
+                "database.owner_url: must have sslmode=verify-full",
+                |it| it.database.allow_plaintext = true,
+            ),
+            (
+                |it| it.database.admin_url = Secret::new("postgres://root@db/x".into()),
+                "database.admin_url: must have sslmode=verify-full",
+                |it| it.database.allow_plaintext = true,
+            ),
+            (
+                |it| it.redis.url = Secret::new("redis://:secret@cache:6379/0".into()),
+                "redis.url: must begin with rediss://",
+                |it| it.redis.allow_plaintext = true,
+            ),
+            (
+                |it| it.redis.url = Secret::new("rediss://cache/#insecure".into()),
+                "redis.url: must begin with rediss://",
+                |it| it.redis.allow_plaintext = true,
+            ),
+            (
+                |it| it.redis.url = Secret::new("rediss://a:26379,redis://[2001:db8::1]/".into()),
+                "redis.url: must begin with rediss://",
+                |it| it.redis.allow_plaintext = true,
+            ),
+        ];
+        for (change, expected, allow) in cases {
+            let mut settings = complete();
+            change(&mut settings);
+            assert!(
+                complaint(&settings).contains(expected),
+                "{expected}: {}",
+                complaint(&settings)
+            );
+            assert!(!complaint(&settings).contains("secret"), "it is not repeated");
+            assert_eq!(settings.plaintext(), [""; 0]);
+            allow(&mut settings);
+            assert_eq!(complaint(&settings), "", "{expected}");
+            assert_eq!(settings.plaintext().len(), 1, "it is logged");
+            settings = complete();
+            settings.profile = Profile::Development;
+            change(&mut settings);
+            assert_eq!(complaint(&settings), "", "{expected}");
+        }
+        for url in [
+            "redis://127.0.0.1",
+            "redis://localhost:6380/1",
+            "redis://[::1]",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock",
+            "rediss://cache:6380",
+        ] {
+            let mut settings = complete();
+            settings.redis.url = secret(url);
+            assert_eq!(complaint(&settings), "", "{url}");
+        }
+        for url in [
+            "postgres://app:a-long-password@127.0.0.1/x",
+            "postgres:///x?host=/var/run/postgresql",
+        ] {
+            let mut settings = complete();
+            settings.database.url = secret(url);
+            assert_eq!(complaint(&settings), "", "{url}");
+        }
     }
 
     #[test]
