@@ -63,6 +63,10 @@ pub struct Options {
     pub credential_rate: Rate,
     /// What an address may ask for of what is open to everybody.
     pub visitor_rate: Rate,
+    /// How often one account may be tried.
+    pub account_rate: Rate,
+    /// What hashes passwords; a cheap one of its own when absent.
+    pub passwords: Option<Arc<Argon2Passwords>>,
     /// Where the buckets are; in this process, by the world's clock, when absent.
     pub limiter: Option<Arc<dyn RateLimiter>>,
     /// A Redis through which instances tell one another what has changed; nobody is told when absent.
@@ -147,6 +151,8 @@ impl Default for Options {
             }),
             credential_rate: generous(),
             visitor_rate: generous(),
+            account_rate: generous(),
+            passwords: None,
             limiter: None,
             redis: None,
             traces: Arc::new(NoTraces),
@@ -440,6 +446,7 @@ fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
     let addresses = AddressRates {
         credential: options.credential_rate,
         visitor: options.visitor_rate,
+        account: options.account_rate,
     };
     Limits::new(limiter, Arc::clone(&options.rates), addresses)
 }
@@ -546,7 +553,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         operator_tokens,
         flags,
         flag_definitions: stored_flags,
-        passwords: Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000)),
+        passwords: options.passwords.clone().unwrap_or_else(cheap_passwords),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         seal: Arc::new(seal),
@@ -586,6 +593,10 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         configurations,
         announcements,
     }
+}
+
+fn cheap_passwords() -> Arc<Argon2Passwords> {
+    Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000))
 }
 
 fn mailer(options: &Options) -> Arc<dyn Mailer> {

@@ -69,6 +69,7 @@ mod mail;
 mod meter;
 mod meter_report;
 mod name;
+mod network;
 mod notice;
 mod number;
 mod operator;
@@ -109,7 +110,7 @@ pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
 pub use announce::{Announcer, Change, Memory};
-pub use audit::{AuditEvent, AuditLog, Category};
+pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
 pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
@@ -150,13 +151,14 @@ pub use job::{
     Lease, Misstep, NewJob, Progress,
 };
 pub use limit::{
-    Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook, RateLimiter,
-    Rule, TenantRates, TokenBucket,
+    AccountName, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook,
+    RateLimiter, Rule, TenantRates, TokenBucket,
 };
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
+pub use network::Network;
 pub use notice::{DunningNotice, Letter, Notice, Owed, QuotaNotice, Reader};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
@@ -164,7 +166,9 @@ pub use operator::{
 };
 pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
-pub use password::{Password, PasswordError, PasswordHash, PasswordHasher};
+pub use password::{
+    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
+};
 pub use patch::Patch;
 pub use payment::{
     ChargedMeter, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus,

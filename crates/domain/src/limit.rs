@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{TenantFacts, TenantId, UserId};
 
 /// Grains in one request.
@@ -175,6 +177,30 @@ pub enum BucketKey {
     Address(ClientAddress),
     /// What one address reads that is open to everybody, whatever tenant it names.
     Visitor(ClientAddress),
+    /// The attempts to log in to one account of a tenant, from wherever they come.
+    Account(TenantId, AccountName),
+    /// The attempts to log in to one account of an operator.
+    Operator(AccountName),
+}
+
+/// The mail address that a login names, known or unknown: a part of its SHA-256, since a key of a shared store holds no
+/// text of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountName(u128);
+
+impl AccountName {
+    /// The name of an address as it was typed; case and surrounding space make no difference, as at login.
+    pub fn of(address: &str) -> Self {
+        let digest = Sha256::digest(address.trim().to_ascii_lowercase());
+        let (half, _) = digest.split_at(16);
+        Self(half.iter().fold(0, |name, byte| name << 8 | u128::from(*byte)))
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
 impl BucketKey {
@@ -185,6 +211,7 @@ impl BucketKey {
             Self::User(..) => "user",
             Self::Address(_) => "address",
             Self::Visitor(_) => "visitor",
+            Self::Account(..) | Self::Operator(_) => "account",
         }
     }
 }
@@ -196,6 +223,8 @@ pub enum Partition {
     Tenant(TenantId),
     /// Those of an address.
     Address(ClientAddress),
+    /// That of an operator's account.
+    Operator(AccountName),
 }
 
 /// One bucket that a request takes from, and how it fills.
@@ -241,6 +270,26 @@ impl Demand {
     /// For a request for what is open to everybody.
     pub fn of_visitor(address: ClientAddress, rate: Rate, cost: u32) -> Self {
         Self::from_address(address, BucketKey::Visitor(address), rate, cost)
+    }
+
+    /// For an attempt to log in to an account of a tenant.
+    pub fn of_account(tenant: TenantId, account: AccountName, rate: Rate, cost: u32) -> Self {
+        let key = BucketKey::Account(tenant, account);
+        Self {
+            partition: Partition::Tenant(tenant),
+            rules: vec![Rule { key, rate }],
+            cost,
+        }
+    }
+
+    /// For an attempt to log in to an account of an operator.
+    pub fn of_operator(account: AccountName, rate: Rate, cost: u32) -> Self {
+        let key = BucketKey::Operator(account);
+        Self {
+            partition: Partition::Operator(account),
+            rules: vec![Rule { key, rate }],
+            cost,
+        }
     }
 
     fn from_address(address: ClientAddress, key: BucketKey, rate: Rate, cost: u32) -> Self {
@@ -555,6 +604,14 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:ffff::"), of("2001:db8:1:2::1"));
         assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
         assert_eq!(ClientAddress::of(None).to_string(), "0.0.0.0");
+    }
+
+    #[test]
+    fn an_account_is_named_by_its_address_in_any_case() {
+        let of = |text: &str| AccountName::of(text).to_string();
+        assert_eq!(of(" Ada@Example.com "), of("ada@example.com"));
+        assert_ne!(of("ada@example.com"), of("ada@example.org"));
+        assert_eq!(of("").len(), 32);
     }
 
     fn any_rate() -> impl Strategy<Value = Rate> {

@@ -234,6 +234,10 @@ pub trait OperatorWork: Send {
     /// [`OperatorEvent::details`].
     async fn keyed(&mut self, route: &str, key: &str, since: Time) -> Result<Option<Value>, StoreError>;
 
+    /// Stores another hash of the same password, unless the operator has got another password meanwhile. Nothing else of
+    /// the operator is touched.
+    async fn renew_hash(&mut self, operator: &Operator, renewed: &PasswordHash) -> Result<(), StoreError>;
+
     /// The definitions of flags.
     fn flags(&mut self) -> &mut dyn FlagEditing;
 

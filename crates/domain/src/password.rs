@@ -1,32 +1,48 @@
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 
-use crate::{Invalid, StoreError};
+use crate::{Invalid, Network, StoreError, TenantId};
+
+/// The product's name, which no password contains.
+const PRODUCT: &str = "tenantry";
+
+/// Words of fewer characters are in too many good passwords to be refused.
+const SHORTEST_WORD: usize = 4;
 
 /// A password in the clear, on its way to be hashed. It is never logged: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// A password as somebody presents it at login: no rule applies but a bound on the work.
+    /// A password as a caller presents it at login: no rule applies but a bound on the work.
     pub fn presented(text: String) -> Self {
         Self(text)
     }
 
-    /// A password somebody chooses: 8 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
-    /// composition rules).
+    /// A password that a person chooses: 8 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
+    /// composition rules), without the names that an attacker of this account tries first: the product's, and `names`,
+    /// which are the tenant's slug and the person's mail address (also without what follows the `@`).
+    ///
+    /// Whether it is one of the commonest is for [`PasswordHasher::is_common`]; see `dyn PasswordHasher::choose`.
     ///
     /// # Errors
-    /// At `pointer`, when the length is wrong.
-    pub fn chosen(text: String, pointer: &str) -> Result<Self, Invalid> {
-        if (8..=128).contains(&text.chars().count()) {
-            Ok(Self(text))
-        } else {
-            Err(Invalid::one(
-                pointer,
-                "weak_password",
-                "must have 8 to 128 characters",
-            ))
+    /// `weak_password` at `pointer`; the detail does not repeat the password.
+    pub fn chosen(text: String, pointer: &str, names: &[&str]) -> Result<Self, Invalid> {
+        let weak = |detail: String| Err(Invalid::one(pointer, "weak_password", detail));
+        if !(8..=128).contains(&text.chars().count()) {
+            return weak("must have 8 to 128 characters".into());
         }
+        let folded = text.to_lowercase();
+        let names = names.iter().copied().chain([PRODUCT]);
+        let within = names.filter_map(|name| {
+            let local = name.split('@').next().unwrap_or(name).to_lowercase();
+            (local.chars().count() >= SHORTEST_WORD && folded.contains(&local)).then_some(local)
+        });
+        if let Some(name) = within.into_iter().next() {
+            return weak(format!("must not contain '{name}'"));
+        }
+        Ok(Self(text))
     }
 
     /// The text, for the hasher and for handing a generated password out once.
@@ -63,6 +79,54 @@ impl std::fmt::Debug for PasswordHash {
     }
 }
 
+/// On whose behalf a password is hashed. Hashing takes a core for tens of milliseconds, so callers share it by this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashingCaller {
+    /// The group that takes turns with other groups.
+    pub group: CallerGroup,
+    /// The networks that the request came from; none for commands on the server.
+    pub networks: Vec<Network>,
+}
+
+/// Callers that share one turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallerGroup {
+    /// Users of a tenant, and callers that want to be.
+    Tenant(TenantId),
+    /// Callers that create a tenant.
+    SignUp,
+    /// Operators of the platform. They have places of their own, which no tenant can take.
+    Operator,
+}
+
+impl HashingCaller {
+    /// A caller of this group whose request came from this address.
+    pub fn new(group: CallerGroup, address: Option<IpAddr>) -> Self {
+        Self {
+            group,
+            networks: Network::of(address),
+        }
+    }
+}
+
+/// What came out of comparing a password with a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// It is another password.
+    Wrong,
+    /// It is the password.
+    Right,
+    /// It is the password, and its hash is weaker than today's: hash it again and store that.
+    Outdated,
+}
+
+impl Verified {
+    /// Whether it is the password.
+    pub const fn is_right(self) -> bool {
+        matches!(self, Self::Right | Self::Outdated)
+    }
+}
+
 /// Why a password could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
@@ -83,21 +147,78 @@ impl From<PasswordError> for StoreError {
     }
 }
 
-/// Hashes and verifies passwords off the async threads, a bounded number at once.
+/// Hashes and verifies passwords off the async threads, a bounded number at once, shared fairly among callers.
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
     /// The hash of a password.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] when the queue is full.
-    async fn hash(&self, password: Password) -> Result<PasswordHash, PasswordError>;
+    /// [`PasswordError::Busy`] when the caller has no place in the queue.
+    async fn hash(&self, caller: &HashingCaller, password: Password) -> Result<PasswordHash, PasswordError>;
 
-    /// Whether the password matches. `None` (no such user) costs the same time and is false.
+    /// Whether the password matches. `None` (no such user) costs the same time and is wrong.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] when the queue is full.
-    async fn verify(&self, password: Password, hash: Option<PasswordHash>) -> Result<bool, PasswordError>;
+    /// [`PasswordError::Busy`] when the caller has no place in the queue.
+    async fn verify(
+        &self,
+        caller: &HashingCaller,
+        password: Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<Verified, PasswordError>;
+
+    /// Whether the password is among the first that an attacker tries: one of the commonest, a variation of them, or of
+    /// `names`.
+    fn is_common(&self, password: &Password, names: &[&str]) -> bool;
 
     /// A fresh random password of at least 128 bits.
     fn generate(&self) -> Password;
+}
+
+impl dyn PasswordHasher {
+    /// A password that a person chooses, held to all rules: those of [`Password::chosen`], and it is none of the commonest.
+    ///
+    /// # Errors
+    /// `weak_password` at `pointer`.
+    pub fn choose(&self, text: String, pointer: &str, names: &[&str]) -> Result<Password, Invalid> {
+        let password = Password::chosen(text, pointer, names)?;
+        if self.is_common(&password, names) {
+            let detail = "is one of the passwords that are tried first; choose one that is harder to guess";
+            return Err(Invalid::one(pointer, "weak_password", detail));
+        }
+        Ok(password)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_has_its_length_and_none_of_the_names() {
+        let names = ["initech", "Peter.Gibbons@initech.example", "ada@x.example"];
+        let chosen = |text: &str| {
+            Password::chosen(text.into(), "/password", &names)
+                .map_err(|Invalid(errors)| (errors[0].code, errors[0].detail.clone()))
+        };
+        for text in [
+            "correct horse",
+            "12345678",
+            "ådaåda 8",
+            &"x".repeat(128),
+            "canada maple",
+        ] {
+            assert!(chosen(text).is_ok(), "{text}");
+        }
+        for (text, detail) in [
+            ("short", "must have 8 to 128 characters"),
+            (&*"x".repeat(129), "must have 8 to 128 characters"),
+            ("my INITECH stapler", "must not contain 'initech'"),
+            ("peter.gibbons1999", "must not contain 'peter.gibbons'"),
+            ("peter.gibbons@initech.example", "must not contain 'initech'"),
+            ("I love Tenantry!", "must not contain 'tenantry'"),
+        ] {
+            assert_eq!(chosen(text), Err(("weak_password", detail.to_owned())), "{text}");
+        }
+    }
 }

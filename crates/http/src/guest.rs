@@ -58,6 +58,19 @@ impl Guest {
         self.api.app.ports.access_tokens.issued_to(token)
     }
 
+    /// Enters the tenant as [`Guest::enter`] does, to log in to one of its accounts.
+    pub async fn enter_to_log_in(self, body_slug: Option<String>, email: &str) -> Result<Cx, ApiError> {
+        let (http, api) = (self.http.clone(), self.api.clone());
+        let cx = self.enter(body_slug).await?;
+        limits::take_of_account(&http, &api, Some(cx.scope().tenant()), email).await?;
+        Ok(cx)
+    }
+
+    /// Takes an attempt to log in to an operator's account from the bucket of that account.
+    pub async fn operator_attempt(&self, email: &str) -> Result<(), ApiError> {
+        limits::take_of_account(&self.http, &self.api, None, email).await
+    }
+
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
     /// shown to everybody.
     pub async fn visit(self) -> Result<Cx, ApiError> {

@@ -16,7 +16,8 @@ use actix_web::{
     middleware::Next,
 };
 use tenantry_domain::{
-    Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, IdSource, Rate, RateBook, RateLimiter,
+    AccountName, Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, IdSource, Rate, RateBook,
+    RateLimiter, TenantId,
 };
 
 use crate::{Api, ApiError, origin};
@@ -53,6 +54,8 @@ pub struct AddressRates {
     pub credential: Rate,
     /// At the routes that are open to everybody, probes excepted: branding, documentation, keys, measurements.
     pub visitor: Rate,
+    /// At login, to one account, whatever addresses the attempts come from.
+    pub account: Rate,
 }
 
 /// How much may be asked for: of each tenant and each of its users, and by each address.
@@ -91,6 +94,14 @@ impl Limits {
     pub fn spread_by(mut self, random: Arc<dyn IdSource>) -> Self {
         self.spread_by = Some(random);
         self
+    }
+
+    async fn decide(&self, demand: &Demand) -> Decision {
+        let decision = self.limiter.decide(demand).decision().await;
+        match &self.spread_by {
+            Some(random) if decision.exhausted() => decision.spread(random.random()),
+            _ => decision,
+        }
     }
 }
 
@@ -131,6 +142,34 @@ pub(crate) async fn limit_visitor(
         Demand::of_visitor(address, limits.addresses.visitor, cost)
     });
     go_on(taken.await, request, next).await
+}
+
+/// Takes an attempt to log in from the bucket of the account that the body names, known or unknown: of the tenant, or of
+/// an operator where there is none. The address has given already.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_account(
+    request: &HttpRequest,
+    api: &Api,
+    tenant: Option<TenantId>,
+    email: &str,
+) -> Result<(), ApiError> {
+    let Some(limits) = &api.limits else { return Ok(()) };
+    let (account, rate) = (AccountName::of(email), limits.addresses.account);
+    let demand = match tenant {
+        Some(tenant) => Demand::of_account(tenant, account, rate, READ),
+        None => Demand::of_operator(account, rate, READ),
+    };
+    let decision = limits.decide(&demand).await;
+    api.metrics().decided("account", &decision);
+    if decision.allowed() {
+        // The fields go on telling of the address: what is left of an account is no business of a caller who guesses.
+        return Ok(());
+    }
+    let refusal = refused(&decision);
+    request.extensions_mut().insert(decision);
+    Err(refusal)
 }
 
 async fn go_on(
@@ -177,11 +216,7 @@ async fn take(
     limits: &Limits,
     (class, demand): (&'static str, &Demand),
 ) -> Result<(), ApiError> {
-    let decision = limits.limiter.decide(demand).decision().await;
-    let decision = match &limits.spread_by {
-        Some(random) if decision.exhausted() => decision.spread(random.random()),
-        _ => decision,
-    };
+    let decision = limits.decide(demand).await;
     api.metrics().decided(class, &decision);
     let outcome = if decision.allowed() {
         Ok(())
@@ -303,6 +338,7 @@ mod tests {
         AddressRates {
             credential: Rate::new(5, 5).unwrap(),
             visitor: Rate::new(7, 7).unwrap(),
+            account: Rate::new(3, 3).unwrap(),
         }
     }
 

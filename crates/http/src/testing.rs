@@ -20,14 +20,14 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
     Accepted, AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations,
     CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet,
-    FlagSource, Gate, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, Mail, MailError,
-    Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims, OperatorGate,
-    OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password, PasswordError,
-    PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents, QuotaUpkeep,
-    ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store,
-    StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units,
-    Unresolved, UsageUpkeep, UserId,
+    FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, Mail,
+    MailError, Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims,
+    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
+    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents,
+    QuotaUpkeep, ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug,
+    SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration,
+    TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError,
+    UnitOfWork, Units, Unresolved, UsageUpkeep, UserId, Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -511,12 +511,21 @@ impl UsageUpkeep for Fake {
 
 #[async_trait]
 impl PasswordHasher for Fake {
-    async fn hash(&self, _: Password) -> Result<PasswordHash, PasswordError> {
+    async fn hash(&self, _: &HashingCaller, _: Password) -> Result<PasswordHash, PasswordError> {
         Ok(PasswordHash::new("hash".into()))
     }
 
-    async fn verify(&self, _: Password, _: Option<PasswordHash>) -> Result<bool, PasswordError> {
-        Ok(false)
+    async fn verify(
+        &self,
+        _: &HashingCaller,
+        _: Password,
+        _: Option<PasswordHash>,
+    ) -> Result<Verified, PasswordError> {
+        Ok(Verified::Wrong)
+    }
+
+    fn is_common(&self, _: &Password, _: &[&str]) -> bool {
+        false
     }
 
     fn generate(&self) -> Password {

@@ -228,6 +228,14 @@ impl OperatorWork for PgOperatorWork {
         Ok(rows.into_iter().next().map(|event| event.details))
     }
 
+    async fn renew_hash(&mut self, operator: &Operator, renewed: &PasswordHash) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::PasswordHash, Expr::value(renewed.as_str()))
+            .filter(Column::Id.eq(operator.id.uuid()))
+            .filter(Column::PasswordHash.eq(operator.password_hash.as_str()));
+        self.tx.execute(&update.into_query()).await.map(|_| ())
+    }
+
     fn flags(&mut self) -> &mut dyn FlagEditing {
         self
     }

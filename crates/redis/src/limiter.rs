@@ -87,12 +87,14 @@ fn key(key: BucketKey) -> String {
         BucketKey::User(tenant, user) => format!("rl:{{{tenant}}}:u:{user}"),
         BucketKey::Address(address) => format!("rl:{{{address}}}:a"),
         BucketKey::Visitor(address) => format!("rl:{{{address}}}:v"),
+        BucketKey::Account(tenant, account) => format!("rl:{{{tenant}}}:l:{account}"),
+        BucketKey::Operator(account) => format!("rl:{{operators}}:l:{account}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::ClientAddress;
+    use tenantry_domain::{AccountName, ClientAddress};
     use uuid::Uuid;
 
     use super::*;
@@ -111,5 +113,14 @@ mod tests {
         let address = ClientAddress::of("2001:db8::1".parse().ok());
         assert_eq!(key(BucketKey::Address(address)), "rl:{2001:db8::}:a");
         assert_eq!(key(BucketKey::Visitor(address)), "rl:{2001:db8::}:v");
+        let account = AccountName::of("{}@x");
+        let of_tenant = key(BucketKey::Account(tenant.into(), account));
+        assert!(of_tenant.starts_with("rl:{00000000-0000-0000-0000-000000000001}:l:"));
+        let hex = of_tenant.rsplit(':').next().unwrap();
+        assert!(hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_eq!(
+            key(BucketKey::Operator(account)),
+            format!("rl:{{operators}}:l:{hex}")
+        );
     }
 }

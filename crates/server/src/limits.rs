@@ -54,6 +54,11 @@ fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {
             settings.credential_burst,
         )?,
         visitor: rate(visitor, settings.visitor_per_minute, settings.visitor_burst)?,
+        account: rate(
+            "limits.account_per_minute",
+            settings.account_per_minute,
+            settings.account_burst,
+        )?,
     })
 }
 

@@ -69,7 +69,9 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
 
 fn owner_url(sources: &Sources) -> Result<String, CommandError> {
     if let Ok(url) = std::env::var("DATABASE_URL") {
-        sources.given()?.check_database_transport("database.owner_url", &url)?;
+        sources
+            .given()?
+            .check_database_transport("database.owner_url", &url)?;
         return Ok(url);
     }
     let settings = sources.of_database_command()?;

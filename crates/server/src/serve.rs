@@ -9,7 +9,7 @@ use tenantry_domain::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::worker::Worker;
-use tenantry_tenancy::{Tenancy, metering};
+use tenantry_tenancy::{Tenancy, metering, refusal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -179,6 +179,7 @@ pub async fn serve(
         task.abort();
     }
     let flushed = booted.app.views.flush(&booted.app).await;
+    refusal::finish(&booted.app).await;
     // A batch that was being stored when its task ended is stored again, and the calls since then after it.
     for _ in 0..2 {
         metering::flush(&booted.app).await;
@@ -268,10 +269,12 @@ fn listen_settings(settings: &Settings) -> ListenSettings {
     }
 }
 
+/// Stores what is counted in memory: views, and refusals that were repeated.
 async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(every_seconds));
     loop {
         ticks.tick().await;
+        refusal::flush(&app).await;
         let flushed = app.views.flush(&app).await;
         if flushed.views > 0 {
             tracing::debug!(

@@ -430,6 +430,10 @@ pub struct Limits {
     /// What one address may ask for of what is open to everybody, and how much of it at once.
     pub visitor_per_minute: u32,
     pub visitor_burst: u32,
+    /// How many attempts to log in there may be for one account (a mail address in a tenant, or an operator's), and how many
+    /// of them at once, from wherever they come.
+    pub account_per_minute: u32,
+    pub account_burst: u32,
     /// By slug: what was agreed with single tenants in place of what their plan says.
     pub overrides: BTreeMap<String, AgreedRates>,
 }
@@ -445,6 +449,8 @@ impl Default for Limits {
             credential_burst: 60,
             visitor_per_minute: 600,
             visitor_burst: 600,
+            account_per_minute: 10,
+            account_burst: 20,
             overrides: BTreeMap::new(),
         }
     }
@@ -1162,6 +1168,18 @@ impl Settings {
             (
                 "limits.visitor_burst",
                 self.limits.visitor_burst.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.account_per_minute",
+                self.limits.account_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.account_burst",
+                self.limits.account_burst.into(),
                 1,
                 1_000_000,
             ),

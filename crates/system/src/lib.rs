@@ -8,12 +8,12 @@
 #![deny(missing_docs)]
 
 mod access_token;
-mod bounded;
 mod cached_configurations;
 mod clock;
 mod configuration_cache;
 mod directory_cache;
 mod epochs;
+mod fair_queue;
 mod flag_cache;
 mod freshness;
 mod ids;

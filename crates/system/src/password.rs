@@ -4,26 +4,41 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tenantry_domain::{Password, PasswordError, PasswordHash, PasswordHasher};
+use tenantry_domain::{
+    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
+};
+use unicode_normalization::UnicodeNormalization as _;
 
-use crate::bounded::Bounded;
+use crate::fair_queue::FairQueue;
 use crate::secret;
 
 /// Passwords hashed with Argon2id (RFC 9106, version 0x13), off the async threads, a bounded number at once.
 ///
-/// Hashes are PHC strings and carry their own cost: changing [`PasswordCost`] applies to new hashes, old
-/// ones still verify.
+/// A password is normalized before it is hashed (NFKC, after NIST SP 800-63B section 5.1.1.2), so that it does not matter
+/// how a keyboard writes an accent. What was hashed as it was typed still verifies.
+///
+/// Hashes are PHC strings and carry their own cost: changing [`PasswordCost`] applies to new hashes, old ones still
+/// verify, as [`Verified::Outdated`] when they are cheaper.
 pub struct Argon2Passwords {
     argon2: Argon2<'static>,
-    /// What a password is compared with when there is no user.
+    /// The hash that a password is compared with when there is no user.
     nobody: phc::PasswordHash,
-    bounded: Bounded,
+    /// Where tenants and sign-ups wait.
+    queue: FairQueue,
+    /// Where operators wait, whom no tenant can keep from their work.
+    operators: FairQueue,
+}
+
+impl std::fmt::Debug for Argon2Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Argon2Passwords").finish_non_exhaustive()
+    }
 }
 
 impl Argon2Passwords {
-    /// Hashes with `cost`; `at_once` hashes run at the same time (at least one), `queue` more may wait, and
-    /// whoever comes then gets [`PasswordError::Busy`]. Memory in use is at most `at_once` times the
-    /// cost's.
+    /// Hashes with `cost`; `at_once` hashes of tenants run at the same time (at least one), `queue` more may wait, and
+    /// later callers get [`PasswordError::Busy`]; see there how callers share that. One hash for an operator runs beside
+    /// them. Memory in use is at most `at_once` + 1 times the cost's.
     ///
     /// # Panics
     /// When the machine has no random generator.
@@ -33,40 +48,74 @@ impl Argon2Passwords {
         Self {
             argon2,
             nobody,
-            bounded: Bounded::new(at_once, queue),
+            queue: FairQueue::new(at_once, queue),
+            operators: FairQueue::new(1, OPERATORS_WAIT),
+        }
+    }
+
+    /// Runs other work in the turn of a caller: what tests occupy the hasher with.
+    ///
+    /// # Errors
+    /// As with [`PasswordHasher::hash`].
+    #[doc(hidden)]
+    pub async fn occupy(
+        &self,
+        caller: &HashingCaller,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), PasswordError> {
+        self.queue_of(caller).run(caller, work).await
+    }
+
+    fn queue_of(&self, caller: &HashingCaller) -> &FairQueue {
+        match caller.group {
+            CallerGroup::Operator => &self.operators,
+            CallerGroup::Tenant(_) | CallerGroup::SignUp => &self.queue,
         }
     }
 }
 
 #[async_trait]
 impl PasswordHasher for Argon2Passwords {
-    async fn hash(&self, password: Password) -> Result<PasswordHash, PasswordError> {
-        if password.reveal().len() > LONGEST {
+    async fn hash(&self, caller: &HashingCaller, password: Password) -> Result<PasswordHash, PasswordError> {
+        let Some(spelling) = spellings(&password).into_iter().next() else {
             return Err(PasswordError::Failed(format!(
                 "a password has at most {LONGEST} bytes"
             )));
-        }
+        };
         let argon2 = self.argon2.clone();
-        self.bounded.run(move || make(&argon2, &password)).await?
+        let work = move || make(&argon2, &spelling);
+        self.queue_of(caller).run(caller, work).await?
     }
 
     /// A password of more than 1024 bytes is never right, and is not hashed.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] when the queue is full; [`PasswordError::Failed`] when the stored hash is
-    /// malformed.
-    async fn verify(&self, password: Password, hash: Option<PasswordHash>) -> Result<bool, PasswordError> {
-        if password.reveal().len() > LONGEST {
-            return Ok(false);
+    /// [`PasswordError::Busy`] when the caller has no place in the queue; [`PasswordError::Failed`] when the stored hash
+    /// is malformed.
+    async fn verify(
+        &self,
+        caller: &HashingCaller,
+        password: Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<Verified, PasswordError> {
+        let spellings = spellings(&password);
+        if spellings.is_empty() {
+            return Ok(Verified::Wrong);
         }
         let expected = match hash {
             Some(stored) => read(&stored)?,
             None => self.nobody.clone(),
         };
         let argon2 = self.argon2.clone();
-        self.bounded
-            .run(move || check(&argon2, &password, &expected))
-            .await?
+        let work = move || check(&argon2, &spellings, &expected);
+        self.queue_of(caller).run(caller, work).await?
+    }
+
+    /// Fewer than a million guesses, as zxcvbn estimates them, of the first 64 characters.
+    fn is_common(&self, password: &Password, names: &[&str]) -> bool {
+        let text: String = password.reveal().nfkc().take(JUDGED).collect();
+        let names: Vec<&str> = names.iter().copied().chain(["tenantry"]).collect();
+        zxcvbn::zxcvbn(&text, &names).guesses() < GUESSES
     }
 
     /// 24 characters out of `A-Z a-z 0-9 - _`, 144 random bits.
@@ -143,8 +192,32 @@ pub enum PasswordCostError {
     Weak,
 }
 
-/// The longest password that is hashed, in bytes: a bound on the work somebody without an account can cause.
+/// The longest password that is hashed, in bytes: a bound on the work a caller without an account can cause.
 const LONGEST: usize = 1024;
+
+/// How many hashes for operators may wait.
+const OPERATORS_WAIT: usize = 15;
+
+/// How many characters of a password are judged, which bounds the time to some milliseconds.
+const JUDGED: usize = 64;
+
+/// A password that takes fewer guesses is a common one. At ten attempts a minute a million take ten weeks.
+const GUESSES: u64 = 1_000_000;
+
+/// The texts that a password may have been hashed from: normalized, and as it was typed where that differs. None of
+/// a password that is too long.
+fn spellings(password: &Password) -> Vec<String> {
+    let typed = password.reveal();
+    if typed.len() > LONGEST {
+        return Vec::new();
+    }
+    let normalized: String = typed.nfkc().collect();
+    let differs = normalized != typed;
+    let typed = differs.then(|| typed.to_owned());
+    // A few characters have compatibility forms many times their length.
+    let normalized = (normalized.len() <= LONGEST).then_some(normalized);
+    normalized.into_iter().chain(typed).collect()
+}
 
 /// A hash that no password has: random instead of computed. Comparing with it takes as long as with a real
 /// one of the same cost, because the comparison computes a hash with the parameters that are written in it.
@@ -158,9 +231,9 @@ fn nobody(argon2: &Argon2<'_>) -> Result<phc::PasswordHash, Error> {
     })
 }
 
-fn make(argon2: &Argon2<'_>, password: &Password) -> Result<PasswordHash, PasswordError> {
+fn make(argon2: &Argon2<'_>, password: &str) -> Result<PasswordHash, PasswordError> {
     let salt = secret::random::<16>();
-    match argon2.hash_password_with_salt(password.reveal().as_bytes(), &salt) {
+    match argon2.hash_password_with_salt(password.as_bytes(), &salt) {
         Ok(hash) => Ok(PasswordHash::new(hash.to_string())),
         Err(error) => Err(PasswordError::Failed(error.to_string())),
     }
@@ -180,16 +253,33 @@ fn read(stored: &PasswordHash) -> Result<phc::PasswordHash, PasswordError> {
     }
 }
 
+/// Each spelling is compared until one is right; the first one is today's.
 fn check(
     argon2: &Argon2<'_>,
-    password: &Password,
+    spellings: &[String],
     expected: &phc::PasswordHash,
-) -> Result<bool, PasswordError> {
-    match argon2.verify_password(password.reveal().as_bytes(), expected) {
-        Ok(()) => Ok(true),
-        Err(Error::PasswordInvalid) => Ok(false),
-        Err(error) => Err(PasswordError::Failed(error.to_string())),
+) -> Result<Verified, PasswordError> {
+    for (index, spelling) in spellings.iter().enumerate() {
+        match argon2.verify_password(spelling.as_bytes(), expected) {
+            Ok(()) if index == 0 && !is_outdated(argon2.params(), expected) => return Ok(Verified::Right),
+            Ok(()) => return Ok(Verified::Outdated),
+            Err(Error::PasswordInvalid) => {}
+            Err(error) => return Err(PasswordError::Failed(error.to_string())),
+        }
     }
+    Ok(Verified::Wrong)
+}
+
+/// Whether a hash is cheaper than today's, in memory or in what is computed, or of another kind.
+fn is_outdated(today: &Params, expected: &phc::PasswordHash) -> bool {
+    let Ok(stored) = Params::try_from(expected) else {
+        return true;
+    };
+    let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
+    stored.m_cost() < today.m_cost()
+        || work(&stored) < work(today)
+        || expected.algorithm != Algorithm::Argon2id.ident()
+        || expected.version != Some(Version::V0x13.into())
 }
 
 #[cfg(test)]
@@ -206,42 +296,45 @@ mod tests {
         Password::presented(text.into())
     }
 
+    fn caller(number: u128) -> HashingCaller {
+        HashingCaller::new(CallerGroup::Tenant(uuid::Uuid::from_u128(number).into()), None)
+    }
+
+    /// What comes out for the first caller.
+    async fn verified(passwords: &Argon2Passwords, text: &str, hash: Option<PasswordHash>) -> Verified {
+        passwords.verify(&caller(1), password(text), hash).await.unwrap()
+    }
+
     #[tokio::test]
     async fn the_right_password_verifies_and_no_other() {
         let passwords = passwords();
-        let hash = passwords.hash(password("correct horse")).await.unwrap();
+        let hash = passwords
+            .hash(&caller(1), password("correct horse"))
+            .await
+            .unwrap();
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=8,t=1,p=1$"));
-        assert!(
-            passwords
-                .verify(password("correct horse"), Some(hash.clone()))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !passwords
-                .verify(password("correct horsf"), Some(hash.clone()))
-                .await
-                .unwrap()
-        );
-        assert!(!passwords.verify(password(""), Some(hash)).await.unwrap());
+        let verified = async |text| verified(&passwords, text, Some(hash.clone())).await;
+        assert_eq!(verified("correct horse").await, Verified::Right);
+        assert_eq!(verified("correct horsf").await, Verified::Wrong);
+        assert_eq!(verified("").await, Verified::Wrong);
     }
 
     #[tokio::test]
     async fn the_same_password_never_has_the_same_hash() {
         let passwords = passwords();
-        let one = passwords.hash(password("same")).await.unwrap();
-        assert!(one != passwords.hash(password("same")).await.unwrap());
+        let one = passwords.hash(&caller(1), password("same")).await.unwrap();
+        assert!(one != passwords.hash(&caller(1), password("same")).await.unwrap());
     }
 
     #[tokio::test]
     async fn verifies_with_the_cost_stored_in_the_hash() {
         let cost = PasswordCost(Params::new(64, 3, 2, None).unwrap());
         let hash = Argon2Passwords::new(cost, 1, 1)
-            .hash(password("moved"))
+            .hash(&caller(1), password("moved"))
             .await
             .unwrap();
         assert!(hash.as_str().contains("m=64,t=3,p=2"));
-        assert!(passwords().verify(password("moved"), Some(hash)).await.unwrap());
+        assert_eq!(verified(&passwords(), "moved", Some(hash)).await, Verified::Right);
     }
 
     /// That nobody costs the same as somebody is shown by structure, not by a stopwatch: what a password is
@@ -250,26 +343,32 @@ mod tests {
     #[tokio::test]
     async fn nobody_costs_the_same_as_somebody() {
         let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 1));
-        let real = read(&passwords.hash(password("x")).await.unwrap()).unwrap();
+        let real = read(&passwords.hash(&caller(1), password("x")).await.unwrap()).unwrap();
         let nobody = read(&PasswordHash::new(passwords.nobody.to_string())).unwrap();
         assert_eq!((nobody.algorithm, nobody.version), (real.algorithm, real.version));
         assert_eq!(nobody.params.as_str(), real.params.as_str());
         assert_eq!(nobody.salt.unwrap().len(), real.salt.unwrap().len());
         assert_eq!(nobody.hash.unwrap().len(), real.hash.unwrap().len());
-        assert!(!check(&passwords.argon2, &password("x"), &nobody).unwrap());
-        assert!(!passwords.verify(password("x"), None).await.unwrap());
+        let spellings = ["x".to_owned()];
+        assert_eq!(
+            check(&passwords.argon2, &spellings, &nobody).unwrap(),
+            Verified::Wrong
+        );
+        assert_eq!(verified(&passwords, "x", None).await, Verified::Wrong);
 
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let work = passwords.bounded.run(move || released.recv().is_err());
-        let both = async { tokio::join!(work, passwords.verify(password("x"), None)) };
+        let first = caller(1);
+        let work = passwords.occupy(&first, move || assert!(released.recv().is_err()));
+        let second = caller(2);
+        let both = async { tokio::join!(work, passwords.verify(&second, password("x"), None)) };
         let overflow = async {
-            let busy = passwords.verify(password("x"), None).await;
+            let busy = passwords.verify(&caller(3), password("x"), None).await;
             drop(release);
             busy
         };
         let ((work, nobody), busy) = tokio::join!(both, overflow);
-        assert!(work.unwrap());
-        assert!(!nobody.unwrap());
+        work.unwrap();
+        assert_eq!(nobody.unwrap(), Verified::Wrong);
         assert!(matches!(busy, Err(PasswordError::Busy)));
     }
 
@@ -277,50 +376,143 @@ mod tests {
     async fn hashing_is_busy_too() {
         let passwords = Argon2Passwords::new(PasswordCost::for_tests(), 1, 0);
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let work = passwords.bounded.run(move || released.recv().is_err());
+        let first = caller(1);
+        let work = passwords.occupy(&first, move || assert!(released.recv().is_err()));
         let overflow = async {
-            let busy = passwords.hash(password("x")).await;
+            let busy = passwords.hash(&caller(2), password("x")).await;
             drop(release);
             busy
         };
         let (work, busy) = tokio::join!(work, overflow);
-        assert!(work.unwrap());
+        work.unwrap();
         assert!(matches!(busy, Err(PasswordError::Busy)));
-        passwords.hash(password("x")).await.unwrap();
+        passwords.hash(&caller(1), password("x")).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_very_long_password_is_false_without_a_turn() {
         let passwords = Argon2Passwords::new(PasswordCost::for_tests(), 1, 0);
-        let hash = passwords.hash(password(&"a".repeat(1024))).await.unwrap();
-        assert!(
-            passwords
-                .verify(password(&"a".repeat(1024)), Some(hash.clone()))
-                .await
-                .unwrap()
+        let hash = passwords
+            .hash(&caller(1), password(&"a".repeat(1024)))
+            .await
+            .unwrap();
+        let longest = "a".repeat(1024);
+        assert_eq!(
+            verified(&passwords, &longest, Some(hash.clone())).await,
+            Verified::Right
         );
 
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let work = passwords.bounded.run(move || released.recv().is_err());
+        let first = caller(1);
+        let work = passwords.occupy(&first, move || assert!(released.recv().is_err()));
         let long = async {
-            let long = passwords.verify(password(&"a".repeat(1025)), Some(hash)).await;
+            let long = verified(&passwords, &"a".repeat(1025), Some(hash)).await;
             drop(release);
             long
         };
         let (work, long) = tokio::join!(work, long);
-        assert!(work.unwrap());
-        assert!(!long.unwrap());
-        assert!(matches!(
-            passwords.hash(password(&"a".repeat(1025))).await,
-            Err(PasswordError::Failed(_))
-        ));
+        work.unwrap();
+        assert_eq!(long, Verified::Wrong);
+        let hashed = passwords.hash(&caller(1), password(&"a".repeat(1025))).await;
+        assert!(matches!(hashed, Err(PasswordError::Failed(_))));
+    }
+
+    #[tokio::test]
+    async fn a_password_is_the_same_however_unicode_writes_it() {
+        let passwords = passwords();
+        let (composed, decomposed) = ("Z\u{fc}rich \u{fb01}sch", "Zu\u{308}rich fisch");
+        let hash = passwords.hash(&caller(1), password(composed)).await.unwrap();
+        assert_eq!(
+            verified(&passwords, decomposed, Some(hash.clone())).await,
+            Verified::Right
+        );
+        assert_eq!(verified(&passwords, composed, Some(hash)).await, Verified::Right);
+        // Hashed before passwords were normalized.
+        let old = make(&passwords.argon2, decomposed).unwrap();
+        assert_eq!(
+            verified(&passwords, decomposed, Some(old)).await,
+            Verified::Outdated
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_a_lower_cost_is_outdated() {
+        let cost = |memory, passes| PasswordCost(Params::new(memory, passes, 1, None).unwrap());
+        let today = Argon2Passwords::new(cost(32, 2), 1, 1);
+        for (memory, passes, expected) in [
+            (32, 2, Verified::Right),
+            (32, 1, Verified::Outdated),
+            (16, 9, Verified::Outdated),
+            (64, 2, Verified::Right),
+            (64, 1, Verified::Right),
+        ] {
+            let earlier = Argon2Passwords::new(cost(memory, passes), 1, 1);
+            let hash = earlier.hash(&caller(1), password("x")).await.unwrap();
+            assert_eq!(
+                verified(&today, "x", Some(hash.clone())).await,
+                expected,
+                "{memory}, {passes}"
+            );
+            assert_eq!(verified(&today, "y", Some(hash)).await, Verified::Wrong);
+        }
+    }
+
+    #[tokio::test]
+    async fn operators_have_a_lane_of_their_own() {
+        let passwords = Argon2Passwords::new(PasswordCost::for_tests(), 1, 0);
+        let operator = HashingCaller::new(CallerGroup::Operator, None);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let first = caller(1);
+        let work = passwords.occupy(&first, move || assert!(released.recv().is_err()));
+        let beside = async {
+            let operator = passwords.hash(&operator, password("x")).await;
+            let tenant = passwords.hash(&caller(2), password("x")).await;
+            drop(release);
+            (operator, tenant)
+        };
+        let (work, (operator, tenant)) = tokio::join!(work, beside);
+        work.unwrap();
+        operator.unwrap();
+        assert!(matches!(tenant, Err(PasswordError::Busy)));
+    }
+
+    #[test]
+    fn the_commonest_passwords_and_their_variations_are_common() {
+        let passwords = passwords();
+        let names = ["initech", "peter@initech.example"];
+        for text in [
+            "password",
+            "Passw0rd123",
+            "12345678",
+            "qwerty123456",
+            "iloveyou1",
+            "letmein!",
+            "aaaaaaaa",
+            "abcd1234",
+            "superman1",
+            "1q2w3e4r",
+            "initech1",
+            "tenantry1",
+            "\u{ff50}\u{ff41}\u{ff53}\u{ff53}\u{ff57}\u{ff4f}\u{ff52}\u{ff44}",
+        ] {
+            assert!(passwords.is_common(&password(text), &names), "{text}");
+        }
+        for text in [
+            "correct horse",
+            "demo-password",
+            "another horse",
+            "long enough to hold",
+        ] {
+            assert!(!passwords.is_common(&password(text), &names), "{text}");
+        }
+        assert!(!passwords.is_common(&passwords.generate(), &names));
     }
 
     #[tokio::test]
     async fn a_malformed_stored_hash_is_a_failure_and_not_a_wrong_password() {
         let passwords = passwords();
         let salt = "c2FsdHNhbHRzYWx0c2FsdA";
-        let complete = passwords.hash(password("x")).await.unwrap();
+        let complete = passwords.hash(&caller(1), password("x")).await.unwrap();
         for stored in [
             String::new(),
             "plaintext".into(),
@@ -331,7 +523,7 @@ mod tests {
             complete.as_str().replace("m=8", "m=1"),
         ] {
             let outcome = passwords
-                .verify(password("x"), Some(PasswordHash::new(stored.clone())))
+                .verify(&caller(1), password("x"), Some(PasswordHash::new(stored.clone())))
                 .await;
             assert!(
                 matches!(outcome, Err(PasswordError::Failed(_))),
@@ -389,7 +581,8 @@ mod tests {
         let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let expected = read(&PasswordHash::new(stored.into())).unwrap();
         let argon2 = passwords().argon2;
-        assert!(check(&argon2, &password("password"), &expected).unwrap());
-        assert!(!check(&argon2, &password("passwore"), &expected).unwrap());
+        let verified = |text: &str| check(&argon2, &[text.to_owned()], &expected).unwrap();
+        assert_eq!(verified("password"), Verified::Right);
+        assert_eq!(verified("passwore"), Verified::Wrong);
     }
 }

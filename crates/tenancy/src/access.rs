@@ -7,6 +7,7 @@ use tenantry_domain::{
     Admission, Denied, RequestId, Slug, StoreError, TenantFacts, TenantId, TenantSelector,
 };
 
+use crate::refusal::{self, Refusal};
 use crate::{Cx, Origin, Tenancy};
 
 /// How a request names its tenant apart from a credential, as the caller wrote it.
@@ -93,17 +94,15 @@ pub async fn select_tenant(
 /// # Errors
 /// Those of the store.
 pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
-    let named = json!({"tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain});
-    cx.write(async |work| {
-        let event = cx.security(
-            "tenant.mismatch",
-            "tenant",
-            Some(cx.scope().tenant().uuid()),
-            named.clone(),
-        );
-        work.audit().record(event).await
-    })
-    .await
+    let refusal = Refusal {
+        action: "tenant.mismatch",
+        target_type: "tenant",
+        target: Some(cx.scope().tenant().uuid()),
+        actor: cx.scope().user(),
+        ip: cx.origin().ip.clone(),
+        details: json!({"tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain}),
+    };
+    refusal::record(cx, refusal).await
 }
 
 impl Hints {

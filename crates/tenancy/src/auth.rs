@@ -3,11 +3,13 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::{
-    AccessClaims, Constraint, Email, Invalid, Password, PasswordError, Permission, PresentedRefresh, Refused,
-    Role, Rotation, Session, SessionId, Standing, StoreError, Tenant, User, UserId, Work,
+    AccessClaims, Constraint, Email, HashingCaller, Invalid, Password, PasswordError, PasswordHash,
+    PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId, Standing,
+    StoreError, Tenant, User, UserId, Verified, Work,
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::refusal::{self, Refusal};
 use crate::{
     Cx,
     context::carries_store_error,
@@ -103,10 +105,13 @@ pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn,
     };
     let user = user.filter(|user| user.is_active);
     let hash = user.as_ref().map(|user| user.password_hash.clone());
-    let matches = cx.ports().passwords.verify(password, hash).await?;
+    let passwords = &cx.ports().passwords;
+    let caller = cx.hashing_caller();
+    let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
-        Some(user) if matches => {
-            let opened = open_session(cx, &user).await;
+        Some(user) if verified.is_right() => {
+            let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
+            let opened = open_session(cx, &user, renewed).await;
             if let Err(AuthError::InvalidCredentials) = opened {
                 record_failure(cx, email, Some(user.id)).await?;
             }
@@ -140,9 +145,9 @@ pub async fn register(
         email: email.to_owned(),
         full_name,
         role: Role::Member,
-        password: None,
+        password: Some(password),
     };
-    let user = user::prepare(cx, data, password).await?;
+    let (user, _) = user::prepare(cx, data, &tenant.slug).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
         entitlement::one_more(cx, work, Countable::Users).await?;
@@ -272,14 +277,32 @@ async fn own_tenant(work: &mut Work) -> Result<Tenant, AuthError> {
         .ok_or(AuthError::InvalidCredentials)
 }
 
-async fn open_session(cx: &Cx, seen: &User) -> Result<LoggedIn, AuthError> {
+/// The hash of a right password whose stored hash is weaker than today's. That the hasher is busy is no reason to refuse
+/// the login: the next one tries again.
+pub(crate) async fn renew(
+    passwords: &dyn PasswordHasher,
+    caller: &HashingCaller,
+    verified: Verified,
+    password: Password,
+) -> Option<PasswordHash> {
+    match verified {
+        Verified::Outdated => passwords.hash(caller, password).await.ok(),
+        Verified::Right | Verified::Wrong => None,
+    }
+}
+
+async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Result<LoggedIn, AuthError> {
     let (session, refresh_token) = new_session(cx, seen.id);
     let (user, tenant) = cx
         .write(async |work| {
             // The password was verified outside of any transaction; what it was verified against must still stand.
             let user = work.users().find_for_update(seen.id).await?;
             let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
-            let user = user.ok_or(AuthError::InvalidCredentials)?;
+            let mut user = user.ok_or(AuthError::InvalidCredentials)?;
+            if let Some(renewed) = renewed {
+                user.password_hash = renewed;
+                work.users().update(&user).await?;
+            }
             work.sessions().insert(&session).await?;
             let event = cx.security(
                 "session.started",
@@ -297,12 +320,15 @@ async fn open_session(cx: &Cx, seen: &User) -> Result<LoggedIn, AuthError> {
 async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
     // What was typed may be a password in the wrong box: only something that is an address is kept.
     let email = Email::parse(email, "/email").ok();
-    cx.write(async |work| {
-        let details = json!({"email": email});
-        let event = cx.security("login.failed", "user", user.map(UserId::uuid), details);
-        Ok::<_, AuthError>(work.audit().record(event).await?)
-    })
-    .await
+    let refusal = Refusal {
+        action: "login.failed",
+        target_type: "user",
+        target: user.map(UserId::uuid),
+        actor: None,
+        ip: cx.origin().ip.clone(),
+        details: json!({"email": email}),
+    };
+    Ok(refusal::record(cx, refusal).await?)
 }
 
 /// `None` when the token gets nothing; the revocation that reuse leads to must be committed, so it is no error here.

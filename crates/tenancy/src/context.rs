@@ -1,17 +1,20 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, AsStoreError, AuditEvent, AuditEventId, CallSpool, Category, Clock, Configurations,
-    Customers, Denied, FlagDefinitions, FlagSource, Gate, HostResolver, IdSource, KeptAnswer, Mailer,
-    OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue,
-    ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError,
-    SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work,
+    AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerGroup, Category, Clock,
+    Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller, HostResolver,
+    IdSource, KeptAnswer, Mailer, OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider,
+    Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry,
+    Settings, StoreError, SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep,
+    UserId, Work, cut_details, cut_state,
 };
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRegistration, KeyedRequest, Once};
+use crate::refusal::Refusals;
 use crate::{Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
@@ -121,6 +124,8 @@ pub struct Tenancy {
     pub views: ViewCounter,
     /// What is known of metering besides what is stored.
     pub metering: Metering,
+    /// Refusals of the last hour, which are recorded once and counted.
+    pub refusals: Refusals,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -139,6 +144,7 @@ impl Tenancy {
             policy,
             views: ViewCounter::default(),
             metering: Metering::default(),
+            refusals: Refusals::default(),
         }
     }
 }
@@ -150,6 +156,13 @@ pub struct Origin {
     pub ip: Option<String>,
     /// The caller's `User-Agent`, at most 256 characters.
     pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// The caller's address, where it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.ip.as_ref().and_then(|ip| ip.parse().ok())
+    }
 }
 
 /// What a use case is done in: the application, the scope of whoever asks, and from where they ask.
@@ -243,6 +256,12 @@ impl Cx {
         }
     }
 
+    /// The same context for what came from elsewhere.
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// The application.
     pub fn app(&self) -> &Tenancy {
         &self.app
@@ -269,6 +288,17 @@ impl Cx {
     /// [`Refused`].
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
         self.scope.require(permission)
+    }
+
+    /// Who has a password hashed in this context. A tenant that is being created shares its turn with all that are.
+    pub(crate) fn hashing_caller(&self) -> HashingCaller {
+        let group = match self.scope.actor() {
+            Actor::Founder => CallerGroup::SignUp,
+            Actor::Guest | Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => {
+                CallerGroup::Tenant(self.scope.tenant())
+            }
+        };
+        HashingCaller::new(group, self.origin.address())
     }
 
     /// The present time.
@@ -353,8 +383,8 @@ impl Cx {
             target_type,
             target_id: Some(target),
             ip: self.origin.ip.clone(),
-            before: before.map(to_json),
-            after: after.map(to_json),
+            before: before.map(to_json).map(cut_state),
+            after: after.map(to_json).map(cut_state),
         }
     }
 
@@ -375,7 +405,7 @@ impl Cx {
             target_id: target,
             ip: self.origin.ip.clone(),
             before: None,
-            after: Some(details),
+            after: Some(cut_details(details)),
         }
     }
 }

@@ -39,6 +39,7 @@ pub mod quota_alert;
 pub mod quota_drift;
 pub mod quota_lending;
 pub mod quota_recovery;
+pub mod refusal;
 pub mod resource;
 pub mod setting;
 pub mod system_job;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    Constraint, Denied, Email, Invalid, KeptRequest, Operator, OperatorClaims, OperatorEvent,
-    OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password, PasswordError, RequestId, StoreError,
-    SystemScope, TenantId, Time, TokenError,
+    CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Operator, OperatorClaims,
+    OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password, PasswordError,
+    RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
 };
 
 use crate::idempotency::OperatorRequest;
-use crate::{Origin, Tenancy};
+use crate::refusal::{self, Refusal};
+use crate::{Origin, Tenancy, auth};
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
 #[derive(Debug, Clone)]
@@ -165,22 +166,35 @@ pub async fn login(
     };
     let operator = operator.filter(|operator| operator.is_active);
     let hash = operator.as_ref().map(|operator| operator.password_hash.clone());
-    let matches = ports.passwords.verify(password, hash).await?;
-    let admitted = match operator.filter(|_| matches) {
+    let caller = HashingCaller::new(CallerGroup::Operator, origin.address());
+    let verified = ports.passwords.verify(&caller, password.clone(), hash).await?;
+    let admitted = match operator.filter(|_| verified.is_right()) {
         Some(operator) => admit(app, operator, request.clone()).await?,
         None => None,
     };
     let Some((scope, login)) = admitted else {
         let scope = ports.operator_gate.system(because, request);
         let cx = OperatorCx::new(Arc::clone(app), scope, origin);
-        // What was typed may be a password in the wrong box: only something that is an address is kept.
-        let event = cx.record("operator.login_failed", None, json!({"email": email}));
-        cx.begin().await?.commit(event).await?;
+        let refusal = Refusal {
+            action: "operator.login_failed",
+            target_type: "operator",
+            target: None,
+            actor: None,
+            ip: cx.origin().ip.clone(),
+            // What was typed may be a password in the wrong box: only something that is an address is kept.
+            details: json!({"email": email}),
+        };
+        refusal::record_of_operators(&cx, refusal).await?;
         return Err(OperatorError::InvalidCredentials);
     };
     let cx = OperatorCx::new(Arc::clone(app), scope, origin);
     let event = cx.record("operator.logged_in", None, json!({}));
-    cx.begin().await?.commit(event).await?;
+    let renewed = auth::renew(ports.passwords.as_ref(), &caller, verified, password).await;
+    let mut work = cx.begin().await?;
+    if let Some(renewed) = renewed {
+        work.renew_hash(&login.operator, &renewed).await?;
+    }
+    work.commit(event).await?;
     Ok(login)
 }
 
@@ -197,10 +211,11 @@ pub async fn create(
     let ports = &cx.app.ports;
     let email = Email::parse(email, "/email")?;
     let chosen = password
-        .map(|text| Password::chosen(text, "/password"))
+        .map(|text| ports.passwords.choose(text, "/password", &[email.as_str()]))
         .transpose()?;
     let password = chosen.clone().unwrap_or_else(|| ports.passwords.generate());
-    let hash = ports.passwords.hash(password.clone()).await?;
+    let caller = HashingCaller::new(CallerGroup::Operator, cx.origin.address());
+    let hash = ports.passwords.hash(&caller, password.clone()).await?;
     let id = OperatorId::next(ports.ids.as_ref());
     let operator = Operator::new(id, email, full_name, hash, cx.now())?;
     let mut work = cx.begin().await?;

@@ -154,7 +154,11 @@ async fn establish(
         .password
         .clone()
         .unwrap_or_else(|| cx.ports().passwords.generate());
-    let hash = cx.ports().passwords.hash(password.clone()).await?;
+    let hash = cx
+        .ports()
+        .passwords
+        .hash(&cx.hashing_caller(), password.clone())
+        .await?;
     let user =
         User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
     let generated_password = checked.password.is_none().then_some(password);
@@ -198,6 +202,7 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     }
     let version = plans.current(&plan).map_or(1, |terms| terms.version);
     let settings = cx.app().policy.default_settings.clone();
+    let slug = tenant.slug.clone();
     let tenant = check.take(Tenant::new(
         cx.scope().tenant(),
         tenant,
@@ -209,7 +214,10 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
     let password = admin
         .password
-        .map(|text| Password::chosen(text, "/admin/password"))
+        .map(|text| {
+            let names = [slug.as_str(), admin.email.as_str()];
+            cx.ports().passwords.choose(text, "/admin/password", &names)
+        })
         .transpose();
     let password = check.take(password);
     check.verdict()?;

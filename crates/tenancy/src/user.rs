@@ -2,7 +2,7 @@
 
 use tenantry_domain::{
     Check, Constraint, Email, Invalid, NewUser, Page, PageRequest, Password, PasswordError, Permission,
-    Refused, Role, StoreError, User, UserFilter, UserId, UserPatch, Work,
+    Refused, Role, Slug, StoreError, User, UserFilter, UserId, UserPatch, Work,
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
@@ -107,12 +107,10 @@ pub async fn get(cx: &Cx, id: UserId) -> Result<User, UserError> {
 /// [`UserError`].
 pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     cx.require(Permission::ManageUsers)?;
-    let generated = data.password.is_none().then(|| cx.ports().passwords.generate());
-    let given = data.password.clone().unwrap_or_default();
-    let password = generated
-        .as_ref()
-        .map_or(given, |generated| generated.reveal().to_owned());
-    let user = prepare(cx, data, password).await?;
+    let tenant = cx
+        .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
+        .await?;
+    let (user, generated) = prepare(cx, data, &tenant.slug).await?;
     cx.write(async |work| {
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
@@ -203,23 +201,39 @@ async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(
     Ok(())
 }
 
-/// A user as somebody wants to add one: all fields checked, the password hashed.
-pub(crate) async fn prepare(cx: &Cx, data: AddUser, password: String) -> Result<User, PrepareError> {
+/// A new user of the tenant with this slug: all fields checked, the password hashed. The password too when it was
+/// generated, because none was given.
+pub(crate) async fn prepare(
+    cx: &Cx,
+    data: AddUser,
+    slug: &Slug,
+) -> Result<(User, Option<Password>), PrepareError> {
+    let passwords = &cx.ports().passwords;
     let mut check = Check::new();
     let email = check.take(Email::parse(&data.email, "/email"));
-    let password = check.take(Password::chosen(password, "/password"));
+    let names = [slug.as_str(), data.email.as_str()];
+    let chosen = data
+        .password
+        .map(|text| passwords.choose(text, "/password", &names))
+        .transpose();
+    let chosen = check.take(chosen);
     check.line("/full_name", data.full_name.trim(), 1..=120);
     check.verdict()?;
-    let (Some(email), Some(password)) = (email, password) else {
+    let (Some(email), Some(chosen)) = (email, chosen) else {
         return Err(Invalid(Vec::new()).into());
     };
-    let hash = cx.ports().passwords.hash(password).await?;
+    let generated = chosen.is_none().then(|| passwords.generate());
+    let password = chosen
+        .or_else(|| generated.clone())
+        .unwrap_or_else(|| passwords.generate());
+    let hash = passwords.hash(&cx.hashing_caller(), password).await?;
     let new = NewUser {
         email,
         full_name: data.full_name,
         role: data.role,
     };
-    Ok(User::new(UserId::next(cx.ids()), new, hash, cx.now())?)
+    let user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
+    Ok((user, generated))
 }
 
 /// Why a user cannot be prepared.

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
-use tenantry_domain::{AccessClaims, AccessTokens, Clock, Password, PasswordHasher, Role};
+use tenantry_domain::{
+    AccessClaims, AccessTokens, CallerGroup, Clock, HashingCaller, Password, PasswordHasher, Role,
+};
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
 use tenantry_system::{Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds};
 use uuid::Uuid;
@@ -251,7 +253,8 @@ async fn run(admin: &mut PgConnection, sql: &str) -> Result<(), Failure> {
 /// As the server makes it with its default settings.
 async fn hash_of_password() -> Result<String, Failure> {
     let hasher = Argon2Passwords::new(PasswordCost::new(19_456, 2, 1)?, 1, 1);
-    let hash = hasher.hash(Password::presented(PASSWORD.into())).await?;
+    let caller = HashingCaller::new(CallerGroup::SignUp, None);
+    let hash = hasher.hash(&caller, Password::presented(PASSWORD.into())).await?;
     Ok(hash.as_str().to_owned())
 }
 

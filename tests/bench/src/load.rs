@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::Failure;
-use crate::ground::FIRST;
+use crate::ground::{FIRST, PASSWORD};
 use crate::scenario::Scenario;
 use crate::server::ADDRESS;
 
@@ -114,14 +114,13 @@ pub async fn run(script: &Path, seconds: u64, connections: usize) -> Result<Meas
     Ok(measured)
 }
 
-/// Clients that each send one request a second, each in the name of another tenant; the times of their answers, sorted.
-pub async fn steady(tokens: &[String], clients: usize, seconds: u64) -> Result<Vec<Duration>, Failure> {
-    let clients: Vec<_> = tokens
+/// Clients that each send one of these requests once a second; the times of their answers, sorted.
+pub async fn steady(requests: &[String], seconds: u64) -> Result<Vec<Duration>, Failure> {
+    let clients: Vec<_> = requests
         .iter()
-        .take(clients)
         .cloned()
         .enumerate()
-        .map(|(number, token)| tokio::spawn(steady_one(number, token, seconds)))
+        .map(|(number, request)| tokio::spawn(steady_one(number, request, seconds)))
         .collect();
     let mut times = Vec::new();
     for client in clients {
@@ -153,14 +152,25 @@ async fn visit_one(tokens: Vec<String>) -> Result<(), std::io::Error> {
     Ok(())
 }
 
-fn list_of_ten(token: &str) -> String {
+/// A request for ten tasks of the token's tenant.
+pub fn list_of_ten(token: &str) -> String {
     format!("GET /api/v1/tasks?limit=10 HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n")
 }
 
-async fn steady_one(number: usize, token: String, seconds: u64) -> Result<Vec<Duration>, std::io::Error> {
+/// A login of the admin of the tenant with this number.
+pub fn login(number: usize) -> String {
+    let body = format!(
+        r#"{{"tenant_slug":"bench-{number}","email":"admin@bench.example","password":"{PASSWORD}"}}"#
+    );
+    format!(
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn steady_one(number: usize, request: String, seconds: u64) -> Result<Vec<Duration>, std::io::Error> {
     let mut stream = TcpStream::connect(ADDRESS).await?;
     stream.set_nodelay(true)?;
-    let request = list_of_ten(&token);
     // They do not all send in the same moment.
     tokio::time::sleep(Duration::from_millis(number as u64 * 19 % 1_000)).await;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));

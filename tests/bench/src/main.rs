@@ -38,7 +38,7 @@ struct Args {
     /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios, with a comma between them; `flatness`, `fairness` and `overload` are three.
+    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness` and `overload` are four.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -67,6 +67,7 @@ struct Args {
 /// What is measured beside the scenarios.
 const FLATNESS: &str = "flatness";
 const FAIRNESS: &str = "fairness";
+const LOGIN_FAIRNESS: &str = "login_fairness";
 const OVERLOAD: &str = "overload";
 
 /// How many connections there are for each that full load has, when there are too many.
@@ -101,6 +102,7 @@ impl Args {
             scenario::with_shared_limits(size).name,
             FLATNESS,
             FAIRNESS,
+            LOGIN_FAIRNESS,
             OVERLOAD,
         ]);
         match self.only.iter().find(|only| !names.contains(&only.as_str())) {
@@ -157,6 +159,11 @@ async fn bench(args: &Args) -> Result<(), Failure> {
             .await?,
     );
     let rss_after_all_mb = server::resident_mib(server.process());
+    let login_fairness = if args.wants(LOGIN_FAIRNESS) {
+        Some(bench.login_fairness(&tokens).await?)
+    } else {
+        None
+    };
     let overload = if args.wants(OVERLOAD) {
         Some(bench.overload(&tokens).await?)
     } else {
@@ -182,6 +189,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         scenarios: rows,
         flatness,
         fairness,
+        login_fairness,
         overload,
         rss_mb,
         rss_after_all_mb,
@@ -286,26 +294,47 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Fifty tenants, alone and beside one that sends as much as it can, in turn: the medians of the rounds.
+    /// Fifty tenants that read, beside one that reads as much as it can.
     async fn fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
-        let quiet: Vec<_> = self.tokens.iter().skip(100).take(50).cloned().collect();
+        let quiet = self.tokens.iter().skip(100).take(50);
+        let quiet: Vec<_> = quiet.map(|token| load::list_of_ten(token)).collect();
         let mut noisy = scenario::all(self.ground.size)
             .into_iter()
             .find(|scenario| scenario.name == "list_10")
             .ok_or("there is no scenario list_10")?;
         (noisy.name, noisy.tenants) = ("noisy", 1);
         let script = load::script(self.folder, &noisy, tokens)?;
+        self.beside(FAIRNESS, &quiet, &script, 64).await
+    }
+
+    /// Ten tenants whose admins log in, beside one that has a hundred passwords hashed at once: it adds users.
+    async fn login_fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
+        let quiet: Vec<_> = (0..10)
+            .map(|number| load::login(ground::FIRST + 100 + number))
+            .collect();
+        let script = load::tolerant_script(self.folder, &scenario::add_users(), tokens)?;
+        self.beside(LOGIN_FAIRNESS, &quiet, &script, 100).await
+    }
+
+    /// Quiet tenants, alone and beside a noisy one, in turn: the medians of the rounds.
+    async fn beside(
+        &self,
+        name: &str,
+        quiet: &[String],
+        script: &Path,
+        connections: usize,
+    ) -> Result<Fairness, Failure> {
         // The 99th of a hundred is told by few requests; more rounds are not for the rates, which are steadier.
         let (rounds, seconds) = (self.rounds().max(3), self.seconds().max(5));
         // Requests of the scenario before may still be under way, and the first of a tenant takes longer.
-        load::steady(&quiet, 50, 2).await?;
+        load::steady(quiet, 2).await?;
         let mut each = Vec::new();
         for round in 1..=rounds {
-            say(&format!("fairness, round {round} of {rounds}"));
-            let alone = load::steady(&quiet, 50, seconds).await?;
+            say(&format!("{name}, round {round} of {rounds}"));
+            let alone = load::steady(quiet, seconds).await?;
             let (noise, beside) = tokio::join!(
-                load::run(&script, seconds + 1, 64),
-                load::steady(&quiet, 50, seconds)
+                load::run(script, seconds + 1, connections),
+                load::steady(quiet, seconds)
             );
             let (beside, noisy_rps) = (beside?, noise?.rate());
             each.push(Fairness {

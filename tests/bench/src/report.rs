@@ -12,6 +12,8 @@ pub struct Report {
     pub scenarios: Vec<Row>,
     pub flatness: Option<Flatness>,
     pub fairness: Option<Fairness>,
+    /// Ten tenants with a login a second each, while another one adds users over a hundred connections.
+    pub login_fairness: Option<Fairness>,
     pub overload: Option<Overload>,
     /// What the server has in memory after the lists, of which the goal speaks, in MiB.
     pub rss_mb: u64,
@@ -59,7 +61,7 @@ pub struct Flatness {
     pub pgbench_rate_ratio: f64,
 }
 
-/// What fifty tenants with a request a second each see while another one is at full speed.
+/// What quiet tenants with a request a second each see while another one is at full speed.
 #[derive(Debug, Serialize)]
 pub struct Fairness {
     pub alone_p50_us: f64,
@@ -83,6 +85,21 @@ pub struct Overload {
     pub refused_rps: f64,
     /// What is left of the peak.
     pub ratio: f64,
+}
+
+impl Fairness {
+    fn sentence(&self, quiet: &str, noise: &str) -> String {
+        format!(
+            "\n{quiet}: p50 {:.0} us, p99 {:.0} us; beside one that sends {:.0} {noise}/s: p50 {:.0} us, p99 {:.0} us, \
+             {:.2} times as long\n",
+            self.alone_p50_us,
+            self.alone_p99_us,
+            self.noisy_rps,
+            self.beside_p50_us,
+            self.beside_p99_us,
+            self.p99_ratio
+        )
+    }
 }
 
 impl Report {
@@ -131,16 +148,10 @@ impl Report {
             );
         }
         if let Some(fair) = &self.fairness {
-            text += &format!(
-                "\nfifty quiet tenants: p50 {:.0} us, p99 {:.0} us; beside one that sends {:.0} requests/s: p50 {:.0} us, \
-                 p99 {:.0} us, {:.2} times as long\n",
-                fair.alone_p50_us,
-                fair.alone_p99_us,
-                fair.noisy_rps,
-                fair.beside_p50_us,
-                fair.beside_p99_us,
-                fair.p99_ratio
-            );
+            text += &fair.sentence("fifty quiet tenants", "requests");
+        }
+        if let Some(fair) = &self.login_fairness {
+            text += &fair.sentence("logins of ten tenants", "new users");
         }
         if let Some(over) = &self.overload {
             text += &format!(

@@ -229,6 +229,19 @@ fn login(tenants: usize) -> Scenario {
     }
 }
 
+/// One tenant adds users; whether there is a place to hash their passwords is for the server to say.
+pub fn add_users() -> Scenario {
+    let body = r#"{"email":"user-' .. math.random(1000000000) .. '@bench.example","full_name":"User","password":"battery staple"}"#;
+    Scenario {
+        name: "login_fairness",
+        tenants: 1,
+        request: send("POST", "/api/v1/users", "", body),
+        sql: None,
+        prepared: None,
+        status: 201,
+    }
+}
+
 fn unauthenticated() -> Scenario {
     Scenario {
         name: "unauthenticated",

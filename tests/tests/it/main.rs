@@ -27,6 +27,7 @@ mod ofrep;
 mod openfeature;
 mod operators;
 mod pages;
+mod passwords;
 mod pgbouncer;
 mod plans;
 mod projects;

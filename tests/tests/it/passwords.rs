@@ -1,0 +1,368 @@
+//! Passwords: which ones are taken, how they are compared, and that hashing them is shared fairly.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which the lint does not recognise outside of test functions"
+)]
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use futures_util::StreamExt as _;
+use futures_util::future::join;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tenantry_domain::{CallerGroup, HashingCaller, Rate};
+use tenantry_http::HttpSettings;
+use tenantry_system::{Argon2Passwords, PasswordCost};
+use tenantry_tests::{Options, PASSWORD, Reply, World};
+
+const LOGIN: &str = "/api/v1/auth/login";
+const OPERATOR_LOGIN: &str = "/api/v1/admin/login";
+const OLGA: &str = "olga@platform.example";
+
+/// Behind a proxy that tells addresses.
+fn proxied() -> Options {
+    let usual = Options::default();
+    Options {
+        http: HttpSettings {
+            trust_forwarded_for: true,
+            ..usual.http.clone()
+        },
+        ..usual
+    }
+}
+
+async fn post_from(world: &World, address: &str, path: &str, body: &Value) -> Reply {
+    let request = world.client.post(path, body);
+    request.header("X-Forwarded-For", address).send().await
+}
+
+async fn login_from(world: &World, address: &str, slug: &str, email: &str, password: &str) -> Reply {
+    let body = json!({"tenant_slug": slug, "email": email, "password": password});
+    post_from(world, address, LOGIN, &body).await
+}
+
+fn field_errors(reply: &Reply) -> Vec<(String, String)> {
+    let errors = reply.json()["errors"].as_array().unwrap().clone();
+    let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
+    errors
+        .iter()
+        .map(|error| (text(error, "pointer"), text(error, "code")))
+        .collect()
+}
+
+/// One tenant has a hundred passwords hashed at once, while the hasher stands still.
+#[actix_web::test]
+async fn a_flood_of_one_tenant_keeps_no_login_of_others_out() {
+    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
+    let world = World::with(Options {
+        passwords: Some(Arc::clone(&passwords)),
+        ..proxied()
+    })
+    .await;
+    world.operator(OLGA).await;
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let acme = HashingCaller::new(CallerGroup::Tenant(world.acme.id), None);
+    let standing = actix_web::rt::spawn(async move {
+        let work = move || {
+            begin.send(()).ok();
+            released.recv().ok();
+        };
+        passwords.occupy(&acme, work).await
+    });
+    begun.await.unwrap();
+
+    let mut flood: FuturesUnordered<_> = (0..100)
+        .map(|number| {
+            let body = json!({
+                "email": format!("new-{number}@acme.example"), "full_name": "New", "password": "battery staple",
+            });
+            let request = world.post(&world.acme.admin, "/api/v1/users", &body);
+            let address = format!("198.51.{number}.1");
+            request.header("X-Forwarded-For", address).send()
+        })
+        .collect();
+    // A quarter of 64 places, of which one is the work that stands still.
+    for _ in 0..85 {
+        let busy = flood.next().await.unwrap().problem(503, "unavailable");
+        assert!(busy.header("retry-after").is_some());
+    }
+    let operator = json!({"email": OLGA, "password": PASSWORD});
+    post_from(&world, "203.0.113.9", OPERATOR_LOGIN, &operator)
+        .await
+        .expect(200);
+
+    let login = login_from(
+        &world,
+        "203.0.113.9",
+        "globex",
+        &world.globex.admin.email,
+        PASSWORD,
+    );
+    let go_on = async {
+        // The login is polled first, so by now it waits behind the flood.
+        drop(release);
+        flood.collect::<Vec<_>>().await
+    };
+    let (login, flood) = join(login, go_on).await;
+    login.expect(200);
+    assert_eq!(flood.len(), 15);
+    flood.into_iter().for_each(|reply| drop(reply.expect(201)));
+    standing.await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
+    let world = World::new().await;
+    let sign_up = |password: &str| {
+        let admin =
+            json!({"email": "peter.gibbons@initech.example", "full_name": "Peter", "password": password});
+        world.client.post(
+            "/api/v1/tenants",
+            &json!({"name": "Initech", "slug": "initech", "admin": admin}),
+        )
+    };
+    let register = |password: &str| {
+        let body = json!({
+            "tenant_slug": "acme", "email": "grace.hopper@x.example", "full_name": "Grace", "password": password,
+        });
+        world.client.post("/api/v1/auth/register", &body)
+    };
+    let create = |password: &str| {
+        let body = json!({"email": "grace.hopper@x.example", "full_name": "Grace", "password": password});
+        world.post(&world.acme.admin, "/api/v1/users", &body)
+    };
+    let common = [
+        "password",
+        "Passw0rd123",
+        "12345678",
+        "qwerty123456",
+        "iloveyou",
+        "I run on Tenantry",
+    ];
+    for password in common
+        .into_iter()
+        .chain(["our-initech-2026", "Peter.Gibbons and co"])
+    {
+        let reply = sign_up(password).send().await.problem(422, "validation_failed");
+        let expected = [("/admin/password".to_owned(), "weak_password".to_owned())];
+        assert_eq!(field_errors(&reply), expected, "{password}");
+        assert!(
+            !reply.text().contains(&format!("\"{password}\"")),
+            "it is not echoed"
+        );
+    }
+    for password in common
+        .into_iter()
+        .chain(["our-acme-2026!", "Grace.Hopper and co"])
+    {
+        for request in [register(password), create(password)] {
+            let reply = request.send().await.problem(422, "validation_failed");
+            let expected = [("/password".to_owned(), "weak_password".to_owned())];
+            assert_eq!(field_errors(&reply), expected, "{password}");
+        }
+    }
+    sign_up("a stapler of red").send().await.expect(201);
+    register("a stapler of red").send().await.expect(201);
+}
+
+#[actix_web::test]
+async fn a_password_set_in_one_unicode_form_is_right_in_another() {
+    let world = World::new().await;
+    let body = json!({
+        "email": "zoe@acme.example", "full_name": "Zoë", "password": "Zu\u{308}rich im \u{fb01}nsteren",
+    });
+    world
+        .post(&world.acme.admin, "/api/v1/users", &body)
+        .send()
+        .await
+        .expect(201);
+    for password in ["Z\u{fc}rich im finsteren", "Zu\u{308}rich im \u{fb01}nsteren"] {
+        world
+            .login("acme", "zoe@acme.example", password)
+            .await
+            .expect(200);
+    }
+    let wrong = world
+        .login("acme", "zoe@acme.example", "Zurich im finsteren")
+        .await;
+    wrong.problem(401, "invalid_credentials");
+}
+
+/// Costs were raised since the hash was made: until it is made anew, its account answers faster than an unknown one.
+#[actix_web::test]
+async fn a_login_upgrades_a_hash_of_a_lower_cost() {
+    let world = World::new().await;
+    world.operator(OLGA).await;
+    let dearer = Options {
+        passwords: Some(Arc::new(Argon2Passwords::new(
+            PasswordCost::new(7_168, 5, 1).unwrap(),
+            2,
+            100,
+        ))),
+        ..Options::default()
+    };
+    let raised = world.other_instance(&dearer).await;
+    let hash_of = async |table: &str, email: &str| -> String {
+        let sql = format!("SELECT password_hash FROM {table} WHERE email = '{email}'");
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+        query.fetch_one(&mut world.database.admin().await).await.unwrap()
+    };
+    let member = &world.acme.member.email;
+    let body = json!({"tenant_slug": "acme", "email": member, "password": PASSWORD});
+    let wrong = json!({"tenant_slug": "acme", "email": member, "password": "wrong horse"});
+    let operator = json!({"email": OLGA, "password": PASSWORD});
+    let before = hash_of("users", member).await;
+    raised.post(LOGIN, &wrong).send().await.expect(401);
+    assert_eq!(hash_of("users", member).await, before);
+    raised.post(LOGIN, &body).send().await.expect(200);
+    raised.post(OPERATOR_LOGIN, &operator).send().await.expect(200);
+    for (table, email) in [("users", member.as_str()), ("operators", OLGA)] {
+        let hash = hash_of(table, email).await;
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"),
+            "{table}: {hash}"
+        );
+        // It is the same password, and it is not hashed with each login.
+        raised.post(LOGIN, &body).send().await.expect(200);
+        raised.post(OPERATOR_LOGIN, &operator).send().await.expect(200);
+        assert_eq!(hash_of(table, email).await, hash);
+    }
+    world.login("acme", member, PASSWORD).await.expect(200);
+}
+
+#[actix_web::test]
+async fn guessing_at_one_account_from_many_addresses_is_held_to_a_rate() {
+    let world = World::with(Options {
+        account_rate: Rate::new(6, 6).unwrap(),
+        ..proxied()
+    })
+    .await;
+    world.operator(OLGA).await;
+    let member = world.acme.member.email.as_str();
+    let operator = |password: &str| json!({"email": OLGA, "password": password});
+    for number in 0..6 {
+        let address = format!("198.51.{number}.1");
+        // In any case of the letters it is the same account.
+        let email = if number % 2 == 0 {
+            member.to_uppercase()
+        } else {
+            member.to_owned()
+        };
+        login_from(&world, &address, "acme", &email, "wrong horse")
+            .await
+            .expect(401);
+        if number > 0 {
+            post_from(&world, &address, OPERATOR_LOGIN, &operator("wrong horse"))
+                .await
+                .expect(401);
+        }
+    }
+    for password in [PASSWORD, "wrong horse"] {
+        let by_user = login_from(&world, "203.0.113.1", "acme", member, password).await;
+        let by_operator = post_from(&world, "203.0.113.1", OPERATOR_LOGIN, &operator(password)).await;
+        for reply in [by_user, by_operator] {
+            assert_eq!(reply.header("retry-after"), Some("10"));
+            let problem = reply.problem(429, "rate_limited").json();
+            assert_eq!(problem["violated-policies"], json!(["account"]));
+        }
+    }
+    // Other accounts, and an account of that address elsewhere, are not the same.
+    login_from(&world, "203.0.113.1", "acme", &world.acme.admin.email, PASSWORD)
+        .await
+        .expect(200);
+    login_from(&world, "203.0.113.1", "globex", member, PASSWORD)
+        .await
+        .expect(401);
+    world.clock.advance(Duration::seconds(10));
+    login_from(&world, "203.0.113.1", "acme", member, PASSWORD)
+        .await
+        .expect(200);
+}
+
+/// Callers without an account cause these entries: however often they try, an hour has a bounded number of them.
+#[actix_web::test]
+async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
+    let world = World::with(proxied()).await;
+    world.operator(OLGA).await;
+    let known = world.audit(&world.acme).await.len();
+    let failures = async || {
+        let audit = world.audit(&world.acme).await.split_off(known);
+        audit
+            .into_iter()
+            .filter(|(action, _)| action == "login.failed")
+            .collect::<Vec<_>>()
+    };
+    let member = world.acme.member.email.as_str();
+    for second in 0..30 {
+        login_from(&world, "198.51.100.1", "acme", member, "wrong horse")
+            .await
+            .expect(401);
+        let operator = json!({"email": OLGA, "password": "wrong horse"});
+        post_from(&world, "198.51.100.1", OPERATOR_LOGIN, &operator)
+            .await
+            .expect(401);
+        assert_eq!(failures().await.len(), 1, "{second}");
+        world.clock.advance(Duration::seconds(1));
+    }
+    // Other addresses of mail and of the network, a few of which are entries of their own.
+    for number in 0..60 {
+        let email = format!("nobody-{number}@acme.example");
+        login_from(&world, "198.51.100.2", "acme", &email, "wrong horse")
+            .await
+            .expect(401);
+    }
+    assert_eq!(failures().await.len(), 1 + 21);
+    assert_eq!(
+        tenantry_tenancy::refusal::flush(&world.app).await,
+        0,
+        "the hour is not over"
+    );
+    world.clock.advance(Duration::hours(1));
+    // Of the member, of the operator, and of what was beyond the bound.
+    assert_eq!(tenantry_tenancy::refusal::flush(&world.app).await, 3);
+    let entries = failures().await;
+    assert_eq!(entries.len(), 1 + 21 + 2);
+    let repeated = |email: Value| {
+        let of_email = entries[22..]
+            .iter()
+            .filter(|(_, row)| row["after"]["email"] == email);
+        let counts: Vec<_> = of_email
+            .map(|(_, row)| row["after"]["repeated"]["count"].clone())
+            .collect();
+        counts
+    };
+    assert_eq!(repeated(json!(member)), [json!(30)]);
+    assert_eq!(repeated(Value::Null), [json!(40)]);
+    let of_operators = world.operator_events().await;
+    let counts: Vec<_> = of_operators
+        .iter()
+        .filter(|(action, _)| action == "operator.login_failed")
+        .map(|(_, row)| row["details"]["repeated"]["count"].clone())
+        .collect();
+    assert_eq!(counts, [Value::Null, json!(30)]);
+    // The next hour begins with an entry.
+    login_from(&world, "198.51.100.1", "acme", member, "wrong horse")
+        .await
+        .expect(401);
+    assert_eq!(failures().await.len(), 1 + 21 + 2 + 1);
+}
+
+#[actix_web::test]
+async fn a_header_of_any_length_leaves_a_short_entry() {
+    let world = World::new().await;
+    let known = world.audit(&world.acme).await.len();
+    for _ in 0..5 {
+        let request = world.get(&world.acme.viewer, "/api/v1/tasks");
+        let request = request.header("X-Tenant-Slug", "x".repeat(90_000));
+        request.send().await.problem(403, "tenant_mismatch");
+    }
+    let entries = world.audit(&world.acme).await.split_off(known);
+    assert_eq!(entries.len(), 1);
+    let row = entries[0].1.to_string();
+    assert!(
+        row.len() < 1_500 && row.contains("(90000 characters in all)"),
+        "{row}"
+    );
+}
