@@ -166,6 +166,15 @@ impl Tally {
         Ok(back)
     }
 
+    /// Raises what is used to what the ledger says, where that is more; whether it is. Leased units may be in the ledger
+    /// already.
+    pub fn catch_up(&mut self, ledger: u64) -> bool {
+        let counted = self.used.saturating_add(self.leased);
+        let missing = ledger.min(MOST_UNITS).saturating_sub(counted);
+        self.used += missing;
+        missing > 0
+    }
+
     fn take(self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
         if amount <= self.free(limit) {
             Ok(())

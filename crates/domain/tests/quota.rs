@@ -411,6 +411,20 @@ fn what_was_lost_is_taken_back_as_far_as_the_ledger_knows_nothing_of_it() {
 }
 
 #[test]
+fn catching_up_with_the_ledger_only_raises_used() {
+    let mut tally = Tally::default();
+    tally.reserve(3, Limit::Unlimited).unwrap();
+    assert!(tally.catch_up(15));
+    assert_eq!((tally.used, tally.reserved), (15, 3));
+    assert!(!tally.catch_up(15) && !tally.catch_up(4));
+    let (_, leased) = tally.lend(0, 4, 1, Limit::Unlimited);
+    // What is leased may be in the ledger already.
+    assert!(!tally.catch_up(15 + leased));
+    assert!(tally.catch_up(u64::MAX));
+    assert_eq!(tally.free(Limit::Unlimited), 0);
+}
+
+#[test]
 fn no_amount_is_large_enough_to_overflow() {
     let mut tally = Tally::default();
     for limit in [Limit::Unlimited, Limit::Of(u64::MAX), Limit::Of(3)] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tenantry_domain::{Denied, Limit, MeterKey, StoreError, SystemScope, Tenant, TenantId, Time};
 
-use crate::{Cx, Origin, Tenancy, context::carries_store_error};
+use crate::{Cx, Origin, Tenancy, context::carries_store_error, quota};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,7 @@ async fn alter(
             return Ok(after);
         }
         work.tenants().update(&after).await?;
+        quota::count_from_ledger(&cx, work, &before, &after).await?;
         let event = cx.changed(action, "tenant", tenant.uuid(), Some(&before), Some(&after));
         work.audit().record(event).await?;
         Ok(after)

@@ -11,10 +11,12 @@ use tenantry_domain::{
     Aggregation, CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms,
     NotEnough, Page, PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId,
     QuotaExceeded, QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StoreError,
-    SystemScope, Tally, TenantId, Work, check_reason,
+    SystemScope, Tally, Tenant, TenantId, Work, check_reason,
 };
 
-use crate::{Cx, Tenancy, context::carries_store_error, cycle::cycle, quota_alert, usage::OverLimit};
+use crate::{
+    Cx, Tenancy, context::carries_store_error, cycle::cycle, entitlement, quota_alert, usage::OverLimit,
+};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -273,6 +275,47 @@ pub async fn list(cx: &Cx) -> Result<Vec<QuotaStanding>, QuotaError> {
 pub async fn alerts(cx: &Cx, page: PageRequest) -> Result<Page<QuotaAlert>, QuotaError> {
     cx.require(Permission::ReadTenant)?;
     Ok(cx.read(async |work| work.quotas().alerts(page).await).await?)
+}
+
+/// Starts the counters of meters that a change of plan or agreement limits from now on: at what the ledger says of the
+/// running period, since nothing counted them while they were unlimited. Calls that a server has not recorded yet are
+/// not in it.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn count_from_ledger(
+    cx: &Cx,
+    work: &mut Work,
+    before: &Tenant,
+    after: &Tenant,
+) -> Result<(), StoreError> {
+    let entitlements = |tenant: &Tenant| entitlement::of(cx.ports(), Arc::new(tenant.subscription()));
+    let (was, is) = (entitlements(before), entitlements(after));
+    let cycle = cycle(work).await?;
+    // By key, which is the order in which counters are locked.
+    for (key, meter) in cx.ports().plans.meters() {
+        let was_limited = was.meter_limit(key) != Limit::Unlimited;
+        let is_limited = is.meter_limit(key) != Limit::Unlimited;
+        if was_limited || !is_limited || LEDGER_ONLY.contains(&key.as_str()) {
+            continue;
+        }
+        let quota = Quota {
+            meter: key.clone(),
+            period: meter.reset.period(cx.now(), &cycle),
+            terms: is.meter(key).value,
+        };
+        let ledger = work.usage().total(key, meter.aggregation, quota.period);
+        let ledger = ledger.await?;
+        if ledger == 0 {
+            continue;
+        }
+        let mut counter = quota.lock(cx, work).await?;
+        if counter.tally.catch_up(ledger) {
+            work.quotas().save(&counter).await?;
+            quota_alert::raise(cx, work, &mut counter, &quota.terms).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What an operator has corrected.

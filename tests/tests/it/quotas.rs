@@ -225,6 +225,53 @@ async fn a_limit_that_is_agreed_on_holds_from_the_next_request_on() {
     );
 }
 
+#[actix_web::test]
+async fn limit_agreed_within_a_period_counts_from_the_ledger() {
+    let world = World::new().await;
+    let (acme, now) = (world.acme.id, world.clock.now());
+    let used = async || standing(&world, &world.acme, "api_calls").await["used"].clone();
+    let agree = async |calls_limit| {
+        let agreement = Agreement {
+            meters: [(calls(), calls_limit)].into(),
+            ..Agreement::default()
+        };
+        plan::agree(&world.app, BECAUSE, acme, agreement).await.unwrap();
+    };
+    use_up(&world.app, acme, "api_calls", now, 16).await;
+    use_up(&world.app, world.globex.id, "api_calls", now, 4).await;
+    agree(Some(Limit::Of(20))).await;
+    assert_eq!(used().await, 16);
+    let cx = world.cx(&world.acme.admin).await;
+    quota::consume(&cx, &calls(), 4).await.unwrap();
+    let refused = quota::consume(&cx, &calls(), 1).await.unwrap_err();
+    assert_eq!(of_exceeded(&refused), (20, 20));
+    let alerts = world
+        .get(&world.acme.viewer, "/api/v1/quotas/alerts")
+        .send()
+        .await;
+    let alerts = alerts.expect(200).json();
+    let told: Vec<_> = [0, 1]
+        .map(|n| (&alerts["data"][n]["percent"], &alerts["data"][n]["used"]))
+        .into();
+    assert_eq!(told, [(&json!(100), &json!(20)), (&json!(80), &json!(16))]);
+    // While it is limited the counter says what is used, and another limit changes nothing of that.
+    use_up(&world.app, acme, "api_calls", now, 90).await;
+    agree(Some(Limit::Of(30))).await;
+    assert_eq!(used().await, 20);
+    // Limited again after a while, it has caught up; after a change of plan too.
+    agree(Some(Limit::Unlimited)).await;
+    agree(Some(Limit::Of(200))).await;
+    assert_eq!(used().await, 106);
+    agree(None).await;
+    use_up(&world.app, acme, "api_calls", now, 1).await;
+    plan::change(&world.app, BECAUSE, acme, "free").await.unwrap();
+    assert_eq!(used().await, 107);
+    plan::change(&world.app, BECAUSE, world.globex.id, "free")
+        .await
+        .unwrap();
+    assert_eq!(standing(&world, &world.globex, "api_calls").await["used"], 4);
+}
+
 // ---------------------------------------------------------------------------------------------------- entitlements
 
 #[actix_web::test]
