@@ -145,6 +145,7 @@ pub struct Invoice {
     pub finalized_at: Option<i64>,
     pub paid_at: Option<i64>,
     pub voided_at: Option<i64>,
+    pub uncollectible_at: Option<i64>,
     pub starting_balance: i64,
     pub ending_balance: Option<i64>,
     pub amount_paid: i64,
@@ -229,13 +230,16 @@ pub struct Account {
     pub events: Vec<Arc<Event>>,
     /// Up to then everything was done that was due.
     pub done_to: i64,
+    /// In every id: two fakes one after the other have no id in common.
+    run: String,
     sequence: u64,
 }
 
 impl Account {
-    pub fn new(base: String, now: i64, default_card: Card, exhausted: Exhausted) -> Self {
+    pub fn new(base: String, run: String, now: i64, default_card: Card, exhausted: Exhausted) -> Self {
         Self {
             base,
+            run,
             now,
             default_card,
             exhausted,
@@ -257,7 +261,7 @@ impl Account {
     /// An id that sorts after all before it.
     pub fn id(&mut self, prefix: &str) -> String {
         self.sequence += 1;
-        format!("{prefix}_{:014}", self.sequence)
+        format!("{prefix}_{}{:014}", self.run, self.sequence)
     }
 
     /// Remembers that something has happened to an object.

@@ -81,7 +81,8 @@ impl Account {
         subscription.ended_at = Some(self.now);
         let invoice = subscription.latest_invoice.clone();
         if let Some(invoice) = invoice {
-            self.void(&invoice);
+            // It is open, as the subscription waits for it.
+            drop(self.write_off(&invoice, "void"));
         }
         let previous = json!({ "status": "incomplete" });
         self.tell_subscription("customer.subscription.updated", id, Some(previous));

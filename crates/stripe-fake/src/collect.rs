@@ -190,6 +190,7 @@ impl Account {
             finalized_at: None,
             paid_at: None,
             voided_at: None,
+            uncollectible_at: None,
             starting_balance: 0,
             ending_balance: None,
             amount_paid: 0,
@@ -315,18 +316,7 @@ impl Account {
         let subscription = invoice.subscription.clone();
         self.tell_invoice("invoice.paid", id);
         self.tell_invoice("invoice.payment_succeeded", id);
-        let mut of_it = self
-            .invoices
-            .values()
-            .filter(|it| it.subscription == subscription);
-        let nothing_open = !of_it.any(|it| it.status == "open");
-        let recovers = self.subscriptions.get(&subscription).is_some_and(|it| {
-            (nothing_open || it.latest_invoice.as_deref() == Some(id))
-                && matches!(it.status, "incomplete" | "past_due" | "unpaid")
-        });
-        if recovers {
-            self.becomes(&subscription, "active");
-        }
+        self.recover(&subscription, id);
     }
 
     fn not_paid(&mut self, id: &str) {
@@ -383,12 +373,56 @@ impl Account {
         self.tell_subscription("customer.subscription.deleted", id, None);
     }
 
-    /// Withdraws an invoice.
-    pub fn void(&mut self, id: &str) {
+    /// Nobody is to pay an open invoice any more: it is `void` or `uncollectible`. It is owed no longer, so a subscription
+    /// that waits for it is active again, and one that never began has expired.
+    pub fn write_off(&mut self, id: &str, status: &'static str) -> Result<(), Problem> {
         let now = self.now;
-        if let Some(invoice) = self.invoices.get_mut(id) {
-            (invoice.status, invoice.voided_at, invoice.next_attempt) = ("void", Some(now), None);
-            self.tell_invoice("invoice.voided", id);
+        let Some(invoice) = self.invoices.get_mut(id) else {
+            return Err(Problem::no_such("invoice", id, None));
+        };
+        // What is uncollectible may be voided still.
+        if invoice.status != "open" && (invoice.status, status) != ("uncollectible", "void") {
+            let text = format!("Invoice is {}, it cannot be {status}.", invoice.status);
+            return Err(Problem::refused("invoice_not_open", &text));
+        }
+        (invoice.status, invoice.next_attempt) = (status, None);
+        match status {
+            "void" => invoice.voided_at = Some(now),
+            _ => invoice.uncollectible_at = Some(now),
+        }
+        let (subscription, reason) = (invoice.subscription.clone(), invoice.reason);
+        let kind = match status {
+            "void" => "invoice.voided",
+            _ => "invoice.marked_uncollectible",
+        };
+        self.tell_invoice(kind, id);
+        let first = reason == "subscription_create";
+        match self.subscriptions.get(&subscription).map(|it| it.status) {
+            Some("incomplete") if first && status == "void" => {
+                if let Some(subscription) = self.subscriptions.get_mut(&subscription) {
+                    subscription.ended_at = Some(now);
+                }
+                self.becomes(&subscription, "incomplete_expired");
+            }
+            Some("past_due" | "unpaid") => self.recover(&subscription, id),
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Makes a subscription active that waits for an invoice which is owed no longer.
+    fn recover(&mut self, subscription: &str, invoice: &str) {
+        let mut of_it = self
+            .invoices
+            .values()
+            .filter(|it| it.subscription == subscription);
+        let nothing_open = !of_it.any(|it| it.status == "open");
+        let recovers = self.subscriptions.get(subscription).is_some_and(|it| {
+            (nothing_open || it.latest_invoice.as_deref() == Some(invoice))
+                && matches!(it.status, "incomplete" | "past_due" | "unpaid")
+        });
+        if recovers {
+            self.becomes(subscription, "active");
         }
     }
 

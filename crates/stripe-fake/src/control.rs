@@ -20,7 +20,9 @@ const CALLS: &[&str] = &[
     "POST /_fake/clock/advance  seconds= minutes= hours= days=",
     "POST /_fake/fail  failure= path=/v1/… method= times=1",
     "POST /_fake/customers/{id}/card  card=missing|pays|declines|declines_times times=",
+    "POST /_fake/customers/{id}/delete",
     "POST /_fake/invoices/{id}/pay",
+    "POST /_fake/invoices/{id}/write_off  as=void|uncollectible",
     "POST /_fake/checkout/{id}/complete",
     "POST /_fake/webhooks  url= secret=",
     "POST /_fake/webhooks/delivery  mode=in_order|reordered|duplicated|lost seed= count=",
@@ -68,6 +70,12 @@ fn done(shared: &Shared, method: &str, segments: &[&str], params: &Params) -> Re
                 Err(closed())
             }
         }
+        ("POST", ["invoices", id, "write_off"]) => {
+            let status = write_off(params)?;
+            shared.write_off(id, status)?;
+            Ok(json!({ "invoice": id, "status": status }))
+        }
+        ("POST", ["customers", id, "delete"]) => shared.delete_customer(id),
         ("POST", ["checkout", id, "complete"]) => shared
             .complete_checkout(id)
             .map(|subscription| json!({ "subscription": subscription })),
@@ -163,6 +171,17 @@ fn card(params: &Params) -> Result<Card, Problem> {
         _ => {
             let text = "One of missing, pays, declines, declines_times.";
             Err(Problem::invalid("parameter_invalid", "card", text))
+        }
+    }
+}
+
+fn write_off(params: &Params) -> Result<&'static str, Problem> {
+    match params.required("as")?.as_str() {
+        "void" => Ok("void"),
+        "uncollectible" => Ok("uncollectible"),
+        _ => {
+            let text = "One of void, uncollectible.";
+            Err(Problem::invalid("parameter_invalid", "as", text))
         }
     }
 }

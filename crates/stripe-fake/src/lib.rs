@@ -200,6 +200,21 @@ impl StripeFake {
         self.shared.pay_invoice(invoice)
     }
 
+    /// An open invoice is voided; false when it cannot be.
+    pub fn void_invoice(&self, invoice: &str) -> bool {
+        self.shared.write_off(invoice, "void").is_ok()
+    }
+
+    /// Nobody expects an open invoice to be paid any more; false when it is not open.
+    pub fn mark_uncollectible(&self, invoice: &str) -> bool {
+        self.shared.write_off(invoice, "uncollectible").is_ok()
+    }
+
+    /// Somebody deletes a customer in the dashboard; false when there is none of this id.
+    pub fn delete_customer(&self, customer: &str) -> bool {
+        self.shared.delete_customer(customer).is_ok()
+    }
+
     /// The customer pays in a checkout. Returns the subscription; `None` when there is no such open session.
     pub fn complete_checkout(&self, session: &str) -> Option<String> {
         self.shared.complete_checkout(session).ok()

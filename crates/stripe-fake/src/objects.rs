@@ -229,7 +229,7 @@ pub fn invoice(account: &Account, it: &Invoice) -> Value {
             "subscription_details": { "metadata": metadata, "subscription": it.subscription } },
         "period_start": it.period_start, "period_end": it.period_end, "starting_balance": it.starting_balance,
         "status": it.status, "status_transitions": { "finalized_at": it.finalized_at,
-            "marked_uncollectible_at": null, "paid_at": it.paid_at, "voided_at": it.voided_at },
+            "marked_uncollectible_at": it.uncollectible_at, "paid_at": it.paid_at, "voided_at": it.voided_at },
         "subtotal": total, "subtotal_excluding_tax": total, "total": total, "total_excluding_tax": total,
     });
     let same_for_all = json!({

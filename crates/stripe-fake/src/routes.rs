@@ -72,10 +72,16 @@ pub fn answer(account: &mut Account, method: &str, path: &str, params: &Params) 
         }
         ("POST", ["invoices", id, "void"]) => {
             invoice(account, id)?;
-            account.void(id);
+            account.write_off(id, "void")?;
+            invoice(account, id)
+        }
+        ("POST", ["invoices", id, "mark_uncollectible"]) => {
+            invoice(account, id)?;
+            account.write_off(id, "uncollectible")?;
             invoice(account, id)
         }
         ("POST", ["checkout", "sessions"]) => create_checkout(account, params),
+        ("GET", ["checkout", "sessions"]) => list_checkouts(account, params),
         ("GET", ["checkout", "sessions", id]) => checkout(account, id),
         ("POST", ["checkout", "sessions", id, "expire"]) => expire_checkout(account, id),
         ("POST", ["billing_portal", "sessions"]) => create_portal(account, params),
@@ -123,7 +129,8 @@ fn update_customer(account: &mut Account, id: &str, params: &Params) -> Answer {
     Ok(object)
 }
 
-fn delete_customer(account: &mut Account, id: &str) -> Answer {
+/// Removes a customer and ends its subscriptions.
+pub fn delete_customer(account: &mut Account, id: &str) -> Answer {
     let known = account.customers.get_mut(id).filter(|it| !it.deleted);
     let known = known.ok_or_else(|| Problem::no_such("customer", id, None))?;
     let last = objects::customer(known);
@@ -728,8 +735,23 @@ fn checkout(account: &Account, id: &str) -> Answer {
         .ok_or_else(|| Problem::no_such("checkout.session", id, None))
 }
 
+fn list_checkouts(account: &Account, params: &Params) -> Answer {
+    let wanted = ["customer", "status"].map(|name| params.text(name));
+    let fits = |it: &&Checkout| {
+        let has = [it.customer.as_deref(), Some(it.status)];
+        let mut both = wanted.iter().zip(has);
+        both.all(|(wanted, has)| wanted.is_none() || wanted.as_deref() == has)
+    };
+    let found = account.checkouts.values().rev().filter(fits);
+    let found = found.map(|it| objects::checkout(account, it)).collect();
+    page(found, params, "/v1/checkout/sessions")
+}
+
 fn expire_checkout(account: &mut Account, id: &str) -> Answer {
-    checkout(account, id)?;
+    if checkout(account, id)?["status"] != "open" {
+        let text = "Only Checkout Sessions with a status in [\"open\"] can be expired.";
+        return Err(Problem::refused("", text));
+    }
     account.expire_checkout(id);
     checkout(account, id)
 }

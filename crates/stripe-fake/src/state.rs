@@ -210,13 +210,19 @@ impl State {
 impl Shared {
     pub fn new(settings: &FakeSettings, url: String) -> Self {
         let now = settings.now.timestamp();
+        // Where time is real, somebody may keep what an earlier fake gave out.
+        let run = if settings.runs {
+            format!("{:x}", settings.now.timestamp_millis())
+        } else {
+            String::new()
+        };
         Self {
             secret_key: settings.secret_key.clone(),
             hang: settings.hang,
             webhook_attempts: settings.webhook_attempts,
             webhook_backoff: settings.webhook_backoff,
             state: Mutex::new(State {
-                account: Account::new(url, now, settings.card, settings.exhausted),
+                account: Account::new(url, run, now, settings.card, settings.exhausted),
                 clock: Clock {
                     start: now,
                     since: settings.runs.then(Instant::now),
@@ -382,6 +388,14 @@ impl Shared {
             }
             open
         })
+    }
+
+    pub fn write_off(&self, invoice: &str, status: &'static str) -> Result<(), Problem> {
+        self.act(|state| state.account.write_off(invoice, status))
+    }
+
+    pub fn delete_customer(&self, customer: &str) -> Result<Value, Problem> {
+        self.act(|state| routes::delete_customer(&mut state.account, customer))
     }
 
     pub fn complete_checkout(&self, session: &str) -> Result<String, Problem> {

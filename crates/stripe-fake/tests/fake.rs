@@ -193,6 +193,91 @@ fn a_failed_card_is_tried_four_times_more() {
     assert_eq!(fake.invoices()[1]["amount_remaining"], 0);
 }
 
+/// Each way to write an unpaid invoice off, by Stripe's API and by the fake's own.
+#[test]
+fn invoice_written_off_is_owed_no_longer() {
+    let ways = [
+        ("/v1/invoices/{id}/void", "", "void"),
+        ("/v1/invoices/{id}/mark_uncollectible", "", "uncollectible"),
+        ("/_fake/invoices/{id}/write_off", "as=void", "void"),
+        (
+            "/_fake/invoices/{id}/write_off",
+            "as=uncollectible",
+            "uncollectible",
+        ),
+    ];
+    for (path, form, status) in ways {
+        let fake = start(Card::Pays);
+        let client = Client(&fake);
+        let sold = sell(&client, "");
+        fake.set_card(&sold.customer, Card::Declines);
+        fake.clock().advance(days(31 + 8));
+        assert_eq!(subscription(&client, &sold)["status"], "unpaid");
+        let invoice = fake.invoices()[1]["id"].as_str().unwrap().to_owned();
+        client.post(&path.replace("{id}", &invoice), form);
+        let written_off = client.get(&format!("/v1/invoices/{invoice}"));
+        assert_eq!(written_off["status"], status, "{path}");
+        assert!(written_off["next_payment_attempt"].is_null());
+        assert_eq!(subscription(&client, &sold)["status"], "active", "{path}");
+        // What is paid cannot be written off, nor what was be paid.
+        let paid = fake.invoices()[0]["id"].as_str().unwrap().to_owned();
+        for (path, invoice) in [("void", &paid), ("mark_uncollectible", &paid), ("pay", &invoice)] {
+            let refused = client.send("POST", &format!("/v1/invoices/{invoice}/{path}"), "", None);
+            assert_eq!(refused.0, 400, "{path}");
+        }
+    }
+    // The first invoice of a subscription that waits for it: it never begins.
+    let fake = start(Card::Missing);
+    let client = Client(&fake);
+    let sold = sell(&client, "&payment_behavior=default_incomplete");
+    assert!(fake.void_invoice(fake.invoices()[0]["id"].as_str().unwrap()));
+    assert_eq!(subscription(&client, &sold)["status"], "incomplete_expired");
+}
+
+#[test]
+fn open_checkouts_are_listed_and_expire_once() {
+    let fake = start(Card::Missing);
+    let client = Client(&fake);
+    let sold = sell(&client, "&trial_period_days=14");
+    let form = format!(
+        "mode=subscription&customer={}&line_items[0][price]={}&metadata[tenantry_terms]=a",
+        sold.customer, sold.licensed
+    );
+    let ids = [0, 1].map(|_| client.made("/v1/checkout/sessions", &form));
+    let open = || {
+        let path = format!("/v1/checkout/sessions?customer={}&status=open", sold.customer);
+        let data = client.get(&path)["data"].as_array().unwrap().clone();
+        let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
+        data.iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(open(), [ids[1].clone(), ids[0].clone()]);
+    let expire = |id: &str| {
+        let path = format!("/v1/checkout/sessions/{id}/expire");
+        client.send("POST", &path, "", None).0
+    };
+    assert_eq!((expire(&ids[0]), expire(&ids[0])), (200, 400));
+    fake.complete_checkout(&ids[1]).unwrap();
+    assert_eq!(expire(&ids[1]), 400);
+    assert_eq!(open(), [""; 0]);
+    let of_nobody = client.get("/v1/checkout/sessions?customer=cus_none");
+    assert_eq!(of_nobody["data"], Value::Array(Vec::new()));
+}
+
+/// What somebody keeps of a fake that ran before means nothing at the next one.
+#[test]
+fn ids_of_two_runs_have_nothing_in_common() {
+    let customer_of = |seconds: i64| {
+        let settings = FakeSettings {
+            now: FakeSettings::default().now + chrono::Duration::seconds(seconds),
+            runs: true,
+            ..FakeSettings::default()
+        };
+        let fake = StripeFake::start(settings).unwrap();
+        Client(&fake).made("/v1/customers", "name=Acme")
+    };
+    assert_ne!(customer_of(0), customer_of(1));
+}
+
 #[test]
 fn a_card_that_recovers_brings_the_subscription_back() {
     let fake = start(Card::Pays);
