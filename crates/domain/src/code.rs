@@ -66,6 +66,7 @@ error_codes! {
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";
     PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";
     PlanLimitReached = "plan_limit_reached", 403, "Plan limit reached", "The tenant's plan does not allow more of these.";
+    PlanRequiresPayment = "plan_requires_payment", 403, "Plan requires payment", "The plan has a price, and payments are not configured here. Sign up without a plan, or ask the operator for this one.";
     UnknownMeter = "unknown_meter", 422, "Unknown meter", "No meter has this name. `GET /api/v1/usage/summary` lists the meters.";
     MeterReserved = "meter_reserved", 422, "Reserved meter", "The server counts this meter itself. Clients cannot record usage of it or reserve units of it.";
     UsageConflict = "usage_conflict", 409, "Usage conflict", "Another event has this key, or the event is already invalidated. A key identifies one event.";

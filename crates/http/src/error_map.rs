@@ -287,6 +287,9 @@ impl From<LifecycleError> for ApiError {
 impl From<SignUpError> for ApiError {
     fn from(error: SignUpError) -> Self {
         match error {
+            SignUpError::PlanNeedsPayment(plan) => Self::new(ErrorCode::PlanRequiresPayment).with_detail(format!(
+                "The plan '{plan}' has a price, and payments are not set up here. Sign up without a plan, or ask the operator."
+            )),
             SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
             SignUpError::Invalid(invalid) => invalid.into(),
             SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),

@@ -37,6 +37,9 @@ pub enum SignUpError {
     /// The operator does not allow sign-up.
     #[error("sign-up is not open")]
     Closed,
+    /// The plan of this name has a price, and nobody takes payments here.
+    #[error("the plan '{0}' has a price, and payments are not set up")]
+    PlanNeedsPayment(String),
     /// Input that does not hold.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -65,7 +68,8 @@ impl From<StoreError> for SignUpError {
     }
 }
 
-/// Founds a tenant as anybody may where the operator allows it.
+/// Creates a tenant as anybody may where the operator allows it: on the default plan, or on one that is paid to the payment
+/// provider.
 ///
 /// # Errors
 /// [`SignUpError`].
@@ -148,7 +152,7 @@ async fn establish(
         plan: checked.tenant.plan.clone(),
     };
     if paying == Paying::First {
-        await_payment(cx, &mut checked.tenant);
+        await_payment(cx, &mut checked.tenant)?;
     }
     let password = checked
         .password
@@ -166,17 +170,24 @@ async fn establish(
 }
 
 /// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
-/// default plan.
-fn await_payment(cx: &Cx, tenant: &mut Tenant) {
+/// default plan. Where none are taken only an operator gives out a plan with a price.
+fn await_payment(cx: &Cx, tenant: &mut Tenant) -> Result<(), SignUpError> {
     let plans = &cx.ports().plans;
     let terms = plans.terms(&tenant.plan, tenant.plan_version);
-    if cx.ports().payments.is_none() || is_granted_at_once(&terms) {
-        return;
+    if terms.prices.is_empty() || tenant.plan == plans.default_plan() {
+        return Ok(());
+    }
+    if cx.ports().payments.is_none() {
+        return Err(SignUpError::PlanNeedsPayment(tenant.plan.clone()));
+    }
+    if is_granted_at_once(&terms) {
+        return Ok(());
     }
     if let Some(default) = plans.current(plans.default_plan()) {
         tenant.plan.clone_from(&default.name);
         tenant.plan_version = default.version;
     }
+    Ok(())
 }
 
 struct Checked {

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tenantry_domain::{NewTenant, RequestId, SystemScope};
+use tenantry_tenancy::Origin;
+use tenantry_tenancy::provision::{self, NewAdmin};
 use tenantry_tests::{Options, Reply, TenantWorld, World};
 
 const PASSWORD: &str = "a good long one";
@@ -227,11 +230,11 @@ async fn a_plan_is_one_that_is_on_offer_and_the_default_one_when_absent() {
     let world = World::new().await;
     let json = sign_up(&world, &initech()).await.expect(201).json();
     assert_eq!(json["tenant"]["plan"], "free");
-    let json = sign_up(&world, &initech_with(json!({"slug": "initrode", "plan": "pro"})))
+    let json = sign_up(&world, &initech_with(json!({"slug": "initrode", "plan": "free"})))
         .await
         .expect(201)
         .json();
-    assert_eq!(json["tenant"]["plan"], "pro");
+    assert_eq!(json["tenant"]["plan"], "free");
     let before = rows(&world).await;
     for plan in ["", "Pro", "platinum"] {
         let body = initech_with(json!({"slug": "umbrella", "plan": plan}));
@@ -239,6 +242,39 @@ async fn a_plan_is_one_that_is_on_offer_and_the_default_one_when_absent() {
         assert_eq!(refused(&reply), fields(&[("/plan", "unknown_plan")]));
     }
     assert_eq!(rows(&world).await, before);
+}
+
+/// A plan with a price is for those who pay, or for whom an operator creates a tenant.
+#[actix_web::test]
+async fn plan_with_a_price_is_refused_without_payments() {
+    let world = World::new().await;
+    let before = rows(&world).await;
+    for plan in ["pro", "enterprise"] {
+        let body = initech_with(json!({"plan": plan}));
+        let refused = sign_up(&world, &body).await.problem(403, "plan_requires_payment");
+        assert!(refused.json()["detail"].as_str().unwrap().contains(plan));
+    }
+    assert_eq!(rows(&world).await, before);
+    // What is wrong with the rest is said first.
+    let body = initech_with(json!({"plan": "pro", "name": " "}));
+    sign_up(&world, &body).await.problem(422, "validation_failed");
+    let (tenant, admin) = (
+        NewTenant {
+            name: "Initech".into(),
+            slug: "initech".into(),
+            subdomain: None,
+            plan: Some("enterprise".into()),
+        },
+        NewAdmin {
+            email: "ada@initech.example".into(),
+            full_name: "Ada".into(),
+            password: None,
+        },
+    );
+    let because = SystemScope::because("a test of sign-up");
+    let request = RequestId::next(world.app.ports.ids.as_ref());
+    let made = provision::found(&world.app, because, Origin::default(), request, tenant, admin).await;
+    assert_eq!(made.unwrap().login.tenant.plan, "enterprise");
 }
 
 #[actix_web::test]

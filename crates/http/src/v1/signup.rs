@@ -54,7 +54,8 @@ pub(crate) struct SignUpBody {
     /// The label below the base domain; the slug when absent.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])$")]
     subdomain: Option<String>,
-    /// The default plan when absent.
+    /// The default plan when absent. One with a price needs a payment provider: it is granted with its trial, or when it is
+    /// paid.
     plan: Option<String>,
     admin: NewAdminBody,
 }
@@ -87,7 +88,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 201, description = "The tenant, its admin and the admin's credentials.", body = SignedUpView, headers(("ETag"), ("Location"))),
     ),
-    extensions(("x-errors" = json!(["forbidden", "slug_taken", "subdomain_taken"]))),
+    extensions(("x-errors" = json!(["forbidden", "plan_requires_payment", "slug_taken", "subdomain_taken"]))),
 )]
 pub(crate) async fn sign_up(guest: Guest, key: IdempotencyKey, body: Body<SignUpBody>) -> Answer {
     let (tenant, admin): (NewTenant, NewAdmin) = body.0.into();
