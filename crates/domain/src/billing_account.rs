@@ -107,6 +107,11 @@ impl BillingAccount {
         Some(step)
     }
 
+    /// How many seats are paid; `None` without a running subscription, when nothing is paid by the seat.
+    pub fn paid_seats(&self) -> Option<u32> {
+        self.live_subscription().map(|subscription| subscription.seats)
+    }
+
     /// What the subscription grants now: nothing before the first payment, and nothing after its end. While a payment is
     /// owed it still does; what then happens is for dunning to say.
     pub fn granted(&self) -> Option<&Offer> {

@@ -220,6 +220,8 @@ pub trait Users: Send {
     async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
     /// How many there are that are not deleted.
     async fn count(&mut self) -> Result<u64, StoreError>;
+    /// How many there are that are active: those take a seat.
+    async fn count_active(&mut self) -> Result<u64, StoreError>;
     /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
     /// Adds a user.

@@ -110,6 +110,18 @@ impl From<NotInPlan> for ApiError {
                 };
                 (ErrorCode::PlanFeatureRequired, plan)
             }
+            NotInPlan::Seats { paid, used, current } => {
+                let plan = PlanProblem {
+                    limit: Some("seats"),
+                    allowed: Some(paid.into()),
+                    used: Some(used),
+                    ..of_plans(Plans {
+                        current,
+                        required: Vec::new(),
+                    })
+                };
+                (ErrorCode::PlanLimitReached, plan)
+            }
             NotInPlan::Limit {
                 limit,
                 allowed,

@@ -70,6 +70,10 @@ impl Users for PgStore {
         self.live().count().await
     }
 
+    async fn count_active(&mut self) -> Result<u64, StoreError> {
+        self.live().filter(Column::IsActive.eq(true)).count().await
+    }
+
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
         let admins = self
             .live()

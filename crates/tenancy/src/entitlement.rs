@@ -66,6 +66,18 @@ pub enum NotInPlan {
         /// The tenant's plan, and those with the feature.
         plans: Plans,
     },
+    /// Every seat that is paid is taken.
+    #[error(
+        "{paid} seats are paid, and {used} active users take them; pay for more seats, or deactivate a user"
+    )]
+    Seats {
+        /// How many seats are paid.
+        paid: u32,
+        /// How many active users there are.
+        used: u64,
+        /// The tenant's plan.
+        current: String,
+    },
     /// More than the plan allows.
     #[error("the plan '{}' allows {allowed} {limit}, and there are {used}{}", .plans.current, .plans.advice("allows more", "allow more"))]
     Limit {
@@ -149,7 +161,8 @@ pub enum AddError {
 }
 carries_store_error!(AddError);
 
-/// Makes sure that the plan allows one more; in the transaction that adds it, before it is added.
+/// Makes sure that the plan allows one more, and a user also that a paid seat is free; in the transaction that adds it,
+/// before it is added.
 ///
 /// Whoever wants to add something of a limited kind holds the tenant's row until they have, so that of two at the last
 /// place one comes second and is counted.
@@ -157,7 +170,8 @@ carries_store_error!(AddError);
 /// # Errors
 /// [`AddError`].
 pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
-    if cx.entitlements().limit(what.limit()).value == Limit::Unlimited {
+    let takes_seat = what == Countable::Users && has_seats(cx);
+    if !takes_seat && cx.entitlements().limit(what.limit()).value == Limit::Unlimited {
         return Ok(());
     }
     let tenant = work.tenants().current_for_update().await?;
@@ -165,7 +179,55 @@ pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), A
     let has = of(cx.ports(), Arc::new(tenant.subscription()));
     let used = what.count(work).await?;
     within(cx, &has, what.limit(), used, 1)?;
+    if takes_seat {
+        free_seat(cx, work).await?;
+    }
     Ok(())
+}
+
+/// Makes sure that a paid seat is free for one more active user; in a transaction that holds the tenant's row. Without a
+/// running subscription nothing is paid by the seat.
+///
+/// # Errors
+/// [`AddError`].
+pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> {
+    let Some(seats) = seats(cx, work).await? else {
+        return Ok(());
+    };
+    if seats.used < u64::from(seats.paid) {
+        return Ok(());
+    }
+    let refused = NotInPlan::Seats {
+        paid: seats.paid,
+        used: seats.used,
+        current: cx.entitlements().terms.name.clone(),
+    };
+    Err(refused.into())
+}
+
+/// The seats of a tenant.
+struct Seats {
+    /// How many are paid.
+    paid: u32,
+    /// How many active users take one.
+    used: u64,
+}
+
+/// Whether seats can be paid here at all.
+fn has_seats(cx: &Cx) -> bool {
+    cx.ports().payments.is_some()
+}
+
+async fn seats(cx: &Cx, work: &mut Work) -> Result<Option<Seats>, StoreError> {
+    if !has_seats(cx) {
+        return Ok(None);
+    }
+    let account = work.billing().current().await?;
+    let Some(paid) = account.and_then(|account| account.paid_seats()) else {
+        return Ok(None);
+    };
+    let used = work.users().count_active().await?;
+    Ok(Some(Seats { paid, used }))
 }
 
 /// Counts `bytes` more as stored, if the plan allows them; in the transaction that stores them.
@@ -228,9 +290,10 @@ pub struct Capabilities {
 /// [`CapabilitiesError`].
 pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
     cx.require(Permission::ReadTenant)?;
-    let (tenant, used) = cx
+    let (tenant, used, seats) = cx
         .read(async |work| {
             let tenant = work.tenants().current().await?;
+            let seats = seats(cx, work).await?;
             let mut used = Vec::new();
             for what in Countable::ALL {
                 used.push((what.limit(), what.count(work).await?));
@@ -238,7 +301,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
             used.push((STORAGE, work.storage().used().await?));
             let today = Period::day_of(cx.now()).start;
             used.push((USAGE_EVENTS, work.usage().accepted_on(today).await?));
-            Ok::<_, CapabilitiesError>((tenant, used))
+            Ok::<_, CapabilitiesError>((tenant, used, seats))
         })
         .await?;
     let has = tenant.map_or_else(
@@ -251,8 +314,16 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
     };
     let limit = |name: String| {
         let used = used.iter().find(|(limit, _)| *limit == name);
-        let resolved = has.limit(&name);
-        (name, resolved, used.map(|(_, used)| *used))
+        let mut resolved = has.limit(&name);
+        let mut used = used.map(|(_, used)| *used);
+        // The seats are what is enforced where they are fewer than the plan's users.
+        if let Some(seats) = seats.as_ref().filter(|_| name == Countable::Users.limit()) {
+            let paid = Limit::Of(seats.paid.into());
+            if resolved.value.exceeds(paid) {
+                (resolved.value, used) = (paid, Some(seats.used));
+            }
+        }
+        (name, resolved, used)
     };
     let (features, limits) = names(cx, &has);
     Ok(Capabilities {

@@ -147,6 +147,9 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
         keep_an_admin(work, &before, &user).await?;
+        if user.is_active && !before.is_active {
+            entitlement::free_seat(cx, work).await?;
+        }
         work.users().update(&user).await?;
         if !user.is_active {
             work.sessions().revoke_all(id, cx.now()).await?;
