@@ -89,6 +89,7 @@ mod m20261121_000028_provider_events;
 mod m20261121_000029_purge_system_jobs;
 mod m20261121_000032_charged_meters;
 mod m20261121_000033_dead_jobs;
+mod m20261128_000045_former_customers;
 mod m20261128_000053_quota_lease_owners;
 mod m20261128_000054_usage_intake;
 

@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    ChargedMeter, Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
-    InvoiceStatus, Link, MeterKey, NewCustomer, NewSubscription, Offer, PaymentProvider, Period,
-    ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription,
-    SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
+    ChargedMeter, CheckoutRef, Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
+    InvoiceStatus, Link, MeterKey, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout,
+    PaymentProvider, Period, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
+    ProviderSubscription, SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
 };
 
 /// The signature that [`MemoryPayments`] takes for its own.
@@ -29,6 +29,7 @@ struct State {
     customers: BTreeMap<String, TenantId>,
     subscriptions: BTreeMap<String, ProviderSubscription>,
     invoices: BTreeMap<String, ProviderInvoice>,
+    checkouts: BTreeMap<String, (CustomerRef, OpenCheckout)>,
     answers: BTreeMap<String, Answer>,
     events: Vec<ProviderEvent>,
     usage: BTreeMap<String, (UsageReport, bool)>,
@@ -40,7 +41,7 @@ struct State {
 enum Answer {
     Customer(CustomerRef),
     Subscription(SubscriptionRef),
-    Link(String),
+    Checkout(OpenCheckout),
 }
 
 /// How a call fails.
@@ -372,6 +373,10 @@ impl PaymentProvider for MemoryPayments {
         Ok(of_tenant.map(|(id, _)| CustomerRef::parse(id).unwrap()).collect())
     }
 
+    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError> {
+        Ok(self.state().customers.get(customer.as_str()) == Some(&tenant))
+    }
+
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {
         let mut state = self.state();
         state.customers.remove(customer.as_str());
@@ -456,35 +461,56 @@ impl PaymentProvider for MemoryPayments {
         })
     }
 
-    async fn cancel_subscription(&self, id: &SubscriptionRef) -> Result<ProviderSubscription, ProviderError> {
-        let canceled_at = self.clock.now();
-        self.change(id, |subscription| {
-            subscription.status = SubscriptionStatus::Canceled;
-            (subscription.canceled_at, subscription.ended_at) = (Some(canceled_at), Some(canceled_at));
-        });
-        self.subscription_now(Answer::Subscription(id.clone()))
-    }
-
-    async fn checkout(
+    async fn end_subscription(
         &self,
         key: &ProviderKey,
-        _: &NewSubscription,
-        _: &str,
-        _: &str,
-    ) -> Result<Link, ProviderError> {
-        let answer = self.once("checkout", key, |_, state| {
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError> {
+        let ended_at = self.clock.now();
+        let ended = self.subscription_now(Answer::Subscription(id.clone()))?;
+        if ended.has_ended() {
+            return Ok(ended);
+        }
+        self.altered("end_subscription", key, id, |subscription| {
+            subscription.status = SubscriptionStatus::Canceled;
+            (subscription.canceled_at, subscription.ended_at) = (Some(ended_at), Some(ended_at));
+        })
+    }
+
+    async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError> {
+        let answer = self.once("checkout", key, |this, state| {
             state.made += 1;
-            Ok(Answer::Link(format!("https://pay.example/cs_{}", state.made)))
+            let (id, now) = (format!("cs_{}", state.made), this.clock.now());
+            let checkout = OpenCheckout {
+                id: CheckoutRef::parse(&id).unwrap(),
+                terms: Some(new.terms.clone()),
+                link: Link {
+                    url: format!("https://pay.example/{id}"),
+                    expires_at: Some(now + Duration::days(1)),
+                },
+                created_at: now,
+            };
+            let owner = new.subscription.customer.clone();
+            state.checkouts.insert(id, (owner, checkout.clone()));
+            Ok(Answer::Checkout(checkout))
         })?;
         match answer {
-            Answer::Link(url) => Ok(Link {
-                url,
-                expires_at: Some(self.clock.now() + Duration::days(1)),
-            }),
+            Answer::Checkout(checkout) => Ok(checkout),
             _ => Err(ProviderError::Refused(
                 "the key was used for something else".into(),
             )),
         }
+    }
+
+    async fn open_checkouts(&self, customer: &CustomerRef) -> Result<Vec<OpenCheckout>, ProviderError> {
+        let state = self.state();
+        let open = state.checkouts.values().filter(|(of, _)| of == customer);
+        Ok(open.map(|(_, checkout)| checkout.clone()).collect())
+    }
+
+    async fn expire_checkout(&self, id: &CheckoutRef) -> Result<bool, ProviderError> {
+        self.state().checkouts.remove(id.as_str());
+        Ok(true)
     }
 
     async fn portal(&self, customer: &CustomerRef, _: &str) -> Result<Link, ProviderError> {

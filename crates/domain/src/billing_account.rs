@@ -95,7 +95,7 @@ impl BillingAccount {
         self.applied = fetched.number;
         self.synced_at = Some(fetched.at);
         let had = self.granted().cloned();
-        if let Some(subscription) = current(&fetched.subscriptions) {
+        if let Some(subscription) = fetched.kept() {
             self.cycle_anchor = Some(anchor(subscription));
             self.subscription = Some(subscription.clone());
         }
@@ -105,6 +105,25 @@ impl BillingAccount {
             (None, None) | (Some(_), Some(_)) | (None, Some(_)) => PlanStep::Keep,
         };
         Some(step)
+    }
+
+    /// Takes another customer in place of one that the provider no longer has. What the former customer had there is over:
+    /// its subscription has ended. Answers to questions about it that are still under way are dropped.
+    pub fn replace_customer(&mut self, customer: CustomerRef, now: Time) -> PlanStep {
+        let had = self.granted().cloned();
+        if let Some(subscription) = &mut self.subscription {
+            subscription.customer.clone_from(&customer);
+            if !subscription.has_ended() {
+                subscription.status = SubscriptionStatus::Canceled;
+                subscription.canceled_at = subscription.canceled_at.or(Some(now));
+                subscription.ended_at = Some(now);
+            }
+        }
+        self.customer = Some(customer);
+        self.applied = self.fetches;
+        self.updated_at = now;
+        self.version += 1;
+        had.map_or(PlanStep::Keep, PlanStep::Withdraw)
     }
 
     /// How many seats are paid; `None` without a running subscription, when nothing is paid by the seat.
@@ -150,6 +169,22 @@ impl ProviderSubscription {
         }
     }
 
+    /// Whether it is paid, or free while it is tried.
+    const fn is_in_good_standing(&self) -> bool {
+        matches!(
+            self.status,
+            SubscriptionStatus::Trialing | SubscriptionStatus::Active
+        )
+    }
+
+    /// Whether it is over for good.
+    pub const fn has_ended(&self) -> bool {
+        matches!(
+            self.status,
+            SubscriptionStatus::IncompleteExpired | SubscriptionStatus::Canceled
+        )
+    }
+
     /// Whether it was never paid and grants nothing.
     const fn never_began(&self) -> bool {
         matches!(
@@ -160,6 +195,19 @@ impl ProviderSubscription {
 }
 
 impl FetchedAccount {
+    /// The subscription that counts.
+    pub fn kept(&self) -> Option<&ProviderSubscription> {
+        current(&self.subscriptions)
+    }
+
+    /// The subscriptions that grant something beside the one that counts. A tenant has one; it pays twice for as long as
+    /// there is another.
+    pub fn surplus(&self) -> Vec<&ProviderSubscription> {
+        let kept = self.kept().map(|subscription| &subscription.id);
+        let granting = self.subscriptions.iter().filter(|one| one.grants());
+        granting.filter(|one| Some(&one.id) != kept).collect()
+    }
+
     /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
     /// to a subscription that never began is no debt.
     pub fn owed(&self) -> Vec<&ProviderInvoice> {
@@ -182,7 +230,7 @@ impl FetchedAccount {
     /// period.
     pub fn owed_since(&self) -> Option<Time> {
         let unpaid = || {
-            let subscription = current(&self.subscriptions)?;
+            let subscription = self.kept()?;
             let owes = matches!(
                 subscription.status,
                 SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid
@@ -201,10 +249,13 @@ impl ProviderInvoice {
     }
 }
 
-/// The subscription that counts: one that grants something before one that may yet before one that has ended, of those
-/// the newest. One in a state that we do not know does not count.
+/// The subscription that counts: one that is paid or tried, before one for which a payment is owed, before one that may
+/// yet begin, before one that has ended. Of those the newest, as the customer's last decision, and of one second the one
+/// with the greatest id, so that everyone who sees the same subscriptions chooses the same one. One in a state that we do
+/// not know does not count.
 fn current(subscriptions: &[ProviderSubscription]) -> Option<&ProviderSubscription> {
     let rank = |one: &ProviderSubscription| match one.status {
+        _ if one.is_in_good_standing() => Some(3),
         _ if one.grants() => Some(2),
         SubscriptionStatus::Incomplete | SubscriptionStatus::Paused => Some(1),
         SubscriptionStatus::Unrecognised(_) => None,
@@ -250,6 +301,8 @@ pub trait BillingAccounts: Send {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{Currency, Interval, InvoiceRef, Period, SubscriptionRef};
 
@@ -377,6 +430,87 @@ mod tests {
         newer.status = SubscriptionStatus::Trialing;
         let all = [all[2].clone(), newer, all[1].clone()];
         assert_eq!(current(&all).unwrap().id.as_str(), "sub_2");
+    }
+
+    #[test]
+    fn a_replaced_customer_leaves_no_running_subscription() {
+        let mut account = account();
+        let active = || subscription("sub_1", SubscriptionStatus::Active, "pro");
+        let first = fetched(&mut account, vec![active()], Vec::new());
+        account.absorb(&first);
+        let late = fetched(&mut account, vec![active()], Vec::new());
+        let now = at("2026-03-02T00:00:00Z");
+        let fresh = CustomerRef::parse("cus_2").unwrap();
+        let step = account.replace_customer(fresh.clone(), now);
+        assert_eq!(step, PlanStep::Withdraw(offer("pro")));
+        assert_eq!(account.absorb(&late), None, "it was asked of the former customer");
+        let ended = account.subscription.clone().unwrap();
+        assert_eq!((ended.status.as_str(), ended.ended_at), ("canceled", Some(now)));
+        assert_eq!(
+            (account.customer.as_ref(), account.granted()),
+            (Some(&fresh), None)
+        );
+        assert_eq!(account.replace_customer(fresh, now), PlanStep::Keep);
+    }
+
+    fn any_status() -> impl Strategy<Value = SubscriptionStatus> {
+        let words = [
+            "trialing",
+            "active",
+            "past_due",
+            "unpaid",
+            "incomplete",
+            "incomplete_expired",
+            "canceled",
+            "paused",
+            "odd",
+        ];
+        proptest::sample::select(words.to_vec()).prop_map(SubscriptionStatus::parse)
+    }
+
+    proptest! {
+        #[test]
+        fn one_granting_subscription_is_kept_whatever_the_order(
+            made in proptest::collection::vec((any_status(), 0..3_i64), 0..6),
+            seed: u64,
+        ) {
+            let mut all: Vec<_> = made
+                .into_iter()
+                .enumerate()
+                .map(|(number, (status, second))| {
+                    let mut one = subscription(&format!("sub_{number}"), status, "pro");
+                    one.created_at += chrono::Duration::seconds(second);
+                    one
+                })
+                .collect();
+            let mut account = account();
+            let ids = |fetched: &FetchedAccount| {
+                let mut ids: Vec<_> = fetched.surplus().iter().map(|one| one.id.clone()).collect();
+                ids.sort();
+                ids
+            };
+            let kept = current(&all).cloned();
+            let surplus = ids(&fetched(&mut account, all.clone(), Vec::new()));
+            let granting = all.iter().filter(|one| one.grants()).count();
+            prop_assert_eq!(surplus.len(), granting.saturating_sub(1));
+            if let Some(kept) = kept.as_ref().filter(|_| granting > 0) {
+                prop_assert!(kept.grants() && !surplus.contains(&kept.id));
+                let paid = |one: &&ProviderSubscription| one.is_in_good_standing();
+                let newest = all.iter().filter(paid).map(|one| one.created_at).max();
+                prop_assert!(newest.is_none_or(|at| kept.is_in_good_standing() && kept.created_at == at));
+            }
+            // Another order, and another server, come to the same.
+            let turns = usize::try_from(seed % 6).unwrap() % all.len().max(1);
+            all.rotate_left(turns);
+            prop_assert_eq!(current(&all).cloned(), kept.clone());
+            prop_assert_eq!(ids(&fetched(&mut account, all.clone(), Vec::new())), surplus.clone());
+            // Once the surplus has ended, there is none.
+            for one in all.iter_mut().filter(|one| surplus.contains(&one.id)) {
+                one.status = SubscriptionStatus::Canceled;
+            }
+            prop_assert_eq!(current(&all).map(|one| &one.id), kept.as_ref().map(|one| &one.id));
+            prop_assert!(fetched(&mut account, all, Vec::new()).surplus().is_empty());
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ error_codes! {
     UsageInFuture = "usage_in_future", 422, "Usage in the future", "The time of an event may be up to 5 minutes ahead of the server's clock.";
     BillingUnavailable = "billing_unavailable", 503, "Billing unavailable", "Payments are not configured here, or the payment provider does not respond. Other endpoints work. Try again later.";
     NoSubscription = "no_subscription", 409, "No subscription", "The tenant has no active subscription. Start one with a checkout.";
+    BillingCustomerGone = "billing_customer_gone", 409, "Billing customer gone", "The payment provider no longer has the customer. Start a checkout or open the portal to create a new one.";
     WebhookSignatureInvalid = "webhook_signature_invalid", 400, "Invalid webhook signature", "The payment provider did not sign this request, or signed it more than five minutes ago.";
     QuotaExceeded = "quota_exceeded", 429, "Quota exceeded", "Wait for the next period or raise the quota.";
     RateLimited = "rate_limited", 429, "Rate limited", "Too many requests. Wait for as many seconds as `Retry-After` says.";

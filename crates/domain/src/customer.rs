@@ -2,8 +2,21 @@ use async_trait::async_trait;
 
 use crate::{CustomerRef, StoreError, SystemScope, TenantId, Time};
 
-/// Which customer of the payment provider is which tenant: the one thing of billing that is known across tenants. It is
-/// written once for a tenant and says the same for good. Every call carries its reason.
+/// What is known of a tenant as a customer of the payment provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownCustomer {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Which customer it is; `None` while an answer of the provider is missing.
+    pub customer: Option<CustomerRef>,
+    /// Which customers it was before, the earliest first: those that the provider no longer had.
+    pub former: Vec<CustomerRef>,
+    /// Since when there may be a customer.
+    pub expected_at: Time,
+}
+
+/// Which customer of the payment provider is which tenant: the one thing of billing that is known across tenants. It
+/// changes only when the provider no longer has the customer; the former reference is kept. Every call carries its reason.
 #[async_trait]
 pub trait Customers: Send + Sync {
     /// Notes that the provider may make, or have made, a customer for the tenant: before it is asked to, so that none is
@@ -18,7 +31,24 @@ pub trait Customers: Send + Sync {
         customer: &CustomerRef,
     ) -> Result<CustomerRef, StoreError>;
 
-    /// The tenant that is this customer. It comes from here, and never from what a message says of itself.
+    /// What is known of a tenant as a customer; `None` where none was ever expected.
+    async fn known(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+    ) -> Result<Option<KnownCustomer>, StoreError>;
+
+    /// Puts another customer in the place of one that the provider no longer has, and keeps the former reference. Of two
+    /// at once the first wins; the customer that the tenant is then.
+    async fn replace(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        gone: &CustomerRef,
+        customer: &CustomerRef,
+    ) -> Result<CustomerRef, StoreError>;
+
+    /// The tenant that is or was this customer. It comes from here, and never from what a message says of itself.
     async fn tenant_of(
         &self,
         because: SystemScope,
@@ -33,8 +63,13 @@ pub trait Customers: Send + Sync {
         limit: u32,
     ) -> Result<Vec<TenantId>, StoreError>;
 
-    /// Up to `limit` deleted tenants for whom there may still be a customer.
-    async fn left_behind(&self, because: SystemScope, limit: u32) -> Result<Vec<TenantId>, StoreError>;
+    /// Up to `limit` deleted tenants for whom there may still be a customer, by id, from after `after` on.
+    async fn left_behind(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<KnownCustomer>, StoreError>;
 
     /// Notes that the provider has no customer for the tenant any more.
     async fn removed(&self, because: SystemScope, tenant: TenantId, at: Time) -> Result<(), StoreError>;

@@ -122,7 +122,7 @@ pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use css::{
     CONTAINMENT, CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css,
 };
-pub use customer::Customers;
+pub use customer::{Customers, KnownCustomer};
 pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
 pub use entitlement::{Agreed, Entitlements, Subscription};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
@@ -171,10 +171,10 @@ pub use password::{
 };
 pub use patch::Patch;
 pub use payment::{
-    ChargedMeter, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef, InvoiceStatus,
-    Link, NewCustomer, NewSubscription, Offer, PaymentProvider, ProrationPreview, ProviderError,
-    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus,
-    UsageReport,
+    ChargedMeter, CheckoutRef, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
+    InvoiceStatus, Link, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider,
+    ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription,
+    SubscriptionRef, SubscriptionStatus, UsageReport,
 };
 pub use period::{BillingCycle, Period, Reset};
 pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};

@@ -49,6 +49,8 @@ provider_ids! {
     SubscriptionRef;
     /// An invoice (`in_…`).
     InvoiceRef;
+    /// A checkout (`cs_…`).
+    CheckoutRef;
     /// An event that the provider tells of (`evt_…`).
     EventRef;
     /// What makes a call that is repeated the same call: the provider does it once. Made of our own rows' ids.
@@ -109,6 +111,41 @@ pub struct NewSubscription {
     pub trial_days: u32,
     /// Whether the provider works out taxes.
     pub automatic_tax: bool,
+}
+
+/// A page to be made on which a customer subscribes and pays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCheckout {
+    /// What is sold.
+    pub subscription: NewSubscription,
+    /// What makes two checkouts offer the same; kept at the provider.
+    pub terms: ProviderKey,
+    /// Where the customer is sent after paying.
+    pub success_url: String,
+    /// Where the customer is sent without having paid.
+    pub cancel_url: String,
+}
+
+/// A checkout that can still be completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCheckout {
+    /// Its id.
+    pub id: CheckoutRef,
+    /// What it was made with: [`NewCheckout::terms`]; `None` when it is none of ours.
+    pub terms: Option<ProviderKey>,
+    /// Its page.
+    pub link: Link,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+impl OpenCheckout {
+    /// The one that stays of several: the newest, and of those of one second the one with the greatest id. Everyone who
+    /// sees the same checkouts keeps the same one.
+    pub fn newest(open: &[Self]) -> Option<&Self> {
+        open.iter()
+            .max_by_key(|checkout| (checkout.created_at, checkout.id.as_str()))
+    }
 }
 
 /// Where a subscription stands (Stripe's names).
@@ -425,8 +462,12 @@ pub trait PaymentProvider: Send + Sync {
         new: &NewCustomer,
     ) -> Result<CustomerRef, ProviderError>;
 
-    /// The customers that were made for a tenant, the oldest first: more than one only after keys were forgotten.
+    /// The customers that were made for a tenant, the oldest first: more than one only after keys were forgotten. The
+    /// provider may find a new one only after a while, and a deleted one for a while longer.
     async fn customers_of(&self, tenant: TenantId) -> Result<Vec<CustomerRef>, ProviderError>;
+
+    /// Whether the provider has this customer, it is not deleted, and it was made for this tenant.
+    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError>;
 
     /// Removes a customer; one that is gone already is no error.
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError>;
@@ -474,17 +515,23 @@ pub trait PaymentProvider: Send + Sync {
         cancel: bool,
     ) -> Result<ProviderSubscription, ProviderError>;
 
-    /// Ends a subscription now; one that has ended already is returned as it is.
-    async fn cancel_subscription(&self, id: &SubscriptionRef) -> Result<ProviderSubscription, ProviderError>;
-
-    /// A page on which a customer subscribes to an offer and pays.
-    async fn checkout(
+    /// Ends a subscription now; one that has ended already is returned as it is. What was used is billed, and what was
+    /// paid for the rest of the period is credited to the customer.
+    async fn end_subscription(
         &self,
         key: &ProviderKey,
-        new: &NewSubscription,
-        success_url: &str,
-        cancel_url: &str,
-    ) -> Result<Link, ProviderError>;
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError>;
+
+    /// A page on which a customer subscribes to an offer and pays.
+    async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError>;
+
+    /// The checkouts of a customer that can still be completed.
+    async fn open_checkouts(&self, customer: &CustomerRef) -> Result<Vec<OpenCheckout>, ProviderError>;
+
+    /// Closes a checkout, so that it cannot be completed any more. False when it was completed before; one that is closed
+    /// already is no error.
+    async fn expire_checkout(&self, id: &CheckoutRef) -> Result<bool, ProviderError>;
 
     /// A page on which a customer looks after cards, invoices and the subscription.
     async fn portal(&self, customer: &CustomerRef, return_url: &str) -> Result<Link, ProviderError>;
@@ -518,6 +565,12 @@ pub trait PaymentProvider: Send + Sync {
 
     /// What has happened since a moment, the oldest first: for what was never told us.
     async fn events_since(&self, since: Time) -> Result<Vec<ProviderEvent>, ProviderError>;
+
+    /// What time it is for the provider, when it is `ours` here. The same, except for a fake whose clock was moved: by that
+    /// clock payments are due.
+    fn now(&self, ours: Time) -> Time {
+        ours
+    }
 
     /// Reads a message that claims to be the provider's, and checks that it is: against its raw body.
     fn read_event(&self, body: &[u8], signature: &str, now: Time) -> Result<ProviderEvent, ForgedEvent>;

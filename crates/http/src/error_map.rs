@@ -486,6 +486,10 @@ impl From<BillingError> for ApiError {
             BillingError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
             BillingError::NoSubscription => Self::new(ErrorCode::NoSubscription),
             BillingError::AlreadySubscribed => conflict("There is a subscription already; change that one."),
+            BillingError::CheckoutUnderWay => {
+                conflict("Another checkout was begun at the same moment; ask again.")
+            }
+            BillingError::CustomerGone => Self::new(ErrorCode::BillingCustomerGone),
             BillingError::ChangeUnderWay => {
                 conflict("Another change of the subscription is under way; wait a moment.")
             }

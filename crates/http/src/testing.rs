@@ -20,14 +20,14 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
     Accepted, AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations,
     CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet,
-    FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease, Limit, Mail,
-    MailError, Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims,
-    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
-    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedRefresh, ProviderEvents,
-    QuotaUpkeep, ReceivedEvent, RefreshTokens, Role, Seal, SessionId, SettingRegistry, Settings, Slug,
-    SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration,
-    TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError,
-    UnitOfWork, Units, Unresolved, UsageUpkeep, UserId, Verified,
+    FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease,
+    KnownCustomer, Limit, Mail, MailError, Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode,
+    Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork,
+    Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Role, Seal, SessionId,
+    SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope,
+    Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector,
+    TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId, Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -331,7 +331,26 @@ impl Customers for Fake {
         away()
     }
 
-    async fn left_behind(&self, _: SystemScope, _: u32) -> Result<Vec<TenantId>, StoreError> {
+    async fn left_behind(
+        &self,
+        _: SystemScope,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<KnownCustomer>, StoreError> {
+        away()
+    }
+
+    async fn known(&self, _: SystemScope, _: TenantId) -> Result<Option<KnownCustomer>, StoreError> {
+        away()
+    }
+
+    async fn replace(
+        &self,
+        _: SystemScope,
+        _: TenantId,
+        _: &CustomerRef,
+        _: &CustomerRef,
+    ) -> Result<CustomerRef, StoreError> {
         away()
     }
 

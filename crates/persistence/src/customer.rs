@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::QueryResult;
-use tenantry_domain::{CustomerRef, Customers, Mode, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::{CustomerRef, Customers, KnownCustomer, Mode, StoreError, SystemScope, TenantId, Time};
 
 use crate::Pool;
 use crate::billing_account::customer;
@@ -36,11 +36,23 @@ impl PgCustomers {
 const EXPECT: &str = "\
 INSERT INTO provider_customers (of_tenant, created_at) VALUES ($1, $2) ON CONFLICT (of_tenant) DO NOTHING";
 
-/// The first customer stays.
+/// The first customer stays, until the provider no longer has it.
 const BIND: &str = "\
 UPDATE provider_customers SET customer_ref = coalesce(customer_ref, $2) WHERE of_tenant = $1 RETURNING customer_ref";
 
-const TENANT_OF: &str = "SELECT of_tenant FROM provider_customers WHERE customer_ref = $1";
+const KNOWN: &str = "\
+SELECT of_tenant, customer_ref, array_to_string(former_refs, ' ') AS former, created_at FROM provider_customers \
+ WHERE of_tenant = $1";
+
+/// One that was the customer before and is so again is no former one any more.
+const REPLACE: &str = "\
+UPDATE provider_customers \
+ SET customer_ref = $3, former_refs = array_append(array_remove(former_refs, $3), customer_ref) \
+ WHERE of_tenant = $1 AND customer_ref = $2 RETURNING customer_ref";
+
+const TENANT_OF: &str = "\
+SELECT of_tenant FROM provider_customers WHERE customer_ref = $1 \
+UNION ALL SELECT of_tenant FROM provider_customers WHERE former_refs @> ARRAY[$1] LIMIT 1";
 
 const LIST: &str = "\
 SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status <> 'deleted'
@@ -48,8 +60,9 @@ SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenan
  ORDER BY c.of_tenant LIMIT $2";
 
 const LEFT_BEHIND: &str = "\
-SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status = 'deleted'
- WHERE c.removed_at IS NULL ORDER BY c.of_tenant LIMIT $1";
+SELECT c.of_tenant, c.customer_ref, array_to_string(c.former_refs, ' ') AS former, c.created_at \
+ FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status = 'deleted'
+ WHERE c.removed_at IS NULL AND ($1::uuid IS NULL OR c.of_tenant > $1) ORDER BY c.of_tenant LIMIT $2";
 
 const REMOVED: &str = "UPDATE provider_customers SET removed_at = $2 WHERE of_tenant = $1";
 
@@ -76,6 +89,33 @@ impl Customers for PgCustomers {
         customer(&column::<String>(row, "customer_ref")?)
     }
 
+    async fn known(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+    ) -> Result<Option<KnownCustomer>, StoreError> {
+        let arguments = vec![tenant.uuid().into()];
+        let rows = self.run(because, KNOWN, arguments, Mode::Read).await?;
+        rows.first().map(known).transpose()
+    }
+
+    async fn replace(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        gone: &CustomerRef,
+        found: &CustomerRef,
+    ) -> Result<CustomerRef, StoreError> {
+        let arguments = vec![tenant.uuid().into(), gone.as_str().into(), found.as_str().into()];
+        let rows = self.run(because, REPLACE, arguments, Mode::Write).await?;
+        if let Some(row) = rows.first() {
+            return customer(&column::<String>(row, "customer_ref")?);
+        }
+        let now = self.known(because, tenant).await?;
+        let now = now.and_then(|known| known.customer);
+        now.ok_or_else(|| StoreError::Other("the tenant is no customer any more".into()))
+    }
+
     async fn tenant_of(
         &self,
         because: SystemScope,
@@ -97,10 +137,15 @@ impl Customers for PgCustomers {
         rows.iter().map(tenant).collect()
     }
 
-    async fn left_behind(&self, because: SystemScope, limit: u32) -> Result<Vec<TenantId>, StoreError> {
-        let arguments = vec![i64::from(limit).into()];
+    async fn left_behind(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<KnownCustomer>, StoreError> {
+        let arguments = vec![after.map(TenantId::uuid).into(), i64::from(limit).into()];
         let rows = self.run(because, LEFT_BEHIND, arguments, Mode::Read).await?;
-        rows.iter().map(tenant).collect()
+        rows.iter().map(known).collect()
     }
 
     async fn removed(&self, because: SystemScope, tenant: TenantId, at: Time) -> Result<(), StoreError> {
@@ -113,4 +158,19 @@ impl Customers for PgCustomers {
 
 fn tenant(row: &QueryResult) -> Result<TenantId, StoreError> {
     Ok(column::<uuid::Uuid>(row, "of_tenant")?.into())
+}
+
+fn known(row: &QueryResult) -> Result<KnownCustomer, StoreError> {
+    let bound = column::<Option<String>>(row, "customer_ref")?;
+    // No reference has a space in it.
+    let former = column::<String>(row, "former")?;
+    Ok(KnownCustomer {
+        tenant: tenant(row)?,
+        customer: bound.as_deref().map(customer).transpose()?,
+        former: former
+            .split_whitespace()
+            .map(customer)
+            .collect::<Result<_, _>>()?,
+        expected_at: column(row, "created_at")?,
+    })
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{Months, NaiveDate};
-use tenantry_domain::{EventState, Period, PlanCatalogue, PlanTerms, SystemScope, TenantId};
+use tenantry_domain::{EventState, Period, PlanCatalogue, PlanTerms, SubscriptionRef, SystemScope, TenantId};
 use tenantry_stripe::StripePayments;
-use tenantry_tenancy::billing_oversight::{self, Sweep};
+use tenantry_tenancy::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
+use tenantry_tenancy::billing_surplus::Surplus;
 use tenantry_tenancy::meter_report::{self, Drift};
 use tenantry_tenancy::{OperatorCx, provider_event};
 
@@ -44,6 +45,18 @@ enum Action {
         #[arg(long, value_parser = month)]
         period: Option<Period>,
     },
+    /// List the tenants whose customers the payment provider no longer has: tenant, customer, and what takes its place. Customers
+    /// are gone when they were deleted there, and after a change of the account or the key.
+    #[command(after_help = "Example: tenantry billing customers\n         \
+                            tenantry billing customers --replace --tenant acme    (makes it a customer anew)")]
+    Customers {
+        /// Only this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Make each of them a customer anew; what the former customer was subscribed to has ended.
+        #[arg(long)]
+        replace: bool,
+    },
     /// List what the payment provider told of, the newest first: id, kind, customer, state, attempts, received, reason.
     #[command(after_help = "Example: tenantry billing events --state ignored\n         \
                             tenantry billing events --fetch    (asks for what was never told first)")]
@@ -74,6 +87,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let done = match &args.action {
         Action::Publish { tenant } => publish(&booted, tenant.as_deref()).await,
         Action::Reconcile { tenant, period } => reconcile(&booted, tenant.as_deref(), *period).await,
+        Action::Customers { tenant, replace } => customers(&booted, tenant.as_deref(), *replace).await,
         Action::Events { state, fetch, limit } => events(&booted, *state, *fetch, *limit).await,
     };
     booted.finish().await;
@@ -121,10 +135,18 @@ async fn reconcile(
 ) -> Result<(), CommandError> {
     let cx = OperatorCx::command(&booted.app, BECAUSE);
     let mut unexplained = 0_u64;
-    let mut tell = |drifts: Vec<Drift>| {
-        for drift in drifts {
-            unexplained += u64::from(drift.unexplained() != 0);
-            say(&drift);
+    let mut tell = |lines: Vec<DriftLine>| {
+        for line in lines {
+            match line {
+                DriftLine::Meter(drift) => {
+                    unexplained += u64::from(drift.unexplained() != 0);
+                    say(&drift);
+                }
+                DriftLine::Surplus(found) => {
+                    unexplained += 1;
+                    say_surplus(&found);
+                }
+            }
         }
     };
     if let Some(slug) = tenant {
@@ -170,6 +192,49 @@ fn say(drift: &Drift) {
         drift.difference(),
         drift.unexplained()
     ));
+}
+
+fn say_surplus(found: &Surplus) {
+    let kept = found.kept.as_ref().map_or("-", |kept| kept.as_str());
+    let surplus: Vec<&str> = found.surplus.iter().map(SubscriptionRef::as_str).collect();
+    console::say(&format!(
+        "{} pays twice: subscription {kept} counts, surplus {}",
+        found.tenant,
+        surplus.join(" ")
+    ));
+}
+
+async fn customers(booted: &Booted, tenant: Option<&str>, replace: bool) -> Result<(), CommandError> {
+    let cx = OperatorCx::command(&booted.app, BECAUSE);
+    let mut lost = 0_u64;
+    let mut tell = |found: Vec<LostCustomer>| {
+        for one in found {
+            lost += 1;
+            let outcome = match &one.replacement {
+                Some(customer) => format!("replaced {customer}"),
+                None => "gone".to_owned(),
+            };
+            console::say(&format!("{} {} {outcome}", one.tenant, one.customer));
+        }
+    };
+    if let Some(slug) = tenant {
+        let tenant = find(&booted.app, slug).await?;
+        let found = billing_oversight::lost_customer_of(&cx, tenant, replace).await;
+        tell(found.map_err(|error| other(&error))?);
+    } else {
+        let mut after = None;
+        loop {
+            let swept = billing_oversight::lost_customers(&cx, replace, Sweep { after, limit: 100 }).await;
+            let swept = swept.map_err(|error| other(&error))?;
+            tell(swept.found);
+            after = swept.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    console::progress(&format!("{lost} customers are not there"));
+    Ok(())
 }
 
 async fn events(

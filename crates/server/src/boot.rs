@@ -94,6 +94,11 @@ impl Booted {
 
 /// Puts the application together; connects to nothing yet.
 pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
+    boot_beside(settings, None)
+}
+
+/// [`boot`], where payments are due by the clock of a fake in place of Stripe.
+pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<Booted, BootError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let runtime = Pool::new(
@@ -181,7 +186,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     // given back after its death.
     let instance = ids.uuid();
     let calls = Arc::new(FileSpool::new(folder, instance.to_string()));
-    let stripe = stripe(settings)?.map(Arc::new);
+    let stripe = stripe(settings, fake)?.map(Arc::new);
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
@@ -355,7 +360,10 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
     })
 }
 
-fn stripe(settings: &Settings) -> Result<Option<StripePayments>, SettingsError> {
+fn stripe(
+    settings: &Settings,
+    clock: Option<Arc<dyn Clock>>,
+) -> Result<Option<StripePayments>, SettingsError> {
     let stripe = &settings.billing.stripe;
     if stripe.secret_key.is_empty() {
         return Ok(None);
@@ -370,6 +378,7 @@ fn stripe(settings: &Settings) -> Result<Option<StripePayments>, SettingsError> 
             .transpose()
             .map_err(|error: url::ParseError| wrong("billing.stripe.api_base", error.to_string()))?,
         timeout: Duration::from_millis(stripe.timeout_ms),
+        clock,
     };
     let payments = StripePayments::new(&settings);
     payments

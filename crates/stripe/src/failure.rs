@@ -104,7 +104,10 @@ pub fn found<T>(answer: Result<T, ProviderError>) -> Result<Option<T>, ProviderE
     }
 }
 
+/// The key of the metadata that says whose something is.
+pub const TENANT: &str = "tenant_id";
+
 /// The metadata that says whose something is.
 pub fn of_tenant(tenant: tenantry_domain::TenantId) -> HashMap<String, String> {
-    HashMap::from([("tenant_id".to_owned(), tenant.to_string())])
+    HashMap::from([(TENANT.to_owned(), tenant.to_string())])
 }

@@ -13,10 +13,11 @@ mod payments;
 mod publish;
 mod reading;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use stripe::{Client, ClientBuilder};
-use tenantry_domain::ProviderError;
+use tenantry_domain::{Clock, ProviderError};
 use url::Url;
 
 use crate::catalogue::Catalogue;
@@ -36,6 +37,8 @@ pub struct StripeSettings {
     pub api_base: Option<Url>,
     /// How long a call may take.
     pub timeout: Duration,
+    /// The clock of a fake that is moved by hand; `None` is that of everyone.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 impl std::fmt::Debug for StripeSettings {
@@ -50,11 +53,17 @@ impl std::fmt::Debug for StripeSettings {
 }
 
 /// Stripe.
-#[derive(Debug)]
 pub struct StripePayments {
     client: Client,
+    clock: Option<Arc<dyn Clock>>,
     webhook_secrets: event::Secrets,
     catalogue: Catalogue,
+}
+
+impl std::fmt::Debug for StripePayments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripePayments").finish_non_exhaustive()
+    }
 }
 
 impl StripePayments {
@@ -71,6 +80,7 @@ impl StripePayments {
         let client = builder.build().map_err(|_| ProviderError::Unauthenticated)?;
         Ok(Self {
             client,
+            clock: settings.clock.clone(),
             webhook_secrets: event::Secrets::new(&settings.webhook_secrets),
             catalogue: Catalogue::default(),
         })

@@ -25,22 +25,29 @@ use stripe_checkout::checkout_session::{
     CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
     CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionLineItems,
     CreateCheckoutSessionSubscriptionData, CreateCheckoutSessionSubscriptionDataBillingMode,
-    CreateCheckoutSessionSubscriptionDataBillingModeType,
+    CreateCheckoutSessionSubscriptionDataBillingModeType, ExpireCheckoutSession, ListCheckoutSession,
+    RetrieveCheckoutSession,
 };
-use stripe_core::customer::{CreateCustomer, DeleteCustomer, SearchCustomer};
+use stripe_core::customer::{
+    CreateCustomer, DeleteCustomer, RetrieveCustomer, RetrieveCustomerReturned, SearchCustomer,
+};
 use stripe_core::event::ListEvent;
-use stripe_shared::{CheckoutSessionMode, Event, Invoice, InvoiceLineItem, Subscription};
+use stripe_shared::{
+    CheckoutSession, CheckoutSessionMode, CheckoutSessionStatus, Event, Invoice, InvoiceLineItem,
+    Subscription,
+};
 use tenantry_domain::{
-    CustomerRef, Delivered, ForgedEvent, InvoiceRef, Link, MeterKey, NewCustomer, NewSubscription, Offer,
-    PaymentProvider, Period, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
-    ProviderSubscription, SubscriptionRef, TenantId, Time, UsageReport,
+    CheckoutRef, CustomerRef, Delivered, ForgedEvent, InvoiceRef, Link, MeterKey, NewCheckout, NewCustomer,
+    NewSubscription, Offer, OpenCheckout, PaymentProvider, Period, ProrationPreview, ProviderError,
+    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, TenantId, Time,
+    UsageReport,
 };
 
 use crate::StripePayments;
 use crate::catalogue::{Priced, event_name};
 use crate::event;
-use crate::failure::{code, failure, found, of_tenant};
-use crate::reading;
+use crate::failure::{TENANT, code, failure, found, of_tenant};
+use crate::reading::{self, TERMS};
 
 #[async_trait]
 impl PaymentProvider for StripePayments {
@@ -69,6 +76,15 @@ impl PaymentProvider for StripePayments {
             .into_iter()
             .map(|(_, id)| reading::customer_ref(id))
             .collect()
+    }
+
+    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError> {
+        let known = found(self.ask(&RetrieveCustomer::new(customer.as_str())).await)?;
+        let Some(RetrieveCustomerReturned::Customer(known)) = known else {
+            return Ok(false);
+        };
+        let made_for = known.metadata.as_ref().and_then(|it| it.get(TENANT));
+        Ok(made_for.is_some_and(|made_for| *made_for == tenant.to_string()))
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {
@@ -178,35 +194,34 @@ impl PaymentProvider for StripePayments {
         reading::subscription(&self.change(key.as_str(), &request).await?)
     }
 
-    async fn cancel_subscription(&self, id: &SubscriptionRef) -> Result<ProviderSubscription, ProviderError> {
-        // What was used is billed; what was paid in advance is not given back.
+    async fn end_subscription(
+        &self,
+        key: &ProviderKey,
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError> {
         let request = CancelSubscription::new(id.as_str())
             .invoice_now(true)
-            .prorate(false);
-        match found(self.ask(&request).await)? {
+            .prorate(true);
+        match found(self.change(key.as_str(), &request).await)? {
             Some(ended) => reading::subscription(&ended),
             // Stripe does not know ended ones by this call.
             None => self.existing(id.as_str()).await,
         }
     }
 
-    async fn checkout(
-        &self,
-        key: &ProviderKey,
-        new: &NewSubscription,
-        success_url: &str,
-        cancel_url: &str,
-    ) -> Result<Link, ProviderError> {
-        let priced = self.priced(&new.offer).await?;
+    async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError> {
+        let sale = &new.subscription;
+        let priced = self.priced(&sale.offer).await?;
         let mut request = CreateCheckoutSession::new()
             .mode(CheckoutSessionMode::Subscription)
-            .customer(new.customer.as_str())
-            .client_reference_id(new.tenant.to_string())
-            .line_items(sold(new, &priced))
-            .subscription_data(subscription_data(new))
-            .success_url(success_url)
-            .cancel_url(cancel_url);
-        if new.automatic_tax {
+            .customer(sale.customer.as_str())
+            .client_reference_id(sale.tenant.to_string())
+            .metadata([(TERMS.to_owned(), new.terms.to_string())])
+            .line_items(sold(sale, &priced))
+            .subscription_data(subscription_data(sale))
+            .success_url(new.success_url.as_str())
+            .cancel_url(new.cancel_url.as_str());
+        if sale.automatic_tax {
             // Where the customer lives is what taxes go by.
             let mut update = CreateCheckoutSessionCustomerUpdate::new();
             update.address = Some(CreateCheckoutSessionCustomerUpdateAddress::Auto);
@@ -214,13 +229,32 @@ impl PaymentProvider for StripePayments {
                 .automatic_tax(CreateCheckoutSessionAutomaticTax::new(true))
                 .customer_update(update);
         }
-        let session = self.change(key.as_str(), &request).await?;
-        Ok(Link {
-            url: session
-                .url
-                .ok_or_else(|| reading::unreadable("the checkout has no address"))?,
-            expires_at: Some(reading::time(session.expires_at)?),
-        })
+        let made = self.change(key.as_str(), &request).await?;
+        reading::checkout(&made)?.ok_or_else(|| reading::unreadable("the checkout has no address"))
+    }
+
+    async fn open_checkouts(&self, customer: &CustomerRef) -> Result<Vec<OpenCheckout>, ProviderError> {
+        let request = ListCheckoutSession::new()
+            .customer(customer.as_str())
+            .status(CheckoutSessionStatus::Open)
+            .limit(100);
+        let open = request.paginate().stream(&self.client).try_collect().await;
+        let open: Vec<CheckoutSession> = open.map_err(|error| failure(&error))?;
+        open.iter()
+            .filter_map(|it| reading::checkout(it).transpose())
+            .collect()
+    }
+
+    async fn expire_checkout(&self, id: &CheckoutRef) -> Result<bool, ProviderError> {
+        match self.ask(&ExpireCheckoutSession::new(id.as_str())).await {
+            Ok(_) | Err(ProviderError::NotFound(_)) => Ok(true),
+            // It is not open any more: what became of it is asked for.
+            Err(ProviderError::Refused(_)) => {
+                let now = self.ask(&RetrieveCheckoutSession::new(id.as_str())).await?;
+                Ok(!matches!(now.status, Some(CheckoutSessionStatus::Complete)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn portal(&self, customer: &CustomerRef, return_url: &str) -> Result<Link, ProviderError> {
@@ -325,6 +359,10 @@ impl PaymentProvider for StripePayments {
         let events = request.paginate().stream(&self.client).try_collect().await;
         let events: Vec<Event> = events.map_err(|error| failure(&error))?;
         events.iter().rev().map(listed).collect()
+    }
+
+    fn now(&self, ours: Time) -> Time {
+        self.clock.as_ref().map_or(ours, |clock| clock.now())
     }
 
     fn read_event(&self, body: &[u8], signature: &str, now: Time) -> Result<ProviderEvent, ForgedEvent> {

@@ -18,7 +18,7 @@ use stripe_product::price::{
     CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType,
     CreatePriceTiers, CreatePriceTiersUpTo,
 };
-use stripe_product::product::{CreateProduct, RetrieveProduct};
+use stripe_product::product::{CreateProduct, ListProduct};
 use stripe_shared::{Price as TheirPrice, PriceBillingScheme, PriceTiersMode};
 use tenantry_domain::{
     Aggregation, Interval, Limit, Meter, MeterKey, Meters, Offer, OveragePrice, PlanTerms, Price,
@@ -27,11 +27,7 @@ use tenantry_domain::{
 
 use crate::StripePayments;
 use crate::catalogue::{event_name, lookup_key, overage_key};
-use crate::failure::found;
-use crate::reading::their_currency;
-
-/// Where a price says what it was made of.
-const TERMS: &str = "tenantry_terms";
+use crate::reading::{TERMS, their_currency};
 
 /// What was made at Stripe; everything else had been there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,7 +112,9 @@ impl StripePayments {
         published: &mut Published,
     ) -> Result<(), ProviderError> {
         let product = format!("tenantry_{}_{}", terms.name, terms.version);
-        if found(self.ask(&RetrieveProduct::new(product.as_str())).await)?.is_none() {
+        // Asked for in a list: one that is not there yet is no error.
+        let request = ListProduct::new().ids([product.clone()]);
+        if self.ask(&request).await?.data.is_empty() {
             let request = CreateProduct::new(terms.title.clone()).id(product.clone());
             self.change(&format!("publish:{product}"), &request).await?;
             published.products.push(product.clone());

@@ -3,10 +3,13 @@
 use std::str::FromStr as _;
 
 use chrono::DateTime;
-use stripe_shared::{Invoice, InvoiceLineItem, RecurringUsageType, Subscription, SubscriptionItem};
+use stripe_shared::{
+    CheckoutSession, Invoice, InvoiceLineItem, RecurringUsageType, Subscription, SubscriptionItem,
+};
 use tenantry_domain::{
-    ChargedMeter, Currency, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, MeterKey, Offer, Period,
-    ProviderError, ProviderInvoice, ProviderSubscription, SubscriptionRef, SubscriptionStatus, Time,
+    ChargedMeter, CheckoutRef, Currency, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, Link, MeterKey,
+    Offer, OpenCheckout, Period, ProviderError, ProviderInvoice, ProviderKey, ProviderSubscription,
+    SubscriptionRef, SubscriptionStatus, Time,
 };
 
 use crate::catalogue::{meter_of, offer_of};
@@ -125,6 +128,26 @@ fn status(it: &stripe_shared::SubscriptionStatus) -> SubscriptionStatus {
         // The library keeps the right to learn further words.
         other => SubscriptionStatus::Unrecognised(other.to_string()),
     }
+}
+
+/// The key of the metadata that says what a price was made of, or what a checkout offers.
+pub const TERMS: &str = "tenantry_terms";
+
+/// A checkout that can be completed; one without a page cannot.
+pub fn checkout(it: &CheckoutSession) -> Result<Option<OpenCheckout>, ProviderError> {
+    let Some(url) = it.url.clone() else {
+        return Ok(None);
+    };
+    let terms = it.metadata.as_ref().and_then(|metadata| metadata.get(TERMS));
+    Ok(Some(OpenCheckout {
+        id: CheckoutRef::parse(it.id.as_str()).ok_or_else(|| unreadable("the checkout's id is none"))?,
+        terms: terms.and_then(|terms| ProviderKey::parse(terms)),
+        link: Link {
+            url,
+            expires_at: Some(time(it.expires_at)?),
+        },
+        created_at: time(it.created)?,
+    }))
 }
 
 /// An invoice with these lines: all of them, of which it shows only the first itself.

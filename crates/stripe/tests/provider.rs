@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tenantry_domain::{
-    Aggregation, ChargedMeter, Currency, CustomerRef, Delivered, ForgedEvent, Interval, InvoiceRef,
-    InvoiceStatus, Limit, Meter, MeterKey, MeterTerms, Meters, NewCustomer, NewSubscription, Offer,
-    OveragePrice, PaymentProvider, Period, PlanTerms, Price, ProviderError, ProviderKey,
-    ProviderSubscription, Reset, SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
+    Aggregation, ChargedMeter, CheckoutRef, Currency, CustomerRef, Delivered, ForgedEvent, Interval,
+    InvoiceRef, InvoiceStatus, Limit, Meter, MeterKey, MeterTerms, Meters, NewCheckout, NewCustomer,
+    NewSubscription, Offer, OpenCheckout, OveragePrice, PaymentProvider, Period, PlanTerms, Price,
+    ProviderError, ProviderKey, ProviderSubscription, Reset, SubscriptionRef, SubscriptionStatus, TenantId,
+    Time, UsageReport,
 };
 use tenantry_stripe::{Published, StripePayments, StripeSettings};
 use tenantry_stripe_fake::{Card, Failure, FakeSettings, Matcher, StripeFake, sign};
@@ -88,6 +89,7 @@ fn stripe_of(fake: &StripeFake, secret_key: &str) -> StripePayments {
         webhook_secrets: vec!["whsec_new".into(), "whsec_old".into()],
         api_base: Some(fake.url().parse().unwrap()),
         timeout: Duration::from_millis(400),
+        clock: None,
     };
     StripePayments::new(&settings).unwrap()
 }
@@ -275,11 +277,14 @@ async fn a_subscription_reads_as_it_was_asked_for() {
         .await
         .unwrap();
     assert!(!going_on.cancel_at_period_end && going_on.canceled_at.is_none());
-    let ended = world.stripe.cancel_subscription(&made.id).await.unwrap();
+    let ended = world.stripe.end_subscription(&key("c3"), &made.id).await.unwrap();
     assert_eq!(ended.status, SubscriptionStatus::Canceled);
-    assert_eq!(world.stripe.cancel_subscription(&made.id).await.unwrap(), ended);
+    assert_eq!(
+        world.stripe.end_subscription(&key("c4"), &made.id).await.unwrap(),
+        ended
+    );
     assert!(matches!(
-        world.stripe.cancel_subscription(&none).await,
+        world.stripe.end_subscription(&key("c5"), &none).await,
         Err(ProviderError::NotFound(_))
     ));
 }
@@ -413,6 +418,81 @@ async fn nothing_is_upcoming_of_what_ends_or_is_not() {
     assert_eq!(world.stripe.upcoming_invoice(&none).await.unwrap(), None);
 }
 
+fn checkout_of(subscription: NewSubscription, terms: &str) -> NewCheckout {
+    NewCheckout {
+        subscription,
+        terms: ProviderKey::parse(terms).unwrap(),
+        success_url: "https://a/ok".into(),
+        cancel_url: "https://a/no".into(),
+    }
+}
+
+#[tokio::test]
+async fn open_checkouts_are_listed_and_closed_once() {
+    let world = world(Card::Missing).await;
+    let customer = world.customer().await;
+    let mut made = Vec::new();
+    for number in ["1", "2", "3"] {
+        let new = new_subscription(&customer, offer("pro", Interval::Month), 0);
+        let new = checkout_of(new, &format!("terms-{number}"));
+        made.push(world.stripe.checkout(&key(number), &new).await.unwrap());
+    }
+    let open = async || {
+        let mut open = world.stripe.open_checkouts(&customer).await.unwrap();
+        open.sort_by(|one, other| one.id.cmp(&other.id));
+        open
+    };
+    assert_eq!(open().await, made, "with what they were made for");
+    assert_eq!(OpenCheckout::newest(&open().await), made.last());
+    assert!(world.stripe.expire_checkout(&made[0].id).await.unwrap());
+    assert!(
+        world.stripe.expire_checkout(&made[0].id).await.unwrap(),
+        "closed already"
+    );
+    assert!(world.fake.complete_checkout(made[0].id.as_str()).is_none());
+    world.fake.complete_checkout(made[1].id.as_str()).unwrap();
+    assert!(
+        !world.stripe.expire_checkout(&made[1].id).await.unwrap(),
+        "it was paid"
+    );
+    assert_eq!(open().await, made[2..]);
+    let never = CheckoutRef::parse("cs_never").unwrap();
+    assert!(world.stripe.expire_checkout(&never).await.unwrap());
+}
+
+#[tokio::test]
+async fn surplus_subscription_ends_with_the_rest_credited() {
+    let world = world(Card::Pays).await;
+    let customer = world.customer().await;
+    let made = world.subscribe(&customer, offer("pro", Interval::Month), 0).await;
+    world.days(10);
+    let ended = world
+        .stripe
+        .end_subscription(&key("end"), &made.id)
+        .await
+        .unwrap();
+    assert_eq!(
+        (ended.status, ended.ended_at),
+        (SubscriptionStatus::Canceled, Some(world.now()))
+    );
+    let invoices = world.stripe.invoices_of(&customer, 10).await.unwrap();
+    let (last, first) = (&invoices[0], &invoices[1]);
+    assert!(last.total < 0 && -last.total < first.total, "{invoices:?}");
+    assert!(last.lines.iter().any(|line| line.proration && line.amount < 0));
+}
+
+#[tokio::test]
+async fn customer_is_known_to_its_tenant_until_it_is_deleted() {
+    let world = world(Card::Missing).await;
+    let customer = world.customer().await;
+    assert!(world.stripe.has_customer(&customer, tenant(1)).await.unwrap());
+    assert!(!world.stripe.has_customer(&customer, tenant(2)).await.unwrap());
+    let never = CustomerRef::parse("cus_never").unwrap();
+    assert!(!world.stripe.has_customer(&never, tenant(1)).await.unwrap());
+    assert!(world.fake.delete_customer(customer.as_str()));
+    assert!(!world.stripe.has_customer(&customer, tenant(1)).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_checkout_leads_to_a_subscription() {
     let world = world(Card::Missing).await;
@@ -420,21 +500,15 @@ async fn a_checkout_leads_to_a_subscription() {
     for (interval, items) in [(Interval::Month, 2), (Interval::Year, 1)] {
         let new = new_subscription(&customer, offer("pro", interval), 0);
         let key = key(&format!("checkout-{}", interval.as_str()));
-        let link = world
-            .stripe
-            .checkout(&key, &new, "https://a/ok", "https://a/no")
-            .await
-            .unwrap();
-        assert_eq!(link.expires_at, Some(world.now() + chrono::Duration::days(1)));
+        let new = checkout_of(new, "terms");
+        let checkout = world.stripe.checkout(&key, &new).await.unwrap();
         assert_eq!(
-            world
-                .stripe
-                .checkout(&key, &new, "https://a/ok", "https://a/no")
-                .await
-                .unwrap(),
-            link
+            checkout.link.expires_at,
+            Some(world.now() + chrono::Duration::days(1))
         );
-        let id = link.url.rsplit('/').next().unwrap();
+        assert_eq!(world.stripe.checkout(&key, &new).await.unwrap(), checkout);
+        let id = checkout.link.url.rsplit('/').next().unwrap();
+        assert_eq!(checkout.id.as_str(), id);
         let made = SubscriptionRef::parse(&world.fake.complete_checkout(id).unwrap()).unwrap();
         let made = world.stripe.subscription(&made).await.unwrap().unwrap();
         assert_eq!(
@@ -837,6 +911,7 @@ fn reader() -> StripePayments {
         webhook_secrets: vec!["whsec_test_secret".into(), String::new(), "whsec_old".into()],
         api_base: None,
         timeout: Duration::from_secs(1),
+        clock: None,
     };
     StripePayments::new(&settings).unwrap()
 }
@@ -980,6 +1055,7 @@ fn settings_do_not_tell_their_secrets() {
         webhook_secrets: vec!["whsec_secret".into()],
         api_base: None,
         timeout: Duration::from_secs(1),
+        clock: None,
     };
     let shown = format!("{settings:?} {:?}", StripePayments::new(&settings).unwrap());
     assert!(

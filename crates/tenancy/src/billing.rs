@@ -5,21 +5,23 @@
 
 use std::sync::Arc;
 
+use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
-    BillingAccount, Check, Currency, Enqueued, Interval, Invalid, Limit, Link, MeterKey, MeterTerms,
-    NewSubscription, Offer, PaymentProvider, Permission, PlanTerms, ProrationPreview, ProviderError,
-    ProviderKey, ProviderSubscription, Refused, StoreError, SubscriptionRef, Work,
+    BillingAccount, Check, CheckoutRef, Currency, CustomerRef, Enqueued, Interval, Invalid, Limit, Link,
+    MeterKey, MeterTerms, NewCheckout, NewSubscription, Offer, OpenCheckout, PaymentProvider, Permission,
+    PlanTerms, ProrationPreview, ProviderError, ProviderKey, ProviderSubscription, Refused, StoreError,
+    SubscriptionRef, Work,
 };
 use uuid::Uuid;
 
-use crate::billing_provision::{self, ProvisionError};
-use crate::billing_sync::sync;
+use crate::billing_provision::{ProvisionError, seats_for};
+use crate::billing_sync::{SyncError, sync};
 use crate::context::carries_store_error;
 use crate::entitlement::{self, CapabilitiesError};
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
-use crate::{Cx, Precondition, Stale};
+use crate::{Cx, Precondition, Stale, billing_customer};
 
 /// The most seats of a subscription.
 pub const SEATS: u32 = 100_000;
@@ -45,6 +47,12 @@ pub enum BillingError {
     /// There is one already.
     #[error("there is a subscription already; change that one")]
     AlreadySubscribed,
+    /// Another checkout was begun at the same moment, and stays.
+    #[error("another checkout was begun at the same moment")]
+    CheckoutUnderWay,
+    /// The provider no longer has the customer.
+    #[error("the payment provider no longer has the customer")]
+    CustomerGone,
     /// The change before is still under way.
     #[error("another change of the subscription is under way")]
     ChangeUnderWay,
@@ -66,6 +74,16 @@ impl From<ProvisionError> for BillingError {
             ProvisionError::Gone => Self::Gone,
             ProvisionError::Provider(error) => Self::Provider(error),
             ProvisionError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<SyncError> for BillingError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Provider(error) => Self::Provider(error),
+            SyncError::Job(error) => error.into(),
+            SyncError::Store(error) => Self::Store(error),
         }
     }
 }
@@ -97,13 +115,14 @@ pub struct Wish {
     pub interval: Option<Interval>,
     /// In which currency; as it is, or the first of the plan's prices, when absent.
     pub currency: Option<Currency>,
-    /// How many seats; as it is, or 1, when absent.
+    /// How many seats; as it is, or one for each active user, when absent.
     pub seats: Option<u32>,
 }
 
 /// A page on which the tenant's admin subscribes and pays.
 ///
-/// Asked for the same again within the hour it is the same page.
+/// A tenant has one open checkout: asked for the same again it is the same page, and asked for something else the earlier
+/// page is closed before there is another.
 ///
 /// # Errors
 /// [`BillingError`].
@@ -113,39 +132,112 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     cx.check_once().await?;
     let payments = payments(cx)?;
     let (offer, terms) = offer_of(cx, wish, None)?;
-    let seats = seats_of(wish, 1)?;
-    let provision = cx.without_key();
-    let (account, customer) = billing_provision::customer(&provision, payments.as_ref()).await?;
-    if account.live_subscription().is_some() {
-        return Err(BillingError::AlreadySubscribed);
-    }
+    let in_use = cx.read(async |work| work.users().count_active().await).await?;
+    let seats = seats_of(wish, seats_for(in_use))?;
+    enough(seats, in_use)?;
+    let inside = cx.without_key();
+    let (account, customer) = unsubscribed(&inside, payments.as_ref()).await?;
     // A trial is for those who never had a subscription.
     let trial_days = if account.subscription.is_some() {
         0
     } else {
         terms.trial_days
     };
-    let hour = cx.now().timestamp() / 3_600;
-    let key = ProviderKey::digest(&[
+    let automatic_tax = cx.app().policy.billing.automatic_tax;
+    let terms = ProviderKey::digest(&[
         &"checkout",
         &account.id,
+        &customer,
         &offer_text(&offer),
         &seats,
         &trial_days,
-        &hour,
+        &automatic_tax,
     ]);
-    let new = NewSubscription {
-        customer,
-        tenant: cx.scope().tenant(),
-        offer,
-        seats,
-        trial_days,
-        automatic_tax: cx.app().policy.billing.automatic_tax,
+    let back = cx.app().policy.billing.return_url.clone();
+    let new = NewCheckout {
+        subscription: NewSubscription {
+            customer,
+            tenant: cx.scope().tenant(),
+            offer,
+            seats,
+            trial_days,
+            automatic_tax,
+        },
+        terms,
+        success_url: back.clone(),
+        cancel_url: back,
     };
-    let back = &cx.app().policy.billing.return_url;
-    let link = payments.checkout(&key, &new, back, back).await?;
-    let details = json!({"offer": new.offer, "seats": seats});
+    let link = only_checkout(&inside, payments.as_ref(), &new).await?;
+    let details = json!({"offer": new.subscription.offer, "seats": seats});
     Ok(record(cx, "billing.checkout_begun", account.id.uuid(), details, link).await?)
+}
+
+/// The account and the customer of a tenant that has no running subscription. The provider is asked: what we know of one that
+/// has just begun or ended may still be under way.
+async fn unsubscribed(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+) -> Result<(BillingAccount, CustomerRef), BillingError> {
+    let standing = billing_customer::ensure(cx, payments).await?;
+    let account = sync(cx, payments).await?.unwrap_or(standing.account);
+    if account.live_subscription().is_some() {
+        return Err(BillingError::AlreadySubscribed);
+    }
+    Ok((account, standing.customer))
+}
+
+/// For how long a page must still be good to be given out again.
+const USABLE: Duration = Duration::minutes(10);
+
+/// The one open checkout of a customer: the one that is there when it offers the same, else a new one after all others were
+/// closed. Of two that are made at once everyone keeps the newest and closes the others, so that one stays.
+async fn only_checkout(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    new: &NewCheckout,
+) -> Result<Link, BillingError> {
+    let customer = &new.subscription.customer;
+    let is_usable = |open: &&OpenCheckout| {
+        let ends_at = open.link.expires_at;
+        open.terms.as_ref() == Some(&new.terms) && ends_at.is_none_or(|at| at > cx.now() + USABLE)
+    };
+    let open = payments.open_checkouts(customer).await?;
+    let same: Vec<OpenCheckout> = open.iter().filter(is_usable).cloned().collect();
+    let same = OpenCheckout::newest(&same);
+    close_others(cx, payments, &open, same.map(|kept| &kept.id)).await?;
+    if let Some(same) = same {
+        return Ok(same.link.clone());
+    }
+    let key = ProviderKey::of("checkout", cx.ids().uuid());
+    let made = payments.checkout(&key, new).await?;
+    let open = payments.open_checkouts(customer).await?;
+    let kept = OpenCheckout::newest(&open).unwrap_or(&made);
+    close_others(cx, payments, &open, Some(&kept.id)).await?;
+    if kept.id == made.id || is_usable(&kept) {
+        return Ok(kept.link.clone());
+    }
+    Err(BillingError::CheckoutUnderWay)
+}
+
+/// Closes all checkouts but the one that is kept. When one of them was paid meanwhile, none stays open.
+async fn close_others(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    open: &[OpenCheckout],
+    kept: Option<&CheckoutRef>,
+) -> Result<(), BillingError> {
+    let mut was_paid = false;
+    for other in open.iter().filter(|open| Some(&open.id) != kept) {
+        was_paid |= !payments.expire_checkout(&other.id).await?;
+    }
+    if !was_paid {
+        return Ok(());
+    }
+    if let Some(kept) = kept {
+        payments.expire_checkout(kept).await?;
+    }
+    sync(cx, payments).await?;
+    Err(BillingError::AlreadySubscribed)
 }
 
 /// A page on which the tenant's admin looks after cards, invoices and the subscription.
@@ -155,11 +247,18 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
 pub async fn portal(cx: &Cx) -> Result<Link, BillingError> {
     cx.require(Permission::ManageBilling)?;
     let payments = payments(cx)?;
-    let (account, customer) = billing_provision::customer(cx, payments.as_ref()).await?;
+    let standing = billing_customer::ensure(cx, payments.as_ref()).await?;
     let link = payments
-        .portal(&customer, &cx.app().policy.billing.return_url)
+        .portal(&standing.customer, &cx.app().policy.billing.return_url)
         .await?;
-    Ok(record(cx, "billing.portal_opened", account.id.uuid(), json!({}), link).await?)
+    Ok(record(
+        cx,
+        "billing.portal_opened",
+        standing.account.id.uuid(),
+        json!({}),
+        link,
+    )
+    .await?)
 }
 
 /// A change of the subscription that was asked for.
@@ -194,9 +293,10 @@ pub enum Changing {
 /// # Errors
 /// [`BillingError`].
 pub async fn change(cx: &Cx, when: &Precondition, wish: &Wish) -> Result<SubscriptionChange, BillingError> {
-    ask(cx, when, |subscription| {
+    ask(cx, when, |subscription, in_use| {
         let (offer, _) = offer_of(cx, wish, subscription.offer.as_ref())?;
         let seats = seats_of(wish, subscription.seats)?;
+        enough(seats, in_use)?;
         if subscription.offer.as_ref() == Some(&offer) && subscription.seats == seats {
             let same = Invalid::one("/plan", "unchanged", "is what the subscription is for already");
             return Err(same.into());
@@ -215,26 +315,29 @@ pub async fn end_with_period(
     when: &Precondition,
     end: bool,
 ) -> Result<SubscriptionChange, BillingError> {
-    ask(cx, when, |_| Ok(Changing::Ending(end))).await
+    ask(cx, when, |_, _| Ok(Changing::Ending(end))).await
 }
 
 async fn ask(
     cx: &Cx,
     when: &Precondition,
-    what: impl Fn(&ProviderSubscription) -> Result<Changing, BillingError> + std::marker::Sync,
+    what: impl Fn(&ProviderSubscription, u64) -> Result<Changing, BillingError> + std::marker::Sync,
 ) -> Result<SubscriptionChange, BillingError> {
     cx.require(Permission::ManageBilling)?;
     payments(cx)?;
     let what = &what;
     cx.write(async |work| {
+        // Whoever adds a user holds the tenant's row too.
+        work.tenants().current_for_update().await?;
         let account = work.billing().current_for_update().await?;
         let account = account.ok_or(BillingError::NoSubscription)?;
         let subscription = account.live_subscription().ok_or(BillingError::NoSubscription)?;
         when.check(account.version)?;
+        let in_use = work.users().count_active().await?;
         let change = SubscriptionChange {
             id: cx.ids().uuid(),
             subscription: subscription.id.clone(),
-            what: what(subscription)?,
+            what: what(subscription, in_use)?,
         };
         let terms = Terms {
             dedupe_key: Some("change".into()),
@@ -318,6 +421,10 @@ impl JobHandler for Change {
         let Some(payments) = cx.ports().payments.clone() else {
             return Err(JobFailure::Retry("payments are not set up".into()));
         };
+        if let Some(users) = too_few(cx, &payload).await? {
+            let reason = format!("{users} active users need as many seats");
+            return Ok(refusal(cx, Some(reason)).await?);
+        }
         let key = ProviderKey::of("change", payload.id);
         let id = &payload.subscription;
         let changed = match &payload.what {
@@ -332,6 +439,23 @@ impl JobHandler for Change {
         sync(cx, payments.as_ref()).await?;
         Ok(())
     }
+}
+
+/// How many active users there are, when a change leaves fewer seats than that: users may have been added since it was
+/// asked for.
+async fn too_few(cx: &Cx, change: &SubscriptionChange) -> Result<Option<u64>, StoreError> {
+    let Changing::Offer { seats, .. } = change.what else {
+        return Ok(None);
+    };
+    cx.write(async |work| {
+        work.tenants().current_for_update().await?;
+        let account = work.billing().current().await?;
+        let paid = account.and_then(|account| account.paid_seats());
+        let in_use = work.users().count_active().await?;
+        let leaves_fewer = paid.is_some_and(|paid| seats < paid) && u64::from(seats) < in_use;
+        Ok(leaves_fewer.then_some(in_use))
+    })
+    .await
 }
 
 /// Notes why the provider refused a change, for whoever asked for it.
@@ -391,12 +515,20 @@ pub struct LimitChange {
 pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError> {
     cx.require(Permission::ReadBilling)?;
     let payments = payments(cx)?;
-    let account = cx.read(async |work| work.billing().current().await).await?;
+    let (account, in_use) = cx
+        .read(async |work| {
+            let account = work.billing().current().await?;
+            Ok::<_, BillingError>((account, work.users().count_active().await?))
+        })
+        .await?;
     let subscription = account.as_ref().and_then(BillingAccount::live_subscription);
     let (offer, terms) = offer_of(cx, wish, subscription.and_then(|one| one.offer.as_ref()))?;
-    let seats = seats_of(wish, subscription.map_or(1, |one| one.seats))?;
+    let seats = seats_of(wish, subscription.map_or(seats_for(in_use), |one| one.seats))?;
     let proration = match subscription {
-        Some(subscription) => Some(payments.preview_change(&subscription.id, &offer, seats).await?),
+        Some(subscription) => {
+            let previewed = payments.preview_change(&subscription.id, &offer, seats).await;
+            Some(customer_told_apart(cx, payments.as_ref(), &subscription.customer, previewed).await?)
+        }
         None => None,
     };
     let can = entitlement::capabilities(cx).await?;
@@ -425,6 +557,24 @@ fn over(limit: Limit, used: Option<u64>) -> u64 {
     match limit {
         Limit::Of(most) => used.unwrap_or_default().saturating_sub(most),
         Limit::Unlimited => 0,
+    }
+}
+
+/// Says of an object that the provider does not have whether it is because the customer is gone.
+async fn customer_told_apart<T>(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    customer: &CustomerRef,
+    answer: Result<T, ProviderError>,
+) -> Result<T, BillingError> {
+    match answer {
+        Err(ProviderError::NotFound(text)) => {
+            if payments.has_customer(customer, cx.scope().tenant()).await? {
+                return Err(ProviderError::NotFound(text).into());
+            }
+            Err(BillingError::CustomerGone)
+        }
+        answer => Ok(answer?),
     }
 }
 
@@ -468,6 +618,15 @@ fn seats_of(wish: &Wish, now: u32) -> Result<u32, Invalid> {
     check.require(holds, "/seats", "range", "must be in 1..=100000");
     check.verdict()?;
     Ok(seats)
+}
+
+/// Makes sure that there is a seat for each active user.
+fn enough(seats: u32, in_use: u64) -> Result<(), Invalid> {
+    if u64::from(seats) >= in_use {
+        return Ok(());
+    }
+    let detail = format!("must be at least {in_use}: so many active users take a seat");
+    Err(Invalid::one("/seats", "seats_in_use", detail))
 }
 
 fn offer_text(offer: &Offer) -> String {

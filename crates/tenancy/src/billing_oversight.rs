@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::{
-    BillingAccount, Denied, DunningState, EventState, MeterReport, Period, ProviderError, ReceivedEvent,
-    StoreError, SystemScope, TenantId,
+    BillingAccount, CustomerRef, Denied, DunningState, EventState, MeterReport, Offer, PaymentProvider,
+    Period, ProviderError, ReceivedEvent, StoreError, SystemScope, TenantId,
 };
 
+use crate::billing_provision::ProvisionError;
+use crate::billing_surplus::{self, Surplus};
 use crate::billing_sync::SyncError;
 use crate::meter_report::{self, Drift};
-use crate::{Cx, OperatorCx, Origin};
+use crate::{Cx, OperatorCx, Origin, billing_customer};
 
 const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing");
 
@@ -97,7 +99,16 @@ pub async fn dead_letters(
     .await
 }
 
-/// How our numbers and the provider's differ.
+/// A line of the drift report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DriftLine {
+    /// How our number of a meter and the provider's differ.
+    Meter(Drift),
+    /// A tenant pays for more than one subscription.
+    Surplus(Surplus),
+}
+
+/// How our numbers and the provider's differ, and who pays twice.
 ///
 /// # Errors
 /// [`OversightError`].
@@ -105,18 +116,15 @@ pub async fn drift(
     cx: &OperatorCx,
     period: Option<Period>,
     sweep: Sweep,
-) -> Result<Swept<Drift>, OversightError> {
+) -> Result<Swept<DriftLine>, OversightError> {
     if cx.app().ports.payments.is_none() {
         return Err(OversightError::Unavailable);
     }
     record(cx, "billing.drift_reported", json!({"period": period})).await?;
-    swept(cx, sweep, async |tenant| {
-        Ok(meter_report::drift_of(cx.app(), BECAUSE, tenant, period).await?)
-    })
-    .await
+    swept(cx, sweep, async |tenant| lines_of(cx, tenant, period).await).await
 }
 
-/// How our numbers of one tenant and the provider's differ.
+/// How our numbers of one tenant and the provider's differ, and whether it pays twice.
 ///
 /// # Errors
 /// [`OversightError`].
@@ -124,16 +132,123 @@ pub async fn drift_of(
     cx: &OperatorCx,
     tenant: TenantId,
     period: Option<Period>,
-) -> Result<Vec<Drift>, OversightError> {
+) -> Result<Vec<DriftLine>, OversightError> {
     if cx.app().ports.payments.is_none() {
         return Err(OversightError::Unavailable);
     }
-    let mut work = cx.begin().await?;
-    work.tenant(tenant).await?;
-    let details = json!({"period": period});
-    work.commit(cx.record("billing.drift_reported", Some(tenant), details))
-        .await?;
-    Ok(meter_report::drift_of(cx.app(), BECAUSE, tenant, period).await?)
+    record_of(cx, "billing.drift_reported", tenant, json!({"period": period})).await?;
+    lines_of(cx, tenant, period).await
+}
+
+async fn lines_of(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    period: Option<Period>,
+) -> Result<Vec<DriftLine>, OversightError> {
+    let Some(inside) = Cx::enter(cx.app(), BECAUSE, tenant).await? else {
+        return Ok(Vec::new());
+    };
+    let meters = meter_report::drift(&inside, period).await?;
+    let surplus = billing_surplus::surplus(&inside).await?;
+    let meters = meters.into_iter().map(DriftLine::Meter);
+    Ok(meters.chain(surplus.map(DriftLine::Surplus)).collect())
+}
+
+/// A tenant whose customer the provider no longer has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostCustomer {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The customer that the provider no longer has.
+    pub customer: CustomerRef,
+    /// The customer in its place, when it was replaced.
+    pub replacement: Option<CustomerRef>,
+    /// What the former customer was subscribed to until it was replaced.
+    pub ended: Option<Offer>,
+}
+
+/// The tenants whose customers the provider no longer has; with `replace` each becomes a customer anew.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn lost_customers(
+    cx: &OperatorCx,
+    replace: bool,
+    sweep: Sweep,
+) -> Result<Swept<LostCustomer>, OversightError> {
+    let payments = cx
+        .app()
+        .ports
+        .payments
+        .clone()
+        .ok_or(OversightError::Unavailable)?;
+    record(cx, "billing.customers_checked", json!({"replace": replace})).await?;
+    swept(cx, sweep, async |tenant| {
+        lost_customer(cx, payments.as_ref(), tenant, replace).await
+    })
+    .await
+}
+
+/// [`lost_customers`] of one tenant.
+///
+/// # Errors
+/// [`OversightError`].
+pub async fn lost_customer_of(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    replace: bool,
+) -> Result<Vec<LostCustomer>, OversightError> {
+    let payments = cx
+        .app()
+        .ports
+        .payments
+        .clone()
+        .ok_or(OversightError::Unavailable)?;
+    record_of(
+        cx,
+        "billing.customers_checked",
+        tenant,
+        json!({"replace": replace}),
+    )
+    .await?;
+    lost_customer(cx, payments.as_ref(), tenant, replace).await
+}
+
+async fn lost_customer(
+    cx: &OperatorCx,
+    payments: &dyn PaymentProvider,
+    tenant: TenantId,
+    replace: bool,
+) -> Result<Vec<LostCustomer>, OversightError> {
+    let Some(inside) = Cx::enter(cx.app(), BECAUSE, tenant).await? else {
+        return Ok(Vec::new());
+    };
+    let account = inside.read(async |work| work.billing().current().await).await?;
+    let Some((customer, ended)) = account.and_then(|account| {
+        let granted = account.granted().cloned();
+        account.customer.map(|customer| (customer, granted))
+    }) else {
+        return Ok(Vec::new());
+    };
+    if payments.has_customer(&customer, tenant).await? {
+        return Ok(Vec::new());
+    }
+    let mut lost = LostCustomer {
+        tenant,
+        customer,
+        replacement: None,
+        ended: None,
+    };
+    if replace {
+        match billing_customer::ensure(&inside, payments).await {
+            Ok(standing) => (lost.replacement, lost.ended) = (Some(standing.customer), ended),
+            // It was deleted at this moment, and is a customer no longer.
+            Err(ProvisionError::Gone) => return Ok(Vec::new()),
+            Err(ProvisionError::Provider(error)) => return Err(error.into()),
+            Err(ProvisionError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Ok(vec![lost])
 }
 
 /// The newest messages of the payment provider's.
@@ -164,6 +279,17 @@ async fn swept<T>(
         found.extend(look(tenant).await?);
     }
     Ok(Swept { found, next })
+}
+
+async fn record_of(
+    cx: &OperatorCx,
+    action: &'static str,
+    tenant: TenantId,
+    details: serde_json::Value,
+) -> Result<(), StoreError> {
+    let mut work = cx.begin().await?;
+    work.tenant(tenant).await?;
+    work.commit(cx.record(action, Some(tenant), details)).await
 }
 
 async fn record(cx: &OperatorCx, action: &'static str, details: serde_json::Value) -> Result<(), StoreError> {

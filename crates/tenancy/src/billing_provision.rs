@@ -9,14 +9,15 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
-    BillingAccount, BillingAccountId, CustomerRef, Interval, NewCustomer, NewSubscription, Offer,
-    PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey, Role, StoreError,
+    BillingAccount, BillingAccountId, CustomerRef, Interval, KnownCustomer, NewCustomer, NewSubscription,
+    Offer, PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey, Role, StoreError,
     SystemScope, TenantId, TenantStatus, UserFilter, Work,
 };
 
+use crate::billing::SEATS;
 use crate::billing_sync::sync;
 use crate::context::carries_store_error;
-use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
+use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
 use crate::{Cx, Tenancy};
 
 /// Why the tenant is no customer.
@@ -75,6 +76,27 @@ impl JobHandler for Provision {
     }
 }
 
+/// Asks for [`Provision`] in a tenant that is there already: where everything at the provider begins anew.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub async fn again(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    wanted: &SignedUpFor,
+) -> Result<(), ProvisionError> {
+    let cx = Cx::enter(app, because, tenant)
+        .await?
+        .ok_or(ProvisionError::Gone)?;
+    let asked = cx.write(async |work| job::enqueue::<Provision>(&cx, work, wanted, Terms::default()).await);
+    match asked.await {
+        Ok(_) => Ok(()),
+        Err(JobError::Store(error)) => Err(error.into()),
+        Err(other) => Err(StoreError::Other(other.to_string()).into()),
+    }
+}
+
 /// The scope's tenant as a customer, made where there is none. Two at once make one.
 ///
 /// # Errors
@@ -90,13 +112,10 @@ pub async fn customer(
     let because = SystemScope::because("a tenant becomes a customer of the payment provider");
     let customers = &cx.ports().customers;
     customers.expect(because, new.tenant, cx.now()).await?;
-    let made = match payments.customers_of(new.tenant).await?.into_iter().next() {
+    let bound = customers.known(because, new.tenant).await?;
+    let made = match bound.and_then(|known| known.customer) {
         Some(customer) => customer,
-        None => {
-            payments
-                .create_customer(&ProviderKey::of("customer", account.id.uuid()), &new)
-                .await?
-        }
+        None => find_or_create(payments, &ProviderKey::of("customer", account.id.uuid()), &new).await?,
     };
     let customer = customers.bind(because, new.tenant, &made).await?;
     let stored = cx
@@ -114,13 +133,28 @@ pub async fn customer(
         })
         .await;
     if matches!(stored, Err(ProvisionError::Gone)) {
-        remove(cx.app(), because, payments, new.tenant).await?;
+        remove_own(cx, payments).await?;
     }
     Ok((stored?, customer))
 }
 
+/// The customer that was made for a tenant under this key, or else before; one is made where there is none.
+pub(crate) async fn find_or_create(
+    payments: &dyn PaymentProvider,
+    key: &ProviderKey,
+    new: &NewCustomer,
+) -> Result<CustomerRef, ProviderError> {
+    for customer in payments.customers_of(new.tenant).await? {
+        // It may have been deleted since it was last indexed.
+        if payments.has_customer(&customer, new.tenant).await? {
+            return Ok(customer);
+        }
+    }
+    payments.create_customer(key, new).await
+}
+
 /// The account of a tenant that is there, and what the provider is to know of it.
-async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, NewCustomer), ProvisionError> {
+pub(crate) async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, NewCustomer), ProvisionError> {
     let tenant = work.tenants().current().await?;
     let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted);
     let tenant = tenant.ok_or(ProvisionError::Gone)?;
@@ -164,11 +198,12 @@ async fn subscribe(
     if !payments.subscriptions_of(&customer).await?.is_empty() {
         return Ok(());
     }
+    let seats = cx.read(async |work| work.users().count_active().await).await?;
     let new = NewSubscription {
         customer,
         tenant: cx.scope().tenant(),
         offer,
-        seats: 1,
+        seats: seats_for(seats),
         trial_days: terms.trial_days,
         automatic_tax: cx.app().policy.billing.automatic_tax,
     };
@@ -176,6 +211,11 @@ async fn subscribe(
         .create_subscription(&ProviderKey::of("subscription", account.id.uuid()), &new)
         .await?;
     Ok(())
+}
+
+/// As many seats as there are active users: at least one, and at most what can be bought.
+pub(crate) fn seats_for(users: u64) -> u32 {
+    u32::try_from(users).unwrap_or(SEATS).clamp(1, SEATS)
 }
 
 /// The first price of a plan that is for a month, else the first of all.
@@ -195,26 +235,48 @@ pub(crate) fn is_granted_at_once(terms: &PlanTerms) -> bool {
     terms.prices.is_empty() || terms.trial_days > 0
 }
 
-/// Makes sure that the provider has no customer for a deleted tenant.
+/// [`remove`] for the scope's tenant, which was deleted meanwhile.
+pub(crate) async fn remove_own(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), ProvisionError> {
+    let because = SystemScope::because("a tenant was deleted while it became a customer");
+    let known = cx.ports().customers.known(because, cx.scope().tenant()).await?;
+    match known {
+        Some(known) => remove(cx.app(), because, payments, &known).await,
+        None => Ok(()),
+    }
+}
+
+/// After how long the provider's search is sure to find a customer that was made without us hearing of it.
+const SEARCHABLE: Duration = Duration::days(1);
+
+/// Makes sure that the provider has no customer for a deleted tenant: by the references that are stored. Only where an
+/// answer of the provider is missing it is asked to search, which finds a customer that was made just now a while later.
 async fn remove(
     app: &Tenancy,
     because: SystemScope,
     payments: &dyn PaymentProvider,
-    tenant: TenantId,
+    known: &KnownCustomer,
 ) -> Result<(), ProvisionError> {
-    for customer in payments.customers_of(tenant).await? {
-        payments.delete_customer(&customer).await?;
-    }
+    let mut made: Vec<CustomerRef> = known.former.iter().chain(&known.customer).cloned().collect();
     let now = app.ports.clock.now();
-    app.ports.customers.removed(because, tenant, now).await?;
+    if known.customer.is_none() {
+        made.extend(payments.customers_of(known.tenant).await?);
+        if made.is_empty() && now - known.expected_at < SEARCHABLE {
+            return Ok(());
+        }
+    }
+    for customer in &made {
+        payments.delete_customer(customer).await?;
+    }
+    app.ports.customers.removed(because, known.tenant, now).await?;
     Ok(())
 }
 
-/// Removes the customers of tenants that were deleted, so that nobody goes on paying.
+/// Removes the customers of tenants that were deleted, so that nobody goes on paying. One that cannot be removed keeps no
+/// other from being removed; the job fails in the end, and all of them are tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct RemoveLeftBehind;
 
-/// How many deleted tenants are looked after at a time; the others are next.
+/// How many deleted tenants are read at a time.
 const LEFT_BEHIND: u32 = 500;
 
 impl SystemJobHandler for RemoveLeftBehind {
@@ -225,10 +287,30 @@ impl SystemJobHandler for RemoveLeftBehind {
         let Some(payments) = &app.ports.payments else {
             return Ok(());
         };
-        for tenant in app.ports.customers.left_behind(because, LEFT_BEHIND).await? {
-            remove(app, because, payments.as_ref(), tenant).await?;
+        let (mut after, mut failed, mut reason) = (None, 0_u32, None);
+        loop {
+            let some = app
+                .ports
+                .customers
+                .left_behind(because, after, LEFT_BEHIND)
+                .await?;
+            let Some(last) = some.last() else { break };
+            after = Some(last.tenant);
+            for known in &some {
+                if let Err(error) = remove(app, because, payments.as_ref(), known).await {
+                    let tenant = known.tenant;
+                    tracing::warn!(%tenant, %error, "the customer of a deleted tenant cannot be removed");
+                    failed += 1;
+                    reason.get_or_insert_with(|| format!("{tenant}: {error}"));
+                }
+            }
         }
-        Ok(())
+        match reason {
+            None => Ok(()),
+            Some(first) => Err(JobFailure::Retry(format!(
+                "{failed} customers of deleted tenants cannot be removed; {first}"
+            ))),
+        }
     }
 
     fn schedule() -> Option<(Duration, Nothing)> {

@@ -1,17 +1,20 @@
 //! What the payment provider has of a tenant is taken over here: asked for as a whole, never pieced together from what it
 //! tells of. So it makes no difference which of its messages arrive, how often and in which order.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use tenantry_domain::{
     BillingAccount, CustomerRef, DunningNotice, DunningState, DunningStep, DunningTerms, FetchedAccount,
     Invoice, InvoiceId, InvoiceRef, Notice, Owed, PaymentProvider, Permission, PlanStep, ProviderError,
-    ProviderInvoice, ProviderSubscription, StoreError, Tenant, TenantStatus, Time, Work,
+    ProviderInvoice, ProviderSubscription, StoreError, SystemScope, Tenant, TenantId, TenantStatus, Time,
+    Work,
 };
 
 use crate::context::carries_store_error;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 use crate::mail::{SendFarewell, SendMail, tell_admins};
-use crate::{Cx, billing, meter_report};
+use crate::{Cx, Tenancy, billing, billing_surplus, meter_report, quota};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;
@@ -90,7 +93,21 @@ pub async fn sync(cx: &Cx, payments: &dyn PaymentProvider) -> Result<Option<Bill
         subscriptions: subscriptions(payments, &account, customer).await?,
         invoices: unless_gone(payments.invoices_of(customer, INVOICES).await)?,
     };
-    apply(cx, &fetched).await
+    apply(cx, payments, &fetched).await
+}
+
+/// [`sync`] of a tenant, for the system; nothing of one that is deleted.
+///
+/// # Errors
+/// [`SyncError`].
+pub async fn sync_of(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<(), SyncError> {
+    let Some(payments) = &app.ports.payments else {
+        return Ok(());
+    };
+    if let Some(cx) = Cx::enter(app, because, tenant).await? {
+        sync(&cx, payments.as_ref()).await?;
+    }
+    Ok(())
 }
 
 /// The subscriptions of a customer; of one that the provider no longer has, the one that we know.
@@ -117,7 +134,11 @@ fn unless_gone<T>(answer: Result<Vec<T>, ProviderError>) -> Result<Vec<T>, Provi
     }
 }
 
-async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccount>, SyncError> {
+async fn apply(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    fetched: &FetchedAccount,
+) -> Result<Option<BillingAccount>, SyncError> {
     cx.write(async |work| {
         // Always the tenant before its account, so that no two wait for each other.
         let tenant = work.tenants().current_for_update().await?;
@@ -130,6 +151,7 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
             return Ok(Some(account));
         };
         mirror(cx, work, &fetched.invoices).await?;
+        billing_surplus::end(cx, work, &account, fetched).await?;
         follow(cx, &mut tenant, &step);
         if matches!(step, PlanStep::Grant(_)) {
             billing::complete(cx, work, &account).await?;
@@ -137,7 +159,8 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         if ended_at(&before) != ended_at(&account) {
             meter_report::publish_soon(cx, work).await?;
         }
-        remind(cx, work, (&mut account, &mut tenant), fetched).await?;
+        let now = payments.now(cx.now());
+        remind(cx, work, (&mut account, &mut tenant), (fetched, now)).await?;
         if account.subscription != before.subscription || account.dunning != before.dunning {
             account.version += 1;
             account.updated_at = cx.now();
@@ -155,6 +178,7 @@ async fn apply(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<BillingAccoun
         work.billing().update(&account).await?;
         if tenant != tenant_before {
             work.tenants().update(&tenant).await?;
+            quota::count_from_ledger(cx, work, &tenant_before, &tenant).await?;
             let event = cx.changed(
                 action(&tenant_before, &tenant),
                 "tenant",
@@ -228,7 +252,7 @@ async fn mirror(cx: &Cx, work: &mut Work, fetched: &[ProviderInvoice]) -> Result
 
 /// Puts the tenant on what was bought, or on the default plan when that is over; unless an operator has put it on
 /// something else since.
-fn follow(cx: &Cx, tenant: &mut Tenant, step: &PlanStep) {
+pub(crate) fn follow(cx: &Cx, tenant: &mut Tenant, step: &PlanStep) {
     let plans = &cx.ports().plans;
     match step {
         PlanStep::Keep => {}
@@ -252,16 +276,17 @@ fn follow(cx: &Cx, tenant: &mut Tenant, step: &PlanStep) {
     }
 }
 
-/// Takes the steps of dunning that are due, tells of each, and sees to it that the next is taken when it is.
+/// Takes the steps of dunning that are due by the provider's clock, tells of each, and sees to it that the next is taken when
+/// it is.
 async fn remind(
     cx: &Cx,
     work: &mut Work,
     (account, tenant): (&mut BillingAccount, &mut Tenant),
-    fetched: &FetchedAccount,
+    (fetched, now): (&FetchedAccount, Time),
 ) -> Result<(), SyncError> {
     let before = account.dunning;
     let terms = dunning_terms(cx, account, tenant);
-    let taken = account.dunning.observe(fetched.owed_since(), terms, cx.now());
+    let taken = account.dunning.observe(fetched.owed_since(), terms, now);
     for step in &taken {
         record(cx, work, account, *step).await?;
     }
@@ -278,7 +303,7 @@ async fn remind(
     if let Some(step) = told(&taken, tenant) {
         let mut notice = notice(step, account.dunning.failed_at, terms, fetched);
         if step == DunningStep::Deleted {
-            notice.deleted_at = Some(cx.now());
+            notice.deleted_at = Some(now);
         }
         tell(cx, work, &notice).await?;
     }
@@ -289,7 +314,7 @@ async fn remind(
     }
     if let Some(next_at) = account.dunning.next_at {
         let terms = Terms {
-            run_at: Some(next_at),
+            run_at: Some(cx.now() + (next_at - now)),
             dedupe_key: Some(format!("dunning {}", next_at.timestamp())),
             ..Terms::default()
         };
@@ -385,7 +410,8 @@ async fn record(
 pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), SyncError> {
     let account = cx.read(async |work| work.billing().current().await).await?;
     let Some(account) = account else { return Ok(()) };
-    if account.dunning.next_at.is_some_and(|due| due <= cx.now()) {
+    let now = payments.now(cx.now());
+    if account.dunning.next_at.is_some_and(|due| due <= now) {
         sync(cx, payments).await?;
     }
     if billing::lacking(cx, &account).is_some() {

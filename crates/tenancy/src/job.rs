@@ -206,6 +206,7 @@ impl Handlers {
         self.with(crate::billing_provision::Provision)
             .with(crate::billing_sync::Sync)
             .with(crate::billing::Change)
+            .with(crate::billing_surplus::EndSurplus)
             .with(crate::meter_report::Publish)
             .with_system(crate::meter_report::PublishAll)
             .with_system(crate::billing_provision::RemoveLeftBehind)

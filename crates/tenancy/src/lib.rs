@@ -9,9 +9,11 @@
 pub mod access;
 pub mod auth;
 pub mod billing;
+pub mod billing_customer;
 pub mod billing_dashboard;
 pub mod billing_oversight;
 pub mod billing_provision;
+pub mod billing_surplus;
 pub mod billing_sync;
 pub mod branding;
 mod context;

@@ -258,6 +258,7 @@ async fn the_payment_providers_inbox_is_out_of_reach_of_the_runtime_role() {
         watermark,
         "UPDATE provider_events SET state = 'done', settled_at = now()",
         "UPDATE provider_customers SET removed_at = now()",
+        "UPDATE provider_customers SET customer_ref = 'cus_2', former_refs = array_append(former_refs, customer_ref)",
     ] {
         assert_eq!(run(&mut platform, sql).await.unwrap(), 1, "{sql}");
     }

@@ -305,7 +305,7 @@ async fn of_a_tenant_that_is_deleted_meanwhile_no_customer_is_left() {
             .app
             .ports
             .customers
-            .left_behind(BECAUSE, 10)
+            .left_behind(BECAUSE, None, 10)
             .await
             .unwrap(),
         []
@@ -987,11 +987,11 @@ async fn a_subscription_ends_with_its_period_or_goes_on_and_a_refusal_is_shown()
     assert_eq!(paying.tenant(acme.id).await.plan, "free");
     let none = post("/api/v1/billing/subscription", json!({"plan": "pro"})).await;
     assert_eq!(none.expect(409).json()["code"], "no_subscription");
-    let link = post("/api/v1/billing/checkout", json!({"plan": "pro", "seats": 2}))
+    let link = post("/api/v1/billing/checkout", json!({"plan": "pro", "seats": 3}))
         .await
         .expect(200)
         .json();
-    let same = post("/api/v1/billing/checkout", json!({"plan": "pro", "seats": 2}))
+    let same = post("/api/v1/billing/checkout", json!({"plan": "pro", "seats": 3}))
         .await
         .expect(200)
         .json();

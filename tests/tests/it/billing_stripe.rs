@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
-    BillingAccount, Clock as _, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, PageRequest,
+    BillingAccount, Clock, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, PageRequest,
     Period, PlanTerms, ReportState, SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
 };
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
-use tenantry_stripe_fake::{Card, Delivery, Failure, FakeSettings, Matcher, StripeFake, sign};
+use tenantry_stripe_fake::{Card, Delivery, Failure, FakeClock, FakeSettings, Matcher, StripeFake, sign};
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::Worker;
 use tenantry_tenancy::{Cx, Origin, Tenancy, meter_report};
@@ -26,6 +26,16 @@ use crate::openfeature::serve;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe");
 const SECRET: &str = "whsec_test";
+
+/// The stand-in's clock as one of ours.
+#[derive(Debug)]
+struct FakeTime(FakeClock);
+
+impl Clock for FakeTime {
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+}
 
 /// A world that is paid through the stand-in.
 pub(crate) struct Shop {
@@ -42,6 +52,15 @@ impl Shop {
 
     /// One with plans of its own that waits so long for the stand-in.
     pub(crate) async fn open_with(plans: Option<Arc<PlanBook>>, timeout: Wait) -> Self {
+        Self::open_at(plans, timeout, false).await
+    }
+
+    /// One whose payments are due by the clock of the stand-in, as in the demo.
+    pub(crate) async fn open_by_its_clock() -> Self {
+        Self::open_at(None, Wait::from_millis(400), true).await
+    }
+
+    async fn open_at(plans: Option<Arc<PlanBook>>, timeout: Wait, by_its_clock: bool) -> Self {
         let fake = StripeFake::start(FakeSettings {
             hang: Wait::from_secs(2),
             ..FakeSettings::default()
@@ -52,6 +71,7 @@ impl Shop {
             webhook_secrets: vec![SECRET.to_owned()],
             api_base: Some(fake.url().parse().unwrap()),
             timeout,
+            clock: by_its_clock.then(|| Arc::new(FakeTime(fake.clock())) as Arc<dyn Clock>),
         };
         let stripe = Arc::new(StripePayments::new(&settings).unwrap());
         let options = Options {
@@ -75,6 +95,23 @@ impl Shop {
             fake,
             options,
             server,
+        }
+    }
+
+    /// Another server over this shop's database that is paid through another shop's stand-in, as after a change of the key.
+    pub(crate) fn beside(&self, other: &Self) -> Arc<Tenancy> {
+        self.world.instance(&self.options_beside(other)).app
+    }
+
+    /// A client of such a server.
+    pub(crate) async fn client_beside(&self, other: &Self) -> Client {
+        self.world.other_instance(&self.options_beside(other)).await
+    }
+
+    fn options_beside(&self, other: &Self) -> Options {
+        Options {
+            payments: other.options.payments.clone(),
+            ..self.options.clone()
         }
     }
 

@@ -5,6 +5,7 @@
 mod architecture;
 mod auth;
 mod billing;
+mod billing_checkout;
 mod billing_stripe;
 mod billing_usage;
 mod branding;

@@ -385,7 +385,7 @@ pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) 
     params(PreviewParams),
     responses((status = 200, description = "The change and its cost.", body = PreviewView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
+    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "billing_customer_gone", "conflict"]))),
 )]
 pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -> Answer {
     let preview = billing::preview(&cx, &Wish::from(query.0)).await?;
@@ -394,7 +394,8 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
 
 /// Start a checkout
 ///
-/// Returns the URL of a payment page. The plan changes when the payment succeeds. Available to suspended tenants.
+/// Returns the URL of a payment page. The plan changes when the payment succeeds. A tenant has one open checkout: the same
+/// request returns the same page, and another request closes the earlier page. Available to suspended tenants.
 /// Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",

@@ -6,7 +6,8 @@ use tenantry_domain::{
     TenantId,
 };
 use tenantry_tenancy::{
-    billing_oversight::{self, Sweep, Swept},
+    billing_oversight::{self, DriftLine, Sweep, Swept},
+    billing_surplus::Surplus,
     dunning::{self, Failure, Simulation},
     meter_report::Drift,
 };
@@ -167,6 +168,33 @@ pub(crate) struct DriftView {
     unexplained: i64,
 }
 
+/// A tenant that has more than one running subscription. The surplus ends by itself; the row is there while it lasts.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SurplusSubscriptions, examples(json!({
+    "tenant_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "kept": "sub_1Py", "surplus": ["sub_1Px"],
+})))]
+pub(crate) struct SurplusView {
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
+    /// The subscription that counts.
+    #[schema(required = true)]
+    kept: Option<String>,
+    /// Those that are too many.
+    surplus: Vec<String>,
+}
+
+/// What was found in some of the tenants.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DriftReport)]
+pub(crate) struct DriftReportView {
+    data: Vec<DriftView>,
+    /// The tenants that pay twice.
+    surplus: Vec<SurplusView>,
+    /// The `after` of the next tenants; null when that was all.
+    #[schema(required = true, value_type = Option<Uuid>)]
+    next_after: Option<TenantId>,
+}
+
 /// An event of the payment provider.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProviderEvent, examples(json!({
@@ -276,11 +304,12 @@ pub(crate) async fn dead_letters(cx: OperatorCtx, query: Query<SweepParams>) -> 
 
 /// Report billing drift
 ///
-/// Compares the usage ledger with the payment provider's meters, and names the cause of each difference.
+/// Compares the usage ledger with the payment provider's meters, and names the cause of each difference. `surplus` lists the
+/// tenants that pay for more than one subscription.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/drift", operation_id = "report_billing_drift", tag = "Operators",
     params(DriftParams),
-    responses((status = 200, description = "The differences, by tenant and meter.", body = SweptView<DriftView>)),
+    responses((status = 200, description = "The differences, by tenant and meter.", body = DriftReportView)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
 )]
@@ -294,7 +323,7 @@ pub(crate) async fn drift(cx: OperatorCtx, query: Query<DriftParams>) -> Answer 
         },
         None => billing_oversight::drift(&cx, period, sweep(params.after, params.limit)?).await?,
     };
-    Ok(answer(swept, DriftView::from))
+    Ok(HttpResponse::Ok().json(DriftReportView::from(swept)))
 }
 
 /// List payment provider events
@@ -385,6 +414,33 @@ impl From<(TenantId, MeterReport)> for DeadLetterView {
             quantity: report.quantity,
             attempts: report.attempts,
             reason: report.reason,
+        }
+    }
+}
+
+impl From<Swept<DriftLine>> for DriftReportView {
+    fn from(swept: Swept<DriftLine>) -> Self {
+        let (mut data, mut surplus) = (Vec::new(), Vec::new());
+        for line in swept.found {
+            match line {
+                DriftLine::Meter(drift) => data.push(DriftView::from(drift)),
+                DriftLine::Surplus(found) => surplus.push(SurplusView::from(found)),
+            }
+        }
+        Self {
+            data,
+            surplus,
+            next_after: swept.next,
+        }
+    }
+}
+
+impl From<Surplus> for SurplusView {
+    fn from(found: Surplus) -> Self {
+        Self {
+            tenant_id: found.tenant,
+            kept: found.kept.map(|kept| kept.to_string()),
+            surplus: found.surplus.iter().map(ToString::to_string).collect(),
         }
     }
 }
