@@ -1,17 +1,19 @@
 //! `tenantry dev`: everything on this machine.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
-use tenantry_domain::{Clock as _, PasswordHasher as _};
+use tenantry_domain::{Clock, PasswordHasher as _};
 use tenantry_migration::{Bootstrap, RolePasswords};
 use tenantry_stripe_fake::{FakeSettings, StripeFake};
 use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
-use crate::boot::{self, boot};
+use crate::boot::{self, boot_beside};
 use crate::console::progress;
 use crate::demo::Claim;
+use crate::demo_payments::{self, FakeTime};
 use crate::guard::Guard;
 use crate::migrate::database_of;
 use crate::settings::{self, Profile, Secret, Settings, SettingsError};
@@ -139,16 +141,21 @@ async fn bring_up(
     settings.database.platform_url =
         role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
     settings.database.owner_url = role_url(&admin_url, "tenantry_owner", &passwords.owner, &database)?;
-    settings.validate()?;
-    let booted = boot(settings)?;
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
-    seed::seed(&booted.app).await?;
-    let guard = Guard::before_serving(settings).await?;
     let listener = serve::free_port(&settings.server)?;
     let address = listener
         .local_addr()
         .map_err(|error| CommandError::Other(error.to_string()))?;
     let address = format!("http://{address}");
+    lead_here(settings, &format!("{address}/"));
+    settings.validate()?;
+    let clock = stripe.map(|fake| Arc::new(FakeTime(fake.clock())) as Arc<dyn Clock>);
+    let booted = boot_beside(settings, clock)?;
+    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    if stripe.is_some() {
+        demo_payments::prepare(&booted).await?;
+    }
+    seed::seed(&booted.app).await?;
+    let guard = Guard::before_serving(settings).await?;
     claim.publish(&address, settings)?;
     welcome(&address, sources);
     if let Some(fake) = stripe {
@@ -158,7 +165,20 @@ async fn bring_up(
     if args.check {
         return Ok(());
     }
+    if let Some(fake) = stripe {
+        demo_payments::follow(Arc::clone(&booted.app), fake.clock());
+    }
     serve::serve(settings, booted, guard, listener).await
+}
+
+/// Where people use the product and come back to is this server, unless the settings say otherwise.
+fn lead_here(settings: &mut Settings, address: &str) {
+    if settings.mail.app_url == settings::Mail::default().app_url {
+        address.clone_into(&mut settings.mail.app_url);
+    }
+    if settings.billing.return_url == settings::Billing::default().return_url {
+        address.clone_into(&mut settings.billing.return_url);
+    }
 }
 
 /// What the stand-in signs webhooks with.

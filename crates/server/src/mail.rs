@@ -7,7 +7,7 @@ use tenantry_domain::{Clock, Email, IdSource as _, Line, Mail, Mailbox, Mailer a
 use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TalliedMailer, Tls};
 use tenantry_system::{SystemClock, SystemIds};
 
-use crate::settings::{self, Settings, SettingsError, SmtpTls};
+use crate::settings::{self, Profile, Settings, SettingsError, SmtpTls};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -105,6 +105,11 @@ fn smtp(settings: &settings::Mail) -> Result<SmtpSettings, SettingsError> {
 /// Says at the start that mail goes nowhere.
 pub fn warn(settings: &Settings) {
     if settings.mail.smtp.host.is_empty() {
-        tracing::warn!("mail.smtp.host is not set: mail is written to the log and sent to nobody");
+        let message = "mail.smtp.host is not set: mail is written to the log and sent to nobody";
+        // In development that is how it is meant.
+        match settings.profile {
+            Profile::Development => tracing::info!(message),
+            Profile::Production => tracing::warn!(message),
+        }
     }
 }

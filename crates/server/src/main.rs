@@ -4,6 +4,7 @@ mod billing;
 mod boot;
 mod console;
 mod demo;
+mod demo_payments;
 mod dev;
 mod doctor;
 mod flag;

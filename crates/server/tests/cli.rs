@@ -6,6 +6,8 @@
 mod billing_faults;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/demo_payments.rs"]
+mod demo_payments;
 #[path = "cli/guarding.rs"]
 mod guarding;
 #[path = "cli/mail.rs"]
