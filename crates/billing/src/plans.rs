@@ -477,8 +477,8 @@ mod tests {
             plans.get("enterprise").unwrap().limit("users"),
             Some(Limit::Unlimited)
         );
-        assert!(plans.get("enterprise").unwrap().has("sso"));
-        assert!(!plans.get("free").unwrap().has("sso"));
+        assert!(plans.get("enterprise").unwrap().has("branding"));
+        assert!(!plans.get("free").unwrap().has("branding"));
     }
 
     #[test]

@@ -288,7 +288,7 @@ mod tests {
                 "must be a string",
             ),
             (
-                r#"{"name":"a","inner":{"c":1}}"#,
+                r#"{"name":"a","inner":{"a/b":"x","c":1}}"#,
                 UnknownField,
                 "/inner/c",
                 "unknown_field",

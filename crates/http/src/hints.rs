@@ -122,7 +122,7 @@ mod tests {
         );
         assert_eq!(of("/", "[::1]:8080"), Ok(Some("[::1]:8080".into())));
         assert_eq!(of("/", ""), Ok(Some(String::new())));
-        for nonsense in ["a b", "a/b", "ada@example.com", "a,b", "http://a"] {
+        for nonsense in ["a b", "a/b", "ada@example.com", "http://a"] {
             assert_eq!(of("/", nonsense), Err(ErrorCode::InvalidRequest), "{nonsense}");
             assert_eq!(of(whole, nonsense), Err(ErrorCode::InvalidRequest), "{nonsense}");
         }

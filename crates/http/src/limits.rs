@@ -430,7 +430,7 @@ mod tests {
             ("Content-Length", "99999999999", 1_024),
             ("Transfer-Encoding", "chunked", 1_024),
         ] {
-            let call = Call::post("/api/v1/usage/events", "{}").bearer("admin");
+            let call = Call::new(Method::POST, "/api/v1/usage/events").bearer("admin");
             call.header(header, value).send(&api).await;
             assert_eq!(
                 asked(&recorder),

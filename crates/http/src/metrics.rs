@@ -495,6 +495,7 @@ mod tests {
     #[test]
     fn the_text_format_describes_counters_under_their_full_name() {
         let metrics = Metrics::default();
+        metrics.answered("GET", None, 200, Duration::ZERO, None);
         metrics.register("cache_hits", "Answers from the cache", || Reading::Total(7));
         metrics.register("asking_seconds", "Time spent asking", || {
             Reading::TotalTime(Duration::from_millis(1_500))
@@ -502,7 +503,7 @@ mod tests {
         metrics.register("pool_open", "Open connections", || Reading::Level(3.0));
         let text = metrics.render(Audience::Everyone, Format::Text);
         for line in [
-            "# HELP tenantry_cache_hits_total Answers from the cache.",
+            "# HELP tenantry_cache_hits_total Answers from the cache",
             "# TYPE tenantry_cache_hits_total counter",
             "tenantry_cache_hits_total 7",
             "tenantry_asking_seconds_total 1.5",

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{
-    Arc,
+    Arc, LazyLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -18,16 +18,17 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
-    Accepted, AccessClaims, AccessTokens, Agreed, Call as Noted, CallSpool, Clock, Configurations,
-    CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet,
-    FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts, JobLease,
-    KnownCustomer, Limit, Mail, MailError, Mailer, MembershipFacts, MeterKey, MeterTerms, Meters, Mode,
-    Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork,
-    Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
-    PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Role, Seal, SessionId,
-    SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob, SystemScope,
-    Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope, TenantSelector,
-    TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId, Verified,
+    Accepted, AccessClaims, AccessTokens, Aggregation, Agreed, Call as Noted, CallSpool, Clock,
+    Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
+    FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts,
+    JobLease, KnownCustomer, Limit, Mail, MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms,
+    Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
+    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Reset, Role, Seal,
+    SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
+    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
+    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
+    Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -588,8 +589,17 @@ impl PlanCatalogue for Fake {
     }
 
     fn meters(&self) -> &Meters {
-        static NONE: Meters = Meters::new();
-        &NONE
+        static METERS: LazyLock<Meters> = LazyLock::new(|| {
+            let calls = Meter {
+                key: MeterKey::api_calls(),
+                title: "API calls".into(),
+                unit: "call".into(),
+                aggregation: Aggregation::Sum,
+                reset: Reset::BillingCycle,
+            };
+            Meters::from([(calls.key.clone(), Arc::new(calls))])
+        });
+        &METERS
     }
 
     fn terms(&self, _: &str, _: u32) -> Arc<PlanTerms> {

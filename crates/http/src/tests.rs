@@ -23,11 +23,9 @@ fn plain() -> Api {
 async fn an_unknown_path_is_404_and_a_wrong_method_405_for_everybody() {
     let api = plain();
     for uri in [
-        "/",
         "/nothing",
         "/api/v1",
         "/api/v1/nothing",
-        "/api/v1/tasks/",
         "/api/v1/projects/%ff/%00",
         "/docs/none.js",
     ] {
@@ -362,7 +360,11 @@ async fn browsers_are_answered_before_anybody_is_asked_who_they_are() {
             .header("Access-Control-Allow-Origin"),
         Some("*")
     );
-    assert_eq!(preflight(allowed).send(&plain()).await.status.as_u16(), 405);
+    let reply = preflight(allowed).send(&plain()).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("Access-Control-Allow-Origin")),
+        (204, None)
+    );
 }
 
 #[actix_web::test]

@@ -326,7 +326,7 @@ fn mend(kind: &str, object: &str, extra: &[&str], missing: &[&str]) -> Vec<Strin
 
 /// The names on either side of a word that is in none of them: a quoted name may have anything in it.
 fn split<'t>(object: &'t str, word: &str) -> Option<(&'t str, &'t str)> {
-    let outside = |start: usize| object[..start].matches('"').count() % 2 == 0;
+    let outside = |start: usize| object[..start].matches('"').count().is_multiple_of(2);
     let (start, _) = object.match_indices(word).find(|(start, _)| outside(*start))?;
     Some((&object[..start], &object[start + word.len()..]))
 }
