@@ -70,7 +70,7 @@ fn names(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + name.len()..].chars().next();
-        !(before.is_some_and(is_inner) && name.starts_with(is_inner)) && !after.is_some_and(is_inner)
+        !(after.is_some_and(is_inner) || before.is_some_and(is_inner) && name.starts_with(is_inner))
     })
 }
 
