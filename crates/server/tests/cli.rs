@@ -829,7 +829,7 @@ fn measurements_have_a_port_of_their_own_and_tell_of_limits_jobs_and_redis() {
     for line in [
         "tenantry_rate_limit_decisions_total{class=\"credential\",outcome=\"allowed\"} 1",
         "tenantry_rate_limit_decisions_total{class=\"tenant\",outcome=\"allowed\"} 1",
-        "tenantry_rate_limit_decided_alone_total 2",
+        "tenantry_rate_limit_decided_alone_total 3",
         "tenantry_rate_limit_decided_together_total 0",
         "tenantry_rate_limit_alone 1.0",
         "tenantry_redis_up 0.0",

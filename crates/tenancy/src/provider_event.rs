@@ -223,6 +223,8 @@ const OVERLAP: Duration = Duration::hours(2);
 const REACH: Duration = Duration::days(30);
 /// For so many days messages are kept, for whoever looks into what happened. There are names and addresses in them.
 const KEPT: Duration = Duration::days(30);
+/// How long a message may be on its way. One that is fetched before it arrives is not missing.
+const ON_ITS_WAY: Duration = Duration::minutes(5);
 
 impl SystemJobHandler for FetchMissed {
     const KIND: &'static str = "billing.fetch_missed_events";
@@ -251,13 +253,20 @@ pub async fn fetch_missed(app: &Tenancy, because: SystemScope) -> Result<u64, Jo
     let since = looked
         .map_or(now - REACH, |looked| looked - OVERLAP)
         .max(now - REACH);
-    let mut missed = 0;
+    let (mut missed, mut overdue) = (0, 0);
     for event in payments.events_since(since).await? {
-        missed += u64::from(keep(app, because, event, None).await?);
+        let is_overdue = event.created_at < now - ON_ITS_WAY;
+        if keep(app, because, event, None).await? {
+            missed += 1;
+            overdue += u64::from(is_overdue);
+        }
     }
     events.look_until(because, now).await?;
-    if missed > 0 {
-        tracing::warn!(missed, "events of the payment provider had not arrived");
+    // Before the first look at an account its events had nowhere to arrive.
+    if overdue > 0 && looked.is_some() {
+        tracing::warn!(missed, overdue, "events of the payment provider had not arrived");
+    } else if missed > 0 {
+        tracing::info!(missed, "events of the payment provider were fetched");
     }
     events.forget_bodies(because, now - KEPT).await?;
     Ok(missed)

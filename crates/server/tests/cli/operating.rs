@@ -396,7 +396,7 @@ fn what_is_wrong_with_plans_or_redis_stops_the_start_with_one_line() {
             &[("TENANTRY__REDIS__URL", "rediss://:hunter2@cache/#insecure")],
             [
                 "setting redis.url: ",
-                "must begin with redis://, rediss:// or unix://",
+                "must begin with rediss:// and verify the server",
             ],
         ),
         (

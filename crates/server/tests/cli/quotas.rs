@@ -177,7 +177,7 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
         ("TENANTRY__METERING__SPOOL_DIR", spool.to_str().unwrap()),
         ("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100"),
         // Nothing lapses while the test runs: what comes back comes by the calls.
-        ("TENANTRY__QUOTAS__LEASE_SECONDS", "600"),
+        ("TENANTRY__QUOTAS__LEASE_SECONDS", "300"),
         ("TENANTRY__SERVER__WORKERS", "1"),
     ] {
         settings.push((key, value.to_owned()));
