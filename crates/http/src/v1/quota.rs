@@ -195,6 +195,7 @@ pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answe
         status = 200, description = "A page of reservations.", body = PageView<ReservationView>, headers(("Link")),
     )),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn reservations(
     cx: Ctx<ReadTenant>,

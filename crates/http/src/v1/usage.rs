@@ -264,7 +264,7 @@ pub(crate) struct RecordParams {
 pub(crate) struct SeriesParams {
     /// The meter; `api_calls` when absent.
     #[serde(default)]
-    #[param(value_type = Option<String>, example = "api_calls")]
+    #[param(value_type = Option<String>, pattern = "^[a-z][a-z0-9_]{0,62}$", example = "api_calls")]
     meter: Option<MeterKey>,
     /// `hour` (up to 90 days) or `day` (up to two years); `hour` when absent.
     #[serde(default)]
