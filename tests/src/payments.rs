@@ -26,6 +26,7 @@ pub struct MemoryPayments {
 #[derive(Default)]
 struct State {
     made: u64,
+    least_seats: u32,
     customers: BTreeMap<String, TenantId>,
     subscriptions: BTreeMap<String, ProviderSubscription>,
     invoices: BTreeMap<String, ProviderInvoice>,
@@ -65,6 +66,11 @@ impl MemoryPayments {
     /// The next call that changes something fails like this.
     pub fn fail_next(&self, failing: Failing) {
         self.state().failures.push_back(failing);
+    }
+
+    /// From now on a subscription has at least so many seats, so that a test about something else can add users.
+    pub fn sell_at_least(&self, seats: u32) {
+        self.state().least_seats = seats;
     }
 
     /// The calls there were, by name.
@@ -242,7 +248,7 @@ impl MemoryPayments {
                 SubscriptionStatus::Incomplete
             },
             offer: Some(new.offer.clone()),
-            seats: new.seats,
+            seats: new.seats.max(state.least_seats),
             charged: charged(now),
             period: Period {
                 start: now,

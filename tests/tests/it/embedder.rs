@@ -33,8 +33,10 @@ pub fn options() -> Options {
 /// A world with the embedding service in it, in which payments are taken and the tenants are customers.
 pub async fn world() -> World {
     let clock = Arc::new(ManualClock::default());
+    let payments = MemoryPayments::new(clock.clone());
+    payments.sell_at_least(1_000);
     let world = World::with(Options {
-        payments: Some(Payments(MemoryPayments::new(clock.clone()))),
+        payments: Some(Payments(payments)),
         clock: Some(clock),
         ..options()
     });

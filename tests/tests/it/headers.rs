@@ -1209,7 +1209,7 @@ async fn no_line_of_the_log_has_a_password_a_token_or_an_address_in_it() {
         .json();
     post("/api/v1/auth/register", register).await.expect(409);
     let admin =
-        json!({"email": "founder@new.example", "full_name": "Founder", "password": "hunter2-founder"});
+        json!({"email": "founder@new.example", "full_name": "Founder", "password": "hunter2-signed-up"});
     let found = json!({"name": "New", "slug": "new-one", "admin": admin});
     let founded = post("/api/v1/tenants", found.clone()).await.expect(201).json();
     post("/api/v1/tenants", found).await.expect(409);

@@ -254,6 +254,7 @@ async fn twenty_who_reach_thresholds_at_once_cause_one_mail_for_each_person_and_
 async fn every_step_of_dunning_is_told_each_admin_the_deletion_too() {
     let server = SmtpServer::start();
     let paying = Paying::over(mailing(deleting(), &server, |_| {})).await;
+    paying.payments.sell_at_least(9);
     let acme = paying.world.acme.id;
     paying.work().await;
     add(&paying.world, "grace@acme.example", Role::Admin).await;
@@ -301,6 +302,7 @@ fn deleting() -> Options {
 async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
     let mut server = SmtpServer::start();
     let paying = Paying::over(mailing(deleting(), &server, |_| {})).await;
+    paying.payments.sell_at_least(9);
     let (world, acme) = (&paying.world, paying.world.acme.id);
     paying.work().await;
     add(world, "grace@acme.example", Role::Admin).await;
@@ -377,6 +379,7 @@ async fn paying_is_told_and_steps_that_are_past_are_not() {
 async fn a_deletion_that_an_operator_has_averted_is_not_told() {
     let server = SmtpServer::start();
     let paying = Paying::over(mailing(deleting(), &server, |_| {})).await;
+    paying.payments.sell_at_least(9);
     let acme = paying.world.acme.id;
     paying.work().await;
     let subscription = paying.subscription(acme).await;

@@ -50,6 +50,7 @@ impl Statements {
 async fn world() -> World {
     let clock = Arc::new(ManualClock::default());
     let payments = MemoryPayments::new(clock.clone());
+    payments.sell_at_least(1_000);
     let options = Options {
         payments: Some(Payments(payments.clone())),
         clock: Some(clock.clone()),

@@ -358,13 +358,22 @@ async fn everything_that_is_wrong_with_a_user_is_said_at_once() {
         ("/password", "weak_password"),
     ]);
     assert_eq!(refused(&reply), expected);
+    let reply = world.post(&world.acme.admin, USERS, &json!({}));
+    let reply = reply.send().await.problem(422, "validation_failed");
+    let missing = fields(&[("/email", "required"), ("/full_name", "required")]);
+    assert_eq!(refused(&reply), missing);
     let with = |name: &str, value: Value| {
         let mut body = grace();
         body[name] = value;
         body
     };
     for (body, code, pointer, field) in [
-        (json!({}), "validation_failed", "/email", "required"),
+        (
+            json!({"email": "grace@acme.example"}),
+            "validation_failed",
+            "/full_name",
+            "required",
+        ),
         (
             with("role", json!("owner")),
             "validation_failed",
