@@ -431,6 +431,7 @@ impl PaymentProvider for MemoryPayments {
         offer: &Offer,
         seats: u32,
     ) -> Result<ProviderSubscription, ProviderError> {
+        let seats = seats.max(self.state().least_seats);
         self.altered("change_subscription", key, id, |subscription| {
             subscription.offer = Some(offer.clone());
             subscription.seats = seats;
