@@ -95,15 +95,19 @@ pub(crate) async fn read(request: &HttpRequest, mut payload: Payload) -> Result<
     let connection = Connection::of(request);
     let deadline = Instant::now() + api.settings.body_timeout;
     let mut bytes = BytesMut::new();
+    let mut is_doubted = false;
     loop {
         let chunk = match timeout_at(deadline, payload.next()).await {
             Ok(None) => return Ok(bytes),
             Ok(Some(chunk)) => chunk.map_err(broken_off)?,
-            Err(_) if connection.as_ref().is_none_or(|connection| connection.is_dry()) => {
-                return Err(ApiError::new(ErrorCode::RequestTimeout));
-            }
             Err(_) => {
-                // It is the server that is late: there is more to read.
+                if connection.as_ref().is_none_or(|connection| connection.is_dry())
+                    && std::mem::replace(&mut is_doubted, true)
+                {
+                    return Err(ApiError::new(ErrorCode::RequestTimeout));
+                }
+                // It may be the server that is late: there is more to read, or HTTP/2, whose connection is a task of its
+                // own, has yet to find out.
                 yield_now().await;
                 continue;
             }

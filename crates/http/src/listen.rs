@@ -121,6 +121,7 @@ async fn accept(
         connection,
         api,
         woken_at: opened + patience.head,
+        doubted: None,
         timer: Box::pin(sleep_until(opened + patience.head)),
     };
     Ok((socket, protocol, peer))
@@ -137,7 +138,7 @@ async fn begins_with(stream: &TcpStream) -> io::Result<Protocol> {
             return Ok(Protocol::Http1);
         }
         // There is no waiting for more than what there is.
-        sleep(Duration::from_millis(1)).await;
+        sleep(MOMENT).await;
     }
 }
 
@@ -149,7 +150,12 @@ struct Socket {
     timer: Pin<Box<Sleep>>,
     /// When the timer rings.
     woken_at: Instant,
+    /// The deadline that has been found to be past, while the framework had yet to look at what was read.
+    doubted: Option<Instant>,
 }
+
+/// After this time a client that seems to be late is looked at again.
+const MOMENT: Duration = Duration::from_millis(1);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -251,13 +257,19 @@ impl Socket {
         let deadline = self.connection.deadline();
         if let Some(deadline) = deadline
             && deadline < self.woken_at
+            && self.doubted != Some(deadline)
         {
             self.ring_at(deadline);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             match deadline {
-                Some(deadline) if deadline <= now => return self.late(cx),
+                Some(deadline) if deadline <= now => {
+                    if self.is_late(deadline) {
+                        return self.turn_away(cx);
+                    }
+                    self.ring_at(now + MOMENT);
+                }
                 Some(deadline) => self.ring_at(deadline),
                 // It is the server's turn; looked at again some time after the client's begins.
                 None => self.ring_at(now + self.connection.patience().head),
@@ -271,15 +283,20 @@ impl Socket {
         self.timer.as_mut().reset(at);
     }
 
-    /// The client is late, unless it is the server that has not read what there is.
-    fn late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Whether it is the client who let a deadline pass. The server may not have read all there is, or may only just have
+    /// read it: the framework does not look for a request in it, nor send what the client has room for again, before the
+    /// socket has nothing more. It has done both when the same deadline is met a second time.
+    fn is_late(&mut self, deadline: Instant) -> bool {
+        if !self.connection.is_blocked() && self.has_unread() {
+            return false;
+        }
+        self.doubted.replace(deadline) == Some(deadline)
+    }
+
+    /// Has done with a client who is late.
+    fn turn_away(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.connection.is_blocked() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if self.has_unread() {
-            self.ring_at(Instant::now() + Duration::from_millis(1));
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         if self.connection.is_http1() && self.connection.is_in_head() {
             let problem = refusal(StatusCode::REQUEST_TIMEOUT, &self.api);
