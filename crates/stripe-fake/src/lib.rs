@@ -74,6 +74,9 @@ pub struct FakeSettings {
     /// Whether time passes by itself. Then it may be moved ahead of everybody else's, which does not change when webhooks
     /// are signed.
     pub runs: bool,
+    /// What each of its ids has in it. Two accounts of Stripe never give out the same id; two fakes do so unless this is
+    /// another one for each. Where time passes by itself the time of the start is added to it.
+    pub run: String,
     /// The card of new customers.
     pub card: Card,
     /// What becomes of subscriptions in the end that are not paid.
@@ -93,6 +96,7 @@ impl Default for FakeSettings {
             secret_key: "sk_test_fake".into(),
             now: DateTime::from_timestamp(1_768_478_400, 0).unwrap_or_default(),
             runs: false,
+            run: String::new(),
             card: Card::Missing,
             exhausted: Exhausted::Unpaid,
             hang: Duration::from_secs(30),

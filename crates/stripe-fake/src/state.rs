@@ -212,9 +212,9 @@ impl Shared {
         let now = settings.now.timestamp();
         // Where time is real, somebody may keep what an earlier fake gave out.
         let run = if settings.runs {
-            format!("{:x}", settings.now.timestamp_millis())
+            format!("{}{:x}", settings.run, settings.now.timestamp_millis())
         } else {
-            String::new()
+            settings.run.clone()
         };
         Self {
             secret_key: settings.secret_key.clone(),

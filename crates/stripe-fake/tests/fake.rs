@@ -278,6 +278,20 @@ fn ids_of_two_runs_have_nothing_in_common() {
     assert_ne!(customer_of(0), customer_of(1));
 }
 
+/// As those of two accounts of Stripe: a key that is mixed up leads to no customer of somebody else's.
+#[test]
+fn ids_of_two_fakes_beside_each_other_have_nothing_in_common() {
+    let customer_of = |run: &str| {
+        let settings = FakeSettings {
+            run: run.to_owned(),
+            ..FakeSettings::default()
+        };
+        let fake = StripeFake::start(settings).unwrap();
+        Client(&fake).made("/v1/customers", "name=Acme")
+    };
+    assert_ne!(customer_of("a"), customer_of("b"));
+}
+
 #[test]
 fn a_card_that_recovers_brings_the_subscription_back() {
     let fake = start(Card::Pays);
