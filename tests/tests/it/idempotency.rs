@@ -383,8 +383,8 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
         (
             "/api/v1/tasks/{id}/notes",
             format!("/api/v1/tasks/{}/notes", acme.task),
-            json!({"text": "N"}),
-            json!({"text": "M"}),
+            json!({"text": "Nice"}),
+            json!({"text": "More"}),
         ),
     ]
 }
