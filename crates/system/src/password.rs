@@ -111,11 +111,11 @@ impl PasswordHasher for Argon2Passwords {
         self.queue_of(caller).run(caller, work).await?
     }
 
-    /// Fewer than a million guesses, as zxcvbn estimates them, of the first 64 characters.
+    /// Fewer than a million guesses, as zxcvbn estimates them, of both the first and the last 16 characters.
     fn is_common(&self, password: &Password, names: &[&str]) -> bool {
-        let text: String = password.reveal().nfkc().take(JUDGED).collect();
         let names: Vec<&str> = names.iter().copied().chain(["tenantry"]).collect();
-        zxcvbn::zxcvbn(&text, &names).guesses() < GUESSES
+        let mut judged = judged(password.reveal());
+        judged.all(|part| is_guessable(&part) && zxcvbn::zxcvbn(&part, &names).guesses() < GUESSES)
     }
 
     /// 24 characters out of `A-Z a-z 0-9 - _`, 144 random bits.
@@ -198,11 +198,29 @@ const LONGEST: usize = 1024;
 /// How many hashes for operators may wait.
 const OPERATORS_WAIT: usize = 15;
 
-/// How many characters of a password are judged, which bounds the time to some milliseconds.
-const JUDGED: usize = 64;
+/// How many characters of a password are judged at once. The time that zxcvbn takes grows with the square of it.
+const JUDGED: usize = 16;
+
+/// How many different characters of a common password are neither letters nor digits, at the most. zxcvbn tries all
+/// letters that each may stand for, so a text full of them would keep a thread busy for seconds.
+const SYMBOLS: usize = 4;
 
 /// A password that takes fewer guesses is a common one. At ten attempts a minute a million take ten weeks.
 const GUESSES: u64 = 1_000_000;
+
+/// What of a password is judged: its beginning, and its end where that is something else.
+fn judged(password: &str) -> impl Iterator<Item = String> {
+    let text: Vec<char> = password.nfkc().take(LONGEST).collect();
+    let start: String = text.iter().take(JUDGED).collect();
+    let end = (text.len() > JUDGED).then(|| text[text.len() - JUDGED..].iter().collect());
+    std::iter::once(start).chain(end)
+}
+
+/// Whether a common password may look like this; only then is it compared with them.
+fn is_guessable(text: &str) -> bool {
+    let symbols = text.chars().filter(|one| !one.is_alphanumeric());
+    symbols.collect::<std::collections::BTreeSet<_>>().len() <= SYMBOLS
+}
 
 /// The texts that a password may have been hashed from: normalized, and as it was typed where that differs. None of
 /// a password that is too long.
@@ -506,6 +524,21 @@ mod tests {
             assert!(!passwords.is_common(&password(text), &names), "{text}");
         }
         assert!(!passwords.is_common(&passwords.generate(), &names));
+    }
+
+    /// zxcvbn takes seconds for 64 characters that each stand for several letters; a login needs none of that.
+    #[test]
+    fn text_full_of_symbols_is_not_compared_with_common_passwords() {
+        let worst = "4@8({[<3691!|0$5+7%2zx".repeat(3);
+        let parts: Vec<_> = judged(&worst).collect();
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.chars().count() == JUDGED && !is_guessable(part)),
+            "{parts:?}"
+        );
+        assert!(is_guessable("p@$$w0rd!#"));
+        assert_eq!(judged("short one").collect::<Vec<_>>(), ["short one"]);
     }
 
     #[tokio::test]
