@@ -41,7 +41,7 @@ pub enum StoreError {
     /// A reference points at nothing (in this tenant).
     #[error("foreign key {0:?}")]
     Reference(Constraint),
-    /// A check constraint does not hold.
+    /// A check constraint of a table of an embedding service does not hold: its name.
     #[error("check constraint {0}")]
     Check(String),
     /// Serialization failure or deadlock: the same work may succeed when run again.

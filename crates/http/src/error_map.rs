@@ -57,11 +57,9 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// A row breaks a CHECK constraint. Tenantry checks what it stores before, so that this is a rule of an embedding
-/// service, or a fault of ours that the log should show. A service that wants another answer matches
+/// A row breaks a CHECK constraint of an embedding service's table. A service that wants another answer matches
 /// [`StoreError::Check`] by the name of its constraint before it comes here.
 fn of_rule(rule: &str) -> ApiError {
-    tracing::warn!(constraint = rule, "a CHECK constraint refused a row");
     Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
 }
 

@@ -108,6 +108,7 @@ mod vitals;
 
 pub use customer::PgCustomers;
 pub use directory::PgDirectory;
+pub use error::OWN_TABLES;
 pub use flag::PgFlags;
 pub use job::PgJobQueue;
 pub use operator::PgOperators;

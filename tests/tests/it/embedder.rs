@@ -100,6 +100,16 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     );
 }
 
+/// A violated CHECK constraint of any other table is the caller's fault.
+#[test]
+fn own_tables_are_those_of_the_migrations() {
+    let tables = tenantry_migration::CATALOGUE.lines().filter_map(|line| {
+        let name = line.strip_prefix("table\tpublic.")?.split('\t').next()?;
+        (!name.contains('/')).then_some(name)
+    });
+    assert!(tables.eq(tenantry_persistence::OWN_TABLES));
+}
+
 #[actix_web::test]
 async fn the_doctor_finds_nothing_in_its_database() {
     let world = world().await;
