@@ -16,7 +16,4 @@ pub trait Seal: Send + Sync {
 
     /// Whether it was sealed for that place with the present secret, so that earlier ones are not needed for it.
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool;
-
-    /// A digest of bytes under the present secret: the same each time, and nobody else can make it.
-    fn tag(&self, place: &str, bytes: &[u8]) -> [u8; 32];
 }

@@ -573,10 +573,6 @@ impl Seal for Fake {
     fn is_current(&self, _: &str, _: &[u8]) -> bool {
         true
     }
-
-    fn tag(&self, _: &str, _: &[u8]) -> [u8; 32] {
-        [0; 32]
-    }
 }
 
 impl PlanCatalogue for Fake {

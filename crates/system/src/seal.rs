@@ -61,12 +61,6 @@ impl Seal for AeadSeal {
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool {
         open_with(&self.current, place, sealed).is_some()
     }
-
-    /// HMAC-SHA256 (RFC 2104), also with a key of each place, which is no key that anything is sealed with.
-    fn tag(&self, place: &str, bytes: &[u8]) -> [u8; 32] {
-        let key = secret::hmac_sha256(&self.current, &[b"tag\0", place.as_bytes()]);
-        secret::hmac_sha256(&secret::hmac_key(&key), &[bytes])
-    }
 }
 
 fn open_with(secret: &hmac::Key, place: &str, sealed: &[u8]) -> Option<Vec<u8>> {
@@ -132,20 +126,6 @@ mod tests {
             changed[place] ^= 1;
             assert_eq!(seal.open("here", &changed), None, "byte {place}");
             assert_eq!(seal.open("here", &sealed[..place]), None, "{place} bytes");
-        }
-    }
-
-    #[test]
-    fn a_tag_depends_on_secret_place_and_bytes() {
-        let tag = |secret: u8, place, bytes: &[u8]| AeadSeal::new(&[secret; 32]).tag(place, bytes);
-        let one = tag(7, "here", b"text");
-        assert_eq!(one, tag(7, "here", b"text"));
-        for other in [
-            tag(8, "here", b"text"),
-            tag(7, "there", b"text"),
-            tag(7, "here", b"test"),
-        ] {
-            assert_ne!(one, other);
         }
     }
 

@@ -81,11 +81,11 @@ pub async fn of(cx: &Cx) -> Result<Arc<FlagSet>, StoreError> {
 /// other tenants. It is keyed with a secret of the server, so that nothing can be told from it, not even by whoever guesses
 /// a definition; every server makes the same.
 pub fn revision(cx: &Cx, set: &FlagSet) -> String {
-    let tag = cx
+    let digest = cx
         .ports()
         .seal
-        .tag("revision of flags", &set.fingerprint(cx.now()));
-    tag[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        .digest("revision of flags", &set.fingerprint(cx.now()));
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The acting user as the subject of flags; nobody in particular when none acts.
