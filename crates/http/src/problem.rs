@@ -52,7 +52,7 @@ pub struct Problem {
     #[schema(required = false, value_type = Vec<String>, examples("user"))]
     pub violated_policies: Vec<&'static str>,
     /// What the plan or a quota does not allow. The OpenAPI document describes its members as optional members of the
-    /// problem: see [`Excess::properties`].
+    /// problem: see `Excess::properties`.
     #[serde(flatten)]
     #[schema(ignore)]
     pub excess: Option<Excess>,
