@@ -176,12 +176,7 @@ pub async fn lost_customers(
     replace: bool,
     sweep: Sweep,
 ) -> Result<Swept<LostCustomer>, OversightError> {
-    let payments = cx
-        .app()
-        .ports
-        .payments
-        .clone()
-        .ok_or(OversightError::Unavailable)?;
+    let payments = provider(cx)?;
     record(cx, "billing.customers_checked", json!({"replace": replace})).await?;
     swept(cx, sweep, async |tenant| {
         lost_customer(cx, payments.as_ref(), tenant, replace).await
@@ -198,12 +193,7 @@ pub async fn lost_customer_of(
     tenant: TenantId,
     replace: bool,
 ) -> Result<Vec<LostCustomer>, OversightError> {
-    let payments = cx
-        .app()
-        .ports
-        .payments
-        .clone()
-        .ok_or(OversightError::Unavailable)?;
+    let payments = provider(cx)?;
     record_of(
         cx,
         "billing.customers_checked",
@@ -294,4 +284,9 @@ async fn record_of(
 
 async fn record(cx: &OperatorCx, action: &'static str, details: serde_json::Value) -> Result<(), StoreError> {
     cx.begin().await?.commit(cx.record(action, None, details)).await
+}
+
+fn provider(cx: &OperatorCx) -> Result<Arc<dyn PaymentProvider>, OversightError> {
+    let payments = cx.app().ports.payments.clone();
+    payments.ok_or(OversightError::Unavailable)
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::grant::taken_back;
 use super::{Check, Verdict, count};
 use crate::catalogue::{Alteration, Language, Meaning, SystemGrant};
-use crate::subject::{Subject, grantee};
+use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -73,17 +74,10 @@ fn no_system_grants(subject: &Subject<'_>) -> Verdict {
     let all = subject.catalogue.system_grants.iter();
     Verdict::of_each("further grant", all, |grant| {
         let SystemGrant { kind, name, .. } = grant;
-        let column = grant
-            .column
-            .as_deref()
-            .map(|column| format!(" ({})", quote::identifier(column)));
-        let (privilege, column) = (&grant.privilege, column.unwrap_or_default());
-        let to = grantee(grant.grantee.as_deref());
-        let finding = Finding::new(
-            Object::new("system object", format!("{} {name}", kind.to_lowercase())),
-            format!("{to} has {privilege}{column}"),
-        );
-        let sql = format!("REVOKE {privilege}{column} ON {kind} {name} FROM {to}");
+        let (column, to) = (grant.column.as_deref(), grant.grantee.as_deref());
+        let (found, sql) = taken_back(&grant.privilege, column, to, &format!("{kind} {name}"));
+        let object = Object::new("system object", format!("{} {name}", kind.to_lowercase()));
+        let finding = Finding::new(object, found);
         subject
             .any_holds(grant.grantee.as_deref())
             .then(|| finding.mend(Step::Grants, [sql]))

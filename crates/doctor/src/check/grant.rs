@@ -123,12 +123,23 @@ fn revoke(object: Object, on: &str, grants: &[Grant], is_bad: impl Fn(&Grant) ->
 
 /// What a grant says, and the SQL that takes it back.
 pub(super) fn revocation(grant: &Grant, on: &str) -> (String, String) {
-    let column = grant
-        .column
-        .as_deref()
-        .map(|column| format!(" ({})", quote::identifier(column)));
-    let (privilege, column) = (&grant.privilege, column.unwrap_or_default());
-    let to = grantee(grant.grantee.as_deref());
+    taken_back(
+        &grant.privilege,
+        grant.column.as_deref(),
+        grant.grantee.as_deref(),
+        on,
+    )
+}
+
+/// What is granted to whom, of a column or of all, and the SQL that takes it back.
+pub(super) fn taken_back(
+    privilege: &str,
+    column: Option<&str>,
+    to: Option<&str>,
+    on: &str,
+) -> (String, String) {
+    let column = column.map(|column| format!(" ({})", quote::identifier(column)));
+    let (column, to) = (column.unwrap_or_default(), grantee(to));
     (
         format!("{to} has {privilege}{column}"),
         format!("REVOKE {privilege}{column} ON {on} FROM {to}"),
