@@ -92,11 +92,12 @@ mod m20261121_000033_dead_jobs;
 mod m20261128_000045_former_customers;
 mod m20261128_000053_quota_lease_owners;
 mod m20261128_000054_usage_intake;
+mod m20261128_000060_tenant_names;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;
 pub use error::{MigrationError, TableError};
-pub use migrator::{GLOBAL_TABLES, Migrator, migration_names};
+pub use migrator::{DEFINER_FUNCTIONS, GLOBAL_TABLES, Migrator, migration_names};
 pub use roles::{APP_ROLE, Bootstrap, OWNER_ROLE, PLATFORM_ROLE, RolePasswords};
 pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, up, up_with};
 pub use tenant_table::{

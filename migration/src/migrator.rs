@@ -12,6 +12,7 @@ use crate::{
     m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events,
     m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
     m20261128_000045_former_customers, m20261128_000053_quota_lease_owners, m20261128_000054_usage_intake,
+    m20261128_000060_tenant_names,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -38,9 +39,19 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "segments",
     // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
     "system_jobs",
+    // Which slugs and subdomains are taken, one namespace for all tenants. A trigger keeps it; the runtime role has no grant
+    // on it.
+    "tenant_names",
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
     // operators and the tenant directory see all of it.
     "tenants",
+];
+
+/// The functions that triggers of tenant tables run as the owner of the tables, in alphabetical order: what each of them does
+/// for a tenant, the runtime role may not do itself.
+pub const DEFINER_FUNCTIONS: &[&str] = &[
+    // Takes and releases the names of the tenant whose row is stored, in a table that shows all tenants' names.
+    "tenant_names_keep",
 ];
 
 /// The migrations of Tenantry, in order.
@@ -83,6 +94,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000045_former_customers::Migration),
             Box::new(m20261128_000053_quota_lease_owners::Migration),
             Box::new(m20261128_000054_usage_intake::Migration),
+            Box::new(m20261128_000060_tenant_names::Migration),
         ]
     }
 }

@@ -581,6 +581,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         signup_enabled: options.signup_enabled,
         default_settings,
         session_days: 30,
+        name_quarantine_days: 30,
         quota_thresholds: vec![80, 100],
         enforce_api_calls: true,
         app_url: "https://app.example.test/".into(),

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use crate::{StoreError, SystemScope, Tenant, TenantId};
+use crate::{StoreError, SystemScope, Tenant, TenantId, Time};
 
 /// All tenants, for sweeps over them: one of the few things that reach across tenants, and only as far as the tenants
 /// themselves. Every call carries its reason.
@@ -17,4 +17,8 @@ pub trait TenantRegistry: Send + Sync {
     /// Those tenants that fall to part `part` when they are dealt out to `parts` parts by chance (of their ids, so it is
     /// the same each time); without deleted ones. `part` is below `parts`.
     async fn dealt(&self, because: SystemScope, part: u32, parts: u32) -> Result<Vec<TenantId>, StoreError>;
+
+    /// Frees the slugs and subdomains that tenants gave up before `released_before`, for any tenant to take; how many those
+    /// are. Until then only the tenant that gave a name up can take it again.
+    async fn free_names(&self, because: SystemScope, released_before: Time) -> Result<u64, StoreError>;
 }

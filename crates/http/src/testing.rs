@@ -81,6 +81,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
         billing: BillingPolicy::default(),
     };
@@ -307,6 +308,10 @@ impl TenantRegistry for Fake {
 
     async fn dealt(&self, _: SystemScope, _: u32, _: u32) -> Result<Vec<TenantId>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn free_names(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
 

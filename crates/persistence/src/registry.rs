@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry};
+use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry, Time};
 
 use crate::Pool;
 use crate::error::column;
@@ -26,6 +26,8 @@ impl PgRegistry {
 const DEALT: &str = "\
 SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))::bit(32)::bigint % $2 = $1 AND t.status <> 'deleted' \
  ORDER BY t.id";
+
+const FREE_NAMES: &str = "DELETE FROM tenant_names n WHERE n.released_at < $1 RETURNING n.name";
 
 #[async_trait]
 impl TenantRegistry for PgRegistry {
@@ -52,5 +54,12 @@ impl TenantRegistry for PgRegistry {
         tx.commit().await?;
         let tenant = |row| column::<uuid::Uuid>(row, "id").map(TenantId::from);
         rows.iter().map(tenant).collect()
+    }
+
+    async fn free_names(&self, because: SystemScope, released_before: Time) -> Result<u64, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let freed = tx.fetch_fixed(FREE_NAMES, [released_before.into()]).await?;
+        tx.commit().await?;
+        Ok(freed.len() as u64)
     }
 }

@@ -426,6 +426,7 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        name_quarantine_days: settings.signup.name_quarantine_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),

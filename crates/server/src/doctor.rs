@@ -127,7 +127,7 @@ fn options(args: &Args) -> Result<Options, CommandError> {
         runtime_role: args.role.clone(),
         schemas: args.schema.clone(),
         global_tables: global_tables(&args.global_table),
-        allowed_definer_functions: args.allow_function.clone(),
+        allowed_definer_functions: definer_functions(&args.allow_function),
         allowed_objects: args.allow.clone(),
         ..Options::default()
     };
@@ -156,6 +156,14 @@ pub fn global_tables(further: &[String]) -> Vec<String> {
     let own = tenantry_migration::GLOBAL_TABLES
         .iter()
         .map(|&table| table.to_owned());
+    own.chain(further.iter().cloned()).collect()
+}
+
+/// The functions that triggers of Tenantry's tables run as the owner of the tables, and further ones that are allowed.
+pub fn definer_functions(further: &[String]) -> Vec<String> {
+    let own = tenantry_migration::DEFINER_FUNCTIONS
+        .iter()
+        .map(|&function| function.to_owned());
     own.chain(further.iter().cloned()).collect()
 }
 

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::CommandError;
-use crate::doctor::{failed, global_tables, migrated};
+use crate::doctor::{definer_functions, failed, global_tables, migrated};
 use crate::settings::{Secret, Settings};
 
 /// How long a check of a running server may take.
@@ -209,6 +209,7 @@ impl Found {
 fn options(settings: &Settings) -> Result<Options, CommandError> {
     let mut options = Options {
         global_tables: global_tables(&settings.guard.global_tables),
+        allowed_definer_functions: definer_functions(&[]),
         allowed_objects: settings.guard.allow.clone(),
         expected: Some(migrated()?),
         ..Options::default()

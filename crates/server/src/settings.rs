@@ -293,6 +293,8 @@ pub struct Signup {
     pub self_registration: bool,
     pub timezone: String,
     pub locale: String,
+    /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant.
+    pub name_quarantine_days: u32,
 }
 
 impl Default for Signup {
@@ -302,6 +304,7 @@ impl Default for Signup {
             self_registration: false,
             timezone: "UTC".into(),
             locale: "en".into(),
+            name_quarantine_days: 30,
         }
     }
 }
@@ -1135,6 +1138,12 @@ impl Settings {
             ),
             ("mail.smtp.timeout_ms", self.mail.smtp.timeout_ms, 100, 600_000),
             ("mail.smtp.pool_size", self.mail.smtp.pool_size as u64, 1, 100),
+            (
+                "signup.name_quarantine_days",
+                self.signup.name_quarantine_days.into(),
+                0,
+                3_650,
+            ),
             ("views.flush_seconds", self.views.flush_seconds, 1, 3_600),
             (
                 "metering.flush_interval_ms",

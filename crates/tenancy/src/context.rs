@@ -83,6 +83,8 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
+    pub name_quarantine_days: u32,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
     /// Whether a tenant whose API calls of a period are used up is refused.

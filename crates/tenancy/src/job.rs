@@ -189,6 +189,7 @@ impl Handlers {
             .with(crate::purge::Purge)
             .with(crate::usage_rollup::Keep)
             .with_system(crate::upkeep::TendSome)
+            .with_system(crate::purge::FreeNames)
             .with(crate::quota_alert::TellAlert)
             .with(crate::quota_recovery::Lapse)
             .with(crate::quota_recovery::SettleEnded)

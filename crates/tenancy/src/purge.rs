@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
 
-use crate::job::{JobFailure, JobHandler, SystemJobHandler};
+use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::quota_drift::{self, Repair};
 use crate::{Cx, Tenancy, quota_recovery};
 
@@ -58,6 +58,28 @@ impl JobHandler for Purge {
         // In transactions of its own: each counter is locked while it is put right.
         quota_drift::reconcile(cx, Repair::Ended).await?;
         Ok(())
+    }
+}
+
+/// Frees the slugs and subdomains whose quarantine is over: tenants gave them up so long ago that links and mails with them
+/// no longer lead anybody to the wrong tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct FreeNames;
+
+impl SystemJobHandler for FreeNames {
+    const KIND: &'static str = "tenant_name.free";
+    type Payload = Nothing;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
+        let quarantine = Duration::days(app.policy.name_quarantine_days.into());
+        let before = app.ports.clock.now() - quarantine;
+        let freed = app.ports.registry.free_names(because, before).await?;
+        tracing::info!(freed, "names of tenants are free after their quarantine");
+        Ok(())
+    }
+
+    fn schedule() -> Option<(Duration, Nothing)> {
+        Some((Duration::days(1), Nothing {}))
     }
 }
 

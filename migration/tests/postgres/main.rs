@@ -14,3 +14,5 @@ mod isolation;
 mod running;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tenant_names;

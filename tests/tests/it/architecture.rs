@@ -358,6 +358,21 @@ fn advisory_locks_are_listed_in_one_file() {
     assert!(files > 30, "{files}");
 }
 
+/// Two branches that each add a row give two rows one number, or lose one.
+#[test]
+fn invariants_are_numbered_in_order() {
+    let text = include_str!("../../../ARCHITECTURE.md");
+    let numbers: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit())
+        .filter_map(|line| line.split('|').nth(1))
+        .map(str::trim)
+        .collect();
+    let in_order: Vec<String> = (1..=numbers.len()).map(|n| n.to_string()).collect();
+    assert!(numbers.len() > 50, "{numbers:?}");
+    assert_eq!(numbers, in_order);
+}
+
 #[test]
 fn licences_of_dependencies_are_permissive() {
     let allowed = [

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_domain::{NewTenant, RequestId, SystemScope};
 use tenantry_tenancy::Origin;
+use tenantry_tenancy::job::{Nothing, SystemJobHandler as _};
 use tenantry_tenancy::provision::{self, NewAdmin};
+use tenantry_tenancy::purge::FreeNames;
 use tenantry_tests::{Options, Reply, TenantWorld, World};
 
 const PASSWORD: &str = "a good long one";
@@ -497,10 +499,101 @@ async fn a_subdomain_belongs_to_one_tenant() {
         (after["tenants"], after["users"]),
         (before["tenants"], before["users"])
     );
-    // The one that was given up is free.
-    sign_up(&world, &initech_with(json!({"subdomain": "acme"})))
+    // The one that was given up is still its slug.
+    sign_up(
+        &world,
+        &initech_with(json!({"slug": "initrode", "subdomain": "acme"})),
+    )
+    .await
+    .problem(409, "subdomain_taken");
+}
+
+/// One who has the slug `acme` is `acme` to everybody, whatever subdomain it has.
+#[actix_web::test]
+async fn slugs_and_subdomains_are_one_namespace() {
+    let world = World::new().await;
+    let before = rows(&world).await;
+    let with_subdomain = async |who, subdomain: &str| {
+        world
+            .patch(who, "/api/v1/tenant", &json!({"subdomain": subdomain}))
+            .send()
+            .await
+    };
+    with_subdomain(&world.acme.admin, "acme-shop").await.expect(200);
+    with_subdomain(&world.globex.admin, "acme")
+        .await
+        .problem(409, "subdomain_taken");
+    with_subdomain(&world.globex.admin, "acme-shop")
+        .await
+        .problem(409, "subdomain_taken");
+    for (slug, subdomain, code) in [
+        ("acme-shop", "initech", "slug_taken"),
+        ("initech", "acme", "subdomain_taken"),
+        ("initech", "acme-shop", "subdomain_taken"),
+    ] {
+        let body = initech_with(json!({"slug": slug, "subdomain": subdomain}));
+        sign_up(&world, &body).await.problem(409, code);
+    }
+    let after = rows(&world).await;
+    assert_eq!(
+        (after["tenants"], after["users"]),
+        (before["tenants"], before["users"])
+    );
+    sign_up(&world, &initech_with(json!({"subdomain": "initech-shop"})))
         .await
         .expect(201);
+    // A tenant may use its own names for both.
+    with_subdomain(&world.acme.admin, "acme").await.expect(200);
+}
+
+#[actix_web::test]
+async fn a_name_that_was_given_up_is_reserved_for_its_tenant_for_30_days() {
+    let world = World::new().await;
+    // Tokens do not live for days.
+    let with_subdomain = async |tenant: &TenantWorld, subdomain: Value| {
+        let login = world.login(tenant.slug, &tenant.admin.email, tenantry_tests::PASSWORD);
+        let token = login.await.expect(200).json()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let request = world
+            .client
+            .patch("/api/v1/tenant", &json!({"subdomain": subdomain}));
+        request.bearer(&token).send().await
+    };
+    let free = async || {
+        let because = SystemScope::because("a test frees names");
+        FreeNames.run(&world.app, because, Nothing {}).await.unwrap();
+    };
+    let (acme, globex) = (&world.acme, &world.globex);
+    with_subdomain(acme, json!("acme-shop")).await.expect(200);
+    with_subdomain(acme, json!(null)).await.expect(200);
+    for days in [0, 29] {
+        world.clock.advance(chrono::Duration::days(days));
+        free().await;
+        with_subdomain(globex, json!("acme-shop"))
+            .await
+            .problem(409, "subdomain_taken");
+        let body = initech_with(json!({"slug": "acme-shop"}));
+        sign_up(&world, &body).await.problem(409, "slug_taken");
+    }
+    // Its former tenant may have it again; then the time begins anew.
+    with_subdomain(acme, json!("acme-shop")).await.expect(200);
+    world.clock.advance(chrono::Duration::days(31));
+    free().await;
+    with_subdomain(globex, json!("acme-shop"))
+        .await
+        .problem(409, "subdomain_taken");
+    with_subdomain(acme, json!(null)).await.expect(200);
+    world.clock.advance(chrono::Duration::days(31));
+    with_subdomain(globex, json!("acme-shop"))
+        .await
+        .problem(409, "subdomain_taken");
+    free().await;
+    with_subdomain(globex, json!("acme-shop")).await.expect(200);
+    with_subdomain(acme, json!("acme-shop"))
+        .await
+        .problem(409, "subdomain_taken");
 }
 
 #[actix_web::test]

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry_doctor::{Options, Outcome, Report, examine, guard};
-use tenantry_migration::{Bootstrap, CATALOGUE, GLOBAL_TABLES, RolePasswords, bootstrap, up};
+use tenantry_migration::{
+    Bootstrap, CATALOGUE, DEFINER_FUNCTIONS, GLOBAL_TABLES, RolePasswords, bootstrap, up,
+};
 use tenantry_test_postgres::TestServer;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 
@@ -122,6 +124,7 @@ impl Database {
 pub fn options() -> Options {
     Options {
         global_tables: GLOBAL_TABLES.iter().map(|&name| name.to_owned()).collect(),
+        allowed_definer_functions: DEFINER_FUNCTIONS.iter().map(|&name| name.to_owned()).collect(),
         ..Options::default()
     }
 }
