@@ -1,6 +1,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Returns Cargo's target folder, where `scripts/ensure-*` install what tests need.
 pub fn target() -> PathBuf {
@@ -25,12 +26,29 @@ pub fn installed(path: &str, script: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    let reason = format!("{} is missing: run scripts/{script}", path.display());
+    skip(&format!("{} is missing: run scripts/{script}", path.display()));
+    None
+}
+
+/// Returns a command for a program of the machine that `scripts/ensure` installs, or skips the calling test as [`installed`] does.
+///
+/// # Panics
+/// When the program is missing and the test cannot be listed as skipped.
+pub fn program(name: &str) -> Option<Command> {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()));
+    if found {
+        return Some(Command::new(name));
+    }
+    skip(&format!("{name} is missing: run scripts/ensure {name}"));
+    None
+}
+
+fn skip(reason: &str) {
     let list = std::env::var_os("SKIPPED_TESTS").filter(|_| std::env::var_os("CI").is_none());
     let Some(list) = list else { panic!("{reason}") };
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
     let mut list = OpenOptions::new().create(true).append(true).open(list).unwrap();
     writeln!(list, "{test}: {reason}").unwrap();
-    None
 }

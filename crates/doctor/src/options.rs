@@ -70,6 +70,7 @@ impl Default for Options {
                 "segment_versions",
                 "segments",
                 "system_jobs",
+                "tenant_names",
                 "tenants",
             ]),
             tenant_functions: Vec::new(),

@@ -61,6 +61,40 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
     assert!(!folder.0.join("demo.json").exists());
 }
 
+/// The linter of the format's own project: names, units, types and help texts of everything that a server measures.
+#[test]
+fn promtool_has_no_complaint_about_the_metrics() {
+    let Some(mut promtool) = tenantry_tests::outside::program("promtool") else {
+        return;
+    };
+    let folder = Folder::new("promtool");
+    let mut dev = Dev::start_as(&folder.0, &["--stripe", "fake"], &[]);
+    let login = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
+    let (status, answer) = dev.request("POST", "/api/v1/admin/login", "", login);
+    assert_eq!(status, 200, "{answer}");
+    let operator: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let metrics = dev.get(operator["access_token"].as_str().unwrap(), "/metrics");
+    assert!(metrics.contains("tenantry_http_requests_total"), "{metrics}");
+
+    let mut linter = promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    linter
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(metrics.as_bytes())
+        .unwrap();
+    let complaints = linter.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&complaints.stderr) + String::from_utf8_lossy(&complaints.stdout);
+    assert!(complaints.status.success() && text.is_empty(), "{text}");
+    assert_eq!(dev.stop(), Some(0));
+}
+
 #[test]
 fn a_demo_is_used_in_development_only_and_not_beside_a_named_database() {
     let folder = Folder::new("strict");
