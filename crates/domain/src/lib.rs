@@ -218,6 +218,7 @@ pub use time::{Clock, Time};
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use usage::{
     Appended, Granularity, Intake, KeyedUsage, Measured, NewUsage, OutOfWindow, ROLLUP_PATIENCE, Rollup,
-    USAGE_BATCH, Usage, UsageEvent, UsageKey, UsageOrigin, UsageUpkeep, UsageWindow, check_reason, total_of,
+    USAGE_BATCH, Usage, UsageEvent, UsageKey, UsageOrigin, UsagePointers, UsageUpkeep, UsageWindow,
+    check_reason, total_of,
 };
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

@@ -58,6 +58,34 @@ impl UsageKey {
             key: key.into(),
         }
     }
+
+    /// Returns where the fields of the event are: only CloudEvents have sources of their own.
+    pub fn pointers(&self) -> UsagePointers {
+        if self.source.starts_with(Self::RESERVED) {
+            UsagePointers {
+                key: "/idempotency_key",
+                quantity: "/quantity",
+                properties: "/properties",
+            }
+        } else {
+            UsagePointers {
+                key: "/id",
+                quantity: "/data/quantity",
+                properties: "/data",
+            }
+        }
+    }
+}
+
+/// Where the fields of an event are in the form in which it came, as JSON pointers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsagePointers {
+    /// The key of the event in its source.
+    pub key: &'static str,
+    /// The quantity.
+    pub quantity: &'static str,
+    /// The properties.
+    pub properties: &'static str,
 }
 
 /// How an event came in.
@@ -128,17 +156,18 @@ impl NewUsage {
     /// The most bytes of the properties, as JSON.
     pub const LARGEST_PROPERTIES: usize = 4_096;
 
-    /// Whether its fields are such as are stored. Pointers are those of the API's own form.
+    /// Checks that its fields can be stored. Pointers are those of the form in which it came.
     ///
     /// # Errors
     /// [`Invalid`].
     pub fn check(&self) -> Result<(), Invalid> {
         let mut check = Check::new();
-        check.line("/idempotency_key", &self.key.key, 1..=Self::LONGEST_KEY);
+        let pointers = self.key.pointers();
+        check.line(pointers.key, &self.key.key, 1..=Self::LONGEST_KEY);
         check.line("/source", &self.key.source, 1..=Self::LONGEST_KEY);
         check.require(
             self.quantity <= Self::MOST,
-            "/quantity",
+            pointers.quantity,
             "range",
             "must be in 0..=9007199254740991",
         );
@@ -146,7 +175,7 @@ impl NewUsage {
             check.line("/subject", subject, 1..=Self::LONGEST_SUBJECT);
         }
         if let Some(properties) = &self.properties {
-            check_properties(&mut check, properties);
+            check_properties(&mut check, properties, pointers.properties);
         }
         check.verdict()
     }
@@ -157,24 +186,24 @@ impl NewUsage {
     }
 }
 
-fn check_properties(check: &mut Check, properties: &Value) {
+fn check_properties(check: &mut Check, properties: &Value, pointer: &'static str) {
     let text = properties.to_string();
     check.require(
         properties.is_object(),
-        "/properties",
+        pointer,
         "invalid_type",
         "must be an object",
     );
     check.require(
         text.len() <= NewUsage::LARGEST_PROPERTIES,
-        "/properties",
+        pointer,
         "too_large",
         "must have up to 4096 bytes as JSON",
     );
     // PostgreSQL's JSON cannot hold it.
     check.require(
         !text.contains("\\u0000"),
-        "/properties",
+        pointer,
         "invalid_text",
         "must not contain U+0000",
     );
@@ -350,6 +379,10 @@ pub trait Usage: Send {
     /// Adds to what was accepted of days; what it comes to with these, in any order. The rows stay locked until the transaction
     /// ends, so that of two who send at once the second sees what the first has added.
     async fn add_intake(&mut self, more: &[Intake], now: Time) -> Result<Vec<Intake>, StoreError>;
+
+    /// Takes the quantity of an invalidated event from what was accepted of a meter and day. How many events were accepted
+    /// stays: the ledger keeps the event.
+    async fn return_intake(&mut self, meter: &MeterKey, day: Time, quantity: u64) -> Result<(), StoreError>;
 
     /// How many events were accepted on a day.
     async fn accepted_on(&mut self, day: Time) -> Result<u64, StoreError>;

@@ -165,17 +165,24 @@ impl From<CapabilitiesError> for ApiError {
 
 impl From<QuotaExceeded> for ApiError {
     fn from(exceeded: QuotaExceeded) -> Self {
-        let wait = exceeded.retry_after_seconds();
-        Self::new(ErrorCode::QuotaExceeded)
-            .with_detail(format!("The quota does not allow it: {exceeded}."))
-            .with_header(header::RETRY_AFTER, wait.into())
-            .with_excess(Excess::Quota(QuotaProblem {
-                meter: exceeded.meter.to_string(),
-                limit: exceeded.limit,
-                used: exceeded.used,
-                resets_at: exceeded.resets_at,
-            }))
+        of_quota(exceeded, None)
     }
+}
+
+/// `batch` is the index of the first event of a list that does not fit, and how many fit.
+fn of_quota(exceeded: QuotaExceeded, batch: Option<(usize, usize)>) -> ApiError {
+    let wait = exceeded.retry_after_seconds();
+    ApiError::new(ErrorCode::QuotaExceeded)
+        .with_detail(format!("The quota does not allow it: {exceeded}."))
+        .with_header(header::RETRY_AFTER, wait.into())
+        .with_excess(Excess::Quota(QuotaProblem {
+            meter: exceeded.meter.to_string(),
+            limit: exceeded.limit,
+            used: exceeded.used,
+            resets_at: exceeded.resets_at,
+            index: batch.map(|(index, _)| index),
+            fitting: batch.map(|(_, fitting)| fitting),
+        }))
 }
 
 impl From<QuotaRefusal> for ApiError {
@@ -454,7 +461,12 @@ impl From<UsageError> for ApiError {
             UsageError::Conflict => {
                 Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
             }
-            UsageError::TooMany(exceeded) => exceeded.into(),
+            UsageError::TooMany {
+                exceeded,
+                index,
+                fitting,
+            } => of_quota(exceeded, Some((index, fitting))),
+            UsageError::TooMuch { invalid, .. } => invalid.into(),
             UsageError::Store(error) => error.into(),
         }
     }

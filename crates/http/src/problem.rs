@@ -112,6 +112,14 @@ pub struct QuotaProblem {
     pub used: u64,
     /// When the next period begins.
     pub resets_at: DateTime<Utc>,
+    /// Of recorded usage: the index of the first event that does not fit. The events before it fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = usize, examples(7))]
+    pub index: Option<usize>,
+    /// Of recorded usage: how many new events fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = usize, examples(7))]
+    pub fitting: Option<usize>,
 }
 
 /// A limit or feature of the plan, and the plans that allow the request.

@@ -177,6 +177,11 @@ ON CONFLICT (tenant_id, meter, day) DO UPDATE SET events = t.events + EXCLUDED.e
   quantity = t.quantity + EXCLUDED.quantity \
 RETURNING meter, day, events, quantity";
 
+/// Of events that were accepted before there was a bound nothing was added, so that there may be less than is to be taken.
+const RETURN_INTAKE: &str = "\
+UPDATE usage_intake AS t SET quantity = greatest(t.quantity - $4, 0) \
+ WHERE t.tenant_id = $1 AND t.meter = $2 AND t.day = $3";
+
 /// Stands for all meters in `usage_intake`.
 const ALL_METERS: &str = "*";
 
@@ -292,6 +297,11 @@ impl Usage for PgStore {
             })
         };
         rows.iter().map(read).collect()
+    }
+
+    async fn return_intake(&mut self, meter: &MeterKey, day: Time, quantity: u64) -> Result<(), StoreError> {
+        let arguments: [Value; 3] = [meter.as_str().into(), day.into(), signed(quantity).into()];
+        self.tx.fetch_fixed(RETURN_INTAKE, arguments).await.map(|_| ())
     }
 
     async fn accepted_on(&mut self, day: Time) -> Result<u64, StoreError> {

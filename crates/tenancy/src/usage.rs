@@ -100,15 +100,18 @@ pub async fn ingest(
     let now = cx.now();
     let mut seen = HashMap::new();
     let mut outcomes = Vec::with_capacity(events.len());
-    let mut keyed_events: Vec<KeyedUsage> = Vec::new();
+    let (mut keyed_events, mut indices) = (Vec::<KeyedUsage>::new(), Vec::new());
     // Where the outcome of each comes from: the ledger's answer of that number, or what is known already.
-    for event in events {
+    for (index, event) in events.into_iter().enumerate() {
         outcomes.push(event.map_err(UsageFailure::from).and_then(|new| {
             let new = admitted(cx, new, backfill, now)?;
             let keyed = keyed(cx, new, now);
             let first = *seen.entry(keyed.event.key.clone()).or_insert(keyed_events.len());
             match keyed_events.get(first) {
-                None => keyed_events.push(keyed),
+                None => {
+                    keyed_events.push(keyed);
+                    indices.push(index);
+                }
                 Some(earlier) if earlier.payload_hash == keyed.payload_hash => return Ok((first, false)),
                 Some(_) => return Err(UsageFailure::Conflict),
             }
@@ -118,7 +121,7 @@ pub async fn ingest(
     let (appended, over_limit) = if keyed_events.is_empty() {
         (Vec::new(), Vec::new())
     } else {
-        cx.write(async |work| append(cx, work, &keyed_events).await)
+        cx.write(async |work| append(cx, work, &keyed_events, &indices).await)
             .await?
     };
     let recorded = |outcome: Result<(usize, bool), UsageFailure>| match outcome {
@@ -134,25 +137,28 @@ pub async fn ingest(
     Ok(Ingested { outcomes, over_limit })
 }
 
-/// Appends events, within the bounds of a day, and says which meters are beyond their hard limit by now.
+/// Appends events, within the bounds of a day, and says which meters are beyond their hard limit by now. `indices` are those of
+/// the events in the request.
 async fn append(
     cx: &Cx,
     work: &mut Work,
     events: &[KeyedUsage],
+    indices: &[usize],
 ) -> Result<(Vec<Appended>, Vec<OverLimit>), UsageError> {
     let appended = work.usage().append(events).await?;
-    let accepted: Vec<&UsageEvent> = events
+    let accepted: Vec<(usize, &UsageEvent)> = events
         .iter()
         .zip(&appended)
-        .filter(|(_, appended)| matches!(appended, Appended::Accepted(_)))
-        .map(|(keyed, _)| &keyed.event)
+        .zip(indices)
+        .filter(|((_, appended), _)| matches!(appended, Appended::Accepted(_)))
+        .map(|((keyed, _), index)| (*index, &keyed.event))
         .collect();
     if accepted.is_empty() {
         return Ok((appended, Vec::new()));
     }
     // Last, since the rows stay locked until the transaction ends.
     admit(cx, work, &accepted).await?;
-    let meters: BTreeSet<&MeterKey> = accepted.iter().map(|event| &event.meter).collect();
+    let meters: BTreeSet<&MeterKey> = accepted.iter().map(|(_, event)| &event.meter).collect();
     let mut over = Vec::new();
     for key in meters {
         over.extend(quota::catch_up(cx, work, key).await?);
@@ -160,58 +166,99 @@ async fn append(
     Ok((appended, over))
 }
 
-/// Adds events to what was accepted of their days, unless that is more than a day may have.
-async fn admit(cx: &Cx, work: &mut Work, events: &[&UsageEvent]) -> Result<(), UsageError> {
+/// Adds events to what was accepted of their days, unless that is more than a day may have. Each comes with its index in the
+/// request.
+async fn admit(cx: &Cx, work: &mut Work, events: &[(usize, &UsageEvent)]) -> Result<(), UsageError> {
     let now = cx.now();
     let today = Period::day_of(now);
     let mut days = BTreeMap::<(Option<&MeterKey>, Time), (u64, u64)>::new();
-    for event in events {
-        let day = Period::day_of(event.event_at).start;
-        let adds_up = meter(cx, &event.meter).is_some_and(|meter| meter.aggregation == Aggregation::Sum);
-        let (count, quantity) = days.entry((Some(&event.meter), day)).or_default();
+    for (_, event) in events {
+        let (count, quantity) = days.entry(counted_on(event)).or_default();
         *count += 1;
-        *quantity += if adds_up { event.quantity } else { 0 };
+        *quantity += added_up(cx, event);
         days.entry((None, today.start)).or_default().0 += 1;
     }
     let more: Vec<Intake> = days
-        .into_iter()
+        .iter()
         .map(|((meter, day), (events, quantity))| Intake {
             meter: meter.cloned(),
-            day,
-            events,
-            quantity,
+            day: *day,
+            events: *events,
+            quantity: *quantity,
         })
         .collect();
     let limit = cx.entitlements().limit(USAGE_EVENTS).value;
     for of_day in work.usage().add_intake(&more, now).await? {
-        match (of_day.meter, limit) {
-            (Some(meter), _) if of_day.quantity > NewUsage::MOST_OF_A_DAY => {
-                let most = NewUsage::MOST_OF_A_DAY;
-                let day = of_day.day.format("%F");
-                let detail = format!("the quantities of {meter} on {day} may come to {most} and not more");
-                return Err(Invalid::one("/quantity", "range", detail).into());
-            }
-            (None, Limit::Of(most)) if of_day.events > most => {
-                return Err(QuotaExceeded {
+        let added = days.get(&(of_day.meter.as_ref(), of_day.day));
+        let (count, quantity) = added.copied().unwrap_or_default();
+        if of_day.meter.is_some() && of_day.quantity > NewUsage::MOST_OF_A_DAY {
+            let free = NewUsage::MOST_OF_A_DAY.saturating_sub(of_day.quantity - quantity);
+            return Err(too_much(cx, events, &of_day, free));
+        }
+        if let (None, Limit::Of(most)) = (&of_day.meter, limit)
+            && of_day.events > most
+        {
+            let used = of_day.events - count;
+            let fitting = usize::try_from(most.saturating_sub(used)).unwrap_or(usize::MAX);
+            return Err(UsageError::TooMany {
+                exceeded: QuotaExceeded {
                     meter: events_per_day()?,
                     limit: most,
-                    used: of_day.events - events.len() as u64,
+                    used,
                     resets_at: today.end,
                     asked_at: now,
-                }
-                .into());
-            }
-            _ => {}
+                },
+                index: events.get(fitting).map_or(0, |(index, _)| *index),
+                fitting,
+            });
         }
     }
     Ok(())
+}
+
+/// The meter and day to which the quantity of an event counts.
+fn counted_on(event: &UsageEvent) -> (Option<&MeterKey>, Time) {
+    (Some(&event.meter), Period::day_of(event.event_at).start)
+}
+
+/// What an event adds to the quantities of its day.
+fn added_up(cx: &Cx, event: &UsageEvent) -> u64 {
+    let meter = meter(cx, &event.meter);
+    let adds_up = meter.is_some_and(|meter| meter.aggregation == Aggregation::Sum);
+    if adds_up { event.quantity } else { 0 }
+}
+
+/// Names the first event that exceeds what is free of a meter and day.
+fn too_much(cx: &Cx, events: &[(usize, &UsageEvent)], of_day: &Intake, mut free: u64) -> UsageError {
+    let counted = (of_day.meter.as_ref(), of_day.day);
+    let mut of_this = events.iter().filter(|(_, event)| counted_on(event) == counted);
+    let first = of_this.find(|(_, event)| match free.checked_sub(added_up(cx, event)) {
+        Some(rest) => {
+            free = rest;
+            false
+        }
+        None => true,
+    });
+    let index = first.map_or(0, |(index, _)| *index);
+    let pointer = first.map_or("", |(_, event)| event.key.pointers().quantity);
+    let (meter, day) = (
+        of_day.meter.as_ref().map_or("", MeterKey::as_str),
+        of_day.day.format("%F"),
+    );
+    let most = NewUsage::MOST_OF_A_DAY;
+    let detail = format!("the quantities of {meter} on {day} may come to {most} and not more");
+    UsageError::TooMuch {
+        index,
+        invalid: Invalid::one(pointer, "range", detail),
+    }
 }
 
 fn events_per_day() -> Result<MeterKey, StoreError> {
     MeterKey::parse(USAGE_EVENTS).ok_or_else(|| StoreError::Other(format!("{USAGE_EVENTS} is no key")))
 }
 
-/// Takes an event back: it counts no more. The ledger keeps both, and says who took it back and why in the audit log.
+/// Takes an event back: it counts no more. The ledger keeps both, and says who took it back and why in the audit log. Its
+/// quantity is given back to the bound of its day; the number of events accepted in a day is not, since the event is stored.
 ///
 /// # Errors
 /// [`UsageError`].
@@ -256,6 +303,12 @@ pub async fn invalidate(cx: &Cx, id: UsageEventId, reason: &str) -> Result<Usage
         {
             [Appended::Accepted(_)] => {}
             _ => return Err(UsageError::Conflict),
+        }
+        if let (Some(meter), day) = counted_on(&event) {
+            // The number of events is a bound of what is stored, and the event stays stored.
+            work.usage()
+                .return_intake(meter, day, added_up(cx, &event))
+                .await?;
         }
         let details = json!({"meter": event.meter, "quantity": event.quantity, "reason": reason});
         let audit = cx.changed(
@@ -484,7 +537,7 @@ fn admitted(cx: &Cx, new: NewUsage, backfill: bool, now: Time) -> Result<NewUsag
     }
     if meter.aggregation == Aggregation::Sum && new.quantity > NewUsage::MOST_OF_A_DAY {
         let detail = "must be in 0..=281474976710655, since this meter adds quantities up";
-        return Err(Invalid::one("/quantity", "range", detail).into());
+        return Err(Invalid::one(new.key.pointers().quantity, "range", detail).into());
     }
     if meter.aggregation == Aggregation::Unique && new.subject.is_none() {
         return Err(Invalid::one("/subject", "required", "is what this meter counts").into());
@@ -562,9 +615,24 @@ pub enum UsageError {
     /// It was taken back already.
     #[error("the event has been invalidated already")]
     Conflict,
-    /// The plan allows no more events on this day.
-    #[error(transparent)]
-    TooMany(#[from] QuotaExceeded),
+    /// The plan allows no more events on this day, so none of the request is recorded.
+    #[error("{exceeded}")]
+    TooMany {
+        /// The bound.
+        exceeded: QuotaExceeded,
+        /// The index in the request of the first event that does not fit; those before it do.
+        index: usize,
+        /// How many new events fit.
+        fitting: usize,
+    },
+    /// The quantities of a meter and day come to more than is possible, so no event of the request is recorded.
+    #[error("{invalid}")]
+    TooMuch {
+        /// The index in the request of the first event that does not fit.
+        index: usize,
+        /// What is wrong, with a pointer from the event on.
+        invalid: Invalid,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -382,6 +382,28 @@ async fn cloud_events_come_structured_binary_and_as_base64() {
         let problem = problem.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["pointer"], "/data_base64", "{why}");
     }
+    // What breaks a rule is named as the event names it.
+    let large = "x".repeat(NewUsage::LARGEST_PROPERTIES);
+    for (event, pointer) in [
+        (json!({"id": "a\u{7f}b"}), "/id"),
+        (json!({"id": "x".repeat(256)}), "/id"),
+        (
+            json!({"data": {"quantity": NewUsage::MOST + 1}}),
+            "/data/quantity",
+        ),
+        (
+            json!({"data": {"quantity": NewUsage::MOST_OF_A_DAY + 1}}),
+            "/data/quantity",
+        ),
+        (json!({"data": {"large": large}}), "/data"),
+    ] {
+        let mut all = json!({"specversion": "1.0", "id": "9", "source": "/a", "type": "sum_meter"});
+        let changed = event.as_object().unwrap().clone();
+        all.as_object_mut().unwrap().extend(changed);
+        let problem = send_cloud(&world, structured, &all).await;
+        let problem = problem.problem(422, "validation_failed").json();
+        assert_eq!(problem["errors"][0]["pointer"], pointer);
+    }
     let mut both = encoded("3", "e30=");
     both["data"] = json!({});
     let mut stray =
@@ -432,6 +454,10 @@ async fn cloud_events_come_structured_binary_and_as_base64() {
         (Some(("ce-data", "{}")), "", "/data"),
         (None, "ce-specversion", "/specversion"),
         (None, "ce-source", "/source"),
+        (Some(("ce-id", "a%00b")), "ce-id", "/id"),
+        (Some(("ce-id", "")), "ce-id", "/id"),
+        (Some(("ce-source", "a%00b")), "ce-source", "/source"),
+        (Some(("ce-subject", "a%00b")), "", "/subject"),
     ] {
         let mut headers = all.clone();
         headers.retain(|(name, _)| *name != without);
@@ -446,10 +472,9 @@ async fn cloud_events_come_structured_binary_and_as_base64() {
     binary(&text, "7").await.problem(415, "unsupported_media_type");
 }
 
-#[actix_web::test]
-async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
-    let world = world().await;
-    let limits = [("usage_events_per_day".to_owned(), Some(Limit::Of(10)))].into();
+/// Agrees with acme on how many events it may send in a day.
+async fn bound(world: &World, events: u64) {
+    let limits = [("usage_events_per_day".to_owned(), Some(Limit::Of(events)))].into();
     let agreement = plan::Agreement {
         limits,
         ..plan::Agreement::default()
@@ -458,6 +483,19 @@ async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
     plan::agree(&world.app, because, world.acme.id, agreement)
         .await
         .unwrap();
+}
+
+/// What the API says of a meter or a limit of acme.
+async fn entitlement(world: &World, name: &str) -> Value {
+    let path = format!("/api/v1/entitlements/{name}");
+    let get = world.get(&world.acme.viewer, &path);
+    get.send().await.expect(200).json()
+}
+
+#[actix_web::test]
+async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
+    let world = world().await;
+    bound(&world, 10).await;
     let three = |batch: usize| json!([0, 1, 2].map(|number| event(&format!("{batch}-{number}"), 1)));
     let bodies: Vec<Value> = (0..12).map(three).collect();
     let sent = join_all(bodies.iter().map(|body| send(&world, &world.acme, body))).await;
@@ -500,13 +538,7 @@ async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
         1
     );
     send(&world, &world.globex, &event("more", 1)).await.expect(200);
-    let path = "/api/v1/entitlements/usage_events_per_day";
-    let stands = world
-        .get(&world.acme.viewer, path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let stands = entitlement(&world, "usage_events_per_day").await;
     assert_eq!(
         (&stands["limit"], &stands["used"], &stands["has_access"]),
         (&json!(10), &json!(10), &json!(false))
@@ -519,6 +551,82 @@ async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
     let token = login["access_token"].as_str().unwrap();
     let tomorrow = world.client.post(EVENTS, &event("more", 1)).bearer(token);
     tomorrow.send().await.expect(200);
+}
+
+/// A list that is refused says which events fit, so that its sender can go on with them.
+#[actix_web::test]
+async fn list_beyond_a_bound_of_a_day_says_what_fits() {
+    const DAY: u64 = NewUsage::MOST_OF_A_DAY;
+    let world = world().await;
+    bound(&world, 4).await;
+    send(&world, &world.acme, &json!([event("a", 1), event("b", 1)]))
+        .await
+        .expect(200);
+    // Duplicates and events that are refused for themselves take no place.
+    let list = json!([
+        event("a", 1), {"idempotency_key": "x", "meter": "unknown", "quantity": 1}, event("c", 1), event("c", 1),
+        event("d", 1), event("e", 1), event("b", 1), event("f", 1),
+    ]);
+    let refused = send(&world, &world.acme, &list).await;
+    let refused = refused.problem(429, "quota_exceeded").json();
+    assert_eq!(
+        (&refused["index"], &refused["fitting"], &refused["used"]),
+        (&json!(5), &json!(2), &json!(2))
+    );
+    assert_eq!(count(&world, "usage_events WHERE meter = 'sum_meter'").await, 2);
+    let fitting = json!(list.as_array().unwrap()[..5]);
+    let sent = send(&world, &world.acme, &fitting).await.expect(200).json();
+    assert_eq!((&sent["accepted"], &sent["duplicates"]), (&json!(2), &json!(2)));
+    let single = send(&world, &world.acme, &event("e", 1)).await;
+    let single = single.problem(429, "quota_exceeded").json();
+    assert_eq!((&single["index"], &single["fitting"]), (&json!(0), &json!(0)));
+    // Quantities: the first event that does not fit is named.
+    bound(&world, 100).await;
+    let list = json!([event("g", DAY - 4), {"idempotency_key": "h", "meter": "max_meter", "quantity": 9}, event("i", 1)]);
+    let refused = send(&world, &world.acme, &list).await;
+    let refused = refused.problem(422, "validation_failed").json();
+    assert_eq!(refused["errors"][0]["pointer"], "/2/quantity");
+    let fitting = json!(list.as_array().unwrap()[..2]);
+    send(&world, &world.acme, &fitting).await.expect(200);
+    let cloud = json!([{"specversion": "1.0", "id": "1", "source": "/a", "type": "sum_meter"}]);
+    let refused = send_cloud(&world, "application/cloudevents-batch+json", &cloud).await;
+    let refused = refused.problem(422, "validation_failed").json();
+    assert_eq!(refused["errors"][0]["pointer"], "/0/data/quantity");
+}
+
+/// The bound of events is one of what is stored, and an invalidated event stays stored; the bound of quantities is one of totals,
+/// in which it no longer counts.
+#[actix_web::test]
+async fn invalidation_gives_back_the_quantity_and_not_the_event() {
+    const DAY: u64 = NewUsage::MOST_OF_A_DAY;
+    let world = world().await;
+    bound(&world, 2).await;
+    let wrong = send(&world, &world.acme, &event("wrong", DAY))
+        .await
+        .expect(200)
+        .json();
+    let right = event("right", 7);
+    let refused = send(&world, &world.acme, &right).await;
+    refused.problem(422, "validation_failed");
+    let path = format!(
+        "/api/v1/usage/events/{}/invalidate",
+        wrong["ids"][0].as_str().unwrap()
+    );
+    let reason = json!({"reason": "a wrong unit"});
+    world
+        .post(&world.acme.admin, &path, &reason)
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(entitlement(&world, "usage_events_per_day").await["used"], 1);
+    send(&world, &world.acme, &right).await.expect(200);
+    assert_eq!(total(&world, &world.acme, "sum_meter").await, 7);
+    let third = send(&world, &world.acme, &event("third", 1)).await;
+    third.problem(429, "quota_exceeded");
+    let intake = "SELECT quantity FROM usage_intake WHERE meter = 'sum_meter'";
+    let mut admin = world.database.admin().await;
+    let quantity: i64 = sqlx::query_scalar(intake).fetch_one(&mut admin).await.unwrap();
+    assert_eq!(quantity, 7);
 }
 
 /// What is recorded has happened: it is accepted and shown as overage, and what is asked for after it is refused.
@@ -534,13 +642,7 @@ async fn usage_beyond_a_hard_limit_is_accepted_and_reported() {
     assert_eq!(reply["accepted"], 3);
     let over = json!([{"meter": "sum_meter", "limit": 10, "used": 12, "overage": 2}]);
     assert_eq!(reply["over_limit"], over);
-    let path = "/api/v1/entitlements/sum_meter";
-    let stands = world
-        .get(&world.acme.viewer, path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let stands = entitlement(&world, "sum_meter").await;
     assert_eq!(
         (&stands["used"], &stands["balance"], &stands["has_access"]),
         (&json!(12), &json!(0), &json!(false))

@@ -14,7 +14,9 @@ use tenantry_domain::{
     Aggregation, ErrorCode, FieldError, Granularity, Invalid, Limit, MeterKey, NewUsage, OutOfWindow,
     USAGE_BATCH, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
 };
-use tenantry_tenancy::usage::{self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageFailure, Used};
+use tenantry_tenancy::usage::{
+    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
+};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -327,9 +329,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 
 /// Record usage
 ///
-/// Accepts one event, or a list of up to 1000. Each event of a list is accepted or refused on its own. An event
-/// that was recorded before counts once; another event with its key is refused. Minimum role: admin, because usage
-/// can cost money.
+/// Accepts one event, or a list of up to 1000. Each event of a list is accepted or refused on its own, except by the
+/// bounds of a day: a list that exceeds one is refused as a whole, and nothing of it is recorded. `quota_exceeded` then has
+/// the `index` of the first event that does not fit and the number of new events that fit (`fitting`): send the events before
+/// it now and the others after `Retry-After`. Of quantities that exceed a day's maximum the pointer names the first event that
+/// does not fit. An event that was recorded before counts once; another event with its key is refused. Minimum role: admin,
+/// because usage can cost money.
 #[utoipa::path(
     post, path = "/api/v1/usage/events", operation_id = "record_usage", tag = "Usage",
     params(RecordParams),
@@ -345,7 +350,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     ]))),
 )]
 pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, body: Events) -> Answer {
-    let recorded = usage::ingest(&cx, body.events, query.0.backfill).await?;
+    let recorded = usage::ingest(&cx, body.events, query.0.backfill).await;
+    let recorded = recorded.map_err(|error| match error {
+        UsageError::TooMuch { index, invalid } if !body.single => invalid.under(&format!("/{index}")).into(),
+        error => ApiError::from(error),
+    })?;
     if body.single
         && let [Recorded::Failed(failure)] = recorded.outcomes.as_slice()
     {
@@ -356,8 +365,9 @@ pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, bod
 
 /// Invalidate a usage event
 ///
-/// The event no longer counts and stays in the ledger beside the record of its invalidation. An event can be
-/// invalidated once. Usage that the server counts itself cannot be invalidated. Minimum role: admin.
+/// The event no longer counts and stays in the ledger beside the record of its invalidation. Its quantity is given back to
+/// the maximum of its day. It still counts as one of the events that were accepted in a day (`usage_events_per_day`), because
+/// it stays stored. An event can be invalidated once. Usage that the server counts itself cannot be invalidated. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/usage/events/{id}/invalidate", operation_id = "invalidate_usage", tag = "Usage",
     params(("id" = Uuid, Path)), request_body = InvalidateBody,
