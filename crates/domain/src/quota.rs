@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Limit, MeterKey, MeterTerms, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
-    QuotaReservationId, StoreError, SystemScope, TenantId, Time,
+    Aggregation, Limit, MeterKey, MeterTerms, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId,
+    QuotaLeaseId, QuotaReservationId, StoreError, SystemScope, TenantId, Time,
 };
 
 /// The most that a quota counts up to: what the database's whole numbers hold.
@@ -166,15 +166,6 @@ impl Tally {
         Ok(back)
     }
 
-    /// Raises what is used to what the ledger says, where that is more; whether it is. Leased units may be in the ledger
-    /// already.
-    pub fn catch_up(&mut self, ledger: u64) -> bool {
-        let counted = self.used.saturating_add(self.leased);
-        let missing = ledger.min(MOST_UNITS).saturating_sub(counted);
-        self.used += missing;
-        missing > 0
-    }
-
     fn take(self, amount: u64, limit: Limit) -> Result<(), NotEnough> {
         if amount <= self.free(limit) {
             Ok(())
@@ -195,6 +186,8 @@ pub struct QuotaCounter {
     pub period: Period,
     /// How much.
     pub tally: Tally,
+    /// What an operator's correction adds to the ledger's total, or takes from it where it is negative.
+    pub adjustment: i64,
     /// Up to which percentage of what is included there was an alert.
     pub alerted_included: u32,
     /// Up to which percentage of the hard limit there was an alert.
@@ -211,9 +204,38 @@ impl QuotaCounter {
             meter,
             period,
             tally: Tally::default(),
+            adjustment: 0,
             alerted_included: 0,
             alerted_limit: 0,
             created_at: now,
+        }
+    }
+
+    /// Returns what is used by the ledger: its total with the correction of an operator.
+    pub fn by_ledger(&self, ledger: u64) -> u64 {
+        adjusted(ledger, self.adjustment)
+    }
+
+    /// Sets what is used. The difference from the ledger's total is kept, so that [`Self::catch_up`] does not undo it.
+    pub fn correct(&mut self, used: u64, ledger: u64) {
+        self.tally.used = used.min(MOST_UNITS);
+        self.adjustment = self.tally.used.cast_signed() - ledger.min(MOST_UNITS).cast_signed();
+    }
+
+    /// Raises what is used to what the ledger says with the correction, where that is more. Leased units may be in the
+    /// ledger already. A meter of the latest quantity has that one, which may be less; a new measurement ends its correction.
+    pub fn catch_up(&mut self, ledger: u64, aggregation: Aggregation) {
+        match aggregation {
+            Aggregation::Last => {
+                if self.by_ledger(ledger) != self.tally.used {
+                    self.adjustment = 0;
+                    self.tally.used = ledger.min(MOST_UNITS);
+                }
+            }
+            Aggregation::Sum | Aggregation::Count | Aggregation::Max | Aggregation::Unique => {
+                let counted = self.tally.used.saturating_add(self.tally.leased);
+                self.tally.used += self.by_ledger(ledger).saturating_sub(counted);
+            }
         }
     }
 
@@ -267,6 +289,12 @@ impl QuotaCounter {
         }
         due
     }
+}
+
+/// A total of the ledger with an operator's correction, within what can be counted.
+pub(crate) fn adjusted(ledger: u64, adjustment: i64) -> u64 {
+    let ledger = ledger.min(MOST_UNITS);
+    ledger.saturating_add_signed(adjustment).min(MOST_UNITS)
 }
 
 fn reached(used: u64, percent: u32, amount: u64) -> bool {

@@ -1,4 +1,4 @@
-use crate::{MeterKey, Period, Tally, Time};
+use crate::{MeterKey, Period, Tally, Time, quota::adjusted};
 
 /// How the counter of a quota and the ledger differ.
 ///
@@ -14,6 +14,8 @@ pub struct QuotaDrift {
     pub tally: Tally,
     /// What the ledger says.
     pub ledger: u64,
+    /// What an operator's correction adds to that, or takes from it.
+    pub adjustment: i64,
     /// So much was lent to instances that never returned it, and counts as used.
     pub lost: u64,
 }
@@ -34,22 +36,26 @@ pub enum QuotaFinding {
 }
 
 impl QuotaDrift {
-    /// How much more was counted than the ledger knows; negative where it knows more.
+    /// How much more was counted than the ledger knows with the correction; negative where it knows more.
     pub fn difference(&self) -> i64 {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        signed(self.tally.used).saturating_sub(signed(self.ledger))
+        signed(self.tally.used).saturating_sub(signed(self.by_ledger()))
     }
 
     /// What there is to say of it.
     pub fn finding(&self) -> QuotaFinding {
-        let mut tally = self.tally;
-        match tally.reconcile(self.ledger, self.lost) {
+        let (mut tally, ledger) = (self.tally, self.by_ledger());
+        match tally.reconcile(ledger, self.lost) {
             Err(_) => QuotaFinding::Lent,
-            Ok(0) if self.tally.used == self.ledger => QuotaFinding::Agrees,
-            Ok(0) if self.tally.used > self.ledger => QuotaFinding::Ahead,
+            Ok(0) if self.tally.used == ledger => QuotaFinding::Agrees,
+            Ok(0) if self.tally.used > ledger => QuotaFinding::Ahead,
             Ok(0) => QuotaFinding::Behind,
             Ok(back) => QuotaFinding::Lost(back),
         }
+    }
+
+    fn by_ledger(&self) -> u64 {
+        adjusted(self.ledger, self.adjustment)
     }
 
     /// Whether the period is over at a moment, so that no request can use what is taken back.
@@ -87,7 +93,25 @@ mod tests {
                 reserved: 0,
             },
             ledger,
+            adjustment: 0,
             lost,
+        }
+    }
+
+    #[test]
+    fn correction_by_an_operator_is_no_difference() {
+        for (used, adjustment, finding) in [
+            (40, -60, QuotaFinding::Agrees),
+            (140, 40, QuotaFinding::Agrees),
+            (0, -200, QuotaFinding::Agrees),
+            (45, -60, QuotaFinding::Lost(5)),
+            (39, -60, QuotaFinding::Behind),
+        ] {
+            let drift = QuotaDrift {
+                adjustment,
+                ..drift(used, 0, 100, 9)
+            };
+            assert_eq!(drift.finding(), finding, "{drift:?}");
         }
     }
 

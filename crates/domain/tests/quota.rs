@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::Duration as Span;
 use proptest::prelude::*;
 use tenantry_domain::{
-    Holding, Limit, MeterKey, MeterTerms, Moment, Period, QuotaAsk, QuotaCounter, QuotaExceeded, QuotaLease,
-    QuotaLoan, QuotaReservation, ReservationState, Tally, Time,
+    Aggregation, Holding, Limit, MeterKey, MeterTerms, Moment, Period, QuotaAsk, QuotaCounter, QuotaExceeded,
+    QuotaLease, QuotaLoan, QuotaReservation, ReservationState, Tally, Time,
 };
 use uuid::Uuid;
 
@@ -410,18 +410,59 @@ fn what_was_lost_is_taken_back_as_far_as_the_ledger_knows_nothing_of_it() {
     assert_eq!(tally.used, 4);
 }
 
+fn counter() -> QuotaCounter {
+    let day = Period::day_of(Time::UNIX_EPOCH);
+    QuotaCounter::new(Uuid::nil().into(), MeterKey::api_calls(), day, Time::UNIX_EPOCH)
+}
+
 #[test]
 fn catching_up_with_the_ledger_only_raises_used() {
-    let mut tally = Tally::default();
-    tally.reserve(3, Limit::Unlimited).unwrap();
-    assert!(tally.catch_up(15));
-    assert_eq!((tally.used, tally.reserved), (15, 3));
-    assert!(!tally.catch_up(15) && !tally.catch_up(4));
-    let (_, leased) = tally.lend(0, 4, 1, Limit::Unlimited);
+    let mut counter = counter();
+    counter.tally.reserve(3, Limit::Unlimited).unwrap();
+    for ledger in [15, 15, 4] {
+        counter.catch_up(ledger, Aggregation::Sum);
+        assert_eq!((counter.tally.used, counter.tally.reserved), (15, 3));
+    }
+    let (_, leased) = counter.tally.lend(0, 4, 1, Limit::Unlimited);
     // What is leased may be in the ledger already.
-    assert!(!tally.catch_up(15 + leased));
-    assert!(tally.catch_up(u64::MAX));
-    assert_eq!(tally.free(Limit::Unlimited), 0);
+    counter.catch_up(15 + leased, Aggregation::Sum);
+    assert_eq!(counter.tally.used, 15);
+    counter.catch_up(u64::MAX, Aggregation::Sum);
+    assert_eq!(counter.tally.free(Limit::Unlimited), 0);
+}
+
+#[test]
+fn correction_stays_and_later_usage_adds_to_it() {
+    for aggregation in [
+        Aggregation::Sum,
+        Aggregation::Count,
+        Aggregation::Max,
+        Aggregation::Unique,
+    ] {
+        for (used, expected) in [(40, 45), (100, 105), (140, 145), (0, 5)] {
+            let mut counter = counter();
+            counter.catch_up(100, aggregation);
+            counter.correct(used, 100);
+            counter.catch_up(100, aggregation);
+            assert_eq!(counter.tally.used, used, "{aggregation:?}");
+            counter.catch_up(105, aggregation);
+            assert_eq!(counter.tally.used, expected, "{aggregation:?}");
+        }
+    }
+}
+
+/// An event that was late leaves the latest quantity as it is, and so the correction of it.
+#[test]
+fn correction_of_the_latest_quantity_ends_with_the_next() {
+    let mut counter = counter();
+    counter.catch_up(100, Aggregation::Last);
+    counter.correct(40, 100);
+    counter.catch_up(100, Aggregation::Last);
+    assert_eq!(counter.tally.used, 40);
+    for ledger in [41, 30] {
+        counter.catch_up(ledger, Aggregation::Last);
+        assert_eq!((counter.tally.used, counter.adjustment), (ledger, 0));
+    }
 }
 
 #[test]

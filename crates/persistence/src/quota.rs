@@ -31,6 +31,7 @@ pub(crate) mod counter {
         pub leased: i64,
         pub alerted_included: i32,
         pub alerted_limit: i32,
+        pub adjustment: i64,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -120,7 +121,8 @@ pub(crate) mod alert {
 const CONSUME: &str = "\
 UPDATE quota_counters AS q SET used = q.used + $4 \
  WHERE q.tenant_id = $1 AND q.meter = $2 AND q.period_start = $3 AND $4 <= $5 - q.used - q.reserved - q.leased \
-RETURNING q.id, q.created_at, q.period_end, q.used, q.reserved, q.leased, q.alerted_included, q.alerted_limit";
+RETURNING q.id, q.created_at, q.period_end, q.used, q.reserved, q.leased, q.alerted_included, q.alerted_limit, \
+ q.adjustment";
 
 /// The time of this moment, rather than of the transaction's beginning: a lock may have been waited for since.
 const NOW: &str = "SELECT clock_timestamp() AS at, $1::uuid AS tenant";
@@ -424,6 +426,7 @@ fn numbers(counter: &QuotaCounter) -> Result<counter::ActiveModel, StoreError> {
         used: Set(stored(counter.tally.used)?),
         reserved: Set(stored(counter.tally.reserved)?),
         leased: Set(stored(counter.tally.leased)?),
+        adjustment: Set(counter.adjustment),
         alerted_included: Set(percent(counter.alerted_included)?),
         alerted_limit: Set(percent(counter.alerted_limit)?),
         ..Default::default()
@@ -454,6 +457,7 @@ fn consumed(row: &QueryResult, meter: MeterKey, start: Time) -> Result<QuotaCoun
             reserved: number("reserved")?,
             leased: number("leased")?,
         },
+        adjustment: column(row, "adjustment")?,
         alerted_included: percent("alerted_included")?,
         alerted_limit: percent("alerted_limit")?,
         created_at: column(row, "created_at")?,
@@ -476,6 +480,7 @@ impl TryFrom<counter::Model> for QuotaCounter {
                 reserved: row.reserved.unsigned_abs(),
                 leased: row.leased.unsigned_abs(),
             },
+            adjustment: row.adjustment,
             alerted_included: row.alerted_included.unsigned_abs(),
             alerted_limit: row.alerted_limit.unsigned_abs(),
             created_at: row.created_at,

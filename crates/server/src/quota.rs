@@ -18,9 +18,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Compare what quotas have counted with the ledger: tenant, meter, period, counted, ledger, difference, how much is
-    /// lent out, how much was lost with servers that died, and what there is to say of it: agrees, lent, lost, ahead or
-    /// behind. Of all tenants only what differs is shown.
+    /// Compare what quotas have counted with the ledger: tenant, meter, period, counted, ledger, how an operator has
+    /// adjusted that, difference, how much is lent out, how much was lost with servers that died, and what there is to say
+    /// of it: agrees, lent, lost, ahead or behind. Of all tenants only what differs is shown.
     #[command(after_help = "Example: tenantry quota reconcile\n         \
                             tenantry quota reconcile --tenant acme --repair")]
     Reconcile {
@@ -148,8 +148,12 @@ fn say(slug: &str, Reconciled { drift, given_back }: &Reconciled) {
             String::new()
         }
     };
+    let adjusted = match drift.adjustment {
+        0 => String::new(),
+        adjustment => format!(" adjusted {adjustment}"),
+    };
     console::say(&format!(
-        "{slug} {} {from} {to} counted {} ledger {} difference {} lent {} lost {} {}{back}",
+        "{slug} {} {from} {to} counted {} ledger {}{adjusted} difference {} lent {} lost {} {}{back}",
         drift.meter,
         drift.tally.used,
         drift.ledger,

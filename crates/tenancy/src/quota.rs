@@ -304,16 +304,7 @@ pub(crate) async fn count_from_ledger(
             period: meter.reset.period(cx.now(), &cycle),
             terms: is.meter(key).value,
         };
-        let ledger = work.usage().total(key, meter.aggregation, quota.period);
-        let ledger = ledger.await?;
-        if ledger == 0 {
-            continue;
-        }
-        let mut counter = quota.lock(cx, work).await?;
-        if counter.tally.catch_up(ledger) {
-            work.quotas().save(&counter).await?;
-            quota_alert::raise(cx, work, &mut counter, &quota.terms).await?;
-        }
+        quota.catch_up(cx, work, meter.aggregation).await?;
     }
     Ok(())
 }
@@ -330,7 +321,8 @@ pub struct Corrected {
 }
 
 /// Sets what the counter of a meter says is used in the present period, for an operator, and records why. What is reserved or
-/// leased stays. The ledger, which bills are made of, is not changed by it.
+/// leased stays. The ledger, which bills are made of, is not changed by it; the difference from it is kept until the period ends,
+/// so that usage which is recorded later adds to what the operator has said.
 ///
 /// # Errors
 /// [`QuotaError`]; of a tenant that is deleted `NotFound`.
@@ -350,13 +342,18 @@ pub async fn correct(
         return Err(too_many("/used").into());
     }
     cx.write(async |work| {
-        let mut counter = Quota::of(cx, work, meter).await?.lock(cx, work).await?;
+        let (quota, aggregation) = (Quota::of(cx, work, meter).await?, metered(cx, meter)?.aggregation);
+        let mut counter = quota.lock(cx, work).await?;
+        let ledger = work.usage().total(meter, aggregation, quota.period).await?;
+        if quota.follows_ledger() {
+            counter.catch_up(ledger, aggregation);
+        }
         let corrected = Corrected {
             period: counter.period,
             before: counter.tally.used,
             after: used,
         };
-        counter.tally.used = used;
+        counter.correct(used, ledger);
         work.quotas().save(&counter).await?;
         let details = json!({
             "meter": meter, "period_start": corrected.period.start, "before": corrected.before, "after": used,
@@ -374,20 +371,20 @@ pub async fn correct(
 pub(crate) async fn standing(cx: &Cx, work: &mut Work, key: &MeterKey) -> Result<QuotaStanding, QuotaError> {
     let meter = metered(cx, key)?;
     let quota = Quota::of(cx, work, key).await?;
-    let is_limited = quota.terms.limit != Limit::Unlimited;
-    let counter = work.quotas().find(key, quota.period.start).await?;
-    let mut tally = Tally::default();
-    if let Some(counter) = counter {
-        tally = as_if_swept(work, counter.id, counter.tally).await?;
-    } else if !is_limited || LEDGER_ONLY.contains(&key.as_str()) {
+    let mut counter = quota.new_counter(cx);
+    if let Some(found) = work.quotas().find(key, quota.period.start).await? {
+        counter.tally = as_if_swept(work, found.id, found.tally).await?;
+        counter.adjustment = found.adjustment;
+    }
+    if quota.follows_ledger() {
         let total = work.usage().total(key, meter.aggregation, quota.period);
-        tally.used = total.await?;
+        counter.catch_up(total.await?, meter.aggregation);
     }
     Ok(QuotaStanding {
         meter,
         period: quota.period,
         terms: entitled(cx, key)?,
-        tally,
+        tally: counter.tally,
     })
 }
 
@@ -412,18 +409,7 @@ pub(crate) async fn catch_up(
         period: meter.reset.period(cx.now(), &cycle(work).await?),
         terms,
     };
-    // Locked first: then the total includes what those have recorded who held it before.
-    let mut counter = quota.lock(cx, work).await?;
-    let total = work.usage().total(key, meter.aggregation, quota.period).await?;
-    counter.tally.used = match meter.aggregation {
-        Aggregation::Last => total,
-        Aggregation::Sum | Aggregation::Count | Aggregation::Max | Aggregation::Unique => {
-            counter.tally.used.max(total).min(MOST_UNITS)
-        }
-    };
-    work.quotas().save(&counter).await?;
-    quota_alert::raise(cx, work, &mut counter, &quota.terms).await?;
-    let used = counter.tally.used;
+    let used = quota.catch_up(cx, work, meter.aggregation).await?;
     Ok((used > limit).then(|| OverLimit {
         meter: key.clone(),
         limit,
@@ -448,13 +434,33 @@ impl Quota {
         })
     }
 
-    /// The counter, locked, with what has expired taken back.
+    /// The counter, locked, with what has expired taken back. Who calls it saves the counter.
     async fn lock(&self, cx: &Cx, work: &mut Work) -> Result<QuotaCounter, StoreError> {
-        let id = QuotaCounterId::next(cx.ids());
-        let new = QuotaCounter::new(id, self.meter.clone(), self.period, cx.now());
-        let mut counter = work.quotas().lock(&new).await?;
+        let mut counter = work.quotas().lock(&self.new_counter(cx)).await?;
         sweep(work, &mut counter).await?;
         Ok(counter)
+    }
+
+    /// Raises the counter to what the ledger says, with the alerts that are due by that; what is used then.
+    async fn catch_up(&self, cx: &Cx, work: &mut Work, aggregation: Aggregation) -> Result<u64, StoreError> {
+        // Locked first: then the total includes what those have recorded who held it before.
+        let mut counter = self.lock(cx, work).await?;
+        let total = work.usage().total(&self.meter, aggregation, self.period);
+        counter.catch_up(total.await?, aggregation);
+        work.quotas().save(&counter).await?;
+        quota_alert::raise(cx, work, &mut counter, &self.terms).await?;
+        Ok(counter.tally.used)
+    }
+
+    /// Whether nothing takes units out of the quota, so that a counter which an operator has made, or which counted while there
+    /// was a limit, is not raised when the meter is used.
+    fn follows_ledger(&self) -> bool {
+        self.terms.limit == Limit::Unlimited || LEDGER_ONLY.contains(&self.meter.as_str())
+    }
+
+    fn new_counter(&self, cx: &Cx) -> QuotaCounter {
+        let id = QuotaCounterId::next(cx.ids());
+        QuotaCounter::new(id, self.meter.clone(), self.period, cx.now())
     }
 }
 

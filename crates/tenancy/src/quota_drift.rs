@@ -116,6 +116,7 @@ async fn look(
             lost: lost.get(&counter.id).copied().unwrap_or_default(),
             meter: counter.meter,
             period: counter.period,
+            adjustment: counter.adjustment,
             tally,
         };
         found.push((counter.id, drift));
@@ -158,6 +159,7 @@ async fn put_right(cx: &Cx, id: QuotaCounterId, grace: Duration) -> Result<Optio
         let ledger = ledger(cx, work, &counter).await?;
         let before = work.quotas().now().await? - grace;
         let lost = lost(work, grace).await?.get(&id).copied().unwrap_or_default();
+        let ledger = counter.by_ledger(ledger);
         let Ok(back) = counter.tally.reconcile(ledger, lost) else {
             return Ok(None);
         };

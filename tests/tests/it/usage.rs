@@ -20,8 +20,9 @@ use tenantry_domain::{
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::job::{Handlers, JobHandler as _, Nothing};
+use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::usage_rollup::{Keep, RollUp};
-use tenantry_tenancy::{Cx, Origin, Tenancy, metering, plan, usage};
+use tenantry_tenancy::{Cx, Origin, Tenancy, metering, plan, quota, usage};
 use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
 
 use crate::jobs;
@@ -627,6 +628,80 @@ async fn invalidation_gives_back_the_quantity_and_not_the_event() {
     let mut admin = world.database.admin().await;
     let quantity: i64 = sqlx::query_scalar(intake).fetch_one(&mut admin).await.unwrap();
     assert_eq!(quantity, 7);
+}
+
+/// A correction is not undone by what is recorded after it, nor by a limit that is lifted and comes back.
+#[actix_web::test]
+async fn correction_outlasts_the_usage_that_follows() {
+    let world = world().await;
+    let because = SystemScope::because("a test");
+    let used = async |name: &str| entitlement(&world, name).await["used"].clone();
+    let correct = async |name: &str, used: u64| {
+        let correction = (&meter(name), used, "a test");
+        quota::correct(&world.app, because, world.acme.id, correction)
+            .await
+            .unwrap()
+    };
+    let of = |name: &str, key: &str, quantity: u64| json!({"idempotency_key": key, "meter": name, "quantity": quantity});
+    for name in ["sum_meter", "count_meter"] {
+        crate::quotas::limit(&world, &world.acme, name, 1_000).await;
+        for key in 0..100 {
+            send(&world, &world.acme, &of(name, &format!("{name}{key}"), 1))
+                .await
+                .expect(200);
+        }
+        assert_eq!(used(name).await, 100);
+        assert_eq!(correct(name, 40).await.before, 100);
+        send(&world, &world.acme, &of(name, &format!("{name}next"), 1))
+            .await
+            .expect(200);
+        assert_eq!(used(name).await, 41);
+        let agree = async |limit: Limit| {
+            let meters = [(meter(name), Some(limit))].into();
+            let agreement = plan::Agreement {
+                meters,
+                ..plan::Agreement::default()
+            };
+            plan::agree(&world.app, because, world.acme.id, agreement)
+                .await
+                .unwrap();
+        };
+        agree(Limit::Unlimited).await;
+        send(&world, &world.acme, &of(name, &format!("{name}last"), 1))
+            .await
+            .expect(200);
+        assert_eq!(used(name).await, 42, "without a limit too");
+        agree(Limit::Of(1_000)).await;
+        assert_eq!(used(name).await, 42);
+        let cx = system(&world.app, world.acme.id).await;
+        let drifts = quota_drift::reconcile(&cx, Repair::Nothing).await.unwrap();
+        let drift = &drifts
+            .iter()
+            .find(|one| one.drift.meter.as_str() == name)
+            .unwrap()
+            .drift;
+        assert_eq!(
+            (drift.finding().as_str(), drift.ledger, drift.adjustment),
+            ("agrees", 102, -60)
+        );
+    }
+    // Higher than the ledger, and without a limit from the beginning.
+    assert_eq!(correct("max_meter", 50).await.before, 0);
+    send(&world, &world.acme, &of("max_meter", "max", 3))
+        .await
+        .expect(200);
+    assert_eq!(used("max_meter").await, 53);
+    // The latest quantity is a measurement: the next one replaces what was corrected.
+    send(&world, &world.acme, &of("last_meter", "l1", 100))
+        .await
+        .expect(200);
+    correct("last_meter", 40).await;
+    assert_eq!(used("last_meter").await, 40);
+    send(&world, &world.acme, &of("last_meter", "l2", 41))
+        .await
+        .expect(200);
+    assert_eq!(used("last_meter").await, 41);
+    assert_eq!(total(&world, &world.globex, "sum_meter").await, 0);
 }
 
 /// What is recorded has happened: it is accepted and shown as overage, and what is asked for after it is refused.
