@@ -10,14 +10,14 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, Version,
+        Method,
         header::{self, HeaderName, HeaderValue},
     },
     middleware::Next,
 };
 use tenantry_domain::{
     AccountName, Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, IdSource, Rate, RateBook,
-    RateLimiter, TenantId,
+    RateLimiter, TenantId, TenantRates, UserId,
 };
 
 use crate::{Api, ApiError, origin};
@@ -116,9 +116,51 @@ pub(crate) async fn take_of_tenant(
 ) -> Result<(), ApiError> {
     let Some(limits) = &api.limits else { return Ok(()) };
     let scope = &admission.scope;
-    let rates = limits.rates.rates(&admission.tenant);
-    let demand = Demand::of_tenant(scope.tenant(), scope.user(), rates, cost(request, api));
-    take(request, api, limits, ("tenant", &demand)).await
+    let payer = Payer {
+        tenant: scope.tenant(),
+        user: scope.user(),
+        rates: limits.rates.rates(&admission.tenant),
+    };
+    take(
+        request,
+        api,
+        limits,
+        ("tenant", &payer.demand(cost(request, api))),
+    )
+    .await?;
+    if is_by_length(request) && announced(request).is_none() {
+        request.extensions_mut().insert(payer);
+    }
+    Ok(())
+}
+
+/// Takes what the length of a body costs beyond what was taken before it was read, where the request did not announce its
+/// length (chunked, or HTTP/2).
+///
+/// # Errors
+/// `rate_limited`; then nothing more was taken.
+pub(crate) async fn take_of_body(request: &HttpRequest, length: usize) -> Result<(), ApiError> {
+    let payer = request.extensions_mut().remove::<Payer>();
+    let rest = units(length) - WRITE;
+    let (Some(payer), 1..) = (payer, rest) else {
+        return Ok(());
+    };
+    let api = Api::of(request)?;
+    let Some(limits) = &api.limits else { return Ok(()) };
+    take(request, &api, limits, ("tenant", &payer.demand(rest))).await
+}
+
+/// Whose buckets pay for a body.
+struct Payer {
+    tenant: TenantId,
+    user: Option<UserId>,
+    rates: TenantRates,
+}
+
+impl Payer {
+    fn demand(&self, cost: u32) -> Demand {
+        Demand::of_tenant(self.tenant, self.user, self.rates, cost)
+    }
 }
 
 /// Takes what an attempt with a credential costs from the bucket of the caller's address, or answers in the
@@ -238,11 +280,11 @@ fn refused(decision: &Decision) -> ApiError {
 }
 
 fn cost(request: &HttpRequest, api: &Api) -> u32 {
-    let pattern = request.match_pattern().unwrap_or_default();
-    if BY_LENGTH == (request.method().clone(), pattern.as_str()) {
-        let units = announced(request, api.settings.body_limit_bytes).div_ceil(BYTES_OF_A_UNIT);
-        return u32::try_from(units).unwrap_or(u32::MAX).max(WRITE);
+    if is_by_length(request) {
+        let most = api.settings.body_limit_bytes;
+        return announced(request).map_or(WRITE, |length| units(length.min(most)));
     }
+    let pattern = request.match_pattern().unwrap_or_default();
     let own = COSTS
         .iter()
         .find(|(method, path, _)| method == request.method() && *path == pattern);
@@ -253,20 +295,26 @@ fn cost(request: &HttpRequest, api: &Api) -> u32 {
     }
 }
 
-/// How long the body will be, which has not been read. Where nothing says it, it may be as long as a body can be.
-fn announced(request: &HttpRequest, most: usize) -> usize {
-    let headers = request.headers();
-    match headers.get(header::CONTENT_LENGTH) {
-        Some(length) => length
-            .to_str()
-            .ok()
-            .and_then(|length| length.parse().ok())
-            .map_or(most, |length: usize| length.min(most)),
-        None if headers.contains_key(header::TRANSFER_ENCODING) || request.version() >= Version::HTTP_2 => {
-            most
-        }
-        None => 0,
-    }
+fn is_by_length(request: &HttpRequest) -> bool {
+    let pattern = request.match_pattern().unwrap_or_default();
+    BY_LENGTH == (request.method().clone(), pattern.as_str())
+}
+
+/// What a body of so many bytes costs.
+fn units(length: usize) -> u32 {
+    let units = length.div_ceil(BYTES_OF_A_UNIT);
+    u32::try_from(units).unwrap_or(u32::MAX).max(WRITE)
+}
+
+/// How long the body will be, which has not been read; `None` where no header says it.
+fn announced(request: &HttpRequest) -> Option<usize> {
+    request
+        .headers()
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The quota of a minute. How much of it may come at once is told where it is another number, in a parameter of
@@ -428,7 +476,6 @@ mod tests {
             ("Content-Length", "2049", 3),
             ("Content-Length", "150000", 147),
             ("Content-Length", "99999999999", 1_024),
-            ("Transfer-Encoding", "chunked", 1_024),
         ] {
             let call = Call::new(Method::POST, "/api/v1/usage/events").bearer("admin");
             call.header(header, value).send(&api).await;
@@ -441,6 +488,31 @@ mod tests {
         let other = Call::post("/api/v1/projects", "{}").bearer("admin");
         other.header("Content-Length", "150000").send(&api).await;
         assert_eq!(asked(&recorder), [(vec!["tenant", "user"], 2)]);
+    }
+
+    /// Without a `Content-Length` the length is known when the body was read, and is then paid for.
+    #[actix_web::test]
+    async fn chunked_usage_costs_by_the_length_that_was_read() {
+        let buckets = || vec!["tenant", "user"];
+        for (length, costs) in [
+            (10, vec![2]),
+            (2_048, vec![2]),
+            (2_049, vec![2, 1]),
+            (150_000, vec![2, 145]),
+        ] {
+            let (recorder, api) = limited(true);
+            let call = Call::new(Method::POST, "/api/v1/usage/events").bearer("admin");
+            let call = call.header("Content-Type", "application/json");
+            let call = call.body(&format!("[]{}", " ".repeat(length - 2)));
+            let reply = call.send(&api).await;
+            assert_eq!(
+                reply.code(),
+                "validation_failed",
+                "it is read after it is paid for"
+            );
+            let paid: Vec<_> = costs.into_iter().map(|cost| (buckets(), cost)).collect();
+            assert_eq!(asked(&recorder), paid, "{length}");
+        }
     }
 
     #[actix_web::test]

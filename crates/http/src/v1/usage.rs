@@ -22,6 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query, body,
     json::Checked,
+    limits,
     permission::{InvalidateUsage, ReadUsage, RecordUsage},
     shape::{Leaves, Tree},
     v1::schema,
@@ -311,6 +312,7 @@ impl FromRequest for Events {
                 body::require_type(&request, TYPES)?;
             }
             let bytes = body::read(&request, payload).await?;
+            limits::take_of_body(&request, bytes.len()).await?;
             if is_binary {
                 return binary(request.headers(), &content_type, &bytes);
             }
