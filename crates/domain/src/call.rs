@@ -43,9 +43,9 @@ pub trait CallSpool: Send + Sync {
     /// When they cannot be written.
     fn set_aside(&self, batch: &str, calls: &[Call]) -> std::io::Result<()>;
 
-    /// The names of processes that have died and whose calls are all in the ledger, until [`CallSpool::bury`] is called. They
-    /// are known after [`CallSpool::batches`].
-    fn ended(&self) -> Vec<String>;
+    /// The processes that have died and of whom no batch is left, until [`CallSpool::bury`] is called. They are known after
+    /// [`CallSpool::batches`].
+    fn ended(&self) -> Vec<EndedSpool>;
 
     /// Removes what is left of a process that has died. Done twice it is the same as once.
     ///
@@ -55,6 +55,16 @@ pub trait CallSpool: Send + Sync {
 
     /// How it stands.
     fn tally(&self) -> SpoolTally;
+}
+
+/// What is left of a process that has died and whose batches are all in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedSpool {
+    /// The name of the process.
+    pub name: String,
+    /// Whether it is proven that its batches held all of its calls. Otherwise calls may be lost: they waited in memory, or a file
+    /// was deleted, truncated or overwritten, or the machine has been restarted since.
+    pub is_whole: bool,
 }
 
 /// How a spool stands.

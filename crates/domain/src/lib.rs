@@ -114,7 +114,7 @@ pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
 pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
-pub use call::{Call, CallSpool, SpoolTally, SpoolTrouble};
+pub use call::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble};
 pub use charged_time::ChargedTime;
 pub use code::ErrorCode;
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};

@@ -487,7 +487,7 @@ impl CallSpool for Fake {
         Ok(())
     }
 
-    fn ended(&self) -> Vec<String> {
+    fn ended(&self) -> Vec<tenantry_domain::EndedSpool> {
         Vec::new()
     }
     fn bury(&self, _: &str) -> std::io::Result<()> {

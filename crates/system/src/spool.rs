@@ -3,11 +3,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use tenantry_domain::{Call, CallSpool, SpoolTally, SpoolTrouble, TenantId, UserId};
+use tenantry_domain::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble, TenantId, UserId};
 use uuid::Uuid;
 
 /// Calls on their way into the ledger, in files below a folder that processes may share.
@@ -43,6 +43,14 @@ const MOST_REMEMBERED: usize = 1_000_000;
 const ASIDE: &str = ".aside";
 
 const LOCK: &str = "lock";
+
+/// Says which files of a folder hold all calls of its process, for as long as that is so.
+const MANIFEST: &str = "manifest";
+
+/// The bytes of a file from its beginning on: places that were not written to yet are a hole. So a file that was truncated is
+/// known by its length.
+const FILE_SIZE: u64 = LARGEST_FILE * RECORD as u64;
+
 const EXTENSION: &str = "calls";
 
 /// For how long trouble is reported after it was seen.
@@ -65,6 +73,12 @@ struct Own {
     tally: SpoolTally,
     failing: bool,
     troubled: Option<(SpoolTrouble, Instant)>,
+    /// The folder of this process, once there is one.
+    home: Option<PathBuf>,
+    /// What the manifest in it says; `None` where there is none.
+    manifest: Option<Vec<u64>>,
+    /// Calls were lost.
+    damaged: bool,
 }
 
 #[derive(Debug)]
@@ -140,17 +154,32 @@ impl FileSpool {
         batches
     }
 
-    /// Reads a file of this process through the handle that wrote it, or the file of another by its name; how many records
-    /// were whole.
-    fn read_file(&self, batch: &str, each: &mut dyn FnMut(Call)) -> io::Result<u64> {
+    /// Reads a file of this process through the handle that wrote it, or the file of another by its name.
+    fn read_file(&self, batch: &str, each: &mut dyn FnMut(Call)) -> io::Result<Found> {
         let own = self.number(batch);
-        let handle = own.and_then(|number| Some(Arc::clone(&self.own().closed.get(&number)?.file)));
-        let mut file: Box<dyn Read> = match handle {
-            Some(file) => Box::new(BufReader::new(FromStart { file, offset: 0 })),
-            None => Box::new(BufReader::new(File::open(self.path(batch)?)?)),
+        let handle = own.and_then(|number| {
+            let own = self.own();
+            let closed = own.closed.get(&number)?;
+            Some((Arc::clone(&closed.file), closed.calls))
+        });
+        let (mut file, mut places): (Box<dyn Read>, u64) = match handle {
+            Some((file, calls)) => (Box::new(BufReader::new(FromStart { file, offset: 0 })), calls),
+            None => {
+                let file = BufReader::with_capacity(1 << 16, File::open(self.path(batch)?)?);
+                (Box::new(file), u64::MAX)
+            }
         };
-        let (mut record, mut whole, mut torn) = ([0; RECORD], 0, 0);
-        while let Some(read) = whole_or_part(&mut file, &mut record)? {
+        let (mut record, mut bytes) = ([0; RECORD], 0);
+        let (mut whole, mut torn) = (0, 0);
+        while places > 0
+            && let Some(read) = whole_or_part(&mut file, &mut record)?
+        {
+            places -= 1;
+            bytes += read as u64;
+            if read == RECORD && record == [0; RECORD] {
+                // Nothing was written here: the process was killed before, or the place was not needed.
+                continue;
+            }
             match decode(&record).filter(|_| read == RECORD) {
                 Some(call) => {
                     whole += 1;
@@ -160,10 +189,22 @@ impl FileSpool {
             }
         }
         if torn > 0 {
-            // A disk that was full, or a machine that lost its power: no answered request is behind it.
             tracing::warn!(batch, torn, "records of the spool are torn");
         }
-        Ok(whole)
+        let is_intact = torn == 0 && bytes == FILE_SIZE;
+        Ok(Found { whole, is_intact })
+    }
+
+    /// Takes a file that is about to be removed off the manifest of a process that has died. Where that fails the manifest is
+    /// removed: without it nothing is proven.
+    fn strike(&self, name: &str, number: u64) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = folder.join(name).join(MANIFEST);
+        let Some(mut files) = files_in(&path) else {
+            return Ok(());
+        };
+        files.retain(|file| *file != number);
+        write_manifest(&path, &files).or_else(|_| unless_gone(std::fs::remove_file(&path)))
     }
 
     /// The number of a batch of this process.
@@ -214,6 +255,7 @@ impl CallSpool for FileSpool {
             let remembered = std::mem::take(&mut own.remembered);
             own.kept.insert(name, remembered.into());
         }
+        own.prove();
         batches.extend(own.closed.keys().map(|number| batch(&self.name, *number)));
         batches.extend(own.kept.keys().cloned());
         batches
@@ -229,7 +271,10 @@ impl CallSpool for FileSpool {
         if let Some(number) = self.number(batch)
             && let Some(closed) = self.own().closed.get_mut(&number)
         {
-            closed.found = Some(found);
+            closed.found = Some(found.whole);
+        } else if let (false, Some(home)) = (found.is_intact, self.path(batch)?.parent()) {
+            // Before the file is removed, so that whoever settles what its process held knows that calls may be missing.
+            unless_gone(std::fs::remove_file(home.join(MANIFEST)))?;
         }
         Ok(())
     }
@@ -237,22 +282,26 @@ impl CallSpool for FileSpool {
     fn remove(&self, batch: &str) -> io::Result<()> {
         let mut own = self.own();
         if own.kept.remove(batch).is_some() {
+            own.prove();
             return Ok(());
         }
-        let removed = std::fs::remove_file(self.path(batch)?);
-        let closed = self.number(batch).and_then(|number| own.closed.remove(&number));
-        match (removed, closed) {
-            (Err(error), Some(closed)) if error.kind() != io::ErrorKind::NotFound => {
-                own.closed.insert(closed.number, closed);
-                Err(error)
+        let path = self.path(batch)?;
+        let Some(closed) = self.number(batch).and_then(|number| own.closed.remove(&number)) else {
+            if let Some((name, number)) = batch.split_once('/') {
+                self.strike(name, number.parse().unwrap_or_default())?;
             }
-            // A file of this process that was deleted was read through its handle.
-            (_, Some(closed)) => {
-                own.count_lost(batch, &closed);
-                Ok(())
-            }
-            (removed, None) => removed,
+            return std::fs::remove_file(path);
+        };
+        // The manifest first: a file that is not in it proves nothing and does no harm.
+        own.prove();
+        // A file of this process that was deleted was read through its handle.
+        let removed = unless_gone(std::fs::remove_file(path));
+        match &removed {
+            Ok(()) => own.count_lost(batch, &closed),
+            Err(_) => drop(own.closed.insert(closed.number, closed)),
         }
+        own.prove();
+        removed
     }
 
     fn set_aside(&self, batch: &str, calls: &[Call]) -> io::Result<()> {
@@ -271,7 +320,7 @@ impl CallSpool for FileSpool {
         std::fs::rename(unfinished, file)
     }
 
-    fn ended(&self) -> Vec<String> {
+    fn ended(&self) -> Vec<EndedSpool> {
         let Some(folder) = &self.folder else {
             return Vec::new();
         };
@@ -279,7 +328,12 @@ impl CallSpool for FileSpool {
         let ended = adopted
             .keys()
             .filter(|name| batches_in(folder, name).next().is_none());
-        ended.cloned().collect()
+        let ended = ended.map(|name| EndedSpool {
+            // A file that it names and that is not there was deleted.
+            is_whole: files_in(&folder.join(name).join(MANIFEST)).is_some_and(|files| files.is_empty()),
+            name: name.clone(),
+        });
+        ended.collect()
     }
 
     fn bury(&self, name: &str) -> io::Result<()> {
@@ -290,7 +344,9 @@ impl CallSpool for FileSpool {
         }
         let home = folder.join(name);
         // Whoever comes upon it half removed finds nothing in it, as we did.
-        unless_gone(std::fs::remove_file(home.join(LOCK)))?;
+        for file in [MANIFEST.to_owned(), format!("{MANIFEST}.part"), LOCK.to_owned()] {
+            unless_gone(std::fs::remove_file(home.join(file)))?;
+        }
         unless_gone(std::fs::remove_dir(home))?;
         adopted.remove(name);
         Ok(())
@@ -298,11 +354,10 @@ impl CallSpool for FileSpool {
 
     fn tally(&self) -> SpoolTally {
         let own = self.own();
-        let files = own.open.iter().chain(&own.closing).chain(own.closed.values());
         let kept: usize = own.kept.values().map(|calls| calls.len()).sum();
         let recent = own.troubled.filter(|(_, at)| at.elapsed() < TROUBLED);
         SpoolTally {
-            pending: files.map(Open::whole).sum::<u64>() + (own.remembered.len() + kept) as u64,
+            pending: own.files().map(Open::whole).sum::<u64>() + (own.remembered.len() + kept) as u64,
             trouble: match recent {
                 _ if own.failing => Some(SpoolTrouble::Unwritable),
                 recent => recent.map(|(trouble, _)| trouble),
@@ -375,6 +430,7 @@ impl Own {
             .found
             .map_or(0, |found| closed.whole().saturating_sub(found));
         if lost > 0 {
+            self.damaged = true;
             self.tally.lost += lost;
             self.trouble(SpoolTrouble::Lost);
             tracing::error!(batch, lost, "calls are lost: their records in the spool are gone");
@@ -390,6 +446,7 @@ impl Own {
         }
         if self.open.is_none() {
             self.open = Some(self.create(folder, name)?);
+            self.prove();
         }
         let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
         open.calls += 1;
@@ -418,6 +475,10 @@ impl Own {
             }
             created => created?,
         };
+        if let Err(error) = file.set_len(FILE_SIZE) {
+            unless_gone(std::fs::remove_file(&path))?;
+            return Err(error);
+        }
         self.next += 1;
         Ok(Open {
             number,
@@ -452,6 +513,44 @@ impl Own {
             tracing::error!(%error, "calls cannot be written to the spool and are remembered instead");
         }
         self.remember(call);
+        self.prove();
+    }
+
+    /// Keeps the manifest: which files hold calls of this process, as long as no call waits elsewhere or is lost. Removing it
+    /// needs no room on the disk.
+    fn prove(&mut self) {
+        let Some(home) = &self.home else { return };
+        let wanted = self
+            .is_whole()
+            .then(|| self.files().map(|open| open.number).collect());
+        if wanted == self.manifest {
+            return;
+        }
+        let path = home.join(MANIFEST);
+        let written = wanted
+            .as_ref()
+            .map(|files: &Vec<u64>| write_manifest(&path, files));
+        self.manifest = match written {
+            Some(Ok(())) => wanted,
+            Some(Err(_)) | None => match unless_gone(std::fs::remove_file(&path)) {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::error!(%error, "the manifest of the spool cannot be removed");
+                    return;
+                }
+            },
+        };
+    }
+
+    /// Whether the files hold every call of this process that is not in the ledger, and a name leads to each of them.
+    fn is_whole(&self) -> bool {
+        let is_elsewhere = self.failing || !self.remembered.is_empty() || !self.kept.is_empty();
+        !self.damaged && !is_elsewhere && !self.files().any(Open::is_deleted)
+    }
+
+    /// The files with calls of this process that are not in the ledger yet.
+    fn files(&self) -> impl Iterator<Item = &Open> {
+        self.closed.values().chain(&self.closing).chain(&self.open)
     }
 
     /// Makes the folder under a name that nobody looks at, and gives it its own when its lock is held: otherwise it could
@@ -471,9 +570,12 @@ impl Own {
             std::fs::rename(unborn.join(LOCK), home.join(LOCK))?;
             std::fs::remove_dir(&unborn)?;
         } else {
-            std::fs::rename(&unborn, home)?;
+            std::fs::rename(&unborn, &home)?;
+            self.manifest = None;
         }
         self.lock = Some(lock);
+        self.home = Some(home);
+        self.prove();
         Ok(())
     }
 
@@ -493,9 +595,18 @@ impl Own {
             self.remembered.push(call);
             self.tally.remembered += 1;
         } else {
+            self.damaged = true;
             self.tally.lost += 1;
         }
     }
+}
+
+/// What was in a file.
+struct Found {
+    /// How many records were whole.
+    whole: u64,
+    /// Whether the file is as long as it was made, and nothing in it was overwritten.
+    is_intact: bool,
 }
 
 /// A file from its beginning, whatever others read or write of it.
@@ -518,6 +629,34 @@ fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// The files that a manifest names; `None` where there is none, or where it was written before the machine was restarted: what the
+/// operating system had not written to the disk then is lost.
+fn files_in(manifest: &Path) -> Option<Vec<u64>> {
+    let text = std::fs::read_to_string(manifest).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != boot() {
+        return None;
+    }
+    lines.map(|line| line.parse().ok()).collect()
+}
+
+/// Writes a manifest as a whole or not at all.
+fn write_manifest(path: &Path, files: &[u64]) -> io::Result<()> {
+    let lines = files.iter().map(|number| format!("{number}\n"));
+    let unfinished = path.with_extension("part");
+    std::fs::write(&unfinished, format!("{}\n{}", boot(), lines.collect::<String>()))?;
+    std::fs::rename(unfinished, path)
+}
+
+/// Names the present run of the operating system; the same for all where it has no such name.
+fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        id.map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+    })
 }
 
 /// The batches in the folder of a process.
@@ -673,16 +812,22 @@ mod tests {
         drop(second);
         assert_eq!(third.batches(), names);
         assert_eq!(read_all(&third), calls);
-        assert!(!third.ended().iter().any(|ended| names[0].starts_with(ended)));
+        assert!(
+            !third
+                .ended()
+                .iter()
+                .any(|ended| names[0].starts_with(&ended.name))
+        );
         names.iter().for_each(|batch| third.remove(batch).unwrap());
         assert_eq!(third.batches(), Vec::<String>::new());
         // Its folder stays until what else is to be done for it is done.
         let ended = third.ended();
-        assert!(ended.iter().any(|ended| names[0].starts_with(ended)));
+        assert!(ended.iter().any(|ended| names[0].starts_with(&ended.name)));
+        assert!(ended.iter().all(|ended| ended.is_whole));
         for _ in 0..2 {
-            ended.iter().for_each(|name| third.bury(name).unwrap());
+            ended.iter().for_each(|ended| third.bury(&ended.name).unwrap());
         }
-        assert_eq!(third.ended(), Vec::<String>::new());
+        assert_eq!(third.ended(), []);
         assert_eq!(super::names(&folder.0), Vec::<String>::new());
     }
 
@@ -701,7 +846,8 @@ mod tests {
         drop(first);
         let second = folder.spool();
         assert_eq!(second.batches(), Vec::<String>::new());
-        second.ended().iter().for_each(|name| second.bury(name).unwrap());
+        let ended = second.ended();
+        ended.iter().for_each(|ended| second.bury(&ended.name).unwrap());
         let name = super::names(&folder.0.join(ASIDE)).pop().unwrap();
         std::fs::rename(folder.0.join(ASIDE).join(&name), folder.0.join(&name)).unwrap();
         assert_eq!(second.batches(), batches, "under the name it had");
@@ -849,6 +995,103 @@ mod tests {
         let tally = spool.tally();
         assert_eq!((tally.noted, tally.lost, tally.pending), (5, 3, 0));
         assert_eq!(tally.trouble, Some(SpoolTrouble::Lost));
+    }
+
+    /// Ends a process with calls in two files, after something was done to them; whether its spool is proven to be whole once
+    /// another process has read all that is left.
+    fn is_whole_after(damage: impl FnOnce(&FileSpool, &Path)) -> bool {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        let home = folder.0.join(&spool.name);
+        (0..2).for_each(|micros| spool.note(call(micros)));
+        assert_eq!(spool.batches().len(), 1);
+        (2..4).for_each(|micros| spool.note(call(micros)));
+        damage(&spool, &home);
+        drop(spool);
+        let next = folder.spool();
+        while let Some(batch) = next.batches().first() {
+            calls_of(&next, batch);
+            next.remove(batch).unwrap();
+        }
+        let ended = next.ended();
+        let bury = |ended: &EndedSpool| next.bury(&ended.name).unwrap();
+        ended.iter().for_each(bury);
+        assert_eq!(names(&folder.0), Vec::<String>::new());
+        ended.iter().all(|ended| ended.is_whole) && !ended.is_empty()
+    }
+
+    fn file(home: &Path, which: usize) -> PathBuf {
+        let mut files: Vec<_> = names(home);
+        files.retain(|name| number_of(name).is_some());
+        files.sort_unstable();
+        home.join(&files[which])
+    }
+
+    #[test]
+    fn spool_of_a_killed_process_proves_that_it_is_whole() {
+        assert!(is_whole_after(|_, _| {}));
+        // A call that was under way when the process was killed, before another that was written.
+        assert!(is_whole_after(|spool, home| {
+            let place = || spool.own().place(home.parent(), &spool.name).unwrap();
+            let (_, second) = (place(), place());
+            second.write(&call(9)).unwrap();
+        }));
+        // Once what was remembered is in the ledger nothing is missing any more.
+        assert!(is_whole_after(|spool, home| {
+            let place = spool.own().place(home.parent(), &spool.name).unwrap();
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            spool.own().failed(Some(place), call(9), true, &full);
+            spool.note(call(10));
+            let batches = spool.batches();
+            let remembered = batches.iter().find(|batch| batch.contains("/m")).unwrap();
+            spool.remove(remembered).unwrap();
+        }));
+    }
+
+    #[test]
+    fn spool_that_may_miss_calls_proves_nothing() {
+        let truncate = |file: PathBuf, length| {
+            let file = OpenOptions::new().write(true).open(file).unwrap();
+            file.set_len(length).unwrap();
+        };
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert!(!is_whole_after(|spool, home| {
+            let place = spool.own().place(home.parent(), &spool.name).unwrap();
+            spool.own().failed(Some(place), call(9), true, &full());
+        }));
+        for which in [0, 1] {
+            assert!(!is_whole_after(|_, home| {
+                std::fs::remove_file(file(home, which)).unwrap();
+            }));
+            for length in [0, RECORD as u64, RECORD as u64 + 7] {
+                assert!(!is_whole_after(|_, home| truncate(file(home, which), length)));
+            }
+            assert!(!is_whole_after(|_, home| {
+                let file = OpenOptions::new().write(true).open(file(home, which)).unwrap();
+                file.write_all_at(b"overwritten", 20).unwrap();
+            }));
+        }
+        // Truncated, and written to afterwards.
+        assert!(!is_whole_after(|spool, home| {
+            truncate(file(home, 1), 0);
+            spool.note(call(9));
+        }));
+        assert!(!is_whole_after(|_, home| std::fs::remove_file(
+            home.join(MANIFEST)
+        )
+        .unwrap()));
+        // Written before the machine was restarted.
+        assert!(!is_whole_after(|_, home| {
+            let path = home.join(MANIFEST);
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, text.replace(boot(), "another")).unwrap();
+        }));
+        // Gone with its folder, which was made anew: what was in it is readable, but for this process only.
+        assert!(!is_whole_after(|spool, home| {
+            std::fs::remove_dir_all(home).unwrap();
+            assert!(!spool.batches().is_empty());
+        }));
+        assert!(!is_whole_after(|_, home| std::fs::remove_dir_all(home).unwrap()));
     }
 
     #[test]

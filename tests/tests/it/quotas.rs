@@ -1,5 +1,6 @@
 //! Quotas: whatever the number of those who use them at once, the hard limit is not exceeded by one unit.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -1052,47 +1053,111 @@ async fn leases_lapse_by_the_clock_and_raise_their_alerts() {
     assert_eq!(counted(&world, numbers).await, (83, 0, 1));
 }
 
+/// A server that bought two units of the API's calls, has a lease of 20 and took seven out of it, and the calls in its spool.
+async fn lender_of_twenty(world: &World, folder: &Path) -> FileSpool {
+    limit(world, &world.acme, "api_calls", 100).await;
+    let (id, holder) = (world.acme.id, SystemIds.uuid());
+    let ask = |block: u64, taken: u64| QuotaAsk {
+        instance: holder,
+        now: 1,
+        block,
+        ttl: TTL,
+        spent: Vec::new(),
+        counting: Some(Counting {
+            start: "2026-01-01T00:00:00Z".parse().unwrap(),
+            since: world.clock.now(),
+            taken,
+        }),
+    };
+    let lender = StoredQuotas::new(Arc::clone(&world.app));
+    for (block, taken) in [(0, 0), (20, 1)] {
+        lender.lend(id, &calls(), &ask(block, taken)).await.unwrap();
+    }
+    let spool = FileSpool::new(Some(folder.to_owned()), holder.to_string());
+    for _ in 0..9 {
+        let call = tenantry_domain::Call {
+            tenant: id,
+            user: None,
+            at: world.clock.now(),
+        };
+        tenantry_domain::CallSpool::note(&spool, call);
+    }
+    spool
+}
+
+async fn world_with_spool(folder: &Path) -> World {
+    World::with(Options {
+        spool: Some(folder.to_owned()),
+        ..Options::default()
+    })
+    .await
+}
+
+fn new_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("tenantry-quotas-{}", SystemIds.uuid()))
+}
+
+/// Only what a dead server's spool proves is given back: where calls may be missing in it, all of its lease counts as used, and
+/// the drift report says so.
+#[actix_web::test]
+async fn leases_of_a_dead_server_that_lost_calls_count_as_used() {
+    for damage in ["nothing", "files", "truncated", "manifest", "folder"] {
+        let folder = new_folder();
+        let world = world_with_spool(&folder).await;
+        let spool = lender_of_twenty(&world, &folder).await;
+        let home = std::fs::read_dir(&folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let files: Vec<PathBuf> = std::fs::read_dir(&home)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "calls"))
+            .collect();
+        match damage {
+            "files" => files.iter().for_each(|file| std::fs::remove_file(file).unwrap()),
+            "truncated" => files.iter().for_each(|file| std::fs::write(file, "").unwrap()),
+            "manifest" => std::fs::remove_file(home.join("manifest")).unwrap(),
+            "folder" => std::fs::remove_dir_all(&home).unwrap(),
+            _ => {}
+        }
+        drop(spool);
+        metering::flush(&world.app).await;
+        assert!(!home.exists(), "{damage}");
+        sql(
+            &world,
+            "UPDATE quota_leases SET expires_at = now() - interval '1 second'",
+        )
+        .await;
+        let stands = standing(&world, &world.acme, "api_calls").await;
+        let (drift, _) = reconciled(&world, Repair::Nothing).await;
+        let (used, lost) = if damage == "nothing" { (9, 0) } else { (22, 20) };
+        assert_eq!(
+            (&stands["used"], &stands["reserved"]),
+            (&json!(used), &json!(0)),
+            "{damage}"
+        );
+        assert_eq!((drift.tally.used, drift.lost), (used, lost), "{damage}");
+        assert_eq!(
+            drift.finding().as_str(),
+            if lost == 0 { "agrees" } else { "lost" },
+            "{damage}"
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
 /// A server that dies leaves its calls in its folder. Once they are in the ledger it is known what of its leases was not used.
 #[actix_web::test]
 async fn leases_of_a_dead_server_are_settled_by_its_calls() {
     for lapsed in [false, true] {
-        let folder = std::env::temp_dir().join(format!("tenantry-quotas-{}", SystemIds.uuid()));
-        let world = World::with(Options {
-            spool: Some(folder.clone()),
-            ..Options::default()
-        })
-        .await;
-        limit(&world, &world.acme, "api_calls", 100).await;
-        let id = world.acme.id;
-        let dead = SystemIds.uuid();
-        let ask = |block: u64, taken: u64| QuotaAsk {
-            instance: dead,
-            now: 1,
-            block,
-            ttl: TTL,
-            spent: Vec::new(),
-            counting: Some(Counting {
-                start: "2026-01-01T00:00:00Z".parse().unwrap(),
-                since: world.clock.now(),
-                taken,
-            }),
-        };
-        let lender = StoredQuotas::new(Arc::clone(&world.app));
-        for (block, taken) in [(0, 0), (20, 1)] {
-            lender.lend(id, &calls(), &ask(block, taken)).await.unwrap();
-        }
-        let living = lend(&world.app, id, (0, 4), Vec::new()).await;
+        let folder = new_folder();
+        let world = world_with_spool(&folder).await;
+        let spool = lender_of_twenty(&world, &folder).await;
+        let living = lend(&world.app, world.acme.id, (0, 4), Vec::new()).await;
         assert_eq!(living.lease.unwrap().1, 4);
-        // Two were bought, and seven were taken out of the lease.
-        let spool = FileSpool::new(Some(folder.clone()), dead.to_string());
-        for _ in 0..9 {
-            let call = tenantry_domain::Call {
-                tenant: id,
-                user: None,
-                at: world.clock.now(),
-            };
-            tenantry_domain::CallSpool::note(&spool, call);
-        }
         if lapsed {
             sql(
                 &world,
