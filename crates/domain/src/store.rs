@@ -44,6 +44,20 @@ pub enum StoreError {
     /// A check constraint of a table of an embedding service does not hold: its name.
     #[error("check constraint {0}")]
     Check(String),
+    /// An exclusion constraint of a table of an embedding service does not hold: its name.
+    #[error("exclusion constraint {0}")]
+    Exclusion(String),
+    /// A column of a table of an embedding service has no value and needs one: its name.
+    #[error("column {0} must not be null")]
+    Missing(String),
+    /// A statement of an embedding service has a value that its column does not hold, or that is no value of its type.
+    #[error("data exception: {reason} (SQLSTATE {state})")]
+    Value {
+        /// The SQLSTATE, of class 22.
+        state: String,
+        /// Its name in PostgreSQL's manual.
+        reason: &'static str,
+    },
     /// Serialization failure or deadlock: the same work may succeed when run again.
     #[error("the transaction lost a race and may be run again")]
     Contention,

@@ -36,6 +36,21 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::Check(rule) => return of_rule(rule).caused_by(error),
+            StoreError::Exclusion(rule) => {
+                return Self::new(ErrorCode::Conflict)
+                    .with_detail(format!("Another row excludes this one: rule `{rule}`."))
+                    .caused_by(error);
+            }
+            StoreError::Missing(column) => {
+                let detail = format!("the column `{column}` needs a value");
+                let invalid = Invalid::one("", "required", detail);
+                return Self::from(invalid).caused_by(error);
+            }
+            StoreError::Value { reason, .. } => {
+                let detail = format!("has a value that its column does not hold: {reason}");
+                let invalid = Invalid::one("", "invalid_value", detail);
+                return Self::from(invalid).caused_by(error);
+            }
             StoreError::Unique(_) => ErrorCode::Conflict,
             StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
             StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
@@ -58,7 +73,7 @@ impl From<StoreError> for ApiError {
 }
 
 /// A row breaks a CHECK constraint of an embedding service's table. A service that wants another answer matches
-/// [`StoreError::Check`] by the name of its constraint before it comes here.
+/// [`StoreError::Check`] by the name of its constraint before it comes here, as the other errors of its own tables.
 fn of_rule(rule: &str) -> ApiError {
     Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
 }

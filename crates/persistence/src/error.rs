@@ -3,7 +3,7 @@ use tenantry_domain::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 41] = [
+pub const OWN_TABLES: [&str; 42] = [
     "audit_events",
     "billing_accounts",
     "brandings",
@@ -35,6 +35,7 @@ pub const OWN_TABLES: [&str; 41] = [
     "storage_usage",
     "system_jobs",
     "tasks",
+    "tenant_names",
     "tenant_setting_versions",
     "tenant_settings",
     "tenants",
@@ -47,7 +48,8 @@ pub const OWN_TABLES: [&str; 41] = [
     "users",
 ];
 
-fn is_own(table: &str) -> bool {
+/// Whether a table is one of Tenantry itself.
+pub(crate) fn is_own(table: &str) -> bool {
     // The partitions of usage are named after their table.
     OWN_TABLES.binary_search(&table).is_ok() || table.starts_with("usage_events_")
 }
@@ -86,15 +88,9 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StoreError {
         "23505" => StoreError::Unique(constraint()),
         // PostgreSQL 18 tells ON DELETE RESTRICT apart (23001).
         "23503" | "23001" => StoreError::Reference(constraint()),
-        "23514" => {
-            let rule = error.constraint().unwrap_or_default().to_owned();
-            match error.table() {
-                Some(table) if is_own(table) => {
-                    StoreError::Other(format!("a row of {table} violates {rule}"))
-                }
-                Some(_) | None => StoreError::Check(rule),
-            }
-        }
+        "23514" => of_embedder(error, StoreError::Check, error.constraint()),
+        "23P01" => of_embedder(error, StoreError::Exclusion, error.constraint()),
+        "23502" => of_embedder(error, StoreError::Missing, column_of(error)),
         "40001" | "40P01" => StoreError::Contention,
         // Insufficient privilege: row-level security, or a grant that is missing.
         "42501" => StoreError::RowSecurity(error.message().to_owned()),
@@ -107,7 +103,51 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StoreError {
         {
             StoreError::Unavailable(error.message().to_owned())
         }
+        state if state.starts_with("22") => StoreError::Value {
+            state: state.to_owned(),
+            reason: data_exception(state),
+        },
         state => StoreError::Other(format!("{} (SQLSTATE {state})", error.message())),
+    }
+}
+
+/// A constraint of an embedding service's table that does not hold, by the name of the constraint or column. What is stored in
+/// our own tables is checked before, so that there it is a fault of ours.
+fn of_embedder(
+    error: &dyn sqlx::error::DatabaseError,
+    violated: fn(String) -> StoreError,
+    name: Option<&str>,
+) -> StoreError {
+    let name = name.unwrap_or_default();
+    match error.table() {
+        Some(table) if is_own(table) => StoreError::Other(format!("a row of {table} violates {name}")),
+        Some(_) | None => violated(name.to_owned()),
+    }
+}
+
+fn column_of(error: &dyn sqlx::error::DatabaseError) -> Option<&str> {
+    error
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?
+        .column()
+}
+
+/// The name of a data exception (PostgreSQL manual, appendix A). The server names no table with it, and its message may quote
+/// what is in other rows.
+fn data_exception(state: &str) -> &'static str {
+    match state {
+        "22001" => "string data too long",
+        "22003" => "numeric value out of range",
+        "22007" => "invalid datetime format",
+        "22008" => "datetime field overflow",
+        "22012" => "division by zero",
+        "22021" => "character not in repertoire",
+        "22023" => "invalid parameter value",
+        "22030" => "duplicate JSON object key value",
+        "22032" => "invalid JSON text",
+        "22P02" => "invalid text representation",
+        "22P03" => "invalid binary representation",
+        "22P05" => "untranslatable character",
+        _ => "data exception",
     }
 }
 

@@ -141,6 +141,9 @@ impl JobFailure {
                 StoreError::Unique(_)
                 | StoreError::Reference(_)
                 | StoreError::Check(_)
+                | StoreError::Exclusion(_)
+                | StoreError::Missing(_)
+                | StoreError::Value { .. }
                 | StoreError::Contention
                 | StoreError::Unavailable(_)
                 | StoreError::Key(_)

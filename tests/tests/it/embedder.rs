@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tenantry_doctor::{Options as DoctorOptions, examine};
+use tenantry_http::ApiError;
 use tenantry_tenancy::job::Handlers;
 use tenantry_tests::{Embedder, ManualClock, MemoryPayments, Options, Payments, World};
 
@@ -98,6 +99,71 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
         shouted["errors"],
         json!([{"pointer": "", "code": "check_violated", "detail": "breaks the rule `notes_text_is_calm`"}])
     );
+}
+
+/// What only the database knows of an embedding service's own tables is the caller's fault; of ours it is a fault of ours.
+#[actix_web::test]
+async fn violations_of_its_own_tables_are_the_callers_fault() {
+    const NOTE: &str = "INSERT INTO notes (tenant_id, id, task_id, text, created_at, stars) \
+        SELECT tenant_id, gen_random_uuid(), id, $1, now(), $2::bigint FROM tasks LIMIT 1";
+    let world = world().await;
+    let alter = "ALTER TABLE notes ADD COLUMN stars smallint NOT NULL DEFAULT 1, ADD CONSTRAINT notes_of_one_text \
+        EXCLUDE USING btree (text WITH =)";
+    let mut admin = world.database.admin().await;
+    sqlx::raw_sql(alter).execute(&mut admin).await.unwrap();
+    let cx = world.cx(&world.acme.admin).await;
+    let run = async |sql: &'static str, values: Vec<sea_orm::Value>| {
+        let run = async |work: &mut tenantry_domain::Work| {
+            let tx = tenantry_persistence::tenant_tx(work)?;
+            tx.raw_sql("a test").execute(sql, values.clone()).await
+        };
+        cx.write(run).await
+    };
+    let note = async |text: &str, stars: Option<i64>| run(NOTE, vec![text.into(), stars.into()]).await;
+    assert_eq!(note("once", Some(1)).await, Ok(1));
+    let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    let again = world.post(&world.acme.member, &path, &json!({"text": "once"}));
+    let again = again.send().await.problem(409, "conflict").json();
+    assert_eq!(
+        again["detail"],
+        "Another row excludes this one: rule `notes_of_one_text`."
+    );
+    for (error, status, detail) in [
+        (
+            note("twice", Some(40_000)).await,
+            422,
+            "numeric value out of range",
+        ),
+        (note("twice", None).await, 422, "the column `stars` needs a value"),
+        (note("a\0b", Some(1)).await, 422, "character not in repertoire"),
+        (
+            run("SELECT $1::uuid", vec!["none".into()]).await,
+            422,
+            "invalid text representation",
+        ),
+        (
+            run("SELECT '2026-02-30'::date + $1::int", vec![1.into()]).await,
+            422,
+            "datetime field overflow",
+        ),
+        (note("once", Some(1)).await, 409, ""),
+        (
+            run("UPDATE tasks SET title = NULL WHERE $1", vec![true.into()]).await,
+            500,
+            "",
+        ),
+    ] {
+        let error = ApiError::from(error.unwrap_err());
+        assert_eq!(error.code().status(), status, "{error:?}");
+        let errors = error.errors().iter();
+        assert!(
+            errors
+                .map(|error| &error.detail)
+                .all(|said| said.contains(detail)),
+            "{error:?}"
+        );
+        assert_eq!(error.errors().is_empty(), status != 422, "{error:?}");
+    }
 }
 
 /// A violated CHECK constraint of any other table is the caller's fault.

@@ -103,11 +103,8 @@ impl<'tx, E: TenantEntity> Find<'tx, E> {
     /// # Errors
     /// [`StoreError`].
     pub async fn all(self) -> Result<Vec<E::Model>, StoreError> {
-        let rows = self
-            .tx
-            .open
-            .fetch(&DbBackend::Postgres.build(&self.scoped()))
-            .await?;
+        let statement = DbBackend::Postgres.build(&self.scoped());
+        let rows = self.tx.open_for::<E>().fetch(&statement).await?;
         rows.iter().map(|row| self.tx.admit::<E>(row, "")).collect()
     }
 
@@ -121,7 +118,8 @@ impl<'tx, E: TenantEntity> Find<'tx, E> {
         count
             .expr_as(Expr::col(Asterisk).count(), "rows")
             .from_subquery(inner, "found");
-        let rows = self.tx.open.fetch(&DbBackend::Postgres.build(&count)).await?;
+        let statement = DbBackend::Postgres.build(&count);
+        let rows = self.tx.open_for::<E>().fetch(&statement).await?;
         let count: i64 = match rows.first() {
             Some(row) => row.try_get("", "rows").map_err(from_orm)?,
             None => 0,
@@ -208,7 +206,7 @@ impl<E: TenantEntity, F: TenantEntity> FindBoth<'_, E, F> {
     pub async fn all(self) -> Result<Vec<(E::Model, F::Model)>, StoreError> {
         let statement = DbBackend::Postgres.build(&self.scoped());
         let tx = self.find.tx;
-        let rows = tx.open.fetch(&statement).await?;
+        let rows = tx.open_for::<E>().fetch(&statement).await?;
         rows.iter()
             .map(|row| Ok((tx.admit::<E>(row, "A_")?, tx.admit::<F>(row, "B_")?)))
             .collect()
@@ -277,7 +275,8 @@ impl<'tx, E: TenantEntity> Update<'tx, E> {
     /// [`StoreError`].
     pub async fn run(self) -> Result<u64, StoreError> {
         let only = self.tx.only::<E>(self.condition);
-        self.tx.open.execute(&self.update.filter(only).into_query()).await
+        let update = self.update.filter(only).into_query();
+        self.tx.open_for::<E>().execute(&update).await
     }
 }
 
@@ -310,10 +309,8 @@ impl<'tx, E: TenantEntity> Delete<'tx, E> {
     /// [`StoreError`].
     pub async fn run(self) -> Result<u64, StoreError> {
         let only = self.tx.only::<E>(self.condition);
-        self.tx
-            .open
-            .execute(&E::delete_many().filter(only).into_query())
-            .await
+        let delete = E::delete_many().filter(only).into_query();
+        self.tx.open_for::<E>().execute(&delete).await
     }
 }
 

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time};
 use uuid::Uuid;
 
-use crate::error::{from_orm, from_sqlx};
+use crate::error::{from_orm, from_sqlx, is_own};
 use pool::Connection;
 pub(crate) use pool::Party;
 
@@ -107,7 +107,8 @@ impl TenantTx {
         E: TenantEntity,
     {
         let row = self.claim::<E, _>(row)?;
-        let inserted = self.open.execute(&sea_orm::Insert::one(row).into_query()).await?;
+        let insert = sea_orm::Insert::one(row).into_query();
+        let inserted = self.open_for::<E>().execute(&insert).await?;
         if inserted == 1 {
             Ok(())
         } else {
@@ -130,7 +131,7 @@ impl TenantTx {
         let row = self.claim::<E, _>(row)?;
         let nothing = OnConflict::new().do_nothing().to_owned();
         let insert = sea_orm::Insert::one(row).on_conflict(nothing).into_query();
-        Ok(self.open.execute(&insert).await? == 1)
+        Ok(self.open_for::<E>().execute(&insert).await? == 1)
     }
 
     /// Begins a transaction with the tenant set, in one round trip.
@@ -219,7 +220,14 @@ impl TenantTx {
         let mut values = vec![Value::from(self.tenant.uuid())];
         values.extend(arguments);
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        self.open.embedded = false;
         self.open.fetch(&statement).await
+    }
+
+    /// The transaction, for a statement over the table of an entity.
+    fn open_for<E: TenantEntity>(&mut self) -> &mut OpenTx {
+        self.open.embedded = !is_own(E::table());
+        &mut self.open
     }
 
     /// Sets the tenant of a row that is about to be inserted.
@@ -329,6 +337,8 @@ struct OpenTx {
     /// Raw SQL ran, which may have left something on the session that outlives the transaction: a cursor WITH HOLD, a
     /// setting, an advisory lock.
     raw: bool,
+    /// The statement that runs is an embedding service's, so that a value that does not fit is its caller's fault.
+    embedded: bool,
 }
 
 /// What raw SQL can leave on a session, taken off it. Prepared statements stay: they keep their text only.
@@ -366,6 +376,7 @@ impl OpenTx {
                 broken: false,
                 confused: false,
                 raw: false,
+                embedded: false,
             };
             if let Some(lookup) = lookup {
                 trace(lookup.sql);
@@ -475,7 +486,11 @@ impl OpenTx {
             self.failed = true;
             self.broken |= ends_the_connection(&error);
             self.confused |= is_about_prepared_statements(&error);
-            from_sqlx(error)
+            match from_sqlx(error) {
+                // Our own statements have values that were checked before.
+                error @ StoreError::Value { .. } if !self.embedded => StoreError::Other(error.to_string()),
+                error => error,
+            }
         })
     }
 

@@ -19,6 +19,7 @@ impl TenantTx {
     pub fn raw_sql(&mut self, because: &'static str) -> RawSql<'_> {
         tracing::debug!(because, "raw SQL");
         self.open.raw = true;
+        self.open.embedded = true;
         RawSql { tx: self }
     }
 }
