@@ -82,6 +82,78 @@ fn named_outside(sources: &BTreeMap<String, String>, files: &[&str], name: &str)
     outside.any(|(_, code)| names(code, name))
 }
 
+/// Whether the code makes a value of this name, and not only compares with it or matches it.
+fn makes(code: &str, name: &str) -> bool {
+    let code = without_matches(code);
+    let is_inner = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (code[..at].trim_end(), &code[at + name.len()..]);
+        let pattern_end = after.trim_start_matches([')', ',']).trim_start();
+        let is_pattern = pattern_end.starts_with("=>") || after.trim_start().starts_with(['|']);
+        let is_guarded = after.trim_start().starts_with("if ");
+        let is_compared = before.ends_with("==") || before.ends_with("!=");
+        !(after.starts_with(is_inner) || is_pattern || is_guarded || is_compared)
+    })
+}
+
+/// The code without its `matches!(...)`.
+fn without_matches(code: &str) -> String {
+    let mut parts = code.split("matches!(");
+    let mut kept = parts.next().unwrap().to_owned();
+    for part in parts {
+        let mut depth = 1;
+        let end = part.find(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        kept.push_str(&part[end.unwrap_or_default()..]);
+    }
+    kept
+}
+
+/// The code of the server's settings without their definitions, their defaults and what checks them; what is left in the
+/// implementation of a group is below its name.
+fn readers_of_settings(text: &str) -> BTreeMap<String, String> {
+    let (mut readers, mut group) = (BTreeMap::<String, String>::new(), String::new());
+    let mut until = None;
+    for line in text.lines() {
+        if until.is_some() {
+            until = until.filter(|end| line != *end);
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("impl ") {
+            group = name.trim_end_matches([' ', '{']).to_lowercase();
+        }
+        let method = line.trim_start().trim_start_matches("pub ");
+        let checks = method.starts_with("fn check") || method.starts_with("fn validate");
+        until = if line.starts_with("pub struct ") || line.starts_with("impl Default for ") {
+            Some("}")
+        } else if checks {
+            Some(if line.starts_with(' ') { "    }" } else { "}" })
+        } else {
+            readers
+                .entry(group.clone())
+                .or_default()
+                .push_str(&format!("{line}\n"));
+            None
+        };
+    }
+    readers
+}
+
+/// The code with each chain of calls on one line.
+fn chained(code: &str) -> String {
+    let lines = code.lines().map(str::trim_start);
+    let mut chained = String::new();
+    for line in lines {
+        if !line.starts_with('.') {
+            chained.push('\n');
+        }
+        chained.push_str(line);
+    }
+    chained
+}
+
 /// What nothing reads is what the list of exceptions says.
 #[track_caller]
 fn assert_exceptions<'a>(unread: impl Iterator<Item = &'a str>, exceptions: &[&str]) {
@@ -93,8 +165,13 @@ fn assert_exceptions<'a>(unread: impl Iterator<Item = &'a str>, exceptions: &[&s
 #[test]
 fn every_error_code_is_raised() {
     let sources = sources();
-    let is_raised =
-        |code: &ErrorCode| named_outside(&sources, &["domain/src/code.rs"], &format!("ErrorCode::{code:?}"));
+    let is_raised = |code: &ErrorCode| {
+        let name = format!("ErrorCode::{code:?}");
+        let mut others = sources
+            .iter()
+            .filter(|(path, _)| !path.ends_with("domain/src/code.rs"));
+        others.any(|(_, code)| makes(code, &name))
+    };
     let unread = ErrorCode::ALL.iter().filter(|code| !is_raised(code));
     assert_exceptions(unread.map(|code| code.as_str()), CODES_NOT_RAISED);
 }
@@ -155,15 +232,59 @@ fn every_setting_of_a_tenant_has_somebody_who_acts_on_it() {
     assert_exceptions(unread.iter().map(|setting| setting.key), &exceptions);
 }
 
+#[test]
+fn a_value_that_is_only_matched_is_not_made() {
+    let name = "ErrorCode::Gone";
+    for made in [
+        "Self::new(ErrorCode::Gone)",
+        "let code = ErrorCode::Gone;",
+        ".map_err(|_| ErrorCode::Gone)",
+        "Denied::Gone => ErrorCode::Gone,",
+        "is_gone || matches!(code, ErrorCode::Lost) || raise(ErrorCode::Gone)",
+        "match code { ErrorCode::Gone => ErrorCode::Gone }",
+    ] {
+        assert!(makes(made, name), "{made}");
+    }
+    for matched in [
+        "match code { ErrorCode::Gone => 1, _ => 2 }",
+        "match code { ErrorCode::Gone | ErrorCode::Lost => 1 }",
+        "match code { ErrorCode::Lost\n    | ErrorCode::Gone => 1 }",
+        "match code { ErrorCode::Gone if late => 1 }",
+        "match code { Some(ErrorCode::Gone) => 1 }",
+        "matches!(code.of(), ErrorCode::Lost | ErrorCode::Gone)",
+        "code == ErrorCode::Gone",
+        "ErrorCode::GoneForGood",
+    ] {
+        assert!(!makes(matched, name), "{matched}");
+    }
+}
+
+/// A setting that is only defined, given a default and checked is not read.
+#[test]
+fn a_setting_that_is_only_checked_is_not_read() {
+    let text = "pub struct Mail {\n    pub from: String,\n}\n\nimpl Default for Mail {\n    self.from\n}\n\n\
+                impl Mail {\n    pub fn check(&self) {\n        self.from\n    }\n\n    pub fn sender(&self) {\n        self.to\n    }\n}\n";
+    let readers = readers_of_settings(text);
+    assert!(!names(&readers["mail"], "self.from") && names(&readers["mail"], "self.to"));
+    assert!(names(
+        &chained("settings\n    .jobs\n    .enabled"),
+        "jobs.enabled"
+    ));
+}
+
 /// A name that several groups of settings have counts where it is read of its group.
 #[test]
 fn every_setting_of_the_server_is_read() {
-    let sources = sources();
-    let in_server: Vec<_> = sources
-        .iter()
-        .filter(|(path, _)| path.contains("/crates/server/"))
-        .collect();
     let settings = read("crates/server/src/settings.rs");
+    let settings = settings.split("\n#[cfg(test)]\n").next().unwrap();
+    let readers = readers_of_settings(settings);
+    let sources = sources()
+        .into_iter()
+        .filter(|(path, _)| path.contains("/crates/server/"));
+    let sources: BTreeMap<_, _> = sources
+        .filter(|(path, _)| !path.ends_with("/settings.rs"))
+        .map(|(path, code)| (path, chained(&code)))
+        .collect();
     let (mut group, mut fields) = (String::new(), Vec::new());
     for line in settings.lines() {
         if let Some(name) = line.strip_prefix("pub struct ") {
@@ -178,19 +299,19 @@ fn every_setting_of_the_server_is_read() {
     }
     assert!(fields.len() > 100, "{}", fields.len());
     let is_read = |(group, field): &(String, &str)| {
-        let shared = fields.iter().filter(|(_, other)| other == field).count() > 1;
-        let names_of = if shared {
-            vec![
-                format!("{group}.{field}"),
-                format!("self.{field}"),
-                format!("settings.{field}"),
-            ]
-        } else {
-            vec![format!(".{field}")]
-        };
-        in_server
-            .iter()
-            .any(|(_, code)| names_of.iter().any(|name| names(code, name)))
+        let of_group = format!("{group}.{field}");
+        let is_own = readers
+            .get(group)
+            .is_some_and(|code| names(code, &format!("self.{field}")));
+        let is_shared = fields.iter().filter(|(_, other)| other == field).count() > 1;
+        is_own
+            || readers.values().any(|code| names(code, &of_group))
+            || sources.iter().any(|(path, code)| {
+                let is_its_file = path.ends_with(&format!("/{group}.rs"));
+                names(code, &of_group)
+                    || is_its_file && names(code, &format!("settings.{field}"))
+                    || !is_shared && names(code, &format!(".{field}"))
+            })
     };
     let unread = fields.iter().filter(|field| !is_read(field));
     assert_exceptions(unread.map(|(_, field)| *field), CONFIGURATION_NOT_READ);
