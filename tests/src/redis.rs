@@ -139,12 +139,11 @@ impl Drop for RedisServer {
     }
 }
 
-/// A Redis Cluster of one node that has all slots; killed with this value.
+/// A Redis Cluster of two nodes, each with half of the slots; killed with this value.
 #[derive(Debug)]
 pub struct ClusterServer {
-    process: Child,
+    nodes: [(Child, u16); 2],
     folder: PathBuf,
-    port: u16,
 }
 
 impl ClusterServer {
@@ -154,32 +153,45 @@ impl ClusterServer {
     /// When it does not answer in time.
     pub fn start() -> Self {
         let folder = folder("redis-cluster");
-        let (process, port) = on_a_free_port(&folder, |port| {
-            let (own, bus) = (port.to_string(), free_port().to_string());
-            let listen = ["--port", &own, "--bind", "127.0.0.1", "--cluster-port", &bus];
-            let cluster = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
-            spawn(&folder, &[&listen[..], &cluster].concat())
+        let nodes = ["0", "1"].map(|name| {
+            let place = folder.join(name);
+            fs::create_dir(&place).unwrap();
+            on_a_free_port(&place, |port| {
+                let (own, bus) = (port.to_string(), free_port().to_string());
+                let listen = ["--port", &own, "--bind", "127.0.0.1", "--cluster-port", &bus];
+                let cluster = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+                spawn(&place, &[&listen[..], &cluster].concat())
+            })
         });
-        ask(port, "CLUSTER ADDSLOTSRANGE 0 16383");
+        let cluster = Self { nodes, folder };
+        cluster.tell(0, "CLUSTER ADDSLOTSRANGE 0 8191");
+        cluster.tell(1, "CLUSTER ADDSLOTSRANGE 8192 16383");
+        // Of itself a node says `<id> <host>:<port>@<bus> ...`.
+        let itself = cluster.tell(1, "CLUSTER NODES");
+        let (_, bus) = itself.split_once('@').unwrap();
+        let bus: String = bus.chars().take_while(char::is_ascii_digit).collect();
+        let port = cluster.nodes[1].1;
+        cluster.tell(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}"));
         until("the cluster has all slots", || {
-            ask(port, "CLUSTER INFO").contains("cluster_state:ok")
+            (0..2).all(|node| cluster.tell(node, "CLUSTER INFO").contains("cluster_state:ok"))
         });
-        Self {
-            process,
-            folder,
-            port,
-        }
+        cluster
     }
 
-    /// Where its node is.
+    /// Where its first node is.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.nodes[0].1)
+    }
+
+    /// Gives one of the nodes a command; its answer.
+    pub fn tell(&self, node: usize, command: &str) -> String {
+        ask(self.nodes[node].1, command)
     }
 }
 
 impl Drop for ClusterServer {
     fn drop(&mut self) {
-        end(&mut self.process);
+        self.nodes.iter_mut().for_each(|(process, _)| end(process));
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

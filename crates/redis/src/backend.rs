@@ -9,11 +9,13 @@ use deadpool_redis::redis::sentinel::{SentinelClient, SentinelServerType};
 use deadpool_redis::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
     Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
+    cmd,
 };
 use deadpool_redis::{PoolConfig, Runtime, Timeouts, cluster, sentinel};
 use tokio::sync::Mutex;
 
 use crate::settings::{RedisMode, RedisSettings, RedisUrlError};
+use crate::slots;
 
 /// How long connecting may take.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
@@ -132,6 +134,19 @@ impl Pooled {
             Self::Single(connection) => Connection::Node((**connection).clone()),
             Self::Sentinel(connection) => Connection::Node((**connection).clone()),
             Self::Cluster(connection) => Connection::Cluster((**connection).clone()),
+        }
+    }
+}
+
+impl Connection {
+    /// Returns the hash tags of the keys that a probe uses: one for each server that requests may come to.
+    pub(crate) async fn probes(&mut self) -> RedisResult<Vec<String>> {
+        match self {
+            Self::Node(_) => Ok(vec!["probe".to_owned()]),
+            Self::Cluster(connection) => {
+                let answer = cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
+                slots::names(&answer)
+            }
         }
     }
 }

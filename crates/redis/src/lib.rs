@@ -13,6 +13,7 @@ mod channel;
 mod limiter;
 mod redis;
 mod settings;
+mod slots;
 
 pub use announcements::Announcements;
 pub use channel::Channel;

@@ -280,11 +280,15 @@ impl Redis {
     }
 }
 
-/// Takes nothing from a bucket of one unit that no request uses.
+/// Takes nothing from a bucket of one unit that no request uses, at each master of a cluster: any of them may refuse what the
+/// others do.
 async fn probe(take: &Script, mut connection: Connection) -> RedisResult<()> {
-    let mut call = take.prepare_invoke();
-    call.key("rl:{probe}").arg(&[1, 1, 0]);
-    call.invoke_async(&mut connection).await
+    for name in connection.probes().await? {
+        let mut call = take.prepare_invoke();
+        call.key(format!("rl:{{{name}}}")).arg(&[1, 1, 0]);
+        let _: Vec<u64> = call.invoke_async(&mut connection).await?;
+    }
+    Ok(())
 }
 
 fn away(error: Unconnected) -> Away {

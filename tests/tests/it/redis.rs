@@ -509,6 +509,19 @@ async fn a_cluster_decides_and_delivers_messages() {
     until("it is away", || !redis.is_there()).await;
 }
 
+/// A bucket of a tenant is at one master: each of them has to take writes.
+#[actix_web::test]
+async fn cluster_of_which_one_master_refuses_counts_as_away() {
+    let server = ClusterServer::start();
+    let redis = of_mode(server.url(), RedisMode::Cluster).await;
+    for node in 0..2 {
+        server.tell(node, "CONFIG SET maxmemory 1");
+        until("the probe notices", || !redis.is_there()).await;
+        server.tell(node, "CONFIG SET maxmemory 0");
+        until("it is back", || redis.is_there()).await;
+    }
+}
+
 #[actix_web::test]
 async fn the_master_that_sentinels_name_is_followed() {
     let servers = Sentinels::start();
