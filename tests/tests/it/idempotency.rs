@@ -411,6 +411,7 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
     );
     for (path, _) in WITHOUT_KEY {
         assert!(!takes_key(&document["paths"][path]["post"]), "{path}");
+        assert!(!creates(&document["paths"][path]["post"]), "{path}");
     }
     let operator = Person {
         access_token: world.operator("olga@example.com").await,
@@ -463,6 +464,34 @@ fn takes_key(operation: &Value) -> bool {
     parameters
         .into_iter()
         .any(|parameter| parameter["name"] == "Idempotency-Key" && parameter["in"] == "header")
+}
+
+/// Whether it answers 201.
+fn creates(operation: &Value) -> bool {
+    operation["responses"].get("201").is_some()
+}
+
+/// README says which POSTs take a key: those that answer 201, and those that it names.
+#[test]
+fn readme_names_the_posts_that_take_a_key() {
+    let document = serde_json::to_value(tenantry_http::openapi()).unwrap();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let (_, claim) = readme
+        .split_once("Every POST that answers `201 Created` accepts a key")
+        .unwrap();
+    let (claim, _) = claim.split_once("The other POSTs need none").unwrap();
+    let named: BTreeSet<_> = claim
+        .split('`')
+        .filter(|part| part.starts_with("/api/"))
+        .collect();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let posts = paths.filter_map(|(path, item)| Some((path.as_str(), item.get("post")?)));
+    let (creating, others): (Vec<_>, Vec<_>) = posts.partition(|(_, post)| creates(post));
+    for (path, post) in creating {
+        assert!(takes_key(post), "{path}");
+    }
+    let keyed = others.into_iter().filter(|(_, post)| takes_key(post));
+    assert_eq!(named, keyed.map(|(path, _)| path).collect());
 }
 
 fn assert_described(template: &str, operation: &Value) {
