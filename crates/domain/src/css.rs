@@ -4,7 +4,7 @@
 //! and reported. What is let through is not copied but written anew from parsed tokens that are plain: there are no escapes,
 //! no comments and no characters outside of a small part of ASCII in the result, so that no reader of it can see another
 //! meaning in it than we do. Each selector matches inside [`SCOPE`] only, and [`CONTAINMENT`] clips what is painted to the
-//! element of that class. What that element itself paints around its box is bounded here.
+//! element of that class. The box of that element is the page's: rules that match it set colors, backgrounds and text only.
 
 use std::collections::BTreeSet;
 
@@ -78,9 +78,18 @@ const TEXTS: &str = "font font-family";
 /// Properties that paint around an element's box: their lengths are bounded, see [`Value::is_near`].
 const AROUND_THE_BOX: &str = "box-shadow outline outline-offset outline-width text-shadow";
 
-/// Boxes that [`CONTAINMENT`] holds for: the element of [`SCOPE`] itself must not become an inline box, an inner box of a
-/// table, or no box at all.
-const CONTAINABLE: &str = "block flex flow-root grid inline-block inline-flex inline-grid list-item none";
+/// Properties that a rule for the element of [`SCOPE`] itself may set: what changes neither the box that the page gives it,
+/// nor whether [`CONTAINMENT`] holds for it, nor what is painted outside of it.
+const OF_SCOPE: &str = "\
+    accent-color background background-clip background-color background-image background-origin \
+    background-position background-repeat background-size caret-color color color-scheme cursor fill \
+    font-family font-size font-stretch font-style font-variant font-weight hyphens letter-spacing \
+    line-height list-style-position list-style-type overflow-wrap stroke tab-size text-align \
+    text-decoration text-decoration-color text-decoration-line text-decoration-style text-shadow \
+    text-transform text-wrap word-break";
+
+/// Of those the ones that other lengths may depend on, the page's own included (`em`, `lh`): their values are bounded.
+const SIZES_OF_SCOPE: &str = "font-size letter-spacing line-height tab-size";
 
 const MATHEMATICS: &str = "calc clamp max min";
 
@@ -152,6 +161,8 @@ pub enum Objection {
     NestedRule,
     /// A property that is not on the list.
     Property,
+    /// A property that is not allowed in a rule for the element of [`SCOPE`] itself.
+    ScopeProperty,
     /// Part of a value that is not on the list.
     Value,
     /// A function that is not on the list.
@@ -388,13 +399,16 @@ impl<'i> DeclarationParser<'i> for Body<'_> {
         if !listed(PROPERTIES, &property) {
             return Err(because(Objection::Property));
         }
+        if self.of_scope && !listed(OF_SCOPE, &property) {
+            return Err(because(Objection::ScopeProperty));
+        }
         let value = Value {
             property: &property,
             hosts: self.hosts,
             of_scope: self.of_scope,
         };
         let text = value.read(input, 0, false)?;
-        if text.is_empty() || text.starts_with('!') || (self.of_scope && !is_contained(&property, &text)) {
+        if text.is_empty() || text.starts_with('!') {
             return Err(because(Objection::Value));
         }
         Ok(format!("{property}: {text}"))
@@ -454,9 +468,8 @@ impl Value<'_> {
             let piece = match token {
                 Token::Ident(word) if is_name(&word) => word.to_string(),
                 Token::Hash(digits) | Token::IDHash(digits) if is_colour(&digits) => format!("#{digits}"),
-                Token::Number { .. } | Token::Percentage { .. } => {
-                    self.number(raw, raw.trim_end_matches('%'))?
-                }
+                Token::Number { .. } => self.factor(raw, raw, 8.0)?,
+                Token::Percentage { .. } => self.factor(raw, raw.trim_end_matches('%'), 200.0)?,
                 Token::Dimension { unit, .. } => self.dimension(raw, &unit)?,
                 Token::Comma => ",".to_owned(),
                 Token::Delim('/') => "/".to_owned(),
@@ -506,7 +519,7 @@ impl Value<'_> {
             }
             name if listed(FUNCTIONS, name) => {
                 let mathematics = mathematics || listed(MATHEMATICS, name);
-                if mathematics && listed(AROUND_THE_BOX, self.property) {
+                if mathematics && self.is_bounded() {
                     return Err(because(Objection::Function));
                 }
                 let inner = self.read(input, depth + 1, mathematics)?;
@@ -533,18 +546,36 @@ impl Value<'_> {
         }
     }
 
-    fn dimension(&self, raw: &str, unit: &str) -> Result<String, Refused> {
-        // A unit with an escape in it does not end the token as it is written.
-        let digits = raw.strip_suffix(unit).ok_or_else(|| because(Objection::Value))?;
-        let unit = unit.to_ascii_lowercase();
-        let bounded = !listed(AROUND_THE_BOX, self.property) || self.is_near(digits, &unit);
-        if !listed(UNITS, &unit) || !bounded {
+    /// A number or percentage; where it sizes the element of [`SCOPE`], at most `most`.
+    fn factor(&self, raw: &str, digits: &str, most: f64) -> Result<String, Refused> {
+        let near = || digits.parse::<f64>().is_ok_and(|number| number.abs() <= most);
+        if self.sizes_the_scope() && !near() {
             return Err(because(Objection::Value));
         }
         self.number(raw, digits)
     }
 
-    /// Whether a length around a box is at most 32 pixels, or what usually is as much. The font size of the element of
+    fn dimension(&self, raw: &str, unit: &str) -> Result<String, Refused> {
+        // A unit with an escape in it does not end the token as it is written.
+        let digits = raw.strip_suffix(unit).ok_or_else(|| because(Objection::Value))?;
+        let unit = unit.to_ascii_lowercase();
+        let near = !self.is_bounded() || self.is_near(digits, &unit);
+        if !listed(UNITS, &unit) || !near {
+            return Err(because(Objection::Value));
+        }
+        self.number(raw, digits)
+    }
+
+    /// Whether the lengths of the property are bounded.
+    fn is_bounded(&self) -> bool {
+        listed(AROUND_THE_BOX, self.property) || self.sizes_the_scope()
+    }
+
+    fn sizes_the_scope(&self) -> bool {
+        self.of_scope && listed(SIZES_OF_SCOPE, self.property)
+    }
+
+    /// Whether a bounded length is at most 32 pixels, or what usually is as much. The font size of the element of
     /// [`SCOPE`] is the tenant's to choose, so lengths that depend on it are not for that element.
     fn is_near(&self, digits: &str, unit: &str) -> bool {
         let most = match unit {
@@ -575,15 +606,6 @@ impl Value<'_> {
             Err(refused())
         }
     }
-}
-
-/// Whether the element of [`SCOPE`] stays a box that [`CONTAINMENT`] holds for.
-fn is_contained(property: &str, text: &str) -> bool {
-    let word = text
-        .trim_end_matches("!important")
-        .trim_end()
-        .to_ascii_lowercase();
-    property != "display" || listed(CONTAINABLE, &word)
 }
 
 /// What follows the exclamation mark, which is the last thing of a value.

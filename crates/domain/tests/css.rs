@@ -137,12 +137,14 @@ fn tokens(input: &mut Parser<'_>, whole: &str) {
 fn rules(out: &str) {
     let mut depth = 0;
     let mut start = 0;
+    let mut of_scope = false;
     for (at, c) in out.char_indices() {
         match c {
             '{' => {
                 let prelude = out[start..at].trim();
                 if !prelude.starts_with("@media ") {
                     prelude.split(", ").for_each(|selector| scoped(selector, out));
+                    of_scope = prelude.split(", ").any(matches_the_scope);
                 }
                 depth += 1;
                 start = at + 1;
@@ -152,7 +154,10 @@ fn rules(out: &str) {
                     .split(';')
                     .map(str::trim)
                     .filter(|text| !text.is_empty())
-                    .for_each(declaration);
+                    .for_each(|text| {
+                        declaration(text);
+                        assert!(!of_scope || leaves_the_box(text), "{text} in {out}");
+                    });
                 depth -= 1;
                 start = at + 1;
             }
@@ -161,6 +166,39 @@ fn rules(out: &str) {
         assert!((0..=2).contains(&depth), "{out}");
     }
     assert_eq!((depth, out[start..].trim()), (0, ""), "{out}");
+}
+
+/// Whether the last part of a selector has the class of the scope.
+fn matches_the_scope(selector: &str) -> bool {
+    let subject = selector.split([' ', '>', '+', '~']).next_back().unwrap();
+    let names = subject.split([':', '#']).next().unwrap();
+    names.split('.').skip(1).any(|class| class == "tenant-brand") || subject.contains(".tenant-brand")
+}
+
+/// Whether a declaration is one that no box depends on.
+fn leaves_the_box(text: &str) -> bool {
+    const HARMLESS: [&str; 17] = [
+        "accent-color",
+        "background",
+        "caret-color",
+        "color",
+        "cursor",
+        "fill",
+        "font-",
+        "hyphens",
+        "letter-spacing",
+        "line-height",
+        "list-style",
+        "overflow-wrap",
+        "stroke:",
+        "tab-size",
+        "text-",
+        "word-break",
+        "color-scheme",
+    ];
+    HARMLESS.iter().any(|property| text.starts_with(property))
+        && !text.starts_with("text-indent")
+        && !text.starts_with("text-underline-offset")
 }
 
 fn scoped(selector: &str, out: &str) {
@@ -579,6 +617,45 @@ const CORPUS: &[(&str, &str)] = &[
         "anchor positioning",
         "a{position-anchor:--evil;top:anchor(bottom)}",
     ),
+    (
+        "counter as text",
+        "a{counter-reset:evil;counter-increment:evil}a::before{content:counter(evil)}",
+    ),
+    (
+        "aliases of a vendor",
+        "a{-webkit-transform:scale(9);-webkit-text-stroke:99px evil;-webkit-appearance:evil;-moz-appearance:evil}",
+    ),
+    (
+        "transforms of their own",
+        "a{translate:9px;rotate:9deg;scale:9;zoom:9;offset-distance:9px;evil:1}",
+    ),
+    (
+        "painted around the border",
+        "a{border-image-source:linear-gradient(evil);border-image-outset:9999px;overflow-clip-margin:99px evil}",
+    ),
+    (
+        "containment taken back",
+        "a{contain:none;content-visibility:evil}",
+    ),
+    (
+        "place to fall back to",
+        "@position-try --evil{inset:0}a{position-try:--evil}",
+    ),
+    (
+        "scope rule over the scope",
+        "@scope(.tenant-brand){:scope{color:evil}}",
+    ),
+    ("layer over the scope", "@layer x{.tenant-brand{color:evil}}"),
+    (
+        "container over the scope",
+        "@container (min-width:1px){.tenant-brand{color:evil}}",
+    ),
+    (
+        "parent of the scope",
+        ":has(.tenant-brand){color:evil}*:has(> .tenant-brand){color:evil}",
+    ),
+    ("unclosed string", ".x{font-family:\"</evil"),
+    ("unclosed comment in a value", ".x{color:/* evil"),
     // Odd values.
     ("quirks hash", "a{color:#zzzzzz;background:#evil}"),
     (
@@ -698,38 +775,73 @@ fn nothing_is_painted_far_outside_of_a_box() {
     }
 }
 
-/// The font size of the element of the class is the tenant's to choose, and so is what `em` means there.
+/// The box of the element of the class is the page's: a tenant who sizes or moves it covers what is around it.
 #[test]
-fn the_scope_element_stays_a_box_that_clips() {
-    for own in [
-        "display:contents",
-        "display:inline",
-        "display:table-row",
-        "display:ruby !important",
-        "outline-width:1em",
-    ] {
+fn the_scope_element_keeps_the_box_of_the_page() {
+    let boxes = "width:9999px;height:100vh;min-width:100vw;min-height:100vh;max-width:none;max-height:0;aspect-ratio:1/99;\
+        padding:0 9999px;padding-top:99em;padding-block:9px;padding-inline:9px;margin:9999px;margin-left:auto;margin-block:9px;\
+        margin-inline:9px;border:9999px solid;border-top:9px solid;border-width:99px;border-left-width:9px;border-style:solid;\
+        border-inline:9px solid;border-radius:50%;border-collapse:collapse;border-spacing:99px;box-sizing:content-box;\
+        box-shadow:0 0 0 32px red;outline:32px solid;outline-offset:32px;outline-width:1em;float:left;clear:both;display:none;\
+        display:contents;display:inline;display:inline-block;display:grid;display:table-row;display:ruby !important;\
+        columns:9;column-count:99;column-width:1px;column-gap:99px;column-rule:99px solid;overflow:visible;flex:99;\
+        flex-basis:9999px;flex-grow:99;flex-shrink:0;flex-direction:column;flex-wrap:wrap;order:-1;gap:99px;row-gap:9px;\
+        grid-column:1/99;grid-row:1/99;grid-template-columns:9999px;grid-auto-rows:99px;align-self:stretch;justify-self:end;\
+        align-content:end;justify-content:end;vertical-align:9999px;text-indent:9999px;word-spacing:9999px;\
+        text-underline-offset:9999px;text-decoration-thickness:9999px;text-overflow:clip;stroke-width:9999px;object-fit:cover;\
+        opacity:0;visibility:hidden;transition:all 9s;font:9999px serif;font-size:9999px;font-size:33px;font-size:9em;\
+        font-size:9rem;font-size:100vw;font-size:201%;font-size:calc(1px*9999);font-size:max(1px,99px);line-height:9;\
+        line-height:99px;line-height:99lh;line-height:9999%;letter-spacing:9999px;letter-spacing:-33px;tab-size:99;\
+        text-shadow:0 0 33px;text-shadow:0 9em red;position:fixed;inset:0;top:0;z-index:9;transform:scale(9);translate:9px;\
+        scale:9;rotate:9deg;zoom:9;contain:none;clip-path:none;mask:none;filter:blur(9px);content:counter(x);\
+        overflow-clip-margin:99px;border-image-outset:99px;-webkit-transform:scale(9);-webkit-box-shadow:0 0 0 99px;\
+        -webkit-text-stroke:99px;-webkit-line-clamp:1;-webkit-mask:none;background-attachment:fixed;anchor-name:--x;\
+        position-area:top;view-transition-name:x;interpolate-size:allow-keywords;field-sizing:content;\
+        content-visibility:visible;will-change:transform;perspective:1px;writing-mode:vertical-rl;direction:rtl;all:unset";
+    for own in boxes.split(';').map(str::trim) {
         for selector in [
             ".tenant-brand",
             ".tenant-brand.x",
+            ".tenant\\-brand",
             "main.tenant-brand:hover",
+            "#x.tenant-brand::first-line",
             ".x, .tenant-brand",
+            ".a > .tenant-brand",
         ] {
-            let safe = sanitised(&format!("{selector}{{{own}}}"));
-            assert_eq!(
-                (safe.css.as_str(), safe.removed.len()),
-                ("", 1),
-                "{selector} {own}"
-            );
+            let css = format!("{selector}{{{own}}}");
+            let safe = sanitised(&css);
+            assert_eq!((safe.css.as_str(), safe.removed.len()), ("", 1), "{css}");
+            check(&format!("@media print{{{css}}}"));
         }
-        assert_eq!(
-            sanitised(&format!(".tenant-brand .x{{{own}}}")).removed,
-            [],
-            "{own}"
-        );
     }
-    for own in ["display: grid", "display: block !important", "contain: none"] {
-        let safe = sanitised(&format!(".tenant-brand{{{own}}}"));
-        assert_eq!(safe.removed.is_empty(), own != "contain: none", "{own}");
+    let inside = sanitised(".tenant-brand .x{width:100px;display:inline;padding:1rem;outline-width:1em}");
+    assert_eq!(inside.removed, []);
+    let removed = sanitised(".tenant-brand{padding:1rem}").removed;
+    assert_eq!(removed[0].reason, Objection::ScopeProperty);
+}
+
+#[test]
+fn the_scope_element_takes_colors_backgrounds_and_text() {
+    for own in [
+        "color: var(--brand-on-primary)",
+        "background: linear-gradient(90deg, #fff, red 50%) no-repeat",
+        "background-image: url(https://cdn.acme.example/a.png)",
+        "background-size: cover",
+        "font-family: \"Open Sans\", serif",
+        "font-size: 1.25rem",
+        "font-size: 110%",
+        "font-weight: 600",
+        "line-height: 1.5",
+        "letter-spacing: 0.5px",
+        "text-align: center",
+        "text-shadow: 1px 1px 2px #000",
+        "text-decoration: underline",
+        "color-scheme: dark",
+        "cursor: default",
+    ] {
+        let css = format!(".tenant-brand {{{own}}}");
+        assert_eq!(sanitised(&css).removed, [], "{own}");
+        check(&css);
     }
 }
 
@@ -891,6 +1003,12 @@ const PIECES: &[&str] = &[
     "red",
     "margin",
     "margin:-",
+    "width:9px",
+    "padding:9em",
+    "display:inline",
+    "font-size:",
+    "line-height:",
+    "9999px",
     "background:",
     "background-image",
     "position:fixed",

@@ -107,7 +107,7 @@ pub(crate) struct RemovedView {
     column: u32,
     /// The beginning of the removed part.
     text: String,
-    /// `syntax`, `at_rule`, `media_query`, `selector`, `nested_rule`, `property`, `value`, `function`, `url` or `too_much`.
+    /// `syntax`, `at_rule`, `media_query`, `selector`, `nested_rule`, `property`, `scope_property`, `value`, `function`, `url` or `too_much`.
     #[schema(value_type = String)]
     reason: Objection,
 }
