@@ -35,4 +35,5 @@ pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
     Embedder, Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
+    plans_without_prices,
 };

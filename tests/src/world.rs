@@ -659,6 +659,20 @@ fn with_meters(keys: &[&str], included: &str, aggregation: fn(&str) -> &str) -> 
     Plans::parse(&text).unwrap()
 }
 
+/// The standard catalogue with two more plans that cost nothing: `internal`, and `partner`, which is open to sign-up.
+pub fn plans_without_prices() -> Arc<PlanBook> {
+    let standard = include_str!("../../config/plans.toml");
+    let free = standard.find("[[plan]]\nname = \"free\"").unwrap();
+    let pro = standard.find("[[plan]]\nname = \"pro\"").unwrap();
+    let like_free = |name: &str, signup: &str| {
+        let named = standard[free..pro].replacen("\"free\"", &format!("\"{name}\""), 1);
+        named.replacen("default = true", signup, 1)
+    };
+    let (internal, partner) = (like_free("internal", ""), like_free("partner", "signup = true"));
+    let plans = Plans::parse(&format!("{standard}\n{internal}\n{partner}"));
+    Arc::new(PlanBook::new(plans.unwrap()).unwrap())
+}
+
 /// The standard catalogue with a meter of each kind that anybody may record usage of, by the names of their aggregations:
 /// `sum_meter` and so on.
 pub fn plans_with_meters() -> Arc<PlanBook> {

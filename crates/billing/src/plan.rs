@@ -32,6 +32,10 @@ pub struct Plan {
     /// For how many days after a failed payment everything still works.
     #[serde(default = "grace_days")]
     pub grace_days: u32,
+    /// Whether open sign-up gives it out although it costs nothing and is not the default plan. Nothing that a tenant has
+    /// depends on it, so it is no part of a version.
+    #[serde(skip)]
+    pub open_to_signup: bool,
 }
 
 /// What a plan that does not say so has for grace.

@@ -155,6 +155,11 @@ impl PlanCatalogue for PlanBook {
         &self.default
     }
 
+    fn is_open_to_signup(&self, plan: &str) -> bool {
+        let is_marked = |it: &Plan| it.name == plan && it.open_to_signup;
+        plan == self.default || self.plans.iter().any(is_marked)
+    }
+
     fn on_offer(&self) -> Vec<Arc<PlanTerms>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.on_offer.iter().map(|it| Arc::clone(&it.terms)).collect()
@@ -286,6 +291,26 @@ mod tests {
         assert_eq!(book.names(), ["one"]);
         assert_eq!(book.terms("one", 1).limit("not stated"), Limit::Unlimited);
         assert!(book.terms("one", 1).has("sso"));
+    }
+
+    #[test]
+    fn opening_a_plan_to_signup_makes_no_version() {
+        let text = |signup: bool| {
+            let limits = "limits = { requests_per_minute = 1, requests_burst = 1, user_requests_per_minute = 1, \
+                          user_requests_burst = 1 }";
+            format!(
+                "[[plan]]\nname = 'one'\ntitle = 'One'\ndescription = 'One.'\ndefault = true\n{limits}\n\
+                 [[plan]]\nname = 'two'\ntitle = 'Two'\ndescription = 'Two.'\nsignup = {signup}\n{limits}"
+            )
+        };
+        let store = Kept::default();
+        for signup in [false, true, false] {
+            let book = PlanBook::new(Plans::parse(&text(signup)).unwrap()).unwrap();
+            run(book.sync(&store, Time::default())).unwrap();
+            assert_eq!(book.current("two").unwrap().version, 1);
+            assert_eq!(book.is_open_to_signup("two"), signup);
+            assert!(book.is_open_to_signup("one") && !book.is_open_to_signup("three"));
+        }
     }
 
     #[test]

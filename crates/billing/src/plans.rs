@@ -183,6 +183,8 @@ struct Entry {
     trial_days: u32,
     #[serde(default = "grace_days")]
     grace_days: u32,
+    #[serde(default)]
+    signup: bool,
 }
 
 /// What stands at the top of the file.
@@ -277,6 +279,10 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
     if entry.grace_days > 365 {
         return Err(invalid(label, "grace_days", "must be in 0..=365"));
     }
+    if entry.signup && !entry.prices.is_empty() {
+        let problem = "must not be true of a plan with a price, which is open to those who pay";
+        return Err(invalid(label, "signup", problem));
+    }
     let Entry {
         name,
         title,
@@ -288,6 +294,7 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
         meters,
         trial_days,
         grace_days,
+        signup,
         ..
     } = entry;
     Ok((
@@ -302,6 +309,7 @@ fn read(label: &str, entry: toml::Value) -> Result<(Plan, bool), PlanError> {
             meters,
             trial_days,
             grace_days,
+            open_to_signup: signup,
         },
         default,
     ))
@@ -644,6 +652,13 @@ mod tests {
                 "one",
                 "prices[1]",
                 "a second price in usd for a month",
+            ),
+            (
+                "default = true",
+                "default = true\nsignup = true",
+                "one",
+                "signup",
+                "must not be true of a plan with a price",
             ),
             ("\"sso\"", "\"SSO\"", "one", "features[0]", "must be 1 to 63"),
             ("\"sso\"", "\"\"", "one", "features[0]", "must be 1 to 63"),

@@ -64,6 +64,9 @@ pub trait PlanCatalogue: Send + Sync {
     /// The plan of a tenant that names none.
     fn default_plan(&self) -> &str;
 
+    /// Whether open sign-up gives out the plan without an operator and without a payment.
+    fn is_open_to_signup(&self, plan: &str) -> bool;
+
     /// What may be subscribed to now, the least first.
     fn on_offer(&self) -> Vec<Arc<PlanTerms>>;
 

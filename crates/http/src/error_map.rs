@@ -322,6 +322,9 @@ impl From<SignUpError> for ApiError {
             SignUpError::PlanNeedsPayment(plan) => Self::new(ErrorCode::PlanRequiresPayment).with_detail(format!(
                 "The plan '{plan}' has a price, and payments are not set up here. Sign up without a plan, or ask the operator."
             )),
+            SignUpError::PlanNeedsOperator(plan) => Self::new(ErrorCode::Forbidden).with_detail(format!(
+                "The plan '{plan}' is not open to sign-up. Sign up without a plan, or ask the operator."
+            )),
             SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
             SignUpError::Invalid(invalid) => invalid.into(),
             SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),

@@ -585,6 +585,10 @@ impl PlanCatalogue for Fake {
         "free"
     }
 
+    fn is_open_to_signup(&self, plan: &str) -> bool {
+        plan == self.default_plan()
+    }
+
     fn on_offer(&self) -> Vec<Arc<PlanTerms>> {
         vec![self.terms("free", 1)]
     }

@@ -230,11 +230,6 @@ fn first_offer(terms: &PlanTerms) -> Option<Offer> {
     })
 }
 
-/// Whether somebody who signs up for the plan has it at once: what has a price and no trial is to be paid first.
-pub(crate) fn is_granted_at_once(terms: &PlanTerms) -> bool {
-    terms.prices.is_empty() || terms.trial_days > 0
-}
-
 /// [`remove`] for the scope's tenant, which was deleted meanwhile.
 pub(crate) async fn remove_own(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), ProvisionError> {
     let because = SystemScope::because("a tenant was deleted while it became a customer");

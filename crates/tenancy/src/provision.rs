@@ -7,7 +7,7 @@ use tenantry_domain::{
     Slug, StoreError, SystemScope, Tenant, TenantSelector, User, UserId,
 };
 
-use crate::billing_provision::{Provision, SignedUpFor, is_granted_at_once};
+use crate::billing_provision::{Provision, SignedUpFor};
 use crate::job::{JobError, Terms};
 use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error, job};
 
@@ -40,6 +40,9 @@ pub enum SignUpError {
     /// The plan of this name has a price, and nobody takes payments here.
     #[error("the plan '{0}' has a price, and payments are not set up")]
     PlanNeedsPayment(String),
+    /// The plan of this name has no price, and the operator has not opened it to sign-up.
+    #[error("the plan '{0}' is not open to sign-up")]
+    PlanNeedsOperator(String),
     /// Input that does not hold.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -68,8 +71,8 @@ impl From<StoreError> for SignUpError {
     }
 }
 
-/// Creates a tenant as anybody may where the operator allows it: on the default plan, or on one that is paid to the payment
-/// provider.
+/// Creates a tenant as anybody may where the operator allows it: on a plan that is open to sign-up, or on one that is paid to
+/// the payment provider.
 ///
 /// # Errors
 /// [`SignUpError`].
@@ -170,17 +173,21 @@ async fn establish(
 }
 
 /// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
-/// default plan. Where none are taken only an operator gives out a plan with a price.
+/// default plan. Where none are taken only an operator grants a plan with a price. A plan without a price is granted by an
+/// operator, or is open to sign-up.
 fn await_payment(cx: &Cx, tenant: &mut Tenant) -> Result<(), SignUpError> {
     let plans = &cx.ports().plans;
-    let terms = plans.terms(&tenant.plan, tenant.plan_version);
-    if terms.prices.is_empty() || tenant.plan == plans.default_plan() {
+    if plans.is_open_to_signup(&tenant.plan) {
         return Ok(());
+    }
+    let terms = plans.terms(&tenant.plan, tenant.plan_version);
+    if terms.prices.is_empty() {
+        return Err(SignUpError::PlanNeedsOperator(tenant.plan.clone()));
     }
     if cx.ports().payments.is_none() {
         return Err(SignUpError::PlanNeedsPayment(tenant.plan.clone()));
     }
-    if is_granted_at_once(&terms) {
+    if terms.trial_days > 0 {
         return Ok(());
     }
     if let Some(default) = plans.current(plans.default_plan()) {

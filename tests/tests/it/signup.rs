@@ -8,9 +8,11 @@ use sqlx::AssertSqlSafe;
 use tenantry_domain::{NewTenant, RequestId, SystemScope};
 use tenantry_tenancy::Origin;
 use tenantry_tenancy::job::{Nothing, SystemJobHandler as _};
-use tenantry_tenancy::provision::{self, NewAdmin};
+use tenantry_tenancy::provision::{self, NewAdmin, SignUpError, SignedUp};
 use tenantry_tenancy::purge::FreeNames;
-use tenantry_tests::{Options, Reply, TenantWorld, World};
+use tenantry_tests::{
+    ManualClock, MemoryPayments, Options, Payments, Reply, TenantWorld, World, plans_without_prices,
+};
 
 const PASSWORD: &str = "a good long one";
 
@@ -260,23 +262,53 @@ async fn plan_with_a_price_is_refused_without_payments() {
     // What is wrong with the rest is said first.
     let body = initech_with(json!({"plan": "pro", "name": " "}));
     sign_up(&world, &body).await.problem(422, "validation_failed");
-    let (tenant, admin) = (
-        NewTenant {
-            name: "Initech".into(),
-            slug: "initech".into(),
-            subdomain: None,
-            plan: Some("enterprise".into()),
-        },
-        NewAdmin {
-            email: "ada@initech.example".into(),
-            full_name: "Ada".into(),
-            password: None,
-        },
-    );
+    let made = found(&world, "initech", "enterprise").await;
+    assert_eq!(made.unwrap().login.tenant.plan, "enterprise");
+}
+
+/// A tenant that an operator creates.
+async fn found(world: &World, slug: &str, plan: &str) -> Result<SignedUp, SignUpError> {
+    let tenant = NewTenant {
+        name: "Initech".into(),
+        slug: slug.into(),
+        subdomain: None,
+        plan: Some(plan.into()),
+    };
+    let admin = NewAdmin {
+        email: format!("ada@{slug}.example"),
+        full_name: "Ada".into(),
+        password: None,
+    };
     let because = SystemScope::because("a test of sign-up");
     let request = RequestId::next(world.app.ports.ids.as_ref());
-    let made = provision::found(&world.app, because, Origin::default(), request, tenant, admin).await;
-    assert_eq!(made.unwrap().login.tenant.plan, "enterprise");
+    provision::found(&world.app, because, Origin::default(), request, tenant, admin).await
+}
+
+/// A plan that costs nothing is not for everyone because of that: operators make such plans for partners and themselves.
+#[actix_web::test]
+async fn plan_without_a_price_needs_an_operator_at_signup() {
+    let clock = std::sync::Arc::new(ManualClock::default());
+    let payments = [None, Some(Payments(MemoryPayments::new(clock.clone())))];
+    for payments in payments {
+        let world = World::with(Options {
+            plans: Some(plans_without_prices()),
+            payments,
+            clock: Some(clock.clone()),
+            ..Options::default()
+        })
+        .await;
+        let before = rows(&world).await;
+        let body = initech_with(json!({"plan": "internal"}));
+        let refused = sign_up(&world, &body).await.problem(403, "forbidden");
+        assert!(refused.json()["detail"].as_str().unwrap().contains("'internal'"));
+        assert_eq!(rows(&world).await, before);
+        for (slug, plan) in [("initech", "partner"), ("initrode", "free")] {
+            let made = sign_up(&world, &initech_with(json!({"slug": slug, "plan": plan}))).await;
+            assert_eq!(made.expect(201).json()["tenant"]["plan"], plan);
+        }
+        let made = found(&world, "umbrella", "internal").await;
+        assert_eq!(made.unwrap().login.tenant.plan, "internal");
+    }
 }
 
 #[actix_web::test]
