@@ -65,6 +65,8 @@ pub struct Options {
     pub visitor_rate: Rate,
     /// How often one account may be tried.
     pub account_rate: Rate,
+    /// What a tenant may ask for of what calls the payment provider.
+    pub billing_rate: Rate,
     /// What hashes passwords; a cheap one of its own when absent.
     pub passwords: Option<Arc<Argon2Passwords>>,
     /// Where the buckets are; in this process, by the world's clock, when absent.
@@ -152,6 +154,7 @@ impl Default for Options {
             credential_rate: generous(),
             visitor_rate: generous(),
             account_rate: generous(),
+            billing_rate: generous(),
             passwords: None,
             limiter: None,
             redis: None,
@@ -448,7 +451,12 @@ fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
         visitor: options.visitor_rate,
         account: options.account_rate,
     };
-    Limits::new(limiter, Arc::clone(&options.rates), addresses)
+    Limits::new(
+        limiter,
+        Arc::clone(&options.rates),
+        addresses,
+        options.billing_rate,
+    )
 }
 
 /// What no test asks for without wanting to.

@@ -173,6 +173,8 @@ pub enum BucketKey {
     Tenant(TenantId),
     /// The requests of one user of a tenant.
     User(TenantId, UserId),
+    /// The requests of a tenant for which the payment provider is asked.
+    Billing(TenantId),
     /// The attempts with a credential that come from one address, whatever tenant they name.
     Address(ClientAddress),
     /// What one address reads that is open to everybody, whatever tenant it names.
@@ -209,6 +211,7 @@ impl BucketKey {
         match self {
             Self::Tenant(_) => "tenant",
             Self::User(..) => "user",
+            Self::Billing(_) => "billing",
             Self::Address(_) => "address",
             Self::Visitor(_) => "visitor",
             Self::Account(..) | Self::Operator(_) => "account",
@@ -260,6 +263,15 @@ impl Demand {
             rules: of_tenant.into_iter().chain(of_user).collect(),
             cost,
         }
+    }
+
+    /// The same demand of a request within a tenant for which the payment provider is asked: it takes from that bucket of
+    /// the tenant, too.
+    #[must_use]
+    pub fn with_billing(mut self, tenant: TenantId, rate: Rate) -> Self {
+        let key = BucketKey::Billing(tenant);
+        self.rules.push(Rule { key, rate });
+        self
     }
 
     /// For an attempt with a credential.

@@ -27,8 +27,9 @@ const READ: u32 = 1;
 const WRITE: u32 = 2;
 
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
-/// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind.
-const COSTS: [(Method, &str, u32); 9] = [
+/// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
+/// each call of the payment provider, those of the job that it leaves behind included.
+const COSTS: [(Method, &str, u32); 16] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -39,7 +40,18 @@ const COSTS: [(Method, &str, u32); 9] = [
     (Method::POST, "/api/v1/tenants", 5),
     (Method::POST, "/api/v1/users", 5),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
+    (Method::GET, "/api/v1/billing", 2),
+    (Method::GET, "/api/v1/billing/preview", 5),
+    (Method::POST, "/api/v1/billing/checkout", 12),
+    (Method::POST, "/api/v1/billing/portal", 4),
+    (Method::POST, "/api/v1/billing/subscription", 8),
+    (Method::POST, "/api/v1/billing/subscription/cancel", 5),
+    (Method::POST, "/api/v1/billing/subscription/resume", 5),
 ];
+
+/// Below this the payment provider is asked. It allows all tenants together so many calls, so each tenant has a bucket for
+/// these requests beside its others.
+const BILLING: &str = "/api/v1/billing";
 
 /// Recorded usage costs as much as its body is long: events are small and there may be a thousand in a body.
 const BY_LENGTH: (Method, &str) = (Method::POST, "/api/v1/usage/events");
@@ -64,6 +76,7 @@ pub struct Limits {
     limiter: Arc<dyn RateLimiter>,
     rates: Arc<dyn RateBook>,
     addresses: AddressRates,
+    billing: Rate,
     spread_by: Option<Arc<dyn IdSource>>,
 }
 
@@ -73,17 +86,24 @@ impl fmt::Debug for Limits {
             .field("limiter", &self.limiter)
             .field("rates", &self.rates)
             .field("addresses", &self.addresses)
+            .field("billing", &self.billing)
             .finish_non_exhaustive()
     }
 }
 
 impl Limits {
-    /// Limits by these rates, kept there.
-    pub fn new(limiter: Arc<dyn RateLimiter>, rates: Arc<dyn RateBook>, addresses: AddressRates) -> Self {
+    /// Limits by these rates, kept there. `billing` is how much a tenant may ask for of what calls the payment provider.
+    pub fn new(
+        limiter: Arc<dyn RateLimiter>,
+        rates: Arc<dyn RateBook>,
+        addresses: AddressRates,
+        billing: Rate,
+    ) -> Self {
         Self {
             limiter,
             rates,
             addresses,
+            billing,
             spread_by: None,
         }
     }
@@ -105,7 +125,8 @@ impl Limits {
     }
 }
 
-/// Takes what the request of somebody who was admitted costs, from the buckets of the tenant and of the user.
+/// Takes what the request of somebody who was admitted costs, from the buckets of the tenant and of the user, and from the
+/// tenant's for billing where the payment provider is asked.
 ///
 /// # Errors
 /// `rate_limited`; then nothing was taken.
@@ -121,13 +142,12 @@ pub(crate) async fn take_of_tenant(
         user: scope.user(),
         rates: limits.rates.rates(&admission.tenant),
     };
-    take(
-        request,
-        api,
-        limits,
-        ("tenant", &payer.demand(cost(request, api))),
-    )
-    .await?;
+    let mut demand = payer.demand(cost(request, api));
+    let pattern = request.match_pattern().unwrap_or_default();
+    if pattern.strip_prefix(BILLING).is_some_and(is_below) {
+        demand = demand.with_billing(scope.tenant(), limits.billing);
+    }
+    take(request, api, limits, ("tenant", &demand)).await?;
     if is_by_length(request) && announced(request).is_none() {
         request.extensions_mut().insert(payer);
     }
@@ -279,6 +299,11 @@ fn refused(decision: &Decision) -> ApiError {
         .with_header(header::RETRY_AFTER, decision.retry_after_seconds().into())
 }
 
+/// Whether what is left of a path is that of the prefix itself, or of something below it.
+fn is_below(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
+}
+
 fn cost(request: &HttpRequest, api: &Api) -> u32 {
     if is_by_length(request) {
         let most = api.settings.body_limit_bytes;
@@ -360,9 +385,9 @@ mod tests {
         fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a> {
             self.asked.lock().unwrap().push(demand.clone());
             let levels = if self.allows {
-                vec![u64::from(u32::MAX); 2]
+                vec![u64::from(u32::MAX); 3]
             } else {
-                vec![0; 2]
+                vec![0; 3]
             };
             Deciding::Ready(Decision::of(demand, &levels))
         }
@@ -390,10 +415,14 @@ mod tests {
         }
     }
 
+    fn billing() -> Rate {
+        Rate::new(20, 20).unwrap()
+    }
+
     fn limited(allows: bool) -> (Arc<Recorder>, Api) {
         let asked = Mutex::default();
         let recorder = Arc::new(Recorder { allows, asked });
-        let limits = Limits::new(recorder.clone(), Arc::new(Tens), addresses());
+        let limits = Limits::new(recorder.clone(), Arc::new(Tens), addresses(), billing());
         (recorder, api(HttpSettings::default()).with_limits(limits))
     }
 
@@ -426,6 +455,22 @@ mod tests {
                 reply.header("RateLimit-Policy"),
                 Some("\"tenant\";q=10;w=60, \"user\";q=10;w=60")
             );
+        }
+        let of_billing = [
+            (Call::get("/api/v1/billing"), 2),
+            (Call::get("/api/v1/billing/invoices"), 1),
+            (Call::get("/api/v1/billing/preview"), 5),
+            (Call::post("/api/v1/billing/checkout", "{}"), 12),
+            (Call::post("/api/v1/billing/portal", "{}"), 4),
+            (Call::post("/api/v1/billing/subscription", "{}"), 8),
+            (Call::post("/api/v1/billing/subscription/cancel", ""), 5),
+            (Call::post("/api/v1/billing/subscription/resume", ""), 5),
+        ];
+        for (call, cost) in of_billing {
+            let reply = call.bearer("admin").send(&api).await;
+            assert_eq!(asked(&recorder), [(vec!["tenant", "user", "billing"], cost)]);
+            let policies = reply.header("RateLimit-Policy").unwrap();
+            assert!(policies.ends_with("\"billing\";q=20;w=60"), "{policies}");
         }
         for (path, cost) in [
             ("/api/v1/auth/refresh", 1),
@@ -585,7 +630,7 @@ mod tests {
                 allows: false,
                 asked: Mutex::default(),
             });
-            let limits = Limits::new(recorder, Arc::new(Tens), addresses())
+            let limits = Limits::new(recorder, Arc::new(Tens), addresses(), billing())
                 .spread_by(Arc::new(Same(uuid::Uuid::from_u128(random.into()))));
             let api = api(HttpSettings::default()).with_limits(limits);
             let reply = Call::post("/api/v1/projects", "{}")

@@ -85,6 +85,7 @@ fn key(key: BucketKey) -> String {
     match key {
         BucketKey::Tenant(tenant) => format!("rl:{{{tenant}}}:t"),
         BucketKey::User(tenant, user) => format!("rl:{{{tenant}}}:u:{user}"),
+        BucketKey::Billing(tenant) => format!("rl:{{{tenant}}}:b"),
         BucketKey::Address(address) => format!("rl:{{{address}}}:a"),
         BucketKey::Visitor(address) => format!("rl:{{{address}}}:v"),
         BucketKey::Account(tenant, account) => format!("rl:{{{tenant}}}:l:{account}"),
@@ -109,6 +110,10 @@ mod tests {
         assert_eq!(
             key(BucketKey::User(tenant.into(), user.into())),
             "rl:{00000000-0000-0000-0000-000000000001}:u:00000000-0000-0000-0000-000000000002"
+        );
+        assert_eq!(
+            key(BucketKey::Billing(tenant.into())),
+            "rl:{00000000-0000-0000-0000-000000000001}:b"
         );
         let address = ClientAddress::of("2001:db8::1".parse().ok());
         assert_eq!(key(BucketKey::Address(address)), "rl:{2001:db8::}:a");

@@ -31,6 +31,8 @@ pub fn limits(
 ) -> Result<Option<Limits>, SettingsError> {
     let rates = rates(settings, plans)?;
     let addresses = addresses(settings)?;
+    let (per_minute, burst) = (settings.billing_per_minute, settings.billing_burst);
+    let billing = rate("limits.billing_per_minute", per_minute, burst, settings)?;
     if !settings.enabled {
         return Ok(None);
     }
@@ -38,14 +40,21 @@ pub fn limits(
         Some(shared) => shared,
         None => Arc::new(LocalLimiter::new(clock).one_of(settings.instances)),
     };
-    Ok(Some(Limits::new(limiter, Arc::new(rates), addresses)))
+    Ok(Some(Limits::new(limiter, Arc::new(rates), addresses, billing)))
+}
+
+fn rate(
+    key: &'static str,
+    per_minute: u32,
+    burst: u32,
+    settings: &LimitSettings,
+) -> Result<Rate, SettingsError> {
+    let rate = Rate::new(per_minute, burst).map(|rate| rate.times(settings.factor));
+    rate.ok_or_else(|| SettingsError::invalid(key, "must not be 0"))
 }
 
 fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {
-    let rate = |key: &'static str, per_minute: u32, burst: u32| {
-        let rate = Rate::new(per_minute, burst).map(|rate| rate.times(settings.factor));
-        rate.ok_or_else(|| SettingsError::invalid(key, "must not be 0"))
-    };
+    let rate = |key, per_minute, burst| rate(key, per_minute, burst, settings);
     let (credential, visitor) = ("limits.credential_per_minute", "limits.visitor_per_minute");
     Ok(AddressRates {
         credential: rate(

@@ -437,6 +437,9 @@ pub struct Limits {
     /// of them at once, from wherever they come.
     pub account_per_minute: u32,
     pub account_burst: u32,
+    /// How much a tenant may ask for of what calls the payment provider, and how much of it at once; a unit is about a call.
+    pub billing_per_minute: u32,
+    pub billing_burst: u32,
     /// By slug: what was agreed with single tenants in place of what their plan says.
     pub overrides: BTreeMap<String, AgreedRates>,
 }
@@ -454,6 +457,8 @@ impl Default for Limits {
             visitor_burst: 600,
             account_per_minute: 10,
             account_burst: 20,
+            billing_per_minute: 60,
+            billing_burst: 60,
             overrides: BTreeMap::new(),
         }
     }
@@ -1189,6 +1194,18 @@ impl Settings {
             (
                 "limits.account_burst",
                 self.limits.account_burst.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.billing_per_minute",
+                self.limits.billing_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.billing_burst",
+                self.limits.billing_burst.into(),
                 1,
                 1_000_000,
             ),

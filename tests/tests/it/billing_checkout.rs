@@ -20,7 +20,7 @@ const CHECKOUT: &str = "/api/v1/billing/checkout";
 const SUBSCRIPTION: &str = "/api/v1/billing/subscription";
 
 /// What the admin of a tenant is answered.
-async fn asked(shop: &Shop, slug: &str, method: Method, path: &str, body: &Value) -> Reply {
+pub(crate) async fn asked(shop: &Shop, slug: &str, method: Method, path: &str, body: &Value) -> Reply {
     let login = shop
         .world
         .login(slug, &format!("a@{slug}.example"), PASSWORD)
@@ -31,20 +31,20 @@ async fn asked(shop: &Shop, slug: &str, method: Method, path: &str, body: &Value
     request.bearer(token).send().await
 }
 
-async fn posted(shop: &Shop, slug: &str, path: &str, body: &Value) -> Reply {
+pub(crate) async fn posted(shop: &Shop, slug: &str, path: &str, body: &Value) -> Reply {
     asked(shop, slug, Method::POST, path, body).await
 }
 
-async fn page(shop: &Shop, slug: &str, wish: Value) -> String {
+pub(crate) async fn page(shop: &Shop, slug: &str, wish: Value) -> String {
     let link = posted(shop, slug, CHECKOUT, &wish).await.expect(200).json();
     link["url"].as_str().unwrap().to_owned()
 }
 
-fn session(url: &str) -> &str {
+pub(crate) fn session(url: &str) -> &str {
     url.rsplit('/').next().unwrap()
 }
 
-async fn actions(shop: &Shop, tenant: TenantId, prefix: &str) -> Vec<String> {
+pub(crate) async fn actions(shop: &Shop, tenant: TenantId, prefix: &str) -> Vec<String> {
     let sql =
         "SELECT action FROM audit_events WHERE tenant_id = $1 AND action LIKE $2 ORDER BY created_at, id";
     let found = sqlx::query_scalar(sql)
@@ -56,7 +56,7 @@ async fn actions(shop: &Shop, tenant: TenantId, prefix: &str) -> Vec<String> {
         .unwrap()
 }
 
-fn live(shop: &Shop, customer: &str) -> Vec<Value> {
+pub(crate) fn live(shop: &Shop, customer: &str) -> Vec<Value> {
     let all = shop.subscriptions_of(customer).into_iter();
     all.filter(|one| one["status"] == "active" || one["status"] == "trialing")
         .collect()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
     BillingAccount, Clock, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, PageRequest,
-    Period, PlanTerms, ReportState, SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
+    Period, PlanTerms, Rate, ReportState, SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
 };
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
@@ -55,15 +55,28 @@ impl Shop {
 
     /// One with plans of its own that waits so long for the stand-in.
     pub(crate) async fn open_with(plans: Option<Arc<PlanBook>>, timeout: Wait) -> Self {
-        Self::open_at(plans, timeout, false).await
+        let options = Options {
+            plans,
+            ..Options::default()
+        };
+        Self::open_at(options, timeout, false).await
+    }
+
+    /// One in which tenants may ask for so much of what calls the stand-in.
+    pub(crate) async fn open_held_to(billing_rate: Rate) -> Self {
+        let options = Options {
+            billing_rate,
+            ..Options::default()
+        };
+        Self::open_at(options, Wait::from_millis(400), false).await
     }
 
     /// One whose payments are due by the clock of the stand-in, as in the demo.
     pub(crate) async fn open_by_its_clock() -> Self {
-        Self::open_at(None, Wait::from_millis(400), true).await
+        Self::open_at(Options::default(), Wait::from_millis(400), true).await
     }
 
-    async fn open_at(plans: Option<Arc<PlanBook>>, timeout: Wait, by_its_clock: bool) -> Self {
+    async fn open_at(options: Options, timeout: Wait, by_its_clock: bool) -> Self {
         static OPENED: AtomicU32 = AtomicU32::new(0);
         let fake = StripeFake::start(FakeSettings {
             hang: Wait::from_secs(2),
@@ -83,10 +96,9 @@ impl Shop {
         };
         let stripe = Arc::new(StripePayments::new(&settings).unwrap());
         let options = Options {
-            plans,
             payments: Some(Payments(stripe.clone())),
             clock: Some(Arc::new(ManualClock::default())),
-            ..Options::default()
+            ..options
         };
         let world = World::with(options.clone()).await;
         let plans = &world.app.ports.plans;
