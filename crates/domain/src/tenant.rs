@@ -326,11 +326,16 @@ impl Tenant {
 
     /// Puts the tenant on these terms; whether that is a change.
     pub fn subscribe(&mut self, terms: &PlanTerms, now: Time) -> bool {
-        if self.plan == terms.name && self.plan_version == terms.version {
+        self.subscribe_to(&terms.name, terms.version, now)
+    }
+
+    /// Puts the tenant on this version of a plan, whose terms need not be known here yet; whether that is a change.
+    pub fn subscribe_to(&mut self, plan: &str, version: u32, now: Time) -> bool {
+        if self.plan == plan && self.plan_version == version {
             return false;
         }
-        self.plan.clone_from(&terms.name);
-        self.plan_version = terms.version;
+        plan.clone_into(&mut self.plan);
+        self.plan_version = version;
         self.touch(now);
         true
     }

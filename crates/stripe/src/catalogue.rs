@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use crate::failure::failure;
 
 /// Prices do not change, but new ones are published.
 const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// What a version of a plan may be, as it is stored.
+const VERSIONS: RangeInclusive<u32> = 1..=i32::MAX.unsigned_abs();
 
 /// What is remembered of Stripe.
 #[derive(Debug, Default)]
@@ -100,7 +104,11 @@ pub fn offer_of(lookup_key: &str) -> Option<Offer> {
     }
     let offer = Offer {
         plan: parts.next()?.to_owned(),
-        version: parts.next()?.parse().ok()?,
+        version: parts
+            .next()?
+            .parse()
+            .ok()
+            .filter(|version| VERSIONS.contains(version))?,
         currency: Currency::try_from(parts.next()?.to_owned()).ok()?,
         interval: Interval::parse(parts.next()?)?,
     };
@@ -232,6 +240,8 @@ mod tests {
             "tenantry:pro:3:usd",
             "tenantry:pro:3:usd:week",
             "tenantry:pro:x:usd:year",
+            "tenantry:pro:0:usd:year",
+            "tenantry:pro:2147483648:usd:year",
             "tenantry:pro:3:USD:year",
             "other:pro:3:usd:year",
             "tenantry:pro:3:usd:year:",
@@ -244,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_offer_is_found_again(
-            plan in "[a-z][a-z0-9-]{2,62}", version: u32, currency in "[a-z]{3}", year: bool,
+            plan in "[a-z][a-z0-9-]{2,62}", version in VERSIONS, currency in "[a-z]{3}", year: bool,
         ) {
             let currency = Currency::try_from(currency).unwrap();
             let interval = if year { Interval::Year } else { Interval::Month };

@@ -119,6 +119,15 @@ pub struct Wish {
     pub seats: Option<u32>,
 }
 
+impl Wish {
+    /// Whether it is for another number of seats of what there is now.
+    fn is_about_seats(&self, now: &Offer) -> bool {
+        let same_interval = self.interval.is_none_or(|interval| interval == now.interval);
+        let same_currency = self.currency.as_ref().is_none_or(|it| *it == now.currency);
+        self.seats.is_some() && self.plan == now.plan && same_interval && same_currency
+    }
+}
+
 /// A page on which the tenant's admin subscribes and pays.
 ///
 /// A tenant has one open checkout: asked for the same again it is the same page, and asked for something else the earlier
@@ -583,9 +592,16 @@ pub(crate) fn payments(cx: &Cx) -> Result<Arc<dyn PaymentProvider>, BillingError
     cx.ports().payments.clone().ok_or(BillingError::Unavailable)
 }
 
-/// What of the catalogue a wish is for. What it leaves open is as it is now.
+/// What of the catalogue a wish is for. What it leaves open is as it is now. Another number of seats is on the terms that were
+/// bought, even if they are on offer no longer; a plan without a number of seats is the plan as it is on offer now.
 fn offer_of(cx: &Cx, wish: &Wish, now: Option<&Offer>) -> Result<(Offer, Arc<PlanTerms>), Invalid> {
     let plans = &cx.ports().plans;
+    if let Some(now) = now.filter(|now| wish.is_about_seats(now)) {
+        let terms = plans.terms(&now.plan, now.version);
+        if (&terms.name, terms.version) == (&now.plan, now.version) {
+            return Ok((now.clone(), terms));
+        }
+    }
     let Some(terms) = plans.current(&wish.plan) else {
         let detail = format!("must be one of {}", plans.names().join(", "));
         return Err(Invalid::one("/plan", "unknown_plan", detail));

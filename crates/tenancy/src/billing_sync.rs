@@ -265,7 +265,8 @@ pub(crate) fn follow(cx: &Cx, tenant: &mut Tenant, step: &PlanStep) {
                 );
                 return;
             }
-            tenant.subscribe(&terms, cx.now());
+            // The version that is paid for, also when another server has added it and this one has yet to read it.
+            tenant.subscribe_to(&offer.plan, offer.version, cx.now());
         }
         PlanStep::Withdraw(offer) if tenant.plan == offer.plan => {
             if let Some(terms) = plans.current(plans.default_plan()) {

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::{
     BillingAccount, CustomerRef, EventState, Invoice, PageRequest, PaymentProvider as _, ProviderError,
     ProviderEvent, SubscriptionRef, SubscriptionStatus, SystemScope, Tenant, TenantId, TenantStatus, Time,
@@ -23,6 +24,7 @@ use tenantry_tests::{
 };
 
 use crate::jobs::worker;
+use crate::plans::store;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing");
 const BILLING: &str = "/api/v1/billing";
@@ -934,6 +936,67 @@ async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so()
     assert_eq!(changes.count(), 2, "the lost one and its repetition");
     let same = ask("three", &body).send().await.expect(422).json();
     assert_eq!(same["errors"][0]["code"], "unchanged");
+}
+
+/// Another server has added the version, and this one has not read it yet.
+#[actix_web::test]
+async fn version_that_is_paid_for_is_granted_before_it_is_known() {
+    let paying = Paying::settled().await;
+    let id = paying.world.acme.id;
+    let subscription = paying.subscription(id).await;
+    paying.payments.change(&subscription, |one| {
+        one.offer.as_mut().unwrap().version = 2;
+    });
+    paying.tell_all().await;
+    let tenant = paying.tenant(id).await;
+    assert_eq!((tenant.plan.as_str(), tenant.plan_version), ("pro", 2));
+}
+
+/// A plan has got dearer since the tenant bought it.
+#[actix_web::test]
+async fn change_of_seats_keeps_the_version_that_was_bought() {
+    let text = include_str!("../../../config/plans.toml");
+    let book = |text: &str| Arc::new(PlanBook::new(Plans::parse(text).unwrap()).unwrap());
+    let dearer = text.replacen("amount = 2900\n", "amount = 3900\n", 1);
+    let (first, second) = (book(text), book(&dearer));
+    let options = Options {
+        plans: Some(Arc::clone(&first)),
+        ..Options::default()
+    };
+    let paying = Paying::over(options).await;
+    let store = store(&paying.world);
+    for book in [&first, &second, &first] {
+        book.sync(&store, tenantry_domain::Clock::now(paying.world.clock.as_ref()))
+            .await
+            .unwrap();
+    }
+    paying.work().await;
+    let options = Options {
+        plans: Some(second),
+        payments: Some(Payments(paying.payments.clone())),
+        clock: Some(Arc::clone(&paying.world.clock)),
+        ..Options::default()
+    };
+    let client = paying.world.other_instance(&options).await;
+    let acme = &paying.world.acme;
+    let change = async |body: Value| {
+        let request = client.post("/api/v1/billing/subscription", &body);
+        request.bearer(&acme.admin.access_token).send().await.expect(202);
+        paying.work().await;
+        let subscription = paying.account(acme.id).await.subscription.unwrap();
+        (subscription.offer.unwrap().version, subscription.seats)
+    };
+    assert_eq!(change(json!({"plan": "pro", "seats": 9})).await, (1, 9));
+    assert_eq!(
+        change(json!({"plan": "pro", "seats": 8, "interval": "month"})).await,
+        (1, 8)
+    );
+    assert_eq!(
+        change(json!({"plan": "pro"})).await,
+        (2, 8),
+        "as it is on offer now"
+    );
+    assert_eq!(paying.tenant(acme.id).await.plan_version, 2);
 }
 
 #[actix_web::test]

@@ -37,7 +37,7 @@ fn options(plans: &Arc<PlanBook>) -> Options {
     }
 }
 
-fn store(world: &World) -> PgPlanVersions {
+pub(crate) fn store(world: &World) -> PgPlanVersions {
     let pool = Pool::new(&world.database.platform_url(), &PoolSettings::default()).unwrap();
     PgPlanVersions::new(pool, Arc::new(()))
 }

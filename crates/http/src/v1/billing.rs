@@ -434,7 +434,8 @@ pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
 
 /// Change the subscription
 ///
-/// The difference for the rest of the period is charged or credited with the next invoice. Minimum role: admin.
+/// The difference for the rest of the period is charged or credited with the next invoice. With `seats` and the same plan
+/// and interval the subscription keeps the price that was bought. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/subscription", operation_id = "change_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey), request_body = ChangeBody,
