@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tenantry_domain::{
     ChargedMeter, CheckoutRef, Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
     InvoiceStatus, Link, MeterKey, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout,
-    PaymentProvider, Period, ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
-    ProviderSubscription, SubscriptionRef, SubscriptionStatus, TenantId, Time, UsageReport,
+    PaymentProvider, Period, ProrationPreview, ProviderCustomer, ProviderError, ProviderEvent,
+    ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus, TenantId, Time,
+    UsageReport,
 };
 
 /// The signature that [`MemoryPayments`] takes for its own.
@@ -379,8 +380,12 @@ impl PaymentProvider for MemoryPayments {
         Ok(of_tenant.map(|(id, _)| CustomerRef::parse(id).unwrap()).collect())
     }
 
-    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError> {
-        Ok(self.state().customers.get(customer.as_str()) == Some(&tenant))
+    async fn customer(&self, customer: &CustomerRef) -> Result<Option<ProviderCustomer>, ProviderError> {
+        let label = self.state().customers.get(customer.as_str()).copied();
+        Ok(label.map(|tenant| ProviderCustomer {
+            id: customer.clone(),
+            label: Some(tenant),
+        }))
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {

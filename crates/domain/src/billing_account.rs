@@ -98,6 +98,12 @@ impl BillingAccount {
         if let Some(subscription) = fetched.kept() {
             self.cycle_anchor = Some(anchor(subscription));
             self.subscription = Some(subscription.clone());
+        } else if let Some(known) = &mut self.subscription {
+            // It is no longer for a price of ours.
+            let is_foreign = |one: &&ProviderSubscription| one.id == known.id && !one.is_ours();
+            if let Some(foreign) = fetched.subscriptions.iter().find(is_foreign) {
+                known.clone_from(foreign);
+            }
         }
         let step = match (had, self.granted()) {
             (had, Some(has)) if had.as_ref() != Some(has) => PlanStep::Grant(has.clone()),
@@ -143,7 +149,7 @@ impl BillingAccount {
     pub fn live_subscription(&self) -> Option<&ProviderSubscription> {
         self.subscription
             .as_ref()
-            .filter(|subscription| subscription.grants())
+            .filter(|subscription| subscription.is_ours() && subscription.grants())
     }
 
     /// The tenant's months.
@@ -154,6 +160,12 @@ impl BillingAccount {
 }
 
 impl ProviderSubscription {
+    /// Whether it is for a price of our catalogue. The provider may sell other things to the same customer: those grant
+    /// nothing here, count for nothing and are never changed.
+    pub const fn is_ours(&self) -> bool {
+        self.offer.is_some()
+    }
+
     /// Whether what it is for may be used.
     pub const fn grants(&self) -> bool {
         match self.status {
@@ -167,14 +179,6 @@ impl ProviderSubscription {
             | SubscriptionStatus::Paused
             | SubscriptionStatus::Unrecognised(_) => false,
         }
-    }
-
-    /// Whether it is paid, or free while it is tried.
-    const fn is_in_good_standing(&self) -> bool {
-        matches!(
-            self.status,
-            SubscriptionStatus::Trialing | SubscriptionStatus::Active
-        )
     }
 
     /// Whether it is over for good.
@@ -200,26 +204,36 @@ impl FetchedAccount {
         current(&self.subscriptions)
     }
 
-    /// The subscriptions that grant something beside the one that counts. A tenant has one; it pays twice for as long as
-    /// there is another.
+    /// The subscriptions of our catalogue that grant something beside the one that counts. A tenant has one; it pays twice for
+    /// as long as there is another.
     pub fn surplus(&self) -> Vec<&ProviderSubscription> {
         let kept = self.kept().map(|subscription| &subscription.id);
-        let granting = self.subscriptions.iter().filter(|one| one.grants());
+        let granting = self
+            .subscriptions
+            .iter()
+            .filter(|one| one.is_ours() && one.grants());
         granting.filter(|one| Some(&one.id) != kept).collect()
     }
 
+    /// The running subscriptions for something else than our catalogue.
+    pub fn foreign(&self) -> impl Iterator<Item = &ProviderSubscription> {
+        let all = self.subscriptions.iter();
+        all.filter(|one| !one.is_ours() && one.grants())
+    }
+
     /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
-    /// to a subscription that never began is no debt.
+    /// to a subscription that never began, or that is not for our catalogue, is no debt.
     pub fn owed(&self) -> Vec<&ProviderInvoice> {
-        let never_began = |invoice: &ProviderInvoice| {
-            self.subscriptions
-                .iter()
-                .any(|one| one.never_began() && invoice.subscription.as_ref() == Some(&one.id))
+        let does_not_count = |invoice: &ProviderInvoice| {
+            let mut subscriptions = self.subscriptions.iter();
+            subscriptions.any(|one| {
+                (one.never_began() || !one.is_ours()) && invoice.subscription.as_ref() == Some(&one.id)
+            })
         };
         let owed = self
             .invoices
             .iter()
-            .filter(|invoice| invoice.is_owed() && !never_began(invoice));
+            .filter(|invoice| invoice.is_owed() && !does_not_count(invoice));
         let mut owed: Vec<_> = owed.collect();
         owed.sort_by_key(|invoice| invoice.created_at);
         owed
@@ -249,19 +263,21 @@ impl ProviderInvoice {
     }
 }
 
-/// The subscription that counts: one that is paid or tried, before one for which a payment is owed, before one that may
-/// yet begin, before one that has ended. Of those the newest, as the customer's last decision, and of one second the one
-/// with the greatest id, so that everyone who sees the same subscriptions chooses the same one. One in a state that we do
-/// not know does not count.
+/// The subscription that counts, of those for our catalogue: one that is paid, before one that is tried, before one for which
+/// a payment is owed, before one that may yet begin, before one that has ended. Of those the newest, as the customer's last
+/// decision, and of one second the one with the greatest id, so that everyone who sees the same subscriptions chooses the
+/// same one. One in a state that we do not know does not count.
 fn current(subscriptions: &[ProviderSubscription]) -> Option<&ProviderSubscription> {
     let rank = |one: &ProviderSubscription| match one.status {
-        _ if one.is_in_good_standing() => Some(3),
-        _ if one.grants() => Some(2),
+        SubscriptionStatus::Active => Some(4),
+        SubscriptionStatus::Trialing => Some(3),
+        SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid => Some(2),
         SubscriptionStatus::Incomplete | SubscriptionStatus::Paused => Some(1),
+        SubscriptionStatus::IncompleteExpired | SubscriptionStatus::Canceled => Some(0),
         SubscriptionStatus::Unrecognised(_) => None,
-        _ => Some(0),
     };
-    let ranked = subscriptions.iter().filter_map(|one| Some((rank(one)?, one)));
+    let ours = subscriptions.iter().filter(|one| one.is_ours());
+    let ranked = ours.filter_map(|one| Some((rank(one)?, one)));
     let best = ranked.max_by(|(left, a), (right, b)| {
         (left, a.created_at, a.id.as_str()).cmp(&(right, b.created_at, b.id.as_str()))
     });
@@ -427,9 +443,64 @@ mod tests {
         let older = subscription("sub_1", SubscriptionStatus::Active, "pro");
         let all = [newer.clone(), odd, older];
         assert_eq!(current(&all).unwrap().id.as_str(), "sub_1");
-        newer.status = SubscriptionStatus::Trialing;
+        newer.status = SubscriptionStatus::Active;
         let all = [all[2].clone(), newer, all[1].clone()];
         assert_eq!(current(&all).unwrap().id.as_str(), "sub_2");
+    }
+
+    /// What is paid is the customer's decision; a trial is begun for them at sign-up, and may be begun a moment later.
+    #[test]
+    fn a_paid_subscription_counts_before_a_newer_trial() {
+        let paid = subscription("sub_1", SubscriptionStatus::Active, "enterprise");
+        let mut trial = subscription("sub_2", SubscriptionStatus::Trialing, "pro");
+        trial.created_at = at("2026-02-28T10:00:00Z");
+        let mut account = account();
+        let both = fetched(&mut account, vec![trial, paid], Vec::new());
+        assert_eq!(both.kept().unwrap().id.as_str(), "sub_1");
+        assert_eq!(both.surplus()[0].id.as_str(), "sub_2");
+    }
+
+    #[test]
+    fn foreign_subscriptions_grant_nothing_and_owe_nothing() {
+        let mut foreign = subscription("sub_9", SubscriptionStatus::PastDue, "pro");
+        foreign.offer = None;
+        foreign.created_at = at("2026-02-28T10:00:00Z");
+        let ours = subscription("sub_1", SubscriptionStatus::PastDue, "pro");
+        let mut account = account();
+        let debt = invoice("in_9", "sub_9", "2026-02-04T00:00:00Z");
+        let alone = fetched(&mut account, vec![foreign.clone()], vec![debt.clone()]);
+        assert_eq!(
+            (alone.kept(), alone.surplus().len(), alone.owed_since()),
+            (None, 0, None)
+        );
+        assert_eq!(account.absorb(&alone), Some(PlanStep::Keep));
+        assert_eq!((account.live_subscription(), account.paid_seats()), (None, None));
+
+        let beside = fetched(&mut account, vec![foreign.clone(), ours.clone()], vec![debt]);
+        assert_eq!(account.absorb(&beside), Some(PlanStep::Grant(offer("pro"))));
+        assert_eq!(beside.kept(), Some(&ours));
+        assert_eq!((beside.surplus().len(), beside.foreign().count()), (0, 1));
+        assert_eq!(beside.owed_since(), Some(ours.period.start));
+    }
+
+    #[test]
+    fn a_subscription_moved_to_a_foreign_price_is_withdrawn() {
+        let mut account = account();
+        let ours = subscription("sub_1", SubscriptionStatus::Active, "pro");
+        let first = fetched(&mut account, vec![ours.clone()], Vec::new());
+        account.absorb(&first);
+        let mut moved = ours.clone();
+        moved.offer = None;
+        let second = fetched(&mut account, vec![moved], Vec::new());
+        assert_eq!(account.absorb(&second), Some(PlanStep::Withdraw(offer("pro"))));
+        assert_eq!(account.live_subscription(), None);
+        // A state that we do not know still changes nothing.
+        let third = fetched(&mut account, vec![ours.clone()], Vec::new());
+        account.absorb(&third);
+        let mut odd = ours;
+        odd.status = SubscriptionStatus::Unrecognised("odd".into());
+        let fourth = fetched(&mut account, vec![odd], Vec::new());
+        assert_eq!(account.absorb(&fourth), Some(PlanStep::Keep));
     }
 
     #[test]
@@ -471,14 +542,15 @@ mod tests {
     proptest! {
         #[test]
         fn one_granting_subscription_is_kept_whatever_the_order(
-            made in proptest::collection::vec((any_status(), 0..3_i64), 0..6),
+            made in proptest::collection::vec((any_status(), 0..3_i64, proptest::bool::weighted(0.8)), 0..6),
             seed: u64,
         ) {
             let mut all: Vec<_> = made
                 .into_iter()
                 .enumerate()
-                .map(|(number, (status, second))| {
+                .map(|(number, (status, second, is_ours))| {
                     let mut one = subscription(&format!("sub_{number}"), status, "pro");
+                    one.offer = one.offer.filter(|_| is_ours);
                     one.created_at += chrono::Duration::seconds(second);
                     one
                 })
@@ -491,13 +563,17 @@ mod tests {
             };
             let kept = current(&all).cloned();
             let surplus = ids(&fetched(&mut account, all.clone(), Vec::new()));
-            let granting = all.iter().filter(|one| one.grants()).count();
+            let granting = all.iter().filter(|one| one.is_ours() && one.grants()).count();
             prop_assert_eq!(surplus.len(), granting.saturating_sub(1));
             if let Some(kept) = kept.as_ref().filter(|_| granting > 0) {
-                prop_assert!(kept.grants() && !surplus.contains(&kept.id));
-                let paid = |one: &&ProviderSubscription| one.is_in_good_standing();
-                let newest = all.iter().filter(paid).map(|one| one.created_at).max();
-                prop_assert!(newest.is_none_or(|at| kept.is_in_good_standing() && kept.created_at == at));
+                prop_assert!(kept.is_ours() && kept.grants() && !surplus.contains(&kept.id));
+                for status in [SubscriptionStatus::Active, SubscriptionStatus::Trialing] {
+                    let like = all.iter().filter(|one| one.is_ours() && one.status == status);
+                    if let Some(newest) = like.map(|one| one.created_at).max() {
+                        prop_assert!(kept.status == status && kept.created_at == newest);
+                        break;
+                    }
+                }
             }
             // Another order, and another server, come to the same.
             let turns = usize::try_from(seed % 6).unwrap() % all.len().max(1);

@@ -173,8 +173,8 @@ pub use patch::Patch;
 pub use payment::{
     ChargedMeter, CheckoutRef, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
     InvoiceStatus, Link, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider,
-    ProrationPreview, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription,
-    SubscriptionRef, SubscriptionStatus, UsageReport,
+    ProrationPreview, ProviderCustomer, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
+    ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
 };
 pub use period::{BillingCycle, Period, Reset};
 pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};

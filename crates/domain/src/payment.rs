@@ -96,6 +96,16 @@ pub struct NewCustomer {
     pub email: Option<String>,
 }
 
+/// A customer as the provider has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderCustomer {
+    /// Its id.
+    pub id: CustomerRef,
+    /// The tenant that its metadata names. It helps to find a customer whose reference was lost; it is no proof, since it can
+    /// be edited at the provider.
+    pub label: Option<TenantId>,
+}
+
 /// A subscription to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSubscription {
@@ -466,8 +476,13 @@ pub trait PaymentProvider: Send + Sync {
     /// provider may find a new one only after a while, and a deleted one for a while longer.
     async fn customers_of(&self, tenant: TenantId) -> Result<Vec<CustomerRef>, ProviderError>;
 
-    /// Whether the provider has this customer, it is not deleted, and it was made for this tenant.
-    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError>;
+    /// The customer as it is now; `None` when the provider does not have it, or it is deleted.
+    async fn customer(&self, customer: &CustomerRef) -> Result<Option<ProviderCustomer>, ProviderError>;
+
+    /// Whether the provider has the customer. Whose it is, the reference says that we stored, and not its metadata.
+    async fn has_customer(&self, customer: &CustomerRef) -> Result<bool, ProviderError> {
+        Ok(self.customer(customer).await?.is_some())
+    }
 
     /// Removes a customer; one that is gone already is no error.
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError>;

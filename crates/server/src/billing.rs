@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{Months, NaiveDate};
 use tenantry_domain::{EventState, Period, PlanCatalogue, PlanTerms, SubscriptionRef, SystemScope, TenantId};
 use tenantry_stripe::StripePayments;
+use tenantry_tenancy::billing_finding::Finding;
 use tenantry_tenancy::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
 use tenantry_tenancy::billing_surplus::Surplus;
 use tenantry_tenancy::meter_report::{self, Drift};
@@ -34,7 +35,8 @@ enum Action {
         tenant: Option<String>,
     },
     /// Compare our numbers with the payment provider's: tenant, meter, hours, ours, theirs, difference, and how much of it is
-    /// untold, pending, dead, late and unexplained. Fails when anything is unexplained.
+    /// untold, pending, dead, late and unexplained. Lists subscriptions that are too many, run for former customers or for other
+    /// things, and customers whose metadata was edited. Fails when anything but a subscription for other things is unexplained.
     #[command(after_help = "Example: tenantry billing reconcile\n         \
                             tenantry billing reconcile --tenant acme --period 2026-01")]
     Reconcile {
@@ -146,6 +148,10 @@ async fn reconcile(
                     unexplained += 1;
                     say_surplus(&found);
                 }
+                DriftLine::Finding(found) => {
+                    unexplained += u64::from(found.kind.is_fault());
+                    say_finding(&found);
+                }
             }
         }
     };
@@ -201,6 +207,16 @@ fn say_surplus(found: &Surplus) {
         "{} pays twice: subscription {kept} counts, surplus {}",
         found.tenant,
         surplus.join(" ")
+    ));
+}
+
+fn say_finding(found: &Finding) {
+    let subscription = found.subscription.as_ref().map_or("-", |one| one.as_str());
+    console::say(&format!(
+        "{} {} customer {} subscription {subscription}",
+        found.tenant,
+        found.kind.as_str(),
+        found.customer
     ));
 }
 

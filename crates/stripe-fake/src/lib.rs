@@ -219,6 +219,18 @@ impl StripeFake {
         self.shared.delete_customer(customer).is_ok()
     }
 
+    /// Somebody does something in the dashboard that the API does, too: `POST`, `/v1/customers/cus_1`, `name=Acme`. It is no
+    /// call that is counted or that fails.
+    ///
+    /// # Errors
+    /// What the API would answer.
+    pub fn dashboard(&self, method: &str, path: &str, form: &str) -> Result<Value, Value> {
+        let params = params::Params::form(form.as_bytes());
+        let path = path.trim_start_matches("/v1/");
+        let done = self.shared.dashboard(method, path, &params);
+        done.map_err(|problem| problem.body())
+    }
+
     /// The customer pays in a checkout. Returns the subscription; `None` when there is no such open session.
     pub fn complete_checkout(&self, session: &str) -> Option<String> {
         self.shared.complete_checkout(session).ok()

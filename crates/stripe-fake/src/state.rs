@@ -398,6 +398,10 @@ impl Shared {
         self.act(|state| routes::delete_customer(&mut state.account, customer))
     }
 
+    pub fn dashboard(&self, method: &str, path: &str, params: &Params) -> Result<Value, Problem> {
+        self.act(|state| routes::answer(&mut state.account, method, path, params))
+    }
+
     pub fn complete_checkout(&self, session: &str) -> Result<String, Problem> {
         self.act(|state| routes::complete_checkout(&mut state.account, session))
     }

@@ -38,9 +38,9 @@ use stripe_shared::{
 };
 use tenantry_domain::{
     CheckoutRef, CustomerRef, Delivered, ForgedEvent, InvoiceRef, Link, MeterKey, NewCheckout, NewCustomer,
-    NewSubscription, Offer, OpenCheckout, PaymentProvider, Period, ProrationPreview, ProviderError,
-    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, TenantId, Time,
-    UsageReport,
+    NewSubscription, Offer, OpenCheckout, PaymentProvider, Period, ProrationPreview, ProviderCustomer,
+    ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef,
+    TenantId, Time, UsageReport,
 };
 
 use crate::StripePayments;
@@ -78,13 +78,16 @@ impl PaymentProvider for StripePayments {
             .collect()
     }
 
-    async fn has_customer(&self, customer: &CustomerRef, tenant: TenantId) -> Result<bool, ProviderError> {
+    async fn customer(&self, customer: &CustomerRef) -> Result<Option<ProviderCustomer>, ProviderError> {
         let known = found(self.ask(&RetrieveCustomer::new(customer.as_str())).await)?;
         let Some(RetrieveCustomerReturned::Customer(known)) = known else {
-            return Ok(false);
+            return Ok(None);
         };
-        let made_for = known.metadata.as_ref().and_then(|it| it.get(TENANT));
-        Ok(made_for.is_some_and(|made_for| *made_for == tenant.to_string()))
+        let label = known.metadata.as_ref().and_then(|it| it.get(TENANT));
+        Ok(Some(ProviderCustomer {
+            id: customer.clone(),
+            label: label.and_then(|tenant| tenant.parse().ok()),
+        }))
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {

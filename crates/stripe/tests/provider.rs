@@ -482,15 +482,26 @@ async fn surplus_subscription_ends_with_the_rest_credited() {
 }
 
 #[tokio::test]
-async fn customer_is_known_to_its_tenant_until_it_is_deleted() {
+async fn customer_is_there_until_it_is_deleted_whatever_its_label() {
     let world = world(Card::Missing).await;
     let customer = world.customer().await;
-    assert!(world.stripe.has_customer(&customer, tenant(1)).await.unwrap());
-    assert!(!world.stripe.has_customer(&customer, tenant(2)).await.unwrap());
+    let label = async || world.stripe.customer(&customer).await.unwrap().unwrap().label;
+    assert_eq!(label().await, Some(tenant(1)));
+    for (metadata, named) in [
+        (tenant(2).to_string(), Some(tenant(2))),
+        (String::new(), None),
+        ("acme".to_owned(), None),
+    ] {
+        let path = format!("/v1/customers/{customer}");
+        let form = format!("metadata[tenant_id]={metadata}");
+        world.fake.dashboard("POST", &path, &form).unwrap();
+        assert!(world.stripe.has_customer(&customer).await.unwrap(), "{metadata}");
+        assert_eq!(label().await, named, "{metadata}");
+    }
     let never = CustomerRef::parse("cus_never").unwrap();
-    assert!(!world.stripe.has_customer(&never, tenant(1)).await.unwrap());
+    assert!(!world.stripe.has_customer(&never).await.unwrap());
     assert!(world.fake.delete_customer(customer.as_str()));
-    assert!(!world.stripe.has_customer(&customer, tenant(1)).await.unwrap());
+    assert!(!world.stripe.has_customer(&customer).await.unwrap());
 }
 
 #[tokio::test]

@@ -536,7 +536,7 @@ pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError
     let proration = match subscription {
         Some(subscription) => {
             let previewed = payments.preview_change(&subscription.id, &offer, seats).await;
-            Some(customer_told_apart(cx, payments.as_ref(), &subscription.customer, previewed).await?)
+            Some(customer_told_apart(payments.as_ref(), &subscription.customer, previewed).await?)
         }
         None => None,
     };
@@ -571,14 +571,13 @@ fn over(limit: Limit, used: Option<u64>) -> u64 {
 
 /// Says of an object that the provider does not have whether it is because the customer is gone.
 async fn customer_told_apart<T>(
-    cx: &Cx,
     payments: &dyn PaymentProvider,
     customer: &CustomerRef,
     answer: Result<T, ProviderError>,
 ) -> Result<T, BillingError> {
     match answer {
         Err(ProviderError::NotFound(text)) => {
-            if payments.has_customer(customer, cx.scope().tenant()).await? {
+            if payments.has_customer(customer).await? {
                 return Err(ProviderError::NotFound(text).into());
             }
             Err(BillingError::CustomerGone)

@@ -7,7 +7,7 @@
 use serde_json::json;
 use tenantry_domain::{
     BillingAccount, CustomerRef, KnownCustomer, PaymentProvider, PlanStep, ProviderError, ProviderKey,
-    StoreError, SystemScope, TenantId, TenantStatus,
+    StoreError, SystemScope, TenantStatus,
 };
 
 use crate::billing_provision::{self, ProvisionError, begin, find_or_create};
@@ -32,7 +32,7 @@ pub struct Standing {
 /// [`SyncError`]; [`ProvisionError::Gone`] when the tenant was deleted meanwhile.
 pub async fn ensure(cx: &Cx, payments: &dyn PaymentProvider) -> Result<Standing, ProvisionError> {
     let (account, gone) = billing_provision::customer(cx, payments).await?;
-    if payments.has_customer(&gone, cx.scope().tenant()).await? {
+    if payments.has_customer(&gone).await? {
         return Ok(Standing {
             account,
             customer: gone,
@@ -68,14 +68,14 @@ async fn successor(
     if let Some(other) = known.customer.as_ref().filter(|customer| *customer != gone) {
         return Ok(other.clone());
     }
-    let found = match still_there(payments, &known, tenant).await? {
+    let found = match still_there(payments, &known).await? {
         Some(former) => former,
         None => {
             let (_, new) = cx.write(async |work| begin(cx, work).await).await?;
             // One key for each customer that there was.
             let generation = known.former.len() + 1;
             let key = ProviderKey::digest(&[&"customer", &account.id, &generation]);
-            find_or_create(payments, &key, &new).await?
+            find_or_create(cx, payments, &key, &new).await?
         }
     };
     Ok(customers.replace(because, tenant, gone, &found).await?)
@@ -85,10 +85,9 @@ async fn successor(
 async fn still_there(
     payments: &dyn PaymentProvider,
     known: &KnownCustomer,
-    tenant: TenantId,
 ) -> Result<Option<CustomerRef>, ProviderError> {
     for former in known.former.iter().rev() {
-        if payments.has_customer(former, tenant).await? {
+        if payments.has_customer(former).await? {
             return Ok(Some(former.clone()));
         }
     }

@@ -9,8 +9,9 @@ use tenantry_domain::{
     Period, ProviderError, ReceivedEvent, StoreError, SystemScope, TenantId,
 };
 
+use crate::billing_finding::{self, Finding};
 use crate::billing_provision::ProvisionError;
-use crate::billing_surplus::{self, Surplus};
+use crate::billing_surplus::Surplus;
 use crate::billing_sync::SyncError;
 use crate::meter_report::{self, Drift};
 use crate::{Cx, OperatorCx, Origin, billing_customer};
@@ -106,9 +107,11 @@ pub enum DriftLine {
     Meter(Drift),
     /// A tenant pays for more than one subscription.
     Surplus(Surplus),
+    /// What the provider has of a tenant and a person has to look at.
+    Finding(Finding),
 }
 
-/// How our numbers and the provider's differ, and who pays twice.
+/// How our numbers and the provider's differ, who pays twice, and what else is not as it should be.
 ///
 /// # Errors
 /// [`OversightError`].
@@ -149,9 +152,13 @@ async fn lines_of(
         return Ok(Vec::new());
     };
     let meters = meter_report::drift(&inside, period).await?;
-    let surplus = billing_surplus::surplus(&inside).await?;
+    let (surplus, findings) = billing_finding::look(&inside).await?;
     let meters = meters.into_iter().map(DriftLine::Meter);
-    Ok(meters.chain(surplus.map(DriftLine::Surplus)).collect())
+    let findings = findings.into_iter().map(DriftLine::Finding);
+    Ok(meters
+        .chain(surplus.map(DriftLine::Surplus))
+        .chain(findings)
+        .collect())
 }
 
 /// A tenant whose customer the provider no longer has.
@@ -220,7 +227,7 @@ async fn lost_customer(
     }) else {
         return Ok(Vec::new());
     };
-    if payments.has_customer(&customer, tenant).await? {
+    if payments.has_customer(&customer).await? {
         return Ok(Vec::new());
     }
     let mut lost = LostCustomer {

@@ -10,8 +10,8 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::{
     BillingAccount, BillingAccountId, CustomerRef, Interval, KnownCustomer, NewCustomer, NewSubscription,
-    Offer, PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey, Role, StoreError,
-    SystemScope, TenantId, TenantStatus, UserFilter, Work,
+    Offer, PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey,
+    ProviderSubscription, Role, StoreError, SystemScope, TenantId, TenantStatus, UserFilter, Work,
 };
 
 use crate::billing::SEATS;
@@ -115,7 +115,10 @@ pub async fn customer(
     let bound = customers.known(because, new.tenant).await?;
     let made = match bound.and_then(|known| known.customer) {
         Some(customer) => customer,
-        None => find_or_create(payments, &ProviderKey::of("customer", account.id.uuid()), &new).await?,
+        None => {
+            let key = ProviderKey::of("customer", account.id.uuid());
+            find_or_create(cx, payments, &key, &new).await?
+        }
     };
     let customer = customers.bind(because, new.tenant, &made).await?;
     let stored = cx
@@ -140,17 +143,35 @@ pub async fn customer(
 
 /// The customer that was made for a tenant under this key, or else before; one is made where there is none.
 pub(crate) async fn find_or_create(
+    cx: &Cx,
     payments: &dyn PaymentProvider,
     key: &ProviderKey,
     new: &NewCustomer,
-) -> Result<CustomerRef, ProviderError> {
-    for customer in payments.customers_of(new.tenant).await? {
-        // It may have been deleted since it was last indexed.
-        if payments.has_customer(&customer, new.tenant).await? {
-            return Ok(customer);
+) -> Result<CustomerRef, ProvisionError> {
+    match unbound(cx.app(), payments, new.tenant).await?.into_iter().next() {
+        Some(customer) => Ok(customer),
+        None => Ok(payments.create_customer(key, new).await?),
+    }
+}
+
+/// The customers that were made for a tenant, as the provider's search has them, and that are no other tenant's. A search
+/// goes by what can be edited there, and by what was there when it was last indexed.
+async fn unbound(
+    app: &Tenancy,
+    payments: &dyn PaymentProvider,
+    tenant: TenantId,
+) -> Result<Vec<CustomerRef>, ProvisionError> {
+    let because = SystemScope::because("a customer of the payment provider is searched for");
+    let mut unbound = Vec::new();
+    for customer in payments.customers_of(tenant).await? {
+        let now = payments.customer(&customer).await?;
+        let is_labeled = now.is_some_and(|now| now.label == Some(tenant));
+        let bound = app.ports.customers.tenant_of(because, &customer).await?;
+        if is_labeled && bound.is_none_or(|bound| bound == tenant) {
+            unbound.push(customer);
         }
     }
-    payments.create_customer(key, new).await
+    Ok(unbound)
 }
 
 /// The account of a tenant that is there, and what the provider is to know of it.
@@ -184,7 +205,7 @@ async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
     Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
 }
 
-/// Subscribes a customer that never had a subscription to a plan that has a price: for a month at a time, with the plan's
+/// Subscribes a customer that never had a subscription of ours to a plan that has a price: for a month at a time, with the plan's
 /// trial. Without a trial nothing is granted before it is paid.
 async fn subscribe(
     cx: &Cx,
@@ -195,7 +216,8 @@ async fn subscribe(
     let Some(offer) = first_offer(terms) else {
         return Ok(());
     };
-    if !payments.subscriptions_of(&customer).await?.is_empty() {
+    let before = payments.subscriptions_of(&customer).await?;
+    if before.iter().any(ProviderSubscription::is_ours) {
         return Ok(());
     }
     let seats = cx.read(async |work| work.users().count_active().await).await?;
@@ -254,16 +276,38 @@ async fn remove(
     let mut made: Vec<CustomerRef> = known.former.iter().chain(&known.customer).cloned().collect();
     let now = app.ports.clock.now();
     if known.customer.is_none() {
-        made.extend(payments.customers_of(known.tenant).await?);
+        made.extend(unbound(app, payments, known.tenant).await?);
         if made.is_empty() && now - known.expected_at < SEARCHABLE {
             return Ok(());
         }
     }
     for customer in &made {
+        end_ours(payments, customer).await?;
         payments.delete_customer(customer).await?;
     }
     app.ports.customers.removed(because, known.tenant, now).await?;
     Ok(())
+}
+
+/// Ends what a customer has of ours where it has something else beside it: that would end with the customer, so an operator
+/// has to decide.
+async fn end_ours(payments: &dyn PaymentProvider, customer: &CustomerRef) -> Result<(), ProviderError> {
+    let running = match payments.subscriptions_of(customer).await {
+        Err(ProviderError::NotFound(_)) => return Ok(()),
+        answer => answer?,
+    };
+    let running: Vec<_> = running.iter().filter(|one| one.grants()).collect();
+    let Some(foreign) = running.iter().find(|one| !one.is_ours()) else {
+        return Ok(());
+    };
+    for ours in running.iter().filter(|one| one.is_ours()) {
+        let key = ProviderKey::digest(&[&"removed", &ours.id]);
+        payments.end_subscription(&key, &ours.id).await?;
+    }
+    Err(ProviderError::Refused(format!(
+        "{customer} has the subscription {} for something else; end that, or delete the customer there",
+        foreign.id
+    )))
 }
 
 /// Removes the customers of tenants that were deleted, so that nobody goes on paying. One that cannot be removed keeps no

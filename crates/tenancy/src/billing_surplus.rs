@@ -1,14 +1,16 @@
 //! A tenant has one subscription. When the provider has another one that grants something as well, because two checkouts were
 //! paid or one was while the first subscription was made, the tenant pays twice. The surplus ends at once, what was paid for
 //! the rest of its period is credited, and it is on record: in the audit log, the log, and the drift report while it lasts.
+//! So does what still runs of a customer that the tenant is no longer.
 //!
-//! Which one is kept is a rule of [`FetchedAccount`], the same for every server that looks.
+//! Which one is kept is a rule of [`FetchedAccount`], the same for every server that looks. Subscriptions for other things
+//! than our catalogue are never ended.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
-    BillingAccount, Enqueued, FetchedAccount, PaymentProvider, Permission, ProviderError, ProviderKey,
-    StoreError, SubscriptionRef, TenantId, Work,
+    BillingAccount, CustomerRef, Enqueued, FetchedAccount, PaymentProvider, Permission, ProviderError,
+    ProviderKey, ProviderSubscription, StoreError, SubscriptionRef, SystemScope, TenantId, Work,
 };
 use uuid::Uuid;
 
@@ -36,32 +38,73 @@ pub(crate) async fn end(
     fetched: &FetchedAccount,
 ) -> Result<(), JobError> {
     for one in fetched.surplus() {
-        let found = Found {
-            id: cx.ids().uuid(),
-            subscription: one.id.clone(),
-        };
-        let terms = Terms {
-            dedupe_key: Some(format!("surplus {}", one.id)),
-            ..Terms::default()
-        };
-        if job::enqueue::<EndSurplus>(cx, work, &found, terms).await? == Enqueued::Duplicate {
-            continue;
-        }
-        let (tenant, subscription) = (cx.scope().tenant(), &one.id);
-        tracing::warn!(%tenant, %subscription, "a tenant has two subscriptions; the surplus one is ended");
-        let kept = account.subscription.as_ref().map(|kept| &kept.id);
-        let details = json!({"subscription": one.id, "kept": kept, "offer": one.offer, "seats": one.seats});
-        let id = account.id.uuid();
-        let event = cx.changed(
-            "billing.surplus_found",
-            "billing_account",
-            id,
-            None,
-            Some(&details),
-        );
-        work.audit().record(event).await?;
+        ask(cx, work, account, one).await?;
     }
     Ok(())
+}
+
+/// Asks for the end of what still runs of customers that the tenant is no longer, so that it is not charged as two. Nothing
+/// ends while the provider does not have the present customer: with a wrong key the former one may be the right one.
+///
+/// # Errors
+/// [`SyncError`].
+pub(crate) async fn end_former(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    account: &BillingAccount,
+) -> Result<(), SyncError> {
+    let running = running_of_former(cx, payments, account).await?;
+    if running.is_empty() {
+        return Ok(());
+    }
+    cx.write(async |work| {
+        for one in &running {
+            ask(cx, work, account, one).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for the end of a subscription, once.
+async fn ask(
+    cx: &Cx,
+    work: &mut Work,
+    account: &BillingAccount,
+    one: &ProviderSubscription,
+) -> Result<(), JobError> {
+    let found = Found {
+        id: cx.ids().uuid(),
+        subscription: one.id.clone(),
+    };
+    let terms = Terms {
+        dedupe_key: Some(format!("surplus {}", one.id)),
+        ..Terms::default()
+    };
+    if job::enqueue::<EndSurplus>(cx, work, &found, terms).await? == Enqueued::Duplicate {
+        return Ok(());
+    }
+    let (tenant, subscription) = (cx.scope().tenant(), &one.id);
+    tracing::warn!(%tenant, %subscription, "a tenant has two subscriptions; the surplus one is ended");
+    let kept = account.subscription.as_ref().map(|kept| &kept.id);
+    let details = json!({
+        "subscription": one.id, "customer": one.customer, "kept": kept, "offer": one.offer, "seats": one.seats,
+    });
+    record(cx, work, account, "billing.surplus_found", details).await?;
+    Ok(())
+}
+
+/// Puts something about the account into the audit log.
+async fn record(
+    cx: &Cx,
+    work: &mut Work,
+    account: &BillingAccount,
+    action: &'static str,
+    details: serde_json::Value,
+) -> Result<(), StoreError> {
+    let id = account.id.uuid();
+    let event = cx.changed(action, "billing_account", id, None, Some(&details));
+    work.audit().record(event).await
 }
 
 /// Ends a subscription that is one too many, if it still is.
@@ -82,33 +125,25 @@ impl JobHandler for EndSurplus {
         };
         let account = cx.read(async |work| work.billing().current().await).await?;
         let Some(account) = account else { return Ok(()) };
-        let fetched = fetched(cx, payments.as_ref(), &account).await?;
-        let is_surplus = fetched.surplus().iter().any(|one| one.id == payload.subscription);
-        if is_surplus {
+        let is_surplus = is_surplus(cx, payments.as_ref(), &account, &payload.subscription).await?;
+        let has_ended = if is_surplus {
             let key = ProviderKey::of("surplus", payload.id);
-            payments.end_subscription(&key, &payload.subscription).await?;
+            let ended = payments.end_subscription(&key, &payload.subscription).await?;
+            ended.has_ended()
+        } else {
+            // The answer of an earlier attempt may be lost.
+            let now = payments.subscription(&payload.subscription).await?;
+            now.is_some_and(|now| now.has_ended())
+        };
+        if has_ended {
             let details = json!({"subscription": payload.subscription});
-            record(cx, &account, details).await?;
+            let ended = "billing.surplus_ended";
+            cx.write(async |work| record(cx, work, &account, ended, details.clone()).await)
+                .await?;
         }
         sync(cx, payments.as_ref()).await?;
         Ok(())
     }
-}
-
-/// Puts the end of a surplus subscription into the audit log.
-async fn record(cx: &Cx, account: &BillingAccount, details: serde_json::Value) -> Result<(), StoreError> {
-    cx.write(async |work| {
-        let id = account.id.uuid();
-        let event = cx.changed(
-            "billing.surplus_ended",
-            "billing_account",
-            id,
-            None,
-            Some(&details),
-        );
-        work.audit().record(event).await
-    })
-    .await
 }
 
 /// The subscriptions of a tenant that pays twice.
@@ -122,38 +157,42 @@ pub struct Surplus {
     pub surplus: Vec<SubscriptionRef>,
 }
 
-/// What the provider has of the scope's tenant beside the subscription that counts; `None` when nothing.
-///
-/// # Errors
-/// [`SyncError`].
-pub async fn surplus(cx: &Cx) -> Result<Option<Surplus>, SyncError> {
-    let Some(payments) = cx.ports().payments.clone() else {
-        return Ok(None);
-    };
-    let account = cx.read(async |work| work.billing().current().await).await?;
-    let Some(account) = account else { return Ok(None) };
-    let fetched = fetched(cx, payments.as_ref(), &account).await?;
-    let surplus: Vec<_> = fetched.surplus().into_iter().map(|one| one.id.clone()).collect();
-    let kept = fetched.kept().map(|one| one.id.clone());
-    let found = Surplus {
-        tenant: cx.scope().tenant(),
-        kept,
-        surplus,
-    };
-    Ok(Some(found).filter(|found| !found.surplus.is_empty()))
+impl Surplus {
+    /// The surplus of what the provider has of the scope's tenant; `None` when there is none.
+    pub(crate) fn of(cx: &Cx, fetched: &FetchedAccount) -> Option<Self> {
+        let surplus: Vec<_> = fetched.surplus().into_iter().map(|one| one.id.clone()).collect();
+        let found = Self {
+            tenant: cx.scope().tenant(),
+            kept: fetched.kept().map(|one| one.id.clone()),
+            surplus,
+        };
+        Some(found).filter(|found| !found.surplus.is_empty())
+    }
+}
+
+/// Whether a subscription is one too many now.
+async fn is_surplus(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    account: &BillingAccount,
+    subscription: &SubscriptionRef,
+) -> Result<bool, SyncError> {
+    let fetched = fetched(cx, payments, account).await?;
+    if fetched.surplus().iter().any(|one| one.id == *subscription) {
+        return Ok(true);
+    }
+    let former = running_of_former(cx, payments, account).await?;
+    Ok(former.iter().any(|one| one.id == *subscription))
 }
 
 /// The subscriptions that the provider has now.
-async fn fetched(
+pub(crate) async fn fetched(
     cx: &Cx,
     payments: &dyn PaymentProvider,
     account: &BillingAccount,
 ) -> Result<FetchedAccount, SyncError> {
     let subscriptions = match &account.customer {
-        Some(customer) => match payments.subscriptions_of(customer).await {
-            Err(ProviderError::NotFound(_)) => Vec::new(),
-            answer => answer?,
-        },
+        Some(customer) => subscriptions_of(payments, customer).await?,
         None => Vec::new(),
     };
     Ok(FetchedAccount {
@@ -162,4 +201,43 @@ async fn fetched(
         subscriptions,
         invoices: Vec::new(),
     })
+}
+
+/// What still runs for our catalogue of customers that the tenant was before; nothing while the provider does not have the
+/// present customer.
+pub(crate) async fn running_of_former(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    account: &BillingAccount,
+) -> Result<Vec<ProviderSubscription>, SyncError> {
+    let because = SystemScope::because("look for subscriptions of a tenant's former customers");
+    let known = cx.ports().customers.known(because, cx.scope().tenant()).await?;
+    let former = known.map(|known| known.former).unwrap_or_default();
+    let mut running = Vec::new();
+    for customer in former
+        .iter()
+        .filter(|former| Some(*former) != account.customer.as_ref())
+    {
+        let all = subscriptions_of(payments, customer).await?.into_iter();
+        running.extend(all.filter(|one| one.is_ours() && one.grants()));
+    }
+    if running.is_empty() {
+        return Ok(running);
+    }
+    let is_there = match &account.customer {
+        Some(customer) => payments.has_customer(customer).await?,
+        None => false,
+    };
+    Ok(if is_there { running } else { Vec::new() })
+}
+
+/// The subscriptions of a customer; none of one that the provider does not have.
+async fn subscriptions_of(
+    payments: &dyn PaymentProvider,
+    customer: &CustomerRef,
+) -> Result<Vec<ProviderSubscription>, ProviderError> {
+    match payments.subscriptions_of(customer).await {
+        Err(ProviderError::NotFound(_)) => Ok(Vec::new()),
+        answer => answer,
+    }
 }

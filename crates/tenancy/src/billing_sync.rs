@@ -404,7 +404,7 @@ async fn record(
 }
 
 /// Does what should have been done: [`sync`] where a step of dunning is overdue, since its own job may have been given up
-/// while the provider was away for long, and asks for what a subscription lacks.
+/// while the provider was away for long, asks for what a subscription lacks, and ends what former customers still pay for.
 ///
 /// # Errors
 /// [`SyncError`].
@@ -415,6 +415,7 @@ pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), Syn
     if account.dunning.next_at.is_some_and(|due| due <= now) {
         sync(cx, payments).await?;
     }
+    billing_surplus::end_former(cx, payments, &account).await?;
     if billing::lacking(cx, &account).is_some() {
         cx.write(async |work| billing::complete(cx, work, &account).await)
             .await?;

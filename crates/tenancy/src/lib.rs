@@ -11,6 +11,7 @@ pub mod auth;
 pub mod billing;
 pub mod billing_customer;
 pub mod billing_dashboard;
+pub mod billing_finding;
 pub mod billing_oversight;
 pub mod billing_provision;
 pub mod billing_surplus;

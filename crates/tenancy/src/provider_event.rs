@@ -12,7 +12,7 @@ use tenantry_domain::{
 
 use crate::billing_sync::{SyncError, sync};
 use crate::job::{self, JobFailure, Nothing, SystemJobHandler};
-use crate::{Cx, Origin, Tenancy};
+use crate::{Cx, Origin, Tenancy, billing_surplus};
 
 /// Why a message was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +172,12 @@ async fn act(
     };
     let cx = Cx::new(Arc::clone(app), scope, Origin::default());
     match sync(&cx, payments).await {
-        Ok(Some(_)) => Ok(Settled::Done),
+        Ok(Some(account)) => {
+            if account.customer != Some(customer) {
+                billing_surplus::end_former(&cx, payments, &account).await?;
+            }
+            Ok(Settled::Done)
+        }
         // Who the customer is has been noted, and not yet in the tenant's own account.
         Ok(None) => Err(JobFailure::Retry(
             "the tenant is about to become a customer".into(),

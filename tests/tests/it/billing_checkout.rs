@@ -217,6 +217,10 @@ async fn surplus_is_ended_once_although_answers_are_lost() {
         .filter(|call| call.method == "DELETE");
     let ended = deleted.filter(|call| call.path.starts_with("/v1/subscriptions/") && !call.replayed);
     assert_eq!(ended.count(), 1);
+    assert_eq!(
+        actions(&shop, id, "billing.surplus").await,
+        ["billing.surplus_found", "billing.surplus_ended"]
+    );
     shop.close().await;
 }
 

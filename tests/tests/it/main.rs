@@ -6,6 +6,7 @@ mod architecture;
 mod auth;
 mod billing;
 mod billing_checkout;
+mod billing_drift;
 mod billing_rate;
 mod billing_stripe;
 mod billing_usage;

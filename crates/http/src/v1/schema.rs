@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use tenantry_domain as domain;
+use tenantry_tenancy::billing_finding::FindingKind;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
@@ -48,6 +49,10 @@ enums! {
     DunningState = domain::DunningState::ALL.map(domain::DunningState::as_str);
     "A step of dunning." DunningAction = domain::DunningStep::ALL.map(domain::DunningStep::as_str);
     "The state of an event of the payment provider." EventState = domain::EventState::ALL.map(domain::EventState::as_str);
+    "What is found at the payment provider. `foreign_subscription`: a subscription for something else than the plans runs; it \
+     is left alone. `former_customer`: a subscription of a customer that the tenant is no longer runs; it is ended. \
+     `customer_metadata`: the customer's metadata names another tenant, or none."
+    BillingFindingKind = FindingKind::ALL.map(FindingKind::as_str);
     "The level that a value comes from, the least specific first." Level = domain::Level::ALL.map(domain::Level::as_str);
     "The level of a rule of a feature flag." RuleLevel = domain::Level::OF_RULES.map(domain::Level::as_str);
     "How an attribute is compared. An attribute that is absent matches no operator."

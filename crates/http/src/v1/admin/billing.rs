@@ -6,6 +6,7 @@ use tenantry_domain::{
     TenantId,
 };
 use tenantry_tenancy::{
+    billing_finding::Finding,
     billing_oversight::{self, DriftLine, Sweep, Swept},
     billing_surplus::Surplus,
     dunning::{self, Failure, Simulation},
@@ -183,6 +184,23 @@ pub(crate) struct SurplusView {
     surplus: Vec<String>,
 }
 
+/// Something at the payment provider that a person has to look at.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BillingFinding, examples(json!({
+    "tenant_id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "kind": "foreign_subscription", "customer": "cus_Qx1",
+    "subscription": "sub_1Pz",
+})))]
+pub(crate) struct FindingView {
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
+    #[schema(value_type = schema::BillingFindingKind)]
+    kind: &'static str,
+    customer: String,
+    /// Null when it is about the customer itself.
+    #[schema(required = true)]
+    subscription: Option<String>,
+}
+
 /// What was found in some of the tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DriftReport)]
@@ -190,6 +208,8 @@ pub(crate) struct DriftReportView {
     data: Vec<DriftView>,
     /// The tenants that pay twice.
     surplus: Vec<SurplusView>,
+    /// Whatever else is not as it should be.
+    findings: Vec<FindingView>,
     /// The `after` of the next tenants; null when that was all.
     #[schema(required = true, value_type = Option<Uuid>)]
     next_after: Option<TenantId>,
@@ -305,7 +325,7 @@ pub(crate) async fn dead_letters(cx: OperatorCtx, query: Query<SweepParams>) -> 
 /// Report billing drift
 ///
 /// Compares the usage ledger with the payment provider's meters, and names the cause of each difference. `surplus` lists the
-/// tenants that pay for more than one subscription.
+/// tenants that pay for more than one subscription, and `findings` what else a person has to look at.
 #[utoipa::path(
     get, path = "/api/v1/admin/billing/drift", operation_id = "report_billing_drift", tag = "Operators",
     params(DriftParams),
@@ -420,17 +440,30 @@ impl From<(TenantId, MeterReport)> for DeadLetterView {
 
 impl From<Swept<DriftLine>> for DriftReportView {
     fn from(swept: Swept<DriftLine>) -> Self {
-        let (mut data, mut surplus) = (Vec::new(), Vec::new());
+        let (mut data, mut surplus, mut findings) = (Vec::new(), Vec::new(), Vec::new());
         for line in swept.found {
             match line {
                 DriftLine::Meter(drift) => data.push(DriftView::from(drift)),
                 DriftLine::Surplus(found) => surplus.push(SurplusView::from(found)),
+                DriftLine::Finding(found) => findings.push(FindingView::from(found)),
             }
         }
         Self {
             data,
             surplus,
+            findings,
             next_after: swept.next,
+        }
+    }
+}
+
+impl From<Finding> for FindingView {
+    fn from(found: Finding) -> Self {
+        Self {
+            tenant_id: found.tenant,
+            kind: found.kind.as_str(),
+            customer: found.customer.to_string(),
+            subscription: found.subscription.map(|subscription| subscription.to_string()),
         }
     }
 }
