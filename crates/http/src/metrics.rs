@@ -18,7 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tenantry_domain::{Decision, TenantId};
+use tenantry_domain::{Decision, ErrorCode, TenantId};
 
 use crate::{Answer, Api, Endpoint, operator_ctx};
 
@@ -36,6 +36,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram, fn() -> Histogram>,
+    refusals: Family<Problem, Counter>,
     decisions: Family<Decided, Counter>,
     violations: Family<Violated, Counter>,
     busiest: Mutex<Busiest>,
@@ -60,6 +61,11 @@ struct Answered {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Problem {
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decided {
     class: &'static str,
     outcome: &'static str,
@@ -79,6 +85,7 @@ struct Route {
 impl Default for Metrics {
     fn default() -> Self {
         let requests = Family::default();
+        let refusals = Family::default();
         let durations: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BOUNDS));
         let mut registry = Registry::with_prefix("tenantry");
@@ -86,6 +93,11 @@ impl Default for Metrics {
             "http_requests",
             "Requests answered, by route template and status",
             requests.clone(),
+        );
+        registry.register(
+            "http_problems",
+            "Requests answered with an error, by its code",
+            refusals.clone(),
         );
         registry.register(
             "http_request_duration_seconds",
@@ -104,6 +116,7 @@ impl Default for Metrics {
             Family::clone(&violations),
         );
         Self {
+            refusals,
             decisions,
             violations,
             registry: Mutex::new(registry),
@@ -188,6 +201,12 @@ impl Metrics {
             let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
             busiest.count(tenant);
         }
+    }
+
+    /// A request was answered with this error.
+    pub(crate) fn refused(&self, code: ErrorCode) {
+        let problem = Problem { code: code.as_str() };
+        self.refusals.get_or_create(&problem).inc();
     }
 
     /// Everything that may be read by the audience, in the format.

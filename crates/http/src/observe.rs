@@ -88,6 +88,9 @@ pub(crate) async fn observe(
         let duration_ms = took.as_secs_f64() * 1000.0;
         let code = logged.1.map(ErrorCode::as_str);
         tracing::info!(status, duration_ms, code, "request");
+        if let Some(code) = logged.1 {
+            api.metrics().refused(code);
+        }
         api.metrics()
             .answered(method.as_str(), context.route, status, took, tenant);
         answer
@@ -213,7 +216,14 @@ fn finish(response: HttpResponse, context: &RequestContext) -> (HttpResponse, Op
         let cause = ours
             .map(ApiError::cause_chain)
             .or_else(|| error.map(ToString::to_string));
-        tracing::error!(code = code.as_str(), cause, "the request failed");
+        // An error is what needs mending here. Callers can bring about the others at will, and each is counted.
+        match (code, &cause) {
+            (ErrorCode::Internal, _) => tracing::error!(code = code.as_str(), cause, "the request failed"),
+            (_, Some(cause)) if !cause.is_empty() => {
+                tracing::info!(code = code.as_str(), cause, "the request was refused");
+            }
+            _ => tracing::debug!(code = code.as_str(), "the request was refused"),
+        }
     }
     let mut answer = with_problem(response, &problem);
     if code == ErrorCode::RequestTimeout {

@@ -366,11 +366,13 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let error = ApiError::from(error);
-        tracing::error!(
-            code = error.code().as_str(),
-            cause = error.cause_chain(),
-            "flags could not be evaluated"
-        );
+        let (code, cause) = (error.code().as_str(), error.cause_chain());
+        if error.code() == ErrorCode::Internal {
+            tracing::error!(code, cause, "flags could not be evaluated");
+        } else {
+            // A store that is busy or away, once for each request.
+            tracing::info!(code, cause, "flags could not be evaluated");
+        }
         Self {
             key: None,
             code: None,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Api, Body, Ctx, Endpoint, HealthCheck, HttpSettings, Readiness,
+    metrics::{Audience, Format},
     permission::ReadProjects,
     testing::{Call, SOME_ID, api},
 };
@@ -568,7 +569,8 @@ async fn each_line_of_the_log_says_who_and_where_and_no_line_says_too_much() {
             (&"GET".into(), &"/api/v1/tasks".into())
         );
     }
-    assert_eq!(lines[0]["level"], "ERROR");
+    // Callers bring it about; an ERROR is what is broken here.
+    assert_eq!(lines[0]["level"], "INFO");
     assert!(
         lines[0]["fields"]["cause"]
             .as_str()
@@ -581,6 +583,11 @@ async fn each_line_of_the_log_says_who_and_where_and_no_line_says_too_much() {
         (&503.into(), &"unavailable".into())
     );
     assert!(lines[1]["fields"]["duration_ms"].is_number());
+    let measured = api.metrics().render(Audience::Everyone, Format::Text);
+    assert!(
+        measured.contains("tenantry_http_problems_total{code=\"unavailable\"} "),
+        "{measured}"
+    );
     let all = format!("{lines:?} {:?}", log.lines_of("log-2"));
     assert!(all.contains("/api/v1/auth/login"));
     for secret in ["findme", "ada@example.com", "project_id", "Bearer"] {
