@@ -6,10 +6,7 @@ use actix_web::{
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use tenantry_domain::{ErrorCode, Invalid};
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
 use crate::{
     Api, ApiError,
@@ -93,25 +90,20 @@ pub(crate) async fn read(request: &HttpRequest, mut payload: Payload) -> Result<
         return Err(too_large());
     }
     let connection = Connection::of(request);
-    let deadline = Instant::now() + api.settings.body_timeout;
+    let timeout = api.settings.body_timeout;
+    let mut deadline = Instant::now() + timeout;
     let mut bytes = BytesMut::new();
-    let mut is_doubted = false;
     loop {
-        let chunk = match timeout_at(deadline, payload.next()).await {
-            Ok(None) => return Ok(bytes),
-            Ok(Some(chunk)) => chunk.map_err(broken_off)?,
-            Err(_) => {
-                if connection.as_ref().is_none_or(|connection| connection.is_dry())
-                    && std::mem::replace(&mut is_doubted, true)
-                {
-                    return Err(ApiError::new(ErrorCode::RequestTimeout));
-                }
-                // It may be the server that is late: there is more to read, or HTTP/2, whose connection is a task of its
-                // own, has yet to find out.
-                yield_now().await;
-                continue;
-            }
+        let chunk = Connection::wait(connection.as_deref(), deadline, |cx| payload.poll_next_unpin(cx));
+        let chunk = match chunk.await {
+            Some(Some(chunk)) => chunk.map_err(broken_off)?,
+            Some(None) => return Ok(bytes),
+            None => return Err(ApiError::new(ErrorCode::RequestTimeout)),
         };
+        if Instant::now() > deadline {
+            // It came in time, and the server was late. The client may have waited for it.
+            deadline = Instant::now() + timeout;
+        }
         if bytes.len() + chunk.len() > limit {
             return Err(too_large());
         }

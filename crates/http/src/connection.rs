@@ -10,19 +10,23 @@ use std::{
 
 use actix_http::Protocol;
 use actix_web::{
-    HttpRequest,
+    HttpMessage as _, HttpRequest,
     body::{BodySize, BoxBody, MessageBody},
     web::Bytes,
 };
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
-/// How many requests of one connection may be under way at once; only HTTP/2 comes near it.
-const AT_ONCE: usize = 250;
+use crate::incoming::AHEAD;
 
-/// How much is read of what a client sends before it is its turn: behind a request without a body, and behind one with a body
-/// that is not being read. The framework parses what it is given, however much that is, and spins when it is too much.
-const AHEAD: usize = 16 * 1024;
+/// How many bytes the framework is given of a body that is not being read. It spins when it is given too much.
 const AHEAD_OF_BODY: usize = 64 * 1024;
+
+/// With so many bytes of answers that the client has no room for, no further request of its connection begins (HTTP/2).
+const UNREAD: usize = 4 * 1024 * 1024;
 
 /// How long a client may take for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,10 @@ pub(crate) struct Connection {
     protocol: Protocol,
     patience: Patience,
     under_way: Cell<usize>,
+    /// How many requests have been answered.
+    answered: Cell<u64>,
+    /// Lets one request after the other begin, in the order in which they came.
+    turns: Semaphore,
     phase: Cell<Phase>,
     /// How long the first line of what comes next is, as far as it has come.
     line: Cell<Line>,
@@ -46,10 +54,18 @@ pub(crate) struct Connection {
     blocked_since: Cell<Option<Instant>>,
     /// Whether all that the client has sent has been read.
     dry: Cell<bool>,
-    /// Whether a request has begun since the socket was read.
+    /// Whether a request has begun of those that the client sent together.
     begun: Cell<bool>,
-    /// How much has been read that is not known to be used.
+    /// Whether the framework was given something since the last request began.
+    given: Cell<bool>,
+    /// How much has been given that is not known to be used.
     ahead: Cell<usize>,
+    /// How many bytes of answers wait for the client to have room for them (HTTP/2).
+    unread: Cell<usize>,
+    /// When the client last had room for something (HTTP/2).
+    took_at: Cell<Instant>,
+    /// Whether the connection is to be closed because its client takes nothing (HTTP/2).
+    given_up: Cell<bool>,
     /// Whether the socket has been read as far as it may be for now.
     rests: Cell<bool>,
     /// Whether the request under way has a body.
@@ -91,12 +107,18 @@ impl Connection {
             protocol,
             patience,
             under_way: Cell::new(0),
+            answered: Cell::new(0),
+            turns: Semaphore::new(1),
             phase: Cell::new(Phase::Head(at)),
             line: Cell::new(NO_LINE),
             blocked_since: Cell::new(None),
             dry: Cell::new(true),
             begun: Cell::new(false),
+            given: Cell::new(false),
             ahead: Cell::new(0),
+            unread: Cell::new(0),
+            took_at: Cell::new(at),
+            given_up: Cell::new(false),
             rests: Cell::new(true),
             has_body: Cell::new(false),
             ended: Cell::new(false),
@@ -108,35 +130,84 @@ impl Connection {
 
     /// The connection of a request; none in tests without a socket, and behind other servers than ours.
     pub fn of(request: &HttpRequest) -> Option<Rc<Self>> {
-        request.conn_data::<Rc<Self>>().cloned()
+        let of_http1 = request.conn_data::<Rc<Self>>().cloned();
+        of_http1.or_else(|| request.extensions().get::<Rc<Self>>().cloned())
     }
 
-    /// Notes that a request is under way; none when there are too many.
-    pub fn begin(self: &Rc<Self>) -> Option<UnderWay> {
-        let under_way = self.under_way.get();
-        (under_way < AT_ONCE).then(|| {
-            self.under_way.set(under_way + 1);
-            UnderWay(Rc::clone(self))
-        })
+    /// Notes that a request is under way.
+    pub fn begin(self: &Rc<Self>) -> UnderWay {
+        self.given.set(false);
+        self.under_way.set(self.under_way.get() + 1);
+        UnderWay(Rc::clone(self))
     }
 
-    /// Waits until a request may be served: requests that a client has sent one behind the other take turns with those of
-    /// other connections, and none begins while the client does not take the answers to those before it.
+    /// Waits until a request may be served. Of the requests that a client has sent together one begins each time that the
+    /// thread has looked what others have sent, and has served them; and none begins while the client does not take the
+    /// answers to those before it.
     pub async fn turn(&self) {
-        if self.is_http1() && self.begun.replace(true) {
+        // It is never closed.
+        let _first = self.turns.acquire().await;
+        if self.begun.replace(true) {
             yield_now().await;
         }
-        poll_fn(|cx| self.once(self.blocked_since.get().is_none(), cx)).await;
+        poll_fn(|cx| self.once(!self.is_blocked() && self.unread.get() < UNREAD, cx)).await;
+    }
+
+    /// Waits for what the client has to do until a deadline; none when it has not done it. It is the server that is late, and
+    /// not the client, while there is something of the client's to read.
+    pub async fn wait<T>(
+        connection: Option<&Self>,
+        deadline: Instant,
+        mut done: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<T> {
+        let mut is_doubted = false;
+        loop {
+            if let Ok(done) = timeout_at(deadline, poll_fn(&mut done)).await {
+                return Some(done);
+            }
+            // A client that takes nothing is not read to the end either.
+            let is_dry = connection.is_none_or(|connection| connection.dry.get() || connection.is_blocked());
+            if is_dry && std::mem::replace(&mut is_doubted, true) {
+                return None;
+            }
+            // HTTP/2, whose connection is a task of its own, has yet to find out what there is to read.
+            yield_now().await;
+        }
+    }
+
+    /// Waits until the connection is to be closed because its client takes nothing.
+    pub async fn given_up(&self) {
+        poll_fn(|cx| self.once(self.given_up.get(), cx)).await;
+    }
+
+    /// Part of an answer waits for the client to have room for it.
+    pub fn hold(self: &Rc<Self>, bytes: usize) -> Unread {
+        self.unread.set(self.unread.get() + bytes);
+        Unread {
+            connection: Rc::clone(self),
+            bytes,
+            since: Instant::now(),
+        }
+    }
+
+    /// The client has begun as its protocol wants it, and may send requests now.
+    pub fn greeted(&self) {
+        self.phase.set(Phase::Idle(Instant::now()));
+    }
+
+    /// How many requests have been answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.get()
+    }
+
+    /// Whether the framework has been given something that is no request so far.
+    pub fn is_given(&self) -> bool {
+        self.given.get()
     }
 
     /// Waits until the client has closed the connection.
     pub async fn end(&self) {
         poll_fn(|cx| self.once(self.ended.get(), cx)).await;
-    }
-
-    /// Whether there is nothing left to read of what the client has sent.
-    pub fn is_dry(&self) -> bool {
-        self.dry.get()
     }
 
     /// `100 Continue` is not sent until [`Connection::want_body`].
@@ -188,12 +259,8 @@ impl Connection {
         })
     }
 
-    /// The socket is being read; whether there is to be more of it before what has been read is used.
+    /// The framework asks for more; whether it is to be given more before it has used what it was given (HTTP/1).
     pub fn reads(&self, cx: &Context<'_>) -> bool {
-        self.begun.set(false);
-        if !self.is_http1() {
-            return true;
-        }
         // Nothing waits to be served then but the begin of a head.
         if self.rests.replace(false) && self.is_unoccupied() {
             self.ahead.set(0);
@@ -205,12 +272,12 @@ impl Connection {
         if self.is_unoccupied() {
             cx.waker().wake_by_ref();
         } else {
-            let _ = self.once(false, cx);
+            self.wake_at_change(cx);
         }
         false
     }
 
-    /// The socket is not read any further for now.
+    /// The framework is given nothing more for now.
     pub fn rests(&self) {
         self.rests.set(true);
     }
@@ -227,22 +294,21 @@ impl Connection {
         self.wake();
     }
 
-    /// This was read, and there may be more.
-    pub fn heard(&self, bytes: &[u8]) {
+    /// Something was read; whether the client had sent something before that the framework was not given yet.
+    pub fn heard(&self, is_behind: bool) {
         self.dry.set(false);
-        self.ahead.set(self.ahead.get() + bytes.len());
         if !self.is_unoccupied() {
             return;
         }
-        let line = self.line.get();
-        if !line.is_whole {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            self.line.set(Line {
-                length: line.length + end.unwrap_or(bytes.len()),
-                is_whole: end.is_some(),
-            });
+        if !is_behind && self.turns.available_permits() > 0 {
+            self.begun.set(false);
         }
-        if !self.is_in_head() {
+        self.expects_head();
+    }
+
+    /// Part of a head has come.
+    pub fn expects_head(&self) {
+        if self.is_unoccupied() && !self.is_in_head() {
             let now = Instant::now();
             // Other frames than those of a request are as good a sign of life in HTTP/2.
             self.phase.set(if self.is_http1() {
@@ -253,7 +319,24 @@ impl Connection {
         }
     }
 
-    /// There was nothing to read.
+    /// The framework was given this.
+    pub fn gave(&self, bytes: &[u8]) {
+        self.ahead.set(self.ahead.get() + bytes.len());
+        if !self.is_unoccupied() {
+            return;
+        }
+        self.given.set(true);
+        let line = self.line.get();
+        if !line.is_whole {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            self.line.set(Line {
+                length: line.length + end.unwrap_or(bytes.len()),
+                is_whole: end.is_some(),
+            });
+        }
+    }
+
+    /// There was nothing to read, or there is nothing left of what was read.
     pub fn is_read(&self) {
         self.dry.set(true);
     }
@@ -305,6 +388,11 @@ impl Connection {
         self.wanted.set(false);
     }
 
+    /// Wakes when the request under way is answered, and when the client takes something of an answer.
+    pub fn wake_at_change(&self, cx: &Context<'_>) {
+        let _ = self.once(false, cx);
+    }
+
     fn once(&self, holds: bool, cx: &Context<'_>) -> Poll<()> {
         if holds {
             return Poll::Ready(());
@@ -340,10 +428,52 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let connection = &self.0;
         connection.under_way.set(connection.under_way.get() - 1);
+        connection.answered.set(connection.answered.get() + 1);
         connection.wanted.set(false);
         connection.has_body.set(false);
         connection.line.set(NO_LINE);
         connection.phase.set(Phase::Idle(Instant::now()));
+        connection.wake();
+    }
+}
+
+/// Part of an answer that waits for the client to have room for it (HTTP/2).
+#[derive(Debug)]
+pub(crate) struct Unread {
+    connection: Rc<Connection>,
+    bytes: usize,
+    /// When the client last had room for some of it.
+    since: Instant,
+}
+
+impl Unread {
+    /// Until when the client has to make room.
+    pub fn deadline(&self) -> Instant {
+        self.since + self.connection.patience.idle
+    }
+
+    /// The client had room for so many bytes.
+    pub fn took(&mut self, bytes: usize) {
+        let (now, connection) = (Instant::now(), &self.connection);
+        self.since = now;
+        self.bytes -= bytes;
+        connection.took_at.set(now);
+        connection.unread.set(connection.unread.get() - bytes);
+        connection.wake();
+    }
+
+    /// The client made no room in time. If it made none for other answers either, its connection is given up.
+    pub fn give_up(self) {
+        if self.connection.took_at.get() <= self.since {
+            self.connection.given_up.set(true);
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.unread.set(connection.unread.get() - self.bytes);
         connection.wake();
     }
 }
@@ -383,14 +513,10 @@ mod tests {
         (Rc::new(Connection::open(protocol, PATIENCE, now)), now)
     }
 
-    /// Reads what may be read before the requests in it are looked at; how much that is.
-    fn read(connection: &Connection) -> usize {
+    /// Gives what may be given before the framework looks at it; how much that is.
+    fn give(connection: &Connection) -> usize {
         let context = Context::from_waker(Waker::noop());
-        let count = std::iter::from_fn(|| {
-            connection
-                .reads(&context)
-                .then(|| connection.heard(&[b'x'; 1024]))
-        });
+        let count = std::iter::from_fn(|| connection.reads(&context).then(|| connection.gave(&[b'x'; 1024])));
         let count = count.take(1_000).count();
         connection.rests();
         count * 1024
@@ -405,18 +531,20 @@ mod tests {
     fn a_client_has_a_deadline_only_while_the_server_waits_for_it() {
         let (connection, opened) = at(Protocol::Http1);
         assert_eq!(connection.deadline(), Some(opened + PATIENCE.head));
-        let way = connection.begin().unwrap();
+        let way = connection.begin();
         assert_eq!(connection.deadline(), None);
         let served = Instant::now();
         drop(way);
         assert!(connection.deadline().unwrap() >= served + PATIENCE.idle);
-        connection.heard(b"GET /");
+        connection.heard(false);
         let since_the_first_byte = connection.deadline();
         assert!(since_the_first_byte.unwrap() < served + PATIENCE.idle);
-        connection.heard(b"tasks HTTP/1.1\r\nHost: x\r\n");
+        connection.heard(true);
         assert_eq!(connection.deadline(), since_the_first_byte);
+        connection.gave(b"GET /");
+        connection.gave(b"tasks HTTP/1.1\r\nHost: x\r\n");
         assert_eq!(connection.line_length(), "GET /tasks HTTP/1.1\r".len());
-        let _way = connection.begin().unwrap();
+        let _way = connection.begin();
         connection.sent(Poll::Pending, 1);
         assert!(connection.deadline().unwrap() >= served + PATIENCE.idle);
     }
@@ -425,49 +553,88 @@ mod tests {
     async fn a_request_waits_while_earlier_answers_are_not_taken() {
         let (connection, _) = at(Protocol::Http1);
         assert!(is_ready(connection.turn()));
-        assert!(!is_ready(connection.turn()), "it takes turns with others");
-        read(&connection);
+        assert!(
+            !is_ready(connection.turn()),
+            "it was sent together with the first"
+        );
+        connection.heard(false);
         connection.sent(Poll::Pending, 10);
         assert!(!is_ready(connection.turn()));
         connection.sent(Poll::Ready(4), 10);
-        read(&connection);
+        connection.heard(false);
         assert!(!is_ready(connection.turn()));
         connection.sent(Poll::Ready(6), 6);
-        read(&connection);
+        connection.heard(false);
+        assert!(is_ready(connection.turn()));
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_while_too_much_is_unread() {
+        let (connection, _) = at(Protocol::Http2);
+        let mut unread = connection.hold(UNREAD + 1);
+        assert!(!is_ready(connection.turn()));
+        unread.took(2);
+        connection.heard(false);
+        assert!(is_ready(connection.turn()));
+        let more = connection.hold(2);
+        connection.heard(false);
+        assert!(!is_ready(connection.turn()));
+        drop(more);
+        connection.heard(false);
+        assert!(is_ready(connection.turn()));
+        drop(unread);
+        assert_eq!(connection.unread.get(), 0);
+    }
+
+    #[test]
+    fn a_connection_is_given_up_when_none_of_its_answers_is_taken() {
+        let (connection, _) = at(Protocol::Http2);
+        let (mut read, stuck) = (connection.hold(2), connection.hold(1));
+        // The clock of the test may stand still meanwhile.
+        while Instant::now() <= stuck.since {}
+        read.took(1);
+        stuck.give_up();
+        assert!(!connection.given_up.get(), "another answer was taken");
+        read.give_up();
+        assert!(connection.given_up.get());
+    }
+
+    #[test]
+    fn a_request_that_waits_and_is_gone_keeps_nobody_waiting() {
+        let (connection, _) = at(Protocol::Http2);
+        connection.sent(Poll::Pending, 1);
+        let mut context = Context::from_waker(Waker::noop());
+        {
+            let mut gone = std::pin::pin!(connection.turn());
+            assert!(gone.as_mut().poll(&mut context).is_pending());
+        }
+        connection.sent(Poll::Ready(1), 1);
+        connection.heard(false);
         assert!(is_ready(connection.turn()));
     }
 
     #[test]
-    fn little_is_read_ahead_of_a_request_that_is_under_way() {
+    fn little_is_given_ahead_of_a_request_that_is_under_way() {
         let (connection, _) = at(Protocol::Http1);
         for _ in 0..3 {
-            assert_eq!(read(&connection), AHEAD, "a head may be longer");
+            assert_eq!(give(&connection), AHEAD, "a head may be longer");
         }
-        let way = connection.begin().unwrap();
-        assert_eq!(read(&connection), 0);
+        let way = connection.begin();
+        assert_eq!(give(&connection), 0);
         connection.has_body();
-        assert_eq!(read(&connection), AHEAD_OF_BODY - AHEAD);
+        assert_eq!(give(&connection), AHEAD_OF_BODY - AHEAD);
         connection.used_body(false);
-        assert_eq!(read(&connection), AHEAD_OF_BODY);
+        assert_eq!(give(&connection), AHEAD_OF_BODY);
         connection.used_body(true);
-        assert_eq!(read(&connection), AHEAD);
+        assert_eq!(give(&connection), AHEAD);
         drop(way);
-        assert_eq!(read(&connection), AHEAD);
-    }
-
-    #[test]
-    fn a_connection_has_a_bounded_number_of_requests_under_way() {
-        let (connection, _) = at(Protocol::Http2);
-        let mut ways: Vec<_> = std::iter::from_fn(|| connection.begin()).collect();
-        assert_eq!(ways.len(), AT_ONCE);
-        ways.pop();
-        assert!(connection.begin().is_some());
+        assert_eq!(give(&connection), AHEAD);
     }
 
     #[test]
     fn continue_is_withheld_until_the_body_is_wanted() {
         let (connection, _) = at(Protocol::Http1);
-        let way = connection.begin().unwrap();
+        let way = connection.begin();
         connection.withhold_continue();
         assert!(connection.is_premature() && !connection.is_body_wanted());
         connection.withheld();

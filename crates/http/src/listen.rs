@@ -4,9 +4,10 @@
 //! no good: its timeouts run on while the server itself is late, so that a complete request is answered 408 because its bytes
 //! lay unread; it goes on answering a client who reads none of the answers; requests that were sent one behind the other are
 //! answered without a pause for other connections; and a request that cannot be read is answered without a body. So the same
-//! parts are put together here around a [`Socket`] that knows better.
+//! parts are put together here around a [`Socket`] that knows better. HTTP/2 has a module of its own.
 
 use std::{
+    future::ready,
     io::{self, IoSlice},
     net::{SocketAddr, TcpListener},
     pin::Pin,
@@ -16,20 +17,30 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, body::BoxBody};
 use actix_server::{GracefulShutdownSignal, Server, ServerBuilder};
-use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
-use actix_web::{Error, dev::AppConfig, http::StatusCode};
+use actix_service::{
+    IntoServiceFactory as _, Service, ServiceFactory, ServiceFactoryExt as _, fn_factory, fn_service,
+    map_config,
+};
+use actix_web::{
+    Error, HttpResponse,
+    dev::{AppConfig, ServiceResponse},
+    http::StatusCode,
+    web::BytesMut,
+};
 use rustix::net::{RecvFlags, recv};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout_at},
 };
 
 use crate::{
     Api, ApiError, app,
     connection::{Connection, Patience},
+    http2::{self, Http2},
+    incoming::Incoming,
     observe::LONGEST_TARGET,
     request::RequestContext,
 };
@@ -71,27 +82,23 @@ where
         idle: settings.idle_timeout,
     };
     let service = move || {
-        let api = api();
-        let (stop, stopping) = (stopping.clone(), stopping.clone());
-        let application = app(api.clone())
-            .into_factory()
-            .map_err(|error: Error| error.error_response());
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stop = stop.clone();
-                async move { stop.notified().await }
-            })
-            // What the client takes too long for is told by the socket.
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(Duration::ZERO)
-            .client_disconnect_timeout(settings.disconnect_timeout)
-            .on_connect_ext(|socket: &Socket, data| {
-                data.insert(Rc::clone(&socket.connection));
-            })
-            .finish(map_config(application, |()| AppConfig::default()));
-        let api = Arc::new(api);
-        fn_service(move |stream: TcpStream| accept(stream, patience, Arc::clone(&api), stopping.clone()))
-            .and_then(http)
+        let (api, stopping) = (api(), stopping.clone());
+        fn_factory(move || {
+            let server = ConnectionServer {
+                api: Arc::new(api.clone()),
+                patience,
+                disconnect_timeout: settings.disconnect_timeout,
+                stopping: stopping.clone(),
+            };
+            async move {
+                let application = Rc::new(application(&server.api).new_service(()).await?);
+                let http1 = Rc::new(server.http1(&application).new_service(()).await?);
+                Ok::<_, ()>(fn_service(move |stream| {
+                    let server = server.clone();
+                    server.serve(stream, Rc::clone(&http1), Rc::clone(&application))
+                }))
+            }
+        })
     };
     Ok(builder.listen("tenantry", listener, service)?.run())
 }
@@ -99,52 +106,143 @@ where
 /// With these bytes a client begins that speaks HTTP/2 without having asked (RFC 9113 section 3.4).
 const PREFACE: &[u8; 12] = b"PRI * HTTP/2";
 
-/// A stream with the protocol that the client's first bytes are of.
-async fn accept(
-    stream: TcpStream,
-    patience: Patience,
-    api: Arc<Api>,
-    stopping: GracefulShutdownSignal,
-) -> Result<(Socket, Protocol, Option<SocketAddr>), DispatchError> {
-    // Answers are written whole; what is left of one is not to wait for the client to confirm the rest.
-    let _ = stream.set_nodelay(true);
-    let (opened, peer) = (Instant::now(), stream.peer_addr().ok());
-    let first = tokio::select! {
-        biased;
-        first = timeout_at(opened + patience.head, begins_with(&stream)) => first,
-        () = stopping.notified() => return Err(DispatchError::DisconnectTimeout),
-    };
-    let protocol = first.map_err(|_| DispatchError::SlowRequestTimeout)??;
-    let connection = Rc::new(Connection::open(protocol, patience, opened));
-    let socket = Socket {
-        stream,
-        connection,
-        api,
-        woken_at: opened + patience.head,
-        doubted: None,
-        timer: Box::pin(sleep_until(opened + patience.head)),
-    };
-    Ok((socket, protocol, peer))
+fn application(
+    api: &Api,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = ServiceResponse<BoxBody>,
+    Error = HttpResponse<BoxBody>,
+    InitError = (),
+    Service = impl Service<
+        Request,
+        Response = ServiceResponse<BoxBody>,
+        Error = HttpResponse<BoxBody>,
+        Future: 'static,
+    > + use<>,
+> + use<> {
+    let application = app(api.clone())
+        .into_factory()
+        .map_err(|error: Error| error.error_response());
+    map_config(application, |()| AppConfig::default())
 }
 
-async fn begins_with(stream: &TcpStream) -> io::Result<Protocol> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut first).await?;
-        if count == PREFACE.len() && first == *PREFACE {
-            return Ok(Protocol::Http2);
+/// Serves the connections of one thread.
+#[derive(Clone)]
+struct ConnectionServer {
+    api: Arc<Api>,
+    patience: Patience,
+    disconnect_timeout: Duration,
+    stopping: GracefulShutdownSignal,
+}
+
+impl ConnectionServer {
+    /// HTTP/1 as the framework speaks it.
+    fn http1<S>(
+        &self,
+        application: &Rc<S>,
+    ) -> impl ServiceFactory<
+        (Socket, Option<SocketAddr>),
+        Config = (),
+        InitError = (),
+        Service = impl Service<(Socket, Option<SocketAddr>), Response = ()> + use<S>,
+    > + use<S>
+    where
+        S: Service<Request, Response = ServiceResponse<BoxBody>, Error = HttpResponse<BoxBody>> + 'static,
+    {
+        let (stopping, application) = (self.stopping.clone(), Rc::clone(application));
+        HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            // The socket notices which client takes too long.
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(Duration::ZERO)
+            .client_disconnect_timeout(self.disconnect_timeout)
+            .on_connect_ext(|socket: &Socket, data| {
+                data.insert(Rc::clone(&socket.connection));
+            })
+            .h1(fn_factory(move || ready(Ok::<_, ()>(Rc::clone(&application)))))
+    }
+
+    /// Serves a connection to its end.
+    async fn serve<H, S>(self, stream: TcpStream, http1: Rc<H>, application: Rc<S>) -> Result<(), ()>
+    where
+        H: Service<(Socket, Option<SocketAddr>)>,
+        S: Service<Request> + 'static,
+        S::Response: Into<Response<BoxBody>>,
+        S::Error: Into<Response<BoxBody>>,
+        S::Future: 'static,
+    {
+        let peer = stream.peer_addr().ok();
+        let Some(socket) = self.accept(stream).await else {
+            return Ok(());
+        };
+        if socket.connection.is_http1() {
+            return http1.call((socket, peer)).await.map(drop).map_err(drop);
         }
-        if count == 0 || !PREFACE.starts_with(&first[..count]) {
+        let http2 = Http2 {
+            connection: Rc::clone(&socket.connection),
+            api: self.api,
+            peer,
+            disconnect_timeout: self.disconnect_timeout,
+        };
+        let ended = http2::serve(http2, socket, application, self.stopping).await;
+        ended.map_err(|error| tracing::debug!(%error, "an HTTP/2 connection has failed"))
+    }
+
+    /// A stream with the protocol that the client's first bytes are of; none when it does not come to that.
+    async fn accept(&self, mut stream: TcpStream) -> Option<Socket> {
+        // Answers are written whole; what is left of one is not to wait for the client to confirm the rest.
+        let _ = stream.set_nodelay(true);
+        let opened = Instant::now();
+        let late = opened + self.patience.head;
+        let mut first = Vec::with_capacity(PREFACE.len());
+        let protocol = tokio::select! {
+            biased;
+            protocol = timeout_at(late, begins_with(&mut stream, &mut first)) => protocol,
+            () = self.stopping.notified() => return None,
+        };
+        let Ok(protocol) = protocol else {
+            if !first.is_empty() {
+                // A client that takes nothing gets nothing.
+                let _ = stream.try_write(&refusal(StatusCode::REQUEST_TIMEOUT, &self.api));
+            }
+            return None;
+        };
+        let protocol = protocol.ok()?;
+        let connection = Rc::new(Connection::open(protocol, self.patience, opened));
+        Some(Socket {
+            stream,
+            incoming: Incoming::new(&first),
+            connection,
+            api: Arc::clone(&self.api),
+            woken_at: late,
+            doubted: None,
+            timer: Box::pin(sleep_until(late)),
+        })
+    }
+}
+
+/// Reads as much as it takes to know the protocol.
+async fn begins_with(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Protocol> {
+    loop {
+        let missing = (PREFACE.len() - first.len()) as u64;
+        let count = (&mut *stream).take(missing).read_buf(first).await?;
+        if count == 0 || !PREFACE.starts_with(first) {
             return Ok(Protocol::Http1);
         }
-        // There is no waiting for more than what there is.
-        sleep(MOMENT).await;
+        if first.len() == PREFACE.len() {
+            return Ok(Protocol::Http2);
+        }
     }
 }
 
 /// A client's socket.
-struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
+    incoming: Incoming,
     connection: Rc<Connection>,
     api: Arc<Api>,
     timer: Pin<Box<Sleep>>,
@@ -166,15 +264,17 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let waits = this.connection.is_blocked() && this.connection.is_http1();
-        if !this.connection.reads(cx) || waits {
-            this.connection.rests();
-            return this.watch(cx);
+        if this.connection.is_http1() {
+            return this.poll_http1(cx, buffer);
+        }
+        if !this.incoming.is_empty() {
+            buffer.put_slice(&this.incoming.take(buffer.remaining()));
+            return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
-                this.connection.heard(&buffer.filled()[before..]);
+                this.connection.heard(false);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(outcome) => {
@@ -185,7 +285,6 @@ impl AsyncRead for Socket {
                 if tokio::task::coop::has_budget_remaining() {
                     this.connection.is_read();
                 }
-                this.connection.rests();
                 this.watch(cx)
             }
         }
@@ -195,16 +294,10 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut bytes = bytes;
-        if this.connection.is_premature() {
-            match bytes.windows(CONTINUE.len()).position(|part| part == CONTINUE) {
-                Some(0) => {
-                    this.connection.withheld();
-                    return Poll::Ready(Ok(CONTINUE.len()));
-                }
-                Some(before) => bytes = &bytes[..before],
-                None => {}
-            }
+        // Each request is given to the framework after all before it was sent, so what it sends begins a write.
+        if this.connection.is_premature() && bytes.starts_with(CONTINUE) {
+            this.connection.withheld();
+            return Poll::Ready(Ok(CONTINUE.len()));
         }
         if let Some(status) = this.bare_refusal(bytes) {
             let problem = refusal(status, &this.api);
@@ -213,8 +306,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(bytes.len()));
         }
         let taken = Pin::new(&mut this.stream).poll_write(cx, bytes)?;
-        this.connection.sent(taken, bytes.len());
-        taken.map(Ok)
+        this.sent(cx, taken, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -229,8 +321,7 @@ impl AsyncWrite for Socket {
         let this = self.get_mut();
         let taken = Pin::new(&mut this.stream).poll_write_vectored(cx, slices)?;
         let all = slices.iter().map(|slice| slice.len()).sum();
-        this.connection.sent(taken, all);
-        taken.map(Ok)
+        this.sent(cx, taken, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -252,6 +343,70 @@ impl AsyncWrite for Socket {
 }
 
 impl Socket {
+    /// Gives the framework what it may have of a client of HTTP/1, and reads ahead of that.
+    fn poll_http1(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (outcome, is_dry) = self.read_ahead(cx);
+        let is_given = self.incoming.is_given();
+        let may_have_more = !self.connection.is_blocked() && self.connection.reads(cx);
+        let bytes = if may_have_more {
+            self.incoming.next(buffer.remaining(), &self.connection)
+        } else {
+            BytesMut::new()
+        };
+        if is_dry && self.incoming.is_empty() {
+            self.connection.is_read();
+        }
+        if !bytes.is_empty() {
+            self.connection.gave(&bytes);
+            buffer.put_slice(&bytes);
+            return Poll::Ready(Ok(()));
+        }
+        if may_have_more && is_given && !self.incoming.is_empty() {
+            // What was given may be no request; then there is more after the framework has looked at it.
+            cx.waker().wake_by_ref();
+        }
+        outcome?;
+        if self.incoming.is_over() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.incoming.is_empty() {
+            self.connection.expects_head();
+            self.connection.wake_at_change(cx);
+        }
+        self.connection.rests();
+        self.watch(cx)
+    }
+
+    /// Reads what the client has sent, up to a bound; and whether that is all that it has sent.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> (io::Result<()>, bool) {
+        let mut chunk = [0; 4096];
+        while !self.incoming.is_full() && !self.incoming.is_ended() {
+            let mut read = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    self.connection.heard(!self.incoming.is_empty());
+                    self.incoming.add(read.filled());
+                }
+                Poll::Ready(outcome) => {
+                    self.incoming.end();
+                    self.connection.ended();
+                    return (outcome, true);
+                }
+                Poll::Pending => return (Ok(()), tokio::task::coop::has_budget_remaining()),
+            }
+        }
+        (Ok(()), self.incoming.is_ended())
+    }
+
+    /// Notes what the client has taken of what there is to send. One that takes nothing for too long has failed.
+    fn sent(&mut self, cx: &mut Context<'_>, taken: Poll<usize>, of: usize) -> Poll<io::Result<usize>> {
+        self.connection.sent(taken, of);
+        if taken.is_pending() && self.watch(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        taken.map(Ok)
+    }
+
     /// Waits for the client; the end once it is late.
     fn watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let deadline = self.connection.deadline();
@@ -314,16 +469,13 @@ impl Socket {
         recv(&self.stream, &mut byte, flags).is_ok_and(|(_, count)| count > 0)
     }
 
-    /// The status of an answer that the framework gives to what it cannot read. All that comes from the application has a
-    /// request id.
+    /// The status of an answer that the framework gives to what it cannot read: the application was not asked.
     fn bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ")?;
         let bare = status.starts_with(b"4")
             && self.connection.is_http1()
             && self.connection.is_unoccupied()
-            && !bytes
-                .windows(REQUEST_ID.len())
-                .any(|part| part.eq_ignore_ascii_case(REQUEST_ID));
+            && self.connection.is_given();
         let status = StatusCode::from_bytes(status.get(..3)?).ok().filter(|_| bare)?;
         // The framework tells neither a line nor a field that is too long from what is malformed.
         let long = self.connection.line_length() > LONGEST_TARGET;
@@ -337,13 +489,12 @@ impl Drop for Socket {
     }
 }
 
-const REQUEST_ID: &[u8] = b"\r\nx-request-id: ";
-
 /// The answer to what is no request, after which the connection is closed.
 fn refusal(status: StatusCode, api: &Api) -> Vec<u8> {
     let context = RequestContext::unreadable(api.app.ports.ids.as_ref());
     let error = ApiError::of_status(status);
     tracing::debug!(status = status.as_u16(), "a request could not be read");
+    api.metrics().refused(error.code());
     api.metrics()
         .answered("", None, status.as_u16(), Duration::ZERO, None);
     error.as_last_answer(&context)

@@ -14,13 +14,8 @@ use tenantry_domain::ErrorCode;
 use tracing::Instrument;
 
 use crate::{
-    Api, ApiError, Problem,
-    authenticate::Admitted,
-    connection::{Connection, UnderWay},
-    deadline::Unhurried,
-    hints,
-    request::RequestContext,
-    security,
+    Api, ApiError, Problem, authenticate::Admitted, connection::Connection, deadline::Unhurried, hints,
+    request::RequestContext, security,
 };
 
 /// An error answer that is meant as it is and not to be made a problem document.
@@ -43,7 +38,7 @@ pub(crate) async fn observe(
     async move {
         let connection = Connection::of(request.request());
         let under_way = connection.as_ref().map(Connection::begin);
-        if let Some(connection) = &connection {
+        if let Some(connection) = connection.as_ref().filter(|connection| connection.is_http1()) {
             connection.turn().await;
         }
         let started = Instant::now();
@@ -51,7 +46,7 @@ pub(crate) async fn observe(
         let method = request.method().clone();
         let unhurried = Unhurried::default();
         request.extensions_mut().insert(unhurried.clone());
-        let outcome = match refused(&request, under_way.as_ref()) {
+        let outcome = match refused(&request) {
             Some(error) => Some(Ok(Ok(request.error_response(error).map_into_boxed_body()))),
             None => {
                 let request = follow_body(request, connection);
@@ -73,7 +68,7 @@ pub(crate) async fn observe(
                     .extensions()
                     .get::<Admitted>()
                     .map(|admitted| admitted.scope.tenant());
-                let response = match under_way.flatten() {
+                let response = match under_way {
                     Some(way) => response.map_body(|_, body| way.until_sent(body)),
                     None => response,
                 };
@@ -102,12 +97,8 @@ pub(crate) async fn observe(
 /// The longest target of a request, in bytes. RFC 9110 section 4.1 asks for 8,000 at the least.
 pub(crate) const LONGEST_TARGET: usize = 8_192;
 
-/// What keeps a request from any route. There is no way for those beyond the number that a connection may have under way.
-fn refused(request: &ServiceRequest, way: Option<&Option<UnderWay>>) -> Option<ApiError> {
-    if matches!(way, Some(None)) {
-        let detail = "Too many requests are under way on this connection.";
-        return Some(ApiError::new(ErrorCode::Unavailable).with_detail(detail));
-    }
+/// What keeps a request from any route.
+fn refused(request: &ServiceRequest) -> Option<ApiError> {
     let target = request.uri().path_and_query();
     if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
         return Some(ApiError::new(ErrorCode::UriTooLong));

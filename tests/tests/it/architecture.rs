@@ -74,6 +74,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("actix-http", &["tenantry-http", "tenantry-tests"]),
     ("actix-server", &["tenantry-http"]),
     ("actix-service", &["tenantry-http"]),
+    ("h2", &["tenantry-http"]),
+    ("http", &["tenantry-http"]),
     ("argon2", &["tenantry-system"]),
     ("jsonwebtoken", &["tenantry-system"]),
     ("async-stripe", &["tenantry-stripe"]),

@@ -1,13 +1,18 @@
 //! What a client may do to a connection, over real sockets.
 
+use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::dev::ServerHandle;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{Bytes, Data, Path, ServiceConfig};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use tenantry_http::{Api, Endpoint, ListenSettings};
 use tenantry_tests::{Options, World};
 
@@ -109,7 +114,9 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
     };
     let server = listen(world.api.clone(), settings);
     let clients = |address| {
-        let [silent, slow, later] = [(); 3].map(|()| connect(address));
+        let [silent, slow, later, slower] = [(); 4].map(|()| connect(address));
+        // HTTP/2 begins with a P as well.
+        send(&slower, "P");
         (&slow)
             .write_all(b"GET /health/liveness HTTP/1.1\r\nHost:")
             .unwrap();
@@ -120,6 +127,7 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
         (&later).write_all(b"GET").unwrap();
         assert_eq!(rest(&silent), "");
         is_problem(&rest(&slow), 408, "request_timeout");
+        is_problem(&rest(&slower), 408, "request_timeout");
         is_problem(&rest(&later), 408, "request_timeout");
     };
     server.serve(clients).await;
@@ -137,29 +145,93 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
     server.serve(client).await;
 }
 
-/// Whether the only thread of the server is to be held up.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// What the routes of these tests note, and whether the only thread of their server is held up.
+#[derive(Debug, Default)]
+struct Notes {
+    held: AtomicBool,
+    answered: AtomicUsize,
+    served: Mutex<Vec<String>>,
+}
 
-async fn hold() -> HttpResponse {
-    HELD.store(true, Ordering::SeqCst);
+async fn hold(notes: Data<Notes>) -> HttpResponse {
+    notes.held.store(true, Ordering::SeqCst);
     // The test lets go, or fails.
     let began = Instant::now();
-    while HELD.load(Ordering::SeqCst) && began.elapsed() < Duration::from_secs(20) {
+    while notes.held.load(Ordering::SeqCst) && began.elapsed() < Duration::from_secs(20) {
         std::thread::yield_now();
     }
     HttpResponse::NoContent().finish()
 }
 
-fn until_held() {
-    let began = Instant::now();
-    while !HELD.load(Ordering::SeqCst) {
-        assert!(began.elapsed() < Duration::from_secs(20));
-        std::thread::yield_now();
+async fn large(notes: Data<Notes>) -> HttpResponse {
+    notes.answered.fetch_add(1, Ordering::SeqCst);
+    HttpResponse::Ok().body(vec![b'x'; 1 << 20])
+}
+
+async fn served(notes: Data<Notes>, name: Path<String>) -> HttpResponse {
+    notes.served.lock().unwrap().push(name.into_inner());
+    HttpResponse::NoContent().finish()
+}
+
+impl Notes {
+    /// The API with routes that write into these notes.
+    fn of(world: &World) -> (Data<Self>, Api) {
+        let notes = Data::new(Self::default());
+        let routes = notes.clone();
+        let api = world.api.clone().with_routes(move |config: &mut ServiceConfig| {
+            config
+                .app_data(routes.clone())
+                .service(Endpoint::at("/hold").get(hold))
+                .service(Endpoint::at("/large").get(large))
+                .service(Endpoint::at("/served/{name}").get(served));
+        });
+        (notes, api)
+    }
+
+    /// Holds the server's thread up for as long as something takes.
+    fn while_held<T>(&self, address: SocketAddr, bearer: &str, meanwhile: impl FnOnce() -> T) -> T {
+        let holding = connect(address);
+        send(&holding, &get("/api/v1/hold", bearer));
+        let began = Instant::now();
+        while !self.held.load(Ordering::SeqCst) {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+        let outcome = meanwhile();
+        self.held.store(false, Ordering::SeqCst);
+        assert!(answer(&holding).starts_with("HTTP/1.1 204"));
+        outcome
+    }
+
+    /// How many large answers there are once there are no more of them while another connection gets a hundred answers.
+    fn answered(&self, address: SocketAddr) -> usize {
+        let (other, mut answered) = (connect(address), 0);
+        while self.answered.load(Ordering::SeqCst) != answered || answered == 0 {
+            answered = self.answered.load(Ordering::SeqCst);
+            for _ in 0..100 {
+                is_alive(&other);
+            }
+        }
+        answered
     }
 }
 
-fn held_up(config: &mut ServiceConfig) {
-    config.service(Endpoint::at("/hold").get(hold));
+fn send(mut stream: &TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
+/// The server answers on this connection.
+fn is_alive(stream: &TcpStream) {
+    send(stream, &get("/health/liveness", ""));
+    let answer = answer(stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::yield_now();
+    }
 }
 
 #[actix_web::test]
@@ -169,66 +241,244 @@ async fn a_late_server_blames_no_client() {
         head_timeout: Duration::from_secs(2),
         ..SETTINGS
     };
-    let server = listen(world.api.clone().with_routes(held_up), settings);
+    let (notes, api) = Notes::of(&world);
+    let server = listen(api, settings);
     let bearer = bearer(&world);
     let clients = move |address| {
-        let (holding, waiting) = (connect(address), connect(address));
-        let send = |mut stream: &TcpStream, text: &str| stream.write_all(text.as_bytes()).unwrap();
-        send(&waiting, &get("/health/liveness", ""));
-        assert!(answer(&waiting).starts_with("HTTP/1.1 200"));
-
+        let waiting = connect(address);
+        is_alive(&waiting);
         // The rest of a head comes in time, and the server reads it too late.
         send(&waiting, "GET /health/liveness HTTP/1.1\r\n");
-        send(&holding, &get("/api/v1/hold", &bearer));
-        until_held();
-        send(&waiting, "Host: x\r\n\r\n");
-        let held = Instant::now();
-        while held.elapsed() < settings.head_timeout {
-            std::thread::yield_now();
-        }
-        HELD.store(false, Ordering::SeqCst);
+        notes.while_held(address, &bearer, || {
+            send(&waiting, "Host: x\r\n\r\n");
+            pass(settings.head_timeout);
+        });
         let late = answer(&waiting);
         assert!(late.starts_with("HTTP/1.1 200"), "{late}");
-        assert!(answer(&holding).starts_with("HTTP/1.1 204"));
     };
     server.serve(clients).await;
 }
 
-static ANSWERED: AtomicUsize = AtomicUsize::new(0);
+/// How long the client of the next test may take for a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 
-async fn large() -> HttpResponse {
-    ANSWERED.fetch_add(1, Ordering::SeqCst);
-    HttpResponse::Ok().body(vec![b'x'; 1 << 20])
+/// The second part of a body comes in time, and the server reads it too late. The client waits for the server before it sends
+/// the third.
+#[actix_web::test]
+async fn a_late_server_blames_no_client_for_its_body() {
+    let mut options = Options::default();
+    options.http.body_timeout = BODY_TIMEOUT;
+    let world = World::with(options).await;
+    let (notes, api) = Notes::of(&world);
+    let server = listen(api, SETTINGS);
+    let (bearer, token) = (bearer(&world), world.acme.admin.access_token.clone());
+    let parts = [r#"{"na"#, r#"me":"#, r#""Late"}"#];
+    let clients = move |address| {
+        let other = connect(address);
+        // By then the server reads the body.
+        let begun = || (0..20).for_each(|_| is_alive(&other));
+        let http1 = connect(address);
+        let length = parts.concat().len();
+        let head = format!(
+            "POST /api/v1/projects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n{bearer}\r\n{}",
+            parts[0]
+        );
+        send(&http1, &head);
+        begun();
+        notes.while_held(address, &bearer, || {
+            send(&http1, parts[1]);
+            pass(BODY_TIMEOUT);
+        });
+        begun();
+        send(&http1, parts[2]);
+        let created = answer(&http1);
+        assert!(created.starts_with("HTTP/1.1 201"), "{created}");
+
+        let mut http2 = Http2::connect(address);
+        let (answered, mut body) = http2.request("POST", "/api/v1/projects", &token, false);
+        let mut part = |http2: &Http2, part: &'static str, end| {
+            body.send_data(part.into(), end).unwrap();
+            http2.drive();
+        };
+        part(&http2, parts[0], false);
+        begun();
+        notes.while_held(address, &bearer, || {
+            part(&http2, parts[1], false);
+            pass(BODY_TIMEOUT);
+        });
+        begun();
+        part(&http2, r#""Later"}"#, true);
+        assert_eq!(http2.wait(answered).unwrap().status(), 201);
+    };
+    server.serve(clients).await;
 }
 
 #[actix_web::test]
 async fn requests_wait_while_their_client_reads_no_answers() {
     let world = World::new().await;
-    let routes = |config: &mut ServiceConfig| {
-        config.service(Endpoint::at("/large").get(large));
-    };
-    let server = listen(world.api.clone().with_routes(routes), SETTINGS);
+    let (notes, api) = Notes::of(&world);
+    let server = listen(api, SETTINGS);
     let one = get("/api/v1/large", &bearer(&world));
     let clients = move |address| {
-        let (greedy, other) = (connect(address), connect(address));
-        (&greedy).write_all(one.repeat(200).as_bytes()).unwrap();
-        // Until there is no more answer while another connection gets a hundred.
-        let mut answered = 0;
-        while ANSWERED.load(Ordering::SeqCst) != answered || answered == 0 {
-            answered = ANSWERED.load(Ordering::SeqCst);
-            for _ in 0..100 {
-                (&other)
-                    .write_all(get("/health/liveness", "").as_bytes())
-                    .unwrap();
-                assert!(answer(&other).starts_with("HTTP/1.1 200"));
-            }
-        }
+        let greedy = connect(address);
+        send(&greedy, &one.repeat(200));
+        let answered = notes.answered(address);
         assert!(
             answered < 100,
             "{answered} answers of a megabyte that nobody reads"
         );
     };
     server.serve(clients).await;
+}
+
+#[actix_web::test]
+async fn streams_wait_while_their_client_reads_no_answers() {
+    let world = World::new().await;
+    let (notes, api) = Notes::of(&world);
+    let server = listen(api, SETTINGS);
+    let token = world.acme.admin.access_token.clone();
+    let clients = move |address| {
+        let mut greedy = Http2::connect(address);
+        let (warm, _) = greedy.request("GET", "/api/v1/served/warm", &token, true);
+        assert_eq!(greedy.wait(warm).unwrap().status(), 204);
+        let unread: Vec<_> = (0..60)
+            .map(|_| greedy.request("GET", "/api/v1/large", &token, true))
+            .collect();
+        greedy.drive();
+        let answered = notes.answered(address);
+        assert!(
+            answered <= 6,
+            "{answered} answers of a megabyte that nobody reads"
+        );
+        // What is read makes room for others.
+        for (answered, _) in unread {
+            let answered = greedy.wait(answered).unwrap();
+            assert_eq!(greedy.wait(whole(answered.into_body())), 1 << 20);
+        }
+    };
+    server.serve(clients).await;
+}
+
+/// Runs clients of a server that waits half a second for them to take something.
+async fn serve_impatiently(clients: impl FnOnce(SocketAddr) + Send + 'static) {
+    let world = World::new().await;
+    let settings = ListenSettings {
+        idle_timeout: Duration::from_millis(500),
+        ..SETTINGS
+    };
+    listen(world.api.clone(), settings).serve(clients).await;
+}
+
+/// A client that closes its windows, and opens more streams than it may.
+#[actix_web::test]
+async fn a_client_that_takes_nothing_of_its_streams_is_closed() {
+    serve_impatiently(|address| {
+        let stream = connect(address);
+        let closed_windows = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let mut sent = [PREFACE, &closed_windows].concat();
+        for number in 0..150 {
+            sent.extend(frame(1, 0b101, 2 * number + 1, GET_LIVENESS));
+        }
+        (&stream).write_all(&sent).unwrap();
+        let frames = frames(&stream);
+        let settings = &frames[0];
+        assert_eq!(settings.kind, 4);
+        let streams = settings.payload.chunks(6).find(|pair| pair[..2] == [0, 3]);
+        assert_eq!(streams.map(|pair| &pair[2..]), Some(&[0, 0, 0, 100][..]));
+        let of = |kind: u8| frames.iter().filter(move |frame| frame.kind == kind);
+        assert_eq!(of(1).count(), 100, "each stream that may be open is answered");
+        let refused = of(3).filter(|frame| frame.payload == [0, 0, 0, REFUSED_STREAM]);
+        assert_eq!(refused.count(), 50);
+        assert_eq!(of(0).count(), 0, "there is no room for a body");
+        let goodbye = of(7).next().unwrap();
+        assert_eq!(goodbye.payload[4..8], [0, 0, 0, ENHANCE_YOUR_CALM]);
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_stream_that_is_not_read_ends_and_others_go_on() {
+    serve_impatiently(|address| {
+        let mut client = Http2::with_room(address, 1_000);
+        let (stuck, _) = client.request("GET", "/openapi.json", "", true);
+        let mut stuck = client.wait(stuck).unwrap().into_body();
+        let began = Instant::now();
+        let mut read = 0;
+        let error = loop {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            let (alive, _) = client.request("GET", "/health/liveness", "", true);
+            let alive = client.wait(alive).unwrap();
+            assert_eq!(alive.status(), 200);
+            client.wait(whole(alive.into_body()));
+            let next = poll_fn(|cx| Poll::Ready(stuck.poll_data(cx)));
+            match client.wait(next) {
+                Poll::Ready(Some(Ok(chunk))) => read += chunk.len(),
+                Poll::Ready(Some(Err(error))) => break error,
+                Poll::Ready(None) => panic!("it was sent without room for it"),
+                Poll::Pending => {}
+            }
+        };
+        assert_eq!(error.reason(), Some(h2::Reason::CANCEL), "{error}");
+        assert_eq!(read, 1_000);
+        let (alive, _) = client.request("GET", "/health/liveness", "", true);
+        assert_eq!(client.wait(alive).unwrap().status(), 200);
+    })
+    .await;
+}
+
+/// Of requests that are there when the thread looks, another connection's comes before the last ones of a connection that sent
+/// many.
+#[actix_web::test]
+async fn requests_that_were_sent_together_take_turns_with_others() {
+    let world = World::new().await;
+    let (notes, api) = Notes::of(&world);
+    let server = listen(api, SETTINGS);
+    let (bearer, token) = (bearer(&world), world.acme.admin.access_token.clone());
+    let clients = move |address| {
+        let [many, few] = [(); 2].map(|()| connect(address));
+        let one = |name: &str| get(&format!("/api/v1/served/{name}"), &bearer);
+        for stream in [&many, &few] {
+            send(stream, &one("warm"));
+            assert!(answer(stream).starts_with("HTTP/1.1 204"));
+        }
+        let order = || std::mem::take(&mut *notes.served.lock().unwrap());
+        order();
+        notes.while_held(address, &bearer, || {
+            send(&many, &one("many").repeat(50));
+            send(&few, &one("few"));
+        });
+        (0..50).for_each(|_| assert!(answer(&many).starts_with("HTTP/1.1 204")));
+        assert!(answer(&few).starts_with("HTTP/1.1 204"));
+        take_turns(&order());
+
+        let [mut many, mut few] = [(); 2].map(|()| Http2::connect(address));
+        let (sent, other) = notes.while_held(address, &bearer, || {
+            let ask = |client: &mut Http2, name: &str| {
+                client.request("GET", &format!("/api/v1/served/{name}"), &token, true)
+            };
+            let sent: Vec<_> = (0..50).map(|_| ask(&mut many, "many")).collect();
+            many.drive();
+            let other = ask(&mut few, "few");
+            few.drive();
+            (sent, other)
+        });
+        for (answered, _) in sent {
+            assert_eq!(many.wait(answered).unwrap().status(), 204);
+        }
+        assert_eq!(few.wait(other.0).unwrap().status(), 204);
+        take_turns(&order());
+    };
+    server.serve(clients).await;
+}
+
+fn take_turns(order: &[String]) {
+    let before = order.iter().take_while(|name| *name == "many").count();
+    assert!(
+        before <= 2,
+        "{before} requests of another connection went before: {order:?}"
+    );
+    assert_eq!(order.iter().filter(|name| *name == "many").count(), 50);
 }
 
 #[actix_web::test]
@@ -252,6 +502,27 @@ async fn what_is_no_request_gets_a_problem() {
         is_problem(&ask(&get(&path(8_192), close)), 414, "uri_too_long");
         is_problem(&ask(&get(&path(80_000), close)), 414, "uri_too_long");
         is_problem(&ask(&get("/", &long)), 431, "headers_too_large");
+
+        // Behind requests in the same segment too.
+        let alive = get("/health/liveness", "");
+        let body = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345";
+        let chunked = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n";
+        let among = |request: &str| format!("{alive}{request}{alive}");
+        for first in [alive.as_str(), body, chunked].map(among) {
+            let stream = connect(address);
+            send(&stream, &format!("{first}what is this\r\n\r\n"));
+            answer(&stream);
+            answer(&stream);
+            assert!(answer(&stream).starts_with("HTTP/1.1 200"));
+            is_problem(&rest(&stream), 400, "invalid_request");
+        }
+        // An answer to HEAD is told from those around it.
+        let stream = connect(address);
+        send(
+            &stream,
+            &format!("{alive}HEAD /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"),
+        );
+        assert!(answer(&stream).contains("\"status\""));
     };
     server.serve(clients).await;
 }
@@ -291,6 +562,7 @@ async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
     let world = World::with(options).await;
     let server = listen(world.api.clone(), SETTINGS);
     let request = get("/ofrep/v1/events", &bearer(&world));
+    let token = world.acme.admin.access_token.clone();
     let clients = move |address| {
         let open = || {
             let (stream, mut first) = (connect(address), [0; 12]);
@@ -308,14 +580,146 @@ async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
             assert!(gone.elapsed() < Duration::from_secs(10));
             std::thread::yield_now();
         }
+
+        // A stream of HTTP/2 that is reset, while its connection goes on.
+        let mut client = Http2::connect(address);
+        let mut open = || {
+            let (answered, _) = client.request("GET", "/ofrep/v1/events", &token, true);
+            client.wait(answered).unwrap()
+        };
+        let until_open = |open: &mut dyn FnMut() -> http::Response<h2::RecvStream>| {
+            let gone = Instant::now();
+            loop {
+                let answered = open();
+                if answered.status() == 200 {
+                    return answered;
+                }
+                assert!(gone.elapsed() < Duration::from_secs(10));
+            }
+        };
+        let first = until_open(&mut open);
+        assert_eq!(open().status(), 429);
+        drop(first);
+        until_open(&mut open);
     };
     server.serve(clients).await;
 }
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A head: GET and http of the static table (RFC 7541, appendix A), the path, and the authority "x".
+const GET_LIVENESS: &[u8] = b"\x82\x86\x04\x10/health/liveness\x41\x01x";
+
+const REFUSED_STREAM: u8 = 7;
+const ENHANCE_YOUR_CALM: u8 = 11;
+
 /// A frame of HTTP/2: type, flags, stream and payload.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    [&[0, 0, length, kind, flags], &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// A frame as it came.
+struct Frame {
+    kind: u8,
+    payload: Vec<u8>,
+}
+
+/// All frames that come until the connection is closed.
+fn frames(mut stream: &TcpStream) -> Vec<Frame> {
+    let (mut heard, mut frames) = (Vec::new(), Vec::new());
+    // A connection that is reset has ended too.
+    let _ = stream.read_to_end(&mut heard);
+    let mut rest = &heard[..];
+    while let [a, b, c, kind, _, _, _, _, _, more @ ..] = rest {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let (payload, more) = more.split_at(length.min(more.len()));
+        frames.push(Frame {
+            kind: *kind,
+            payload: payload.to_vec(),
+        });
+        rest = more;
+    }
+    frames
+}
+
+/// A client of HTTP/2, which does nothing while nothing is waited for.
+struct Http2 {
+    runtime: tokio::runtime::Runtime,
+    requests: SendRequest<Bytes>,
+}
+
+impl Http2 {
+    fn connect(address: SocketAddr) -> Self {
+        Self::with_room(address, 65_535)
+    }
+
+    /// A client that has room for so many bytes of each answer that it does not read.
+    fn with_room(address: SocketAddr, room: u32) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let requests = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let handshake = h2::client::Builder::new()
+                .initial_window_size(room)
+                .initial_connection_window_size(1 << 24)
+                .handshake(stream);
+            let (requests, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            requests
+        });
+        Self { runtime, requests }
+    }
+
+    fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        end: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://x{path}"))
+            .header("content-type", "application/json");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let requests = &mut self.requests;
+        self.runtime
+            .block_on(poll_fn(|cx| requests.poll_ready(cx)))
+            .unwrap();
+        requests.send_request(request.body(()).unwrap(), end).unwrap()
+    }
+
+    /// Sends what there is to send.
+    fn drive(&self) {
+        self.runtime.block_on(async {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        let late = tokio::time::Duration::from_secs(30);
+        self.runtime
+            .block_on(async { tokio::time::timeout(late, future).await })
+            .unwrap()
+    }
+}
+
+/// Reads a body to its end; how long it is.
+async fn whole(mut body: RecvStream) -> usize {
+    let mut length = 0;
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.unwrap();
+        length += chunk.len();
+        body.flow_control().release_capacity(chunk.len()).unwrap();
+    }
+    length
 }
 
 #[actix_web::test]
