@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenantry_domain::{CallerGroup, HashingCaller, Network, PasswordError};
@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 /// every core and all memory; without a bound on the waiting, every login would time out instead of a few.
 ///
 /// Of all places (running and waiting) a group has at most a quarter, and so has a network of IPv4 and a /64 or /56 of
-/// IPv6; a /48 has half of them. Groups take turns. When all places are taken, a group with few of them takes the last
-/// place of the group with the most. So whatever one tenant or one network asks for, others wait for a few pieces at most.
+/// IPv6; a /48 has half of them. Each of these shares is at least one place more than run at once, where there are so many.
+/// Groups take turns, and within a group its networks do. When all places of a share or of the queue are taken, a newcomer
+/// displaces a waiting caller there: of the group with the most places, and within a group of the network with the most. So
+/// whatever one tenant or one network asks for, others wait for a few pieces at most.
 #[derive(Debug, Clone)]
 pub(crate) struct FairQueue(Arc<Mutex<State>>);
 
@@ -21,13 +23,10 @@ impl FairQueue {
         let at_once = at_once.max(1);
         Self(Arc::new(Mutex::new(State {
             at_once,
-            places: at_once.saturating_add(queue),
+            size: at_once.saturating_add(queue),
             next: 0,
-            running: HashSet::new(),
-            held: HashMap::new(),
-            taken: 0,
-            waiting: HashMap::new(),
-            round: VecDeque::new(),
+            taken: Vec::new(),
+            served: HashMap::new(),
         })))
     }
 
@@ -37,7 +36,7 @@ impl FairQueue {
     /// another piece while the first still runs.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] when the caller gets no place, or loses it to a group that has fewer;
+    /// [`PasswordError::Busy`] when the caller gets no place, or loses it to a group or network that has fewer;
     /// [`PasswordError::Failed`] when the work panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
@@ -54,39 +53,28 @@ impl FairQueue {
             .map_err(|error| PasswordError::Failed(error.to_string()))
     }
 
-    /// A place, and the word that its turn has come.
+    /// A place, and the signal that its turn has come.
     fn enter(&self, caller: &HashingCaller) -> Option<(Place, oneshot::Receiver<()>)> {
+        let path = path(caller);
         let mut state = self.state();
-        let shares = shares(caller);
-        if shares.iter().any(|share| state.is_used_up(*share)) {
-            return None;
-        }
-        if state.taken >= state.places && !state.displace_for(caller.group) {
-            return None;
-        }
-        let id = state.next;
-        state.next += 1;
-        state.taken += 1;
-        for share in &shares {
-            *state.held.entry(*share).or_default() += 1;
-        }
+        let displaced = state.room_for(&path)?;
+        // The sender goes with the entry, which tells the caller that waits.
+        state.taken.retain(|taken| !displaced.contains(&taken.id));
+        let id = state.tick();
         let (start, turn) = oneshot::channel();
-        let group = caller.group;
-        let line = state.waiting.entry(group).or_default();
-        line.push_back((id, start));
-        if line.len() == 1 {
-            state.round.push_back(group);
+        for party in parties(&path) {
+            // Behind all parties that wait already.
+            state.served.entry(party).or_insert(id);
         }
+        state.taken.push(Taken {
+            id,
+            path,
+            start: Some(start),
+        });
         state.start_next();
         let queue = self.clone();
         drop(state);
-        let place = Place {
-            queue,
-            id,
-            group,
-            shares,
-        };
-        Some((place, turn))
+        Some((Place { queue, id }, turn))
     }
 
     /// State is changed by code that does not panic, so that a panic elsewhere cannot have left half of a change behind.
@@ -94,109 +82,201 @@ impl FairQueue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts the places that were given and the turns that came.
+    #[cfg(test)]
+    pub(crate) fn ticks(&self) -> u64 {
+        self.state().next
+    }
+
     /// How many pieces could start now.
     #[cfg(test)]
     pub(crate) fn free(&self) -> usize {
         let state = self.state();
-        state.at_once - state.running.len()
+        state.at_once - state.running()
     }
 }
 
-/// What only a part of all places is for.
+/// What a caller belongs to: a group, or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Share {
     Group(CallerGroup),
     Network(Network),
 }
 
-/// Operators are alone in their queue, so as a group they may have all of it.
-fn shares(caller: &HashingCaller) -> Vec<Share> {
-    let group = match caller.group {
-        CallerGroup::Operator => None,
-        group @ (CallerGroup::Tenant(_) | CallerGroup::SignUp) => Some(Share::Group(group)),
-    };
-    let networks = caller.networks.iter().copied().map(Share::Network);
-    group.into_iter().chain(networks).collect()
+/// What a caller belongs to: its group, then its networks, the widest first.
+type Path = Vec<Share>;
+
+fn path(caller: &HashingCaller) -> Path {
+    let networks = caller.networks.iter().rev().copied().map(Share::Network);
+    std::iter::once(Share::Group(caller.group))
+        .chain(networks)
+        .collect()
+}
+
+/// Those who take turns: the group among groups, and the widest network among those of its group.
+fn parties(path: &[Share]) -> [Party; 2] {
+    let (group, network) = (path.first().copied(), path.get(1).copied());
+    [Party::Group(group), Party::Network(group, network)]
+}
+
+/// Who takes turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Party {
+    /// A group.
+    Group(Option<Share>),
+    /// What of a group comes from one network, or from none that is known.
+    Network(Option<Share>, Option<Share>),
 }
 
 #[derive(Debug)]
 struct State {
     at_once: usize,
-    places: usize,
-    /// The number of the next place.
+    /// How many places there are.
+    size: usize,
+    /// Counts places and turns.
     next: u64,
-    /// The places whose turn has come.
-    running: HashSet<u64>,
-    /// How many places each share has; none is missing.
-    held: HashMap<Share, usize>,
-    /// How many places are taken.
-    taken: usize,
-    /// Who waits, by group, the longest first; no line is empty.
-    waiting: HashMap<CallerGroup, VecDeque<(u64, oneshot::Sender<()>)>>,
-    /// The groups that wait, the next one first.
-    round: VecDeque<CallerGroup>,
+    /// The places that are taken, the longest first.
+    taken: Vec<Taken>,
+    /// When each party that waits had its last turn, or began to wait.
+    served: HashMap<Party, u64>,
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+struct Taken {
+    id: u64,
+    path: Path,
+    /// Starts the work; `None` once it runs.
+    start: Option<oneshot::Sender<()>>,
 }
 
 impl State {
-    fn is_used_up(&self, share: Share) -> bool {
-        let part = match share {
-            Share::Network(network) if network.bits() == Network::WIDEST_V6 => 2,
-            Share::Group(_) | Share::Network(_) => 4,
-        };
-        let most = (self.places / part).max(1);
-        self.held.get(&share).is_some_and(|held| *held >= most)
+    fn tick(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
-    /// Takes the last place of the group that waits for the most, when it would still wait for more than this one.
-    fn displace_for(&mut self, group: CallerGroup) -> bool {
-        let own = self.waiting.get(&group).map_or(0, VecDeque::len);
-        let longest = self.waiting.iter().max_by_key(|(_, line)| line.len());
-        let Some((&other, _)) = longest.filter(|(_, line)| line.len() > own + 1) else {
-            return false;
-        };
-        let last = self
-            .waiting
-            .get(&other)
-            .and_then(VecDeque::back)
-            .map(|(id, _)| *id);
-        // The sender goes, which tells the caller; its place is given back when that caller drops it.
-        last.is_some_and(|id| self.leave(other, id))
+    fn running(&self) -> usize {
+        self.taken.iter().filter(|taken| taken.start.is_none()).count()
     }
 
-    /// Takes a place out of its line; whether it was there.
-    fn leave(&mut self, group: CallerGroup, id: u64) -> bool {
-        let Some(line) = self.waiting.get_mut(&group) else {
-            return false;
-        };
-        let before = line.len();
-        line.retain(|(waiting, _)| *waiting != id);
-        let left = line.len() < before;
-        if line.is_empty() {
-            self.waiting.remove(&group);
-            self.round.retain(|waiting| *waiting != group);
+    /// Returns the places that a newcomer displaces, none where there is room; `None` when it gets no place.
+    fn room_for(&self, newcomer: &Path) -> Option<Vec<u64>> {
+        let mut displaced = Vec::new();
+        // The narrowest network first: what is displaced there makes room in all that it is in.
+        let shares = newcomer.iter().rev().copied().map(Some).chain([None]);
+        for share in shares {
+            let within: Vec<_> = self
+                .taken
+                .iter()
+                .filter(|taken| share.is_none_or(|share| taken.path.contains(&share)))
+                .filter(|taken| !displaced.contains(&taken.id))
+                .collect();
+            if within.len() >= self.most(share) {
+                displaced.push(displaced_for(newcomer, within)?);
+            }
         }
-        left
+        Some(displaced)
+    }
+
+    /// How many places a share may take; of the whole queue, all of them. Operators are alone in their queue, so as a group
+    /// they may have all of it.
+    fn most(&self, share: Option<Share>) -> usize {
+        let part = match share {
+            None | Some(Share::Group(CallerGroup::Operator)) => return self.size,
+            Some(Share::Network(network)) if network.bits() == Network::WIDEST_V6 => 2,
+            Some(Share::Group(_) | Share::Network(_)) => 4,
+        };
+        // Who runs cannot be displaced: with all of a share running a newcomer would have nobody's place to take.
+        (self.size / part).max(self.at_once + 1).min(self.size)
     }
 
     fn start_next(&mut self) {
-        while self.running.len() < self.at_once
-            && let Some(group) = self.round.pop_front()
+        while self.running() < self.at_once
+            && let Some(next) = self.next_turn()
         {
-            let Some(line) = self.waiting.get_mut(&group) else {
-                continue;
-            };
-            let first = line.pop_front();
-            if line.is_empty() {
-                self.waiting.remove(&group);
-            } else {
-                self.round.push_back(group);
+            let now = self.tick();
+            for party in parties(&self.taken[next].path) {
+                self.served.insert(party, now);
             }
-            if let Some((id, start)) = first {
-                self.running.insert(id);
+            if let Some(start) = self.taken[next].start.take() {
                 // A caller that has just gone away drops its place, which starts the next.
                 let _ = start.send(());
             }
         }
+        let waiting = self.taken.iter().filter(|taken| taken.start.is_some());
+        let waiting: HashSet<Party> = waiting.flat_map(|taken| parties(&taken.path)).collect();
+        self.served.retain(|party, _| waiting.contains(party));
+    }
+
+    /// The first place of the network that waits for its turn the longest, in the group that does.
+    fn next_turn(&self) -> Option<usize> {
+        let waiting = self.taken.iter().enumerate();
+        let waiting = waiting.filter(|(_, taken)| taken.start.is_some());
+        let turn = |(_, taken): &(usize, &Taken)| {
+            parties(&taken.path).map(|party| self.served.get(&party).copied().unwrap_or(0))
+        };
+        waiting.min_by_key(turn).map(|(index, _)| index)
+    }
+}
+
+/// Returns the place that a newcomer takes over, of those of a share: the last one of the party with the most places, when
+/// the newcomer's own party then still has no more than that one. Parties are groups, and within a group its networks, the
+/// widest first.
+fn displaced_for(newcomer: &[Share], mut within: Vec<&Taken>) -> Option<u64> {
+    for level in 0..=newcomer.len() {
+        let own = newcomer.get(level).copied();
+        let mut held = tally(&within, level);
+        let of_own = held.remove(&own).map_or(0, |held| held.places);
+        let most = with_most(held);
+        if let Some((other, _)) = most.filter(|(_, held)| held.places > of_own + 1) {
+            within.retain(|taken| taken.at(level) == other);
+            return last_of_most(within, level + 1);
+        }
+        within.retain(|taken| taken.at(level) == own);
+    }
+    None
+}
+
+/// Returns the last place that waits, of the party with the most places on this level and each below.
+fn last_of_most(mut within: Vec<&Taken>, from: usize) -> Option<u64> {
+    let deepest = within.iter().map(|taken| taken.path.len()).max().unwrap_or(0);
+    for level in from..deepest {
+        let (most, _) = with_most(tally(&within, level))?;
+        within.retain(|taken| taken.at(level) == most);
+    }
+    let waiting = within.iter().rev().find(|taken| taken.start.is_some());
+    waiting.map(|taken| taken.id)
+}
+
+/// What a party has of the places.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    places: usize,
+    /// The last of them that waits.
+    last: Option<u64>,
+}
+
+/// What each party on a level has of these places.
+fn tally(within: &[&Taken], level: usize) -> HashMap<Option<Share>, Held> {
+    let mut all: HashMap<_, Held> = HashMap::new();
+    for taken in within {
+        let held = all.entry(taken.at(level)).or_default();
+        held.places += 1;
+        held.last = taken.start.as_ref().map(|_| taken.id).or(held.last);
+    }
+    all
+}
+
+/// The party with the most places, of those that have one that waits; of equals the one that came last.
+fn with_most(all: HashMap<Option<Share>, Held>) -> Option<(Option<Share>, Held)> {
+    let waiting = all.into_iter().filter(|(_, held)| held.last.is_some());
+    waiting.max_by_key(|(_, held)| (held.places, held.last))
+}
+
+impl Taken {
+    fn at(&self, level: usize) -> Option<Share> {
+        self.path.get(level).copied()
     }
 }
 
@@ -205,25 +285,12 @@ impl State {
 struct Place {
     queue: FairQueue,
     id: u64,
-    group: CallerGroup,
-    shares: Vec<Share>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.queue.state();
-        if !state.running.remove(&self.id) {
-            state.leave(self.group, self.id);
-        }
-        state.taken -= 1;
-        for share in &self.shares {
-            if let Some(held) = state.held.get_mut(share) {
-                *held -= 1;
-                if *held == 0 {
-                    state.held.remove(share);
-                }
-            }
-        }
+        state.taken.retain(|taken| taken.id != self.id);
         state.start_next();
     }
 }
@@ -234,6 +301,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
@@ -296,7 +364,7 @@ mod tests {
         }
         assert_eq!(most.load(Ordering::SeqCst), 2);
         assert_eq!(queue.free(), 2);
-        assert!(queue.state().held.is_empty() && queue.state().waiting.is_empty());
+        assert!(queue.state().taken.is_empty() && queue.state().served.is_empty());
     }
 
     #[test]
@@ -367,8 +435,8 @@ mod tests {
             .filter_map(|(_, turn)| displaced(turn).then_some(()));
         assert_eq!(gone.count(), 1);
         drop((flood, newcomer));
-        assert_eq!((queue.free(), queue.state().taken), (1, 0));
-        assert!(queue.state().held.is_empty() && queue.state().round.is_empty());
+        assert_eq!((queue.free(), queue.state().taken.len()), (1, 0));
+        assert!(queue.state().served.is_empty());
     }
 
     #[tokio::test]
@@ -443,6 +511,109 @@ mod tests {
         let outcome = queue.run(&tenant(1), || panic!("on purpose")).await;
         assert!(matches!(outcome, Err::<(), _>(PasswordError::Failed(_))));
         queue.run(&tenant(1), || ()).await.unwrap();
+    }
+
+    fn operator(address: &str) -> HashingCaller {
+        HashingCaller::new(CallerGroup::Operator, Some(address.parse().unwrap()))
+    }
+
+    fn is_displaced((place, _): &(Place, oneshot::Receiver<()>)) -> bool {
+        !place.queue.state().taken.iter().any(|taken| taken.id == place.id)
+    }
+
+    /// An anonymous network floods the login of a tenant: the tenant's own users get a place of that network's.
+    #[test]
+    fn newcomer_network_displaces_the_one_with_most_of_a_tenant() {
+        for (flooding, newcomer) in [
+            ("198.51.100.7", "203.0.113.9"),
+            ("2001:db8::1", "203.0.113.9"),
+            ("2001:db8::1", "2001:db8:0:100::1"),
+            ("2001:db8::1", "2001:db8:0:1::1"),
+        ] {
+            let queue = FairQueue::new(2, 62);
+            let flood = enters(&queue, &from(1, flooding), 100);
+            assert_eq!(flood.len(), 16, "{flooding}");
+            let others = enters(&queue, &from(1, newcomer), 100);
+            assert_eq!(others.len(), 8, "{newcomer}: half of what there is");
+            assert_eq!(flood.iter().filter(|one| is_displaced(one)).count(), 8);
+            assert!(queue.enter(&from(1, flooding)).is_none());
+        }
+    }
+
+    #[test]
+    fn newcomer_network_displaces_in_the_lane_of_operators() {
+        let queue = FairQueue::new(1, 15);
+        let flood: Vec<_> = (0..4)
+            .flat_map(|number| enters(&queue, &operator(&format!("198.51.{number}.1")), 100))
+            .collect();
+        assert_eq!(flood.len(), 16);
+        let newcomer = queue.enter(&operator("203.0.113.9"));
+        assert!(newcomer.is_some());
+        assert_eq!(flood.iter().filter(|one| is_displaced(one)).count(), 1);
+    }
+
+    #[test]
+    fn networks_of_a_tenant_take_turns() {
+        let queue = FairQueue::new(1, 63);
+        let mut flood = enters(&queue, &from(1, "198.51.100.7"), 100);
+        let (_newcomer, mut turn) = queue.enter(&from(1, "203.0.113.9")).unwrap();
+        flood.remove(0);
+        assert!(turn.try_recv().is_err(), "the flood was there first");
+        flood.remove(0);
+        assert!(turn.try_recv().is_ok());
+    }
+
+    /// Work that runs cannot be displaced, so a share has a place more than run at once.
+    #[test]
+    fn newcomer_network_gets_a_place_while_others_run() {
+        let queue = FairQueue::new(8, 16);
+        let flood = enters(&queue, &from(1, "198.51.100.7"), 100);
+        assert_eq!((flood.len(), queue.free()), (9, 0));
+        assert!(queue.enter(&from(1, "203.0.113.9")).is_some());
+    }
+
+    proptest! {
+        /// However places are taken and given back, no share has more than its part, and a network without a place gets one
+        /// as long as another network of the same tenant has two of which one waits.
+        #[test]
+        fn newcomer_networks_get_places_in_any_state(
+            at_once in 1_usize..4,
+            size in 1_usize..40,
+            steps in prop::collection::vec((0_u8..4, 0_u8..5, 0_u8..3, 0_usize..64), 0..200),
+        ) {
+            let queue = FairQueue::new(at_once, size);
+            let mut held = Vec::new();
+            for (tenant, network, leaves, which) in steps {
+                let address = match network {
+                    0..3 => format!("198.51.{network}.1"),
+                    _ => format!("2001:db8:0:{network}::1"),
+                };
+                held.extend(queue.enter(&from(tenant.into(), &address)));
+                if leaves == 0 && !held.is_empty() {
+                    held.swap_remove(which % held.len());
+                }
+                held.retain(|one| !is_displaced(one));
+                let state = queue.state();
+                prop_assert_eq!(state.taken.len(), held.len());
+                prop_assert!(state.taken.len() <= state.size);
+                prop_assert_eq!(state.running(), state.at_once.min(state.taken.len()));
+                for share in state.taken.iter().flat_map(|taken| &taken.path) {
+                    let of_share = state.taken.iter().filter(|taken| taken.path.contains(share)).count();
+                    prop_assert!(of_share <= state.most(Some(*share)));
+                }
+            }
+            for tenant in 0..4 {
+                let newcomer = from(tenant, "203.0.113.9");
+                let group = Some(Share::Group(newcomer.group));
+                let displaceable = {
+                    let state = queue.state();
+                    let of_group: Vec<_> = state.taken.iter().filter(|taken| taken.at(0) == group).collect();
+                    let crowded = |held: &Held| held.places > 1 && held.last.is_some();
+                    tally(&of_group, 1).values().any(crowded)
+                };
+                prop_assert!(queue.enter(&newcomer).is_some() || !displaceable);
+            }
+        }
     }
 
     /// Polls once; `None` when it is not ready.
