@@ -14,7 +14,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::turns::{Part, Turn, Turns};
+use super::turns::{Caller, Part, Turn, Turns};
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,8 @@ struct Share {
 pub(crate) enum Party {
     /// A tenant's admitted users and jobs.
     Tenant(TenantId),
-    /// Callers of a tenant without a credential. Their connections are part of the tenant's.
+    /// Callers of a tenant without a credential. Their connections are part of the tenant's; where that is one at a time, the
+    /// tenant's users go before them.
     Guest(TenantId),
     /// A lookup for a caller who may be anybody, before a tenant is known.
     Lookup,
@@ -144,13 +145,13 @@ impl Share {
     async fn take_turn(&self, party: Party) -> Result<Taken, StoreError> {
         let mut taken = Taken::default();
         match party {
-            Party::Tenant(tenant) => taken._tenant = Some(self.tenants.take(tenant).await?),
+            Party::Tenant(tenant) => taken._tenant = Some(self.tenants.take(tenant, Caller::Member).await?),
             Party::Guest(tenant) => {
-                taken._guest = Some(self.guests.take(tenant).await?);
-                taken._tenant = Some(self.tenants.take(tenant).await?);
+                taken._guest = Some(self.guests.take(tenant, Caller::Guest).await?);
+                taken._tenant = Some(self.tenants.take(tenant, Caller::Guest).await?);
             }
-            Party::Lookup => taken._lane = Some(self.lookups.take(()).await?),
-            Party::Upkeep => taken._lane = Some(self.upkeep.take(()).await?),
+            Party::Lookup => taken._lane = Some(self.lookups.take((), Caller::Guest).await?),
+            Party::Upkeep => taken._lane = Some(self.upkeep.take((), Caller::Member).await?),
             Party::Platform => {}
         }
         Ok(taken)

@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tenantry_domain::StoreError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 /// How many connections of a pool one party may use at once, so that none can keep all others waiting. A party is a tenant,
@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 /// Requests beyond that wait behind those of the same party, and not in front of the pool. There is an entry only for each
 /// party that uses or wants a connection just now.
 #[derive(Debug)]
-pub(super) struct Turns<P> {
+pub(super) struct Turns<P: Copy + Eq + Hash> {
     part: Part,
     /// How many requests of one party wait at the most; the next one is refused at once.
     queue: usize,
@@ -30,17 +30,39 @@ pub(super) enum Part {
     Yielding(usize),
 }
 
-#[derive(Debug)]
-struct State<P> {
-    parties: HashMap<P, Party>,
-    lately: Lately<P>,
+/// Who of a party asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// One that was admitted.
+    Member,
+    /// One without a credential. Where the party has one turn at a time, members that wait go before it.
+    Guest,
 }
 
 #[derive(Debug)]
-struct Party {
-    connections: Arc<Semaphore>,
-    /// How many have one or wait for one.
-    interested: usize,
+struct State<P: Copy + Eq + Hash> {
+    parties: HashMap<P, Party<P>>,
+    lately: Lately<P>,
+    /// The number of the next one who waits.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Party<P: Copy + Eq + Hash> {
+    /// What is left of the part: connections, of which a turn takes one or two.
+    free: usize,
+    /// Who waits, in the order in which they get their turns.
+    line: VecDeque<Waiter<P>>,
+    /// How many turns there are.
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Waiter<P: Copy + Eq + Hash> {
+    id: u64,
+    caller: Caller,
+    takes: usize,
+    start: oneshot::Sender<Turn<P>>,
 }
 
 /// Who has had turns.
@@ -54,17 +76,21 @@ struct Lately<P> {
 /// So long a party counts as one that is there after it has had a turn.
 const THERE: Duration = Duration::from_secs(5);
 
-/// A party's leave to use one connection.
-pub(super) struct Turn<P: Eq + Hash> {
-    // In this order: the permit goes to the next one before the entry may go.
-    _permit: OwnedSemaphorePermit,
-    _interest: Interest<P>,
-}
-
-/// A request that has a connection or waits for one.
-struct Interest<P: Eq + Hash> {
+/// A party's permission to use one connection.
+#[derive(Debug)]
+pub(super) struct Turn<P: Copy + Eq + Hash> {
     turns: Arc<Turns<P>>,
     party: P,
+    takes: usize,
+}
+
+/// A request that waits for its turn. Dropped, it leaves the line.
+struct Waiting<P: Copy + Eq + Hash> {
+    turns: Arc<Turns<P>>,
+    party: P,
+    id: u64,
+    in_line: bool,
+    start: oneshot::Receiver<Turn<P>>,
 }
 
 impl<P: Copy + Eq + Hash> Turns<P> {
@@ -76,6 +102,7 @@ impl<P: Copy + Eq + Hash> Turns<P> {
             state: Mutex::new(State {
                 parties: HashMap::new(),
                 lately: Lately::default(),
+                next: 0,
             }),
         }
     }
@@ -85,13 +112,12 @@ impl<P: Copy + Eq + Hash> Turns<P> {
     /// Where it has one turn after the other while others are there, the thread looks in between whether one of those
     /// has sent something or has got an answer of the database. By itself a runtime does so after 61 tasks, and each of them
     /// may be a whole request, if the database answers fast enough.
-    pub(super) async fn take(self: &Arc<Self>, party: P) -> Result<Turn<P>, StoreError> {
-        let (connections, permits, interest) = self.line_up(party)?;
-        let permit = connections.acquire_many_owned(permits).await;
-        let turn = Turn {
-            _permit: permit.map_err(|error| StoreError::Other(error.to_string()))?,
-            _interest: interest,
-        };
+    pub(super) async fn take(self: &Arc<Self>, party: P, caller: Caller) -> Result<Turn<P>, StoreError> {
+        let mut waiting = self.line_up(party, caller)?;
+        // The sender goes with its line only, and the line with the last one who waits.
+        let turn = (&mut waiting.start).await;
+        waiting.in_line = false;
+        let turn = turn.map_err(|_| StoreError::Other("a turn was lost".into()))?;
         let once_more = self.state().lately.is_once_more(party, Instant::now());
         if once_more {
             yield_now().await;
@@ -99,34 +125,120 @@ impl<P: Copy + Eq + Hash> Turns<P> {
         Ok(turn)
     }
 
-    fn line_up(self: &Arc<Self>, party: P) -> Result<(Arc<Semaphore>, u32, Interest<P>), StoreError> {
+    fn line_up(self: &Arc<Self>, party: P, caller: Caller) -> Result<Waiting<P>, StoreError> {
         let mut state = self.state();
-        let permits = match self.part {
+        let takes = match self.part {
             Part::Yielding(2..) if state.lately.has_others(party, Instant::now()) => 2,
             Part::Yielding(_) | Part::Fixed(_) => 1,
         };
         let (Part::Fixed(each) | Part::Yielding(each)) = self.part;
         let each = each.max(1);
+        let id = state.next;
+        state.next += 1;
         let entry = state.parties.entry(party).or_insert_with(|| Party {
-            connections: Arc::new(Semaphore::new(each)),
-            interested: 0,
+            free: each,
+            line: VecDeque::new(),
+            held: 0,
         });
-        if entry.interested >= each + self.queue {
+        if entry.held + entry.line.len() >= each + self.queue {
             let problem = "too many requests of this kind or tenant wait for the database";
             return Err(StoreError::Unavailable(problem.into()));
         }
-        entry.interested += 1;
-        let interest = Interest {
+        let (sender, start) = oneshot::channel();
+        // With one turn at a time, a guest's turn is all that the party has.
+        let one_at_a_time = each / takes == 1;
+        let place = match caller {
+            Caller::Member if one_at_a_time => entry.first_guest(),
+            Caller::Member | Caller::Guest => entry.line.len(),
+        };
+        entry.line.insert(
+            place,
+            Waiter {
+                id,
+                caller,
+                takes,
+                start: sender,
+            },
+        );
+        let waiting = Waiting {
             turns: Arc::clone(self),
             party,
+            id,
+            in_line: true,
+            start,
         };
-        Ok((Arc::clone(&entry.connections), permits, interest))
+        self.grant(state, party);
+        Ok(waiting)
+    }
+
+    /// Gives turns to those at the front of a party's line for whom there is something left, and drops the entry of a party
+    /// that wants nothing.
+    fn grant(self: &Arc<Self>, mut state: MutexGuard<'_, State<P>>, party: P) {
+        let mut granted = Vec::new();
+        if let Some(entry) = state.parties.get_mut(&party) {
+            while let Some(waiter) = entry.line.pop_front_if(|waiter| waiter.takes <= entry.free) {
+                entry.free -= waiter.takes;
+                entry.held += 1;
+                granted.push(waiter);
+            }
+            if entry.held == 0 && entry.line.is_empty() {
+                state.parties.remove(&party);
+            }
+        }
+        drop(state);
+        for waiter in granted {
+            let turn = Turn {
+                turns: Arc::clone(self),
+                party,
+                takes: waiter.takes,
+            };
+            // Where the request has just gone away, the turn comes back and goes to the next one as it is dropped.
+            drop(waiter.start.send(turn));
+        }
     }
 }
 
-impl<P> Turns<P> {
+impl<P: Copy + Eq + Hash> Turns<P> {
     fn state(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Copy + Eq + Hash> Party<P> {
+    /// The place in the line before all guests.
+    fn first_guest(&self) -> usize {
+        let is_guest = |waiter: &Waiter<P>| waiter.caller == Caller::Guest;
+        self.line.iter().position(is_guest).unwrap_or(self.line.len())
+    }
+}
+
+impl<P: Copy + Eq + Hash> Drop for Turn<P> {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        if let Some(entry) = state.parties.get_mut(&self.party) {
+            entry.free += self.takes;
+            entry.held -= 1;
+        }
+        self.turns.grant(state, self.party);
+    }
+}
+
+impl<P: Copy + Eq + Hash> Drop for Waiting<P> {
+    /// One who was first in line may have been too much for what is left, and the next one may not be.
+    fn drop(&mut self) {
+        if !self.in_line {
+            return;
+        }
+        let mut state = self.turns.state();
+        let line = state.parties.get_mut(&self.party).map(|entry| &mut entry.line);
+        let Some((line, place)) = line.and_then(|line| {
+            let place = line.iter().position(|waiter| waiter.id == self.id)?;
+            Some((line, place))
+        }) else {
+            return;
+        };
+        line.remove(place);
+        self.turns.grant(state, self.party);
     }
 }
 
@@ -161,18 +273,6 @@ impl<P: Copy + Eq> Lately<P> {
     }
 }
 
-impl<P: Eq + Hash> Drop for Interest<P> {
-    fn drop(&mut self) {
-        let mut state = self.turns.state();
-        if let Some(entry) = state.parties.get_mut(&self.party) {
-            entry.interested -= 1;
-            if entry.interested == 0 {
-                state.parties.remove(&self.party);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -199,7 +299,7 @@ mod tests {
         number: u128,
         times: usize,
     ) -> Option<Result<Turn<TenantId>, StoreError>> {
-        let mut take = pin!(turns.take(tenant(number)));
+        let mut take = pin!(turns.take(tenant(number), Caller::Member));
         let mut context = Context::from_waker(Waker::noop());
         (0..times).find_map(|_| match take.as_mut().poll(&mut context) {
             Poll::Ready(turn) => Some(turn),
@@ -260,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn between_two_turns_of_a_tenant_the_thread_looks_what_others_have_sent() {
         let turns = Arc::new(Turns::new(Part::Yielding(2), 1_000));
-        drop(turns.take(tenant(2)).await.unwrap());
+        drop(turns.take(tenant(2), Caller::Member).await.unwrap());
         let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
         receiver.set_nonblocking(true).unwrap();
         let receiver = tokio::net::UnixStream::from_std(receiver).unwrap();
@@ -268,7 +368,7 @@ mod tests {
         let noisy = (0..50).map(|_| {
             let (turns, done) = (Arc::clone(&turns), Arc::clone(&done));
             tokio::spawn(async move {
-                let turn = turns.take(tenant(1)).await.unwrap();
+                let turn = turns.take(tenant(1), Caller::Member).await.unwrap();
                 done.fetch_add(1, Ordering::Relaxed);
                 drop(turn);
             })
@@ -291,8 +391,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_gets_the_next_one_and_nobody_waits_behind_a_full_queue() {
         let turns = Arc::new(Turns::new(Part::Fixed(1), 1));
-        let first = turns.take(tenant(1)).await.unwrap();
-        let mut second = Box::pin(turns.take(tenant(1)));
+        let first = turns.take(tenant(1), Caller::Member).await.unwrap();
+        let mut second = Box::pin(turns.take(tenant(1), Caller::Member));
         assert!(
             second
                 .as_mut()
@@ -300,14 +400,97 @@ mod tests {
                 .is_pending()
         );
         assert!(matches!(
-            turns.take(tenant(1)).await,
+            turns.take(tenant(1), Caller::Member).await,
             Err(StoreError::Unavailable(_))
         ));
         drop(first);
         let second = second.await.unwrap();
-        let waiting = Box::pin(turns.take(tenant(1)));
+        let waiting = Box::pin(turns.take(tenant(1), Caller::Member));
         drop(waiting);
         drop(second);
+        assert!(turns.state().parties.is_empty());
+    }
+
+    /// Who of these, in the order in which they line up behind a guest that has its turn, gets its turn when. A guest is 'g',
+    /// a member 'm'.
+    fn order(turns: &Arc<Turns<TenantId>>, callers: &str) -> String {
+        let take = |caller| match caller {
+            'g' => turns.take(tenant(1), Caller::Guest),
+            _ => turns.take(tenant(1), Caller::Member),
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut first = Box::pin(take('g'));
+        let Poll::Ready(Ok(first)) = first.as_mut().poll(&mut context) else {
+            panic!("nobody has a turn yet");
+        };
+        let mut waiting: Vec<_> = callers
+            .chars()
+            .map(|caller| (caller, Box::pin(take(caller))))
+            .collect();
+        // Each lines up with the first poll.
+        for (_, take) in &mut waiting {
+            assert!(take.as_mut().poll(&mut context).is_pending());
+        }
+        drop(first);
+        let mut order = String::new();
+        while !waiting.is_empty() {
+            let next = waiting.iter_mut().position(|(_, take)| {
+                // Once more where the thread looks for others in between.
+                (0..2).any(|_| take.as_mut().poll(&mut context).is_ready())
+            });
+            order.push(waiting.remove(next.unwrap()).0);
+        }
+        assert!(turns.state().parties.is_empty());
+        order
+    }
+
+    /// Pools of one, two and three connections, where a turn may be all that a tenant has.
+    #[test]
+    fn members_go_before_guests_where_turns_come_one_at_a_time() {
+        for size in [1_usize, 2, 3] {
+            let turns = Arc::new(Turns::new(Part::Yielding(size.div_ceil(2)), 10));
+            // Another tenant is there, so that two connections are one turn.
+            drop(at_once(&turns, 2).unwrap());
+            assert_eq!(order(&turns, "ggmgmm"), "mmmggg", "{size}");
+        }
+        let fixed = Arc::new(Turns::new(Part::Fixed(1), 10));
+        assert_eq!(order(&fixed, "gmg"), "mgg");
+    }
+
+    #[test]
+    fn guests_keep_their_place_where_there_are_several_turns() {
+        let turns = Arc::new(Turns::new(Part::Yielding(4), 10));
+        drop(at_once(&turns, 2).unwrap());
+        let _both: Vec<_> = (0..2).map(|_| polled(&turns, 1, 2).unwrap().unwrap()).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut guest = Box::pin(turns.take(tenant(1), Caller::Guest));
+        let _ = guest.as_mut().poll(&mut context);
+        let mut member = Box::pin(turns.take(tenant(1), Caller::Member));
+        let _ = member.as_mut().poll(&mut context);
+        let line: Vec<_> = {
+            let state = turns.state();
+            let line = state.parties[&tenant(1)].line.iter();
+            line.map(|waiter| waiter.caller).collect()
+        };
+        assert_eq!(line, [Caller::Guest, Caller::Member]);
+    }
+
+    #[test]
+    fn one_who_stops_waiting_holds_up_nobody() {
+        let turns = Arc::new(Turns::new(Part::Yielding(3), 10));
+        let mut context = Context::from_waker(Waker::noop());
+        let alone = at_once(&turns, 1).unwrap().unwrap();
+        drop(at_once(&turns, 2).unwrap());
+        let both = polled(&turns, 1, 2).unwrap().unwrap();
+        assert_eq!((alone.takes, both.takes), (1, 2));
+        let mut first = Box::pin(turns.take(tenant(1), Caller::Member));
+        let mut second = Box::pin(turns.take(tenant(1), Caller::Member));
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        drop(both);
+        drop(first);
+        assert!((0..2).any(|_| second.as_mut().poll(&mut context).is_ready()));
+        drop((second, alone));
         assert!(turns.state().parties.is_empty());
     }
 }
