@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{Invalid, Network, StoreError, TenantId};
 
@@ -24,19 +25,25 @@ impl Password {
     /// composition rules), without the names that an attacker of this account tries first: the product's, and `names`,
     /// which are the tenant's slug and the person's mail address (also without what follows the `@`).
     ///
+    /// The text is normalized first ([`normalized`]), and all rules judge that, so that no other form of the same letters
+    /// passes. At least 8 characters must also have been typed: a few characters stand for a whole phrase.
+    ///
     /// Whether it is one of the commonest is for [`PasswordHasher::is_common`]; see `dyn PasswordHasher::choose`.
     ///
     /// # Errors
     /// `weak_password` at `pointer`; the detail does not repeat the password.
     pub fn chosen(text: String, pointer: &str, names: &[&str]) -> Result<Self, Invalid> {
         let weak = |detail: String| Err(Invalid::one(pointer, "weak_password", detail));
-        if !(8..=128).contains(&text.chars().count()) {
+        let typed = text.chars().count();
+        let text = normalized(&text);
+        let length = text.chars().count();
+        if !(8..=128).contains(&length) || typed < 8 {
             return weak("must have 8 to 128 characters".into());
         }
-        let folded = text.to_lowercase();
+        let folded = folded(&text);
         let names = names.iter().copied().chain([PRODUCT]);
         let within = names.filter_map(|name| {
-            let local = name.split('@').next().unwrap_or(name).to_lowercase();
+            let local = self::folded(name.split('@').next().unwrap_or(name));
             (local.chars().count() >= SHORTEST_WORD && folded.contains(&local)).then_some(local)
         });
         if let Some(name) = within.into_iter().next() {
@@ -55,6 +62,17 @@ impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Password(…)")
     }
+}
+
+/// Returns a text in the form in which passwords are judged and hashed: NFKC, after NIST SP 800-63B section 5.1.1.2, so that
+/// it does not matter how a keyboard writes an accent.
+pub fn normalized(text: &str) -> String {
+    text.nfkc().collect()
+}
+
+/// A normalized text without case. Lower case of a few characters is not normalized again.
+fn folded(text: &str) -> String {
+    normalized(&normalized(text).to_lowercase())
 }
 
 /// A password hash as a PHC string. `Debug` hides it.
@@ -182,7 +200,9 @@ impl dyn PasswordHasher {
     /// `weak_password` at `pointer`.
     pub fn choose(&self, text: String, pointer: &str, names: &[&str]) -> Result<Password, Invalid> {
         let password = Password::chosen(text, pointer, names)?;
-        if self.is_common(&password, names) {
+        let names: Vec<_> = names.iter().map(|name| normalized(name)).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        if self.is_common(&password, &names) {
             let detail = "is one of the passwords that are tried first; choose one that is harder to guess";
             return Err(Invalid::one(pointer, "weak_password", detail));
         }
@@ -220,5 +240,36 @@ mod tests {
         ] {
             assert_eq!(chosen(text), Err(("weak_password", detail.to_owned())), "{text}");
         }
+    }
+
+    /// Letters in another form are the same letters, in the password and in the names.
+    #[test]
+    fn rules_judge_the_normalized_password() {
+        let chosen = |text: &str, name: &str| {
+            Password::chosen(text.into(), "/password", &[name])
+                .map(|password| password.reveal().to_owned())
+                .map_err(|Invalid(errors)| errors[0].detail.clone())
+        };
+        for (text, name, detail) in [
+            (
+                "my ＩＮＩＴＥＣＨ stapler",
+                "initech",
+                "must not contain 'initech'",
+            ),
+            ("I love 𝓣𝓮𝓷𝓪𝓷𝓽𝓻𝔂!", "x", "must not contain 'tenantry'"),
+            (
+                "zu\u{308}rich by night",
+                "z\u{fc}rich@x.example",
+                "must not contain 'z\u{fc}rich'",
+            ),
+            ("our \u{212a}elvin 99", "kelvin", "must not contain 'kelvin'"),
+            // Seven characters of two code points each, and one that stands for eighteen.
+            (&"e\u{301}".repeat(7), "x", "must have 8 to 128 characters"),
+            ("\u{fdfa}", "x", "must have 8 to 128 characters"),
+            (&"\u{fdfa}".repeat(8), "x", "must have 8 to 128 characters"),
+        ] {
+            assert_eq!(chosen(text, name), Err(detail.to_owned()), "{text}");
+        }
+        assert_eq!(chosen(&"e\u{301}".repeat(128), "x"), Ok("\u{e9}".repeat(128)));
     }
 }

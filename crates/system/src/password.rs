@@ -5,20 +5,21 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tenantry_domain::{
-    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
+    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified, normalized,
 };
-use unicode_normalization::UnicodeNormalization as _;
 
 use crate::fair_queue::FairQueue;
 use crate::secret;
 
 /// Passwords hashed with Argon2id (RFC 9106, version 0x13), off the async threads, a bounded number at once.
 ///
-/// A password is normalized before it is hashed (NFKC, after NIST SP 800-63B section 5.1.1.2), so that it does not matter
-/// how a keyboard writes an accent. What was hashed as it was typed still verifies.
+/// A password is normalized before it is hashed ([`normalized`]), so that it does not matter how a keyboard writes an
+/// accent. What was hashed as it was typed still verifies: a password that is not normalized and is wrong is compared a
+/// second time as it was typed, in a second turn, so that one turn is one comparison.
 ///
 /// Hashes are PHC strings and carry their own cost: changing [`PasswordCost`] applies to new hashes, old ones still
-/// verify, as [`Verified::Outdated`] when they are cheaper.
+/// verify, as [`Verified::Outdated`] when they are cheaper. A wrong password takes as long for a cheaper hash as for an
+/// unknown user: what the hash costs less is computed for nothing. It takes longer for a hash that is dearer than today's.
 pub struct Argon2Passwords {
     argon2: Argon2<'static>,
     /// The hash that a password is compared with when there is no user.
@@ -106,9 +107,19 @@ impl PasswordHasher for Argon2Passwords {
             Some(stored) => read(&stored)?,
             None => self.nobody.clone(),
         };
-        let argon2 = self.argon2.clone();
-        let work = move || check(&argon2, &spellings, &expected);
-        self.queue_of(caller).run(caller, work).await?
+        let outdated = is_outdated(self.argon2.params(), &expected);
+        for (index, spelling) in spellings.into_iter().enumerate() {
+            let (argon2, expected) = (self.argon2.clone(), expected.clone());
+            let work = move || compare(&argon2, &spelling, &expected);
+            if self.queue_of(caller).run(caller, work).await??.is_right {
+                // The first spelling is today's.
+                return Ok(match index {
+                    0 if !outdated => Verified::Right,
+                    _ => Verified::Outdated,
+                });
+            }
+        }
+        Ok(Verified::Wrong)
     }
 
     /// Fewer than a million guesses, as zxcvbn estimates them, of both the first and the last 16 characters.
@@ -195,6 +206,10 @@ pub enum PasswordCostError {
 /// The longest password that is hashed, in bytes: a bound on the work a caller without an account can cause.
 const LONGEST: usize = 1024;
 
+/// The longest password that is normalized, in bytes. Letters that a keyboard writes in parts take up to three times as many
+/// bytes as normalized (Hangul).
+const LONGEST_TYPED: usize = 4 * LONGEST;
+
 /// How many hashes for operators may wait.
 const OPERATORS_WAIT: usize = 15;
 
@@ -205,12 +220,12 @@ const JUDGED: usize = 16;
 /// letters that each may stand for, so a text full of them would keep a thread busy for seconds.
 const SYMBOLS: usize = 4;
 
-/// A password that takes fewer guesses is a common one. At ten attempts a minute a million take ten weeks.
+/// A password that takes fewer guesses is a common one. At twenty failures a minute a million take five weeks.
 const GUESSES: u64 = 1_000_000;
 
 /// What of a password is judged: its beginning, and its end where that is something else.
 fn judged(password: &str) -> impl Iterator<Item = String> {
-    let text: Vec<char> = password.nfkc().take(LONGEST).collect();
+    let text: Vec<char> = normalized(password).chars().take(LONGEST).collect();
     let start: String = text.iter().take(JUDGED).collect();
     let end = (text.len() > JUDGED).then(|| text[text.len() - JUDGED..].iter().collect());
     std::iter::once(start).chain(end)
@@ -226,12 +241,12 @@ fn is_guessable(text: &str) -> bool {
 /// a password that is too long.
 fn spellings(password: &Password) -> Vec<String> {
     let typed = password.reveal();
-    if typed.len() > LONGEST {
+    if typed.len() > LONGEST_TYPED {
         return Vec::new();
     }
-    let normalized: String = typed.nfkc().collect();
+    let normalized = normalized(typed);
     let differs = normalized != typed;
-    let typed = differs.then(|| typed.to_owned());
+    let typed = (differs && typed.len() <= LONGEST).then(|| typed.to_owned());
     // A few characters have compatibility forms many times their length.
     let normalized = (normalized.len() <= LONGEST).then_some(normalized);
     normalized.into_iter().chain(typed).collect()
@@ -271,21 +286,58 @@ fn read(stored: &PasswordHash) -> Result<phc::PasswordHash, PasswordError> {
     }
 }
 
-/// Each spelling is compared until one is right; the first one is today's.
-fn check(
+/// What a comparison came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Compared {
+    is_right: bool,
+    /// What it has cost: KiB of memory times passes over it. `None` for a hash whose parameters say nothing of it.
+    work: Option<u64>,
+}
+
+/// Compares a spelling with a hash. A wrong one costs at least as much as today's hashes do.
+fn compare(
     argon2: &Argon2<'_>,
-    spellings: &[String],
+    spelling: &str,
     expected: &phc::PasswordHash,
-) -> Result<Verified, PasswordError> {
-    for (index, spelling) in spellings.iter().enumerate() {
-        match argon2.verify_password(spelling.as_bytes(), expected) {
-            Ok(()) if index == 0 && !is_outdated(argon2.params(), expected) => return Ok(Verified::Right),
-            Ok(()) => return Ok(Verified::Outdated),
-            Err(Error::PasswordInvalid) => {}
-            Err(error) => return Err(PasswordError::Failed(error.to_string())),
-        }
+) -> Result<Compared, PasswordError> {
+    let failed = |error: String| PasswordError::Failed(error);
+    let stored = Params::try_from(expected).ok();
+    let is_right = match argon2.verify_password(spelling.as_bytes(), expected) {
+        Ok(()) => true,
+        Err(Error::PasswordInvalid) => false,
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let cost = stored.as_ref().map(work);
+    // The answer tells anyway that there is such a user.
+    if is_right {
+        return Ok(Compared { is_right, work: cost });
     }
-    Ok(Verified::Wrong)
+    let rest = stored.and_then(|stored| rest(argon2.params(), &stored));
+    if let Some(rest) = rest.clone() {
+        let mut nothing = [0; 32];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, rest)
+            .hash_password_into(spelling.as_bytes(), &[0; 16], &mut nothing)
+            .map_err(|error| failed(error.to_string()))?;
+        std::hint::black_box(nothing);
+    }
+    let more = rest.as_ref().map_or(0, work);
+    Ok(Compared {
+        is_right,
+        work: cost.map(|cost| cost + more),
+    })
+}
+
+/// What a hash takes: KiB of memory times passes over it, which time goes by.
+fn work(params: &Params) -> u64 {
+    u64::from(params.m_cost()) * u64::from(params.t_cost())
+}
+
+/// What a stored hash costs less than today's, as parameters of another one in no more memory; `None` where it is less than
+/// the smallest hash there is.
+fn rest(today: &Params, stored: &Params) -> Option<Params> {
+    let missing = work(today).checked_sub(work(stored))?;
+    let memory = u32::try_from(missing / u64::from(today.t_cost())).ok()?;
+    Params::new(memory, today.t_cost(), today.p_cost(), None).ok()
 }
 
 /// Whether a hash is cheaper than today's, in memory or in what is computed, or of another kind.
@@ -293,7 +345,6 @@ fn is_outdated(today: &Params, expected: &phc::PasswordHash) -> bool {
     let Ok(stored) = Params::try_from(expected) else {
         return true;
     };
-    let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
     stored.m_cost() < today.m_cost()
         || work(&stored) < work(today)
         || expected.algorithm != Algorithm::Argon2id.ident()
@@ -367,11 +418,15 @@ mod tests {
         assert_eq!(nobody.params.as_str(), real.params.as_str());
         assert_eq!(nobody.salt.unwrap().len(), real.salt.unwrap().len());
         assert_eq!(nobody.hash.unwrap().len(), real.hash.unwrap().len());
-        let spellings = ["x".to_owned()];
-        assert_eq!(
-            check(&passwords.argon2, &spellings, &nobody).unwrap(),
-            Verified::Wrong
-        );
+        let today = work(passwords.argon2.params());
+        for expected in [&real, &nobody] {
+            let compared = compare(&passwords.argon2, "y", expected).unwrap();
+            let wrong = Compared {
+                is_right: false,
+                work: Some(today),
+            };
+            assert_eq!(compared, wrong);
+        }
         assert_eq!(verified(&passwords, "x", None).await, Verified::Wrong);
 
         let (release, released) = std::sync::mpsc::channel::<()>();
@@ -473,6 +528,71 @@ mod tests {
             );
             assert_eq!(verified(&today, "y", Some(hash)).await, Verified::Wrong);
         }
+    }
+
+    /// An imported or an older hash must not answer faster than an unknown user, or it tells that there is one.
+    #[test]
+    fn wrong_password_for_a_cheaper_hash_costs_as_much_as_today() {
+        let argon2 = |memory, passes| {
+            let params = Params::new(memory, passes, 1, None).unwrap();
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        };
+        let today = argon2(96, 3);
+        for (memory, passes) in [
+            (8, 1),
+            (8, 3),
+            (32, 2),
+            (95, 3),
+            (96, 1),
+            (96, 2),
+            (64, 4),
+            (16, 17),
+        ] {
+            let stored = make(&argon2(memory, passes), "right").unwrap();
+            let expected = read(&stored).unwrap();
+            let wrong = compare(&today, "wrong", &expected).unwrap();
+            let cost = wrong.work.unwrap();
+            // All but less than the smallest hash there is: 8 KiB in each of the passes.
+            assert!(
+                (96 * 3 - 8 * 3..=96 * 3).contains(&cost),
+                "{memory} KiB, {passes} passes: {cost}"
+            );
+            assert!(compare(&today, "right", &expected).unwrap().is_right);
+        }
+        let dearer = read(&make(&argon2(128, 3), "right").unwrap()).unwrap();
+        assert_eq!(compare(&today, "wrong", &dearer).unwrap().work, Some(128 * 3));
+    }
+
+    /// One turn is one comparison, whatever is typed.
+    #[tokio::test]
+    async fn second_spelling_takes_a_second_turn() {
+        let passwords = passwords();
+        let hash = passwords.hash(&caller(1), password("Z\u{fc}rich")).await.unwrap();
+        let ticks = async |text: &str, hash: &Option<PasswordHash>| {
+            let before = passwords.queue.ticks();
+            verified(&passwords, text, hash.clone()).await;
+            passwords.queue.ticks() - before
+        };
+        let known = Some(hash);
+        let one = ticks("wrong", &known).await;
+        assert_eq!(
+            ticks("Zu\u{308}rich", &known).await,
+            one,
+            "right in its first spelling"
+        );
+        for hash in [&known, &None] {
+            assert_eq!(ticks("wro\u{308}ng", hash).await, 2 * one);
+        }
+    }
+
+    #[tokio::test]
+    async fn typed_form_may_be_longer_than_the_normalized_one() {
+        let passwords = passwords();
+        // 128 syllables of three letters each, which are 384 and 1152 bytes.
+        let (composed, decomposed) = ("\u{d55c}".repeat(128), "\u{1112}\u{1161}\u{11ab}".repeat(128));
+        let hash = passwords.hash(&caller(1), password(&composed)).await.unwrap();
+        let verdict = verified(&passwords, &decomposed, Some(hash)).await;
+        assert_eq!(verdict, Verified::Right);
     }
 
     #[tokio::test]
@@ -614,8 +734,8 @@ mod tests {
         let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let expected = read(&PasswordHash::new(stored.into())).unwrap();
         let argon2 = passwords().argon2;
-        let verified = |text: &str| check(&argon2, &[text.to_owned()], &expected).unwrap();
-        assert_eq!(verified("password"), Verified::Right);
-        assert_eq!(verified("passwore"), Verified::Wrong);
+        let is_right = |text: &str| compare(&argon2, text, &expected).unwrap().is_right;
+        assert!(is_right("password"));
+        assert!(!is_right("passwore"));
     }
 }
