@@ -26,7 +26,7 @@ pub use clock::ManualClock;
 pub use database::Database;
 pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
-pub use log::listen;
+pub use log::{Lines, listen};
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
 pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};

@@ -14,8 +14,8 @@ use utoipa::openapi::OpenApi;
 
 use crate::{
     ApiError, HttpSettings, Limits, Quotas, Readiness, authenticate::authenticate_known, docs, docs::Texts,
-    event_stream::Streams, metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation, system,
-    v1, webhook,
+    event_stream::Streams, metrics, metrics::Metrics, observe::observe, ofrep, openapi, operation,
+    origin::UntrustedProxy, system, v1, webhook,
 };
 
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
@@ -30,6 +30,7 @@ pub struct Api {
     pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) quotas: Option<Arc<Quotas>>,
+    pub(crate) untrusted_proxy: Arc<UntrustedProxy>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
 
@@ -55,6 +56,7 @@ impl Api {
             streams: Arc::default(),
             limits: None,
             quotas: None,
+            untrusted_proxy: Arc::default(),
             routes: Arc::new(|_| {}),
         }
     }

@@ -79,7 +79,7 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
         Cow::Borrowed(bearer(request.headers())?)
     };
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
-    let origin = origin::of(request, api.settings.trust_forwarded_for);
+    let origin = origin::of(request, &api);
     let admission = api.app.ports.gate.bearer(&token, context.id.clone()).await?;
     context.identify(&admission.scope);
     // Before the mismatch, which leaves an entry in the audit log each time.

@@ -132,7 +132,7 @@ impl FromRequest for Guest {
 fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
     let api = Api::of(request)?;
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
-    let origin = origin::of(request, api.settings.trust_forwarded_for);
+    let origin = origin::of(request, &api);
     Ok(Guest {
         api,
         hints,

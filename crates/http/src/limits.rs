@@ -267,7 +267,7 @@ async fn take_of_address(
 ) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
-    let address = ClientAddress::of(origin::address(request, api.settings.trust_forwarded_for));
+    let address = ClientAddress::of(origin::address(request, &api));
     let demand = demand(address, limits, cost(request, &api));
     take(request, &api, limits, (class, &demand)).await
 }

@@ -76,7 +76,7 @@ pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let gate = &api.app.ports.operator_gate;
     let scope = gate.bearer(token, context.id.clone()).await?;
     context.identify_operator(&scope);
-    let origin = origin::of(request, api.settings.trust_forwarded_for);
+    let origin = origin::of(request, &api);
     request.extensions_mut().insert(Admitted { scope, origin });
     Ok(())
 }

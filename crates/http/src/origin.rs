@@ -1,12 +1,17 @@
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use actix_web::{HttpRequest, http::header};
 use tenantry_tenancy::Origin;
 
+use crate::Api;
+
 /// From where a request came. A proxy's word on the address is taken only when the operator says that there
 /// is one.
-pub(crate) fn of(request: &HttpRequest, trust_forwarded_for: bool) -> Origin {
-    let ip = address(request, trust_forwarded_for);
+pub(crate) fn of(request: &HttpRequest, api: &Api) -> Origin {
+    let ip = address(request, api);
     let user_agent = request.headers().get(header::USER_AGENT).map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.chars().filter(|c| !c.is_control()).take(256).collect()
@@ -18,13 +23,35 @@ pub(crate) fn of(request: &HttpRequest, trust_forwarded_for: bool) -> Origin {
 }
 
 /// The caller's address; `None` where there is none, as on a Unix socket.
-pub(crate) fn address(request: &HttpRequest, trust_forwarded_for: bool) -> Option<IpAddr> {
-    let forwarded = if trust_forwarded_for {
-        last_hop(request)
-    } else {
-        None
-    };
-    forwarded.or_else(|| request.peer_addr().map(|peer| peer.ip()))
+pub(crate) fn address(request: &HttpRequest, api: &Api) -> Option<IpAddr> {
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    if api.settings.trust_forwarded_for {
+        return last_hop(request).or(peer);
+    }
+    api.untrusted_proxy.notice(request, peer);
+    peer
+}
+
+/// Whether requests have come through a proxy whose word on addresses is not taken. All its callers then share the bounds of
+/// one address.
+#[derive(Debug, Default)]
+pub(crate) struct UntrustedProxy(AtomicBool);
+
+impl UntrustedProxy {
+    /// Logs the first request with a forwarding header. Any caller can send one, so it is logged once.
+    fn notice(&self, request: &HttpRequest, peer: Option<IpAddr>) {
+        let is_forwarded = || {
+            let headers = [header::X_FORWARDED_FOR, header::FORWARDED];
+            headers.iter().any(|name| request.headers().contains_key(name))
+        };
+        if !self.0.load(Ordering::Relaxed) && is_forwarded() && !self.0.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                peer = peer.map(tracing::field::display),
+                "a request has a forwarding header, which is ignored: behind a proxy all callers share the limits of its \
+                 address; set http.trust_forwarded_for if a proxy of yours sets X-Forwarded-For"
+            );
+        }
+    }
 }
 
 /// The last entry is the only one that our own proxy has written; those before it are the caller's claims.
@@ -43,16 +70,26 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
+    use crate::{HttpSettings, testing::api};
 
     #[test]
     fn a_forwarded_address_counts_only_when_trusted() {
+        let api = |trust_forwarded_for| {
+            api(HttpSettings {
+                trust_forwarded_for,
+                ..HttpSettings::default()
+            })
+        };
         let request = TestRequest::default()
             .peer_addr(([10, 0, 0, 1], 4711).into())
             .append_header((header::X_FORWARDED_FOR, "1.1.1.1, 2.2.2.2"))
             .append_header((header::USER_AGENT, "x".repeat(300)))
             .to_http_request();
-        assert_eq!(of(&request, false).ip.as_deref(), Some("10.0.0.1"));
-        assert_eq!(of(&request, true).ip.as_deref(), Some("2.2.2.2"));
-        assert_eq!(of(&request, true).user_agent.map(|agent| agent.len()), Some(256));
+        assert_eq!(of(&request, &api(false)).ip.as_deref(), Some("10.0.0.1"));
+        assert_eq!(of(&request, &api(true)).ip.as_deref(), Some("2.2.2.2"));
+        assert_eq!(
+            of(&request, &api(true)).user_agent.map(|agent| agent.len()),
+            Some(256)
+        );
     }
 }
