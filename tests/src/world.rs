@@ -7,10 +7,10 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    Announcer, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory, NewProject, NewResource,
-    NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook, RateLimiter,
-    RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus, TenantId,
-    TenantRates, Units, UserId,
+    AccountRates, Announcer, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory, NewProject,
+    NewResource, NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook,
+    RateLimiter, RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus,
+    TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
@@ -63,8 +63,8 @@ pub struct Options {
     pub credential_rate: Rate,
     /// What an address may ask for of what is open to everybody.
     pub visitor_rate: Rate,
-    /// How often one account may be tried.
-    pub account_rate: Rate,
+    /// How often logins to one account may fail.
+    pub account_rates: AccountRates,
     /// What a tenant may ask for of what calls the payment provider.
     pub billing_rate: Rate,
     /// What hashes passwords; a cheap one of its own when absent.
@@ -153,7 +153,10 @@ impl Default for Options {
             }),
             credential_rate: generous(),
             visitor_rate: generous(),
-            account_rate: generous(),
+            account_rates: AccountRates {
+                network: generous(),
+                anywhere: generous(),
+            },
             billing_rate: generous(),
             passwords: None,
             limiter: None,
@@ -449,7 +452,7 @@ fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
     let addresses = AddressRates {
         credential: options.credential_rate,
         visitor: options.visitor_rate,
-        account: options.account_rate,
+        account: options.account_rates,
     };
     Limits::new(
         limiter,

@@ -151,8 +151,8 @@ pub use job::{
     Lease, Misstep, NewJob, Progress,
 };
 pub use limit::{
-    AccountName, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand, Partition, Rate, RateBook,
-    RateLimiter, Rule, TenantRates, TokenBucket,
+    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
+    Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
 };
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
@@ -203,7 +203,9 @@ pub use scope::{
 };
 pub use seal::Seal;
 pub use segment::Segment;
-pub use session::{IssuedRefresh, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions};
+pub use session::{
+    IssuedRefresh, LOGIN_ADDRESSES, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+};
 pub use setting::{
     Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,
     RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,

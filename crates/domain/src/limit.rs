@@ -10,7 +10,7 @@ use std::pin::Pin;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{TenantFacts, TenantId, UserId};
+use crate::{Network, TenantFacts, TenantId, UserId};
 
 /// Grains in one request.
 const REQUEST: u64 = 60_000_000;
@@ -134,6 +134,15 @@ impl TokenBucket {
         }
     }
 
+    /// The bucket after so many grains came back, which were taken for nothing; full at the most.
+    #[must_use]
+    pub fn with(self, rate: Rate, grains: u64) -> Self {
+        Self {
+            level: self.level.saturating_add(grains).min(rate.capacity()),
+            at: self.at,
+        }
+    }
+
     /// When it is full again, in microseconds since the Unix epoch.
     pub fn full_at(self, rate: Rate) -> i64 {
         let missing = rate.capacity().saturating_sub(self.level);
@@ -179,9 +188,18 @@ pub enum BucketKey {
     Address(ClientAddress),
     /// What one address reads that is open to everybody, whatever tenant it names.
     Visitor(ClientAddress),
-    /// The attempts to log in to one account of a tenant, from wherever they come.
-    Account(TenantId, AccountName),
-    /// The attempts to log in to one account of an operator.
+    /// The failed logins to one account from one network ([`Network::site`]).
+    Account(Account, Option<Network>),
+    /// The failed logins to one account from all networks together.
+    AccountAnywhere(Account),
+}
+
+/// An account that a login names, known or unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Account {
+    /// Of a user of a tenant.
+    User(TenantId, AccountName),
+    /// Of an operator.
     Operator(AccountName),
 }
 
@@ -214,7 +232,7 @@ impl BucketKey {
             Self::Billing(_) => "billing",
             Self::Address(_) => "address",
             Self::Visitor(_) => "visitor",
-            Self::Account(..) | Self::Operator(_) => "account",
+            Self::Account(..) | Self::AccountAnywhere(_) => "account",
         }
     }
 }
@@ -284,23 +302,30 @@ impl Demand {
         Self::from_address(address, BucketKey::Visitor(address), rate, cost)
     }
 
-    /// For an attempt to log in to an account of a tenant.
-    pub fn of_account(tenant: TenantId, account: AccountName, rate: Rate, cost: u32) -> Self {
-        let key = BucketKey::Account(tenant, account);
-        Self {
-            partition: Partition::Tenant(tenant),
-            rules: vec![Rule { key, rate }],
-            cost,
-        }
+    /// For an attempt to log in to an account from a network, which counts 1 in both buckets of the account.
+    pub fn of_account(account: Account, network: Option<Network>, rates: AccountRates) -> Self {
+        let anywhere = Rule {
+            key: BucketKey::AccountAnywhere(account),
+            rate: rates.anywhere,
+        };
+        let mut demand = Self::of_account_here(account, network, rates);
+        demand.rules.push(anywhere);
+        demand
     }
 
-    /// For an attempt to log in to an account of an operator.
-    pub fn of_operator(account: AccountName, rate: Rate, cost: u32) -> Self {
-        let key = BucketKey::Operator(account);
+    /// The same from a network that the account is known to log in from: only what comes from that network counts.
+    pub fn of_account_here(account: Account, network: Option<Network>, rates: AccountRates) -> Self {
+        let key = BucketKey::Account(account, network);
         Self {
-            partition: Partition::Operator(account),
-            rules: vec![Rule { key, rate }],
-            cost,
+            partition: match account {
+                Account::User(tenant, _) => Partition::Tenant(tenant),
+                Account::Operator(name) => Partition::Operator(name),
+            },
+            rules: vec![Rule {
+                key,
+                rate: rates.network,
+            }],
+            cost: 1,
         }
     }
 
@@ -419,6 +444,15 @@ impl Decision {
     }
 }
 
+/// How many logins to one account may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountRates {
+    /// From one network.
+    pub network: Rate,
+    /// From all networks together but those that the account is known to log in from.
+    pub anywhere: Rate,
+}
+
 /// How much a tenant and each of its users may ask for; `None` is without limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TenantRates {
@@ -446,6 +480,10 @@ pub trait RateLimiter: fmt::Debug + Send + Sync {
     /// Takes from all buckets of the demand or from none. There is always a decision: an implementation that
     /// cannot reach its buckets has others to fall back on.
     fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a>;
+
+    /// Gives back what a demand took that was allowed: for limits on failures, of what has not failed. Where the buckets
+    /// cannot be reached nothing is given back.
+    fn give_back<'a>(&'a self, demand: &'a Demand) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// A decision that is there already, or one to wait for. What is decided in memory needs no future on the heap.

@@ -33,6 +33,15 @@ impl Network {
         }
     }
 
+    /// The network that logins are told apart by, about what one household or office has: the /24 of an IPv4 address, the /56
+    /// of an IPv6 address; none of a missing and of a loopback address.
+    pub fn site(address: Option<IpAddr>) -> Option<Self> {
+        let sites = [24, 56];
+        Self::of(address)
+            .into_iter()
+            .find(|network| sites.contains(&network.bits))
+    }
+
     /// How many bits of an address it fixes.
     pub const fn bits(self) -> u8 {
         self.bits
@@ -64,5 +73,17 @@ mod tests {
         assert_eq!(of("127.0.0.1"), [""; 0]);
         assert_eq!(of("::1"), [""; 0]);
         assert_eq!(Network::of(None), []);
+    }
+
+    #[test]
+    fn logins_are_told_apart_by_the_site() {
+        let site = |text: &str| Network::site(text.parse().ok()).map(|network| network.to_string());
+        assert_eq!(site("203.0.113.7").as_deref(), Some("203.0.113.0/24"));
+        assert_eq!(
+            site("2001:db8:1:2345::1").as_deref(),
+            Some("2001:db8:1:2300::/56")
+        );
+        assert_eq!(site("127.0.0.1"), None);
+        assert_eq!(site(""), None);
     }
 }

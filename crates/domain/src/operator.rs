@@ -196,11 +196,30 @@ pub trait Operators: Send + Sync {
         email: &Email,
     ) -> Result<Option<Operator>, StoreError>;
 
+    /// The same for a caller who has not authenticated: on connections that operators' work does not need.
+    async fn find_to_log_in(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError>;
+
+    /// Returns the addresses from which the operator with that mail address has logged in since then, each once and at most
+    /// [`LOGIN_ADDRESSES`](crate::LOGIN_ADDRESSES) of them; on the same connections.
+    async fn login_addresses(
+        &self,
+        because: SystemScope,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError>;
+
     /// All operators, oldest first.
     async fn list(&self, because: SystemScope) -> Result<Vec<Operator>, StoreError>;
 
     /// Begins a transaction for what an operator does.
     async fn begin(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError>;
+
+    /// The same for the record of a caller who was not admitted: on connections that operators' work does not need.
+    async fn begin_for_guest(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError>;
 }
 
 /// A transaction of an operator's. It can only be committed with the record of what was done in it; dropped, it is

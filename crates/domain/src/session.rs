@@ -1,6 +1,9 @@
 use async_trait::async_trait;
 
-use crate::{SessionId, StoreError, TenantId, Time, UserId};
+use crate::{Email, SessionId, StoreError, TenantId, Time, UserId};
+
+/// The most addresses that are read of the logins of one account.
+pub const LOGIN_ADDRESSES: u64 = 1_000;
 
 /// A login session and the family of its refresh tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +132,13 @@ pub trait Sessions: Send {
     async fn update(&mut self, session: &Session) -> Result<(), StoreError>;
     /// Ends all live sessions of a user; how many there were.
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError>;
+    /// Returns the addresses from which the user with that mail address has logged in since then, each once and at most
+    /// [`LOGIN_ADDRESSES`] of them; `None` for a login without an address.
+    async fn login_addresses(
+        &mut self,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError>;
     /// Deletes the sessions that ended before then; how many there were.
     async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError>;
 }

@@ -4,14 +4,17 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
-use tenantry_domain::{Admission, RequestId, TenantId, TenantSelector};
+use tenantry_domain::{Account, AccountName, Admission, Network, RequestId, TenantId, TenantSelector};
 use tenantry_tenancy::{
     Cx, Origin, Tenancy,
     access::{self, AccessError, Hints, ResolvedBy},
+    auth, operator,
 };
 use utoipa::IntoParams;
 
-use crate::{Api, ApiError, authenticate::bearer, hints, limits, origin, request::RequestContext};
+use crate::{
+    Api, ApiError, authenticate::bearer, hints, limits, limits::Attempt, origin, request::RequestContext,
+};
 
 /// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
 /// all the same, expired or not, must be of the tenant that the request names.
@@ -59,16 +62,26 @@ impl Guest {
     }
 
     /// Enters the tenant as [`Guest::enter`] does, to log in to one of its accounts.
-    pub async fn enter_to_log_in(self, body_slug: Option<String>, email: &str) -> Result<Cx, ApiError> {
+    pub async fn enter_to_log_in(
+        self,
+        body_slug: Option<String>,
+        email: &str,
+    ) -> Result<(Cx, Attempt), ApiError> {
         let (http, api) = (self.http.clone(), self.api.clone());
         let cx = self.enter(body_slug).await?;
-        limits::take_of_account(&http, &api, Some(cx.scope().tenant()), email).await?;
-        Ok(cx)
+        let account = Account::User(cx.scope().tenant(), AccountName::of(email));
+        let network = Network::site(cx.origin().address());
+        let is_known = async || auth::is_known_network(&cx, email, network).await;
+        let attempt = limits::take_of_account(&http, &api, account, network, is_known).await?;
+        Ok((cx, attempt))
     }
 
-    /// Takes an attempt to log in to an operator's account from the bucket of that account.
-    pub async fn operator_attempt(&self, email: &str) -> Result<(), ApiError> {
-        limits::take_of_account(&self.http, &self.api, None, email).await
+    /// Takes an attempt to log in to an operator's account from the buckets of that account.
+    pub async fn operator_attempt(&self, email: &str) -> Result<Attempt, ApiError> {
+        let account = Account::Operator(AccountName::of(email));
+        let network = Network::site(self.origin.address());
+        let is_known = async || operator::is_known_network(self.app(), email, network).await;
+        limits::take_of_account(&self.http, &self.api, account, network, is_known).await
     }
 
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is

@@ -16,8 +16,8 @@ use actix_web::{
     middleware::Next,
 };
 use tenantry_domain::{
-    AccountName, Admission, Allowance, ClientAddress, Decision, Demand, ErrorCode, IdSource, Rate, RateBook,
-    RateLimiter, TenantId, TenantRates, UserId,
+    Account, AccountRates, Admission, Allowance, BucketKey, ClientAddress, Decision, Demand, ErrorCode,
+    IdSource, Network, Rate, RateBook, RateLimiter, StoreError, TenantId, TenantRates, UserId,
 };
 
 use crate::{Api, ApiError, origin};
@@ -66,8 +66,8 @@ pub struct AddressRates {
     pub credential: Rate,
     /// At the routes that are open to everybody, probes excepted: branding, documentation, keys, measurements.
     pub visitor: Rate,
-    /// At login, to one account, whatever addresses the attempts come from.
-    pub account: Rate,
+    /// How many logins to one account may fail.
+    pub account: AccountRates,
 }
 
 /// How much may be asked for: of each tenant and each of its users, and by each address.
@@ -206,32 +206,58 @@ pub(crate) async fn limit_visitor(
     go_on(taken.await, request, next).await
 }
 
-/// Takes an attempt to log in from the bucket of the account that the body names, known or unknown: of the tenant, or of
-/// an operator where there is none. The address has given already.
+/// An attempt to log in to an account, which counts as a failure until it has succeeded.
+#[must_use = "an attempt that succeeded gives back what it took"]
+pub(crate) struct Attempt(Option<(Arc<Limits>, Demand)>);
+
+impl Attempt {
+    /// Gives back what the attempt took: only failures count.
+    pub(crate) async fn succeeded(self) {
+        if let Some((limits, demand)) = self.0 {
+            limits.limiter.give_back(&demand).await;
+        }
+    }
+}
+
+/// Takes an attempt to log in from the buckets of the account that the body names, known or unknown: from the one of the
+/// caller's network, and from the one of all networks together. The address has given already.
+///
+/// Many networks together can empty the second bucket. It refuses no network that the account is known to have logged in
+/// from lately, so that attempts from elsewhere lock nobody out.
 ///
 /// # Errors
-/// `rate_limited`; then nothing was taken.
+/// `rate_limited`, and those of `is_known`; then nothing was taken.
 pub(crate) async fn take_of_account(
     request: &HttpRequest,
     api: &Api,
-    tenant: Option<TenantId>,
-    email: &str,
-) -> Result<(), ApiError> {
-    let Some(limits) = &api.limits else { return Ok(()) };
-    let (account, rate) = (AccountName::of(email), limits.addresses.account);
-    let demand = match tenant {
-        Some(tenant) => Demand::of_account(tenant, account, rate, READ),
-        None => Demand::of_operator(account, rate, READ),
+    account: Account,
+    network: Option<Network>,
+    is_known: impl AsyncFnOnce() -> Result<bool, StoreError>,
+) -> Result<Attempt, ApiError> {
+    let Some(limits) = &api.limits else {
+        return Ok(Attempt(None));
     };
-    let decision = limits.decide(&demand).await;
+    let rates = limits.addresses.account;
+    let mut demand = Demand::of_account(account, network, rates);
+    let mut decision = limits.decide(&demand).await;
+    if is_refused_elsewhere_only(&decision) && is_known().await? {
+        demand = Demand::of_account_here(account, network, rates);
+        decision = limits.decide(&demand).await;
+    }
     api.metrics().decided("account", &decision);
     if decision.allowed() {
-        // The fields go on telling of the address: what is left of an account is no business of a caller who guesses.
-        return Ok(());
+        // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
+        return Ok(Attempt(Some((Arc::clone(limits), demand))));
     }
     let refusal = refused(&decision);
     request.extensions_mut().insert(decision);
     Err(refusal)
+}
+
+/// Whether the caller's own network has done nothing to be refused for.
+fn is_refused_elsewhere_only(decision: &Decision) -> bool {
+    let mut violated = decision.allowances().iter().filter(|told| told.violated);
+    !decision.allowed() && violated.all(|told| matches!(told.rule.key, BucketKey::AccountAnywhere(_)))
 }
 
 async fn go_on(
@@ -294,8 +320,11 @@ fn refused(decision: &Decision) -> ApiError {
         .allowances()
         .iter()
         .filter(|allowance| allowance.violated);
+    let mut policies: Vec<_> = violated.map(|allowance| allowance.rule.key.policy()).collect();
+    // Both buckets of an account have one name.
+    policies.dedup();
     ApiError::new(ErrorCode::RateLimited)
-        .with_violated_policies(violated.map(|allowance| allowance.rule.key.policy()).collect())
+        .with_violated_policies(policies)
         .with_header(header::RETRY_AFTER, decision.retry_after_seconds().into())
 }
 
@@ -364,9 +393,9 @@ fn standing(allowance: &Allowance) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{pin::Pin, sync::Mutex};
 
-    use tenantry_domain::{BucketKey, Deciding, Rule, TenantFacts, TenantRates};
+    use tenantry_domain::{Deciding, Rule, TenantFacts, TenantRates};
 
     use super::*;
     use crate::{
@@ -391,6 +420,10 @@ mod tests {
             };
             Deciding::Ready(Decision::of(demand, &levels))
         }
+
+        fn give_back<'a>(&'a self, _: &'a Demand) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::ready(()))
+        }
     }
 
     #[derive(Debug)]
@@ -411,7 +444,10 @@ mod tests {
         AddressRates {
             credential: Rate::new(5, 5).unwrap(),
             visitor: Rate::new(7, 7).unwrap(),
-            account: Rate::new(3, 3).unwrap(),
+            account: AccountRates {
+                network: Rate::new(3, 3).unwrap(),
+                anywhere: Rate::new(4, 4).unwrap(),
+            },
         }
     }
 

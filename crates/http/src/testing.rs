@@ -445,8 +445,25 @@ impl Operators for Fake {
         Ok(None)
     }
 
+    async fn find_to_log_in(&self, _: SystemScope, _: &Email) -> Result<Option<Operator>, StoreError> {
+        Ok(None)
+    }
+
+    async fn login_addresses(
+        &self,
+        _: SystemScope,
+        _: &Email,
+        _: Time,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn list(&self, _: SystemScope) -> Result<Vec<Operator>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn begin_for_guest(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
     }
 
     async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {

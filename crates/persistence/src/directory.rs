@@ -79,7 +79,7 @@ impl Directory for PgDirectory {
             TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
         };
         let because = SystemScope::because("find the tenant that a request names");
-        let tx = PlatformTx::begin_lookup(&self.platform, because).await?;
+        let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
         Ok(Self::named(tx, named).await?.pop())
     }
 

@@ -8,12 +8,13 @@ use sea_orm::{
 };
 use serde_json::Value;
 use tenantry_domain::{
-    Announcer, Change, Email, FlagEditing, Mode, Operator, OperatorActor, OperatorEvent, OperatorId,
-    OperatorScope, OperatorWork, Operators, Page, PageRequest, PasswordHash, Position, StoreError,
-    SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time,
+    Announcer, Change, Email, FlagEditing, LOGIN_ADDRESSES, Mode, Operator, OperatorActor, OperatorEvent,
+    OperatorId, OperatorScope, OperatorWork, Operators, Page, PageRequest, PasswordHash, Position,
+    StoreError, SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time,
 };
 
 use crate::Pool;
+use crate::error::column;
 use crate::store::{Changes, exactly_one};
 use crate::task::containing;
 use crate::tenant::entity as tenants;
@@ -88,11 +89,16 @@ impl PgOperators {
         because: SystemScope,
         condition: impl sea_orm::sea_query::IntoCondition,
     ) -> Result<Option<Operator>, StoreError> {
-        let find = Entity::find().filter(condition.into_condition());
-        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
-        let rows = tx.fetch::<Entity>(&find.into_query()).await?;
-        tx.commit().await?;
-        Ok(rows.into_iter().next().map(Operator::from))
+        let tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        one(tx, condition).await
+    }
+
+    fn work(&self, tx: PlatformTx, scope: &OperatorScope) -> Box<dyn OperatorWork> {
+        Box::new(PgOperatorWork {
+            tx,
+            scope: scope.clone(),
+            changes: Changes::new(Arc::clone(&self.announcer)),
+        })
     }
 }
 
@@ -110,6 +116,28 @@ impl Operators for PgOperators {
         self.one(because, Column::Email.eq(email.as_str())).await
     }
 
+    async fn find_to_log_in(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError> {
+        let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        one(tx, Column::Email.eq(email.as_str())).await
+    }
+
+    async fn login_addresses(
+        &self,
+        because: SystemScope,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let mut tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        let arguments = [email.as_str().into(), since.into()];
+        let rows = tx.fetch_fixed(LOGINS, arguments).await?;
+        tx.commit().await?;
+        rows.iter().map(|row| column(row, "ip")).collect()
+    }
+
     async fn list(&self, because: SystemScope) -> Result<Vec<Operator>, StoreError> {
         let find = Entity::find()
             .order_by_asc(Column::CreatedAt)
@@ -121,16 +149,38 @@ impl Operators for PgOperators {
     }
 
     async fn begin(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
-        let because = match scope.actor() {
-            OperatorActor::Operator(_) => SystemScope::because("an operator's request"),
-            OperatorActor::System(reason) => SystemScope::because(reason),
-        };
-        Ok(Box::new(PgOperatorWork {
-            tx: PlatformTx::begin(&self.platform, because, Mode::Write).await?,
-            scope: scope.clone(),
-            changes: Changes::new(Arc::clone(&self.announcer)),
-        }))
+        let tx = PlatformTx::begin(&self.platform, because(scope), Mode::Write).await?;
+        Ok(self.work(tx, scope))
     }
+
+    async fn begin_for_guest(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        let tx = PlatformTx::begin_for_guest(&self.platform, because(scope), Mode::Write).await?;
+        Ok(self.work(tx, scope))
+    }
+}
+
+/// From where an operator has logged in. The limit is [`LOGIN_ADDRESSES`].
+const LOGINS: &str = "\
+SELECT DISTINCT e.ip FROM operator_events e JOIN operators o ON o.id = e.operator_id \
+ WHERE o.email = $1 AND e.at >= $2 AND e.action = 'operator.logged_in' LIMIT 1000";
+
+const _: () = assert!(LOGIN_ADDRESSES == 1_000);
+
+fn because(scope: &OperatorScope) -> SystemScope {
+    match scope.actor() {
+        OperatorActor::Operator(_) => SystemScope::because("an operator's request"),
+        OperatorActor::System(reason) => SystemScope::because(reason),
+    }
+}
+
+async fn one(
+    mut tx: PlatformTx,
+    condition: impl sea_orm::sea_query::IntoCondition,
+) -> Result<Option<Operator>, StoreError> {
+    let find = Entity::find().filter(condition.into_condition());
+    let rows = tx.fetch::<Entity>(&find.into_query()).await?;
+    tx.commit().await?;
+    Ok(rows.into_iter().next().map(Operator::from))
 }
 
 /// An open transaction of an operator's.

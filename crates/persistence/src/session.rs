@@ -1,7 +1,10 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{Change, Session, SessionId, Sessions, StoreError, Time, UserId};
+use tenantry_domain::{
+    Change, Email, LOGIN_ADDRESSES, Session, SessionId, Sessions, StoreError, Time, UserId,
+};
 
+use crate::error::column;
 use crate::store::{PgStore, exactly_one};
 use crate::tx::Lock;
 
@@ -80,6 +83,16 @@ impl Sessions for PgStore {
             .await
     }
 
+    async fn login_addresses(
+        &mut self,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let arguments = [email.as_str().into(), since.into()];
+        let rows = self.tx.fetch_all_fixed(LOGINS, arguments).await?;
+        rows.iter().map(|row| column(row, "ip")).collect()
+    }
+
     async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError> {
         let ended = Condition::any()
             .add(Column::RevokedAt.lt(before))
@@ -87,6 +100,14 @@ impl Sessions for PgStore {
         self.tx.delete::<Entity>().filter(ended).run().await
     }
 }
+
+/// From where a user has logged in. The limit is [`LOGIN_ADDRESSES`].
+const LOGINS: &str = "\
+SELECT DISTINCT s.ip FROM refresh_sessions s \
+ JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id \
+ WHERE s.tenant_id = $1 AND u.tenant_id = $1 AND u.email = $2 AND s.created_at >= $3 LIMIT 1000";
+
+const _: () = assert!(LOGIN_ADDRESSES == 1_000);
 
 impl TryFrom<Model> for Session {
     type Error = StoreError;

@@ -1,7 +1,8 @@
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tenantry_domain::{BucketKey, Deciding, Decision, Demand, RateLimiter};
+use tenantry_domain::{Account, BucketKey, Deciding, Decision, Demand, RateLimiter};
 
 use crate::Redis;
 
@@ -47,11 +48,7 @@ impl RedisLimiter {
     }
 
     async fn together(&self, demand: &Demand) -> Decision {
-        let rules = demand.rules().iter().map(|rule| {
-            let (rate, price) = (rule.rate, rule.rate.price(demand.cost()));
-            (key(rule.key), [rate.per_minute().into(), rate.capacity(), price])
-        });
-        match self.redis.take(rules).await {
+        match self.redis.take(rules(demand, 1)).await {
             Ok(levels) => {
                 self.decided_together.fetch_add(1, Ordering::Relaxed);
                 Decision::of(demand, &levels)
@@ -77,6 +74,28 @@ impl RateLimiter for RedisLimiter {
         }
         Deciding::Pending(Box::pin(self.together(demand)))
     }
+
+    fn give_back<'a>(&'a self, demand: &'a Demand) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if !self.redis.is_there() || self.redis.take(rules(demand, -1)).await.is_err() {
+                self.alone.give_back(demand).await;
+            }
+        })
+    }
+}
+
+/// Key and arguments of each bucket for the script; with the sign -1 it is given back.
+fn rules(demand: &Demand, sign: i64) -> impl Iterator<Item = (String, [i64; 3])> {
+    demand.rules().iter().map(move |rule| {
+        let (rate, price) = (rule.rate, rule.rate.price(demand.cost()));
+        // All of them are below 2^53.
+        let arguments = [
+            rate.per_minute().into(),
+            rate.capacity().cast_signed(),
+            sign * price.cast_signed(),
+        ];
+        (key(rule.key), arguments)
+    })
 }
 
 /// Where a bucket is. What is between the braces decides about the slot of a cluster, so that all buckets of a tenant
@@ -88,14 +107,24 @@ fn key(key: BucketKey) -> String {
         BucketKey::Billing(tenant) => format!("rl:{{{tenant}}}:b"),
         BucketKey::Address(address) => format!("rl:{{{address}}}:a"),
         BucketKey::Visitor(address) => format!("rl:{{{address}}}:v"),
-        BucketKey::Account(tenant, account) => format!("rl:{{{tenant}}}:l:{account}"),
-        BucketKey::Operator(account) => format!("rl:{{operators}}:l:{account}"),
+        BucketKey::Account(account, network) => {
+            let network = network.map_or_else(|| "local".to_owned(), |network| network.to_string());
+            format!("{}:{network}", of_account(account))
+        }
+        BucketKey::AccountAnywhere(account) => of_account(account),
+    }
+}
+
+fn of_account(account: Account) -> String {
+    match account {
+        Account::User(tenant, name) => format!("rl:{{{tenant}}}:l:{name}"),
+        Account::Operator(name) => format!("rl:{{operators}}:l:{name}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::{AccountName, ClientAddress};
+    use tenantry_domain::{AccountName, ClientAddress, Network};
     use uuid::Uuid;
 
     use super::*;
@@ -118,14 +147,24 @@ mod tests {
         let address = ClientAddress::of("2001:db8::1".parse().ok());
         assert_eq!(key(BucketKey::Address(address)), "rl:{2001:db8::}:a");
         assert_eq!(key(BucketKey::Visitor(address)), "rl:{2001:db8::}:v");
-        let account = AccountName::of("{}@x");
-        let of_tenant = key(BucketKey::Account(tenant.into(), account));
+        let name = AccountName::of("{}@x");
+        let (user, operator) = (Account::User(tenant.into(), name), Account::Operator(name));
+        let of_tenant = key(BucketKey::AccountAnywhere(user));
         assert!(of_tenant.starts_with("rl:{00000000-0000-0000-0000-000000000001}:l:"));
         let hex = of_tenant.rsplit(':').next().unwrap();
         assert!(hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(
-            key(BucketKey::Operator(account)),
+            key(BucketKey::AccountAnywhere(operator)),
             format!("rl:{{operators}}:l:{hex}")
+        );
+        let network = Network::site("203.0.113.7".parse().ok());
+        assert_eq!(
+            key(BucketKey::Account(user, network)),
+            format!("{of_tenant}:203.0.113.0/24")
+        );
+        assert_eq!(
+            key(BucketKey::Account(operator, None)),
+            format!("rl:{{operators}}:l:{hex}:local")
         );
     }
 }

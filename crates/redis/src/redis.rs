@@ -155,7 +155,7 @@ impl Redis {
     /// [`Away`].
     pub(crate) async fn take(
         &self,
-        rules: impl Iterator<Item = (String, [u64; 3])>,
+        rules: impl Iterator<Item = (String, [i64; 3])>,
     ) -> Result<Vec<u64>, Away> {
         let Numbered { number, mut inner } = self.connection().ok_or(Away::NotThere)?;
         let mut call = self.shared.take.prepare_invoke();

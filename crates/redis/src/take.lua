@@ -2,7 +2,7 @@
 -- number stays below 2^53, up to which doubles are exact.
 --
 -- KEYS     the buckets, all in one slot
--- ARGV     for each of them: grains a microsecond, grains when full, grains to take
+-- ARGV     for each of them: grains a microsecond, grains when full, grains to take (negative: to give back)
 -- returns  for each of them what was in it before anything was taken
 local HELD = 10000000
 
@@ -37,7 +37,7 @@ for i, key in ipairs(KEYS) do
     local rate, full, price = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
     local left = levels[i]
     if enough then
-        left = left - price
+        left = math.min(left - price, full)
     end
     redis.call('HSET', key, 'level', string.format('%.0f', left), 'at', string.format('%.0f', stamps[i]))
     -- From when it is full on, it is the same as none; a second more, so that a clock held back finds it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tenantry_billing::{PlanBook, PlanRates, RateError, RateOverride};
-use tenantry_domain::{Clock, Rate, RateLimiter, Slug};
+use tenantry_domain::{AccountRates, Clock, Rate, RateLimiter, Slug};
 use tenantry_http::{AddressRates, Limits};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
@@ -63,11 +63,18 @@ fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {
             settings.credential_burst,
         )?,
         visitor: rate(visitor, settings.visitor_per_minute, settings.visitor_burst)?,
-        account: rate(
-            "limits.account_per_minute",
-            settings.account_per_minute,
-            settings.account_burst,
-        )?,
+        account: AccountRates {
+            network: rate(
+                "limits.account_per_minute",
+                settings.account_per_minute,
+                settings.account_burst,
+            )?,
+            anywhere: rate(
+                "limits.account_anywhere_per_minute",
+                settings.account_anywhere_per_minute,
+                settings.account_anywhere_burst,
+            )?,
+        },
     })
 }
 

@@ -433,13 +433,16 @@ pub struct Limits {
     /// What one address may ask for of what is open to everybody, and how much of it at once.
     pub visitor_per_minute: u32,
     pub visitor_burst: u32,
-    /// How many attempts to log in there may be for one account (a mail address in a tenant, or an operator's), and how many
-    /// of them at once, from wherever they come.
+    /// How many logins to one account (a mail address in a tenant, or an operator's) may fail from one network, and how many
+    /// of them at once.
     pub account_per_minute: u32,
     pub account_burst: u32,
     /// How much a tenant may ask for of what calls the payment provider, and how much of it at once; a unit is about a call.
     pub billing_per_minute: u32,
     pub billing_burst: u32,
+    /// The same from all networks together. Networks from which the account has lately logged in are exempt.
+    pub account_anywhere_per_minute: u32,
+    pub account_anywhere_burst: u32,
     /// By slug: what was agreed with single tenants in place of what their plan says.
     pub overrides: BTreeMap<String, AgreedRates>,
 }
@@ -459,6 +462,8 @@ impl Default for Limits {
             account_burst: 20,
             billing_per_minute: 60,
             billing_burst: 60,
+            account_anywhere_per_minute: 20,
+            account_anywhere_burst: 100,
             overrides: BTreeMap::new(),
         }
     }
@@ -1204,8 +1209,20 @@ impl Settings {
                 1_000_000,
             ),
             (
+                "limits.account_anywhere_per_minute",
+                self.limits.account_anywhere_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            (
                 "limits.billing_burst",
                 self.limits.billing_burst.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.account_anywhere_burst",
+                self.limits.account_anywhere_burst.into(),
                 1,
                 1_000_000,
             ),

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenantry_domain::{BucketKey, Clock, Deciding, Decision, Demand, RateLimiter, TokenBucket};
@@ -68,12 +69,24 @@ impl LocalLimiter {
     }
 
     fn decide_now(&self, demand: &Demand) -> Decision {
+        let mut shard = self.shard(demand);
+        let now = self.clock.now().timestamp_micros();
+        shard.decide(demand, now, self.most)
+    }
+
+    fn give_back_now(&self, demand: &Demand) {
+        self.shard(demand).give_back(demand);
+    }
+
+    fn shard(&self, demand: &Demand) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(demand.partition());
         // The remainder is below the number of shards, which fits.
         let shard = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
-        let mut shard = lock(&self.shards[shard]);
-        let now = self.clock.now().timestamp_micros();
-        shard.decide(demand, now, self.most)
+        lock(&self.shards[shard])
+    }
+
+    fn part_of(&self, demand: &Demand) -> Demand {
+        demand.shared_by(self.instances)
     }
 }
 
@@ -81,8 +94,13 @@ impl RateLimiter for LocalLimiter {
     fn decide<'a>(&'a self, demand: &'a Demand) -> Deciding<'a> {
         Deciding::Ready(match self.instances {
             0 | 1 => self.decide_now(demand),
-            instances => self.decide_now(&demand.shared_by(instances)),
+            2.. => self.decide_now(&self.part_of(demand)),
         })
+    }
+
+    fn give_back<'a>(&'a self, demand: &'a Demand) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.give_back_now(&self.part_of(demand));
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -126,6 +144,16 @@ impl Shard {
             self.sweep(now, most);
         }
         decision
+    }
+
+    /// A bucket that is gone was full.
+    fn give_back(&mut self, demand: &Demand) {
+        for rule in demand.rules() {
+            if let Some(kept) = self.buckets.get_mut(&rule.key) {
+                kept.bucket = kept.bucket.with(rule.rate, rule.rate.price(demand.cost()));
+                kept.full_at = kept.bucket.full_at(rule.rate);
+            }
+        }
     }
 
     /// Looking at all buckets is worth it when there are twice as many as were left the last time.
@@ -222,6 +250,23 @@ mod tests {
         );
         clock.advance(1);
         assert!(limiter.decide_now(&of(1, 1, (3, 1))).allowed());
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let (clock, limiter) = limiter(1_000);
+        let demand = address(7, rate(1, 2));
+        limiter.give_back_now(&demand);
+        assert!(limiter.is_empty(), "there is no bucket to fill");
+        for _ in 0..5 {
+            assert!(limiter.decide_now(&demand).allowed());
+            limiter.give_back_now(&demand);
+            limiter.give_back_now(&demand);
+        }
+        let left = (0..5).filter(|_| limiter.decide_now(&demand).allowed());
+        assert_eq!(left.count(), 2, "a bucket is full at the most");
+        clock.advance(60);
+        assert!(limiter.decide_now(&demand).allowed());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::{
-    AccessClaims, Constraint, Email, HashingCaller, Invalid, Password, PasswordError, PasswordHash,
+    AccessClaims, Constraint, Email, HashingCaller, Invalid, Network, Password, PasswordError, PasswordHash,
     PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId, Standing,
     StoreError, Tenant, User, UserId, Verified, Work,
 };
@@ -124,6 +124,22 @@ pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn,
     }
 }
 
+/// Whether the user with that mail address has lately logged in from this network. An unknown user has not, and costs the
+/// same.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) -> Result<bool, StoreError> {
+    let Ok(email) = Email::parse(email, "/email") else {
+        return Ok(false);
+    };
+    let since = cx.now() - KNOWN_FOR;
+    let addresses = cx
+        .read(async |work| Ok::<_, StoreError>(work.sessions().login_addresses(&email, since).await?))
+        .await?;
+    Ok(is_among(network, &addresses))
+}
+
 /// Registers somebody as a member of a tenant that allows it, and logs them in.
 ///
 /// # Errors
@@ -215,6 +231,18 @@ pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
         Ok((user, own_tenant(work).await?))
     })
     .await
+}
+
+/// For how long a network is known from which somebody has logged in.
+pub(crate) const KNOWN_FOR: Duration = Duration::days(30);
+
+/// Whether one of these addresses is in the network.
+pub(crate) fn is_among(network: Option<Network>, addresses: &[Option<String>]) -> bool {
+    let mut networks = addresses.iter().map(|address| {
+        let address = address.as_ref().and_then(|address| address.parse().ok());
+        Network::site(address)
+    });
+    networks.any(|known| known == network)
 }
 
 /// A fresh session of a user and its first refresh token.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Operator, OperatorClaims,
-    OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password, PasswordError,
-    RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
+    CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Network, Operator,
+    OperatorClaims, OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password,
+    PasswordError, RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
 };
 
 use crate::idempotency::OperatorRequest;
@@ -161,7 +161,7 @@ pub async fn login(
     let ports = &app.ports;
     let email = Email::parse(email, "/email").ok();
     let operator = match &email {
-        Some(email) => ports.operators.find_by_email(because, email).await?,
+        Some(email) => ports.operators.find_to_log_in(because, email).await?,
         None => None,
     };
     let operator = operator.filter(|operator| operator.is_active);
@@ -196,6 +196,29 @@ pub async fn login(
     }
     work.commit(event).await?;
     Ok(login)
+}
+
+/// Whether the operator with that mail address has lately logged in from this network. An unknown operator has not, and
+/// costs the same.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_known_network(
+    app: &Tenancy,
+    email: &str,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
+    let Ok(email) = Email::parse(email, "/email") else {
+        return Ok(false);
+    };
+    let because = SystemScope::because("an operator logs in");
+    let since = app.ports.clock.now() - auth::KNOWN_FOR;
+    let addresses = app
+        .ports
+        .operators
+        .login_addresses(because, &email, since)
+        .await?;
+    Ok(auth::is_among(network, &addresses))
 }
 
 /// Adds an operator, with a generated password unless one is given.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use futures_util::StreamExt as _;
-use futures_util::future::join;
+use futures_util::future::{Either, join, select};
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use tenantry_domain::{CallerGroup, HashingCaller, Rate};
+use tenantry_domain::{AccountRates, CallerGroup, HashingCaller, Rate};
 use tenantry_http::HttpSettings;
 use tenantry_system::{Argon2Passwords, PasswordCost};
-use tenantry_tests::{Options, PASSWORD, Reply, World};
+use tenantry_tests::{Lines, Options, PASSWORD, Reply, World};
 
 const LOGIN: &str = "/api/v1/auth/login";
 const OPERATOR_LOGIN: &str = "/api/v1/admin/login";
@@ -140,6 +140,7 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "qwerty123456",
         "iloveyou",
         "I run on Tenantry",
+        "I run on Ｔｅｎａｎｔｒｙ",
     ];
     for password in common
         .into_iter()
@@ -155,7 +156,7 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
     }
     for password in common
         .into_iter()
-        .chain(["our-acme-2026!", "Grace.Hopper and co"])
+        .chain(["our-acme-2026!", "our-ａｃｍｅ-2026!", "Grace.Hopper and co"])
     {
         for request in [register(password), create(password)] {
             let reply = request.send().await.problem(422, "validation_failed");
@@ -232,53 +233,222 @@ async fn a_login_upgrades_a_hash_of_a_lower_cost() {
     world.login("acme", member, PASSWORD).await.expect(200);
 }
 
-#[actix_web::test]
-async fn guessing_at_one_account_from_many_addresses_is_held_to_a_rate() {
-    let world = World::with(Options {
-        account_rate: Rate::new(6, 6).unwrap(),
+/// A limit that nothing reaches.
+fn unreachable_rate() -> Rate {
+    Rate::new(Rate::MOST, Rate::MOST).unwrap()
+}
+
+fn with_account_rates(network: Rate, anywhere: Rate) -> Options {
+    Options {
+        account_rates: AccountRates { network, anywhere },
         ..proxied()
-    })
-    .await;
-    world.operator(OLGA).await;
-    let member = world.acme.member.email.as_str();
-    let operator = |password: &str| json!({"email": OLGA, "password": password});
-    for number in 0..6 {
-        let address = format!("198.51.{number}.1");
-        // In any case of the letters it is the same account.
-        let email = if number % 2 == 0 {
-            member.to_uppercase()
-        } else {
-            member.to_owned()
-        };
-        login_from(&world, &address, "acme", &email, "wrong horse")
-            .await
-            .expect(401);
-        if number > 0 {
-            post_from(&world, &address, OPERATOR_LOGIN, &operator("wrong horse"))
-                .await
-                .expect(401);
-        }
     }
-    for password in [PASSWORD, "wrong horse"] {
-        let by_user = login_from(&world, "203.0.113.1", "acme", member, password).await;
-        let by_operator = post_from(&world, "203.0.113.1", OPERATOR_LOGIN, &operator(password)).await;
-        for reply in [by_user, by_operator] {
-            assert_eq!(reply.header("retry-after"), Some("10"));
+}
+
+/// A world in which operators and users log in, each from an address.
+struct Logins(World);
+
+impl Logins {
+    async fn with(options: Options) -> Self {
+        let world = World::with(options).await;
+        world.operator(OLGA).await;
+        Self(world)
+    }
+
+    /// A member and an operator log in from an address: the statuses.
+    async fn statuses(&self, address: &str, password: &str) -> [u16; 2] {
+        let [user, operator] = self.replies(address, password).await;
+        [user.status, operator.status]
+    }
+
+    async fn replies(&self, address: &str, password: &str) -> [Reply; 2] {
+        let world = &self.0;
+        let user = login_from(world, address, "acme", &world.acme.member.email, password).await;
+        let operator = json!({"email": OLGA, "password": password});
+        [user, post_from(world, address, OPERATOR_LOGIN, &operator).await]
+    }
+
+    /// Both are refused by the limit of the account, for so many seconds.
+    async fn are_limited(&self, address: &str, password: &str, seconds: &str) {
+        for reply in self.replies(address, password).await {
+            assert_eq!(reply.header("retry-after"), Some(seconds), "{}", reply.text());
             let problem = reply.problem(429, "rate_limited").json();
             assert_eq!(problem["violated-policies"], json!(["account"]));
         }
     }
-    // Other accounts, and an account of that address elsewhere, are not the same.
-    login_from(&world, "203.0.113.1", "acme", &world.acme.admin.email, PASSWORD)
-        .await
-        .expect(200);
-    login_from(&world, "203.0.113.1", "globex", member, PASSWORD)
-        .await
-        .expect(401);
-    world.clock.advance(Duration::seconds(10));
-    login_from(&world, "203.0.113.1", "acme", member, PASSWORD)
-        .await
-        .expect(200);
+}
+
+/// Trying passwords locks nobody out but those of the same network.
+#[actix_web::test]
+async fn failed_logins_are_held_to_a_rate_for_each_network() {
+    let rates = with_account_rates(Rate::new(3, 3).unwrap(), unreachable_rate());
+    let logins = Logins::with(rates).await;
+    let world = &logins.0;
+    for (network, elsewhere) in [
+        ("198.51.100.", "198.51.101.1"),
+        ("2001:db8:0:1", "2001:db8:0:200::1"),
+    ] {
+        let address = |number: u32| match network.contains(':') {
+            true => format!("{network}{number}::1"),
+            false => format!("{network}{number}"),
+        };
+        for number in 1..=3 {
+            assert_eq!(logins.statuses(&address(number), "wrong horse").await, [401, 401]);
+        }
+        for password in [PASSWORD, "wrong horse"] {
+            logins.are_limited(&address(9), password, "20").await;
+        }
+        // In any case of the letters it is the same account.
+        let email = world.acme.member.email.to_uppercase();
+        let reply = login_from(world, &address(4), "acme", &email, PASSWORD).await;
+        reply.problem(429, "rate_limited");
+        assert_eq!(logins.statuses(elsewhere, PASSWORD).await, [200, 200]);
+        // Other accounts, and an account of that address elsewhere, are not the same.
+        let admin = login_from(world, &address(4), "acme", &world.acme.admin.email, PASSWORD).await;
+        admin.expect(200);
+        let of_globex = login_from(world, &address(4), "globex", &world.acme.member.email, PASSWORD).await;
+        of_globex.expect(401);
+        world.clock.advance(Duration::seconds(20));
+        assert_eq!(logins.statuses(&address(9), PASSWORD).await, [200, 200]);
+    }
+}
+
+#[actix_web::test]
+async fn successful_logins_use_up_no_rate() {
+    let two = Rate::new(2, 2).unwrap();
+    let logins = Logins::with(with_account_rates(two, two)).await;
+    for _ in 0..5 {
+        assert_eq!(logins.statuses("203.0.113.1", PASSWORD).await, [200, 200]);
+    }
+    assert_eq!(logins.statuses("203.0.113.1", "wrong horse").await, [401, 401]);
+}
+
+/// Many networks together guess at a bounded rate, and keep nobody out of an account that it is used from.
+#[actix_web::test]
+async fn failures_from_many_networks_lock_out_no_known_network() {
+    let rates = with_account_rates(Rate::new(2, 2).unwrap(), Rate::new(6, 6).unwrap());
+    let logins = Logins::with(rates).await;
+    assert_eq!(logins.statuses("203.0.113.1", PASSWORD).await, [200, 200]);
+    let guess = async |from: usize| {
+        for number in from..from + 6 {
+            let address = format!("198.51.{number}.1");
+            assert_eq!(logins.statuses(&address, "wrong horse").await, [401, 401]);
+        }
+        for password in [PASSWORD, "wrong horse"] {
+            logins.are_limited("198.51.250.1", password, "10").await;
+        }
+    };
+    guess(0).await;
+    // Another address of the network that both have logged in from, as often as they like.
+    for _ in 0..4 {
+        assert_eq!(logins.statuses("203.0.113.77", PASSWORD).await, [200, 200]);
+    }
+    // From there, too, guessing has a rate.
+    for _ in 0..2 {
+        assert_eq!(logins.statuses("203.0.113.77", "wrong horse").await, [401, 401]);
+    }
+    logins.are_limited("203.0.113.77", PASSWORD, "30").await;
+    // What was learnt of one account says nothing of another.
+    let world = &logins.0;
+    for number in 0..7 {
+        let address = format!("198.51.{number}.1");
+        let expected = if number < 6 { 401 } else { 429 };
+        let reply = login_from(world, &address, "acme", &world.acme.viewer.email, "wrong horse").await;
+        reply.expect(expected);
+    }
+    let viewer = login_from(world, "203.0.113.1", "acme", &world.acme.viewer.email, PASSWORD).await;
+    viewer.problem(429, "rate_limited");
+    // A network is known for thirty days.
+    world.clock.advance(Duration::days(31));
+    guess(100).await;
+    logins.are_limited("203.0.113.1", PASSWORD, "10").await;
+}
+
+/// An anonymous network floods a tenant's login, while the hasher stands still.
+#[actix_web::test]
+async fn flood_of_a_tenants_login_leaves_its_users_a_place() {
+    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
+    let world = World::with(Options {
+        passwords: Some(Arc::clone(&passwords)),
+        ..proxied()
+    })
+    .await;
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let standing = actix_web::rt::spawn(async move {
+        let work = move || {
+            begin.send(()).ok();
+            released.recv().ok();
+        };
+        let caller = HashingCaller::new(CallerGroup::SignUp, None);
+        passwords.occupy(&caller, work).await
+    });
+    begun.await.unwrap();
+    let mut flood: FuturesUnordered<_> = (0..100)
+        .map(|number| {
+            let email = format!("nobody-{number}@acme.example");
+            let world = &world;
+            async move {
+                login_from(
+                    world,
+                    &format!("198.51.100.{number}"),
+                    "acme",
+                    &email,
+                    "wrong horse",
+                )
+                .await
+            }
+        })
+        .collect();
+    // The tenant has a quarter of 64 places.
+    for _ in 0..84 {
+        flood.next().await.unwrap().problem(503, "unavailable");
+    }
+    let mut login = Box::pin(login_from(
+        &world,
+        "203.0.113.9",
+        "acme",
+        &world.acme.member.email,
+        PASSWORD,
+    ));
+    // It takes the place of one of the flood, and not the other way about.
+    match select(&mut login, flood.next()).await {
+        Either::Left((login, _)) => panic!("{} {}", login.status, login.text()),
+        Either::Right((displaced, _)) => drop(displaced.unwrap().problem(503, "unavailable")),
+    }
+    drop(release);
+    let (login, flood) = join(login, flood.collect::<Vec<_>>()).await;
+    login.expect(200);
+    assert_eq!(flood.len(), 15);
+    flood.into_iter().for_each(|reply| drop(reply.expect(401)));
+    standing.await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn ignored_forwarding_header_is_logged_once() {
+    let lines = Lines::default();
+    let _guard = lines.listen();
+    let world = World::new().await;
+    let warnings = || lines.count("http.trust_forwarded_for");
+    let body = json!({"tenant_slug": "acme", "email": "nobody@acme.example", "password": "wrong horse"});
+    world.client.post(LOGIN, &body).send().await.expect(401);
+    assert_eq!(warnings(), 0);
+    for header in ["X-Forwarded-For", "Forwarded"] {
+        let request = world.client.post(LOGIN, &body);
+        request.header(header, "203.0.113.1").send().await.expect(401);
+        assert_eq!(warnings(), 1, "{header}");
+    }
+    let trusting = World::with(proxied()).await;
+    login_from(
+        &trusting,
+        "203.0.113.1",
+        "acme",
+        "nobody@acme.example",
+        "wrong horse",
+    )
+    .await
+    .expect(401);
+    assert_eq!(warnings(), 1);
 }
 
 /// Callers without an account cause these entries: however often they try, an hour has a bounded number of them.

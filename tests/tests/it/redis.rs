@@ -1,6 +1,5 @@
 //! What instances share through Redis, and what each of them does while it is away.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,13 +11,16 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use tenantry_domain::{Decision, Demand, Rate, RateLimiter, TenantId, TenantRates, UserId};
+use tenantry_domain::{
+    Account, AccountName, AccountRates, Decision, Demand, Network, Rate, RateLimiter, TenantId, TenantRates,
+    UserId,
+};
 use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_redis::{Channel, Redis, RedisLimiter, RedisMode, RedisSettings, Tally};
 use tenantry_system::LocalLimiter;
 use tenantry_tests::{
-    Client, ClusterServer, ManualClock, Options, PASSWORD, Person, RedisServer, Sentinels, TlsRedisServer,
-    World,
+    Client, ClusterServer, Lines, ManualClock, Options, PASSWORD, Person, RedisServer, Sentinels,
+    TlsRedisServer, World,
 };
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -580,37 +582,45 @@ async fn the_master_that_sentinels_name_is_followed() {
     }
 }
 
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+/// Failed logins count by one rule, whether one server counts them or several do.
+#[actix_web::test]
+async fn successful_logins_are_given_back_in_redis() {
+    let server = RedisServer::start();
+    let redis = connected(&server, PATIENCE).await;
+    let alone = Arc::new(LocalLimiter::new(Arc::new(ManualClock::default())));
+    let together = RedisLimiter::new(redis, alone.clone());
+    for limiter in [&together as &dyn RateLimiter, alone.as_ref()] {
+        let account = Account::User(tenant(1), AccountName::of("ada@acme.example"));
+        let rates = AccountRates {
+            network: burst(2),
+            anywhere: burst(3),
+        };
+        let demand = |address: &str| {
+            let network = Network::site(address.parse().ok());
+            Demand::of_account(account, network, rates)
+        };
+        let allowed = async |address: &str| limiter.decide(&demand(address)).decision().await.allowed();
+        for _ in 0..5 {
+            assert!(allowed("203.0.113.1").await);
+            limiter.give_back(&demand("203.0.113.1")).await;
+        }
+        let failed = [
+            allowed("203.0.113.1").await,
+            allowed("203.0.113.2").await,
+            allowed("203.0.113.3").await,
+            allowed("198.51.100.1").await,
+            allowed("192.0.2.1").await,
+        ];
+        assert_eq!(failed, [true, true, false, true, false]);
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn count(&self, text: &str) -> usize {
-        let bytes = self.0.lock().unwrap();
-        String::from_utf8_lossy(&bytes).matches(text).count()
-    }
+    assert_eq!(together.tally().alone, 0);
 }
 
 #[actix_web::test]
 async fn one_line_says_that_redis_is_away_and_one_that_it_is_back() {
     let mut server = RedisServer::start();
     let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tenantry_tests::listen(subscriber);
+    let _guard = lines.listen();
     let redis = connected(&server, PATIENCE).await;
     let limiter = RedisLimiter::new(
         redis.clone(),

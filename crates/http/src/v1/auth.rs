@@ -115,8 +115,9 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
         tenant_slug,
         ..
     } = body.0;
-    let cx = guest.enter_to_log_in(tenant_slug, &email).await?;
+    let (cx, attempt) = guest.enter_to_log_in(tenant_slug, &email).await?;
     let login = auth::login(&cx, &email, Password::presented(password)).await?;
+    attempt.succeeded().await;
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }
 

@@ -274,9 +274,13 @@ impl PlatformTx {
         Self::begin_for(Party::Platform, pool, because, mode).await
     }
 
-    /// Begins one for a caller who may be anybody, so that callers without a tenant leave connections to operators and jobs.
-    pub(crate) async fn begin_lookup(pool: &Pool, because: SystemScope) -> Result<Self, StoreError> {
-        Self::begin_for(Party::Lookup, pool, because, Mode::Read).await
+    /// Begins one for a caller who has not authenticated, so that such callers leave connections to operators and jobs.
+    pub(crate) async fn begin_for_guest(
+        pool: &Pool,
+        because: SystemScope,
+        mode: Mode,
+    ) -> Result<Self, StoreError> {
+        Self::begin_for(Party::Lookup, pool, because, mode).await
     }
 
     async fn begin_for(

@@ -124,7 +124,7 @@ pub(crate) enum Party {
     /// Callers of a tenant without a credential. Their connections are part of the tenant's; where that is one at a time, the
     /// tenant's users go before them.
     Guest(TenantId),
-    /// A lookup for a caller who may be anybody, before a tenant is known.
+    /// Callers without a credential and without a known tenant: lookups of names, logins of operators.
     Lookup,
     /// The server's own small questions, readiness among them: one connection.
     Upkeep,

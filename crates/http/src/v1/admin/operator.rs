@@ -65,9 +65,10 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 )]
 pub(crate) async fn login(guest: Guest, body: Body<OperatorLoginBody>) -> Answer {
     let OperatorLoginBody { email, password } = body.0;
-    guest.operator_attempt(&email).await?;
+    let attempt = guest.operator_attempt(&email).await?;
     let password = Password::presented(password);
     let login = operator::login(guest.app(), guest.origin(), guest.request(), &email, password).await?;
+    attempt.succeeded().await;
     Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
 }
 
