@@ -167,8 +167,11 @@ pub async fn serve(
     if let Some(scraped) = scraped {
         scraped.stop(true).await;
     }
-    flushing.abort();
-    storing.abort();
+    for task in [flushing, storing] {
+        // What it had taken out to store is back when it has ended.
+        task.abort();
+        let _ = task.await;
+    }
     plans.abort();
     counting.abort();
     lagging.abort();
@@ -178,18 +181,13 @@ pub async fn serve(
     for task in announcing.iter().chain(&redis).chain(&returning).chain(&offering) {
         task.abort();
     }
-    let flushed = booted.app.views.flush(&booted.app).await;
-    refusal::finish(&booted.app).await;
-    // A batch that was being stored when its task ended is stored again, and the calls since then after it.
-    for _ in 0..2 {
-        metering::flush(&booted.app).await;
-    }
+    store_all(&booted, Duration::from_secs(settings.server.shutdown_seconds)).await;
     if let Some(quotas) = &booted.quotas {
         quotas.close().await;
     }
     booted.runtime.close();
     booted.platform.close();
-    tracing::info!(views = flushed.views, lost_views = flushed.kept, "stopped");
+    tracing::info!("stopped");
     if let Some(exported) = exported {
         exported.finish().await;
     }
@@ -283,6 +281,31 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
                 "view counts stored"
             );
         }
+    }
+}
+
+/// Stores what waits in this process, calls first since they are billed, and logs how much is left when the time is over.
+async fn store_all(booted: &Booted, within: Duration) {
+    let app = &booted.app;
+    let all = async {
+        // A batch that was being stored when its task ended is stored again, and the calls since then after it.
+        for _ in 0..2 {
+            metering::flush(app).await;
+        }
+        app.views.flush(app).await;
+        refusal::finish(app).await;
+    };
+    let in_time = tokio::time::timeout(within, all).await.is_ok();
+    let calls = booted.calls.tally().pending;
+    let (views, refusals) = (app.views.waiting(), app.refusals.waiting());
+    if calls > 0 || views > 0 || refusals > 0 {
+        tracing::warn!(
+            calls,
+            views,
+            refusals,
+            in_time,
+            "not everything could be stored: calls stay in metering.spool_dir, where one is set; the rest is lost"
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use tenantry_domain::{
     Admission, Denied, RequestId, Slug, StoreError, TenantFacts, TenantId, TenantSelector,
 };
 
-use crate::refusal::{self, Refusal};
+use crate::refusal::{self, Refusal, RefusedAction};
 use crate::{Cx, Origin, Tenancy};
 
 /// How a request names its tenant apart from a credential, as the caller wrote it.
@@ -95,7 +95,7 @@ pub async fn select_tenant(
 /// Those of the store.
 pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
     let refusal = Refusal {
-        action: "tenant.mismatch",
+        action: RefusedAction::OtherTenant,
         target_type: "tenant",
         target: Some(cx.scope().tenant().uuid()),
         actor: cx.scope().user(),

@@ -9,7 +9,7 @@ use tenantry_domain::{
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
-use crate::refusal::{self, Refusal};
+use crate::refusal::{self, Refusal, RefusedAction};
 use crate::{
     Cx,
     context::carries_store_error,
@@ -349,7 +349,7 @@ async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<()
     // What was typed may be a password in the wrong box: only something that is an address is kept.
     let email = Email::parse(email, "/email").ok();
     let refusal = Refusal {
-        action: "login.failed",
+        action: RefusedAction::Login,
         target_type: "user",
         target: user.map(UserId::uuid),
         actor: None,

@@ -11,7 +11,7 @@ use tenantry_domain::{
 };
 
 use crate::idempotency::OperatorRequest;
-use crate::refusal::{self, Refusal};
+use crate::refusal::{self, Refusal, RefusedAction};
 use crate::{Origin, Tenancy, auth};
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
@@ -61,6 +61,14 @@ impl OperatorCx {
     /// Those of the store.
     pub async fn begin(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
         self.app.ports.operators.begin(&self.scope).await
+    }
+
+    /// Begins a transaction for the record of a caller who was not admitted. It leaves operators their connections.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn begin_for_guest(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
+        self.app.ports.operators.begin_for_guest(&self.scope).await
     }
 
     /// Returns the details of what this operator did with an idempotency key within the last day.
@@ -176,7 +184,7 @@ pub async fn login(
         let scope = ports.operator_gate.system(because, request);
         let cx = OperatorCx::new(Arc::clone(app), scope, origin);
         let refusal = Refusal {
-            action: "operator.login_failed",
+            action: RefusedAction::OperatorLogin,
             target_type: "operator",
             target: None,
             actor: None,

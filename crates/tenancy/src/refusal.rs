@@ -2,11 +2,12 @@
 //!
 //! Callers without an account can cause them, so the number of rows they leave is bounded. The first of a kind is
 //! recorded at once. Repeats within an hour are counted in memory and recorded as one entry when the hour is over, with
-//! the count and the times of the first and the last. Of one network a tenant gets at most [`OF_NETWORK`] kinds at a
-//! time, of all networks together [`OF_TENANT`]; what is beyond that is counted under one kind for the network, or for the
-//! tenant. A killed process loses the counts of the running hour, and no first entry.
+//! the count and the times of the first and the last. Of each [`RefusedAction`] a tenant gets at most [`OF_NETWORK`] kinds
+//! from one network at a time, and from all networks together [`OF_TENANT`]; what is beyond that is counted under one kind
+//! for the network, or for the tenant. So no number of failed logins hides a request that names another tenant. A killed
+//! process loses the counts of the running hour, and no first entry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Duration;
@@ -16,10 +17,10 @@ use uuid::Uuid;
 
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 
-/// The most kinds of refusals that one network has in a tenant at a time.
+/// The most kinds of refusals of an action that one network has in a tenant at a time.
 pub const OF_NETWORK: usize = 20;
 
-/// The most kinds of refusals that a tenant has at a time.
+/// The most kinds of refusals of an action that a tenant has at a time.
 pub const OF_TENANT: usize = 200;
 
 /// The most kinds in this process; beyond them each tenant has one for each action.
@@ -31,11 +32,33 @@ const WAITING: usize = 10_000;
 /// For how long repeats are counted.
 const WINDOW: Duration = Duration::hours(1);
 
+/// What was refused. Each has bounds of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusedAction {
+    /// A login of a user.
+    Login,
+    /// A login of an operator.
+    OperatorLogin,
+    /// A request that names another tenant than its credential's.
+    OtherTenant,
+}
+
+impl RefusedAction {
+    /// The action in the audit log, or among operators' events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login.failed",
+            Self::OperatorLogin => "operator.login_failed",
+            Self::OtherTenant => "tenant.mismatch",
+        }
+    }
+}
+
 /// A refused request, as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
-    /// What happened, for example `login.failed`.
-    pub action: &'static str,
+    /// What was refused.
+    pub action: RefusedAction,
     /// The kind of thing it is about.
     pub target_type: &'static str,
     /// Which one, where it is known.
@@ -56,21 +79,23 @@ pub struct Refusals {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By tenant; of operators under none.
-    open: HashMap<Option<TenantId>, HashMap<Kind, Window>>,
+    open: HashMap<Budget, HashMap<Kind, Window>>,
     /// What is over and was repeated.
-    over: Vec<(Option<TenantId>, Window)>,
+    over: VecDeque<(Option<TenantId>, Window)>,
+    /// How many counts were dropped since more than [`WAITING`] waited.
+    dropped: u64,
+}
+
+/// What bounds are shared by: a tenant (of operators none) and an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Budget {
+    tenant: Option<TenantId>,
+    action: RefusedAction,
 }
 
 /// What counts as the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
-    action: &'static str,
-    of: Of,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Of {
+enum Kind {
     One {
         network: ClientAddress,
         actor: Option<UserId>,
@@ -81,7 +106,7 @@ enum Of {
     Tenant,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Window {
     refusal: Refusal,
     first: Time,
@@ -90,13 +115,22 @@ struct Window {
 }
 
 impl Refusals {
+    /// Returns how many repeats wait to be recorded, the counts of the running hour not included.
+    pub fn waiting(&self) -> usize {
+        self.state().over.len()
+    }
+
     /// Counts a refusal; the entry to record now, when it is the first of its kind. Should recording fail, the kind is
     /// given back with [`Refusals::forget`].
     fn note(&self, tenant: Option<TenantId>, refusal: Refusal, at: Time) -> Option<(Kind, Refusal)> {
+        let budget = Budget {
+            tenant,
+            action: refusal.action,
+        };
         let mut state = self.state();
-        state.end(tenant, at);
+        state.end(budget, at);
         let altogether: usize = state.open.values().map(HashMap::len).sum();
-        let open = state.open.entry(tenant).or_default();
+        let open = state.open.entry(budget).or_default();
         let (kind, refusal) = kind_of(open, refusal, altogether);
         if let Some(window) = open.get_mut(&kind) {
             window.count += 1;
@@ -113,8 +147,8 @@ impl Refusals {
         Some((kind, refusal))
     }
 
-    fn forget(&self, tenant: Option<TenantId>, kind: &Kind) {
-        if let Some(open) = self.state().open.get_mut(&tenant) {
+    fn forget(&self, tenant: Option<TenantId>, action: RefusedAction, kind: &Kind) {
+        if let Some(open) = self.state().open.get_mut(&Budget { tenant, action }) {
             open.remove(kind);
         }
     }
@@ -126,18 +160,41 @@ impl Refusals {
 }
 
 impl State {
-    /// Closes the windows of a tenant that are over at `at`.
-    fn end(&mut self, tenant: Option<TenantId>, at: Time) {
-        let Some(open) = self.open.get_mut(&tenant) else {
+    /// Closes the windows of a budget that are over at `at`.
+    fn end(&mut self, budget: Budget, at: Time) {
+        let Some(open) = self.open.get_mut(&budget) else {
             return;
         };
-        let over = open.extract_if(|_, window| at - window.first >= WINDOW);
-        let repeated = over.filter(|(_, window)| window.count > 1);
-        self.over.extend(repeated.map(|(_, window)| (tenant, window)));
-        self.over.truncate(WAITING);
+        let over: Vec<_> = open
+            .extract_if(|_, window| at - window.first >= WINDOW)
+            .map(|(_, window)| (budget.tenant, window))
+            .collect();
         if open.is_empty() {
-            self.open.remove(&tenant);
+            self.open.remove(&budget);
         }
+        over.into_iter().for_each(|one| self.wait(one));
+    }
+
+    /// Keeps a repeat until it is recorded.
+    fn wait(&mut self, (tenant, window): (Option<TenantId>, Window)) {
+        if window.count < 2 {
+            return;
+        }
+        if self.over.len() < WAITING {
+            self.over.push_back((tenant, window));
+        } else {
+            self.dropped += window.count;
+        }
+    }
+
+    /// Closes all windows, also those whose hour is not over.
+    fn end_all(&mut self) {
+        let open = std::mem::take(&mut self.open).into_iter();
+        let all = open.flat_map(|(budget, windows)| {
+            let windows = windows.into_values();
+            windows.map(move |window| (budget.tenant, window))
+        });
+        all.for_each(|one| self.wait(one));
     }
 }
 
@@ -145,18 +202,16 @@ impl State {
 fn kind_of(open: &HashMap<Kind, Window>, refusal: Refusal, altogether: usize) -> (Kind, Refusal) {
     let address = refusal.ip.as_ref().and_then(|ip| ip.parse().ok());
     let network = ClientAddress::of(address);
-    let action = refusal.action;
-    let kind = |of| Kind { action, of };
-    let one = kind(Of::One {
+    let one = Kind::One {
         network,
         actor: refusal.actor,
         target: refusal.target,
         details: refusal.details.to_string(),
-    });
+    };
     if open.contains_key(&one) {
         return (one, refusal);
     }
-    let further = |of, ip| {
+    let further = |kind, ip| {
         let details = json!({"further": true});
         let refusal = Refusal {
             target: None,
@@ -165,14 +220,14 @@ fn kind_of(open: &HashMap<Kind, Window>, refusal: Refusal, altogether: usize) ->
             details,
             ..refusal.clone()
         };
-        (kind(of), refusal)
+        (kind, refusal)
     };
     if open.len() >= OF_TENANT || altogether >= ALTOGETHER {
-        return further(Of::Tenant, None);
+        return further(Kind::Tenant, None);
     }
-    let same_network = |kind: &&Kind| matches!(kind.of, Of::One { network: other, .. } if other == network);
+    let same_network = |kind: &&Kind| matches!(kind, Kind::One { network: other, .. } if *other == network);
     if open.keys().filter(same_network).count() >= OF_NETWORK {
-        return further(Of::Network(network), Some(network.to_string()));
+        return further(Kind::Network(network), Some(network.to_string()));
     }
     (one, refusal)
 }
@@ -193,7 +248,7 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
     };
     let recorded = write(cx, &refusal).await;
     if recorded.is_err() {
-        refusals.forget(tenant, &kind);
+        refusals.forget(tenant, refusal.action, &kind);
     }
     recorded
 }
@@ -211,10 +266,10 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
     let Some((kind, refusal)) = refusals.note(None, refusal, cx.now()) else {
         return Ok(());
     };
-    let event = cx.record(refusal.action, None, refusal.details);
-    let recorded = async { cx.begin().await?.commit(event).await }.await;
+    let event = cx.record(refusal.action.as_str(), None, refusal.details);
+    let recorded = async { cx.begin_for_guest().await?.commit(event).await }.await;
     if recorded.is_err() {
-        refusals.forget(None, &kind);
+        refusals.forget(None, refusal.action, &kind);
     }
     recorded
 }
@@ -222,44 +277,65 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
 /// Records the repeats whose hour is over; how many entries that are.
 pub async fn flush(app: &Arc<Tenancy>) -> usize {
     let now = app.ports.clock.now();
-    let over = {
+    {
         let mut state = app.refusals.state();
-        let tenants: Vec<_> = state.open.keys().copied().collect();
-        tenants.into_iter().for_each(|tenant| state.end(tenant, now));
-        std::mem::take(&mut state.over)
-    };
-    store(app, over).await
+        let budgets: Vec<_> = state.open.keys().copied().collect();
+        budgets.into_iter().for_each(|budget| state.end(budget, now));
+    }
+    store(app).await
 }
 
-/// Records all repeats, those of the running hour included: for the end of the process.
+/// Records all repeats, those of the running hour included: for the end of the process. What is left when the caller stops
+/// waiting is counted by [`Refusals::waiting`].
 pub async fn finish(app: &Arc<Tenancy>) -> usize {
-    let all = {
-        let mut state = app.refusals.state();
-        let open = std::mem::take(&mut state.open).into_iter();
-        let repeated = open.flat_map(|(tenant, windows)| {
-            let repeated = windows.into_values().filter(|window| window.count > 1);
-            repeated.map(move |window| (tenant, window))
-        });
-        let mut all = std::mem::take(&mut state.over);
-        all.extend(repeated);
-        all
-    };
-    store(app, all).await
+    app.refusals.state().end_all();
+    store(app).await
 }
 
 /// What cannot be stored now is kept for the next time; what belongs to a tenant that is gone is dropped.
-async fn store(app: &Arc<Tenancy>, over: Vec<(Option<TenantId>, Window)>) -> usize {
+async fn store(app: &Arc<Tenancy>) -> usize {
+    let (waiting, dropped) = {
+        let mut state = app.refusals.state();
+        (state.over.len(), std::mem::take(&mut state.dropped))
+    };
+    if dropped > 0 {
+        tracing::warn!(
+            refusals = dropped,
+            "repeated refusals were dropped: too many waited to be recorded"
+        );
+    }
     let mut stored = 0;
-    for (tenant, window) in over {
+    for _ in 0..waiting {
+        let Some((tenant, window)) = app.refusals.state().over.pop_front() else {
+            break;
+        };
+        let mut taken = TakenOut {
+            refusals: &app.refusals,
+            entry: Some((tenant, window.clone())),
+        };
         match store_one(app, tenant, &window).await {
-            Ok(()) => stored += 1,
-            Err(error) => {
-                tracing::warn!(%error, "repeated refusals could not be recorded, they are kept");
-                app.refusals.state().over.push((tenant, window));
+            Ok(()) => {
+                taken.entry = None;
+                stored += 1;
             }
+            Err(error) => tracing::warn!(%error, "repeated refusals could not be recorded, they are kept"),
         }
     }
     stored
+}
+
+/// A repeat that is being recorded; unless it was, it waits again, also when nobody waits for that any more.
+struct TakenOut<'a> {
+    refusals: &'a Refusals,
+    entry: Option<(Option<TenantId>, Window)>,
+}
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.refusals.state().over.push_back(entry);
+        }
+    }
 }
 
 async fn store_one(app: &Arc<Tenancy>, tenant: Option<TenantId>, window: &Window) -> Result<(), StoreError> {
@@ -279,7 +355,7 @@ async fn store_one(app: &Arc<Tenancy>, tenant: Option<TenantId>, window: &Window
         },
         None => {
             let cx = OperatorCx::command(app, because);
-            let event = cx.record(repeats.action, None, repeats.details);
+            let event = cx.record(repeats.action.as_str(), None, repeats.details);
             cx.begin().await?.commit(event).await
         }
     }
@@ -302,7 +378,12 @@ fn summary(window: &Window) -> Value {
 async fn write(cx: &Cx, refusal: &Refusal) -> Result<(), StoreError> {
     cx.write(async |work| {
         let details = refusal.details.clone();
-        let event = cx.security(refusal.action, refusal.target_type, refusal.target, details);
+        let event = cx.security(
+            refusal.action.as_str(),
+            refusal.target_type,
+            refusal.target,
+            details,
+        );
         work.audit().record(event).await
     })
     .await
@@ -318,7 +399,7 @@ mod tests {
 
     fn failed(ip: &str, email: &str) -> Refusal {
         Refusal {
-            action: "login.failed",
+            action: RefusedAction::Login,
             target_type: "user",
             target: None,
             actor: None,
@@ -376,17 +457,59 @@ mod tests {
         );
         // Nothing is lost: each is in some count.
         let counts = |state: &State| -> u64 {
-            let open = state.open[&tenant(1)].values();
-            open.map(|window| window.count).sum()
+            let budget = Budget {
+                tenant: tenant(1),
+                action: RefusedAction::Login,
+            };
+            state.open[&budget].values().map(|window| window.count).sum()
         };
         assert_eq!(counts(&refusals.state()), 11_000);
+    }
+
+    /// Failed logins cost an anonymous caller nothing; a request that names another tenant is worth an entry after any number
+    /// of them, from the same network or from others.
+    #[test]
+    fn no_number_of_failed_logins_hides_another_action() {
+        let refusals = Refusals::default();
+        for number in 0..10_000 {
+            let ip = format!("2001:db8:{:x}::1", number % 1_000);
+            refusals.note(tenant(1), failed(&ip, &format!("{number}@x.example")), at(0));
+        }
+        let mismatch = |number: u32| Refusal {
+            action: RefusedAction::OtherTenant,
+            details: json!({"tenant_slug": number.to_string()}),
+            ..failed("2001:db8:1::1", "")
+        };
+        for number in 0..5 {
+            let entry = refusals.note(tenant(1), mismatch(number), at(1));
+            let (_, entry) = entry.expect("it is the first of its kind");
+            assert_eq!(entry, mismatch(number));
+        }
+    }
+
+    #[test]
+    fn repeats_beyond_the_bound_are_counted_as_dropped() {
+        let mut state = State::default();
+        let window = |count| Window {
+            refusal: failed("192.0.2.1", ""),
+            first: at(0),
+            last: at(1),
+            count,
+        };
+        for _ in 0..WAITING {
+            state.wait((tenant(1), window(2)));
+        }
+        state.wait((tenant(1), window(1)));
+        assert_eq!(state.dropped, 0, "what was not repeated has its entry");
+        state.wait((tenant(1), window(7)));
+        assert_eq!((state.over.len(), state.dropped), (WAITING, 7));
     }
 
     #[test]
     fn what_could_not_be_recorded_is_recorded_the_next_time() {
         let refusals = Refusals::default();
         let (kind, _) = refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).unwrap();
-        refusals.forget(tenant(1), &kind);
+        refusals.forget(tenant(1), RefusedAction::Login, &kind);
         assert!(refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).is_some());
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenantry_domain::{Denied, Permission, ProjectId, StoreError, SystemScope, TenantId, TenantScope};
 
@@ -33,8 +33,7 @@ impl ViewCounter {
 
     /// Views of a project that are counted but not stored yet.
     pub fn pending(&self, scope: &TenantScope, project: ProjectId) -> i64 {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending
+        self.counts()
             .get(&scope.tenant())
             .and_then(|views| views.get(&project))
             .copied()
@@ -42,33 +41,71 @@ impl ViewCounter {
     }
 
     /// Stores all counts, tenant by tenant, each in its own scope. What cannot be stored now is kept; what belongs
-    /// to a tenant that is gone is dropped.
+    /// to a tenant that is gone is dropped. Stopped in the middle, it keeps what is not stored.
     pub async fn flush(&self, app: &Arc<Tenancy>) -> Flushed {
-        let taken = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let tenants: Vec<_> = self.counts().keys().copied().collect();
         let mut flushed = Flushed::default();
-        for (tenant, views) in taken {
-            let sum: i64 = views.values().sum();
-            match store(app, tenant, &views).await {
+        for tenant in tenants {
+            let Some(mut taken) = self.take_out(tenant) else {
+                continue;
+            };
+            let sum: i64 = taken.views.values().sum();
+            match store(app, tenant, &taken.views).await {
                 Ok(()) => {
                     flushed.views += sum;
                     flushed.tenants += 1;
+                    taken.views.clear();
                 }
-                Err(Denied::TenantGone | Denied::TenantNotFound) => {}
+                Err(Denied::TenantGone | Denied::TenantNotFound) => taken.views.clear(),
                 Err(error) => {
                     tracing::warn!(%tenant, %error, "view counts could not be stored, they are kept");
                     flushed.kept += sum;
-                    views
-                        .into_iter()
-                        .for_each(|(project, count)| self.add(tenant, project, count));
                 }
             }
         }
         flushed
     }
 
+    /// Returns how many views of all tenants are counted but not stored yet.
+    pub fn waiting(&self) -> i64 {
+        self.counts().values().flat_map(HashMap::values).sum()
+    }
+
     fn add(&self, tenant: TenantId, project: ProjectId, count: i64) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        *pending.entry(tenant).or_default().entry(project).or_default() += count;
+        *self
+            .counts()
+            .entry(tenant)
+            .or_default()
+            .entry(project)
+            .or_default() += count;
+    }
+
+    fn take_out(&self, tenant: TenantId) -> Option<TakenOut<'_>> {
+        let views = self.counts().remove(&tenant)?;
+        Some(TakenOut {
+            counter: self,
+            tenant,
+            views,
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts of a tenant that are being stored; what is left of them counts again.
+struct TakenOut<'a> {
+    counter: &'a ViewCounter,
+    tenant: TenantId,
+    views: HashMap<ProjectId, i64>,
+}
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut self.views);
+        left.into_iter()
+            .for_each(|(project, count)| self.counter.add(self.tenant, project, count));
     }
 }
 

@@ -484,6 +484,16 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
             .expect(401);
     }
     assert_eq!(failures().await.len(), 1 + 21);
+    // However many logins fail, another action has entries of its own.
+    let mismatch = world.get(&world.acme.viewer, "/api/v1/tasks");
+    let mismatch = mismatch.header("X-Forwarded-For", "198.51.100.2");
+    let reply = mismatch.header("X-Tenant-Slug", "globex").send().await;
+    reply.problem(403, "tenant_mismatch");
+    let (action, entry) = world.audit(&world.acme).await.pop().unwrap();
+    assert_eq!(
+        (action.as_str(), &entry["after"]["tenant_slug"]),
+        ("tenant.mismatch", &json!("globex"))
+    );
     assert_eq!(
         tenantry_tenancy::refusal::flush(&world.app).await,
         0,

@@ -152,6 +152,55 @@ fn a_deleted_spool_folder_loses_no_call_and_is_made_anew() {
     assert_eq!(dev.stop(), Some(0));
 }
 
+/// A server whose database is stuck where refusals are recorded stores the calls, ends, and logs what is left.
+#[test]
+fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
+    let folder = Folder::new("stuck");
+    let dev = Dev::start(&folder.0);
+    let token = dev.login("acme");
+    let mut settings = beside(&folder.0);
+    let spool = folder.0.join("spool").to_str().unwrap().to_owned();
+    for (key, value) in [
+        ("TENANTRY__METERING__SPOOL_DIR", spool.as_str()),
+        ("TENANTRY__METERING__FLUSH_INTERVAL_MS", "3600000"),
+        ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
+        ("TENANTRY__SERVER__SHUTDOWN_SECONDS", "1"),
+    ] {
+        settings.push((key, value.to_owned()));
+    }
+    let (serving, log) = Serving::start_with_log(&settings);
+    let status = Serving::get(&serving.address, &token, "/api/v1/projects");
+    assert_eq!(status, Some(200));
+    // The first one is recorded, the others are counted.
+    let of_another = format!("{token}\r\nX-Tenant-Slug: globex");
+    for _ in 0..3 {
+        let status = Serving::get(&serving.address, &of_another, "/api/v1/projects");
+        assert_eq!(status, Some(403));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let held = runtime.block_on(async {
+        use sqlx::Connection as _;
+        let mut admin = sqlx::PgConnection::connect(&url(&folder.0, "postgres"))
+            .await
+            .unwrap();
+        let lock = "BEGIN; LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE";
+        sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
+        admin
+    });
+    serving.signal("TERM");
+    assert_eq!(serving.ended(), Some(0));
+    drop(held);
+    let log = log.join().unwrap();
+    let left = log
+        .lines()
+        .find(|line| line.contains("not everything could be stored"));
+    let left = left.unwrap_or_else(|| panic!("{log}"));
+    assert!(left.contains("calls=0") && left.contains("refusals=1"), "{left}");
+}
+
 /// A busy server that is stopped stores all its calls on connections that are still good.
 #[test]
 fn a_busy_server_stopped_fifty_times_stores_every_call() {
