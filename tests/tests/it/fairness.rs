@@ -1,10 +1,11 @@
 //! A tenant that asks for too much keeps itself waiting, and nobody else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_domain::SystemScope;
 use tenantry_persistence::PoolSettings;
 use tenantry_tests::{Options, World};
 
@@ -45,6 +46,23 @@ async fn hold_by(world: &World, lock: String) -> PgConnection {
     admin
 }
 
+/// Waits until so many connections wait for what is held.
+async fn until_waiting(world: &World, least: i64) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let waiting = world.waiting_for_locks().await;
+        if waiting >= least {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{waiting} connections wait for locks, {least} should"
+        );
+        // The database does the work: there is no clock of ours to move.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[actix_web::test]
 async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_served() {
     let world = World::with(pool(8, 1_000)).await;
@@ -61,9 +79,7 @@ async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_
     }));
     let others = async {
         // Acme's requests have all they can get by now.
-        while world.waiting_for_locks().await < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_waiting(&world, 2).await;
         for _ in 0..10 {
             world
                 .get(&world.globex.viewer, "/api/v1/tasks")
@@ -96,9 +112,7 @@ async fn whoever_finds_the_queue_full_is_told_so_at_once_and_nobody_else_is() {
         world.patch(&world.acme.admin, &path, &body).send()
     }));
     let others = async {
-        while world.waiting_for_locks().await < 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_waiting(&world, 1).await;
         read(&world.globex.viewer).await.expect(200);
         admin.close().await.unwrap();
     };
@@ -124,9 +138,7 @@ async fn failed_logins_leave_the_tenants_users_their_connections() {
     // Each failure is written to the audit log, and waits there.
     let logins = join_all((0..6).map(|_| world.login("acme", &world.acme.viewer.email, "wrong")));
     let others = async {
-        while world.waiting_for_locks().await < 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_waiting(&world, 1).await;
         for _ in 0..10 {
             read().await.expect(200);
         }
@@ -154,9 +166,7 @@ async fn lookups_of_unknown_slugs_leave_operators_their_connections() {
         request.header("X-Tenant-Slug", slug).send()
     }));
     let others = async {
-        while world.waiting_for_locks().await < 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_waiting(&world, 1).await;
         for _ in 0..10 {
             let request = world.client.get("/api/v1/admin/flags");
             request.bearer(&operator).send().await.expect(200);
@@ -171,5 +181,56 @@ async fn lookups_of_unknown_slugs_leave_operators_their_connections() {
     let (lookups, ()) = join(lookups, others).await;
     for reply in lookups {
         reply.problem(404, "tenant_not_found");
+    }
+}
+
+/// Callers who are no operators try to log in as one, and everything that this reads and writes is stuck.
+#[actix_web::test]
+async fn failed_logins_of_operators_leave_the_platform_its_connections() {
+    let world = World::with(pool(8, 1_000)).await;
+    for table in ["operators", "operator_events"] {
+        let admin = hold_table(&world, table).await;
+        let logins = join_all((0..6).map(|number| {
+            let body =
+                json!({"email": format!("{table}-{number}@platform.example"), "password": "wrong horse"});
+            world.client.post("/api/v1/admin/login", &body).send()
+        }));
+        let others = async {
+            until_waiting(&world, 1).await;
+            for _ in 0..10 {
+                let because = SystemScope::because("a job of the platform");
+                let tenants = world.app.ports.registry.list(because, None, 10).await;
+                assert_eq!(tenants.unwrap().len(), 2);
+            }
+            assert_eq!(
+                world.waiting_for_locks().await,
+                1,
+                "one of the two of the platform"
+            );
+            admin.close().await.unwrap();
+        };
+        let (logins, ()) = join(logins, others).await;
+        for reply in logins {
+            reply.problem(401, "invalid_credentials");
+        }
+    }
+}
+
+/// Where a tenant has one connection at a time, its users and callers without a credential take turns on it.
+#[actix_web::test]
+async fn users_and_guests_are_served_from_the_smallest_pools() {
+    for size in [1, 2] {
+        let world = World::with(pool(size, 1_000)).await;
+        let guests = join_all((0..20).map(|number| {
+            let email = format!("nobody-{number}@acme.example");
+            let world = &world;
+            async move { world.login("acme", &email, "wrong horse").await }
+        }));
+        let users = join_all((0..20).map(|_| world.get(&world.acme.viewer, "/api/v1/tasks").send()));
+        let (guests, users) = join(guests, users).await;
+        guests
+            .into_iter()
+            .for_each(|reply| drop(reply.problem(401, "invalid_credentials")));
+        users.into_iter().for_each(|reply| drop(reply.expect(200)));
     }
 }

@@ -1,5 +1,8 @@
 //! Quotas hold with several servers, whoever is killed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::serving::{Serving, beside, row, until};
 use super::*;
 
@@ -34,34 +37,38 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     let mut servers: Vec<_> = (0..4).map(|_| Serving::start(&settings)).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
 
-    // Two callers of each, who stop when they are refused for longer than a lease lasts.
-    let call = |address: String, token: String| {
-        let (mut answered, mut lost, mut refused_since) = (0_i64, 0_i64, None);
-        loop {
+    // Two callers of each, who go on until nothing is left that could be granted; those of the server that is killed until they
+    // notice that.
+    let (over, never) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let killed = addresses.last().cloned();
+    let call = |address: String, token: String, over: Arc<AtomicBool>| {
+        let (mut answered, mut lost) = (0_i64, 0_i64);
+        while !over.load(Ordering::SeqCst) {
             match Serving::get(&address, &token, "/api/v1/projects?limit=1") {
-                Some(200) => (answered, refused_since) = (answered + 1, None),
-                Some(429) => {
-                    let since = *refused_since.get_or_insert_with(std::time::Instant::now);
-                    if since.elapsed() > std::time::Duration::from_secs(5) {
-                        return (answered, lost);
-                    }
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                }
+                Some(200) => answered += 1,
+                // A lease may come back from another server.
+                Some(429) => std::thread::sleep(std::time::Duration::from_millis(20)),
                 Some(status) => panic!("{status}"),
                 // It was killed; whether the last request was counted nobody knows.
                 None => {
                     lost += 1;
-                    return (answered, lost);
+                    break;
                 }
             }
         }
+        (answered, lost)
     };
     let callers: Vec<_> = addresses
         .iter()
         .chain(&addresses)
         .map(|address| {
-            let (address, token) = (address.clone(), token.clone());
-            std::thread::spawn(move || call(address, token))
+            let ends = if killed.as_ref() == Some(address) {
+                &never
+            } else {
+                &over
+            };
+            let (address, token, ends) = (address.clone(), token.clone(), Arc::clone(ends));
+            std::thread::spawn(move || call(address, token, ends))
         })
         .collect();
     let used = "SELECT coalesce(sum(used), 0)::bigint, coalesce(sum(leased), 0)::bigint, \
@@ -70,14 +77,15 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         row::<(i64, i64, i64)>(&folder.0, used).0 >= LIMIT / 4
     });
     servers.pop().unwrap().child.kill().unwrap();
+    until("all of the quota is used, and no server holds any", || {
+        row::<(i64, i64, i64)>(&folder.0, used) == (LIMIT, 0, 0)
+    });
+    over.store(true, Ordering::SeqCst);
     let (answered, lost) = callers
         .into_iter()
         .map(|caller| caller.join().unwrap())
         .fold((0, 0), |(a, l), (answered, lost)| (a + answered, l + lost));
-    assert!(
-        (1..=2).contains(&lost),
-        "{lost} of the killed server's callers noticed"
-    );
+    assert_eq!(lost, 2, "the killed server's callers notice");
     let (counted, leased, reserved): (i64, i64, i64) = row(&folder.0, used);
     assert_eq!(
         (counted, leased, reserved),
