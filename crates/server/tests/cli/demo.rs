@@ -68,7 +68,7 @@ fn promtool_has_no_complaint_about_the_metrics() {
         return;
     };
     let folder = Folder::new("promtool");
-    let mut dev = Dev::start_as(&folder.0, &["--stripe", "fake"], &[]);
+    let dev = Dev::start_as(&folder.0, &["--stripe", "fake"], &[]);
     let login = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
     let (status, answer) = dev.request("POST", "/api/v1/admin/login", "", login);
     assert_eq!(status, 200, "{answer}");
