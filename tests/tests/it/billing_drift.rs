@@ -1,7 +1,7 @@
 //! What somebody does at the payment provider by hand: subscriptions for other things, edited metadata, former customers.
 
 use serde_json::{Value, json};
-use tenantry_domain::{CustomerRef, IdSource as _, SubscriptionStatus, SystemScope, TenantId};
+use tenantry_domain::{CustomerRef, SubscriptionStatus, SystemScope, TenantId};
 use tenantry_stripe_fake::{Card, Failure, Matcher};
 use tenantry_tenancy::billing_oversight;
 
