@@ -1,10 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Options;
 use crate::catalogue::{Catalogue, Grant, Index, Membership, Policy, Relation, TenantFunction};
 use crate::expression::{Rule, Wrapper};
 use crate::options::{listed, names};
-use crate::quote;
+use crate::{Object, Options, quote};
 
 /// What is examined: a catalogue, seen from the runtime role.
 pub(crate) struct Subject<'a> {
@@ -235,6 +234,11 @@ impl<'a> Subject<'a> {
             _ if self.is_platform(name) => Some("is a platform role"),
             _ => None,
         }
+    }
+
+    /// Whether the object is on the list of those that are meant.
+    pub(crate) fn allows(&self, object: &Object) -> bool {
+        self.options.allowed_objects.contains(&object.to_string())
     }
 
     /// Whether a role's wider policies are meant.

@@ -71,8 +71,7 @@ pub(super) fn alterations() -> String {
              WHERE x.oid < 16384 AND x.xmin::text::bigint > 2"
         )
     });
-    let last_of_initdb = "least((SELECT max(xmin::text::bigint) FROM pg_database WHERE datname = 'template0'), \
-                          (SELECT max(xmin::text::bigint) + 1000 FROM pg_init_privs WHERE privtype = 'i'))";
+    let last_of_initdb = LAST_OF_INITDB;
     format!(
         "{simple}
          UNION ALL
@@ -83,6 +82,16 @@ pub(super) fn alterations() -> String {
          UNION ALL
          SELECT 'type', format_type(t.oid, NULL), NULL, NULL, NULL
          FROM pg_type t WHERE t.oid < 10000 AND t.xmin::text::bigint > 2 AND t.typacl IS NULL
+         UNION ALL
+         SELECT 'type', format_type(t.oid, NULL), 'it uses a function of users', NULL, NULL
+         FROM pg_type t WHERE t.oid < 16384 AND greatest(t.typinput::oid, t.typoutput::oid, t.typreceive::oid, t.typsend::oid,
+            t.typsubscript::oid) >= 16384
+         UNION ALL
+         SELECT 'language', l.lanname, 'it uses a function of users', NULL, NULL
+         FROM pg_language l WHERE l.oid < 16384 AND greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) >= 16384
+         UNION ALL
+         SELECT 'collation', quote_ident(x.collname), 'it is not deterministic', NULL, NULL
+         FROM pg_collation x WHERE x.oid < 16384 AND NOT x.collisdeterministic
          UNION ALL
          SELECT 'aggregate', a.aggfnoid::regprocedure::text, NULL, NULL, NULL
          FROM pg_aggregate a WHERE a.aggfnoid::oid < 16384 AND a.xmin::text::bigint > 2
@@ -104,13 +113,17 @@ pub(super) fn alterations() -> String {
     )
 }
 
-/// `pg_init_privs` keeps what initdb granted, but for the information schema, which everybody may read. Functions that it
+const LAST_OF_INITDB: &str = "least((SELECT max(xmin::text::bigint) FROM pg_database WHERE datname = 'template0'), \
+    (SELECT max(xmin::text::bigint) + 1000 FROM pg_init_privs WHERE privtype = 'i'))";
+
+/// `pg_init_privs` keeps what initdb granted, in rows as old as itself, but for the information schema, which everybody may read. Functions that it
 /// does not name were everybody's from the beginning.
 pub(super) fn grants(has_parameters: bool) -> String {
     let initial = |class: &str, object: &str, part: &str| {
         format!(
             "NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
              WHERE i.classoid = '{class}'::regclass AND i.objoid = {object} AND i.objsubid = {part}
+             AND i.privtype = 'i' AND i.xmin::text::bigint <= (SELECT last.transaction FROM last)
              AND b.grantee = a.grantee AND b.privilege_type = a.privilege_type)"
         )
     };
@@ -125,7 +138,8 @@ pub(super) fn grants(has_parameters: bool) -> String {
     };
     let elsewhere = super::function::BUILT_IN;
     format!(
-        "SELECT 'TABLE' AS kind, c.oid::regclass::text AS name, {grantee} AS grantee, a.privilege_type AS privilege,
+        "WITH last AS MATERIALIZED (SELECT {LAST_OF_INITDB} AS transaction)
+         SELECT 'TABLE' AS kind, c.oid::regclass::text AS name, {grantee} AS grantee, a.privilege_type AS privilege,
             NULL AS column
          FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid < 16384 AND a.grantee <> c.relowner AND {table}
             AND NOT (c.relnamespace = 'information_schema'::regnamespace AND a.grantee = 0 AND a.privilege_type = 'SELECT')
@@ -164,7 +178,7 @@ pub(crate) struct Meaning {
     pub(crate) in_catalogue: bool,
 }
 
-/// Without what belongs to an extension.
+/// Without what an extension made.
 pub(super) fn meanings() -> String {
     let own = |class: &str, object: &str| {
         let extension = super::sql::extension(class, object);

@@ -22,6 +22,6 @@ pub(super) fn sql() -> String {
     format!(
         "SELECT pg_get_userbyid(d.defaclrole) AS owner, n.nspname AS schema, d.defaclobjtype AS kind, {grants} AS grants
          FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
-         WHERE d.defaclnamespace = 0 OR n.oid IN (SELECT oid FROM examined) ORDER BY 1, 2, 3"
+         WHERE d.defaclnamespace = 0 OR n.oid IN (SELECT oid FROM searched) ORDER BY 1, 2, 3"
     )
 }

@@ -12,12 +12,13 @@ pub(crate) struct Fact {
     pub(crate) fact: String,
 }
 
-/// Everything in the database that no initdb made, and what the application's roles are.
+/// Everything in the database that no initdb made, whatever its schema, and what the application's roles are.
 ///
-/// Objects of an extension are left out, the extension itself is a fact. Partitions are one object, named after
-/// their table: they come and go with time. Columns count where an expression or a collation is part of them, and
-/// indexes where they are unique or have an expression: others cannot change which rows a query returns.
-pub(super) fn facts(options: &Options) -> String {
+/// Temporary objects of sessions are left out, and what an extension made: the extension is a fact. Partitions are one
+/// object, named after their table: they come and go with time. Indexes count where they are unique, exclude, have an
+/// expression, or a condition with a function or operator of users: others cannot change which rows a query returns, nor
+/// run code of users.
+pub(super) fn facts(options: &Options, modern: bool) -> String {
     let mut parts = vec![
         RELATIONS.to_owned(),
         COLUMNS.to_owned(),
@@ -27,7 +28,10 @@ pub(super) fn facts(options: &Options) -> String {
         POLICIES.to_owned(),
         TRIGGERS.to_owned(),
         FUNCTIONS.to_owned(),
-        objects(),
+        objects(modern),
+        EXTENSIONS.to_owned(),
+        LABELS.to_owned(),
+        DATABASE.to_owned(),
     ];
     let ours: Vec<String> = options.our_roles().map(literal).collect();
     let ours = ours.join(", ");
@@ -36,7 +40,8 @@ pub(super) fn facts(options: &Options) -> String {
     parts.push(roles(&ours));
     let parts = parts.join("\nUNION ALL ");
     sql::list(&format!(
-        "WITH {OWN} SELECT DISTINCT kind, object, fact FROM ({parts}) facts (kind, object, fact)"
+        "WITH {} SELECT DISTINCT kind, object, fact FROM ({parts}) facts (kind, object, fact)",
+        relations()
     ))
 }
 
@@ -47,18 +52,24 @@ pub(super) const MIGRATIONS: &str =
 /// Whether the current user can read which migrations were applied.
 pub(super) const HAS_MIGRATIONS: &str = "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.seaql_migrations'), 'SELECT'), false)";
 
-const OWN: &str = "
-    extended AS MATERIALIZED (SELECT classid, objid FROM pg_depend
-        WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass),
-    own AS MATERIALIZED (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
-        WHERE nspname !~ '^pg_(toast|temp)' AND nspname <> 'information_schema'),
-    rel AS MATERIALIZED (SELECT c.*, CASE WHEN c.relispartition
-            THEN (SELECT format('%I.%I/*', pn.nspname, p.relname)
-                  FROM pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid = pg_partition_root(c.oid))
-            ELSE format('%I.%I', n.nspname, c.relname) END AS name
-        FROM pg_class c JOIN own n ON n.oid = c.relnamespace
-        WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM extended e
-            WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid))";
+/// `shared` are the schemas whose objects other sessions can reach; `rel` are the relations, `made` those that no initdb
+/// made: others can have triggers, constraints and indexes of users. A relation is temporary by what it is, not by its
+/// schema.
+fn relations() -> String {
+    format!(
+        "shared AS MATERIALIZED (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
+            WHERE oid NOT IN (SELECT oid FROM sessions)),
+         rel AS MATERIALIZED (SELECT c.*, c.oid >= 16384 AS made, CASE WHEN c.relispartition
+                THEN (SELECT format('%I.%I/*', pn.nspname, p.relname)
+                      FROM pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid = pg_partition_root(c.oid))
+                ELSE format('%I.%I', n.nspname, c.relname) END AS name
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE (c.oid >= 16384 OR c.relkind IN ('r', 'p', 'v', 'm', 'f'))
+                AND NOT (c.relpersistence = 't' AND n.nspname ~ {temporary})
+                AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid))",
+        temporary = sql::TEMPORARY
+    )
+}
 
 const RELATIONS: &str = "
     SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
@@ -67,26 +78,35 @@ const RELATIONS: &str = "
             CASE WHEN relrowsecurity THEN 'row security enabled' END, CASE WHEN relforcerowsecurity THEN 'forced' END,
             CASE WHEN relpersistence <> 'p' THEN 'not permanent' END,
             CASE WHEN relreplident <> 'd' THEN 'replica identity ' || relreplident::text END,
+            CASE WHEN relkind IN ('r', 'm') AND relam <> 2
+                THEN (SELECT 'using ' || quote_ident(m.amname) FROM pg_am m WHERE m.oid = relam) END,
+            CASE WHEN relkind = 'p' THEN 'partitioned by ' || pg_get_partkeydef(oid) END,
             CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text, md5(pg_get_viewdef(oid))) END,
             CASE WHEN NOT relispartition THEN (SELECT 'child of ' || string_agg(inhparent::regclass::text, ' ' ORDER BY inhseqno)
                 FROM pg_inherits WHERE inhrelid = rel.oid) END)
-    FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
+    FROM rel WHERE made AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
 
 const COLUMNS: &str = "
     SELECT 'column', r.name || '.' || quote_ident(a.attname), concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+        CASE WHEN a.attnotnull THEN 'not null' END,
         CASE a.attgenerated WHEN '' THEN NULL WHEN 's' THEN 'generated' ELSE 'virtual' END,
         CASE WHEN a.attidentity <> '' THEN 'identity' END,
         CASE WHEN a.attcollation NOT IN (0, 100, 950, 951) THEN 'collate ' || a.attcollation::regcollation::text END,
         (SELECT 'default ' || pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum))
     FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid
-    WHERE r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped
-        AND (a.atthasdef OR a.attidentity <> '' OR a.attcollation NOT IN (0, 100, 950, 951) OR a.atttypid >= 16384)";
+    WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped";
 
+/// Of a partition, those that its table does not have. Those of domains are checked where a value gets the type.
 const CONSTRAINTS: &str = "
     SELECT 'constraint', format('%I on %s', k.conname, r.name), pg_get_constraintdef(k.oid)
     FROM pg_constraint k JOIN rel r ON r.oid = k.conrelid
-    WHERE NOT r.relispartition AND k.contype IN ('c', 'f', 'p', 'u', 'x')";
+    WHERE k.oid >= 16384 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
+        AND (NOT r.relispartition OR k.conislocal AND k.conparentid = 0)
+    UNION ALL
+    SELECT 'domain constraint', format('%I on %s', k.conname, k.contypid::regtype), pg_get_constraintdef(k.oid)
+    FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid JOIN shared n ON n.oid = t.typnamespace
+    WHERE k.oid >= 16384 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid)";
 
 /// Each key has two triggers on either side, which can be switched off one by one. A partitioned table has them on
 /// its partitions.
@@ -95,13 +115,17 @@ const FOREIGN_KEYS: &str = "
         CASE WHEN coalesce(bool_and(t.tgenabled = 'O'), r.relkind = 'p') AND (count(t.oid) = 4 OR r.relkind = 'p')
             THEN 'enforced' ELSE format('%s of 4 triggers enabled', count(t.oid) FILTER (WHERE t.tgenabled = 'O')) END
     FROM pg_constraint k JOIN rel r ON r.oid = k.conrelid LEFT JOIN pg_trigger t ON t.tgconstraint = k.oid
-    WHERE NOT r.relispartition AND k.contype = 'f' GROUP BY k.oid, k.conname, r.name, r.relkind";
+    WHERE k.oid >= 16384 AND NOT r.relispartition AND k.contype = 'f' GROUP BY k.oid, k.conname, r.name, r.relkind";
 
 const INDEXES: &str = "
     SELECT 'index', format('%I on %s', x.relname, r.name), pg_get_indexdef(i.indexrelid)
         || CASE WHEN i.indisvalid AND i.indisready AND i.indislive THEN '' ELSE ' NOT VALID' END
     FROM pg_index i JOIN rel r ON r.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
-    WHERE NOT r.relispartition AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL)";
+    WHERE x.oid >= 16384 AND r.relkind <> 't'
+        AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL
+            OR i.indpred IS NOT NULL AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                AND d.objid = i.indexrelid AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)))
+        AND (NOT r.relispartition OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid))";
 
 const POLICIES: &str = "
     SELECT 'policy', format('%I on %s', p.polname, r.name), concat_ws(' ',
@@ -114,42 +138,51 @@ const POLICIES: &str = "
         'WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
     FROM pg_policy p JOIN rel r ON r.oid = p.polrelid";
 
+/// PostgreSQL's own triggers run PostgreSQL's own functions. A partition's copy runs what its table's trigger does.
 const TRIGGERS: &str = "
     SELECT 'trigger', format('%I on %s', t.tgname, r.name), pg_get_triggerdef(t.oid)
         || CASE t.tgenabled WHEN 'O' THEN '' ELSE ', state ' || t.tgenabled::text END
-    FROM pg_trigger t JOIN rel r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal AND t.tgparentid = 0";
+    FROM pg_trigger t JOIN rel r ON r.oid = t.tgrelid
+    WHERE (NOT t.tgisinternal OR t.tgfoid >= 16384)
+        AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.oid = t.tgparentid AND p.tgfoid = t.tgfoid)";
 
 const FUNCTIONS: &str = "
     SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
         format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
         concat_ws(' ', 'returns ' || pg_get_function_result(p.oid), 'in ' || quote_ident(l.lanname),
             'owned by ' || quote_ident(pg_get_userbyid(p.proowner)), CASE WHEN p.prosecdef THEN 'security definer' END,
-            CASE WHEN p.proleakproof THEN 'leakproof' END,
+            CASE WHEN p.proleakproof THEN 'leakproof' END, CASE WHEN p.proisstrict THEN 'strict' END,
             CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' END,
+            CASE WHEN p.prosupport <> 0 THEN 'support ' || p.prosupport::text END,
+            (SELECT format('of %s and %s', g.aggtransfn, g.aggfinalfn) FROM pg_aggregate g WHERE g.aggfnoid = p.oid),
             'with ' || p.proconfig::text, 'body ' || md5(concat(p.prosrc, p.probin, p.prosqlbody)))
-    FROM pg_proc p JOIN own n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    FROM pg_proc p JOIN shared n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     WHERE p.oid >= 16384
         AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)";
 
 /// What follows from another object is left out: array types, row types of tables, rules of views.
-fn objects() -> String {
-    const CLASSES: &[(&str, &str)] = &[
+fn objects(modern: bool) -> String {
+    let temporary = sql::TEMPORARY;
+    let schemas = format!("x.nspname !~ {temporary}");
+    let [operators, functions] =
+        ["x.amopfamily", "x.amprocfamily"].map(|family| format!("NOT {}", sql::part_of_extended(family)));
+    let mut classes: Vec<(&str, &str)> = vec![
         ("pg_operator", "true"),
         ("pg_opclass", "true"),
         ("pg_opfamily", "true"),
-        ("pg_amop", "true"),
-        ("pg_amproc", "true"),
+        ("pg_amop", &operators),
+        ("pg_amproc", &functions),
         ("pg_am", "true"),
         ("pg_cast", "true"),
         ("pg_collation", "true"),
         ("pg_conversion", "true"),
         ("pg_event_trigger", "true"),
-        ("pg_extension", "true"),
         ("pg_foreign_data_wrapper", "true"),
         ("pg_foreign_server", "true"),
         ("pg_language", "true"),
-        ("pg_namespace", "x.nspname !~ '^pg_(toast|temp)'"),
+        ("pg_namespace", &schemas),
         ("pg_publication", "true"),
+        ("pg_publication_rel", "true"),
         ("pg_rewrite", "x.rulename <> '_RETURN'"),
         ("pg_statistic_ext", "true"),
         (
@@ -163,11 +196,15 @@ fn objects() -> String {
         ("pg_ts_template", "true"),
         (
             "pg_type",
-            "x.typtype <> 'm' AND NOT (x.typcategory = 'A' AND x.typelem <> 0)
+            "x.typtype <> 'm' AND x.typnamespace IN (SELECT n.oid FROM shared n)
+             AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = x.oid AND e.oid = x.typelem)
              AND (x.typrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = x.typrelid AND c.relkind = 'c'))",
         ),
     ];
-    let all = CLASSES.iter().map(|(class, condition)| {
+    if modern {
+        classes.push(("pg_publication_namespace", "true"));
+    }
+    let all = classes.iter().map(|(class, condition)| {
         format!(
             "SELECT '{class}'::regclass AS class, x.oid FROM {class} x WHERE x.oid >= 16384 AND {condition}"
         )
@@ -175,11 +212,42 @@ fn objects() -> String {
     let all = all.collect::<Vec<_>>().join(" UNION ALL ");
     format!(
         "SELECT i.type, i.identity, '' FROM ({all}) o, LATERAL pg_identify_object(o.class, o.oid, 0) i
-         WHERE NOT EXISTS (SELECT FROM extended e WHERE e.classid = o.class AND e.objid = o.oid)"
+         WHERE NOT EXISTS (SELECT FROM extended e WHERE e.classid = o.class AND e.objid = o.oid)
+         UNION ALL
+         SELECT 'user mapping', format('for %I on server %I', m.usename, m.srvname), '' FROM pg_user_mappings m"
     )
 }
 
-/// Grants to the application's roles and to PUBLIC, and those to others apart. Everybody may look into schemas.
+/// The digest is over the members and the bodies of functions among them, however they came to be members.
+const EXTENSIONS: &str = "
+    SELECT 'extension', quote_ident(e.extname), format('version %s, %s', e.extversion,
+        (SELECT format('%s objects, digest %s', count(*), left(md5(string_agg(concat_ws(' ', i.type, i.identity,
+            (SELECT concat_ws('/', p.prosrc, p.probin, p.prosqlbody, p.prosecdef, p.proleakproof, p.proconfig::text)
+             FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid),
+            (SELECT pg_get_viewdef(c.oid) FROM pg_class c
+             WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('v', 'm'))),
+            ' ' ORDER BY i.type COLLATE \"C\", i.identity COLLATE \"C\")), 12))
+         FROM pg_depend d, LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
+         WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'))
+    FROM pg_extension e WHERE e.oid >= 16384";
+
+/// Modules of the server read them, such as those that mask columns.
+const LABELS: &str = "
+    SELECT 'security label', format('of %s on %s %s', l.provider, i.type, i.identity), l.label
+    FROM pg_seclabel l, LATERAL pg_identify_object(l.classoid, l.objoid, l.objsubid) i
+    UNION ALL
+    SELECT 'security label', format('of %s on %s %s', l.provider, i.type, i.identity), l.label
+    FROM pg_shseclabel l, LATERAL pg_identify_object(l.classoid, l.objoid, 0) i
+    WHERE l.classoid <> 'pg_database'::regclass
+        OR l.objoid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
+
+/// Every role that creates databases may copy a template, rows of all tenants included.
+const DATABASE: &str = "
+    SELECT 'database', 'this one', 'a template for others'
+    FROM pg_database WHERE datname = current_database() AND datistemplate";
+
+/// Grants to the application's roles and to PUBLIC, and those to others apart. Everybody may look into schemas. What
+/// an extension granted on its own objects is left out.
 fn grants(ours: &str) -> String {
     format!(
         "SELECT CASE WHEN g.grantee = 0 OR pg_get_userbyid(g.grantee) IN ({ours}) THEN 'grant' ELSE 'other grant' END,
@@ -188,26 +256,60 @@ fn grants(ours: &str) -> String {
          FROM (
             SELECT a.grantee, CASE r.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || r.name AS object,
                 a.privilege_type AS privilege, a.is_grantable
-            FROM rel r, aclexplode(r.relacl) a WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND a.grantee <> r.relowner
+            FROM rel r, aclexplode(r.relacl) a
+            WHERE r.made AND r.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't') AND a.grantee <> r.relowner
             UNION ALL
             SELECT a.grantee, 'TABLE ' || r.name, format('%s (%I)', a.privilege_type, t.attname), a.is_grantable
             FROM rel r JOIN pg_attribute t ON t.attrelid = r.oid AND NOT t.attisdropped, aclexplode(t.attacl) a
-            WHERE a.grantee <> r.relowner
+            WHERE r.made AND a.grantee <> r.relowner
             UNION ALL
             SELECT a.grantee, format('ROUTINE %I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
                 a.privilege_type, a.is_grantable
-            FROM pg_proc p JOIN own n ON n.oid = p.pronamespace, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+            FROM pg_proc p JOIN shared n ON n.oid = p.pronamespace, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
             WHERE p.oid >= 16384 AND a.grantee <> p.proowner
                 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)
             UNION ALL
+            SELECT a.grantee, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass::text,
+                a.privilege_type, a.is_grantable
+            FROM extended e JOIN pg_class c ON c.oid = e.objid, aclexplode(c.relacl) a
+            WHERE e.classid = 'pg_class'::regclass AND c.oid >= 16384 AND a.grantee <> c.relowner AND {relation}
+            UNION ALL
+            SELECT a.grantee, format('ROUTINE %I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
+                a.privilege_type, a.is_grantable
+            FROM extended e JOIN pg_proc p ON p.oid = e.objid JOIN pg_namespace n ON n.oid = p.pronamespace,
+                aclexplode(p.proacl) a
+            WHERE e.classid = 'pg_proc'::regclass AND p.oid >= 16384 AND a.grantee NOT IN (0, p.proowner) AND {routine}
+            UNION ALL
             SELECT a.grantee, format('SCHEMA %I', n.nspname), a.privilege_type, a.is_grantable
-            FROM own n, aclexplode(n.nspacl) a WHERE n.nspname <> 'pg_catalog' AND a.grantee <> n.nspowner
-                AND NOT (a.grantee = 0 AND a.privilege_type = 'USAGE')
+            FROM pg_namespace n, aclexplode(n.nspacl) a
+            WHERE (n.oid >= 16384 OR n.nspname = 'public') AND a.grantee <> n.nspowner
+                AND NOT (a.grantee = 0 AND a.privilege_type = 'USAGE' AND n.nspname !~ {temporary})
             UNION ALL
             SELECT a.grantee, format('TYPE %I.%I', n.nspname, t.typname), a.privilege_type, a.is_grantable
-            FROM pg_type t JOIN own n ON n.oid = t.typnamespace, aclexplode(t.typacl) a
+            FROM pg_type t JOIN shared n ON n.oid = t.typnamespace, aclexplode(t.typacl) a
             WHERE t.oid >= 16384 AND a.grantee NOT IN (0, t.typowner)
-         ) g"
+            UNION ALL
+            SELECT a.grantee, format('FOREIGN SERVER %I', s.srvname), a.privilege_type, a.is_grantable
+            FROM pg_foreign_server s, aclexplode(s.srvacl) a WHERE a.grantee <> s.srvowner
+            UNION ALL
+            SELECT a.grantee, format('FOREIGN DATA WRAPPER %I', w.fdwname), a.privilege_type, a.is_grantable
+            FROM pg_foreign_data_wrapper w, aclexplode(w.fdwacl) a WHERE a.grantee <> w.fdwowner
+            UNION ALL
+            SELECT a.grantee, format('LARGE OBJECT %s', o.oid), a.privilege_type, a.is_grantable
+            FROM pg_largeobject_metadata o, aclexplode(o.lomacl) a WHERE a.grantee <> o.lomowner
+         ) g",
+        relation = further("pg_class", "c.oid"),
+        routine = further("pg_proc", "p.oid"),
+        temporary = sql::TEMPORARY,
+    )
+}
+
+/// Whether the extension whose object it is did not grant it.
+fn further(class: &str, object: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
+         WHERE i.classoid = '{class}'::regclass AND i.objoid = {object} AND i.objsubid = 0
+         AND b.grantee = a.grantee AND b.privilege_type = a.privilege_type)"
     )
 }
 
@@ -220,8 +322,9 @@ const DEFAULT_PRIVILEGES: &str = "
             ELSE quote_ident(pg_get_userbyid(a.grantee)) || ' ' || a.privilege_type END
     FROM pg_default_acl d LEFT JOIN LATERAL aclexplode(d.defaclacl) a ON true";
 
-/// What the application's roles are, in which roles they are, and what is set for them, for all roles or for the
-/// database, but for what cannot change which rows a statement touches.
+/// What the application's roles are, in which roles they are, who is in them, and what is set for them, for all roles or
+/// for the database, but for what cannot change which rows a statement touches. Roles that make roles may join others
+/// anyway, as whoever made ours did.
 fn roles(ours: &str) -> String {
     format!(
         "SELECT 'role', quote_ident(rolname), concat_ws(' ',
@@ -231,10 +334,14 @@ fn roles(ours: &str) -> String {
             CASE WHEN rolreplication THEN 'REPLICATION' END)
          FROM pg_roles WHERE rolname IN ({ours})
          UNION ALL
-         SELECT 'membership', format('%I in %I', r.rolname, pg_get_userbyid(m.roleid)),
-            CASE WHEN coalesce((to_jsonb(m) ->> 'inherit_option')::bool, r.rolinherit) THEN 'inherits' ELSE 'by SET ROLE' END
+         SELECT CASE WHEN r.rolname IN ({ours}) THEN 'membership' ELSE 'other membership' END,
+            format('%I in %I', r.rolname, pg_get_userbyid(m.roleid)),
+            CASE WHEN coalesce((to_jsonb(m) ->> 'inherit_option')::bool, r.rolinherit) THEN 'inherits'
+                WHEN coalesce((to_jsonb(m) ->> 'set_option')::bool, true) THEN 'by SET ROLE' ELSE 'in name' END
             || CASE WHEN m.admin_option THEN ' with admin option' ELSE '' END
-         FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname IN ({ours})
+         FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
+         WHERE r.rolname IN ({ours})
+            OR pg_get_userbyid(m.roleid) IN ({ours}) AND NOT r.rolsuper AND NOT r.rolcreaterole
          UNION ALL
          SELECT 'setting', format('%s of %s%s', split_part(one.text, '=', 1),
                 CASE WHEN s.setrole = 0 THEN 'all roles' ELSE quote_ident(pg_get_userbyid(s.setrole)) END,

@@ -24,5 +24,5 @@ pub(super) const SQL: &str = "
            (SELECT json_agg(a.attname ORDER BY o.place) FROM unnest(k.confkey) WITH ORDINALITY o (number, place)
             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = o.number) AS to_columns,
            k.confdeltype AS on_delete, k.confupdtype AS on_update, k.convalidated AS validated
-    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN examined n ON n.oid = c.relnamespace
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN searched n ON n.oid = c.relnamespace
     WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY n.nspname, c.relname, k.conname";

@@ -51,10 +51,11 @@ pub(super) fn functions() -> String {
         "SELECT f.nspname AS schema, p.proname AS name, pg_get_function_identity_arguments(p.oid) AS arguments,
             pg_get_userbyid(p.proowner) AS owner, p.prosecdef AS definer,
             coalesce(to_json(p.proconfig), '[]') AS settings, l.lanname AS language,
-            l.lanpltrusted AS trusted, p.proleakproof AS leakproof, {extension} AS extension, f.nspname = 'pg_catalog' AS built_in,
+            l.lanpltrusted AS trusted, p.proleakproof AS leakproof, {extension} AS extension, p.oid < 16384 AS built_in,
             {grants} AS grants
          FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace f ON f.oid = p.pronamespace
-         WHERE f.oid IN (SELECT oid FROM examined) OR f.nspname = 'pg_catalog' AND p.proname IN ({BUILT_IN})
+         WHERE p.oid >= 16384 AND f.oid IN (SELECT oid FROM searched)
+            OR p.oid < 16384 AND f.nspname = 'pg_catalog' AND p.proname IN ({BUILT_IN})
          ORDER BY 1, 2, 3",
         extension = sql::extension("pg_proc", "p.oid"),
         grants = sql::grants("p.proacl", "'f'", "p.proowner"),

@@ -57,9 +57,9 @@ pub(super) fn sql(options: &Options) -> String {
                  FROM generate_series(1, i.indnkeyatts) place) END AS parts,
             CASE WHEN a.attname IS DISTINCT FROM {column} THEN pg_get_expr(i.indpred, i.indrelid) END AS condition
          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
-         JOIN examined n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = x.relam
+         JOIN searched n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = x.relam
          LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
          LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-         ORDER BY n.nspname, c.relname, x.relname"
+         WHERE c.oid >= 16384 ORDER BY n.nspname, c.relname, x.relname"
     )
 }

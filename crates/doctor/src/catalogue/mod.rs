@@ -40,7 +40,7 @@ pub(crate) use role::{Membership, Role};
 pub(crate) use rule::RewriteRule;
 pub(crate) use schema::Schema;
 pub(crate) use server::Server;
-pub(crate) use setting::RoleSetting;
+pub(crate) use setting::{Effective, RoleSetting};
 pub(crate) use trigger::{DefinerTrigger, EventTrigger, SendingTrigger, SilentTrigger};
 pub(crate) use view::ViewSource;
 
@@ -63,6 +63,9 @@ pub(crate) struct Catalogue {
     pub(crate) roles: Vec<Role>,
     pub(crate) memberships: Vec<Membership>,
     pub(crate) settings: Vec<RoleSetting>,
+    /// Read apart, before anything is set for the transaction.
+    #[serde(skip)]
+    pub(crate) effective: Vec<Effective>,
     pub(crate) schemas: Vec<Schema>,
     pub(crate) relations: Vec<Relation>,
     pub(crate) policies: Vec<Policy>,
@@ -109,12 +112,16 @@ impl Catalogue {
             depth,
             facts: compares,
             migrations: compares && has_migrations(connection).await?,
-            // The table of grants on parameters is new in version 15.
-            parameters: connection
+            // Grants on parameters and publications of schemas are new in version 15.
+            modern: connection
                 .server_version_num()
                 .is_none_or(|version| version >= 150_000),
         };
-        let sql = format!("{BEGIN}; {}; ROLLBACK", scope.statement(options));
+        let sql = format!(
+            "{BEGIN}; {}; {LOCAL}; {}; ROLLBACK",
+            setting::EFFECTIVE,
+            scope.statement(options)
+        );
         let answer = sqlx::raw_sql(AssertSqlSafe(sql))
             .fetch_all(&mut *connection)
             .await;
@@ -126,9 +133,14 @@ impl Catalogue {
                 return Err(error.into());
             }
         };
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let text: &str = row.try_get(0)?;
-        Ok(serde_json::from_str(text)?)
+        let [settings, catalogue] = rows.as_slice() else {
+            return Err(sqlx::Error::RowNotFound.into());
+        };
+        let (settings, catalogue): (&str, &str) = (settings.try_get(0)?, catalogue.try_get(0)?);
+        Ok(Self {
+            effective: serde_json::from_str(settings)?,
+            ..serde_json::from_str(catalogue)?
+        })
     }
 }
 
@@ -137,17 +149,19 @@ async fn has_migrations(connection: &mut PgConnection) -> Result<bool, DoctorErr
     Ok(row.try_get(0)?)
 }
 
-/// With an empty search path every name outside of `pg_catalog` comes with its schema, so that nobody's function
-/// can pass for a built-in one. Compiling a statement that is run once takes longer than running it.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-    SET LOCAL search_path = ''; SET LOCAL jit = off";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// With an empty search path every name outside of `pg_catalog` comes with its schema, so that no function of users
+/// can pass for a built-in one. Quotes around every name would make each fact another. Compiling a statement that is
+/// run once takes longer than running it.
+const LOCAL: &str = "SET LOCAL search_path = ''; SET LOCAL quote_all_identifiers = off; SET LOCAL jit = off";
 
 /// What is read.
 struct Scope {
     depth: Depth,
     facts: bool,
     migrations: bool,
-    parameters: bool,
+    modern: bool,
 }
 
 impl Scope {
@@ -171,7 +185,7 @@ impl Scope {
             ]);
         }
         if self.facts {
-            sections.push(("facts", fact::facts(options)));
+            sections.push(("facts", fact::facts(options, self.modern)));
         }
         if self.migrations {
             sections.push(("migrations", sql::list(fact::MIGRATIONS)));
@@ -182,7 +196,7 @@ impl Scope {
             .collect();
         format!(
             "{} SELECT json_build_object({})::text",
-            sql::examined(options),
+            sql::common(options),
             members.join(", ")
         )
     }
@@ -207,7 +221,7 @@ impl Scope {
             ("triggers", sql::list(trigger::SQL)),
             ("silent_triggers", sql::list(trigger::SILENT)),
             ("alterations", sql::list(&built_in::alterations())),
-            ("system_grants", sql::list(&built_in::grants(self.parameters))),
+            ("system_grants", sql::list(&built_in::grants(self.modern))),
             ("languages", sql::list(built_in::LANGUAGES)),
             ("meanings", sql::list(&built_in::meanings())),
         ]

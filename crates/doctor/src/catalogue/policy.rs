@@ -41,14 +41,14 @@ pub(super) const POLICIES: &str = "
     SELECT p.polrelid::bigint AS relation, p.polname AS name, p.polpermissive AS permissive, p.polcmd AS command,
            (SELECT json_agg(CASE WHEN r <> 0 THEN pg_get_userbyid(r) END) FROM unnest(p.polroles) r) AS roles,
            pg_get_expr(p.polqual, p.polrelid) AS using, pg_get_expr(p.polwithcheck, p.polrelid) AS check
-    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN examined n ON n.oid = c.relnamespace
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace
     ORDER BY n.nspname, c.relname, p.polname";
 
 /// Built-in functions are no dependencies that the catalogue would know, so they are read from the parsed
 /// expressions.
 pub(super) const LEAKY_CALLS: &str = r"
     SELECT p.polrelid::bigint AS relation, p.polname AS policy, fn.nspname AS schema, f.proname AS function
-    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN examined n ON n.oid = c.relnamespace,
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace,
     LATERAL (SELECT DISTINCT m[1]::oid AS oid FROM regexp_matches(
         concat_ws(' ', p.polqual::text, p.polwithcheck::text), ':(?:opfuncid|funcid) (\d+)', 'g') m) used
     JOIN pg_proc f ON f.oid = used.oid AND NOT f.proleakproof JOIN pg_namespace fn ON fn.oid = f.pronamespace
@@ -57,7 +57,7 @@ pub(super) const LEAKY_CALLS: &str = r"
 /// A function call that is written as a cast has the format 1 or 2 in the parsed expression.
 pub(super) const HIDDEN_CASTS: &str = r"
     SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, fn.nspname AS schema, f.proname AS function
-    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN examined n ON n.oid = c.relnamespace,
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace,
     LATERAL regexp_matches(concat_ws(' ', p.polqual::text, p.polwithcheck::text),
         ':funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat [12] ', 'g') m
     JOIN pg_proc f ON f.oid = m[1]::oid AND f.oid >= 16384 JOIN pg_namespace fn ON fn.oid = f.pronamespace

@@ -13,7 +13,7 @@ pub(crate) struct Published {
 pub(super) const SQL: &str = "
     SELECT t.pubname AS publication, t.schemaname AS schema, t.tablename AS table, p.puballtables AS all_tables
     FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
-    WHERE t.schemaname IN (SELECT nspname FROM examined) ORDER BY 1, 2, 3";
+    WHERE t.schemaname IN (SELECT nspname FROM searched) ORDER BY 1, 2, 3";
 
 /// What writes rows of another server into tables of this database.
 #[derive(Debug, Deserialize)]

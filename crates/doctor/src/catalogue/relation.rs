@@ -101,8 +101,8 @@ pub(super) fn sql(options: &Options) -> String {
                 CASE WHEN {tenants} IN (c.relname::text, n.nspname || '.' || c.relname) THEN {id} ELSE {column} END
             ) AS tenant,
             {grants} AS grants
-         FROM pg_class c JOIN examined n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') ORDER BY n.nspname, c.relname"
+         FROM pg_class c JOIN searched n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.oid >= 16384 ORDER BY n.nspname, c.relname"
     )
 }
 

@@ -15,9 +15,6 @@ pub(crate) struct Server {
     pub(crate) database_grants: Vec<Grant>,
     pub(crate) current_user: String,
     pub(crate) session_user: String,
-    pub(crate) row_security: bool,
-    /// Whether foreign keys and triggers work on this connection: `origin` or `local`.
-    pub(crate) session_replication_role: String,
     /// What the tenant setting is on this connection.
     pub(crate) setting: Option<String>,
     pub(crate) lo_compat_privileges: bool,
@@ -33,8 +30,6 @@ pub(super) fn sql(options: &Options) -> String {
             current_setting('server_version_num')::int AS version_number,
             d.datname AS database, pg_get_userbyid(d.datdba) AS database_owner, {grants} AS database_grants,
             current_user, session_user,
-            current_setting('row_security')::bool AS row_security,
-            current_setting('session_replication_role') AS session_replication_role,
             nullif(current_setting({setting}, true), '') AS setting,
             current_setting('lo_compat_privileges')::bool AS lo_compat_privileges,
             (SELECT count(*) FROM pg_largeobject_metadata) AS large_objects

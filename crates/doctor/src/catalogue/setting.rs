@@ -11,6 +11,22 @@ pub(crate) struct RoleSetting {
     pub(crate) value: String,
 }
 
+/// What a setting is for the sessions of the connection's user when they begin, where that is not the default.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Effective {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// As `pg_settings` says it: `configuration file`, `database`, `user`, `client`, `session` and the like.
+    pub(crate) source: String,
+}
+
+/// Read before anything is set for the transaction, with a search path that may be anything. Settings that the user may not
+/// see are missing.
+pub(super) const EFFECTIVE: &str = "
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', s.name, 'value', s.setting,
+        'source', s.source)), '[]')::pg_catalog.text
+    FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.<>) 'default'";
+
 pub(super) const SQL: &str = "
     SELECT CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END AS role, d.datname AS database,
            split_part(one.text, '=', 1) AS name, substr(one.text, strpos(one.text, '=') + 1) AS value

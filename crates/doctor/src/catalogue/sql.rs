@@ -21,12 +21,24 @@ pub(super) fn role(oid: &str) -> String {
     format!("CASE WHEN {oid} <> 0 THEN pg_get_userbyid({oid}) END")
 }
 
-/// The extension an object belongs to; `class` is the catalogue the object is in.
+/// The extension that made an object; `class` is the catalogue the object is in. NULL for an object that was added to
+/// the extension later.
 pub(super) fn extension(class: &str, oid: &str) -> String {
     format!(
-        "(SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+        "(SELECT e.extname FROM pg_depend d JOIN dated e ON e.oid = d.refobjid
           WHERE d.classid = '{class}'::regclass AND d.objid = {oid} AND d.objsubid = 0
-          AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')"
+          AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND {MADE_BY_IT})"
+    )
+}
+
+/// Whether an extension made the operator family and, in the same transaction at the latest, the row `x` that is part of
+/// it: parts of families are no members of extensions themselves.
+pub(super) fn part_of_extended(family: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_depend d JOIN dated e ON e.oid = d.refobjid
+          WHERE d.classid = 'pg_opfamily'::regclass AND d.objid = {family} AND d.refclassid = 'pg_extension'::regclass
+          AND d.deptype = 'e' AND {MADE_BY_IT}
+          AND (NOT e.told OR (x.xmin::text::bigint - e.made + 4294967296) % 4294967296 NOT BETWEEN 1 AND 2147483647))"
     )
 }
 
@@ -38,16 +50,58 @@ pub(super) fn columns(relation: &str, numbers: &str) -> String {
     )
 }
 
-/// The schemas to examine, as `examined`: those that were asked for, else all that are not PostgreSQL's own.
-pub(super) fn examined(options: &Options) -> String {
+/// What several queries use:
+///
+/// * `examined`: the schemas that were asked for, else all that are not PostgreSQL's own.
+/// * `searched`: the same and, unless schemas were asked for, PostgreSQL's own, in which a superuser can make objects too.
+/// * `sessions`: the schemas of temporary objects, which no other session can reach. One that somebody was granted or
+///   given is none of them.
+/// * `extended`: the objects that an extension made, and which one.
+pub(super) fn common(options: &Options) -> String {
     let asked: Vec<String> = options.schemas.iter().map(|name| literal(name)).collect();
-    let condition = if asked.is_empty() {
-        String::new()
+    let (condition, others) = if asked.is_empty() {
+        (String::new(), "oid NOT IN (SELECT oid FROM sessions)")
     } else {
-        format!("AND nspname IN ({})", asked.join(", "))
+        (format!("AND nspname IN ({})", asked.join(", ")), "false")
     };
     format!(
-        "WITH examined AS MATERIALIZED (SELECT * FROM pg_namespace
-         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' {condition})"
+        "WITH sessions AS MATERIALIZED (SELECT oid FROM pg_namespace
+            WHERE nspname ~ {TEMPORARY} AND nspowner = 10 AND nspacl IS NULL),
+         examined AS MATERIALIZED (SELECT * FROM pg_namespace
+            WHERE (oid >= {FIRST_OF_USERS} OR oid = {PUBLIC}) AND nspname !~ {TEMPORARY} {condition}),
+         searched AS MATERIALIZED (SELECT * FROM pg_namespace
+            WHERE oid IN (SELECT oid FROM examined) OR {others}),
+         {}",
+        extensions()
     )
 }
+
+/// Objects that initdb makes have smaller numbers (`FirstNormalObjectId`).
+pub(super) const FIRST_OF_USERS: u32 = 16_384;
+
+/// The number of the schema `public`, which initdb makes for users.
+const PUBLIC: u32 = 2_200;
+
+/// The names of the schemas in which sessions have their temporary objects.
+pub(super) const TEMPORARY: &str = "'^pg_(toast_)?temp_[0-9]+$'";
+
+/// `ALTER EXTENSION ... ADD` makes any object a member. The transaction that made or updated the extension made its own
+/// members, at the latest; a member of a later transaction was added. After `pg_upgrade` all members are later, and
+/// cannot be told apart. PostgreSQL's own extension has only members of initdb's.
+fn extensions() -> String {
+    format!(
+        "dated AS MATERIALIZED (SELECT e.oid, e.extname, e.xmin::text::bigint AS made,
+            EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+                AND d.deptype = 'e' AND (d.xmin::text::bigint - e.xmin::text::bigint + 4294967296) % 4294967296
+                NOT BETWEEN 1 AND 2147483647) AS told
+            FROM pg_extension e),
+         extended AS MATERIALIZED (SELECT d.classid, d.objid FROM pg_depend d JOIN dated e ON e.oid = d.refobjid
+            WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND d.objsubid = 0 AND {MADE_BY_IT})"
+    )
+}
+
+/// Whether a dependency `d` on the extension `e` is as old as that one. Numbers of transactions begin anew after 2^32.
+const MADE_BY_IT: &str = "
+    CASE WHEN e.oid < 16384 THEN d.objid < 16384
+        WHEN e.told THEN (d.xmin::text::bigint - e.made + 4294967296) % 4294967296 NOT BETWEEN 1 AND 2147483647
+        ELSE true END";

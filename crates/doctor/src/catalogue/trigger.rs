@@ -14,7 +14,7 @@ pub(super) const SQL: &str = "
     SELECT t.tgrelid::bigint AS relation, t.tgname AS name, f.nspname AS schema, p.proname AS function
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.prosecdef
     JOIN pg_namespace f ON f.oid = p.pronamespace
-    JOIN pg_class c ON c.oid = t.tgrelid JOIN examined n ON n.oid = c.relnamespace
+    JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 ORDER BY n.nspname, c.relname, t.tgname";
 
 /// A trigger that does not fire, or only in a replica.
@@ -28,7 +28,7 @@ pub(crate) struct SilentTrigger {
 
 pub(super) const SILENT: &str = "
     SELECT t.tgrelid::bigint AS relation, t.tgname AS name, k.conname AS constraint
-    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN examined n ON n.oid = c.relnamespace
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace
     LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint AND t.tgisinternal
     WHERE t.tgenabled IN ('D', 'R') ORDER BY n.nspname, c.relname, t.tgname";
 
@@ -45,7 +45,7 @@ pub(crate) struct SendingTrigger {
 pub(super) const SENDING: &str = r"
     SELECT t.tgrelid::bigint AS relation, t.tgname AS name, p.oid::regproc::text AS function, m[1] AS by
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.oid >= 16384
-    JOIN pg_class c ON c.oid = t.tgrelid JOIN examined n ON n.oid = c.relnamespace,
+    JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace,
     LATERAL regexp_match(p.prosrc, '(pg_notify|\mnotify\M|dblink\w*|\mcopy\M|pg_logical_emit_message|\mlo_\w+)', 'i') m
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND m IS NOT NULL ORDER BY n.nspname, c.relname, t.tgname";
 

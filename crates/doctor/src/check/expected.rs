@@ -18,8 +18,9 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "CAT002",
-        title: "No migration was applied that this version does not know",
-        why: "A newer version made the schema, or another service did: what it should be is not known here.",
+        title: "No migration was applied that this version does not know, and no object is new with one",
+        why: "A newer version made the schema, or another service did. What this version knows is compared all the same; new \
+              objects beside it are not known here.",
         severity: Severity::Warning,
         guards: true,
         look: nothing_is_unknown,
@@ -83,10 +84,10 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "CAT010",
-        title: "Extensions, schemas and grants to other roles are what the migrations make",
+        title: "Extensions, schemas, grants to other roles and their memberships are what the migrations make",
         why: "Each widens what can be read here, and should be on record.",
         severity: Severity::Warning,
-        guards: false,
+        guards: true,
         look: |subject| differences(subject, Part::Surroundings),
     },
 ];
@@ -108,13 +109,22 @@ impl Part {
     fn of(kind: &str) -> Self {
         match kind {
             "table" | "view" | "materialized view" | "foreign table" | "sequence" | "column"
-            | "constraint" | "foreign key" | "index" => Self::Tables,
+            | "constraint" | "domain constraint" | "foreign key" | "index" => Self::Tables,
             "policy" => Self::Policies,
             "grant" | "default privileges" => Self::Grants,
             "function" | "procedure" | "aggregate" | "trigger" | "rule" | "event trigger" => Self::Code,
             "role" | "membership" | "setting" => Self::Roles,
-            "publication" | "subscription" | "foreign-data wrapper" | "server" => Self::Elsewhere,
-            "extension" | "schema" | "other grant" | "statistics object" => Self::Surroundings,
+            "publication"
+            | "publication relation"
+            | "publication namespace"
+            | "subscription"
+            | "foreign-data wrapper"
+            | "server"
+            | "user mapping"
+            | "database" => Self::Elsewhere,
+            "extension" | "schema" | "other grant" | "other membership" | "statistics object" => {
+                Self::Surroundings
+            }
             // Every other kind of object can change what SQL means; one that is not known here, too.
             _ => Self::Meaning,
         }
@@ -144,39 +154,58 @@ fn applied<'a>(subject: &Subject<'a>) -> Option<BTreeSet<&'a str>> {
 }
 
 fn nothing_is_pending(subject: &Subject<'_>) -> Verdict {
-    migrations(subject, |manifest, applied| {
-        let pending = manifest.difference(applied);
-        pending
-            .map(|name| Finding::new(Object::new("migration", *name), "was not applied"))
-            .collect()
-    })
-}
-
-fn nothing_is_unknown(subject: &Subject<'_>) -> Verdict {
-    migrations(subject, |manifest, applied| {
-        let unknown = applied.difference(manifest);
-        unknown
-            .map(|name| Finding::new(Object::new("migration", *name), "is not known here"))
-            .filter(|finding| !is_allowed(subject, &finding.object))
-            .collect()
-    })
-}
-
-fn migrations(
-    subject: &Subject<'_>,
-    judge: impl Fn(&BTreeSet<&str>, &BTreeSet<&str>) -> Vec<Finding>,
-) -> Verdict {
     let manifest = match expected(subject) {
-        Ok(manifest) => manifest.migrations(),
+        Ok(manifest) => manifest,
         Err(verdict) => return verdict,
     };
     let Some(applied) = applied(subject) else {
-        let object = Object::new("table", "public.seaql_migrations");
-        let finding = Finding::new(object, "is missing, or cannot be read by this user");
-        return Verdict::of("0 migrations", vec![finding]);
+        return no_migrations();
     };
-    Verdict::of(count(applied.len(), "migration"), judge(&manifest, &applied))
+    let pending = manifest.migrations().into_iter();
+    let findings = pending
+        .filter(|name| !applied.contains(name))
+        .map(|name| Finding::new(Object::new("migration", name), "was not applied"));
+    Verdict::of(count(applied.len(), "migration"), findings.collect())
 }
+
+fn nothing_is_unknown(subject: &Subject<'_>) -> Verdict {
+    let manifest = match expected(subject) {
+        Ok(manifest) => manifest,
+        Err(verdict) => return verdict,
+    };
+    let Some(applied) = applied(subject) else {
+        return no_migrations();
+    };
+    let context = Context::of(subject, manifest);
+    let mut findings: Vec<Finding> = context
+        .unknown
+        .iter()
+        .map(|name| Finding::new(Object::new("migration", *name), "is not known here"))
+        .collect();
+    if !findings.is_empty() {
+        let found = found(subject, |_| true);
+        let pairs = pairs(manifest, &found, |_| true);
+        let new = pairs.iter().filter(|(key, pair)| context.is_new(key, pair));
+        let named = new.map(|((kind, object), pair)| (Object::new(word(kind), *object), pair));
+        findings.extend(
+            named
+                .filter(|(object, pair)| !is_allowed(subject, object, &pair.1))
+                .map(|(object, _)| {
+                    Finding::new(object, "is not known here; an unknown migration may make it")
+                }),
+        );
+    }
+    Verdict::of(count(applied.len(), "migration"), findings)
+}
+
+fn no_migrations() -> Verdict {
+    let object = Object::new("table", "public.seaql_migrations");
+    let finding = Finding::new(object, "is missing, or cannot be read by this user");
+    Verdict::of("0 migrations", vec![finding])
+}
+
+/// Kind and name of an object.
+type Key<'a> = (&'a str, &'a str);
 
 /// Expected and found facts of one object.
 type Pair<'a> = (BTreeSet<&'a str>, BTreeSet<&'a str>);
@@ -186,43 +215,114 @@ fn differences(subject: &Subject<'_>, part: Part) -> Verdict {
         Ok(manifest) => manifest,
         Err(verdict) => return verdict,
     };
-    if applied(subject).is_some_and(|applied| !differ_only_by_allowed(subject, manifest, &applied)) {
-        return Verdict::not_applicable("other migrations were applied than this version has");
-    }
-    let found: Vec<Fact> = subject.catalogue.facts.iter().map(Fact::on_one_line).collect();
-    let mut objects: BTreeMap<(&str, &str), Pair<'_>> = BTreeMap::new();
-    let concerned = |fact: &&Fact| Part::of(&fact.kind) == part;
-    for fact in manifest.facts().filter(concerned) {
-        objects
-            .entry((&fact.kind, &fact.object))
-            .or_default()
-            .0
-            .insert(&fact.fact);
-    }
-    for fact in found.iter().filter(concerned) {
-        objects
-            .entry((&fact.kind, &fact.object))
-            .or_default()
-            .1
-            .insert(&fact.fact);
-    }
-    let findings = objects.iter().filter_map(|((kind, object), (expected, found))| {
-        let finding = difference(kind, object, expected, found)?;
-        (!is_allowed(subject, &finding.object)).then_some(finding)
+    let context = Context::of(subject, manifest);
+    let found = found(subject, |kind| Part::of(kind) == part);
+    let pairs = pairs(manifest, &found, |kind| Part::of(kind) == part);
+    let judged = pairs
+        .iter()
+        .filter(|(key, pair)| !context.is_new(key, pair) && !context.is_awaited(pair));
+    let findings = judged.filter_map(|((kind, object), pair)| {
+        let finding = difference(kind, object, &pair.0, &pair.1)?;
+        (!is_allowed(subject, &finding.object, &pair.1)).then_some(finding)
     });
-    Verdict::of(count(objects.len(), "object"), findings.collect())
+    Verdict::of(count(pairs.len(), "object"), findings.collect())
 }
 
-/// Migrations of another service that were allowed by name make no difference.
-fn differ_only_by_allowed(subject: &Subject<'_>, manifest: &Manifest, applied: &BTreeSet<&str>) -> bool {
-    let known = manifest.migrations();
-    let mut unlike = known.symmetric_difference(applied);
-    unlike.all(|name| !known.contains(name) && is_allowed(subject, &Object::new("migration", *name)))
+fn found(subject: &Subject<'_>, concerned: impl Fn(&str) -> bool) -> Vec<Fact> {
+    let all = subject.catalogue.facts.iter();
+    all.filter(|fact| concerned(&fact.kind))
+        .map(Fact::on_one_line)
+        .collect()
 }
 
-fn is_allowed(subject: &Subject<'_>, object: &Object) -> bool {
-    let name = object.to_string();
-    subject.options.allowed_objects.contains(&name)
+fn pairs<'a>(
+    manifest: &'a Manifest,
+    found: &'a [Fact],
+    concerned: impl Fn(&str) -> bool,
+) -> BTreeMap<Key<'a>, Pair<'a>> {
+    let mut pairs: BTreeMap<Key<'_>, Pair<'_>> = BTreeMap::new();
+    for fact in manifest.facts().filter(|fact| concerned(&fact.kind)) {
+        let pair = pairs.entry((&fact.kind, &fact.object)).or_default();
+        pair.0.insert(&fact.fact);
+    }
+    for fact in found {
+        let pair = pairs.entry((&fact.kind, &fact.object)).or_default();
+        pair.1.insert(&fact.fact);
+    }
+    pairs
+}
+
+/// How the migrations that were applied differ from those of the manifest, and what the manifest names.
+struct Context<'a> {
+    /// Applied, not in the manifest, and not allowed: a newer version's, or what passes for one.
+    unknown: Vec<&'a str>,
+    /// Whether a migration of the manifest was not applied.
+    pending: bool,
+    /// The relations and functions of the manifest.
+    named: BTreeSet<&'a str>,
+}
+
+impl<'a> Context<'a> {
+    fn of(subject: &Subject<'a>, manifest: &'a Manifest) -> Self {
+        let known = manifest.migrations();
+        let applied = applied(subject);
+        let allowed = |name: &str| is_allowed(subject, &Object::new("migration", name), &BTreeSet::new());
+        let unknown = applied.iter().flatten().copied();
+        let named = manifest.facts().filter(|fact| {
+            let kinds = [
+                "table",
+                "view",
+                "materialized view",
+                "foreign table",
+                "sequence",
+                "function",
+                "procedure",
+            ];
+            kinds.contains(&fact.kind.as_str())
+        });
+        Self {
+            unknown: unknown
+                .filter(|name| !known.contains(name) && !allowed(name))
+                .collect(),
+            pending: applied.is_some_and(|applied| !known.is_subset(&applied)),
+            named: named.map(|fact| fact.object.as_str()).collect(),
+        }
+    }
+
+    /// Whether an unknown migration may have made the object, and the object changes nothing that the manifest names. What
+    /// acts on a table or function of the manifest is not new: a policy, a trigger, a grant.
+    fn is_new(&self, (kind, object): &Key<'_>, (expected, found): &Pair<'_>) -> bool {
+        if self.unknown.is_empty() || !expected.is_empty() || found.is_empty() {
+            return false;
+        }
+        let on = split(object, " on ").map(|(_, on)| on);
+        let granted = on.and_then(|on| on.split_once(' ')).map(|(_, on)| on);
+        let is_ours = |name: &str| name == "public" || self.named.contains(name);
+        // No migration makes anything there.
+        let is_systems = |name: &str| name.starts_with("pg_") || name.starts_with("information_schema.");
+        let on_new = |on: Option<&str>| on.is_some_and(|on| !is_ours(on) && !is_systems(on));
+        match *kind {
+            "policy" | "trigger" | "rule" => on_new(on),
+            "grant" | "other grant" => on_new(granted),
+            _ if is_systems(on.unwrap_or(object)) => false,
+            "table" | "view" | "materialized view" | "foreign table" | "sequence" | "column"
+            | "constraint" | "foreign key" | "index" | "function" | "procedure" | "aggregate" | "type"
+            | "domain constraint" | "schema" | "statistics object" => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a migration that was not applied yet may make the object.
+    fn is_awaited(&self, (_, found): &Pair<'_>) -> bool {
+        self.pending && found.is_empty()
+    }
+}
+
+/// Whether the object is on the list of those that are meant: by its name, or by its name and what holds for it.
+fn is_allowed(subject: &Subject<'_>, object: &Object, found: &BTreeSet<&str>) -> bool {
+    let facts: Vec<&str> = found.iter().copied().collect();
+    let exactly = format!("{object}: {}", facts.join(", "));
+    subject.allows(object) || subject.options.allowed_objects.contains(&exactly)
 }
 
 fn difference(
@@ -307,7 +407,7 @@ fn mend(kind: &str, object: &str, extra: &[&str], missing: &[&str]) -> Vec<Strin
             vec![format!("DROP {} {name} ON {table}", kind.to_uppercase())]
         }
         ("setting", _) => setting(object, missing).into_iter().collect(),
-        ("membership", _) => {
+        ("membership" | "other membership", _) => {
             let roles = split(object, " in ").filter(|_| missing.is_empty());
             let sql = roles.map(|(member, role)| format!("REVOKE {role} FROM {member}"));
             sql.into_iter().collect()
@@ -354,6 +454,7 @@ fn word(kind: &str) -> &'static str {
         "sequence",
         "column",
         "constraint",
+        "domain constraint",
         "foreign key",
         "index",
         "policy",
@@ -368,11 +469,17 @@ fn word(kind: &str) -> &'static str {
         "event trigger",
         "role",
         "membership",
+        "other membership",
         "setting",
+        "database",
         "publication",
+        "publication relation",
+        "publication namespace",
         "subscription",
         "foreign-data wrapper",
         "server",
+        "user mapping",
+        "security label",
         "extension",
         "schema",
         "statistics object",

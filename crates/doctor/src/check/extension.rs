@@ -21,7 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "The runtime role and the platform roles run nothing that reaches other servers or files",
         why: "The files of the server and a connection of its own hold the rows of all tenants, without policies.",
         severity: Severity::Error,
-        guards: false,
+        guards: true,
         look: nothing_reaches_out,
     },
     Check {

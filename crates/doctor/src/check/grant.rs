@@ -11,7 +11,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "The runtime role and the platform roles create nothing",
         why: "What it creates it owns, and a function or table of its own can take the place of one that others use.",
         severity: Severity::Error,
-        guards: false,
+        guards: true,
         look: creates_nothing,
     },
     Check {

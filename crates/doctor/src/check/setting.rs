@@ -1,7 +1,7 @@
 //! What is set for roles and databases.
 
 use super::{Check, Verdict, count};
-use crate::catalogue::{RoleSetting, Schema};
+use crate::catalogue::{Effective, RoleSetting, Schema};
 use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -51,7 +51,7 @@ fn row_security_is_on(subject: &Subject<'_>) -> Verdict {
             .is_none_or(|role| subject.reachable.contains(role));
         mine && setting.name == "row_security" && is_off(&setting.value)
     };
-    let connection = (!subject.catalogue.server.row_security).then(|| "row_security is off".to_owned());
+    let connection = effective(subject, |one| one.name == "row_security" && is_off(&one.value));
     settings(subject, off, connection)
 }
 
@@ -59,35 +59,64 @@ fn no_tenant_to_begin_with(subject: &Subject<'_>) -> Verdict {
     let name = &subject.options.setting;
     let pinned = |setting: &RoleSetting| setting.name.eq_ignore_ascii_case(name) && !setting.value.is_empty();
     let value = subject.catalogue.server.setting.as_ref();
-    let connection = value.map(|value| format!("{name} is {value} before anybody has set it"));
-    settings(subject, pinned, connection)
+    let object = Object::new("connection", format!("of {}", connected_as(subject)));
+    let connection =
+        value.map(|value| Finding::new(object, format!("{name} is {value} before anybody has set it")));
+    settings(subject, pinned, connection.into_iter().collect())
 }
 
-/// Names and the value that does no harm.
+/// Names and the values that do no harm.
 const HARMFUL: &[(&str, &[&str])] = &[
     ("session_replication_role", &["origin", "local"]),
     ("role", &["none", ""]),
     ("session_authorization", &["default", ""]),
-    ("standard_conforming_strings", &["on", "true", "yes", "1"]),
-    ("transform_null_equals", &["off", "false", "no", "0"]),
-    ("allow_system_table_mods", &["off", "false", "no", "0"]),
-    ("lo_compat_privileges", &["off", "false", "no", "0"]),
-    ("session_preload_libraries", &[""]),
-    ("local_preload_libraries", &[""]),
+    ("standard_conforming_strings", ON),
+    ("array_nulls", ON),
+    ("transform_null_equals", OFF),
+    ("allow_system_table_mods", OFF),
+    ("ignore_system_indexes", OFF),
+    ("lo_compat_privileges", OFF),
+    ("default_transaction_isolation", &["read committed"]),
+    ("default_transaction_read_only", OFF),
+    ("default_transaction_deferrable", OFF),
+    ("default_table_access_method", &["heap"]),
+    ("dynamic_library_path", &["$libdir"]),
+    ("shared_preload_libraries", LIBRARIES),
+    ("session_preload_libraries", LIBRARIES),
+    ("local_preload_libraries", LIBRARIES),
 ];
 
-fn nothing_is_switched_off(subject: &Subject<'_>) -> Verdict {
-    let harmful = |setting: &RoleSetting| {
-        let mine = concerns(subject, setting);
-        let known = HARMFUL
-            .iter()
-            .find(|(name, _)| setting.name.eq_ignore_ascii_case(name));
-        let value = setting.value.to_ascii_lowercase();
-        mine && known.is_some_and(|(_, harmless)| !harmless.contains(&value.trim_matches('"')))
+const ON: &[&str] = &["on", "true", "yes", "1"];
+const OFF: &[&str] = &["off", "false", "no", "0"];
+
+/// Libraries that count, log or slow down, and leave queries as they are.
+const LIBRARIES: &[&str] = &[
+    "",
+    "auth_delay",
+    "auto_explain",
+    "passwordcheck",
+    "pg_prewarm",
+    "pg_stat_statements",
+    "pgaudit",
+];
+
+fn is_harmful(name: &str, value: &str) -> bool {
+    let known = HARMFUL.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+    let value = value.to_ascii_lowercase();
+    let bare = |part: &'_ str| -> String {
+        let part = part.trim().trim_matches('"');
+        part.strip_prefix("$libdir/").unwrap_or(part).to_owned()
     };
-    let current = &subject.catalogue.server.session_replication_role;
-    let replica = current == "replica";
-    let connection = replica.then(|| "session_replication_role is replica".to_owned());
+    known.is_some_and(|(_, harmless)| {
+        let mut parts = value.split(',').map(bare);
+        !parts.all(|part| harmless.contains(&part.as_str()))
+    })
+}
+
+fn nothing_is_switched_off(subject: &Subject<'_>) -> Verdict {
+    let harmful =
+        |setting: &RoleSetting| concerns(subject, setting) && is_harmful(&setting.name, &setting.value);
+    let connection = effective(subject, |one| is_harmful(&one.name, &one.value));
     settings(subject, harmful, connection)
 }
 
@@ -100,22 +129,28 @@ fn concerns(subject: &Subject<'_>, setting: &RoleSetting) -> bool {
 fn paths_are_closed(subject: &Subject<'_>) -> Verdict {
     let all = subject.catalogue.settings.iter();
     let paths = all.filter(|setting| setting.name == "search_path" && concerns(subject, setting));
-    Verdict::of_each("search path", paths, |setting| {
-        let entries: Vec<&str> = setting
-            .value
-            .split(',')
-            .map(|entry| entry.trim().trim_matches('"'))
-            .filter(|entry| !entry.is_empty())
-            .collect();
-        let mut places = entries.iter().enumerate();
-        let problem = places
-            .find_map(|(place, entry)| open_schema(subject, entry, place == 0, place + 1 == entries.len()))?;
+    let findings = paths.filter_map(|setting| {
+        let problem = open_path(subject, &setting.value)?;
         let finding = bad_setting(setting);
         Some(Finding {
             found: format!("{}: {problem}", finding.found),
             ..finding
         })
-    })
+    });
+    let open = |one: &Effective| one.name == "search_path" && open_path(subject, &one.value).is_some();
+    let findings = findings.chain(effective(subject, open)).collect();
+    Verdict::of("the search paths of roles and of the server", findings)
+}
+
+/// Why a search path is not safe.
+fn open_path(subject: &Subject<'_>, path: &str) -> Option<String> {
+    let entries: Vec<&str> = path
+        .split(',')
+        .map(|entry| entry.trim().trim_matches('"'))
+        .filter(|entry| !entry.is_empty())
+        .collect();
+    let mut places = entries.iter().enumerate();
+    places.find_map(|(place, entry)| open_schema(subject, entry, place == 0, place + 1 == entries.len()))
 }
 
 /// Why an entry of a search path is not safe in its place.
@@ -156,30 +191,51 @@ fn schema_of<'a>(subject: &Subject<'a>, name: &str) -> Option<&'a Schema> {
         .find(|schema| schema.name == name)
 }
 
-/// What the connection itself has is news only where none of the settings explains it: then it comes from the
-/// server's configuration or from whoever connected.
 fn settings(
     subject: &Subject<'_>,
     is_bad: impl Fn(&RoleSetting) -> bool,
-    connection: Option<String>,
+    connection: Vec<Finding>,
 ) -> Verdict {
     let all = &subject.catalogue.settings;
-    let mut findings: Vec<Finding> = all
-        .iter()
-        .filter(|setting| is_bad(setting))
-        .map(bad_setting)
-        .collect();
-    if let (true, Some(found)) = (findings.is_empty(), connection) {
-        let user = quote::identifier(&subject.catalogue.server.session_user);
-        findings.push(Finding::new(
-            Object::new("connection", format!("of {user}")),
-            found,
-        ));
-    }
+    let own = all.iter().filter(|setting| is_bad(setting)).map(bad_setting);
+    let findings: Vec<Finding> = own.collect();
+    // The tenant that a session begins with may come from a role or a database, which are reported then.
+    let connection = connection
+        .into_iter()
+        .filter(|finding| finding.object.kind == "setting" || findings.is_empty());
+    let findings = findings.iter().cloned().chain(connection).collect();
     Verdict::of(
         format!("{} and the connection's own", count(all.len(), "setting")),
         findings,
     )
+}
+
+/// What sessions begin with by the configuration of the server, or by how this connection was made. What is set for roles
+/// and databases is reported of those.
+fn effective(subject: &Subject<'_>, is_bad: impl Fn(&Effective) -> bool) -> Vec<Finding> {
+    let all = subject.catalogue.effective.iter();
+    let elsewhere = ["global", "database", "user", "database user"];
+    let bad = all.filter(|one| !elsewhere.contains(&one.source.as_str()) && is_bad(one));
+    let findings = bad.map(|Effective { name, value, source }| {
+        if ["client", "session"].contains(&source.as_str()) {
+            let object = Object::new("connection", format!("of {}", connected_as(subject)));
+            return Finding::new(object, format!("{name} is {value}"));
+        }
+        let object = Object::new("setting", format!("{name} of the server"));
+        let mend = format!(
+            "ALTER SYSTEM RESET {} and a reload, or a change of the file, mend it",
+            quote::setting(name)
+        );
+        Finding::new(object, format!("is {value}, set in the {source}; {mend}"))
+    });
+    findings
+        .filter(|finding| !subject.allows(&finding.object))
+        .collect()
+}
+
+/// The user of the connection, as SQL writes it.
+fn connected_as(subject: &Subject<'_>) -> String {
+    quote::identifier(&subject.catalogue.server.session_user)
 }
 
 fn bad_setting(setting: &RoleSetting) -> Finding {

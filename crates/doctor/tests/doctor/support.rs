@@ -110,6 +110,30 @@ impl Database {
         admin.close().await.unwrap();
     }
 
+    /// Changes a setting of the server, or takes the change back, and waits until connections have it.
+    pub async fn alter_system(&self, name: &str, value: Option<&str>) {
+        let sql = match value {
+            Some(value) => format!("ALTER SYSTEM SET {name} = {value}"),
+            None => format!("ALTER SYSTEM RESET {name}"),
+        };
+        let setting = format!("SELECT setting FROM pg_settings WHERE name = '{name}'");
+        let read = async || -> String {
+            let mut admin = self.admin().await;
+            sqlx::query_scalar(AssertSqlSafe(setting.clone()))
+                .fetch_one(&mut admin)
+                .await
+                .unwrap()
+        };
+        let before = read().await;
+        self.admin_runs(&sql).await;
+        self.admin_runs("SELECT pg_reload_conf()").await;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while read().await == before {
+            assert!(std::time::Instant::now() < deadline, "{sql} has no effect");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     /// As a superuser, on a connection of its own: what is set for a database holds from the next one on.
     pub async fn examine(&self, options: &Options) -> Report {
         examine(&mut self.admin().await, options).await.unwrap()
