@@ -21,7 +21,7 @@ pub(crate) struct Health {
     /// `ok`, `unavailable` or `draining`.
     status: &'static str,
     /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, `degraded`
-    /// when the last check of the database found a fault in it, or `overridden` where the settings say to serve in spite
+    /// when the last check of the database found a fault in it or failed, or `overridden` where the settings say to serve in spite
     /// of a grave one; `redis` is `ok`, or `degraded` while it is away
     /// and every server goes by what it knows itself.
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -47,8 +47,8 @@ pub(crate) struct Health {
     "spool": {"status": "ok", "pending": 3, "remembered": 0, "lost": 0, "reason": null},
     "disk": {"status": "ok", "free_bytes": 51_539_607_552_u64, "total_bytes": 103_079_215_104_u64},
     "memory": {"status": "ok", "resident_bytes": 48_234_496},
-    "guard": {"status": "ok", "result": "ok", "reason": null, "checked_at": "2026-11-02T09:30:00Z", "findings": [],
-        "problem": null},
+    "guard": {"status": "ok", "result": "ok", "reason": null, "checked_at": "2026-11-02T09:30:00Z",
+        "age_seconds": 814.2, "findings": [], "problem": null},
 }})))]
 pub(crate) struct DetailedHealth {
     /// `ok` or `unavailable`.

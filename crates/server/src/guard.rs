@@ -15,14 +15,17 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::CommandError;
 use crate::doctor::{definer_functions, failed, global_tables, migrated};
 use crate::settings::{Secret, Settings};
 
-/// How long a check of a running server may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of a check of a running server.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After a failed check the next one follows this soon.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Checks the database with the critical checks of the doctor, as the runtime role.
 pub struct Guard {
@@ -32,15 +35,39 @@ pub struct Guard {
     last: watch::Sender<Found>,
 }
 
-/// What the last check found.
+/// The result of the last check that succeeded, and the error of a later one that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     at: DateTime<Utc>,
     findings: Vec<Line>,
     /// The worst of them.
     worst: Option<Severity>,
-    /// Why a later check could not be made.
+    /// Why a later check failed.
     problem: Option<String>,
+}
+
+/// The outcome of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It found nothing.
+    Ok,
+    /// It found something.
+    Findings,
+    /// It could not be made: no connection, a timeout, no permission.
+    Failed,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Findings, Self::Failed];
+
+    /// Its name in the metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Findings => "findings",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// One finding.
@@ -87,15 +114,14 @@ impl Guard {
         }))
     }
 
-    /// Checks again after each interval and whenever the signal arrives. Ends when the terminal that the server was started
-    /// from has hung up, for then the signal means that.
+    /// Checks again after each interval and whenever the signal arrives; after a failed check, within a minute. Ends when the
+    /// terminal that the server was started from has hung up, for then the signal means that.
     pub async fn watch(self: Arc<Self>, every: Duration, mut hangup: Signal) {
         let interactive = stdin().is_terminal();
-        let mut ticks = interval_at(Instant::now() + every, every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wait = every;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = sleep(wait) => {}
                 _ = hangup.recv() => {
                     if interactive && !stdin().is_terminal() {
                         return;
@@ -103,20 +129,32 @@ impl Guard {
                 }
             }
             self.check_again().await;
+            wait = match self.outcome() {
+                Outcome::Failed => every.min(RETRY),
+                Outcome::Ok | Outcome::Findings => every,
+            };
         }
     }
 
-    /// What readiness says: `ok`; `degraded` when the last check found something; `overridden` when it found what nothing
-    /// would be served with, had the settings not said to.
+    /// What readiness says: `ok`; `degraded` when the last check found something or failed; `overridden` when it found what
+    /// nothing would be served with, had the settings not said to.
     pub fn state(&self) -> &'static str {
         let last = self.last.borrow();
-        if last.findings.is_empty() {
-            "ok"
-        } else if self.serve_anyway && last.is_grave() {
-            "overridden"
-        } else {
-            "degraded"
+        match last.outcome() {
+            _ if self.serve_anyway && last.is_grave() => "overridden",
+            Outcome::Ok => "ok",
+            Outcome::Findings | Outcome::Failed => "degraded",
         }
+    }
+
+    /// The outcome of the last check.
+    pub fn outcome(&self) -> Outcome {
+        self.last.borrow().outcome()
+    }
+
+    /// The age of the last check that succeeded, in seconds.
+    pub fn age(&self) -> f64 {
+        self.last.borrow().age(SystemClock::new().now())
     }
 
     /// How many objects the last check found something about.
@@ -128,11 +166,11 @@ impl Guard {
         let (url, options, runtime) = (self.url.clone(), self.options.clone(), Handle::current());
         // Comparing takes a moment, during which a thread of the runtime would do nothing else.
         let asked = spawn_blocking(move || {
-            let asked = runtime.block_on(async { timeout(PATIENCE, check(&url, &options)).await });
+            let asked = runtime.block_on(async { timeout(TIMEOUT, check(&url, &options)).await });
             match asked {
                 Ok(Ok(report)) => Ok(report),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
             }
         });
         let problem = match asked.await {
@@ -140,7 +178,10 @@ impl Guard {
             Ok(Err(problem)) => problem,
             Err(failed) => failed.to_string(),
         };
-        tracing::warn!(problem, "guard check failed; the former result stays");
+        tracing::error!(
+            problem,
+            "guard check failed; tenant isolation is not checked until one succeeds"
+        );
         self.last.send_modify(|last| last.problem = Some(problem));
     }
 
@@ -162,7 +203,7 @@ impl Guard {
 impl Component for Guard {
     async fn look(&self) -> Seen {
         let last = self.last.borrow().clone();
-        let reason = last.findings.first().map(|first| {
+        let first = last.findings.first().map(|first| {
             let Line { check, object, found } = first;
             let more = match last.findings.len() {
                 1 => String::new(),
@@ -170,13 +211,18 @@ impl Component for Guard {
             };
             format!("{check} {object}: {found}{more}")
         });
+        let failed = last
+            .problem
+            .as_ref()
+            .map(|problem| format!("the last check failed: {problem}"));
+        let reason = first.or(failed);
         let state = match reason {
             None => ComponentState::Ok,
             Some(_) => ComponentState::Degraded,
         };
         let facts = json!({
-            "result": self.state(), "reason": reason, "checked_at": last.at, "findings": last.findings,
-            "problem": last.problem,
+            "result": self.state(), "reason": reason, "checked_at": last.at, "age_seconds": self.age(),
+            "findings": last.findings, "problem": last.problem,
         });
         Seen::new(state, facts)
     }
@@ -197,6 +243,18 @@ impl Found {
             worst: report.worst(),
             problem: None,
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (&self.problem, self.findings.is_empty()) {
+            (Some(_), _) => Outcome::Failed,
+            (None, false) => Outcome::Findings,
+            (None, true) => Outcome::Ok,
+        }
+    }
+
+    fn age(&self, now: DateTime<Utc>) -> f64 {
+        (now - self.at).num_milliseconds().max(0) as f64 / 1_000.0
     }
 
     /// Whether it is a reason to serve nothing.
@@ -241,4 +299,67 @@ fn lines(report: &Report) -> String {
         })
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(findings: usize, problem: Option<&str>) -> Found {
+        let line = Line {
+            check: "CAT005",
+            object: "grant".to_owned(),
+            found: "is not made by any migration".to_owned(),
+        };
+        Found {
+            at: DateTime::UNIX_EPOCH,
+            findings: vec![line; findings],
+            worst: (findings > 0).then_some(Severity::Critical),
+            problem: problem.map(str::to_owned),
+        }
+    }
+
+    fn guard(last: Found) -> Guard {
+        Guard {
+            url: Secret::default(),
+            options: Options::default(),
+            serve_anyway: false,
+            last: watch::Sender::new(last),
+        }
+    }
+
+    #[test]
+    fn a_failed_check_degrades_what_was_ok() {
+        for (findings, problem, outcome, state) in [
+            (0, None, Outcome::Ok, "ok"),
+            (1, None, Outcome::Findings, "degraded"),
+            (0, Some("connection refused"), Outcome::Failed, "degraded"),
+            (1, Some("connection refused"), Outcome::Failed, "degraded"),
+        ] {
+            let guard = guard(found(findings, problem));
+            assert_eq!((guard.outcome(), guard.state()), (outcome, state));
+        }
+    }
+
+    #[test]
+    fn the_age_counts_from_the_last_check_that_succeeded() {
+        let late = DateTime::UNIX_EPOCH + chrono::Duration::milliseconds(90_500);
+        assert!((found(0, Some("timeout")).age(late) - 90.5).abs() < f64::EPSILON);
+        assert!(
+            found(0, None)
+                .age(DateTime::UNIX_EPOCH - chrono::Duration::hours(1))
+                .abs()
+                < f64::EPSILON
+        );
+    }
+
+    #[tokio::test]
+    async fn health_names_the_error_of_a_failed_check() {
+        let seen = guard(found(0, Some("connection refused"))).look().await;
+        let text = format!("{seen:?}");
+        assert!(
+            text.contains("the last check failed: connection refused"),
+            "{text}"
+        );
+    }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::Booted;
-use crate::guard::Guard;
+use crate::guard::{Guard, Outcome};
 use crate::settings::Settings;
 
 /// Adds pools, cache and Redis to what is measured.
@@ -58,10 +58,27 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
 
 /// Adds what the guard found.
 pub fn guard(metrics: &Metrics, guard: &Arc<Guard>) {
-    let guard = Arc::clone(guard);
+    let found = Arc::clone(guard);
     let help = "Objects of the database that the last check of tenant isolation found fault with";
     metrics.register("guard_findings", help, move || {
-        Reading::Level(guard.findings() as f64)
+        Reading::Level(found.findings() as f64)
+    });
+    let checked = Arc::clone(guard);
+    let help = "Seconds since the last check of tenant isolation that succeeded";
+    metrics.register("guard_check_age_seconds", help, move || {
+        Reading::Level(checked.age())
+    });
+    let last = Arc::clone(guard);
+    let help = "Outcome of the last check of tenant isolation: 1 for the one that holds";
+    metrics.register_labelled("guard_check_outcome", help, MetricType::Gauge, move || {
+        let holds = last.outcome();
+        let outcomes = Outcome::ALL.map(|outcome| {
+            (
+                vec![("outcome", outcome.name().to_owned())],
+                u64::from(outcome == holds),
+            )
+        });
+        outcomes.into()
     });
 }
 

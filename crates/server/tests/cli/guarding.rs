@@ -21,17 +21,19 @@ fn wait_for(address: &str, path: &str, part: &str) {
     }
 }
 
+/// Has the guard check the database now.
+fn check_again(serving: &Serving) {
+    let pid = serving.child.id().to_string();
+    let sent = Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
 #[test]
 fn sighup_checks_the_database_again() {
     let folder = Folder::new("sighup");
     let dev = Dev::start(&folder.0);
     let serving = Serving::start(&beside(&folder.0));
     let address = serving.address.clone();
-    let check_again = || {
-        let pid = serving.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap();
-        assert!(sent.success());
-    };
     let readiness = body(&address, "/health/readiness");
     assert!(readiness.contains("\"isolation\":\"ok\""), "{readiness}");
     assert!(body(&address, "/metrics").contains("tenantry_guard_findings 0"));
@@ -40,7 +42,7 @@ fn sighup_checks_the_database_again() {
         &folder.0,
         "GRANT SELECT ON operators TO tenantry_app; ALTER ROLE tenantry_platform BYPASSRLS",
     );
-    check_again();
+    check_again(&serving);
     wait_for(&address, "/health/readiness", "\"isolation\":\"degraded\"");
     // The grant, what the role is, and that it is something else than the installation made.
     wait_for(&address, "/metrics", "tenantry_guard_findings 3");
@@ -49,9 +51,44 @@ fn sighup_checks_the_database_again() {
         &folder.0,
         "REVOKE SELECT ON operators FROM tenantry_app; ALTER ROLE tenantry_platform NOBYPASSRLS",
     );
-    check_again();
+    check_again(&serving);
     wait_for(&address, "/health/readiness", "\"isolation\":\"ok\"");
     wait_for(&address, "/metrics", "tenantry_guard_findings 0");
+    serving.end("TERM");
+    assert_eq!(dev.stop(), Some(0));
+}
+
+#[test]
+fn failed_guard_check_degrades_readiness() {
+    let folder = Folder::new("unguarded");
+    let dev = Dev::start(&folder.0);
+    let serving = Serving::start(&beside(&folder.0));
+    let address = serving.address.clone();
+    let metrics = body(&address, "/metrics");
+    assert!(
+        metrics.contains("tenantry_guard_check_outcome{outcome=\"ok\"} 1"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("tenantry_guard_check_age_seconds "), "{metrics}");
+
+    // Connections that are open stay; the guard opens one for each check.
+    execute(&folder.0, "ALTER ROLE tenantry_app CONNECTION LIMIT 0");
+    check_again(&serving);
+    wait_for(&address, "/health/readiness", "\"isolation\":\"degraded\"");
+    wait_for(
+        &address,
+        "/metrics",
+        "tenantry_guard_check_outcome{outcome=\"failed\"} 1",
+    );
+
+    execute(&folder.0, "ALTER ROLE tenantry_app CONNECTION LIMIT -1");
+    check_again(&serving);
+    wait_for(&address, "/health/readiness", "\"isolation\":\"ok\"");
+    wait_for(
+        &address,
+        "/metrics",
+        "tenantry_guard_check_outcome{outcome=\"ok\"} 1",
+    );
     serving.end("TERM");
     assert_eq!(dev.stop(), Some(0));
 }
