@@ -3,6 +3,7 @@
 mod flame;
 mod flatness;
 mod ground;
+mod guard;
 mod load;
 mod redis;
 mod report;
@@ -38,7 +39,8 @@ struct Args {
     /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness` and `overload` are four.
+    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `overload` and `guard` are
+    /// five.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -69,6 +71,7 @@ const FLATNESS: &str = "flatness";
 const FAIRNESS: &str = "fairness";
 const LOGIN_FAIRNESS: &str = "login_fairness";
 const OVERLOAD: &str = "overload";
+const GUARD: &str = "guard";
 
 /// How many connections there are for each that full load has, when there are too many.
 const TOO_MANY: usize = 64;
@@ -104,6 +107,7 @@ impl Args {
             FAIRNESS,
             LOGIN_FAIRNESS,
             OVERLOAD,
+            GUARD,
         ]);
         match self.only.iter().find(|only| !names.contains(&only.as_str())) {
             Some(unknown) => Err(format!("--only {unknown}: there are {}", names.join(", ")).into()),
@@ -171,6 +175,11 @@ async fn bench(args: &Args) -> Result<(), Failure> {
     };
     let startup_ms = server.startup.as_millis();
     drop(server);
+    let guard = if args.wants(GUARD) {
+        Some(guard::measure(&ground.app_url()).await?)
+    } else {
+        None
+    };
     let shared = scenario::with_shared_limits(size);
     if args.wants(shared.name) {
         let sharing = bench.start(&[("TENANTRY__LIMITS__SHARED", "true")]).await?;
@@ -191,6 +200,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         fairness,
         login_fairness,
         overload,
+        guard,
         rss_mb,
         rss_after_all_mb,
         startup_ms,

@@ -15,11 +15,21 @@ pub struct Report {
     /// Ten tenants with a login a second each, while another one adds users over a hundred connections.
     pub login_fairness: Option<Fairness>,
     pub overload: Option<Overload>,
+    pub guard: Option<Guarded>,
     /// What the server has in memory after the lists, of which the goal speaks, in MiB.
     pub rss_mb: u64,
     /// The same after the last scenario, ingest with its thousand events in a request.
     pub rss_after_all_mb: u64,
     pub startup_ms: u128,
+}
+
+/// The guard's check of the database, connecting included.
+#[derive(Debug, Serialize)]
+pub struct Guarded {
+    /// How many rules it checks.
+    pub checks: usize,
+    pub median_ms: f64,
+    pub slowest_ms: f64,
 }
 
 /// A scenario, as the median of its rounds.
@@ -157,6 +167,12 @@ impl Report {
             text += &format!(
                 "\n{} connections: {:.0} of {:.0} requests/s are left, ratio {:.2}; {:.0}/s are refused\n",
                 over.connections, over.good_rps, over.peak_rps, over.ratio, over.refused_rps
+            );
+        }
+        if let Some(guard) = &self.guard {
+            text += &format!(
+                "\nguard: {} checks of the database in {:.0} ms, {:.0} ms at most\n",
+                guard.checks, guard.median_ms, guard.slowest_ms
             );
         }
         text += &format!(
