@@ -71,6 +71,7 @@ fn relations() -> String {
     )
 }
 
+/// A table whose row in `pg_class` denies its triggers, indexes or checks goes without them.
 const RELATIONS: &str = "
     SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
             WHEN 'S' THEN 'sequence' ELSE 'table' END, name,
@@ -80,6 +81,12 @@ const RELATIONS: &str = "
             CASE WHEN relreplident <> 'd' THEN 'replica identity ' || relreplident::text END,
             CASE WHEN relkind IN ('r', 'm') AND relam <> 2
                 THEN (SELECT 'using ' || quote_ident(m.amname) FROM pg_am m WHERE m.oid = relam) END,
+            CASE WHEN NOT relhastriggers AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = rel.oid)
+                THEN 'triggers ignored' END,
+            CASE WHEN NOT relhasindex AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = rel.oid)
+                THEN 'indexes ignored' END,
+            CASE WHEN relchecks < (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = rel.oid AND k.contype = 'c')
+                THEN 'checks ignored' END,
             CASE WHEN relkind = 'p' THEN 'partitioned by ' || pg_get_partkeydef(oid) END,
             CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text, md5(pg_get_viewdef(oid))) END,
             CASE WHEN NOT relispartition THEN (SELECT 'child of ' || string_agg(inhparent::regclass::text, ' ' ORDER BY inhseqno)
@@ -109,11 +116,14 @@ const CONSTRAINTS: &str = "
     WHERE k.oid >= 16384 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid)";
 
 /// Each key has two triggers on either side, which can be switched off one by one. A partitioned table has them on
-/// its partitions.
+/// its partitions. The operators that compare its columns are in no text.
 const FOREIGN_KEYS: &str = "
     SELECT 'foreign key', format('%I on %s', k.conname, r.name),
         CASE WHEN coalesce(bool_and(t.tgenabled = 'O'), r.relkind = 'p') AND (count(t.oid) = 4 OR r.relkind = 'p')
-            THEN 'enforced' ELSE format('%s of 4 triggers enabled', count(t.oid) FILTER (WHERE t.tgenabled = 'O')) END
+                AND NOT EXISTS (SELECT FROM unnest(k.conpfeqop || k.conppeqop || k.conffeqop) compared (by)
+                    LEFT JOIN pg_operator o ON o.oid = compared.by AND o.oprname = '='
+                    WHERE o.oid IS NULL)
+            THEN 'enforced' ELSE format('not enforced, %s of 4 triggers enabled', count(t.oid) FILTER (WHERE t.tgenabled = 'O')) END
     FROM pg_constraint k JOIN rel r ON r.oid = k.conrelid LEFT JOIN pg_trigger t ON t.tgconstraint = k.oid
     WHERE k.oid >= 16384 AND NOT r.relispartition AND k.contype = 'f' GROUP BY k.oid, k.conname, r.name, r.relkind";
 

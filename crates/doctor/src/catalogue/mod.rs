@@ -33,7 +33,7 @@ pub(crate) use foreign_key::ForeignKey;
 pub(crate) use function::{Function, TenantFunction};
 pub(crate) use grant::Grant;
 pub(crate) use index::Index;
-pub(crate) use policy::{HiddenCast, LeakyCall, Policy};
+pub(crate) use policy::{Deed, Hidden, LeakyCall, Policy};
 pub(crate) use publication::{Published, Subscription};
 pub(crate) use relation::{Kind, Relation};
 pub(crate) use role::{Membership, Role};
@@ -70,7 +70,7 @@ pub(crate) struct Catalogue {
     pub(crate) relations: Vec<Relation>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) tenant_functions: Vec<TenantFunction>,
-    pub(crate) hidden_casts: Vec<HiddenCast>,
+    pub(crate) hidden: Vec<Hidden>,
     pub(crate) leaky_calls: Vec<LeakyCall>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
     pub(crate) indexes: Vec<Index>,
@@ -210,7 +210,7 @@ impl Scope {
             ("schemas", sql::list(&schema::sql())),
             ("relations", sql::list(&relation::sql(options))),
             ("policies", sql::list(policy::POLICIES)),
-            ("hidden_casts", sql::list(policy::HIDDEN_CASTS)),
+            ("hidden", sql::list(policy::HIDDEN)),
             (
                 "tenant_functions",
                 sql::list(&function::tenant_functions(options)),

@@ -27,14 +27,27 @@ pub(crate) struct LeakyCall {
     pub(crate) function: String,
 }
 
-/// A function of users that a policy applies as a cast, which its text does not show.
+/// What a policy does although its text, as PostgreSQL writes it, does not show it.
 #[derive(Debug, Deserialize)]
-pub(crate) struct HiddenCast {
+pub(crate) struct Hidden {
     /// Of which table.
     pub(crate) relation: u32,
     pub(crate) policy: String,
-    pub(crate) schema: String,
-    pub(crate) function: String,
+    pub(crate) deed: Deed,
+    /// The function or column as SQL writes it.
+    pub(crate) name: String,
+}
+
+/// What a hidden part of a policy does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Deed {
+    /// A function of users is applied as a cast.
+    Cast,
+    /// An operator runs another function than its own.
+    Operator,
+    /// Another column is read than the text names.
+    Column,
 }
 
 pub(super) const POLICIES: &str = "
@@ -54,11 +67,26 @@ pub(super) const LEAKY_CALLS: &str = r"
     JOIN pg_proc f ON f.oid = used.oid AND NOT f.proleakproof JOIN pg_namespace fn ON fn.oid = f.pronamespace
     ORDER BY n.nspname, c.relname, p.polname, fn.nspname, f.proname";
 
-/// A function call that is written as a cast has the format 1 or 2 in the parsed expression.
-pub(super) const HIDDEN_CASTS: &str = r"
-    SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, fn.nspname AS schema, f.proname AS function
+/// Of each node of the parsed expressions. A function call that is written as a cast has the format 1 or 2. An operator is
+/// written by its number and runs the function beside it; a column is written by its syntactic number and read by the
+/// other one.
+pub(super) const HIDDEN: &str = r"
+    SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, found.deed, found.name
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace,
-    LATERAL regexp_matches(concat_ws(' ', p.polqual::text, p.polwithcheck::text),
-        ':funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat [12] ', 'g') m
-    JOIN pg_proc f ON f.oid = m[1]::oid AND f.oid >= 16384 JOIN pg_namespace fn ON fn.oid = f.pronamespace
-    ORDER BY 1, 2, 3, 4";
+    LATERAL unnest(string_to_array(concat_ws(' ', p.polqual::text, p.polwithcheck::text), '{')) node,
+    LATERAL (
+        SELECT 'cast' AS deed, format('%I.%I', fn.nspname, f.proname) AS name
+        FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
+        JOIN pg_proc f ON f.oid = m[1]::oid AND f.oid >= 16384 JOIN pg_namespace fn ON fn.oid = f.pronamespace
+        WHERE node LIKE 'FUNCEXPR %'
+        UNION ALL
+        SELECT 'operator', format('%I.%I', fn.nspname, f.proname)
+        FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid
+        JOIN pg_proc f ON f.oid = m[2]::oid AND f.oid <> o.oprcode JOIN pg_namespace fn ON fn.oid = f.pronamespace
+        WHERE node LIKE '%:opno %'
+        UNION ALL
+        SELECT 'column', coalesce(quote_ident(a.attname), m[2])
+        FROM regexp_match(node, ':varno (\d+) :varattno (-?\d+) .*:varnosyn (\d+) :varattnosyn (-?\d+)') m
+        LEFT JOIN pg_attribute a ON a.attrelid = p.polrelid AND a.attnum = m[2]::int AND m[1] = '1'
+        WHERE node LIKE 'VAR %' AND m[1] = m[3] AND m[2] <> m[4]
+    ) found ORDER BY 1, 2, 3, 4";

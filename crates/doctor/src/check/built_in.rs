@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::grant::taken_back;
 use super::{Check, Verdict, count};
-use crate::catalogue::{Alteration, Language, Meaning, SystemGrant};
+use crate::catalogue::{Alteration, Deed, Language, Meaning, SystemGrant};
 use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -86,13 +86,18 @@ fn no_system_grants(subject: &Subject<'_>) -> Verdict {
 
 fn nothing_changes_meanings(subject: &Subject<'_>) -> Verdict {
     let all = &subject.catalogue.meanings;
-    let hidden = subject.catalogue.hidden_casts.iter().filter_map(|cast| {
-        let table = subject.relation(cast.relation)?;
-        let object = Object::part("policy", &cast.policy, &table.sql_name());
-        let function = quote::qualified(&cast.schema, &cast.function);
+    let hidden = subject.catalogue.hidden.iter().filter_map(|hidden| {
+        let table = subject.relation(hidden.relation)?;
+        let object = Object::part("policy", &hidden.policy, &table.sql_name());
+        let name = quote::printable(&hidden.name);
+        let deed = match hidden.deed {
+            Deed::Cast => format!("applies {name} as a cast"),
+            Deed::Operator => format!("runs {name} for an operator"),
+            Deed::Column => format!("reads the column {name}"),
+        };
         Some(Finding::new(
             object,
-            format!("applies {function} as a cast, which its text does not show"),
+            format!("{deed}, which its text does not show"),
         ))
     });
     let findings = all.iter().map(meaning).chain(hidden).collect();

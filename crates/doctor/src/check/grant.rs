@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
         why: "A temporary table comes before all others in a search_path, and outlives the transaction of its tenant on \
               a shared connection.",
         severity: Severity::Warning,
-        guards: false,
+        guards: true,
         look: no_temporary_tables,
     },
     Check {

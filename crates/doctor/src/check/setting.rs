@@ -103,14 +103,13 @@ const LIBRARIES: &[&str] = &[
 fn is_harmful(name: &str, value: &str) -> bool {
     let known = HARMFUL.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
     let value = value.to_ascii_lowercase();
-    let bare = |part: &'_ str| -> String {
-        let part = part.trim().trim_matches('"');
-        part.strip_prefix("$libdir/").unwrap_or(part).to_owned()
-    };
-    known.is_some_and(|(_, harmless)| {
-        let mut parts = value.split(',').map(bare);
-        !parts.all(|part| harmless.contains(&part.as_str()))
-    })
+    known.is_some_and(|(_, harmless)| !value.split(',').map(bare).all(|part| harmless.contains(&part)))
+}
+
+/// An entry of a list of libraries, or any other value, without what is only another way to write it.
+fn bare(part: &str) -> &str {
+    let part = part.trim().trim_matches('"');
+    part.strip_prefix("$libdir/").unwrap_or(part)
 }
 
 fn nothing_is_switched_off(subject: &Subject<'_>) -> Verdict {

@@ -76,6 +76,19 @@ pub const TAMPERINGS: &[Tampering] = &[
          ALTER TABLE plan_versions ADD COLUMN note text COLLATE public.loose",
     ),
     guarded(&["CAT007"], "CREATE DOMAIN public.tenant_ref AS uuid"),
+    // The text of these policies stays the same.
+    guarded(
+        &["SYS003"],
+        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
+         UPDATE pg_policy SET polqual = replace(polqual::text, ':opfuncid 2956 ', ':opfuncid 2957 ')::pg_node_tree \
+         WHERE polname = 'tasks_select'; DROP CAST (text AS pg_node_tree)",
+    ),
+    guarded(
+        &["SYS003"],
+        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
+         UPDATE pg_policy SET polqual = replace(polqual::text, ':varattno 1 ', ':varattno 2 ')::pg_node_tree \
+         WHERE polname = 'tasks_select'; DROP CAST (text AS pg_node_tree)",
+    ),
     // PostgreSQL's own objects.
     guarded(
         &["SYS001"],
@@ -461,6 +474,28 @@ pub const TAMPERINGS: &[Tampering] = &[
     guarded(
         &["GRANT001"],
         "GRANT CREATE ON DATABASE {database} TO tenantry_platform",
+    ),
+    guarded(
+        &["GRANT002"],
+        "GRANT TEMPORARY ON DATABASE {database} TO tenantry_platform",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_class SET relhastriggers = false WHERE oid = 'tasks'::regclass",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_class SET relhasindex = false WHERE oid = 'tasks'::regclass",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_class SET relchecks = 0 WHERE oid = 'billing_accounts'::regclass",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_constraint SET conpfeqop = array_fill( \
+             (SELECT oid FROM pg_operator WHERE oprname = '<>' AND oprleft = 'uuid'::regtype), ARRAY[cardinality(conpfeqop)]) \
+         WHERE conname = 'tasks_project_id_fkey'",
     ),
     // Migrations.
     guarded(
