@@ -161,7 +161,7 @@ impl State {
     }
 
     /// Returns the places that a newcomer displaces, none where there is room; `None` when it gets no place.
-    fn room_for(&self, newcomer: &Path) -> Option<Vec<u64>> {
+    fn room_for(&self, newcomer: &[Share]) -> Option<Vec<u64>> {
         let mut displaced = Vec::new();
         // The narrowest network first: what is displaced there makes room in all that it is in.
         let shares = newcomer.iter().rev().copied().map(Some).chain([None]);

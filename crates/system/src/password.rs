@@ -300,12 +300,11 @@ fn compare(
     spelling: &str,
     expected: &phc::PasswordHash,
 ) -> Result<Compared, PasswordError> {
-    let failed = |error: String| PasswordError::Failed(error);
     let stored = Params::try_from(expected).ok();
     let is_right = match argon2.verify_password(spelling.as_bytes(), expected) {
         Ok(()) => true,
         Err(Error::PasswordInvalid) => false,
-        Err(error) => return Err(failed(error.to_string())),
+        Err(error) => return Err(PasswordError::Failed(error.to_string())),
     };
     let cost = stored.as_ref().map(work);
     // The answer tells anyway that there is such a user.
@@ -317,7 +316,7 @@ fn compare(
         let mut nothing = [0; 32];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, rest)
             .hash_password_into(spelling.as_bytes(), &[0; 16], &mut nothing)
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| PasswordError::Failed(error.to_string()))?;
         std::hint::black_box(nothing);
     }
     let more = rest.as_ref().map_or(0, work);
