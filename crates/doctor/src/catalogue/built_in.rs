@@ -41,11 +41,12 @@ pub(crate) struct Language {
 pub(super) const LANGUAGES: &str =
     "SELECT lanname AS name, lanpltrusted AS trusted FROM pg_language ORDER BY lanname";
 
-/// The digest of a function `p` in the schema `n` and the language `l`, whether it is leakproof being an expression.
+/// The digest of a function `p` in the schema `n` and the language `l`, whether it is leakproof being an expression. A body of
+/// standard SQL is compared as text: as it is stored it has numbers of other functions, which depend on the machine's locales.
 fn digest(leakproof: &str) -> String {
     format!(
         "left(md5(concat_ws('/', n.nspname, p.proname, p.proargtypes::text, p.proowner, l.lanname, p.prosrc, p.probin,
-            p.prosqlbody, {leakproof}, p.prosecdef, p.proisstrict, p.proretset, p.provolatile, p.prokind,
+            pg_get_function_sqlbody(p.oid), {leakproof}, p.prosecdef, p.proisstrict, p.proretset, p.provolatile, p.prokind,
             p.proconfig::text, p.prosupport::oid)), 12)"
     )
 }

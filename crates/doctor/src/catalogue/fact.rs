@@ -165,7 +165,7 @@ const FUNCTIONS: &str = "
             CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' END,
             CASE WHEN p.prosupport <> 0 THEN 'support ' || p.prosupport::text END,
             (SELECT format('of %s and %s', g.aggtransfn, g.aggfinalfn) FROM pg_aggregate g WHERE g.aggfnoid = p.oid),
-            'with ' || p.proconfig::text, 'body ' || md5(concat(p.prosrc, p.probin, p.prosqlbody)))
+            'with ' || p.proconfig::text, 'body ' || md5(concat(p.prosrc, p.probin, pg_get_function_sqlbody(p.oid))))
     FROM pg_proc p JOIN shared n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     WHERE p.oid >= 16384
         AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)";
@@ -232,7 +232,7 @@ fn objects(modern: bool) -> String {
 const EXTENSIONS: &str = "
     SELECT 'extension', quote_ident(e.extname), format('version %s, %s', e.extversion,
         (SELECT format('%s objects, digest %s', count(*), left(md5(string_agg(concat_ws(' ', i.type, i.identity,
-            (SELECT concat_ws('/', p.prosrc, p.probin, p.prosqlbody, p.prosecdef, p.proleakproof, p.proconfig::text)
+            (SELECT concat_ws('/', p.prosrc, p.probin, pg_get_function_sqlbody(p.oid), p.prosecdef, p.proleakproof, p.proconfig::text)
              FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid),
             (SELECT pg_get_viewdef(c.oid) FROM pg_class c
              WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('v', 'm'))),

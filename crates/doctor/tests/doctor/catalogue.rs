@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use tenantry_doctor::{Manifest, record};
 use tenantry_migration::CATALOGUE;
 
-use crate::support::{Database, ROLES, options};
+use crate::support::{Database, ROLES, options, run};
 
 /// Set by `scripts/write-catalogue`: the files are written anew rather than compared.
 const WRITE: &str = "TENANTRY_WRITE_CATALOGUE";
@@ -57,6 +57,25 @@ async fn every_user_records_the_same() {
     }
 }
 
+/// Its body is stored with the number of the table, which is another one in each database.
+#[tokio::test]
+async fn a_function_of_standard_sql_is_recorded_alike_everywhere() {
+    let _roles = ROLES.read().await;
+    let mut recorded = Vec::new();
+    for before in ["", "CREATE TABLE earlier (); DROP TABLE earlier;"] {
+        let database = Database::migrated().await;
+        let mut admin = database.admin().await;
+        let made = format!(
+            "{before} CREATE TABLE counted (); CREATE FUNCTION total() RETURNS bigint LANGUAGE sql
+             BEGIN ATOMIC SELECT count(*) FROM counted; END"
+        );
+        run(&mut admin, &made).await.unwrap();
+        recorded.push(record(&mut admin, &options()).await.unwrap().to_string());
+    }
+    assert!(recorded[0].contains("total()"), "{}", recorded[0]);
+    assert_eq!(recorded[0], recorded[1]);
+}
+
 /// Functions that were altered are looked up in the list: one that was changed back is as it was. On other versions a few of
 /// them are unknown, and stay findings.
 #[tokio::test]
@@ -77,7 +96,7 @@ async fn the_known_functions_are_those_of_version_15() {
 
 const DIGESTS: &str = "
     SELECT DISTINCT left(md5(concat_ws('/', n.nspname, p.proname, p.proargtypes::text, p.proowner, l.lanname, p.prosrc,
-        p.probin, p.prosqlbody, p.proleakproof, p.prosecdef, p.proisstrict, p.proretset, p.provolatile, p.prokind,
+        p.probin, pg_get_function_sqlbody(p.oid), p.proleakproof, p.prosecdef, p.proisstrict, p.proretset, p.provolatile, p.prokind,
         p.proconfig::text, p.prosupport::oid)), 12)
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     WHERE p.oid < 16384 ORDER BY 1";
