@@ -103,7 +103,7 @@ const SIGNATURE: &str = "tenant_names_keep()";
 /// the runtime role has no grant on the names, so it learns no more than that one is taken, by the error that the unique
 /// keys of `tenants` give.
 const KEEP: &str = "\
-CREATE FUNCTION tenant_names_keep() RETURNS trigger
+CREATE OR REPLACE FUNCTION tenant_names_keep() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN

@@ -584,6 +584,7 @@ mod tests {
             let (recorder, api) = limited(true);
             let call = Call::new(Method::POST, "/api/v1/usage/events").bearer("admin");
             let call = call.header("Content-Type", "application/json");
+            let call = call.header("Transfer-Encoding", "chunked");
             let call = call.body(&format!("[]{}", " ".repeat(length - 2)));
             let reply = call.send(&api).await;
             assert_eq!(
