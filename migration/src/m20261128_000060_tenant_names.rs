@@ -12,6 +12,12 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // Names that are taken or given up between the copy and the triggers would be in no row. Reading goes on.
+        execute_all(
+            manager,
+            &["LOCK TABLE tenants IN SHARE ROW EXCLUSIVE MODE".to_owned()],
+        )
+        .await?;
         refuse_shared_names(manager).await?;
         let sql = [
             TABLE.to_owned(),

@@ -227,9 +227,12 @@ impl QuotaCounter {
     pub fn catch_up(&mut self, ledger: u64, aggregation: Aggregation) {
         match aggregation {
             Aggregation::Last => {
-                if self.by_ledger(ledger) != self.tally.used {
+                // What the ledger had when the counter was corrected, or now has if it never was.
+                let known = self.tally.used.cast_signed() - self.adjustment;
+                let ledger = ledger.min(MOST_UNITS);
+                if known != ledger.cast_signed() {
                     self.adjustment = 0;
-                    self.tally.used = ledger.min(MOST_UNITS);
+                    self.tally.used = ledger;
                 }
             }
             Aggregation::Sum | Aggregation::Count | Aggregation::Max | Aggregation::Unique => {

@@ -463,6 +463,9 @@ fn correction_of_the_latest_quantity_ends_with_the_next() {
         counter.catch_up(ledger, Aggregation::Last);
         assert_eq!((counter.tally.used, counter.adjustment), (ledger, 0));
     }
+    counter.correct(0, 30);
+    counter.catch_up(20, Aggregation::Last);
+    assert_eq!((counter.tally.used, counter.adjustment), (20, 0));
 }
 
 #[test]

@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn naming_another_tenant_costs_its_price_since_it_is_recorded_each_time() {
+    async fn naming_another_tenant_costs_its_price_each_time() {
         let (recorder, api) = limited(false);
         let call = Call::get("/api/v1/projects").bearer("admin");
         let reply = call.header("X-Tenant-Slug", "globex").send(&api).await;

@@ -287,6 +287,8 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
 /// Stores what waits in this process, calls first since they are billed, and logs how much is left when the time is over.
 async fn store_all(booted: &Booted, within: Duration) {
     let app = &booted.app;
+    // So that they are counted below, also when the time is over before their turn.
+    app.refusals.end_all();
     let all = async {
         // A batch that was being stored when its task ended is stored again, and the calls since then after it.
         for _ in 0..2 {

@@ -14,7 +14,8 @@ use crate::secret;
 /// Passwords hashed with Argon2id (RFC 9106, version 0x13), off the async threads, a bounded number at once.
 ///
 /// A password is normalized before it is hashed ([`normalized`]), so that it does not matter how a keyboard writes an
-/// accent. What was hashed as it was typed still verifies: a password that is not normalized and is wrong is compared a
+/// accent; one whose normalized form is longer than a password may be is hashed as it was typed. What was hashed as it was typed
+/// still verifies: a password that is not normalized and is wrong is compared a
 /// second time as it was typed, in a second turn, so that one turn is one comparison.
 ///
 /// Hashes are PHC strings and carry their own cost: changing [`PasswordCost`] applies to new hashes, old ones still
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Argon2Passwords {
 impl Argon2Passwords {
     /// Hashes with `cost`; `at_once` hashes of tenants run at the same time (at least one), `queue` more may wait, and
     /// later callers get [`PasswordError::Busy`]; see there how callers share that. One hash for an operator runs beside
-    /// them. Memory in use is at most `at_once` + 1 times the cost's.
+    /// them. Memory in use is at most `at_once` + 1 times the cost's, or that of the dearest stored hashes.
     ///
     /// # Panics
     /// When the machine has no random generator.

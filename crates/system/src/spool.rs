@@ -79,6 +79,8 @@ struct Own {
     manifest: Option<Vec<u64>>,
     /// Calls were lost.
     damaged: bool,
+    /// The manifest should have been removed and could not be. Logged once.
+    is_stale: bool,
 }
 
 #[derive(Debug)]
@@ -288,7 +290,7 @@ impl CallSpool for FileSpool {
         let path = self.path(batch)?;
         let Some(closed) = self.number(batch).and_then(|number| own.closed.remove(&number)) else {
             if let Some((name, number)) = batch.split_once('/') {
-                self.strike(name, number.parse().unwrap_or_default())?;
+                self.strike(name, number.parse().map_err(io::Error::other)?)?;
             }
             return std::fs::remove_file(path);
         };
@@ -535,11 +537,14 @@ impl Own {
             Some(Err(_)) | None => match unless_gone(std::fs::remove_file(&path)) {
                 Ok(()) => None,
                 Err(error) => {
-                    tracing::error!(%error, "the manifest of the spool cannot be removed");
+                    if !std::mem::replace(&mut self.is_stale, true) {
+                        tracing::error!(%error, "the manifest of the spool cannot be removed");
+                    }
                     return;
                 }
             },
         };
+        self.is_stale = false;
     }
 
     /// Whether the files hold every call of this process that is not in the ledger, and a name leads to each of them.

@@ -80,6 +80,8 @@ pub struct Refusals {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<Budget, HashMap<Kind, Window>>,
+    /// How many windows are open, of all budgets together.
+    windows: usize,
     /// What is over and was repeated.
     over: VecDeque<(Option<TenantId>, Window)>,
     /// How many counts were dropped since more than [`WAITING`] waited.
@@ -120,6 +122,12 @@ impl Refusals {
         self.state().over.len()
     }
 
+    /// Closes all windows, also those whose hour is not over, so that their repeats wait to be recorded: for the end of the
+    /// process.
+    pub fn end_all(&self) {
+        self.state().end_all();
+    }
+
     /// Counts a refusal; the entry to record now, when it is the first of its kind. Should recording fail, the kind is
     /// given back with [`Refusals::forget`].
     fn note(&self, tenant: Option<TenantId>, refusal: Refusal, at: Time) -> Option<(Kind, Refusal)> {
@@ -127,11 +135,10 @@ impl Refusals {
             tenant,
             action: refusal.action,
         };
-        let mut state = self.state();
+        let state = &mut *self.state();
         state.end(budget, at);
-        let altogether: usize = state.open.values().map(HashMap::len).sum();
         let open = state.open.entry(budget).or_default();
-        let (kind, refusal) = kind_of(open, refusal, altogether);
+        let (kind, refusal) = kind_of(open, refusal, state.windows);
         if let Some(window) = open.get_mut(&kind) {
             window.count += 1;
             window.last = window.last.max(at);
@@ -144,12 +151,15 @@ impl Refusals {
             count: 1,
         };
         open.insert(kind.clone(), window);
+        state.windows += 1;
         Some((kind, refusal))
     }
 
     fn forget(&self, tenant: Option<TenantId>, action: RefusedAction, kind: &Kind) {
-        if let Some(open) = self.state().open.get_mut(&Budget { tenant, action }) {
-            open.remove(kind);
+        let mut state = self.state();
+        let open = state.open.get_mut(&Budget { tenant, action });
+        if open.is_some_and(|open| open.remove(kind).is_some()) {
+            state.windows -= 1;
         }
     }
 
@@ -172,6 +182,7 @@ impl State {
         if open.is_empty() {
             self.open.remove(&budget);
         }
+        self.windows -= over.len();
         over.into_iter().for_each(|one| self.wait(one));
     }
 
@@ -189,6 +200,7 @@ impl State {
 
     /// Closes all windows, also those whose hour is not over.
     fn end_all(&mut self) {
+        self.windows = 0;
         let open = std::mem::take(&mut self.open).into_iter();
         let all = open.flat_map(|(budget, windows)| {
             let windows = windows.into_values();
@@ -288,7 +300,7 @@ pub async fn flush(app: &Arc<Tenancy>) -> usize {
 /// Records all repeats, those of the running hour included: for the end of the process. What is left when the caller stops
 /// waiting is counted by [`Refusals::waiting`].
 pub async fn finish(app: &Arc<Tenancy>) -> usize {
-    app.refusals.state().end_all();
+    app.refusals.end_all();
     store(app).await
 }
 

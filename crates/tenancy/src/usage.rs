@@ -187,33 +187,19 @@ async fn admit(cx: &Cx, work: &mut Work, events: &[(usize, &UsageEvent)]) -> Res
             quantity: *quantity,
         })
         .collect();
-    let limit = cx.entitlements().limit(USAGE_EVENTS).value;
+    let bound = cx.entitlements().limit(USAGE_EVENTS).value;
+    let mut refusals = Vec::new();
     for of_day in work.usage().add_intake(&more, now).await? {
         let added = days.get(&(of_day.meter.as_ref(), of_day.day));
         let (count, quantity) = added.copied().unwrap_or_default();
-        if of_day.meter.is_some() && of_day.quantity > NewUsage::MOST_OF_A_DAY {
-            let free = NewUsage::MOST_OF_A_DAY.saturating_sub(of_day.quantity - quantity);
-            return Err(too_much(cx, events, &of_day, free));
-        }
-        if let (None, Limit::Of(most)) = (&of_day.meter, limit)
-            && of_day.events > most
-        {
-            let used = of_day.events - count;
-            let fitting = usize::try_from(most.saturating_sub(used)).unwrap_or(usize::MAX);
-            return Err(UsageError::TooMany {
-                exceeded: QuotaExceeded {
-                    meter: events_per_day()?,
-                    limit: most,
-                    used,
-                    resets_at: today.end,
-                    asked_at: now,
-                },
-                index: events.get(fitting).map_or(0, |(index, _)| *index),
-                fitting,
-            });
-        }
+        refusals.extend(match of_day.meter {
+            Some(_) => too_much(cx, events, &of_day, quantity),
+            None => too_many(events, of_day.events, count, bound, now)?,
+        });
     }
-    Ok(())
+    // Of several bounds the one that is exceeded by the earliest event, so that the events before it fit.
+    let first = refusals.into_iter().min_by_key(|(index, _)| *index);
+    first.map_or(Ok(()), |(_, refusal)| Err(refusal))
 }
 
 /// The meter and day to which the quantity of an event counts.
@@ -228,29 +214,65 @@ fn added_up(cx: &Cx, event: &UsageEvent) -> u64 {
     if adds_up { event.quantity } else { 0 }
 }
 
-/// Names the first event that exceeds what is free of a meter and day.
-fn too_much(cx: &Cx, events: &[(usize, &UsageEvent)], of_day: &Intake, mut free: u64) -> UsageError {
+/// The index of the first event that exceeds the quantity of a meter and day, of which `added` is of this request, and the
+/// refusal that names it; `None` where all fit.
+fn too_much(
+    cx: &Cx,
+    events: &[(usize, &UsageEvent)],
+    of_day: &Intake,
+    added: u64,
+) -> Option<(usize, UsageError)> {
+    let most = NewUsage::MOST_OF_A_DAY;
+    let mut free = most.saturating_sub(of_day.quantity.saturating_sub(added));
     let counted = (of_day.meter.as_ref(), of_day.day);
     let mut of_this = events.iter().filter(|(_, event)| counted_on(event) == counted);
-    let first = of_this.find(|(_, event)| match free.checked_sub(added_up(cx, event)) {
+    let (index, event) = of_this.find(|(_, event)| match free.checked_sub(added_up(cx, event)) {
         Some(rest) => {
             free = rest;
             false
         }
         None => true,
-    });
-    let index = first.map_or(0, |(index, _)| *index);
-    let pointer = first.map_or("", |(_, event)| event.key.pointers().quantity);
-    let (meter, day) = (
-        of_day.meter.as_ref().map_or("", MeterKey::as_str),
-        of_day.day.format("%F"),
-    );
-    let most = NewUsage::MOST_OF_A_DAY;
+    })?;
+    let (meter, day) = (&event.meter, of_day.day.format("%F"));
     let detail = format!("the quantities of {meter} on {day} may come to {most} and not more");
-    UsageError::TooMuch {
-        index,
-        invalid: Invalid::one(pointer, "range", detail),
-    }
+    let invalid = Invalid::one(event.key.pointers().quantity, "range", detail);
+    Some((
+        *index,
+        UsageError::TooMuch {
+            index: *index,
+            invalid,
+        },
+    ))
+}
+
+/// The index of the first event beyond the `bound` of today's events, which are `events_today` with the `added` ones of this
+/// request, and the refusal that names it; `None` where all fit.
+fn too_many(
+    events: &[(usize, &UsageEvent)],
+    events_today: u64,
+    added: u64,
+    bound: Limit,
+    now: Time,
+) -> Result<Option<(usize, UsageError)>, UsageError> {
+    let Limit::Of(most) = bound else { return Ok(None) };
+    let used = events_today.saturating_sub(added);
+    let fitting = usize::try_from(most.saturating_sub(used)).unwrap_or(usize::MAX);
+    let Some((index, _)) = events.get(fitting) else {
+        return Ok(None);
+    };
+    let exceeded = QuotaExceeded {
+        meter: events_per_day()?,
+        limit: most,
+        used,
+        resets_at: Period::day_of(now).end,
+        asked_at: now,
+    };
+    let refusal = UsageError::TooMany {
+        exceeded,
+        index: *index,
+        fitting,
+    };
+    Ok(Some((*index, refusal)))
 }
 
 fn events_per_day() -> Result<MeterKey, StoreError> {

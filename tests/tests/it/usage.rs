@@ -589,6 +589,13 @@ async fn list_beyond_a_bound_of_a_day_says_what_fits() {
     assert_eq!(refused["errors"][0]["pointer"], "/2/quantity");
     let fitting = json!(list.as_array().unwrap()[..2]);
     send(&world, &world.acme, &fitting).await.expect(200);
+    // Of two days that are exceeded, the one of the earlier event.
+    let yesterday = (world.clock.now() - Duration::hours(23)).to_rfc3339();
+    let of_yesterday = |key: &str| json!({"idempotency_key": key, "meter": "sum_meter", "quantity": DAY, "occurred_at": yesterday});
+    let list = json!([event("j", 9), of_yesterday("k"), of_yesterday("l")]);
+    let refused = send(&world, &world.acme, &list).await;
+    let refused = refused.problem(422, "validation_failed").json();
+    assert_eq!(refused["errors"][0]["pointer"], "/0/quantity");
     let cloud = json!([{"specversion": "1.0", "id": "1", "source": "/a", "type": "sum_meter"}]);
     let refused = send_cloud(&world, "application/cloudevents-batch+json", &cloud).await;
     let refused = refused.problem(422, "validation_failed").json();
