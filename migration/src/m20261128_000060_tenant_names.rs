@@ -22,6 +22,7 @@ impl MigrationTrait for Migration {
         let sql = [
             TABLE.to_owned(),
             RELEASED.to_owned(),
+            OF_TENANT.to_owned(),
             format!("REVOKE ALL ON TABLE tenant_names FROM PUBLIC, {APP_ROLE}, {PLATFORM_ROLE}"),
             // No policy lets the owner see a tenant, so the platform role copies the names.
             format!("GRANT INSERT ON TABLE tenant_names TO {PLATFORM_ROLE}"),
@@ -74,6 +75,9 @@ CREATE TABLE tenant_names (
 const RELEASED: &str =
     "CREATE INDEX tenant_names_released_at_idx ON tenant_names (released_at) WHERE released_at IS NOT NULL";
 
+/// For the trigger, which looks for the names of one tenant.
+const OF_TENANT: &str = "CREATE INDEX tenant_names_of_tenant_idx ON tenant_names (of_tenant)";
+
 const FILL: &str = "\
 INSERT INTO tenant_names (name, of_tenant)
 SELECT t.slug, t.id FROM tenants t UNION SELECT t.subdomain, t.id FROM tenants t WHERE t.subdomain IS NOT NULL";
@@ -105,7 +109,8 @@ async fn refuse_shared_names(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 
 const SIGNATURE: &str = "tenant_names_keep()";
 
-/// Takes the names of a tenant that is stored, and releases those that it has no more. It runs as the owner of the tables:
+/// Takes the names of a tenant that is stored, and releases those that it has no more. Of released names the latest five stay
+/// the tenant's, so that no tenant keeps many names from others by taking one after the other. It runs as the owner of the tables:
 /// the runtime role has no grant on the names, so it learns no more than that one is taken, by the error that the unique
 /// keys of `tenants` give.
 const KEEP: &str = "\
@@ -120,6 +125,10 @@ BEGIN
         UPDATE public.tenant_names SET released_at = NEW.updated_at
          WHERE of_tenant = OLD.id AND released_at IS NULL AND name IN (OLD.slug, OLD.subdomain)
            AND name <> NEW.slug AND name IS DISTINCT FROM NEW.subdomain;
+        DELETE FROM public.tenant_names WHERE of_tenant = OLD.id AND released_at IS NOT NULL AND name NOT IN (
+            SELECT latest.name FROM public.tenant_names latest
+             WHERE latest.of_tenant = OLD.id AND latest.released_at IS NOT NULL
+             ORDER BY latest.released_at DESC, latest.name LIMIT 5);
     END IF;
     INSERT INTO public.tenant_names AS n (name, of_tenant) VALUES (NEW.slug, NEW.id)
         ON CONFLICT (name) DO UPDATE SET released_at = NULL WHERE n.of_tenant = NEW.id;

@@ -159,8 +159,8 @@ enum Chunk {
     Line(u64, bool),
     /// So many bytes are left of a chunk and of the end of its line.
     Bytes(u64),
-    /// In a line behind the last chunk, and whether there is nothing in it so far.
-    Trailer(bool),
+    /// In a line behind the last chunk: whether there is nothing in it so far, and whether a CR came last.
+    Trailer(bool, bool),
     /// Behind the body.
     Over,
 }
@@ -174,7 +174,7 @@ impl Chunk {
         while let Some(byte) = bytes.get(at).filter(|_| *self != Self::Over) {
             at += 1;
             *self = match (*self, byte) {
-                (Self::Line(0, _), b'\n') => Self::Trailer(true),
+                (Self::Line(0, _), b'\n') => Self::Trailer(true, false),
                 (Self::Line(length, _), b'\n') => Self::Bytes(length.saturating_add(2)),
                 (Self::Line(length, false), digit) if digit.is_ascii_hexdigit() => {
                     let digit = char::from(*digit).to_digit(16).map_or(0, u64::from);
@@ -190,9 +190,11 @@ impl Chunk {
                         left => Self::Bytes(left),
                     }
                 }
-                (Self::Trailer(true), b'\n') | (Self::Over, _) => Self::Over,
-                (Self::Trailer(is_empty), b'\r') => Self::Trailer(is_empty),
-                (Self::Trailer(_), byte) => Self::Trailer(*byte == b'\n'),
+                (Self::Trailer(true, true), b'\n') | (Self::Over, _) => Self::Over,
+                // Lines end with CR LF, as for the framework. Where this saw the end before the framework does, the rest of
+                // the body would never be given to it.
+                (Self::Trailer(is_empty, _), b'\r') => Self::Trailer(is_empty, true),
+                (Self::Trailer(_, is_cr), byte) => Self::Trailer(is_cr && *byte == b'\n', false),
             };
         }
         at
@@ -336,6 +338,22 @@ mod tests {
         assert_eq!(given(&mut incoming, &connection), GET);
         let mut incoming = Incoming::new(format!("{head}{body}{GET}").as_bytes());
         assert_eq!(given(&mut incoming, &connection), format!("{head}{body}"));
+    }
+
+    /// The framework reads on behind bare LFs, so it is given what follows.
+    #[test]
+    fn a_trailer_ends_with_cr_lf_only() {
+        let connection = connection();
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (body, rest) in [
+            ("0\r\nA: b\n\nGET / HTTP/1.1\r\n\r\n", ""),
+            ("0\r\nA: b\r\n\r\n", GET),
+            ("0\r\n\r\n", GET),
+            ("0\r\n\rA: b\r\n\r\n", GET),
+        ] {
+            let mut incoming = Incoming::new(format!("{head}{body}{rest}").as_bytes());
+            assert_eq!(given(&mut incoming, &connection), format!("{head}{body}"));
+        }
     }
 
     #[test]

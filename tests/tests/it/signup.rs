@@ -629,6 +629,27 @@ async fn a_name_that_was_given_up_is_reserved_for_its_tenant_for_30_days() {
 }
 
 #[actix_web::test]
+async fn a_tenant_keeps_the_latest_five_of_its_former_names() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let name = |n: u32| json!({"subdomain": format!("name-{n}")});
+    let take = async |tenant: &TenantWorld, n: u32| {
+        let request = world.client.patch("/api/v1/tenant", &name(n));
+        request.bearer(&tenant.admin.access_token).send().await
+    };
+    for n in 0..8 {
+        take(acme, n).await.expect(200);
+        world.clock.advance(chrono::Duration::seconds(1));
+    }
+    for n in 2..8 {
+        take(globex, n).await.problem(409, "subdomain_taken");
+    }
+    for n in 0..2 {
+        take(globex, n).await.expect(200);
+    }
+}
+
+#[actix_web::test]
 async fn of_ten_sign_ups_with_one_slug_at_once_exactly_one_succeeds() {
     let world = World::new().await;
     let before = rows(&world).await;

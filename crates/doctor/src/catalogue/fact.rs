@@ -21,12 +21,12 @@ pub(crate) struct Fact {
 pub(super) fn facts(options: &Options, modern: bool) -> String {
     let mut parts = vec![
         RELATIONS.to_owned(),
-        COLUMNS.to_owned(),
-        CONSTRAINTS.to_owned(),
+        columns(),
+        constraints(),
         FOREIGN_KEYS.to_owned(),
-        INDEXES.to_owned(),
+        indexes(),
         POLICIES.to_owned(),
-        TRIGGERS.to_owned(),
+        triggers(),
         FUNCTIONS.to_owned(),
         objects(modern),
         EXTENSIONS.to_owned(),
@@ -93,33 +93,49 @@ const RELATIONS: &str = "
                 FROM pg_inherits WHERE inhrelid = rel.oid) END)
     FROM rel WHERE made AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
 
-const COLUMNS: &str = "
+fn columns() -> String {
+    let stored = otherwise("d.adbin");
+    format!(
+        "
     SELECT 'column', r.name || '.' || quote_ident(a.attname), concat_ws(' ', format_type(a.atttypid, a.atttypmod),
         CASE WHEN a.attnotnull THEN 'not null' END,
         CASE a.attgenerated WHEN '' THEN NULL WHEN 's' THEN 'generated' ELSE 'virtual' END,
         CASE WHEN a.attidentity <> '' THEN 'identity' END,
         CASE WHEN a.attcollation NOT IN (0, 100, 950, 951) THEN 'collate ' || a.attcollation::regcollation::text END,
-        (SELECT 'default ' || pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+        (SELECT 'default ' || pg_get_expr(d.adbin, d.adrelid) || {stored} FROM pg_attrdef d
          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum))
     FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid
-    WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped";
+    WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+}
 
 /// Of a partition, those that its table does not have. Those of domains are checked where a value gets the type.
-const CONSTRAINTS: &str = "
-    SELECT 'constraint', format('%I on %s', k.conname, r.name), pg_get_constraintdef(k.oid)
+fn constraints() -> String {
+    let stored = otherwise("k.conbin");
+    format!(
+        "
+    SELECT 'constraint', format('%I on %s', k.conname, r.name), pg_get_constraintdef(k.oid) || {stored}
     FROM pg_constraint k JOIN rel r ON r.oid = k.conrelid
     WHERE k.oid >= 16384 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
         AND (NOT r.relispartition OR k.conislocal AND k.conparentid = 0)
     UNION ALL
-    SELECT 'domain constraint', format('%I on %s', k.conname, k.contypid::regtype), pg_get_constraintdef(k.oid)
+    SELECT 'domain constraint', format('%I on %s', k.conname, k.contypid::regtype), pg_get_constraintdef(k.oid) || {stored}
     FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid JOIN shared n ON n.oid = t.typnamespace
-    WHERE k.oid >= 16384 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid)";
+    WHERE k.oid >= 16384 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid)"
+    )
+}
 
-/// Each key has two triggers on either side, which can be switched off one by one. A partitioned table has them on
+/// Each key has two triggers on either side, which can be switched off or changed one by one. Of a row and after it they run at
+/// INSERT (5), UPDATE (17) or DELETE (9) the functions `RI_FKey_*` of PostgreSQL, whose numbers are fixed. A partitioned table has them on
 /// its partitions. The operators that compare its columns are in no text.
 const FOREIGN_KEYS: &str = "
     SELECT 'foreign key', format('%I on %s', k.conname, r.name),
-        CASE WHEN coalesce(bool_and(t.tgenabled = 'O'), r.relkind = 'p') AND (count(t.oid) = 4 OR r.relkind = 'p')
+        CASE WHEN coalesce(bool_and(t.tgenabled = 'O' AND t.tgattr::text = '' AND t.tgqual IS NULL
+                AND t.tgdeferrable = k.condeferrable AND t.tginitdeferred = k.condeferred
+                AND (t.tgtype::int, t.tgfoid::oid::int) IN ((5, 1644), (17, 1645),
+                    (9, CASE k.confdeltype WHEN 'c' THEN 1646 WHEN 'r' THEN 1648 WHEN 'n' THEN 1650 WHEN 'd' THEN 1652 ELSE 1654 END),
+                    (17, CASE k.confupdtype WHEN 'c' THEN 1647 WHEN 'r' THEN 1649 WHEN 'n' THEN 1651 WHEN 'd' THEN 1653 ELSE 1655 END))),
+                r.relkind = 'p') AND (count(t.oid) = 4 OR r.relkind = 'p')
                 AND NOT EXISTS (SELECT FROM unnest(k.conpfeqop || k.conppeqop || k.conffeqop) compared (by)
                     LEFT JOIN pg_operator o ON o.oid = compared.by AND o.oprname = '='
                     WHERE o.oid IS NULL)
@@ -127,15 +143,39 @@ const FOREIGN_KEYS: &str = "
     FROM pg_constraint k JOIN rel r ON r.oid = k.conrelid LEFT JOIN pg_trigger t ON t.tgconstraint = k.oid
     WHERE k.oid >= 16384 AND NOT r.relispartition AND k.contype = 'f' GROUP BY k.oid, k.conname, r.name, r.relkind";
 
-const INDEXES: &str = "
+fn indexes() -> String {
+    let stored = otherwise("concat(i.indexprs, i.indpred)");
+    format!(
+        "
     SELECT 'index', format('%I on %s', x.relname, r.name), pg_get_indexdef(i.indexrelid)
         || CASE WHEN i.indisvalid AND i.indisready AND i.indislive THEN '' ELSE ' NOT VALID' END
+        || CASE WHEN i.indimmediate THEN '' ELSE ' NOT IMMEDIATE' END || {stored}
     FROM pg_index i JOIN rel r ON r.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
     WHERE x.oid >= 16384 AND r.relkind <> 't'
         AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL
             OR i.indpred IS NOT NULL AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                 AND d.objid = i.indexrelid AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)))
-        AND (NOT r.relispartition OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid))";
+        AND (NOT r.relispartition OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid))"
+    )
+}
+
+/// What is added to the text of an expression that is not stored as it is written: a call that is written as a cast and is none,
+/// an operator that runs another function, a column that is read in place of the one that is written.
+fn otherwise(tree: &str) -> String {
+    format!(
+        r"CASE WHEN EXISTS (SELECT FROM unnest(string_to_array({tree}::text, '{{')) node
+            WHERE node LIKE 'FUNCEXPR %' AND EXISTS (
+                SELECT FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
+                WHERE m[1] IS NOT NULL AND NOT EXISTS (SELECT FROM pg_cast x WHERE x.castfunc = m[1]::oid))
+            OR node LIKE '%:opno %' AND EXISTS (
+                SELECT FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid
+                WHERE m[2]::oid NOT IN (0, o.oprcode::oid))
+            OR node LIKE 'VAR %' AND EXISTS (
+                SELECT FROM regexp_match(node, ':varno (\d+) :varattno (-?\d+) .*:varnosyn (\d+) :varattnosyn (-?\d+)') m
+                WHERE m[1] = m[3] AND m[2] <> m[4]))
+            THEN ', stored otherwise' ELSE '' END"
+    )
+}
 
 const POLICIES: &str = "
     SELECT 'policy', format('%I on %s', p.polname, r.name), concat_ws(' ',
@@ -149,12 +189,18 @@ const POLICIES: &str = "
     FROM pg_policy p JOIN rel r ON r.oid = p.polrelid";
 
 /// PostgreSQL's own triggers run PostgreSQL's own functions. A partition's copy runs what its table's trigger does.
-const TRIGGERS: &str = "
+fn triggers() -> String {
+    let stored = otherwise("t.tgqual");
+    format!(
+        "
     SELECT 'trigger', format('%I on %s', t.tgname, r.name), pg_get_triggerdef(t.oid)
-        || CASE t.tgenabled WHEN 'O' THEN '' ELSE ', state ' || t.tgenabled::text END
+        || CASE t.tgenabled WHEN 'O' THEN '' ELSE ', state ' || t.tgenabled::text END || {stored}
     FROM pg_trigger t JOIN rel r ON r.oid = t.tgrelid
     WHERE (NOT t.tgisinternal OR t.tgfoid >= 16384)
-        AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.oid = t.tgparentid AND p.tgfoid = t.tgfoid)";
+        AND NOT EXISTS (SELECT FROM pg_trigger p JOIN pg_inherits h ON h.inhrelid = t.tgrelid AND h.inhparent = p.tgrelid
+            WHERE p.oid = t.tgparentid AND p.tgfoid = t.tgfoid)"
+    )
+}
 
 const FUNCTIONS: &str = "
     SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
@@ -193,7 +239,7 @@ fn objects(modern: bool) -> String {
         ("pg_namespace", &schemas),
         ("pg_publication", "true"),
         ("pg_publication_rel", "true"),
-        ("pg_rewrite", "x.rulename <> '_RETURN'"),
+        ("pg_rewrite", "(x.rulename <> '_RETURN' OR x.ev_type <> '1')"),
         ("pg_statistic_ext", "true"),
         (
             "pg_subscription",

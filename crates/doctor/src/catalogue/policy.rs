@@ -67,7 +67,8 @@ pub(super) const LEAKY_CALLS: &str = r"
     JOIN pg_proc f ON f.oid = used.oid AND NOT f.proleakproof JOIN pg_namespace fn ON fn.oid = f.pronamespace
     ORDER BY n.nspname, c.relname, p.polname, fn.nspname, f.proname";
 
-/// Of each node of the parsed expressions. A function call that is written as a cast has the format 1 or 2. An operator is
+/// Of each node of the parsed expressions. A function call that is written as a cast has the format 1 or 2; of one
+/// that is no cast only the first argument would be written. An operator is
 /// written by its number and runs the function beside it; a column is written by its syntactic number and read by the
 /// other one.
 pub(super) const HIDDEN: &str = r"
@@ -77,8 +78,9 @@ pub(super) const HIDDEN: &str = r"
     LATERAL (
         SELECT 'cast' AS deed, format('%I.%I', fn.nspname, f.proname) AS name
         FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
-        JOIN pg_proc f ON f.oid = m[1]::oid AND f.oid >= 16384 JOIN pg_namespace fn ON fn.oid = f.pronamespace
+        JOIN pg_proc f ON f.oid = m[1]::oid JOIN pg_namespace fn ON fn.oid = f.pronamespace
         WHERE node LIKE 'FUNCEXPR %'
+            AND (f.oid >= 16384 OR NOT EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = f.oid))
         UNION ALL
         SELECT 'operator', format('%I.%I', fn.nspname, f.proname)
         FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid

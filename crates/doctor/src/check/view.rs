@@ -38,7 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
         title: "No rule rewrites queries of a tenant table",
         why: "What a rule adds to a query runs with the rights and under the policies of the table's owner.",
         severity: Severity::Error,
-        guards: false,
+        guards: true,
         look: no_rules,
     },
 ];

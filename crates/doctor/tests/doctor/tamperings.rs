@@ -76,7 +76,34 @@ pub const TAMPERINGS: &[Tampering] = &[
          ALTER TABLE plan_versions ADD COLUMN note text COLLATE public.loose",
     ),
     guarded(&["CAT007"], "CREATE DOMAIN public.tenant_ref AS uuid"),
-    // The text of these policies stays the same.
+    // The text of these stays the same. The function is `boolge`: with false as its second argument it is always true.
+    guarded(
+        &["SYS003"],
+        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
+         UPDATE pg_policy SET polqual = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
+             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || polqual::text || ' {CONST \
+             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
+             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
+         WHERE polname = 'tasks_select'; DROP CAST (text AS pg_node_tree)",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
+         UPDATE pg_constraint SET conbin = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
+             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || conbin::text || ' {CONST \
+             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
+             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
+         WHERE conname = 'tasks_version_check'; DROP CAST (text AS pg_node_tree)",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
+         UPDATE pg_trigger SET tgqual = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
+             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || tgqual::text || ' {CONST \
+             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
+             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
+         WHERE tgname = 'tenants_names_update'; DROP CAST (text AS pg_node_tree)",
+    ),
     guarded(
         &["SYS003"],
         "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
@@ -192,6 +219,26 @@ pub const TAMPERINGS: &[Tampering] = &[
          CREATE EVENT TRIGGER grants ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.f()",
     ),
     guarded(&["TRG001", "CAT003"], "ALTER TABLE tasks DISABLE TRIGGER ALL"),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgtype = 32 \
+         WHERE tgrelid = 'tasks'::regclass AND tgfoid = 1644",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgattr = '1' \
+         WHERE tgrelid = 'tasks'::regclass AND tgfoid = 1645",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_index SET indimmediate = false \
+         WHERE indexrelid = 'tenants_slug_key'::regclass",
+    ),
+    guarded(
+        &["VIEW004"],
+        "CREATE RULE r AS ON UPDATE TO tasks DO ALSO UPDATE operators SET email = 'x@example.com'; \
+         ALTER RULE r ON tasks RENAME TO \"_RETURN\"",
+    ),
     guarded(
         &["TRG001", "CAT003"],
         "DO $$ BEGIN EXECUTE (SELECT format('ALTER TABLE tasks DISABLE TRIGGER %I', tgname) FROM pg_trigger \
