@@ -19,6 +19,7 @@ use tenantry_domain::{
     Account, AccountRates, Admission, Allowance, BucketKey, ClientAddress, Decision, Demand, ErrorCode,
     IdSource, Network, Rate, RateBook, RateLimiter, StoreError, TenantId, TenantRates, UserId,
 };
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{Api, ApiError, origin};
 
@@ -206,16 +207,39 @@ pub(crate) async fn limit_visitor(
     go_on(taken.await, request, next).await
 }
 
-/// An attempt to log in to an account, which counts as a failure until it has succeeded.
-#[must_use = "an attempt that succeeded gives back what it took"]
+/// An attempt to log in to an account. Only wrong credentials count as a failed login: on every other outcome, and when the
+/// attempt is dropped without one (the request timed out, or its client went away), it gives back what it took.
+#[must_use = "only a settled attempt can count as a failed login"]
 pub(crate) struct Attempt(Option<(Arc<Limits>, Demand)>);
 
 impl Attempt {
-    /// Gives back what the attempt took: only failures count.
-    pub(crate) async fn succeeded(self) {
-        if let Some((limits, demand)) = self.0 {
-            limits.limiter.give_back(&demand).await;
+    /// Settles the attempt with the outcome of the login, and returns that outcome.
+    ///
+    /// # Errors
+    /// Those of the outcome.
+    pub(crate) async fn settle<T>(mut self, outcome: Result<T, impl Into<ApiError>>) -> Result<T, ApiError> {
+        let outcome = outcome.map_err(Into::into);
+        if matches!(&outcome, Err(error) if error.code() == ErrorCode::InvalidCredentials) {
+            self.0 = None;
+        } else if let Some(giving_back) = self.give_back() {
+            // The answer waits for it; a panic of the limiter does not make the login fail.
+            let _ = giving_back.await;
         }
+        outcome
+    }
+
+    /// Gives back what the attempt took, in a task of its own: it ends also when the request is dropped. None when nothing
+    /// is left to give back, or the server has stopped.
+    fn give_back(&mut self) -> Option<JoinHandle<()>> {
+        let (limits, demand) = self.0.take()?;
+        let runtime = Handle::try_current().ok()?;
+        Some(runtime.spawn(async move { limits.limiter.give_back(&demand).await }))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        drop(self.give_back());
     }
 }
 
@@ -393,9 +417,15 @@ fn standing(allowance: &Allowance) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::Pin, sync::Mutex};
+    use std::{
+        pin::Pin,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
-    use tenantry_domain::{Deciding, Rule, TenantFacts, TenantRates};
+    use tenantry_domain::{AccountName, Deciding, Rule, TenantFacts, TenantRates};
 
     use super::*;
     use crate::{
@@ -408,6 +438,7 @@ mod tests {
     struct Recorder {
         allows: bool,
         asked: Mutex<Vec<Demand>>,
+        given_back: AtomicUsize,
     }
 
     impl RateLimiter for Recorder {
@@ -422,7 +453,9 @@ mod tests {
         }
 
         fn give_back<'a>(&'a self, _: &'a Demand) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-            Box::pin(std::future::ready(()))
+            Box::pin(async {
+                self.given_back.fetch_add(1, Ordering::SeqCst);
+            })
         }
     }
 
@@ -455,9 +488,16 @@ mod tests {
         Rate::new(20, 20).unwrap()
     }
 
+    fn recorder(allows: bool) -> Recorder {
+        Recorder {
+            allows,
+            asked: Mutex::default(),
+            given_back: AtomicUsize::new(0),
+        }
+    }
+
     fn limited(allows: bool) -> (Arc<Recorder>, Api) {
-        let asked = Mutex::default();
-        let recorder = Arc::new(Recorder { allows, asked });
+        let recorder = Arc::new(recorder(allows));
         let limits = Limits::new(recorder.clone(), Arc::new(Tens), addresses(), billing());
         (recorder, api(HttpSettings::default()).with_limits(limits))
     }
@@ -651,6 +691,40 @@ mod tests {
         assert_eq!(reply.json()["violated-policies"], serde_json::json!(["address"]));
     }
 
+    #[actix_web::test]
+    async fn only_wrong_credentials_count_as_a_failed_login() {
+        let recorder = Arc::new(recorder(true));
+        let limits = Arc::new(Limits::new(
+            recorder.clone(),
+            Arc::new(Tens),
+            addresses(),
+            billing(),
+        ));
+        let demand = Demand::of_account(
+            Account::Operator(AccountName::of("olga@platform.example")),
+            None,
+            addresses().account,
+        );
+        let attempt = || Attempt(Some((Arc::clone(&limits), demand.clone())));
+        let given_back = || recorder.given_back.load(Ordering::SeqCst);
+        let failure = |code| Err::<(), _>(ApiError::new(code));
+        let wrong = attempt().settle(failure(ErrorCode::InvalidCredentials)).await;
+        assert_eq!(wrong.unwrap_err().code(), ErrorCode::InvalidCredentials);
+        // A task that gave back would be ahead of this one.
+        actix_web::rt::spawn(async {}).await.unwrap();
+        assert_eq!(given_back(), 0);
+        attempt().settle(Ok::<_, ApiError>(())).await.unwrap();
+        assert_eq!(given_back(), 1);
+        let busy = attempt().settle(failure(ErrorCode::Unavailable)).await;
+        assert_eq!(busy.unwrap_err().code(), ErrorCode::Unavailable);
+        assert_eq!(given_back(), 2);
+        // The request's future is dropped: a timeout, or a client that goes away.
+        drop(attempt());
+        while given_back() < 3 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Always the same id.
     struct Same(uuid::Uuid);
 
@@ -663,10 +737,7 @@ mod tests {
     #[actix_web::test]
     async fn who_has_to_wait_is_told_a_little_more_and_the_same_in_all_fields() {
         for (random, wait) in [(0, "12"), (u32::MAX, "15")] {
-            let recorder = Arc::new(Recorder {
-                allows: false,
-                asked: Mutex::default(),
-            });
+            let recorder = Arc::new(recorder(false));
             let limits = Limits::new(recorder, Arc::new(Tens), addresses(), billing())
                 .spread_by(Arc::new(Same(uuid::Uuid::from_u128(random.into()))));
             let api = api(HttpSettings::default()).with_limits(limits);

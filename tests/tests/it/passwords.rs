@@ -5,16 +5,18 @@
 )]
 
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 
 use chrono::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use tenantry_domain::{AccountRates, CallerGroup, HashingCaller, Rate};
+use tenantry_domain::{AccountRates, CallerGroup, HashingCaller, PasswordError, Rate};
 use tenantry_http::HttpSettings;
 use tenantry_system::{Argon2Passwords, PasswordCost};
 use tenantry_tests::{Lines, Options, PASSWORD, Reply, World};
+use tokio::task::JoinHandle;
 
 const LOGIN: &str = "/api/v1/auth/login";
 const OPERATOR_LOGIN: &str = "/api/v1/admin/login";
@@ -42,6 +44,26 @@ async fn login_from(world: &World, address: &str, slug: &str, email: &str, passw
     post_from(world, address, LOGIN, &body).await
 }
 
+/// Occupies a hasher until the sender is dropped; the hashing of other callers waits behind this work.
+async fn occupy(
+    passwords: &Arc<Argon2Passwords>,
+    group: CallerGroup,
+) -> (Sender<()>, JoinHandle<Result<(), PasswordError>>) {
+    let (release, released) = channel();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let passwords = Arc::clone(passwords);
+    let standing = actix_web::rt::spawn(async move {
+        let work = move || {
+            begin.send(()).ok();
+            released.recv().ok();
+        };
+        let caller = HashingCaller::new(group, None);
+        passwords.occupy(&caller, work).await
+    });
+    begun.await.unwrap();
+    (release, standing)
+}
+
 fn field_errors(reply: &Reply) -> Vec<(String, String)> {
     let errors = reply.json()["errors"].as_array().unwrap().clone();
     let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
@@ -61,17 +83,7 @@ async fn a_flood_of_one_tenant_keeps_no_login_of_others_out() {
     })
     .await;
     world.operator(OLGA).await;
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let acme = HashingCaller::new(CallerGroup::Tenant(world.acme.id), None);
-    let standing = actix_web::rt::spawn(async move {
-        let work = move || {
-            begin.send(()).ok();
-            released.recv().ok();
-        };
-        passwords.occupy(&acme, work).await
-    });
-    begun.await.unwrap();
+    let (release, standing) = occupy(&passwords, CallerGroup::Tenant(world.acme.id)).await;
 
     let mut flood: FuturesUnordered<_> = (0..100)
         .map(|number| {
@@ -323,6 +335,47 @@ async fn successful_logins_use_up_no_rate() {
     assert_eq!(logins.statuses("203.0.113.1", "wrong horse").await, [401, 401]);
 }
 
+/// A flood of logins with the right password, while hashing is full. Its attempts take all of the rate, and give it back.
+#[actix_web::test]
+async fn logins_that_end_in_503_use_up_no_rate() {
+    const FLOOD: u32 = 20;
+    let rate = Rate::new(FLOOD, FLOOD).unwrap();
+    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 0));
+    let logins = Logins::with(Options {
+        passwords: Some(Arc::clone(&passwords)),
+        ..with_account_rates(rate, unreachable_rate())
+    })
+    .await;
+    let standing = [
+        occupy(&passwords, CallerGroup::SignUp).await,
+        occupy(&passwords, CallerGroup::Operator).await,
+    ];
+    let (world, operator) = (&logins.0, json!({"email": OLGA, "password": PASSWORD}));
+    let address = "203.0.113.1";
+    let user = || login_from(world, address, "acme", &world.acme.member.email, PASSWORD);
+    for _ in 0..FLOOD {
+        user().await.problem(503, "unavailable");
+    }
+    let mut flood: FuturesUnordered<_> = (0..FLOOD)
+        .map(|_| post_from(world, address, OPERATOR_LOGIN, &operator))
+        .collect();
+    // A network has a quarter of the 16 places of operators.
+    for _ in 0..FLOOD - 4 {
+        flood.next().await.unwrap().problem(503, "unavailable");
+    }
+    for (release, work) in standing {
+        drop(release);
+        work.await.unwrap().unwrap();
+    }
+    while let Some(reply) = flood.next().await {
+        reply.expect(200);
+    }
+    for _ in 0..FLOOD {
+        assert_eq!(logins.statuses(address, "wrong horse").await, [401, 401]);
+    }
+    logins.are_limited(address, PASSWORD, "3").await;
+}
+
 /// Many networks together guess at a bounded rate, and keep nobody out of an account that it is used from.
 #[actix_web::test]
 async fn failures_from_many_networks_lock_out_no_known_network() {
@@ -373,17 +426,7 @@ async fn flood_of_a_tenants_login_leaves_its_users_a_place() {
         ..proxied()
     })
     .await;
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let standing = actix_web::rt::spawn(async move {
-        let work = move || {
-            begin.send(()).ok();
-            released.recv().ok();
-        };
-        let caller = HashingCaller::new(CallerGroup::SignUp, None);
-        passwords.occupy(&caller, work).await
-    });
-    begun.await.unwrap();
+    let (release, standing) = occupy(&passwords, CallerGroup::SignUp).await;
     let mut flood: FuturesUnordered<_> = (0..100)
         .map(|number| {
             let email = format!("nobody-{number}@acme.example");

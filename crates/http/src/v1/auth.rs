@@ -116,8 +116,8 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
         ..
     } = body.0;
     let (cx, attempt) = guest.enter_to_log_in(tenant_slug, &email).await?;
-    let login = auth::login(&cx, &email, Password::presented(password)).await?;
-    attempt.succeeded().await;
+    let outcome = auth::login(&cx, &email, Password::presented(password)).await;
+    let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }
 

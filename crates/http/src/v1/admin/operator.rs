@@ -67,8 +67,8 @@ pub(crate) async fn login(guest: Guest, body: Body<OperatorLoginBody>) -> Answer
     let OperatorLoginBody { email, password } = body.0;
     let attempt = guest.operator_attempt(&email).await?;
     let password = Password::presented(password);
-    let login = operator::login(guest.app(), guest.origin(), guest.request(), &email, password).await?;
-    attempt.succeeded().await;
+    let outcome = operator::login(guest.app(), guest.origin(), guest.request(), &email, password).await;
+    let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
 }
 
