@@ -32,9 +32,6 @@ const SEALED_FOR: &str = "ticket of an event stream";
 /// microseconds, and it notices schedules and changes that nobody announced as well as those that were.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often a stream says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// The address of the stream for the bearer of a token, who has seen this revision.
 ///
 /// A browser's `EventSource` can send no `Authorization`, so the address has a ticket in it: the token, sealed. It opens
@@ -256,7 +253,7 @@ impl EventStream {
                 self.revision = revision;
             }
         }
-        if self.pending.is_none() && self.spoke.elapsed() >= HEARTBEAT {
+        if self.pending.is_none() && self.spoke.elapsed() >= self.api.settings.event_stream_heartbeat {
             self.pending = Some(Bytes::from_static(b": still here\n\n"));
         }
     }

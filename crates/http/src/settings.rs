@@ -20,6 +20,8 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// How long a stream of events stays open; then the client opens it again, perhaps at another server.
     pub event_stream_lifetime: Duration,
+    /// After how long without an event a stream sends a comment, so that a client and its proxies know that it is alive.
+    pub event_stream_heartbeat: Duration,
     /// How many streams of events all tenants together may have open here.
     pub event_streams: usize,
     /// How many of them one tenant may have open.
@@ -39,6 +41,7 @@ impl Default for HttpSettings {
             request_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(15),
             event_stream_lifetime: Duration::from_secs(600),
+            event_stream_heartbeat: Duration::from_secs(15),
             event_streams: 10_000,
             event_streams_per_tenant: 100,
             serve_metrics: true,
