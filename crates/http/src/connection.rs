@@ -1,4 +1,31 @@
 //! What the socket of a connection and its requests know of each other.
+//!
+//! # States
+//!
+//! The way of a request (HTTP/2 has no buffer of [`incoming`](crate::incoming); there h2 reads the socket itself):
+//!
+//! ```text
+//! kernel's buffer --read--> incoming --give--> framework --parse--> request under way --answer--> kernel's buffer
+//!      dry                              ahead, given, rests         under_way, begun       blocked_since, unread
+//! ```
+//!
+//! | State | What it says | It becomes true, or grows | It becomes false, or 0 |
+//! | --- | --- | --- | --- |
+//! | `dry` | All that the client has sent was read. Only then a client can be late. | A read finds nothing more. | Bytes are read. |
+//! | `ahead` | Bytes that the framework was given and perhaps has not used (HTTP/1). The bound on it is what keeps a client from filling the memory. | Bytes are given. | Part of a body is used, or the framework asks again after `rests` and no request is under way: then it has used all. |
+//! | `given` | The framework was given bytes since the last request began (HTTP/1). If it writes a 4xx now, these bytes are no request. | Bytes are given between requests. | A request begins. |
+//! | `rests` | The framework asked for bytes and got none (HTTP/1), so it has looked at all that it was given. | A read ends as pending. | The framework asks again. |
+//! | `under_way` | Requests that wait for their turn or are served, until their answers are handed over. | A request is parsed. | Its answer is handed over. |
+//! | `begun` | One of the requests that the client sent together has had its turn, so the next one first lets other connections go on. | A request gets its turn. | The client sends something after its requests were answered. |
+//! | `blocked_since` | The client's window or the kernel's buffer is full, and since when nothing was taken. | A write is refused. | A write is taken whole. |
+//! | `unread` | Bytes of answers that wait for room in the client's window (HTTP/2). | Part of an answer is ready. | The client has room for it. |
+//!
+//! While no request is under way, [`Phase`] says what the connection waits for, which is what its deadline follows from:
+//!
+//! ```text
+//! open --> Head --(HTTP/1: a request; HTTP/2: the preface)--> [ request under way ] --answered--> Idle
+//! Idle --(HTTP/1: first byte; HTTP/2: frame header of HEADERS)--> Head --(the head is complete)--> [ request under way ]
+//! ```
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,6 +53,10 @@ use crate::incoming::AHEAD;
 const AHEAD_OF_BODY: usize = 64 * 1024;
 
 /// With so many bytes of answers that the client has no room for, no further request of its connection begins (HTTP/2).
+///
+/// It is no bound on memory: requests that have begun are answered all the same, and all streams of a connection may have begun
+/// before the first answer is there. To let fewer run at once would make the requests of a proxy's many clients wait for the
+/// slowest of them, and the protocol has no way to announce it.
 const UNREAD: usize = 4 * 1024 * 1024;
 
 /// How long a client may take for what.
@@ -303,19 +334,26 @@ impl Connection {
         if !is_behind && self.turns.available_permits() > 0 {
             self.begun.set(false);
         }
-        self.expects_head();
+        if self.is_http1() {
+            self.expects_head();
+        }
     }
 
     /// Part of a head has come.
     pub fn expects_head(&self) {
         if self.is_unoccupied() && !self.is_in_head() {
-            let now = Instant::now();
-            // Other frames than those of a request are as good a sign of life in HTTP/2.
-            self.phase.set(if self.is_http1() {
-                Phase::Head(now)
-            } else {
-                Phase::Idle(now)
-            });
+            self.phase.set(Phase::Head(Instant::now()));
+        }
+    }
+
+    /// Frames have come (HTTP/2): whether they complete the head of a request, and whether another head is incomplete. Only a
+    /// complete head renews the idle time. Other frames do not, a PING for example: a client could hold a connection with them.
+    pub fn heard_frames(&self, is_complete: bool, is_in_head: bool) {
+        if is_complete {
+            self.phase.set(Phase::Idle(Instant::now()));
+        }
+        if is_in_head {
+            self.expects_head();
         }
     }
 
@@ -547,6 +585,30 @@ mod tests {
         let _way = connection.begin();
         connection.sent(Poll::Pending, 1);
         assert!(connection.deadline().unwrap() >= served + PATIENCE.idle);
+    }
+
+    #[test]
+    fn only_the_head_of_a_request_renews_the_idle_time_of_http_2() {
+        let (connection, _) = at(Protocol::Http2);
+        connection.greeted();
+        let idle = connection.deadline();
+        // A PING, for example. The clock of the test may stand still meanwhile.
+        let greeted = Instant::now();
+        while Instant::now() <= greeted {}
+        connection.heard(false);
+        connection.heard_frames(false, false);
+        assert_eq!(connection.deadline(), idle);
+        connection.heard_frames(false, true);
+        let late = connection.deadline();
+        assert!(connection.is_in_head() && late.unwrap() >= greeted + PATIENCE.head && late < idle);
+        let begun = Instant::now();
+        while Instant::now() <= begun {}
+        connection.heard_frames(false, true);
+        assert_eq!(connection.deadline(), late, "the head has one timeout");
+        connection.heard_frames(true, false);
+        assert!(connection.deadline() > idle);
+        connection.heard_frames(true, true);
+        assert!(connection.is_in_head(), "another head has begun");
     }
 
     #[tokio::test]

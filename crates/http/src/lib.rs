@@ -38,6 +38,7 @@ mod error_map;
 mod etag;
 mod event_stream;
 pub mod feature;
+mod frames;
 mod guest;
 mod hints;
 mod http2;

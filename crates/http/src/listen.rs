@@ -39,6 +39,7 @@ use tokio::{
 use crate::{
     Api, ApiError, app,
     connection::{Connection, Patience},
+    frames::Frames,
     http2::{self, Http2},
     incoming::Incoming,
     observe::LONGEST_TARGET,
@@ -216,6 +217,7 @@ impl ConnectionServer {
         Some(Socket {
             stream,
             incoming: Incoming::new(&first),
+            frames: Frames::new(),
             connection,
             api: Arc::clone(&self.api),
             woken_at: late,
@@ -243,6 +245,8 @@ async fn begins_with(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<
 pub(crate) struct Socket {
     stream: TcpStream,
     incoming: Incoming,
+    /// Of HTTP/2.
+    frames: Frames,
     connection: Rc<Connection>,
     api: Arc<Api>,
     timer: Pin<Box<Sleep>>,
@@ -268,13 +272,18 @@ impl AsyncRead for Socket {
             return this.poll_http1(cx, buffer);
         }
         if !this.incoming.is_empty() {
-            buffer.put_slice(&this.incoming.take(buffer.remaining()));
+            let first = this.incoming.take(buffer.remaining());
+            this.frames.pass(&first);
+            buffer.put_slice(&first);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
                 this.connection.heard(false);
+                let is_complete = this.frames.pass(&buffer.filled()[before..]);
+                this.connection
+                    .heard_frames(is_complete, this.frames.is_in_head());
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(outcome) => {

@@ -1,7 +1,7 @@
 //! What a client may do to a connection, over real sockets.
 
 use std::future::poll_fn;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -642,6 +642,59 @@ fn frames(mut stream: &TcpStream) -> Vec<Frame> {
         rest = more;
     }
     frames
+}
+
+/// Begins HTTP/2, and sends these bytes, a part at a time, until the server closes the connection.
+fn is_closed_meanwhile<'a>(address: SocketAddr, parts: impl Iterator<Item = &'a [u8]>) {
+    let stream = connect(address);
+    let pause = Duration::from_millis(50);
+    stream.set_read_timeout(Some(pause)).unwrap();
+    (&stream)
+        .write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat())
+        .unwrap();
+    let (began, mut heard) = (Instant::now(), [0; 1024]);
+    for part in parts {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is still open");
+        if (&stream).write_all(part).is_err() {
+            return;
+        }
+        loop {
+            match (&stream).read(&mut heard) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+    panic!("all was sent");
+}
+
+/// Neither the frames that are no request nor a slow head hold a connection of HTTP/2, each within a timeout of its own.
+#[actix_web::test]
+async fn pings_and_slow_heads_keep_no_http_2_connection_open() {
+    let world = World::new().await;
+    let (short, long) = (Duration::from_millis(500), Duration::from_secs(3_600));
+    let of = |head_timeout, idle_timeout| {
+        let settings = ListenSettings {
+            head_timeout,
+            idle_timeout,
+            ..SETTINGS
+        };
+        listen(world.api.clone(), settings)
+    };
+    let pings = |address| {
+        let ping = frame(6, 0, 0, &[0; 8]);
+        is_closed_meanwhile(address, std::iter::repeat(&ping[..]));
+    };
+    of(long, short).serve(pings).await;
+    let slow_head = |address| {
+        let mut head = frame(1, 0b101, 1, &[b'x'; 255]);
+        // More than is sent until the test fails.
+        head[1] = 0x3f;
+        head.resize(0x3f00, b'x');
+        is_closed_meanwhile(address, head.chunks(1));
+    };
+    of(short, long).serve(slow_head).await;
 }
 
 /// A client of HTTP/2, which does nothing while nothing is waited for.
