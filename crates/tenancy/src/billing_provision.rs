@@ -281,12 +281,25 @@ async fn remove(
             return Ok(());
         }
     }
+    let mut failed = None;
     for customer in &made {
-        end_ours(payments, customer).await?;
-        payments.delete_customer(customer).await?;
+        // A customer that cannot be removed does not keep the others, which would go on paying.
+        failed = failed.or(remove_customer(payments, customer).await.err());
+    }
+    if let Some(first) = failed {
+        return Err(first.into());
     }
     app.ports.customers.removed(because, known.tenant, now).await?;
     Ok(())
+}
+
+/// Deletes a customer at the provider, unless it has a subscription for something else.
+async fn remove_customer(
+    payments: &dyn PaymentProvider,
+    customer: &CustomerRef,
+) -> Result<(), ProviderError> {
+    end_ours(payments, customer).await?;
+    payments.delete_customer(customer).await
 }
 
 /// Ends what a customer has of ours where it has something else beside it: that would end with the customer, so an operator
@@ -300,14 +313,17 @@ async fn end_ours(payments: &dyn PaymentProvider, customer: &CustomerRef) -> Res
     let Some(foreign) = running.iter().find(|one| !one.is_ours()) else {
         return Ok(());
     };
+    let mut failed = None;
     for ours in running.iter().filter(|one| one.is_ours()) {
         let key = ProviderKey::digest(&[&"removed", &ours.id]);
-        payments.end_subscription(&key, &ours.id).await?;
+        failed = failed.or(payments.end_subscription(&key, &ours.id).await.err());
     }
-    Err(ProviderError::Refused(format!(
-        "{customer} has the subscription {} for something else; end that, or delete the customer there",
-        foreign.id
-    )))
+    Err(failed.unwrap_or_else(|| {
+        ProviderError::Refused(format!(
+            "{customer} has the subscription {} for something else; end that, or delete the customer there",
+            foreign.id
+        ))
+    }))
 }
 
 /// Removes the customers of tenants that were deleted, so that nobody goes on paying. One that cannot be removed keeps no

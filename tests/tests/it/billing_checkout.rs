@@ -112,27 +112,35 @@ async fn checkouts_begun_at_once_leave_one_open() {
     shop.close().await;
 }
 
+/// A subscription of one seat, without a trial, to the first price of a plan.
+pub(crate) fn new_subscription(shop: &Shop, tenant: TenantId, customer: &str, plan: &str) -> NewSubscription {
+    let terms = shop.world.app.ports.plans.current(plan).unwrap();
+    let price = &terms.prices[0];
+    NewSubscription {
+        customer: CustomerRef::parse(customer).unwrap(),
+        tenant,
+        offer: Offer {
+            plan: terms.name.clone(),
+            version: terms.version,
+            currency: price.currency.clone(),
+            interval: price.interval,
+        },
+        seats: 1,
+        trial_days: 0,
+        automatic_tax: false,
+    }
+}
+
 /// Pays on two pages that are open side by side, as before there was one only, or as with a page of the dashboard's.
 async fn subscribe_twice(shop: &Shop, tenant: TenantId) -> String {
     let customer = shop.customer(tenant).await;
     let payments = shop.world.app.ports.payments.clone().unwrap();
-    let terms = shop.world.app.ports.plans.current("enterprise").unwrap();
-    let price = &terms.prices[0];
     let mut pages = Vec::new();
     for seats in [2, 5] {
         let new = NewCheckout {
             subscription: NewSubscription {
-                customer: CustomerRef::parse(&customer).unwrap(),
-                tenant,
-                offer: Offer {
-                    plan: terms.name.clone(),
-                    version: terms.version,
-                    currency: price.currency.clone(),
-                    interval: price.interval,
-                },
                 seats,
-                trial_days: 0,
-                automatic_tax: false,
+                ..new_subscription(shop, tenant, &customer, "enterprise")
             },
             terms: ProviderKey::parse("terms").unwrap(),
             success_url: "https://a.example/".into(),
