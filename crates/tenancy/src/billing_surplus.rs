@@ -15,8 +15,8 @@ use tenantry_domain::{
 use uuid::Uuid;
 
 use crate::Cx;
-use crate::billing_sync::{SyncError, sync};
-use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::billing_sync::{Sync, SyncError, sync};
+use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 
 /// A subscription that was found beside the one that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,24 +126,45 @@ impl JobHandler for EndSurplus {
         let account = cx.read(async |work| work.billing().current().await).await?;
         let Some(account) = account else { return Ok(()) };
         let is_surplus = is_surplus(cx, payments.as_ref(), &account, &payload.subscription).await?;
-        let has_ended = if is_surplus {
+        let ended_by = if is_surplus {
             let key = ProviderKey::of("surplus", payload.id);
             let ended = payments.end_subscription(&key, &payload.subscription).await?;
-            ended.has_ended()
+            ended.has_ended().then_some("server")
         } else {
-            // The answer of an earlier attempt may be lost.
+            // The customer has ended it, or an earlier attempt whose answer was lost.
             let now = payments.subscription(&payload.subscription).await?;
-            now.is_some_and(|now| now.has_ended())
+            now.is_some_and(|now| now.has_ended()).then_some("unknown")
         };
-        if has_ended {
-            let details = json!({"subscription": payload.subscription});
-            let ended = "billing.surplus_ended";
-            cx.write(async |work| record(cx, work, &account, ended, details.clone()).await)
-                .await?;
+        match ended_by {
+            Some(by) => record_end(cx, &account, &payload.subscription, by).await?,
+            None => {
+                sync(cx, payments.as_ref()).await?;
+            }
         }
-        sync(cx, payments.as_ref()).await?;
         Ok(())
     }
+}
+
+/// Records the end of a subscription. The account is fetched by a job of its own, which is stored with the record: when that
+/// fails, only the fetch is tried again, and while it is open a second attempt to end the subscription records nothing.
+async fn record_end(
+    cx: &Cx,
+    account: &BillingAccount,
+    subscription: &SubscriptionRef,
+    by: &str,
+) -> Result<(), JobError> {
+    let details = json!({"subscription": subscription, "ended_by": by});
+    cx.write(async |work| {
+        let terms = Terms {
+            dedupe_key: Some(format!("surplus {subscription}")),
+            ..Terms::default()
+        };
+        if job::enqueue::<Sync>(cx, work, &Nothing {}, terms).await? == Enqueued::Added {
+            record(cx, work, account, "billing.surplus_ended", details.clone()).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The subscriptions of a tenant that pays twice.

@@ -232,6 +232,71 @@ async fn surplus_is_ended_once_although_answers_are_lost() {
     shop.close().await;
 }
 
+/// Works until the surplus is found; the job that ends it has not run yet.
+async fn find_surplus(shop: &Shop, tenant: TenantId) {
+    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    for _ in 0..20 {
+        shop.fake.settled().await;
+        worker.run_once().await.unwrap();
+        if !actions(shop, tenant, "billing.surplus").await.is_empty() {
+            break;
+        }
+    }
+    let found = actions(shop, tenant, "billing.surplus").await;
+    assert_eq!(found, ["billing.surplus_found"]);
+}
+
+/// Who has ended surplus subscriptions of a tenant, by its audit log.
+async fn ended_by(shop: &Shop, tenant: TenantId) -> Vec<Option<String>> {
+    let sql = "SELECT after->>'ended_by' FROM audit_events WHERE tenant_id = $1 AND action = 'billing.surplus_ended'";
+    sqlx::query_scalar(sql)
+        .bind(tenant.uuid())
+        .fetch_all(&mut shop.world.database.admin().await)
+        .await
+        .unwrap()
+}
+
+#[actix_web::test]
+async fn end_of_surplus_is_recorded_once_although_syncs_fail() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    let customer = subscribe_twice(&shop, id).await;
+    find_surplus(&shop, id).await;
+    // Subscriptions can be read and ended; a sync reads invoices, too.
+    let invoices = Matcher::path("/v1/invoices").method("GET");
+    shop.fake.fail(invoices, Failure::ServerError, 40);
+    for _ in 0..12 {
+        shop.pass(1).await;
+    }
+    assert_eq!(live(&shop, &customer).len(), 1);
+    assert_eq!(ended_by(&shop, id).await, [Some("server".to_owned())]);
+    for _ in 0..24 {
+        shop.pass(1).await;
+    }
+    assert_eq!(ended_by(&shop, id).await, [Some("server".to_owned())]);
+    assert_eq!(shop.plan(id).await, "enterprise");
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn surplus_that_the_customer_ended_is_not_claimed() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    let customer = subscribe_twice(&shop, id).await;
+    find_surplus(&shop, id).await;
+    let kept = shop.account(id).await.subscription.unwrap().id;
+    let both = live(&shop, &customer);
+    let surplus = both.iter().find(|one| one["id"] != kept.as_str()).unwrap();
+    let path = format!("/v1/subscriptions/{}", surplus["id"].as_str().unwrap());
+    shop.fake.dashboard("DELETE", &path, "").unwrap();
+    shop.work().await;
+    assert_eq!(live(&shop, &customer).len(), 1);
+    assert_eq!(ended_by(&shop, id).await, [Some("unknown".to_owned())]);
+    shop.close().await;
+}
+
 // ----------------------------------------------------------------------------------------------------------- customers
 
 #[actix_web::test]
