@@ -85,8 +85,14 @@ async fn ask(
         return Ok(());
     }
     let (tenant, subscription) = (cx.scope().tenant(), &one.id);
-    tracing::warn!(%tenant, %subscription, "a tenant has two subscriptions; the surplus one is ended");
-    let kept = account.subscription.as_ref().map(|kept| &kept.id);
+    let customer = &one.customer;
+    if account.customer.as_ref() == Some(customer) {
+        tracing::warn!(%tenant, %subscription, "a tenant has two subscriptions; the surplus one is ended");
+    } else {
+        tracing::warn!(%tenant, %customer, %subscription, "a former customer has a subscription; it is ended");
+    }
+    // Nothing is kept while the account has only the subscription of its former customer.
+    let kept = account.live_subscription().map(|kept| &kept.id);
     let details = json!({
         "subscription": one.id, "customer": one.customer, "kept": kept, "offer": one.offer, "seats": one.seats,
     });

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tenantry_domain::{CustomerRef, NewSubscription, ProviderKey, SubscriptionStatus, SystemScope, TenantId};
 use tenantry_stripe_fake::{Card, Failure, Matcher};
 use tenantry_tenancy::billing_oversight;
+use tenantry_tests::Lines;
 
 use crate::billing_checkout::{actions, live, new_subscription, posted};
 use crate::billing_stripe::Shop;
@@ -249,7 +250,23 @@ async fn running_subscription_of_a_former_customer_is_reported() {
     }]);
     assert_eq!(drift(&shop).await.1, finding);
     assert_eq!(live(&shop, &former).len(), 1, "looking ends nothing");
+    let lines = Lines::default();
+    let guard = lines.listen();
     shop.pass(1).await;
+    drop(guard);
+    let said = [
+        "a former customer has a subscription",
+        "a tenant has two subscriptions",
+    ];
+    assert_eq!(said.map(|text| lines.count(text)), [1, 0]);
+    let kept =
+        "SELECT after->'kept' FROM audit_events WHERE tenant_id = $1 AND action = 'billing.surplus_found'";
+    let kept: Value = sqlx::query_scalar(kept)
+        .bind(id.uuid())
+        .fetch_one(&mut shop.world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(kept, Value::Null, "the tenant has no other subscription");
     assert_eq!(live(&shop, &former).len(), 0);
     assert_eq!(drift(&shop).await.1, json!([]));
     shop.close().await;
