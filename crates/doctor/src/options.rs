@@ -77,7 +77,7 @@ impl Default for Options {
             ]),
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
-            allowed_definer_functions: Vec::new(),
+            allowed_definer_functions: list(&["tenant_names_keep"]),
             allowed_objects: Vec::new(),
             expected: None,
         }

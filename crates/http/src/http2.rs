@@ -38,8 +38,12 @@ use crate::{Api, connection::Connection};
 /// How many streams of a connection may be open at once.
 const STREAMS: u32 = 100;
 
-/// The longest head of a request, as HTTP/2 counts it: in bytes, with 32 more for each field.
-const LONGEST_HEAD: u32 = 128 * 1024;
+/// The longest head of a request, as HTTP/2 counts it: in bytes, with 32 more for each field. It is much less than HTTP/1 may
+/// have, since the heads of all streams of a connection may be here at once.
+const LONGEST_HEAD: u32 = 16 * 1024;
+
+/// How much of earlier heads a client may refer to: nothing, so that few bytes do not stand for a long head.
+const HEADER_TABLE: u32 = 0;
 
 /// How many bytes of a request's body may be unread, and of all bodies of a connection: as much as of each, so that a body
 /// that is not read yet keeps no other from coming.
@@ -79,6 +83,7 @@ where
     let mut streams = Builder::new()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(LONGEST_HEAD)
+        .header_table_size(HEADER_TABLE)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
@@ -121,6 +126,8 @@ where
             server.answer(request, answer, application.as_ref()).await;
             drop(place);
         });
+        // Other connections of this thread get their turn between two requests of this one.
+        tokio::task::yield_now().await;
     }
 }
 

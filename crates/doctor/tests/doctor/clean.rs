@@ -1,6 +1,6 @@
 use tenantry_doctor::{DoctorError, Options, Outcome, examine};
 
-use tenantry_migration::{APP_ROLE, GLOBAL_TABLES, PLATFORM_ROLE, TENANT_SETTING};
+use tenantry_migration::{APP_ROLE, DEFINER_FUNCTIONS, GLOBAL_TABLES, PLATFORM_ROLE, TENANT_SETTING};
 
 use crate::support::{Database, ROLES, assert_clean, expecting, options, run};
 
@@ -101,6 +101,7 @@ fn the_defaults_are_tenantrys() {
             .iter()
             .all(|name| options.global_tables.iter().any(|entry| entry == name))
     );
+    assert_eq!(options.allowed_definer_functions, DEFINER_FUNCTIONS);
     assert_eq!(options.setting, TENANT_SETTING);
     assert_eq!(options.platform_roles, [PLATFORM_ROLE]);
     assert_eq!(APP_ROLE, "tenantry_app");
