@@ -373,10 +373,11 @@ async fn only_ids_and_addresses_get_into_keys() {
         .unwrap();
     keys.sort_by_key(|key| (key.ends_with(":a"), key.clone()));
     let acme = world.acme.id;
-    // The bucket of an account has a digest of the address.
+    // The buckets of an account have a digest of the address: one from everywhere, and one of the network.
     let account = format!("rl:{{{acme}}}:l:");
     let digests: Vec<_> = keys.extract_if(.., |key| key.starts_with(&account)).collect();
-    assert_eq!(digests.len(), 1, "{digests:?}");
+    assert_eq!(digests.len(), 2, "{digests:?}");
+    assert_eq!(digests[1], format!("{}:203.0.113.0/24", digests[0]));
     let digest = digests[0].strip_prefix(&account).unwrap();
     assert!(digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
     assert_eq!(
