@@ -96,7 +96,7 @@ pub const TAMPERINGS: &[Tampering] = &[
          WHERE conname = 'tasks_version_check'; DROP CAST (text AS pg_node_tree)",
     ),
     guarded(
-        &["CAT003"],
+        &["CAT006"],
         "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
          UPDATE pg_trigger SET tgqual = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
              :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || tgqual::text || ' {CONST \
