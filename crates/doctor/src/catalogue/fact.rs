@@ -159,20 +159,12 @@ fn indexes() -> String {
     )
 }
 
-/// What is added to the text of an expression that is not stored as it is written: a call that is written as a cast and is none,
-/// an operator that runs another function, a column that is read in place of the one that is written.
+/// What is added to the text of an expression that is not stored as it is written. Casts of users are facts of their own.
 fn otherwise(tree: &str) -> String {
+    let disguised = sql::disguised(tree);
     format!(
-        r"CASE WHEN EXISTS (SELECT FROM unnest(string_to_array({tree}::text, '{{')) node
-            WHERE node LIKE 'FUNCEXPR %' AND EXISTS (
-                SELECT FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
-                WHERE m[1] IS NOT NULL AND NOT EXISTS (SELECT FROM pg_cast x WHERE x.castfunc = m[1]::oid))
-            OR node LIKE '%:opno %' AND EXISTS (
-                SELECT FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid
-                WHERE m[2]::oid NOT IN (0, o.oprcode::oid))
-            OR node LIKE 'VAR %' AND EXISTS (
-                SELECT FROM regexp_match(node, ':varno (\d+) :varattno (-?\d+) .*:varnosyn (\d+) :varattnosyn (-?\d+)') m
-                WHERE m[1] = m[3] AND m[2] <> m[4]))
+        "CASE WHEN EXISTS (SELECT FROM ({disguised}) d
+            WHERE d.deed <> 'cast' OR NOT EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = d.routine))
             THEN ', stored otherwise' ELSE '' END"
     )
 }

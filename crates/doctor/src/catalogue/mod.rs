@@ -210,7 +210,7 @@ impl Scope {
             ("schemas", sql::list(&schema::sql())),
             ("relations", sql::list(&relation::sql(options))),
             ("policies", sql::list(policy::POLICIES)),
-            ("hidden", sql::list(policy::HIDDEN)),
+            ("hidden", sql::list(&policy::hidden())),
             (
                 "tenant_functions",
                 sql::list(&function::tenant_functions(options)),

@@ -1,5 +1,7 @@
 use serde::Deserialize;
 
+use super::sql;
+
 /// A policy of row-level security.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Policy {
@@ -67,28 +69,16 @@ pub(super) const LEAKY_CALLS: &str = r"
     JOIN pg_proc f ON f.oid = used.oid AND NOT f.proleakproof JOIN pg_namespace fn ON fn.oid = f.pronamespace
     ORDER BY n.nspname, c.relname, p.polname, fn.nspname, f.proname";
 
-/// Of each node of the parsed expressions. A function call that is written as a cast has the format 1 or 2; of one
-/// that is no cast only the first argument would be written. An operator is
-/// written by its number and runs the function beside it; a column is written by its syntactic number and read by the
-/// other one.
-pub(super) const HIDDEN: &str = r"
-    SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, found.deed, found.name
-    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace,
-    LATERAL unnest(string_to_array(concat_ws(' ', p.polqual::text, p.polwithcheck::text), '{')) node,
-    LATERAL (
-        SELECT 'cast' AS deed, format('%I.%I', fn.nspname, f.proname) AS name
-        FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
-        JOIN pg_proc f ON f.oid = m[1]::oid JOIN pg_namespace fn ON fn.oid = f.pronamespace
-        WHERE node LIKE 'FUNCEXPR %'
-            AND (f.oid >= 16384 OR NOT EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = f.oid))
-        UNION ALL
-        SELECT 'operator', format('%I.%I', fn.nspname, f.proname)
-        FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid
-        JOIN pg_proc f ON f.oid = m[2]::oid AND f.oid <> o.oprcode JOIN pg_namespace fn ON fn.oid = f.pronamespace
-        WHERE node LIKE '%:opno %'
-        UNION ALL
-        SELECT 'column', coalesce(quote_ident(a.attname), m[2])
-        FROM regexp_match(node, ':varno (\d+) :varattno (-?\d+) .*:varnosyn (\d+) :varattnosyn (-?\d+)') m
-        LEFT JOIN pg_attribute a ON a.attrelid = p.polrelid AND a.attnum = m[2]::int AND m[1] = '1'
-        WHERE node LIKE 'VAR %' AND m[1] = m[3] AND m[2] <> m[4]
-    ) found ORDER BY 1, 2, 3, 4";
+/// What policies do that their text does not say.
+pub(super) fn hidden() -> String {
+    let disguised = sql::disguised("concat_ws(' ', p.polqual::text, p.polwithcheck::text)");
+    format!(
+        "SELECT DISTINCT p.polrelid::bigint AS relation, p.polname AS policy, found.deed,
+            coalesce(quote_ident(fn.nspname) || '.' || quote_ident(f.proname), found.routine::text, quote_ident(a.attname), found.varattno) AS name
+        FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN searched n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL ({disguised}) found
+        LEFT JOIN pg_proc f ON f.oid = found.routine LEFT JOIN pg_namespace fn ON fn.oid = f.pronamespace
+        LEFT JOIN pg_attribute a ON a.attrelid = p.polrelid AND a.attnum = found.varattno::int AND found.varno = '1'
+        ORDER BY 1, 2, 3, 4"
+    )
+}

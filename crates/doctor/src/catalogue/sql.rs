@@ -6,6 +6,29 @@ pub(super) fn list(query: &str) -> String {
     format!("(SELECT coalesce(json_agg(one), '[]') FROM ({query}) one)")
 }
 
+/// The nodes of a stored expression that are not what its text says: the `deed`, the number of the `routine` that runs, and the
+/// `varno` and `varattno` of the column that is read. A function call that is written as a cast has the format 1 or 2; of one that
+/// is no cast of PostgreSQL's only the first argument may be written. An operator is written by its number and runs the function
+/// beside it; a column is written by its syntactic number and read by the other one.
+pub(super) fn disguised(tree: &str) -> String {
+    format!(
+        r"SELECT found.* FROM unnest(string_to_array({tree}::text, '{{')) node, LATERAL (
+            SELECT 'cast' AS deed, m[1]::oid AS routine, NULL AS varno, NULL AS varattno
+            FROM regexp_match(node, '^FUNCEXPR :funcid (\d+) .*:funcformat [12] ') m
+            WHERE node LIKE 'FUNCEXPR %' AND m[1] IS NOT NULL
+                AND (m[1]::oid >= 16384 OR NOT EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = m[1]::oid))
+            UNION ALL
+            SELECT 'operator', m[2]::oid, NULL, NULL
+            FROM regexp_match(node, ':opno (\d+) :opfuncid (\d+) ') m JOIN pg_operator o ON o.oid = m[1]::oid
+            WHERE node LIKE '%:opno %' AND m[2]::oid NOT IN (0, o.oprcode::oid)
+            UNION ALL
+            SELECT 'column', NULL, m[1], m[2]
+            FROM regexp_match(node, ':varno (\d+) :varattno (-?\d+) .*:varnosyn (\d+) :varattnosyn (-?\d+)') m
+            WHERE node LIKE 'VAR %' AND m[1] = m[3] AND m[2] <> m[4]
+        ) found"
+    )
+}
+
 /// Who was granted what, without what an owner has anyway. `acl` is an `aclitem[]`, or NULL for the default of
 /// objects of that kind (a letter of `acldefault`).
 pub(super) fn grants(acl: &str, kind: &str, owner: &str) -> String {

@@ -15,6 +15,26 @@ pub struct Tampering {
     pub undo: &'static str,
 }
 
+/// Makes a stored expression always true while its text stays the same. `boolge` is marked as a cast, of which the first argument
+/// alone is written; the second one is false.
+macro_rules! always_true {
+    ($table:literal, $column:literal, $which:literal) => {
+        concat!(
+            "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; UPDATE ",
+            $table,
+            " SET ",
+            $column,
+            " = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false :funcvariadic false :funcformat 2 \
+             :funccollid 0 :inputcollid 0 :args (' || ",
+            $column,
+            "::text || ' {CONST :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true \
+             :constisnull false :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree WHERE ",
+            $which,
+            "; DROP CAST (text AS pg_node_tree)"
+        )
+    };
+}
+
 const fn guarded(fails: &'static [&'static str], sql: &'static str) -> Tampering {
     Tampering { fails, sql, undo: "" }
 }
@@ -76,33 +96,18 @@ pub const TAMPERINGS: &[Tampering] = &[
          ALTER TABLE plan_versions ADD COLUMN note text COLLATE public.loose",
     ),
     guarded(&["CAT007"], "CREATE DOMAIN public.tenant_ref AS uuid"),
-    // The text of these stays the same. The function is `boolge`: with false as its second argument it is always true.
+    // The text of these stays the same.
     guarded(
         &["SYS003"],
-        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
-         UPDATE pg_policy SET polqual = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
-             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || polqual::text || ' {CONST \
-             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
-             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
-         WHERE polname = 'tasks_select'; DROP CAST (text AS pg_node_tree)",
+        always_true!("pg_policy", "polqual", "polname = 'tasks_select'"),
     ),
     guarded(
         &["CAT003"],
-        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
-         UPDATE pg_constraint SET conbin = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
-             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || conbin::text || ' {CONST \
-             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
-             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
-         WHERE conname = 'tasks_version_check'; DROP CAST (text AS pg_node_tree)",
+        always_true!("pg_constraint", "conbin", "conname = 'tasks_version_check'"),
     ),
     guarded(
         &["CAT006"],
-        "SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION; \
-         UPDATE pg_trigger SET tgqual = ('{FUNCEXPR :funcid 1692 :funcresulttype 16 :funcretset false \
-             :funcvariadic false :funcformat 2 :funccollid 0 :inputcollid 0 :args (' || tgqual::text || ' {CONST \
-             :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 :constbyval true :constisnull false \
-             :location -1 :constvalue 1 [ 0 0 0 0 0 0 0 0 ]}) :location -1}')::pg_node_tree \
-         WHERE tgname = 'tenants_names_update'; DROP CAST (text AS pg_node_tree)",
+        always_true!("pg_trigger", "tgqual", "tgname = 'tenants_names_update'"),
     ),
     guarded(
         &["SYS003"],
