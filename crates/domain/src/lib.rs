@@ -167,7 +167,8 @@ pub use operator::{
 pub use operator_event::OperatorEvent;
 pub use page::{Page, PageRequest, Position};
 pub use password::{
-    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified, normalized,
+    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
+    normalized,
 };
 pub use patch::Patch;
 pub use payment::{

@@ -23,7 +23,7 @@ impl Password {
 
     /// A password that a person chooses: 8 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
     /// composition rules), without the names that an attacker of this account tries first: the product's, and `names`,
-    /// which are the tenant's slug and the person's mail address (also without what follows the `@`).
+    /// which are the tenant's slug and name, and the person's name and mail address (also without what follows the `@`).
     ///
     /// The text is normalized first ([`normalized`]), and all rules judge that, so that no other form of the same letters
     /// passes. At least 8 characters must also have been typed: a few characters stand for a whole phrase.
@@ -100,10 +100,21 @@ impl std::fmt::Debug for PasswordHash {
 /// On whose behalf a password is hashed. Hashing takes a core for tens of milliseconds, so callers share it by this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashingCaller {
+    /// What takes turns with the other class.
+    pub class: CallerClass,
     /// The group that takes turns with other groups.
     pub group: CallerGroup,
     /// The networks that the request came from; none for commands on the server.
     pub networks: Vec<Network>,
+}
+
+/// What is known of a caller before the password is compared. Guests cannot keep known callers out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallerClass {
+    /// It has a session, or it asks for an account from a network from which that account has logged in lately.
+    Known,
+    /// Any other caller.
+    Guest,
 }
 
 /// Callers that share one turn.
@@ -117,10 +128,18 @@ pub enum CallerGroup {
     Operator,
 }
 
+impl CallerClass {
+    /// The class of a caller who is known, or is not.
+    pub const fn known_if(is_known: bool) -> Self {
+        if is_known { Self::Known } else { Self::Guest }
+    }
+}
+
 impl HashingCaller {
-    /// A caller of this group whose request came from this address.
-    pub fn new(group: CallerGroup, address: Option<IpAddr>) -> Self {
+    /// A caller of this class and group whose request came from this address.
+    pub fn new(class: CallerClass, group: CallerGroup, address: Option<IpAddr>) -> Self {
         Self {
+            class,
             group,
             networks: Network::of(address),
         }

@@ -9,7 +9,7 @@ use tenantry_domain::{
     Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
-use crate::tx::make_durable;
+use crate::tx::{Party, make_durable};
 use crate::{Pool, TenantTx};
 
 /// Units of work over PostgreSQL, connected as the runtime role.
@@ -37,12 +37,13 @@ impl PgUnits {
 #[async_trait]
 impl UnitOfWork for PgUnits {
     async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError> {
-        let tx = match scope.actor() {
-            Actor::Guest => TenantTx::begin_for_guest(&self.pool, scope.tenant(), mode).await?,
-            Actor::User { .. } | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
-                TenantTx::begin(&self.pool, scope.tenant(), mode).await?
-            }
+        let tenant = scope.tenant();
+        let party = match scope.actor() {
+            Actor::Guest => Party::Guest(tenant),
+            Actor::Founder => Party::Founder,
+            Actor::User { .. } | Actor::System(_) | Actor::Job { .. } => Party::Tenant(tenant),
         };
+        let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
         Ok(Box::new(PgStore {
             tx,
             scope: scope.clone(),

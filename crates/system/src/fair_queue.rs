@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenantry_domain::{CallerGroup, HashingCaller, Network, PasswordError};
+use tenantry_domain::{CallerClass, CallerGroup, HashingCaller, Network, PasswordError};
 use tokio::sync::oneshot;
 
 /// Runs blocking work off the async threads: so many pieces at once, so many waiting, and shared fairly.
@@ -11,9 +11,11 @@ use tokio::sync::oneshot;
 ///
 /// Of all places (running and waiting) a group has at most a quarter, and so has a network of IPv4 and a /64 or /56 of
 /// IPv6; a /48 has half of them. Each of these shares is at least one place more than run at once, where there are so many.
-/// Groups take turns, and within a group its networks do. When all places of a share or of the queue are taken, a newcomer
-/// displaces a waiting caller there: of the group with the most places, and within a group of the network with the most. So
-/// whatever one tenant or one network asks for, others wait for a few pieces at most.
+/// The two classes of callers take turns, within a class its groups do, and within a group its networks. When all places
+/// of a share or of the queue are taken, a newcomer displaces a waiting caller there: of the class with the most places,
+/// within a class of the group with the most, and within a group of the network with the most. When all groups hold
+/// alike, it displaces one of the network with the most, whatever groups that network names. So whatever one tenant, one
+/// network or guests from many networks ask for, others wait for a few pieces at most.
 #[derive(Debug, Clone)]
 pub(crate) struct FairQueue(Arc<Mutex<State>>);
 
@@ -96,36 +98,39 @@ impl FairQueue {
     }
 }
 
-/// What a caller belongs to: a group, or a network.
+/// What a caller belongs to: a class, a group, or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Share {
+    Class(CallerClass),
     Group(CallerGroup),
     Network(Network),
 }
 
-/// What a caller belongs to: its group, then its networks, the widest first.
+/// What a caller belongs to: its class, its group, then its networks, the widest first.
 type Path = Vec<Share>;
 
 fn path(caller: &HashingCaller) -> Path {
     let networks = caller.networks.iter().rev().copied().map(Share::Network);
-    std::iter::once(Share::Group(caller.group))
+    [Share::Class(caller.class), Share::Group(caller.group)]
+        .into_iter()
         .chain(networks)
         .collect()
 }
 
-/// Those who take turns: the group among groups, and the widest network among those of its group.
-fn parties(path: &[Share]) -> [Party; 2] {
-    let (group, network) = (path.first().copied(), path.get(1).copied());
-    [Party::Group(group), Party::Network(group, network)]
+/// Those who take turns: the class, the group among those of its class, and the widest network among those of its group.
+fn parties(path: &[Share]) -> [Party; 3] {
+    std::array::from_fn(|level| Party {
+        level,
+        of: std::array::from_fn(|above| path.get(above).copied().filter(|_| above <= level)),
+    })
 }
 
-/// Who takes turns.
+/// Who takes turns with others of the same level: a class (0), a group of it (1), or what of that group comes from one
+/// network, or from none that is known (2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Party {
-    /// A group.
-    Group(Option<Share>),
-    /// What of a group comes from one network, or from none that is known.
-    Network(Option<Share>, Option<Share>),
+struct Party {
+    level: usize,
+    of: [Option<Share>; 3],
 }
 
 #[derive(Debug)]
@@ -183,7 +188,7 @@ impl State {
     /// they may have all of it.
     fn most(&self, share: Option<Share>) -> usize {
         let part = match share {
-            None | Some(Share::Group(CallerGroup::Operator)) => return self.size,
+            None | Some(Share::Class(_) | Share::Group(CallerGroup::Operator)) => return self.size,
             Some(Share::Network(network)) if network.bits() == Network::WIDEST_V6 => 2,
             Some(Share::Group(_) | Share::Network(_)) => 4,
         };
@@ -221,32 +226,71 @@ impl State {
 }
 
 /// Returns the place that a newcomer takes over, of those of a share: the last one of the party with the most places, when
-/// the newcomer's own party then still has no more than that one. Parties are groups, and within a group its networks, the
-/// widest first.
-fn displaced_for(newcomer: &[Share], mut within: Vec<&Taken>) -> Option<u64> {
+/// the newcomer's own party then still has no more than that one. Parties are classes, within a class its groups, and
+/// within a group its networks, the widest first. When no group has more, parties within a class are its networks, of
+/// the groups that hold more than the newcomer's.
+fn displaced_for(newcomer: &[Share], within: Vec<&Taken>) -> Option<u64> {
+    let groups = tally(&within, Order::GroupFirst, GROUP);
+    let held = |path: &[Share]| {
+        groups
+            .get(&Order::GroupFirst.at(path, GROUP))
+            .map_or(0, |held| held.places)
+    };
+    let of_own = held(newcomer);
+    let of_larger_groups = within.iter().copied().filter(|taken| held(&taken.path) > of_own);
+    let of_larger_groups = of_larger_groups.collect();
+    displaced_in(Order::GroupFirst, newcomer, within)
+        .or_else(|| displaced_in(Order::NetworkFirst, newcomer, of_larger_groups))
+}
+
+fn displaced_in(order: Order, newcomer: &[Share], mut within: Vec<&Taken>) -> Option<u64> {
     for level in 0..=newcomer.len() {
-        let own = newcomer.get(level).copied();
-        let mut held = tally(&within, level);
+        let own = order.at(newcomer, level);
+        let mut held = tally(&within, order, level);
         let of_own = held.remove(&own).map_or(0, |held| held.places);
         let most = with_most(held);
         if let Some((other, _)) = most.filter(|(_, held)| held.places > of_own + 1) {
-            within.retain(|taken| taken.at(level) == other);
-            return last_of_most(within, level + 1);
+            within.retain(|taken| order.at(&taken.path, level) == other);
+            return last_of_most(order, within, level + 1);
         }
-        within.retain(|taken| taken.at(level) == own);
+        within.retain(|taken| order.at(&taken.path, level) == own);
     }
     None
 }
 
 /// Returns the last place that waits, of the party with the most places on this level and each below.
-fn last_of_most(mut within: Vec<&Taken>, from: usize) -> Option<u64> {
+fn last_of_most(order: Order, mut within: Vec<&Taken>, from: usize) -> Option<u64> {
     let deepest = within.iter().map(|taken| taken.path.len()).max().unwrap_or(0);
     for level in from..deepest {
-        let (most, _) = with_most(tally(&within, level))?;
-        within.retain(|taken| taken.at(level) == most);
+        let (most, _) = with_most(tally(&within, order, level))?;
+        within.retain(|taken| order.at(&taken.path, level) == most);
     }
     let waiting = within.iter().rev().find(|taken| taken.start.is_some());
     waiting.map(|taken| taken.id)
+}
+
+/// The place of the group in a path.
+const GROUP: usize = 1;
+
+/// What comes first within a class.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// Groups, and within a group its networks.
+    GroupFirst,
+    /// Networks, the widest first, and within a network its groups.
+    NetworkFirst,
+}
+
+impl Order {
+    /// What of a path stands on a level, from 0 for the class.
+    fn at(self, path: &[Share], level: usize) -> Option<Share> {
+        let index = match self {
+            Self::NetworkFirst if level >= GROUP && level + 1 < path.len() => level + 1,
+            Self::NetworkFirst if level >= GROUP && level + 1 == path.len() => GROUP,
+            Self::GroupFirst | Self::NetworkFirst => level,
+        };
+        path.get(index).copied()
+    }
 }
 
 /// What a party has of the places.
@@ -258,10 +302,10 @@ struct Held {
 }
 
 /// What each party on a level has of these places.
-fn tally(within: &[&Taken], level: usize) -> HashMap<Option<Share>, Held> {
+fn tally(within: &[&Taken], order: Order, level: usize) -> HashMap<Option<Share>, Held> {
     let mut all: HashMap<_, Held> = HashMap::new();
     for taken in within {
-        let held = all.entry(taken.at(level)).or_default();
+        let held = all.entry(order.at(&taken.path, level)).or_default();
         held.places += 1;
         held.last = taken.start.as_ref().map(|_| taken.id).or(held.last);
     }
@@ -272,12 +316,6 @@ fn tally(within: &[&Taken], level: usize) -> HashMap<Option<Share>, Held> {
 fn with_most(all: HashMap<Option<Share>, Held>) -> Option<(Option<Share>, Held)> {
     let waiting = all.into_iter().filter(|(_, held)| held.last.is_some());
     waiting.max_by_key(|(_, held)| (held.places, held.last))
-}
-
-impl Taken {
-    fn at(&self, level: usize) -> Option<Share> {
-        self.path.get(level).copied()
-    }
 }
 
 /// A place in the queue, running or waiting, until it is dropped.
@@ -307,7 +345,8 @@ mod tests {
     use super::*;
 
     fn tenant(number: u128) -> HashingCaller {
-        HashingCaller::new(CallerGroup::Tenant(Uuid::from_u128(number).into()), None)
+        let group = CallerGroup::Tenant(Uuid::from_u128(number).into());
+        HashingCaller::new(CallerClass::Guest, group, None)
     }
 
     fn from(number: u128, address: &str) -> HashingCaller {
@@ -390,6 +429,7 @@ mod tests {
             let caller = from(1_000 + number, &format!("2001:db8:0:{:x}00::1", number + 1));
             flood.extend(queue.enter(&caller));
         }
+        flood.retain(|one| !is_displaced(one));
         assert_eq!(flood.len(), 32);
         for number in 0..100 {
             flood.extend(queue.enter(&from(2_000 + number, &format!("203.0.113.{number}"))));
@@ -514,7 +554,53 @@ mod tests {
     }
 
     fn operator(address: &str) -> HashingCaller {
-        HashingCaller::new(CallerGroup::Operator, Some(address.parse().unwrap()))
+        let address = Some(address.parse().unwrap());
+        HashingCaller::new(CallerClass::Guest, CallerGroup::Operator, address)
+    }
+
+    fn known(caller: HashingCaller) -> HashingCaller {
+        let class = CallerClass::Known;
+        HashingCaller { class, ..caller }
+    }
+
+    /// Guests from as many networks as there are places try the login of one tenant, or of operators.
+    #[test]
+    fn known_caller_displaces_a_guest_of_any_network() {
+        for newcomer in [from(1, "203.0.113.9"), operator("203.0.113.9")] {
+            let queue = FairQueue::new(2, 62);
+            let guest = |number: u8| {
+                let networks = Network::of(Some(format!("198.51.{number}.1").parse().unwrap()));
+                HashingCaller {
+                    networks,
+                    ..newcomer.clone()
+                }
+            };
+            let mut flood: Vec<_> = (0..100)
+                .filter_map(|number| queue.enter(&guest(number)))
+                .collect();
+            assert!(queue.enter(&newcomer).is_none());
+            let entered = queue.enter(&known(newcomer.clone()));
+            assert_eq!(flood.iter().filter(|one| is_displaced(one)).count(), 1);
+            // Of what waits the known caller is next but one: the guests' turn was already due.
+            let (_place, mut turn) = entered.unwrap();
+            flood.remove(0);
+            flood.remove(0);
+            assert!(turn.try_recv().is_ok());
+        }
+    }
+
+    /// Four networks name sixteen tenants each, so that each tenant holds one place.
+    #[test]
+    fn newcomer_displaces_the_network_with_most_where_groups_hold_alike() {
+        let queue = FairQueue::new(2, 62);
+        let flood: Vec<_> = (0..64)
+            .filter_map(|number| queue.enter(&from(number, &format!("198.51.{}.1", number % 4))))
+            .collect();
+        assert_eq!(flood.len(), 64);
+        let newcomer = queue.enter(&from(100, "203.0.113.9"));
+        assert!(newcomer.is_some());
+        assert_eq!(flood.iter().filter(|one| is_displaced(one)).count(), 1);
+        assert!(queue.enter(&from(101, "198.51.0.1")).is_none());
     }
 
     fn is_displaced((place, _): &(Place, oneshot::Receiver<()>)) -> bool {
@@ -573,8 +659,9 @@ mod tests {
     }
 
     proptest! {
-        /// However places are taken and given back, no share has more than its part, and a network without a place gets one
-        /// as long as another network of the same tenant has two of which one waits.
+        /// However places are taken and given back, no share has more than its part, a network without a place gets one
+        /// as long as another network of the same tenant has two of which one waits, and a known caller as long as guests
+        /// hold two places more than known callers do, of the tenant and of all.
         #[test]
         fn newcomer_networks_get_places_in_any_state(
             at_once in 1_usize..4,
@@ -588,7 +675,8 @@ mod tests {
                     0..3 => format!("198.51.{network}.1"),
                     _ => format!("2001:db8:0:{network}::1"),
                 };
-                held.extend(queue.enter(&from(tenant.into(), &address)));
+                let guest = from(tenant.into(), &address);
+                held.extend(queue.enter(&if leaves == 1 { known(guest) } else { guest }));
                 if leaves == 0 && !held.is_empty() {
                     held.swap_remove(which % held.len());
                 }
@@ -607,11 +695,22 @@ mod tests {
                 let group = Some(Share::Group(newcomer.group));
                 let displaceable = {
                     let state = queue.state();
-                    let of_group: Vec<_> = state.taken.iter().filter(|taken| taken.at(0) == group).collect();
+                    let of_group = state.taken.iter().filter(|taken| taken.path.get(GROUP).copied() == group);
+                    let of_group: Vec<_> = of_group.filter(|taken| taken.path[0] == path(&newcomer)[0]).collect();
                     let crowded = |held: &Held| held.places > 1 && held.last.is_some();
-                    tally(&of_group, 1).values().any(crowded)
+                    tally(&of_group, Order::GroupFirst, 2).values().any(crowded)
                 };
                 prop_assert!(queue.enter(&newcomer).is_some() || !displaceable);
+                let guests_prevail = |group: Option<Share>| {
+                    let state = queue.state();
+                    let within = state.taken.iter().filter(|taken| group.is_none_or(|group| taken.path.contains(&group)));
+                    let mut held = tally(&within.collect::<Vec<_>>(), Order::GroupFirst, 0);
+                    let mut of = |class| held.remove(&Some(Share::Class(class))).unwrap_or_default();
+                    let (known, guests) = (of(CallerClass::Known), of(CallerClass::Guest));
+                    guests.places > known.places + 1 && guests.last.is_some()
+                };
+                let displaceable = guests_prevail(group) && guests_prevail(None);
+                prop_assert!(queue.enter(&known(from(tenant, "203.0.114.9"))).is_some() || !displaceable);
             }
         }
     }

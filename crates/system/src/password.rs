@@ -355,6 +355,8 @@ fn is_outdated(today: &Params, expected: &phc::PasswordHash) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use tenantry_domain::CallerClass;
+
     use super::*;
 
     fn passwords() -> Argon2Passwords {
@@ -366,7 +368,8 @@ mod tests {
     }
 
     fn caller(number: u128) -> HashingCaller {
-        HashingCaller::new(CallerGroup::Tenant(uuid::Uuid::from_u128(number).into()), None)
+        let group = CallerGroup::Tenant(uuid::Uuid::from_u128(number).into());
+        HashingCaller::new(CallerClass::Guest, group, None)
     }
 
     /// What comes out for the first caller.
@@ -598,7 +601,7 @@ mod tests {
     #[tokio::test]
     async fn operators_have_a_lane_of_their_own() {
         let passwords = Argon2Passwords::new(PasswordCost::for_tests(), 1, 0);
-        let operator = HashingCaller::new(CallerGroup::Operator, None);
+        let operator = HashingCaller::new(CallerClass::Guest, CallerGroup::Operator, None);
         let (release, released) = std::sync::mpsc::channel::<()>();
         let first = caller(1);
         let work = passwords.occupy(&first, move || assert!(released.recv().is_err()));

@@ -3,9 +3,9 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::{
-    AccessClaims, Constraint, Email, HashingCaller, Invalid, Network, Password, PasswordError, PasswordHash,
-    PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId, Standing,
-    StoreError, Tenant, User, UserId, Verified, Work,
+    AccessClaims, CallerClass, Constraint, Email, HashingCaller, Invalid, Network, Password, PasswordError,
+    PasswordHash, PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId,
+    Standing, StoreError, Tenant, User, UserId, Verified, Work,
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
@@ -96,17 +96,17 @@ impl From<PrepareError> for AuthError {
 /// # Errors
 /// [`AuthError::InvalidCredentials`], and those of the store.
 pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn, AuthError> {
-    let user = match Email::parse(email, "/email") {
-        Ok(email) => {
-            cx.read(async |work| Ok::<_, AuthError>(work.users().find_by_email(&email).await?))
-                .await?
-        }
-        Err(_) => None,
+    let (user, class) = match Email::parse(email, "/email") {
+        Ok(email) => account(cx, &email).await?,
+        Err(_) => (None, CallerClass::Guest),
     };
     let user = user.filter(|user| user.is_active);
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let passwords = &cx.ports().passwords;
-    let caller = cx.hashing_caller();
+    let caller = HashingCaller {
+        class,
+        ..cx.hashing_caller()
+    };
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
         Some(user) if verified.is_right() => {
@@ -133,11 +133,8 @@ pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) ->
     let Ok(email) = Email::parse(email, "/email") else {
         return Ok(false);
     };
-    let since = cx.now() - KNOWN_FOR;
-    let addresses = cx
-        .read(async |work| Ok::<_, StoreError>(work.sessions().login_addresses(&email, since).await?))
-        .await?;
-    Ok(is_among(network, &addresses))
+    cx.read(async |work| has_logged_in_from(cx, work, &email, network).await)
+        .await
 }
 
 /// Registers somebody as a member of a tenant that allows it, and logs them in.
@@ -163,7 +160,7 @@ pub async fn register(
         role: Role::Member,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, &tenant.slug).await?;
+    let (user, _) = user::prepare(cx, data, &tenant).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
         entitlement::one_more(cx, work, Countable::Users).await?;
@@ -295,6 +292,28 @@ pub(crate) fn logged_in(
 
 fn session_lifetime(cx: &Cx) -> Duration {
     Duration::days(cx.app().policy.session_days)
+}
+
+/// The user with that mail address, and what is known of the caller who asks for the account.
+async fn account(cx: &Cx, email: &Email) -> Result<(Option<User>, CallerClass), StoreError> {
+    let network = Network::site(cx.origin().address());
+    cx.read(async |work| {
+        let user = work.users().find_by_email(email).await?;
+        let is_known = has_logged_in_from(cx, work, email, network).await?;
+        Ok((user, CallerClass::known_if(is_known)))
+    })
+    .await
+}
+
+async fn has_logged_in_from(
+    cx: &Cx,
+    work: &mut Work,
+    email: &Email,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
+    let since = cx.now() - KNOWN_FOR;
+    let addresses = work.sessions().login_addresses(email, since).await?;
+    Ok(is_among(network, &addresses))
 }
 
 async fn own_tenant(work: &mut Work) -> Result<Tenant, AuthError> {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerGroup, Category, Clock,
-    Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller, HostResolver,
-    IdSource, KeptAnswer, Mailer, OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider,
-    Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry,
-    Settings, StoreError, SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep,
-    UserId, Work, cut_details, cut_state,
+    AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass, CallerGroup,
+    Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller,
+    HostResolver, IdSource, KeptAnswer, Mailer, OperatorGate, OperatorTokens, Operators, PasswordHasher,
+    PaymentProvider, Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal,
+    SettingRegistry, Settings, StoreError, SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units,
+    UsageUpkeep, UserId, Work, cut_details, cut_state,
 };
 use uuid::Uuid;
 
@@ -294,13 +294,13 @@ impl Cx {
 
     /// Who has a password hashed in this context. A tenant that is being created shares its turn with all that are.
     pub(crate) fn hashing_caller(&self) -> HashingCaller {
-        let group = match self.scope.actor() {
-            Actor::Founder => CallerGroup::SignUp,
-            Actor::Guest | Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => {
-                CallerGroup::Tenant(self.scope.tenant())
-            }
+        let of_tenant = CallerGroup::Tenant(self.scope.tenant());
+        let (class, group) = match self.scope.actor() {
+            Actor::Founder => (CallerClass::Guest, CallerGroup::SignUp),
+            Actor::Guest => (CallerClass::Guest, of_tenant),
+            Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => (CallerClass::Known, of_tenant),
         };
-        HashingCaller::new(group, self.origin.address())
+        HashingCaller::new(class, group, self.origin.address())
     }
 
     /// The present time.

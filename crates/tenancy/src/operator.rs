@@ -5,9 +5,9 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Network, Operator,
-    OperatorClaims, OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork, Password,
-    PasswordError, RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
+    CallerClass, CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Network,
+    Operator, OperatorClaims, OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork,
+    Password, PasswordError, RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
 };
 
 use crate::idempotency::OperatorRequest;
@@ -174,7 +174,11 @@ pub async fn login(
     };
     let operator = operator.filter(|operator| operator.is_active);
     let hash = operator.as_ref().map(|operator| operator.password_hash.clone());
-    let caller = HashingCaller::new(CallerGroup::Operator, origin.address());
+    let class = match &email {
+        Some(email) => class_of_caller(app, &origin, email).await?,
+        None => CallerClass::Guest,
+    };
+    let caller = HashingCaller::new(class, CallerGroup::Operator, origin.address());
     let verified = ports.passwords.verify(&caller, password.clone(), hash).await?;
     let admitted = match operator.filter(|_| verified.is_right()) {
         Some(operator) => admit(app, operator, request.clone()).await?,
@@ -219,14 +223,24 @@ pub async fn is_known_network(
     let Ok(email) = Email::parse(email, "/email") else {
         return Ok(false);
     };
+    has_logged_in_from(app, &email, network).await
+}
+
+async fn has_logged_in_from(
+    app: &Tenancy,
+    email: &Email,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
     let because = SystemScope::because("an operator logs in");
     let since = app.ports.clock.now() - auth::KNOWN_FOR;
-    let addresses = app
-        .ports
-        .operators
-        .login_addresses(because, &email, since)
-        .await?;
+    let operators = &app.ports.operators;
+    let addresses = operators.login_addresses(because, email, since).await?;
     Ok(auth::is_among(network, &addresses))
+}
+
+async fn class_of_caller(app: &Tenancy, origin: &Origin, email: &Email) -> Result<CallerClass, StoreError> {
+    let is_known = has_logged_in_from(app, email, Network::site(origin.address())).await?;
+    Ok(CallerClass::known_if(is_known))
 }
 
 /// Adds an operator, with a generated password unless one is given.
@@ -242,10 +256,14 @@ pub async fn create(
     let ports = &cx.app.ports;
     let email = Email::parse(email, "/email")?;
     let chosen = password
-        .map(|text| ports.passwords.choose(text, "/password", &[email.as_str()]))
+        .map(|text| {
+            ports
+                .passwords
+                .choose(text, "/password", &[email.as_str(), full_name])
+        })
         .transpose()?;
     let password = chosen.clone().unwrap_or_else(|| ports.passwords.generate());
-    let caller = HashingCaller::new(CallerGroup::Operator, cx.origin.address());
+    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin.address());
     let hash = ports.passwords.hash(&caller, password.clone()).await?;
     let id = OperatorId::next(ports.ids.as_ref());
     let operator = Operator::new(id, email, full_name, hash, cx.now())?;

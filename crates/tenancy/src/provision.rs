@@ -220,7 +220,7 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     }
     let version = plans.current(&plan).map_or(1, |terms| terms.version);
     let settings = cx.app().policy.default_settings.clone();
-    let slug = tenant.slug.clone();
+    let (slug, name) = (tenant.slug.clone(), tenant.name.clone());
     let tenant = check.take(Tenant::new(
         cx.scope().tenant(),
         tenant,
@@ -233,7 +233,7 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     let password = admin
         .password
         .map(|text| {
-            let names = [slug.as_str(), admin.email.as_str()];
+            let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
             cx.ports().passwords.choose(text, "/admin/password", &names)
         })
         .transpose();

@@ -2,7 +2,7 @@
 
 use tenantry_domain::{
     Check, Constraint, Email, Invalid, NewUser, Page, PageRequest, Password, PasswordError, Permission,
-    Refused, Role, Slug, StoreError, User, UserFilter, UserId, UserPatch, Work,
+    Refused, Role, StoreError, Tenant, User, UserFilter, UserId, UserPatch, Work,
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
@@ -110,7 +110,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     let tenant = cx
         .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
         .await?;
-    let (user, generated) = prepare(cx, data, &tenant.slug).await?;
+    let (user, generated) = prepare(cx, data, &tenant).await?;
     cx.write(async |work| {
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
@@ -204,17 +204,17 @@ async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(
     Ok(())
 }
 
-/// A new user of the tenant with this slug: all fields checked, the password hashed. The password too when it was
+/// A new user of the tenant: all fields checked, the password hashed. The password too when it was
 /// generated, because none was given.
 pub(crate) async fn prepare(
     cx: &Cx,
     data: AddUser,
-    slug: &Slug,
+    tenant: &Tenant,
 ) -> Result<(User, Option<Password>), PrepareError> {
     let passwords = &cx.ports().passwords;
     let mut check = Check::new();
     let email = check.take(Email::parse(&data.email, "/email"));
-    let names = [slug.as_str(), data.email.as_str()];
+    let names = [tenant.slug.as_str(), &tenant.name, &data.email, &data.full_name];
     let chosen = data
         .password
         .map(|text| passwords.choose(text, "/password", &names))

@@ -7,7 +7,8 @@ use std::time::Instant;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_domain::{
-    AccessClaims, AccessTokens, CallerGroup, Clock, HashingCaller, Password, PasswordHasher, Role,
+    AccessClaims, AccessTokens, CallerClass, CallerGroup, Clock, HashingCaller, Password, PasswordHasher,
+    Role,
 };
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
 use tenantry_system::{Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds};
@@ -253,7 +254,7 @@ async fn run(admin: &mut PgConnection, sql: &str) -> Result<(), Failure> {
 /// As the server makes it with its default settings.
 async fn hash_of_password() -> Result<String, Failure> {
     let hasher = Argon2Passwords::new(PasswordCost::new(19_456, 2, 1)?, 1, 1);
-    let caller = HashingCaller::new(CallerGroup::SignUp, None);
+    let caller = HashingCaller::new(CallerClass::Guest, CallerGroup::SignUp, None);
     let hash = hasher.hash(&caller, Password::presented(PASSWORD.into())).await?;
     Ok(hash.as_str().to_owned())
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::SystemScope;
 use tenantry_persistence::PoolSettings;
-use tenantry_tests::{Options, World};
+use tenantry_tests::{Options, PASSWORD, World};
 
 fn pool(size: usize, queue: usize) -> Options {
     let usual = Options::default();
@@ -152,6 +152,37 @@ async fn failed_logins_leave_the_tenants_users_their_connections() {
     let (logins, ()) = join(logins, others).await;
     for reply in logins {
         reply.problem(401, "invalid_credentials");
+    }
+}
+
+/// Each sign-up is of a tenant of its own, and waits for the table of the audit log.
+#[actix_web::test]
+async fn signups_together_leave_tenants_their_connections() {
+    let world = World::with(pool(8, 1_000)).await;
+    let read = || world.get(&world.acme.viewer, "/api/v1/tasks").send();
+    read().await.expect(200);
+    let admin = hold_table(&world, "audit_events").await;
+    let signups = join_all((0..6).map(|number| {
+        let email = format!("peter-{number}@initech.example");
+        let founder = json!({"email": email, "full_name": "Peter", "password": PASSWORD});
+        let body = json!({"name": "Initech", "slug": format!("initech-{number}"), "admin": founder});
+        world.client.post("/api/v1/tenants", &body).send()
+    }));
+    let others = async {
+        until_waiting(&world, 1).await;
+        for _ in 0..10 {
+            read().await.expect(200);
+        }
+        assert_eq!(
+            world.waiting_for_locks().await,
+            1,
+            "a quarter of one tenant's four"
+        );
+        admin.close().await.unwrap();
+    };
+    let (signups, ()) = join(signups, others).await;
+    for reply in signups {
+        reply.expect(201);
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use tenantry_domain::{AccountRates, CallerGroup, HashingCaller, PasswordError, Rate};
+use tenantry_domain::{AccountRates, CallerClass, CallerGroup, HashingCaller, PasswordError, Rate};
 use tenantry_http::HttpSettings;
 use tenantry_system::{Argon2Passwords, PasswordCost};
 use tenantry_tests::{Lines, Options, PASSWORD, Reply, World};
@@ -57,7 +57,7 @@ async fn occupy(
             begin.send(()).ok();
             released.recv().ok();
         };
-        let caller = HashingCaller::new(group, None);
+        let caller = HashingCaller::new(CallerClass::Guest, group, None);
         passwords.occupy(&caller, work).await
     });
     begun.await.unwrap();
@@ -128,21 +128,21 @@ async fn a_flood_of_one_tenant_keeps_no_login_of_others_out() {
 async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
     let world = World::new().await;
     let sign_up = |password: &str| {
-        let admin =
-            json!({"email": "peter.gibbons@initech.example", "full_name": "Peter", "password": password});
+        let admin = json!({"email": "peter.gibbons@initech.example", "full_name": "Peter Gibbons", "password": password});
         world.client.post(
             "/api/v1/tenants",
-            &json!({"name": "Initech", "slug": "initech", "admin": admin}),
+            &json!({"name": "Office Space", "slug": "initech", "admin": admin}),
         )
     };
     let register = |password: &str| {
         let body = json!({
-            "tenant_slug": "acme", "email": "grace.hopper@x.example", "full_name": "Grace", "password": password,
+            "tenant_slug": "acme", "email": "grace.hopper@x.example", "full_name": "Grace Murray", "password": password,
         });
         world.client.post("/api/v1/auth/register", &body)
     };
     let create = |password: &str| {
-        let body = json!({"email": "grace.hopper@x.example", "full_name": "Grace", "password": password});
+        let body =
+            json!({"email": "grace.hopper@x.example", "full_name": "Grace Murray", "password": password});
         world.post(&world.acme.admin, "/api/v1/users", &body)
     };
     let common = [
@@ -154,10 +154,12 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "I run on Tenantry",
         "I run on Ｔｅｎａｎｔｒｙ",
     ];
-    for password in common
-        .into_iter()
-        .chain(["our-initech-2026", "Peter.Gibbons and co"])
-    {
+    for password in common.into_iter().chain([
+        "our-initech-2026",
+        "Peter.Gibbons and co",
+        "peter gibbons 7",
+        "Office Space 1999",
+    ]) {
         let reply = sign_up(password).send().await.problem(422, "validation_failed");
         let expected = [("/admin/password".to_owned(), "weak_password".to_owned())];
         assert_eq!(field_errors(&reply), expected, "{password}");
@@ -166,10 +168,12 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
             "it is not echoed"
         );
     }
-    for password in common
-        .into_iter()
-        .chain(["our-acme-2026!", "our-ａｃｍｅ-2026!", "Grace.Hopper and co"])
-    {
+    for password in common.into_iter().chain([
+        "our-acme-2026!",
+        "our-ａｃｍｅ-2026!",
+        "Grace.Hopper and co",
+        "by grace murray",
+    ]) {
         for request in [register(password), create(password)] {
             let reply = request.send().await.problem(422, "validation_failed");
             let expected = [("/password".to_owned(), "weak_password".to_owned())];
@@ -465,6 +469,69 @@ async fn flood_of_a_tenants_login_leaves_its_users_a_place() {
     assert_eq!(flood.len(), 15);
     flood.into_iter().for_each(|reply| drop(reply.expect(401)));
     standing.await.unwrap().unwrap();
+}
+
+/// Guests from more networks than there are places try one login, while the hasher stands still.
+#[actix_web::test]
+async fn guests_of_many_networks_keep_no_known_network_out() {
+    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
+    let world = World::with(Options {
+        passwords: Some(Arc::clone(&passwords)),
+        ..proxied()
+    })
+    .await;
+    world.operator(OLGA).await;
+    let (known, unknown) = ("203.0.113.9", "203.0.114.9");
+    let member = async |address: &str, password: &str| {
+        login_from(&world, address, "acme", &world.acme.member.email, password).await
+    };
+    let operator = async |address: &str, password: &str| {
+        let body = json!({"email": OLGA, "password": password});
+        post_from(&world, address, OPERATOR_LOGIN, &body).await
+    };
+    member(known, PASSWORD).await.expect(200);
+    operator(known, PASSWORD).await.expect(200);
+    let standing = [
+        occupy(&passwords, CallerGroup::SignUp).await,
+        occupy(&passwords, CallerGroup::Operator).await,
+    ];
+
+    let mut flood = FuturesUnordered::new();
+    for number in 0..20 {
+        for is_member in [true, false] {
+            let (member, operator, address) = (&member, &operator, format!("198.51.{number}.1"));
+            flood.push(async move {
+                match is_member {
+                    true => member(&address, "wrong horse").await,
+                    false => operator(&address, "wrong horse").await,
+                }
+            });
+        }
+    }
+    // A quarter of 64 places for the tenant, and 16 for operators, of which one is the work that stands still.
+    for _ in 0..4 + 5 {
+        flood.next().await.unwrap().problem(503, "unavailable");
+    }
+    for reply in [member(unknown, PASSWORD).await, operator(unknown, PASSWORD).await] {
+        reply.problem(503, "unavailable");
+    }
+    let mut logins = Box::pin(join(member(known, PASSWORD), operator(known, PASSWORD)));
+    for _ in 0..2 {
+        match select(&mut logins, flood.next()).await {
+            Either::Left((logins, _)) => panic!("{} {}", logins.0.status, logins.1.status),
+            Either::Right((displaced, _)) => drop(displaced.unwrap().problem(503, "unavailable")),
+        }
+    }
+    let (releases, standing): (Vec<_>, Vec<_>) = standing.into_iter().unzip();
+    drop(releases);
+    let (logins, flood) = join(logins, flood.collect::<Vec<_>>()).await;
+    logins.0.expect(200);
+    logins.1.expect(200);
+    assert_eq!(flood.len(), 40 - 9 - 2);
+    flood.into_iter().for_each(|reply| drop(reply.expect(401)));
+    for work in standing {
+        work.await.unwrap().unwrap();
+    }
 }
 
 #[actix_web::test]

@@ -143,16 +143,13 @@ impl TenantTx {
         Self::begin_for(Party::Tenant(tenant), pool, tenant, mode).await
     }
 
-    /// The same for a caller of the tenant who has not authenticated.
-    pub(crate) async fn begin_for_guest(
+    /// The same on the connections of a party other than the tenant's own users and jobs.
+    pub(crate) async fn begin_for(
+        party: Party,
         pool: &Pool,
         tenant: TenantId,
         mode: Mode,
     ) -> Result<Self, StoreError> {
-        Self::begin_for(Party::Guest(tenant), pool, tenant, mode).await
-    }
-
-    async fn begin_for(party: Party, pool: &Pool, tenant: TenantId, mode: Mode) -> Result<Self, StoreError> {
         Ok(Self {
             open: OpenTx::begin(pool, party, &beginning(tenant, mode)).await?,
             tenant,

@@ -112,6 +112,7 @@ struct Share {
     connections: deadpool::managed::Pool<Connector>,
     tenants: Arc<Turns<TenantId>>,
     guests: Arc<Turns<TenantId>>,
+    founders: Arc<Turns<()>>,
     lookups: Arc<Turns<()>>,
     upkeep: Arc<Turns<()>>,
 }
@@ -124,6 +125,8 @@ pub(crate) enum Party {
     /// Callers of a tenant without a credential. Their connections are part of the tenant's; where that is one at a time, the
     /// tenant's users go before them.
     Guest(TenantId),
+    /// Callers that create a tenant, all together: each tenant is new, so by tenants there would be no bound.
+    Founder,
     /// Callers without a credential and without a known tenant: lookups of names, logins of operators.
     Lookup,
     /// The server's own small questions, readiness among them: one connection.
@@ -150,6 +153,7 @@ impl Share {
                 taken._guest = Some(self.guests.take(tenant, Caller::Guest).await?);
                 taken._tenant = Some(self.tenants.take(tenant, Caller::Guest).await?);
             }
+            Party::Founder => taken._lane = Some(self.founders.take((), Caller::Guest).await?),
             Party::Lookup => taken._lane = Some(self.lookups.take((), Caller::Guest).await?),
             Party::Upkeep => taken._lane = Some(self.upkeep.take((), Caller::Member).await?),
             Party::Platform => {}
@@ -229,6 +233,7 @@ impl Pool {
                 connections,
                 tenants: Arc::new(Turns::new(part, settings.queue)),
                 guests: Arc::new(Turns::new(fixed(each / 4), settings.queue)),
+                founders: Arc::new(Turns::new(fixed(each / 4), settings.queue)),
                 lookups: Arc::new(Turns::new(fixed(size / 3), settings.queue)),
                 upkeep: Arc::new(Turns::new(fixed(1), settings.queue)),
             })
