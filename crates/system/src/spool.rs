@@ -753,6 +753,8 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tenantry_domain::IdSource as _;
 
     use super::*;
@@ -1097,6 +1099,59 @@ mod tests {
             assert!(!spool.batches().is_empty());
         }));
         assert!(!is_whole_after(|_, home| std::fs::remove_dir_all(home).unwrap()));
+    }
+
+    /// Counts the errors that are logged about the manifest.
+    struct AboutManifest(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for AboutManifest {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut is_about = false;
+            event.record(
+                &mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                    is_about |= field.name() == "message" && format!("{value:?}").contains("manifest");
+                },
+            );
+            if is_about && *event.metadata().level() == tracing::Level::ERROR {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_removed_is_logged_once() {
+        let folder = Folder::new();
+        let spool = folder.spool();
+        spool.note(call(0));
+        let manifest = folder.0.join(&spool.name).join(MANIFEST);
+        std::fs::remove_file(&manifest).unwrap();
+        // A folder is not removed as a file is.
+        std::fs::create_dir(&manifest).unwrap();
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let logged = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(AboutManifest(Arc::clone(&logged)), || {
+            for micros in 1..4 {
+                let place = spool.own().place(Some(&folder.0), &spool.name).unwrap();
+                spool.own().failed(Some(place), call(micros), true, &full);
+            }
+        });
+        assert_eq!(logged.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -152,7 +152,8 @@ fn a_deleted_spool_folder_loses_no_call_and_is_made_anew() {
     assert_eq!(dev.stop(), Some(0));
 }
 
-/// A server whose database is stuck where refusals are recorded stores the calls, ends, and logs what is left.
+/// A server whose database is stuck where refusals are recorded stores the calls, ends, and logs what is left. Where calls are
+/// stuck, which come first, it logs the refusals of the running hour as well.
 #[test]
 fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
     let folder = Folder::new("stuck");
@@ -168,8 +169,21 @@ fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
     ] {
         settings.push((key, value.to_owned()));
     }
-    let (serving, log) = Serving::start_with_log(&settings);
-    let status = Serving::get(&serving.address, &token, "/api/v1/projects");
+    for (table, calls) in [("audit_events", "calls=0 "), ("usage_dirty", "calls=1 ")] {
+        stop_with_a_stuck_table(&settings, &folder.0, &token, table, calls);
+    }
+}
+
+/// Stops a server with a call and three refusals while a table is locked; the log says that so many calls are left.
+fn stop_with_a_stuck_table(
+    settings: &[(&str, String)],
+    folder: &Path,
+    token: &str,
+    table: &str,
+    calls: &str,
+) {
+    let (serving, log) = Serving::start_with_log(settings);
+    let status = Serving::get(&serving.address, token, "/api/v1/projects");
     assert_eq!(status, Some(200));
     // The first one is recorded, the others are counted.
     let of_another = format!("{token}\r\nX-Tenant-Slug: globex");
@@ -183,11 +197,14 @@ fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
         .unwrap();
     let held = runtime.block_on(async {
         use sqlx::Connection as _;
-        let mut admin = sqlx::PgConnection::connect(&url(&folder.0, "postgres"))
+        let mut admin = sqlx::PgConnection::connect(&url(folder, "postgres"))
             .await
             .unwrap();
-        let lock = "BEGIN; LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE";
-        sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
+        let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(lock))
+            .execute(&mut admin)
+            .await
+            .unwrap();
         admin
     });
     serving.signal("TERM");
@@ -198,7 +215,10 @@ fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
         .lines()
         .find(|line| line.contains("not everything could be stored"));
     let left = left.unwrap_or_else(|| panic!("{log}"));
-    assert!(left.contains("calls=0") && left.contains("refusals=1"), "{left}");
+    assert!(
+        left.contains(calls) && left.contains("refusals=1"),
+        "{table}: {left}"
+    );
 }
 
 /// A busy server that is stopped stores all its calls on connections that are still good.
