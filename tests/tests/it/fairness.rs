@@ -265,3 +265,42 @@ async fn users_and_guests_are_served_from_the_smallest_pools() {
         users.into_iter().for_each(|reply| drop(reply.expect(200)));
     }
 }
+
+/// Where a tenant has one connection at a time, its users go before a caller without a credential who has waited for longer.
+#[actix_web::test]
+async fn users_go_before_guests_where_a_tenant_has_one_connection() {
+    let world = World::with(pool(2, 1_000)).await;
+    let read = |who| world.get(who, "/api/v1/tasks").send();
+    // So that authentication asks for no connection.
+    read(&world.acme.viewer).await.expect(200);
+    // By then whoever wants a connection waits for it.
+    let others = async |count: usize| {
+        for _ in 0..count {
+            read(&world.globex.viewer).await.expect(200);
+        }
+    };
+    others(1).await;
+    let resources = hold_table(&world, "resources").await;
+    let users = hold_table(&world, "users").await;
+    let stuck = world.get(&world.acme.viewer, "/api/v1/resources").send();
+    let waiting = async {
+        until_waiting(&world, 1).await;
+        let login = world.login("acme", "nobody@acme.example", "wrong horse");
+        let served = async {
+            others(20).await;
+            let reads = join_all((0..10).map(|_| read(&world.acme.viewer)));
+            let release = async {
+                others(5).await;
+                resources.close().await.unwrap();
+            };
+            let (reads, ()) = join(reads, release).await;
+            reads.into_iter().for_each(|reply| drop(reply.expect(200)));
+            // The login would have kept the connection until then.
+            users.close().await.unwrap();
+        };
+        let (login, ()) = join(login, served).await;
+        login.problem(401, "invalid_credentials");
+    };
+    let (stuck, ()) = join(stuck, waiting).await;
+    stuck.expect(200);
+}
