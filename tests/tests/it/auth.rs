@@ -964,6 +964,31 @@ async fn a_logout_ends_its_session_and_no_other() {
     assert_eq!(world.digest(&world.globex).await, globex);
 }
 
+/// The session that ends is the credential's, whatever tokens the body has.
+#[actix_web::test]
+async fn a_logout_revokes_no_token_of_another_tenant() {
+    let world = World::new().await;
+    let globex = world.digest(&world.globex).await;
+    let here = login(&world, &world.acme, &world.acme.member).await;
+    let other = &world.globex.member;
+    let token = &other.refresh_token;
+    let body = json!({"refresh_token": token, "token": token, "token_type_hint": "refresh_token"});
+    world
+        .post(&here, "/api/v1/auth/logout", &body)
+        .send()
+        .await
+        .expect(204);
+    world.get(&here, ME).send().await.problem(401, "token_revoked");
+    assert_eq!(world.digest(&world.globex).await, globex);
+    world.get(other, ME).send().await.expect(200);
+    refresh(&world, token).await.expect(200);
+    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let logout = &document["paths"]["/api/v1/auth/logout"]["post"];
+    assert!(logout.get("requestBody").is_none());
+    let text = logout["description"].as_str().unwrap();
+    assert!(text.contains("a token in it is not revoked"), "{text}");
+}
+
 #[actix_web::test]
 async fn a_suspended_tenant_lets_its_people_in_and_out() {
     let world = World::new().await;

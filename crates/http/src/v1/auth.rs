@@ -171,7 +171,8 @@ pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
 
 /// Log out
 ///
-/// Ends the session of the credential. Minimum role: viewer.
+/// Ends the session of the credential, with its access and refresh tokens, and no other session.
+/// A body is not read: a token in it is not revoked. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/logout", operation_id = "logout", tag = "Authentication",
     responses((status = 204, description = "The session has ended.")),
