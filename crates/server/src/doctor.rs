@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tenantry_doctor::{Certificate, Manifest, Occasion, Options, Report, connect, examine, record};
 use tenantry_domain::Clock as _;
+use tenantry_persistence::Transport;
 use tenantry_system::SystemClock;
 
 use crate::settings::SettingsError;
@@ -109,6 +110,8 @@ fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
         .clone()
         .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()));
     if let Some(url) = given {
+        Transport::of(&url)
+            .map_err(|error| CommandError::Other(format!("--url, or DATABASE_URL: {error}")))?;
         return Ok(url);
     }
     let settings = sources.of_database_command()?;

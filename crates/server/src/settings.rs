@@ -1033,11 +1033,8 @@ impl Settings {
     }
 
     /// In production everything that leaves the machine is encrypted and its server is verified, unless a setting says
-    /// otherwise.
+    /// otherwise. URLs of PostgreSQL that the driver cannot read are refused in each profile.
     pub fn check_transport(&self) -> Result<(), SettingsError> {
-        if self.profile != Profile::Production {
-            return Ok(());
-        }
         let database = &self.database;
         let urls = [
             ("database.url", &database.url),
@@ -1048,7 +1045,8 @@ impl Settings {
         for (key, url) in urls.into_iter().filter(|(_, url)| !url.is_empty()) {
             self.check_database_transport(key, url.reveal())?;
         }
-        if !self.redis.allow_plaintext && !are_protected(self.redis.url.reveal()) {
+        let accepted = self.profile != Profile::Production || self.redis.allow_plaintext;
+        if !accepted && !are_protected(self.redis.url.reveal()) {
             let problem = "must begin with rediss:// and verify the server, as it leads over a network; set \
                            redis.allow_plaintext where the network protects it";
             return Err(SettingsError::invalid("redis.url", problem));
@@ -1537,6 +1535,38 @@ mod tests {
         let mut settings = complete();
         settings.database.pool_size = 0;
         assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+    }
+
+    /// The driver would look it up as a name at the first connection.
+    #[test]
+    fn an_ipv6_address_in_brackets_is_refused_with_the_key() {
+        type Change = fn(&mut Settings, Secret);
+        let changes: [(Change, &str); 4] = [
+            (|it, url| it.database.url = url, "database.url"),
+            (|it, url| it.database.platform_url = url, "database.platform_url"),
+            (|it, url| it.database.owner_url = url, "database.owner_url"),
+            (|it, url| it.database.admin_url = url, "database.admin_url"),
+        ];
+        for (change, key) in changes {
+            for profile in [Profile::Production, Profile::Development] {
+                let mut settings = complete();
+                settings.profile = profile;
+                change(
+                    &mut settings,
+                    Secret::new("postgres://app:a-long-password@[2001:db8::1]:5433/x".into()),
+                );
+                let complaint = complaint(&settings);
+                assert!(complaint.starts_with(&format!("setting {key}: ")), "{complaint}");
+                assert!(
+                    complaint.contains("?host=2001:db8::1") && !complaint.contains('\n'),
+                    "{complaint}"
+                );
+                assert!(!complaint.contains("a-long-password"), "{complaint}");
+            }
+        }
+        let mut settings = complete();
+        settings.database.url = Secret::new("postgres://app:a-long-password@localhost/x?host=::1".into());
+        assert_eq!(complaint(&settings), "");
     }
 
     #[test]
