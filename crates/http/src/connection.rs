@@ -381,8 +381,14 @@ impl Connection {
 
     /// The client has closed the connection, or its own direction of it.
     pub fn ended(&self) {
-        self.ended.set(true);
-        self.wake();
+        if !self.ended.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// Whether the client has closed the connection, or its own direction of it.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// So much of what there was to send was taken.

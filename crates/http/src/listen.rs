@@ -10,7 +10,7 @@ use std::{
     future::ready,
     io::{self, IoSlice},
     net::{SocketAddr, TcpListener},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -31,7 +31,7 @@ use actix_web::{
 };
 use rustix::net::{RecvFlags, recv};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until, timeout_at},
 };
@@ -259,6 +259,10 @@ pub(crate) struct Socket {
 /// After this time a client that seems to be late is looked at again.
 const MOMENT: Duration = Duration::from_millis(1);
 
+/// How often it is looked whether a client has gone whose requests are not read to their end for now. The runtime does not
+/// wake a reader for the end of a connection while there is something to read before it.
+const LOOK: Duration = Duration::from_millis(250);
+
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl AsyncRead for Socket {
@@ -404,7 +408,21 @@ impl Socket {
                 Poll::Pending => return (Ok(()), tokio::task::coop::has_budget_remaining()),
             }
         }
+        if self.is_unread_to_its_end() && self.is_closed(cx) {
+            self.connection.ended();
+        }
         (Ok(()), self.incoming.is_ended())
+    }
+
+    /// Whether the client may have gone without being noticed, since nothing more of it is read for now.
+    fn is_unread_to_its_end(&self) -> bool {
+        self.incoming.is_full() && !self.incoming.is_ended() && !self.connection.has_ended()
+    }
+
+    /// Whether the client has closed the connection, or its own direction of it, behind what has not been read.
+    fn is_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = pin!(self.stream.ready(Interest::READABLE)).poll(cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Notes what the client has taken of what there is to send. One that takes nothing for too long has failed.
@@ -425,6 +443,10 @@ impl Socket {
         {
             self.ring_at(deadline);
         }
+        let looks = self.is_unread_to_its_end().then(|| Instant::now() + LOOK);
+        if let Some(next) = looks.filter(|next| *next < self.woken_at) {
+            self.ring_at(next);
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             match deadline {
@@ -434,9 +456,9 @@ impl Socket {
                     }
                     self.ring_at(now + MOMENT);
                 }
-                Some(deadline) => self.ring_at(deadline),
+                Some(deadline) => self.ring_at(looks.map_or(deadline, |next| next.min(deadline))),
                 // It is the server's turn; looked at again some time after the client's begins.
-                None => self.ring_at(now + self.connection.patience().head),
+                None => self.ring_at(looks.unwrap_or(now + self.connection.patience().head)),
             }
         }
         Poll::Pending

@@ -554,16 +554,22 @@ async fn continue_is_sent_after_authentication() {
     server.serve(clients).await;
 }
 
-#[actix_web::test]
-async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
+/// A server with a place for one event stream of a tenant, and a request for it. Only the end of the client's connection frees
+/// the place: neither a heartbeat, which would notice it too, nor the end of the stream does.
+async fn serve_one_event_stream() -> (World, Listening, String) {
     let mut options = Options::default();
     options.http.event_streams_per_tenant = 1;
-    // Only the client's going frees the place: neither a heartbeat, which would notice it too, nor the end of the stream does.
     options.http.event_stream_heartbeat = Duration::from_secs(3_600);
     options.http.event_stream_lifetime = Duration::from_secs(3_600);
     let world = World::with(options).await;
     let server = listen(world.api.clone(), SETTINGS);
     let request = get("/ofrep/v1/events", &bearer(&world));
+    (world, server, request)
+}
+
+#[actix_web::test]
+async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
+    let (world, server, request) = serve_one_event_stream().await;
     let token = world.acme.admin.access_token.clone();
     let clients = move |address| {
         let open = || {
@@ -602,6 +608,40 @@ async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
         assert_eq!(open().status(), 429);
         drop(first);
         until_open(&mut open);
+    };
+    server.serve(clients).await;
+}
+
+/// Bytes that are not read yet, as nothing more of the connection is read for now, are in front of its end.
+#[actix_web::test]
+async fn pipelined_requests_do_not_hide_the_end_of_an_event_stream() {
+    let (_world, server, request) = serve_one_event_stream().await;
+    let clients = move |address| {
+        let open = || {
+            let (stream, mut first) = (connect(address), [0; 12]);
+            send(&stream, &request);
+            (&stream).read_exact(&mut first).unwrap();
+            (stream, first == *b"HTTP/1.1 200")
+        };
+        let until_open = || {
+            let began = Instant::now();
+            loop {
+                if let (stream, true) = open() {
+                    return stream;
+                }
+                assert!(began.elapsed() < Duration::from_secs(60), "the place is not free");
+            }
+        };
+        let more = get("/health/liveness", "").repeat(40 * 1024 / 40);
+        let closed = until_open();
+        send(&closed, &more);
+        closed.shutdown(std::net::Shutdown::Write).unwrap();
+        let reset = until_open();
+        send(&reset, &more);
+        assert!(!open().1);
+        // It has not read the answer to its end.
+        drop(reset);
+        until_open();
     };
     server.serve(clients).await;
 }
