@@ -59,6 +59,10 @@ const AHEAD_OF_BODY: usize = 64 * 1024;
 /// slowest of them, and the protocol has no way to announce it.
 const UNREAD: usize = 4 * 1024 * 1024;
 
+/// How often a deadline that has passed is checked again because the client's bytes are not read yet. Two or three times are
+/// enough to read what came in time; a client that never stops sending gets no more time than others.
+const ROUNDS: usize = 100;
+
 /// How long a client may take for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience {
@@ -185,14 +189,14 @@ impl Connection {
     }
 
     /// Waits for what the client has to do until a deadline; none when it has not done it. It is the server that is late, and
-    /// not the client, while there is something of the client's to read.
+    /// not the client, while there is something of the client's to read, for [`ROUNDS`] at the most.
     pub async fn wait<T>(
         connection: Option<&Self>,
         deadline: Instant,
         mut done: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Option<T> {
         let mut is_doubted = false;
-        loop {
+        for _ in 0..ROUNDS {
             if let Ok(done) = timeout_at(deadline, poll_fn(&mut done)).await {
                 return Some(done);
             }
@@ -204,6 +208,7 @@ impl Connection {
             // HTTP/2, whose connection is a task of its own, has yet to find out what there is to read.
             yield_now().await;
         }
+        None
     }
 
     /// Waits until the connection is to be closed because its client takes nothing.
@@ -679,6 +684,16 @@ mod tests {
         connection.sent(Poll::Ready(1), 1);
         connection.heard(false);
         assert!(is_ready(connection.turn()));
+    }
+
+    /// A client of HTTP/2 can always have sent another PING.
+    #[tokio::test]
+    async fn a_client_that_never_stops_sending_meets_its_deadline() {
+        let (connection, opened) = at(Protocol::Http2);
+        connection.heard(false);
+        let never = Connection::wait(Some(&connection), opened, |_| Poll::<()>::Pending);
+        let ended = tokio::time::timeout(PATIENCE.head, never).await;
+        assert_eq!(ended, Ok(None));
     }
 
     #[test]

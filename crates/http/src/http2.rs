@@ -29,7 +29,7 @@ use h2::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -42,7 +42,14 @@ const STREAMS: u32 = 100;
 /// have, since the heads of all streams of a connection may be here at once.
 const LONGEST_HEAD: u32 = 16 * 1024;
 
-/// How much of earlier heads a client may refer to: nothing, so that few bytes do not stand for a long head.
+/// How many bytes the heads of all requests of a connection may have together that are not answered yet, counted in the same
+/// way. A further stream is refused, and its client may send the request again (RFC 9113 section 8.7).
+///
+/// Few bytes can stand for a long head: one is enough for a field of the static table.
+const HEADS: usize = 4 * 1024 * STREAMS as usize;
+
+/// How much of earlier heads a client may refer to: nothing, so that fewer short heads stand for long ones. h2 does not force
+/// a client to comply: what a client keeps on referring to is bound by [`HEADS`] alone.
 const HEADER_TABLE: u32 = 0;
 
 /// How many bytes of a request's body may be unread, and of all bodies of a connection: as much as of each, so that a body
@@ -91,6 +98,7 @@ where
         .await?;
     server.connection.greeted();
     let places = Arc::new(Semaphore::new(STREAMS as usize));
+    let heads = Arc::new(Semaphore::new(HEADS));
     let mut is_stopping = false;
     loop {
         let accepted = tokio::select! {
@@ -113,22 +121,39 @@ where
         };
         let (request, mut answer) = accepted?;
         // The protocol does not count streams that were reset; what they have begun may still be going on.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let place = Arc::clone(&places).try_acquire_owned();
+        let head = Arc::clone(&heads).try_acquire_many_owned(length(&request));
+        let (Ok(place), Ok(head)) = (place, head) else {
             answer.send_reset(Reason::REFUSED_STREAM);
             continue;
         };
-        let Some(request) = server.request(request) else {
-            answer.send_reset(Reason::PROTOCOL_ERROR);
-            continue;
-        };
         let (server, application) = (Rc::clone(&server), Rc::clone(&application));
+        // Each request waits for its turn there; so what came together is taken here without a pause, and what is refused
+        // of it takes no memory.
         spawn(async move {
-            server.answer(request, answer, application.as_ref()).await;
+            server.answer((request, head), answer, application.as_ref()).await;
             drop(place);
         });
-        // Other connections of this thread get their turn between two requests of this one.
-        tokio::task::yield_now().await;
     }
+}
+
+/// The length of a request's head as HTTP/2 counts it, in bytes.
+fn length<T>(request: &http::Request<T>) -> u32 {
+    let field = |name: usize, value: usize| name + value + 32;
+    let uri = request.uri();
+    let target = [
+        (":method", request.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (
+            ":authority",
+            uri.authority().map_or("", |authority| authority.as_str()),
+        ),
+        (":path", uri.path_and_query().map_or("", |path| path.as_str())),
+    ];
+    let target = target.map(|(name, value)| field(name.len(), value.len()));
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| field(name.as_str().len(), value.len()));
+    u32::try_from(target.into_iter().chain(fields).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 impl Http2 {
@@ -157,22 +182,31 @@ impl Http2 {
         Some(request)
     }
 
-    /// Answers a request. One whose stream is reset before its turn is not begun, and an answer ends with its stream.
-    async fn answer<S>(&self, request: Request, mut answer: SendResponse<Bytes>, application: &S)
-    where
+    /// Answers a request, whose head is counted until there is an answer. One whose stream is reset before its turn is not
+    /// begun, and an answer ends with its stream.
+    async fn answer<S>(
+        &self,
+        (request, head): (http::Request<RecvStream>, OwnedSemaphorePermit),
+        mut answer: SendResponse<Bytes>,
+        application: &S,
+    ) where
         S: Service<Request>,
         S::Response: Into<Response<BoxBody>>,
         S::Error: Into<Response<BoxBody>>,
     {
-        let is_head = request.method() == Method::HEAD;
+        let is_head = request.method() == http::Method::HEAD;
         let _way = self.connection.begin();
         tokio::select! {
             biased;
             _ = poll_fn(|cx| answer.poll_reset(cx)) => return,
             () = self.connection.turn() => {}
         }
+        let Some(request) = self.request(request) else {
+            return answer.send_reset(Reason::PROTOCOL_ERROR);
+        };
         // What has begun is done to its end: to break it off would cost a database connection each time.
         let response = application.call(request).await;
+        drop(head);
         let response: Response<BoxBody> = response.map_or_else(Into::into, Into::into);
         let (response, body) = response.into_parts();
         let size = body.size();

@@ -384,8 +384,12 @@ async fn a_client_that_takes_nothing_of_its_streams_is_closed() {
         let frames = frames(&stream);
         let settings = &frames[0];
         assert_eq!(settings.kind, 4);
-        let streams = settings.payload.chunks(6).find(|pair| pair[..2] == [0, 3]);
-        assert_eq!(streams.map(|pair| &pair[2..]), Some(&[0, 0, 0, 100][..]));
+        let announced = |key: u8| {
+            let pair = settings.payload.chunks(6).find(|pair| pair[..2] == [0, key]);
+            pair.map(|pair| u32::from_be_bytes(pair[2..].try_into().unwrap()))
+        };
+        let (table, streams, head) = (announced(1), announced(3), announced(6));
+        assert_eq!((table, streams, head), (Some(0), Some(100), Some(16 * 1024)));
         let of = |kind: u8| frames.iter().filter(move |frame| frame.kind == kind);
         assert_eq!(of(1).count(), 100, "each stream that may be open is answered");
         let refused = of(3).filter(|frame| frame.payload == [0, 0, 0, REFUSED_STREAM]);
@@ -649,15 +653,15 @@ async fn pipelined_requests_do_not_hide_the_end_of_an_event_stream() {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A head: GET and http of the static table (RFC 7541, appendix A), the path, and the authority "x".
-const GET_LIVENESS: &[u8] = b"\x82\x86\x04\x10/health/liveness\x41\x01x";
+const GET_LIVENESS: &[u8] = b"\x82\x86\x04\x10/health/liveness\x01\x01x";
 
 const REFUSED_STREAM: u8 = 7;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// A frame of HTTP/2: type, flags, stream and payload.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    [&[0, 0, length, kind, flags], &stream.to_be_bytes()[..], payload].concat()
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
 }
 
 /// A frame as it came.
@@ -737,6 +741,57 @@ async fn pings_and_slow_heads_keep_no_http_2_connection_open() {
     of(short, long).serve(slow_head).await;
 }
 
+#[actix_web::test]
+async fn a_longer_head_of_http_2_than_16_kib_is_refused() {
+    let world = World::new().await;
+    let server = listen(world.api.clone(), SETTINGS);
+    let client = |address| {
+        let mut client = Http2::connect(address);
+        let mut ask = |length: usize| {
+            let fields = [("x-long", "a".repeat(length))];
+            let (answered, _) = client.request_with("GET", "/health/liveness", &fields, true);
+            client.wait(answered).unwrap().status()
+        };
+        assert_eq!(ask(15_000), 200);
+        assert_eq!(ask(16 * 1024), 431);
+        assert_eq!(ask(1), 200, "the connection goes on");
+    };
+    server.serve(client).await;
+}
+
+/// A client that refers to earlier fields: four bytes stand for most of a head of 16 KiB. It neither acknowledges the server's
+/// settings nor complies with them.
+#[actix_web::test]
+async fn heads_of_a_connection_take_a_bounded_amount_of_memory() {
+    let world = World::new().await;
+    let (notes, api) = Notes::of(&world);
+    let settings = ListenSettings {
+        idle_timeout: Duration::from_millis(500),
+        ..SETTINGS
+    };
+    let server = listen(api, settings);
+    let bearer = bearer(&world);
+    let client = move |address| {
+        let stream = connect(address);
+        let long = [b'a'; 3_900];
+        // A literal field that is kept, "x: aaa...", whose length has a prefix of 7 bits (RFC 7541, section 5.1).
+        let first = [GET_LIVENESS, b"\x40\x01x\x7f\xbd\x1d", &long].concat();
+        let again = [GET_LIVENESS, &[0xbe; 4]].concat();
+        let mut sent = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 0b101, 1, &first)].concat();
+        for number in 1..100 {
+            sent.extend(frame(1, 0b101, 2 * number + 1, &again));
+        }
+        // All of them are there when the thread looks.
+        notes.while_held(address, &bearer, || (&stream).write_all(&sent).unwrap());
+        let frames = frames(&stream);
+        let refused = frames.iter().filter(|frame| frame.kind == 3).count();
+        let answered = frames.iter().filter(|frame| frame.kind == 1).count();
+        // One short head, and 25 of nearly 16 KiB in 400 KiB.
+        assert_eq!((answered, refused), (26, 74));
+    };
+    server.serve(client).await;
+}
+
 /// A client of HTTP/2, which does nothing while nothing is waited for.
 struct Http2 {
     runtime: tokio::runtime::Runtime,
@@ -774,13 +829,26 @@ impl Http2 {
         token: &str,
         end: bool,
     ) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut request = http::Request::builder()
+        let credential = [("authorization", format!("Bearer {token}"))];
+        let fields = if token.is_empty() { &[][..] } else { &credential };
+        self.request_with(method, path, fields, end)
+    }
+
+    fn request_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, String)],
+        end: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let uri = http::Uri::builder().scheme("http").authority("x");
+        let request = http::Request::builder()
             .method(method)
-            .uri(format!("http://x{path}"))
+            .uri(uri.path_and_query(path).build().unwrap())
             .header("content-type", "application/json");
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request = fields
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, value));
         let requests = &mut self.requests;
         self.runtime
             .block_on(poll_fn(|cx| requests.poll_ready(cx)))
