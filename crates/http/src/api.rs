@@ -18,6 +18,17 @@ use crate::{
     origin::UntrustedProxy, system, v1, webhook,
 };
 
+/// The methods that some route takes.
+pub(crate) const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
 /// Everything the HTTP application is made of. Cheap to clone: every worker gets one.
 #[derive(Clone)]
 pub struct Api {
@@ -151,15 +162,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
 
 fn cors(settings: &HttpSettings) -> Cors {
     let cors = Cors::default()
-        .allowed_methods([
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::OPTIONS,
-        ])
+        .allowed_methods(METHODS)
         .allow_any_header()
         .max_age(3600)
         .expose_headers([

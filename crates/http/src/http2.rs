@@ -156,6 +156,21 @@ fn length<T>(request: &http::Request<T>) -> u32 {
     u32::try_from(target.into_iter().chain(fields).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
+/// The target of a request as the framework knows it. A URI that is written out has no place for `*`, which is a path of its own.
+fn target(uri: &http::Uri) -> Option<Uri> {
+    if uri.path() != "*" {
+        return uri.to_string().parse().ok();
+    }
+    let mut parts = Uri::builder().path_and_query("*");
+    if let Some(scheme) = uri.scheme_str() {
+        parts = parts.scheme(scheme);
+    }
+    if let Some(authority) = uri.authority() {
+        parts = parts.authority(authority.as_str());
+    }
+    parts.build().ok()
+}
+
 impl Http2 {
     /// The request as the framework knows it; none when it is none.
     fn request(&self, request: http::Request<RecvStream>) -> Option<Request> {
@@ -170,7 +185,7 @@ impl Http2 {
         let mut request = Request::with_payload(payload);
         let head = request.head_mut();
         head.method = Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
-        head.uri = parts.uri.to_string().parse::<Uri>().ok()?;
+        head.uri = target(&parts.uri)?;
         head.version = Version::HTTP_2;
         head.peer_addr = self.peer;
         for (name, value) in &parts.headers {

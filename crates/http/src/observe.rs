@@ -14,8 +14,8 @@ use tenantry_domain::ErrorCode;
 use tracing::Instrument;
 
 use crate::{
-    Api, ApiError, Problem, authenticate::Admitted, connection::Connection, deadline::Unhurried, hints,
-    request::RequestContext, security,
+    Api, ApiError, Problem, api::METHODS, authenticate::Admitted, connection::Connection,
+    deadline::Unhurried, hints, request::RequestContext, security,
 };
 
 /// An error answer that is meant as it is and not to be made a problem document.
@@ -145,12 +145,7 @@ fn courteous(request: &HttpRequest, mut response: HttpResponse) -> HttpResponse 
     if coding.is_some_and(|coding| coding == "identity") {
         response.headers_mut().remove(header::CONTENT_ENCODING);
     }
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED && *request.method() == Method::OPTIONS {
-        let allowed = response
-            .headers()
-            .get(header::ALLOW)
-            .and_then(|allow| allow.to_str().ok());
-        let allowed = allowed.map_or_else(|| "OPTIONS".to_owned(), |allow| format!("{allow}, OPTIONS"));
+    if let Some(allowed) = allowed(request, &response) {
         return HttpResponse::NoContent()
             .insert_header((header::ALLOW, allowed))
             .finish();
@@ -169,6 +164,24 @@ fn courteous(request: &HttpRequest, mut response: HttpResponse) -> HttpResponse 
             .finish();
     }
     response
+}
+
+/// The methods that OPTIONS is answered with: those of the path, or of the server where it asks for `*` (RFC 9110 section 9.3.7).
+fn allowed(request: &HttpRequest, response: &HttpResponse) -> Option<String> {
+    if *request.method() != Method::OPTIONS {
+        return None;
+    }
+    match response.status() {
+        StatusCode::NOT_FOUND if request.path() == "*" => {
+            Some(METHODS.map(|method| method.to_string()).join(", "))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let of_path = response.headers().get(header::ALLOW);
+            let of_path = of_path.and_then(|allow| allow.to_str().ok());
+            Some(of_path.map_or_else(|| "OPTIONS".to_owned(), |allow| format!("{allow}, OPTIONS")))
+        }
+        _ => None,
+    }
 }
 
 fn late() -> ApiError {

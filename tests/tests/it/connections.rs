@@ -792,6 +792,36 @@ async fn heads_of_a_connection_take_a_bounded_amount_of_memory() {
     server.serve(client).await;
 }
 
+#[actix_web::test]
+async fn options_of_the_whole_server_are_answered_with_its_methods() {
+    let mut options = Options::default();
+    options.http.cors_origins = vec!["https://app.example".into()];
+    for options in [Options::default(), options] {
+        let world = World::with(options).await;
+        let server = listen(world.api.clone(), SETTINGS);
+        let client = |address| {
+            let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            let stream = connect(address);
+            send(&stream, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answered = answer(&stream);
+            assert!(answered.starts_with("HTTP/1.1 204"), "{answered}");
+            assert!(
+                answered.contains(&format!("\r\nallow: {allowed}\r\n")),
+                "{answered}"
+            );
+            send(&stream, "GET * HTTP/1.1\r\nHost: x\r\n\r\n");
+            is_problem(&answer(&stream), 404, "not_found");
+
+            let mut client = Http2::connect(address);
+            let (answered, _) = client.request("OPTIONS", "*", "", true);
+            let answered = client.wait(answered).unwrap();
+            assert_eq!(answered.status(), 204);
+            assert_eq!(answered.headers()["allow"], allowed);
+        };
+        server.serve(client).await;
+    }
+}
+
 /// A client of HTTP/2, which does nothing while nothing is waited for.
 struct Http2 {
     runtime: tokio::runtime::Runtime,
