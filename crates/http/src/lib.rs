@@ -50,6 +50,7 @@ mod links;
 mod listen;
 pub mod metrics;
 mod moment;
+mod networks;
 mod observe;
 mod ofrep;
 mod openapi;

@@ -9,7 +9,7 @@
 use std::{
     future::ready,
     io::{self, IoSlice},
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -30,6 +30,7 @@ use actix_web::{
     web::BytesMut,
 };
 use rustix::net::{RecvFlags, recv};
+use tenantry_domain::Network;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -42,6 +43,7 @@ use crate::{
     frames::Frames,
     http2::{self, Http2},
     incoming::Incoming,
+    networks::{self, Networks},
     observe::LONGEST_TARGET,
     request::RequestContext,
 };
@@ -53,6 +55,10 @@ pub struct ListenSettings {
     pub workers: usize,
     /// Connections of each thread.
     pub max_connections: usize,
+    /// Connections that one network may have open, on all threads together: the /24 of an IPv4 address, the /56 of an IPv6
+    /// address; no bound when `None`. Addresses of loopback and of private networks are exempt: a proxy has one of these. A
+    /// proxy with a public address needs `None`.
+    pub connections_per_network: Option<usize>,
     /// How long a client may take to send the head of a request.
     pub head_timeout: Duration,
     /// How long a connection may be idle, or its client take nothing of an answer.
@@ -72,6 +78,19 @@ pub fn listen<F>(api: F, listener: TcpListener, settings: ListenSettings) -> io:
 where
     F: Fn() -> Api + Send + Clone + 'static,
 {
+    listen_to(api, listener, settings, networks::counted)
+}
+
+/// Serves as [`listen`] does. `counted` returns the network that the connections of an address count for.
+fn listen_to<F>(
+    api: F,
+    listener: TcpListener,
+    settings: ListenSettings,
+    counted: fn(IpAddr) -> Option<Network>,
+) -> io::Result<Server>
+where
+    F: Fn() -> Api + Send + Clone + 'static,
+{
     let builder = ServerBuilder::new()
         .workers(settings.workers)
         .max_concurrent_connections(settings.max_connections)
@@ -82,13 +101,15 @@ where
         head: settings.head_timeout,
         idle: settings.idle_timeout,
     };
+    let networks = Networks::new(settings.connections_per_network, counted);
     let service = move || {
-        let (api, stopping) = (api(), stopping.clone());
+        let (api, stopping, networks) = (api(), stopping.clone(), Arc::clone(&networks));
         fn_factory(move || {
             let server = ConnectionServer {
                 api: Arc::new(api.clone()),
                 patience,
                 disconnect_timeout: settings.disconnect_timeout,
+                networks: Arc::clone(&networks),
                 stopping: stopping.clone(),
             };
             async move {
@@ -134,6 +155,7 @@ struct ConnectionServer {
     api: Arc<Api>,
     patience: Patience,
     disconnect_timeout: Duration,
+    networks: Arc<Networks>,
     stopping: GracefulShutdownSignal,
 }
 
@@ -177,6 +199,11 @@ impl ConnectionServer {
         S::Future: 'static,
     {
         let peer = stream.peer_addr().ok();
+        let Some(_open) = self.networks.enter(peer.map(|peer| peer.ip())) else {
+            tracing::debug!("a network has too many connections open; another one is closed");
+            self.api.metrics().refused_connection();
+            return Ok(());
+        };
         let Some(socket) = self.accept(stream).await else {
             return Ok(());
         };
@@ -529,4 +556,72 @@ fn refusal(status: StatusCode, api: &Api) -> Vec<u8> {
     api.metrics()
         .answered("", None, status.as_u16(), Duration::ZERO, None);
     error.as_last_answer(&context)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{Ipv4Addr, TcpStream},
+    };
+
+    use super::*;
+    use crate::{
+        HttpSettings,
+        metrics::{Audience, Format},
+        testing::api,
+    };
+
+    const SETTINGS: ListenSettings = ListenSettings {
+        workers: 2,
+        max_connections: 100,
+        connections_per_network: Some(2),
+        head_timeout: Duration::from_secs(20),
+        idle_timeout: Duration::from_secs(20),
+        disconnect_timeout: Duration::from_millis(200),
+        shutdown_seconds: 0,
+    };
+
+    /// What is answered to a request, until the connection is closed or there is an answer.
+    fn answered(mut stream: &TcpStream) -> String {
+        let _ = stream.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut first = [0; 12];
+        let read = stream.read(&mut first).unwrap_or_default();
+        String::from_utf8_lossy(&first[..read]).into_owned()
+    }
+
+    #[actix_web::test]
+    async fn connections_beyond_the_bound_of_a_network_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let api = api(HttpSettings::default());
+        let of_one_network = |_| Network::site(Some(Ipv4Addr::new(203, 0, 113, 1).into()));
+        let served = api.clone();
+        let server = listen_to(move || served.clone(), listener, SETTINGS, of_one_network).unwrap();
+        let handle = server.handle();
+        std::thread::spawn(|| actix_web::rt::System::new().block_on(server));
+        let clients = tokio::task::spawn_blocking(move || {
+            let open = || {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                let answered = answered(&stream);
+                (stream, answered)
+            };
+            let [first, second] = [(); 2].map(|()| open());
+            assert_eq!([&first.1, &second.1], ["HTTP/1.1 200"; 2]);
+            assert_eq!(open().1, "");
+            drop(first);
+            let began = Instant::now();
+            while open().1.is_empty() {
+                assert!(began.elapsed() < Duration::from_secs(20), "its place is not free");
+            }
+        });
+        clients.await.unwrap();
+        handle.stop(false).await;
+        let metrics = api.metrics().render(Audience::Everyone, Format::Text);
+        let refused = metrics
+            .lines()
+            .find(|line| line.starts_with("tenantry_http_connections_refused_total "));
+        assert!(refused.is_some_and(|line| !line.ends_with(" 0")), "{refused:?}");
+    }
 }

@@ -39,6 +39,7 @@ pub struct Metrics {
     refusals: Family<Problem, Counter>,
     decisions: Family<Decided, Counter>,
     violations: Family<Violated, Counter>,
+    refused_connections: Counter,
     busiest: Mutex<Busiest>,
 }
 
@@ -115,8 +116,15 @@ impl Default for Metrics {
             "Limits that refused requests would have exceeded",
             Family::clone(&violations),
         );
+        let refused_connections = Counter::default();
+        registry.register(
+            "http_connections_refused",
+            "Connections closed at once, as their network has too many open",
+            refused_connections.clone(),
+        );
         Self {
             refusals,
+            refused_connections,
             decisions,
             violations,
             registry: Mutex::new(registry),
@@ -207,6 +215,11 @@ impl Metrics {
     pub(crate) fn refused(&self, code: ErrorCode) {
         let problem = Problem { code: code.as_str() };
         self.refusals.get_or_create(&problem).inc();
+    }
+
+    /// A connection was closed at once, as its network has too many open.
+    pub(crate) fn refused_connection(&self) {
+        self.refused_connections.inc();
     }
 
     /// Everything that may be read by the audience, in the format.

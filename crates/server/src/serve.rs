@@ -257,9 +257,12 @@ fn http_settings(http: &Http) -> HttpSettings {
 
 fn listen_settings(settings: &Settings) -> ListenSettings {
     let http = &settings.http;
+    let per_network = settings.server.connections_per_network;
     ListenSettings {
         workers: settings.server.threads(),
         max_connections: settings.server.max_connections,
+        // All connections come from the proxy where there is one.
+        connections_per_network: (per_network > 0 && !http.trust_forwarded_for).then_some(per_network),
         head_timeout: Duration::from_millis(http.header_timeout_ms),
         idle_timeout: Duration::from_millis(http.keep_alive_ms),
         disconnect_timeout: Duration::from_millis(http.disconnect_timeout_ms),

@@ -101,6 +101,9 @@ pub struct Server {
     pub shutdown_seconds: u64,
     /// Connections of each thread; further ones wait in the backlog.
     pub max_connections: usize,
+    /// Connections of one network (/24 of IPv4, /56 of IPv6), loopback and private networks excepted; 0 = no bound. Not in
+    /// effect behind a proxy whose word on addresses is taken.
+    pub connections_per_network: usize,
     /// How many connections may wait to be taken.
     pub backlog: u32,
 }
@@ -124,6 +127,7 @@ impl Default for Server {
             drain_seconds: 0,
             shutdown_seconds: 20,
             max_connections: 25_000,
+            connections_per_network: 1_000,
             backlog: 1_024,
         }
     }
@@ -1232,6 +1236,12 @@ impl Settings {
             ("jobs.lease_seconds", self.jobs.lease_seconds, 5, 3_600),
             ("jobs.grace_seconds", self.jobs.grace_seconds, 0, 600),
             ("server.shutdown_seconds", self.server.shutdown_seconds, 1, 600),
+            (
+                "server.connections_per_network",
+                self.server.connections_per_network as u64,
+                0,
+                1_000_000,
+            ),
             (
                 "server.max_connections",
                 self.server.max_connections as u64,

@@ -25,6 +25,7 @@ struct Listening {
 const SETTINGS: ListenSettings = ListenSettings {
     workers: 1,
     max_connections: 1_000,
+    connections_per_network: None,
     head_timeout: Duration::from_secs(20),
     idle_timeout: Duration::from_secs(20),
     disconnect_timeout: Duration::from_millis(200),
