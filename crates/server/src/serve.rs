@@ -298,7 +298,7 @@ async fn store_all(booted: &Booted, within: Duration) {
             metering::flush(app).await;
         }
         app.views.flush(app).await;
-        refusal::finish(app).await;
+        refusal::flush(app).await;
     };
     let in_time = tokio::time::timeout(within, all).await.is_ok();
     let calls = booted.calls.tally().pending;

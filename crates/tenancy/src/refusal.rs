@@ -286,7 +286,7 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
     recorded
 }
 
-/// Records the repeats whose hour is over; how many entries that are.
+/// Records the repeats whose hour is over, or was ended by [`Refusals::end_all`]; how many entries that are.
 pub async fn flush(app: &Arc<Tenancy>) -> usize {
     let now = app.ports.clock.now();
     {
@@ -294,13 +294,6 @@ pub async fn flush(app: &Arc<Tenancy>) -> usize {
         let budgets: Vec<_> = state.open.keys().copied().collect();
         budgets.into_iter().for_each(|budget| state.end(budget, now));
     }
-    store(app).await
-}
-
-/// Records all repeats, those of the running hour included: for the end of the process. What is left when the caller stops
-/// waiting is counted by [`Refusals::waiting`].
-pub async fn finish(app: &Arc<Tenancy>) -> usize {
-    app.refusals.end_all();
     store(app).await
 }
 
