@@ -15,8 +15,8 @@ use tenantry_domain::{
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgUnits,
-    PgUsageUpkeep, Pool, PoolSettings,
+    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
+    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
@@ -555,6 +555,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         None => memories,
     };
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
+    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
+    plans.refresh_from(Arc::new(versions));
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),

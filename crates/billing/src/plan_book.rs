@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use async_trait::async_trait;
+use futures_util::lock::Mutex;
 use serde_json::Value;
 use tenantry_domain::{
     Meters, PlanCatalogue, PlanTerms, PlanVersion, PlanVersions, StoreError, SystemScope, TenantRates, Time,
@@ -19,7 +21,14 @@ pub struct PlanBook {
     /// In the order of the file.
     plans: Vec<Plan>,
     known: RwLock<Known>,
+    /// Where the versions are stored.
+    store: OnceLock<Arc<dyn PlanVersions>>,
+    /// When they were last read because one was not known.
+    refreshed_at: Mutex<Option<Time>>,
 }
+
+/// How long a refresh stands for those that follow, in seconds.
+const REFRESH_SECONDS: i64 = 1;
 
 #[derive(Default)]
 struct Known {
@@ -66,7 +75,14 @@ impl PlanBook {
             meters,
             plans,
             known,
+            store: OnceLock::new(),
+            refreshed_at: Mutex::default(),
         })
+    }
+
+    /// Lets [`PlanCatalogue::refresh`] read from this store; without one it reads nothing. The first call counts.
+    pub fn refresh_from(&self, store: Arc<dyn PlanVersions>) {
+        let _ = self.store.set(store);
     }
 
     /// Stores the plans on offer as versions where they are new, and learns all versions. For the start of a server, and
@@ -150,6 +166,7 @@ impl PlanBook {
     }
 }
 
+#[async_trait]
 impl PlanCatalogue for PlanBook {
     fn default_plan(&self) -> &str {
         &self.default
@@ -171,6 +188,20 @@ impl PlanCatalogue for PlanBook {
 
     fn terms(&self, plan: &str, version: u32) -> Arc<PlanTerms> {
         Arc::clone(&self.version(plan, version).terms)
+    }
+
+    async fn refresh(&self, now: Time) -> Result<(), StoreError> {
+        let Some(store) = self.store.get() else {
+            return Ok(());
+        };
+        // Held while it is read: those that come meanwhile decide by what is read.
+        let mut refreshed_at = self.refreshed_at.lock().await;
+        let is_fresh = |at: Time| (now - at).num_seconds().abs() < REFRESH_SECONDS;
+        if !refreshed_at.is_some_and(is_fresh) {
+            self.reload(store.as_ref()).await?;
+            *refreshed_at = Some(now);
+        }
+        Ok(())
     }
 }
 
@@ -197,7 +228,6 @@ fn definition(plan: &Plan) -> Result<Value, StoreError> {
 mod tests {
     use std::sync::Mutex;
 
-    use async_trait::async_trait;
     use tenantry_domain::Limit;
 
     use super::*;
@@ -269,6 +299,27 @@ mod tests {
         run(first.reload(&store)).unwrap();
         assert_eq!(first.terms("one", 2).limit("users"), Limit::Of(7));
         assert_eq!(first.current("one").unwrap().version, 1, "what its own file says");
+    }
+
+    #[test]
+    fn unknown_version_is_read_at_most_once_a_second() {
+        let store = Arc::new(Kept::default());
+        let here = book(5, 10);
+        here.refresh_from(Arc::clone(&store) as Arc<dyn PlanVersions>);
+        run(here.sync(store.as_ref(), Time::default())).unwrap();
+        let added = |users| run(book(users, 10).sync(store.as_ref(), Time::default())).unwrap();
+        let refresh = |milliseconds| {
+            run(here.refresh(Time::from_timestamp_millis(milliseconds).unwrap())).unwrap();
+        };
+        added(6);
+        assert!(here.knows("one", 1) && !here.knows("one", 2));
+        refresh(0);
+        assert!(here.knows("one", 2));
+        added(7);
+        refresh(999);
+        assert!(!here.knows("one", 3), "it was read less than a second ago");
+        refresh(1_000);
+        assert!(here.knows("one", 3));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl PlanTerms {
 }
 
 /// The plans on offer, and those that tenants still have: what others need to know of billing.
+#[async_trait]
 pub trait PlanCatalogue: Send + Sync {
     /// Whether a plan of that name may be subscribed to.
     fn offers(&self, plan: &str) -> bool {
@@ -81,6 +82,18 @@ pub trait PlanCatalogue: Send + Sync {
     /// What a tenant has that subscribed to this version. Of a version that is not known (yet) it is what the plan
     /// grants now, and of an unknown plan what the default plan does.
     fn terms(&self, plan: &str, version: u32) -> Arc<PlanTerms>;
+
+    /// Whether this version of a plan is known. Another server may have stored it since versions were last read.
+    fn knows(&self, plan: &str, version: u32) -> bool {
+        let terms = self.terms(plan, version);
+        terms.name == plan && terms.version == version
+    }
+
+    /// Reads the stored versions again, before it is decided about one that is not known; at most once a second.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn refresh(&self, now: Time) -> Result<(), StoreError>;
 }
 
 /// A version of a plan as it is stored.

@@ -606,6 +606,7 @@ impl Seal for Fake {
     }
 }
 
+#[async_trait]
 impl PlanCatalogue for Fake {
     fn default_plan(&self) -> &str {
         "free"
@@ -631,6 +632,10 @@ impl PlanCatalogue for Fake {
             Meters::from([(calls.key.clone(), Arc::new(calls))])
         });
         &METERS
+    }
+
+    async fn refresh(&self, _: Time) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn terms(&self, _: &str, _: u32) -> Arc<PlanTerms> {

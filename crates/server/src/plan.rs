@@ -225,6 +225,7 @@ const EVERY: Duration = Duration::from_secs(30);
 impl KnownPlans {
     /// The plans of this book, whose versions are stored there.
     pub fn new(book: Arc<PlanBook>, changed: Arc<Notify>, store: Arc<dyn PlanVersions>) -> Self {
+        book.refresh_from(Arc::clone(&store));
         Self { book, store, changed }
     }
 

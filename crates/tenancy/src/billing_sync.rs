@@ -93,6 +93,7 @@ pub async fn sync(cx: &Cx, payments: &dyn PaymentProvider) -> Result<Option<Bill
         subscriptions: subscriptions(payments, &account, customer).await?,
         invoices: unless_gone(payments.invoices_of(customer, INVOICES).await)?,
     };
+    know_plan(cx, &fetched).await?;
     apply(cx, payments, &fetched).await
 }
 
@@ -131,6 +132,17 @@ fn unless_gone<T>(answer: Result<Vec<T>, ProviderError>) -> Result<Vec<T>, Provi
     match answer {
         Err(ProviderError::NotFound(_)) => Ok(Vec::new()),
         answer => answer,
+    }
+}
+
+/// Reads the versions of plans again when the subscription that counts is for one that is not known: another server has
+/// just put it on sale, and what is decided now is not decided again.
+async fn know_plan(cx: &Cx, fetched: &FetchedAccount) -> Result<(), StoreError> {
+    let plans = &cx.ports().plans;
+    let offer = fetched.kept().and_then(|kept| kept.offer.as_ref());
+    match offer.filter(|offer| !plans.knows(&offer.plan, offer.version)) {
+        Some(_) => plans.refresh(cx.now()).await,
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,8 @@ use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::{
-    CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus, SystemScope, TenantId,
+    CustomerRef, NewCheckout, NewSubscription, Offer, PlanTerms, ProviderKey, SubscriptionStatus,
+    SystemScope, TenantId,
 };
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
 use tenantry_tenancy::billing_oversight::{self, DriftLine, Sweep};
@@ -12,12 +13,12 @@ use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::Worker;
 use tenantry_tests::{PASSWORD, Reply};
 
-use crate::billing_stripe::Shop;
+use crate::billing_stripe::{Shop, WrongKey};
 use crate::jobs::worker;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of checkouts");
-const CHECKOUT: &str = "/api/v1/billing/checkout";
-const SUBSCRIPTION: &str = "/api/v1/billing/subscription";
+pub(crate) const CHECKOUT: &str = "/api/v1/billing/checkout";
+pub(crate) const SUBSCRIPTION: &str = "/api/v1/billing/subscription";
 
 /// What the admin of a tenant is answered.
 pub(crate) async fn asked(shop: &Shop, slug: &str, method: Method, path: &str, body: &Value) -> Reply {
@@ -115,6 +116,11 @@ async fn checkouts_begun_at_once_leave_one_open() {
 /// A subscription of one seat, without a trial, to the first price of a plan.
 pub(crate) fn new_subscription(shop: &Shop, tenant: TenantId, customer: &str, plan: &str) -> NewSubscription {
     let terms = shop.world.app.ports.plans.current(plan).unwrap();
+    subscription_to(&terms, tenant, customer)
+}
+
+/// [`new_subscription`] to these terms.
+pub(crate) fn subscription_to(terms: &PlanTerms, tenant: TenantId, customer: &str) -> NewSubscription {
     let price = &terms.prices[0];
     NewSubscription {
         customer: CustomerRef::parse(customer).unwrap(),
@@ -376,14 +382,12 @@ async fn former_customer_is_taken_again_after_a_wrong_key() {
     let id = shop.sign_up("initech", "pro").await;
     shop.work().await;
     let first = shop.customer(id).await;
-    let elsewhere = Shop::open().await;
-    let other_app = shop.beside(&elsewhere);
-    let cx = tenantry_tenancy::OperatorCx::command(&other_app, BECAUSE);
+    let wrong = WrongKey::set(&shop).await;
     let all = Sweep {
         after: None,
         limit: 100,
     };
-    let lost = billing_oversight::lost_customers(&cx, false, all)
+    let lost = billing_oversight::lost_customers(&wrong.cx, false, all)
         .await
         .unwrap()
         .found;
@@ -392,15 +396,13 @@ async fn former_customer_is_taken_again_after_a_wrong_key() {
             .any(|lost| lost.tenant == id && lost.replacement.is_none())
     );
     assert_eq!(shop.customer(id).await, first, "it was only looked at");
-    let replaced = billing_oversight::lost_customer_of(&cx, id, true).await.unwrap();
-    let there = replaced[0].replacement.clone().unwrap();
-    assert_eq!(shop.customer(id).await, there.as_str());
-    assert_eq!(elsewhere.customers_of(id), [there.as_str()]);
+    let there = wrong.replace(id).await;
+    assert_eq!(shop.customer(id).await, there);
+    assert_eq!(wrong.elsewhere.customers_of(id), [there]);
     assert_eq!(shop.plan(id).await, "free");
 
+    assert_eq!(shop.replace(id).await, first);
     let cx = shop.world.operator_cx();
-    let replaced = billing_oversight::lost_customer_of(&cx, id, true).await.unwrap();
-    assert_eq!(replaced[0].replacement.as_ref().unwrap().as_str(), first);
     assert_eq!(
         (shop.customer(id).await, shop.plan(id).await),
         (first.clone(), "pro".into())
@@ -413,7 +415,7 @@ async fn former_customer_is_taken_again_after_a_wrong_key() {
         []
     );
     shop.close().await;
-    elsewhere.close().await;
+    wrong.elsewhere.close().await;
 }
 
 #[actix_web::test]
@@ -490,6 +492,12 @@ fn new_user(number: usize) -> Value {
     json!({"email": format!("u{number}@initech.example"), "full_name": "U", "role": "member", "password": PASSWORD})
 }
 
+/// The path of a user, by the answer to its creation.
+pub(crate) fn user_path(created: &Value) -> String {
+    let id = created["user"]["id"].as_str().or(created["id"].as_str());
+    format!("/api/v1/users/{}", id.unwrap())
+}
+
 /// A tenant that pays for so many seats, with one user.
 async fn with_seats(shop: &Shop, seats: u32) -> TenantId {
     let id = shop.sign_up("initech", "free").await;
@@ -540,10 +548,7 @@ async fn users_are_limited_to_the_paid_seats() {
     );
 
     // A user who is not active takes no seat; only one of two can be active again.
-    let path = format!(
-        "/api/v1/users/{}",
-        user["user"]["id"].as_str().or(user["id"].as_str()).unwrap()
-    );
+    let path = user_path(&user);
     let active = async |active: bool| {
         asked(
             &shop,

@@ -7,7 +7,7 @@ use tenantry_tenancy::billing_oversight;
 use tenantry_tests::Lines;
 
 use crate::billing_checkout::{actions, live, new_subscription, posted};
-use crate::billing_stripe::Shop;
+use crate::billing_stripe::{Shop, WrongKey};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of what is done at the provider by hand");
 
@@ -33,14 +33,14 @@ fn label(shop: &Shop, customer: &str, tenant: &str) {
     shop.fake.dashboard("POST", &path, &form).unwrap();
 }
 
-fn status(shop: &Shop, subscription: &str) -> String {
+pub(crate) fn status(shop: &Shop, subscription: &str) -> String {
     let all = shop.fake.subscriptions().into_iter();
     let mut all = all.filter(|one| one["id"] == subscription);
     all.next().unwrap()["status"].as_str().unwrap().to_owned()
 }
 
 /// Surplus and findings of the drift report.
-async fn drift(shop: &Shop) -> (Value, Value) {
+pub(crate) async fn drift(shop: &Shop) -> (Value, Value) {
     // Nobody can be made twice.
     let name = shop.world.app.ports.ids.uuid();
     let operator = shop.world.operator(&format!("{name}@tenantry.example")).await;
@@ -279,22 +279,19 @@ async fn nothing_of_a_former_customer_ends_without_the_present_one() {
     let id = shop.sign_up("initech", "pro").await;
     shop.work().await;
     let first = shop.customer(id).await;
-    let elsewhere = Shop::open().await;
-    let other_app = shop.beside(&elsewhere);
-    let cx = tenantry_tenancy::OperatorCx::command(&other_app, BECAUSE);
-    billing_oversight::lost_customer_of(&cx, id, true).await.unwrap();
+    let wrong = WrongKey::set(&shop).await;
+    wrong.replace(id).await;
     for _ in 0..3 {
         shop.pass(1).await;
     }
     assert_eq!(live(&shop, &first).len(), 1);
-    let cx = shop.world.operator_cx();
-    billing_oversight::lost_customer_of(&cx, id, true).await.unwrap();
+    shop.replace(id).await;
     assert_eq!(
         (shop.customer(id).await, shop.plan(id).await),
         (first, "pro".into())
     );
     shop.close().await;
-    elsewhere.close().await;
+    wrong.elsewhere.close().await;
 }
 
 #[actix_web::test]

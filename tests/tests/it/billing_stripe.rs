@@ -9,10 +9,11 @@ use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::PlanBook;
+use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::{
-    BillingAccount, Clock, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, PageRequest,
-    Period, PlanTerms, Rate, ReportState, SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
+    BillingAccount, Clock, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, NewSubscription,
+    PageRequest, PaymentProvider as _, Period, PlanCatalogue, PlanTerms, ProviderKey, Rate, ReportState,
+    SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
 };
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
@@ -21,11 +22,13 @@ use tenantry_stripe_fake::{
 };
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::Worker;
-use tenantry_tenancy::{Cx, Origin, Tenancy, meter_report};
+use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy, billing_oversight, meter_report};
 use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
+use crate::billing_checkout::subscription_to;
 use crate::jobs::{expire_leases, worker, worker_of};
 use crate::openfeature::serve;
+use crate::plans::store;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing with Stripe");
 const SECRET: &str = "whsec_test";
@@ -44,6 +47,7 @@ impl Clock for FakeTime {
 pub(crate) struct Shop {
     pub(crate) world: World,
     pub(crate) fake: StripeFake,
+    stripe: Arc<StripePayments>,
     options: Options,
     server: ServerHandle,
 }
@@ -101,25 +105,25 @@ impl Shop {
             ..options
         };
         let world = World::with(options.clone()).await;
-        let plans = &world.app.ports.plans;
-        let on_offer: Vec<PlanTerms> = plans
-            .on_offer()
-            .iter()
-            .map(|terms| PlanTerms::clone(terms))
-            .collect();
-        stripe.publish(&on_offer, plans.meters()).await.unwrap();
+        publish(&stripe, world.app.ports.plans.as_ref()).await;
         let (url, server) = serve(&world);
         fake.webhook_to(&format!("{url}/webhooks/stripe"), SECRET);
         Self {
             world,
             fake,
+            stripe,
             options,
             server,
         }
     }
 
+    /// Replaces the customer of a tenant, which the stand-in does not have. Returns the one in its place.
+    pub(crate) async fn replace(&self, tenant: TenantId) -> String {
+        replaced(&self.world.operator_cx(), tenant).await
+    }
+
     /// Another server over this shop's database that is paid through another shop's stand-in, as after a change of the key.
-    pub(crate) fn beside(&self, other: &Self) -> Arc<Tenancy> {
+    fn beside(&self, other: &Self) -> Arc<Tenancy> {
         self.world.instance(&self.options_beside(other)).app
     }
 
@@ -237,6 +241,71 @@ impl Shop {
         let all = self.fake.subscriptions().into_iter();
         all.filter(|one| one["customer"] == customer).collect()
     }
+}
+
+/// Puts what is on offer on sale at the stand-in.
+async fn publish(stripe: &StripePayments, plans: &dyn PlanCatalogue) {
+    let on_offer = plans.on_offer();
+    let on_offer: Vec<PlanTerms> = on_offer.iter().map(|terms| PlanTerms::clone(terms)).collect();
+    stripe.publish(&on_offer, plans.meters()).await.unwrap();
+}
+
+/// A key of another account, and a server over a shop's database that has it.
+pub(crate) struct WrongKey {
+    /// The other account.
+    pub(crate) elsewhere: Shop,
+    /// The server's operators.
+    pub(crate) cx: OperatorCx,
+}
+
+impl WrongKey {
+    pub(crate) async fn set(shop: &Shop) -> Self {
+        let elsewhere = Shop::open().await;
+        let cx = OperatorCx::command(&shop.beside(&elsewhere), BECAUSE);
+        Self { elsewhere, cx }
+    }
+
+    /// Replaces the customer of a tenant, which the other account does not have. Returns the one in its place.
+    pub(crate) async fn replace(&self, tenant: TenantId) -> String {
+        replaced(&self.cx, tenant).await
+    }
+}
+
+async fn replaced(cx: &OperatorCx, tenant: TenantId) -> String {
+    let lost = billing_oversight::lost_customer_of(cx, tenant, true)
+        .await
+        .unwrap();
+    lost[0].replacement.as_ref().unwrap().to_string()
+}
+
+/// During a rolling deploy one server sells a plan that the other, which hears of the sale, has not read yet.
+#[actix_web::test]
+async fn plan_that_another_server_has_just_put_on_sale_is_granted() {
+    let text = include_str!("../../../config/plans.toml");
+    let pro = text.find("[[plan]]\nname = \"pro\"").unwrap();
+    let enterprise = text.find("[[plan]]\nname = \"enterprise\"").unwrap();
+    let team = text[pro..enterprise].replacen("\"pro\"", "\"team\"", 1);
+    let book = |text: &str| Arc::new(PlanBook::new(Plans::parse(text).unwrap()).unwrap());
+    let (old, new) = (book(text), book(&format!("{text}\n{team}")));
+    let shop = Shop::open_with(Some(Arc::clone(&old)), Wait::from_millis(400)).await;
+    let store = store(&shop.world);
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    for book in [&old, &new] {
+        book.sync(&store, shop.world.clock.now()).await.unwrap();
+    }
+    publish(&shop.stripe, new.as_ref()).await;
+    let terms = new.current("team").unwrap();
+    let sold = NewSubscription {
+        trial_days: 14,
+        ..subscription_to(&terms, id, &shop.customer(id).await)
+    };
+    let key = ProviderKey::parse("team").unwrap();
+    shop.stripe.create_subscription(&key, &sold).await.unwrap();
+    assert!(!old.knows("team", 1));
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "team");
+    shop.close().await;
 }
 
 #[actix_web::test]
