@@ -1,4 +1,4 @@
-//! The demo is paid through a fake of Stripe that begins anew with each start and has a clock that is moved by hand.
+//! The demo is paid through a fake of Stripe whose clock is moved by hand. It keeps what it has beside the demo's data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,8 @@ impl Clock for FakeTime {
     }
 }
 
-/// Puts on sale at the fake what is on offer. Who was a customer of the fake before becomes one anew, and has what it had.
+/// Puts on sale at the fake what is on offer. Customers that the fake does not have, because its file is gone, are made anew, with what
+/// they had.
 pub async fn prepare(booted: &Booted) -> Result<(), CommandError> {
     let Some(stripe) = &booted.stripe else {
         return Ok(());

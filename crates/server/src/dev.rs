@@ -61,7 +61,7 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
         settings.redis.url = Secret::new(url);
     }
     let stripe = match args.stripe {
-        Some(Stripe::Fake) => Some(start_fake(&mut settings)?),
+        Some(Stripe::Fake) => Some(start_fake(&mut settings, data_dir)?),
         None => None,
     };
     let existing = existing_server(&settings);
@@ -184,12 +184,13 @@ fn lead_here(settings: &mut Settings, address: &str) {
 /// What the stand-in signs webhooks with.
 const FAKE_WEBHOOK_SECRET: &str = "whsec_fake";
 
-/// Starts the stand-in for Stripe, and lets the settings lead to it.
-fn start_fake(settings: &mut Settings) -> Result<StripeFake, CommandError> {
+/// Starts the fake of Stripe with what it had at its last start over this data, and lets the settings lead to it.
+fn start_fake(settings: &mut Settings, data_dir: &Path) -> Result<StripeFake, CommandError> {
     let fake = StripeFake::start(FakeSettings {
         secret_key: settings::Stripe::FAKE_KEY.into(),
         now: SystemClock::new().now(),
         runs: true,
+        journal: Some(data_dir.join("stripe-fake.jsonl")),
         ..FakeSettings::default()
     });
     let fake = fake.map_err(|error| CommandError::Other(format!("the stand-in for Stripe: {error}")))?;

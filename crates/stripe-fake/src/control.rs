@@ -36,7 +36,22 @@ type Answer = Response<Full<Bytes>>;
 /// Answers a call of it.
 pub fn answer(shared: &Shared, method: &str, path: &str, params: &Params) -> Answer {
     let segments: Vec<&str> = path.trim_matches('/').split('/').skip(1).collect();
-    match (method, segments.as_slice()) {
+    let at = shared.now();
+    let answer = answered(shared, method, &segments, params);
+    if is_kept(method, &segments) {
+        shared.keep(at, method, path, params);
+    }
+    answer
+}
+
+/// Whether a call changes what there is; the others change how the fake behaves until it ends.
+fn is_kept(method: &str, segments: &[&str]) -> bool {
+    let changing = ["clock", "customers", "invoices", "checkout", "after_retries"];
+    method == "POST" && segments.first().is_some_and(|first| changing.contains(first))
+}
+
+fn answered(shared: &Shared, method: &str, segments: &[&str], params: &Params) -> Answer {
+    match (method, segments) {
         ("GET", ["checkout", id]) => checkout_page(shared, id),
         ("POST", ["checkout", id, "pay"]) => pay_checkout(shared, id),
         ("GET", ["invoices", id]) => invoice_page(shared, id),

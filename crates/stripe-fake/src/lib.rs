@@ -13,6 +13,7 @@ mod collect;
 mod control;
 mod failure;
 mod hold;
+mod journal;
 mod money;
 mod objects;
 mod orders;
@@ -24,6 +25,7 @@ mod state;
 mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,9 @@ pub struct FakeSettings {
     pub webhook_attempts: u32,
     /// How long it waits before the second time; each further wait is twice as long.
     pub webhook_backoff: Duration,
+    /// The file in which calls are kept that change something: a fake that is started over it later has all that this one had,
+    /// and its clock is as far ahead. Without one, nothing is kept.
+    pub journal: Option<PathBuf>,
 }
 
 impl Default for FakeSettings {
@@ -102,6 +107,7 @@ impl Default for FakeSettings {
             hang: Duration::from_secs(30),
             webhook_attempts: 5,
             webhook_backoff: Duration::from_millis(50),
+            journal: None,
         }
     }
 }
@@ -119,12 +125,12 @@ impl StripeFake {
     /// Starts it. It answers from then on.
     ///
     /// # Errors
-    /// When the port is taken or the thread cannot be made.
+    /// When the port is taken, the thread cannot be made, or the file of calls cannot be read.
     pub fn start(settings: FakeSettings) -> std::io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, settings.port)))?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared::new(&settings, url.clone()));
+        let shared = Arc::new(Shared::new(&settings, url.clone())?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

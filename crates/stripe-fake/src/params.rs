@@ -26,6 +26,11 @@ impl Params {
         }
     }
 
+    /// Those of a JSON object.
+    pub const fn of(object: Map<String, Value>) -> Self {
+        Self(object)
+    }
+
     /// Both; what the second one says counts.
     pub fn merged(mut self, other: Self) -> Self {
         self.0.extend(other.0);

@@ -9,10 +9,11 @@ use crate::account::{API_VERSION, Account};
 use crate::collect::{DAY, HOUR};
 use crate::failure::{Failure, Matcher};
 use crate::hold::Gate;
+use crate::journal::{Earlier, Entry, Journal};
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::webhooks::{Delivery, Parcel, shuffle};
-use crate::{Card, Exhausted, FakeSettings, routes};
+use crate::{Card, Exhausted, FakeSettings, control, routes};
 
 /// A call of the API that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +96,8 @@ struct State {
     again: VecDeque<String>,
     busy: bool,
     undelivered: usize,
+    /// Where calls that change something are kept.
+    journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -169,6 +172,25 @@ impl State {
         }
     }
 
+    /// Keeps a call for a fake that is started over the same file.
+    fn keep(&mut self, at: i64, (method, path, key, params): (&str, &str, Option<&str>, &Params)) {
+        self.keep_time();
+        let ahead = self.clock.ahead;
+        let Some(journal) = &mut self.journal else { return };
+        let entry = Entry {
+            at,
+            ahead,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            key: key.map(str::to_owned),
+            params: params.clone(),
+        };
+        if let Err(error) = journal.add(&entry) {
+            tracing::warn!(%error, "what the fake does from now on is not kept");
+            self.journal = None;
+        }
+    }
+
     /// Keys are forgotten after a day. They are looked through once an hour, not with each call.
     fn forget(&mut self, now: i64) {
         if now >= self.forgot_at + HOUR {
@@ -208,7 +230,8 @@ impl State {
 }
 
 impl Shared {
-    pub fn new(settings: &FakeSettings, url: String) -> Self {
+    /// One at this address; with what an earlier one has done, where the settings name a file.
+    pub fn new(settings: &FakeSettings, url: String) -> std::io::Result<Self> {
         let now = settings.now.timestamp();
         // Where time is real, somebody may keep what an earlier fake gave out.
         let run = if settings.runs {
@@ -216,20 +239,31 @@ impl Shared {
         } else {
             settings.run.clone()
         };
-        Self {
+        let (journal, earlier) = match &settings.journal {
+            Some(path) => {
+                let (journal, earlier) = Journal::open(path, &run)?;
+                (Some(journal), earlier)
+            }
+            None => {
+                let entries = Vec::new();
+                (None, Earlier { run, entries })
+            }
+        };
+        let start = earlier.entries.first().map_or(now, |first| first.at);
+        let shared = Self {
             secret_key: settings.secret_key.clone(),
             hang: settings.hang,
             webhook_attempts: settings.webhook_attempts,
             webhook_backoff: settings.webhook_backoff,
             state: Mutex::new(State {
-                account: Account::new(url, run, now, settings.card, settings.exhausted),
+                account: Account::new(url, earlier.run, start, settings.card, settings.exhausted),
                 clock: Clock {
-                    start: now,
-                    since: settings.runs.then(Instant::now),
+                    start,
+                    since: None,
                     ahead: 0,
                 },
                 remembered: BTreeMap::new(),
-                forgot_at: now,
+                forgot_at: start,
                 rules: Vec::new(),
                 holds: Vec::new(),
                 calls: Vec::new(),
@@ -239,10 +273,51 @@ impl Shared {
                 again: VecDeque::new(),
                 busy: false,
                 undelivered: 0,
+                journal: None,
             }),
             news: Notify::new(),
             quiet: Notify::new(),
+        };
+        shared.repeat(&earlier.entries);
+        let mut state = shared.state();
+        state.clock = Clock {
+            start: now,
+            since: settings.runs.then(Instant::now),
+            ahead: earlier.entries.last().map_or(0, |last| last.ahead),
+        };
+        // Who was told is gone, and registers again.
+        state.endpoints.clear();
+        state.handed = state.account.events.len();
+        state.journal = journal;
+        drop(state);
+        Ok(shared)
+    }
+
+    /// Does what an earlier fake has done, each at its time.
+    fn repeat(&self, entries: &[Entry]) {
+        for entry in entries {
+            self.act(|state| {
+                state.clock.set(entry.at.max(state.account.now));
+                state.catch_up();
+            });
+            if entry.path.starts_with("/_fake/") {
+                drop(control::answer(self, &entry.method, &entry.path, &entry.params));
+                continue;
+            }
+            let incoming = Incoming {
+                method: &entry.method,
+                path: &entry.path,
+                key: entry.key.as_deref(),
+                bearer: None,
+                params: entry.params.clone(),
+            };
+            self.act(|state| drop(once(state, &incoming)));
         }
+    }
+
+    /// Keeps a call of the control API that has changed something.
+    pub fn keep(&self, at: i64, method: &str, path: &str, params: &Params) {
+        self.act(|state| state.keep(at, (method, path, None, params)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -527,6 +602,13 @@ fn once(state: &mut State, incoming: &Incoming<'_>) -> Outcome {
         Ok(body) => (200, body),
         Err(problem) => (problem.status, problem.body()),
     };
+    // One that fails may have used up ids.
+    if incoming.method != "GET" {
+        let Incoming {
+            method, path, key, ..
+        } = *incoming;
+        state.keep(now, (method, path, key, &incoming.params));
+    }
     // What was refused before anything was begun may be tried again with the same key.
     if let Some(key) = key.filter(|_| matches!(status, 200 | 402)) {
         let remembered = Remembered {

@@ -828,3 +828,113 @@ proptest! {
         prop_assert_eq!(fake.meter_total("calls", &sold.customer, 0, i64::MAX), used);
     }
 }
+
+/// A file that is removed in the end.
+struct Journal(std::path::PathBuf);
+
+impl Journal {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tenantry-fake-{}-{name}.jsonl", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn start(&self) -> StripeFake {
+        let settings = FakeSettings {
+            journal: Some(self.0.clone()),
+            run: "x".into(),
+            ..FakeSettings::default()
+        };
+        StripeFake::start(settings).unwrap()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// All that a fake has, without its address.
+fn everything(fake: &StripeFake) -> String {
+    let parts = [
+        fake.customers(),
+        fake.prices(),
+        fake.subscriptions(),
+        fake.invoices(),
+        fake.events(),
+    ];
+    let text: Vec<String> = parts.iter().flatten().map(Value::to_string).collect();
+    text.join("\n").replace(fake.url(), "")
+}
+
+#[test]
+fn fake_over_the_same_file_has_what_the_earlier_one_had() {
+    let journal = Journal::new("kept");
+    let fake = journal.start();
+    let client = Client(&fake);
+    let sold = sell(&client, "&trial_period_days=14");
+    let (_, keyed) = client.send("POST", "/v1/customers", "name=Keyed", Some("key"));
+    assert_eq!(
+        client
+            .send("POST", "/v1/subscriptions", "customer=cus_none", None)
+            .0,
+        400
+    );
+    // A call without an effect is done by no other fake either.
+    fake.fail_next(Matcher::path("/v1/customers"), Failure::ServerError);
+    assert_eq!(client.send("POST", "/v1/customers", "name=Lost", None).0, 500);
+    client.post(
+        &format!("/_fake/customers/{}/card", sold.customer),
+        "card=declines",
+    );
+    use_up(&client, &sold, 7_000, "u1");
+    client.post("/_fake/clock/advance", "days=31");
+    let owed = fake
+        .invoices()
+        .into_iter()
+        .find(|one| one["status"] == "open")
+        .unwrap();
+    let (before, at) = (everything(&fake), fake.clock().now());
+    drop(fake);
+
+    let fake = journal.start();
+    let client = Client(&fake);
+    assert_eq!(everything(&fake), before);
+    assert_eq!(fake.clock().now(), at, "it is as far ahead");
+    let customers = fake.customers().len();
+    client.post(
+        &format!("/_fake/invoices/{}/pay", owed["id"].as_str().unwrap()),
+        "",
+    );
+    assert_eq!(fake.customers().len(), customers);
+    client.made("/v1/customers", "name=Next");
+    let before = everything(&fake);
+    drop(fake);
+
+    // A process that was killed has left a part of a line.
+    let mut text = std::fs::read_to_string(&journal.0).unwrap();
+    text.push_str("{\"at\":17684");
+    std::fs::write(&journal.0, text).unwrap();
+    let fake = journal.start();
+    assert_eq!(everything(&fake), before);
+    Client(&fake).made("/v1/customers", "name=Last");
+    let before = everything(&fake);
+    drop(fake);
+    assert_eq!(everything(&journal.start()), before);
+    assert!(before.contains(keyed["id"].as_str().unwrap()));
+}
+
+#[test]
+fn key_of_a_call_is_known_after_a_restart() {
+    let journal = Journal::new("keys");
+    let fake = journal.start();
+    let first = Client(&fake).send("POST", "/v1/customers", "name=A", Some("k1"));
+    drop(fake);
+    let fake = journal.start();
+    assert_eq!(
+        Client(&fake).send("POST", "/v1/customers", "name=A", Some("k1")),
+        first
+    );
+    assert_eq!(fake.customers().len(), 1);
+}
