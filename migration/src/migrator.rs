@@ -12,7 +12,7 @@ use crate::{
     m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events,
     m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
     m20261128_000045_former_customers, m20261128_000053_quota_lease_owners, m20261128_000054_usage_intake,
-    m20261128_000060_tenant_names, m20261129_000061_quota_adjustments,
+    m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -96,6 +96,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000054_usage_intake::Migration),
             Box::new(m20261128_000060_tenant_names::Migration),
             Box::new(m20261129_000061_quota_adjustments::Migration),
+            Box::new(m20261129_000062_pending_checkouts::Migration),
         ]
     }
 }

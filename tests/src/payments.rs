@@ -489,6 +489,22 @@ impl PaymentProvider for MemoryPayments {
         })
     }
 
+    async fn withdraw_subscription(
+        &self,
+        key: &ProviderKey,
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError> {
+        let ended_at = self.clock.now();
+        let now = self.subscription_now(Answer::Subscription(id.clone()))?;
+        if !now.awaits_payment() {
+            return Ok(now);
+        }
+        self.altered("withdraw_subscription", key, id, |subscription| {
+            subscription.status = SubscriptionStatus::IncompleteExpired;
+            subscription.ended_at = Some(ended_at);
+        })
+    }
+
     async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError> {
         let answer = self.once("checkout", key, |this, state| {
             state.made += 1;

@@ -27,12 +27,47 @@ pub struct BillingAccount {
     pub applied: i64,
     /// When that was, by the clock of whoever asked.
     pub synced_at: Option<Time>,
+    /// The checkout that can still be paid.
+    pub checkout: Option<PendingCheckout>,
     /// When it was made.
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
     /// Counts its changes, from 1.
     pub version: i64,
+}
+
+/// An open checkout, as far as it limits the tenant: once it is paid, its seats are all that is paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingCheckout {
+    /// How many seats it sells, at least 1.
+    pub seats: u32,
+    /// When it can no longer be paid.
+    pub until: Time,
+    /// The number of the fetch that found it: [`BillingAccount::fetches`] when the fetch began.
+    pub number: i64,
+}
+
+/// How many active users the seats of a tenant allow, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SeatLimit {
+    /// The most active users.
+    pub seats: u32,
+    /// What has so many seats.
+    pub of: SeatsOf,
+}
+
+/// What has a number of seats that limits active users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SeatsOf {
+    /// The subscription that runs.
+    Subscription,
+    /// A change of it that is under way.
+    Change,
+    /// A checkout that is open.
+    Checkout,
+    /// A subscription whose first payment is not made yet.
+    UnpaidSubscription,
 }
 
 /// What the provider said of a customer.
@@ -46,6 +81,8 @@ pub struct FetchedAccount {
     pub subscriptions: Vec<ProviderSubscription>,
     /// The newest invoices of the customer.
     pub invoices: Vec<ProviderInvoice>,
+    /// Whether the customer was found to have no open checkout; false when the provider was not asked.
+    pub has_no_checkout: bool,
 }
 
 /// What follows for the plan of the tenant.
@@ -72,6 +109,7 @@ impl BillingAccount {
             fetches: 0,
             applied: 0,
             synced_at: None,
+            checkout: None,
             created_at: now,
             updated_at: now,
             version: 1,
@@ -94,6 +132,8 @@ impl BillingAccount {
         }
         self.applied = fetched.number;
         self.synced_at = Some(fetched.at);
+        let is_over = |open: &PendingCheckout| fetched.has_no_checkout && open.number <= fetched.number;
+        self.checkout = self.checkout.take().filter(|open| !is_over(open));
         let had = self.granted().cloned();
         if let Some(subscription) = fetched.kept() {
             self.cycle_anchor = Some(anchor(subscription));
@@ -135,6 +175,37 @@ impl BillingAccount {
     /// How many seats are paid; `None` without a running subscription, when nothing is paid by the seat.
     pub fn paid_seats(&self) -> Option<u32> {
         self.live_subscription().map(|subscription| subscription.seats)
+    }
+
+    /// Notes the one checkout that is open. Returns false, and notes nothing, when a fetch that began later has found
+    /// another one.
+    pub fn hold_checkout(&mut self, open: PendingCheckout) -> bool {
+        let is_older = self
+            .checkout
+            .as_ref()
+            .is_some_and(|held| held.number > open.number);
+        if !is_older {
+            self.checkout = Some(open);
+        }
+        !is_older
+    }
+
+    /// How many active users the account allows at a moment of the provider's time: as many as the fewest seats that are
+    /// paid or may be paid before anyone is asked again. `None` when nothing is paid by the seat.
+    pub fn seat_limit(&self, now: Time) -> Option<SeatLimit> {
+        let limit = |of| move |seats| SeatLimit { seats, of };
+        let paid = self.paid_seats().map(limit(SeatsOf::Subscription));
+        let open = self.checkout.as_ref().filter(|open| now < open.until);
+        let open = open.map(|open| open.seats).map(limit(SeatsOf::Checkout));
+        let unpaid = self.unpaid_subscription().map(|one| one.seats);
+        let unpaid = unpaid.map(limit(SeatsOf::UnpaidSubscription));
+        paid.into_iter().chain(open).chain(unpaid).min()
+    }
+
+    /// The subscription, while its first payment can still be made.
+    pub fn unpaid_subscription(&self) -> Option<&ProviderSubscription> {
+        let subscription = self.subscription.as_ref()?;
+        (subscription.is_ours() && subscription.awaits_payment()).then_some(subscription)
     }
 
     /// What the subscription grants now: nothing before the first payment, and nothing after its end. While a payment is
@@ -189,6 +260,16 @@ impl ProviderSubscription {
         )
     }
 
+    /// Whether its first payment can still be made. The provider keeps the invoice payable for a day.
+    pub const fn awaits_payment(&self) -> bool {
+        matches!(self.status, SubscriptionStatus::Incomplete)
+    }
+
+    /// Whether it is for our catalogue and is paid or can be.
+    pub const fn is_payable(&self) -> bool {
+        self.is_ours() && (self.grants() || self.awaits_payment())
+    }
+
     /// Whether it was never paid and grants nothing.
     const fn never_began(&self) -> bool {
         matches!(
@@ -204,15 +285,16 @@ impl FetchedAccount {
         current(&self.subscriptions)
     }
 
-    /// The subscriptions of our catalogue that grant something beside the one that counts. A tenant has one; it pays twice for
-    /// as long as there is another.
+    /// The subscriptions of our catalogue beside the one that counts that are paid or can be: a tenant has one, and pays
+    /// twice for another. Of several that wait for their first payment each can still become the one.
     pub fn surplus(&self) -> Vec<&ProviderSubscription> {
-        let kept = self.kept().map(|subscription| &subscription.id);
-        let granting = self
-            .subscriptions
-            .iter()
-            .filter(|one| one.is_ours() && one.grants());
-        granting.filter(|one| Some(&one.id) != kept).collect()
+        let Some(kept) = self.kept().filter(|kept| kept.grants()) else {
+            return Vec::new();
+        };
+        let subscriptions = self.subscriptions.iter();
+        subscriptions
+            .filter(|one| one.is_payable() && one.id != kept.id)
+            .collect()
     }
 
     /// The running subscriptions for something else than our catalogue.
@@ -392,7 +474,59 @@ mod tests {
             at: at("2026-03-01T00:00:00Z"),
             subscriptions,
             invoices,
+            has_no_checkout: false,
         }
+    }
+
+    fn held(seats: u32, until: &str, number: i64) -> PendingCheckout {
+        PendingCheckout {
+            seats,
+            until: at(until),
+            number,
+        }
+    }
+
+    #[test]
+    fn fewest_seats_that_may_be_paid_limit_users() {
+        let mut account = account();
+        let now = at("2026-02-01T00:00:00Z");
+        let limit = |account: &BillingAccount| account.seat_limit(now).map(|it| (it.seats, it.of));
+        assert_eq!(limit(&account), None, "nothing is paid by the seat");
+        assert!(account.hold_checkout(held(3, "2026-02-01T00:00:01Z", 1)));
+        assert_eq!(limit(&account), Some((3, SeatsOf::Checkout)));
+        assert_eq!(
+            account.seat_limit(at("2026-02-01T00:00:01Z")),
+            None,
+            "it has expired"
+        );
+        for (status, expected) in [
+            (SubscriptionStatus::Active, (1, SeatsOf::Subscription)),
+            (SubscriptionStatus::Incomplete, (1, SeatsOf::UnpaidSubscription)),
+            (SubscriptionStatus::IncompleteExpired, (3, SeatsOf::Checkout)),
+            (SubscriptionStatus::Canceled, (3, SeatsOf::Checkout)),
+        ] {
+            account.subscription = Some(subscription("sub_1", status.clone(), "pro"));
+            assert_eq!(limit(&account), Some(expected), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn checkout_ends_for_those_who_asked_after_it_was_found() {
+        let mut account = account();
+        let mut early = fetched(&mut account, Vec::new(), Vec::new());
+        early.has_no_checkout = true;
+        let number = account.begin_fetch();
+        assert!(account.hold_checkout(held(2, "2026-03-02T00:00:00Z", number)));
+        assert!(!account.hold_checkout(held(9, "2026-03-02T00:00:00Z", number - 1)));
+        account.absorb(&early);
+        assert_eq!(account.checkout.as_ref().map(|open| open.seats), Some(2));
+        let silent = fetched(&mut account, Vec::new(), Vec::new());
+        account.absorb(&silent);
+        assert!(account.checkout.is_some(), "the provider was not asked");
+        let mut late = fetched(&mut account, Vec::new(), Vec::new());
+        late.has_no_checkout = true;
+        account.absorb(&late);
+        assert_eq!(account.checkout, None);
     }
 
     #[test]
@@ -564,7 +698,9 @@ mod tests {
             let kept = current(&all).cloned();
             let surplus = ids(&fetched(&mut account, all.clone(), Vec::new()));
             let granting = all.iter().filter(|one| one.is_ours() && one.grants()).count();
-            prop_assert_eq!(surplus.len(), granting.saturating_sub(1));
+            let payable = all.iter().filter(|one| one.is_ours() && one.awaits_payment()).count();
+            let expected = if granting == 0 { 0 } else { granting - 1 + payable };
+            prop_assert_eq!(surplus.len(), expected);
             if let Some(kept) = kept.as_ref().filter(|_| granting > 0) {
                 prop_assert!(kept.is_ours() && kept.grants() && !surplus.contains(&kept.id));
                 for status in [SubscriptionStatus::Active, SubscriptionStatus::Trialing] {

@@ -449,6 +449,8 @@ pub trait Jobs: Send {
     async fn list(&mut self, filter: JobFilter, limit: u32) -> Result<Vec<Job>, StoreError>;
     /// A job.
     async fn find(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
+    /// The job of a kind with this deduplication key that is open.
+    async fn find_open(&mut self, kind: &str, dedupe_key: &str) -> Result<Option<Job>, StoreError>;
     /// A job, locked until the transaction ends.
     async fn find_for_update(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// Stores how far a job is.

@@ -111,7 +111,9 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
-pub use billing_account::{BillingAccount, BillingAccounts, FetchedAccount, PlanStep};
+pub use billing_account::{
+    BillingAccount, BillingAccounts, FetchedAccount, PendingCheckout, PlanStep, SeatLimit, SeatsOf,
+};
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use bucket::{Bucket, Share, WHOLE};
 pub use call::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble};

@@ -538,6 +538,14 @@ pub trait PaymentProvider: Send + Sync {
         id: &SubscriptionRef,
     ) -> Result<ProviderSubscription, ProviderError>;
 
+    /// Withdraws a subscription whose first payment is not made, and voids its invoice, so that it cannot be paid any more.
+    /// One that has begun or ended meanwhile is returned as it is.
+    async fn withdraw_subscription(
+        &self,
+        key: &ProviderKey,
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError>;
+
     /// A page on which a customer subscribes to an offer and pays.
     async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError>;
 

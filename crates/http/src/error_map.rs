@@ -123,10 +123,14 @@ impl From<NotInPlan> for ApiError {
                 };
                 (ErrorCode::PlanFeatureRequired, plan)
             }
-            NotInPlan::Seats { paid, used, current } => {
+            NotInPlan::Seats {
+                allowed,
+                used,
+                current,
+            } => {
                 let plan = PlanProblem {
                     limit: Some("seats"),
-                    allowed: Some(paid.into()),
+                    allowed: Some(allowed.seats.into()),
                     used: Some(used),
                     ..of_plans(Plans {
                         current,

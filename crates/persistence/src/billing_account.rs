@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
 use tenantry_domain::{
-    BillingAccount, BillingAccounts, Currency, CustomerRef, Dunning, DunningState, Interval, Offer, Period,
-    ProviderSubscription, StoreError, SubscriptionRef, SubscriptionStatus,
+    BillingAccount, BillingAccounts, Currency, CustomerRef, Dunning, DunningState, Interval, Offer,
+    PendingCheckout, Period, ProviderSubscription, StoreError, SubscriptionRef, SubscriptionStatus,
 };
 
 use crate::error::from_json;
@@ -49,6 +49,9 @@ mod entity {
         pub version: i64,
         pub ended_at: Option<DateTimeUtc>,
         pub charged_meters: Json,
+        pub checkout_seats: Option<i32>,
+        pub checkout_until: Option<DateTimeUtc>,
+        pub checkout_number: Option<i64>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -102,6 +105,7 @@ impl TryFrom<Model> for BillingAccount {
         Ok(Self {
             id: row.id.into(),
             subscription: subscription(&row, customer.as_ref())?,
+            checkout: checkout(&row),
             customer,
             cycle_anchor: row.cycle_anchor,
             dunning,
@@ -163,6 +167,15 @@ fn subscription(
     }))
 }
 
+/// The columns of an open checkout, which the database keeps together.
+fn checkout(row: &Model) -> Option<PendingCheckout> {
+    Some(PendingCheckout {
+        seats: row.checkout_seats?.unsigned_abs(),
+        until: row.checkout_until?,
+        number: row.checkout_number?,
+    })
+}
+
 fn offer(row: &Model) -> Result<Option<Offer>, StoreError> {
     let columns = (
         row.plan.clone(),
@@ -191,7 +204,7 @@ fn charged(subscription: Option<&ProviderSubscription>) -> Result<serde_json::Va
 fn changes(account: &BillingAccount) -> Result<ActiveModel, StoreError> {
     let subscription = account.subscription.as_ref();
     let offer = subscription.and_then(|subscription| subscription.offer.as_ref());
-    let dunning = &account.dunning;
+    let (dunning, checkout) = (&account.dunning, account.checkout.as_ref());
     let text = |id: &dyn std::fmt::Display| id.to_string();
     Ok(ActiveModel {
         customer_ref: Set(account.customer.as_ref().map(|id| text(id))),
@@ -216,6 +229,9 @@ fn changes(account: &BillingAccount) -> Result<ActiveModel, StoreError> {
         dunning_steps: Set(crate::job::signed(dunning.steps)),
         dunning_next_at: Set(dunning.next_at),
         refusal: Set(account.refusal.clone()),
+        checkout_seats: Set(checkout.map(|open| crate::job::signed(open.seats))),
+        checkout_until: Set(checkout.map(|open| open.until)),
+        checkout_number: Set(checkout.map(|open| open.number)),
         fetches: Set(account.fetches),
         applied: Set(account.applied),
         synced_at: Set(account.synced_at),

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::Duration;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value, sea_query::Expr};
 use serde_json::json;
 use tenantry_domain::{
     Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobId, JobLease, JobQueue, JobState, Jobs, Lease,
@@ -92,6 +92,14 @@ impl Jobs for PgStore {
     async fn find(&mut self, id: JobId) -> Result<Option<Job>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
         find.one().await?.map(Job::try_from).transpose()
+    }
+
+    async fn find_open(&mut self, kind: &str, dedupe_key: &str) -> Result<Option<Job>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::Kind.eq(kind));
+        let find = find.filter(Column::DedupeKey.eq(dedupe_key));
+        // As literals: the condition of the unique index, whatever values a plan is made for.
+        let open = Expr::cust(r#""jobs"."state" IN ('queued', 'running', 'parked')"#);
+        find.filter(open).one().await?.map(Job::try_from).transpose()
     }
 
     async fn find_for_update(&mut self, id: JobId) -> Result<Option<Job>, StoreError> {

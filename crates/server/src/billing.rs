@@ -204,7 +204,7 @@ fn say_surplus(found: &Surplus) {
     let kept = found.kept.as_ref().map_or("-", |kept| kept.as_str());
     let surplus: Vec<&str> = found.surplus.iter().map(SubscriptionRef::as_str).collect();
     console::say(&format!(
-        "{} pays twice: subscription {kept} counts, surplus {}",
+        "{} has more than one subscription: {kept} counts, surplus {}",
         found.tenant,
         surplus.join(" ")
     ));

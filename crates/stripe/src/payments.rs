@@ -12,7 +12,7 @@ use stripe_billing::billing_portal_session::CreateBillingPortalSession;
 use stripe_billing::invoice::{
     CreatePreviewInvoice, CreatePreviewInvoiceSubscriptionDetails,
     CreatePreviewInvoiceSubscriptionDetailsItems, CreatePreviewInvoiceSubscriptionDetailsProrationBehavior,
-    ListInvoice, PayInvoice, RetrieveInvoice,
+    ListInvoice, PayInvoice, RetrieveInvoice, VoidInvoiceInvoice,
 };
 use stripe_billing::subscription::{
     CancelSubscription, CreateSubscription, CreateSubscriptionAutomaticTax, CreateSubscriptionBillingMode,
@@ -212,6 +212,32 @@ impl PaymentProvider for StripePayments {
         }
     }
 
+    async fn withdraw_subscription(
+        &self,
+        key: &ProviderKey,
+        id: &SubscriptionRef,
+    ) -> Result<ProviderSubscription, ProviderError> {
+        let now = self.ask(&RetrieveSubscription::new(id.as_str())).await?;
+        let withdrawn = reading::subscription(&now)?;
+        if !withdrawn.awaits_payment() {
+            return Ok(withdrawn);
+        }
+        // Cancelled alone, it would leave the invoice open, and the invoice's page takes payments.
+        let invoice = now.latest_invoice.as_ref().and_then(|it| it.id().as_ref());
+        if let Some(invoice) = invoice {
+            self.void(key, invoice.as_str()).await?;
+        }
+        let withdrawn = self.existing(id.as_str()).await?;
+        if !withdrawn.awaits_payment() {
+            return Ok(withdrawn);
+        }
+        let request = CancelSubscription::new(id.as_str());
+        match found(self.change(&format!("{key}:end"), &request).await)? {
+            Some(ended) => reading::subscription(&ended),
+            None => self.existing(id.as_str()).await,
+        }
+    }
+
     async fn checkout(&self, key: &ProviderKey, new: &NewCheckout) -> Result<OpenCheckout, ProviderError> {
         let sale = &new.subscription;
         let priced = self.priced(&sale.offer).await?;
@@ -382,14 +408,13 @@ impl StripePayments {
     /// one, and when it is declined, the customer pays on the invoice's page.
     async fn pay_first(&self, key: &ProviderKey, invoice: &str) -> Result<(), ProviderError> {
         let request = PayInvoice::new(invoice).off_session(true);
-        match self.change(&format!("{key}:pay"), &request).await {
-            Ok(_) | Err(ProviderError::Refused(_) | ProviderError::NotFound(_)) => Ok(()),
-            Err(
-                error @ (ProviderError::Unavailable(_)
-                | ProviderError::Unauthenticated
-                | ProviderError::Unreadable(_)),
-            ) => Err(error),
-        }
+        unless_refused(self.change(&format!("{key}:pay"), &request).await)
+    }
+
+    /// Voids an open invoice. One that is paid or void already stays as it is.
+    async fn void(&self, key: &ProviderKey, invoice: &str) -> Result<(), ProviderError> {
+        let request = VoidInvoiceInvoice::new(invoice);
+        unless_refused(self.change(&format!("{key}:void"), &request).await)
     }
 
     /// An invoice with all its lines.
@@ -406,6 +431,18 @@ impl StripePayments {
             .await;
         let lines: Vec<InvoiceLineItem> = lines.map_err(|error| failure(&error))?;
         reading::invoice(&invoice, &lines)
+    }
+}
+
+/// The answer to a change that is no error when it is refused: the invoice then stays as it is.
+fn unless_refused<T>(answer: Result<T, ProviderError>) -> Result<(), ProviderError> {
+    match answer {
+        Ok(_) | Err(ProviderError::Refused(_) | ProviderError::NotFound(_)) => Ok(()),
+        Err(
+            error @ (ProviderError::Unavailable(_)
+            | ProviderError::Unauthenticated
+            | ProviderError::Unreadable(_)),
+        ) => Err(error),
     }
 }
 

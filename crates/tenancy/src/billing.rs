@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::{
     BillingAccount, Check, CheckoutRef, Currency, CustomerRef, Enqueued, Interval, Invalid, Limit, Link,
-    MeterKey, MeterTerms, NewCheckout, NewSubscription, Offer, OpenCheckout, PaymentProvider, Permission,
-    PlanTerms, ProrationPreview, ProviderError, ProviderKey, ProviderSubscription, Refused, StoreError,
-    SubscriptionRef, Work,
+    MeterKey, MeterTerms, NewCheckout, NewSubscription, Offer, OpenCheckout, PaymentProvider,
+    PendingCheckout, Permission, PlanTerms, ProrationPreview, ProviderError, ProviderKey,
+    ProviderSubscription, Refused, SeatLimit, SeatsOf, StoreError, SubscriptionRef, Work,
 };
 use uuid::Uuid;
 
 use crate::billing_provision::{ProvisionError, seats_for};
-use crate::billing_sync::{SyncError, sync};
+use crate::billing_sync::{SyncError, begin_fetch, sync};
 use crate::context::carries_store_error;
 use crate::entitlement::{self, CapabilitiesError};
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
@@ -131,7 +131,8 @@ impl Wish {
 /// A page on which the tenant's admin subscribes and pays.
 ///
 /// A tenant has one open checkout: asked for the same again it is the same page, and asked for something else the earlier
-/// page is closed before there is another.
+/// page is closed before there is another. Until it is paid, closed or expired, the tenant has no more active users than
+/// the page sells seats: otherwise users could be added before paying who have no seat afterwards.
 ///
 /// # Errors
 /// [`BillingError`].
@@ -182,13 +183,19 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
 }
 
 /// The account and the customer of a tenant that has no running subscription. The provider is asked: what we know of one that
-/// has just begun or ended may still be under way.
+/// has just begun or ended may still be under way. One that awaits its first payment is withdrawn, as its invoice could be
+/// paid beside the checkout.
 async fn unsubscribed(
     cx: &Cx,
     payments: &dyn PaymentProvider,
 ) -> Result<(BillingAccount, CustomerRef), BillingError> {
     let standing = billing_customer::ensure(cx, payments).await?;
-    let account = sync(cx, payments).await?.unwrap_or(standing.account);
+    let mut account = sync(cx, payments).await?.unwrap_or(standing.account);
+    if let Some(unpaid) = account.unpaid_subscription() {
+        let key = ProviderKey::digest(&[&"withdrawn", &unpaid.id]);
+        payments.withdraw_subscription(&key, &unpaid.id).await?;
+        account = sync(cx, payments).await?.unwrap_or(account);
+    }
     if account.live_subscription().is_some() {
         return Err(BillingError::AlreadySubscribed);
     }
@@ -199,7 +206,8 @@ async fn unsubscribed(
 const USABLE: Duration = Duration::minutes(10);
 
 /// The one open checkout of a customer: the one that is there when it offers the same, else a new one after all others were
-/// closed. Of two that are made at once everyone keeps the newest and closes the others, so that one stays.
+/// closed. Of two that are made at once everyone keeps the newest and closes the others, so that one stays. Its seats limit
+/// users before its link is returned.
 async fn only_checkout(
     cx: &Cx,
     payments: &dyn PaymentProvider,
@@ -210,22 +218,75 @@ async fn only_checkout(
         let ends_at = open.link.expires_at;
         open.terms.as_ref() == Some(&new.terms) && ends_at.is_none_or(|at| at > cx.now() + USABLE)
     };
+    let number = fetch_number(cx).await?;
     let open = payments.open_checkouts(customer).await?;
     let same: Vec<OpenCheckout> = open.iter().filter(is_usable).cloned().collect();
     let same = OpenCheckout::newest(&same);
     close_others(cx, payments, &open, same.map(|kept| &kept.id)).await?;
     if let Some(same) = same {
-        return Ok(same.link.clone());
+        return hold_seats(cx, payments, (same, number), new).await;
     }
     let key = ProviderKey::of("checkout", cx.ids().uuid());
     let made = payments.checkout(&key, new).await?;
+    let number = fetch_number(cx).await?;
     let open = payments.open_checkouts(customer).await?;
     let kept = OpenCheckout::newest(&open).unwrap_or(&made);
     close_others(cx, payments, &open, Some(&kept.id)).await?;
     if kept.id == made.id || is_usable(&kept) {
-        return Ok(kept.link.clone());
+        return hold_seats(cx, payments, (kept, number), new).await;
     }
     Err(BillingError::CheckoutUnderWay)
+}
+
+/// The number of a fetch that begins now: of two that find different checkouts open, the later one is right.
+async fn fetch_number(cx: &Cx) -> Result<i64, BillingError> {
+    let account = begin_fetch(cx).await?;
+    Ok(account.ok_or(BillingError::Gone)?.fetches)
+}
+
+/// How long a checkout can be paid of which the provider does not say it.
+const OPEN_FOR: Duration = Duration::days(1);
+
+/// For how long after its expiry a payment that was begun in time may still be under way.
+const SETTLES: Duration = Duration::hours(1);
+
+/// Limits active users to the seats that a checkout sells, and returns its link. Users are counted in the same transaction,
+/// under the tenant's lock, which adding one takes as well. With too many users the checkout is closed: its link was not
+/// given out.
+async fn hold_seats(
+    cx: &Cx,
+    payments: &dyn PaymentProvider,
+    (open, number): (&OpenCheckout, i64),
+    new: &NewCheckout,
+) -> Result<Link, BillingError> {
+    let seats = new.subscription.seats;
+    let ends_at = open.link.expires_at.unwrap_or(open.created_at + OPEN_FOR);
+    let pending = PendingCheckout {
+        seats,
+        until: ends_at + SETTLES,
+        number,
+    };
+    let held = cx
+        .write(async |work| {
+            work.tenants().current_for_update().await?;
+            let account = work.billing().current_for_update().await?;
+            let mut account = account.ok_or(BillingError::Gone)?;
+            enough(seats, work.users().count_active().await?)?;
+            if !account.hold_checkout(pending.clone()) {
+                return Err(BillingError::CheckoutUnderWay);
+            }
+            account.updated_at = cx.now();
+            Ok(work.billing().update(&account).await?)
+        })
+        .await;
+    match held {
+        Ok(()) => Ok(open.link.clone()),
+        Err(error @ BillingError::Invalid(_)) => {
+            close_others(cx, payments, std::slice::from_ref(open), None).await?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Closes all checkouts but the one that is kept. When one of them was paid meanwhile, none stays open.
@@ -297,7 +358,7 @@ pub enum Changing {
 }
 
 /// Asks for another plan, interval or number of seats. It is done by a job, so that it is done once whatever happens; the
-/// plan of the tenant changes when the provider says that it has.
+/// plan of the tenant changes when the provider says that it has. Fewer seats limit active users at once.
 ///
 /// # Errors
 /// [`BillingError`].
@@ -348,11 +409,7 @@ async fn ask(
             subscription: subscription.id.clone(),
             what: what(subscription, in_use)?,
         };
-        let terms = Terms {
-            dedupe_key: Some("change".into()),
-            ..Terms::default()
-        };
-        if job::enqueue::<Change>(cx, work, &change, terms).await? == Enqueued::Duplicate {
+        if job::enqueue::<Change>(cx, work, &change, one_change()).await? == Enqueued::Duplicate {
             return Err(BillingError::ChangeUnderWay);
         }
         let details = json!({"change": change.what});
@@ -386,13 +443,38 @@ pub(crate) async fn complete(cx: &Cx, work: &mut Work, account: &BillingAccount)
             seats: subscription.seats,
         },
     };
-    let terms = Terms {
-        dedupe_key: Some("change".into()),
-        ..Terms::default()
-    };
     // Any other change that is under way adds it as well.
-    job::enqueue::<Change>(cx, work, &change, terms).await?;
+    job::enqueue::<Change>(cx, work, &change, one_change()).await?;
     Ok(())
+}
+
+/// The deduplication key of changes: one is under way at a time.
+const CHANGE: &str = "change";
+
+fn one_change() -> Terms {
+    Terms {
+        dedupe_key: Some(CHANGE.into()),
+        ..Terms::default()
+    }
+}
+
+/// The seats of the change that is under way: until the provider has answered and the account is synchronized, or the change
+/// is given up, the tenant may end up with these.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn pending_seats(work: &mut Work) -> Result<Option<SeatLimit>, StoreError> {
+    let Some(job) = work.jobs().find_open(Change::KIND, CHANGE).await? else {
+        return Ok(None);
+    };
+    let change = Change::read(job.schema_version, job.payload).map_err(StoreError::Other)?;
+    Ok(match change.what {
+        Changing::Offer { seats, .. } => Some(SeatLimit {
+            seats,
+            of: SeatsOf::Change,
+        }),
+        Changing::Ending(_) => None,
+    })
 }
 
 /// The subscription that runs and what it is for, where it does not charge a meter that its plan does.
@@ -450,8 +532,8 @@ impl JobHandler for Change {
     }
 }
 
-/// How many active users there are, when a change leaves fewer seats than that: users may have been added since it was
-/// asked for.
+/// How many active users there are, when a change leaves fewer seats than that: users may have been added while it was given
+/// up, before an operator let it be tried again.
 async fn too_few(cx: &Cx, change: &SubscriptionChange) -> Result<Option<u64>, StoreError> {
     let Changing::Offer { seats, .. } = change.what else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! What the payment provider has of a tenant and is not as it should be: surplus subscriptions, and what a person has to look
-//! at. Looking changes nothing.
+//! What the payment provider has of a tenant and is not as it should be: surplus subscriptions, seats that are not paid, and
+//! what a person has to look at. Looking changes nothing.
 
 use tenantry_domain::{
     BillingAccount, CustomerRef, FetchedAccount, PaymentProvider, ProviderSubscription, SubscriptionRef,
@@ -32,14 +32,17 @@ pub enum FindingKind {
     FormerCustomer,
     /// The customer's metadata names another tenant, or none. The stored reference counts.
     CustomerMetadata,
+    /// The subscription has fewer seats than the tenant has active users: it was changed at the provider.
+    UnpaidSeats,
 }
 
 impl FindingKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::ForeignSubscription,
         Self::FormerCustomer,
         Self::CustomerMetadata,
+        Self::UnpaidSeats,
     ];
 
     /// Its name in answers.
@@ -48,13 +51,14 @@ impl FindingKind {
             Self::ForeignSubscription => "foreign_subscription",
             Self::FormerCustomer => "former_customer",
             Self::CustomerMetadata => "customer_metadata",
+            Self::UnpaidSeats => "unpaid_seats",
         }
     }
 
     /// Whether it must be put right. Another product may well be sold to the same customer.
     pub const fn is_fault(self) -> bool {
         match self {
-            Self::FormerCustomer | Self::CustomerMetadata => true,
+            Self::FormerCustomer | Self::CustomerMetadata | Self::UnpaidSeats => true,
             Self::ForeignSubscription => false,
         }
     }
@@ -73,8 +77,23 @@ pub async fn look(cx: &Cx) -> Result<(Option<Surplus>, Vec<Finding>), SyncError>
         return Ok((None, Vec::new()));
     };
     let fetched = fetched(cx, payments.as_ref(), &account).await?;
-    let findings = findings(cx, payments.as_ref(), &account, &fetched).await?;
+    let mut findings = findings(cx, payments.as_ref(), &account, &fetched).await?;
+    findings.extend(unpaid_seats(cx, &fetched).await?);
     Ok((Surplus::of(cx, &fetched), findings))
+}
+
+/// Whether the subscription that counts has fewer seats than there are active users.
+async fn unpaid_seats(cx: &Cx, fetched: &FetchedAccount) -> Result<Option<Finding>, SyncError> {
+    let Some(paid) = fetched.kept().filter(|kept| kept.grants()) else {
+        return Ok(None);
+    };
+    let users = cx.read(async |work| work.users().count_active().await).await?;
+    Ok((u64::from(paid.seats) < users).then(|| Finding {
+        tenant: cx.scope().tenant(),
+        customer: paid.customer.clone(),
+        kind: FindingKind::UnpaidSeats,
+        subscription: Some(paid.id.clone()),
+    }))
 }
 
 async fn findings(

@@ -1,7 +1,8 @@
 //! A tenant has one subscription. When the provider has another one that grants something as well, because two checkouts were
 //! paid or one was while the first subscription was made, the tenant pays twice. The surplus ends at once, what was paid for
 //! the rest of its period is credited, and it is on record: in the audit log, the log, and the drift report while it lasts.
-//! So does what still runs of a customer that the tenant is no longer.
+//! So does what still runs of a customer that the tenant is no longer. A surplus subscription that awaits its first payment is
+//! withdrawn with its invoice, which could otherwise be paid for a day.
 //!
 //! Which one is kept is a rule of [`FetchedAccount`], the same for every server that looks. Subscriptions for other things
 //! than our catalogue are never ended.
@@ -131,10 +132,9 @@ impl JobHandler for EndSurplus {
         };
         let account = cx.read(async |work| work.billing().current().await).await?;
         let Some(account) = account else { return Ok(()) };
-        let is_surplus = is_surplus(cx, payments.as_ref(), &account, &payload.subscription).await?;
-        let ended_by = if is_surplus {
-            let key = ProviderKey::of("surplus", payload.id);
-            let ended = payments.end_subscription(&key, &payload.subscription).await?;
+        let surplus = surplus(cx, payments.as_ref(), &account, &payload.subscription).await?;
+        let ended_by = if let Some(surplus) = surplus {
+            let ended = end_now(payments.as_ref(), payload.id, &surplus).await?;
             ended.has_ended().then_some("server")
         } else {
             // The customer has ended it, or an earlier attempt whose answer was lost.
@@ -149,6 +149,23 @@ impl JobHandler for EndSurplus {
         }
         Ok(())
     }
+}
+
+/// Ends a subscription, or withdraws it while it awaits its first payment. One that is paid at this moment has begun.
+async fn end_now(
+    payments: &dyn PaymentProvider,
+    id: Uuid,
+    surplus: &ProviderSubscription,
+) -> Result<ProviderSubscription, ProviderError> {
+    if surplus.awaits_payment() {
+        let key = ProviderKey::of("withdrawn", id);
+        let withdrawn = payments.withdraw_subscription(&key, &surplus.id).await?;
+        if !withdrawn.grants() {
+            return Ok(withdrawn);
+        }
+    }
+    let key = ProviderKey::of("surplus", id);
+    payments.end_subscription(&key, &surplus.id).await
 }
 
 /// Records the end of a subscription. The account is fetched by a job of its own, which is stored with the record: when that
@@ -173,7 +190,7 @@ async fn record_end(
     .await
 }
 
-/// The subscriptions of a tenant that pays twice.
+/// The subscriptions of a tenant that pays twice, or can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Surplus {
     /// Whose.
@@ -197,19 +214,20 @@ impl Surplus {
     }
 }
 
-/// Whether a subscription is one too many now.
-async fn is_surplus(
+/// A subscription as the provider has it, if it is one too many now.
+async fn surplus(
     cx: &Cx,
     payments: &dyn PaymentProvider,
     account: &BillingAccount,
     subscription: &SubscriptionRef,
-) -> Result<bool, SyncError> {
+) -> Result<Option<ProviderSubscription>, SyncError> {
     let fetched = fetched(cx, payments, account).await?;
-    if fetched.surplus().iter().any(|one| one.id == *subscription) {
-        return Ok(true);
+    let mut surplus = fetched.surplus().into_iter();
+    if let Some(one) = surplus.find(|one| one.id == *subscription) {
+        return Ok(Some(one.clone()));
     }
-    let former = running_of_former(cx, payments, account).await?;
-    Ok(former.iter().any(|one| one.id == *subscription))
+    let mut former = running_of_former(cx, payments, account).await?.into_iter();
+    Ok(former.find(|one| one.id == *subscription))
 }
 
 /// The subscriptions that the provider has now.
@@ -227,10 +245,11 @@ pub(crate) async fn fetched(
         at: cx.now(),
         subscriptions,
         invoices: Vec::new(),
+        has_no_checkout: false,
     })
 }
 
-/// What still runs for our catalogue of customers that the tenant was before; nothing while the provider does not have the
+/// What still runs or can be paid for our catalogue of customers that the tenant was before; nothing while the provider does not have the
 /// present customer.
 pub(crate) async fn running_of_former(
     cx: &Cx,
@@ -246,7 +265,7 @@ pub(crate) async fn running_of_former(
         .filter(|former| Some(*former) != account.customer.as_ref())
     {
         let all = subscriptions_of(payments, customer).await?.into_iter();
-        running.extend(all.filter(|one| one.is_ours() && one.grants()));
+        running.extend(all.filter(ProviderSubscription::is_payable));
     }
     if running.is_empty() {
         return Ok(running);

@@ -72,29 +72,46 @@ impl From<ProviderError> for JobFailure {
 /// # Errors
 /// [`SyncError`].
 pub async fn sync(cx: &Cx, payments: &dyn PaymentProvider) -> Result<Option<BillingAccount>, SyncError> {
-    let begun = cx
-        .write(async |work| {
-            let Some(mut account) = work.billing().current_for_update().await? else {
-                return Ok(None);
-            };
-            account.begin_fetch();
-            work.billing().update(&account).await?;
-            Ok::<_, SyncError>(Some(account))
-        })
-        .await?;
-    let Some(account) = begun else { return Ok(None) };
+    let Some(account) = begin_fetch(cx).await? else {
+        return Ok(None);
+    };
     let Some(customer) = &account.customer else {
         return Ok(None);
     };
     let at = cx.now();
+    // Before the subscriptions: of a checkout that is paid meanwhile there is one.
+    let has_no_checkout = match &account.checkout {
+        Some(_) => {
+            let open = unless_gone(payments.open_checkouts(customer).await)?;
+            open.iter().all(|one| one.terms.is_none())
+        }
+        None => false,
+    };
     let fetched = FetchedAccount {
         number: account.fetches,
         at,
         subscriptions: subscriptions(payments, &account, customer).await?,
         invoices: unless_gone(payments.invoices_of(customer, INVOICES).await)?,
+        has_no_checkout,
     };
     know_plan(cx, &fetched).await?;
     apply(cx, payments, &fetched).await
+}
+
+/// Begins a fetch of the provider's state. Returns the account with the number of the fetch; `None` when there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn begin_fetch(cx: &Cx) -> Result<Option<BillingAccount>, StoreError> {
+    cx.write(async |work| {
+        let Some(mut account) = work.billing().current_for_update().await? else {
+            return Ok(None);
+        };
+        account.begin_fetch();
+        work.billing().update(&account).await?;
+        Ok(Some(account))
+    })
+    .await
 }
 
 /// [`sync`] of a tenant, for the system; nothing of one that is deleted.

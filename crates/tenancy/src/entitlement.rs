@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tenantry_domain::{
-    Entitlements, Level, Limit, Period, Permission, PlanTerms, Refused, Resolved, StoreError, Subscription,
-    Work,
+    Entitlements, Level, Limit, Period, Permission, PlanTerms, Refused, Resolved, SeatLimit, SeatsOf,
+    StoreError, Subscription, Work,
 };
 
 use crate::quota::{self, QuotaError, QuotaStanding};
-use crate::{Cx, Ports, context::carries_store_error, usage};
+use crate::{Cx, Ports, billing, context::carries_store_error, usage};
 
 /// A feature that plans switch on, by the name that the plan catalogue has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,13 +66,11 @@ pub enum NotInPlan {
         /// The tenant's plan, and those with the feature.
         plans: Plans,
     },
-    /// Every seat that is paid is taken.
-    #[error(
-        "{paid} seats are paid, and {used} active users take them; pay for more seats, or deactivate a user"
-    )]
+    /// Every seat that is paid, or will be when what is under way is done, is taken.
+    #[error("{}, and the number of active users is {used}; {}, or deactivate a user", has_seats(*.allowed), remedy(.allowed.of))]
     Seats {
-        /// How many seats are paid.
-        paid: u32,
+        /// How many seats there are, and of what.
+        allowed: SeatLimit,
         /// How many active users there are.
         used: u64,
         /// The tenant's plan.
@@ -90,6 +88,27 @@ pub enum NotInPlan {
         /// The tenant's plan, and those that allow more.
         plans: Plans,
     },
+}
+
+fn has_seats(allowed: SeatLimit) -> String {
+    let seats = match allowed.seats {
+        1 => "1 seat".to_owned(),
+        seats => format!("{seats} seats"),
+    };
+    match allowed.of {
+        SeatsOf::Subscription => format!("the subscription has {seats}"),
+        SeatsOf::Change => format!("a change to {seats} is in progress"),
+        SeatsOf::Checkout => format!("a checkout for {seats} is open"),
+        SeatsOf::UnpaidSubscription => format!("a subscription with {seats} awaits its first payment"),
+    }
+}
+
+const fn remedy(of: SeatsOf) -> &'static str {
+    match of {
+        SeatsOf::Subscription => "pay for more seats",
+        SeatsOf::Change => "change to more seats once it is done",
+        SeatsOf::Checkout | SeatsOf::UnpaidSubscription => "begin a checkout for more seats",
+    }
 }
 
 /// The plan of a tenant that does not do, and those that would.
@@ -161,7 +180,7 @@ pub enum AddError {
 }
 carries_store_error!(AddError);
 
-/// Makes sure that the plan allows one more, and a user also that a paid seat is free; in the transaction that adds it,
+/// Makes sure that the plan allows one more, and a user also that a seat is free; in the transaction that adds it,
 /// before it is added.
 ///
 /// Whoever wants to add something of a limited kind holds the tenant's row until they have, so that of two at the last
@@ -170,7 +189,7 @@ carries_store_error!(AddError);
 /// # Errors
 /// [`AddError`].
 pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
-    let takes_seat = what == Countable::Users && has_seats(cx);
+    let takes_seat = what == Countable::Users && cx.ports().payments.is_some();
     if !takes_seat && cx.entitlements().limit(what.limit()).value == Limit::Unlimited {
         return Ok(());
     }
@@ -185,8 +204,9 @@ pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), A
     Ok(())
 }
 
-/// Makes sure that a paid seat is free for one more active user; in a transaction that holds the tenant's row. Without a
-/// running subscription nothing is paid by the seat.
+/// Makes sure that a seat is free for one more active user; in a transaction that holds the tenant's row. So do those that
+/// begin a checkout or ask for fewer seats: from then on there are no more active users than will be paid. Nothing is paid
+/// by the seat without a subscription, and none is about to begin without a checkout.
 ///
 /// # Errors
 /// [`AddError`].
@@ -194,11 +214,11 @@ pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> 
     let Some(seats) = seats(cx, work).await? else {
         return Ok(());
     };
-    if seats.used < u64::from(seats.paid) {
+    if seats.used < u64::from(seats.allowed.seats) {
         return Ok(());
     }
     let refused = NotInPlan::Seats {
-        paid: seats.paid,
+        allowed: seats.allowed,
         used: seats.used,
         current: cx.entitlements().terms.name.clone(),
     };
@@ -207,27 +227,31 @@ pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> 
 
 /// The seats of a tenant.
 struct Seats {
-    /// How many are paid.
-    paid: u32,
+    /// How many there are, and of what.
+    allowed: SeatLimit,
     /// How many active users take one.
     used: u64,
 }
 
-/// Whether seats can be paid here at all.
-fn has_seats(cx: &Cx) -> bool {
-    cx.ports().payments.is_some()
-}
-
 async fn seats(cx: &Cx, work: &mut Work) -> Result<Option<Seats>, StoreError> {
-    if !has_seats(cx) {
+    let Some(payments) = &cx.ports().payments else {
         return Ok(None);
-    }
-    let account = work.billing().current().await?;
-    let Some(paid) = account.and_then(|account| account.paid_seats()) else {
+    };
+    let Some(account) = work.billing().current().await? else {
+        return Ok(None);
+    };
+    let now = payments.now(cx.now());
+    let limit = account.seat_limit(now);
+    // Only a subscription that runs can be changed.
+    let pending = match account.live_subscription() {
+        Some(_) => billing::pending_seats(work).await?,
+        None => None,
+    };
+    let Some(allowed) = limit.into_iter().chain(pending).min() else {
         return Ok(None);
     };
     let used = work.users().count_active().await?;
-    Ok(Some(Seats { paid, used }))
+    Ok(Some(Seats { allowed, used }))
 }
 
 /// Counts `bytes` more as stored, if the plan allows them; in the transaction that stores them.
@@ -318,9 +342,9 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
         let mut used = used.map(|(_, used)| *used);
         // The seats are what is enforced where they are fewer than the plan's users.
         if let Some(seats) = seats.as_ref().filter(|_| name == Countable::Users.limit()) {
-            let paid = Limit::Of(seats.paid.into());
-            if resolved.value.exceeds(paid) {
-                (resolved.value, used) = (paid, Some(seats.used));
+            let allowed = Limit::Of(seats.allowed.seats.into());
+            if resolved.value.exceeds(allowed) {
+                (resolved.value, used) = (allowed, Some(seats.used));
             }
         }
         (name, resolved, used)

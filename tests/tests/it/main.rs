@@ -8,6 +8,7 @@ mod billing;
 mod billing_checkout;
 mod billing_drift;
 mod billing_rate;
+mod billing_seats;
 mod billing_stripe;
 mod billing_usage;
 mod branding;

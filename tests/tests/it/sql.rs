@@ -655,6 +655,10 @@ async fn fill(world: &World) {
          INSERT INTO meter_outbox (tenant_id, id, created_at, meter, hour, revision, quantity, identifier, state, attempts)
            SELECT id, gen_random_uuid(), now(), 'api_calls', now() - g * interval '1 hour', 1, 1, 'i', 'sent', 1
            FROM t, generate_series(1, 50) g;
+         INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, dedupe_key, state, run_at, attempts, max_attempts,
+             actor_type, request_id, finished_at)
+           SELECT id, gen_random_uuid(), now(), 'kind', 1, '{}', 'key-' || g, CASE WHEN g > 5 THEN 'done' ELSE 'queued' END, now(), 0, 5,
+             'system', 'r', CASE WHEN g > 5 THEN now() END FROM t, generate_series(1, 50) g;
          INSERT INTO flag_overrides (tenant_id, id, created_at, flag, variant, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'flag-' || g, 'on', now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO usage_events (tenant_id, id, created_at, meter, quantity, event_at, source, idempotency_key, origin, invalidates)

@@ -51,7 +51,8 @@ enums! {
     "The state of an event of the payment provider." EventState = domain::EventState::ALL.map(domain::EventState::as_str);
     "What is found at the payment provider. `foreign_subscription`: a subscription for something else than the plans runs; it \
      is left alone. `former_customer`: a subscription of a customer that the tenant is no longer runs; it is ended. \
-     `customer_metadata`: the customer's metadata names another tenant, or none."
+     `customer_metadata`: the customer's metadata names another tenant, or none. `unpaid_seats`: the subscription has fewer \
+     seats than the tenant has active users."
     BillingFindingKind = FindingKind::ALL.map(FindingKind::as_str);
     "The level that a value comes from, the least specific first." Level = domain::Level::ALL.map(domain::Level::as_str);
     "The level of a rule of a feature flag." RuleLevel = domain::Level::OF_RULES.map(domain::Level::as_str);
