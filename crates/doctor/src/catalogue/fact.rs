@@ -20,14 +20,15 @@ pub(crate) struct Fact {
 /// run code of users.
 pub(super) fn facts(options: &Options, modern: bool) -> String {
     let mut parts = vec![
-        RELATIONS.to_owned(),
+        tables(),
         columns(),
         constraints(),
         FOREIGN_KEYS.to_owned(),
         indexes(),
         POLICIES.to_owned(),
         triggers(),
-        FUNCTIONS.to_owned(),
+        rules(),
+        functions(),
         objects(modern),
         EXTENSIONS.to_owned(),
         LABELS.to_owned(),
@@ -71,8 +72,12 @@ fn relations() -> String {
     )
 }
 
-/// A table whose row in `pg_class` denies its triggers, indexes or checks goes without them.
-const RELATIONS: &str = "
+/// A table whose row in `pg_class` denies its triggers, indexes or checks goes without them. A partition has one parent, whose
+/// rows it holds; by one more they would be another table's, too.
+fn tables() -> String {
+    let stored = otherwise("w.ev_action");
+    format!(
+        "
     SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
             WHEN 'S' THEN 'sequence' ELSE 'table' END, name,
         concat_ws(', ', 'owned by ' || quote_ident(pg_get_userbyid(relowner)),
@@ -88,11 +93,15 @@ const RELATIONS: &str = "
             CASE WHEN relchecks < (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = rel.oid AND k.contype = 'c')
                 THEN 'checks ignored' END,
             CASE WHEN relkind = 'p' THEN 'partitioned by ' || pg_get_partkeydef(oid) END,
-            CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text, md5(pg_get_viewdef(oid))) END,
-            CASE WHEN NOT relispartition THEN (SELECT 'child of ' || string_agg(inhparent::regclass::text, ' ' ORDER BY inhseqno)
-                FROM pg_inherits WHERE inhrelid = rel.oid) END)
-    FROM rel WHERE made AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')";
+            CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text, md5(pg_get_viewdef(oid))
+                || coalesce((SELECT {stored} FROM pg_rewrite w WHERE w.ev_class = rel.oid AND w.ev_type = '1'), '')) END,
+            (SELECT 'child of ' || string_agg(inhparent::regclass::text, ' ' ORDER BY inhseqno)
+                FROM pg_inherits WHERE inhrelid = rel.oid HAVING NOT rel.relispartition OR count(*) > 1))
+    FROM rel WHERE made AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"
+    )
+}
 
+/// Of a partition, defaults that its table does not have: they apply where the partition is written to directly.
 fn columns() -> String {
     let stored = otherwise("d.adbin");
     format!(
@@ -105,7 +114,14 @@ fn columns() -> String {
         (SELECT 'default ' || pg_get_expr(d.adbin, d.adrelid) || {stored} FROM pg_attrdef d
          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum))
     FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid
-    WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped"
+    WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'column', r.name || '.' || quote_ident(a.attname), 'default ' || pg_get_expr(d.adbin, d.adrelid) || {stored}
+    FROM rel r JOIN pg_attrdef d ON d.adrelid = r.oid JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE r.relispartition AND ({stored} <> '' OR NOT EXISTS (SELECT FROM pg_inherits h
+        JOIN pg_attribute b ON b.attrelid = h.inhparent AND b.attname = a.attname AND b.attgenerated = a.attgenerated
+        JOIN pg_attrdef e ON e.adrelid = b.attrelid AND e.adnum = b.attnum
+        WHERE h.inhrelid = r.oid AND pg_get_expr(e.adbin, e.adrelid) = pg_get_expr(d.adbin, d.adrelid)))"
     )
 }
 
@@ -182,19 +198,32 @@ const POLICIES: &str = "
 
 /// PostgreSQL's own triggers run PostgreSQL's own functions. A partition's copy runs what its table's trigger does.
 fn triggers() -> String {
-    let stored = otherwise("t.tgqual");
+    let (stored, copied) = (otherwise("t.tgqual"), sql::COPIED);
     format!(
         "
     SELECT 'trigger', format('%I on %s', t.tgname, r.name), pg_get_triggerdef(t.oid)
         || CASE t.tgenabled WHEN 'O' THEN '' ELSE ', state ' || t.tgenabled::text END || {stored}
     FROM pg_trigger t JOIN rel r ON r.oid = t.tgrelid
-    WHERE (NOT t.tgisinternal OR t.tgfoid >= 16384)
-        AND NOT EXISTS (SELECT FROM pg_trigger p JOIN pg_inherits h ON h.inhrelid = t.tgrelid AND h.inhparent = p.tgrelid
-            WHERE p.oid = t.tgparentid AND p.tgfoid = t.tgfoid)"
+    WHERE (NOT t.tgisinternal OR t.tgfoid >= 16384) AND NOT {copied}"
     )
 }
 
-const FUNCTIONS: &str = "
+/// Without those that make a view a view.
+fn rules() -> String {
+    let stored = otherwise("concat(w.ev_qual, w.ev_action)");
+    format!(
+        "
+    SELECT 'rule', format('%I on %s', w.rulename, r.name), 'text ' || md5(pg_get_ruledef(w.oid))
+        || CASE w.ev_enabled WHEN 'O' THEN '' ELSE ', state ' || w.ev_enabled::text END || {stored}
+    FROM pg_rewrite w JOIN rel r ON r.oid = w.ev_class
+    WHERE w.oid >= 16384 AND (w.rulename <> '_RETURN' OR w.ev_type <> '1')"
+    )
+}
+
+fn functions() -> String {
+    let stored = otherwise("concat(p.prosqlbody, p.proargdefaults)");
+    format!(
+        "
     SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
         format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
         concat_ws(' ', 'returns ' || pg_get_function_result(p.oid), 'in ' || quote_ident(l.lanname),
@@ -203,10 +232,13 @@ const FUNCTIONS: &str = "
             CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' END,
             CASE WHEN p.prosupport <> 0 THEN 'support ' || p.prosupport::text END,
             (SELECT format('of %s and %s', g.aggtransfn, g.aggfinalfn) FROM pg_aggregate g WHERE g.aggfnoid = p.oid),
-            'with ' || p.proconfig::text, 'body ' || md5(concat(p.prosrc, p.probin, pg_get_function_sqlbody(p.oid))))
+            'with ' || p.proconfig::text, 'defaults ' || pg_get_expr(p.proargdefaults, 0),
+            'body ' || md5(concat(p.prosrc, p.probin, pg_get_function_sqlbody(p.oid))) || {stored})
     FROM pg_proc p JOIN shared n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     WHERE p.oid >= 16384
-        AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)";
+        AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)"
+    )
+}
 
 /// What follows from another object is left out: array types, row types of tables, rules of views.
 fn objects(modern: bool) -> String {
@@ -231,7 +263,6 @@ fn objects(modern: bool) -> String {
         ("pg_namespace", &schemas),
         ("pg_publication", "true"),
         ("pg_publication_rel", "true"),
-        ("pg_rewrite", "(x.rulename <> '_RETURN' OR x.ev_type <> '1')"),
         ("pg_statistic_ext", "true"),
         (
             "pg_subscription",
@@ -371,8 +402,8 @@ const DEFAULT_PRIVILEGES: &str = "
     FROM pg_default_acl d LEFT JOIN LATERAL aclexplode(d.defaclacl) a ON true";
 
 /// What the application's roles are, in which roles they are, who is in them, and what is set for them, for all roles or
-/// for the database, but for what cannot change which rows a statement touches. Roles that make roles may join others
-/// anyway, as whoever made ours did.
+/// for the database, but for what cannot change which rows a statement touches. Since version 16 a role that makes
+/// roles is a member of what it made, in name.
 fn roles(ours: &str) -> String {
     format!(
         "SELECT 'role', quote_ident(rolname), concat_ws(' ',
@@ -389,7 +420,9 @@ fn roles(ours: &str) -> String {
             || CASE WHEN m.admin_option THEN ' with admin option' ELSE '' END
          FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
          WHERE r.rolname IN ({ours})
-            OR pg_get_userbyid(m.roleid) IN ({ours}) AND NOT r.rolsuper AND NOT r.rolcreaterole
+            OR pg_get_userbyid(m.roleid) IN ({ours}) AND NOT r.rolsuper
+                AND (NOT r.rolcreaterole OR coalesce((to_jsonb(m) ->> 'inherit_option')::bool, r.rolinherit)
+                    OR coalesce((to_jsonb(m) ->> 'set_option')::bool, true))
          UNION ALL
          SELECT 'setting', format('%s of %s%s', split_part(one.text, '=', 1),
                 CASE WHEN s.setrole = 0 THEN 'all roles' ELSE quote_ident(pg_get_userbyid(s.setrole)) END,

@@ -29,6 +29,12 @@ pub(super) fn disguised(tree: &str) -> String {
     )
 }
 
+/// Whether the trigger `t` is a partition's copy of its table's trigger, and runs the same function. A number in `tgparentid`
+/// alone proves nothing: a superuser can write any.
+pub(super) const COPIED: &str = "
+    EXISTS (SELECT FROM pg_trigger whole JOIN pg_inherits h ON h.inhrelid = t.tgrelid AND h.inhparent = whole.tgrelid
+            WHERE whole.oid = t.tgparentid AND whole.tgfoid = t.tgfoid)";
+
 /// Who was granted what, without what an owner has anyway. `acl` is an `aclitem[]`, or NULL for the default of
 /// objects of that kind (a letter of `acldefault`).
 pub(super) fn grants(acl: &str, kind: &str, owner: &str) -> String {

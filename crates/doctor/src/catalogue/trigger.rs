@@ -1,5 +1,7 @@
 use serde::Deserialize;
 
+use super::sql;
+
 /// A trigger whose function runs with the rights of its owner.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DefinerTrigger {
@@ -10,12 +12,16 @@ pub(crate) struct DefinerTrigger {
 }
 
 /// Without the copies that partitions have.
-pub(super) const SQL: &str = "
-    SELECT t.tgrelid::bigint AS relation, t.tgname AS name, f.nspname AS schema, p.proname AS function
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.prosecdef
-    JOIN pg_namespace f ON f.oid = p.pronamespace
-    JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0 ORDER BY n.nspname, c.relname, t.tgname";
+pub(super) fn definers() -> String {
+    let copied = sql::COPIED;
+    format!(
+        "SELECT t.tgrelid::bigint AS relation, t.tgname AS name, f.nspname AS schema, p.proname AS function
+         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.prosecdef
+         JOIN pg_namespace f ON f.oid = p.pronamespace
+         JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace
+         WHERE NOT t.tgisinternal AND NOT {copied} ORDER BY n.nspname, c.relname, t.tgname"
+    )
+}
 
 /// A trigger that does not fire, or only in a replica.
 #[derive(Debug, Deserialize)]
@@ -42,12 +48,16 @@ pub(crate) struct SendingTrigger {
     pub(crate) by: String,
 }
 
-pub(super) const SENDING: &str = r"
-    SELECT t.tgrelid::bigint AS relation, t.tgname AS name, p.oid::regproc::text AS function, m[1] AS by
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.oid >= 16384
-    JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace,
-    LATERAL regexp_match(p.prosrc, '(pg_notify|\mnotify\M|dblink\w*|\mcopy\M|pg_logical_emit_message|\mlo_\w+)', 'i') m
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND m IS NOT NULL ORDER BY n.nspname, c.relname, t.tgname";
+pub(super) fn sending() -> String {
+    let copied = sql::COPIED;
+    format!(
+        r"SELECT t.tgrelid::bigint AS relation, t.tgname AS name, p.oid::regproc::text AS function, m[1] AS by
+          FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.oid >= 16384
+          JOIN pg_class c ON c.oid = t.tgrelid JOIN searched n ON n.oid = c.relnamespace,
+          LATERAL regexp_match(p.prosrc, '(pg_notify|\mnotify\M|dblink\w*|\mcopy\M|pg_logical_emit_message|\mlo_\w+)', 'i') m
+          WHERE NOT t.tgisinternal AND NOT {copied} AND m IS NOT NULL ORDER BY n.nspname, c.relname, t.tgname"
+    )
+}
 
 /// A trigger on commands that change the schema.
 #[derive(Debug, Deserialize)]
@@ -57,7 +67,7 @@ pub(crate) struct EventTrigger {
 }
 
 pub(super) fn event_triggers() -> String {
-    let extension = super::sql::extension("pg_event_trigger", "e.oid");
+    let extension = sql::extension("pg_event_trigger", "e.oid");
     format!(
         "SELECT e.evtname AS name, e.evtfoid::regproc::text AS function
          FROM pg_event_trigger e WHERE {extension} IS NULL AND e.evtenabled <> 'D' ORDER BY e.evtname"

@@ -524,6 +524,24 @@ pub const TAMPERINGS: &[Tampering] = &[
         "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC",
     ),
     guarded(
+        &["CAT006", "FUN003", "TRG002"],
+        "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS \
+             $$ BEGIN PERFORM pg_notify('rows', NEW.title); RETURN NEW; END $$; \
+         CREATE TRIGGER copied AFTER INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION public.f(); \
+         SET allow_system_table_mods = on; \
+         UPDATE pg_trigger SET tgparentid = (SELECT oid FROM pg_trigger WHERE tgname = 'tenants_names_update') \
+         WHERE tgname = 'copied'",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; \
+         INSERT INTO pg_inherits VALUES ('usage_events_default'::regclass, 'tasks'::regclass, 2, false)",
+    ),
+    guarded(
+        &["CAT003"],
+        "{leak}; ALTER TABLE usage_events_default ALTER meter SET DEFAULT public.leak('x')",
+    ),
+    guarded(
         &["GRANT001"],
         "GRANT CREATE ON DATABASE {database} TO tenantry_platform",
     ),
@@ -836,6 +854,48 @@ async fn an_allowed_extension_hides_only_its_own_objects() {
         GRANT EXECUTE ON FUNCTION public.set_limit(real) TO tenantry_app";
     database.admin_runs(granted).await;
     assert_eq!(failed(&database.examine(&options).await), ["CAT005"]);
+}
+
+/// The text of these stays the same as well; no migration makes such objects, so they are recorded first.
+#[tokio::test]
+async fn disguised_views_rules_and_functions_are_compared() {
+    let _roles = ROLES.read().await;
+    let database = Database::migrated().await;
+    let sql = "CREATE VIEW public.mine WITH (security_invoker) AS SELECT name FROM plan_versions WHERE version > 0; \
+        CREATE RULE quiet AS ON INSERT TO plan_versions WHERE NEW.version > 0 DO ALSO SELECT NEW.version > 1; \
+        CREATE FUNCTION public.more(a int) RETURNS bool LANGUAGE sql RETURN a > 0; \
+        CREATE FUNCTION public.usual(a bool DEFAULT current_date > '2020-01-01') RETURNS bool LANGUAGE sql AS 'SELECT a'";
+    database.admin_runs(sql).await;
+    let mut options = expecting();
+    options.expected = Some(record(&mut database.admin().await, &options).await.unwrap());
+    let before = failed(&database.examine(&options).await);
+    assert!(!before.iter().any(|id| id.starts_with("CAT")), "{before:?}");
+    for (class, column, which, check) in [
+        (
+            "pg_rewrite",
+            "ev_action",
+            "ev_class = 'public.mine'::regclass",
+            "CAT003",
+        ),
+        ("pg_rewrite", "ev_qual", "rulename = 'quiet'", "CAT006"),
+        ("pg_proc", "prosqlbody", "proname = 'more'", "CAT006"),
+        ("pg_proc", "proargdefaults", "proname = 'usual'", "CAT006"),
+    ] {
+        let write = |from: &str, to: &str| {
+            format!(
+                r"SET allow_system_table_mods = on; CREATE CAST (text AS pg_node_tree) WITHOUT FUNCTION;
+                  UPDATE {class} SET {column} = regexp_replace({column}::text, ':opfuncid {from} ', ':opfuncid {to} ')::pg_node_tree
+                  WHERE {which}; DROP CAST (text AS pg_node_tree)"
+            )
+        };
+        // The function of `>` for integers is 147, for dates 1089.
+        let number = if column == "proargdefaults" { "1089" } else { "147" };
+        database.admin_runs(&write(number, "66")).await;
+        let found = failed(&database.examine(&options).await);
+        assert!(found.contains(&check), "{column}: {found:?}");
+        database.admin_runs(&write("66", number)).await;
+        assert_eq!(failed(&database.examine(&options).await), before, "{column}");
+    }
 }
 
 /// They bring operator families, casts and types, parts of which are no members of an extension themselves.
