@@ -40,7 +40,8 @@ pub struct Options {
     /// Objects that are meant although [`Self::expected`] lacks them or says otherwise, as findings name them:
     /// `trigger audit on public.tasks`. With what holds for the object, separated by a colon, an entry means this state only:
     /// `schema reports`, but `extension pg_trgm: version 1.6, 36 objects, digest 0f1e2d3c4b5a`. An extension stands for the
-    /// objects that it made, and not for those that were added to it. A setting is named `setting array_nulls of the server`.
+    /// objects that it made, and not for those that were added to it. A setting is named `setting array_nulls of the server`,
+    /// a login of others `role replicator`.
     pub allowed_objects: Vec<String>,
     /// What the catalogue has to be. Without it, or in a database that has none of its tables, nothing is compared.
     #[serde(skip)]

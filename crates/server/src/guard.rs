@@ -263,7 +263,8 @@ impl Found {
     }
 }
 
-/// The user of the platform's URL is examined as well, whatever it is called.
+/// The user of the platform's URL is examined as well, whatever it is called. The users of the owner's and the administrator's
+/// URLs may have every right.
 fn options(settings: &Settings) -> Result<Options, CommandError> {
     let mut options = Options {
         global_tables: global_tables(&settings.guard.global_tables),
@@ -275,6 +276,15 @@ fn options(settings: &Settings) -> Result<Options, CommandError> {
     let platform = user_of(settings.database.platform_url.reveal()).map_err(failed)?;
     if !options.platform_roles.contains(&platform) {
         options.platform_roles.push(platform);
+    }
+    let runtime = user_of(settings.database.url.reveal()).map_err(failed)?;
+    let urls = [&settings.database.owner_url, &settings.database.admin_url];
+    for url in urls.into_iter().filter(|url| !url.is_empty()) {
+        let user = user_of(url.reveal()).map_err(failed)?;
+        let ours = options.owner_roles.iter().chain(&options.platform_roles);
+        if !ours.chain([&runtime]).any(|ours| *ours == user) {
+            options.allowed_objects.push(format!("role {user}"));
+        }
     }
     Ok(options)
 }

@@ -7,6 +7,7 @@ mod function;
 mod grant;
 mod index;
 mod large_object;
+mod login;
 mod membership;
 mod ownership;
 mod partition;
@@ -61,6 +62,7 @@ pub(crate) fn checks() -> impl Iterator<Item = &'static Check> {
         role::CHECKS,
         ownership::CHECKS,
         membership::CHECKS,
+        login::CHECKS,
         grant::CHECKS,
         public::CHECKS,
         publication::CHECKS,

@@ -505,6 +505,47 @@ pub const ROLE_CASES: &[(Case, &str)] = &[
     ),
     (
         case(
+            &["ROLE009"],
+            ByHand,
+            "RESET ROLE; CREATE ROLE \"d\"\"ba\" LOGIN SUPERUSER",
+        ),
+        "DROP ROLE \"d\"\"ba\"",
+    ),
+    (
+        case(
+            &["ROLE009"],
+            ByHand,
+            "RESET ROLE; CREATE ROLE readers BYPASSRLS; CREATE ROLE dba LOGIN BYPASSRLS NOINHERIT IN ROLE readers; \
+             GRANT pg_read_all_data, pg_execute_server_program TO dba",
+        ),
+        "DROP ROLE dba; DROP ROLE readers",
+    ),
+    (
+        case(
+            &["ROLE009"],
+            ByHand,
+            "RESET ROLE; CREATE ROLE team; GRANT tenantry_owner TO team; CREATE ROLE dba LOGIN IN ROLE team, tenantry_platform",
+        ),
+        "DROP ROLE dba; DROP ROLE team",
+    ),
+    (
+        case(
+            &["ROLE010"],
+            ByHand,
+            "RESET ROLE; CREATE ROLE dba LOGIN CREATEROLE REPLICATION",
+        ),
+        "DROP ROLE dba",
+    ),
+    (
+        case(
+            &["ROLE010"],
+            No,
+            "RESET ROLE; CREATE ROLE dba LOGIN; ALTER DATABASE {database} OWNER TO dba",
+        ),
+        "REASSIGN OWNED BY dba TO tenantry_owner; DROP OWNED BY dba; DROP ROLE dba",
+    ),
+    (
+        case(
             &["SET001"],
             ByScript,
             "RESET ROLE; ALTER ROLE tenantry_app SET row_security = off",

@@ -694,9 +694,29 @@ pub const ROLE_TAMPERINGS: &[Tampering] = &[
         "DROP ROLE boss",
     ),
     everywhere(
-        &["CAT010"],
+        &["ROLE009", "CAT010"],
         "CREATE ROLE reader LOGIN; GRANT tenantry_platform TO reader",
         "DROP ROLE reader",
+    ),
+    everywhere(
+        &["ROLE009", "ROLE010", "CAT010"],
+        "CREATE ROLE maker LOGIN CREATEROLE; GRANT tenantry_owner TO maker",
+        "DROP ROLE maker",
+    ),
+    everywhere(
+        &["ROLE009"],
+        "CREATE ROLE dumper LOGIN; GRANT pg_read_all_data TO dumper",
+        "DROP ROLE dumper",
+    ),
+    everywhere(
+        &["ROLE009"],
+        "CREATE ROLE second LOGIN SUPERUSER",
+        "DROP ROLE second",
+    ),
+    everywhere(
+        &["ROLE010"],
+        "CREATE ROLE standby LOGIN REPLICATION",
+        "DROP ROLE standby",
     ),
     everywhere(
         &["SET003"],
@@ -854,6 +874,31 @@ async fn an_allowed_extension_hides_only_its_own_objects() {
         GRANT EXECUTE ON FUNCTION public.set_limit(real) TO tenantry_app";
     database.admin_runs(granted).await;
     assert_eq!(failed(&database.examine(&options).await), ["CAT005"]);
+}
+
+/// The first superuser has every right from initdb on; a role without a login has none that a login does not take.
+#[tokio::test]
+async fn a_login_on_the_list_is_allowed() {
+    let _roles = ROLES.write().await;
+    let database = Database::migrated().await;
+    let roles = "CREATE ROLE hosted_superuser CREATEROLE BYPASSRLS REPLICATION; CREATE ROLE plain LOGIN; \
+        CREATE ROLE monitor LOGIN IN ROLE pg_monitor";
+    database.admin_runs(roles).await;
+    let report = database.examine(&expecting()).await;
+    database
+        .admin_runs("GRANT hosted_superuser TO plain; ALTER ROLE monitor SUPERUSER")
+        .await;
+    let joined = database.examine(&expecting()).await;
+    let mut options = expecting();
+    options.allowed_objects = vec!["role plain".to_owned(), "role monitor".to_owned()];
+    let allowed = database.examine(&options).await;
+    database
+        .admin_runs("DROP ROLE plain; DROP ROLE monitor; DROP ROLE hosted_superuser")
+        .await;
+    assert_clean(&report);
+    assert_eq!(failed(&joined), ["ROLE009", "ROLE010"], "{}", joined.to_human());
+    assert_eq!(joined.check("ROLE009").unwrap().findings.len(), 2);
+    assert_clean(&allowed);
 }
 
 /// The text of these stays the same as well; no migration makes such objects, so they are recorded first.
