@@ -32,7 +32,7 @@
 //!
 //! It reads what the database is told to allow, not what an application does with it. Whoever may run any SQL as
 //! the runtime role may also set the tenant: row-level security protects from mistakes, and not from injected SQL.
-//! PostgreSQL shows some settings (`shared_preload_libraries`) to superusers only. After `pg_upgrade` members that were added
+//! PostgreSQL shows some settings (`shared_preload_libraries`, `dynamic_library_path`) to superusers only. After `pg_upgrade` members that were added
 //! to an extension cannot be told from its own, but by the digest that a manifest has of it.
 //! Contents of large objects, of other databases and of backups, and functions that build SQL are not looked into.
 

@@ -241,6 +241,16 @@ impl<'a> Subject<'a> {
         self.options.allowed_objects.contains(&object.to_string())
     }
 
+    /// Whether the extension is on that list, in any state or in the one that it is in.
+    pub(crate) fn allows_extension(&self, name: &str) -> bool {
+        let object = Object::new("extension", quote::identifier(name));
+        let facts = self.catalogue.facts.iter();
+        let mut states = facts.filter(|fact| fact.kind == object.kind && fact.object == object.name);
+        let allowed = &self.options.allowed_objects;
+        self.allows(&object)
+            || states.any(|state| allowed.contains(&format!("{object}: {}", state.on_one_line().fact)))
+    }
+
     /// Whether a role's wider policies are meant.
     pub(crate) fn is_platform(&self, name: &str) -> bool {
         self.options

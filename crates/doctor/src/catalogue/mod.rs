@@ -39,8 +39,8 @@ pub(crate) use relation::{Kind, Relation};
 pub(crate) use role::{Membership, Role};
 pub(crate) use rule::RewriteRule;
 pub(crate) use schema::Schema;
-pub(crate) use server::Server;
-pub(crate) use setting::{Effective, RoleSetting};
+pub(crate) use server::{LargeObjects, Server};
+pub(crate) use setting::{Effective, RoleSetting, UNKNOWN};
 pub(crate) use trigger::{DefinerTrigger, EventTrigger, SendingTrigger, SilentTrigger};
 pub(crate) use view::ViewSource;
 

@@ -16,16 +16,23 @@ pub(crate) struct RoleSetting {
 pub(crate) struct Effective {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// As `pg_settings` says it: `configuration file`, `database`, `user`, `client`, `session` and the like.
+    /// As `pg_settings` says it: `configuration file`, `database`, `user`, `client`, `session` and the like; else [`UNKNOWN`].
     pub(crate) source: String,
 }
 
+/// The source of a setting that `pg_settings` does not have.
+pub(crate) const UNKNOWN: &str = "configuration";
+
 /// Read before anything is set for the transaction, with a search path that may be anything. Settings that the user may not
-/// see are missing.
+/// see are missing. What is set for PL/pgSQL is no row before a session used it.
 pub(super) const EFFECTIVE: &str = "
     SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', s.name, 'value', s.setting,
         'source', s.source)), '[]')::pg_catalog.text
-    FROM pg_catalog.pg_settings s WHERE s.source OPERATOR(pg_catalog.<>) 'default'";
+    FROM (SELECT name, setting, source FROM pg_catalog.pg_settings
+        UNION ALL SELECT name, pg_catalog.current_setting(name, true), 'configuration'
+        FROM (VALUES ('plpgsql.variable_conflict'::pg_catalog.text)) further (name)
+        WHERE name OPERATOR(pg_catalog.<>) ALL (SELECT known.name FROM pg_catalog.pg_settings known)) s
+    WHERE s.source OPERATOR(pg_catalog.<>) 'default' AND s.setting IS NOT NULL";
 
 pub(super) const SQL: &str = "
     SELECT CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END AS role, d.datname AS database,

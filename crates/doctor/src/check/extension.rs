@@ -75,7 +75,9 @@ const SHOWS: &[&str] = &[
 
 fn no_statements_of_others(subject: &Subject<'_>) -> Verdict {
     let all = subject.catalogue.relations.iter();
-    let showing = all.filter(|one| one.extension.as_deref().is_some_and(|name| SHOWS.contains(&name)));
+    // An extension that is allowed may show what it was made to show.
+    let shows = |name: &str| SHOWS.contains(&name) && !subject.allows_extension(name);
+    let showing = all.filter(|one| one.extension.as_deref().is_some_and(shows));
     Verdict::of_each("such relation", showing, |relation| {
         let name = relation.sql_name();
         let on = format!("TABLE {name}");
@@ -95,9 +97,8 @@ fn no_way_out(subject: &Subject<'_>) -> Verdict {
         let finding = Finding::new(Object::new("extension", &name), "reaches other servers or files");
         let mended = finding.mend(Step::Code, [format!("DROP EXTENSION {name}")]);
         let why = "Whatever uses it has to do without first.";
-        WAYS_OUT
-            .contains(&extension.name.as_str())
-            .then(|| mended.caution(why))
+        let leaves = WAYS_OUT.contains(&extension.name.as_str());
+        (leaves && !subject.allows_extension(&extension.name)).then(|| mended.caution(why))
     })
 }
 

@@ -15,7 +15,7 @@ pub(super) const CHECKS: &[Check] = &[Check {
 
 fn no_large_objects(subject: &Subject<'_>) -> Verdict {
     let server = &subject.catalogue.server;
-    let number = usize::try_from(server.large_objects).unwrap_or(usize::MAX);
+    let number = server.large_objects.iter().map(|one| one.number).sum();
     let (state, everybody) = match server.lo_compat_privileges {
         true => ("on", "everybody may read and write them all"),
         false => ("off", "their owners and whom they granted them may read them"),

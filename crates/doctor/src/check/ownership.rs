@@ -1,6 +1,7 @@
 //! What the runtime role and the platform roles own.
 
 use super::{Check, Verdict, count};
+use crate::catalogue::LargeObjects;
 use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -15,11 +16,14 @@ pub(super) const CHECKS: &[Check] = &[Check {
 
 fn owns_nothing(subject: &Subject<'_>) -> Verdict {
     let owned = owned(subject);
-    let number = owned.len();
+    let large = subject.catalogue.server.large_objects.iter();
+    let large = large.filter(|one| subject.workers().any(|role| role == one.owner));
+    let number = owned.len() + large.clone().map(|one| one.number).sum::<usize>();
     let mine = owned
         .into_iter()
         .filter(|(_, owner)| subject.workers().any(|role| role == owner));
     let other = other_owner(subject);
+    let to = other.as_deref().unwrap_or("CURRENT_USER");
     let findings = mine.map(|(object, owner)| {
         let found = format!("belongs to {}", quote::identifier(&owner));
         let word = if object.kind == "function" {
@@ -27,12 +31,33 @@ fn owns_nothing(subject: &Subject<'_>) -> Verdict {
         } else {
             object.kind.to_uppercase()
         };
-        let to = other.as_deref().unwrap_or("CURRENT_USER");
         let sql = format!("ALTER {word} {} OWNER TO {to}", object.name);
-        let finding = Finding::new(object, found).mend(Step::Roles, [sql]);
-        finding.caution("Whoever it is given to has to be the one who runs the migrations.")
+        Finding::new(object, found).mend(Step::Roles, [sql])
     });
-    Verdict::of(count(number, "object"), findings.collect())
+    let findings = findings.chain(large.map(|one| large_objects(one, to)));
+    let why = "Whoever it is given to has to be the one who runs the migrations.";
+    let findings = findings.map(|finding| finding.caution(why)).collect();
+    Verdict::of(count(number, "object"), findings)
+}
+
+/// One finding for all of an owner, of which there may be millions.
+fn large_objects(found: &LargeObjects, to: &str) -> Finding {
+    let LargeObjects { owner, number, first } = found;
+    let owner = quote::identifier(owner);
+    let object = Object::new("large object", first.to_string());
+    if *number == 1 {
+        let sql = format!("ALTER LARGE OBJECT {first} OWNER TO {to}");
+        return Finding::new(object, format!("belongs to {owner}")).mend(Step::Roles, [sql]);
+    }
+    let body = format!(
+        "DECLARE one oid; BEGIN FOR one IN SELECT oid FROM pg_largeobject_metadata WHERE lomowner = {}::regrole LOOP \
+         EXECUTE format('ALTER LARGE OBJECT %s OWNER TO %s', one, {}); END LOOP; END",
+        quote::literal(&owner),
+        quote::literal(to)
+    );
+    let sql = format!("DO {}", quote::literal(&body));
+    let found = format!("and {} more belong to {owner}", number - 1);
+    Finding::new(object, found).mend(Step::Roles, [sql])
 }
 
 /// Everything that has an owner, with it.

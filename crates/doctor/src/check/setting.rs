@@ -1,7 +1,7 @@
 //! What is set for roles and databases.
 
 use super::{Check, Verdict, count};
-use crate::catalogue::{Effective, RoleSetting, Schema};
+use crate::catalogue::{Effective, RoleSetting, Schema, UNKNOWN};
 use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -39,6 +39,14 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Error,
         guards: true,
         look: paths_are_closed,
+    },
+    Check {
+        id: "SET005",
+        title: "The log of the server has no statements that write rows",
+        why: "Statements and their parameters hold values of every tenant, and whoever reads the log reads them.",
+        severity: Severity::Warning,
+        guards: false,
+        look: statements_are_not_logged,
     },
 ];
 
@@ -81,6 +89,7 @@ const HARMFUL: &[(&str, &[&str])] = &[
     ("default_transaction_deferrable", OFF),
     ("default_table_access_method", &["heap"]),
     ("dynamic_library_path", &["$libdir"]),
+    ("plpgsql.variable_conflict", &["error"]),
     ("shared_preload_libraries", LIBRARIES),
     ("session_preload_libraries", LIBRARIES),
     ("local_preload_libraries", LIBRARIES),
@@ -117,6 +126,17 @@ fn nothing_is_switched_off(subject: &Subject<'_>) -> Verdict {
         |setting: &RoleSetting| concerns(subject, setting) && is_harmful(&setting.name, &setting.value);
     let connection = effective(subject, |one| is_harmful(&one.name, &one.value));
     settings(subject, harmful, connection)
+}
+
+fn statements_are_not_logged(subject: &Subject<'_>) -> Verdict {
+    let tells = |name: &str, value: &str| match name {
+        "log_statement" => ["mod", "all"].contains(&value),
+        "log_min_duration_statement" => value == "0",
+        _ => false,
+    };
+    let logged = |setting: &RoleSetting| concerns(subject, setting) && tells(&setting.name, &setting.value);
+    let connection = effective(subject, |one| tells(&one.name, &one.value));
+    settings(subject, logged, connection)
 }
 
 /// Whether it holds for the runtime role, a platform role, or what they can become.
@@ -197,7 +217,7 @@ fn settings(
 ) -> Verdict {
     let all = &subject.catalogue.settings;
     let own = all.iter().filter(|setting| is_bad(setting)).map(bad_setting);
-    let findings: Vec<Finding> = own.collect();
+    let findings: Vec<Finding> = own.filter(|finding| !subject.allows(&finding.object)).collect();
     // The tenant that a session begins with may come from a role or a database, which are reported then.
     let connection = connection
         .into_iter()
@@ -214,7 +234,16 @@ fn settings(
 fn effective(subject: &Subject<'_>, is_bad: impl Fn(&Effective) -> bool) -> Vec<Finding> {
     let all = subject.catalogue.effective.iter();
     let elsewhere = ["global", "database", "user", "database user"];
-    let bad = all.filter(|one| !elsewhere.contains(&one.source.as_str()) && is_bad(one));
+    let user = &subject.catalogue.server.session_user;
+    let settings = &subject.catalogue.settings;
+    // Where the setting of a library that is not loaded comes from is not known.
+    let is_placed = |one: &Effective| match one.source.as_str() {
+        UNKNOWN => settings
+            .iter()
+            .any(|setting| setting.name == one.name && setting.role.as_ref().is_none_or(|role| role == user)),
+        source => elsewhere.contains(&source),
+    };
+    let bad = all.filter(|one| !is_placed(one) && is_bad(one));
     let findings = bad.map(|Effective { name, value, source }| {
         if ["client", "session"].contains(&source.as_str()) {
             let object = Object::new("connection", format!("of {}", connected_as(subject)));

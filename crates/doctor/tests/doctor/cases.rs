@@ -185,6 +185,17 @@ pub const CASES: &[Case] = &[
         ByScript,
         "RESET ROLE; ALTER DATABASE {database} SET app.current_tenant = 'somebody'",
     ),
+    case(
+        &["SET003"],
+        ByScript,
+        "RESET ROLE; ALTER DATABASE {database} SET plpgsql.variable_conflict = use_column",
+    ),
+    case(
+        &["SET005"],
+        ByScript,
+        "RESET ROLE; ALTER DATABASE {database} SET log_statement = 'mod'; \
+         ALTER ROLE tenantry_app IN DATABASE {database} SET log_min_duration_statement = 0",
+    ),
     told(
         |options| options.global_unique.push("tasks_id".to_owned()),
         case(
@@ -342,6 +353,11 @@ pub const CASES: &[Case] = &[
         &["ROLE006"],
         ByHand,
         "RESET ROLE; ALTER DATABASE {database} OWNER TO tenantry_app",
+    ),
+    case(
+        &["ROLE006", "LOB001"],
+        No,
+        "RESET ROLE; SELECT lo_create(4711); ALTER LARGE OBJECT 4711 OWNER TO tenantry_app",
     ),
     case(
         &["GRANT001"],

@@ -82,12 +82,12 @@ async fn a_setting_that_nobody_set_is_noticed() {
     let mut app = database.app().await;
     run(
         &mut app,
-        "SET app.current_tenant = 'somebody'; SET row_security = off",
+        "SET app.current_tenant = 'somebody'; SET row_security = off; SET plpgsql.variable_conflict = use_column",
     )
     .await
     .unwrap();
     let report = guard(&mut app, &options()).await.unwrap();
-    assert_eq!(failed(&report), ["SET001", "SET002"]);
+    assert_eq!(failed(&report), ["SET001", "SET002", "SET003"]);
 }
 
 #[tokio::test]

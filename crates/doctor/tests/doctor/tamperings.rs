@@ -524,6 +524,14 @@ pub const TAMPERINGS: &[Tampering] = &[
         "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC",
     ),
     guarded(
+        &["ROLE006"],
+        "SELECT lo_create(4711); ALTER LARGE OBJECT 4711 OWNER TO tenantry_app",
+    ),
+    guarded(
+        &["ROLE006"],
+        "SELECT lo_create(4711); ALTER LARGE OBJECT 4711 OWNER TO tenantry_platform",
+    ),
+    guarded(
         &["CAT006", "FUN003", "TRG002"],
         "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS \
              $$ BEGIN PERFORM pg_notify('rows', NEW.title); RETURN NEW; END $$; \
@@ -540,6 +548,10 @@ pub const TAMPERINGS: &[Tampering] = &[
     guarded(
         &["CAT003"],
         "{leak}; ALTER TABLE usage_events_default ALTER meter SET DEFAULT public.leak('x')",
+    ),
+    guarded(
+        &["SET003", "CAT008"],
+        "ALTER DATABASE {database} SET plpgsql.variable_conflict = use_variable",
     ),
     guarded(
         &["GRANT001"],
@@ -876,6 +888,45 @@ async fn an_allowed_extension_hides_only_its_own_objects() {
     assert_eq!(failed(&database.examine(&options).await), ["CAT005"]);
 }
 
+/// What it shows and reaches is why somebody wants it.
+#[tokio::test]
+async fn an_allowed_extension_may_do_what_it_is_for() {
+    let _roles = ROLES.read().await;
+    let database = Database::migrated().await;
+    let sql = "CREATE EXTENSION pg_stat_statements; CREATE EXTENSION dblink; \
+        DO $$ DECLARE one regprocedure; BEGIN FOR one IN SELECT objid FROM pg_depend WHERE deptype = 'e' \
+            AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'dblink') AND classid = 'pg_proc'::regclass \
+        LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one); END LOOP; END $$";
+    database.admin_runs(sql).await;
+    let report = database.examine(&expecting()).await;
+    assert_eq!(failed(&report), ["EXT001", "EXT004", "CAT010"]);
+    let mut options = expecting();
+    options.allowed_objects = ["pg_stat_statements", "dblink"]
+        .map(|name| format!("extension {name}"))
+        .to_vec();
+    assert_clean(&database.examine(&options).await);
+    // With what it is, an entry covers this state alone.
+    let findings = &report.check("CAT010").unwrap().findings;
+    let state = |name: &str| {
+        let finding = findings
+            .iter()
+            .find(|finding| finding.object.name == name)
+            .unwrap();
+        finding
+            .found
+            .replace("is not made by any migration", &finding.object.to_string())
+    };
+    options.allowed_objects = vec![state("pg_stat_statements"), state("dblink")];
+    assert_clean(&database.examine(&options).await);
+    options.allowed_objects = options
+        .allowed_objects
+        .iter()
+        .map(|one| one.replace("version 1", "version 0"))
+        .collect();
+    let report = database.examine(&options).await;
+    assert_eq!(failed(&report), ["EXT001", "EXT004", "CAT010"]);
+}
+
 /// The first superuser has every right from initdb on; a role without a login has none that a login does not take.
 #[tokio::test]
 async fn a_login_on_the_list_is_allowed() {
@@ -899,6 +950,25 @@ async fn a_login_on_the_list_is_allowed() {
     assert_eq!(failed(&joined), ["ROLE009", "ROLE010"], "{}", joined.to_human());
     assert_eq!(joined.check("ROLE009").unwrap().findings.len(), 2);
     assert_clean(&allowed);
+}
+
+#[tokio::test]
+async fn large_objects_of_the_runtime_role_are_given_away() {
+    let _roles = ROLES.read().await;
+    for number in [1, 3] {
+        let database = Database::migrated().await;
+        let sql = format!(
+            "SELECT lo_create(0); SET ROLE tenantry_app; SELECT lo_create(0) FROM generate_series(1, {number})"
+        );
+        database.admin_runs(&sql).await;
+        let report = database.examine(&expecting()).await;
+        assert_eq!(failed(&report), ["ROLE006", "LOB001"], "{}", report.to_human());
+        let findings = &report.check("ROLE006").unwrap().findings;
+        database
+            .admin_runs(&findings[0].mend.as_ref().unwrap().sql())
+            .await;
+        assert_eq!(failed(&database.examine(&expecting()).await), ["LOB001"]);
+    }
 }
 
 /// The text of these stays the same as well; no migration makes such objects, so they are recorded first.
