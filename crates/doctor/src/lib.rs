@@ -34,7 +34,8 @@
 //! the runtime role may also set the tenant: row-level security protects from mistakes, and not from injected SQL.
 //! PostgreSQL shows some settings (`shared_preload_libraries`, `dynamic_library_path`) to superusers only. After `pg_upgrade` members that were added
 //! to an extension cannot be told from its own, but by the digest that a manifest has of it.
-//! Contents of large objects, of other databases and of backups, and functions that build SQL are not looked into.
+//! A superuser can forge the age of PostgreSQL's own rows: functions, types and operators of known releases are compared by
+//! digest, but its views by age alone. Contents of large objects, of other databases and of backups, and functions that build SQL are not looked into.
 
 #![deny(missing_docs)]
 

@@ -25,7 +25,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor as _, PgConnection, Row as _};
 
 use crate::{DoctorError, Options};
 
-pub(crate) use built_in::{Alteration, Language, Meaning, SystemGrant};
+pub(crate) use built_in::{Alteration, Digest, Language, Meaning, SystemGrant};
 pub(crate) use default_privilege::DefaultPrivilege;
 pub(crate) use extension::{Extension, ForeignServer};
 pub(crate) use fact::Fact;
@@ -87,6 +87,7 @@ pub(crate) struct Catalogue {
     pub(crate) foreign_servers: Vec<ForeignServer>,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) alterations: Vec<Alteration>,
+    pub(crate) digests: Vec<Digest>,
     pub(crate) system_grants: Vec<SystemGrant>,
     pub(crate) languages: Vec<Language>,
     pub(crate) meanings: Vec<Meaning>,
@@ -221,6 +222,7 @@ impl Scope {
             ("triggers", sql::list(&trigger::definers())),
             ("silent_triggers", sql::list(trigger::SILENT)),
             ("alterations", sql::list(&built_in::alterations())),
+            ("digests", sql::list(built_in::DIGESTS)),
             ("system_grants", sql::list(&built_in::grants(self.modern))),
             ("languages", sql::list(built_in::LANGUAGES)),
             ("meanings", sql::list(&built_in::meanings())),

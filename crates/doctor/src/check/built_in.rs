@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::grant::taken_back;
 use super::{Check, Verdict, count};
-use crate::catalogue::{Alteration, Deed, Language, Meaning, SystemGrant};
+use crate::catalogue::{Alteration, Deed, Digest, Language, Meaning, SystemGrant};
 use crate::subject::Subject;
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -45,7 +45,50 @@ pub(super) const CHECKS: &[Check] = &[
         guards: true,
         look: untrusted_languages,
     },
+    Check {
+        id: "SYS005",
+        title: "PostgreSQL's own functions, types and operators are those of a release",
+        why: "A superuser can make a changed row look as old as initdb, but not change it and keep the digest of all rows. A fork \
+              of PostgreSQL may differ; it belongs on the list of allowed objects.",
+        severity: Severity::Critical,
+        guards: true,
+        look: catalogues_are_released,
+    },
 ];
+
+/// Digests of PostgreSQL's own catalogues: major version, catalogue, digest. Where releases differ there are several.
+const KNOWN_CATALOGUES: &str = include_str!("catalogues.txt");
+
+/// The newest releases that are among them. A later one may have mended a row.
+const NEWEST: &[u32] = &[150_018, 160_014, 170_010, 180_004];
+
+fn catalogues_are_released(subject: &Subject<'_>) -> Verdict {
+    let (server, all) = (&subject.catalogue.server, &subject.catalogue.digests);
+    let major = server.version_number / 10_000;
+    let Some(newest) = NEWEST.iter().find(|newest| *newest / 10_000 == major) else {
+        return Verdict::not_applicable(format!(
+            "no digests of PostgreSQL {major} are known; SYS001 goes by the age of rows alone"
+        ));
+    };
+    let is_known = |one: &Digest| {
+        let line = format!("{major} {} {}", one.class, one.digest);
+        KNOWN_CATALOGUES.lines().any(|known| known == line)
+    };
+    let findings = all.iter().filter(|one| !is_known(one)).map(|one| {
+        let object = Object::new("built-in", format!("catalogue {}", one.class));
+        Finding::new(object, format!("its rows are not those of PostgreSQL {major}"))
+    });
+    let findings: Vec<Finding> = findings
+        .filter(|finding| !subject.allows(&finding.object))
+        .collect();
+    if !findings.is_empty() && server.version_number > *newest {
+        return Verdict::not_applicable(format!(
+            "PostgreSQL {} is newer than the releases whose digests are known; SYS001 goes by the age of rows alone",
+            quote::printable(&server.version)
+        ));
+    }
+    Verdict::of(count(all.len(), "catalogue"), findings)
+}
 
 /// Digests of the functions of PostgreSQL 15, one on a line, so that a function that was changed back counts as unchanged.
 const KNOWN_FUNCTIONS: &str = include_str!("functions_15.txt");

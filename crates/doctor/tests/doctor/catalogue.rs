@@ -1,5 +1,6 @@
 //! What is recorded of a database, and what is known of PostgreSQL itself.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sqlx::Row as _;
@@ -74,6 +75,34 @@ async fn a_function_of_standard_sql_is_recorded_alike_everywhere() {
     }
     assert!(recorded[0].contains("total()"), "{}", recorded[0]);
     assert_eq!(recorded[0], recorded[1]);
+}
+
+/// What PostgreSQL's own catalogues hold is compared with these digests. Releases of a major version may have several.
+#[tokio::test]
+async fn the_own_catalogues_of_this_release_are_known() {
+    let _roles = ROLES.read().await;
+    let database = Database::empty().await;
+    let mut admin = database.admin().await;
+    let major = admin.server_version_num().unwrap() / 10_000;
+    run(&mut admin, "SET search_path = ''").await.unwrap();
+    let sql = include_str!("../../src/catalogue/built_in.sql");
+    let rows = sqlx::raw_sql(sql).fetch_all(&mut admin).await.unwrap();
+    let found = rows.iter().map(|row| {
+        let (class, digest): (String, String) = (row.get(0), row.get(1));
+        format!("{major} {class} {digest}")
+    });
+    let known: BTreeSet<String> = include_str!("../../src/check/catalogues.txt")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let all: BTreeSet<String> = found.chain(known.clone()).collect();
+    let text = all.iter().map(|line| format!("{line}\n")).collect::<String>();
+    if !written("src/check/catalogues.txt", &text) {
+        assert_eq!(
+            known, all,
+            "run scripts/write-catalogue, and note the release in check/built_in.rs"
+        );
+    }
 }
 
 /// Functions that were altered are looked up in the list: one that was changed back is as it was. On other versions a few of

@@ -730,6 +730,20 @@ pub const ROLE_TAMPERINGS: &[Tampering] = &[
         "CREATE ROLE standby LOGIN REPLICATION",
         "DROP ROLE standby",
     ),
+    // What tells the age of initdb is moved.
+    everywhere(
+        &["SYS001", "SYS002"],
+        "CREATE TEMP TABLE spent (); DO $$ BEGIN FOR i IN 1..300 LOOP BEGIN INSERT INTO spent DEFAULT VALUES; \
+             EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $$; \
+         SET allow_system_table_mods = on; GRANT SELECT ON pg_authid TO tenantry_app; \
+         DO $$ BEGIN UPDATE pg_init_privs SET initprivs = (SELECT relacl FROM pg_class WHERE relname = 'pg_authid') \
+                 WHERE objoid = 'pg_authid'::regclass; \
+             UPDATE pg_database SET datcollate = datcollate WHERE datname = 'template0'; \
+             CREATE OR REPLACE VIEW pg_catalog.pg_group AS \
+                 SELECT rolpassword::name AS groname, oid AS grosysid, ARRAY[]::oid[] AS grolist FROM pg_authid; \
+         EXCEPTION WHEN division_by_zero THEN NULL; END $$",
+        "",
+    ),
     everywhere(
         &["SET003"],
         "ALTER ROLE tenantry_app SET default_transaction_isolation = 'serializable'",
@@ -971,6 +985,55 @@ async fn large_objects_of_the_runtime_role_are_given_away() {
     }
 }
 
+/// A frozen row is as old as initdb, whenever it was written.
+#[tokio::test]
+async fn changed_built_ins_are_found_whatever_their_age() {
+    let _roles = ROLES.read().await;
+    for (class, change, which) in [
+        ("pg_proc", "proleakproof = true", "proname = 'int4div'"),
+        (
+            "pg_operator",
+            "oprrest = 0",
+            "oid = 'pg_catalog.=(uuid,uuid)'::regoperator",
+        ),
+        (
+            "pg_cast",
+            "castcontext = 'i'",
+            "castsource = 'int8'::regtype AND casttarget = 'int4'::regtype",
+        ),
+        (
+            "pg_amproc",
+            "amproc = 'btint4cmp'::regproc",
+            "amproc = 'btint8cmp'::regproc",
+        ),
+        ("pg_type", "typispreferred = true", "typname = 'uuid'"),
+    ] {
+        let database = Database::migrated().await;
+        let sql = format!(
+            "SET allow_system_table_mods = on; CREATE EXTENSION pg_surgery; \
+             CREATE TEMP TABLE changed AS SELECT * FROM {class} WHERE {which}; UPDATE changed SET {change}; \
+             DELETE FROM {class} WHERE {which}; INSERT INTO {class} SELECT * FROM changed; \
+             SELECT heap_force_freeze('{class}'::regclass, (SELECT array_agg(ctid) FROM {class} \
+                 WHERE xmin = pg_current_xact_id()::xid)); \
+             DROP TABLE changed; DROP EXTENSION pg_surgery"
+        );
+        database.admin_runs(&sql).await;
+        let report = database.guard_as_app(&expecting()).await;
+        let check = report.check("SYS005").unwrap();
+        if check.outcome == Outcome::NotApplicable {
+            continue;
+        }
+        assert_eq!(failed(&report), ["SYS005"], "{sql}\n{}", report.to_human());
+        assert_eq!(
+            check.findings[0].object.to_string(),
+            format!("built-in catalogue {class}")
+        );
+        let mut options = expecting();
+        options.allowed_objects = vec![check.findings[0].object.to_string()];
+        assert_clean(&database.guard_as_app(&options).await);
+    }
+}
+
 /// The text of these stays the same as well; no migration makes such objects, so they are recorded first.
 #[tokio::test]
 async fn disguised_views_rules_and_functions_are_compared() {
@@ -1137,5 +1200,9 @@ const VICTIM: &str = "CREATE FUNCTION public.victim(text) RETURNS uuid LANGUAGE 
 /// The ids that a tampering is there for.
 pub fn ids() -> BTreeSet<&'static str> {
     let all = TAMPERINGS.iter().chain(ROLE_TAMPERINGS);
-    all.flat_map(|tampering| tampering.fails).copied().collect()
+    // The last one has a test of its own.
+    all.flat_map(|tampering| tampering.fails)
+        .copied()
+        .chain(["SYS005"])
+        .collect()
 }
