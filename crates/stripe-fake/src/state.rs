@@ -285,7 +285,7 @@ impl Shared {
             since: settings.runs.then(Instant::now),
             ahead: earlier.entries.last().map_or(0, |last| last.ahead),
         };
-        // Who was told is gone, and registers again.
+        // The receivers of events are gone, and register again.
         state.endpoints.clear();
         state.handed = state.account.events.len();
         state.journal = journal;

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::SystemScope;
 use tenantry_persistence::PoolSettings;
-use tenantry_tests::{Options, PASSWORD, World};
+use tenantry_tests::{Options, PASSWORD, Reply, World};
 
 fn pool(size: usize, queue: usize) -> Options {
     let usual = Options::default();
@@ -61,6 +61,26 @@ async fn until_waiting(world: &World, least: i64) {
         // The database does the work: there is no clock of ours to move.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The replies to requests that are stuck behind `held` while another one is served ten times: of those that are stuck, one
+/// holds a connection.
+async fn while_one_is_stuck(
+    world: &World,
+    held: PgConnection,
+    stuck: impl Future<Output = Vec<Reply>>,
+    served: impl AsyncFn(),
+    allowed: &str,
+) -> Vec<Reply> {
+    let others = async {
+        until_waiting(world, 1).await;
+        for _ in 0..10 {
+            served().await;
+        }
+        assert_eq!(world.waiting_for_locks().await, 1, "{allowed}");
+        held.close().await.unwrap();
+    };
+    join(stuck, others).await.0
 }
 
 #[actix_web::test]
@@ -137,19 +157,14 @@ async fn failed_logins_leave_the_tenants_users_their_connections() {
     let admin = hold_table(&world, "audit_events").await;
     // Each failure is written to the audit log, and waits there.
     let logins = join_all((0..6).map(|_| world.login("acme", &world.acme.viewer.email, "wrong")));
-    let others = async {
-        until_waiting(&world, 1).await;
-        for _ in 0..10 {
-            read().await.expect(200);
-        }
-        assert_eq!(
-            world.waiting_for_locks().await,
-            1,
-            "a quarter of the tenant's four"
-        );
-        admin.close().await.unwrap();
-    };
-    let (logins, ()) = join(logins, others).await;
+    let logins = while_one_is_stuck(
+        &world,
+        admin,
+        logins,
+        async || drop(read().await.expect(200)),
+        "a quarter of the tenant's four",
+    )
+    .await;
     for reply in logins {
         reply.problem(401, "invalid_credentials");
     }
@@ -168,19 +183,14 @@ async fn signups_together_leave_tenants_their_connections() {
         let body = json!({"name": "Initech", "slug": format!("initech-{number}"), "admin": founder});
         world.client.post("/api/v1/tenants", &body).send()
     }));
-    let others = async {
-        until_waiting(&world, 1).await;
-        for _ in 0..10 {
-            read().await.expect(200);
-        }
-        assert_eq!(
-            world.waiting_for_locks().await,
-            1,
-            "a quarter of one tenant's four"
-        );
-        admin.close().await.unwrap();
-    };
-    let (signups, ()) = join(signups, others).await;
+    let signups = while_one_is_stuck(
+        &world,
+        admin,
+        signups,
+        async || drop(read().await.expect(200)),
+        "a quarter of one tenant's four",
+    )
+    .await;
     for reply in signups {
         reply.expect(201);
     }
@@ -196,20 +206,11 @@ async fn lookups_of_unknown_slugs_leave_operators_their_connections() {
         let request = world.client.get("/api/v1/branding");
         request.header("X-Tenant-Slug", slug).send()
     }));
-    let others = async {
-        until_waiting(&world, 1).await;
-        for _ in 0..10 {
-            let request = world.client.get("/api/v1/admin/flags");
-            request.bearer(&operator).send().await.expect(200);
-        }
-        assert_eq!(
-            world.waiting_for_locks().await,
-            1,
-            "one of the two of the platform"
-        );
-        admin.close().await.unwrap();
+    let flags = async || {
+        let request = world.client.get("/api/v1/admin/flags");
+        request.bearer(&operator).send().await.expect(200);
     };
-    let (lookups, ()) = join(lookups, others).await;
+    let lookups = while_one_is_stuck(&world, admin, lookups, flags, "one of the two of the platform").await;
     for reply in lookups {
         reply.problem(404, "tenant_not_found");
     }
@@ -226,21 +227,13 @@ async fn failed_logins_of_operators_leave_the_platform_its_connections() {
                 json!({"email": format!("{table}-{number}@platform.example"), "password": "wrong horse"});
             world.client.post("/api/v1/admin/login", &body).send()
         }));
-        let others = async {
-            until_waiting(&world, 1).await;
-            for _ in 0..10 {
-                let because = SystemScope::because("a job of the platform");
-                let tenants = world.app.ports.registry.list(because, None, 10).await;
-                assert_eq!(tenants.unwrap().len(), 2);
-            }
-            assert_eq!(
-                world.waiting_for_locks().await,
-                1,
-                "one of the two of the platform"
-            );
-            admin.close().await.unwrap();
+        let tenants = async || {
+            let because = SystemScope::because("a job of the platform");
+            let tenants = world.app.ports.registry.list(because, None, 10).await;
+            assert_eq!(tenants.unwrap().len(), 2);
         };
-        let (logins, ()) = join(logins, others).await;
+        let logins =
+            while_one_is_stuck(&world, admin, logins, tenants, "one of the two of the platform").await;
         for reply in logins {
             reply.problem(401, "invalid_credentials");
         }

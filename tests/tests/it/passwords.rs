@@ -44,6 +44,17 @@ async fn login_from(world: &World, address: &str, slug: &str, email: &str, passw
     post_from(world, address, LOGIN, &body).await
 }
 
+/// A hasher that does one password at a time while 63 may wait, and a world behind a proxy that has it.
+async fn one_at_a_time() -> (Arc<Argon2Passwords>, World) {
+    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
+    let world = World::with(Options {
+        passwords: Some(Arc::clone(&passwords)),
+        ..proxied()
+    })
+    .await;
+    (passwords, world)
+}
+
 /// Occupies a hasher until the sender is dropped; the hashing of other callers waits behind this work.
 async fn occupy(
     passwords: &Arc<Argon2Passwords>,
@@ -76,12 +87,7 @@ fn field_errors(reply: &Reply) -> Vec<(String, String)> {
 /// One tenant has a hundred passwords hashed at once, while the hasher stands still.
 #[actix_web::test]
 async fn a_flood_of_one_tenant_keeps_no_login_of_others_out() {
-    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
-    let world = World::with(Options {
-        passwords: Some(Arc::clone(&passwords)),
-        ..proxied()
-    })
-    .await;
+    let (passwords, world) = one_at_a_time().await;
     world.operator(OLGA).await;
     let (release, standing) = occupy(&passwords, CallerGroup::Tenant(world.acme.id)).await;
 
@@ -424,12 +430,7 @@ async fn failures_from_many_networks_lock_out_no_known_network() {
 /// An anonymous network floods a tenant's login, while the hasher stands still.
 #[actix_web::test]
 async fn flood_of_a_tenants_login_leaves_its_users_a_place() {
-    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
-    let world = World::with(Options {
-        passwords: Some(Arc::clone(&passwords)),
-        ..proxied()
-    })
-    .await;
+    let (passwords, world) = one_at_a_time().await;
     let (release, standing) = occupy(&passwords, CallerGroup::SignUp).await;
     let mut flood: FuturesUnordered<_> = (0..100)
         .map(|number| {
@@ -474,12 +475,7 @@ async fn flood_of_a_tenants_login_leaves_its_users_a_place() {
 /// Guests from more networks than there are places try one login, while the hasher stands still.
 #[actix_web::test]
 async fn guests_of_many_networks_keep_no_known_network_out() {
-    let passwords = Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 1, 63));
-    let world = World::with(Options {
-        passwords: Some(Arc::clone(&passwords)),
-        ..proxied()
-    })
-    .await;
+    let (passwords, world) = one_at_a_time().await;
     world.operator(OLGA).await;
     let (known, unknown) = ("203.0.113.9", "203.0.114.9");
     let member = async |address: &str, password: &str| {

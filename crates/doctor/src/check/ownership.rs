@@ -35,7 +35,7 @@ fn owns_nothing(subject: &Subject<'_>) -> Verdict {
         Finding::new(object, found).mend(Step::Roles, [sql])
     });
     let findings = findings.chain(large.map(|one| large_objects(one, to)));
-    let why = "Whoever it is given to has to be the one who runs the migrations.";
+    let why = "The new owner must be the role that runs the migrations.";
     let findings = findings.map(|finding| finding.caution(why)).collect();
     Verdict::of(count(number, "object"), findings)
 }

@@ -43,7 +43,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "SET005",
         title: "The log of the server has no statements that write rows",
-        why: "Statements and their parameters hold values of every tenant, and whoever reads the log reads them.",
+        why: "Statements and their parameters hold values of every tenant, and every reader of the log sees them.",
         severity: Severity::Warning,
         guards: false,
         look: statements_are_not_logged,
