@@ -299,8 +299,9 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
         (
             "/api/v1/billing/checkout",
             "/api/v1/billing/checkout".into(),
-            json!({"plan": "pro"}),
-            json!({"plan": "pro", "seats": 2}),
+            // Seats for the users that are added below: those of an open checkout limit users.
+            json!({"plan": "pro", "seats": 8}),
+            json!({"plan": "pro", "seats": 9}),
         ),
         (
             "/api/v1/admin/flags",
