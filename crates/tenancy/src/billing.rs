@@ -12,7 +12,7 @@ use tenantry_domain::{
     BillingAccount, Check, CheckoutRef, Currency, CustomerRef, Enqueued, Interval, Invalid, Limit, Link,
     MeterKey, MeterTerms, NewCheckout, NewSubscription, Offer, OpenCheckout, PaymentProvider,
     PendingCheckout, Permission, PlanTerms, ProrationPreview, ProviderError, ProviderKey,
-    ProviderSubscription, Refused, SeatLimit, SeatsOf, StoreError, SubscriptionRef, Work,
+    ProviderSubscription, Refused, SeatLimit, SeatsOf, StoreError, SubscriptionRef, SubscriptionStatus, Work,
 };
 use uuid::Uuid;
 
@@ -364,9 +364,10 @@ pub enum Changing {
 /// [`BillingError`].
 pub async fn change(cx: &Cx, when: &Precondition, wish: &Wish) -> Result<SubscriptionChange, BillingError> {
     ask(cx, when, |subscription, in_use| {
-        let (offer, _) = offer_of(cx, wish, subscription.offer.as_ref())?;
+        let (offer, terms) = offer_of(cx, wish, subscription.offer.as_ref())?;
         let seats = seats_of(wish, subscription.seats)?;
         enough(seats, in_use)?;
+        affordable(subscription, &offer, seats, &terms)?;
         if subscription.offer.as_ref() == Some(&offer) && subscription.seats == seats {
             let same = Invalid::one("/plan", "unchanged", "is what the subscription is for already");
             return Err(same.into());
@@ -374,6 +375,42 @@ pub async fn change(cx: &Cx, when: &Precondition, wish: &Wish) -> Result<Subscri
         Ok(Changing::Offer { offer, seats })
     })
     .await
+}
+
+/// Refuses a change that would grant before its payment what has no trial or follows a debt: another plan without a trial
+/// while the present one's trial runs; another offer or more seats while an invoice is open. Another plan would also bring
+/// its own days of grace.
+fn affordable(
+    subscription: &ProviderSubscription,
+    offer: &Offer,
+    seats: u32,
+    terms: &PlanTerms,
+) -> Result<(), Invalid> {
+    let now = subscription.offer.as_ref();
+    let is_other_plan = now.map(|now| &now.plan) != Some(&offer.plan);
+    match subscription.status {
+        SubscriptionStatus::Trialing if is_other_plan && terms.trial_days == 0 => {
+            let detail = "has no trial; change to it when the present trial has ended";
+            Err(Invalid::one("/plan", "no_trial", detail))
+        }
+        SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid if now != Some(offer) => {
+            let detail = "cannot be changed while an invoice is open; pay it first";
+            Err(Invalid::one("/plan", "invoice_open", detail))
+        }
+        SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid if seats > subscription.seats => {
+            let detail = "cannot be more while an invoice is open; pay it first";
+            Err(Invalid::one("/seats", "invoice_open", detail))
+        }
+        SubscriptionStatus::Trialing
+        | SubscriptionStatus::PastDue
+        | SubscriptionStatus::Unpaid
+        | SubscriptionStatus::Active
+        | SubscriptionStatus::Incomplete
+        | SubscriptionStatus::IncompleteExpired
+        | SubscriptionStatus::Canceled
+        | SubscriptionStatus::Paused
+        | SubscriptionStatus::Unrecognised(_) => Ok(()),
+    }
 }
 
 /// Lets the subscription end with its period, or go on after all; by a job, like [`change`].

@@ -28,6 +28,7 @@ use crate::plans::store;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of billing");
 const BILLING: &str = "/api/v1/billing";
+const SUBSCRIPTION: &str = "/api/v1/billing/subscription";
 
 /// A world with payments.
 pub struct Paying {
@@ -70,6 +71,17 @@ impl Paying {
     async fn settled() -> Self {
         let paying = Self::new().await;
         paying.work().await;
+        paying
+    }
+
+    /// A world whose subscription was tried and is paid.
+    async fn paid() -> Self {
+        let paying = Self::settled().await;
+        let subscription = paying.subscription(paying.world.acme.id).await;
+        paying
+            .payments
+            .change(&subscription, |one| one.status = SubscriptionStatus::Active);
+        paying.tell_all().await;
         paying
     }
 
@@ -149,6 +161,14 @@ impl Paying {
             text("/tenant/id").parse().unwrap(),
             text("/credentials/access_token"),
         )
+    }
+
+    /// Where and why a change of the subscription is refused.
+    async fn ask_change(&self, token: &str, body: Value) -> (String, String) {
+        let request = self.world.client.post(SUBSCRIPTION, &body).bearer(token);
+        let refused = request.send().await.expect(422).json();
+        let text = |field: &str| refused["errors"][0][field].as_str().unwrap().to_owned();
+        (text("pointer"), text("code"))
     }
 
     async fn dashboard(&self) -> Value {
@@ -893,7 +913,7 @@ async fn without_payments_billing_is_not_available_and_everything_else_is() {
 
 #[actix_web::test]
 async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so() {
-    let paying = Paying::settled().await;
+    let paying = Paying::paid().await;
     let (world, acme) = (&paying.world, &paying.world.acme);
     let path = "/api/v1/billing/subscription";
     let ask =
@@ -936,6 +956,64 @@ async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so()
     assert_eq!(changes.count(), 2, "the lost one and its repetition");
     let same = ask("three", &body).send().await.expect(422).json();
     assert_eq!(same["errors"][0]["code"], "unchanged");
+}
+
+#[actix_web::test]
+async fn change_during_a_trial_grants_no_plan_without_a_trial() {
+    let paying = Paying::settled().await;
+    let (id, token) = paying.sign_up("trying", "pro").await;
+    paying.work().await;
+    let before = paying.account(id).await.subscription.unwrap();
+    assert_eq!(before.status, SubscriptionStatus::Trialing);
+    let refused = paying
+        .ask_change(&token, json!({"plan": "enterprise", "seats": 1000}))
+        .await;
+    assert_eq!(refused, ("/plan".to_owned(), "no_trial".to_owned()));
+    paying.work().await;
+    assert_eq!(paying.tenant(id).await.plan, "pro");
+    let more = paying
+        .world
+        .client
+        .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 2}));
+    more.bearer(&token).send().await.expect(202);
+}
+
+#[actix_web::test]
+async fn change_while_an_invoice_is_open_grants_nothing_more() {
+    let paying = Paying::paid().await;
+    let acme = &paying.world.acme;
+    let token = &acme.admin.access_token;
+    let more = paying
+        .world
+        .client
+        .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 5}));
+    more.bearer(token).send().await.expect(202);
+    paying.work().await;
+    let invoice = paying.payments.fail_payment(&paying.subscription(acme.id).await);
+    paying.tell_all().await;
+    let refused = async |body: Value| paying.ask_change(token, body).await;
+    let open = |pointer: &str| (pointer.to_owned(), "invoice_open".to_owned());
+    assert_eq!(refused(json!({"plan": "enterprise"})).await, open("/plan"));
+    assert_eq!(
+        refused(json!({"plan": "pro", "interval": "year"})).await,
+        open("/plan")
+    );
+    assert_eq!(refused(json!({"plan": "pro", "seats": 6})).await, open("/seats"));
+    let fewer = paying
+        .world
+        .client
+        .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 4}));
+    fewer.bearer(token).send().await.expect(202);
+    paying.work().await;
+    paying.payments.pay(&invoice);
+    paying.tell_all().await;
+    let other = paying
+        .world
+        .client
+        .post(SUBSCRIPTION, &json!({"plan": "enterprise"}));
+    other.bearer(token).send().await.expect(202);
+    paying.work().await;
+    assert_eq!(paying.tenant(acme.id).await.plan, "enterprise");
 }
 
 /// Another server has added the version, and this one has not read it yet.
@@ -1001,7 +1079,7 @@ async fn change_of_seats_keeps_the_version_that_was_bought() {
 
 #[actix_web::test]
 async fn a_subscription_ends_with_its_period_or_goes_on_and_a_refusal_is_shown() {
-    let paying = Paying::settled().await;
+    let paying = Paying::paid().await;
     let (world, acme) = (&paying.world, &paying.world.acme);
     let post = async |path: &str, body: Value| world.post(&acme.admin, path, &body).send().await;
     post("/api/v1/billing/subscription/cancel", json!({}))

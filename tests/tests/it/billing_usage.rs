@@ -224,6 +224,11 @@ async fn a_meter_is_charged_from_the_change_to_a_plan_that_charges_it() {
         "overage = [{ amount = 100, currency = \"usd\", per = 10_000 }]\n",
         "",
     );
+    // A change during a trial is to a plan that has one, too.
+    let free_calls = free_calls.replace(
+        "name = \"enterprise\"\n",
+        "name = \"enterprise\"\ntrial_days = 14\n",
+    );
     let shop = Shop::open_with(book(&free_calls), Wait::from_millis(400)).await;
     let id = shop.sign_up("initech", "pro").await;
     shop.work().await;
