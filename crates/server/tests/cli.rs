@@ -8,6 +8,8 @@ mod billing_faults;
 mod demo;
 #[path = "cli/demo_payments.rs"]
 mod demo_payments;
+#[path = "cli/documented_metrics.rs"]
+mod documented_metrics;
 #[path = "cli/guarding.rs"]
 mod guarding;
 #[path = "cli/mail.rs"]
