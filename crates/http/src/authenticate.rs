@@ -73,10 +73,11 @@ pub(crate) async fn authenticate_known(
 async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
-    let token = if request.match_pattern().as_deref() == Some(event_stream::PATH) {
-        Cow::Owned(event_stream::token(request, &api)?)
+    let (token, second) = if request.match_pattern().as_deref() == Some(event_stream::PATH) {
+        let second = event_stream::second_token(request, &api)?;
+        (Cow::Owned(event_stream::token(request, &api)?), second)
     } else {
-        Cow::Borrowed(bearer(request.headers())?)
+        (Cow::Borrowed(bearer(request.headers())?), None)
     };
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, &api);
@@ -85,6 +86,9 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     // Before the mismatch, which leaves an entry in the audit log each time.
     limits::take_of_tenant(request, &api, &admission).await?;
     access::agree(&api.app, &admission, &hints, &origin).await?;
+    if let Some(second) = second {
+        access::agree_with_token(&api.app, &admission, &second, &origin).await?;
+    }
     quota::take_call(request, &api, &admission).await?;
     let mut extensions = request.extensions_mut();
     extensions.insert(ResolvedBy::Credential);

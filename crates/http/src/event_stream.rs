@@ -44,25 +44,43 @@ pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
     )
 }
 
-/// The token that a request for the stream comes with: its own, or the one in its ticket.
+/// Returns the token that admits a request for the stream: its bearer token, or the one in its ticket.
+///
+/// # Errors
+/// [`ErrorCode::Unauthenticated`] without a token; those of a malformed query.
 pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError> {
-    let ticket = parameter(request, "ticket");
-    let Some(ticket) = ticket.filter(|_| !request.headers().contains_key(header::AUTHORIZATION)) else {
-        return bearer(request.headers()).map(str::to_owned);
-    };
-    let opened = URL_SAFE_NO_PAD
-        .decode(ticket)
-        .ok()
-        .and_then(|sealed| api.app.ports.seal.open(SEALED_FOR, &sealed))
-        .and_then(|token| String::from_utf8(token).ok());
-    opened.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+    match parameter(request, "ticket")? {
+        Some(ticket) if !has_bearer(request) => {
+            open(api, &ticket).ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+        }
+        _ => bearer(request.headers()).map(str::to_owned),
+    }
 }
 
-fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
-    let pairs = query::pairs(request.query_string()).ok()?;
-    pairs
-        .into_iter()
-        .find_map(|(given, value)| (given == name).then_some(value))
+/// Returns the token in a ticket that a request has beside its bearer token. It admits nobody, but names a tenant like a
+/// header does. A ticket that cannot be opened names none.
+///
+/// # Errors
+/// Those of a malformed query.
+pub(crate) fn second_token(request: &HttpRequest, api: &Api) -> Result<Option<String>, ApiError> {
+    let ticket = parameter(request, "ticket")?.filter(|_| has_bearer(request));
+    Ok(ticket.and_then(|ticket| open(api, &ticket)))
+}
+
+fn has_bearer(request: &HttpRequest) -> bool {
+    request.headers().contains_key(header::AUTHORIZATION)
+}
+
+fn open(api: &Api, ticket: &str) -> Option<String> {
+    let sealed = URL_SAFE_NO_PAD.decode(ticket).ok()?;
+    let token = api.app.ports.seal.open(SEALED_FOR, &sealed)?;
+    String::from_utf8(token).ok()
+}
+
+fn parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiError> {
+    let pairs = query::pairs(request.query_string())?;
+    let found = pairs.into_iter().find(|(given, _)| given == name);
+    Ok(found.map(|(_, value)| value))
 }
 
 /// The streams that are open here.
@@ -132,7 +150,7 @@ impl Drop for Place {
     params(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard."),
         ("since" = Option<String>, Query, description = "The version that was seen, in its place."),
-        ("ticket" = Option<String>, Query, description = "In place of a token, for browsers; comes with an evaluation of all flags."),
+        ("ticket" = Option<String>, Query, description = "In place of a token, for browsers; comes with an evaluation of all flags. Beside a token it must be of the same tenant."),
     ),
     responses((
         status = 200, content_type = "text/event-stream", body = String,
@@ -140,6 +158,7 @@ impl Drop for Place {
         example = "id: 42\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"lastModified\":1771622898}\n\n",
     )),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["validation_failed"]))),
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
     let api = Api::of(&request)?;
@@ -149,7 +168,10 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     let revision = flag::revision(&cx, &set);
     let heard = request.headers().get("Last-Event-ID");
     let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
-    let heard = heard.or_else(|| parameter(&request, "since"));
+    let heard = match heard {
+        Some(heard) => Some(heard),
+        None => parameter(&request, "since")?,
+    };
     let missed = heard.is_some_and(|heard| heard != revision);
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -72,6 +72,27 @@ pub async fn agree(
     Err(AccessError::Mismatch)
 }
 
+/// Compares the tenant that a second access token of the request was issued to with that of the first. A different tenant is
+/// refused and recorded like a header that names one, also when the token has expired. What is no token of ours names none.
+///
+/// # Errors
+/// [`AccessError::Mismatch`], [`AccessError::Store`].
+pub async fn agree_with_token(
+    app: &Arc<Tenancy>,
+    admission: &Admission,
+    token: &str,
+    origin: &Origin,
+) -> Result<(), AccessError> {
+    let Some(named) = app.ports.access_tokens.issued_to(token) else {
+        return Ok(());
+    };
+    let hints = Hints {
+        id: Some(named.to_string()),
+        ..Hints::default()
+    };
+    agree(app, admission, &hints, origin).await
+}
+
 /// Admits somebody without a credential to the tenant that headers, host or body name, as far as login goes.
 ///
 /// # Errors

@@ -495,3 +495,43 @@ async fn a_ticket_stands_for_its_token_at_the_stream_and_nowhere_else() {
     logout.bearer(&who.access_token).send().await.expect(204);
     stream().await.problem(401, "token_revoked");
 }
+
+/// A ticket names a tenant like a header does: beside a bearer token of another one the request is refused and recorded.
+#[actix_web::test]
+async fn ticket_of_another_tenant_beside_a_bearer_is_a_mismatch() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let address = async |who: &Person| {
+        let all = world.post(who, ALL, &json!({})).send().await.expect(200).json();
+        let uri = &all["eventStreams"][0]["endpoint"]["requestUri"];
+        uri.as_str().unwrap().to_owned()
+    };
+    let (own, foreign) = (address(&acme.viewer).await, address(&globex.viewer).await);
+    let ticket = foreign.rsplit_once("ticket=").unwrap().1;
+    let stream = async |uri: &str| {
+        let request = world.client.get(uri).bearer(&acme.viewer.access_token);
+        request.send().await
+    };
+    let before = world.digest(globex).await;
+    stream(&foreign).await.problem(403, "tenant_mismatch");
+    assert_eq!(world.digest(globex).await, before);
+    let recorded = world.audit(acme).await;
+    let mismatches = recorded.iter().filter(|(action, _)| action == "tenant.mismatch");
+    assert_eq!(mismatches.count(), 1, "{recorded:?}");
+    // Its own ticket agrees, and what is no ticket names no tenant.
+    stream(&own).await.expect(200);
+    stream("/ofrep/v1/events?ticket=nonsense").await.expect(200);
+    let twice = format!("{foreign}&ticket={ticket}");
+    stream(&twice).await.problem(422, "validation_failed");
+    // Expired since, it still names its tenant.
+    world.clock.advance(chrono::Duration::minutes(16));
+    let login = world
+        .login("acme", &acme.viewer.email, tenantry_tests::PASSWORD)
+        .await;
+    let login = login.expect(200).json();
+    let fresh = world
+        .client
+        .get(&foreign)
+        .bearer(login["access_token"].as_str().unwrap());
+    fresh.send().await.problem(403, "tenant_mismatch");
+}
