@@ -90,7 +90,7 @@ impl Check {
     }
 }
 
-/// Whether `text` has a length (in characters) in `length`, and no control characters: PostgreSQL cannot
+/// Whether `text` has a length (in characters) in `length`, and no control characters or noncharacters: PostgreSQL cannot
 /// store U+0000, and the others only ever hurt (`several_lines` admits tab, line feed and carriage return).
 pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool) -> Result<(), String> {
     let count = text.chars().count();
@@ -108,7 +108,16 @@ pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool
     if !text.chars().all(allowed) {
         return Err("must not contain control characters".into());
     }
+    if text.chars().any(is_no_text) {
+        return Err("must not contain noncharacters of Unicode or U+FFF9 to U+FFFB".into());
+    }
     Ok(())
+}
+
+/// Whether a character is none of a text: the noncharacters, which Unicode reserves for use within programs, and the controls
+/// of interlinear annotation, which hide what they enclose.
+const fn is_no_text(c: char) -> bool {
+    matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}') || c as u32 & 0xfffe == 0xfffe
 }
 
 /// Whether a character shows nothing: white space, control characters, what Unicode lets a reader leave out
@@ -150,7 +159,26 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn noncharacters_and_annotation_controls_are_refused() {
+        let planes = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
+        let refused: BTreeSet<u32> = planes.chain(0xfdd0..=0xfdef).chain(0xfff9..=0xfffb).collect();
+        for code in (0..=0x10_ffff).filter(|code| *code >= 0x20 && !(0x7f..=0x9f).contains(code)) {
+            let Some(c) = char::from_u32(code) else { continue };
+            for several_lines in [false, true] {
+                let checked = check_text(&format!("a{c}"), 1..=120, several_lines);
+                assert_eq!(
+                    checked.is_err(),
+                    refused.contains(&code),
+                    "U+{code:04X}: {checked:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn text_of_invisible_characters_only_is_blank() {
