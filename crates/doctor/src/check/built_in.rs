@@ -59,17 +59,34 @@ pub(super) const CHECKS: &[Check] = &[
 /// Digests of PostgreSQL's own catalogues: major version, catalogue, digest. Where releases differ there are several.
 const KNOWN_CATALOGUES: &str = include_str!("catalogues.txt");
 
-/// The newest releases that are among them. A later one may have mended a row.
-const NEWEST: &[u32] = &[150_018, 160_014, 170_010, 180_004];
+/// The releases that the digests were made with, as `server_version_num`. Another release may have a corrected row.
+const KNOWN_RELEASES: &[u32] = &[
+    150_000, 150_001, 150_003, 150_004, 150_005, 150_006, 150_008, 150_018, 160_001, 160_014, 170_000,
+    170_010, 180_000, 180_001, 180_002, 180_003, 180_004,
+];
 
 fn catalogues_are_released(subject: &Subject<'_>) -> Verdict {
-    let (server, all) = (&subject.catalogue.server, &subject.catalogue.digests);
-    let major = server.version_number / 10_000;
-    let Some(newest) = NEWEST.iter().find(|newest| *newest / 10_000 == major) else {
+    let server = &subject.catalogue.server;
+    compare_with_releases(
+        (server.version_number, &server.version),
+        &subject.catalogue.digests,
+        |object| subject.allows(object),
+    )
+}
+
+/// Compares the digests of a server's catalogues with those of the releases of its major version. A difference is a finding
+/// where the digests of the server's own release are known, and says nothing where they are not.
+fn compare_with_releases(
+    (number, version): (u32, &str),
+    all: &[Digest],
+    allows: impl Fn(&Object) -> bool,
+) -> Verdict {
+    let major = number / 10_000;
+    if !KNOWN_RELEASES.iter().any(|known| known / 10_000 == major) {
         return Verdict::not_applicable(format!(
             "no digests of PostgreSQL {major} are known; SYS001 goes by the age of rows alone"
         ));
-    };
+    }
     let is_known = |one: &Digest| {
         let line = format!("{major} {} {}", one.class, one.digest);
         KNOWN_CATALOGUES.lines().any(|known| known == line)
@@ -78,13 +95,11 @@ fn catalogues_are_released(subject: &Subject<'_>) -> Verdict {
         let object = Object::new("built-in", format!("catalogue {}", one.class));
         Finding::new(object, format!("its rows are not those of PostgreSQL {major}"))
     });
-    let findings: Vec<Finding> = findings
-        .filter(|finding| !subject.allows(&finding.object))
-        .collect();
-    if !findings.is_empty() && server.version_number > *newest {
+    let findings: Vec<Finding> = findings.filter(|finding| !allows(&finding.object)).collect();
+    if !findings.is_empty() && !KNOWN_RELEASES.contains(&number) {
         return Verdict::not_applicable(format!(
-            "PostgreSQL {} is newer than the releases whose digests are known; SYS001 goes by the age of rows alone",
-            quote::printable(&server.version)
+            "the digests of PostgreSQL {} are not known, and those of other releases differ; SYS001 goes by the age of rows alone",
+            quote::printable(version)
         ));
     }
     Verdict::of(count(all.len(), "catalogue"), findings)
@@ -188,4 +203,71 @@ fn untrusted_languages(subject: &Subject<'_>) -> Verdict {
                 .caution("It changes the system catalogue, as what made it trusted did.")
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first digest that is known of each catalogue of a major version.
+    fn digests(major: u32) -> Vec<Digest> {
+        let mut all: Vec<Digest> = Vec::new();
+        for line in KNOWN_CATALOGUES.lines() {
+            let [of, class, digest] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let is_there = all.iter().any(|one| one.class == class);
+            if of == major.to_string() && !is_there {
+                let (class, digest) = (class.to_owned(), digest.to_owned());
+                all.push(Digest { class, digest });
+            }
+        }
+        assert!(!all.is_empty());
+        all
+    }
+
+    fn with_a_changed_function(major: u32) -> Vec<Digest> {
+        let mut all = digests(major);
+        let functions = all.iter_mut().find(|one| one.class == "pg_proc").unwrap();
+        functions.digest = "0".repeat(32);
+        all
+    }
+
+    fn judge(number: u32, all: &[Digest]) -> Verdict {
+        let version = format!("{}.{}", number / 10_000, number % 10_000);
+        compare_with_releases((number, &version), all, |_| false)
+    }
+
+    #[test]
+    fn changed_catalogue_of_a_known_release_is_found() {
+        for number in KNOWN_RELEASES {
+            let verdict = judge(*number, &with_a_changed_function(number / 10_000));
+            assert!(verdict.applicable);
+            let found: Vec<String> = verdict
+                .findings
+                .iter()
+                .map(|one| one.object.to_string())
+                .collect();
+            assert_eq!(found, ["built-in catalogue pg_proc"], "{number}");
+            let allowed = with_a_changed_function(number / 10_000);
+            let allowed = compare_with_releases((*number, "x"), &allowed, |_| true);
+            assert!(allowed.applicable && allowed.findings.is_empty());
+        }
+    }
+
+    /// Most lie between releases that are known, 15.19 and 18.5 after them.
+    #[test]
+    fn changed_catalogue_of_an_unknown_release_is_not_judged() {
+        for number in [150_002, 150_007, 150_019, 160_000, 160_005, 170_004, 180_005] {
+            let verdict = judge(number, &with_a_changed_function(number / 10_000));
+            assert!(!verdict.applicable && verdict.findings.is_empty(), "{number}");
+            let release = format!("PostgreSQL {}.{} are not known", number / 10_000, number % 10_000);
+            assert!(verdict.examined.contains(&release), "{}", verdict.examined);
+            // Where nothing differs, it is one of those that are known.
+            let verdict = judge(number, &digests(number / 10_000));
+            assert!(verdict.applicable && verdict.findings.is_empty(), "{number}");
+        }
+        let verdict = judge(140_001, &digests(15));
+        assert!(!verdict.applicable, "{}", verdict.examined);
+    }
 }
