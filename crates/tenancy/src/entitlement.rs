@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tenantry_domain::{
     Entitlements, Level, Limit, Period, Permission, PlanTerms, Refused, Resolved, SeatLimit, SeatsOf,
-    StoreError, Subscription, Work,
+    StoreError, Subscription, Time, Work,
 };
 
 use crate::quota::{self, QuotaError, QuotaStanding};
@@ -379,6 +379,8 @@ pub enum Extent {
         limit: Limit,
         /// How much there is, where it is counted.
         used: Option<u64>,
+        /// When counting begins again; `None` for a limit of what there is at any time.
+        resets_at: Option<Time>,
     },
     /// So much in a period.
     Metered(QuotaStanding),
@@ -400,7 +402,7 @@ impl Entitled {
     pub fn has_access(&self) -> bool {
         match &self.extent {
             Extent::Boolean(has) => *has,
-            Extent::Static { limit, used } => limit.allows(used.unwrap_or(0).saturating_add(1)),
+            Extent::Static { limit, used, .. } => limit.allows(used.unwrap_or(0).saturating_add(1)),
             Extent::Metered(quota) => quota.balance() != Some(0),
         }
     }
@@ -426,13 +428,15 @@ pub async fn list(cx: &Cx) -> Result<Vec<Entitled>, QuotaError> {
         level: has.level,
         extent: Extent::Boolean(has.value),
     });
+    let today = Period::day_of(cx.now());
     let limits = can.limits.into_iter().map(|(name, limit, used)| Entitled {
-        name,
         level: limit.level,
         extent: Extent::Static {
             limit: limit.value,
             used,
+            resets_at: (name == USAGE_EVENTS).then_some(today.end),
         },
+        name,
     });
     let all = metered.chain(features).chain(limits);
     let by_name: BTreeMap<_, _> = all.map(|entitled| (entitled.name.clone(), entitled)).collect();

@@ -544,6 +544,8 @@ async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
         (&stands["limit"], &stands["used"], &stands["has_access"]),
         (&json!(10), &json!(10), &json!(false))
     );
+    assert_eq!(stands["resets_at"], "2026-01-16T00:00:00Z");
+    assert_eq!(entitlement(&world, "projects").await["resets_at"], json!(null));
     world.clock.advance(Duration::hours(12));
     let login = world
         .login("acme", &world.acme.admin.email, tenantry_tests::PASSWORD)

@@ -29,7 +29,7 @@ pub(crate) struct EntitlementView {
     feature: String,
     /// Whether the tenant may use it now: it has the feature, or units are left.
     has_access: bool,
-    /// `boolean`: a plan feature; `static`: a limit at any time; `metered`: units per period.
+    /// `boolean`: a plan feature; `static`: a limit at any time, or of a day; `metered`: units per period.
     #[schema(examples("metered"))]
     kind: &'static str,
     /// The limit; null for unlimited.
@@ -45,7 +45,7 @@ pub(crate) struct EntitlementView {
     balance: Option<u64>,
     /// The units used beyond those that the price includes.
     overage: u64,
-    /// When the next period begins; null for what is not metered.
+    /// When the next period begins; null for what has no period. `usage_events_per_day` begins again at midnight, UTC.
     #[schema(required = true)]
     resets_at: Option<DateTime<Utc>>,
     /// The source of the limit: the `plan`, an agreement with the tenant (`tenant_override`), or the `default`.
@@ -126,9 +126,14 @@ impl From<Entitled> for EntitlementView {
         };
         match entitled.extent {
             Extent::Boolean(_) => bare,
-            Extent::Static { limit, used } => Self {
+            Extent::Static {
+                limit,
+                used,
+                resets_at,
+            } => Self {
                 limit: amount(limit),
                 used,
+                resets_at,
                 balance: match (limit, used) {
                     (Limit::Of(most), Some(used)) => Some(most.saturating_sub(used)),
                     _ => None,
