@@ -72,7 +72,7 @@ error_codes! {
     UsageConflict = "usage_conflict", 409, "Usage conflict", "Another event has this key, or the event is already invalidated. A key identifies one event.";
     UsageTooOld = "usage_too_old", 422, "Usage too old", "Usage is accepted within 24 hours, and up to 90 days with `backfill=true`.";
     UsageInFuture = "usage_in_future", 422, "Usage in the future", "The time of an event may be up to 5 minutes ahead of the server's clock.";
-    BillingUnavailable = "billing_unavailable", 503, "Billing unavailable", "Payments are not configured here, or the payment provider does not respond. Other endpoints work. Try again later.";
+    BillingUnavailable = "billing_unavailable", 503, "Billing unavailable", "The payment provider does not respond, or payments are not set up on this server; `detail` says which. Other endpoints work.";
     NoSubscription = "no_subscription", 409, "No subscription", "The tenant has no active subscription. Start one with a checkout.";
     BillingCustomerGone = "billing_customer_gone", 409, "Billing customer gone", "The payment provider no longer has the customer. Start a checkout or open the portal to create a new one.";
     WebhookSignatureInvalid = "webhook_signature_invalid", 400, "Invalid webhook signature", "The payment provider did not sign this request, or signed it more than five minutes ago.";

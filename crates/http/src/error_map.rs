@@ -498,7 +498,9 @@ impl From<ProviderError> for ApiError {
     fn from(error: ProviderError) -> Self {
         match &error {
             ProviderError::Unavailable(_) | ProviderError::Unauthenticated | ProviderError::Unreadable(_) => {
-                Self::new(ErrorCode::BillingUnavailable).caused_by(error)
+                Self::new(ErrorCode::BillingUnavailable)
+                    .with_detail("The payment provider does not respond as expected. Try again later.")
+                    .caused_by(error)
             }
             // What the provider says of it may be about our account with it, so it is for the log.
             ProviderError::NotFound(_) | ProviderError::Refused(_) => Self::new(ErrorCode::Conflict)
@@ -508,6 +510,13 @@ impl From<ProviderError> for ApiError {
     }
 }
 
+/// The answer where no payment provider is set up; trying again does not help.
+fn without_payments() -> ApiError {
+    ApiError::new(ErrorCode::BillingUnavailable).with_detail(
+        "Payments are not set up on this server. The operator sets them up with billing.stripe.secret_key.",
+    )
+}
+
 impl From<BillingError> for ApiError {
     fn from(error: BillingError) -> Self {
         let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
@@ -515,7 +524,7 @@ impl From<BillingError> for ApiError {
             BillingError::Refused(refused) => refused.into(),
             BillingError::Invalid(invalid) => invalid.into(),
             BillingError::Stale(stale) => stale.into(),
-            BillingError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            BillingError::Unavailable => without_payments(),
             BillingError::NoSubscription => Self::new(ErrorCode::NoSubscription),
             BillingError::AlreadySubscribed => conflict("There is a subscription already; change that one."),
             BillingError::CheckoutUnderWay => {
@@ -535,7 +544,7 @@ impl From<BillingError> for ApiError {
 impl From<OversightError> for ApiError {
     fn from(error: OversightError) -> Self {
         match error {
-            OversightError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            OversightError::Unavailable => without_payments(),
             OversightError::Provider(error) => error.into(),
             OversightError::Store(error) => error.into(),
         }
@@ -554,7 +563,7 @@ impl From<SimulationError> for ApiError {
 impl From<ReceiveError> for ApiError {
     fn from(error: ReceiveError) -> Self {
         match error {
-            ReceiveError::Unavailable => Self::new(ErrorCode::BillingUnavailable),
+            ReceiveError::Unavailable => without_payments(),
             ReceiveError::Forged(error) => Self::new(ErrorCode::WebhookSignatureInvalid).caused_by(error),
             ReceiveError::Store(error) => error.into(),
         }

@@ -883,8 +883,13 @@ async fn without_payments_billing_is_not_available_and_everything_else_is() {
         "/api/v1/billing/invoices",
         "/api/v1/billing/preview?plan=pro",
     ] {
-        let reply = world.get(admin, path).send().await;
-        assert_eq!(reply.expect(503).json()["code"], "billing_unavailable", "{path}");
+        let reply = world.get(admin, path).send().await.expect(503).json();
+        assert_eq!(reply["code"], "billing_unavailable", "{path}");
+        let detail = reply["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("not set up") && detail.contains("billing.stripe.secret_key"),
+            "{detail}"
+        );
     }
     for (path, body) in [
         ("/api/v1/billing/checkout", json!({"plan": "pro"})),
