@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use tenantry_doctor::{Options, Report, Severity, connect, guard, user_of};
+use tenantry_doctor::{DoctorError, Options, Report, Severity, connect, guard, user_of};
 use tenantry_domain::Clock as _;
 use tenantry_http::{Component, ComponentState, Seen};
 use tenantry_system::SystemClock;
@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::CommandError;
 use crate::doctor::{definer_functions, failed, global_tables, migrated};
 use crate::settings::{Secret, Settings};
+use crate::sources::place;
 
 /// Timeout of a check of a running server.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -290,7 +291,13 @@ fn options(settings: &Settings) -> Result<Options, CommandError> {
 }
 
 async fn check(url: &Secret, options: &Options) -> Result<Report, CommandError> {
-    let mut connection = connect(url.reveal()).await.map_err(failed)?;
+    let unreachable = |error: DoctorError| {
+        let host = place(url);
+        CommandError::Other(format!(
+            "cannot connect to the database at {host}: {error} (the setting is database.url)"
+        ))
+    };
+    let mut connection = connect(url.reveal()).await.map_err(unreachable)?;
     guard(&mut connection, options).await.map_err(failed)
 }
 
@@ -314,6 +321,18 @@ fn lines(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn unreachable_database_is_named_with_its_setting() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let url = Secret::new(format!("postgres://tenantry_app:hush@127.0.0.1:{port}/tenantry"));
+        let error = check(&url, &Options::default()).await.unwrap_err().to_string();
+        assert!(error.contains("database.url"), "{error}");
+        assert!(error.contains(&format!("127.0.0.1:{port}/tenantry")), "{error}");
+        assert!(!error.contains("hush") && !error.contains('\n'), "{error}");
+    }
 
     fn found(findings: usize, problem: Option<&str>) -> Found {
         let line = Line {

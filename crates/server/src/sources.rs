@@ -111,7 +111,7 @@ fn description(settings: &Settings) -> String {
 }
 
 /// Host, port and path of a URL.
-fn place(url: &Secret) -> &str {
+pub fn place(url: &Secret) -> &str {
     let rest = url.reveal().split_once("://").map_or("", |(_, rest)| rest);
     let rest = rest.split('?').next().unwrap_or_default();
     rest.rsplit_once('@').map_or(rest, |(_, place)| place)
