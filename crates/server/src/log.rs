@@ -25,7 +25,7 @@ pub fn init(settings: &Log, tracing: &Tracing) {
     };
     let given = EnvFilter::try_from_default_env().ok();
     // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
-    let named = settings.level.parse::<Targets>().map(without_clients_faults);
+    let named = settings.level.parse::<Targets>().map(without_faults_of_others);
     // A second subscriber can only come from a test that has its own; that one is fine too.
     let (traces, logs) = (otlp::traces(tracing), otlp::logs(tracing));
     if traces.is_none() && logs.is_none() {
@@ -52,16 +52,22 @@ pub fn init(settings: &Log, tracing: &Tracing) {
         .try_init();
 }
 
-/// The framework logs what clients do wrong to a connection as its own errors, from here. Such requests are answered and
-/// counted; our own line about them has the level DEBUG.
-const CLIENTS_FAULTS: &str = "actix_http::h1::dispatcher";
+/// Where libraries log what is no fault of theirs or ours. The framework logs what clients do wrong to a connection as its own
+/// errors; such requests are answered and counted, and our own line about them has the level DEBUG. The client of Stripe
+/// warns of every answer of 4xx, also of those that are expected; our adapter logs the others.
+const NO_FAULTS: [&str; 2] = ["actix_http::h1::dispatcher", "stripe::hyper"];
 
-fn without_clients_faults(targets: Targets) -> Targets {
-    let named = targets.iter().any(|(target, _)| target.starts_with("actix_http"));
-    if named {
-        return targets;
-    }
-    targets.with_target(CLIENTS_FAULTS, LevelFilter::OFF)
+/// Switches off what is no fault, unless the settings name the library.
+fn without_faults_of_others(targets: Targets) -> Targets {
+    let named: Vec<String> = targets.iter().map(|(target, _)| target.to_owned()).collect();
+    let is_named = |quiet: &str| {
+        let library = quiet.split("::").next().unwrap_or_default();
+        named.iter().any(|target| target.starts_with(library))
+    };
+    let quiet = NO_FAULTS.into_iter().filter(|quiet| !is_named(quiet));
+    quiet.fold(targets, |targets, quiet| {
+        targets.with_target(quiet, LevelFilter::OFF)
+    })
 }
 
 /// Standard error, to which each line is one `write(2)`. The standard library holds a lock while it writes, and a thread that
@@ -76,7 +82,8 @@ fn lines_at_once() -> BoxMakeWriter {
 
 /// Logs of commands that a person watches: warnings and worse.
 pub fn init_plain() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,stripe::hyper=off"));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -93,15 +100,18 @@ mod tests {
     #[test]
     fn what_clients_do_wrong_is_no_error_unless_it_is_asked_for() {
         let enabled = |level: &str| {
-            let targets = without_clients_faults(level.parse().unwrap());
+            let targets = without_faults_of_others(level.parse().unwrap());
             let of = |target| targets.would_enable(target, &Level::ERROR);
             (
-                of(CLIENTS_FAULTS),
+                of(NO_FAULTS[0]),
                 of("actix_http::h2"),
+                of("stripe::hyper::client"),
+                of("tenantry_stripe::failure"),
                 of("tenantry_http::listen"),
             )
         };
-        assert_eq!(enabled("info"), (false, true, true));
-        assert_eq!(enabled("info,actix_http=warn"), (true, true, true));
+        assert_eq!(enabled("info"), (false, true, false, true, true));
+        assert_eq!(enabled("info,actix_http=warn"), (true, true, false, true, true));
+        assert_eq!(enabled("info,stripe=warn"), (false, true, true, true, true));
     }
 }

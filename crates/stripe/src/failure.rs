@@ -13,8 +13,22 @@ impl StripePayments {
         R: StripeRequest + Sync,
         R::Output: miniserde::Deserialize,
     {
+        self.ask_expecting(Expected::Nothing, request).await
+    }
+
+    /// The same, for callers that expect a refusal.
+    pub(crate) async fn ask_expecting<R>(
+        &self,
+        expected: Expected,
+        request: &R,
+    ) -> Result<R::Output, ProviderError>
+    where
+        R: StripeRequest + Sync,
+        R::Output: miniserde::Deserialize,
+    {
         let request = request.customize().request_strategy(RequestStrategy::Once);
-        request.send(&self.client).await.map_err(|error| failure(&error))
+        let sent = request.send(&self.client).await;
+        sent.map_err(|error| expected.failure(&error))
     }
 
     /// Changes something: once, however often it is asked for with this key.
@@ -23,9 +37,23 @@ impl StripePayments {
         R: StripeRequest + Sync,
         R::Output: miniserde::Deserialize,
     {
+        self.change_expecting(Expected::Nothing, key, request).await
+    }
+
+    /// The same, for callers that expect a refusal.
+    pub(crate) async fn change_expecting<R>(
+        &self,
+        expected: Expected,
+        key: &str,
+        request: &R,
+    ) -> Result<R::Output, ProviderError>
+    where
+        R: StripeRequest + Sync,
+        R::Output: miniserde::Deserialize,
+    {
         self.try_change(key, request)
             .await?
-            .map_err(|error| failure(&error))
+            .map_err(|error| expected.failure(&error))
     }
 
     /// The same, for who wants to know what exactly Stripe says.
@@ -46,8 +74,46 @@ impl StripePayments {
     }
 }
 
-/// What Stripe's answer means for who called.
+/// The refusals of Stripe that a caller has an answer to. They are logged with the level DEBUG, all other failures with WARN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// None.
+    Nothing,
+    /// The object may not be there.
+    Missing,
+    /// The object may not be there, or in a state that does not allow it.
+    Refusal,
+}
+
+impl Expected {
+    /// What Stripe's answer means for the caller.
+    pub(crate) fn failure(self, error: &StripeError) -> ProviderError {
+        let failure = meaning(error);
+        if self.covers(&failure) {
+            tracing::debug!(error = %failure, "Stripe refused a request, as expected");
+        } else {
+            tracing::warn!(error = %failure, "a request to Stripe failed");
+        }
+        failure
+    }
+
+    const fn covers(self, failure: &ProviderError) -> bool {
+        match failure {
+            ProviderError::NotFound(_) => matches!(self, Self::Missing | Self::Refusal),
+            ProviderError::Refused(_) => matches!(self, Self::Refusal),
+            ProviderError::Unavailable(_) | ProviderError::Unauthenticated | ProviderError::Unreadable(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// What Stripe's answer means for a caller that expects no failure.
 pub fn failure(error: &StripeError) -> ProviderError {
+    Expected::Nothing.failure(error)
+}
+
+fn meaning(error: &StripeError) -> ProviderError {
     match error {
         StripeError::Stripe(error, status) => answered(error, *status),
         StripeError::JSONDeserialize(text) => ProviderError::Unreadable(text.clone()),
@@ -110,4 +176,26 @@ pub const TENANT: &str = "tenant_id";
 /// The metadata that says whose something is.
 pub fn of_tenant(tenant: tenantry_domain::TenantId) -> HashMap<String, String> {
     HashMap::from([(TENANT.to_owned(), tenant.to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_expected_refusals_are_no_fault() {
+        let missing = ProviderError::NotFound("it".into());
+        let refused = ProviderError::Refused("it".into());
+        let covered = |expected: Expected| (expected.covers(&missing), expected.covers(&refused));
+        assert_eq!(covered(Expected::Nothing), (false, false));
+        assert_eq!(covered(Expected::Missing), (true, false));
+        assert_eq!(covered(Expected::Refusal), (true, true));
+        for fault in [
+            ProviderError::Unavailable("it".into()),
+            ProviderError::Unauthenticated,
+            ProviderError::Unreadable("it".into()),
+        ] {
+            assert!(!Expected::Refusal.covers(&fault), "{fault}");
+        }
+    }
 }

@@ -46,7 +46,7 @@ use tenantry_domain::{
 use crate::StripePayments;
 use crate::catalogue::{Priced, event_name};
 use crate::event;
-use crate::failure::{TENANT, code, failure, found, of_tenant};
+use crate::failure::{Expected, TENANT, code, failure, found, of_tenant};
 use crate::reading::{self, TERMS};
 
 #[async_trait]
@@ -79,7 +79,10 @@ impl PaymentProvider for StripePayments {
     }
 
     async fn customer(&self, customer: &CustomerRef) -> Result<Option<ProviderCustomer>, ProviderError> {
-        let known = found(self.ask(&RetrieveCustomer::new(customer.as_str())).await)?;
+        let known = found(
+            self.ask_expecting(Expected::Missing, &RetrieveCustomer::new(customer.as_str()))
+                .await,
+        )?;
         let Some(RetrieveCustomerReturned::Customer(known)) = known else {
             return Ok(None);
         };
@@ -91,7 +94,11 @@ impl PaymentProvider for StripePayments {
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {
-        found(self.ask(&DeleteCustomer::new(customer.as_str())).await).map(drop)
+        found(
+            self.ask_expecting(Expected::Missing, &DeleteCustomer::new(customer.as_str()))
+                .await,
+        )
+        .map(drop)
     }
 
     async fn create_subscription(
@@ -119,7 +126,10 @@ impl PaymentProvider for StripePayments {
         &self,
         id: &SubscriptionRef,
     ) -> Result<Option<ProviderSubscription>, ProviderError> {
-        let known = found(self.ask(&RetrieveSubscription::new(id.as_str())).await)?;
+        let known = found(
+            self.ask_expecting(Expected::Missing, &RetrieveSubscription::new(id.as_str()))
+                .await,
+        )?;
         known.as_ref().map(reading::subscription).transpose()
     }
 
@@ -205,7 +215,10 @@ impl PaymentProvider for StripePayments {
         let request = CancelSubscription::new(id.as_str())
             .invoice_now(true)
             .prorate(true);
-        match found(self.change(key.as_str(), &request).await)? {
+        match found(
+            self.change_expecting(Expected::Missing, key.as_str(), &request)
+                .await,
+        )? {
             Some(ended) => reading::subscription(&ended),
             // Stripe does not know ended ones by this call.
             None => self.existing(id.as_str()).await,
@@ -232,7 +245,10 @@ impl PaymentProvider for StripePayments {
             return Ok(withdrawn);
         }
         let request = CancelSubscription::new(id.as_str());
-        match found(self.change(&format!("{key}:end"), &request).await)? {
+        match found(
+            self.change_expecting(Expected::Missing, &format!("{key}:end"), &request)
+                .await,
+        )? {
             Some(ended) => reading::subscription(&ended),
             None => self.existing(id.as_str()).await,
         }
@@ -275,7 +291,8 @@ impl PaymentProvider for StripePayments {
     }
 
     async fn expire_checkout(&self, id: &CheckoutRef) -> Result<bool, ProviderError> {
-        match self.ask(&ExpireCheckoutSession::new(id.as_str())).await {
+        let expire = ExpireCheckoutSession::new(id.as_str());
+        match self.ask_expecting(Expected::Refusal, &expire).await {
             Ok(_) | Err(ProviderError::NotFound(_)) => Ok(true),
             // It is not open any more: what became of it is asked for.
             Err(ProviderError::Refused(_)) => {
@@ -298,7 +315,10 @@ impl PaymentProvider for StripePayments {
     }
 
     async fn invoice(&self, id: &InvoiceRef) -> Result<Option<ProviderInvoice>, ProviderError> {
-        match found(self.ask(&RetrieveInvoice::new(id.as_str())).await)? {
+        match found(
+            self.ask_expecting(Expected::Missing, &RetrieveInvoice::new(id.as_str()))
+                .await,
+        )? {
             Some(invoice) => self.whole(invoice).await.map(Some),
             None => Ok(None),
         }
@@ -321,7 +341,7 @@ impl PaymentProvider for StripePayments {
 
     async fn upcoming_invoice(&self, id: &SubscriptionRef) -> Result<Option<ProviderInvoice>, ProviderError> {
         let request = CreatePreviewInvoice::new().subscription(id.as_str());
-        let invoice = found(self.ask(&request).await)?;
+        let invoice = found(self.ask_expecting(Expected::Missing, &request).await)?;
         // Of a preview all that there is to see is in it.
         invoice
             .map(|it| reading::invoice(&it, &it.lines.data))
@@ -352,7 +372,7 @@ impl PaymentProvider for StripePayments {
         let kind = BillingMeterEventAdjustmentType::Cancel;
         let request = CreateBillingMeterEventAdjustment::new(event_name(meter), kind).cancel(cancel);
         let key = format!("cancel:{identifier}");
-        found(self.change(&key, &request).await).map(drop)
+        found(self.change_expecting(Expected::Missing, &key, &request).await).map(drop)
     }
 
     async fn usage_of(
@@ -408,13 +428,19 @@ impl StripePayments {
     /// one, and when it is declined, the customer pays on the invoice's page.
     async fn pay_first(&self, key: &ProviderKey, invoice: &str) -> Result<(), ProviderError> {
         let request = PayInvoice::new(invoice).off_session(true);
-        unless_refused(self.change(&format!("{key}:pay"), &request).await)
+        unless_refused(
+            self.change_expecting(Expected::Refusal, &format!("{key}:pay"), &request)
+                .await,
+        )
     }
 
     /// Voids an open invoice. One that is paid or void already stays as it is.
     async fn void(&self, key: &ProviderKey, invoice: &str) -> Result<(), ProviderError> {
         let request = VoidInvoiceInvoice::new(invoice);
-        unless_refused(self.change(&format!("{key}:void"), &request).await)
+        unless_refused(
+            self.change_expecting(Expected::Refusal, &format!("{key}:void"), &request)
+                .await,
+        )
     }
 
     /// An invoice with all its lines.
