@@ -236,7 +236,7 @@ pub(crate) struct CheckoutBody {
     /// ISO 4217, in lower case; the currency of the plan's first price when absent.
     #[schema(value_type = Option<String>)]
     currency: Option<Currency>,
-    /// 1 when absent.
+    /// One for each active user when absent.
     #[schema(minimum = 1, maximum = 100_000)]
     seats: Option<u32>,
 }

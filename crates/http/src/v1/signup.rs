@@ -81,7 +81,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Create a tenant
 ///
 /// Creates a tenant with its first admin, and logs the admin in. A generated password is shown once. Public where
-/// the operator enables sign-up.
+/// the operator enables sign-up. An `Idempotency-Key` counts for one slug and one e-mail address: the same key with another
+/// slug or address is another request.
 #[utoipa::path(
     post, path = "/api/v1/tenants", operation_id = "sign_up", tag = "Sign-up",
     params(UnguessableKey), request_body = SignUpBody,
