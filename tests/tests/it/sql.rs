@@ -359,7 +359,7 @@ async fn write_everything(world: &World) {
 
 /// A change is asked for, the provider followed, usage told, and somebody becomes a customer.
 async fn bill(world: &World) {
-    let body = json!({"plan": "enterprise"});
+    let body = json!({"plan": "pro", "interval": "year"});
     let globex = &world.globex;
     let request = world.post(&globex.admin, "/api/v1/billing/subscription", &body);
     request.send().await.expect(202);
