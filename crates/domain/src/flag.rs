@@ -4,7 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
-    Check, Condition, Invalid, Level, Role, Share, Time, bucket::WHOLE, name::deserialize_by_name,
+    Check, Condition, Invalid, Level, Role, Share, Time,
+    bucket::WHOLE,
+    flag_key::{KEY_RULE, check_key, is_key},
+    name::deserialize_by_name,
     segment::MAX_CONDITIONS,
 };
 
@@ -464,20 +467,6 @@ impl From<Serve> for WrittenServe {
         };
         Self { variant, split }
     }
-}
-
-const KEY_RULE: &str = "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter";
-
-/// Keys go into paths and logs as they are.
-fn is_key(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-    (1..=64).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(inner)
-}
-
-pub(crate) fn check_key(check: &mut Check, pointer: &str, key: &str) {
-    check.require(is_key(key), pointer, "invalid_key", KEY_RULE);
 }
 
 fn check_length(check: &mut Check, pointer: &str, length: usize, most: usize) {

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use chrono::Duration;
 
-use crate::{Role, StoreError, Time, UserId};
+use crate::{KeptAnswer, Role, StoreError, Time, UserId};
 
 /// What an idempotency key stands for: one request of one user at one route, in the scope's tenant.
 ///
@@ -14,27 +14,6 @@ pub struct RequestKey {
     pub route: String,
     /// The key itself, as the caller chose it: 1 to 255 characters.
     pub key: String,
-}
-
-/// An answer that is kept so that it can be given again.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeptAnswer {
-    /// The HTTP status, of a success.
-    pub status: u16,
-    /// The headers that belong to the answer rather than to the request, as names and values.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl std::fmt::Debug for KeptAnswer {
-    /// Without the body, which may hold what is shown only once.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeptAnswer")
-            .field("status", &self.status)
-            .field("headers", &self.headers)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A request that was done, and how it was answered.
@@ -74,26 +53,6 @@ impl KeptRequest {
     pub fn is_expired(&self, now: Time) -> bool {
         now >= self.expires_at
     }
-}
-
-/// Why a request with an idempotency key is not done (again).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyTaken {
-    /// The first request with this key is still running.
-    #[error("the first request with this key is still running")]
-    InProgress,
-    /// The key stands for another request.
-    #[error("the key stands for another request")]
-    Reused,
-    /// It was done as more than the user is now.
-    #[error("the request was done as more than the user is now")]
-    Outranked,
-    /// It was done, and its answer can no longer be read.
-    #[error("the request was done, and its answer can no longer be read")]
-    Unreadable,
-    /// It was done, and this was the answer.
-    #[error("the request was done")]
-    Done(KeptAnswer),
 }
 
 /// The idempotency keys of the scope's tenant.

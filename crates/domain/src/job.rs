@@ -3,7 +3,7 @@ use chrono::Duration;
 use serde_json::Value;
 
 use crate::{
-    Check, Invalid, JobId, LeaseId, RequestId, StoreError, SystemScope, TenantId, TenantScope, Time, UserId,
+    Check, Initiator, Invalid, JobId, JobLease, LeaseId, StoreError, SystemScope, TenantScope, Time,
 };
 
 /// Work of one tenant that is done later, by whichever worker comes to it.
@@ -49,28 +49,6 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// See [`Job::trace_parent`].
     pub trace_parent: Option<String>,
-}
-
-/// Who asked for a job; the audit entries that the job makes say so too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Initiator {
-    /// What it was: see [`Actor::as_str`](crate::Actor::as_str).
-    pub actor_type: String,
-    /// The user, when one was behind it.
-    pub actor_id: Option<UserId>,
-    /// In which request.
-    pub request: RequestId,
-}
-
-impl Initiator {
-    /// Whoever has the scope.
-    pub fn of(scope: &TenantScope) -> Self {
-        Self {
-            actor_type: scope.actor().as_str().to_owned(),
-            actor_id: scope.actor().user(),
-            request: scope.request().clone(),
-        }
-    }
 }
 
 impl NewJob {
@@ -119,9 +97,17 @@ impl Job {
             payload: new.payload,
             dedupe_key: new.dedupe_key,
             trace_parent: new.trace_parent,
-            initiator: Initiator::of(scope),
+            initiator: initiator(scope),
             created_at: now,
         })
+    }
+}
+
+fn initiator(scope: &TenantScope) -> Initiator {
+    Initiator {
+        actor_type: scope.actor().as_str().to_owned(),
+        actor_id: scope.actor().user(),
+        request: scope.request().clone(),
     }
 }
 
@@ -457,19 +443,6 @@ pub trait Jobs: Send {
     async fn update(&mut self, job: &Job) -> Result<(), StoreError>;
     /// Deletes those that were done or cancelled before then; how many there were.
     async fn delete_finished(&mut self, before: Time) -> Result<u64, StoreError>;
-}
-
-/// A job that a worker has leased, as far as it is known across tenants: without what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobLease {
-    /// Whose job it is.
-    pub tenant: TenantId,
-    /// Which job.
-    pub job: JobId,
-    /// Which handler does it.
-    pub kind: String,
-    /// The lease.
-    pub lease: LeaseId,
 }
 
 /// What a worker asks for.

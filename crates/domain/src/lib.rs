@@ -54,6 +54,7 @@ mod entitlement;
 mod flag;
 mod flag_catalogue;
 mod flag_concern;
+mod flag_key;
 mod flag_override;
 mod flag_program;
 mod flag_set;
@@ -63,6 +64,8 @@ mod idempotency;
 mod invalid;
 mod invoice;
 mod job;
+mod job_lease;
+mod kept_answer;
 mod limit;
 mod locale;
 mod mail;
@@ -89,6 +92,7 @@ mod quota;
 mod quota_drift;
 mod quota_gate;
 mod registry;
+mod request_id;
 mod resource;
 mod role;
 mod scope;
@@ -98,7 +102,9 @@ mod session;
 mod setting;
 mod storage;
 mod store;
+mod store_error;
 mod system_job;
+mod system_scope;
 mod task;
 mod tenant;
 mod time;
@@ -145,13 +151,15 @@ pub use id::{
     QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
     TenantId, UsageEventId, UserId,
 };
-pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
+pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invoice::{Invoice, Invoices};
 pub use job::{
-    Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,
-    Lease, Misstep, NewJob, Progress,
+    Backoff, Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Misstep, NewJob,
+    Progress,
 };
+pub use job_lease::{Initiator, JobLease};
+pub use kept_answer::{KeptAnswer, KeyTaken};
 pub use limit::{
     Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
     Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
@@ -198,11 +206,12 @@ pub use quota_gate::{
     Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };
 pub use registry::TenantRegistry;
+pub use request_id::RequestId;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
 pub use role::{Permission, Role};
 pub use scope::{
-    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId, Standing,
-    SystemScope, TenantFacts, TenantScope, TenantSelector,
+    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, Standing, TenantFacts,
+    TenantScope, TenantSelector,
 };
 pub use seal::Seal;
 pub use segment::Segment;
@@ -215,8 +224,10 @@ pub use setting::{
     SettingVersion, TenantConfiguration,
 };
 pub use storage::Storage;
-pub use store::{AsStoreError, Constraint, Mode, Store, StoreError, UnitOfWork, Units, Work};
+pub use store::{Mode, Store, UnitOfWork, Units, Work};
+pub use store_error::{AsStoreError, Constraint, StoreError};
 pub use system_job::{SystemJob, SystemJobs};
+pub use system_scope::SystemScope;
 pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
 pub use time::{Clock, Time};

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Check, Condition, Invalid, flag::check_key};
+use crate::{Check, Condition, Invalid, flag_key::check_key};
 
 /// A named set of conditions that rules of several flags have in common. A segment does not refer to another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
