@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use chrono::{Duration, TimeZone as _, Utc};
-use tenantry_domain::{Clock, Time};
+use tenantry_domain::kernel::{Clock, Time};
 
 /// A clock that stands still until it is moved. Every reading is a microsecond after the one before, so that
 /// things made one after another are ordered.

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use tenantry_domain::Clock;
+use tenantry_domain::kernel::Clock;
 use tenantry_system::SystemClock;
 
 use crate::outside;

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use tenantry_domain::{HostResolver, Unresolved};
+use tenantry_domain::kernel::{HostResolver, Unresolved};
 
 /// What host names mean in a world: every name stands for a public address unless it is told otherwise.
 #[derive(Debug, Default)]

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    ChargedMeter, CheckoutRef, Clock, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
-    InvoiceStatus, Link, MeterKey, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout,
-    PaymentProvider, Period, ProrationPreview, ProviderCustomer, ProviderError, ProviderEvent,
-    ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, SubscriptionStatus, TenantId, Time,
-    UsageReport,
+use tenantry_domain::billing::{
+    ChargedMeter, CheckoutRef, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
+    InvoiceStatus, Link, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider,
+    ProrationPreview, ProviderCustomer, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
+    ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
 };
+use tenantry_domain::kernel::{Clock, Period, TenantId, Time};
+use tenantry_domain::usage::MeterKey;
 
 /// The signature that [`MemoryPayments`] takes for its own.
 pub const SIGNATURE: &str = "signed";
@@ -349,8 +350,8 @@ fn charged(since: Time) -> Vec<ChargedMeter> {
     }]
 }
 
-fn usd() -> tenantry_domain::Currency {
-    tenantry_domain::Currency::try_from("usd".to_owned()).unwrap()
+fn usd() -> tenantry_domain::kernel::Currency {
+    tenantry_domain::kernel::Currency::try_from("usd".to_owned()).unwrap()
 }
 
 #[async_trait]

@@ -6,12 +6,18 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
-use tenantry_domain::{
-    AccountRates, Announcer, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory, NewProject,
-    NewResource, NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook,
-    RateLimiter, RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus,
-    TenantId, TenantRates, Units, UserId,
+use tenantry_domain::billing::PaymentProvider;
+use tenantry_domain::customization::{Definition, SettingRegistry};
+use tenantry_domain::kernel::{
+    Announcer, Clock, IdSource as _, Limit, Memory, ProjectId, RequestId, ResourceId, Role, SystemScope,
+    TaskId, TenantId, UserId,
 };
+use tenantry_domain::operations::{
+    AccountRates, Mailer, OperatorGate, Rate, RateBook, RateLimiter, TenantRates,
+};
+use tenantry_domain::store::Units;
+use tenantry_domain::tenant::{Gate, NewTenant, Settings};
+use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
@@ -775,7 +781,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         password: Some(PASSWORD.into()),
     };
     let id = user::create(cx, data).await.unwrap().user.id;
-    let selector = tenantry_domain::TenantSelector::Id(cx.scope().tenant());
+    let selector = tenantry_domain::tenant::TenantSelector::Id(cx.scope().tenant());
     let guest = app
         .ports
         .gate
@@ -783,7 +789,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         .await
         .unwrap();
     let guest = Cx::new(Arc::clone(app), guest.scope, Origin::default());
-    let password = tenantry_domain::Password::presented(PASSWORD.into());
+    let password = tenantry_domain::identity::Password::presented(PASSWORD.into());
     let login = tenantry_tenancy::auth::login(&guest, &email, password)
         .await
         .unwrap();

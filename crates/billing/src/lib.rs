@@ -1,7 +1,7 @@
 //! What is on offer and what it costs: the nouns of billing.
 //!
 //! The verbs (subscribing, invoicing) are not here yet. Tenancy knows of this crate only what
-//! [`tenantry_domain::PlanCatalogue`] says, and HTTP what [`tenantry_domain::RateBook`] says.
+//! [`tenantry_domain::plans::PlanCatalogue`] says, and HTTP what [`tenantry_domain::operations::RateBook`] says.
 #![deny(missing_docs)]
 
 mod plan;

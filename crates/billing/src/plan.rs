@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use tenantry_domain::{Limit, MeterKey, MeterTerms, Price};
+use tenantry_domain::kernel::{Limit, Price};
+use tenantry_domain::usage::{MeterKey, MeterTerms};
 
 /// What a tenant can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

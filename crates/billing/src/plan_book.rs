@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use async_trait::async_trait;
 use futures_util::lock::Mutex;
 use serde_json::Value;
-use tenantry_domain::{
-    Meters, PlanCatalogue, PlanTerms, PlanVersion, PlanVersions, StoreError, SystemScope, TenantRates, Time,
-};
+use tenantry_domain::kernel::{StoreError, SystemScope, Time};
+use tenantry_domain::operations::TenantRates;
+use tenantry_domain::plans::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
+use tenantry_domain::usage::Meters;
 
 use crate::rates::{of_plan, of_plan_or};
 use crate::{Plan, Plans, RateError};
@@ -228,7 +229,7 @@ fn definition(plan: &Plan) -> Result<Value, StoreError> {
 mod tests {
     use std::sync::Mutex;
 
-    use tenantry_domain::Limit;
+    use tenantry_domain::kernel::Limit;
 
     use super::*;
 

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{
-    Limit, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, Price, Reset, Slug, is_plan_key,
-};
+use tenantry_domain::kernel::{Limit, Price, Reset};
+use tenantry_domain::tenant::Slug;
+use tenantry_domain::usage::{Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 
 use crate::Plan;
 use crate::plan::grace_days;
@@ -421,7 +421,7 @@ fn same_limits(plans: &[Plan]) -> Result<(), PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tenantry_domain::{Currency, Interval};
+    use tenantry_domain::kernel::{Currency, Interval};
 
     fn names(plans: &Plans) -> Vec<&str> {
         plans.all().iter().map(|plan| plan.name.as_str()).collect()

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tenantry_domain::{Limit, Rate, RateBook, TenantFacts, TenantRates};
+use tenantry_domain::kernel::Limit;
+use tenantry_domain::operations::{Rate, RateBook, TenantRates};
+use tenantry_domain::tenant::TenantFacts;
 
 use crate::{Plan, PlanBook};
 
@@ -186,7 +188,8 @@ fn with(plan: Option<Rate>, per_minute: Option<u32>, burst: Option<u32>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::{Agreed, Slug, Subscription, TenantStatus};
+    use tenantry_domain::plans::{Agreed, Subscription};
+    use tenantry_domain::tenant::{Slug, TenantStatus};
     use uuid::Uuid;
 
     use super::*;

@@ -6,10 +6,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tenantry_domain::{
-    Comparator, Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Level, Prerequisite, Role, Share,
-    Subject, TenantId, Time,
+use tenantry_domain::flags::{
+    Comparator, Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Prerequisite, Share, Subject,
 };
+use tenantry_domain::kernel::{Level, Role, TenantId, Time};
 
 fn flags() -> Vec<FlagDefinition> {
     (0..100).map(flag).collect()

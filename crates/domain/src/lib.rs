@@ -1,240 +1,50 @@
 //! The nouns of Tenantry, their rules, and the ports behind which everything else happens.
 //!
-//! This crate does no I/O and reads neither a clock nor entropy: both arrive through [`Clock`] and
-//! [`IdSource`]. Three ideas carry the isolation guarantee:
+//! This crate does no I/O and reads neither a clock nor entropy: both arrive through [`Clock`](kernel::Clock) and
+//! [`IdSource`](kernel::IdSource). Three ideas carry the isolation guarantee:
 //!
-//! * [`TenantScope`] is the proof that somebody was admitted to one tenant. It has no public constructor:
-//!   it comes out of [`Gate`], which turns stored facts (a membership, a tenant's state) into a scope.
-//! * [`Units`] runs work inside a transaction begun *with* a scope; there is no transaction without one.
-//! * The repository ports ([`Projects`], [`Tasks`], …) have no tenant parameter, so there is none to
+//! * [`TenantScope`](tenant::TenantScope) is the proof that somebody was admitted to one tenant. It has no public constructor:
+//!   it comes out of [`Gate`](tenant::Gate), which turns stored facts (a membership, a tenant's state) into a scope.
+//! * [`Units`](store::Units) runs work inside a transaction begun *with* a scope; there is no transaction without one.
+//! * The repository ports ([`Projects`](work::Projects), [`Tasks`](work::Tasks), …) have no tenant parameter, so there is none to
 //!   forget or to confuse.
 //!
 //! A scope cannot be forged by the code that uses these crates:
 //!
 //! ```compile_fail,E0451
-//! use tenantry_domain::{Actor, RequestId, Role, Standing, TenantId, TenantScope};
+//! use tenantry_domain::{kernel::{RequestId, Role, TenantId}, tenant::{Actor, Standing, TenantScope}};
 //! fn forge(tenant: TenantId, request: RequestId) -> TenantScope {
 //!     TenantScope { tenant, standing: Standing::Active, actor: Actor::Guest, role: Some(Role::Admin), request }
 //! }
 //! ```
 //!
 //! ```compile_fail,E0277
-//! let scope: tenantry_domain::TenantScope = serde_json::from_str("{}").unwrap();
+//! let scope: tenantry_domain::tenant::TenantScope = serde_json::from_str("{}").unwrap();
 //! ```
 //!
 //! ```compile_fail,E0599
-//! let scope = tenantry_domain::TenantScope::default();
+//! let scope = tenantry_domain::tenant::TenantScope::default();
 //! ```
 //!
 //! Nor can the scope of an operator:
 //!
 //! ```compile_fail,E0451
-//! use tenantry_domain::{OperatorActor, OperatorId, OperatorScope, RequestId};
+//! use tenantry_domain::{kernel::{OperatorId, RequestId}, operations::{OperatorActor, OperatorScope}};
 //! fn forge(id: OperatorId, request: RequestId) -> OperatorScope {
 //!     OperatorScope { actor: OperatorActor::Operator(id), request }
 //! }
 //! ```
 #![deny(missing_docs)]
 
-mod address;
-mod announce;
-mod audit;
-mod billing_account;
-mod branding;
-mod bucket;
-mod call;
-mod charged_time;
-mod code;
-mod colour;
-mod condition;
-mod css;
-mod customer;
-mod dunning;
-mod entitlement;
-mod flag;
-mod flag_catalogue;
-mod flag_concern;
-mod flag_key;
-mod flag_override;
-mod flag_program;
-mod flag_set;
-mod hierarchy;
-mod id;
-mod idempotency;
-mod invalid;
-mod invoice;
-mod job;
-mod job_lease;
-mod kept_answer;
-mod limit;
-mod locale;
-mod mail;
-mod meter;
-mod meter_report;
-mod name;
-mod network;
-mod notice;
-mod number;
-mod operator;
-mod operator_event;
-mod page;
-mod password;
-mod patch;
-mod payment;
-mod period;
-mod plan;
-mod plan_limit;
-mod price;
-mod project;
-mod projection;
-mod provider_event;
-mod quota;
-mod quota_drift;
-mod quota_gate;
-mod registry;
-mod request_id;
-mod resource;
-mod role;
-mod scope;
-mod seal;
-mod segment;
-mod session;
-mod setting;
-mod storage;
-mod store;
-mod store_error;
-mod system_job;
-mod system_scope;
-mod task;
-mod tenant;
-mod time;
-mod token;
-mod usage;
-mod user;
-
-pub use address::{
-    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
-};
-pub use announce::{Announcer, Change, Memory};
-pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
-pub use billing_account::{
-    BillingAccount, BillingAccounts, FetchedAccount, PendingCheckout, PlanStep, SeatLimit, SeatsOf,
-};
-pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
-pub use bucket::{Bucket, Share, WHOLE};
-pub use call::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble};
-pub use charged_time::ChargedTime;
-pub use code::ErrorCode;
-pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
-pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
-pub use css::{
-    CONTAINMENT, CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css,
-};
-pub use customer::{Customers, KnownCustomer};
-pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
-pub use entitlement::{Agreed, Entitlements, Subscription};
-pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
-pub use flag_catalogue::{
-    DefinitionVersion, FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
-    SegmentVersion,
-};
-pub use flag_override::FlagOverride;
-pub use flag_program::FlagProgram;
-pub use flag_set::{
-    Evaluation, Explanation, FlagSet, FlagTenant, LevelResult, PrerequisiteResult, Reason, RuleOutcome,
-    RuleResult, Subject,
-};
-pub use hierarchy::{Level, Resolved, resolve};
-pub use id::{
-    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
-    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId,
-    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
-    TenantId, UsageEventId, UserId,
-};
-pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
-pub use invalid::{Check, FieldError, Invalid, check_text};
-pub use invoice::{Invoice, Invoices};
-pub use job::{
-    Backoff, Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Misstep, NewJob,
-    Progress,
-};
-pub use job_lease::{Initiator, JobLease};
-pub use kept_answer::{KeptAnswer, KeyTaken};
-pub use limit::{
-    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
-    Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
-};
-pub use locale::{is_language_tag, is_time_zone, wall_clock};
-pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
-pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
-pub use meter_report::{MeterReport, MeterReports, ReportState};
-pub use network::Network;
-pub use notice::{DunningNotice, Letter, Notice, Owed, QuotaNotice, Reader};
-pub use operator::{
-    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
-    Operators,
-};
-pub use operator_event::OperatorEvent;
-pub use page::{Page, PageRequest, Position};
-pub use password::{
-    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
-    normalized,
-};
-pub use patch::Patch;
-pub use payment::{
-    ChargedMeter, CheckoutRef, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
-    InvoiceStatus, Link, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider,
-    ProrationPreview, ProviderCustomer, ProviderError, ProviderEvent, ProviderInvoice, ProviderKey,
-    ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
-};
-pub use period::{BillingCycle, Period, Reset};
-pub use plan::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
-pub use plan_limit::Limit;
-pub use price::{Currency, CurrencyError, Interval, Price};
-pub use project::{
-    Member, MemberDetails, Members, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
-    ProjectStatus, Projects,
-};
-pub use projection::Projection;
-pub use provider_event::{EventState, ProviderEvents, ReceivedEvent};
-pub use quota::{
-    AlertBase, CommitError, Ended, MOST_UNITS, NotEnough, QuotaAlert, QuotaCounter, QuotaExceeded,
-    QuotaLease, QuotaReservation, QuotaUpkeep, Quotas, ReservationState, StillLent, Tally, Threshold,
-};
-pub use quota_drift::{QuotaDrift, QuotaFinding};
-pub use quota_gate::{
-    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
-};
-pub use registry::TenantRegistry;
-pub use request_id::RequestId;
-pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
-pub use role::{Permission, Role};
-pub use scope::{
-    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, Standing, TenantFacts,
-    TenantScope, TenantSelector,
-};
-pub use seal::Seal;
-pub use segment::Segment;
-pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
-};
-pub use setting::{
-    Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,
-    RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,
-    SettingVersion, TenantConfiguration,
-};
-pub use storage::Storage;
-pub use store::{Mode, Store, UnitOfWork, Units, Work};
-pub use store_error::{AsStoreError, Constraint, StoreError};
-pub use system_job::{SystemJob, SystemJobs};
-pub use system_scope::SystemScope;
-pub use task::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus, Tasks};
-pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
-pub use time::{Clock, Time};
-pub use token::{AccessClaims, AccessTokens, TokenError};
-pub use usage::{
-    Appended, Granularity, Intake, KeyedUsage, Measured, NewUsage, OutOfWindow, ROLLUP_PATIENCE, Rollup,
-    USAGE_BATCH, Usage, UsageEvent, UsageKey, UsageOrigin, UsagePointers, UsageUpkeep, UsageWindow,
-    check_reason, total_of,
-};
-pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};
+pub mod audit;
+pub mod billing;
+pub mod customization;
+pub mod flags;
+pub mod identity;
+pub mod kernel;
+pub mod operations;
+pub mod plans;
+pub mod store;
+pub mod tenant;
+pub mod usage;
+pub mod work;

@@ -1,13 +1,20 @@
+//! Units of work: one transaction of one tenant, with a repository for each noun.
+
 use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{
-    AsStoreError, AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invoices, Jobs,
-    Members, MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, StoreError, Tasks,
-    TenantScope, Tenants, Usage, Users,
-};
+use crate::audit::AuditLog;
+use crate::billing::{BillingAccounts, Invoices, MeterReports};
+use crate::customization::{Brandings, SettingSheets};
+use crate::flags::FlagOverrides;
+use crate::identity::{Sessions, Users};
+use crate::kernel::{AsStoreError, Storage, StoreError};
+use crate::operations::{IdempotencyKeys, Jobs};
+use crate::tenant::{TenantScope, Tenants};
+use crate::usage::{Quotas, Usage};
+use crate::work::{Members, Projects, Resources, Tasks};
 
 /// Whether a unit of work may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cssparser::{Parser, Token};
 use proptest::prelude::*;
-use tenantry_domain::{CSS_LIMIT, Objection, SafeCss, sanitise_css};
+use tenantry_domain::customization::{CSS_LIMIT, Objection, SafeCss, sanitise_css};
 
 fn hosts() -> BTreeSet<String> {
     BTreeSet::from(["cdn.acme.example".to_owned()])

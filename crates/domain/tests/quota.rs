@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use chrono::Duration as Span;
 use proptest::prelude::*;
-use tenantry_domain::{
-    Aggregation, Holding, Limit, MeterKey, MeterTerms, Moment, Period, QuotaAsk, QuotaCounter, QuotaExceeded,
-    QuotaLease, QuotaLoan, QuotaReservation, ReservationState, Tally, Time,
+use tenantry_domain::kernel::{Limit, Period, Time};
+use tenantry_domain::operations::{Holding, Moment, QuotaAsk, QuotaLoan};
+use tenantry_domain::usage::{
+    Aggregation, MeterKey, MeterTerms, QuotaCounter, QuotaExceeded, QuotaLease, QuotaReservation,
+    ReservationState, Tally,
 };
 use uuid::Uuid;
 

@@ -7,7 +7,9 @@ use actix_web::{
     http::{StatusCode, header::HeaderMap},
     middleware::Next,
 };
-use tenantry_domain::{Call, ErrorCode, TenantScope};
+use tenantry_domain::kernel::ErrorCode;
+use tenantry_domain::tenant::TenantScope;
+use tenantry_domain::usage::Call;
 use tenantry_tenancy::{
     Origin,
     access::{self, ResolvedBy},

@@ -5,7 +5,7 @@ use actix_web::{
 };
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tenantry_domain::{ErrorCode, Invalid};
+use tenantry_domain::kernel::{ErrorCode, Invalid};
 use tokio::time::Instant;
 
 use crate::{
@@ -146,7 +146,8 @@ pub(crate) fn checked(bytes: &[u8]) -> Result<Checked, ApiError> {
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
-    use tenantry_domain::{Patch, ProjectId, TaskStatus};
+    use tenantry_domain::kernel::{Patch, ProjectId};
+    use tenantry_domain::work::TaskStatus;
 
     use super::*;
 

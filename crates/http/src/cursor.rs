@@ -1,7 +1,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike};
 use sha2::{Digest, Sha256};
-use tenantry_domain::{ErrorCode, Position};
+use tenantry_domain::kernel::{ErrorCode, Position};
 use uuid::Uuid;
 
 use crate::ApiError;

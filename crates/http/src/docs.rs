@@ -16,7 +16,7 @@ use actix_web::{
     web::{self, Bytes, Data, Path, ServiceConfig},
 };
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 

@@ -7,7 +7,7 @@ use actix_web::{
         header::{self, HeaderName, HeaderValue},
     },
 };
-use tenantry_domain::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
+use tenantry_domain::kernel::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
 use crate::{Excess, Problem, request::RequestContext};
 

@@ -1,10 +1,12 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
-use tenantry_domain::{
-    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused,
-    StoreError, TokenError,
-};
+use tenantry_domain::billing::ProviderError;
+use tenantry_domain::identity::{PasswordError, TokenError};
+use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
+use tenantry_domain::operations::QuotaRefusal;
+use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::{
     Stale,
     access::AccessError,

@@ -7,7 +7,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use tenantry_tenancy::Precondition;
 use utoipa::{
     IntoParams,

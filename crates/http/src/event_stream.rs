@@ -13,7 +13,7 @@ use actix_web::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::stream::unfold;
 use serde_json::json;
-use tenantry_domain::{ErrorCode, Permission, TenantId};
+use tenantry_domain::kernel::{ErrorCode, Permission, TenantId};
 use tenantry_tenancy::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 

@@ -4,7 +4,9 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
-use tenantry_domain::{Account, AccountName, Admission, Network, RequestId, TenantId, TenantSelector};
+use tenantry_domain::kernel::{Network, RequestId, TenantId};
+use tenantry_domain::operations::{Account, AccountName};
+use tenantry_domain::tenant::{Admission, TenantSelector};
 use tenantry_tenancy::{
     Cx, Origin, Tenancy,
     access::{self, AccessError, Hints, ResolvedBy},

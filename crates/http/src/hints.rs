@@ -4,7 +4,8 @@ use actix_web::{
     HttpRequest,
     http::{header::HeaderMap, uri::Authority},
 };
-use tenantry_domain::{ErrorCode, Slug};
+use tenantry_domain::kernel::ErrorCode;
+use tenantry_domain::tenant::Slug;
 use tenantry_tenancy::access::Hints;
 
 use crate::ApiError;

@@ -14,7 +14,9 @@ use actix_web::{
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{ErrorCode, KeptAnswer, Refused, RequestKey, UserId};
+use tenantry_domain::kernel::{ErrorCode, KeptAnswer, UserId};
+use tenantry_domain::operations::RequestKey;
+use tenantry_domain::tenant::Refused;
 use tenantry_tenancy::{
     Cx,
     idempotency::{KeyedRegistration, KeyedRequest, OperatorRequest},

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use tenantry_domain::FieldError;
+use tenantry_domain::kernel::FieldError;
 
 /// The most errors that are reported of one body.
 pub(crate) const MAX_ERRORS: usize = 20;

@@ -15,10 +15,12 @@ use actix_web::{
     },
     middleware::Next,
 };
-use tenantry_domain::{
-    Account, AccountRates, Admission, Allowance, BucketKey, ClientAddress, Decision, Demand, ErrorCode,
-    IdSource, Network, Rate, RateBook, RateLimiter, StoreError, TenantId, TenantRates, UserId,
+use tenantry_domain::kernel::{ErrorCode, IdSource, Network, StoreError, TenantId, UserId};
+use tenantry_domain::operations::{
+    Account, AccountRates, Allowance, BucketKey, ClientAddress, Decision, Demand, Rate, RateBook,
+    RateLimiter, TenantRates,
 };
+use tenantry_domain::tenant::Admission;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{Api, ApiError, origin};
@@ -425,7 +427,8 @@ mod tests {
         },
     };
 
-    use tenantry_domain::{AccountName, Deciding, Rule, TenantFacts, TenantRates};
+    use tenantry_domain::operations::{AccountName, Deciding, Rule, TenantRates};
+    use tenantry_domain::tenant::TenantFacts;
 
     use super::*;
     use crate::{

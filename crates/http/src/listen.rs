@@ -30,7 +30,7 @@ use actix_web::{
     web::BytesMut,
 };
 use rustix::net::{RecvFlags, recv};
-use tenantry_domain::Network;
+use tenantry_domain::kernel::Network;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,

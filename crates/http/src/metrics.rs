@@ -18,7 +18,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tenantry_domain::{Decision, ErrorCode, TenantId};
+use tenantry_domain::kernel::{ErrorCode, TenantId};
+use tenantry_domain::operations::Decision;
 
 use crate::{Answer, Api, Endpoint, operator_ctx};
 

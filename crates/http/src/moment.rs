@@ -1,6 +1,6 @@
 use chrono::{DateTime, SubsecRound, Timelike, Utc};
 use serde::{Deserialize, Deserializer, de::Error};
-use tenantry_domain::Time;
+use tenantry_domain::kernel::Time;
 
 /// A point in time in a request body: RFC 3339 with any offset, cut to the microseconds that can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

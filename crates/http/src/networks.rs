@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tenantry_domain::Network;
+use tenantry_domain::kernel::Network;
 
 /// The open connections of each network, on all threads together.
 #[derive(Debug)]

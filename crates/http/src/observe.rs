@@ -10,7 +10,7 @@ use actix_web::{
     web::Data,
 };
 use futures_util::{FutureExt, StreamExt as _, stream::poll_fn};
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use tracing::Instrument;
 
 use crate::{

@@ -19,7 +19,8 @@ use actix_web::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{ErrorCode, Evaluation, FieldError, FlagSet, Reason, StoreError, Subject};
+use tenantry_domain::flags::{Evaluation, FlagSet, Reason, Subject};
+use tenantry_domain::kernel::{ErrorCode, FieldError, StoreError};
 use tenantry_tenancy::{Cx, flag};
 use utoipa::ToSchema;
 
@@ -247,7 +248,7 @@ async fn evaluate_visible(
 fn tag(cx: &Cx, revision: &str, subject: &Subject) -> String {
     let mut context = Value::Object(subject.attributes.clone());
     context.sort_all_objects();
-    let role = cx.scope().role().map(tenantry_domain::Role::as_str);
+    let role = cx.scope().role().map(tenantry_domain::kernel::Role::as_str);
     let asked = serde_json::json!([
         cx.scope().tenant(),
         revision,

@@ -1,4 +1,4 @@
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use utoipa::{
     OpenApi,
     openapi::{self, Object, ObjectBuilder, Type},

@@ -12,7 +12,8 @@ use actix_web::{
     middleware::Next,
 };
 use futures_util::future::LocalBoxFuture;
-use tenantry_domain::{Denied, OperatorScope};
+use tenantry_domain::operations::OperatorScope;
+use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::{OperatorCx, Origin};
 use tokio::time::timeout;
 
@@ -68,7 +69,7 @@ pub(crate) async fn authenticate_operator(
 /// Admits the bearer of an operator's access token.
 ///
 /// # Errors
-/// Those of [`OperatorGate::bearer`](tenantry_domain::OperatorGate::bearer).
+/// Those of [`OperatorGate::bearer`](tenantry_domain::operations::OperatorGate::bearer).
 pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;

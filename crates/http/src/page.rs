@@ -5,7 +5,9 @@ use std::{
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header};
 use serde::{Serialize, de::DeserializeOwned};
-use tenantry_domain::{Invalid, OperatorId, OperatorScope, Page, PageRequest, TenantScope};
+use tenantry_domain::kernel::{Invalid, OperatorId, Page, PageRequest};
+use tenantry_domain::operations::OperatorScope;
+use tenantry_domain::tenant::TenantScope;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -196,7 +198,7 @@ fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
-    use tenantry_domain::ErrorCode;
+    use tenantry_domain::kernel::ErrorCode;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 
 use crate::ApiError;
 

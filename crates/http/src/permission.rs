@@ -1,6 +1,6 @@
 //! The permissions as types, for the signatures of handlers: `Ctx<WriteTasks>`.
 
-use tenantry_domain::Permission;
+use tenantry_domain::kernel::Permission;
 
 /// A type that stands for a permission.
 pub trait Needs: 'static {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tenantry_domain::FieldError;
+use tenantry_domain::kernel::FieldError;
 use utoipa::{
     PartialSchema as _, ToSchema,
     openapi::{

@@ -3,7 +3,7 @@ use std::future::{Ready, ready};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tenantry_domain::{FieldError, Invalid};
+use tenantry_domain::kernel::{FieldError, Invalid};
 
 use crate::{
     ApiError,
@@ -78,7 +78,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
-    use tenantry_domain::{ErrorCode, ProjectId, TaskStatus};
+    use tenantry_domain::kernel::{ErrorCode, ProjectId};
+    use tenantry_domain::work::TaskStatus;
 
     use super::*;
 

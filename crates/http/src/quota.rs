@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, http::Method};
-use tenantry_domain::{Admission, Limit, MOST_UNITS, MeterKey, QuotaGate};
+use tenantry_domain::kernel::Limit;
+use tenantry_domain::operations::QuotaGate;
+use tenantry_domain::tenant::Admission;
+use tenantry_domain::usage::{MOST_UNITS, MeterKey};
 use tenantry_tenancy::quota_lending;
 
 use crate::{Api, ApiError};
@@ -77,7 +80,9 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::Duration;
-    use tenantry_domain::{QuotaExceeded, Taking, TenantId, Time};
+    use tenantry_domain::kernel::{TenantId, Time};
+    use tenantry_domain::operations::Taking;
+    use tenantry_domain::usage::QuotaExceeded;
 
     use super::*;
     use crate::{

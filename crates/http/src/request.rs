@@ -1,5 +1,7 @@
 use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
-use tenantry_domain::{IdSource, OperatorScope, RequestId, TenantScope};
+use tenantry_domain::kernel::{IdSource, RequestId};
+use tenantry_domain::operations::OperatorScope;
+use tenantry_domain::tenant::TenantScope;
 use tenantry_tenancy::Traces;
 use tracing::{Span, field};
 

@@ -17,7 +17,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 use serde_json::{Map, Value, json};
-use tenantry_domain::{FieldError, Invalid};
+use tenantry_domain::kernel::{FieldError, Invalid};
 
 use crate::json::{MAX_ERRORS, Place, Step, pointer};
 
@@ -571,7 +571,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use serde::Deserialize;
-    use tenantry_domain::{FlagDefinition, ProjectId};
+    use tenantry_domain::flags::FlagDefinition;
+    use tenantry_domain::kernel::ProjectId;
 
     use super::*;
 

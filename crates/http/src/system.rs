@@ -7,7 +7,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use utoipa::ToSchema;
 
 use crate::{

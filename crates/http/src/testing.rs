@@ -20,18 +20,32 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{
-    Accepted, AccessClaims, AccessTokens, Aggregation, Agreed, Call as Noted, CallSpool, Clock,
-    Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
-    FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts,
-    JobLease, KnownCustomer, Limit, Mail, MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms,
-    Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
-    PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Reset, Role, Seal,
-    SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
-    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
-    Verified,
+use tenantry_domain::billing::{
+    CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
+};
+use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
+use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
+use tenantry_domain::identity::{
+    AccessClaims, AccessTokens, Email, HashingCaller, IssuedRefresh, Password, PasswordError, PasswordHash,
+    PasswordHasher, PresentedRefresh, RefreshTokens, TokenError, Verified,
+};
+use tenantry_domain::kernel::{
+    Clock, HostResolver, IdSource, Limit, OperatorId, Reset, Role, Seal, SessionId, StoreError, SystemScope,
+    TenantId, Time, Unresolved, UserId,
+};
+use tenantry_domain::operations::{
+    Accepted, Mail, MailError, Mailer, Operator, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens,
+    OperatorWork, Operators, SystemJob,
+};
+use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
+use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
+use tenantry_domain::tenant::{
+    Directory, Gate, JobFacts, JobLease, MembershipFacts, Settings, Slug, Tenant, TenantFacts,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus,
+};
+use tenantry_domain::usage::{
+    Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
+    UsageUpkeep,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -513,7 +527,7 @@ impl CallSpool for Fake {
         Ok(())
     }
 
-    fn ended(&self) -> Vec<tenantry_domain::EndedSpool> {
+    fn ended(&self) -> Vec<tenantry_domain::usage::EndedSpool> {
         Vec::new()
     }
     fn bury(&self, _: &str) -> std::io::Result<()> {

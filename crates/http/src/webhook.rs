@@ -7,7 +7,7 @@ use actix_web::{
     web::{BytesMut, ServiceConfig},
 };
 use futures_util::future::LocalBoxFuture;
-use tenantry_domain::ErrorCode;
+use tenantry_domain::kernel::ErrorCode;
 use tenantry_tenancy::provider_event;
 
 use crate::{Answer, Api, ApiError, Endpoint, body, hints};

@@ -6,7 +6,7 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::{Accepted, Line, MailError};
+use tenantry_domain::operations::{Accepted, Line, MailError};
 
 use crate::{SmtpSettings, Tls};
 

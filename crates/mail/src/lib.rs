@@ -1,8 +1,8 @@
-//! Delivers mail: the adapter of [`tenantry_domain::Mailer`] on lettre, which hands it to a server over SMTP,
+//! Delivers mail: the adapter of [`tenantry_domain::operations::Mailer`] on lettre, which hands it to a server over SMTP,
 //! and one that writes it to the log where there is no server.
 //!
 //! Each mail is handed over once: whoever calls tries again, with the same
-//! [`MessageId`](tenantry_domain::MessageId), as [`tenantry_domain::MailError`] says.
+//! [`MessageId`](tenantry_domain::operations::MessageId), as [`tenantry_domain::operations::MailError`] says.
 #![deny(missing_docs)]
 
 mod connection;
@@ -14,7 +14,7 @@ mod tally;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tenantry_domain::Mailbox;
+use tenantry_domain::operations::Mailbox;
 
 pub use crate::log::LogMailer;
 pub use crate::smtp::SmtpMailer;

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use tenantry_domain::{Accepted, Mail, MailError, Mailer};
+use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 
 /// Writes mail to the log, where there is no server to hand it to.
 #[derive(Debug, Clone, Copy)]

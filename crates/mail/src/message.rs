@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox as Party, Message, MultiPart, SinglePart};
-use tenantry_domain::{Mail, MailError, Mailbox};
+use tenantry_domain::operations::{Mail, MailError, Mailbox};
 
 /// The mail with its envelope. The same mail from the same sender is the same to the byte, whenever it is
 /// sent.
@@ -57,7 +57,8 @@ fn party(mailbox: &Mailbox) -> Result<Party, MailError> {
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::{Email, Line, MessageId};
+    use tenantry_domain::identity::Email;
+    use tenantry_domain::operations::{Line, MessageId};
     use uuid::Uuid;
 
     use super::*;

@@ -1,7 +1,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tenantry_domain::{Accepted, Clock, Mail, MailError, Mailer, Time};
+use tenantry_domain::kernel::{Clock, Time};
+use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 
 /// What became of mail so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
-use tenantry_domain::{AuditEvent, AuditLog, StoreError, UserId};
+use tenantry_domain::audit::{AuditEvent, AuditLog};
+use tenantry_domain::kernel::{StoreError, UserId};
 
 use crate::store::PgStore;
 

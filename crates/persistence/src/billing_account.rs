@@ -1,9 +1,10 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
-use tenantry_domain::{
-    BillingAccount, BillingAccounts, Currency, CustomerRef, Dunning, DunningState, Interval, Offer,
-    PendingCheckout, Period, ProviderSubscription, StoreError, SubscriptionRef, SubscriptionStatus,
+use tenantry_domain::billing::{
+    BillingAccount, BillingAccounts, CustomerRef, Dunning, DunningState, Offer, PendingCheckout,
+    ProviderSubscription, SubscriptionRef, SubscriptionStatus,
 };
+use tenantry_domain::kernel::{Currency, Interval, Period, StoreError};
 
 use crate::error::from_json;
 use crate::plan::{signed as signed_version, unsigned};

@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
-use tenantry_domain::{Branding, Brandings, Change, StoreError};
+use tenantry_domain::customization::{Branding, Brandings};
+use tenantry_domain::kernel::{Change, StoreError};
 
 use crate::store::{PgStore, exactly_one};
 

@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::QueryResult;
-use tenantry_domain::{CustomerRef, Customers, KnownCustomer, Mode, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::billing::{CustomerRef, Customers, KnownCustomer};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::billing_account::customer;

@@ -3,9 +3,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
-use tenantry_domain::{
-    Clock, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Mode, RequestId, Role, SessionId, Slug,
-    StoreError, Subscription, SystemScope, TenantFacts, TenantId, TenantSelector, TenantStatus, UserId,
+use tenantry_domain::kernel::{Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId};
+use tenantry_domain::plans::Subscription;
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{
+    Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, TenantFacts, TenantSelector,
+    TenantStatus,
 };
 
 use crate::Pool;

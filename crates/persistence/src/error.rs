@@ -1,5 +1,5 @@
 use sea_orm::{DbErr, QueryResult, TryGetable};
-use tenantry_domain::{Constraint, StoreError};
+use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.

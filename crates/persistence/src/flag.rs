@@ -8,10 +8,12 @@ use sea_orm::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tenantry_domain::{
-    Change, DefinitionVersion, FlagCatalogue, FlagDefinition, FlagDefinitions, FlagEditing, FlagProgram,
-    FlagVersion, Mode, OperatorId, Segment, SegmentVersion, StoreError, SystemScope, Time,
+use tenantry_domain::flags::{
+    DefinitionVersion, FlagCatalogue, FlagDefinition, FlagDefinitions, FlagEditing, FlagProgram, FlagVersion,
+    Segment, SegmentVersion,
 };
+use tenantry_domain::kernel::{Change, OperatorId, StoreError, SystemScope, Time};
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::advisory;

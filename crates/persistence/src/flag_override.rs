@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{Change, FlagOverride, FlagOverrides, StoreError};
+use tenantry_domain::flags::{FlagOverride, FlagOverrides};
+use tenantry_domain::kernel::{Change, StoreError};
 
 use crate::store::{PgStore, exactly_one};
 use crate::tx::Lock;

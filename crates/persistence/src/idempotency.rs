@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{IdempotencyKeys, KeptAnswer, KeptRequest, RequestKey, Role, StoreError, Time};
+use tenantry_domain::kernel::{KeptAnswer, Role, StoreError, Time};
+use tenantry_domain::operations::{IdempotencyKeys, KeptRequest, RequestKey};
 
 use crate::advisory;
 use crate::error::{from_json, from_orm};

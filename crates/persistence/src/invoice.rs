@@ -1,9 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{
-    Invoice, InvoiceRef, InvoiceStatus, Invoices, Page, PageRequest, Period, Position, ProviderInvoice,
-    StoreError,
-};
+use tenantry_domain::billing::{Invoice, InvoiceRef, InvoiceStatus, Invoices, ProviderInvoice};
+use tenantry_domain::kernel::{Page, PageRequest, Period, Position, StoreError};
 
 use crate::billing_account::{currency, customer, subscription_ref};
 use crate::error::from_json;

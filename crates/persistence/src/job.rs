@@ -4,10 +4,12 @@ use async_trait::async_trait;
 use chrono::Duration;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value, sea_query::Expr};
 use serde_json::json;
-use tenantry_domain::{
-    Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobId, JobLease, JobQueue, JobState, Jobs, Lease,
-    Mode, Progress, RequestId, StoreError, SystemScope, Time,
+use tenantry_domain::kernel::{JobId, RequestId, StoreError, SystemScope, Time};
+use tenantry_domain::operations::{
+    Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Progress,
 };
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{Initiator, JobLease};
 use uuid::Uuid;
 
 use crate::Pool;
@@ -65,7 +67,7 @@ impl Jobs for PgStore {
             max_attempts: Set(signed(job.progress.max_attempts)),
             trace_parent: Set(job.trace_parent.clone()),
             actor_type: Set(job.initiator.actor_type.clone()),
-            actor_id: Set(job.initiator.actor_id.map(tenantry_domain::UserId::uuid)),
+            actor_id: Set(job.initiator.actor_id.map(tenantry_domain::kernel::UserId::uuid)),
             request_id: Set(job.initiator.request.as_str().to_owned()),
             ..changes(&job.progress)
         };

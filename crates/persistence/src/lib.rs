@@ -28,8 +28,8 @@
 //! Nor can a transaction be opened without a scope, or its connection be taken out:
 //!
 //! ```compile_fail,E0624
-//! async fn open(pool: &tenantry_persistence::Pool, tenant: tenantry_domain::TenantId) {
-//!     let _ = tenantry_persistence::TenantTx::begin(pool, tenant, tenantry_domain::Mode::Read).await;
+//! async fn open(pool: &tenantry_persistence::Pool, tenant: tenantry_domain::kernel::TenantId) {
+//!     let _ = tenantry_persistence::TenantTx::begin(pool, tenant, tenantry_domain::store::Mode::Read).await;
 //! }
 //! ```
 //!
@@ -61,7 +61,7 @@
 //!     tenantry_persistence::tenant_entity!(Entity, Model, Column);
 //! }
 //!
-//! use tenantry_domain::{StoreError, Work};
+//! use tenantry_domain::{kernel::StoreError, store::Work};
 //! use tenantry_persistence::{ColumnTrait, tenant_tx};
 //!
 //! async fn notes_with(work: &mut Work, text: &str) -> Result<Vec<note::Model>, StoreError> {

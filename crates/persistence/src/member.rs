@@ -1,9 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{
-    Email, Member, MemberDetails, Members, Page, PageRequest, ProjectId, ProjectRole, StoreError, UserId,
-};
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{Page, PageRequest, ProjectId, StoreError, UserId};
+use tenantry_domain::work::{Member, MemberDetails, Members, ProjectRole};
 
 use crate::store::{PgStore, unknown};
 

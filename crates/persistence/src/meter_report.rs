@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{MeterKey, MeterReport, MeterReports, Period, ProviderKey, ReportState, StoreError};
+use tenantry_domain::billing::{MeterReport, MeterReports, ProviderKey, ReportState};
+use tenantry_domain::kernel::{Period, StoreError};
+use tenantry_domain::usage::MeterKey;
 
 use crate::job::signed;
 use crate::store::{PgStore, meter, unknown};

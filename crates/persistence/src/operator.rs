@@ -7,11 +7,16 @@ use sea_orm::{
     QuerySelect as _, QueryTrait as _,
 };
 use serde_json::Value;
-use tenantry_domain::{
-    Announcer, Change, Email, FlagEditing, LOGIN_ADDRESSES, Mode, Operator, OperatorActor, OperatorEvent,
-    OperatorId, OperatorScope, OperatorWork, Operators, Page, PageRequest, PasswordHash, Position,
-    StoreError, SystemScope, Tenant, TenantFilter, TenantId, TenantStatus, Time,
+use tenantry_domain::flags::FlagEditing;
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, PasswordHash};
+use tenantry_domain::kernel::{
+    Announcer, Change, OperatorId, Page, PageRequest, Position, StoreError, SystemScope, TenantId, Time,
 };
+use tenantry_domain::operations::{
+    Operator, OperatorActor, OperatorEvent, OperatorScope, OperatorWork, Operators,
+};
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
 
 use crate::Pool;
 use crate::error::column;

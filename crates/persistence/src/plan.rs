@@ -3,7 +3,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, EntityTrait as _, QueryOrder as _, QueryTrait as _};
 use serde_json::Value;
-use tenantry_domain::{Announcer, Change, Mode, PlanVersion, PlanVersions, StoreError, SystemScope, Time};
+use tenantry_domain::kernel::{Announcer, Change, StoreError, SystemScope, Time};
+use tenantry_domain::plans::{PlanVersion, PlanVersions};
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::advisory;

@@ -1,9 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{
-    Page, PageRequest, Position, Project, ProjectFilter, ProjectId, ProjectStatus, Projects, StoreError, Time,
-};
+use tenantry_domain::kernel::{Page, PageRequest, Position, ProjectId, StoreError, Time};
+use tenantry_domain::work::{Project, ProjectFilter, ProjectStatus, Projects};
 
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::{Find, Lock};

@@ -4,10 +4,12 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::{
-    CustomerRef, EventRef, EventState, Mode, ProviderEvent, ProviderEvents, ReceivedEvent, StoreError,
-    SubscriptionRef, SystemJob, SystemScope, Time,
+use tenantry_domain::billing::{
+    CustomerRef, EventRef, EventState, ProviderEvent, ProviderEvents, ReceivedEvent, SubscriptionRef,
 };
+use tenantry_domain::kernel::{StoreError, SystemScope, Time};
+use tenantry_domain::operations::SystemJob;
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::error::column;

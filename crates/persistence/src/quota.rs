@@ -1,9 +1,12 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
-use tenantry_domain::{
-    AlertBase, Limit, MOST_UNITS, MeterKey, Page, PageRequest, Period, Position, QuotaAlert, QuotaAlertId,
-    QuotaCounter, QuotaCounterId, QuotaLease, QuotaLeaseId, QuotaReservation, QuotaReservationId, Quotas,
-    ReservationState, StoreError, Tally, Threshold, Time,
+use tenantry_domain::kernel::{
+    Limit, Page, PageRequest, Period, Position, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
+    QuotaReservationId, StoreError, Time,
+};
+use tenantry_domain::usage::{
+    AlertBase, MOST_UNITS, MeterKey, QuotaAlert, QuotaCounter, QuotaLease, QuotaReservation, Quotas,
+    ReservationState, Tally, Threshold,
 };
 use uuid::Uuid;
 

@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::{QueryResult, Value};
-use tenantry_domain::{Mode, QuotaUpkeep, StoreError, SystemScope, TenantId};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
+use tenantry_domain::store::Mode;
+use tenantry_domain::usage::QuotaUpkeep;
 use uuid::Uuid;
 
 use crate::Pool;

@@ -2,7 +2,9 @@ use async_trait::async_trait;
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::{Mode, StoreError, SystemScope, Tenant, TenantId, TenantRegistry, Time};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{Tenant, TenantRegistry};
 
 use crate::Pool;
 use crate::error::column;

@@ -1,9 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{
-    Page, PageRequest, Position, ProjectId, Resource, ResourceFilter, ResourceId, ResourceVersion, Resources,
-    StoreError,
-};
+use tenantry_domain::kernel::{Page, PageRequest, Position, ProjectId, ResourceId, StoreError};
+use tenantry_domain::work::{Resource, ResourceFilter, ResourceVersion, Resources};
 
 use crate::store::{PgStore, exactly_one};
 use crate::tx::{Find, Lock};

@@ -1,8 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{
-    Change, Email, LOGIN_ADDRESSES, Session, SessionId, Sessions, StoreError, Time, UserId,
-};
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Session, Sessions};
+use tenantry_domain::kernel::{Change, SessionId, StoreError, Time, UserId};
 
 use crate::error::column;
 use crate::store::{PgStore, exactly_one};

@@ -4,9 +4,8 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    Change, SealedSecret, SettingSheet, SettingSheets, SettingVersion, StoreError, UserId,
-};
+use tenantry_domain::customization::{SealedSecret, SettingSheet, SettingSheets, SettingVersion};
+use tenantry_domain::kernel::{Change, StoreError, UserId};
 
 use crate::error::from_json;
 use crate::store::{PgStore, exactly_one};

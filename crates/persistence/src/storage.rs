@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
-use tenantry_domain::{ResourceId, Storage, StoreError, Time};
+use tenantry_domain::kernel::{ResourceId, Storage, StoreError, Time};
 
 use crate::error::column;
 use crate::store::{PgStore, exactly_one};

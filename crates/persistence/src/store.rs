@@ -3,11 +3,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::{
-    Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices,
-    Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets,
-    Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
-};
+use tenantry_domain::audit::AuditLog;
+use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
+use tenantry_domain::customization::{Brandings, SettingSheets};
+use tenantry_domain::flags::FlagOverrides;
+use tenantry_domain::identity::{Sessions, Users};
+use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
+use tenantry_domain::operations::{IdempotencyKeys, Jobs};
+use tenantry_domain::store::{Mode, Store, UnitOfWork, Work};
+use tenantry_domain::tenant::{Actor, TenantScope, Tenants};
+use tenantry_domain::usage::{MeterKey, Quotas, Usage};
+use tenantry_domain::work::{Members, Projects, Resources, Tasks};
 
 use crate::tx::{Party, make_durable};
 use crate::{Pool, TenantTx};

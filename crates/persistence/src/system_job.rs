@@ -5,10 +5,11 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::{
-    Claim, Enqueued, JobState, Lease, LeaseId, Misstep, Mode, Progress, StoreError, SystemJob, SystemJobId,
-    SystemJobs, SystemScope, Time,
+use tenantry_domain::kernel::{LeaseId, StoreError, SystemJobId, SystemScope, Time};
+use tenantry_domain::operations::{
+    Claim, Enqueued, JobState, Lease, Misstep, Progress, SystemJob, SystemJobs,
 };
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::advisory;

@@ -1,9 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, LikeExpr, extension::postgres::PgExpr as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{
-    Page, PageRequest, Position, Priority, StoreError, Task, TaskFilter, TaskId, TaskStatus, Tasks,
-};
+use tenantry_domain::kernel::{Page, PageRequest, Position, StoreError, TaskId};
+use tenantry_domain::work::{Priority, Task, TaskFilter, TaskStatus, Tasks};
 
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::{Find, Lock};
@@ -145,7 +144,7 @@ fn changes(task: &Task) -> ActiveModel {
         description: Set(task.description.clone()),
         status: Set(task.status.as_str().to_owned()),
         priority: Set(task.priority.as_str().to_owned()),
-        assignee_id: Set(task.assignee_id.map(tenantry_domain::UserId::uuid)),
+        assignee_id: Set(task.assignee_id.map(tenantry_domain::kernel::UserId::uuid)),
         due_at: Set(task.due_at),
         updated_at: Set(task.updated_at),
         deleted_at: Set(task.deleted_at),

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
-use tenantry_domain::{Change, Slug, StoreError, Subscription, Tenant, TenantFacts, TenantStatus, Tenants};
+use tenantry_domain::kernel::{Change, StoreError};
+use tenantry_domain::plans::Subscription;
+use tenantry_domain::tenant::{Slug, Tenant, TenantFacts, TenantStatus, Tenants};
 
 use crate::error::from_json;
 use crate::plan::{signed, unsigned};

@@ -1,5 +1,5 @@
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tenantry_domain::StoreError;
+use tenantry_domain::kernel::StoreError;
 
 /// How a connection to PostgreSQL is protected on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

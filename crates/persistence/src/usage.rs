@@ -3,9 +3,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use async_trait::async_trait;
 use sea_orm::{ColumnTrait as _, Value};
 use serde::Serialize;
-use tenantry_domain::{
-    Aggregation, Appended, Granularity, Intake, KeyedUsage, Measured, MeterKey, Period, Rollup, StoreError,
-    Time, Usage, UsageEvent, UsageEventId, UsageKey, UsageOrigin,
+use tenantry_domain::kernel::{Period, StoreError, Time, UsageEventId};
+use tenantry_domain::usage::{
+    Aggregation, Appended, Granularity, Intake, KeyedUsage, Measured, MeterKey, Rollup, Usage, UsageEvent,
+    UsageKey, UsageOrigin,
 };
 
 use crate::advisory;
@@ -201,7 +202,7 @@ macro_rules! measuring {
     };
 }
 
-/// Sums of what was accepted are bounded ([`NewUsage::MOST_OF_A_DAY`](tenantry_domain::NewUsage::MOST_OF_A_DAY)). Where older data
+/// Sums of what was accepted are bounded ([`NewUsage::MOST_OF_A_DAY`](tenantry_domain::usage::NewUsage::MOST_OF_A_DAY)). Where older data
 /// comes to more than can be said it is the largest that can. The sum of nothing is NULL, which `least` would pass over.
 const SUM: &str = measuring!("least(coalesce(sum(u.quantity), 0), 9223372036854775807)");
 const COUNT: &str = measuring!("count(*)");

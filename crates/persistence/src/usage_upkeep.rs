@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use sea_orm::Value;
-use tenantry_domain::{Mode, Period, ROLLUP_PATIENCE, StoreError, SystemScope, TenantId, Time, UsageUpkeep};
+use tenantry_domain::kernel::{Period, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::store::Mode;
+use tenantry_domain::usage::{ROLLUP_PATIENCE, UsageUpkeep};
 
 use crate::Pool;
 use crate::error::column;

@@ -1,9 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::{
-    Change, Email, Page, PageRequest, PasswordHash, Position, Role, StoreError, User, UserFilter, UserId,
-    Users,
-};
+use tenantry_domain::identity::{Email, PasswordHash, User, UserFilter, Users};
+use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, UserId};
 
 use crate::store::{PgStore, exactly_one, unknown};
 use crate::tx::{Find, Lock};

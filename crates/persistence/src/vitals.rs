@@ -1,4 +1,5 @@
-use tenantry_domain::{Mode, StoreError, SystemScope};
+use tenantry_domain::kernel::{StoreError, SystemScope};
+use tenantry_domain::store::Mode;
 
 use crate::Pool;
 use crate::error::column;

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tenantry_domain::{Announcer, Change, Memory};
+use tenantry_domain::kernel::{Announcer, Change, Memory};
 use tokio::sync::Notify;
 
 use crate::{Channel, Redis};

@@ -2,7 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tenantry_domain::{Account, BucketKey, Deciding, Decision, Demand, RateLimiter};
+use tenantry_domain::operations::{Account, BucketKey, Deciding, Decision, Demand, RateLimiter};
 
 use crate::Redis;
 
@@ -124,7 +124,8 @@ fn of_account(account: Account) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::{AccountName, ClientAddress, Network};
+    use tenantry_domain::kernel::Network;
+    use tenantry_domain::operations::{AccountName, ClientAddress};
     use uuid::Uuid;
 
     use super::*;

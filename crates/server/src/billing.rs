@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{Months, NaiveDate};
-use tenantry_domain::{EventState, Period, PlanCatalogue, PlanTerms, SubscriptionRef, SystemScope, TenantId};
+use tenantry_domain::billing::{EventState, SubscriptionRef};
+use tenantry_domain::kernel::{Period, SystemScope, TenantId};
+use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_stripe::StripePayments;
 use tenantry_tenancy::billing_finding::Finding;
 use tenantry_tenancy::billing_oversight::{self, DriftLine, LostCustomer, Sweep};

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::PlanBook;
-use tenantry_domain::{
-    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PaymentProvider, PlanCatalogue as _,
-    SettingRegistry, StoreError, Units,
-};
+use tenantry_domain::billing::PaymentProvider;
+use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::kernel::{Announcer, Clock, IdSource, Memory, StoreError};
+use tenantry_domain::operations::OperatorGate;
+use tenantry_domain::plans::PlanCatalogue as _;
+use tenantry_domain::store::Units;
+use tenantry_domain::tenant::Gate;
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
@@ -420,7 +423,7 @@ fn registry(plans: &PlanBook) -> Result<SettingRegistry, BootError> {
 fn policy(settings: &Settings) -> Policy {
     Policy {
         signup_enabled: settings.signup.enabled,
-        default_settings: tenantry_domain::Settings {
+        default_settings: tenantry_domain::tenant::Settings {
             self_registration: settings.signup.self_registration,
             timezone: settings.signup.timezone.clone(),
             locale: settings.signup.locale.clone(),

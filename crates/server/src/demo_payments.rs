@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_domain::{Clock, PlanTerms, SystemScope, Time};
+use tenantry_domain::kernel::{Clock, SystemScope, Time};
+use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::FakeClock;
 use tenantry_system::SystemClock;
 use tenantry_tenancy::billing_oversight::{self, LostCustomer, Sweep};

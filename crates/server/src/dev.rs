@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
-use tenantry_domain::{Clock, PasswordHasher as _};
+use tenantry_domain::identity::PasswordHasher as _;
+use tenantry_domain::kernel::Clock;
 use tenantry_migration::{Bootstrap, RolePasswords};
 use tenantry_stripe_fake::{FakeSettings, StripeFake};
 use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};

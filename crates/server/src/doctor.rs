@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tenantry_doctor::{Certificate, Manifest, Occasion, Options, Report, connect, examine, record};
-use tenantry_domain::Clock as _;
+use tenantry_domain::kernel::Clock as _;
 use tenantry_persistence::Transport;
 use tenantry_system::SystemClock;
 

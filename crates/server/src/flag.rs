@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{FlagDefinition, FlagVersion, SystemScope};
+use tenantry_domain::flags::{FlagDefinition, FlagVersion};
+use tenantry_domain::kernel::SystemScope;
 use tenantry_tenancy::flag_definition::{self, DefinitionError};
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use tenantry_doctor::{DoctorError, Options, Report, Severity, connect, guard, user_of};
-use tenantry_domain::Clock as _;
+use tenantry_domain::kernel::Clock as _;
 use tenantry_http::{Component, ComponentState, Seen};
 use tenantry_system::SystemClock;
 use tokio::runtime::Handle;

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tenantry_domain::{CallSpool as _, Clock, JobQueue as _, SpoolTrouble, StoreError, SystemScope};
+use tenantry_domain::kernel::{Clock, StoreError, SystemScope};
+use tenantry_domain::operations::JobQueue as _;
+use tenantry_domain::usage::{CallSpool as _, SpoolTrouble};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_mail::TalliedMailer;
 use tenantry_migration::migration_names;

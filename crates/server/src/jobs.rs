@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_domain::{
-    Backoff, Denied, JobFilter, JobId, JobState, Progress, SystemJobId, SystemJobs as _, SystemScope,
-    TenantId,
-};
+use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
+use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
+use tenantry_domain::tenant::Denied;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs};
 use tenantry_tenancy::job::{Handlers, JobError};
 use tenantry_tenancy::purge::PurgeSystemJobs;

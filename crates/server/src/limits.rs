@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tenantry_billing::{PlanBook, PlanRates, RateError, RateOverride};
-use tenantry_domain::{AccountRates, Clock, Rate, RateLimiter, Slug};
+use tenantry_domain::kernel::Clock;
+use tenantry_domain::operations::{AccountRates, Rate, RateLimiter};
+use tenantry_domain::tenant::Slug;
 use tenantry_http::{AddressRates, Limits};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;

@@ -2,7 +2,8 @@
 
 use std::io::BufRead as _;
 
-use tenantry_domain::{Operator, SystemScope};
+use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::operations::Operator;
 use tenantry_tenancy::operator::{self, OperatorError};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
-use tenantry_domain::Clock as _;
+use tenantry_domain::kernel::Clock as _;
 use tenantry_http::metrics::{Audience, Format, Metrics};
 use tenantry_system::SystemClock;
 use tokio::task::JoinHandle;

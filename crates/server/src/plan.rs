@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::{PlanBook, PlanError, Plans};
-use tenantry_domain::{Change, Limit, Memory, MeterKey, PlanVersions, StoreError, SystemScope};
+use tenantry_domain::kernel::{Change, Limit, Memory, StoreError, SystemScope};
+use tenantry_domain::plans::PlanVersions;
+use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::plan::{self, Agreement};
 use tokio::sync::Notify;
 

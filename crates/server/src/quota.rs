@@ -1,6 +1,7 @@
 //! `tenantry quota`: compare the counters of quotas with the ledger, and correct them.
 
-use tenantry_domain::{Invalid, MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding, SystemScope, TenantId};
+use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
+use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
 use tenantry_tenancy::quota::{self, Corrected, QuotaError};
 use tenantry_tenancy::quota_drift::{self, Reconciled, Repair};
 

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{
-    NewProject, NewResource, NewTask, NewTenant, Priority, RequestId, Role, Slug, SystemScope, TaskStatus,
-    TenantSelector,
-};
+use tenantry_domain::kernel::{RequestId, Role, SystemScope};
+use tenantry_domain::tenant::{NewTenant, Slug, TenantSelector};
+use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_tenancy::operator::OperatorError;
 use tenantry_tenancy::provision::{NewAdmin, SignUpError};
 use tenantry_tenancy::user::AddUser;
@@ -48,8 +47,8 @@ async fn exists(app: &Tenancy, slug: &str) -> Result<bool, CommandError> {
     };
     let request = RequestId::next(app.ports.ids.as_ref());
     match app.ports.gate.guest(&TenantSelector::Slug(slug), request).await {
-        Ok(_) | Err(tenantry_domain::Denied::TenantGone) => Ok(true),
-        Err(tenantry_domain::Denied::TenantNotFound) => Ok(false),
+        Ok(_) | Err(tenantry_domain::tenant::Denied::TenantGone) => Ok(true),
+        Err(tenantry_domain::tenant::Denied::TenantNotFound) => Ok(false),
         Err(error) => Err(failed(&error)),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tenantry_domain::CallSpool as _;
+use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::worker::Worker;

@@ -8,7 +8,8 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::PlanOverride;
-use tenantry_domain::{Mailbox, is_language_tag, is_time_zone};
+use tenantry_domain::kernel::{is_language_tag, is_time_zone};
+use tenantry_domain::operations::Mailbox;
 use tenantry_persistence::Transport;
 
 /// How strict the checks are.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{
-    Denied, Invalid, NewTenant, RequestId, Slug, SystemScope, Tenant, TenantId, TenantSelector,
-};
+use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
+use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 use tenantry_tenancy::lifecycle::LifecycleError;
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy, lifecycle, provision};

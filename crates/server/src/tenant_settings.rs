@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tenantry_domain::{Denied, EffectiveSettings, Invalid, SystemScope, TenantId};
+use tenantry_domain::customization::EffectiveSettings;
+use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
+use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::setting::{self, SettingError};
 

@@ -11,7 +11,9 @@ use futures_util::TryStreamExt as _;
 use stripe_billing::billing_meter::ListBillingMeter;
 use stripe_product::price::ListPrice;
 use stripe_shared::Price;
-use tenantry_domain::{Currency, Interval, MeterKey, Offer, ProviderError};
+use tenantry_domain::billing::{Offer, ProviderError};
+use tenantry_domain::kernel::{Currency, Interval};
+use tenantry_domain::usage::MeterKey;
 
 use crate::StripePayments;
 use crate::failure::failure;

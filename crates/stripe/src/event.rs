@@ -9,7 +9,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
-use tenantry_domain::{CustomerRef, EventRef, ForgedEvent, ProviderEvent, SubscriptionRef, Time};
+use tenantry_domain::billing::{CustomerRef, EventRef, ForgedEvent, ProviderEvent, SubscriptionRef};
+use tenantry_domain::kernel::Time;
 
 /// How far a signature's time may be from ours, either way (as in Stripe's own libraries).
 const TOLERANCE: Duration = Duration::seconds(300);

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use stripe::{IdempotencyKey, RequestStrategy, StripeError, StripeRequest};
 use stripe_shared::{ApiErrors, ApiErrorsType};
-use tenantry_domain::ProviderError;
+use tenantry_domain::billing::ProviderError;
 
 use crate::StripePayments;
 
@@ -174,7 +174,7 @@ pub fn found<T>(answer: Result<T, ProviderError>) -> Result<Option<T>, ProviderE
 pub const TENANT: &str = "tenant_id";
 
 /// The metadata that says whose something is.
-pub fn of_tenant(tenant: tenantry_domain::TenantId) -> HashMap<String, String> {
+pub fn of_tenant(tenant: tenantry_domain::kernel::TenantId) -> HashMap<String, String> {
     HashMap::from([(TENANT.to_owned(), tenant.to_string())])
 }
 

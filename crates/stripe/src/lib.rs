@@ -1,10 +1,10 @@
-//! Stripe as the payment provider: the adapter of [`tenantry_domain::PaymentProvider`] on async-stripe.
+//! Stripe as the payment provider: the adapter of [`tenantry_domain::billing::PaymentProvider`] on async-stripe.
 //!
 //! It speaks API version 2026-09-30.endive, the one that async-stripe pins. Webhook endpoints have to be
 //! pinned to the same version; what another version sends is read all the same as far as it is needed.
 //!
 //! Each call is made once: whoever calls tries again, with the same key, as
-//! [`tenantry_domain::ProviderError`] says.
+//! [`tenantry_domain::billing::ProviderError`] says.
 
 mod catalogue;
 mod event;
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stripe::{Client, ClientBuilder};
-use tenantry_domain::{Clock, ProviderError};
+use tenantry_domain::billing::ProviderError;
+use tenantry_domain::kernel::Clock;
 use url::Url;
 
 use crate::catalogue::Catalogue;

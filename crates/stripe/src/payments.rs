@@ -36,12 +36,13 @@ use stripe_shared::{
     CheckoutSession, CheckoutSessionMode, CheckoutSessionStatus, Event, Invoice, InvoiceLineItem,
     Subscription,
 };
-use tenantry_domain::{
-    CheckoutRef, CustomerRef, Delivered, ForgedEvent, InvoiceRef, Link, MeterKey, NewCheckout, NewCustomer,
-    NewSubscription, Offer, OpenCheckout, PaymentProvider, Period, ProrationPreview, ProviderCustomer,
-    ProviderError, ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef,
-    TenantId, Time, UsageReport,
+use tenantry_domain::billing::{
+    CheckoutRef, CustomerRef, Delivered, ForgedEvent, InvoiceRef, Link, NewCheckout, NewCustomer,
+    NewSubscription, Offer, OpenCheckout, PaymentProvider, ProrationPreview, ProviderCustomer, ProviderError,
+    ProviderEvent, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef, UsageReport,
 };
+use tenantry_domain::kernel::{Period, TenantId, Time};
+use tenantry_domain::usage::MeterKey;
 
 use crate::StripePayments;
 use crate::catalogue::{Priced, event_name};

@@ -20,10 +20,10 @@ use stripe_product::price::{
 };
 use stripe_product::product::{CreateProduct, ListProduct};
 use stripe_shared::{Price as TheirPrice, PriceBillingScheme, PriceTiersMode};
-use tenantry_domain::{
-    Aggregation, Interval, Limit, Meter, MeterKey, Meters, Offer, OveragePrice, PlanTerms, Price,
-    ProviderError,
-};
+use tenantry_domain::billing::{Offer, ProviderError};
+use tenantry_domain::kernel::{Interval, Limit, Price};
+use tenantry_domain::plans::PlanTerms;
+use tenantry_domain::usage::{Aggregation, Meter, MeterKey, Meters, OveragePrice};
 
 use crate::StripePayments;
 use crate::catalogue::{event_name, lookup_key, overage_key};
@@ -269,7 +269,7 @@ fn same(name: &str, there: &str, wanted: &str) -> Result<(), ProviderError> {
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::Currency;
+    use tenantry_domain::kernel::Currency;
 
     use super::*;
 

@@ -6,11 +6,13 @@ use chrono::DateTime;
 use stripe_shared::{
     CheckoutSession, Invoice, InvoiceLineItem, RecurringUsageType, Subscription, SubscriptionItem,
 };
-use tenantry_domain::{
-    ChargedMeter, CheckoutRef, Currency, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, Link, MeterKey,
-    Offer, OpenCheckout, Period, ProviderError, ProviderInvoice, ProviderKey, ProviderSubscription,
-    SubscriptionRef, SubscriptionStatus, Time,
+use tenantry_domain::billing::{
+    ChargedMeter, CheckoutRef, CustomerRef, InvoiceLine, InvoiceRef, InvoiceStatus, Link, Offer,
+    OpenCheckout, ProviderError, ProviderInvoice, ProviderKey, ProviderSubscription, SubscriptionRef,
+    SubscriptionStatus,
 };
+use tenantry_domain::kernel::{Currency, Period, Time};
+use tenantry_domain::usage::MeterKey;
 
 use crate::catalogue::{meter_of, offer_of};
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tenantry_domain::{
-    Aggregation, ChargedMeter, CheckoutRef, Currency, CustomerRef, Delivered, ForgedEvent, Interval,
-    InvoiceRef, InvoiceStatus, Limit, Meter, MeterKey, MeterTerms, Meters, NewCheckout, NewCustomer,
-    NewSubscription, Offer, OpenCheckout, OveragePrice, PaymentProvider, Period, PlanTerms, Price,
-    ProviderError, ProviderKey, ProviderSubscription, Reset, SubscriptionRef, SubscriptionStatus, TenantId,
-    Time, UsageReport,
+use tenantry_domain::billing::{
+    ChargedMeter, CheckoutRef, CustomerRef, Delivered, ForgedEvent, InvoiceRef, InvoiceStatus, NewCheckout,
+    NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider, ProviderError, ProviderKey,
+    ProviderSubscription, SubscriptionRef, SubscriptionStatus, UsageReport,
 };
+use tenantry_domain::kernel::{Currency, Interval, Limit, Period, Price, Reset, TenantId, Time};
+use tenantry_domain::plans::PlanTerms;
+use tenantry_domain::usage::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
 use tenantry_stripe::{Published, StripePayments, StripeSettings};
 use tenantry_stripe_fake::{Card, Failure, FakeSettings, Matcher, StripeFake, sign};
 
@@ -1004,7 +1005,7 @@ async fn every_secret_is_good_while_they_are_exchanged_and_an_empty_one_never() 
     }
 }
 
-fn read(body: &str) -> Result<tenantry_domain::ProviderEvent, ForgedEvent> {
+fn read(body: &str) -> Result<tenantry_domain::billing::ProviderEvent, ForgedEvent> {
     let header = sign("whsec_old", T, body.as_bytes());
     reader().read_event(body.as_bytes(), &header, at(T))
 }

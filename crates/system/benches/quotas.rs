@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use criterion::{Criterion, criterion_group, criterion_main};
-use tenantry_domain::{
-    Clock as _, Denied, IdSource as _, MeterKey, Period, QuotaAsk, QuotaExceeded, QuotaGate as _,
-    QuotaLender, QuotaLoan, Taking, TenantId,
-};
+use tenantry_domain::kernel::{Clock as _, IdSource as _, Period, TenantId};
+use tenantry_domain::operations::{QuotaAsk, QuotaGate as _, QuotaLender, QuotaLoan, Taking};
+use tenantry_domain::tenant::Denied;
+use tenantry_domain::usage::{MeterKey, QuotaExceeded};
 use tenantry_system::{QuotaLeases, SystemClock, SystemIds};
 
 /// Has as much as anybody wants.

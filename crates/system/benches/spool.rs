@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tenantry_domain::{Call, CallSpool as _, Clock as _, IdSource as _, TenantId, UserId};
+use tenantry_domain::kernel::{Clock as _, IdSource as _, TenantId, UserId};
+use tenantry_domain::usage::{Call, CallSpool as _};
 use tenantry_system::{FileSpool, SystemClock, SystemIds};
 
 /// So many calls are noted before they are forgotten, as a flush does while nobody measures.

@@ -5,7 +5,8 @@ use chrono::DateTime;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{AccessClaims, AccessTokens, Clock, IdSource, Role, TenantId, Time, TokenError};
+use tenantry_domain::identity::{AccessClaims, AccessTokens, TokenError};
+use tenantry_domain::kernel::{Clock, IdSource, Role, TenantId, Time};
 
 use crate::SigningKey;
 
@@ -197,7 +198,7 @@ struct WireClaims {
 impl WireClaims {
     fn read(&self) -> Option<AccessClaims> {
         // `jti` is for logs and lists of revoked tokens; it must at least be an id.
-        let _: tenantry_domain::SessionId = self.jti.parse().ok()?;
+        let _: tenantry_domain::kernel::SessionId = self.jti.parse().ok()?;
         Some(AccessClaims {
             tenant: self.tid.parse().ok()?,
             user: self.sub.parse().ok()?,

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::{
-    Change, Clock, Configurations, Memory, StoreError, TenantConfiguration, TenantId, TenantScope,
-};
+use tenantry_domain::customization::{Configurations, TenantConfiguration};
+use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, TenantId};
+use tenantry_domain::tenant::TenantScope;
 
 use crate::{CacheSettings, CacheStats, ConfigurationCache};
 

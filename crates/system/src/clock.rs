@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, Utc};
-use tenantry_domain::{Clock, Time};
+use tenantry_domain::kernel::{Clock, Time};
 
 /// The machine's clock, in whole microseconds, without its small steps backwards.
 ///

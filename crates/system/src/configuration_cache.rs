@@ -2,7 +2,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tenantry_domain::{Change, Clock, Memory, StoreError, TenantId, Time};
+use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, TenantId, Time};
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::Freshness;
@@ -137,7 +137,7 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::{Duration, TimeZone as _, Utc};
-    use tenantry_domain::UserId;
+    use tenantry_domain::kernel::UserId;
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 

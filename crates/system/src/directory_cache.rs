@@ -2,10 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tenantry_domain::{
-    Change, Clock, Directory, JobFacts, JobLease, MembershipFacts, Memory, SessionId, StoreError,
-    TenantFacts, TenantId, TenantSelector, Time, UserId,
-};
+use tenantry_domain::kernel::{Change, Clock, Memory, SessionId, StoreError, TenantId, Time, UserId};
+use tenantry_domain::tenant::{Directory, JobFacts, JobLease, MembershipFacts, TenantFacts, TenantSelector};
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::{Freshness, SETTLING_MS};
@@ -243,7 +241,9 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::{Duration, TimeZone as _, Utc};
-    use tenantry_domain::{Agreed, Role, Slug, Subscription, TenantStatus};
+    use tenantry_domain::kernel::Role;
+    use tenantry_domain::plans::{Agreed, Subscription};
+    use tenantry_domain::tenant::{Slug, TenantStatus};
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tenantry_domain::{Change, TenantId, Time, UserId};
+use tenantry_domain::kernel::{Change, TenantId, Time, UserId};
 use uuid::Uuid;
 
 /// How many counters there are. Two keys may share one: then a change of the one is taken for a change of the other,

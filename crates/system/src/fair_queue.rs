@@ -1,7 +1,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenantry_domain::{CallerClass, CallerGroup, HashingCaller, Network, PasswordError};
+use tenantry_domain::identity::{CallerClass, CallerGroup, HashingCaller, PasswordError};
+use tenantry_domain::kernel::Network;
 use tokio::sync::oneshot;
 
 /// Runs blocking work off the async threads: so many pieces at once, so many waiting, and shared fairly.

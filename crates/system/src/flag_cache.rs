@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::{
-    Change, Clock, FlagDefinitions, FlagProgram, FlagSet, FlagSource, Memory, StoreError, SystemScope,
-    TenantId, TenantScope,
-};
+use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
+use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, SystemScope, TenantId};
+use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
 use crate::{CacheSettings, CacheStats, ConfigurationCache};

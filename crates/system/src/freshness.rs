@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tenantry_domain::Time;
+use tenantry_domain::kernel::Time;
 
 use crate::CacheSettings;
 

@@ -1,4 +1,4 @@
-use tenantry_domain::IdSource;
+use tenantry_domain::kernel::IdSource;
 use uuid::Uuid;
 
 /// `UUIDv7` ids (RFC 9562 section 5.7), strictly increasing within the process.

@@ -4,7 +4,8 @@ use std::hash::BuildHasher as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenantry_domain::{BucketKey, Clock, Deciding, Decision, Demand, RateLimiter, TokenBucket};
+use tenantry_domain::kernel::Clock;
+use tenantry_domain::operations::{BucketKey, Deciding, Decision, Demand, RateLimiter, TokenBucket};
 
 /// How many parts the buckets are in, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -191,7 +192,8 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 mod tests {
     use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-    use tenantry_domain::{ClientAddress, Rate, TenantRates, Time};
+    use tenantry_domain::kernel::Time;
+    use tenantry_domain::operations::{ClientAddress, Rate, TenantRates};
     use uuid::Uuid;
 
     use super::*;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use tenantry_domain::{Announcer, Change, Memory};
+use tenantry_domain::kernel::{Announcer, Change, Memory};
 
 /// Several memories, of which each hears everything.
 #[derive(Clone, Default)]

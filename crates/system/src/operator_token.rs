@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use jsonwebtoken::Validation;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Clock, IdSource, OperatorClaims, OperatorTokens, TokenError};
+use tenantry_domain::identity::TokenError;
+use tenantry_domain::kernel::{Clock, IdSource};
+use tenantry_domain::operations::{OperatorClaims, OperatorTokens};
 
 use crate::access_token::{at, authentic, in_time, signed, split, validation};
 use crate::{AccessTokensError, SigningKey};
@@ -105,7 +107,8 @@ impl WireClaims {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use tenantry_domain::{AccessClaims, AccessTokens as _, Role, Time};
+    use tenantry_domain::identity::{AccessClaims, AccessTokens as _};
+    use tenantry_domain::kernel::{Role, Time};
     use uuid::Uuid;
 
     use super::*;

@@ -4,7 +4,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tenantry_domain::{
+use tenantry_domain::identity::{
     CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified, normalized,
 };
 
@@ -355,7 +355,7 @@ fn is_outdated(today: &Params, expected: &phc::PasswordHash) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use tenantry_domain::CallerClass;
+    use tenantry_domain::identity::CallerClass;
 
     use super::*;
 

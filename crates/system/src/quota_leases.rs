@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tenantry_domain::{
-    Clock, Denied, Holding, MeterKey, Moment, QuotaAsk, QuotaExceeded, QuotaGate, QuotaLender, QuotaLoan,
-    QuotaRefusal, StoreError, Taking, TenantId,
+use tenantry_domain::kernel::{Clock, StoreError, TenantId};
+use tenantry_domain::operations::{
+    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Taking,
 };
+use tenantry_domain::tenant::Denied;
+use tenantry_domain::usage::{MeterKey, QuotaExceeded};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -472,7 +474,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use async_trait::async_trait;
     use futures_util::future::join_all;
-    use tenantry_domain::{IdSource as _, Limit, Period, Tally, Time};
+    use tenantry_domain::kernel::{IdSource as _, Limit, Period, Time};
+    use tenantry_domain::usage::Tally;
 
     use super::*;
     use crate::SystemIds;
@@ -483,7 +486,7 @@ mod tests {
     #[derive(Default)]
     struct Memory {
         tally: Mutex<Tally>,
-        leases: Mutex<HashMap<tenantry_domain::QuotaLeaseId, u64>>,
+        leases: Mutex<HashMap<tenantry_domain::kernel::QuotaLeaseId, u64>>,
         asked: Mutex<Vec<QuotaAsk>>,
         away: std::sync::atomic::AtomicBool,
     }

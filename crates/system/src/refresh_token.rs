@@ -1,7 +1,8 @@
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tenantry_domain::{IssuedRefresh, PresentedRefresh, RefreshTokens, SessionId, TenantId};
+use tenantry_domain::identity::{IssuedRefresh, PresentedRefresh, RefreshTokens};
+use tenantry_domain::kernel::{SessionId, TenantId};
 use uuid::Uuid;
 
 use crate::secret;

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tenantry_domain::{HostResolver, Unresolved};
+use tenantry_domain::kernel::{HostResolver, Unresolved};
 
 /// Asks the machine's own resolver, and does not wait for it for long.
 #[derive(Debug, Clone, Copy)]

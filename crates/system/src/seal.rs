@@ -1,6 +1,6 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
-use tenantry_domain::Seal;
+use tenantry_domain::kernel::Seal;
 
 use crate::secret;
 

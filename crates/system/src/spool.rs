@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use tenantry_domain::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble, TenantId, UserId};
+use tenantry_domain::kernel::{TenantId, UserId};
+use tenantry_domain::usage::{Call, CallSpool, EndedSpool, SpoolTally, SpoolTrouble};
 use uuid::Uuid;
 
 /// Calls on their way into the ledger, in files below a folder that processes may share.
@@ -755,7 +756,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tenantry_domain::IdSource as _;
+    use tenantry_domain::kernel::IdSource as _;
 
     use super::*;
     use crate::SystemIds;

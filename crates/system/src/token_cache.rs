@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use tenantry_domain::{AccessClaims, AccessTokens, Clock, TenantId, TokenError};
+use tenantry_domain::identity::{AccessClaims, AccessTokens, TokenError};
+use tenantry_domain::kernel::{Clock, TenantId};
 
 use crate::single_flight::{BoundedCache, bounded_cache};
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::{
-    Admission, Denied, RequestId, Slug, StoreError, TenantFacts, TenantId, TenantSelector,
-};
+use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
+use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
 
 use crate::refusal::{self, Refusal, RefusedAction};
 use crate::{Cx, Origin, Tenancy};

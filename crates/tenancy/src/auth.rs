@@ -2,11 +2,15 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::{
-    AccessClaims, CallerClass, Constraint, Email, HashingCaller, Invalid, Network, Password, PasswordError,
-    PasswordHash, PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId,
-    Standing, StoreError, Tenant, User, UserId, Verified, Work,
+use tenantry_domain::identity::{
+    AccessClaims, CallerClass, Email, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
+    PresentedRefresh, Rotation, Session, User, Verified,
 };
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, UserId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::refusal::{self, Refusal, RefusedAction};

@@ -8,12 +8,17 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{
-    BillingAccount, Check, CheckoutRef, Currency, CustomerRef, Enqueued, Interval, Invalid, Limit, Link,
-    MeterKey, MeterTerms, NewCheckout, NewSubscription, Offer, OpenCheckout, PaymentProvider,
-    PendingCheckout, Permission, PlanTerms, ProrationPreview, ProviderError, ProviderKey,
-    ProviderSubscription, Refused, SeatLimit, SeatsOf, StoreError, SubscriptionRef, SubscriptionStatus, Work,
+use tenantry_domain::billing::{
+    BillingAccount, CheckoutRef, CustomerRef, Link, NewCheckout, NewSubscription, Offer, OpenCheckout,
+    PaymentProvider, PendingCheckout, ProrationPreview, ProviderError, ProviderKey, ProviderSubscription,
+    SeatLimit, SeatsOf, SubscriptionRef, SubscriptionStatus,
 };
+use tenantry_domain::kernel::{Check, Currency, Interval, Invalid, Limit, Permission, StoreError};
+use tenantry_domain::operations::Enqueued;
+use tenantry_domain::plans::PlanTerms;
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::usage::{MeterKey, MeterTerms};
 use uuid::Uuid;
 
 use crate::billing_provision::{ProvisionError, seats_for};

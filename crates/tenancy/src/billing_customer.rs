@@ -5,10 +5,11 @@
 //! key was a wrong one for a while) is taken again before a fresh one is made.
 
 use serde_json::json;
-use tenantry_domain::{
+use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, PaymentProvider, PlanStep, ProviderError, ProviderKey,
-    StoreError, SystemScope, TenantStatus,
 };
+use tenantry_domain::kernel::{StoreError, SystemScope};
+use tenantry_domain::tenant::TenantStatus;
 
 use crate::billing_provision::{self, ProvisionError, begin, find_or_create};
 use crate::billing_sync::{SyncError, follow, sync};

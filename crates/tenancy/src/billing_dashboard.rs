@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_domain::{
-    BillingAccount, Currency, Granularity, Meter, MeterTerms, OveragePrice, Period, Permission, PlanTerms,
-    Projection, ProviderInvoice, Reset, StoreError, Time, Work,
-};
+use tenantry_domain::billing::{BillingAccount, ProviderInvoice};
+use tenantry_domain::kernel::{Currency, Period, Permission, Projection, Reset, StoreError, Time};
+use tenantry_domain::plans::PlanTerms;
+use tenantry_domain::store::Work;
+use tenantry_domain::usage::{Granularity, Meter, MeterTerms, OveragePrice};
 
 use crate::billing::{BillingError, payments};
 use crate::{Cx, cycle, entitlement};

@@ -1,10 +1,10 @@
 //! What the payment provider has of a tenant and is not as it should be: surplus subscriptions, seats that are not paid, and
 //! what a person has to look at. Looking changes nothing.
 
-use tenantry_domain::{
+use tenantry_domain::billing::{
     BillingAccount, CustomerRef, FetchedAccount, PaymentProvider, ProviderSubscription, SubscriptionRef,
-    TenantId,
 };
+use tenantry_domain::kernel::TenantId;
 
 use crate::Cx;
 use crate::billing_surplus::{Surplus, fetched, running_of_former};

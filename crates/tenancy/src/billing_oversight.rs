@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::{
-    BillingAccount, CustomerRef, Denied, DunningState, EventState, MeterReport, Offer, PaymentProvider,
-    Period, ProviderError, ReceivedEvent, StoreError, SystemScope, TenantId,
+use tenantry_domain::billing::{
+    BillingAccount, CustomerRef, DunningState, EventState, MeterReport, Offer, PaymentProvider,
+    ProviderError, ReceivedEvent,
 };
+use tenantry_domain::kernel::{Period, StoreError, SystemScope, TenantId};
+use tenantry_domain::tenant::Denied;
 
 use crate::billing_finding::{self, Finding};
 use crate::billing_provision::ProvisionError;

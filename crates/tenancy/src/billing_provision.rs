@@ -8,11 +8,17 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    BillingAccount, BillingAccountId, CustomerRef, Interval, KnownCustomer, NewCustomer, NewSubscription,
-    Offer, PageRequest, PaymentProvider, Permission, PlanTerms, ProviderError, ProviderKey,
-    ProviderSubscription, Role, StoreError, SystemScope, TenantId, TenantStatus, UserFilter, Work,
+use tenantry_domain::billing::{
+    BillingAccount, CustomerRef, KnownCustomer, NewCustomer, NewSubscription, Offer, PaymentProvider,
+    ProviderError, ProviderKey, ProviderSubscription,
 };
+use tenantry_domain::identity::UserFilter;
+use tenantry_domain::kernel::{
+    BillingAccountId, Interval, PageRequest, Permission, Role, StoreError, SystemScope, TenantId,
+};
+use tenantry_domain::plans::PlanTerms;
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::TenantStatus;
 
 use crate::billing::SEATS;
 use crate::billing_sync::sync;

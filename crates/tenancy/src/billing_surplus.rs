@@ -9,10 +9,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{
-    BillingAccount, CustomerRef, Enqueued, FetchedAccount, PaymentProvider, Permission, ProviderError,
-    ProviderKey, ProviderSubscription, StoreError, SubscriptionRef, SystemScope, TenantId, Work,
+use tenantry_domain::billing::{
+    BillingAccount, CustomerRef, FetchedAccount, PaymentProvider, ProviderError, ProviderKey,
+    ProviderSubscription, SubscriptionRef,
 };
+use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
+use tenantry_domain::operations::Enqueued;
+use tenantry_domain::store::Work;
 use uuid::Uuid;
 
 use crate::Cx;

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::{
+use tenantry_domain::billing::{
     BillingAccount, CustomerRef, DunningNotice, DunningState, DunningStep, DunningTerms, FetchedAccount,
-    Invoice, InvoiceId, InvoiceRef, Notice, Owed, PaymentProvider, Permission, PlanStep, ProviderError,
-    ProviderInvoice, ProviderSubscription, StoreError, SystemScope, Tenant, TenantId, TenantStatus, Time,
-    Work,
+    Invoice, InvoiceRef, Notice, Owed, PaymentProvider, PlanStep, ProviderError, ProviderInvoice,
+    ProviderSubscription,
 };
+use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Tenant, TenantStatus};
 
 use crate::context::carries_store_error;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{
-    BrandingPatch, Invalid, Permission, Refused, SafeCss, StoreError, TenantConfiguration, Warning,
-};
+use tenantry_domain::customization::{BrandingPatch, SafeCss, TenantConfiguration, Warning};
+use tenantry_domain::kernel::{Invalid, Permission, StoreError};
+use tenantry_domain::tenant::Refused;
 
 use crate::context::carries_store_error;
 use crate::entitlement::{Feature, NotInPlan};

@@ -3,14 +3,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
-use tenantry_domain::{
-    AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass, CallerGroup,
-    Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller,
-    HostResolver, IdSource, KeptAnswer, Mailer, OperatorGate, OperatorTokens, Operators, PasswordHasher,
-    PaymentProvider, Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal,
-    SettingRegistry, Settings, StoreError, SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units,
-    UsageUpkeep, UserId, Work, cut_details, cut_state,
+use tenantry_domain::audit::{AuditEvent, Category, cut_details, cut_state};
+use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
+use tenantry_domain::customization::{Configurations, SettingRegistry};
+use tenantry_domain::flags::{FlagDefinitions, FlagSource};
+use tenantry_domain::identity::{
+    AccessTokens, CallerClass, CallerGroup, HashingCaller, PasswordHasher, RefreshTokens,
 };
+use tenantry_domain::kernel::{
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
+    SystemScope, TenantId, Time, UserId,
+};
+use tenantry_domain::operations::{Mailer, OperatorGate, OperatorTokens, Operators};
+use tenantry_domain::plans::PlanCatalogue;
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
+use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRegistration, KeyedRequest, Once};
@@ -354,7 +362,7 @@ impl Cx {
     }
 
     /// Runs work like [`Cx::write`], but a crash of the database may undo it; see
-    /// [`Units::write_behind`](tenantry_domain::Units::write_behind).
+    /// [`Units::write_behind`](tenantry_domain::store::Units::write_behind).
     ///
     /// # Errors
     /// Those of the work and of the store.
@@ -455,8 +463,8 @@ impl Precondition {
 /// States that an error enum carries the store's error in its `Store` variant, for the runner's retries.
 macro_rules! carries_store_error {
     ($name:ident) => {
-        impl tenantry_domain::AsStoreError for $name {
-            fn as_store_error(&self) -> Option<&tenantry_domain::StoreError> {
+        impl tenantry_domain::kernel::AsStoreError for $name {
+            fn as_store_error(&self) -> Option<&tenantry_domain::kernel::StoreError> {
                 if let Self::Store(error) = self {
                     Some(error)
                 } else {

@@ -1,6 +1,8 @@
 //! The months of a tenant.
 
-use tenantry_domain::{BillingAccount, BillingCycle, StoreError, Work};
+use tenantry_domain::billing::BillingAccount;
+use tenantry_domain::kernel::{BillingCycle, StoreError};
+use tenantry_domain::store::Work;
 
 /// The months of the scope's tenant: those in which it is billed, and of the calendar while nobody bills it.
 ///

@@ -1,7 +1,8 @@
 //! What would happen when to a tenant that does not pay, for operators to look at before it does.
 
 use serde_json::json;
-use tenantry_domain::{DunningStep, DunningTerms, Invalid, StoreError, Time};
+use tenantry_domain::billing::{DunningStep, DunningTerms};
+use tenantry_domain::kernel::{Invalid, StoreError, Time};
 
 use crate::OperatorCx;
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tenantry_domain::{
-    Entitlements, Level, Limit, Period, Permission, PlanTerms, Refused, Resolved, SeatLimit, SeatsOf,
-    StoreError, Subscription, Time, Work,
-};
+use tenantry_domain::billing::{SeatLimit, SeatsOf};
+use tenantry_domain::kernel::{Level, Limit, Period, Permission, Resolved, StoreError, Time};
+use tenantry_domain::plans::{Entitlements, PlanTerms, Subscription};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
 
 use crate::quota::{self, QuotaError, QuotaStanding};
 use crate::{Cx, Ports, billing, context::carries_store_error, usage};

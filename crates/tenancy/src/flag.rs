@@ -4,7 +4,7 @@
 //! case for all but the first request of a tenant, nothing is waited for:
 //!
 //! ```
-//! use tenantry_domain::StoreError;
+//! use tenantry_domain::kernel::StoreError;
 //! use tenantry_tenancy::{Cx, flag};
 //!
 //! async fn checkout(cx: &Cx) -> Result<&'static str, StoreError> {
@@ -18,11 +18,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::{
-    Evaluation, Explanation, FlagDefinition, FlagDefinitions, FlagOverride, FlagOverrideId, FlagProgram,
-    FlagSet, FlagSource, FlagTenant, Invalid, Level, Permission, Reason, Refused, StoreError, Subject,
-    SystemScope, TenantScope, Units,
+use tenantry_domain::flags::{
+    Evaluation, Explanation, FlagDefinition, FlagDefinitions, FlagOverride, FlagProgram, FlagSet, FlagSource,
+    FlagTenant, Reason, Subject,
 };
+use tenantry_domain::kernel::{FlagOverrideId, Invalid, Level, Permission, StoreError, SystemScope};
+use tenantry_domain::store::Units;
+use tenantry_domain::tenant::{Refused, TenantScope};
 
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 
@@ -264,7 +266,7 @@ impl CodeFlags {
     /// # Errors
     /// What is wrong with the first of them that does not hold together. Put it before whatever remembers.
     pub fn new(inner: Arc<dyn FlagDefinitions>, flags: Vec<FlagDefinition>) -> Result<Self, Invalid> {
-        let catalogue = tenantry_domain::FlagCatalogue::new(flags.iter().cloned(), []);
+        let catalogue = tenantry_domain::flags::FlagCatalogue::new(flags.iter().cloned(), []);
         flags.iter().try_for_each(|flag| catalogue.check_flag(flag))?;
         Ok(Self { inner, flags })
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tenantry_domain::{
-    DefinitionVersion, FlagCatalogue, FlagDefinition, FlagEditing, Invalid, Lifecycle, OperatorWork, Segment,
-    StoreError, SystemScope, Time,
+use tenantry_domain::flags::{
+    DefinitionVersion, FlagCatalogue, FlagDefinition, FlagEditing, Lifecycle, Segment,
 };
+use tenantry_domain::kernel::{Invalid, StoreError, SystemScope, Time};
+use tenantry_domain::operations::OperatorWork;
 
 use crate::idempotency::OperatorRequest;
 use crate::{OperatorCx, Precondition, Stale};
@@ -70,7 +71,7 @@ pub async fn create<D: Definition>(cx: &OperatorCx, new: D) -> Result<D, Definit
 /// result of an earlier one.
 ///
 /// # Errors
-/// [`DefinitionError`]; [`KeyTaken::Reused`](tenantry_domain::KeyTaken::Reused) when the key identifies another request.
+/// [`DefinitionError`]; [`KeyTaken::Reused`](tenantry_domain::kernel::KeyTaken::Reused) when the key identifies another request.
 pub async fn create_once<D: Definition>(
     cx: &OperatorCx,
     request: Option<&OperatorRequest>,

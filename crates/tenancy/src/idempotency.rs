@@ -9,7 +9,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tenantry_domain::{Email, KeptAnswer, KeptRequest, KeyTaken, RequestKey, Role, StoreError, UserId, Work};
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
+use tenantry_domain::operations::{KeptRequest, RequestKey};
+use tenantry_domain::store::Work;
 use uuid::Uuid;
 
 use crate::Cx;

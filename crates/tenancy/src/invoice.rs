@@ -1,6 +1,7 @@
 //! Invoices, as the payment provider has them.
 
-use tenantry_domain::{Invoice, Page, PageRequest, Permission};
+use tenantry_domain::billing::Invoice;
+use tenantry_domain::kernel::{Page, PageRequest, Permission};
 
 use crate::Cx;
 use crate::billing::{BillingError, payments};

@@ -9,10 +9,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tenantry_domain::{
-    Constraint, Denied, Enqueued, Invalid, Job, JobFilter, JobId, Misstep, NewJob, Refused, StoreError,
-    SystemJob, SystemJobId, SystemScope, TenantId, Time, Work,
+use tenantry_domain::kernel::{
+    Constraint, Invalid, JobId, StoreError, SystemJobId, SystemScope, TenantId, Time,
 };
+use tenantry_domain::operations::{Enqueued, Job, JobFilter, Misstep, NewJob, SystemJob};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Denied, Refused};
 
 use crate::context::carries_store_error;
 use crate::{Cx, Origin, Tenancy};
@@ -25,13 +27,13 @@ pub(crate) const ADMITTED_AT_ONCE: usize = 500;
 
 /// Does the jobs of one kind.
 ///
-/// It gets the context of the job's own tenant, made by [`Gate::job`](tenantry_domain::Gate::job): there is no other
+/// It gets the context of the job's own tenant, made by [`Gate::job`](tenantry_domain::tenant::Gate::job): there is no other
 /// tenant it could work in. A job may be run more than once (a worker may die after the work and before saying so), so
 /// what a handler does twice must be the same as once.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use tenantry_domain::ProjectId;
+/// use tenantry_domain::kernel::ProjectId;
 /// use tenantry_tenancy::Cx;
 /// use tenantry_tenancy::job::{JobFailure, JobHandler};
 ///
@@ -60,7 +62,7 @@ pub trait JobHandler: Send + Sync + 'static {
     /// Whether it changes anything. If so it waits while its tenant is suspended.
     const WRITES: bool = true;
     /// Whether it is done although its tenant is deleted by then; see
-    /// [`Gate::farewell`](tenantry_domain::Gate::farewell).
+    /// [`Gate::farewell`](tenantry_domain::tenant::Gate::farewell).
     const AFTER_DELETION: bool = false;
     /// After how many failures a job is given up.
     const MAX_ATTEMPTS: u32 = NewJob::MAX_ATTEMPTS;

@@ -1,7 +1,7 @@
 //! The verbs of Tenantry: every use case takes its context first, then ids, then data, and opens with the
 //! permission it needs.
 //!
-//! A use case gets a [`Cx`]: the ports, and the [`TenantScope`](tenantry_domain::TenantScope) of whoever asks. It
+//! A use case gets a [`Cx`]: the ports, and the [`TenantScope`](tenantry_domain::tenant::TenantScope) of whoever asks. It
 //! reads and writes inside `cx.read(…)` and `cx.write(…)`, one transaction each, with its audit entry in the same
 //! transaction as the change.
 #![deny(missing_docs)]

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::{
-    Denied, Invalid, Page, PageRequest, StoreError, SystemScope, Tenant, TenantFilter, TenantId,
-    TenantStatus, check_text,
-};
+use tenantry_domain::kernel::{Invalid, Page, PageRequest, StoreError, SystemScope, TenantId, check_text};
+use tenantry_domain::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
 
 use crate::{Cx, OperatorCx};
 

@@ -7,10 +7,11 @@
 //! show it once.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    Line, Mail, MailError, Mailbox, MessageId, Notice, PageRequest, Permission, Reader, Role, StoreError,
-    Time, UserFilter, UserId, Work,
-};
+use tenantry_domain::billing::{Notice, Reader};
+use tenantry_domain::identity::UserFilter;
+use tenantry_domain::kernel::{PageRequest, Permission, Role, StoreError, Time, UserId};
+use tenantry_domain::operations::{Line, Mail, MailError, Mailbox, MessageId};
+use tenantry_domain::store::Work;
 
 use crate::Cx;
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};

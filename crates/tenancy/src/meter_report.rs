@@ -4,11 +4,16 @@
 use std::sync::Arc;
 
 use chrono::Duration;
-use tenantry_domain::{
-    BillingCycle, ChargedTime, CustomerRef, Delivered, Granularity, Meter, MeterKey, MeterReport,
-    MeterReportId, PaymentProvider, Period, Permission, ProviderError, ProviderKey, ReportState, Rollup,
-    StoreError, SystemScope, TenantId, TenantStatus, Time, UsageReport, Work,
+use tenantry_domain::billing::{
+    ChargedTime, CustomerRef, Delivered, MeterReport, PaymentProvider, ProviderError, ProviderKey,
+    ReportState, UsageReport,
 };
+use tenantry_domain::kernel::{
+    BillingCycle, MeterReportId, Period, Permission, StoreError, SystemScope, TenantId, Time,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
 
 use crate::billing_sync::{SyncError, catch_up};
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};

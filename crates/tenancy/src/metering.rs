@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{Duration as Span, DurationRound as _};
 use futures_util::{StreamExt as _, stream};
-use tenantry_domain::{
-    Call, CallSpool, Denied, MeterKey, NewUsage, Period, Permission, StoreError, SystemScope, TenantId, Time,
-    USAGE_BATCH, UsageKey, UsageOrigin, UserId,
-};
+use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, TenantId, Time, UserId};
+use tenantry_domain::tenant::Denied;
+use tenantry_domain::usage::{Call, CallSpool, MeterKey, NewUsage, USAGE_BATCH, UsageKey, UsageOrigin};
 use uuid::Uuid;
 
 use crate::job::{ADMITTED_AT_ONCE, TENANTS_AT_ONCE};

@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    CallerClass, CallerGroup, Constraint, Denied, Email, HashingCaller, Invalid, KeptRequest, Network,
-    Operator, OperatorClaims, OperatorEvent, OperatorEventId, OperatorId, OperatorScope, OperatorWork,
-    Password, PasswordError, RequestId, StoreError, SystemScope, TenantId, Time, TokenError,
+use tenantry_domain::identity::{
+    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, TokenError,
 };
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Network, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId,
+    Time,
+};
+use tenantry_domain::operations::{
+    KeptRequest, Operator, OperatorClaims, OperatorEvent, OperatorScope, OperatorWork,
+};
+use tenantry_domain::tenant::Denied;
 
 use crate::idempotency::OperatorRequest;
 use crate::refusal::{self, Refusal, RefusedAction};

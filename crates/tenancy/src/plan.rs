@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_domain::{Denied, Limit, MeterKey, StoreError, SystemScope, Tenant, TenantId, Time};
+use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::tenant::{Denied, Tenant};
+use tenantry_domain::usage::MeterKey;
 
 use crate::{Cx, Origin, Tenancy, context::carries_store_error, quota};
 

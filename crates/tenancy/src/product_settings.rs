@@ -4,7 +4,8 @@
 //! description of one that nothing acts on begins with "Not yet in effect"; a test lists those (`published`).
 
 use serde_json::{Value, json};
-use tenantry_domain::{Definition, Field, Kind, Priority, Setting};
+use tenantry_domain::customization::{Definition, Field, Kind, Setting};
+use tenantry_domain::work::Priority;
 
 /// How urgent a task is that does not say so.
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
@@ -124,7 +125,7 @@ pub fn definitions() -> Vec<Definition> {
 
 #[cfg(test)]
 mod tests {
-    use tenantry_domain::SettingRegistry;
+    use tenantry_domain::customization::SettingRegistry;
 
     use super::*;
 

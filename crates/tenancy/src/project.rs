@@ -1,8 +1,12 @@
 //! Projects and who works on them.
 
-use tenantry_domain::{
-    Constraint, Invalid, Member, MemberDetails, MemberId, NewProject, Page, PageRequest, Permission, Project,
-    ProjectFilter, ProjectId, ProjectPatch, ProjectRole, Refused, StoreError, UserId, Work,
+use tenantry_domain::kernel::{
+    Constraint, Invalid, MemberId, Page, PageRequest, Permission, ProjectId, StoreError, UserId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::work::{
+    Member, MemberDetails, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
 };
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    CustomerRef, Denied, EventRef, EventState, ForgedEvent, InvoiceRef, PaymentProvider, ProviderError,
-    ProviderEvent, ReceivedEvent, StoreError, SubscriptionRef, SystemScope,
+use tenantry_domain::billing::{
+    CustomerRef, EventRef, EventState, ForgedEvent, InvoiceRef, PaymentProvider, ProviderError,
+    ProviderEvent, ReceivedEvent, SubscriptionRef,
 };
+use tenantry_domain::kernel::{StoreError, SystemScope};
+use tenantry_domain::tenant::Denied;
 
 use crate::billing_sync::{SyncError, sync};
 use crate::job::{self, JobFailure, Nothing, SystemJobHandler};

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::{
-    Check, Constraint, Denied, Email, Invalid, NewTenant, NewUser, Password, PasswordError, RequestId, Role,
-    Slug, StoreError, SystemScope, Tenant, TenantSelector, User, UserId,
-};
+use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User};
+use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
+use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 
 use crate::billing_provision::{Provision, SignedUpFor};
 use crate::job::{JobError, Terms};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
+use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
+use tenantry_domain::operations::SystemJobs;
 
 use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::quota_drift::{self, Repair};

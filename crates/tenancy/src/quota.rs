@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::{
-    Aggregation, CommitError, Ended, Invalid, Level, Limit, MOST_UNITS, Meter, MeterKey, MeterTerms,
-    NotEnough, Page, PageRequest, Period, Permission, QuotaAlert, QuotaCounter, QuotaCounterId,
-    QuotaExceeded, QuotaReservation, QuotaReservationId, Refused, ReservationState, Resolved, StoreError,
-    SystemScope, Tally, Tenant, TenantId, Work, check_reason,
+use tenantry_domain::kernel::{
+    Invalid, Level, Limit, Page, PageRequest, Period, Permission, QuotaCounterId, QuotaReservationId,
+    Resolved, StoreError, SystemScope, TenantId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Tenant};
+use tenantry_domain::usage::{
+    Aggregation, CommitError, Ended, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, QuotaAlert,
+    QuotaCounter, QuotaExceeded, QuotaReservation, ReservationState, Tally, check_reason,
 };
 
 use crate::{

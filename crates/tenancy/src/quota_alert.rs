@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::{
-    MeterKey, MeterTerms, Notice, Permission, QuotaAlert, QuotaAlertId, QuotaCounter, QuotaNotice,
-    StoreError, Work,
-};
+use tenantry_domain::billing::{Notice, QuotaNotice};
+use tenantry_domain::kernel::{Permission, QuotaAlertId, StoreError};
+use tenantry_domain::store::Work;
+use tenantry_domain::usage::{MeterKey, MeterTerms, QuotaAlert, QuotaCounter};
 
 use crate::Cx;
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};

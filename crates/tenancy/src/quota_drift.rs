@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Duration;
-use tenantry_domain::{
-    Aggregation, Permission, QuotaCounter, QuotaCounterId, QuotaDrift, QuotaFinding, StoreError, SystemScope,
-    TenantId, Work,
-};
+use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, TenantId};
+use tenantry_domain::store::Work;
+use tenantry_domain::usage::{Aggregation, QuotaCounter, QuotaDrift, QuotaFinding};
 
 use crate::{Cx, Tenancy, quota};
 

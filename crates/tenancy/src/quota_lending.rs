@@ -1,14 +1,17 @@
-//! Parts of quotas that instances use without asking: see [`Holding`](tenantry_domain::Holding).
+//! Parts of quotas that instances use without asking: see [`Holding`](tenantry_domain::operations::Holding).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Duration;
-use tenantry_domain::{
-    Denied, Limit, MeterKey, Permission, QuotaAsk, QuotaCounter, QuotaCounterId, QuotaLease, QuotaLeaseId,
-    QuotaLender, QuotaLoan, Spent, StoreError, SystemScope, TenantFacts, TenantId, Time, Work,
+use tenantry_domain::kernel::{
+    Limit, Permission, QuotaCounterId, QuotaLeaseId, StoreError, SystemScope, TenantId, Time,
 };
+use tenantry_domain::operations::{QuotaAsk, QuotaLender, QuotaLoan, Spent};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Denied, TenantFacts};
+use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
 
 use crate::quota::{Quota, QuotaError, sweep};
 use crate::{Cx, Origin, Tenancy, entitlement, quota_alert};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use chrono::{Duration, DurationRound as _};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    MeterKey, Permission, QuotaCounter, QuotaCounterId, QuotaLease, StoreError, SystemScope, Time, Work,
-};
+use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, Time};
+use tenantry_domain::store::Work;
+use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
 use uuid::Uuid;
 
 use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};

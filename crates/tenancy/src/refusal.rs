@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::{ClientAddress, StoreError, SystemScope, TenantId, Time, UserId, cut_details};
+use tenantry_domain::audit::cut_details;
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
+use tenantry_domain::operations::ClientAddress;
 use uuid::Uuid;
 
 use crate::{Cx, OperatorCx, Origin, Tenancy};

@@ -1,9 +1,12 @@
 //! Resources and their history.
 
-use tenantry_domain::{
-    Constraint, Invalid, NewResource, Page, PageRequest, Patch, Permission, ProjectId, Refused, Resource,
-    ResourceFilter, ResourceId, ResourcePatch, ResourceVersion, ResourceVersionId, StoreError, UserId, Work,
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, ResourceId, ResourceVersionId,
+    StoreError, UserId,
 };
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
 
 use crate::entitlement::{self, AddError, NotInPlan};
 use crate::{Cx, Precondition, Stale, context::carries_store_error};

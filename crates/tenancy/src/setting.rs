@@ -4,7 +4,7 @@
 //! and reads them in the same way:
 //!
 //! ```
-//! use tenantry_domain::{Definition, Kind, RegistryError, Setting, SettingRegistry};
+//! use tenantry_domain::customization::{Definition, Kind, RegistryError, Setting, SettingRegistry};
 //! use tenantry_tenancy::setting::{self, SettingError};
 //! use tenantry_tenancy::{Cx, product_settings};
 //!
@@ -29,12 +29,15 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    Address, AddressError, Configurations, Denied, Editor, EffectiveSettings, Invalid, Password, Patch,
-    Permission, PlanCatalogue, Refused, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet,
-    SettingVersion, StoreError, SystemScope, Tenant, TenantConfiguration, TenantId, TenantScope, Units,
-    Warning, Work,
+use tenantry_domain::customization::{
+    Address, Configurations, Editor, EffectiveSettings, SealedSecret, Setting, SettingChange,
+    SettingRegistry, SettingSheet, SettingVersion, TenantConfiguration, Warning,
 };
+use tenantry_domain::identity::Password;
+use tenantry_domain::kernel::{AddressError, Invalid, Patch, Permission, StoreError, SystemScope, TenantId};
+use tenantry_domain::plans::PlanCatalogue;
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::{Denied, Refused, Tenant, TenantScope};
 
 use crate::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};

@@ -1,6 +1,7 @@
 //! What operators do to the system's own jobs.
 
-use tenantry_domain::{Misstep, SystemJob, SystemJobId, SystemJobs, SystemScope};
+use tenantry_domain::kernel::{SystemJobId, SystemScope};
+use tenantry_domain::operations::{Misstep, SystemJob, SystemJobs};
 
 use crate::Tenancy;
 use crate::job::JobError;

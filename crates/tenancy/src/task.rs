@@ -1,9 +1,12 @@
 //! Tasks.
 
-use tenantry_domain::{
-    Constraint, Invalid, NewTask, Page, PageRequest, Patch, Permission, ProjectId, Refused, StoreError, Task,
-    TaskFilter, TaskId, TaskPatch, UserId, Work, check_text,
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, StoreError, TaskId, UserId,
+    check_text,
 };
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
 
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 

@@ -1,6 +1,7 @@
 //! The tenant itself, as its own people see and change it.
 
-use tenantry_domain::{Constraint, Invalid, Permission, Refused, StoreError, Tenant, TenantPatch};
+use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError};
+use tenantry_domain::tenant::{Refused, Tenant, TenantPatch};
 
 use crate::{Cx, Precondition, Stale, context::carries_store_error};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Duration;
-use tenantry_domain::SystemScope;
+use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
 use crate::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use chrono::{Datelike as _, Duration};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{
-    Aggregation, Appended, Granularity, Intake, Invalid, KeyedUsage, Limit, Meter, MeterKey, NewUsage,
-    OutOfWindow, Period, Permission, QuotaExceeded, Refused, StoreError, Time, UsageEvent, UsageEventId,
-    UsageKey, UsageOrigin, UsageWindow, Work, check_reason,
+use tenantry_domain::kernel::{Invalid, Limit, Period, Permission, StoreError, Time, UsageEventId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::usage::{
+    Aggregation, Appended, Granularity, Intake, KeyedUsage, Meter, MeterKey, NewUsage, OutOfWindow,
+    QuotaExceeded, UsageEvent, UsageKey, UsageOrigin, UsageWindow, check_reason,
 };
 
 use crate::context::carries_store_error;

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::Duration;
-use tenantry_domain::{
-    Aggregation, Granularity, MOST_UNITS, Measured, MeterKey, Period, Permission, StoreError, SystemScope,
-    Time, UsageWindow, Work,
-};
+use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, Time};
+use tenantry_domain::store::Work;
+use tenantry_domain::usage::{Aggregation, Granularity, MOST_UNITS, Measured, MeterKey, UsageWindow};
 
 use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
 use crate::usage::{built_in, stored};
@@ -103,7 +102,7 @@ async fn day_of(
 /// Does what [`RollUp`] does in every tenant of which an hour is due ([`UsageUpkeep::with_changes`]). The marks say
 /// what is left to do, so it needs no job for each tenant.
 ///
-/// [`UsageUpkeep::with_changes`]: tenantry_domain::UsageUpkeep::with_changes
+/// [`UsageUpkeep::with_changes`]: tenantry_domain::usage::UsageUpkeep::with_changes
 #[derive(Debug, Clone, Copy)]
 pub struct RollUpAll;
 

@@ -1,9 +1,11 @@
 //! The people of a tenant.
 
-use tenantry_domain::{
-    Check, Constraint, Email, Invalid, NewUser, Page, PageRequest, Password, PasswordError, Permission,
-    Refused, Role, StoreError, Tenant, User, UserFilter, UserId, UserPatch, Work,
+use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User, UserFilter, UserPatch};
+use tenantry_domain::kernel::{
+    Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
 };
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale, context::carries_store_error};

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tenantry_domain::{Denied, Permission, ProjectId, StoreError, SystemScope, TenantId, TenantScope};
+use tenantry_domain::kernel::{Permission, ProjectId, StoreError, SystemScope, TenantId};
+use tenantry_domain::tenant::{Denied, TenantScope};
 
 use crate::{Cx, Origin, Tenancy};
 

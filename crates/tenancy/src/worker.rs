@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tenantry_domain::{
-    Backoff, Claim, Denied, IdSource, Job, JobLease, JobQueue, JobState, LeaseId, Misstep, NewJob, Progress,
-    Standing, StoreError, SystemJob, SystemJobId, SystemJobs, SystemScope, TenantId, TenantScope, Time,
+use tenantry_domain::kernel::{IdSource, LeaseId, StoreError, SystemJobId, SystemScope, TenantId, Time};
+use tenantry_domain::operations::{
+    Backoff, Claim, Job, JobQueue, JobState, Misstep, NewJob, Progress, SystemJob, SystemJobs,
 };
+use tenantry_domain::tenant::{Denied, JobLease, Standing, TenantScope};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument as _;

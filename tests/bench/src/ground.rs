@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
-use tenantry_domain::{
-    AccessClaims, AccessTokens, CallerClass, CallerGroup, Clock, HashingCaller, Password, PasswordHasher,
-    Role,
+use tenantry_domain::identity::{
+    AccessClaims, AccessTokens, CallerClass, CallerGroup, HashingCaller, Password, PasswordHasher,
 };
+use tenantry_domain::kernel::{Clock, Role};
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
 use tenantry_system::{Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds};
 use uuid::Uuid;

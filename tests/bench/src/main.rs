@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tenantry_domain::{Clock as _, Time};
+use tenantry_domain::kernel::{Clock as _, Time};
 use tenantry_system::SystemClock;
 
 use crate::ground::{Ground, Size, say};

@@ -2,7 +2,7 @@
 
 use actix_web::web::ServiceConfig;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Check, Invalid, Page, PageRequest, Permission, Position, StoreError, TaskId};
+use tenantry_domain::kernel::{Check, Invalid, Page, PageRequest, Permission, Position, StoreError, TaskId};
 use tenantry_http::permission::{ReadTasks, WriteTasks};
 use tenantry_http::{Answer, ApiError, Body, Ctx, Endpoint, Id, IdempotencyKey, PageView, Paged, created};
 use tenantry_persistence::{ColumnTrait as _, Set, tenant_tx};
@@ -88,7 +88,7 @@ async fn list_notes(cx: &Cx, task: TaskId, page: PageRequest) -> Result<Page<Mod
             ))
         })
         .await?;
-    page.ok_or_else(|| ApiError::new(tenantry_domain::ErrorCode::NotFound))
+    page.ok_or_else(|| ApiError::new(tenantry_domain::kernel::ErrorCode::NotFound))
 }
 
 async fn get_note(cx: &Cx, id: uuid::Uuid) -> Result<Model, ApiError> {
@@ -106,14 +106,14 @@ async fn get_note(cx: &Cx, id: uuid::Uuid) -> Result<Model, ApiError> {
             Ok::<_, StoreError>(task.map(|_| note))
         })
         .await?;
-    note.ok_or_else(|| ApiError::new(tenantry_domain::ErrorCode::NotFound))
+    note.ok_or_else(|| ApiError::new(tenantry_domain::kernel::ErrorCode::NotFound))
 }
 
 async fn add_note(cx: &Cx, task: TaskId, data: NewNote) -> Result<Model, ApiError> {
     cx.require(Permission::WriteTasks)?;
     check(&data)?;
     let (id, created_at) = (cx.ids().uuid(), cx.now());
-    let not_found = || ApiError::new(tenantry_domain::ErrorCode::NotFound);
+    let not_found = || ApiError::new(tenantry_domain::kernel::ErrorCode::NotFound);
     cx.write(async |work| {
         work.tasks().find_for_update(task).await?.ok_or_else(not_found)?;
         let row = ActiveModel {

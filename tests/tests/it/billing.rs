@@ -10,11 +10,12 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, Plans};
-use tenantry_domain::{
-    BillingAccount, CustomerRef, EventState, Invoice, PageRequest, PaymentProvider as _, ProviderError,
-    ProviderEvent, SubscriptionRef, SubscriptionStatus, SystemScope, Tenant, TenantId, TenantStatus, Time,
-    UsageEventId,
+use tenantry_domain::billing::{
+    BillingAccount, CustomerRef, EventState, Invoice, PaymentProvider as _, ProviderError, ProviderEvent,
+    SubscriptionRef, SubscriptionStatus,
 };
+use tenantry_domain::kernel::{PageRequest, SystemScope, TenantId, Time, UsageEventId};
+use tenantry_domain::tenant::{Tenant, TenantStatus};
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::worker::{Outcome, Ran, Worker};
 use tenantry_tenancy::{BillingPolicy, Cx, Origin, lifecycle, meter_report, provider_event};
@@ -558,7 +559,7 @@ async fn a_message_is_kept_once_and_a_forged_one_not_at_all() {
 async fn what_nothing_depends_on_is_taken_and_ignored() {
     let paying = Paying::settled().await;
     let mut event = paying.payments.events().remove(0);
-    event.id = tenantry_domain::EventRef::parse("evt_odd").unwrap();
+    event.id = tenantry_domain::billing::EventRef::parse("evt_odd").unwrap();
     event.kind = "radar.early_fraud_warning.created".into();
     paying.tell(&event).await.expect(200);
     assert_eq!(paying.event("evt_odd").await.0, EventState::Ignored);
@@ -569,7 +570,7 @@ async fn an_event_of_a_customer_that_nobody_knows_is_hoped_for_and_then_ignored(
     let paying = Paying::settled().await;
     paying.tell_all().await;
     let mut event = paying.payments.events().remove(0);
-    event.id = tenantry_domain::EventRef::parse("evt_stranger").unwrap();
+    event.id = tenantry_domain::billing::EventRef::parse("evt_stranger").unwrap();
     event.customer = CustomerRef::parse("cus_stranger");
     let before = (
         paying.world.digest(&paying.world.acme).await,
@@ -619,17 +620,17 @@ async fn an_event_that_is_faster_than_our_own_commit_is_acted_on_later() {
     let paying = Paying::new().await;
     let acme = paying.world.acme.id;
     // The provider has the customer, and we do not know it yet.
-    let new = tenantry_domain::NewCustomer {
+    let new = tenantry_domain::billing::NewCustomer {
         tenant: acme,
         name: "Acme".into(),
         email: None,
     };
-    let key = tenantry_domain::ProviderKey::digest(&[&"test"]);
+    let key = tenantry_domain::billing::ProviderKey::digest(&[&"test"]);
     let customer = paying.payments.create_customer(&key, &new).await.unwrap();
     let mut event = ProviderEvent {
-        id: tenantry_domain::EventRef::parse("evt_early").unwrap(),
+        id: tenantry_domain::billing::EventRef::parse("evt_early").unwrap(),
         kind: "customer.subscription.created".into(),
-        created_at: tenantry_domain::Clock::now(paying.world.clock.as_ref()),
+        created_at: tenantry_domain::kernel::Clock::now(paying.world.clock.as_ref()),
         object: None,
         object_id: None,
         customer: Some(customer.clone()),
@@ -697,7 +698,7 @@ async fn two_servers_that_act_on_the_same_events_come_to_the_same() {
     paying.work().await;
     let account = paying.account(acme).await;
     assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Active);
-    assert_eq!(account.dunning, tenantry_domain::Dunning::HEALTHY);
+    assert_eq!(account.dunning, tenantry_domain::billing::Dunning::HEALTHY);
     let invoices = invoices(&paying, acme).await;
     assert_eq!(invoices.len(), 1);
 }
@@ -718,7 +719,7 @@ async fn invoices(paying: &Paying, tenant: TenantId) -> Vec<Invoice> {
 async fn outcome(paying: &Paying, tenant: TenantId) -> Value {
     let account = paying.account(tenant).await;
     let subscription = account.subscription.unwrap();
-    let second = |at: Option<tenantry_domain::Time>| at.map(|at| at.timestamp());
+    let second = |at: Option<tenantry_domain::kernel::Time>| at.map(|at| at.timestamp());
     let mut invoices: Vec<String> = invoices(paying, tenant)
         .await
         .into_iter()
@@ -757,7 +758,7 @@ fn do_deed(
     paying: &Paying,
     subscription: &SubscriptionRef,
     deed: Deed,
-    open: &mut Vec<tenantry_domain::InvoiceRef>,
+    open: &mut Vec<tenantry_domain::billing::InvoiceRef>,
 ) {
     let payments = &paying.payments;
     match deed {
@@ -1049,9 +1050,12 @@ async fn change_of_seats_keeps_the_version_that_was_bought() {
     let paying = Paying::over(options).await;
     let store = store(&paying.world);
     for book in [&first, &second, &first] {
-        book.sync(&store, tenantry_domain::Clock::now(paying.world.clock.as_ref()))
-            .await
-            .unwrap();
+        book.sync(
+            &store,
+            tenantry_domain::kernel::Clock::now(paying.world.clock.as_ref()),
+        )
+        .await
+        .unwrap();
     }
     paying.work().await;
     let options = Options {
@@ -1192,7 +1196,7 @@ async fn a_preview_says_what_would_be_lost_and_what_there_would_be_too_much_of()
 async fn usage_is_told_hour_by_hour_once_and_corrected_while_that_is_possible() {
     let paying = Paying::settled().await;
     let acme = paying.world.acme.id;
-    let now = || tenantry_domain::Clock::now(paying.world.clock.as_ref());
+    let now = || tenantry_domain::kernel::Clock::now(paying.world.clock.as_ref());
     let cx = paying.cx(acme).await;
     let drift = async || meter_report::drift(&cx, None).await.unwrap().remove(0);
     let begin = now();
@@ -1219,7 +1223,7 @@ async fn usage_is_told_hour_by_hour_once_and_corrected_while_that_is_possible() 
     );
     assert_eq!(told[0].quantity, 100);
     // An hour in which a period ends is billed with the next one, whose invoice is still to come.
-    let last = tenantry_domain::Period::hour_of(begin).end - Duration::seconds(1);
+    let last = tenantry_domain::kernel::Period::hour_of(begin).end - Duration::seconds(1);
     assert_eq!(told[0].at, last);
     assert_eq!(drift().await.difference(), 0);
 
@@ -1292,14 +1296,14 @@ async fn usage_is_told_hour_by_hour_once_and_corrected_while_that_is_possible() 
     );
 }
 
-fn rfc(at: tenantry_domain::Time) -> String {
+fn rfc(at: tenantry_domain::kernel::Time) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 #[actix_web::test]
 async fn the_worker_tells_usage_every_hour_of_every_customer() {
     let paying = Paying::settled().await;
-    let now = tenantry_domain::Clock::now(paying.world.clock.as_ref());
+    let now = tenantry_domain::kernel::Clock::now(paying.world.clock.as_ref());
     for tenant in [&paying.world.acme, &paying.world.globex] {
         paying.used(tenant.id, "api_calls", now, 5).await;
     }
@@ -1316,7 +1320,7 @@ async fn the_dashboard_counts_projects_and_says_what_it_will_cost() {
     let paying = Paying::settled().await;
     let acme = paying.world.acme.id;
     let subscription = paying.subscription(acme).await;
-    let begin = tenantry_domain::Clock::now(paying.world.clock.as_ref());
+    let begin = tenantry_domain::kernel::Clock::now(paying.world.clock.as_ref());
     paying.payments.change(&subscription, |one| {
         one.status = SubscriptionStatus::Active;
         one.trial_ends_at = None;

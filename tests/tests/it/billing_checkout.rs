@@ -3,10 +3,11 @@
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    CustomerRef, NewCheckout, NewSubscription, Offer, PlanTerms, ProviderKey, SubscriptionStatus,
-    SystemScope, TenantId,
+use tenantry_domain::billing::{
+    CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
 };
+use tenantry_domain::kernel::{SystemScope, TenantId};
+use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
 use tenantry_tenancy::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_tenancy::job::Handlers;
@@ -759,7 +760,10 @@ async fn dunning_follows_the_clock_of_the_provider() {
     assert!(shop.fake.set_card(&shop.customer(id).await, Card::Declines));
     shop.fake.clock().advance(chrono::Duration::days(31));
     shop.work().await;
-    assert_eq!(shop.status(id).await, tenantry_domain::TenantStatus::Suspended);
+    assert_eq!(
+        shop.status(id).await,
+        tenantry_domain::tenant::TenantStatus::Suspended
+    );
     let told = actions(&shop, id, "billing.notice.").await;
     assert!(told.contains(&"billing.notice.suspended".to_owned()), "{told:?}");
     shop.close().await;

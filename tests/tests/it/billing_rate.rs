@@ -2,7 +2,7 @@
 
 use actix_web::http::Method;
 use serde_json::{Value, json};
-use tenantry_domain::Rate;
+use tenantry_domain::operations::Rate;
 use tenantry_tenancy::job::Handlers;
 use tenantry_tests::Reply;
 

@@ -3,7 +3,8 @@
 use actix_web::http::Method;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
-use tenantry_domain::{CustomerRef, NewCheckout, ProviderKey, TenantId};
+use tenantry_domain::billing::{CustomerRef, NewCheckout, ProviderKey};
+use tenantry_domain::kernel::TenantId;
 use tenantry_stripe_fake::Delivery;
 use tenantry_tests::{PASSWORD, Reply};
 

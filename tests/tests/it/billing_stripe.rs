@@ -10,11 +10,15 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, Plans};
-use tenantry_domain::{
-    BillingAccount, Clock, DunningState, EventState, InvoiceStatus, MeterKey, MeterReport, NewSubscription,
-    PageRequest, PaymentProvider as _, Period, PlanCatalogue, PlanTerms, ProviderKey, Rate, ReportState,
-    SubscriptionStatus, SystemScope, TenantId, TenantStatus, Time,
+use tenantry_domain::billing::{
+    BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewSubscription,
+    PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
 };
+use tenantry_domain::kernel::{Clock, PageRequest, Period, SystemScope, TenantId, Time};
+use tenantry_domain::operations::Rate;
+use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
+use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::usage::MeterKey;
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{

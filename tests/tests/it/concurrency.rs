@@ -19,7 +19,9 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{RequestId, StoreError, TenantScope, Units, Work};
+use tenantry_domain::kernel::{RequestId, StoreError};
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::TenantScope;
 use tenantry_http::{Api, Readiness};
 use tenantry_persistence::{PoolSettings, TenantTx, tenant_tx};
 use tenantry_tenancy::Tenancy;
@@ -863,8 +865,8 @@ async fn perform(
     now: &mut Titles,
     difference: &Mutex<Option<String>>,
 ) -> Result<(), StoreError> {
-    let id = || Set(tenantry_domain::TaskId::next(world.app.ports.ids.as_ref()).uuid());
-    let created = || Set(tenantry_domain::Clock::now(world.clock.as_ref()));
+    let id = || Set(tenantry_domain::kernel::TaskId::next(world.app.ports.ids.as_ref()).uuid());
+    let created = || Set(tenantry_domain::kernel::Clock::now(world.clock.as_ref()));
     let row = |title: &str| task::ActiveModel {
         id: id(),
         project_id: Set(tenant.project.uuid()),

@@ -113,7 +113,7 @@ async fn violations_of_its_own_tables_are_the_callers_fault() {
     sqlx::raw_sql(alter).execute(&mut admin).await.unwrap();
     let cx = world.cx(&world.acme.admin).await;
     let run = async |sql: &'static str, values: Vec<sea_orm::Value>| {
-        let run = async |work: &mut tenantry_domain::Work| {
+        let run = async |work: &mut tenantry_domain::store::Work| {
             let tx = tenantry_persistence::tenant_tx(work)?;
             tx.raw_sql("a test").execute(sql, values.clone()).await
         };

@@ -11,7 +11,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::Method;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
-use tenantry_domain::{ErrorCode, StoreError};
+use tenantry_domain::kernel::{ErrorCode, StoreError};
 use tenantry_http::{Api, Endpoint, HttpSettings};
 use tenantry_persistence::PoolSettings;
 use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, Person, Reply, World};

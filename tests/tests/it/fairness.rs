@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::SystemScope;
+use tenantry_domain::kernel::SystemScope;
 use tenantry_persistence::PoolSettings;
 use tenantry_tests::{Options, PASSWORD, Reply, World};
 

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::{FlagDefinition, Segment};
+use tenantry_domain::flags::{FlagDefinition, Segment};
 use tenantry_tenancy::{Cx, Precondition, flag, flag_definition};
 use tenantry_tests::{Person, Reply, World};
 
@@ -106,7 +106,8 @@ async fn a_rollout_of_tenants_grows_and_turns_nobody_off() {
         redefine(&world, "rollout", rollout(percent)).await;
         for (tenant, was_on) in [&world.acme, &world.globex].into_iter().zip(&mut was_on) {
             let flag = seen(&world, &tenant.viewer, "rollout").await;
-            let bucket = u32::from(tenantry_domain::Bucket::of("rollout", &tenant.id.to_string()).number());
+            let bucket =
+                u32::from(tenantry_domain::flags::Bucket::of("rollout", &tenant.id.to_string()).number());
             let on = bucket < percent * 100;
             assert_eq!(flag["value"], on, "{percent} %, bucket {bucket}");
             assert_eq!(flag["reason"], if on { "SPLIT" } else { "DEFAULT" });
@@ -243,7 +244,7 @@ async fn an_explanation_shows_every_level_and_nothing_of_another_tenant() {
     define(&world, "told", json!({"rules": rules, "salt": "pepper"})).await;
     let path = format!("{FEATURES}/told/explain");
     let reply = world.get(&acme.admin, &path).send().await.expect(200);
-    let bucket = tenantry_domain::Bucket::of("pepper", &acme.id.to_string()).number();
+    let bucket = tenantry_domain::flags::Bucket::of("pepper", &acme.id.to_string()).number();
     assert_eq!(
         reply.json(),
         json!({
@@ -279,7 +280,7 @@ async fn an_explanation_shows_every_level_and_nothing_of_another_tenant() {
 #[actix_web::test]
 async fn a_schedule_switches_on_and_off_by_itself() {
     let world = World::new().await;
-    let now = tenantry_domain::Clock::now(&*world.clock);
+    let now = tenantry_domain::kernel::Clock::now(&*world.clock);
     let rule = json!({"level": "global", "from": now + Duration::hours(1), "until": now + Duration::hours(2),
         "serve": {"variant": "on"}});
     define(&world, "timed", json!({"rules": [rule]})).await;

@@ -10,7 +10,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
-use tenantry_domain::{KeptAnswer, KeyTaken, NewProject, RequestKey, Role, StoreError, UserId};
+use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
+use tenantry_domain::operations::RequestKey;
+use tenantry_domain::work::NewProject;
 use tenantry_persistence::PoolSettings;
 use tenantry_tenancy::idempotency::KeyedRequest;
 use tenantry_tenancy::job::Handlers;
@@ -1165,7 +1167,10 @@ async fn work_that_returns_something_else_than_the_answer_is_made_of_is_undone()
     let cx = world.cx(&world.acme.member).await;
     let wrong = cx.once(request(world.acme.member.id), |_: u32| answer("never"));
     assert!(moon_base(&wrong).await.is_err());
-    let streamed = cx.once(request(world.acme.member.id), |_: tenantry_domain::Project| None);
+    let streamed = cx.once(
+        request(world.acme.member.id),
+        |_: tenantry_domain::work::Project| None,
+    );
     assert!(moon_base(&streamed).await.is_err());
     assert_eq!((moon_bases(&world).await, keys(&world).await), (0, 0));
 }

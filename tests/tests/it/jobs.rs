@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{
-    Actor, Claim, Denied, Enqueued, Job, JobFilter, JobId, JobLease, JobQueue as _, JobState, LeaseId,
-    Misstep, NewJob, NewProject, ProjectId, Standing, StoreError, SystemJob, SystemJobId, SystemJobs as _,
-    SystemScope, TenantId,
+use tenantry_domain::kernel::{JobId, LeaseId, ProjectId, StoreError, SystemJobId, SystemScope, TenantId};
+use tenantry_domain::operations::{
+    Claim, Enqueued, Job, JobFilter, JobQueue as _, JobState, Misstep, NewJob, SystemJob, SystemJobs as _,
 };
+use tenantry_domain::tenant::{Actor, Denied, JobLease, Standing};
+use tenantry_domain::work::NewProject;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
 use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
 use tenantry_tenancy::purge::{Purge, PurgeSystemJobs};
@@ -447,7 +448,7 @@ async fn a_failed_job_is_tried_again_later_and_given_up_in_the_end() {
             (JobState::Queued, attempt)
         );
         assert_eq!(job.progress.last_error, Some(format!("{} more", 4 - attempt)));
-        let now = tenantry_domain::Clock::now(world.clock.as_ref());
+        let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
         assert!(
             job.progress.run_at <= now + backoff.longest(attempt),
             "{:?}",
@@ -651,7 +652,7 @@ async fn a_wrong_clock_of_a_worker_takes_no_lease() {
         PgJobQueue::new(platform(&world)),
         PgSystemJobs::new(platform(&world)),
     );
-    let now = tenantry_domain::Clock::now(world.clock.as_ref());
+    let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
     let new = NewJob {
         kind: "test.own".into(),
         schema_version: 1,
@@ -756,7 +757,7 @@ fn claim(world: &World, limit: u32, per_tenant: u32) -> Claim {
         lease: LeaseId::next(world.app.ports.ids.as_ref()),
         worker: "somebody".into(),
         ttl: chrono::Duration::minutes(1),
-        now: tenantry_domain::Clock::now(world.clock.as_ref()),
+        now: tenantry_domain::kernel::Clock::now(world.clock.as_ref()),
         limit,
         per_tenant,
     }
@@ -934,7 +935,11 @@ async fn only_the_present_lease_leads_into_a_tenant() {
     assert!(gate.job(lease, BECAUSE).await.is_ok(), "nobody had taken it over");
     assert!(
         !queue
-            .cancel_of_deleted(BECAUSE, lease, tenantry_domain::Clock::now(world.clock.as_ref()))
+            .cancel_of_deleted(
+                BECAUSE,
+                lease,
+                tenantry_domain::kernel::Clock::now(world.clock.as_ref())
+            )
             .await
             .unwrap(),
         "its tenant is not deleted"

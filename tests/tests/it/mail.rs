@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    Clock, Email, IdSource as _, Job, JobFilter, JobState, Line, Mail, MailError, Mailbox, Mailer, MessageId,
-    MeterKey, Role, TenantStatus, UserId,
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{Clock, IdSource as _, Role, UserId};
+use tenantry_domain::operations::{
+    Job, JobFilter, JobState, Line, Mail, MailError, Mailbox, Mailer, MessageId,
 };
+use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::usage::MeterKey;
 use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, TalliedMailer, Tls};
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::{Rate, TenantRates};
+use tenantry_domain::operations::{Rate, TenantRates};
 use tenantry_tests::{Options, World};
 
 #[actix_web::test]

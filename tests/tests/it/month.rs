@@ -11,10 +11,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_billing::{PlanBook, Plans};
-use tenantry_domain::{
-    Clock as _, DunningState, Interval, InvoiceStatus, MeterKey, OveragePrice, PageRequest, Period,
-    ProviderInvoice, SubscriptionStatus, TenantId, TenantStatus, Time, UsageEventId,
-};
+use tenantry_domain::billing::{DunningState, InvoiceStatus, ProviderInvoice, SubscriptionStatus};
+use tenantry_domain::kernel::{Clock as _, Interval, PageRequest, Period, TenantId, Time, UsageEventId};
+use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::usage::{MeterKey, OveragePrice};
 use tenantry_stripe_fake::{Card, Delivery};
 use tenantry_tenancy::job::Handlers;
 use tenantry_tenancy::meter_report::{self, Drift};

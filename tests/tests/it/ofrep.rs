@@ -1,7 +1,7 @@
 //! The OpenFeature Remote Evaluation Protocol, over the whole application.
 
 use serde_json::{Value, json};
-use tenantry_domain::Bucket;
+use tenantry_domain::flags::Bucket;
 use tenantry_http::HttpSettings;
 use tenantry_tests::{Options, Person, Reply, World};
 use tokio::{

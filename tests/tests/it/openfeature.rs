@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
 use serde_json::{Value, json};
-use tenantry_domain::Bucket;
+use tenantry_domain::flags::Bucket;
 use tenantry_http::HttpSettings;
 use tenantry_tests::{Options, World, outside};
 use tokio::io::{AsyncBufReadExt as _, BufReader};

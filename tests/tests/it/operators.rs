@@ -309,7 +309,7 @@ async fn a_change_whose_record_cannot_be_stored_does_not_happen() {
 
 #[actix_web::test]
 async fn attempts_are_limited_by_address_before_the_body_is_read() {
-    let rate = tenantry_domain::Rate::new(4, 4).unwrap();
+    let rate = tenantry_domain::operations::Rate::new(4, 4).unwrap();
     let options = tenantry_tests::Options {
         credential_rate: rate,
         ..tenantry_tests::Options::default()

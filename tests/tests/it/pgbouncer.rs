@@ -14,7 +14,9 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{StoreError, TenantId, TenantScope, Units, Work};
+use tenantry_domain::kernel::{StoreError, TenantId};
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::TenantScope;
 use tenantry_persistence::{Pool, PoolSettings, TenantTx, tenant_tx};
 use tenantry_tests::{Options, PgBouncer, TenantWorld, World};
 

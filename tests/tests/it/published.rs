@@ -5,7 +5,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use tenantry_domain::{ErrorCode, SettingRegistry};
+use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::kernel::ErrorCode;
 use tenantry_tenancy::product_settings;
 
 /// Error codes that nothing raises.

@@ -7,10 +7,9 @@ use std::time::Duration;
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::{
-    Clock as _, Counting, IdSource as _, Limit, MeterKey, QuotaAsk, QuotaDrift, QuotaFinding, QuotaGate as _,
-    QuotaLender as _, QuotaLoan, Spent, StoreError, SystemScope, TenantId,
-};
+use tenantry_domain::kernel::{Clock as _, IdSource as _, Limit, StoreError, SystemScope, TenantId};
+use tenantry_domain::operations::{Counting, QuotaAsk, QuotaGate as _, QuotaLender as _, QuotaLoan, Spent};
+use tenantry_domain::usage::{MeterKey, QuotaDrift, QuotaFinding};
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
 use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
@@ -688,7 +687,7 @@ async fn fifty_who_reach_a_threshold_at_once_raise_it_once_and_it_is_told_once()
     let jobs = tenantry_tenancy::job::list(
         &world.app,
         world.acme.id,
-        tenantry_domain::JobFilter::default(),
+        tenantry_domain::operations::JobFilter::default(),
         100,
     );
     let kinds: Vec<_> = jobs
@@ -1075,12 +1074,12 @@ async fn lender_of_twenty(world: &World, folder: &Path) -> FileSpool {
     }
     let spool = FileSpool::new(Some(folder.to_owned()), holder.to_string());
     for _ in 0..9 {
-        let call = tenantry_domain::Call {
+        let call = tenantry_domain::usage::Call {
             tenant: id,
             user: None,
             at: world.clock.now(),
         };
-        tenantry_domain::CallSpool::note(&spool, call);
+        tenantry_domain::usage::CallSpool::note(&spool, call);
     }
     spool
 }
@@ -1257,7 +1256,7 @@ async fn a_tenant_that_is_gone_and_a_database_that_is_away_are_no_reason_to_let_
         .await
         .unwrap_err();
     assert!(
-        matches!(refused, tenantry_domain::QuotaRefusal::Denied(_)),
+        matches!(refused, tenantry_domain::operations::QuotaRefusal::Denied(_)),
         "{refused}"
     );
     let bearer = &world.acme.viewer.access_token;

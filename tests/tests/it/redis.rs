@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use tenantry_domain::{
-    Account, AccountName, AccountRates, Decision, Demand, Network, Rate, RateLimiter, TenantId, TenantRates,
-    UserId,
+use tenantry_domain::kernel::{Network, TenantId, UserId};
+use tenantry_domain::operations::{
+    Account, AccountName, AccountRates, Decision, Demand, Rate, RateLimiter, TenantRates,
 };
 use tenantry_http::{Api, HttpSettings, Readiness};
 use tenantry_redis::{Channel, Redis, RedisLimiter, RedisMode, RedisSettings, Tally};

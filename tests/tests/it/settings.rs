@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tenantry_domain::{Definition, Kind, Setting, SettingSheet, StoreError};
+use tenantry_domain::customization::{Definition, Kind, Setting, SettingSheet};
+use tenantry_domain::kernel::StoreError;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
 use tenantry_tenancy::setting::{self, Resealed, SettingError};
@@ -634,7 +635,7 @@ async fn code_reads_settings_with_their_types_and_without_the_database_once_they
         assert_eq!(setting::get(&acme, &MOST).await.unwrap(), 9);
         assert_eq!(
             setting::get(&acme, &TASKS_DEFAULT_PRIORITY).await.unwrap(),
-            tenantry_domain::Priority::Normal
+            tenantry_domain::work::Priority::Normal
         );
     }
     assert_eq!(

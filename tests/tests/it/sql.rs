@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{Clock as _, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
+use tenantry_domain::kernel::{Clock as _, SystemScope};
+use tenantry_domain::operations::{QuotaAsk, QuotaLender as _, QuotaLoan, Spent};
+use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::{Directory as _, SessionId, StoreError, TenantId, TenantScope, Units, UserId, Work};
+use tenantry_domain::kernel::{SessionId, StoreError, TenantId, UserId};
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::{Directory as _, TenantScope};
 use tenantry_persistence::{Lock, PgDirectory, PoolSettings, TenantEntity, TenantTx, tenant_tx};
 use tenantry_tests::{Options, TenantWorld, World};
 use uuid::Uuid;
@@ -832,9 +834,9 @@ fn units_of_work_can_be_spawned() {
 }
 
 fn new_task(world: &World) -> task::ActiveModel {
-    let now = tenantry_domain::Clock::now(world.clock.as_ref());
+    let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
     task::ActiveModel {
-        id: Set(tenantry_domain::TaskId::next(world.app.ports.ids.as_ref()).uuid()),
+        id: Set(tenantry_domain::kernel::TaskId::next(world.app.ports.ids.as_ref()).uuid()),
         project_id: Set(world.acme.project.uuid()),
         title: Set("another".into()),
         status: Set("todo".into()),

@@ -13,9 +13,11 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tenantry_domain::{
-    Aggregation, Call, Clock as _, Granularity, IdSource as _, Limit, MeterKey, NewUsage, Period, Rollup,
-    StoreError, SystemScope, TenantId, Time, UsageEvent, UsageEventId, UsageKey, UsageOrigin, total_of,
+use tenantry_domain::kernel::{
+    Clock as _, IdSource as _, Limit, Period, StoreError, SystemScope, TenantId, Time, UsageEventId,
+};
+use tenantry_domain::usage::{
+    Aggregation, Call, Granularity, MeterKey, NewUsage, Rollup, UsageEvent, UsageKey, UsageOrigin, total_of,
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
@@ -1101,7 +1103,7 @@ async fn take(cx: &Cx, case: i64, origin: Time, made: &[Made], step: &Step, ledg
                 .await
                 .unwrap();
             for outcome in appended {
-                if let tenantry_domain::Appended::Accepted(id) = outcome {
+                if let tenantry_domain::usage::Appended::Accepted(id) = outcome {
                     ledger.push(found(cx, id).await);
                 }
             }
@@ -1118,7 +1120,7 @@ async fn take(cx: &Cx, case: i64, origin: Time, made: &[Made], step: &Step, ledg
                 invalidates: Some(event.id),
                 ..event
             };
-            let keyed = tenantry_domain::KeyedUsage {
+            let keyed = tenantry_domain::usage::KeyedUsage {
                 event: correction.clone(),
                 payload_hash: String::new(),
             };
@@ -1126,7 +1128,7 @@ async fn take(cx: &Cx, case: i64, origin: Time, made: &[Made], step: &Step, ledg
                 .write(async |work| work.usage().append(std::slice::from_ref(&keyed)).await)
                 .await
                 .unwrap();
-            if matches!(appended[0], tenantry_domain::Appended::Accepted(_)) {
+            if matches!(appended[0], tenantry_domain::usage::Appended::Accepted(_)) {
                 ledger.push(correction);
             }
         }
@@ -1538,7 +1540,7 @@ async fn stored_bytes_are_recorded_with_every_change_and_clocks_may_differ() {
     let before = total(&world, &world.acme, "storage_bytes").await;
     let mut bytes = before;
     for (number, cx) in [&there, &here, &there, &here].into_iter().enumerate() {
-        let new = tenantry_domain::NewResource {
+        let new = tenantry_domain::work::NewResource {
             name: format!("r{number}"),
             content: Some("x".repeat(10 + number)),
             ..jobs_resource()
@@ -1569,8 +1571,8 @@ async fn stored_bytes_are_recorded_with_every_change_and_clocks_may_differ() {
     assert_eq!((measured.quantity, measured.events), (bytes, 1));
 }
 
-fn jobs_resource() -> tenantry_domain::NewResource {
-    tenantry_domain::NewResource {
+fn jobs_resource() -> tenantry_domain::work::NewResource {
+    tenantry_domain::work::NewResource {
         project_id: None,
         name: String::new(),
         kind: None,

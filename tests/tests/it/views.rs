@@ -4,7 +4,7 @@ use chrono::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
-use tenantry_domain::{ProjectId, RequestId};
+use tenantry_domain::kernel::{ProjectId, RequestId};
 use tenantry_tenancy::{Cx, Flushed, Origin, project};
 use tenantry_tests::{Options, Reply, TenantWorld, World};
 

@@ -1,6 +1,6 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::Password;
+use tenantry_domain::identity::Password;
 use tenantry_tenancy::{
     Cx,
     auth::{self, AuthError, LoggedIn},

@@ -1,10 +1,10 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    BillingAccount, Currency, Interval, Invoice, InvoiceId, InvoiceLine, InvoiceStatus, Limit, Link, Period,
-    Projection, ProrationPreview, ProviderInvoice,
+use tenantry_domain::billing::{
+    BillingAccount, Invoice, InvoiceLine, InvoiceStatus, Link, ProrationPreview, ProviderInvoice,
 };
+use tenantry_domain::kernel::{Currency, Interval, InvoiceId, Limit, Period, Projection};
 use tenantry_tenancy::{
     Cx,
     billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
@@ -597,7 +597,9 @@ fn subscription(account: &BillingAccount) -> Option<SubscriptionView> {
 }
 
 fn payment(account: Option<&BillingAccount>) -> PaymentView {
-    let dunning = account.map_or(tenantry_domain::Dunning::HEALTHY, |account| account.dunning);
+    let dunning = account.map_or(tenantry_domain::billing::Dunning::HEALTHY, |account| {
+        account.dunning
+    });
     PaymentView {
         state: dunning.state.as_str(),
         failed_at: dunning.failed_at,

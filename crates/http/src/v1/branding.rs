@@ -7,9 +7,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::{
-    Branding, BrandingPatch, Colour, Objection, Patch, Removed, SCOPE, TenantConfiguration,
+use tenantry_domain::customization::{
+    Branding, BrandingPatch, Colour, Objection, Removed, SCOPE, TenantConfiguration,
 };
+use tenantry_domain::kernel::Patch;
 use tenantry_tenancy::branding::{self, Rebranded};
 use utoipa::ToSchema;
 

@@ -1,6 +1,6 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
-use tenantry_domain::{Limit, Resolved};
+use tenantry_domain::kernel::{Limit, Resolved};
 use tenantry_tenancy::entitlement::{self, Capabilities};
 use utoipa::ToSchema;
 

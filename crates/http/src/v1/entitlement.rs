@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tenantry_domain::{ErrorCode, Limit, ParseIdError};
+use tenantry_domain::kernel::{ErrorCode, Limit, ParseIdError};
 use tenantry_tenancy::entitlement::{self, Entitled, Extent};
 use utoipa::ToSchema;
 

@@ -3,7 +3,8 @@ use std::str::FromStr;
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{Explanation, FlagType, Lifecycle, ParseIdError};
+use tenantry_domain::flags::{Explanation, FlagType, Lifecycle};
+use tenantry_domain::kernel::ParseIdError;
 use tenantry_tenancy::flag::{self, Feature};
 use utoipa::ToSchema;
 
@@ -275,7 +276,7 @@ impl ExplanationView {
                 .into_iter()
                 .map(|rule| RuleView {
                     result: rule.result.as_str(),
-                    bucket: rule.bucket.map(tenantry_domain::Bucket::number),
+                    bucket: rule.bucket.map(tenantry_domain::flags::Bucket::number),
                 })
                 .collect(),
         });

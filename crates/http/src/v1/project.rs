@@ -1,9 +1,9 @@
 use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    MemberDetails, NewProject, Patch, Project, ProjectFilter, ProjectId, ProjectPatch, ProjectRole,
-    ProjectStatus, UserId,
+use tenantry_domain::kernel::{Patch, ProjectId, UserId};
+use tenantry_domain::work::{
+    MemberDetails, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole, ProjectStatus,
 };
 use tenantry_tenancy::{Cx, project};
 use utoipa::{IntoParams, ToSchema};

@@ -3,10 +3,8 @@ use std::str::FromStr;
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    AlertBase, Level, Limit, MeterKey, ParseIdError, QuotaAlert, QuotaAlertId, QuotaReservation,
-    QuotaReservationId, ReservationState,
-};
+use tenantry_domain::kernel::{Level, Limit, ParseIdError, QuotaAlertId, QuotaReservationId};
+use tenantry_domain::usage::{AlertBase, MeterKey, QuotaAlert, QuotaReservation, ReservationState};
 use tenantry_tenancy::{
     Cx,
     quota::{self, QuotaStanding},

@@ -3,10 +3,8 @@ use std::str::FromStr;
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    NewResource, ParseIdError, Patch, ProjectId, Resource, ResourceFilter, ResourceId, ResourcePatch,
-    ResourceVersion, UserId,
-};
+use tenantry_domain::kernel::{ParseIdError, Patch, ProjectId, ResourceId, UserId};
+use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
 use tenantry_tenancy::{Cx, resource};
 use utoipa::{IntoParams, ToSchema};
 

@@ -30,38 +30,38 @@ macro_rules! enums {
 }
 
 enums! {
-    "The role of a user." Role = domain::Role::ALL.map(domain::Role::as_str);
-    "The state of a tenant." TenantStatus = domain::TenantStatus::ALL.map(domain::TenantStatus::as_str);
-    "The state of a project." ProjectStatus = domain::ProjectStatus::ALL.map(domain::ProjectStatus::as_str);
-    "The role of a member of a project." ProjectRole = domain::ProjectRole::ALL.map(domain::ProjectRole::as_str);
-    "The state of a task." TaskStatus = domain::TaskStatus::ALL.map(domain::TaskStatus::as_str);
-    "The priority of a task." Priority = domain::Priority::ALL.map(domain::Priority::as_str);
+    "The role of a user." Role = domain::kernel::Role::ALL.map(domain::kernel::Role::as_str);
+    "The state of a tenant." TenantStatus = domain::tenant::TenantStatus::ALL.map(domain::tenant::TenantStatus::as_str);
+    "The state of a project." ProjectStatus = domain::work::ProjectStatus::ALL.map(domain::work::ProjectStatus::as_str);
+    "The role of a member of a project." ProjectRole = domain::work::ProjectRole::ALL.map(domain::work::ProjectRole::as_str);
+    "The state of a task." TaskStatus = domain::work::TaskStatus::ALL.map(domain::work::TaskStatus::as_str);
+    "The priority of a task." Priority = domain::work::Priority::ALL.map(domain::work::Priority::as_str);
     "The state of a reservation."
-    ReservationState = domain::ReservationState::ALL.map(domain::ReservationState::as_str);
-    "How the events of a meter are combined." Aggregation = domain::Aggregation::ALL.map(domain::Aggregation::as_str);
-    "The length of the intervals of a series." Granularity = domain::Granularity::ALL.map(domain::Granularity::as_str);
+    ReservationState = domain::usage::ReservationState::ALL.map(domain::usage::ReservationState::as_str);
+    "How the events of a meter are combined." Aggregation = domain::usage::Aggregation::ALL.map(domain::usage::Aggregation::as_str);
+    "The length of the intervals of a series." Granularity = domain::usage::Granularity::ALL.map(domain::usage::Granularity::as_str);
     "What an alert is a share of: the units the price `included`, or the hard `limit`."
-    AlertBase = domain::AlertBase::ALL.map(domain::AlertBase::as_str);
-    "The billing interval of a subscription." Interval = domain::Interval::ALL.map(domain::Interval::as_str);
-    "The state of an invoice." InvoiceStatus = domain::InvoiceStatus::ALL.map(domain::InvoiceStatus::as_str);
+    AlertBase = domain::usage::AlertBase::ALL.map(domain::usage::AlertBase::as_str);
+    "The billing interval of a subscription." Interval = domain::kernel::Interval::ALL.map(domain::kernel::Interval::as_str);
+    "The state of an invoice." InvoiceStatus = domain::billing::InvoiceStatus::ALL.map(domain::billing::InvoiceStatus::as_str);
     "The payment state of a tenant. `healthy`: nothing is overdue. `grace`: a payment has failed, and everything works. \
      `suspended`: the tenant is read-only until it pays."
-    DunningState = domain::DunningState::ALL.map(domain::DunningState::as_str);
-    "A step of dunning." DunningAction = domain::DunningStep::ALL.map(domain::DunningStep::as_str);
-    "The state of an event of the payment provider." EventState = domain::EventState::ALL.map(domain::EventState::as_str);
+    DunningState = domain::billing::DunningState::ALL.map(domain::billing::DunningState::as_str);
+    "A step of dunning." DunningAction = domain::billing::DunningStep::ALL.map(domain::billing::DunningStep::as_str);
+    "The state of an event of the payment provider." EventState = domain::billing::EventState::ALL.map(domain::billing::EventState::as_str);
     "What is found at the payment provider. `foreign_subscription`: a subscription for something else than the plans runs; it \
      is left alone. `former_customer`: a subscription of a customer that the tenant is no longer runs; it is ended. \
      `customer_metadata`: the customer's metadata names another tenant, or none. `unpaid_seats`: the subscription has fewer \
      seats than the tenant has active users."
     BillingFindingKind = FindingKind::ALL.map(FindingKind::as_str);
-    "The level that a value comes from, the least specific first." Level = domain::Level::ALL.map(domain::Level::as_str);
-    "The level of a rule of a feature flag." RuleLevel = domain::Level::OF_RULES.map(domain::Level::as_str);
+    "The level that a value comes from, the least specific first." Level = domain::kernel::Level::ALL.map(domain::kernel::Level::as_str);
+    "The level of a rule of a feature flag." RuleLevel = domain::kernel::Level::OF_RULES.map(domain::kernel::Level::as_str);
     "How an attribute is compared. An attribute that is absent matches no operator."
-    Comparator = domain::Comparator::ALL.map(domain::Comparator::as_str);
-    "The type of the values of a feature flag." FlagType = domain::FlagType::ALL.map(domain::FlagType::as_str);
-    "The lifecycle of a feature flag." Lifecycle = domain::Lifecycle::ALL.map(domain::Lifecycle::as_str);
-    "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::Reason::ALL.map(domain::Reason::as_str);
-    "The outcome of a rule." RuleOutcome = domain::RuleOutcome::ALL.map(domain::RuleOutcome::as_str);
+    Comparator = domain::flags::Comparator::ALL.map(domain::flags::Comparator::as_str);
+    "The type of the values of a feature flag." FlagType = domain::flags::FlagType::ALL.map(domain::flags::FlagType::as_str);
+    "The lifecycle of a feature flag." Lifecycle = domain::flags::Lifecycle::ALL.map(domain::flags::Lifecycle::as_str);
+    "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
+    "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);
 }
 
 fn choice(about: &str, values: &[&'static str]) -> RefOr<Schema> {

@@ -4,10 +4,11 @@ use actix_web::{HttpResponse, http::header, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{
-    Definition, Difference, Editor, EffectiveSettings, Patch, Resolved, SettingRegistry, SettingVersion,
-    TenantScope, UserId, Warning,
+use tenantry_domain::customization::{
+    Definition, Difference, Editor, EffectiveSettings, SettingRegistry, SettingVersion, Warning,
 };
+use tenantry_domain::kernel::{Patch, Resolved, UserId};
+use tenantry_domain::tenant::TenantScope;
 use tenantry_tenancy::{
     Cx,
     setting::{self, Changed},

@@ -1,6 +1,6 @@
 use actix_web::web::ServiceConfig;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::NewTenant;
+use tenantry_domain::tenant::NewTenant;
 use tenantry_tenancy::{
     Cx,
     provision::{self, NewAdmin, SignedUp},

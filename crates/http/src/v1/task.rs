@@ -1,9 +1,8 @@
 use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    NewTask, Patch, Priority, ProjectId, Task, TaskFilter, TaskId, TaskPatch, TaskStatus, Time, UserId,
-};
+use tenantry_domain::kernel::{Patch, ProjectId, TaskId, Time, UserId};
+use tenantry_domain::work::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus};
 use tenantry_tenancy::{Cx, product_settings::TASKS_DEFAULT_PRIORITY, setting, task};
 use utoipa::{IntoParams, ToSchema};
 

@@ -1,7 +1,8 @@
 use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Invalid, Patch, Settings, Tenant, TenantId, TenantPatch, TenantStatus};
+use tenantry_domain::kernel::{Invalid, Patch, TenantId};
+use tenantry_domain::tenant::{Settings, Tenant, TenantPatch, TenantStatus};
 use tenantry_tenancy::tenant;
 use utoipa::ToSchema;
 

@@ -1,7 +1,8 @@
 use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Patch, Role, User, UserFilter, UserId, UserPatch};
+use tenantry_domain::identity::{User, UserFilter, UserPatch};
+use tenantry_domain::kernel::{Patch, Role, UserId};
 use tenantry_tenancy::{
     Cx,
     user::{self, AddUser, Added},

@@ -6,7 +6,7 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, DbBackend, FromQueryResult, QueryFilter as _, QueryOrder as _,
     QueryResult, QuerySelect as _, QueryTrait as _, Select, UpdateMany,
 };
-use tenantry_domain::{Page, PageRequest, Position, StoreError};
+use tenantry_domain::kernel::{Page, PageRequest, Position, StoreError};
 
 use super::{TenantEntity, TenantTx};
 use crate::error::from_orm;

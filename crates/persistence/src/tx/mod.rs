@@ -12,7 +12,8 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Row as _};
-use tenantry_domain::{Mode, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::store::Mode;
 use uuid::Uuid;
 
 use crate::error::{from_orm, from_sqlx, is_own};
@@ -51,8 +52,8 @@ macro_rules! tenant_entity {
                 $column::$variant
             }
 
-            fn tenant_of(model: &$model) -> ::tenantry_domain::TenantId {
-                ::tenantry_domain::TenantId::from(model.$field)
+            fn tenant_of(model: &$model) -> ::tenantry_domain::kernel::TenantId {
+                ::tenantry_domain::kernel::TenantId::from(model.$field)
             }
         }
     };

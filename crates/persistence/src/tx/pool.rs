@@ -9,7 +9,7 @@ use deadpool::managed::{
 use deadpool::{Runtime, Status};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
-use tenantry_domain::{StoreError, TenantId};
+use tenantry_domain::kernel::{StoreError, TenantId};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
 use tokio::time::timeout;

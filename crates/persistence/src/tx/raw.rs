@@ -1,6 +1,6 @@
 use sea_orm::sea_query::Value;
 use sea_orm::{DbBackend, Statement};
-use tenantry_domain::StoreError;
+use tenantry_domain::kernel::StoreError;
 
 use super::{TenantEntity, TenantTx};
 

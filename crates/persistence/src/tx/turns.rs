@@ -3,7 +3,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tenantry_domain::StoreError;
+use tenantry_domain::kernel::StoreError;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
@@ -280,7 +280,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
-    use tenantry_domain::TenantId;
+    use tenantry_domain::kernel::TenantId;
     use uuid::Uuid;
 
     use super::*;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tenantry_domain::{Clock as _, Period, Time};
+use tenantry_domain::kernel::{Clock as _, Period, Time};
 use tenantry_stripe_fake::{Card, Failure, FakeSettings, Held, Hold, Matcher, StripeFake, sign};
 use tenantry_system::SystemClock;
 

@@ -1,10 +1,10 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{
-    BillingAccount, DunningState, DunningStep, EventState, Invalid, MeterReport, Period, ReceivedEvent,
-    TenantId,
+use tenantry_domain::billing::{
+    BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
 };
+use tenantry_domain::kernel::{Invalid, Period, TenantId};
 use tenantry_tenancy::{
     billing_finding::Finding,
     billing_oversight::{self, DriftLine, Sweep, Swept},

@@ -4,7 +4,8 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tenantry_domain::{FlagDefinition, FlagVersion, OperatorId};
+use tenantry_domain::flags::{FlagDefinition, FlagVersion};
+use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flag_definition;
 use utoipa::ToSchema;
 

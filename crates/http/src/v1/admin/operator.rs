@@ -1,7 +1,9 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::{Operator, OperatorId, Password};
+use tenantry_domain::identity::Password;
+use tenantry_domain::kernel::OperatorId;
+use tenantry_domain::operations::Operator;
 use tenantry_tenancy::operator::{self, OperatorLoggedIn};
 use utoipa::ToSchema;
 

@@ -1,7 +1,8 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tenantry_domain::{OperatorId, Segment, SegmentVersion};
+use tenantry_domain::flags::{Segment, SegmentVersion};
+use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flag_definition;
 use utoipa::ToSchema;
 

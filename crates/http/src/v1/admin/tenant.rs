@@ -1,6 +1,7 @@
 use actix_web::web::ServiceConfig;
 use serde::Deserialize;
-use tenantry_domain::{TenantFilter, TenantId, TenantStatus};
+use tenantry_domain::kernel::TenantId;
+use tenantry_domain::tenant::{TenantFilter, TenantStatus};
 use tenantry_tenancy::lifecycle;
 use utoipa::{IntoParams, ToSchema};
 

@@ -1,0 +1,118 @@
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::billing::{EventRef, ProviderEvent};
+use crate::kernel::{StoreError, SystemScope, Time};
+use crate::operations::SystemJob;
+
+/// What became of an event that the payment provider told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventState {
+    /// Nobody has acted on it yet.
+    Pending,
+    /// It was acted on.
+    Done,
+    /// There is nothing to be done, and the reason says why.
+    Ignored,
+    /// It was tried for too long, and the reason says why it did not go.
+    Dead,
+}
+
+crate::kernel::name::deserialize_by_name!(EventState);
+
+impl EventState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Done, Self::Ignored, Self::Dead];
+
+    /// Its name on the wire and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Ignored => "ignored",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// An event of the payment provider's as it was received. It belongs to no tenant until the customer that it names is
+/// found to be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedEvent {
+    /// What it says.
+    pub event: ProviderEvent,
+    /// The message as it came; `None` of what was fetched because it was never told, and after a month.
+    pub body: Option<Vec<u8>>,
+    /// When it came.
+    pub received_at: Time,
+    /// What became of it.
+    pub state: EventState,
+    /// Why.
+    pub reason: Option<String>,
+    /// How often it was begun to act on it.
+    pub attempts: u32,
+    /// When that came to an end.
+    pub settled_at: Option<Time>,
+}
+
+impl ReceivedEvent {
+    /// An event that has just come.
+    pub fn new(event: ProviderEvent, body: Option<Vec<u8>>, now: Time) -> Self {
+        Self {
+            event,
+            body,
+            received_at: now,
+            state: EventState::Pending,
+            reason: None,
+            attempts: 0,
+            settled_at: None,
+        }
+    }
+}
+
+/// The inbox of the payment provider's events, across tenants. Every call carries its reason.
+#[async_trait]
+pub trait ProviderEvents: Send + Sync {
+    /// Keeps an event, with the job that is to act on it if there is any: both or neither. Whether it is new.
+    async fn receive(
+        &self,
+        because: SystemScope,
+        event: &ReceivedEvent,
+        job: Option<&SystemJob>,
+    ) -> Result<bool, StoreError>;
+
+    /// An event, with one attempt more counted.
+    async fn begin(&self, because: SystemScope, id: &EventRef) -> Result<Option<ReceivedEvent>, StoreError>;
+
+    /// Notes what became of an event.
+    async fn settle(
+        &self,
+        because: SystemScope,
+        id: &EventRef,
+        outcome: (EventState, Option<&str>),
+        at: Time,
+    ) -> Result<(), StoreError>;
+
+    /// The events that came last, at most `limit`.
+    async fn list(
+        &self,
+        because: SystemScope,
+        state: Option<EventState>,
+        limit: u32,
+    ) -> Result<Vec<ReceivedEvent>, StoreError>;
+
+    /// Until when the provider was asked for what it had not told of.
+    async fn looked_until(&self, because: SystemScope) -> Result<Option<Time>, StoreError>;
+
+    /// Notes until when that was done.
+    async fn look_until(&self, because: SystemScope, at: Time) -> Result<(), StoreError>;
+
+    /// Forgets the messages of events that were settled before then; how many.
+    async fn forget_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,145 @@
+use async_trait::async_trait;
+
+use crate::identity::Email;
+use crate::kernel::{SessionId, StoreError, TenantId, Time, UserId};
+
+/// The most addresses that are read of the logins of one account.
+pub const LOGIN_ADDRESSES: u64 = 1_000;
+
+/// A login session and the family of its refresh tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id, `sid` in access tokens.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// SHA-256 of the refresh token that is valid now.
+    pub token_hash: [u8; 32],
+    /// SHA-256 of the one before it.
+    pub previous_hash: Option<[u8; 32]>,
+    /// When the token was last rotated.
+    pub rotated_at: Option<Time>,
+    /// When the session began.
+    pub created_at: Time,
+    /// When its refresh token dies of age.
+    pub expires_at: Time,
+    /// When it was ended, if it was.
+    pub revoked_at: Option<Time>,
+    /// The caller's `User-Agent` at login, shortened.
+    pub user_agent: Option<String>,
+    /// The caller's address at login.
+    pub ip: Option<String>,
+}
+
+/// What presenting a refresh token leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// It was the current one; the child is now.
+    Rotated,
+    /// It was rotated moments ago (two tabs, a lost answer): the same child again.
+    Repeated,
+    /// It had been used up: somebody else holds the family. The session is now revoked.
+    Reused,
+    /// The session has ended.
+    Ended,
+}
+
+impl Session {
+    /// For how long a used-up token still gets its child again, in seconds. After Supabase Auth's reuse interval:
+    /// long enough for a retry over a bad line, too short for a thief.
+    pub const REUSE_GRACE_SECONDS: i64 = 10;
+
+    /// Whether the session still stands.
+    pub fn is_live(&self, now: Time) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at
+    }
+
+    /// Presents a refresh token (by its hash) of this session; `child` is the hash of the token that follows it.
+    pub fn rotate(
+        &mut self,
+        presented: [u8; 32],
+        child: [u8; 32],
+        now: Time,
+        lifetime: chrono::Duration,
+    ) -> Rotation {
+        if !self.is_live(now) {
+            return Rotation::Ended;
+        }
+        if presented == self.token_hash {
+            self.previous_hash = Some(presented);
+            self.token_hash = child;
+            self.rotated_at = Some(now);
+            self.expires_at = now + lifetime;
+            return Rotation::Rotated;
+        }
+        let grace = chrono::Duration::seconds(Self::REUSE_GRACE_SECONDS);
+        let in_grace = self.rotated_at.is_some_and(|at| now - at <= grace);
+        if self.previous_hash == Some(presented) && child == self.token_hash && in_grace {
+            return Rotation::Repeated;
+        }
+        self.revoked_at = Some(now);
+        Rotation::Reused
+    }
+}
+
+/// A refresh token for handing out, once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedRefresh {
+    /// The opaque token.
+    pub token: String,
+    /// Its SHA-256, which is what is stored.
+    pub hash: [u8; 32],
+}
+
+impl std::fmt::Debug for IssuedRefresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IssuedRefresh(…)")
+    }
+}
+
+/// A refresh token that came back and is one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentedRefresh {
+    /// The tenant it belongs to.
+    pub tenant: TenantId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// Its SHA-256.
+    pub hash: [u8; 32],
+    /// The token that follows it.
+    pub child: IssuedRefresh,
+}
+
+/// Makes and recognises refresh tokens.
+///
+/// A token is authentic or it is not, without a look into the database: so presenting rubbish can never revoke
+/// somebody's session. Its child is derived from it, so that a repeated request gets the same answer.
+pub trait RefreshTokens: Send + Sync {
+    /// The first token of a session.
+    fn first(&self, tenant: TenantId, session: SessionId) -> IssuedRefresh;
+
+    /// What a token says; `None` when it is not one of ours.
+    fn read(&self, token: &str) -> Option<PresentedRefresh>;
+}
+
+/// Login sessions of the scope's tenant.
+#[async_trait]
+pub trait Sessions: Send {
+    /// A session, locked until the transaction ends.
+    async fn find_for_update(&mut self, id: SessionId) -> Result<Option<Session>, StoreError>;
+    /// Adds a session.
+    async fn insert(&mut self, session: &Session) -> Result<(), StoreError>;
+    /// Stores a session's new state.
+    async fn update(&mut self, session: &Session) -> Result<(), StoreError>;
+    /// Ends all live sessions of a user; how many there were.
+    async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError>;
+    /// Returns the addresses from which the user with that mail address has logged in since then, each once and at most
+    /// [`LOGIN_ADDRESSES`] of them; `None` for a login without an address.
+    async fn login_addresses(
+        &mut self,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError>;
+    /// Deletes the sessions that ended before then; how many there were.
+    async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,50 @@
+use crate::kernel::{Role, SessionId, TenantId, Time, UserId};
+
+/// What an access token says. It is bound to exactly one tenant and one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessClaims {
+    /// `tid`: the tenant.
+    pub tenant: TenantId,
+    /// `sub`: the user.
+    pub user: UserId,
+    /// `sid`: the session.
+    pub session: SessionId,
+    /// `role` at the time of issue: a hint for clients. Decisions read the stored role.
+    pub role: Role,
+    /// `iat`.
+    pub issued_at: Time,
+    /// `exp`.
+    pub expires_at: Time,
+}
+
+/// Why an access token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a token of ours: malformed, forged, wrong audience, algorithm or type.
+    #[error("the access token is not valid")]
+    Invalid,
+    /// Ours, but past its time.
+    #[error("the access token has expired")]
+    Expired,
+}
+
+/// Signs and verifies access tokens (JWT, RFC 9068 `at+jwt`, EdDSA).
+pub trait AccessTokens: Send + Sync {
+    /// A signed token.
+    fn sign(&self, claims: &AccessClaims) -> String;
+
+    /// The claims of a token of ours.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    fn verify(&self, token: &str) -> Result<AccessClaims, TokenError>;
+
+    /// The tenant that a token of ours was issued to, also after the token has expired; `None` for what is no token of ours.
+    fn issued_to(&self, token: &str) -> Option<TenantId>;
+
+    /// The public keys as a JWK Set (RFC 7517).
+    fn jwks(&self) -> serde_json::Value;
+
+    /// How long a token lives, in seconds.
+    fn lifetime_seconds(&self) -> i64;
+}

@@ -1,0 +1,230 @@
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::identity::PasswordHash;
+use crate::kernel::{Check, Invalid, Page, PageRequest, Patch, Position, Role, StoreError, Time, UserId};
+
+/// An e-mail address, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Email(String);
+
+impl Email {
+    /// An address: `local@domain`, at most 254 characters (RFC 5321 section 4.5.3.1), ASCII without spaces, a
+    /// domain of at least two labels. Whether it exists only a mail can tell.
+    ///
+    /// # Errors
+    /// `invalid_email` at `pointer`.
+    pub fn parse(text: &str, pointer: &str) -> Result<Self, Invalid> {
+        let invalid = || {
+            Invalid::one(
+                pointer,
+                "invalid_email",
+                "must be an e-mail address such as ada@example.com",
+            )
+        };
+        let text = text.trim();
+        let (local, domain) = text.rsplit_once('@').ok_or_else(invalid)?;
+        let plain = |c: char| {
+            c.is_ascii_graphic()
+                && !matches!(
+                    c,
+                    '@' | '"' | '(' | ')' | ',' | ':' | ';' | '<' | '>' | '[' | ']' | '\\'
+                )
+        };
+        let label = |l: &str| {
+            (1..=63).contains(&l.len())
+                && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        let dots = !local.starts_with('.') && !local.ends_with('.') && !local.contains("..");
+        let holds = text.len() <= 254
+            && (1..=64).contains(&local.len())
+            && local.chars().all(plain)
+            && dots
+            && domain.contains('.')
+            && domain.split('.').all(label);
+        if holds {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(invalid())
+        }
+    }
+
+    /// An address that was accepted before and kept by the database.
+    pub fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A person in a tenant. Serialised (for the audit log) without the password hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Unique among the tenant's live users.
+    pub email: Email,
+    /// 1 to 120 characters.
+    pub full_name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Whether they may log in.
+    pub is_active: bool,
+    /// Whether the address has been proven.
+    pub email_verified: bool,
+    /// The hash of their password.
+    #[serde(skip)]
+    pub password_hash: PasswordHash,
+    /// When they were added.
+    pub created_at: Time,
+    /// When they were last changed.
+    pub updated_at: Time,
+    /// When they were removed, if they were.
+    pub deleted_at: Option<Time>,
+    /// Counts the changes, from 1.
+    pub version: i64,
+}
+
+/// Who is to be added.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// See [`User::email`].
+    pub email: Email,
+    /// See [`User::full_name`].
+    pub full_name: String,
+    /// See [`User::role`].
+    pub role: Role,
+}
+
+/// What may be changed of a user.
+#[derive(Debug, Clone, Default)]
+pub struct UserPatch {
+    /// See [`User::email`]; a new address is unproven.
+    pub email: Patch<String>,
+    /// See [`User::full_name`].
+    pub full_name: Patch<String>,
+    /// See [`User::role`]; admins only.
+    pub role: Patch<Role>,
+    /// See [`User::is_active`]; admins only.
+    pub is_active: Patch<bool>,
+}
+
+/// Which users a list is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserFilter {
+    /// Only this role.
+    pub role: Option<Role>,
+    /// Only active or only inactive ones.
+    pub is_active: Option<bool>,
+}
+
+impl User {
+    /// A new active user.
+    ///
+    /// # Errors
+    /// `/full_name` when it does not hold.
+    pub fn new(id: UserId, data: NewUser, password_hash: PasswordHash, now: Time) -> Result<Self, Invalid> {
+        let mut check = Check::new();
+        let full_name = data.full_name.trim().to_owned();
+        check.line("/full_name", &full_name, 1..=120);
+        check.verdict()?;
+        Ok(Self {
+            id,
+            email: data.email,
+            full_name,
+            role: data.role,
+            is_active: true,
+            email_verified: false,
+            password_hash,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            version: 1,
+        })
+    }
+
+    /// Applies a change, all of it or nothing.
+    ///
+    /// # Errors
+    /// Every field that does not hold.
+    pub fn apply(&mut self, patch: UserPatch, now: Time) -> Result<(), Invalid> {
+        let mut check = Check::new();
+        let mut next = self.clone();
+        check.not_null("/email", &patch.email);
+        check.not_null("/full_name", &patch.full_name);
+        check.not_null("/role", &patch.role);
+        check.not_null("/is_active", &patch.is_active);
+        if let Patch::Set(text) = &patch.email
+            && let Some(email) = check.take(Email::parse(text, "/email"))
+            && email != next.email
+        {
+            next.email = email;
+            next.email_verified = false;
+        }
+        patch
+            .full_name
+            .map(|name| name.trim().to_owned())
+            .apply_required(&mut next.full_name);
+        check.line("/full_name", &next.full_name, 1..=120);
+        patch.role.apply_required(&mut next.role);
+        patch.is_active.apply_required(&mut next.is_active);
+        check.verdict()?;
+        next.touch(now);
+        *self = next;
+        Ok(())
+    }
+
+    /// Removes the user; their row stays for those who refer to it.
+    pub fn remove(&mut self, now: Time) {
+        self.is_active = false;
+        self.deleted_at = Some(now);
+        self.touch(now);
+    }
+
+    /// Whether the user counts as one of the tenant's admins.
+    pub fn is_acting_admin(&self) -> bool {
+        self.role == Role::Admin && self.is_active && self.deleted_at.is_none()
+    }
+
+    /// Where the user is in a list.
+    pub fn position(&self) -> Position {
+        Position {
+            created_at: self.created_at,
+            id: self.id.uuid(),
+        }
+    }
+
+    fn touch(&mut self, now: Time) {
+        self.updated_at = now;
+        self.version += 1;
+    }
+}
+
+/// Users of the scope's tenant; removed ones are not seen.
+#[async_trait]
+pub trait Users: Send {
+    /// A user.
+    async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
+    /// A user, locked until the transaction ends.
+    async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
+    /// The user with that address.
+    async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError>;
+    /// A page of users.
+    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
+    /// How many there are that are not deleted.
+    async fn count(&mut self) -> Result<u64, StoreError>;
+    /// How many there are that are active: those take a seat.
+    async fn count_active(&mut self) -> Result<u64, StoreError>;
+    /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
+    async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
+    /// Adds a user.
+    async fn insert(&mut self, user: &User) -> Result<(), StoreError>;
+    /// Stores a user's new state.
+    async fn update(&mut self, user: &User) -> Result<(), StoreError>;
+}

@@ -1,0 +1,59 @@
+//! What every room builds on: ids, time, pages, patches, validation, roles, money, levels, errors of the store and other small values.
+//!
+//! A type belongs here when several rooms need it and it means the same in each of them. Nothing here names a tenant's data.
+//! May use: no other room.
+
+mod address;
+mod announce;
+mod code;
+mod hierarchy;
+mod id;
+mod invalid;
+mod kept_answer;
+mod locale;
+pub(crate) mod name;
+mod network;
+pub(crate) mod number;
+mod page;
+mod patch;
+mod period;
+mod plan_limit;
+mod price;
+mod projection;
+mod request_id;
+mod role;
+mod seal;
+mod storage;
+mod store_error;
+mod system_scope;
+mod time;
+
+pub use address::{
+    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
+};
+pub use announce::{Announcer, Change, Memory};
+pub use code::ErrorCode;
+pub use hierarchy::{Level, Resolved, resolve};
+pub use id::{
+    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
+    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId,
+    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
+    TenantId, UsageEventId, UserId,
+};
+pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use kept_answer::{KeptAnswer, KeyTaken};
+pub use locale::{is_language_tag, is_time_zone, wall_clock};
+pub use network::Network;
+pub use page::{Page, PageRequest, Position};
+pub use patch::Patch;
+pub use period::{BillingCycle, Period, Reset};
+pub use plan_limit::Limit;
+pub use price::{Currency, CurrencyError, Interval, Price};
+pub use projection::Projection;
+pub use request_id::RequestId;
+pub use role::{Permission, Role};
+pub use seal::Seal;
+pub use storage::Storage;
+pub use store_error::{AsStoreError, Constraint, StoreError};
+pub use system_scope::SystemScope;
+pub use time::{Clock, Time};

@@ -1,0 +1,231 @@
+//! Mail, and whoever delivers it.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::identity::Email;
+use crate::kernel::{JobId, Time};
+
+/// One line of text, whatever it was made of: control characters, line and paragraph separators become a
+/// space, the marks with which Unicode turns the direction of what follows are left out, and what is too long
+/// is cut. So nothing that somebody chose can begin another header, or make a line read as another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Line(String);
+
+impl Line {
+    /// The most characters of a line; what is longer ends with `…`.
+    pub const LONGEST: usize = 200;
+
+    /// The text as one line.
+    pub fn of(text: &str) -> Self {
+        Self::within(text, Self::LONGEST)
+    }
+
+    /// The same with at most so many characters; at least 1.
+    pub fn within(text: &str, longest: usize) -> Self {
+        let plain = text
+            .chars()
+            .filter(|c| !turns_direction(*c))
+            .map(|c| if breaks_line(c) { ' ' } else { c });
+        let plain: String = plain.collect();
+        let words: Vec<&str> = plain.split_whitespace().collect();
+        let line = words.join(" ");
+        if line.chars().count() <= longest {
+            return Self(line);
+        }
+        let kept: String = line.chars().take(longest.max(1) - 1).collect();
+        Self(format!("{}…", kept.trim_end()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn breaks_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The explicit formatting characters of Unicode's bidirectional algorithm (UAX #9, section 2). Letters that
+/// are written from right to left need none of them.
+fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Somebody's address, with their name where it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    /// What they are called.
+    pub name: Option<Line>,
+    /// Their address.
+    pub email: Email,
+}
+
+impl Mailbox {
+    /// Reads `ada@example.com` or `Ada Lovelace <ada@example.com>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (name, address) = match text.strip_suffix('>') {
+            Some(rest) => rest.rsplit_once('<')?,
+            None => ("", text),
+        };
+        let name = name.trim().trim_matches('"');
+        if address.trim() != address || Line::of(name).as_str() != name {
+            return None;
+        }
+        Some(Self {
+            name: (!name.is_empty()).then(|| Line::of(name)),
+            email: Email::parse(address, "").ok()?,
+        })
+    }
+}
+
+/// What makes a mail that is sent again the same mail: its `Message-ID` is made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageId(Uuid);
+
+impl MessageId {
+    /// That of the mail which a job sends. However often the job is tried, it is one mail.
+    pub const fn of_job(job: JobId) -> Self {
+        Self(job.uuid())
+    }
+
+    /// That of a mail that nothing of ours stands behind, such as one that tries the settings.
+    pub const fn once(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl std::fmt::Display for MessageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A mail to one person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// See [`MessageId`].
+    pub id: MessageId,
+    /// Who gets it.
+    pub to: Mailbox,
+    /// What it is about.
+    pub subject: Line,
+    /// What it says, in plain text; lines end with a line feed.
+    pub text: String,
+    /// The same in HTML, if there is that.
+    pub html: Option<String>,
+    /// When it was written.
+    pub written_at: Time,
+}
+
+/// Why a mail was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MailError {
+    /// The server cannot be reached, is too slow, or says that it may take the mail later (4xx). It may or
+    /// may not have taken it: try again with the same [`MessageId`].
+    #[error("the mail server is unavailable: {0}")]
+    Unavailable(String),
+    /// It does not let us in, or is not whom it should be: somebody must look at the settings.
+    #[error("the mail server cannot be used, see mail.smtp: {0}")]
+    Misconfigured(String),
+    /// It refuses this mail or its recipient, and will refuse again (5xx).
+    #[error("the mail server refuses the mail: {0}")]
+    Refused(String),
+}
+
+impl MailError {
+    /// Whether the same mail may be taken later.
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Misconfigured(_) => true,
+            Self::Refused(_) => false,
+        }
+    }
+}
+
+/// That a mail was delivered, in the words of whoever took it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted(pub String);
+
+/// Whoever delivers mail. It is called from jobs, never inside of a transaction.
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// Delivers a mail. When it fails, and when nobody waits for the end of it, the mail may have been
+    /// delivered all the same; whoever tries again does so with the same [`MessageId`].
+    async fn send(&self, mail: &Mail) -> Result<Accepted, MailError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line() {
+        for (text, line) in [
+            ("Acme Inc", "Acme Inc"),
+            ("  Acme\tInc \n", "Acme Inc"),
+            ("Acme\r\nBcc: eve@example.com", "Acme Bcc: eve@example.com"),
+            ("a\u{2028}b\u{2029}c\u{85}d\0e\u{b}f", "a b c d e f"),
+            ("\u{202E}moc.elpmaxe\u{202C}", "moc.elpmaxe"),
+            ("שלום עולם", "שלום עולם"),
+            ("<script>", "<script>"),
+            ("", ""),
+        ] {
+            assert_eq!(Line::of(text).as_str(), line, "{text:?}");
+        }
+        let long = Line::of(&"ab ".repeat(4_000));
+        assert!(long.as_str().chars().count() <= Line::LONGEST && long.as_str().ends_with('…'));
+        assert_eq!(Line::within("abcdef", 3).as_str(), "ab…");
+    }
+
+    #[test]
+    fn a_mailbox_has_an_address_and_may_have_a_name() {
+        let read = |text: &str| Mailbox::parse(text).map(|it| (it.name, it.email.as_str().to_owned()));
+        let named = |name: &str, email: &str| Some((Some(Line::of(name)), email.to_owned()));
+        assert_eq!(read("Ada@Example.com"), Some((None, "ada@example.com".into())));
+        assert_eq!(read(" <ada@example.com>"), Some((None, "ada@example.com".into())));
+        assert_eq!(
+            read("Ada L. <ada@example.com>"),
+            named("Ada L.", "ada@example.com")
+        );
+        assert_eq!(
+            read("\"Ada, Inc\" <ada@example.com>"),
+            named("Ada, Inc", "ada@example.com")
+        );
+        for text in [
+            "",
+            "ada",
+            "Ada <>",
+            "Ada ada@example.com",
+            "Ada <ada@example.com> x",
+            "A\r\nBcc: e@example.com <ada@example.com>",
+            "Ada < ada@example.com >",
+        ] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_in_a_line_ends_it_or_turns_it(text: String, longest in 1_usize..50) {
+            for line in [Line::of(&text), Line::within(&text, longest)] {
+                prop_assert!(!line.as_str().contains(|c| breaks_line(c) || turns_direction(c)));
+                prop_assert!(line.as_str().chars().count() <= Line::LONGEST);
+                prop_assert_eq!(Line::of(line.as_str()), line);
+            }
+            prop_assert!(Line::within(&text, longest).as_str().chars().count() <= longest);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Running the service: jobs, mail, rate limits and quotas of requests, idempotency keys and platform operators.
+//!
+//! May use: `kernel`, `usage`, `identity`, `tenant`, `flags`.
+
+mod idempotency;
+mod job;
+mod limit;
+mod mail;
+mod operator;
+mod operator_event;
+mod quota_gate;
+mod system_job;
+
+pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
+pub use job::{
+    Backoff, Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Misstep, NewJob,
+    Progress,
+};
+pub use limit::{
+    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
+    Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
+};
+pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
+pub use operator::{
+    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
+    Operators,
+};
+pub use operator_event::OperatorEvent;
+pub use quota_gate::{
+    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
+};
+pub use system_job::{SystemJob, SystemJobs};

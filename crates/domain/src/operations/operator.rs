@@ -1,0 +1,268 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::flags::FlagEditing;
+use crate::identity::{Email, PasswordHash, TokenError};
+use crate::kernel::{
+    Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
+};
+use crate::operations::OperatorEvent;
+use crate::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
+
+/// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Operator {
+    /// Their id.
+    pub id: OperatorId,
+    /// Unique among all operators.
+    pub email: Email,
+    /// 1 to 120 characters.
+    pub full_name: String,
+    /// Whether they may log in, and their tokens count.
+    pub is_active: bool,
+    /// The hash of their password.
+    #[serde(skip)]
+    pub password_hash: PasswordHash,
+    /// When they were added.
+    pub created_at: Time,
+    /// When they were last changed.
+    pub updated_at: Time,
+}
+
+impl Operator {
+    /// A new operator.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn new(
+        id: OperatorId,
+        email: Email,
+        full_name: &str,
+        password_hash: PasswordHash,
+        now: Time,
+    ) -> Result<Self, Invalid> {
+        let full_name = full_name.trim();
+        let mut check = Check::new();
+        check.line("/full_name", full_name, 1..=120);
+        check.verdict()?;
+        Ok(Self {
+            id,
+            email,
+            full_name: full_name.to_owned(),
+            is_active: true,
+            password_hash,
+            created_at: now,
+            updated_at: now,
+        })
+    }
+
+    /// From now on they are refused.
+    pub fn deactivate(&mut self, now: Time) {
+        self.is_active = false;
+        self.updated_at = now;
+    }
+}
+
+/// What an operator's access token says. It names no tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorClaims {
+    /// `sub`: the operator.
+    pub operator: OperatorId,
+    /// `iat`.
+    pub issued_at: Time,
+    /// `exp`.
+    pub expires_at: Time,
+}
+
+/// Signs and verifies operators' access tokens, whose audience is not the one of users.
+pub trait OperatorTokens: Send + Sync {
+    /// A signed token.
+    fn sign(&self, claims: &OperatorClaims) -> String;
+
+    /// The claims of a token of ours.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    fn verify(&self, token: &str) -> Result<OperatorClaims, TokenError>;
+
+    /// How long a token lives, in seconds.
+    fn lifetime_seconds(&self) -> i64;
+}
+
+/// The proof that an operator of the platform was admitted, or the system itself in an operator's place.
+///
+/// Its fields are private and only [`OperatorGate`] makes one, as with [`TenantScope`](crate::tenant::TenantScope). It leads
+/// into no tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorScope {
+    actor: OperatorActor,
+    request: RequestId,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorActor {
+    /// An operator who is logged in.
+    Operator(OperatorId),
+    /// Whoever may start commands on the server, or the server itself, with the reason.
+    System(&'static str),
+}
+
+impl OperatorScope {
+    /// Who acts.
+    pub const fn actor(&self) -> OperatorActor {
+        self.actor
+    }
+
+    /// The acting operator, when it is one.
+    pub const fn operator(&self) -> Option<OperatorId> {
+        match self.actor {
+            OperatorActor::Operator(id) => Some(id),
+            OperatorActor::System(_) => None,
+        }
+    }
+
+    /// On behalf of which request.
+    pub const fn request(&self) -> &RequestId {
+        &self.request
+    }
+}
+
+/// The only place where an [`OperatorScope`] is made.
+#[derive(Clone)]
+pub struct OperatorGate {
+    operators: Arc<dyn Operators>,
+    tokens: Arc<dyn OperatorTokens>,
+}
+
+impl std::fmt::Debug for OperatorGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OperatorGate")
+    }
+}
+
+impl OperatorGate {
+    /// A gate over the operators there are.
+    pub fn new(operators: Arc<dyn Operators>, tokens: Arc<dyn OperatorTokens>) -> Self {
+        Self { operators, tokens }
+    }
+
+    /// Admits the bearer of an operator's access token. The operator is read each time, so that one who was
+    /// deactivated is refused at once, wherever that was done.
+    ///
+    /// # Errors
+    /// [`Denied::Token`], [`Denied::Revoked`], [`Denied::Store`].
+    pub async fn bearer(&self, token: &str, request: RequestId) -> Result<OperatorScope, Denied> {
+        let claims = self.tokens.verify(token)?;
+        let because = SystemScope::because("admit an operator");
+        let operator = self.operators.find(because, claims.operator).await?;
+        let operator = operator
+            .filter(|operator| operator.is_active)
+            .ok_or(Denied::Revoked)?;
+        Ok(OperatorScope {
+            actor: OperatorActor::Operator(operator.id),
+            request,
+        })
+    }
+
+    /// Whether the token is an operator's, without asking the store: all that can be known while the store is away. It
+    /// makes no scope.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn token(&self, token: &str) -> Result<(), TokenError> {
+        self.tokens.verify(token).map(|_| ())
+    }
+
+    /// Admits the system itself in an operator's place: a command on the server, a login that is still under way.
+    pub const fn system(&self, because: SystemScope, request: RequestId) -> OperatorScope {
+        OperatorScope {
+            actor: OperatorActor::System(because.reason()),
+            request,
+        }
+    }
+}
+
+/// The operators of the platform, and what they do across tenants.
+#[async_trait]
+pub trait Operators: Send + Sync {
+    /// An operator, active or not.
+    async fn find(&self, because: SystemScope, id: OperatorId) -> Result<Option<Operator>, StoreError>;
+
+    /// The operator with that address, active or not.
+    async fn find_by_email(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError>;
+
+    /// The same for a caller who has not authenticated: on connections that operators' work does not need.
+    async fn find_to_log_in(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError>;
+
+    /// Returns the addresses from which the operator with that mail address has logged in since then, each once and at most
+    /// [`LOGIN_ADDRESSES`](crate::identity::LOGIN_ADDRESSES) of them; on the same connections.
+    async fn login_addresses(
+        &self,
+        because: SystemScope,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError>;
+
+    /// All operators, oldest first.
+    async fn list(&self, because: SystemScope) -> Result<Vec<Operator>, StoreError>;
+
+    /// Begins a transaction for what an operator does.
+    async fn begin(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError>;
+
+    /// The same for the record of a caller who was not admitted: on connections that operators' work does not need.
+    async fn begin_for_guest(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError>;
+}
+
+/// A transaction of an operator's. It can only be committed with the record of what was done in it; dropped, it is
+/// rolled back.
+#[async_trait]
+pub trait OperatorWork: Send {
+    /// A tenant, deleted ones included.
+    async fn tenant(&mut self, id: TenantId) -> Result<Option<Tenant>, StoreError>;
+
+    /// A page of the tenants, newest first.
+    async fn tenants(&mut self, filter: &TenantFilter, page: PageRequest)
+    -> Result<Page<Tenant>, StoreError>;
+
+    /// Puts a tenant that is in one of the states `from` into another; the tenant as it is then, or `None` when there
+    /// was none in those.
+    async fn set_status(
+        &mut self,
+        tenant: TenantId,
+        from: &[TenantStatus],
+        to: TenantStatus,
+        at: Time,
+    ) -> Result<Option<Tenant>, StoreError>;
+
+    /// Adds an operator.
+    async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError>;
+
+    /// Stores a changed operator.
+    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
+
+    /// Returns the details of this operator's newest event with an idempotency key since a time; see
+    /// [`OperatorEvent::details`].
+    async fn keyed(&mut self, route: &str, key: &str, since: Time) -> Result<Option<Value>, StoreError>;
+
+    /// Stores another hash of the same password, unless the operator has got another password meanwhile. Nothing else of
+    /// the operator is touched.
+    async fn renew_hash(&mut self, operator: &Operator, renewed: &PasswordHash) -> Result<(), StoreError>;
+
+    /// The definitions of flags.
+    fn flags(&mut self) -> &mut dyn FlagEditing;
+
+    /// Commits, with the record of it.
+    async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError>;
+}

@@ -1,0 +1,170 @@
+use std::sync::Arc;
+
+use crate::kernel::{JobId, Permission, RequestId, Role, SessionId, TenantId, UserId};
+use crate::plans::Subscription;
+
+mod gate;
+
+pub use gate::{Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, TenantFacts, TenantSelector};
+
+/// The proof that somebody was admitted to one tenant, and as what.
+///
+/// Its fields are private and only [`Gate`] makes one; it is not `Default` and not `Deserialize`. It is passed
+/// explicitly and lives as long as the request or the job it was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantScope {
+    tenant: TenantId,
+    standing: Standing,
+    actor: Actor,
+    role: Option<Role>,
+    subscription: Option<Arc<Subscription>>,
+    request: RequestId,
+}
+
+/// Whether the tenant may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Reads and writes.
+    Active,
+    /// Read-only.
+    Suspended,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// A user in a session.
+    User {
+        /// Who.
+        id: UserId,
+        /// In which session.
+        session: SessionId,
+    },
+    /// Somebody who has not logged in: the scope admits to login and registration only.
+    Guest,
+    /// Whoever is founding the tenant that the scope is of.
+    Founder,
+    /// The system itself, with its reason.
+    System(&'static str),
+    /// A job that runs in the background.
+    Job {
+        /// Which.
+        id: JobId,
+        /// The user who asked for it, when one did.
+        on_behalf_of: Option<UserId>,
+    },
+}
+
+impl Actor {
+    /// What it is, as the audit log says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User { .. } => "user",
+            Self::Guest => "guest",
+            Self::Founder => "founder",
+            Self::System(_) => "system",
+            Self::Job { .. } => "job",
+        }
+    }
+
+    /// The user who acts or on whose behalf it is.
+    pub const fn user(self) -> Option<UserId> {
+        match self {
+            Self::User { id, .. } => Some(id),
+            Self::Job { on_behalf_of, .. } => on_behalf_of,
+            Self::Guest | Self::Founder | Self::System(_) => None,
+        }
+    }
+}
+
+/// The scope does not allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The role is too low.
+    #[error("the role does not allow this")]
+    Forbidden,
+    /// The tenant is read-only.
+    #[error("the tenant is suspended and read-only")]
+    Suspended,
+}
+
+impl TenantScope {
+    /// The tenant that everything done with this scope belongs to.
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Who acts.
+    pub const fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// The acting user, when it is one; a job acts for a user and is none.
+    pub const fn user(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::User { id, .. } => Some(id),
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+        }
+    }
+
+    /// The session of the acting user.
+    pub const fn session(&self) -> Option<SessionId> {
+        match self.actor {
+            Actor::User { session, .. } => Some(session),
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+        }
+    }
+
+    /// The job that acts, when it is one.
+    pub const fn job(&self) -> Option<JobId> {
+        match self.actor {
+            Actor::Job { id, .. } => Some(id),
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } => None,
+        }
+    }
+
+    /// The role, as stored when the scope was made.
+    pub const fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// The tenant's plan and what was agreed with it, as stored when the scope was made; none while the tenant is founded.
+    pub const fn subscription(&self) -> Option<&Arc<Subscription>> {
+        self.subscription.as_ref()
+    }
+
+    /// Whether the actor is an admin of the tenant.
+    pub fn is_admin(&self) -> bool {
+        self.role == Some(Role::Admin)
+    }
+
+    /// Whether the tenant is active or read-only.
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// On behalf of which request.
+    pub const fn request(&self) -> &RequestId {
+        &self.request
+    }
+
+    /// The first line of every use case.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
+    pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        let allowed = match self.actor {
+            // What no user may do. What users may do, a job that one asked for does without their role.
+            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
+            Actor::User { .. } | Actor::Founder => permission
+                .least_role()
+                .is_some_and(|least| self.role.is_some_and(|role| role >= least)),
+            Actor::Guest => false,
+        };
+        match (allowed, self.standing) {
+            (false, _) => Err(Refused::Forbidden),
+            (true, Standing::Suspended) if permission.writes() => Err(Refused::Suspended),
+            (true, _) => Ok(()),
+        }
+    }
+}

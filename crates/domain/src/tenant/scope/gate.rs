@@ -1,0 +1,312 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Actor, Standing, TenantScope};
+use crate::identity::{AccessTokens, PasswordError, TokenError};
+use crate::kernel::{IdSource, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, Time, UserId};
+use crate::plans::Subscription;
+use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
+
+/// How a tenant is named from outside when no credential names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TenantSelector {
+    /// `X-Tenant-ID`.
+    Id(TenantId),
+    /// `X-Tenant-Slug`, or a slug in a body.
+    Slug(Slug),
+    /// The label before the base domain.
+    Subdomain(Slug),
+}
+
+/// What the directory stores of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantFacts {
+    /// Its id.
+    pub id: TenantId,
+    /// Its slug.
+    pub slug: Slug,
+    /// Its subdomain.
+    pub subdomain: Option<Slug>,
+    /// Its plan, and what was agreed with it.
+    pub subscription: Arc<Subscription>,
+    /// Its state.
+    pub status: TenantStatus,
+}
+
+/// What is stored of a user's place in a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// The user's role.
+    pub role: Role,
+    /// Whether the user may log in.
+    pub is_active: bool,
+    /// Whether the session has been neither revoked nor outlived.
+    pub session_is_live: bool,
+    /// When it ends unless it is refreshed: what is remembered of it is of no use after that.
+    pub session_expires_at: Time,
+}
+
+/// What is stored of a job that a worker has leased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// Who asked for it.
+    pub initiator: Initiator,
+}
+
+/// The stored facts that scopes are made of.
+///
+/// An implementation is part of what the guarantee rests on: it must read the database.
+#[async_trait]
+pub trait Directory: Send + Sync {
+    /// A tenant, deleted ones included.
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError>;
+
+    /// Those of some tenants that there are, deleted ones included, with one question.
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError>;
+
+    /// A user's membership as seen in one session; `None` when user or session are not there.
+    async fn membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError>;
+
+    /// A job of the lease's tenant, as long as it runs under that lease and the lease has not run out.
+    async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError>;
+}
+
+/// Why nobody was admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The credential is no good.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The credential was good once: session ended, user deactivated or removed.
+    #[error("the access token has been revoked")]
+    Revoked,
+    /// No such tenant.
+    #[error("no such tenant")]
+    TenantNotFound,
+    /// The tenant has been deleted.
+    #[error("the tenant has been deleted")]
+    TenantGone,
+    /// The job is leased to another worker by now, or it has ended.
+    #[error("the lease of the job has been lost")]
+    LeaseLost,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<PasswordError> for Denied {
+    fn from(error: PasswordError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Somebody was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// The proof.
+    pub scope: TenantScope,
+    /// The tenant it is a proof for.
+    pub tenant: TenantFacts,
+}
+
+/// The only place where a [`TenantScope`] is made: rules over stored facts.
+#[derive(Clone)]
+pub struct Gate {
+    directory: Arc<dyn Directory>,
+    tokens: Arc<dyn AccessTokens>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    /// A gate over a directory.
+    pub fn new(directory: Arc<dyn Directory>, tokens: Arc<dyn AccessTokens>, ids: Arc<dyn IdSource>) -> Self {
+        Self {
+            directory,
+            tokens,
+            ids,
+        }
+    }
+
+    /// Admits the bearer of an access token: the token must be ours, and tenant, user and session still stand.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn bearer(&self, token: &str, request: RequestId) -> Result<Admission, Denied> {
+        let claims = self.tokens.verify(token)?;
+        let facts = self
+            .directory
+            .membership(claims.tenant, claims.user, claims.session)
+            .await?;
+        let facts = facts.ok_or(Denied::Revoked)?;
+        let standing = standing(facts.tenant.status)?;
+        if !facts.is_active || !facts.session_is_live {
+            return Err(Denied::Revoked);
+        }
+        let actor = Actor::User {
+            id: claims.user,
+            session: claims.session,
+        };
+        let scope = TenantScope {
+            tenant: facts.tenant.id,
+            standing,
+            actor,
+            role: Some(facts.role),
+            subscription: Some(Arc::clone(&facts.tenant.subscription)),
+            request,
+        };
+        Ok(Admission {
+            scope,
+            tenant: facts.tenant,
+        })
+    }
+
+    /// Admits somebody without a credential as far as login and registration.
+    ///
+    /// # Errors
+    /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn guest(&self, selector: &TenantSelector, request: RequestId) -> Result<Admission, Denied> {
+        self.admit(selector, Actor::Guest, request).await
+    }
+
+    /// Admits the system itself to one tenant, for work in the background.
+    ///
+    /// # Errors
+    /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn system(&self, because: SystemScope, tenant: TenantId) -> Result<TenantScope, Denied> {
+        let request = RequestId::next(self.ids.as_ref());
+        let admission = self
+            .admit(
+                &TenantSelector::Id(tenant),
+                Actor::System(because.reason()),
+                request,
+            )
+            .await?;
+        Ok(admission.scope)
+    }
+
+    /// Admits the system itself to each of some tenants, as [`Self::system`] does to one, with one question to the store:
+    /// for work that goes through many of them. In the order in which they are named.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing is known of any. Of each tenant [`Denied::TenantNotFound`] or [`Denied::TenantGone`].
+    pub async fn system_each(
+        &self,
+        because: SystemScope,
+        tenants: &[TenantId],
+    ) -> Result<Vec<(TenantId, Result<TenantScope, Denied>)>, StoreError> {
+        let found = self.directory.tenants(tenants).await?;
+        let found: HashMap<TenantId, TenantFacts> =
+            found.into_iter().map(|facts| (facts.id, facts)).collect();
+        let actor = Actor::System(because.reason());
+        let admit = |tenant: &TenantId| {
+            let request = RequestId::next(self.ids.as_ref());
+            let facts = found.get(tenant).ok_or(Denied::TenantNotFound);
+            let scope = |facts: &TenantFacts| Ok(admitted(facts, standing(facts.status)?, actor, request));
+            (*tenant, facts.and_then(scope))
+        };
+        Ok(tenants.iter().map(admit).collect())
+    }
+
+    /// Admits a worker to the tenant of a job that it has leased: the job must be in that tenant and the lease still
+    /// stand. What the job does is done on behalf of whoever asked for it, in the same request.
+    ///
+    /// # Errors
+    /// [`Denied::LeaseLost`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn job(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
+        self.leased(lease, standing).await
+    }
+
+    /// The same for a job that is done although its tenant may be deleted by then, such as telling people
+    /// that it is. In a deleted tenant the scope is one of a read-only tenant.
+    ///
+    /// # Errors
+    /// [`Denied::LeaseLost`], [`Denied::TenantNotFound`], [`Denied::Store`].
+    pub async fn farewell(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
+        let standing = |status| match status {
+            TenantStatus::Deleted => Ok(Standing::Suspended),
+            other => standing(other),
+        };
+        self.leased(lease, standing).await
+    }
+
+    async fn leased(
+        &self,
+        lease: &JobLease,
+        standing: impl FnOnce(TenantStatus) -> Result<Standing, Denied> + Send,
+    ) -> Result<TenantScope, Denied> {
+        let facts = self.directory.job(lease).await?.ok_or(Denied::LeaseLost)?;
+        let standing = standing(facts.tenant.status)?;
+        let actor = Actor::Job {
+            id: lease.job,
+            on_behalf_of: facts.initiator.actor_id,
+        };
+        Ok(admitted(&facts.tenant, standing, actor, facts.initiator.request))
+    }
+
+    /// The scope of a tenant that is about to be born. The id is made here, so this never leads into a tenant
+    /// that exists.
+    pub fn found(&self, _because: SystemScope, request: RequestId) -> TenantScope {
+        TenantScope {
+            tenant: TenantId::next(self.ids.as_ref()),
+            standing: Standing::Active,
+            actor: Actor::Founder,
+            role: Some(Role::Admin),
+            subscription: None,
+            request,
+        }
+    }
+
+    async fn admit(
+        &self,
+        selector: &TenantSelector,
+        actor: Actor,
+        request: RequestId,
+    ) -> Result<Admission, Denied> {
+        let tenant = self
+            .directory
+            .tenant(selector)
+            .await?
+            .ok_or(Denied::TenantNotFound)?;
+        let scope = admitted(&tenant, standing(tenant.status)?, actor, request);
+        Ok(Admission { scope, tenant })
+    }
+}
+
+/// The scope of somebody without a role in a tenant.
+fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: RequestId) -> TenantScope {
+    TenantScope {
+        tenant: tenant.id,
+        standing,
+        actor,
+        role: None,
+        subscription: Some(Arc::clone(&tenant.subscription)),
+        request,
+    }
+}
+
+fn standing(status: TenantStatus) -> Result<Standing, Denied> {
+    match status {
+        TenantStatus::Active => Ok(Standing::Active),
+        TenantStatus::Suspended => Ok(Standing::Suspended),
+        TenantStatus::Deleted => Err(Denied::TenantGone),
+        // Provisioning happens in one transaction, so nobody can see a tenant in this state but its founder.
+        TenantStatus::Provisioning => Err(Denied::TenantNotFound),
+    }
+}
