@@ -30,14 +30,16 @@ use tenantry_system::{
     CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens,
     LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
-use tenantry_tenancy::flag::StoredFlags;
-use tenantry_tenancy::provision::NewAdmin;
-use tenantry_tenancy::setting::StoredConfigurations;
-use tenantry_tenancy::user::AddUser;
-use tenantry_tenancy::{
-    BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy, operator, product_settings, project,
-    provision, resource, task, user,
-};
+use tenantry_tenancy::customization::product_settings;
+use tenantry_tenancy::customization::setting::StoredConfigurations;
+use tenantry_tenancy::flags::flag::StoredFlags;
+use tenantry_tenancy::identity::user;
+use tenantry_tenancy::identity::user::AddUser;
+use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::tenant::provision;
+use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::work::{project, resource, task};
+use tenantry_tenancy::{BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy};
 use tenantry_tenancy::{NoTraces, Traces};
 
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
@@ -790,7 +792,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         .unwrap();
     let guest = Cx::new(Arc::clone(app), guest.scope, Origin::default());
     let password = tenantry_domain::identity::Password::presented(PASSWORD.into());
-    let login = tenantry_tenancy::auth::login(&guest, &email, password)
+    let login = tenantry_tenancy::identity::auth::login(&guest, &email, password)
         .await
         .unwrap();
     Person {

@@ -10,10 +10,8 @@ use actix_web::{
 use tenantry_domain::kernel::ErrorCode;
 use tenantry_domain::tenant::TenantScope;
 use tenantry_domain::usage::Call;
-use tenantry_tenancy::{
-    Origin,
-    access::{self, ResolvedBy},
-};
+use tenantry_tenancy::Origin;
+use tenantry_tenancy::tenant::access::{self, ResolvedBy};
 
 use crate::{Api, ApiError, event_stream, hints, limits, origin, quota, request::RequestContext};
 

@@ -7,30 +7,18 @@ use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
-use tenantry_tenancy::{
-    Stale,
-    access::AccessError,
-    auth::AuthError,
-    billing::BillingError,
-    billing_oversight::OversightError,
-    branding::BrandingError,
-    dunning::SimulationError,
-    entitlement::{CapabilitiesError, NotInPlan, Plans},
-    flag::FlagError,
-    flag_definition::DefinitionError,
-    lifecycle::LifecycleError,
-    operator::OperatorError,
-    project::ProjectError,
-    provider_event::ReceiveError,
-    provision::SignUpError,
-    quota::QuotaError,
-    resource::ResourceError,
-    setting::SettingError,
-    task::TaskError,
-    tenant::TenantError,
-    usage::UsageError,
-    user::UserError,
+use tenantry_tenancy::billing::{
+    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
 };
+use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
+use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
+use tenantry_tenancy::identity::{auth::AuthError, user::UserError};
+use tenantry_tenancy::operations::operator::OperatorError;
+use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
+use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
+use tenantry_tenancy::usage::quota::QuotaError;
+use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
+use tenantry_tenancy::{Stale, billing::BillingError, tenant::TenantError, usage::UsageError};
 
 use crate::{ApiError, Excess, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
 

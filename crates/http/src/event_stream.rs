@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::stream::unfold;
 use serde_json::json;
 use tenantry_domain::kernel::{ErrorCode, Permission, TenantId};
-use tenantry_tenancy::flag;
+use tenantry_tenancy::flags::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::{

@@ -7,11 +7,10 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::heade
 use tenantry_domain::kernel::{Network, RequestId, TenantId};
 use tenantry_domain::operations::{Account, AccountName};
 use tenantry_domain::tenant::{Admission, TenantSelector};
-use tenantry_tenancy::{
-    Cx, Origin, Tenancy,
-    access::{self, AccessError, Hints, ResolvedBy},
-    auth, operator,
-};
+use tenantry_tenancy::identity::auth;
+use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::tenant::access::{self, AccessError, Hints, ResolvedBy};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 use utoipa::IntoParams;
 
 use crate::{

@@ -6,7 +6,7 @@ use actix_web::{
 };
 use tenantry_domain::kernel::ErrorCode;
 use tenantry_domain::tenant::Slug;
-use tenantry_tenancy::access::Hints;
+use tenantry_tenancy::tenant::access::Hints;
 
 use crate::ApiError;
 

@@ -17,10 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::kernel::{ErrorCode, KeptAnswer, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::tenant::Refused;
-use tenantry_tenancy::{
-    Cx,
-    idempotency::{KeyedRegistration, KeyedRequest, OperatorRequest},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::operations::idempotency::{KeyedRegistration, KeyedRequest, OperatorRequest};
 use utoipa::{
     IntoParams,
     openapi::{

@@ -21,7 +21,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::flags::{Evaluation, FlagSet, Reason, Subject};
 use tenantry_domain::kernel::{ErrorCode, FieldError, StoreError};
-use tenantry_tenancy::{Cx, flag};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::flags::flag;
 use utoipa::ToSchema;
 
 use crate::{

@@ -7,7 +7,7 @@ use tenantry_domain::kernel::Limit;
 use tenantry_domain::operations::QuotaGate;
 use tenantry_domain::tenant::Admission;
 use tenantry_domain::usage::{MOST_UNITS, MeterKey};
-use tenantry_tenancy::quota_lending;
+use tenantry_tenancy::usage::quota_lending;
 
 use crate::{Api, ApiError};
 

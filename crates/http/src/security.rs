@@ -2,7 +2,7 @@ use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
     http::header::{self, HeaderName, HeaderValue},
 };
-use tenantry_tenancy::access::ResolvedBy;
+use tenantry_tenancy::tenant::access::ResolvedBy;
 
 use crate::{HttpSettings, limits, request::RequestContext};
 

@@ -47,8 +47,9 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
-use tenantry_tenancy::entitlement::Feature;
-use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
+use tenantry_tenancy::customization::product_settings;
+use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};

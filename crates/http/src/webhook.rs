@@ -8,7 +8,7 @@ use actix_web::{
 };
 use futures_util::future::LocalBoxFuture;
 use tenantry_domain::kernel::ErrorCode;
-use tenantry_tenancy::provider_event;
+use tenantry_tenancy::billing::provider_event;
 
 use crate::{Answer, Api, ApiError, Endpoint, body, hints};
 

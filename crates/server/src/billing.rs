@@ -8,11 +8,12 @@ use tenantry_domain::billing::{EventState, SubscriptionRef};
 use tenantry_domain::kernel::{Period, SystemScope, TenantId};
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_stripe::StripePayments;
-use tenantry_tenancy::billing_finding::Finding;
-use tenantry_tenancy::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
-use tenantry_tenancy::billing_surplus::Surplus;
-use tenantry_tenancy::meter_report::{self, Drift};
-use tenantry_tenancy::{OperatorCx, provider_event};
+use tenantry_tenancy::OperatorCx;
+use tenantry_tenancy::billing::billing_finding::Finding;
+use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
+use tenantry_tenancy::billing::billing_surplus::Surplus;
+use tenantry_tenancy::billing::meter_report::{self, Drift};
+use tenantry_tenancy::billing::provider_event;
 
 use crate::boot::{Booted, boot};
 use crate::settings::Settings;

@@ -25,10 +25,11 @@ use tenantry_system::{
     CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
     PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
 };
-use tenantry_tenancy::flag::StoredFlags;
-use tenantry_tenancy::quota_lending::StoredQuotas;
-use tenantry_tenancy::setting::StoredConfigurations;
-use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, product_settings};
+use tenantry_tenancy::customization::product_settings;
+use tenantry_tenancy::customization::setting::StoredConfigurations;
+use tenantry_tenancy::flags::flag::StoredFlags;
+use tenantry_tenancy::usage::quota_lending::StoredQuotas;
+use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 use uuid::Uuid;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tenantry_domain::flags::{FlagDefinition, FlagVersion};
 use tenantry_domain::kernel::SystemScope;
-use tenantry_tenancy::flag_definition::{self, DefinitionError};
+use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;

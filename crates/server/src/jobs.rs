@@ -7,10 +7,11 @@ use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
 use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
 use tenantry_domain::tenant::Denied;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs};
-use tenantry_tenancy::job::{Handlers, JobError};
-use tenantry_tenancy::purge::PurgeSystemJobs;
-use tenantry_tenancy::worker::{Queues, Worker, WorkerSettings};
-use tenantry_tenancy::{Tenancy, job, system_job};
+use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::operations::job::{Handlers, JobError};
+use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerSettings};
+use tenantry_tenancy::operations::{job, system_job};
+use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::boot::{Booted, boot};
 use crate::settings::{Jobs, Settings};

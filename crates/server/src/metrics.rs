@@ -13,7 +13,7 @@ use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
-use tenantry_tenancy::worker::Worker;
+use tenantry_tenancy::operations::worker::Worker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@ use std::io::BufRead as _;
 
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operator::{self, OperatorError};
+use tenantry_tenancy::operations::operator::{self, OperatorError};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;

@@ -2,8 +2,8 @@
 
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
-use tenantry_tenancy::quota::{self, Corrected, QuotaError};
-use tenantry_tenancy::quota_drift::{self, Reconciled, Repair};
+use tenantry_tenancy::usage::quota::{self, Corrected, QuotaError};
+use tenantry_tenancy::usage::quota_drift::{self, Reconciled, Repair};
 
 use crate::boot::{Booted, boot};
 use crate::settings::Settings;

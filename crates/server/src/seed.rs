@@ -5,10 +5,14 @@ use std::sync::Arc;
 use tenantry_domain::kernel::{RequestId, Role, SystemScope};
 use tenantry_domain::tenant::{NewTenant, Slug, TenantSelector};
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
-use tenantry_tenancy::operator::OperatorError;
-use tenantry_tenancy::provision::{NewAdmin, SignUpError};
-use tenantry_tenancy::user::AddUser;
-use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy, operator, project, provision, resource, task, user};
+use tenantry_tenancy::identity::user;
+use tenantry_tenancy::identity::user::AddUser;
+use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::operations::operator::OperatorError;
+use tenantry_tenancy::tenant::provision;
+use tenantry_tenancy::tenant::provision::{NewAdmin, SignUpError};
+use tenantry_tenancy::work::{project, resource, task};
+use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
 
 use crate::{CommandError, console};
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
-use tenantry_tenancy::lifecycle::LifecycleError;
-use tenantry_tenancy::provision::NewAdmin;
-use tenantry_tenancy::{OperatorCx, Origin, Tenancy, lifecycle, provision};
+use tenantry_tenancy::tenant::lifecycle::LifecycleError;
+use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::tenant::{lifecycle, provision};
+use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
 
 use crate::boot::boot;
 use crate::settings::Settings;

@@ -7,7 +7,7 @@ use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::Tenancy;
-use tenantry_tenancy::setting::{self, SettingError};
+use tenantry_tenancy::customization::setting::{self, SettingError};
 
 use crate::boot::boot;
 use crate::settings::Settings;

@@ -13,7 +13,7 @@ use tenantry_domain::identity::{AccessClaims, AccessTokens as _, RefreshTokens a
 use tenantry_domain::kernel::{Clock as _, Role};
 use tenantry_http::{Api, Readiness};
 use tenantry_system::{HmacRefreshTokens, JwtAccessTokens, SigningKey, SystemIds};
-use tenantry_tenancy::lifecycle;
+use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tests::{Client, Options, Person, Reply, TenantWorld, World};
 
 const PASSWORD: &str = "correct horse";

@@ -16,9 +16,11 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{PageRequest, SystemScope, TenantId, Time, UsageEventId};
 use tenantry_domain::tenant::{Tenant, TenantStatus};
-use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::worker::{Outcome, Ran, Worker};
-use tenantry_tenancy::{BillingPolicy, Cx, Origin, lifecycle, meter_report, provider_event};
+use tenantry_tenancy::billing::{meter_report, provider_event};
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
+use tenantry_tenancy::tenant::lifecycle;
+use tenantry_tenancy::{BillingPolicy, Cx, Origin};
 use tenantry_tests::{
     Failing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, Reply, SIGNATURE, TenantWorld, World,
     roll_up, take_back, use_up,
@@ -691,7 +693,7 @@ async fn two_servers_that_act_on_the_same_events_come_to_the_same() {
     // And once more without a lease in between: the handlers themselves, all at once.
     let cx = paying.cx(acme).await;
     let provider = paying.payments.clone();
-    let syncs = (0..8).map(|_| tenantry_tenancy::billing_sync::sync(&cx, provider.as_ref()));
+    let syncs = (0..8).map(|_| tenantry_tenancy::billing::billing_sync::sync(&cx, provider.as_ref()));
     for done in join_all(syncs).await {
         done.unwrap();
     }

@@ -9,9 +9,9 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
-use tenantry_tenancy::billing_oversight::{self, DriftLine, Sweep};
-use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::worker::Worker;
+use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, Sweep};
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tests::{PASSWORD, Reply};
 
 use crate::billing_stripe::{Shop, WrongKey};

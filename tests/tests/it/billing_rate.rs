@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use serde_json::{Value, json};
 use tenantry_domain::operations::Rate;
-use tenantry_tenancy::job::Handlers;
+use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tests::Reply;
 
 use crate::billing_checkout::{asked, page, posted, session};

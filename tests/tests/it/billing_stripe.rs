@@ -24,9 +24,10 @@ use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{
     Card, Delivery, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
 };
-use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::worker::Worker;
-use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy, billing_oversight, meter_report};
+use tenantry_tenancy::billing::{billing_oversight, meter_report};
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::operations::worker::Worker;
+use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
 use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
 use crate::billing_checkout::subscription_to;

@@ -8,7 +8,7 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Period, TenantId, Time, UsageEventId};
-use tenantry_tenancy::meter_report::{self, Drift};
+use tenantry_tenancy::billing::meter_report::{self, Drift};
 use tenantry_tests::{roll_up, take_back, use_up, used_by};
 
 use crate::billing_stripe::Shop;

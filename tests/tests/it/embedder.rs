@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use serde_json::json;
 use tenantry_doctor::{Options as DoctorOptions, examine};
 use tenantry_http::ApiError;
-use tenantry_tenancy::job::Handlers;
+use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tests::{Embedder, ManualClock, MemoryPayments, Options, Payments, World};
 
 use crate::jobs;

@@ -3,7 +3,8 @@
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::flags::{FlagDefinition, Segment};
-use tenantry_tenancy::{Cx, Precondition, flag, flag_definition};
+use tenantry_tenancy::flags::{flag, flag_definition};
+use tenantry_tenancy::{Cx, Precondition};
 use tenantry_tests::{Person, Reply, World};
 
 const FLAGS: &str = "/api/v1/admin/flags";

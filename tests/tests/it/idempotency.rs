@@ -14,9 +14,9 @@ use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::work::NewProject;
 use tenantry_persistence::PoolSettings;
-use tenantry_tenancy::idempotency::KeyedRequest;
-use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::project;
+use tenantry_tenancy::operations::idempotency::KeyedRequest;
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::work::project;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, TenantWorld, World};
 
 use crate::features::definition;

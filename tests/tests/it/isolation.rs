@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule};
 use tenantry_domain::kernel::{Level, Role};
 use tenantry_persistence::PoolSettings;
-use tenantry_tenancy::flag_definition::{self, DefinitionError};
+use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
 use tenantry_tests::{Options, Person, Reply, TenantWorld, World, evidence};
 
 use crate::{auth, embedder};
@@ -1202,7 +1202,7 @@ async fn a_header_that_names_another_tenant_is_refused_and_recorded() {
         assert_eq!(event["actor_id"], world.acme.admin.id.to_string());
     }
     world.app.refusals.end_all();
-    tenantry_tenancy::refusal::flush(&world.app).await;
+    tenantry_tenancy::audit::refusal::flush(&world.app).await;
     let (_, repeated) = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(repeated["after"]["repeated"]["count"], refused);
     // One that agrees is no harm.

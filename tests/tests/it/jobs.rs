@@ -15,11 +15,15 @@ use tenantry_domain::operations::{
 use tenantry_domain::tenant::{Actor, Denied, JobLease, Standing};
 use tenantry_domain::work::NewProject;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
-use tenantry_tenancy::job::{Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms};
-use tenantry_tenancy::purge::{Purge, PurgeSystemJobs};
-use tenantry_tenancy::upkeep::TendSome;
-use tenantry_tenancy::worker::{Outcome, Queues, Worker, WorkerSettings};
-use tenantry_tenancy::{Cx, Tenancy, Traces, job, lifecycle};
+use tenantry_tenancy::operations::job;
+use tenantry_tenancy::operations::job::{
+    Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms,
+};
+use tenantry_tenancy::operations::upkeep::TendSome;
+use tenantry_tenancy::operations::worker::{Outcome, Queues, Worker, WorkerSettings};
+use tenantry_tenancy::tenant::lifecycle;
+use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
+use tenantry_tenancy::{Cx, Tenancy, Traces};
 use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -520,7 +524,7 @@ async fn a_key_keeps_a_second_open_job_out() {
         name: "Beside".into(),
         description: None,
     };
-    let project = tenantry_tenancy::project::create(&cx, data).await.unwrap();
+    let project = tenantry_tenancy::work::project::create(&cx, data).await.unwrap();
     cx.write(async |work| {
         work.projects().add_views(project.id, 5).await?;
         job::enqueue::<Count>(&cx, work, &4, keyed()).await
@@ -1264,7 +1268,7 @@ async fn jobs_of_the_systems_own_are_deleted_when_they_are_long_over_and_dead_on
     };
     let done = format!("{} done", PurgeSystemJobs::KIND);
     let dead = format!("{} dead", Doomed::KIND);
-    let days = u32::try_from(tenantry_tenancy::purge::KEPT_DAYS).unwrap();
+    let days = u32::try_from(tenantry_tenancy::tenant::purge::KEPT_DAYS).unwrap();
     for _ in 0..days {
         while !outcomes(&worker).await.is_empty() {}
         world.clock.advance(chrono::Duration::days(1));
@@ -1302,7 +1306,7 @@ impl SystemJobHandler for Doomed {
 #[actix_web::test]
 async fn finished_jobs_are_deleted_after_a_while_and_dead_ones_kept() {
     let world = World::new().await;
-    let wait = chrono::Duration::days(tenantry_tenancy::purge::KEPT_DAYS);
+    let wait = chrono::Duration::days(tenantry_tenancy::tenant::purge::KEPT_DAYS);
     let flaky = Flaky::default();
     flaky.failures.store(3, Ordering::Relaxed);
     let handlers = purging().with(Count::default()).with(flaky);

@@ -207,7 +207,7 @@ async fn naming_another_tenant_is_recorded_only_as_often_as_the_limits_allow() {
     let mismatches = recorded.iter().filter(|(action, _)| action == "tenant.mismatch");
     assert_eq!(mismatches.count(), 1);
     world.clock.advance(Duration::hours(1));
-    assert_eq!(tenantry_tenancy::refusal::flush(&world.app).await, 1);
+    assert_eq!(tenantry_tenancy::audit::refusal::flush(&world.app).await, 1);
     let (_, repeated) = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(repeated["after"]["repeated"]["count"], 3);
 }

@@ -15,12 +15,14 @@ use tenantry_domain::usage::MeterKey;
 use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, TalliedMailer, Tls};
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
-use tenantry_tenancy::job::{self, Handlers, JobHandler, Terms};
-use tenantry_tenancy::mail::{Parcel, SendMail};
-use tenantry_tenancy::quota_alert::TellAlert;
-use tenantry_tenancy::user::AddUser;
-use tenantry_tenancy::worker::{Outcome, Ran, Worker};
-use tenantry_tenancy::{BillingPolicy, quota, user};
+use tenantry_tenancy::BillingPolicy;
+use tenantry_tenancy::identity::user;
+use tenantry_tenancy::identity::user::AddUser;
+use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
+use tenantry_tenancy::operations::mail::{Parcel, SendMail};
+use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
+use tenantry_tenancy::usage::quota;
+use tenantry_tenancy::usage::quota_alert::TellAlert;
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
 };
@@ -390,7 +392,7 @@ async fn a_deletion_that_an_operator_has_averted_is_not_told() {
     paying.tell_all().await;
     paying.pass(8).await;
     let operator = paying.world.operator_cx();
-    tenantry_tenancy::lifecycle::resume(&operator, acme, "they promised")
+    tenantry_tenancy::tenant::lifecycle::resume(&operator, acme, "they promised")
         .await
         .unwrap();
     paying.pass(12).await;

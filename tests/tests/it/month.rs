@@ -16,11 +16,11 @@ use tenantry_domain::kernel::{Clock as _, Interval, PageRequest, Period, TenantI
 use tenantry_domain::tenant::TenantStatus;
 use tenantry_domain::usage::{MeterKey, OveragePrice};
 use tenantry_stripe_fake::{Card, Delivery};
-use tenantry_tenancy::job::Handlers;
-use tenantry_tenancy::meter_report::{self, Drift};
-use tenantry_tenancy::quota_alert::TellAlert;
-use tenantry_tenancy::usage_rollup::{RollUp, RollUpAll};
-use tenantry_tenancy::worker::Worker;
+use tenantry_tenancy::billing::meter_report::{self, Drift};
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::operations::worker::Worker;
+use tenantry_tenancy::usage::quota_alert::TellAlert;
+use tenantry_tenancy::usage::usage_rollup::{RollUp, RollUpAll};
 use tenantry_tests::{roll_up, take_back, use_up};
 
 use crate::billing_stripe::Shop;

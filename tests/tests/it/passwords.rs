@@ -602,13 +602,13 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
         ("tenant.mismatch", &json!("globex"))
     );
     assert_eq!(
-        tenantry_tenancy::refusal::flush(&world.app).await,
+        tenantry_tenancy::audit::refusal::flush(&world.app).await,
         0,
         "the hour is not over"
     );
     world.clock.advance(Duration::hours(1));
     // Of the member, of the operator, and of what was beyond the bound.
-    assert_eq!(tenantry_tenancy::refusal::flush(&world.app).await, 3);
+    assert_eq!(tenantry_tenancy::audit::refusal::flush(&world.app).await, 3);
     let entries = failures().await;
     assert_eq!(entries.len(), 1 + 21 + 2);
     let repeated = |email: Value| {

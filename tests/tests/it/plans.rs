@@ -8,8 +8,8 @@ use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
-use tenantry_tenancy::entitlement::Feature;
-use tenantry_tenancy::plan;
+use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::plan;
 use tenantry_tests::{Options, Person, World};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of plans");

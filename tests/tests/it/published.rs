@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::kernel::ErrorCode;
-use tenantry_tenancy::product_settings;
+use tenantry_tenancy::customization::product_settings;
 
 /// Error codes that nothing raises.
 const CODES_NOT_RAISED: &[&str] = &[];

@@ -13,15 +13,16 @@ use tenantry_domain::usage::{MeterKey, QuotaDrift, QuotaFinding};
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
 use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
-use tenantry_tenancy::job::{Handlers, JobHandler as _};
-use tenantry_tenancy::plan::{self, Agreement};
-use tenantry_tenancy::purge::{Ended, Purge};
-use tenantry_tenancy::quota::{self, QuotaError};
-use tenantry_tenancy::quota_alert::{TellAlert, Which};
-use tenantry_tenancy::quota_drift::{self, Repair};
-use tenantry_tenancy::quota_lending::StoredQuotas;
-use tenantry_tenancy::quota_recovery::{Lapse, LapseAll};
-use tenantry_tenancy::{Cx, Origin, Tenancy, metering};
+use tenantry_tenancy::operations::job::{Handlers, JobHandler as _};
+use tenantry_tenancy::plans::plan::{self, Agreement};
+use tenantry_tenancy::tenant::purge::{Ended, Purge};
+use tenantry_tenancy::usage::metering;
+use tenantry_tenancy::usage::quota::{self, QuotaError};
+use tenantry_tenancy::usage::quota_alert::{TellAlert, Which};
+use tenantry_tenancy::usage::quota_drift::{self, Repair};
+use tenantry_tenancy::usage::quota_lending::StoredQuotas;
+use tenantry_tenancy::usage::quota_recovery::{Lapse, LapseAll};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 use tenantry_tests::{Client, Options, Reply, TenantWorld, World, use_up};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of quotas");
@@ -684,7 +685,7 @@ async fn fifty_who_reach_a_threshold_at_once_raise_it_once_and_it_is_told_once()
         ]
     );
     let system = system(&world.app, world.acme.id).await;
-    let jobs = tenantry_tenancy::job::list(
+    let jobs = tenantry_tenancy::operations::job::list(
         &world.app,
         world.acme.id,
         tenantry_domain::operations::JobFilter::default(),

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Kind, Setting, SettingSheet};
 use tenantry_domain::kernel::StoreError;
 use tenantry_system::SigningKey;
-use tenantry_tenancy::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
-use tenantry_tenancy::setting::{self, Resealed, SettingError};
+use tenantry_tenancy::customization::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
+use tenantry_tenancy::customization::setting::{self, Resealed, SettingError};
 use tenantry_tests::{KnownHosts, Options, Person, Reply, World};
 
 const SETTINGS: &str = "/api/v1/tenant/settings";

@@ -8,9 +8,9 @@ use sqlx::AssertSqlSafe;
 use tenantry_domain::kernel::{RequestId, SystemScope};
 use tenantry_domain::tenant::NewTenant;
 use tenantry_tenancy::Origin;
-use tenantry_tenancy::job::{Nothing, SystemJobHandler as _};
-use tenantry_tenancy::provision::{self, NewAdmin, SignUpError, SignedUp};
-use tenantry_tenancy::purge::FreeNames;
+use tenantry_tenancy::operations::job::{Nothing, SystemJobHandler as _};
+use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignUpError, SignedUp};
+use tenantry_tenancy::tenant::purge::FreeNames;
 use tenantry_tests::{
     ManualClock, MemoryPayments, Options, Payments, Reply, TenantWorld, World, plans_without_prices,
 };

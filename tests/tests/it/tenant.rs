@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_tenancy::lifecycle;
+use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tests::{Person, Reply, World};
 
 use crate::auth::overtaken;

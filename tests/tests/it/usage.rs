@@ -21,10 +21,12 @@ use tenantry_domain::usage::{
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
-use tenantry_tenancy::job::{Handlers, JobHandler as _, Nothing};
-use tenantry_tenancy::quota_drift::{self, Repair};
-use tenantry_tenancy::usage_rollup::{Keep, RollUp};
-use tenantry_tenancy::{Cx, Origin, Tenancy, metering, plan, quota, usage};
+use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
+use tenantry_tenancy::plans::plan;
+use tenantry_tenancy::usage::quota_drift::{self, Repair};
+use tenantry_tenancy::usage::usage_rollup::{Keep, RollUp};
+use tenantry_tenancy::usage::{metering, quota};
+use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
 use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
 
 use crate::jobs;
@@ -1545,7 +1547,7 @@ async fn stored_bytes_are_recorded_with_every_change_and_clocks_may_differ() {
             content: Some("x".repeat(10 + number)),
             ..jobs_resource()
         };
-        tenantry_tenancy::resource::create(cx, new).await.unwrap();
+        tenantry_tenancy::work::resource::create(cx, new).await.unwrap();
         bytes += 10 + number as u64;
         assert_eq!(total(&world, &world.acme, "storage_bytes").await, bytes);
     }

@@ -5,7 +5,8 @@ use futures_util::future::{join, join_all};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tenantry_domain::kernel::{ProjectId, RequestId};
-use tenantry_tenancy::{Cx, Flushed, Origin, project};
+use tenantry_tenancy::work::project;
+use tenantry_tenancy::{Cx, Flushed, Origin};
 use tenantry_tests::{Options, Reply, TenantWorld, World};
 
 fn path(tenant: &TenantWorld) -> String {

@@ -1,10 +1,8 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
-use tenantry_tenancy::{
-    Cx,
-    auth::{self, AuthError, LoggedIn},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::identity::auth::{self, AuthError, LoggedIn};
 use utoipa::ToSchema;
 
 use super::{tenant::TenantView, user::UserView};

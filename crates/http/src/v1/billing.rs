@@ -5,11 +5,13 @@ use tenantry_domain::billing::{
     BillingAccount, Invoice, InvoiceLine, InvoiceStatus, Link, ProrationPreview, ProviderInvoice,
 };
 use tenantry_domain::kernel::{Currency, Interval, InvoiceId, Limit, Period, Projection};
+use tenantry_tenancy::billing::{
+    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
+    invoice,
+};
 use tenantry_tenancy::{
     Cx,
     billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
-    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
-    invoice,
 };
 use utoipa::{IntoParams, ToSchema};
 

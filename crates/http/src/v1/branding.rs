@@ -11,7 +11,7 @@ use tenantry_domain::customization::{
     Branding, BrandingPatch, Colour, Objection, Removed, SCOPE, TenantConfiguration,
 };
 use tenantry_domain::kernel::Patch;
-use tenantry_tenancy::branding::{self, Rebranded};
+use tenantry_tenancy::customization::branding::{self, Rebranded};
 use utoipa::ToSchema;
 
 use super::setting::WarningView;

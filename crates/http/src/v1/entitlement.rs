@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{ErrorCode, Limit, ParseIdError};
-use tenantry_tenancy::entitlement::{self, Entitled, Extent};
+use tenantry_tenancy::plans::entitlement::{self, Entitled, Extent};
 use utoipa::ToSchema;
 
 use super::quota::{amount, source};

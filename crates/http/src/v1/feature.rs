@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::flags::{Explanation, FlagType, Lifecycle};
 use tenantry_domain::kernel::ParseIdError;
-use tenantry_tenancy::flag::{self, Feature};
+use tenantry_tenancy::flags::flag::{self, Feature};
 use utoipa::ToSchema;
 
 use crate::{

@@ -5,7 +5,8 @@ use tenantry_domain::kernel::{Patch, ProjectId, UserId};
 use tenantry_domain::work::{
     MemberDetails, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole, ProjectStatus,
 };
-use tenantry_tenancy::{Cx, project};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::work::project;
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;

@@ -5,10 +5,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Level, Limit, ParseIdError, QuotaAlertId, QuotaReservationId};
 use tenantry_domain::usage::{AlertBase, MeterKey, QuotaAlert, QuotaReservation, ReservationState};
-use tenantry_tenancy::{
-    Cx,
-    quota::{self, QuotaStanding},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::usage::quota::{self, QuotaStanding};
 use utoipa::ToSchema;
 
 use super::{project::NoParams, schema};

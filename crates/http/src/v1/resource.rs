@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{ParseIdError, Patch, ProjectId, ResourceId, UserId};
 use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
-use tenantry_tenancy::{Cx, resource};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::work::resource;
 use utoipa::{IntoParams, ToSchema};
 
 use super::project::NoParams;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tenantry_domain as domain;
-use tenantry_tenancy::billing_finding::FindingKind;
+use tenantry_tenancy::billing::billing_finding::FindingKind;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},

@@ -9,10 +9,8 @@ use tenantry_domain::customization::{
 };
 use tenantry_domain::kernel::{Patch, Resolved, UserId};
 use tenantry_domain::tenant::TenantScope;
-use tenantry_tenancy::{
-    Cx,
-    setting::{self, Changed},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::customization::setting::{self, Changed};
 use utoipa::ToSchema;
 
 use super::{project::NoParams, resource::VersionNumber, schema as schemas};

@@ -1,10 +1,8 @@
 use actix_web::web::ServiceConfig;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::tenant::NewTenant;
-use tenantry_tenancy::{
-    Cx,
-    provision::{self, NewAdmin, SignedUp},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
 use utoipa::ToSchema;
 
 use super::{tenant::TenantView, user::UserView};

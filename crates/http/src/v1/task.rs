@@ -3,7 +3,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Patch, ProjectId, TaskId, Time, UserId};
 use tenantry_domain::work::{NewTask, Priority, Task, TaskFilter, TaskPatch, TaskStatus};
-use tenantry_tenancy::{Cx, product_settings::TASKS_DEFAULT_PRIORITY, setting, task};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::customization::{product_settings::TASKS_DEFAULT_PRIORITY, setting};
+use tenantry_tenancy::work::task;
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;

@@ -3,10 +3,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{User, UserFilter, UserPatch};
 use tenantry_domain::kernel::{Patch, Role, UserId};
-use tenantry_tenancy::{
-    Cx,
-    user::{self, AddUser, Added},
-};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::identity::user::{self, AddUser, Added};
 use utoipa::{IntoParams, ToSchema};
 
 use super::schema;

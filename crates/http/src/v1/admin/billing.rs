@@ -5,7 +5,7 @@ use tenantry_domain::billing::{
     BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
 };
 use tenantry_domain::kernel::{Invalid, Period, TenantId};
-use tenantry_tenancy::{
+use tenantry_tenancy::billing::{
     billing_finding::Finding,
     billing_oversight::{self, DriftLine, Sweep, Swept},
     billing_surplus::Surplus,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::flags::{FlagDefinition, FlagVersion};
 use tenantry_domain::kernel::OperatorId;
-use tenantry_tenancy::flag_definition;
+use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
 use crate::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::OperatorId;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operator::{self, OperatorLoggedIn};
+use tenantry_tenancy::operations::operator::{self, OperatorLoggedIn};
 use utoipa::ToSchema;
 
 use crate::{Answer, Body, Endpoint, guest::Guest};

@@ -3,7 +3,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tenantry_domain::flags::{Segment, SegmentVersion};
 use tenantry_domain::kernel::OperatorId;
-use tenantry_tenancy::flag_definition;
+use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
 use super::flag::{ConditionDocument, RollBackBody};

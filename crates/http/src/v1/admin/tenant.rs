@@ -2,7 +2,7 @@ use actix_web::web::ServiceConfig;
 use serde::Deserialize;
 use tenantry_domain::kernel::TenantId;
 use tenantry_domain::tenant::{TenantFilter, TenantStatus};
-use tenantry_tenancy::lifecycle;
+use tenantry_tenancy::tenant::lifecycle;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{

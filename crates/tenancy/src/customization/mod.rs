@@ -1,0 +1,5 @@
+//! What a tenant may shape: settings in levels and branding.
+
+pub mod branding;
+pub mod product_settings;
+pub mod setting;

@@ -1,0 +1,4 @@
+//! Feature flags: what operators define, and what a tenant sees and overrides.
+
+pub mod flag;
+pub mod flag_definition;

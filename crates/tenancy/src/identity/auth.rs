@@ -1,0 +1,423 @@
+//! Login, registration, and the life of a session.
+
+use chrono::Duration;
+use serde_json::json;
+use tenantry_domain::identity::{
+    AccessClaims, CallerClass, Email, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
+    PresentedRefresh, Rotation, Session, User, Verified,
+};
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, UserId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Standing, Tenant};
+
+use crate::Cx;
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::user::{self, AddUser, PrepareError};
+use crate::kernel::context::carries_store_error;
+use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+
+/// Somebody is logged in: tokens, and who and where they are.
+#[derive(Debug, Clone)]
+pub struct LoggedIn {
+    /// The access token (JWT).
+    pub access_token: String,
+    /// The refresh token (opaque, single use).
+    pub refresh_token: String,
+    /// How long the access token lives, in seconds.
+    pub expires_in: i64,
+    /// The user.
+    pub user: User,
+    /// The tenant.
+    pub tenant: Tenant,
+}
+
+/// Why nobody was logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such active user, or another password; which of them is not told.
+    #[error("the tenant has no active user with this address and password")]
+    InvalidCredentials,
+    /// The refresh token is not one of ours, or its session has ended.
+    #[error("the refresh token is not valid")]
+    InvalidRefresh,
+    /// The tenant does not let people register themselves.
+    #[error("the tenant does not allow self-registration")]
+    RegistrationClosed,
+    /// Another user of the tenant has that address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(AuthError);
+
+impl From<AddError> for AuthError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for AuthError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<PrepareError> for AuthError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Invalid(invalid) => invalid.into(),
+            PrepareError::Password(error) => error.into(),
+        }
+    }
+}
+
+/// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded.
+///
+/// # Errors
+/// [`AuthError::InvalidCredentials`], and those of the store.
+pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn, AuthError> {
+    let (user, class) = match Email::parse(email, "/email") {
+        Ok(email) => account(cx, &email).await?,
+        Err(_) => (None, CallerClass::Guest),
+    };
+    let user = user.filter(|user| user.is_active);
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let caller = HashingCaller {
+        class,
+        ..cx.hashing_caller()
+    };
+    let verified = passwords.verify(&caller, password.clone(), hash).await?;
+    match user {
+        Some(user) if verified.is_right() => {
+            let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
+            let opened = open_session(cx, &user, renewed).await;
+            if let Err(AuthError::InvalidCredentials) = opened {
+                record_failure(cx, email, Some(user.id)).await?;
+            }
+            opened
+        }
+        user => {
+            record_failure(cx, email, user.map(|user| user.id)).await?;
+            Err(AuthError::InvalidCredentials)
+        }
+    }
+}
+
+/// Whether the user with that mail address has lately logged in from this network. An unknown user has not, and costs the
+/// same.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) -> Result<bool, StoreError> {
+    let Ok(email) = Email::parse(email, "/email") else {
+        return Ok(false);
+    };
+    cx.read(async |work| has_logged_in_from(cx, work, &email, network).await)
+        .await
+}
+
+/// Registers somebody as a member of a tenant that allows it, and logs them in.
+///
+/// # Errors
+/// [`AuthError`].
+pub async fn register(
+    cx: &Cx,
+    email: &str,
+    full_name: String,
+    password: String,
+) -> Result<LoggedIn, AuthError> {
+    let tenant = cx.read(async |work| own_tenant(work).await).await?;
+    if !tenant.settings.self_registration {
+        return Err(AuthError::RegistrationClosed);
+    }
+    if cx.scope().standing() == Standing::Suspended {
+        return Err(Refused::Suspended.into());
+    }
+    let data = AddUser {
+        email: email.to_owned(),
+        full_name,
+        role: Role::Member,
+        password: Some(password),
+    };
+    let (user, _) = user::prepare(cx, data, &tenant).await?;
+    let (session, refresh_token) = new_session(cx, user.id);
+    cx.write(async |work| {
+        entitlement::one_more(cx, work, Countable::Users).await?;
+        work.users().insert(&user).await?;
+        let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
+        work.audit().record(event).await?;
+        work.sessions().insert(&session).await?;
+        let refresh_token = refresh_token.clone();
+        Ok::<_, AuthError>(logged_in(
+            cx,
+            session.id,
+            refresh_token,
+            user.clone(),
+            tenant.clone(),
+        ))
+    })
+    .await
+}
+
+/// Rotates a refresh token. A used-up token ends its session, except within moments of its use.
+///
+/// # Errors
+/// [`AuthError::InvalidRefresh`], and those of the store.
+pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
+    let outcome = cx.write(async |work| rotate(cx, work, presented).await).await?;
+    let (user, tenant) = outcome.ok_or(AuthError::InvalidRefresh)?;
+    Ok(logged_in(
+        cx,
+        presented.session,
+        presented.child.token.clone(),
+        user,
+        tenant,
+    ))
+}
+
+/// Ends the caller's own session.
+///
+/// # Errors
+/// [`AuthError`].
+pub async fn logout(cx: &Cx) -> Result<(), AuthError> {
+    cx.require(Permission::EndSession)?;
+    let id = cx.scope().session().ok_or(Refused::Forbidden)?;
+    cx.write(async |work| {
+        if let Some(mut session) = work.sessions().find_for_update(id).await? {
+            session.revoked_at = Some(cx.now());
+            work.sessions().update(&session).await?;
+            work.audit()
+                .record(cx.security("session.ended", "session", Some(id.uuid()), json!({})))
+                .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The caller and their tenant.
+///
+/// # Errors
+/// [`AuthError`].
+pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
+    cx.require(Permission::ReadTenant)?;
+    let id = cx.scope().user().ok_or(Refused::Forbidden)?;
+    cx.read(async |work| {
+        let user = work.users().find(id).await?.ok_or(Refused::Forbidden)?;
+        Ok((user, own_tenant(work).await?))
+    })
+    .await
+}
+
+/// For how long a network is known from which somebody has logged in.
+pub(crate) const KNOWN_FOR: Duration = Duration::days(30);
+
+/// Whether one of these addresses is in the network.
+pub(crate) fn is_among(network: Option<Network>, addresses: &[Option<String>]) -> bool {
+    let mut networks = addresses.iter().map(|address| {
+        let address = address.as_ref().and_then(|address| address.parse().ok());
+        Network::site(address)
+    });
+    networks.any(|known| known == network)
+}
+
+/// A fresh session of a user and its first refresh token.
+pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
+    let id = SessionId::next(cx.ids());
+    let first = cx.ports().refresh_tokens.first(cx.scope().tenant(), id);
+    let now = cx.now();
+    let session = Session {
+        id,
+        user_id,
+        token_hash: first.hash,
+        previous_hash: None,
+        rotated_at: None,
+        created_at: now,
+        expires_at: now + session_lifetime(cx),
+        revoked_at: None,
+        user_agent: cx.origin().user_agent.clone(),
+        ip: cx.origin().ip.clone(),
+    };
+    (session, first.token)
+}
+
+/// The answer to a login.
+pub(crate) fn logged_in(
+    cx: &Cx,
+    session: SessionId,
+    refresh_token: String,
+    user: User,
+    tenant: Tenant,
+) -> LoggedIn {
+    let tokens = &cx.ports().access_tokens;
+    let issued_at = cx.now();
+    let expires_in = tokens.lifetime_seconds();
+    let claims = AccessClaims {
+        tenant: tenant.id,
+        user: user.id,
+        session,
+        role: user.role,
+        issued_at,
+        expires_at: issued_at + Duration::seconds(expires_in),
+    };
+    LoggedIn {
+        access_token: tokens.sign(&claims),
+        refresh_token,
+        expires_in,
+        user,
+        tenant,
+    }
+}
+
+fn session_lifetime(cx: &Cx) -> Duration {
+    Duration::days(cx.app().policy.session_days)
+}
+
+/// The user with that mail address, and what is known of the caller who asks for the account.
+async fn account(cx: &Cx, email: &Email) -> Result<(Option<User>, CallerClass), StoreError> {
+    let network = Network::site(cx.origin().address());
+    cx.read(async |work| {
+        let user = work.users().find_by_email(email).await?;
+        let is_known = has_logged_in_from(cx, work, email, network).await?;
+        Ok((user, CallerClass::known_if(is_known)))
+    })
+    .await
+}
+
+async fn has_logged_in_from(
+    cx: &Cx,
+    work: &mut Work,
+    email: &Email,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
+    let since = cx.now() - KNOWN_FOR;
+    let addresses = work.sessions().login_addresses(email, since).await?;
+    Ok(is_among(network, &addresses))
+}
+
+async fn own_tenant(work: &mut Work) -> Result<Tenant, AuthError> {
+    // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
+    work.tenants()
+        .current()
+        .await?
+        .ok_or(AuthError::InvalidCredentials)
+}
+
+/// The hash of a right password whose stored hash is weaker than today's. That the hasher is busy is no reason to refuse
+/// the login: the next one tries again.
+pub(crate) async fn renew(
+    passwords: &dyn PasswordHasher,
+    caller: &HashingCaller,
+    verified: Verified,
+    password: Password,
+) -> Option<PasswordHash> {
+    match verified {
+        Verified::Outdated => passwords.hash(caller, password).await.ok(),
+        Verified::Right | Verified::Wrong => None,
+    }
+}
+
+async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Result<LoggedIn, AuthError> {
+    let (session, refresh_token) = new_session(cx, seen.id);
+    let (user, tenant) = cx
+        .write(async |work| {
+            // The password was verified outside of any transaction; what it was verified against must still stand.
+            let user = work.users().find_for_update(seen.id).await?;
+            let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
+            let mut user = user.ok_or(AuthError::InvalidCredentials)?;
+            if let Some(renewed) = renewed {
+                user.password_hash = renewed;
+                work.users().update(&user).await?;
+            }
+            work.sessions().insert(&session).await?;
+            let event = cx.security(
+                "session.started",
+                "session",
+                Some(session.id.uuid()),
+                json!({"user_id": user.id}),
+            );
+            work.audit().record(event).await?;
+            Ok::<_, AuthError>((user, own_tenant(work).await?))
+        })
+        .await?;
+    Ok(logged_in(cx, session.id, refresh_token, user, tenant))
+}
+
+async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
+    // What was typed may be a password in the wrong box: only something that is an address is kept.
+    let email = Email::parse(email, "/email").ok();
+    let refusal = Refusal {
+        action: RefusedAction::Login,
+        target_type: "user",
+        target: user.map(UserId::uuid),
+        actor: None,
+        ip: cx.origin().ip.clone(),
+        details: json!({"email": email}),
+    };
+    Ok(refusal::record(cx, refusal).await?)
+}
+
+/// `None` when the token gets nothing; the revocation that reuse leads to must be committed, so it is no error here.
+async fn rotate(
+    cx: &Cx,
+    work: &mut Work,
+    presented: &PresentedRefresh,
+) -> Result<Option<(User, Tenant)>, AuthError> {
+    let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
+        return Ok(None);
+    };
+    let rotation = session.rotate(
+        presented.hash,
+        presented.child.hash,
+        cx.now(),
+        session_lifetime(cx),
+    );
+    match rotation {
+        Rotation::Ended => return Ok(None),
+        Rotation::Rotated => work.sessions().update(&session).await?,
+        Rotation::Repeated => {}
+        Rotation::Reused => {
+            work.sessions().update(&session).await?;
+            let event = cx.security(
+                "refresh_token.reused",
+                "session",
+                Some(session.id.uuid()),
+                json!({"user_id": session.user_id}),
+            );
+            work.audit().record(event).await?;
+            return Ok(None);
+        }
+    }
+    let user = work
+        .users()
+        .find(session.user_id)
+        .await?
+        .filter(|user| user.is_active);
+    match user {
+        Some(user) => Ok(Some((user, own_tenant(work).await?))),
+        None => Ok(None),
+    }
+}

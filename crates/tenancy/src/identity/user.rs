@@ -1,0 +1,261 @@
+//! The people of a tenant.
+
+use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User, UserFilter, UserPatch};
+use tenantry_domain::kernel::{
+    Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Tenant};
+
+use crate::kernel::context::carries_store_error;
+use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::{Cx, Precondition, Stale};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The user has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// No such user in this tenant.
+    #[error("no such user")]
+    NotFound,
+    /// Another user of the tenant has that address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// The tenant would be left without an acting admin.
+    #[error("the last admin cannot be removed, demoted or deactivated")]
+    LastAdmin,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(UserError);
+
+impl From<AddError> for UserError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for UserError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Who is to be added, by an admin.
+#[derive(Debug, Clone)]
+pub struct AddUser {
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub full_name: String,
+    /// Their role.
+    pub role: Role,
+    /// Their password; generated when absent.
+    pub password: Option<String>,
+}
+
+/// A user that was added.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The user.
+    pub user: User,
+    /// The password, when it was generated; this is the only time it is seen.
+    pub generated_password: Option<Password>,
+}
+
+/// A page of the tenant's users.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn list(cx: &Cx, filter: UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
+    cx.require(Permission::ReadUsers)?;
+    cx.read(async |work| Ok(work.users().list(filter, page).await?))
+        .await
+}
+
+/// One user.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn get(cx: &Cx, id: UserId) -> Result<User, UserError> {
+    cx.require(Permission::ReadUsers)?;
+    cx.read(async |work| work.users().find(id).await?.ok_or(UserError::NotFound))
+        .await
+}
+
+/// Adds a user.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
+    cx.require(Permission::ManageUsers)?;
+    let tenant = cx
+        .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
+        .await?;
+    let (user, generated) = prepare(cx, data, &tenant).await?;
+    cx.write(async |work| {
+        entitlement::one_more(cx, work, Countable::Users).await?;
+        work.users().insert(&user).await?;
+        let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
+        work.audit().record(event).await?;
+        Ok(Added {
+            user,
+            generated_password: generated,
+        })
+    })
+    .await
+}
+
+/// Changes a user: admins anybody, everybody themselves, but role and activity only admins.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) -> Result<User, UserError> {
+    cx.require(Permission::EditSelf)?;
+    let privileged = !patch.role.is_keep() || !patch.is_active.is_keep();
+    if privileged || cx.scope().user() != Some(id) {
+        cx.require(Permission::ManageUsers)?;
+    }
+    cx.write(async |work| {
+        if privileged {
+            lock_admins(work).await?;
+        }
+        let before = work
+            .users()
+            .find_for_update(id)
+            .await?
+            .ok_or(UserError::NotFound)?;
+        when.check(before.version)?;
+        let mut user = before.clone();
+        user.apply(patch.clone(), cx.now())?;
+        keep_an_admin(work, &before, &user).await?;
+        if user.is_active && !before.is_active {
+            entitlement::free_seat(cx, work).await?;
+        }
+        work.users().update(&user).await?;
+        if !user.is_active {
+            work.sessions().revoke_all(id, cx.now()).await?;
+        }
+        let event = cx.changed("user.updated", "user", id.uuid(), Some(&before), Some(&user));
+        work.audit().record(event).await?;
+        Ok(user)
+    })
+    .await
+}
+
+/// Removes a user and ends their sessions.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), UserError> {
+    cx.require(Permission::ManageUsers)?;
+    cx.write(async |work| {
+        lock_admins(work).await?;
+        let before = work
+            .users()
+            .find_for_update(id)
+            .await?
+            .ok_or(UserError::NotFound)?;
+        when.check(before.version)?;
+        let mut user = before.clone();
+        user.remove(cx.now());
+        keep_an_admin(work, &before, &user).await?;
+        work.users().update(&user).await?;
+        work.sessions().revoke_all(id, cx.now()).await?;
+        let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// Serialises everything that could take away an admin: two requests that each see the other admin must not both
+/// succeed.
+async fn lock_admins(work: &mut Work) -> Result<(), UserError> {
+    work.tenants()
+        .current_for_update()
+        .await?
+        .ok_or(UserError::NotFound)
+        .map(|_| ())
+}
+
+async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
+    let loses_one = before.is_acting_admin() && !after.is_acting_admin();
+    if loses_one && work.users().count_other_admins(after.id).await? == 0 {
+        return Err(UserError::LastAdmin);
+    }
+    Ok(())
+}
+
+/// A new user of the tenant: all fields checked, the password hashed. The password too when it was
+/// generated, because none was given.
+pub(crate) async fn prepare(
+    cx: &Cx,
+    data: AddUser,
+    tenant: &Tenant,
+) -> Result<(User, Option<Password>), PrepareError> {
+    let passwords = &cx.ports().passwords;
+    let mut check = Check::new();
+    let email = check.take(Email::parse(&data.email, "/email"));
+    let names = [tenant.slug.as_str(), &tenant.name, &data.email, &data.full_name];
+    let chosen = data
+        .password
+        .map(|text| passwords.choose(text, "/password", &names))
+        .transpose();
+    let chosen = check.take(chosen);
+    check.line("/full_name", data.full_name.trim(), 1..=120);
+    check.verdict()?;
+    let (Some(email), Some(chosen)) = (email, chosen) else {
+        return Err(Invalid(Vec::new()).into());
+    };
+    let generated = chosen.is_none().then(|| passwords.generate());
+    let password = chosen
+        .or_else(|| generated.clone())
+        .unwrap_or_else(|| passwords.generate());
+    let hash = passwords.hash(&cx.hashing_caller(), password).await?;
+    let new = NewUser {
+        email,
+        full_name: data.full_name,
+        role: data.role,
+    };
+    let user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
+    Ok((user, generated))
+}
+
+/// Why a user cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
+impl From<PrepareError> for UserError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Invalid(invalid) => invalid.into(),
+            PrepareError::Password(error) => error.into(),
+        }
+    }
+}

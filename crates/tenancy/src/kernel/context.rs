@@ -1,0 +1,481 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use tenantry_domain::audit::{AuditEvent, Category, cut_details, cut_state};
+use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
+use tenantry_domain::customization::{Configurations, SettingRegistry};
+use tenantry_domain::flags::{FlagDefinitions, FlagSource};
+use tenantry_domain::identity::{
+    AccessTokens, CallerClass, CallerGroup, HashingCaller, PasswordHasher, RefreshTokens,
+};
+use tenantry_domain::kernel::{
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
+    SystemScope, TenantId, Time, UserId,
+};
+use tenantry_domain::operations::{Mailer, OperatorGate, OperatorTokens, Operators};
+use tenantry_domain::plans::PlanCatalogue;
+use tenantry_domain::store::{Units, Work};
+use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
+use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
+use uuid::Uuid;
+
+use crate::audit::refusal::Refusals;
+use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
+use crate::{Metering, Traces, ViewCounter};
+
+/// Everything the use cases need from outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// Transactions.
+    pub units: Units,
+    /// Admission.
+    pub gate: Gate,
+    /// Tenants across tenants, for sweeps.
+    pub registry: Arc<dyn TenantRegistry>,
+    /// Operators, and what they do across tenants.
+    pub operators: Arc<dyn Operators>,
+    /// Admission of operators.
+    pub operator_gate: OperatorGate,
+    /// Operators' access tokens.
+    pub operator_tokens: Arc<dyn OperatorTokens>,
+    /// Password hashing.
+    pub passwords: Arc<dyn PasswordHasher>,
+    /// Access tokens.
+    pub access_tokens: Arc<dyn AccessTokens>,
+    /// Refresh tokens.
+    pub refresh_tokens: Arc<dyn RefreshTokens>,
+    /// Sealing of what is stored.
+    pub seal: Arc<dyn Seal>,
+    /// Traces beyond this process.
+    pub traces: Arc<dyn Traces>,
+    /// The flags of each tenant.
+    pub flags: Arc<dyn FlagSource>,
+    /// Their definitions as they are stored, for operators.
+    pub flag_definitions: Arc<dyn FlagDefinitions>,
+    /// Calls that wait to be recorded.
+    pub calls: Arc<dyn CallSpool>,
+    /// What is looked after of usage across tenants.
+    pub usage_upkeep: Arc<dyn UsageUpkeep>,
+    /// Leases of quotas across tenants.
+    pub quota_upkeep: Arc<dyn QuotaUpkeep>,
+    /// Plans on offer.
+    pub plans: Arc<dyn PlanCatalogue>,
+    /// Whoever takes the money; nobody does where it is absent.
+    pub payments: Option<Arc<dyn PaymentProvider>>,
+    /// Which of its customers is which tenant.
+    pub customers: Arc<dyn Customers>,
+    /// What it tells of.
+    pub provider_events: Arc<dyn ProviderEvents>,
+    /// Whoever delivers mail.
+    pub mailer: Arc<dyn Mailer>,
+    /// What can be set.
+    pub settings: Arc<SettingRegistry>,
+    /// What tenants have set, and how they look.
+    pub configurations: Arc<dyn Configurations>,
+    /// What host names mean.
+    pub resolver: Arc<dyn HostResolver>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids.
+    pub ids: Arc<dyn IdSource>,
+}
+
+/// What the operator decided about tenants and sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether anybody may found a tenant.
+    pub signup_enabled: bool,
+    /// The settings a new tenant begins with.
+    pub default_settings: Settings,
+    /// How long a session lives without being refreshed, in days; 1..=365.
+    pub session_days: i64,
+    /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
+    pub name_quarantine_days: u32,
+    /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
+    pub quota_thresholds: Vec<u32>,
+    /// Whether a tenant whose API calls of a period are used up is refused.
+    pub enforce_api_calls: bool,
+    /// Where people use the product; mails lead there.
+    pub app_url: String,
+    /// What the operator decided about payments.
+    pub billing: BillingPolicy,
+}
+
+/// What the operator decided about payments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BillingPolicy {
+    /// Where people come back to from the payment provider's pages.
+    pub return_url: String,
+    /// Whether the provider works out taxes.
+    pub automatic_tax: bool,
+    /// So many days after its suspension a tenant that does not pay is deleted; `None` means never.
+    pub delete_after_days: Option<u32>,
+}
+
+impl Default for BillingPolicy {
+    fn default() -> Self {
+        Self {
+            return_url: "http://127.0.0.1:8080/".into(),
+            automatic_tax: false,
+            delete_after_days: None,
+        }
+    }
+}
+
+/// The application: ports, policy and the few things it keeps in memory.
+pub struct Tenancy {
+    /// The ports.
+    pub ports: Ports,
+    /// The policy.
+    pub policy: Policy,
+    /// Views that are counted but not stored yet.
+    pub views: ViewCounter,
+    /// What is known of metering besides what is stored.
+    pub metering: Metering,
+    /// Refusals of the last hour, which are recorded once and counted.
+    pub refusals: Refusals,
+}
+
+impl std::fmt::Debug for Tenancy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tenancy")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tenancy {
+    /// The application over its ports.
+    pub fn new(ports: Ports, policy: Policy) -> Self {
+        Self {
+            ports,
+            policy,
+            views: ViewCounter::default(),
+            metering: Metering::default(),
+            refusals: Refusals::default(),
+        }
+    }
+}
+
+/// From where a request came, for the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The caller's address.
+    pub ip: Option<String>,
+    /// The caller's `User-Agent`, at most 256 characters.
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// The caller's address, where it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.ip.as_ref().and_then(|ip| ip.parse().ok())
+    }
+}
+
+/// What a use case is done in: the application, the scope of whoever asks, and from where they ask.
+#[derive(Debug, Clone)]
+pub struct Cx {
+    app: Arc<Tenancy>,
+    scope: TenantScope,
+    origin: Origin,
+    once: Option<Once>,
+}
+
+impl Cx {
+    /// A context of one request or job.
+    pub fn new(app: Arc<Tenancy>, scope: TenantScope, origin: Origin) -> Self {
+        Self {
+            app,
+            scope,
+            origin,
+            once: None,
+        }
+    }
+
+    /// The system's context in a tenant; `None` of one that has been deleted since it was listed.
+    pub(crate) async fn enter(
+        app: &Arc<Tenancy>,
+        because: SystemScope,
+        tenant: TenantId,
+    ) -> Result<Option<Self>, StoreError> {
+        match app.ports.gate.system(because, tenant).await {
+            Ok(scope) => Ok(Some(Self::new(Arc::clone(app), scope, Origin::default()))),
+            Err(Denied::TenantGone | Denied::TenantNotFound) => Ok(None),
+            Err(Denied::Store(error)) => Err(error),
+            Err(denied) => Err(StoreError::Other(denied.to_string())),
+        }
+    }
+
+    /// The same context for a request with an idempotency key: what is written in it happens once. `answer` says what
+    /// to keep as the answer; its `T` is what the work of the one [`Cx::write`] returns.
+    #[must_use]
+    pub fn once<T: Clone + 'static>(
+        &self,
+        request: KeyedRequest,
+        answer: impl Fn(T) -> Option<KeptAnswer> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            once: Some(Once::new(request, answer)),
+            ..self.clone()
+        }
+    }
+
+    /// As [`Cx::once`], for a request without a credential that creates its user; `user` names the user in the work's
+    /// result.
+    #[must_use]
+    pub fn once_registered<T: Clone + 'static>(
+        &self,
+        request: KeyedRegistration,
+        user: impl Fn(&T) -> UserId + Send + Sync + 'static,
+        answer: impl Fn(T) -> Option<KeptAnswer> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            once: Some(Once::registration(request, user, answer)),
+            ..self.clone()
+        }
+    }
+
+    /// The same context without an idempotency key: for work that is not what the request is answered with.
+    pub(crate) fn without_key(&self) -> Self {
+        Self {
+            once: None,
+            ..self.clone()
+        }
+    }
+
+    /// Fails with the stored answer when the request with this context's idempotency key is done already. A use case calls
+    /// it before it does something outside of the database; [`Cx::write`] asks again.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`], and those of the store.
+    pub(crate) async fn check_once(&self) -> Result<(), StoreError> {
+        match &self.once {
+            Some(once) => self.read(async |work| once.check(self, work).await).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same request in another scope, its idempotency key included.
+    pub(crate) fn in_scope(&self, scope: TenantScope) -> Self {
+        Self {
+            scope,
+            ..self.clone()
+        }
+    }
+
+    /// The same context for what came from elsewhere.
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// The application.
+    pub fn app(&self) -> &Tenancy {
+        &self.app
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &Ports {
+        &self.app.ports
+    }
+
+    /// The scope.
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+
+    /// From where the request came.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The first line of every use case.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        self.scope.require(permission)
+    }
+
+    /// Who has a password hashed in this context. A tenant that is being created shares its turn with all that are.
+    pub(crate) fn hashing_caller(&self) -> HashingCaller {
+        let of_tenant = CallerGroup::Tenant(self.scope.tenant());
+        let (class, group) = match self.scope.actor() {
+            Actor::Founder => (CallerClass::Guest, CallerGroup::SignUp),
+            Actor::Guest => (CallerClass::Guest, of_tenant),
+            Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => (CallerClass::Known, of_tenant),
+        };
+        HashingCaller::new(class, group, self.origin.address())
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Time {
+        self.app.ports.clock.now()
+    }
+
+    /// The source of ids.
+    pub fn ids(&self) -> &dyn IdSource {
+        self.app.ports.ids.as_ref()
+    }
+
+    /// Runs work in a READ ONLY transaction of the scope's tenant.
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub async fn read<T, E>(&self, work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.app.ports.units.read(&self.scope, work).await
+    }
+
+    /// Runs work in a transaction of the scope's tenant that commits when the work returns `Ok`. It may be run
+    /// again after a lost race, so it has no effects outside the transaction.
+    ///
+    /// In a context made by [`Cx::once`] the work is done unless it was done before; then the error is
+    /// [`StoreError::Key`], with the answer in it.
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub async fn write<T: 'static, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        let units = &self.app.ports.units;
+        let Some(once) = &self.once else {
+            return units.write(&self.scope, work).await;
+        };
+        let work = async move |unit: &mut Work| {
+            once.begin(self, unit).await?;
+            let done = work(unit).await?;
+            let kept = once.kept(self, &done)?;
+            Once::complete(unit, &kept).await?;
+            Ok(done)
+        };
+        units.write(&self.scope, work).await
+    }
+
+    /// Runs work like [`Cx::write`], but a crash of the database may undo it; see
+    /// [`Units::write_behind`](tenantry_domain::store::Units::write_behind).
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub(crate) async fn write_behind<T, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + AsStoreError,
+    {
+        self.app.ports.units.write_behind(&self.scope, work).await
+    }
+
+    /// An audit entry for a change; record it in the transaction of the change.
+    pub fn changed<T: Serialize>(
+        &self,
+        action: &'static str,
+        target_type: &'static str,
+        target: Uuid,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) -> AuditEvent {
+        AuditEvent {
+            id: AuditEventId::next(self.ids()),
+            at: self.now(),
+            category: Category::Change,
+            action,
+            target_type,
+            target_id: Some(target),
+            ip: self.origin.ip.clone(),
+            before: before.map(to_json).map(cut_state),
+            after: after.map(to_json).map(cut_state),
+        }
+    }
+
+    /// An audit entry for something that concerns security.
+    pub fn security(
+        &self,
+        action: &'static str,
+        target_type: &'static str,
+        target: Option<Uuid>,
+        details: Value,
+    ) -> AuditEvent {
+        AuditEvent {
+            id: AuditEventId::next(self.ids()),
+            at: self.now(),
+            category: Category::Security,
+            action,
+            target_type,
+            target_id: target,
+            ip: self.origin.ip.clone(),
+            before: None,
+            after: Some(cut_details(details)),
+        }
+    }
+}
+
+/// Which version a caller expects to change (`If-Match`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever there is.
+    None,
+    /// One of these versions.
+    Versions(Vec<i64>),
+    /// None of these versions.
+    NoneOf(Vec<i64>),
+    /// Nothing yet: a change that only makes something new.
+    Absent,
+    /// Both of these hold.
+    Both(Box<(Precondition, Precondition)>),
+}
+
+/// The resource is not at the version that the caller expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the precondition does not hold: the resource is at version {current} now")]
+pub struct Stale {
+    /// The present version.
+    pub current: i64,
+}
+
+impl Precondition {
+    /// Whether the version is one that the caller expects; 0 is that of something that is not there yet.
+    ///
+    /// # Errors
+    /// [`Stale`] when it is not.
+    pub fn check(&self, current: i64) -> Result<(), Stale> {
+        let holds = match self {
+            Self::None => true,
+            Self::Versions(expected) => expected.contains(&current),
+            Self::NoneOf(versions) => !versions.contains(&current),
+            Self::Absent => current == 0,
+            Self::Both(both) => return both.0.check(current).and_then(|()| both.1.check(current)),
+        };
+        if holds { Ok(()) } else { Err(Stale { current }) }
+    }
+}
+
+/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries.
+macro_rules! carries_store_error {
+    ($name:ident) => {
+        impl tenantry_domain::kernel::AsStoreError for $name {
+            fn as_store_error(&self) -> Option<&tenantry_domain::kernel::StoreError> {
+                if let Self::Store(error) = self {
+                    Some(error)
+                } else {
+                    None
+                }
+            }
+        }
+    };
+}
+pub(crate) use carries_store_error;
+
+fn to_json<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}

@@ -1,0 +1,6 @@
+//! What every use case is done in: the context with its ports, and traces.
+//!
+//! [`Cx`](context::Cx) is the context of one tenant; `Tenancy` is the application that it belongs to.
+
+pub(crate) mod context;
+pub(crate) mod traces;

@@ -1,0 +1,9 @@
+//! Running the service: jobs and their worker, mail, idempotency keys, operators, and the upkeep of stored rows.
+
+pub mod idempotency;
+pub mod job;
+pub mod mail;
+pub mod operator;
+pub mod system_job;
+pub mod upkeep;
+pub mod worker;

@@ -1,0 +1,332 @@
+//! Operators of the platform: who they are, how they log in, and the context they do things in.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use serde_json::{Value, json};
+use tenantry_domain::identity::{
+    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, TokenError,
+};
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Network, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId,
+    Time,
+};
+use tenantry_domain::operations::{
+    KeptRequest, Operator, OperatorClaims, OperatorEvent, OperatorScope, OperatorWork,
+};
+use tenantry_domain::tenant::Denied;
+
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::auth;
+use crate::operations::idempotency::OperatorRequest;
+use crate::{Origin, Tenancy};
+
+/// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
+#[derive(Debug, Clone)]
+pub struct OperatorCx {
+    app: Arc<Tenancy>,
+    scope: OperatorScope,
+    origin: Origin,
+}
+
+impl OperatorCx {
+    /// A context of one request or command.
+    pub fn new(app: Arc<Tenancy>, scope: OperatorScope, origin: Origin) -> Self {
+        Self { app, scope, origin }
+    }
+
+    /// The context of a command on the server, with the reason.
+    pub fn command(app: &Arc<Tenancy>, because: SystemScope) -> Self {
+        let request = RequestId::next(app.ports.ids.as_ref());
+        let scope = app.ports.operator_gate.system(because, request);
+        Self::new(Arc::clone(app), scope, Origin::default())
+    }
+
+    /// The application.
+    pub fn app(&self) -> &Arc<Tenancy> {
+        &self.app
+    }
+
+    /// The scope.
+    pub fn scope(&self) -> &OperatorScope {
+        &self.scope
+    }
+
+    /// From where the request came.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Time {
+        self.app.ports.clock.now()
+    }
+
+    /// Begins a transaction; it can only be committed with the record of what was done in it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn begin(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
+        self.app.ports.operators.begin(&self.scope).await
+    }
+
+    /// Begins a transaction for the record of a caller who was not admitted. It leaves operators their connections.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn begin_for_guest(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
+        self.app.ports.operators.begin_for_guest(&self.scope).await
+    }
+
+    /// Returns the details of what this operator did with an idempotency key within the last day.
+    ///
+    /// # Errors
+    /// [`KeyTaken::Reused`] when the key identifies another request, and those of the store.
+    pub(crate) async fn done_before(
+        &self,
+        work: &mut dyn OperatorWork,
+        request: &OperatorRequest,
+    ) -> Result<Option<Value>, StoreError> {
+        let since = self.now() - KeptRequest::LIFETIME;
+        let details = work.keyed(&request.route, &request.key, since).await?;
+        if let Some(details) = &details {
+            request.check(details)?;
+        }
+        Ok(details)
+    }
+
+    /// The record of what was done.
+    pub fn record(&self, action: &'static str, target: Option<TenantId>, details: Value) -> OperatorEvent {
+        OperatorEvent {
+            id: OperatorEventId::next(self.app.ports.ids.as_ref()),
+            at: self.now(),
+            action,
+            reason: None,
+            target_tenant: target,
+            ip: self.origin.ip.clone(),
+            details,
+        }
+    }
+}
+
+/// An operator is logged in.
+#[derive(Debug, Clone)]
+pub struct OperatorLoggedIn {
+    /// The access token (JWT).
+    pub access_token: String,
+    /// How long it lives, in seconds.
+    pub expires_in: i64,
+    /// The operator.
+    pub operator: Operator,
+}
+
+/// A new operator, and the password when it was generated.
+#[derive(Debug, Clone)]
+pub struct CreatedOperator {
+    /// The operator.
+    pub operator: Operator,
+    /// The password, when it was generated; it is never shown again.
+    pub generated_password: Option<Password>,
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such active operator, or another password; which of them is not told.
+    #[error("there is no active operator with this address and password")]
+    InvalidCredentials,
+    /// No such operator.
+    #[error("there is no such operator")]
+    NotFound,
+    /// Another operator has that address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for OperatorError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::OperatorEmail) => Self::EmailTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Logs an operator in. An unknown address costs the same time as a wrong password, and both are recorded.
+///
+/// # Errors
+/// [`OperatorError::InvalidCredentials`], and those of the store.
+pub async fn login(
+    app: &Arc<Tenancy>,
+    origin: Origin,
+    request: RequestId,
+    email: &str,
+    password: Password,
+) -> Result<OperatorLoggedIn, OperatorError> {
+    let because = SystemScope::because("an operator logs in");
+    let ports = &app.ports;
+    let email = Email::parse(email, "/email").ok();
+    let operator = match &email {
+        Some(email) => ports.operators.find_to_log_in(because, email).await?,
+        None => None,
+    };
+    let operator = operator.filter(|operator| operator.is_active);
+    let hash = operator.as_ref().map(|operator| operator.password_hash.clone());
+    let class = match &email {
+        Some(email) => class_of_caller(app, &origin, email).await?,
+        None => CallerClass::Guest,
+    };
+    let caller = HashingCaller::new(class, CallerGroup::Operator, origin.address());
+    let verified = ports.passwords.verify(&caller, password.clone(), hash).await?;
+    let admitted = match operator.filter(|_| verified.is_right()) {
+        Some(operator) => admit(app, operator, request.clone()).await?,
+        None => None,
+    };
+    let Some((scope, login)) = admitted else {
+        let scope = ports.operator_gate.system(because, request);
+        let cx = OperatorCx::new(Arc::clone(app), scope, origin);
+        let refusal = Refusal {
+            action: RefusedAction::OperatorLogin,
+            target_type: "operator",
+            target: None,
+            actor: None,
+            ip: cx.origin().ip.clone(),
+            // What was typed may be a password in the wrong box: only something that is an address is kept.
+            details: json!({"email": email}),
+        };
+        refusal::record_of_operators(&cx, refusal).await?;
+        return Err(OperatorError::InvalidCredentials);
+    };
+    let cx = OperatorCx::new(Arc::clone(app), scope, origin);
+    let event = cx.record("operator.logged_in", None, json!({}));
+    let renewed = auth::renew(ports.passwords.as_ref(), &caller, verified, password).await;
+    let mut work = cx.begin().await?;
+    if let Some(renewed) = renewed {
+        work.renew_hash(&login.operator, &renewed).await?;
+    }
+    work.commit(event).await?;
+    Ok(login)
+}
+
+/// Whether the operator with that mail address has lately logged in from this network. An unknown operator has not, and
+/// costs the same.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_known_network(
+    app: &Tenancy,
+    email: &str,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
+    let Ok(email) = Email::parse(email, "/email") else {
+        return Ok(false);
+    };
+    has_logged_in_from(app, &email, network).await
+}
+
+async fn has_logged_in_from(
+    app: &Tenancy,
+    email: &Email,
+    network: Option<Network>,
+) -> Result<bool, StoreError> {
+    let because = SystemScope::because("an operator logs in");
+    let since = app.ports.clock.now() - auth::KNOWN_FOR;
+    let operators = &app.ports.operators;
+    let addresses = operators.login_addresses(because, email, since).await?;
+    Ok(auth::is_among(network, &addresses))
+}
+
+async fn class_of_caller(app: &Tenancy, origin: &Origin, email: &Email) -> Result<CallerClass, StoreError> {
+    let is_known = has_logged_in_from(app, email, Network::site(origin.address())).await?;
+    Ok(CallerClass::known_if(is_known))
+}
+
+/// Adds an operator, with a generated password unless one is given.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn create(
+    cx: &OperatorCx,
+    email: &str,
+    full_name: &str,
+    password: Option<String>,
+) -> Result<CreatedOperator, OperatorError> {
+    let ports = &cx.app.ports;
+    let email = Email::parse(email, "/email")?;
+    let chosen = password
+        .map(|text| {
+            ports
+                .passwords
+                .choose(text, "/password", &[email.as_str(), full_name])
+        })
+        .transpose()?;
+    let password = chosen.clone().unwrap_or_else(|| ports.passwords.generate());
+    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin.address());
+    let hash = ports.passwords.hash(&caller, password.clone()).await?;
+    let id = OperatorId::next(ports.ids.as_ref());
+    let operator = Operator::new(id, email, full_name, hash, cx.now())?;
+    let mut work = cx.begin().await?;
+    work.insert(&operator).await?;
+    let event = cx.record("operator.created", None, json!({"operator": operator}));
+    work.commit(event).await?;
+    Ok(CreatedOperator {
+        operator,
+        generated_password: chosen.is_none().then_some(password),
+    })
+}
+
+/// Refuses an operator from now on, whatever tokens they hold.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn deactivate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
+    let because = SystemScope::because("an operator is deactivated");
+    let email = Email::parse(email, "/email")?;
+    let found = cx.app.ports.operators.find_by_email(because, &email).await?;
+    let mut operator = found.ok_or(OperatorError::NotFound)?;
+    operator.deactivate(cx.now());
+    let mut work = cx.begin().await?;
+    work.update(&operator).await?;
+    let event = cx.record("operator.deactivated", None, json!({"operator": operator}));
+    work.commit(event).await?;
+    Ok(operator)
+}
+
+/// A token for an operator whose password was right, and the scope that it leads to: the password was verified outside
+/// of any transaction, so the gate looks at the operator once more. `None` when it refuses.
+async fn admit(
+    app: &Arc<Tenancy>,
+    operator: Operator,
+    request: RequestId,
+) -> Result<Option<(OperatorScope, OperatorLoggedIn)>, StoreError> {
+    let tokens = &app.ports.operator_tokens;
+    let issued_at = app.ports.clock.now();
+    let expires_in = tokens.lifetime_seconds();
+    let access_token = tokens.sign(&OperatorClaims {
+        operator: operator.id,
+        issued_at,
+        expires_at: issued_at + Duration::seconds(expires_in),
+    });
+    match app.ports.operator_gate.bearer(&access_token, request).await {
+        Ok(scope) => {
+            let login = OperatorLoggedIn {
+                access_token,
+                expires_in,
+                operator,
+            };
+            Ok(Some((scope, login)))
+        }
+        Err(Denied::Store(error)) => Err(error),
+        Err(Denied::Token(TokenError::Invalid | TokenError::Expired))
+        | Err(Denied::Revoked | Denied::TenantNotFound | Denied::TenantGone | Denied::LeaseLost) => Ok(None),
+    }
+}

@@ -1,0 +1,169 @@
+//! Who is asking, and in which tenant.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
+use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
+
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::{Cx, Origin, Tenancy};
+
+/// How a request names its tenant apart from a credential, as the caller wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `X-Tenant-ID`.
+    pub id: Option<String>,
+    /// `X-Tenant-Slug`.
+    pub slug: Option<String>,
+    /// The label before the base domain.
+    pub subdomain: Option<String>,
+    /// A slug in the body, on the few endpoints that have one.
+    pub body_slug: Option<String>,
+}
+
+/// By what a request's tenant was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvedBy {
+    /// The credential.
+    Credential,
+    /// A header.
+    Header,
+    /// The host.
+    Subdomain,
+    /// A slug in the body.
+    Body,
+}
+
+/// Why a request was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The gate refused.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The request names no tenant.
+    #[error("the request names no tenant")]
+    TenantRequired,
+    /// The request names two tenants.
+    #[error("the request names another tenant than its credential")]
+    Mismatch,
+    /// The mismatch could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The second half of admitting the bearer of an access token: a header or host that names another tenant is
+/// refused and recorded in the security audit of the credential's tenant.
+///
+/// # Errors
+/// [`AccessError::Mismatch`], [`AccessError::Store`].
+pub async fn agree(
+    app: &Arc<Tenancy>,
+    admission: &Admission,
+    hints: &Hints,
+    origin: &Origin,
+) -> Result<(), AccessError> {
+    if hints.agree_with(&admission.tenant) {
+        return Ok(());
+    }
+    let cx = Cx::new(Arc::clone(app), admission.scope.clone(), origin.clone());
+    record_mismatch(&cx, hints).await?;
+    Err(AccessError::Mismatch)
+}
+
+/// Compares the tenant that a second access token of the request was issued to with that of the first. A different tenant is
+/// refused and recorded like a header that names one, also when the token has expired. What is no token of ours names none.
+///
+/// # Errors
+/// [`AccessError::Mismatch`], [`AccessError::Store`].
+pub async fn agree_with_token(
+    app: &Arc<Tenancy>,
+    admission: &Admission,
+    token: &str,
+    origin: &Origin,
+) -> Result<(), AccessError> {
+    let Some(named) = app.ports.access_tokens.issued_to(token) else {
+        return Ok(());
+    };
+    let hints = Hints {
+        id: Some(named.to_string()),
+        ..Hints::default()
+    };
+    agree(app, admission, &hints, origin).await
+}
+
+/// Admits somebody without a credential to the tenant that headers, host or body name, as far as login goes.
+///
+/// # Errors
+/// [`AccessError`].
+pub async fn select_tenant(
+    app: &Tenancy,
+    hints: &Hints,
+    request: RequestId,
+) -> Result<(Admission, ResolvedBy), AccessError> {
+    let (selector, resolved_by) = hints.selector()?.ok_or(AccessError::TenantRequired)?;
+    let admission = app.ports.gate.guest(&selector, request).await?;
+    match &hints.body_slug {
+        Some(slug) if slug != admission.tenant.slug.as_str() => Err(AccessError::Mismatch),
+        _ => Ok((admission, resolved_by)),
+    }
+}
+
+/// Records in the tenant of the context that a request named another one.
+///
+/// # Errors
+/// Those of the store.
+pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
+    let refusal = Refusal {
+        action: RefusedAction::OtherTenant,
+        target_type: "tenant",
+        target: Some(cx.scope().tenant().uuid()),
+        actor: cx.scope().user(),
+        ip: cx.origin().ip.clone(),
+        details: json!({"tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain}),
+    };
+    refusal::record(cx, refusal).await
+}
+
+impl Hints {
+    /// Whether every hint names this tenant. A hint that names nobody disagrees as well: what a credential may
+    /// see of other tenants is nothing, not even whether they exist.
+    pub fn agree_with(&self, tenant: &TenantFacts) -> bool {
+        let same_id = |id: &String| id.parse::<TenantId>().is_ok_and(|id| id == tenant.id);
+        let same_slug = |slug: &String| slug == tenant.slug.as_str();
+        let same_subdomain =
+            |label: &String| tenant.subdomain.as_ref().is_some_and(|own| own.as_str() == label);
+        self.id.as_ref().is_none_or(same_id)
+            && self.slug.as_ref().is_none_or(same_slug)
+            && self.subdomain.as_ref().is_none_or(same_subdomain)
+            && self.body_slug.as_ref().is_none_or(same_slug)
+    }
+
+    /// The first hint in order of precedence.
+    fn selector(&self) -> Result<Option<(TenantSelector, ResolvedBy)>, Denied> {
+        if let Some(id) = &self.id {
+            let id = id.parse().map_err(|_| Denied::TenantNotFound)?;
+            return Ok(Some((TenantSelector::Id(id), ResolvedBy::Header)));
+        }
+        if let Some(slug) = &self.slug {
+            return Ok(Some((
+                TenantSelector::Slug(parse_slug(slug)?),
+                ResolvedBy::Header,
+            )));
+        }
+        if let Some(label) = &self.subdomain {
+            return Ok(Some((
+                TenantSelector::Subdomain(parse_slug(label)?),
+                ResolvedBy::Subdomain,
+            )));
+        }
+        if let Some(slug) = &self.body_slug {
+            return Ok(Some((TenantSelector::Slug(parse_slug(slug)?), ResolvedBy::Body)));
+        }
+        Ok(None)
+    }
+}
+
+fn parse_slug(text: &str) -> Result<Slug, Denied> {
+    Slug::parse(text).ok_or(Denied::TenantNotFound)
+}

@@ -1,0 +1,9 @@
+//! A tenant's life and who is let in: sign-up, changes, suspension, deletion, erasure, and the choice of the tenant of a request.
+
+pub mod access;
+pub mod lifecycle;
+pub mod provision;
+pub mod purge;
+mod tenant;
+
+pub use tenant::*;

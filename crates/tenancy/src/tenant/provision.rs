@@ -1,0 +1,289 @@
+//! Sign-up: a tenant, its settings, its first admin and their session, in one transaction.
+
+use std::sync::Arc;
+
+use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User};
+use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
+use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
+
+use crate::billing::billing_provision::{Provision, SignedUpFor};
+use crate::identity::{auth, auth::LoggedIn};
+use crate::kernel::context::carries_store_error;
+use crate::operations::job;
+use crate::operations::job::{JobError, Terms};
+use crate::{Cx, Origin, Tenancy};
+
+/// The first admin of a new tenant.
+#[derive(Debug, Clone)]
+pub struct NewAdmin {
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub full_name: String,
+    /// Their password; generated when absent.
+    pub password: Option<String>,
+}
+
+/// A tenant that was signed up.
+#[derive(Debug, Clone)]
+pub struct SignedUp {
+    /// The admin, logged in.
+    pub login: LoggedIn,
+    /// The password, when it was generated; this is the only time it is seen.
+    pub generated_password: Option<Password>,
+}
+
+/// Why there is no new tenant; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SignUpError {
+    /// The operator does not allow sign-up.
+    #[error("sign-up is not open")]
+    Closed,
+    /// The plan of this name has a price, and nobody takes payments here.
+    #[error("the plan '{0}' has a price, and payments are not set up")]
+    PlanNeedsPayment(String),
+    /// The plan of this name has no price, and the operator has not opened it to sign-up.
+    #[error("the plan '{0}' is not open to sign-up")]
+    PlanNeedsOperator(String),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Another tenant has the slug.
+    #[error("the slug is taken")]
+    SlugTaken,
+    /// Another tenant has the subdomain.
+    #[error("the subdomain is taken")]
+    SubdomainTaken,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(SignUpError);
+
+impl From<StoreError> for SignUpError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::TenantSlug) => Self::SlugTaken,
+            StoreError::Unique(Constraint::TenantSubdomain) => Self::SubdomainTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Creates a tenant as anybody may where the operator allows it: on a plan that is open to sign-up, or on one that is paid to
+/// the payment provider.
+///
+/// # Errors
+/// [`SignUpError`].
+pub async fn sign_up(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<SignedUp, SignUpError> {
+    let slug = tenant.slug.clone();
+    match establish(cx, tenant, admin, Paying::First).await {
+        Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
+            check_signed_up(cx, &slug).await?;
+            Err(taken)
+        }
+        done => done,
+    }
+}
+
+/// Returns the context of a sign-up: the scope of a tenant that does not exist yet.
+///
+/// # Errors
+/// [`SignUpError::Closed`] where the operator does not allow sign-up.
+pub fn sign_up_cx(app: &Arc<Tenancy>, origin: Origin, request: RequestId) -> Result<Cx, SignUpError> {
+    if !app.policy.signup_enabled {
+        return Err(SignUpError::Closed);
+    }
+    let because = SystemScope::because("sign-up");
+    Ok(Cx::new(
+        Arc::clone(app),
+        app.ports.gate.found(because, request),
+        origin,
+    ))
+}
+
+/// Fails with the stored answer when the tenant of this slug was created by the same request with the same idempotency
+/// key. The answer is stored in that tenant.
+async fn check_signed_up(cx: &Cx, slug: &str) -> Result<(), StoreError> {
+    let Some(slug) = Slug::parse(slug) else {
+        return Ok(());
+    };
+    let gate = &cx.ports().gate;
+    let selector = TenantSelector::Slug(slug);
+    match gate.guest(&selector, cx.scope().request().clone()).await {
+        Ok(admission) => cx.in_scope(admission.scope).check_once().await,
+        Err(Denied::Store(error)) => Err(error),
+        Err(Denied::TenantNotFound | Denied::TenantGone) => Ok(()),
+        Err(denied) => Err(StoreError::Other(denied.to_string())),
+    }
+}
+
+/// Founds a tenant for the operator, whether sign-up is open or not.
+///
+/// # Errors
+/// [`SignUpError`].
+pub async fn found(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    origin: Origin,
+    request: RequestId,
+    tenant: NewTenant,
+    admin: NewAdmin,
+) -> Result<SignedUp, SignUpError> {
+    let cx = Cx::new(Arc::clone(app), app.ports.gate.found(because, request), origin);
+    establish(&cx, tenant, admin, Paying::Later).await
+}
+
+/// Whether a plan that is to be paid from its first day on is granted before it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paying {
+    /// Not before.
+    First,
+    /// Yes: the operator has said so.
+    Later,
+}
+
+async fn establish(
+    cx: &Cx,
+    tenant: NewTenant,
+    admin: NewAdmin,
+    paying: Paying,
+) -> Result<SignedUp, SignUpError> {
+    let mut checked = check(cx, tenant, admin)?;
+    let wanted = SignedUpFor {
+        plan: checked.tenant.plan.clone(),
+    };
+    if paying == Paying::First {
+        await_payment(cx, &mut checked.tenant)?;
+    }
+    let password = checked
+        .password
+        .clone()
+        .unwrap_or_else(|| cx.ports().passwords.generate());
+    let hash = cx
+        .ports()
+        .passwords
+        .hash(&cx.hashing_caller(), password.clone())
+        .await?;
+    let user =
+        User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
+    let generated_password = checked.password.is_none().then_some(password);
+    store(cx, checked.tenant, user, wanted, generated_password).await
+}
+
+/// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
+/// default plan. Where none are taken only an operator grants a plan with a price. A plan without a price is granted by an
+/// operator, or is open to sign-up.
+fn await_payment(cx: &Cx, tenant: &mut Tenant) -> Result<(), SignUpError> {
+    let plans = &cx.ports().plans;
+    if plans.is_open_to_signup(&tenant.plan) {
+        return Ok(());
+    }
+    let terms = plans.terms(&tenant.plan, tenant.plan_version);
+    if terms.prices.is_empty() {
+        return Err(SignUpError::PlanNeedsOperator(tenant.plan.clone()));
+    }
+    if cx.ports().payments.is_none() {
+        return Err(SignUpError::PlanNeedsPayment(tenant.plan.clone()));
+    }
+    if terms.trial_days > 0 {
+        return Ok(());
+    }
+    if let Some(default) = plans.current(plans.default_plan()) {
+        tenant.plan.clone_from(&default.name);
+        tenant.plan_version = default.version;
+    }
+    Ok(())
+}
+
+struct Checked {
+    tenant: Tenant,
+    user: NewUser,
+    password: Option<Password>,
+}
+
+/// Says all that is wrong with tenant and admin at once.
+fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
+    let mut check = Check::new();
+    let plans = &cx.ports().plans;
+    let plan = tenant
+        .plan
+        .clone()
+        .unwrap_or_else(|| plans.default_plan().to_owned());
+    if !plans.offers(&plan) {
+        check.fail(
+            "/plan",
+            "unknown_plan",
+            format!("must be one of {}", plans.names().join(", ")),
+        );
+    }
+    let version = plans.current(&plan).map_or(1, |terms| terms.version);
+    let settings = cx.app().policy.default_settings.clone();
+    let (slug, name) = (tenant.slug.clone(), tenant.name.clone());
+    let tenant = check.take(Tenant::new(
+        cx.scope().tenant(),
+        tenant,
+        (plan, version),
+        settings,
+        cx.now(),
+    ));
+    let email = check.take(Email::parse(&admin.email, "/admin/email"));
+    check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
+    let password = admin
+        .password
+        .map(|text| {
+            let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
+            cx.ports().passwords.choose(text, "/admin/password", &names)
+        })
+        .transpose();
+    let password = check.take(password);
+    check.verdict()?;
+    let (Some(tenant), Some(email), Some(password)) = (tenant, email, password) else {
+        return Err(Invalid(Vec::new()));
+    };
+    Ok(Checked {
+        tenant,
+        user: NewUser {
+            email,
+            full_name: admin.full_name,
+            role: Role::Admin,
+        },
+        password,
+    })
+}
+
+async fn store(
+    cx: &Cx,
+    tenant: Tenant,
+    admin: User,
+    wanted: SignedUpFor,
+    generated_password: Option<Password>,
+) -> Result<SignedUp, SignUpError> {
+    let (session, refresh_token) = auth::new_session(cx, admin.id);
+    cx.write(async |work| {
+        work.tenants().insert(&tenant).await?;
+        work.users().insert(&admin).await?;
+        work.sessions().insert(&session).await?;
+        let created = cx.changed("tenant.created", "tenant", tenant.id.uuid(), None, Some(&tenant));
+        work.audit().record(created).await?;
+        let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
+        work.audit().record(added).await?;
+        if cx.ports().payments.is_some() {
+            let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
+            asked.map_err(|error| match error {
+                JobError::Store(error) => SignUpError::from(error),
+                other => SignUpError::Store(StoreError::Other(other.to_string())),
+            })?;
+        }
+        let refresh_token = refresh_token.clone();
+        let login = auth::logged_in(cx, session.id, refresh_token, admin.clone(), tenant.clone());
+        Ok::<_, SignUpError>(SignedUp {
+            login,
+            generated_password: generated_password.clone(),
+        })
+    })
+    .await
+}

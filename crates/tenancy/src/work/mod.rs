@@ -1,0 +1,6 @@
+//! What tenants work on: projects, tasks, resources, and how often resources are seen.
+
+pub mod project;
+pub mod resource;
+pub mod task;
+pub(crate) mod views;

@@ -1,0 +1,228 @@
+//! Resources and their history.
+
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, ResourceId, ResourceVersionId,
+    StoreError, UserId,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
+
+use crate::kernel::context::carries_store_error;
+use crate::plans::entitlement::{self, AddError, NotInPlan};
+use crate::{Cx, Precondition, Stale};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ResourceError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The resource has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// No such resource (or version) in this tenant.
+    #[error("no such resource")]
+    NotFound,
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(ResourceError);
+
+impl From<AddError> for ResourceError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ResourceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // It is looked up first; this is the race that remains.
+            StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// A page of the tenant's resources.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list(
+    cx: &Cx,
+    filter: ResourceFilter,
+    page: PageRequest,
+) -> Result<Page<Resource>, ResourceError> {
+    cx.require(Permission::ReadResources)?;
+    cx.read(async |work| Ok(work.resources().list(filter, page).await?))
+        .await
+}
+
+/// One resource.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn get(cx: &Cx, id: ResourceId) -> Result<Resource, ResourceError> {
+    cx.require(Permission::ReadResources)?;
+    cx.read(async |work| work.resources().find(id).await?.ok_or(ResourceError::NotFound))
+        .await
+}
+
+/// Makes a resource.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn create(cx: &Cx, data: NewResource) -> Result<Resource, ResourceError> {
+    cx.require(Permission::WriteResources)?;
+    let author = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let resource = Resource::new(ResourceId::next(cx.ids()), author, data, cx.now())?;
+    cx.write(async |work| {
+        check_project(work, resource.project_id).await?;
+        work.resources().insert(&resource).await?;
+        keep_version(cx, work, &resource, author).await?;
+        let event = cx.changed(
+            "resource.created",
+            "resource",
+            resource.id.uuid(),
+            None,
+            Some(&resource),
+        );
+        work.audit().record(event).await?;
+        Ok(resource)
+    })
+    .await
+}
+
+/// Changes a resource; the former version is kept.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn update(
+    cx: &Cx,
+    id: ResourceId,
+    when: &Precondition,
+    patch: ResourcePatch,
+) -> Result<Resource, ResourceError> {
+    cx.require(Permission::WriteResources)?;
+    let author = cx.scope().user().ok_or(Refused::Forbidden)?;
+    cx.write(async |work| {
+        let before = work
+            .resources()
+            .find_for_update(id)
+            .await?
+            .ok_or(ResourceError::NotFound)?;
+        when.check(before.version)?;
+        let mut resource = before.clone();
+        resource.apply(patch.clone(), cx.now())?;
+        if let Patch::Set(project) = patch.project_id {
+            check_project(work, Some(project)).await?;
+        }
+        work.resources().update(&resource).await?;
+        keep_version(cx, work, &resource, author).await?;
+        let event = cx.changed(
+            "resource.updated",
+            "resource",
+            id.uuid(),
+            Some(&before),
+            Some(&resource),
+        );
+        work.audit().record(event).await?;
+        Ok(resource)
+    })
+    .await
+}
+
+/// Deletes a resource with its history, for good.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn delete(cx: &Cx, id: ResourceId, when: &Precondition) -> Result<(), ResourceError> {
+    cx.require(Permission::WriteResources)?;
+    cx.write(async |work| {
+        let before = work
+            .resources()
+            .find_for_update(id)
+            .await?
+            .ok_or(ResourceError::NotFound)?;
+        when.check(before.version)?;
+        let bytes = work.storage().used_by(id).await?;
+        entitlement::store_less(cx, work, bytes).await?;
+        work.resources().delete(id).await?;
+        let event = cx.changed("resource.deleted", "resource", id.uuid(), Some(&before), None);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// At most `limit + 1` versions of a resource, newest first, from below version `before` on; the one too many
+/// tells that there are more.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list_versions(
+    cx: &Cx,
+    id: ResourceId,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<ResourceVersion>, ResourceError> {
+    cx.require(Permission::ReadResources)?;
+    cx.read(async |work| {
+        work.resources().find(id).await?.ok_or(ResourceError::NotFound)?;
+        Ok(work.resources().list_versions(id, before, limit + 1).await?)
+    })
+    .await
+}
+
+/// One version of a resource.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn get_version(cx: &Cx, id: ResourceId, version: i64) -> Result<ResourceVersion, ResourceError> {
+    cx.require(Permission::ReadResources)?;
+    cx.read(async |work| {
+        work.resources().find(id).await?.ok_or(ResourceError::NotFound)?;
+        work.resources()
+            .find_version(id, version)
+            .await?
+            .ok_or(ResourceError::NotFound)
+    })
+    .await
+}
+
+/// Keeps what the resource is now as a version of it, which counts as stored.
+async fn keep_version(
+    cx: &Cx,
+    work: &mut Work,
+    resource: &Resource,
+    author: UserId,
+) -> Result<(), ResourceError> {
+    let version = resource.snapshot(ResourceVersionId::next(cx.ids()), author);
+    let bytes = version.content.as_ref().map_or(0, |content| content.len() as u64);
+    entitlement::store_more(cx, work, bytes).await?;
+    Ok(work.resources().insert_version(&version).await?)
+}
+
+async fn check_project(work: &mut Work, project: Option<ProjectId>) -> Result<(), ResourceError> {
+    if let Some(id) = project {
+        work.projects()
+            .find_for_share(id)
+            .await?
+            .ok_or_else(unknown_project)?;
+    }
+    Ok(())
+}
+
+fn unknown_project() -> Invalid {
+    Invalid::one("/project_id", "not_found", "there is no such project")
+}

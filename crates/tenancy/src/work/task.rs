@@ -1,0 +1,183 @@
+//! Tasks.
+
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, StoreError, TaskId, UserId,
+    check_text,
+};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
+
+use crate::kernel::context::carries_store_error;
+use crate::{Cx, Precondition, Stale};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The task has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// No such task (or project) in this tenant.
+    #[error("no such task")]
+    NotFound,
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(TaskError);
+
+impl From<StoreError> for TaskError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // Both are looked up first; these are the races that remain.
+            StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
+            StoreError::Reference(Constraint::UserReference) => unknown_assignee().into(),
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// A page of the tenant's tasks.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn list(cx: &Cx, filter: &TaskFilter, page: PageRequest) -> Result<Page<Task>, TaskError> {
+    cx.require(Permission::ReadTasks)?;
+    check_filter(filter)?;
+    cx.read(async |work| Ok(work.tasks().list(filter, page).await?))
+        .await
+}
+
+/// A page of the tasks of one project, which must be there.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn list_of_project(
+    cx: &Cx,
+    project: ProjectId,
+    filter: &TaskFilter,
+    page: PageRequest,
+) -> Result<Page<Task>, TaskError> {
+    cx.require(Permission::ReadTasks)?;
+    check_filter(filter)?;
+    let filter = TaskFilter {
+        project_id: Some(project),
+        ..filter.clone()
+    };
+    cx.read(async |work| {
+        work.projects().find(project).await?.ok_or(TaskError::NotFound)?;
+        Ok(work.tasks().list(&filter, page).await?)
+    })
+    .await
+}
+
+/// One task.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn get(cx: &Cx, id: TaskId) -> Result<Task, TaskError> {
+    cx.require(Permission::ReadTasks)?;
+    cx.read(async |work| work.tasks().find(id).await?.ok_or(TaskError::NotFound))
+        .await
+}
+
+/// Makes a task in a project.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn create(cx: &Cx, project: ProjectId, data: NewTask) -> Result<Task, TaskError> {
+    cx.require(Permission::WriteTasks)?;
+    let task = Task::new(TaskId::next(cx.ids()), project, data, cx.now())?;
+    cx.write(async |work| {
+        work.projects()
+            .find_for_share(project)
+            .await?
+            .ok_or(TaskError::NotFound)?;
+        check_assignee(work, task.assignee_id).await?;
+        work.tasks().insert(&task).await?;
+        let event = cx.changed("task.created", "task", task.id.uuid(), None, Some(&task));
+        work.audit().record(event).await?;
+        Ok(task)
+    })
+    .await
+}
+
+/// Changes a task.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn update(cx: &Cx, id: TaskId, when: &Precondition, patch: TaskPatch) -> Result<Task, TaskError> {
+    cx.require(Permission::WriteTasks)?;
+    cx.write(async |work| {
+        let before = work
+            .tasks()
+            .find_for_update(id)
+            .await?
+            .ok_or(TaskError::NotFound)?;
+        when.check(before.version)?;
+        let mut task = before.clone();
+        task.apply(patch.clone(), cx.now())?;
+        if let Patch::Set(project) = patch.project_id {
+            work.projects()
+                .find_for_share(project)
+                .await?
+                .ok_or_else(unknown_project)?;
+        }
+        if let Patch::Set(assignee) = patch.assignee_id {
+            check_assignee(work, Some(assignee)).await?;
+        }
+        work.tasks().update(&task).await?;
+        let event = cx.changed("task.updated", "task", id.uuid(), Some(&before), Some(&task));
+        work.audit().record(event).await?;
+        Ok(task)
+    })
+    .await
+}
+
+/// Deletes a task.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn delete(cx: &Cx, id: TaskId, when: &Precondition) -> Result<(), TaskError> {
+    cx.require(Permission::WriteTasks)?;
+    cx.write(async |work| {
+        let before = work
+            .tasks()
+            .find_for_update(id)
+            .await?
+            .ok_or(TaskError::NotFound)?;
+        when.check(before.version)?;
+        let mut task = before.clone();
+        task.delete(cx.now());
+        work.tasks().update(&task).await?;
+        let event = cx.changed("task.deleted", "task", id.uuid(), Some(&before), None);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+fn check_filter(filter: &TaskFilter) -> Result<(), Invalid> {
+    let Some(q) = &filter.q else { return Ok(()) };
+    check_text(q, 1..=200, false).map_err(|detail| Invalid::one("/query/q", "invalid_text", detail))
+}
+
+async fn check_assignee(work: &mut Work, assignee: Option<UserId>) -> Result<(), TaskError> {
+    if let Some(id) = assignee {
+        work.users().find(id).await?.ok_or_else(unknown_assignee)?;
+    }
+    Ok(())
+}
+
+fn unknown_project() -> Invalid {
+    Invalid::one("/project_id", "not_found", "there is no such project")
+}
+
+fn unknown_assignee() -> Invalid {
+    Invalid::one("/assignee_id", "not_found", "there is no such user")
+}
