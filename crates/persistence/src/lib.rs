@@ -70,62 +70,38 @@
 //! ```
 #![deny(missing_docs)]
 
-mod advisory;
 mod audit;
-mod billing_account;
-mod branding;
-mod customer;
-mod directory;
-mod error;
-mod flag;
-mod flag_override;
-mod idempotency;
-mod invoice;
-mod job;
-mod member;
-mod meter_report;
-mod operator;
-mod plan;
-mod project;
-mod provider_event;
-mod quota;
-mod quota_upkeep;
-mod registry;
-mod resource;
-mod session;
-mod setting;
-mod storage;
-mod store;
-mod system_job;
-mod task;
+mod billing;
+mod customization;
+mod flags;
+mod identity;
+mod kernel;
+mod operations;
+mod plans;
 mod tenant;
-mod transport;
-mod tx;
 mod usage;
-mod usage_upkeep;
-mod user;
-mod vitals;
+mod work;
 
-pub use customer::PgCustomers;
-pub use directory::PgDirectory;
-pub use error::OWN_TABLES;
-pub use flag::PgFlags;
-pub use job::PgJobQueue;
-pub use operator::PgOperators;
-pub use plan::PgPlanVersions;
-pub use provider_event::PgProviderEvents;
-pub use quota_upkeep::PgQuotaUpkeep;
-pub use registry::PgRegistry;
-pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
-pub use store::{PgUnits, tenant_tx};
-pub use system_job::PgSystemJobs;
-pub use transport::Transport;
-pub use tx::{
+pub use billing::customer::PgCustomers;
+pub use billing::provider_event::PgProviderEvents;
+pub use flags::flag::PgFlags;
+pub use kernel::error::OWN_TABLES;
+pub use kernel::store::{PgUnits, tenant_tx};
+pub use kernel::transport::Transport;
+pub use kernel::tx::{
     Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
     Update,
 };
-pub use usage_upkeep::PgUsageUpkeep;
-pub use vitals::{Vitals, vitals};
+pub use kernel::vitals::{Vitals, vitals};
+pub use operations::job::PgJobQueue;
+pub use operations::operator::PgOperators;
+pub use operations::system_job::PgSystemJobs;
+pub use plans::plan::PgPlanVersions;
+pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
+pub use tenant::directory::PgDirectory;
+pub use tenant::registry::PgRegistry;
+pub use usage::quota_upkeep::PgQuotaUpkeep;
+pub use usage::usage_upkeep::PgUsageUpkeep;
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;

@@ -11,7 +11,8 @@ use tenantry_domain::usage::{CallSpool as _, SpoolTrouble};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_mail::TalliedMailer;
 use tenantry_migration::migration_names;
-use tenantry_persistence::{PgJobQueue, Pool, vitals};
+use tenantry_persistence::vitals;
+use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_redis::Redis;
 use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool};
 

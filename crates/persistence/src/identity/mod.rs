@@ -1,0 +1,4 @@
+//! Users and their sessions.
+
+pub(crate) mod session;
+pub(crate) mod user;

@@ -1,0 +1,146 @@
+use async_trait::async_trait;
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Session, Sessions};
+use tenantry_domain::kernel::{Change, SessionId, StoreError, Time, UserId};
+
+use crate::kernel::error::column;
+use crate::kernel::store::{PgStore, exactly_one};
+use crate::kernel::tx::Lock;
+
+pub(crate) mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "refresh_sessions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub user_id: Uuid,
+        pub token_hash: Vec<u8>,
+        pub previous_hash: Option<Vec<u8>>,
+        pub rotated_at: Option<DateTimeUtc>,
+        pub created_at: DateTimeUtc,
+        pub expires_at: DateTimeUtc,
+        pub revoked_at: Option<DateTimeUtc>,
+        pub user_agent: Option<String>,
+        pub ip: Option<String>,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+use entity::{ActiveModel, Column, Entity, Model};
+
+#[async_trait]
+impl Sessions for PgStore {
+    async fn find_for_update(&mut self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let find = self
+            .tx
+            .find::<Entity>()
+            .filter(Column::Id.eq(id.uuid()))
+            .lock(Lock::Update);
+        find.one().await?.map(Session::try_from).transpose()
+    }
+
+    async fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
+        let row = ActiveModel {
+            id: Set(session.id.uuid()),
+            user_id: Set(session.user_id.uuid()),
+            created_at: Set(session.created_at),
+            user_agent: Set(session.user_agent.clone()),
+            ip: Set(session.ip.clone()),
+            ..changes(session)
+        };
+        self.tx.insert(row).await
+    }
+
+    async fn update(&mut self, session: &Session) -> Result<(), StoreError> {
+        self.changes
+            .note(Change::User(self.scope.tenant(), session.user_id));
+        let update = self
+            .tx
+            .update::<Entity>()
+            .set(changes(session))
+            .filter(Column::Id.eq(session.id.uuid()));
+        exactly_one(update.run().await?)
+    }
+
+    async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), user));
+        let revoked = ActiveModel {
+            revoked_at: Set(Some(at)),
+            ..Default::default()
+        };
+        let update = self.tx.update::<Entity>().set(revoked);
+        update
+            .filter(Column::UserId.eq(user.uuid()))
+            .filter(Column::RevokedAt.is_null())
+            .run()
+            .await
+    }
+
+    async fn login_addresses(
+        &mut self,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let arguments = [email.as_str().into(), since.into()];
+        let rows = self.tx.fetch_all_fixed(LOGINS, arguments).await?;
+        rows.iter().map(|row| column(row, "ip")).collect()
+    }
+
+    async fn delete_ended(&mut self, before: Time) -> Result<u64, StoreError> {
+        let ended = Condition::any()
+            .add(Column::RevokedAt.lt(before))
+            .add(Column::ExpiresAt.lt(before));
+        self.tx.delete::<Entity>().filter(ended).run().await
+    }
+}
+
+/// From where a user has logged in. The limit is [`LOGIN_ADDRESSES`].
+const LOGINS: &str = "\
+SELECT DISTINCT s.ip FROM refresh_sessions s \
+ JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id \
+ WHERE s.tenant_id = $1 AND u.tenant_id = $1 AND u.email = $2 AND s.created_at >= $3 LIMIT 1000";
+
+const _: () = assert!(LOGIN_ADDRESSES == 1_000);
+
+impl TryFrom<Model> for Session {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id.into(),
+            user_id: row.user_id.into(),
+            token_hash: sha256(row.token_hash)?,
+            previous_hash: row.previous_hash.map(sha256).transpose()?,
+            rotated_at: row.rotated_at,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            user_agent: row.user_agent,
+            ip: row.ip,
+        })
+    }
+}
+
+fn changes(session: &Session) -> ActiveModel {
+    ActiveModel {
+        token_hash: Set(session.token_hash.to_vec()),
+        previous_hash: Set(session.previous_hash.map(|hash| hash.to_vec())),
+        rotated_at: Set(session.rotated_at),
+        expires_at: Set(session.expires_at),
+        revoked_at: Set(session.revoked_at),
+        ..Default::default()
+    }
+}
+
+fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
+    let length = bytes.len();
+    bytes
+        .try_into()
+        .map_err(|_| StoreError::Other(format!("a token hash of {length} bytes")))
+}

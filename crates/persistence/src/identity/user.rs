@@ -1,0 +1,146 @@
+use async_trait::async_trait;
+use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use tenantry_domain::identity::{Email, PasswordHash, User, UserFilter, Users};
+use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, UserId};
+
+use crate::kernel::store::{PgStore, exactly_one, unknown};
+use crate::kernel::tx::{Find, Lock};
+
+pub(crate) mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "users")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub email: String,
+        pub full_name: String,
+        pub role: String,
+        pub is_active: bool,
+        pub email_verified: bool,
+        pub password_hash: String,
+        pub created_at: DateTimeUtc,
+        pub updated_at: DateTimeUtc,
+        pub deleted_at: Option<DateTimeUtc>,
+        pub version: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+use entity::{ActiveModel, Column, Entity, Model};
+
+#[async_trait]
+impl Users for PgStore {
+    async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
+        one(self.live().filter(Column::Id.eq(id.uuid()))).await
+    }
+
+    async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
+        one(self.live().filter(Column::Id.eq(id.uuid())).lock(Lock::Update)).await
+    }
+
+    async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError> {
+        one(self.live().filter(Column::Email.eq(email.as_str()))).await
+    }
+
+    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
+        let mut find = self.live();
+        if let Some(role) = filter.role {
+            find = find.filter(Column::Role.eq(role.as_str()));
+        }
+        if let Some(is_active) = filter.is_active {
+            find = find.filter(Column::IsActive.eq(is_active));
+        }
+        let position = |row: &Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        let page = find.page((Column::CreatedAt, Column::Id), page, position).await?;
+        page.try_map(User::try_from)
+    }
+
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        self.live().count().await
+    }
+
+    async fn count_active(&mut self) -> Result<u64, StoreError> {
+        self.live().filter(Column::IsActive.eq(true)).count().await
+    }
+
+    async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
+        let admins = self
+            .live()
+            .filter(Column::Role.eq(Role::Admin.as_str()))
+            .filter(Column::IsActive.eq(true));
+        admins.filter(Column::Id.ne(besides.uuid())).count().await
+    }
+
+    async fn insert(&mut self, user: &User) -> Result<(), StoreError> {
+        let row = ActiveModel {
+            id: Set(user.id.uuid()),
+            created_at: Set(user.created_at),
+            ..changes(user)
+        };
+        self.tx.insert(row).await
+    }
+
+    async fn update(&mut self, user: &User) -> Result<(), StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), user.id));
+        let update = self
+            .tx
+            .update::<Entity>()
+            .set(changes(user))
+            .filter(Column::Id.eq(user.id.uuid()));
+        exactly_one(update.run().await?)
+    }
+}
+
+impl PgStore {
+    fn live(&mut self) -> Find<'_, Entity> {
+        self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
+    }
+}
+
+async fn one(find: Find<'_, Entity>) -> Result<Option<User>, StoreError> {
+    find.one().await?.map(User::try_from).transpose()
+}
+
+impl TryFrom<Model> for User {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id.into(),
+            email: Email::stored(row.email),
+            full_name: row.full_name,
+            role: Role::parse(&row.role).ok_or_else(|| unknown("users.role", &row.role))?,
+            is_active: row.is_active,
+            email_verified: row.email_verified,
+            password_hash: PasswordHash::new(row.password_hash),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            deleted_at: row.deleted_at,
+            version: row.version,
+        })
+    }
+}
+
+fn changes(user: &User) -> ActiveModel {
+    ActiveModel {
+        email: Set(user.email.as_str().to_owned()),
+        full_name: Set(user.full_name.clone()),
+        role: Set(user.role.as_str().to_owned()),
+        is_active: Set(user.is_active),
+        email_verified: Set(user.email_verified),
+        password_hash: Set(user.password_hash.as_str().to_owned()),
+        updated_at: Set(user.updated_at),
+        deleted_at: Set(user.deleted_at),
+        version: Set(user.version),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,201 @@
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tenantry_domain::audit::AuditLog;
+use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
+use tenantry_domain::customization::{Brandings, SettingSheets};
+use tenantry_domain::flags::FlagOverrides;
+use tenantry_domain::identity::{Sessions, Users};
+use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
+use tenantry_domain::operations::{IdempotencyKeys, Jobs};
+use tenantry_domain::store::{Mode, Store, UnitOfWork, Work};
+use tenantry_domain::tenant::{Actor, TenantScope, Tenants};
+use tenantry_domain::usage::{MeterKey, Quotas, Usage};
+use tenantry_domain::work::{Members, Projects, Resources, Tasks};
+
+use crate::kernel::tx::{Party, make_durable};
+use crate::{Pool, TenantTx};
+
+/// Units of work over PostgreSQL, connected as the runtime role.
+#[derive(Clone)]
+pub struct PgUnits {
+    pool: Pool,
+    announcer: Arc<dyn Announcer>,
+}
+
+impl std::fmt::Debug for PgUnits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgUnits")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PgUnits {
+    /// Units over a pool of the runtime role; `announcer` hears of every change to what scopes are made of.
+    pub fn new(pool: Pool, announcer: Arc<dyn Announcer>) -> Self {
+        Self { pool, announcer }
+    }
+}
+
+#[async_trait]
+impl UnitOfWork for PgUnits {
+    async fn begin(&self, scope: &TenantScope, mode: Mode) -> Result<Box<dyn Store>, StoreError> {
+        let tenant = scope.tenant();
+        let party = match scope.actor() {
+            Actor::Guest => Party::Guest(tenant),
+            Actor::Founder => Party::Founder,
+            Actor::User { .. } | Actor::System(_) | Actor::Job { .. } => Party::Tenant(tenant),
+        };
+        let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
+        Ok(Box::new(PgStore {
+            tx,
+            scope: scope.clone(),
+            changes: Changes::new(Arc::clone(&self.announcer)),
+        }))
+    }
+
+    async fn make_durable(&self) -> Result<(), StoreError> {
+        make_durable(&self.pool).await
+    }
+}
+
+/// The transaction of a running unit of work, for repositories of an embedder's own tables.
+///
+/// # Errors
+/// [`StoreError::Other`] when the work runs on another adapter than this one.
+pub fn tenant_tx(work: &mut Work) -> Result<&mut TenantTx, StoreError> {
+    let tx = work.adapter().downcast_mut::<TenantTx>();
+    tx.ok_or_else(|| StoreError::Other("the unit of work does not run on PostgreSQL".into()))
+}
+
+/// The repositories of one open transaction; each noun's file implements its port for it.
+pub(crate) struct PgStore {
+    pub(crate) tx: TenantTx,
+    pub(crate) scope: TenantScope,
+    pub(crate) changes: Changes,
+}
+
+/// What a transaction has changed of the facts that scopes are made of. It is announced when this value is dropped: after
+/// the commit, and also when the caller goes away while the commit is under way.
+pub(crate) struct Changes {
+    announcer: Arc<dyn Announcer>,
+    made: BTreeSet<Change>,
+}
+
+impl Changes {
+    pub(crate) fn new(announcer: Arc<dyn Announcer>) -> Self {
+        Self {
+            announcer,
+            made: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn note(&mut self, change: Change) {
+        self.made.insert(change);
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.made
+            .iter()
+            .for_each(|change| self.announcer.announce(*change));
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    fn tenants(&mut self) -> &mut dyn Tenants {
+        self
+    }
+    fn users(&mut self) -> &mut dyn Users {
+        self
+    }
+    fn sessions(&mut self) -> &mut dyn Sessions {
+        self
+    }
+    fn projects(&mut self) -> &mut dyn Projects {
+        self
+    }
+    fn members(&mut self) -> &mut dyn Members {
+        self
+    }
+    fn tasks(&mut self) -> &mut dyn Tasks {
+        self
+    }
+    fn resources(&mut self) -> &mut dyn Resources {
+        self
+    }
+    fn storage(&mut self) -> &mut dyn Storage {
+        self
+    }
+    fn quotas(&mut self) -> &mut dyn Quotas {
+        self
+    }
+    fn usage(&mut self) -> &mut dyn Usage {
+        self
+    }
+    fn settings(&mut self) -> &mut dyn SettingSheets {
+        self
+    }
+    fn branding(&mut self) -> &mut dyn Brandings {
+        self
+    }
+    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
+        self
+    }
+    fn billing(&mut self) -> &mut dyn BillingAccounts {
+        self
+    }
+    fn invoices(&mut self) -> &mut dyn Invoices {
+        self
+    }
+    fn meter_reports(&mut self) -> &mut dyn MeterReports {
+        self
+    }
+    fn audit(&mut self) -> &mut dyn AuditLog {
+        self
+    }
+    fn jobs(&mut self) -> &mut dyn Jobs {
+        self
+    }
+    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
+        self
+    }
+    fn adapter(&mut self) -> &mut dyn Any {
+        &mut self.tx
+    }
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        let Self { tx, changes, .. } = *self;
+        let done = tx.commit().await;
+        drop(changes);
+        done
+    }
+    async fn rollback(self: Box<Self>) {
+        let Self { tx, mut changes, .. } = *self;
+        changes.made.clear();
+        tx.rollback().await;
+    }
+}
+
+/// A stored text that no longer is what the domain knows: a mistake of ours or somebody's hand in the database.
+pub(crate) fn unknown(column: &'static str, text: &str) -> StoreError {
+    StoreError::Other(format!("{column} holds '{text}', which is not known"))
+}
+
+/// The key of a meter, as a column holds it.
+pub(crate) fn meter(text: &str, column: &'static str) -> Result<MeterKey, StoreError> {
+    MeterKey::parse(text).ok_or_else(|| unknown(column, text))
+}
+
+/// One row must have been changed; a lock is held on it, so anything else is a mistake of ours.
+pub(crate) fn exactly_one(rows: u64) -> Result<(), StoreError> {
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Other(format!("changed {rows} rows instead of one")))
+    }
+}

@@ -1,0 +1,362 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sea_orm::sea_query::{Expr, ExprTrait as _, extension::postgres::PgExpr as _};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, QueryTrait as _,
+};
+use serde_json::Value;
+use tenantry_domain::flags::FlagEditing;
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, PasswordHash};
+use tenantry_domain::kernel::{
+    Announcer, Change, OperatorId, Page, PageRequest, Position, StoreError, SystemScope, TenantId, Time,
+};
+use tenantry_domain::operations::{
+    Operator, OperatorActor, OperatorEvent, OperatorScope, OperatorWork, Operators,
+};
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
+
+use crate::Pool;
+use crate::kernel::error::column;
+use crate::kernel::store::{Changes, exactly_one};
+use crate::kernel::tx::{PlatformTx, before};
+use crate::tenant::tenant::entity as tenants;
+use crate::work::task::containing;
+
+mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "operators")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub email: String,
+        pub full_name: String,
+        pub password_hash: String,
+        pub is_active: bool,
+        pub created_at: DateTimeUtc,
+        pub updated_at: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+use entity::{ActiveModel, Column, Entity, Model};
+
+mod event {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "operator_events")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub at: DateTimeUtc,
+        pub operator_id: Option<Uuid>,
+        pub action: String,
+        pub reason: Option<String>,
+        pub target_tenant: Option<Uuid>,
+        pub request_id: String,
+        pub ip: Option<String>,
+        pub details: Json,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The operators of the platform, as the platform role; the runtime role has no grant on their tables.
+#[derive(Clone)]
+pub struct PgOperators {
+    platform: Pool,
+    announcer: Arc<dyn Announcer>,
+}
+
+impl std::fmt::Debug for PgOperators {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgOperators")
+            .field("platform", &self.platform)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PgOperators {
+    /// Operators over a pool of the platform role; `announcer` hears of every change to a tenant.
+    pub fn new(platform: Pool, announcer: Arc<dyn Announcer>) -> Self {
+        Self { platform, announcer }
+    }
+
+    async fn one(
+        &self,
+        because: SystemScope,
+        condition: impl sea_orm::sea_query::IntoCondition,
+    ) -> Result<Option<Operator>, StoreError> {
+        let tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        one(tx, condition).await
+    }
+
+    fn work(&self, tx: PlatformTx, scope: &OperatorScope) -> Box<dyn OperatorWork> {
+        Box::new(PgOperatorWork {
+            tx,
+            scope: scope.clone(),
+            changes: Changes::new(Arc::clone(&self.announcer)),
+        })
+    }
+}
+
+#[async_trait]
+impl Operators for PgOperators {
+    async fn find(&self, because: SystemScope, id: OperatorId) -> Result<Option<Operator>, StoreError> {
+        self.one(because, Column::Id.eq(id.uuid())).await
+    }
+
+    async fn find_by_email(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError> {
+        self.one(because, Column::Email.eq(email.as_str())).await
+    }
+
+    async fn find_to_log_in(
+        &self,
+        because: SystemScope,
+        email: &Email,
+    ) -> Result<Option<Operator>, StoreError> {
+        let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        one(tx, Column::Email.eq(email.as_str())).await
+    }
+
+    async fn login_addresses(
+        &self,
+        because: SystemScope,
+        email: &Email,
+        since: Time,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let mut tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        let arguments = [email.as_str().into(), since.into()];
+        let rows = tx.fetch_fixed(LOGINS, arguments).await?;
+        tx.commit().await?;
+        rows.iter().map(|row| column(row, "ip")).collect()
+    }
+
+    async fn list(&self, because: SystemScope) -> Result<Vec<Operator>, StoreError> {
+        let find = Entity::find()
+            .order_by_asc(Column::CreatedAt)
+            .order_by_asc(Column::Id);
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx.fetch::<Entity>(&find.into_query()).await?;
+        tx.commit().await?;
+        Ok(rows.into_iter().map(Operator::from).collect())
+    }
+
+    async fn begin(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        let tx = PlatformTx::begin(&self.platform, because(scope), Mode::Write).await?;
+        Ok(self.work(tx, scope))
+    }
+
+    async fn begin_for_guest(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        let tx = PlatformTx::begin_for_guest(&self.platform, because(scope), Mode::Write).await?;
+        Ok(self.work(tx, scope))
+    }
+}
+
+/// From where an operator has logged in. The limit is [`LOGIN_ADDRESSES`].
+const LOGINS: &str = "\
+SELECT DISTINCT e.ip FROM operator_events e JOIN operators o ON o.id = e.operator_id \
+ WHERE o.email = $1 AND e.at >= $2 AND e.action = 'operator.logged_in' LIMIT 1000";
+
+const _: () = assert!(LOGIN_ADDRESSES == 1_000);
+
+fn because(scope: &OperatorScope) -> SystemScope {
+    match scope.actor() {
+        OperatorActor::Operator(_) => SystemScope::because("an operator's request"),
+        OperatorActor::System(reason) => SystemScope::because(reason),
+    }
+}
+
+async fn one(
+    mut tx: PlatformTx,
+    condition: impl sea_orm::sea_query::IntoCondition,
+) -> Result<Option<Operator>, StoreError> {
+    let find = Entity::find().filter(condition.into_condition());
+    let rows = tx.fetch::<Entity>(&find.into_query()).await?;
+    tx.commit().await?;
+    Ok(rows.into_iter().next().map(Operator::from))
+}
+
+/// An open transaction of an operator's.
+pub(crate) struct PgOperatorWork {
+    pub(crate) tx: PlatformTx,
+    pub(crate) scope: OperatorScope,
+    pub(crate) changes: Changes,
+}
+
+#[async_trait]
+impl OperatorWork for PgOperatorWork {
+    async fn tenant(&mut self, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+        let find = tenants::Entity::find().filter(tenants::Column::Id.eq(id.uuid()));
+        let rows = self.tx.fetch::<tenants::Entity>(&find.into_query()).await?;
+        rows.into_iter().next().map(Tenant::try_from).transpose()
+    }
+
+    async fn tenants(
+        &mut self,
+        filter: &TenantFilter,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError> {
+        use tenants::Column;
+        let mut find = tenants::Entity::find().filter(matching(filter));
+        if let Some(after) = page.after {
+            find = find.filter(before(Column::CreatedAt, Column::Id, after));
+        }
+        let find = find
+            .order_by_desc(Column::CreatedAt)
+            .order_by_desc(Column::Id)
+            .limit(u64::from(page.limit) + 1);
+        let rows = self.tx.fetch::<tenants::Entity>(&find.into_query()).await?;
+        let position = |row: &tenants::Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        Page::from_rows(rows, page, position).try_map(Tenant::try_from)
+    }
+
+    async fn set_status(
+        &mut self,
+        tenant: TenantId,
+        from: &[TenantStatus],
+        to: TenantStatus,
+        at: Time,
+    ) -> Result<Option<Tenant>, StoreError> {
+        use tenants::Column;
+        let update = tenants::Entity::update_many()
+            .col_expr(Column::Status, Expr::value(to.as_str()))
+            // Whatever was owed, from here on it is the operator who decides.
+            .col_expr(Column::SuspendedForPayment, Expr::value(false))
+            .col_expr(Column::UpdatedAt, Expr::value(at))
+            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+            .filter(Column::Id.eq(tenant.uuid()))
+            .filter(Column::Status.is_in(from.iter().map(|status| status.as_str())));
+        if self.tx.execute(&update.into_query()).await? == 0 {
+            return Ok(None);
+        }
+        self.changes.note(Change::Tenant(tenant));
+        self.tenant(tenant).await
+    }
+
+    async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError> {
+        let row = ActiveModel {
+            id: Set(operator.id.uuid()),
+            email: Set(operator.email.as_str().to_owned()),
+            created_at: Set(operator.created_at),
+            ..changes(operator)
+        };
+        exactly_one(self.tx.execute(&sea_orm::Insert::one(row).into_query()).await?)
+    }
+
+    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .set(changes(operator))
+            .filter(Column::Id.eq(operator.id.uuid()));
+        exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    async fn keyed(&mut self, route: &str, key: &str, since: Time) -> Result<Option<Value>, StoreError> {
+        use event::Column;
+        let Some(operator) = self.scope.operator() else {
+            return Ok(None);
+        };
+        let find = event::Entity::find()
+            .filter(Column::OperatorId.eq(operator.uuid()))
+            .filter(Column::At.gt(since))
+            .filter(Expr::cust_with_values(
+                "details #>> '{idempotency,route}' = $1 AND details #>> '{idempotency,key}' = $2",
+                [route, key],
+            ))
+            .order_by_desc(Column::At)
+            .limit(1);
+        let rows = self.tx.fetch::<event::Entity>(&find.into_query()).await?;
+        Ok(rows.into_iter().next().map(|event| event.details))
+    }
+
+    async fn renew_hash(&mut self, operator: &Operator, renewed: &PasswordHash) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::PasswordHash, Expr::value(renewed.as_str()))
+            .filter(Column::Id.eq(operator.id.uuid()))
+            .filter(Column::PasswordHash.eq(operator.password_hash.as_str()));
+        self.tx.execute(&update.into_query()).await.map(|_| ())
+    }
+
+    fn flags(&mut self) -> &mut dyn FlagEditing {
+        self
+    }
+
+    async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError> {
+        let Self {
+            mut tx,
+            scope,
+            changes,
+        } = *self;
+        let row = event::ActiveModel {
+            id: Set(record.id.uuid()),
+            at: Set(record.at),
+            operator_id: Set(scope.operator().map(OperatorId::uuid)),
+            action: Set(record.action.to_owned()),
+            reason: Set(record.reason),
+            target_tenant: Set(record.target_tenant.map(TenantId::uuid)),
+            request_id: Set(scope.request().as_str().to_owned()),
+            ip: Set(record.ip),
+            details: Set(record.details),
+        };
+        exactly_one(tx.execute(&sea_orm::Insert::one(row).into_query()).await?)?;
+        let done = tx.commit().await;
+        // Announced when it is dropped: after the commit, also when that was cut off.
+        drop(changes);
+        done
+    }
+}
+
+fn matching(filter: &TenantFilter) -> Condition {
+    use tenants::Column;
+    let mut all = Condition::all();
+    if let Some(status) = filter.status {
+        all = all.add(Column::Status.eq(status.as_str()));
+    }
+    if let Some(plan) = &filter.plan {
+        all = all.add(Column::Plan.eq(plan.as_str()));
+    }
+    if let Some(q) = &filter.q {
+        let like = |column: Column| Expr::col(column).ilike(containing(q));
+        all = all.add(Condition::any().add(like(Column::Name)).add(like(Column::Slug)));
+    }
+    all
+}
+
+impl From<Model> for Operator {
+    fn from(row: Model) -> Self {
+        Self {
+            id: row.id.into(),
+            email: Email::stored(row.email),
+            full_name: row.full_name,
+            is_active: row.is_active,
+            password_hash: PasswordHash::new(row.password_hash),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// All columns that may change.
+fn changes(operator: &Operator) -> ActiveModel {
+    ActiveModel {
+        full_name: Set(operator.full_name.clone()),
+        password_hash: Set(operator.password_hash.as_str().to_owned()),
+        is_active: Set(operator.is_active),
+        updated_at: Set(operator.updated_at),
+        ..Default::default()
+    }
+}

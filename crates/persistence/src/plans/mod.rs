@@ -1,0 +1,3 @@
+//! Versions of plans.
+
+pub(crate) mod plan;

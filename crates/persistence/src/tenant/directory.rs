@@ -1,0 +1,156 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
+use tenantry_domain::kernel::{Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId};
+use tenantry_domain::plans::Subscription;
+use tenantry_domain::store::Mode;
+use tenantry_domain::tenant::{
+    Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, TenantFacts, TenantSelector,
+    TenantStatus,
+};
+
+use crate::Pool;
+use crate::kernel::error::{column, from_json};
+use crate::kernel::store::unknown;
+use crate::kernel::tx::{Literal, Lookup, PlatformTx, TenantTx};
+use crate::plans::plan::unsigned;
+use crate::tenant::tenant::entity::{Column, Entity};
+
+/// The facts that scopes are made of, read from PostgreSQL.
+///
+/// Which tenant a name belongs to is asked as the platform role, which sees `tenants` and nothing else; who is a
+/// member is asked as the runtime role inside that one tenant.
+#[derive(Clone)]
+pub struct PgDirectory {
+    runtime: Pool,
+    platform: Pool,
+    clock: Arc<dyn Clock>,
+}
+
+impl PgDirectory {
+    /// A directory over a pool of the runtime role and one of the platform role.
+    pub fn new(runtime: Pool, platform: Pool, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            runtime,
+            platform,
+            clock,
+        }
+    }
+
+    /// The tenants for which a condition holds.
+    async fn named(mut tx: PlatformTx, condition: SimpleExpr) -> Result<Vec<TenantFacts>, StoreError> {
+        let rows = tx
+            .fetch::<Entity>(&Entity::find().filter(condition).into_query())
+            .await?;
+        tx.commit().await?;
+        rows.iter().map(TenantFacts::try_from).collect()
+    }
+}
+
+/// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
+static MEMBERSHIP: Lookup = Lookup {
+    name: "tenantry_membership",
+    types: "uuid, uuid, uuid, timestamptz",
+    sql: MEMBERSHIP_SQL,
+};
+
+const MEMBERSHIP_SQL: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.role, u.is_active, \
+       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at \
+  FROM tenants t \
+  JOIN users u ON u.tenant_id = $1 AND u.id = $2 AND u.deleted_at IS NULL \
+  JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
+ WHERE t.id = $1";
+
+/// A running job and its tenant in one round trip, each compared with the tenant by itself. The lease expires by the clock of
+/// the database.
+const JOB: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, j.actor_type, j.actor_id, j.request_id \
+  FROM tenants t \
+  JOIN jobs j ON j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3 \
+   AND j.lease_until > statement_timestamp() \
+ WHERE t.id = $1";
+
+#[async_trait]
+impl Directory for PgDirectory {
+    async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        let named = match selector {
+            TenantSelector::Id(id) => Column::Id.eq(id.uuid()),
+            TenantSelector::Slug(slug) => Column::Slug.eq(slug.as_str()),
+            TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
+        };
+        let because = SystemScope::because("find the tenant that a request names");
+        let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        Ok(Self::named(tx, named).await?.pop())
+    }
+
+    async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
+        let named = Column::Id.is_in(ids.iter().map(|id| id.uuid()));
+        let because = SystemScope::because("find the tenants that something is done in one after the other");
+        let tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        Self::named(tx, named).await
+    }
+
+    async fn membership(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Option<MembershipFacts>, StoreError> {
+        let (user, session) = (Literal::Id(user.uuid()), Literal::Id(session.uuid()));
+        let arguments = [user, session, Literal::At(self.clock.now())];
+        let row = TenantTx::look_up(&self.runtime, tenant, &MEMBERSHIP, &arguments).await?;
+        row.map(|row| membership(&row)).transpose()
+    }
+
+    async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
+        let mut tx = TenantTx::begin(&self.runtime, lease.tenant, Mode::Read).await?;
+        let (job, id) = (lease.job.uuid(), lease.lease.uuid());
+        let row = tx.fetch_fixed(JOB, [job.into(), id.into()]).await?;
+        tx.commit().await?;
+        row.map(|row| job_facts(&row)).transpose()
+    }
+}
+
+fn job_facts(row: &QueryResult) -> Result<JobFacts, StoreError> {
+    let request: String = column(row, "request_id")?;
+    Ok(JobFacts {
+        tenant: tenant(row)?,
+        initiator: Initiator {
+            actor_type: column(row, "actor_type")?,
+            actor_id: column::<Option<uuid::Uuid>>(row, "actor_id")?.map(UserId::from),
+            request: RequestId::parse(&request).ok_or_else(|| unknown("jobs.request_id", &request))?,
+        },
+    })
+}
+
+fn membership(row: &QueryResult) -> Result<MembershipFacts, StoreError> {
+    let role: String = column(row, "role")?;
+    Ok(MembershipFacts {
+        tenant: tenant(row)?,
+        role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
+        is_active: column(row, "is_active")?,
+        session_is_live: column(row, "session_is_live")?,
+        session_expires_at: column(row, "session_expires_at")?,
+    })
+}
+
+fn tenant(row: &QueryResult) -> Result<TenantFacts, StoreError> {
+    let status: String = column(row, "status")?;
+    let slug: String = column(row, "slug")?;
+    let subdomain: Option<String> = column(row, "subdomain")?;
+    let parse = |text: &String| Slug::parse(text).ok_or_else(|| unknown("tenants.slug", text));
+    Ok(TenantFacts {
+        id: column::<uuid::Uuid>(row, "id")?.into(),
+        slug: parse(&slug)?,
+        subdomain: subdomain.as_ref().map(parse).transpose()?,
+        subscription: Arc::new(Subscription {
+            plan: column(row, "plan")?,
+            version: unsigned(column(row, "plan_version")?)?,
+            agreed: serde_json::from_value(column(row, "agreed")?).map_err(from_json)?,
+        }),
+        status: TenantStatus::parse(&status).ok_or_else(|| unknown("tenants.status", &status))?,
+    })
+}

@@ -1,0 +1,5 @@
+//! Tenants: their rows, the directory that admission reads, and the registry across tenants.
+
+pub(crate) mod directory;
+pub(crate) mod registry;
+pub(crate) mod tenant;
