@@ -150,7 +150,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
         metrics::routes(config);
     }
     docs::routes(config);
-    v1::branding::pages(config);
+    v1::customization::branding::pages(config);
     ofrep::routes(config);
     webhook::routes(config);
     let embedded = web::scope("")

@@ -1,41 +1,34 @@
-//! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
+//! Version 1 of the API: rooms as in all layers, one file per noun, each with its routes, its handlers and what they read and write.
 
 pub(crate) mod admin;
-pub(crate) mod auth;
 pub(crate) mod billing;
-pub(crate) mod branding;
-pub(crate) mod capability;
-pub(crate) mod entitlement;
-pub(crate) mod feature;
-pub(crate) mod project;
-pub(crate) mod quota;
-pub(crate) mod resource;
-mod schema;
-pub(crate) mod setting;
-pub(crate) mod signup;
-pub(crate) mod task;
+pub(crate) mod customization;
+pub(crate) mod flags;
+pub(crate) mod identity;
+pub(crate) mod kernel;
+pub(crate) mod plans;
 pub(crate) mod tenant;
 pub(crate) mod usage;
-pub(crate) mod user;
+pub(crate) mod work;
 
 use actix_web::web::ServiceConfig;
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .configure(admin::routes)
-        .configure(signup::routes)
-        .configure(auth::routes)
-        .configure(tenant::routes)
-        .configure(capability::routes)
-        .configure(entitlement::routes)
-        .configure(quota::routes)
-        .configure(setting::routes)
-        .configure(branding::routes)
-        .configure(billing::routes)
-        .configure(user::routes)
-        .configure(project::routes)
-        .configure(task::routes)
-        .configure(resource::routes)
-        .configure(feature::routes)
-        .configure(usage::routes);
+        .configure(tenant::signup::routes)
+        .configure(identity::auth::routes)
+        .configure(tenant::tenant::routes)
+        .configure(plans::capability::routes)
+        .configure(plans::entitlement::routes)
+        .configure(usage::quota::routes)
+        .configure(customization::setting::routes)
+        .configure(customization::branding::routes)
+        .configure(billing::billing::routes)
+        .configure(identity::user::routes)
+        .configure(work::project::routes)
+        .configure(work::task::routes)
+        .configure(work::resource::routes)
+        .configure(flags::feature::routes)
+        .configure(usage::usage::routes);
 }

@@ -14,7 +14,7 @@ use tenantry_tenancy::billing::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::schema};
+use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::kernel::schema};
 
 /// The tenants to read.
 #[derive(Debug, Default, Deserialize, IntoParams)]

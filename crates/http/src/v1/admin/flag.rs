@@ -14,7 +14,11 @@ use crate::{
     created, entity,
     idempotency::replayed,
     page::PageParams,
-    v1::{feature::FlagKey, project::NoParams, resource::VersionNumber, schema},
+    v1::{
+        flags::feature::FlagKey,
+        kernel::schema,
+        work::{project::NoParams, resource::VersionNumber},
+    },
 };
 
 /// A feature flag as operators define it.

@@ -13,7 +13,10 @@ use crate::{
     idempotency::replayed,
     no_content,
     page::PageParams,
-    v1::{feature::FlagKey, project::NoParams, resource::VersionNumber},
+    v1::{
+        flags::feature::FlagKey,
+        work::{project::NoParams, resource::VersionNumber},
+    },
 };
 
 /// Conditions that rules of several flags share.

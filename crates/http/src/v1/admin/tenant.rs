@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Answer, Body, Endpoint, Id, OperatorCtx, PageView, Paged, entity,
     page::PageParams,
-    v1::{schema, tenant::TenantView},
+    v1::{kernel::schema, tenant::tenant::TenantView},
 };
 
 /// Filters of tenants.

@@ -8,7 +8,7 @@ use tenantry_domain::kernel::{ErrorCode, Limit, ParseIdError};
 use tenantry_tenancy::plans::entitlement::{self, Entitled, Extent};
 use utoipa::ToSchema;
 
-use super::quota::{amount, source};
+use crate::v1::usage::quota::{amount, source};
 use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, permission::ReadTenant};
 
 /// An entitlement of a tenant: a plan feature, a limit or a meter.

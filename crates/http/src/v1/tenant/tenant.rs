@@ -6,7 +6,7 @@ use tenantry_domain::tenant::{Settings, Tenant, TenantPatch, TenantStatus};
 use tenantry_tenancy::tenant;
 use utoipa::ToSchema;
 
-use super::schema;
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, entity,
     permission::{ManageTenant, ReadTenant},

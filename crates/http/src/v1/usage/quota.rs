@@ -9,7 +9,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::usage::quota::{self, QuotaStanding};
 use utoipa::ToSchema;
 
-use super::{project::NoParams, schema};
+use crate::v1::{kernel::schema, work::project::NoParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, PageView, Paged, created, no_content,
     page::PageParams,
@@ -284,7 +284,7 @@ pub(crate) async fn release(cx: Ctx<ReserveQuota>, path: Ids<MeterName, QuotaRes
 }
 
 /// How much; null where there is no limit.
-pub(super) const fn amount(limit: Limit) -> Option<u64> {
+pub(in crate::v1) const fn amount(limit: Limit) -> Option<u64> {
     match limit {
         Limit::Of(most) => Some(most),
         Limit::Unlimited => None,
@@ -292,7 +292,7 @@ pub(super) const fn amount(limit: Limit) -> Option<u64> {
 }
 
 /// Who says so, as entitlements call it.
-pub(super) const fn source(level: Level) -> &'static str {
+pub(in crate::v1) const fn source(level: Level) -> &'static str {
     match level {
         Level::Tenant => "tenant_override",
         Level::Default | Level::Global | Level::Plan | Level::User => level.as_str(),

@@ -7,7 +7,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::user::{self, AddUser, Added};
 use utoipa::{IntoParams, ToSchema};
 
-use super::schema;
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, PageView, Paged, created, entity,
     no_content,

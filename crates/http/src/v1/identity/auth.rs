@@ -5,7 +5,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::auth::{self, AuthError, LoggedIn};
 use utoipa::ToSchema;
 
-use super::{tenant::TenantView, user::UserView};
+use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
 use crate::{
     Answer, Body, Ctx, Endpoint, IdempotencyKey, created,
     guest::{Guest, TenantHeaders},

@@ -25,7 +25,7 @@ use crate::{
     limits,
     permission::{InvalidateUsage, ReadUsage, RecordUsage},
     shape::{Leaves, Tree},
-    v1::schema,
+    v1::kernel::schema,
 };
 
 /// Usage of a meter.

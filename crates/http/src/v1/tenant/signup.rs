@@ -5,7 +5,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
 use utoipa::ToSchema;
 
-use super::{tenant::TenantView, user::UserView};
+use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
 use crate::{Answer, Body, Endpoint, IdempotencyKey, created, guest::Guest, idempotency::UnguessableKey};
 
 /// A new tenant, its admin and the admin's credentials.

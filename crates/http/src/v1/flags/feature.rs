@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IfMatch, PageView, entity, no_content,
     permission::{ExplainFeatures, ManageFeatures, ReadFeatures},
-    v1::schema,
+    v1::kernel::schema,
 };
 
 /// The key of a flag in a path.

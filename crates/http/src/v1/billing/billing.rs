@@ -15,7 +15,7 @@ use tenantry_tenancy::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{project::NoParams, schema};
+use crate::v1::{kernel::schema, work::project::NoParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, IdempotencyKey, IfMatch, PageView, Paged, Query, entity,
     page::PageParams,

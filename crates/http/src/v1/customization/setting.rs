@@ -13,7 +13,10 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::customization::setting::{self, Changed};
 use utoipa::ToSchema;
 
-use super::{project::NoParams, resource::VersionNumber, schema as schemas};
+use crate::v1::{
+    kernel::schema as schemas,
+    work::{project::NoParams, resource::VersionNumber},
+};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged,
     etag::tag_of,

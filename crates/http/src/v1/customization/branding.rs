@@ -14,7 +14,7 @@ use tenantry_domain::kernel::Patch;
 use tenantry_tenancy::customization::branding::{self, Rebranded};
 use utoipa::ToSchema;
 
-use super::setting::WarningView;
+use crate::v1::customization::setting::WarningView;
 use crate::{
     Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, RequireFeature,
     etag::tag_of,

@@ -9,7 +9,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::work::project;
 use utoipa::{IntoParams, ToSchema};
 
-use super::schema;
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
     entity, no_content,

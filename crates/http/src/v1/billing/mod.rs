@@ -1,0 +1,3 @@
+//! Checkout, changes, invoices and the portal.
+
+pub(crate) mod billing;

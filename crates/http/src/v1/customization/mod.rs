@@ -1,0 +1,4 @@
+//! Settings and branding.
+
+pub(crate) mod branding;
+pub(crate) mod setting;

@@ -1,0 +1,3 @@
+//! Feature flags as a tenant sees them.
+
+pub(crate) mod feature;

@@ -1,0 +1,3 @@
+//! What schemas of several rooms share.
+
+pub(crate) mod schema;

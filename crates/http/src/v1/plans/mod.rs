@@ -1,0 +1,4 @@
+//! Capabilities and entitlements.
+
+pub(crate) mod capability;
+pub(crate) mod entitlement;

@@ -1,0 +1,4 @@
+//! Sign-up, and the tenant of the caller.
+
+pub(crate) mod signup;
+pub(crate) mod tenant;

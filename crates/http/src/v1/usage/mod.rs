@@ -1,0 +1,4 @@
+//! Usage and quotas.
+
+pub(crate) mod quota;
+pub(crate) mod usage;
