@@ -16,7 +16,7 @@ use tenantry_tenancy::billing::meter_report::{self, Drift};
 use tenantry_tenancy::billing::provider_event;
 
 use crate::boot::{Booted, boot};
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 

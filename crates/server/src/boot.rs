@@ -33,10 +33,10 @@ use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::config::{self, Cache, Profile, Settings, SettingsError};
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
-use crate::settings::{self, Cache, Profile, Settings, SettingsError};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
 const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
@@ -345,9 +345,9 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
         redis.sentinel_password.reveal().to_owned(),
     );
     let mode = match redis.mode {
-        settings::RedisMode::Single => RedisMode::Single,
-        settings::RedisMode::Cluster => RedisMode::Cluster,
-        settings::RedisMode::Sentinel => RedisMode::Sentinel {
+        config::RedisMode::Single => RedisMode::Single,
+        config::RedisMode::Cluster => RedisMode::Cluster,
+        config::RedisMode::Sentinel => RedisMode::Sentinel {
             master: redis.sentinel_master.clone(),
             login: (!login.1.is_empty()).then_some(login),
         },

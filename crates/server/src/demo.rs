@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::CommandError;
-use crate::settings::Settings;
+use crate::config::Settings;
 
 /// A running demo, as a command sees it.
 #[derive(Serialize, Deserialize)]

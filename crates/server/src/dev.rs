@@ -12,12 +12,12 @@ use tenantry_stripe_fake::{FakeSettings, StripeFake};
 use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
 use crate::boot::{self, boot_beside};
+use crate::config::{self, Profile, Secret, Settings, SettingsError};
 use crate::console::progress;
 use crate::demo::Claim;
 use crate::demo_payments::{self, FakeTime};
 use crate::guard::Guard;
 use crate::migrate::database_of;
-use crate::settings::{self, Profile, Secret, Settings, SettingsError};
 use crate::sources::Sources;
 use crate::tenant::other;
 use crate::{CommandError, console, log, seed, serve};
@@ -174,10 +174,10 @@ async fn bring_up(
 
 /// Where people use the product and come back to is this server, unless the settings say otherwise.
 fn lead_here(settings: &mut Settings, address: &str) {
-    if settings.mail.app_url == settings::Mail::default().app_url {
+    if settings.mail.app_url == config::Mail::default().app_url {
         address.clone_into(&mut settings.mail.app_url);
     }
-    if settings.billing.return_url == settings::Billing::default().return_url {
+    if settings.billing.return_url == config::Billing::default().return_url {
         address.clone_into(&mut settings.billing.return_url);
     }
 }
@@ -188,15 +188,15 @@ const FAKE_WEBHOOK_SECRET: &str = "whsec_fake";
 /// Starts the fake of Stripe with what it had at its last start over this data, and lets the settings lead to it.
 fn start_fake(settings: &mut Settings, data_dir: &Path) -> Result<StripeFake, CommandError> {
     let fake = StripeFake::start(FakeSettings {
-        secret_key: settings::Stripe::FAKE_KEY.into(),
+        secret_key: config::Stripe::FAKE_KEY.into(),
         now: SystemClock::new().now(),
         runs: true,
         journal: Some(data_dir.join("stripe-fake.jsonl")),
         ..FakeSettings::default()
     });
     let fake = fake.map_err(|error| CommandError::Other(format!("the stand-in for Stripe: {error}")))?;
-    settings.billing.stripe = settings::Stripe {
-        secret_key: Secret::new(settings::Stripe::FAKE_KEY.into()),
+    settings.billing.stripe = config::Stripe {
+        secret_key: Secret::new(config::Stripe::FAKE_KEY.into()),
         webhook_secrets: vec![Secret::new(FAKE_WEBHOOK_SECRET.into())],
         api_base: fake.url().to_owned(),
         ..settings.billing.stripe.clone()

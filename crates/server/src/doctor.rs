@@ -7,7 +7,7 @@ use tenantry_domain::kernel::Clock as _;
 use tenantry_persistence::Transport;
 use tenantry_system::SystemClock;
 
-use crate::settings::SettingsError;
+use crate::config::SettingsError;
 use crate::sources::Sources;
 use crate::{CommandError, console};
 

@@ -8,7 +8,7 @@ use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::tenant::{invalid, other};
 use crate::{CommandError, console};
 

@@ -18,8 +18,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::CommandError;
+use crate::config::{Secret, Settings};
 use crate::doctor::{definer_functions, failed, global_tables, migrated};
-use crate::settings::{Secret, Settings};
 use crate::sources::place;
 
 /// Timeout of a check of a running server.

@@ -11,14 +11,13 @@ use tenantry_domain::usage::{CallSpool as _, SpoolTrouble};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_mail::TalliedMailer;
 use tenantry_migration::migration_names;
-use tenantry_persistence::vitals;
-use tenantry_persistence::{PgJobQueue, Pool};
+use tenantry_persistence::{PgJobQueue, Pool, vitals};
 use tenantry_redis::Redis;
 use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool};
 
 use crate::boot::Booted;
+use crate::config::Settings;
 use crate::guard::Guard;
-use crate::settings::Settings;
 
 /// Readiness with everything that can be asked how it is.
 pub fn with_components(

@@ -14,7 +14,7 @@ use tenantry_tenancy::operations::{job, system_job};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::boot::{Booted, boot};
-use crate::settings::{Jobs, Settings};
+use crate::config::{Jobs, Settings};
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 

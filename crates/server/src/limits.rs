@@ -11,7 +11,7 @@ use tenantry_http::{AddressRates, Limits};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
 
-use crate::settings::{AgreedRates, Limits as LimitSettings, SettingsError};
+use crate::config::{AgreedRates, Limits as LimitSettings, SettingsError};
 
 /// The limiter that servers over one Redis share, where the settings ask for it.
 pub fn shared(

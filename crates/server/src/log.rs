@@ -10,8 +10,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, registry};
 
+use crate::config::{Log, LogFormat, Tracing};
 use crate::otlp;
-use crate::settings::{Log, LogFormat, Tracing};
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
 pub fn init(settings: &Log, tracing: &Tracing) {

@@ -9,7 +9,7 @@ use tenantry_domain::operations::{Line, Mail, Mailbox, Mailer as _, MessageId};
 use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TalliedMailer, Tls};
 use tenantry_system::{SystemClock, SystemIds};
 
-use crate::settings::{self, Profile, Settings, SettingsError, SmtpTls};
+use crate::config::{self, Profile, Settings, SettingsError, SmtpTls};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -39,7 +39,7 @@ fn address(text: &str) -> Result<Email, String> {
 }
 
 /// Runs the command.
-pub async fn run(settings: &settings::Mail, args: &Args) -> Result<(), CommandError> {
+pub async fn run(settings: &config::Mail, args: &Args) -> Result<(), CommandError> {
     let Action::Test { to } = &args.action;
     settings.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -61,7 +61,7 @@ pub async fn run(settings: &settings::Mail, args: &Args) -> Result<(), CommandEr
 }
 
 /// Whoever delivers mail with these settings.
-pub fn mailer(settings: &settings::Mail, clock: Arc<dyn Clock>) -> Result<TalliedMailer, SettingsError> {
+pub fn mailer(settings: &config::Mail, clock: Arc<dyn Clock>) -> Result<TalliedMailer, SettingsError> {
     if settings.smtp.host.is_empty() {
         let log = LogMailer::new(settings.log_contents);
         return Ok(TalliedMailer::new(Box::new(log), clock));
@@ -74,7 +74,7 @@ pub fn mailer(settings: &settings::Mail, clock: Arc<dyn Clock>) -> Result<Tallie
 }
 
 /// Where mail goes, for people.
-fn place(settings: &settings::Mail) -> String {
+fn place(settings: &config::Mail) -> String {
     let smtp = &settings.smtp;
     if smtp.host.is_empty() {
         return "the log (mail.smtp.host is not set)".to_owned();
@@ -82,7 +82,7 @@ fn place(settings: &settings::Mail) -> String {
     format!("{}:{}", smtp.host, smtp.port())
 }
 
-fn smtp(settings: &settings::Mail) -> Result<SmtpSettings, SettingsError> {
+fn smtp(settings: &config::Mail) -> Result<SmtpSettings, SettingsError> {
     let smtp = &settings.smtp;
     Ok(SmtpSettings {
         host: smtp.host.clone(),

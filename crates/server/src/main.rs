@@ -2,6 +2,7 @@
 
 mod billing;
 mod boot;
+mod config;
 mod console;
 mod demo;
 mod demo_payments;
@@ -23,7 +24,6 @@ mod plan;
 mod quota;
 mod seed;
 mod serve;
-mod settings;
 mod sources;
 mod tenant;
 mod tenant_settings;
@@ -134,7 +134,7 @@ fn keep_pages_small() {
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
-    Settings(#[from] settings::SettingsError),
+    Settings(#[from] config::SettingsError),
     #[error(transparent)]
     Boot(#[from] boot::BootError),
     #[error(transparent)]

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::Booted;
+use crate::config::Settings;
 use crate::guard::{Guard, Outcome};
-use crate::settings::Settings;
 
 /// Adds pools, cache and Redis to what is measured.
 pub fn register(metrics: &Metrics, booted: &Booted) {

@@ -2,7 +2,7 @@
 
 use tenantry_migration::{Bootstrap, RolePasswords};
 
-use crate::settings::{self, Settings, SettingsError};
+use crate::config::{self, Settings, SettingsError};
 use crate::sources::Sources;
 use crate::{CommandError, console};
 
@@ -85,7 +85,7 @@ fn owner_url(sources: &Sources) -> Result<String, CommandError> {
 }
 
 async fn bootstrap(settings: &Settings, reset_passwords: bool) -> Result<(), CommandError> {
-    let required = |key: &'static str, url: &crate::settings::Secret| {
+    let required = |key: &'static str, url: &crate::config::Secret| {
         let problem = "a PostgreSQL URL is required for --bootstrap";
         if url.is_empty() {
             Err(SettingsError::invalid(key, problem))
@@ -99,9 +99,9 @@ async fn bootstrap(settings: &Settings, reset_passwords: bool) -> Result<(), Com
     let app = required("database.url", &database.url)?;
     let platform = required("database.platform_url", &database.platform_url)?;
     // The roles get the passwords of these URLs, so they are held to what every later command asks of them.
-    settings::check_url("database.owner_url", &database.owner_url, settings.profile)?;
-    settings::check_url("database.url", &database.url, settings.profile)?;
-    settings::check_url("database.platform_url", &database.platform_url, settings.profile)?;
+    config::check_url("database.owner_url", &database.owner_url, settings.profile)?;
+    config::check_url("database.url", &database.url, settings.profile)?;
+    config::check_url("database.platform_url", &database.platform_url, settings.profile)?;
     let plan = Bootstrap {
         admin_url,
         database: database_of(&owner).to_owned(),

@@ -8,7 +8,7 @@ use tenantry_tenancy::operations::operator::{self, OperatorError};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::tenant::other;
 use crate::{CommandError, console};
 

@@ -15,7 +15,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{FilterFn, Targets};
 use tracing_subscriber::layer::Layer;
 
-use crate::settings::{OtlpSignal, Tracing};
+use crate::config::{OtlpSignal, Tracing};
 
 /// How long a collector may take for one batch.
 pub const TIMEOUT: Duration = Duration::from_secs(3);

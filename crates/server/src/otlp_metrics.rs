@@ -21,8 +21,8 @@ use tenantry_http::metrics::{Audience, Format, Metrics};
 use tenantry_system::SystemClock;
 use tokio::task::JoinHandle;
 
+use crate::config::{OtlpSignal, Tracing};
 use crate::otlp;
-use crate::settings::{OtlpSignal, Tracing};
 
 /// How often metrics are sent.
 const EVERY: Duration = Duration::from_secs(30);

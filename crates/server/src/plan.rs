@@ -12,7 +12,7 @@ use tenantry_tenancy::plans::plan::{self, Agreement};
 use tokio::sync::Notify;
 
 use crate::boot::{Booted, boot};
-use crate::settings::{Plans as PlanSettings, Settings, SettingsError};
+use crate::config::{Plans as PlanSettings, Settings, SettingsError};
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 

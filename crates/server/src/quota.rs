@@ -6,7 +6,7 @@ use tenantry_tenancy::usage::quota::{self, Corrected, QuotaError};
 use tenantry_tenancy::usage::quota_drift::{self, Reconciled, Repair};
 
 use crate::boot::{Booted, boot};
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 

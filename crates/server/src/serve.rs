@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
+use crate::config::{Http, Profile, Server, Settings};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::settings::{Http, Profile, Server, Settings};
 use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
 
 /// Serves until it is told to stop.

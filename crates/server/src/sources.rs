@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::{Profile, Secret, Settings};
 use crate::demo::{self, Demo};
-use crate::settings::{Profile, Secret, Settings};
 use crate::{CommandError, console};
 
 /// The options that every command has.

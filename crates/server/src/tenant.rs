@@ -10,7 +10,7 @@ use tenantry_tenancy::tenant::{lifecycle, provision};
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
 
 use crate::boot::boot;
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::{CommandError, console};
 
 /// What to do.

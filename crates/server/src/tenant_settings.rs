@@ -10,7 +10,7 @@ use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::customization::setting::{self, SettingError};
 
 use crate::boot::boot;
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 

@@ -10,7 +10,7 @@ use tenantry_tenancy::{NoTraces, Traces};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::settings::{OtlpSignal, Tracing};
+use crate::config::{OtlpSignal, Tracing};
 
 /// The port of the use cases.
 pub fn port(settings: &Tracing) -> Arc<dyn Traces> {

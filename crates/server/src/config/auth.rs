@@ -1,0 +1,68 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::range::in_range;
+use super::{Secret, SettingsError};
+
+/// Tokens and passwords.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The Ed25519 key that signs access tokens, PKCS#8 PEM; or a file with it.
+    pub signing_key: Secret,
+    pub signing_key_file: Option<PathBuf>,
+    /// Files with earlier keys, whose tokens are still accepted.
+    pub previous_key_files: Vec<PathBuf>,
+    pub issuer: String,
+    pub audience: String,
+    pub access_token_minutes: i64,
+    pub session_days: i64,
+    /// Argon2id: memory, passes, lanes.
+    pub password_memory_kib: u32,
+    pub password_iterations: u32,
+    pub password_lanes: u32,
+    /// How many passwords are hashed at once, and how many may wait for that.
+    pub password_at_once: usize,
+    pub password_queue: usize,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            signing_key: Secret::default(),
+            signing_key_file: None,
+            previous_key_files: Vec::new(),
+            issuer: "tenantry".into(),
+            audience: "tenantry-api".into(),
+            access_token_minutes: 15,
+            session_days: 30,
+            password_memory_kib: 19_456,
+            password_iterations: 2,
+            password_lanes: 1,
+            password_at_once: 2,
+            password_queue: 64,
+        }
+    }
+}
+
+impl Auth {
+    /// Whether each number is in its range.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        in_range(&[
+            (
+                "auth.access_token_minutes",
+                self.access_token_minutes.max(0).unsigned_abs(),
+                1,
+                60,
+            ),
+            (
+                "auth.session_days",
+                self.session_days.max(0).unsigned_abs(),
+                1,
+                365,
+            ),
+            ("auth.password_at_once", self.password_at_once as u64, 1, 64),
+        ])
+    }
+}

@@ -1,0 +1,201 @@
+//! Settings: defaults here, `<profile>.toml` above them, `TENANTRY__SECTION__KEY` on top. All of it is checked at
+//! start, and every complaint names its key.
+//!
+//! A section is a file: its settings, their defaults, and what is checked of them alone.
+
+mod auth;
+mod billing;
+mod cache;
+mod database;
+mod error;
+mod guard;
+mod http;
+mod jobs;
+mod limits;
+mod log;
+mod mail;
+mod metering;
+mod metrics;
+mod order;
+mod plans;
+mod profile;
+mod quotas;
+mod range;
+mod redis;
+mod secret;
+mod server;
+mod signup;
+mod stripe;
+#[cfg(test)]
+mod tests;
+mod tracing;
+mod transport;
+mod url;
+mod views;
+
+use std::path::Path;
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use tenantry_domain::kernel::{is_language_tag, is_time_zone};
+
+pub use auth::Auth;
+pub use billing::Billing;
+pub use cache::Cache;
+pub use database::Database;
+pub use error::SettingsError;
+pub use guard::Guard;
+pub use http::Http;
+pub use jobs::Jobs;
+pub use limits::{AgreedRates, Limits};
+pub use log::{Log, LogFormat};
+pub use mail::{Mail, SmtpTls};
+pub use metering::Metering;
+pub use metrics::Metrics;
+pub use plans::Plans;
+pub use profile::Profile;
+pub use quotas::Quotas;
+pub use redis::{Redis, RedisMode};
+pub use secret::Secret;
+pub use server::Server;
+pub use signup::Signup;
+pub use stripe::Stripe;
+pub use tracing::{OtlpSignal, Tracing};
+pub use url::check_url;
+pub use views::Views;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Chosen by `--profile`, never by a file.
+    #[serde(skip)]
+    pub profile: Profile,
+    pub server: Server,
+    pub database: Database,
+    pub http: Http,
+    pub auth: Auth,
+    pub signup: Signup,
+    pub views: Views,
+    pub metering: Metering,
+    pub jobs: Jobs,
+    pub cache: Cache,
+    pub metrics: Metrics,
+    pub limits: Limits,
+    pub quotas: Quotas,
+    pub redis: Redis,
+    pub guard: Guard,
+    pub plans: Plans,
+    pub billing: Billing,
+    pub mail: Mail,
+    pub log: Log,
+    pub tracing: Tracing,
+}
+
+impl Settings {
+    /// Reads the settings of a profile; `<config_dir>/<profile>.toml` may be missing.
+    pub fn load(config_dir: &Path, profile: Profile) -> Result<Self, SettingsError> {
+        let file = config_dir.join(format!("{}.toml", profile.as_str()));
+        let figment = Figment::from(Serialized::defaults(Self::default()))
+            .merge(Toml::file(file))
+            .merge(Env::prefixed("TENANTRY__").split("__"));
+        let mut settings: Self = figment
+            .extract()
+            .map_err(|error| SettingsError::Read(describe(&error)))?;
+        settings.profile = profile;
+        Ok(settings)
+    }
+
+    /// The settings of a running demo, with those of the environment on top.
+    pub fn load_over(demo: &Self) -> Result<Self, SettingsError> {
+        let figment =
+            Figment::from(Serialized::defaults(demo)).merge(Env::prefixed("TENANTRY__").split("__"));
+        let mut settings: Self = figment
+            .extract()
+            .map_err(|error| SettingsError::Read(describe(&error)))?;
+        settings.profile = Profile::Development;
+        Ok(settings)
+    }
+
+    /// The same settings for a process with another working directory.
+    pub fn with_absolute_paths(&self) -> Self {
+        let mut settings = self.clone();
+        let optional = [
+            &mut settings.auth.signing_key_file,
+            &mut settings.redis.ca_file,
+            &mut settings.plans.file,
+            &mut settings.mail.smtp.ca_file,
+        ];
+        let paths = optional.into_iter().flatten();
+        let paths = paths.chain(&mut settings.auth.previous_key_files);
+        for path in paths.chain([&mut settings.metering.spool_dir]) {
+            // An empty path is a setting that is not set, and has no absolute form.
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
+        settings
+    }
+
+    /// Everything that `serve` relies on.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        self.guard.check()?;
+        self.database.check()?;
+        self.http.check()?;
+        self.auth.check()?;
+        self.billing.check()?;
+        self.signup.check()?;
+        self.views.check()?;
+        self.metering.check()?;
+        self.cache.check()?;
+        self.limits.check()?;
+        self.redis.check()?;
+        self.jobs.check()?;
+        self.server.check()?;
+        self.check_order()?;
+        self.quotas.check()?;
+        self.tracing.check()?;
+        self.billing.stripe.check(self.profile)?;
+        self.mail.check()?;
+        check_url("database.url", &self.database.url, self.profile)?;
+        check_url("database.platform_url", &self.database.platform_url, self.profile)?;
+        self.check_transport()?;
+        if !is_time_zone(&self.signup.timezone) {
+            let problem = "must be the name of a time zone of the IANA database, for example Europe/Berlin";
+            return Err(SettingsError::invalid("signup.timezone", problem));
+        }
+        if !is_language_tag(&self.signup.locale) {
+            let problem = "must be a language tag of BCP 47, for example de-CH";
+            return Err(SettingsError::invalid("signup.locale", problem));
+        }
+        if self.profile == Profile::Production {
+            let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();
+            if !given {
+                let problem = "an Ed25519 key in PKCS#8 PEM is required, or signing_key_file; \
+                               make one with: openssl genpkey -algorithm ed25519";
+                return Err(SettingsError::invalid("auth.signing_key", problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line that names key and source.
+fn describe(error: &figment::Error) -> String {
+    let first = error.clone().into_iter().next();
+    let Some(first) = first else {
+        return error.to_string();
+    };
+    let key = first.path.join(".");
+    let source = first
+        .metadata
+        .as_ref()
+        .map(|metadata| metadata.name.to_string())
+        .unwrap_or_default();
+    let key = if key.is_empty() {
+        String::new()
+    } else {
+        format!("{key}: ")
+    };
+    format!("{key}{} (in {source})", first.kind)
+}

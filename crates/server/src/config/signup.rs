@@ -1,0 +1,41 @@
+use serde::{Deserialize, Serialize};
+
+use super::SettingsError;
+use super::range::in_range;
+
+/// Who may found a tenant, and what it begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signup {
+    pub enabled: bool,
+    /// Whether a new tenant lets people register themselves until its admin says otherwise.
+    pub self_registration: bool,
+    pub timezone: String,
+    pub locale: String,
+    /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant.
+    pub name_quarantine_days: u32,
+}
+
+impl Default for Signup {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            self_registration: false,
+            timezone: "UTC".into(),
+            locale: "en".into(),
+            name_quarantine_days: 30,
+        }
+    }
+}
+
+impl Signup {
+    /// Whether each number is in its range.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        in_range(&[(
+            "signup.name_quarantine_days",
+            self.name_quarantine_days.into(),
+            0,
+            3_650,
+        )])
+    }
+}

@@ -1,0 +1,464 @@
+use std::collections::BTreeMap;
+
+use super::mail::Smtp;
+use super::*;
+
+fn complete() -> Settings {
+    let mut settings = Settings::default();
+    let url = |role: &str| format!("postgres://{role}:a-long-password@db/tenantry?sslmode=verify-full");
+    settings.database.url = Secret::new(url("tenantry_app"));
+    settings.database.platform_url = Secret::new(url("tenantry_platform"));
+    settings.auth.signing_key = Secret::new("PEM".into());
+    settings
+}
+
+fn complaint(settings: &Settings) -> String {
+    settings
+        .validate()
+        .map_or_else(|error| error.to_string(), |()| String::new())
+}
+
+#[test]
+fn complete_settings_hold() {
+    assert_eq!(complaint(&complete()), "");
+}
+
+#[test]
+fn a_missing_signing_key_is_named() {
+    let mut settings = complete();
+    settings.auth.signing_key = Secret::default();
+    assert!(
+        complaint(&settings).contains("auth.signing_key"),
+        "{}",
+        complaint(&settings)
+    );
+    assert!(complaint(&settings).contains("TENANTRY__AUTH__SIGNING_KEY"));
+}
+
+#[test]
+fn default_and_short_passwords_are_refused_outside_development() {
+    for password in ["postgres", "tenantry_app", "hunter2"] {
+        let mut settings = complete();
+        settings.database.url = Secret::new(format!("postgres://tenantry_app:{password}@db/tenantry"));
+        assert!(complaint(&settings).contains("database.url"), "{password}");
+        assert!(
+            !complaint(&settings).contains(password) || password == "tenantry_app",
+            "it is not repeated"
+        );
+        settings.profile = Profile::Development;
+        assert_eq!(complaint(&settings), "", "{password}");
+    }
+}
+
+#[test]
+fn a_number_out_of_range_is_named_with_its_range() {
+    let mut settings = complete();
+    settings.database.pool_size = 0;
+    assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+}
+
+/// The driver would look it up as a name at the first connection.
+#[test]
+fn an_ipv6_address_in_brackets_is_refused_with_the_key() {
+    type Change = fn(&mut Settings, Secret);
+    let changes: [(Change, &str); 4] = [
+        (|it, url| it.database.url = url, "database.url"),
+        (|it, url| it.database.platform_url = url, "database.platform_url"),
+        (|it, url| it.database.owner_url = url, "database.owner_url"),
+        (|it, url| it.database.admin_url = url, "database.admin_url"),
+    ];
+    for (change, key) in changes {
+        for profile in [Profile::Production, Profile::Development] {
+            let mut settings = complete();
+            settings.profile = profile;
+            change(
+                &mut settings,
+                Secret::new("postgres://app:a-long-password@[2001:db8::1]:5433/x".into()),
+            );
+            let complaint = complaint(&settings);
+            assert!(complaint.starts_with(&format!("setting {key}: ")), "{complaint}");
+            assert!(
+                complaint.contains("?host=2001:db8::1") && !complaint.contains('\n'),
+                "{complaint}"
+            );
+            assert!(!complaint.contains("a-long-password"), "{complaint}");
+        }
+    }
+    let mut settings = complete();
+    settings.database.url = Secret::new("postgres://app:a-long-password@localhost/x?host=::1".into());
+    assert_eq!(complaint(&settings), "");
+}
+
+#[test]
+fn production_refuses_a_network_without_tls_unless_told() {
+    type Change = fn(&mut Settings);
+    let secret = |url: &str| Secret::new(url.into());
+    let cases: [(Change, &str, Change); 7] = [
+        (
+            |it| it.database.url = Secret::new("postgres://app:a-long-password@db/x".into()),
+            "database.url: must have sslmode=verify-full",
+            |it| it.database.allow_plaintext = true,
+        ),
+        (
+            |it| it.database.platform_url = Secret::new("postgres://p@db/x?sslmode=require".into()),
+            "database.platform_url: must have sslmode=verify-full",
+            |it| it.database.allow_plaintext = true,
+        ),
+        (
+            |it| it.database.owner_url = Secret::new("postgres://owner@db/x?sslmode=verify-ca".into()),
+            "database.owner_url: must have sslmode=verify-full",
+            |it| it.database.allow_plaintext = true,
+        ),
+        (
+            |it| it.database.admin_url = Secret::new("postgres://root@db/x".into()),
+            "database.admin_url: must have sslmode=verify-full",
+            |it| it.database.allow_plaintext = true,
+        ),
+        (
+            |it| it.redis.url = Secret::new("redis://:secret@cache:6379/0".into()),
+            "redis.url: must begin with rediss://",
+            |it| it.redis.allow_plaintext = true,
+        ),
+        (
+            |it| it.redis.url = Secret::new("rediss://cache/#insecure".into()),
+            "redis.url: must begin with rediss://",
+            |it| it.redis.allow_plaintext = true,
+        ),
+        (
+            |it| it.redis.url = Secret::new("rediss://a:26379,redis://[2001:db8::1]/".into()),
+            "redis.url: must begin with rediss://",
+            |it| it.redis.allow_plaintext = true,
+        ),
+    ];
+    for (change, expected, allow) in cases {
+        let mut settings = complete();
+        change(&mut settings);
+        assert!(
+            complaint(&settings).contains(expected),
+            "{expected}: {}",
+            complaint(&settings)
+        );
+        assert!(!complaint(&settings).contains("secret"), "it is not repeated");
+        assert_eq!(settings.plaintext(), [""; 0]);
+        allow(&mut settings);
+        assert_eq!(complaint(&settings), "", "{expected}");
+        assert_eq!(settings.plaintext().len(), 1, "it is logged");
+        settings = complete();
+        settings.profile = Profile::Development;
+        change(&mut settings);
+        assert_eq!(complaint(&settings), "", "{expected}");
+    }
+    for url in [
+        "redis://127.0.0.1",
+        "redis://localhost:6380/1",
+        "redis://[::1]",
+        "redis+unix:///run/redis.sock",
+        "unix:///run/redis.sock",
+        "rediss://cache:6380",
+    ] {
+        let mut settings = complete();
+        settings.redis.url = secret(url);
+        assert_eq!(complaint(&settings), "", "{url}");
+    }
+    for url in [
+        "postgres://app:a-long-password@127.0.0.1/x",
+        "postgres:///x?host=/var/run/postgresql",
+    ] {
+        let mut settings = complete();
+        settings.database.url = secret(url);
+        assert_eq!(complaint(&settings), "", "{url}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_named_together() {
+    type Change = fn(&mut Settings);
+    let cases: [(Change, &str); 9] = [
+        (
+            |it| it.http.request_timeout_ms = 5_000,
+            "database.acquire_timeout_ms: must be less than http.request_timeout_ms (5000), is 5000",
+        ),
+        (
+            |it| it.database.connect_timeout_ms = 30_000,
+            "database.connect_timeout_ms: must be less than http.request_timeout_ms (30000), is 30000",
+        ),
+        (
+            |it| it.http.body_timeout_ms = 30_001,
+            "http.body_timeout_ms: must be at most http.request_timeout_ms (30000), is 30001",
+        ),
+        (
+            |it| it.database.statement_timeout_ms = 30_001,
+            "database.statement_timeout_ms: must be at most http.request_timeout_ms (30000), is 30001",
+        ),
+        (
+            |it| it.database.statement_timeout_ms = 4_000,
+            "database.lock_timeout_ms: must be at most database.statement_timeout_ms (4000), is 5000",
+        ),
+        (
+            |it| it.database.per_tenant = 11,
+            "database.per_tenant: must be at most database.pool_size (10), is 11",
+        ),
+        (
+            |it| it.cache.ttl_ms = 500,
+            "cache.alone_ttl_ms: must be at most cache.ttl_ms (500), is 1000",
+        ),
+        (
+            |it| it.http.event_streams = 99,
+            "http.event_streams_per_tenant: must be at most http.event_streams (99), is 100",
+        ),
+        (|it| it.database.statement_timeout_ms = 0, ""),
+    ];
+    for (change, expected) in cases {
+        let mut settings = complete();
+        change(&mut settings);
+        let complaint = complaint(&settings);
+        assert!(complaint.contains(expected), "{expected}: {complaint}");
+        assert_eq!(complaint.is_empty(), expected.is_empty(), "{complaint}");
+    }
+}
+
+#[test]
+fn where_traces_go_is_checked() {
+    for (endpoint, holds) in [
+        ("", true),
+        ("http://127.0.0.1:4318", true),
+        ("http://collector", true),
+        ("https://collector", true),
+        ("https://api.example.com/otlp", true),
+        ("http://", false),
+        ("collector:4318", false),
+        ("https://me:secret@collector", false),
+        ("https://collector?key=secret", false),
+    ] {
+        let mut settings = complete();
+        settings.tracing.otlp_endpoint = endpoint.into();
+        assert_eq!(complaint(&settings).is_empty(), holds, "{endpoint}");
+    }
+    let mut settings = complete();
+    for (headers, read) in [
+        ("", Some(vec![])),
+        (
+            "Authorization=Basic%20dTpw, x-team = a",
+            Some(vec![("Authorization", "Basic dTpw"), ("x-team", "a")]),
+        ),
+        ("x-key=a%2Cb=c", Some(vec![("x-key", "a,b=c")])),
+        ("x-key", None),
+        ("=hush-hush", None),
+        ("x-key=hush%0Ahush", None),
+        ("x-key=hush%2", None),
+        ("x key=hush", None),
+    ] {
+        settings.tracing.otlp_headers = Secret::new(headers.into());
+        let pairs = settings.tracing.headers();
+        let pairs = pairs.as_ref().map(|pairs| {
+            let pair = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
+            pairs.iter().map(pair).collect::<Vec<_>>()
+        });
+        let read = read.map(|pairs| {
+            let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            pairs.into_iter().map(owned).collect::<Vec<_>>()
+        });
+        assert_eq!(pairs, read, "{headers}");
+        assert_eq!(complaint(&settings).is_empty(), read.is_some(), "{headers}");
+        assert!(!complaint(&settings).contains("hush"), "{headers}");
+    }
+    let mut settings = complete();
+    settings.tracing.sampling_ratio = 1.5;
+    assert!(complaint(&settings).contains("tracing.sampling_ratio: must be in 0..=1, is 1.5"));
+}
+
+#[test]
+fn how_stripe_is_reached_is_checked() {
+    let complaint_of = |key: &str, webhook: &str, base: &str, profile| {
+        let mut settings = complete();
+        settings.profile = profile;
+        let secrets = [webhook].into_iter().filter(|secret| !secret.is_empty());
+        settings.billing.stripe = Stripe {
+            secret_key: Secret::new(key.into()),
+            webhook_secrets: secrets.map(|secret| Secret::new(secret.into())).collect(),
+            api_base: base.into(),
+            ..Stripe::default()
+        };
+        complaint(&settings)
+    };
+    use Profile::{Development, Production};
+    let (fake, local) = (Stripe::FAKE_KEY, "http://127.0.0.1:9400");
+    for (key, webhook, base, profile, expected) in [
+        ("", "", "", Production, ""),
+        ("sk_live_1", "whsec_1", "", Production, ""),
+        ("rk_live_1", "whsec_1", "https://stripe.example", Production, ""),
+        ("sk_live_1", "", "", Production, "billing.stripe.webhook_secrets"),
+        ("sk_test_1", "", "", Development, ""),
+        (fake, "whsec_1", local, Development, ""),
+        (fake, "whsec_1", local, Production, "billing.stripe.api_base"),
+        (fake, "whsec_1", "", Production, "billing.stripe.api_base"),
+        (
+            "sk_live_1",
+            "whsec_1",
+            local,
+            Production,
+            "billing.stripe.api_base",
+        ),
+        (
+            "pk_live_1",
+            "whsec_1",
+            "",
+            Production,
+            "billing.stripe.secret_key",
+        ),
+        (
+            "sk_live_1",
+            "secret",
+            "",
+            Production,
+            "billing.stripe.webhook_secrets",
+        ),
+        ("", "", "127.0.0.1:9400", Development, "billing.stripe.api_base"),
+        ("", "", "http://host/v1", Development, "billing.stripe.api_base"),
+        ("", "", "https://a@b", Development, "billing.stripe.api_base"),
+    ] {
+        let complaint = complaint_of(key, webhook, base, profile);
+        assert!(
+            complaint.contains(expected),
+            "{key} {webhook} {base}: {complaint}"
+        );
+        assert_eq!(
+            complaint.is_empty(),
+            expected.is_empty(),
+            "{key} {webhook} {base}: {complaint}"
+        );
+        assert!(!complaint.contains("live_1"), "it is not repeated: {complaint}");
+    }
+}
+
+#[test]
+fn how_mail_is_sent_is_checked() {
+    type Change = fn(&mut Mail);
+    let cases: [(Change, &str); 19] = [
+        (|_| {}, ""),
+        (|it| it.smtp.host = "smtp.example.com".into(), ""),
+        (|it| it.smtp.host = "127.0.0.1".into(), ""),
+        (|it| it.smtp.host = "::1".into(), ""),
+        (|it| it.from = "Ex Ample <no-reply@example.com>".into(), ""),
+        (
+            |it| (it.smtp.host, it.from) = ("smtp.example.com".into(), String::new()),
+            "mail.from: must be no-reply@example.com, or Example <no-reply@example.com>",
+        ),
+        (|it| it.from = "no-reply".into(), "mail.from"),
+        (
+            |it| it.from = "A\r\nBcc: e@example.com <a@example.com>".into(),
+            "mail.from",
+        ),
+        (|it| it.smtp.host = "smtp://example.com".into(), "mail.smtp.host"),
+        (
+            |it| it.smtp.host = "smtp.example.com\r\nQUIT".into(),
+            "mail.smtp.host",
+        ),
+        (
+            |it| it.smtp.user = "me".into(),
+            "mail.smtp.password: must be set with mail.smtp.user",
+        ),
+        (
+            |it| it.smtp.password = Secret::new("hush-hush".into()),
+            "mail.smtp.password",
+        ),
+        (
+            |it| {
+                it.smtp.user = "me".into();
+                it.smtp.password = Secret::new("hush-hush".into());
+                it.smtp.tls = SmtpTls::None;
+            },
+            "mail.smtp.tls: must be starttls or tls where a password is sent",
+        ),
+        (
+            |it| {
+                it.smtp.tls = SmtpTls::None;
+                it.smtp.ca_file = Some("ca.pem".into());
+            },
+            "mail.smtp.ca_file",
+        ),
+        (|it| it.app_url = "app.example.com".into(), "mail.app_url"),
+        (|it| it.app_url = "javascript:alert(1)".into(), "mail.app_url"),
+        (
+            |it| it.smtp.timeout_ms = 99,
+            "mail.smtp.timeout_ms: must be in 100..=600000, is 99",
+        ),
+        (
+            |it| it.smtp.connect_timeout_ms = 60_001,
+            "mail.smtp.connect_timeout_ms: must be in 100..=60000, is 60001",
+        ),
+        (
+            |it| it.smtp.pool_size = 0,
+            "mail.smtp.pool_size: must be in 1..=100, is 0",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut settings = complete();
+        settings.mail.from = "no-reply@example.com".into();
+        change(&mut settings.mail);
+        let complaint = complaint(&settings);
+        assert!(complaint.contains(expected), "{expected}: {complaint}");
+        assert_eq!(
+            complaint.is_empty(),
+            expected.is_empty(),
+            "{expected}: {complaint}"
+        );
+        assert!(!complaint.contains("hush-hush"), "{complaint}");
+    }
+    let ports = [(SmtpTls::Starttls, 587), (SmtpTls::Tls, 465), (SmtpTls::None, 25)];
+    for (tls, port) in ports {
+        let smtp = Smtp {
+            tls,
+            ..Smtp::default()
+        };
+        assert_eq!((smtp.port(), Smtp { port: 2525, ..smtp }.port()), (port, 2525));
+    }
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_name_the_key() {
+    let unknown = Figment::from(Serialized::defaults(Settings::default()))
+        .merge(Toml::string("[database]\npool_sice = 3"))
+        .extract::<Settings>();
+    assert!(describe(&unknown.unwrap_err()).contains("pool_sice"));
+    let wrong = Figment::from(Serialized::defaults(Settings::default()))
+        .merge(Toml::string("[database]\npool_size = 'many'"))
+        .extract::<Settings>();
+    assert!(describe(&wrong.unwrap_err()).starts_with("database.pool_size: "));
+}
+
+/// Who reads the table must not be surprised by a file.
+#[test]
+fn readme_names_what_a_profile_sets_differently() {
+    let readme = include_str!("../../../../README.md");
+    let defaults = serde_json::to_value(Settings::default()).unwrap();
+    for (profile, file) in [
+        ("development", include_str!("../../../../config/development.toml")),
+        ("production", include_str!("../../../../config/production.toml")),
+    ] {
+        let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+            Figment::from(Toml::string(file)).extract().unwrap();
+        let set = sections.iter().flat_map(|(section, keys)| {
+            keys.iter()
+                .map(move |(key, value)| (section.as_str(), key.as_str(), value))
+        });
+        for (section, key, value) in set.filter(|(section, key, value)| defaults[*section][*key] != **value) {
+            let name = format!("{section}.{key}");
+            let of = |row: &&str| row.split(" | ").next().is_some_and(|cell| cell.contains(&name));
+            let row = readme.lines().filter(|line| line.starts_with("| `")).find(of);
+            let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
+            assert!(row.contains(&format!("in {profile}")), "{profile}: {name}: {row}");
+            let shown = value.as_array().map_or(value, |list| &list[0]).to_string();
+            let shown = shown.trim_matches('"');
+            assert!(row.contains(&format!("`{shown}`")), "{shown}: {row}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let mut settings = complete();
+    settings.mail.smtp.password = Secret::new("hush-hush".into());
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("a-long-password") && !shown.contains("hush-hush"));
+}
