@@ -171,7 +171,7 @@ fn every_error_code_is_raised() {
         let name = format!("ErrorCode::{code:?}");
         let mut others = sources
             .iter()
-            .filter(|(path, _)| !path.ends_with("domain/src/code.rs"));
+            .filter(|(path, _)| !path.ends_with("domain/src/kernel/code.rs"));
         others.any(|(_, code)| makes(code, &name))
     };
     let unread = ErrorCode::ALL.iter().filter(|code| !is_raised(code));
@@ -181,7 +181,7 @@ fn every_error_code_is_raised() {
 #[test]
 fn every_feature_of_a_plan_is_asked_for() {
     let (sources, plans) = (sources(), read("config/plans.toml"));
-    let entitlement = read("crates/tenancy/src/entitlement.rs");
+    let entitlement = read("crates/tenancy/src/plans/entitlement.rs");
     let lists = plans.lines().filter_map(|line| line.strip_prefix("features = "));
     let mut features: Vec<_> = lists
         .flat_map(|list| list.split('"').skip(1).step_by(2))
@@ -195,7 +195,7 @@ fn every_feature_of_a_plan_is_asked_for() {
             .lines()
             .find_map(|line| line.trim().strip_suffix(&end));
         let name = definition.and_then(|line| line.strip_prefix("pub const "));
-        let files = ["tenancy/src/entitlement.rs", "http/src/feature.rs"];
+        let files = ["tenancy/src/plans/entitlement.rs", "http/src/feature.rs"];
         name.is_some_and(|name| named_outside(&sources, &files, &format!("Feature::{name}")))
     };
     let unread = features.into_iter().filter(|feature| !is_asked_for(feature));
@@ -204,7 +204,10 @@ fn every_feature_of_a_plan_is_asked_for() {
 
 #[test]
 fn every_setting_of_a_tenant_has_somebody_who_acts_on_it() {
-    let (sources, definitions) = (sources(), read("crates/tenancy/src/product_settings.rs"));
+    let (sources, definitions) = (
+        sources(),
+        read("crates/tenancy/src/customization/product_settings.rs"),
+    );
     let registry = SettingRegistry::new(product_settings::definitions()).unwrap();
     let is_read = |key: &str| {
         let end = format!("Setting::new(\"{key}\");");
