@@ -10,7 +10,8 @@ use futures_util::future::LocalBoxFuture;
 use tenantry_domain::kernel::ErrorCode;
 use tenantry_tenancy::billing::provider_event;
 
-use crate::{Answer, Api, ApiError, Endpoint, body, hints};
+use crate::extract::{body, hints};
+use crate::{Answer, Api, ApiError, Endpoint};
 
 /// The header of the signature.
 const SIGNATURE: &str = "Stripe-Signature";

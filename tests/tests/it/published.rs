@@ -195,7 +195,7 @@ fn every_feature_of_a_plan_is_asked_for() {
             .lines()
             .find_map(|line| line.trim().strip_suffix(&end));
         let name = definition.and_then(|line| line.strip_prefix("pub const "));
-        let files = ["tenancy/src/plans/entitlement.rs", "http/src/feature.rs"];
+        let files = ["tenancy/src/plans/entitlement.rs", "http/src/extract/feature.rs"];
         name.is_some_and(|name| named_outside(&sources, &files, &format!("Feature::{name}")))
     };
     let unread = features.into_iter().filter(|feature| !is_asked_for(feature));

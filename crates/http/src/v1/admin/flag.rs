@@ -9,11 +9,10 @@ use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
+use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
     created, entity,
-    idempotency::replayed,
-    page::PageParams,
     v1::{
         flags::feature::FlagKey,
         kernel::schema,

@@ -7,7 +7,8 @@ use tenantry_domain::operations::Operator;
 use tenantry_tenancy::operations::operator::{self, OperatorLoggedIn};
 use utoipa::ToSchema;
 
-use crate::{Answer, Body, Endpoint, guest::Guest};
+use crate::extract::guest::Guest;
+use crate::{Answer, Body, Endpoint};
 
 /// An operator of the platform.
 #[derive(Serialize, ToSchema)]

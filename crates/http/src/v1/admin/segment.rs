@@ -7,12 +7,10 @@ use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
 use super::flag::{ConditionDocument, RollBackBody};
+use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
-    created, entity,
-    idempotency::replayed,
-    no_content,
-    page::PageParams,
+    created, entity, no_content,
     v1::{
         flags::feature::FlagKey,
         work::{project::NoParams, resource::VersionNumber},

@@ -5,9 +5,9 @@ use tenantry_domain::tenant::{TenantFilter, TenantStatus};
 use tenantry_tenancy::tenant::lifecycle;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::page::PageParams;
 use crate::{
     Answer, Body, Endpoint, Id, OperatorCtx, PageView, Paged, entity,
-    page::PageParams,
     v1::{kernel::schema, tenant::tenant::TenantView},
 };
 

@@ -15,10 +15,10 @@ use tenantry_tenancy::{
 };
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::page::PageParams;
 use crate::v1::{kernel::schema, work::project::NoParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, IdempotencyKey, IfMatch, PageView, Paged, Query, entity,
-    page::PageParams,
     permission::{ManageBilling, ReadBilling},
 };
 

@@ -14,13 +14,13 @@ use tenantry_domain::kernel::Patch;
 use tenantry_tenancy::customization::branding::{self, Rebranded};
 use utoipa::ToSchema;
 
+use crate::extract::{
+    etag::tag_of,
+    guest::{Guest, TenantHeaders},
+};
 use crate::v1::customization::setting::WarningView;
 use crate::{
-    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, RequireFeature,
-    etag::tag_of,
-    feature,
-    guest::{Guest, TenantHeaders},
-    permission::ManageBranding,
+    Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, RequireFeature, feature, permission::ManageBranding,
 };
 
 /// Where the style sheet is.

@@ -13,14 +13,13 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::customization::setting::{self, Changed};
 use utoipa::ToSchema;
 
+use crate::extract::{etag::tag_of, page::PageParams};
 use crate::v1::{
     kernel::schema as schemas,
     work::{project::NoParams, resource::VersionNumber},
 };
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged,
-    etag::tag_of,
-    page::PageParams,
     permission::{ManageSettings, ReadSettingHistory, ReadTenant},
 };
 

@@ -5,12 +5,13 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::auth::{self, AuthError, LoggedIn};
 use utoipa::ToSchema;
 
-use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
-use crate::{
-    Answer, Body, Ctx, Endpoint, IdempotencyKey, created,
+use crate::extract::{
     guest::{Guest, TenantHeaders},
     idempotency::UnguessableKey,
-    no_content,
+};
+use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
+use crate::{
+    Answer, Body, Ctx, Endpoint, IdempotencyKey, created, no_content,
     permission::{EndSession, ReadTenant},
 };
 

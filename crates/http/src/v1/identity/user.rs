@@ -7,11 +7,11 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::user::{self, AddUser, Added};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::page::PageParams;
 use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, PageView, Paged, created, entity,
     no_content,
-    page::PageParams,
     permission::{EditSelf, ManageUsers, ReadUsers},
 };
 

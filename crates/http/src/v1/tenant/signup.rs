@@ -5,8 +5,9 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
 use utoipa::ToSchema;
 
+use crate::extract::{guest::Guest, idempotency::UnguessableKey};
 use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
-use crate::{Answer, Body, Endpoint, IdempotencyKey, created, guest::Guest, idempotency::UnguessableKey};
+use crate::{Answer, Body, Endpoint, IdempotencyKey, created};
 
 /// A new tenant, its admin and the admin's credentials.
 #[derive(Serialize, ToSchema)]

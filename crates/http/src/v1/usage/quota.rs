@@ -9,10 +9,10 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::usage::quota::{self, QuotaStanding};
 use utoipa::ToSchema;
 
+use crate::extract::page::PageParams;
 use crate::v1::{kernel::schema, work::project::NoParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, PageView, Paged, created, no_content,
-    page::PageParams,
     permission::{ReadTenant, ReserveQuota},
 };
 

@@ -19,12 +19,15 @@ use tenantry_tenancy::usage::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query, body,
+use crate::extract::{
+    body,
     json::Checked,
-    limits,
-    permission::{InvalidateUsage, ReadUsage, RecordUsage},
     shape::{Leaves, Tree},
+};
+use crate::middleware::limits;
+use crate::{
+    Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query,
+    permission::{InvalidateUsage, ReadUsage, RecordUsage},
     v1::kernel::schema,
 };
 

@@ -9,11 +9,11 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::work::project;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::page::PageParams;
 use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
     entity, no_content,
-    page::PageParams,
     permission::{ReadProjects, RestoreProjects, WriteProjects},
 };
 

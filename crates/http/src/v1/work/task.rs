@@ -8,11 +8,11 @@ use tenantry_tenancy::customization::{product_settings::TASKS_DEFAULT_PRIORITY, 
 use tenantry_tenancy::work::task;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::page::PageParams;
 use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, Moment, PageView, Paged, created,
     entity, no_content,
-    page::PageParams,
     permission::{ReadTasks, WriteTasks},
 };
 

@@ -1,0 +1,157 @@
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+};
+
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
+use tenantry_domain::kernel::{Network, RequestId, TenantId};
+use tenantry_domain::operations::{Account, AccountName};
+use tenantry_domain::tenant::{Admission, TenantSelector};
+use tenantry_tenancy::identity::auth;
+use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::tenant::access::{self, AccessError, Hints, ResolvedBy};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
+use utoipa::IntoParams;
+
+use crate::extract::{hints, origin};
+use crate::middleware::{authenticate::bearer, limits, limits::Attempt, request::RequestContext};
+use crate::{Api, ApiError};
+
+/// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
+/// all the same, expired or not, must be of the tenant that the request names.
+pub(crate) struct Guest {
+    api: Data<Api>,
+    hints: Hints,
+    origin: Origin,
+    context: RequestContext,
+    http: HttpRequest,
+}
+
+impl Guest {
+    /// The application.
+    pub fn app(&self) -> &Arc<Tenancy> {
+        &self.api.app
+    }
+
+    /// From where the request came.
+    pub fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
+    /// The id of the request.
+    pub fn request(&self) -> RequestId {
+        self.context.id.clone()
+    }
+
+    /// Enters the tenant that headers, host or a slug in the body name, as far as login goes.
+    pub async fn enter(mut self, body_slug: Option<String>) -> Result<Cx, ApiError> {
+        self.hints.body_slug = body_slug;
+        let (admission, by) = access::select_tenant(&self.api.app, &self.hints, self.request()).await?;
+        if self
+            .bearer_tenant()
+            .is_some_and(|tenant| tenant != admission.tenant.id)
+        {
+            return Err(AccessError::Mismatch.into());
+        }
+        Ok(self.admitted(admission, by))
+    }
+
+    /// The tenant of an access token that comes with the request.
+    fn bearer_tenant(&self) -> Option<TenantId> {
+        let token = bearer(self.http.headers()).ok()?;
+        self.api.app.ports.access_tokens.issued_to(token)
+    }
+
+    /// Enters the tenant as [`Guest::enter`] does, to log in to one of its accounts.
+    pub async fn enter_to_log_in(
+        self,
+        body_slug: Option<String>,
+        email: &str,
+    ) -> Result<(Cx, Attempt), ApiError> {
+        let (http, api) = (self.http.clone(), self.api.clone());
+        let cx = self.enter(body_slug).await?;
+        let account = Account::User(cx.scope().tenant(), AccountName::of(email));
+        let network = Network::site(cx.origin().address());
+        let is_known = async || auth::is_known_network(&cx, email, network).await;
+        let attempt = limits::take_of_account(&http, &api, account, network, is_known).await?;
+        Ok((cx, attempt))
+    }
+
+    /// Takes an attempt to log in to an operator's account from the buckets of that account.
+    pub async fn operator_attempt(&self, email: &str) -> Result<Attempt, ApiError> {
+        let account = Account::Operator(AccountName::of(email));
+        let network = Network::site(self.origin.address());
+        let is_known = async || operator::is_known_network(self.app(), email, network).await;
+        limits::take_of_account(&self.http, &self.api, account, network, is_known).await
+    }
+
+    /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
+    /// shown to everybody.
+    pub async fn visit(self) -> Result<Cx, ApiError> {
+        if !self.http.headers().contains_key(header::AUTHORIZATION) {
+            return self.enter(None).await;
+        }
+        let token = bearer(self.http.headers())?;
+        let admission = self.api.app.ports.gate.bearer(token, self.request()).await?;
+        limits::take_of_tenant(&self.http, &self.api, &admission).await?;
+        access::agree(&self.api.app, &admission, &self.hints, &self.origin).await?;
+        Ok(self.admitted(admission, ResolvedBy::Credential))
+    }
+
+    /// Enters the tenant that a refresh token is of; headers, host and access token may only agree.
+    pub async fn enter_by_token(mut self, tenant: TenantId) -> Result<Cx, ApiError> {
+        if let Some(other) = self.bearer_tenant().filter(|other| *other != tenant) {
+            self.hints.id = Some(other.to_string());
+        }
+        let selector = TenantSelector::Id(tenant);
+        let gate = &self.api.app.ports.gate;
+        let admission = gate.guest(&selector, self.request()).await?;
+        if self.hints.agree_with(&admission.tenant) {
+            return Ok(self.admitted(admission, ResolvedBy::Credential));
+        }
+        let cx = Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin);
+        access::record_mismatch(&cx, &self.hints).await?;
+        Err(AccessError::Mismatch.into())
+    }
+
+    fn admitted(self, admission: Admission, by: ResolvedBy) -> Cx {
+        self.context.identify(&admission.scope);
+        self.http.extensions_mut().insert(by);
+        Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin)
+    }
+}
+
+/// The headers that name a tenant without a credential.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes what `Guest` reads")]
+pub(crate) struct TenantHeaders {
+    /// The tenant, by id.
+    #[param(rename = "X-Tenant-ID", value_type = Option<Uuid>)]
+    id: Option<TenantId>,
+    /// The tenant, by slug.
+    #[param(rename = "X-Tenant-Slug")]
+    slug: Option<String>,
+}
+
+impl FromRequest for Guest {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(guest(request))
+    }
+}
+
+fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
+    let api = Api::of(request)?;
+    let hints = hints::read(request, api.settings.base_domain.as_deref())?;
+    let origin = origin::of(request, &api);
+    Ok(Guest {
+        api,
+        hints,
+        origin,
+        context: RequestContext::of(request)?,
+        http: request.clone(),
+    })
+}

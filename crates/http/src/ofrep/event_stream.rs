@@ -1,0 +1,326 @@
+use std::{
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, ContentEncoding},
+    web::{Bytes, Data},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::stream::unfold;
+use serde_json::json;
+use tenantry_domain::kernel::{ErrorCode, Permission, TenantId};
+use tenantry_tenancy::flags::flag;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use crate::connection::connection::Connection;
+use crate::extract::query;
+use crate::middleware::authenticate::bearer;
+use crate::{Answer, Api, ApiError, Ctx, HttpSettings, permission::ReadFeatures};
+
+/// Where the stream is.
+pub(crate) const PATH: &str = "/ofrep/v1/events";
+
+/// What tickets are sealed for.
+const SEALED_FOR: &str = "ticket of an event stream";
+
+/// How often a stream looks whether anything is different. What it looks at is remembered, so that looking costs
+/// microseconds, and it notices schedules and changes that nobody announced as well as those that were.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The address of the stream for the bearer of a token, who has seen this revision.
+///
+/// A browser's `EventSource` can send no `Authorization`, so the address has a ticket in it: the token, sealed. It opens
+/// nothing but this stream, and ends with the token.
+pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
+    let sealed = api.app.ports.seal.seal(SEALED_FOR, token.as_bytes());
+    format!(
+        "{PATH}?since={revision}&ticket={}",
+        URL_SAFE_NO_PAD.encode(sealed)
+    )
+}
+
+/// Returns the token that admits a request for the stream: its bearer token, or the one in its ticket.
+///
+/// # Errors
+/// [`ErrorCode::Unauthenticated`] without a token; those of a malformed query.
+pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError> {
+    match parameter(request, "ticket")? {
+        Some(ticket) if !has_bearer(request) => {
+            open(api, &ticket).ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+        }
+        _ => bearer(request.headers()).map(str::to_owned),
+    }
+}
+
+/// Returns the token in a ticket that a request has beside its bearer token. It admits nobody, but names a tenant like a
+/// header does. A ticket that cannot be opened names none.
+///
+/// # Errors
+/// Those of a malformed query.
+pub(crate) fn second_token(request: &HttpRequest, api: &Api) -> Result<Option<String>, ApiError> {
+    let ticket = parameter(request, "ticket")?.filter(|_| has_bearer(request));
+    Ok(ticket.and_then(|ticket| open(api, &ticket)))
+}
+
+fn has_bearer(request: &HttpRequest) -> bool {
+    request.headers().contains_key(header::AUTHORIZATION)
+}
+
+fn open(api: &Api, ticket: &str) -> Option<String> {
+    let sealed = URL_SAFE_NO_PAD.decode(ticket).ok()?;
+    let token = api.app.ports.seal.open(SEALED_FOR, &sealed)?;
+    String::from_utf8(token).ok()
+}
+
+fn parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiError> {
+    let pairs = query::pairs(request.query_string())?;
+    let found = pairs.into_iter().find(|(given, _)| given == name);
+    Ok(found.map(|(_, value)| value))
+}
+
+/// The streams that are open here.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_tenant: HashMap<TenantId, usize>,
+}
+
+/// Why there is no place for a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Full {
+    /// The tenant has as many as it may.
+    Tenant,
+    /// All tenants together have as many as may be open here.
+    Instance,
+}
+
+impl Streams {
+    /// A place for one more, unless there are as many as there may be.
+    fn enter(self: &Arc<Self>, tenant: TenantId, settings: &HttpSettings) -> Result<Place, Full> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = open.by_tenant.get(&tenant).copied().unwrap_or_default();
+        if of_tenant >= settings.event_streams_per_tenant {
+            return Err(Full::Tenant);
+        }
+        if open.all >= settings.event_streams {
+            return Err(Full::Instance);
+        }
+        open.all += 1;
+        open.by_tenant.insert(tenant, of_tenant + 1);
+        Ok(Place {
+            streams: Arc::clone(self),
+            tenant,
+        })
+    }
+}
+
+/// A stream's place among those of its tenant, which it leaves when it is dropped.
+struct Place {
+    streams: Arc<Streams>,
+    tenant: TenantId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.all -= 1;
+        if let Some(count) = open.by_tenant.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// Stream feature flag changes
+///
+/// Server-sent events of OFREP 0.3.0. The stream ends with the token, with the session, and after some minutes. A
+/// client that reconnects with `Last-Event-ID` misses no change. Minimum role: viewer.
+#[utoipa::path(
+    get, path = "/ofrep/v1/events", operation_id = "ofrep_events", tag = "Features",
+    params(
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard."),
+        ("since" = Option<String>, Query, description = "The version that was seen, in its place."),
+        ("ticket" = Option<String>, Query, description = "In place of a token, for browsers; comes with an evaluation of all flags. Beside a token it must be of the same tenant."),
+    ),
+    responses((
+        status = 200, content_type = "text/event-stream", body = String,
+        description = "An event for each change: its data is `{\"type\": \"refetchEvaluation\", …}`.",
+        example = "id: 42\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"lastModified\":1771622898}\n\n",
+    )),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["validation_failed"]))),
+)]
+pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
+    let api = Api::of(&request)?;
+    let place = api.streams.enter(cx.scope().tenant(), &api.settings);
+    let place = place.map_err(|full| refused(&full, &api.settings))?;
+    let set = flag::of(&cx).await?;
+    let revision = flag::revision(&cx, &set);
+    let heard = request.headers().get("Last-Event-ID");
+    let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    let heard = match heard {
+        Some(heard) => Some(heard),
+        None => parameter(&request, "since")?,
+    };
+    let missed = heard.is_some_and(|heard| heard != revision);
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = Instant::now();
+    let stream = EventStream {
+        token: token(&request, &api)?,
+        ends: now + api.settings.event_stream_lifetime,
+        spoke: now,
+        pending: Some(opening(missed.then_some(&revision), &cx)),
+        revision,
+        ticks,
+        cx,
+        api,
+        connection: Connection::of(&request),
+        _place: place,
+    };
+    let frames = unfold(stream, |mut stream| async move {
+        let frame = stream.next().await?;
+        Some((Ok::<_, actix_web::Error>(frame), stream))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // A coding would hold events back until there are enough of them.
+        .insert_header(ContentEncoding::Identity)
+        // Proxies that collect answers before they pass them on leave this one alone.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(Box::pin(frames)))
+}
+
+/// A client that hears this polls meanwhile. Another server may have a place, so that a full one is no fault of the
+/// tenant's.
+fn refused(full: &Full, settings: &HttpSettings) -> ApiError {
+    let most = settings.event_streams_per_tenant;
+    let error = match full {
+        Full::Tenant => ApiError::new(ErrorCode::RateLimited)
+            .with_detail(format!("A tenant may have {most} streams open at once.")),
+        Full::Instance => ApiError::new(ErrorCode::Unavailable)
+            .with_detail("As many streams are open as this server has places for."),
+    };
+    error.with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
+}
+
+/// An open stream.
+struct EventStream {
+    cx: Ctx<ReadFeatures>,
+    api: Data<Api>,
+    token: String,
+    revision: String,
+    pending: Option<Bytes>,
+    ticks: Interval,
+    spoke: Instant,
+    ends: Instant,
+    connection: Option<Rc<Connection>>,
+    _place: Place,
+}
+
+impl EventStream {
+    /// What is to be sent next, when there is something; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.pending.take() {
+                self.spoke = Instant::now();
+                return Some(frame);
+            }
+            if Instant::now() >= self.ends || self.api.readiness.is_draining() {
+                return None;
+            }
+            let gone = async {
+                match &self.connection {
+                    Some(connection) => connection.end().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // A client that has gone keeps no place.
+                () = gone => return None,
+                _ = self.ticks.tick() => {}
+            }
+            if !self.still_admitted().await {
+                return None;
+            }
+            self.look().await;
+        }
+    }
+
+    /// As for any request of the same token, so that a stream outlives neither it nor the session.
+    async fn still_admitted(&self) -> bool {
+        let gate = &self.api.app.ports.gate;
+        let request = self.cx.scope().request().clone();
+        let admission = gate.bearer(&self.token, request).await;
+        admission.is_ok_and(|admission| admission.scope.require(Permission::ReadFeatures).is_ok())
+    }
+
+    async fn look(&mut self) {
+        // A store that is away now is asked again the next time.
+        if let Ok(set) = flag::of(&self.cx).await {
+            let revision = flag::revision(&self.cx, &set);
+            if revision != self.revision {
+                self.pending = Some(refetch(&revision, &self.cx).into());
+                self.revision = revision;
+            }
+        }
+        if self.pending.is_none() && self.spoke.elapsed() >= self.api.settings.event_stream_heartbeat {
+            self.pending = Some(Bytes::from_static(b": still here\n\n"));
+        }
+    }
+}
+
+/// The first frame goes out at once, so that the client knows that it is heard.
+fn opening(missed: Option<&String>, cx: &Ctx<ReadFeatures>) -> Bytes {
+    let missed = missed.map(|revision| refetch(revision, cx)).unwrap_or_default();
+    format!("retry: 3000\n: connected\n\n{missed}").into()
+}
+
+fn refetch(revision: &str, cx: &Ctx<ReadFeatures>) -> String {
+    let data = json!({
+        "type": "refetchEvaluation",
+        "etag": format!("\"{revision}\""),
+        "lastModified": cx.now().timestamp(),
+    });
+    format!("id: {revision}\nevent: message\ndata: {data}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_so_many_streams_and_all_together_have_so_many() {
+        let streams = Arc::new(Streams::default());
+        let settings = HttpSettings {
+            event_streams: 3,
+            event_streams_per_tenant: 2,
+            ..HttpSettings::default()
+        };
+        let [one, two, three] = [1, 2, 3].map(|id| TenantId::from(Uuid::from_u128(id)));
+        let enter = |tenant| streams.enter(tenant, &settings);
+        let (first, second) = (enter(one).ok().unwrap(), enter(one).ok().unwrap());
+        assert_eq!(enter(one).err(), Some(Full::Tenant));
+        let third = enter(two).ok().unwrap();
+        assert_eq!(enter(three).err(), Some(Full::Instance));
+        drop(first);
+        let fourth = enter(three).ok().unwrap();
+        assert_eq!(enter(one).err(), Some(Full::Instance));
+        drop((second, third, fourth));
+        let left = streams.0.lock().unwrap();
+        assert!(left.all == 0 && left.by_tenant.is_empty());
+    }
+}

@@ -1,0 +1,333 @@
+use tenantry_domain::kernel::ErrorCode;
+use utoipa::{
+    OpenApi,
+    openapi::{self, Object, ObjectBuilder, Type},
+};
+
+use crate::app::system;
+use crate::openapi::{docs, operation};
+use crate::{Problem, v1};
+
+/// Returns the OpenAPI 3.1 document of all routes.
+pub fn openapi() -> openapi::OpenApi {
+    let mut document = Document::openapi();
+    operation::complete(&mut document);
+    document
+}
+
+/// The code of a problem.
+pub(crate) fn error_code() -> Object {
+    let codes = ErrorCode::ALL.iter().map(|code| code.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes))
+        .build()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tenantry",
+        contact(name = "Tenantry"),
+        description = "A multi-tenant backend. A credential belongs to one tenant and cannot see another tenant. \
+            Operators of the platform have their own credentials, for the operations below `/api/v1/admin`.\n\n\
+            **To try the API on this page:** run *Log in* (`POST /api/v1/auth/login`) with the e-mail address, password \
+            and `tenant_slug` of a user, copy `access_token` from the response, press **Authorize**, and paste the token \
+            into *bearer*. Operators use *Log in as an operator* and *operator*. A token expires after some minutes; \
+            *Refresh the tokens* returns a new one.\n\n\
+            Errors are problem documents (RFC 9457) with a stable `code`. Lists are paginated with opaque cursors. \
+            Each mutable resource has a `version`, and an `ETag` for `If-Match` and `If-None-Match`. PATCH is a JSON \
+            merge patch (RFC 7396). A POST that creates something accepts an `Idempotency-Key`.",
+    ),
+    tags(
+        (name = "Sign-up", description = "Create a tenant"),
+        (name = "Authentication", description = "Sessions and tokens"),
+        (name = "Tenant", description = "The tenant of the credential"),
+        (name = "Quotas", description = "Entitlements, quotas and reservations"),
+        (name = "Settings", description = "Settings of the tenant and their versions"),
+        (name = "Branding", description = "Colors, logos and style sheet of the tenant"),
+        (name = "Billing", description = "Subscription, invoices and payment pages"),
+        (name = "Users", description = "Users of the tenant"),
+        (name = "Projects", description = "Projects and their members"),
+        (name = "Tasks", description = "Tasks of projects"),
+        (name = "Resources", description = "Documents and links, with their versions"),
+        (name = "Operators", description = "Operating the platform, with operator tokens"),
+        (name = "Features", description = "Feature flags and their overrides"),
+        (name = "Usage", description = "Usage events and totals, by meter"),
+        (name = "System", description = "Health, metrics and documents; without a tenant"),
+    ),
+    paths(
+        v1::tenant::signup::sign_up,
+        v1::identity::auth::login, v1::identity::auth::register, v1::identity::auth::refresh, v1::identity::auth::logout, v1::identity::auth::me,
+        v1::tenant::tenant::read, v1::tenant::tenant::update, v1::plans::capability::read,
+        v1::plans::entitlement::list, v1::plans::entitlement::read,
+        v1::usage::quota::list, v1::usage::quota::alerts, v1::usage::quota::reservations, v1::usage::quota::reserve, v1::usage::quota::read_reservation, v1::usage::quota::commit,
+        v1::usage::quota::release,
+        v1::customization::setting::list, v1::customization::setting::update, v1::customization::setting::schema, v1::customization::setting::roll_back,
+        v1::customization::setting::list_versions, v1::customization::setting::read_version, v1::customization::setting::diff,
+        v1::customization::branding::read, v1::customization::branding::replace, v1::customization::branding::update, v1::customization::branding::theme,
+        v1::customization::branding::preview, v1::customization::branding::preview_page,
+        v1::billing::billing::read, v1::billing::billing::list_invoices, v1::billing::billing::preview, v1::billing::billing::checkout, v1::billing::billing::portal,
+        v1::billing::billing::change, v1::billing::billing::cancel, v1::billing::billing::resume,
+        v1::identity::user::list, v1::identity::user::create, v1::identity::user::read, v1::identity::user::update, v1::identity::user::delete,
+        v1::work::project::list, v1::work::project::create, v1::work::project::read, v1::work::project::update, v1::work::project::delete,
+        v1::work::project::restore, v1::work::project::list_members, v1::work::project::add_member, v1::work::project::remove_member,
+        v1::work::task::list, v1::work::task::list_of_project, v1::work::task::create, v1::work::task::read, v1::work::task::update,
+        v1::work::task::delete,
+        v1::work::resource::list, v1::work::resource::create, v1::work::resource::read, v1::work::resource::update,
+        v1::work::resource::delete, v1::work::resource::list_versions, v1::work::resource::read_version,
+        v1::admin::operator::login,
+        v1::admin::billing::accounts, v1::admin::billing::dead_letters, v1::admin::billing::drift,
+        v1::admin::billing::events, v1::admin::billing::simulate,
+        v1::admin::tenant::list, v1::admin::tenant::read, v1::admin::tenant::suspend, v1::admin::tenant::resume,
+        v1::flags::feature::list, v1::flags::feature::choose, v1::flags::feature::unchoose, v1::flags::feature::explain,
+        v1::admin::flag::list, v1::admin::flag::create, v1::admin::flag::read, v1::admin::flag::replace,
+        v1::admin::flag::archive, v1::admin::flag::roll_back, v1::admin::flag::list_versions,
+        v1::admin::flag::read_version,
+        v1::admin::segment::list, v1::admin::segment::create, v1::admin::segment::read,
+        v1::admin::segment::replace, v1::admin::segment::delete, v1::admin::segment::roll_back,
+        v1::admin::segment::list_versions, v1::admin::segment::read_version,
+        v1::usage::usage::series, v1::usage::usage::summary, v1::usage::usage::record, v1::usage::usage::invalidate,
+        crate::webhook::stripe, crate::ofrep::ofrep::evaluate, crate::ofrep::ofrep::evaluate_all, crate::ofrep::event_stream::events,
+        system::health, system::liveness, system::readiness, system::detailed, system::jwks, system::problems, system::problem,
+        crate::metrics::metrics,
+        docs::document, docs::document_as_yaml,
+    ),
+    components(schemas(Problem)),
+)]
+struct Document;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use actix_web::http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        HttpSettings,
+        testing::{Call, SOME_ID, api},
+    };
+
+    /// Every path with its methods and the description of each.
+    fn documented() -> Vec<(String, Vec<(Method, Value)>)> {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let methods = |item: &Value| {
+            let methods = item.as_object().unwrap().iter();
+            methods
+                .map(|(name, operation)| (name.to_uppercase().parse().unwrap(), operation.clone()))
+                .collect()
+        };
+        paths.map(|(path, item)| (path.clone(), methods(item))).collect()
+    }
+
+    fn is_guarded(operation: &Value) -> bool {
+        !operation["security"].as_array().unwrap().is_empty()
+    }
+
+    fn concrete(path: &str) -> String {
+        let path = path.replace("{id}", SOME_ID).replace("{user_id}", SOME_ID);
+        path.replace("{n}", "1")
+            .replace("{a}", "1")
+            .replace("{b}", "1")
+            .replace("{key}", "new-checkout")
+            .replace("{code}", "internal")
+            .replace("{meter}", "api_calls")
+            .replace("{feature}", "api_calls")
+    }
+
+    #[actix_web::test]
+    async fn each_path_has_exactly_the_methods_that_are_documented() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            let reply = Call::new(Method::TRACE, &concrete(&path)).send(&api).await;
+            assert_eq!(reply.code(), "method_not_allowed", "{path}");
+            let allowed: BTreeSet<_> = reply
+                .header("Allow")
+                .unwrap()
+                .split(", ")
+                .map(str::to_owned)
+                .collect();
+            let mut expected: BTreeSet<_> = methods.iter().map(|(method, _)| method.to_string()).collect();
+            if expected.contains("GET") {
+                expected.insert("HEAD".into());
+            }
+            assert_eq!(allowed, expected, "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn each_operation_is_reached_and_asks_for_a_credential_when_it_says_so() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let uri = concrete(&path);
+                let anonymous = Call::new(method.clone(), &uri).send(&api).await.status.as_u16();
+                let guarded = is_guarded(&operation);
+                assert_eq!(anonymous == 401, guarded, "{method} {path}: {anonymous}");
+                let admin = Call::new(method.clone(), &uri)
+                    .bearer(
+                        if operation["security"][0]["operator"].is_array() || path == "/metrics" {
+                            "operator"
+                        } else {
+                            "admin"
+                        },
+                    )
+                    .send(&api)
+                    .await
+                    .status
+                    .as_u16();
+                assert!(
+                    ![401, 403, 404, 405, 500].contains(&admin),
+                    "{method} {path}: {admin}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing() {
+        // Kept by hand, so that a route that loses its description is noticed.
+        let operations: usize = documented().iter().map(|(_, methods)| methods.len()).sum();
+        assert_eq!((documented().len(), operations), (89, 114));
+    }
+
+    #[test]
+    fn every_operation_is_described() {
+        let mut ids = BTreeSet::new();
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(ids.insert(id), "{method} {path}");
+                assert!(
+                    operation["summary"].is_string()
+                        && operation["description"].is_string()
+                        && operation["tags"][0].is_string(),
+                    "{method} {path}"
+                );
+                assert!(operation.get("x-errors").is_none());
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    assert!(response["description"].is_string(), "{method} {path} {status}");
+                    assert!(
+                        response["headers"]["X-Request-ID"].is_object(),
+                        "{method} {path} {status}"
+                    );
+                }
+                let refused = &operation["responses"]["429"];
+                let operator = operation["security"][0].get("operator").is_some();
+                let limited = !operator
+                    && (is_guarded(&operation)
+                        || operation.get("requestBody").is_some()
+                        || operation["tags"][0] == "Branding"
+                        || (operation["tags"][0] == "System" && !path.starts_with("/health")));
+                for header in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
+                    assert_eq!(refused["headers"][header].is_object(), limited, "{method} {path}");
+                }
+                if is_guarded(&operation) && !operator {
+                    for status in ["401", "403", "410", "429", "500", "503"] {
+                        assert!(
+                            operation["responses"][status].is_object(),
+                            "{method} {path} {status}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_is_openapi_3_1_and_refers_to_nothing_that_is_not_there() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+        let text = document.to_string();
+        for reference in text
+            .split("\"$ref\":\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+        {
+            assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+        }
+    }
+
+    fn schema(name: &str) -> Value {
+        let document = serde_json::to_value(openapi()).unwrap();
+        document["components"]["schemas"][name].clone()
+    }
+
+    #[test]
+    fn members_of_a_problem_are_optional_properties() {
+        let problem = schema("Problem");
+        assert!(problem.get("allOf").is_none());
+        for member in [
+            "errors",
+            "violated-policies",
+            "feature",
+            "current_plan",
+            "meter",
+            "resets_at",
+        ] {
+            assert!(problem["properties"][member].is_object(), "{member}");
+            let required = problem["required"].as_array().unwrap();
+            assert!(!required.contains(&member.into()), "{member}");
+        }
+        let limit = problem["properties"]["limit"]["anyOf"].as_array().unwrap();
+        let types: Vec<_> = limit.iter().map(|kind| kind["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["string", "integer"]);
+    }
+
+    #[test]
+    fn objects_say_whether_they_accept_other_properties() {
+        assert_eq!(schema("FlagDefinition")["additionalProperties"], false);
+        assert_eq!(schema("Segment")["additionalProperties"], false);
+        assert_eq!(
+            schema("FlagDefinition")["properties"]["variants"]["additionalProperties"],
+            true
+        );
+        assert_eq!(schema("CloudEvent")["additionalProperties"], true);
+    }
+
+    #[test]
+    fn items_of_lists_refer_to_their_schema() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            if let Some((_, item)) = name.split_once('_') {
+                let reference = format!("#/components/schemas/{item}");
+                assert_eq!(schema["properties"]["data"]["items"]["$ref"], reference, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn creating_operations_link_to_reading_ones() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let links = |path: &str| document["paths"][path]["post"]["responses"]["201"]["links"].clone();
+        let read = &links("/api/v1/projects")["get_project"];
+        assert_eq!(read["parameters"]["id"], "$response.body#/id");
+        let read = &links("/api/v1/projects/{id}/tasks")["get_task"];
+        assert_eq!(read["parameters"]["id"], "$response.body#/id");
+        let read = &links("/api/v1/quotas/{meter}/reservations")["get_quota_reservation"];
+        assert_eq!(read["parameters"]["meter"], "$request.path.meter");
+        assert_eq!(
+            links("/api/v1/admin/flags")["get_flag"]["parameters"]["key"],
+            "$response.body#/key"
+        );
+    }
+
+    #[test]
+    fn every_code_named_by_an_operation_exists() {
+        let document: Value = serde_json::to_value(Document::openapi()).unwrap();
+        let named = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|item| item.as_object().unwrap().values());
+        for code in named
+            .filter_map(|operation| operation["x-errors"].as_array())
+            .flatten()
+        {
+            assert!(ErrorCode::parse(code.as_str().unwrap()).is_some(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
+
+use actix_web::http::header;
+use tenantry_domain::billing::ProviderError;
+use tenantry_domain::identity::{PasswordError, TokenError};
+use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
+use tenantry_domain::operations::QuotaRefusal;
+use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::usage::QuotaExceeded;
+use tenantry_tenancy::billing::{
+    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
+};
+use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
+use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
+use tenantry_tenancy::identity::{auth::AuthError, user::UserError};
+use tenantry_tenancy::operations::operator::OperatorError;
+use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
+use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
+use tenantry_tenancy::usage::quota::QuotaError;
+use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
+use tenantry_tenancy::{Stale, billing::BillingError, tenant::TenantError, usage::UsageError};
+
+use crate::problem::error::INVALID_TOKEN;
+use crate::{ApiError, Excess, PlanProblem, QuotaProblem};
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Check(rule) => return of_rule(rule).caused_by(error),
+            StoreError::Exclusion(rule) => {
+                return Self::new(ErrorCode::Conflict)
+                    .with_detail(format!("Another row excludes this one: rule `{rule}`."))
+                    .caused_by(error);
+            }
+            StoreError::Missing(column) => {
+                let detail = format!("the column `{column}` needs a value");
+                let invalid = Invalid::one("", "required", detail);
+                return Self::from(invalid).caused_by(error);
+            }
+            StoreError::Value { reason, .. } => {
+                let detail = format!("has a value that its column does not hold: {reason}");
+                let invalid = Invalid::one("", "invalid_value", detail);
+                return Self::from(invalid).caused_by(error);
+            }
+            StoreError::Unique(_) => ErrorCode::Conflict,
+            StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
+            StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
+            StoreError::Key(KeyTaken::Reused) => ErrorCode::IdempotencyKeyReused,
+            StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,
+            StoreError::Key(KeyTaken::Done(_) | KeyTaken::Unreadable) => ErrorCode::Conflict,
+            StoreError::Reference(_)
+            | StoreError::RowSecurity(_)
+            | StoreError::IsolationBreach { .. }
+            | StoreError::Other(_) => ErrorCode::Internal,
+        };
+        let answer = Self::new(code);
+        let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
+            answer.with_detail("The request was done, and its answer can no longer be read.")
+        } else {
+            answer
+        };
+        answer.caused_by(error)
+    }
+}
+
+/// A row breaks a CHECK constraint of an embedding service's table. A service that wants another answer matches
+/// [`StoreError::Check`] by the name of its constraint before it comes here, as the other errors of its own tables.
+fn of_rule(rule: &str) -> ApiError {
+    Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Forbidden => Self::new(ErrorCode::Forbidden),
+            Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+        }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(Invalid(errors): Invalid) -> Self {
+        let unknown = !errors.is_empty()
+            && errors
+                .iter()
+                .all(|error| error.code == ErrorCode::UnknownField.as_str());
+        let code = if unknown {
+            ErrorCode::UnknownField
+        } else {
+            ErrorCode::ValidationFailed
+        };
+        let detail = match errors.len() {
+            1 => "1 field is not valid".to_owned(),
+            count => format!("{count} fields are not valid"),
+        };
+        Self::new(code).with_detail(detail).with_errors(errors)
+    }
+}
+
+impl From<NotInPlan> for ApiError {
+    fn from(refused: NotInPlan) -> Self {
+        let sentence = refused.to_string();
+        let (code, plan) = match refused {
+            NotInPlan::Feature { feature, plans } => {
+                let plan = PlanProblem {
+                    feature: Some(feature),
+                    ..of_plans(plans)
+                };
+                (ErrorCode::PlanFeatureRequired, plan)
+            }
+            NotInPlan::Seats {
+                allowed,
+                used,
+                current,
+            } => {
+                let plan = PlanProblem {
+                    limit: Some("seats"),
+                    allowed: Some(allowed.seats.into()),
+                    used: Some(used),
+                    ..of_plans(Plans {
+                        current,
+                        required: Vec::new(),
+                    })
+                };
+                (ErrorCode::PlanLimitReached, plan)
+            }
+            NotInPlan::Limit {
+                limit,
+                allowed,
+                used,
+                plans,
+            } => {
+                let plan = PlanProblem {
+                    limit: Some(limit),
+                    allowed: Some(allowed),
+                    used: Some(used),
+                    ..of_plans(plans)
+                };
+                (ErrorCode::PlanLimitReached, plan)
+            }
+        };
+        let mut capital = sentence.chars();
+        let sentence = capital.next().map(|first| first.to_ascii_uppercase()).into_iter();
+        Self::new(code)
+            .with_detail(sentence.chain(capital).chain(['.']).collect::<String>())
+            .with_excess(Excess::Plan(plan))
+    }
+}
+
+fn of_plans(plans: Plans) -> PlanProblem {
+    PlanProblem {
+        feature: None,
+        limit: None,
+        allowed: None,
+        used: None,
+        current_plan: plans.current,
+        required_plans: plans.required,
+    }
+}
+
+impl From<CapabilitiesError> for ApiError {
+    fn from(error: CapabilitiesError) -> Self {
+        match error {
+            CapabilitiesError::Refused(refused) => refused.into(),
+            CapabilitiesError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<QuotaExceeded> for ApiError {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        of_quota(exceeded, None)
+    }
+}
+
+/// `batch` is the index of the first event of a list that does not fit, and how many fit.
+fn of_quota(exceeded: QuotaExceeded, batch: Option<(usize, usize)>) -> ApiError {
+    let wait = exceeded.retry_after_seconds();
+    ApiError::new(ErrorCode::QuotaExceeded)
+        .with_detail(format!("The quota does not allow it: {exceeded}."))
+        .with_header(header::RETRY_AFTER, wait.into())
+        .with_excess(Excess::Quota(QuotaProblem {
+            meter: exceeded.meter.to_string(),
+            limit: exceeded.limit,
+            used: exceeded.used,
+            resets_at: exceeded.resets_at,
+            index: batch.map(|(index, _)| index),
+            fitting: batch.map(|(_, fitting)| fitting),
+        }))
+}
+
+impl From<QuotaRefusal> for ApiError {
+    fn from(refusal: QuotaRefusal) -> Self {
+        match refusal {
+            QuotaRefusal::Exceeded(exceeded) => exceeded.into(),
+            QuotaRefusal::Denied(denied) => denied.into(),
+        }
+    }
+}
+
+impl From<QuotaError> for ApiError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Refused(refused) => refused.into(),
+            QuotaError::Invalid(invalid) => invalid.into(),
+            QuotaError::UnknownMeter(_) | QuotaError::NotFound => Self::new(ErrorCode::NotFound),
+            QuotaError::Reserved(meter) => Self::new(ErrorCode::MeterReserved)
+                .with_detail(format!("Nothing of {meter} is reserved from outside.")),
+            QuotaError::Exceeded(exceeded) => exceeded.into(),
+            QuotaError::Ended(ended) => Self::new(ErrorCode::Conflict)
+                .with_detail(format!("The reservation is {} already.", ended.0.as_str())),
+            QuotaError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Stale> for ApiError {
+    fn from(stale: Stale) -> Self {
+        Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Self::new(ErrorCode::Unauthenticated)
+                .with_detail("The access token is not valid.")
+                .with_header(header::WWW_AUTHENTICATE, INVALID_TOKEN),
+            TokenError::Expired => Self::new(ErrorCode::TokenExpired),
+        }
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Token(error) => error.into(),
+            Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
+            Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
+            Denied::TenantGone => Self::new(ErrorCode::TenantGone),
+            // Leases are for workers; no request has one.
+            Denied::LeaseLost => Self::new(ErrorCode::Internal),
+            Denied::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Denied(denied) => denied.into(),
+            AccessError::TenantRequired => Self::new(ErrorCode::TenantRequired),
+            AccessError::Mismatch => Self::new(ErrorCode::TenantMismatch),
+            AccessError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Refused(refused) => refused.into(),
+            AuthError::Invalid(invalid) => invalid.into(),
+            AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
+            AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::RegistrationClosed => {
+                Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
+            }
+            AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            AuthError::Password(error) => error.into(),
+            // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
+            AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
+            AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OperatorError> for ApiError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Invalid(invalid) => invalid.into(),
+            OperatorError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("There is no active operator with this address and password."),
+            OperatorError::NotFound => Self::new(ErrorCode::NotFound),
+            OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            OperatorError::Password(error) => error.into(),
+            OperatorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Invalid(invalid) => invalid.into(),
+            LifecycleError::NotFound => Self::new(ErrorCode::NotFound),
+            LifecycleError::WrongState { is, wanted } => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "A tenant that is {} cannot become {}.",
+                is.as_str(),
+                wanted.as_str()
+            )),
+            LifecycleError::Denied(denied) => denied.into(),
+            LifecycleError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignUpError> for ApiError {
+    fn from(error: SignUpError) -> Self {
+        match error {
+            SignUpError::PlanNeedsPayment(plan) => Self::new(ErrorCode::PlanRequiresPayment).with_detail(format!(
+                "The plan '{plan}' has a price, and payments are not set up here. Sign up without a plan, or ask the operator."
+            )),
+            SignUpError::PlanNeedsOperator(plan) => Self::new(ErrorCode::Forbidden).with_detail(format!(
+                "The plan '{plan}' is not open to sign-up. Sign up without a plan, or ask the operator."
+            )),
+            SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
+            SignUpError::Invalid(invalid) => invalid.into(),
+            SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),
+            SignUpError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
+            SignUpError::Password(error) => error.into(),
+            SignUpError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::Refused(refused) => refused.into(),
+            TenantError::Invalid(invalid) => invalid.into(),
+            TenantError::Stale(stale) => stale.into(),
+            TenantError::NotFound => Self::new(ErrorCode::NotFound),
+            TenantError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
+            TenantError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SettingError> for ApiError {
+    fn from(error: SettingError) -> Self {
+        match error {
+            SettingError::Refused(refused) => refused.into(),
+            SettingError::Invalid(invalid) => invalid.into(),
+            SettingError::Stale(stale) => stale.into(),
+            SettingError::NotFound => Self::new(ErrorCode::NotFound),
+            SettingError::Undefined(_) => Self::new(ErrorCode::Internal).caused_by(error.to_string()),
+            SettingError::Denied(denied) => denied.into(),
+            SettingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BrandingError> for ApiError {
+    fn from(error: BrandingError) -> Self {
+        match error {
+            BrandingError::Refused(refused) => refused.into(),
+            BrandingError::Invalid(invalid) => invalid.into(),
+            BrandingError::Stale(stale) => stale.into(),
+            BrandingError::NotFound => Self::new(ErrorCode::NotFound),
+            BrandingError::NotInPlan(refused) => refused.into(),
+            BrandingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Refused(refused) => refused.into(),
+            UserError::Invalid(invalid) => invalid.into(),
+            UserError::Stale(stale) => stale.into(),
+            UserError::NotFound => Self::new(ErrorCode::NotFound),
+            UserError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            UserError::LastAdmin => Self::new(ErrorCode::LastAdmin),
+            UserError::Password(error) => error.into(),
+            UserError::NotInPlan(refused) => refused.into(),
+            UserError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectError> for ApiError {
+    fn from(error: ProjectError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            ProjectError::Refused(refused) => refused.into(),
+            ProjectError::Invalid(invalid) => invalid.into(),
+            ProjectError::Stale(stale) => stale.into(),
+            ProjectError::NotFound => Self::new(ErrorCode::NotFound),
+            ProjectError::NameTaken => conflict("Another project has this name."),
+            ProjectError::AlreadyMember => conflict("The user is a member of the project already."),
+            ProjectError::OwnerStays => conflict("The owner of a project is always a member of it."),
+            ProjectError::NotDeleted => conflict("The project is not deleted."),
+            ProjectError::NotInPlan(refused) => refused.into(),
+            ProjectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FlagError> for ApiError {
+    fn from(error: FlagError) -> Self {
+        match error {
+            FlagError::Refused(refused) => refused.into(),
+            FlagError::Invalid(invalid) => invalid.into(),
+            FlagError::Stale(stale) => stale.into(),
+            FlagError::NotFound => Self::new(ErrorCode::NotFound),
+            FlagError::NotYours => {
+                Self::new(ErrorCode::Forbidden).with_detail("The flag is not the tenant's to choose.")
+            }
+            FlagError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DefinitionError> for ApiError {
+    fn from(error: DefinitionError) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            DefinitionError::Invalid(invalid) => invalid.into(),
+            DefinitionError::Stale(stale) => stale.into(),
+            DefinitionError::NotFound => Self::new(ErrorCode::NotFound),
+            DefinitionError::Taken => conflict("There is a definition of that key already.".into()),
+            DefinitionError::InUse(flags) => conflict(format!(
+                "Rules of these flags name the segment: {}.",
+                flags.join(", ")
+            )),
+            DefinitionError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TaskError> for ApiError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Refused(refused) => refused.into(),
+            TaskError::Invalid(invalid) => invalid.into(),
+            TaskError::Stale(stale) => stale.into(),
+            TaskError::NotFound => Self::new(ErrorCode::NotFound),
+            TaskError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResourceError> for ApiError {
+    fn from(error: ResourceError) -> Self {
+        match error {
+            ResourceError::Refused(refused) => refused.into(),
+            ResourceError::Invalid(invalid) => invalid.into(),
+            ResourceError::Stale(stale) => stale.into(),
+            ResourceError::NotFound => Self::new(ErrorCode::NotFound),
+            ResourceError::NotInPlan(refused) => refused.into(),
+            ResourceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UsageError> for ApiError {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::Refused(refused) => refused.into(),
+            UsageError::Invalid(invalid) => invalid.into(),
+            UsageError::NotFound => Self::new(ErrorCode::NotFound),
+            UsageError::ServersOwn => Self::new(ErrorCode::Forbidden)
+                .with_detail("What the server counts itself is not taken back."),
+            UsageError::TooOld => Self::new(ErrorCode::UsageTooOld)
+                .with_detail("An event can be taken back for 90 days after it was accepted."),
+            UsageError::Conflict => {
+                Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
+            }
+            UsageError::TooMany {
+                exceeded,
+                index,
+                fitting,
+            } => of_quota(exceeded, Some((index, fitting))),
+            UsageError::TooMuch { invalid, .. } => invalid.into(),
+            UsageError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProviderError> for ApiError {
+    fn from(error: ProviderError) -> Self {
+        match &error {
+            ProviderError::Unavailable(_) | ProviderError::Unauthenticated | ProviderError::Unreadable(_) => {
+                Self::new(ErrorCode::BillingUnavailable)
+                    .with_detail("The payment provider does not respond as expected. Try again later.")
+                    .caused_by(error)
+            }
+            // What the provider says of it may be about our account with it, so it is for the log.
+            ProviderError::NotFound(_) | ProviderError::Refused(_) => Self::new(ErrorCode::Conflict)
+                .with_detail("The payment provider refuses this.")
+                .caused_by(error),
+        }
+    }
+}
+
+/// The answer where no payment provider is set up; trying again does not help.
+fn without_payments() -> ApiError {
+    ApiError::new(ErrorCode::BillingUnavailable).with_detail(
+        "Payments are not set up on this server. The operator sets them up with billing.stripe.secret_key.",
+    )
+}
+
+impl From<BillingError> for ApiError {
+    fn from(error: BillingError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            BillingError::Refused(refused) => refused.into(),
+            BillingError::Invalid(invalid) => invalid.into(),
+            BillingError::Stale(stale) => stale.into(),
+            BillingError::Unavailable => without_payments(),
+            BillingError::NoSubscription => Self::new(ErrorCode::NoSubscription),
+            BillingError::AlreadySubscribed => conflict("There is a subscription already; change that one."),
+            BillingError::CheckoutUnderWay => {
+                conflict("Another checkout was begun at the same moment; ask again.")
+            }
+            BillingError::CustomerGone => Self::new(ErrorCode::BillingCustomerGone),
+            BillingError::ChangeUnderWay => {
+                conflict("Another change of the subscription is under way; wait a moment.")
+            }
+            BillingError::Gone => Self::new(ErrorCode::TenantGone),
+            BillingError::Provider(error) => error.into(),
+            BillingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OversightError> for ApiError {
+    fn from(error: OversightError) -> Self {
+        match error {
+            OversightError::Unavailable => without_payments(),
+            OversightError::Provider(error) => error.into(),
+            OversightError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SimulationError> for ApiError {
+    fn from(error: SimulationError) -> Self {
+        match error {
+            SimulationError::Invalid(invalid) => invalid.into(),
+            SimulationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReceiveError> for ApiError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Unavailable => without_payments(),
+            ReceiveError::Forged(error) => Self::new(ErrorCode::WebhookSignatureInvalid).caused_by(error),
+            ReceiveError::Store(error) => error.into(),
+        }
+    }
+}
