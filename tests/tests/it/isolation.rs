@@ -150,7 +150,7 @@ fn table() -> Vec<Operation> {
             .pays(),
         at(&post, "/api/v1/billing/portal", admin).pays(),
         at(&post, "/api/v1/billing/subscription", admin)
-            .body(|_| json!({"plan": "enterprise"}))
+            .body(|_| json!({"plan": "pro", "interval": "year"}))
             .pays(),
         at(&post, "/api/v1/billing/subscription/cancel", admin).pays(),
         at(&post, "/api/v1/billing/subscription/resume", admin).pays(),

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tenantry_domain::kernel::FieldError;
+use tenantry_domain::kernel::{ErrorCode, FieldError};
 use utoipa::{
     PartialSchema as _, ToSchema,
     openapi::{
@@ -168,11 +168,9 @@ impl Problem {
     /// The document for an error of a request. Of a failure inside it says nothing but the request id.
     pub(crate) fn of(error: &ApiError, context: &RequestContext) -> Self {
         let code = error.code();
-        let detail = if code.status() >= 500 {
-            code.about()
-        } else {
-            error.detail()
-        };
+        // Of payments the details are fixed texts that say whether trying again helps.
+        let is_inside = code.status() >= 500 && code != ErrorCode::BillingUnavailable;
+        let detail = if is_inside { code.about() } else { error.detail() };
         Self {
             kind: format!("/problems/{}", code.as_str()),
             title: code.title(),

@@ -39,8 +39,10 @@ fn every_documented_metric_is_served() {
     for one in ["tenantry_quota_leases", "tenantry_guard_findings"] {
         assert!(named.contains(one), "the documents are read: {named:?}");
     }
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = free.local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let folder = Folder::new("documented");
     let port = free.port().to_string();
     let mut dev = Dev::start_with(&folder.0, &[("TENANTRY__METRICS__PORT", port.as_str())]);
