@@ -6,7 +6,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
-use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Share, Subject};
+use tenantry_domain::flags::{
+    Comparator, Condition, FlagDefinition, FlagRule, FlagSet, FlagTenant, Share, Subject,
+};
 use tenantry_domain::kernel::{Level, TenantId, Time};
 use unleash_yggdrasil::{ClientFeatures, Context, EngineState};
 

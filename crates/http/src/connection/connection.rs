@@ -2,7 +2,7 @@
 //!
 //! # States
 //!
-//! The way of a request (HTTP/2 has no buffer of [`incoming`](crate::incoming); there h2 reads the socket itself):
+//! The way of a request (HTTP/2 has no buffer of [`incoming`](crate::connection::incoming); there h2 reads the socket itself):
 //!
 //! ```text
 //! kernel's buffer --read--> incoming --give--> framework --parse--> request under way --answer--> kernel's buffer

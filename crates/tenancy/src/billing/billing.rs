@@ -1,7 +1,7 @@
 //! What a tenant's admins do about paying: begin a subscription, change it, end it, look after cards.
 //!
 //! Nothing here changes what the tenant may do. The provider is asked to change something, and what it then says that is
-//! so is taken over ([`billing_sync`](crate::billing_sync)).
+//! so is taken over ([`billing_sync`](crate::billing::billing_sync)).
 
 use std::sync::Arc;
 
