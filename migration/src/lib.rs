@@ -95,6 +95,7 @@ mod m20261128_000054_usage_intake;
 mod m20261128_000060_tenant_names;
 mod m20261129_000061_quota_adjustments;
 mod m20261129_000062_pending_checkouts;
+mod m20261129_000065_live_sessions;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

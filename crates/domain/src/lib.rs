@@ -207,7 +207,7 @@ pub use scope::{
 pub use seal::Seal;
 pub use segment::Segment;
 pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
 };
 pub use setting::{
     Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,

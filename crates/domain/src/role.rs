@@ -54,8 +54,10 @@ pub enum Permission {
     ManageUsers,
     /// Change one's own profile; everybody may, also in a suspended tenant's read-only state they may not.
     EditSelf,
-    /// End one's own session; works in a suspended tenant too.
+    /// See and end one's own sessions; works in a suspended tenant too.
     EndSession,
+    /// End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.
+    EndUserSessions,
     /// See projects and their members.
     ReadProjects,
     /// Create and change projects, and remove or staff those one owns.
@@ -108,7 +110,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -119,6 +121,7 @@ impl Permission {
         Self::ManageUsers,
         Self::EditSelf,
         Self::EndSession,
+        Self::EndUserSessions,
         Self::ReadProjects,
         Self::WriteProjects,
         Self::ReadDeletedProjects,
@@ -165,6 +168,7 @@ impl Permission {
             | Self::ManageSettings
             | Self::ManageBranding
             | Self::ManageUsers
+            | Self::EndUserSessions
             | Self::ReadDeletedProjects
             | Self::RestoreProjects
             | Self::ExplainFeatures
@@ -192,6 +196,7 @@ impl Permission {
             | Self::OperateSettings
             | Self::ReadUsers
             | Self::EndSession
+            | Self::EndUserSessions
             | Self::ReadProjects
             | Self::ReadDeletedProjects
             | Self::ReadTasks

@@ -23,6 +23,7 @@ use tenantry_tenancy::{
     provision::SignUpError,
     quota::QuotaError,
     resource::ResourceError,
+    session::SessionError,
     setting::SettingError,
     task::TaskError,
     tenant::TenantError,
@@ -375,6 +376,16 @@ impl From<BrandingError> for ApiError {
             BrandingError::NotFound => Self::new(ErrorCode::NotFound),
             BrandingError::NotInPlan(refused) => refused.into(),
             BrandingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Refused(refused) => refused.into(),
+            SessionError::NotFound => Self::new(ErrorCode::NotFound),
+            SessionError::Store(error) => error.into(),
         }
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn error_code() -> Object {
     paths(
         v1::signup::sign_up,
         v1::auth::login, v1::auth::register, v1::auth::refresh, v1::auth::logout, v1::auth::me,
+        v1::session::list, v1::session::end, v1::session::logout_all, v1::session::end_of_user,
         v1::tenant::read, v1::tenant::update, v1::capability::read,
         v1::entitlement::list, v1::entitlement::read,
         v1::quota::list, v1::quota::alerts, v1::quota::reservations, v1::quota::reserve, v1::quota::read_reservation, v1::quota::commit,

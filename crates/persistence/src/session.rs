@@ -1,7 +1,9 @@
 use async_trait::async_trait;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Func};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::{
-    Change, Email, LOGIN_ADDRESSES, Session, SessionId, Sessions, StoreError, Time, UserId,
+    Change, Email, LOGIN_ADDRESSES, LiveAt, Page, PageRequest, Position, Session, SessionId, Sessions,
+    StoreError, Time, UserId,
 };
 
 use crate::error::column;
@@ -69,6 +71,43 @@ impl Sessions for PgStore {
         exactly_one(update.run().await?)
     }
 
+    async fn list_live(
+        &mut self,
+        user: UserId,
+        at: LiveAt,
+        page: PageRequest,
+    ) -> Result<Page<Session>, StoreError> {
+        let last_use = Func::coalesce([Expr::col(Column::RotatedAt), Expr::col(Column::CreatedAt)]);
+        let find = self
+            .tx
+            .find::<Entity>()
+            .filter(Column::UserId.eq(user.uuid()))
+            .filter(Column::RevokedAt.is_null())
+            .filter(Column::ExpiresAt.gt(at.now))
+            .filter(Expr::expr(last_use).gte(at.used_since));
+        let position = |row: &Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        let page = find.page((Column::CreatedAt, Column::Id), page, position).await?;
+        page.try_map(Session::try_from)
+    }
+
+    async fn end_surplus(&mut self, user: UserId, at: LiveAt, keep: u32) -> Result<u64, StoreError> {
+        let arguments = [
+            user.uuid().into(),
+            at.now.into(),
+            at.used_since.into(),
+            i64::from(keep).into(),
+        ];
+        let row = self.tx.fetch_fixed(END_SURPLUS, arguments).await?;
+        let live: i64 = row.map_or(Ok(0), |row| column(&row, "live"))?;
+        if live > 0 {
+            self.changes.note(Change::User(self.scope.tenant(), user));
+        }
+        Ok(live.unsigned_abs())
+    }
+
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
         self.changes.note(Change::User(self.scope.tenant(), user));
         let revoked = ActiveModel {
@@ -106,6 +145,19 @@ const LOGINS: &str = "\
 SELECT DISTINCT s.ip FROM refresh_sessions s \
  JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id \
  WHERE s.tenant_id = $1 AND u.tenant_id = $1 AND u.email = $2 AND s.created_at >= $3 LIMIT 1000";
+
+/// Ends what is neither live nor among the newest live sessions of a user, so that only few of a user's sessions are open at
+/// any time, however often they log in. The condition of live sessions is that of [`Sessions::list_live`].
+const END_SURPLUS: &str = "\
+WITH kept AS (\
+ SELECT k.id FROM refresh_sessions k WHERE k.tenant_id = $1 AND k.user_id = $2 AND k.revoked_at IS NULL \
+ AND k.expires_at > $3 AND coalesce(k.rotated_at, k.created_at) >= $4 \
+ ORDER BY k.created_at DESC, k.id DESC LIMIT $5), \
+ended AS (\
+ UPDATE refresh_sessions s SET revoked_at = $3 WHERE s.tenant_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL \
+ AND s.id NOT IN (SELECT id FROM kept) \
+ RETURNING s.expires_at > $3 AND coalesce(s.rotated_at, s.created_at) >= $4 AS was_live) \
+SELECT count(*) FILTER (WHERE was_live) AS live FROM ended";
 
 const _: () = assert!(LOGIN_ADDRESSES == 1_000);
 

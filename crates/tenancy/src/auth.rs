@@ -10,6 +10,7 @@ use tenantry_domain::{
 
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::refusal::{self, Refusal, RefusedAction};
+use crate::session::{self, SessionRules};
 use crate::{
     Cx,
     context::carries_store_error,
@@ -161,6 +162,7 @@ pub async fn register(
         password: Some(password),
     };
     let (user, _) = user::prepare(cx, data, &tenant).await?;
+    let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
         entitlement::one_more(cx, work, Countable::Users).await?;
@@ -171,6 +173,7 @@ pub async fn register(
         let refresh_token = refresh_token.clone();
         Ok::<_, AuthError>(logged_in(
             cx,
+            rules,
             session.id,
             refresh_token,
             user.clone(),
@@ -180,15 +183,20 @@ pub async fn register(
     .await
 }
 
-/// Rotates a refresh token. A used-up token ends its session, except within moments of its use.
+/// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
+/// for too long ends too.
 ///
 /// # Errors
 /// [`AuthError::InvalidRefresh`], and those of the store.
 pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
-    let outcome = cx.write(async |work| rotate(cx, work, presented).await).await?;
+    let rules = session::rules(cx).await?;
+    let outcome = cx
+        .write(async |work| rotate(cx, work, presented, rules).await)
+        .await?;
     let (user, tenant) = outcome.ok_or(AuthError::InvalidRefresh)?;
     Ok(logged_in(
         cx,
+        rules,
         presented.session,
         presented.child.token.clone(),
         user,
@@ -205,11 +213,7 @@ pub async fn logout(cx: &Cx) -> Result<(), AuthError> {
     let id = cx.scope().session().ok_or(Refused::Forbidden)?;
     cx.write(async |work| {
         if let Some(mut session) = work.sessions().find_for_update(id).await? {
-            session.revoked_at = Some(cx.now());
-            work.sessions().update(&session).await?;
-            work.audit()
-                .record(cx.security("session.ended", "session", Some(id.uuid()), json!({})))
-                .await?;
+            session::revoke(cx, work, &mut session, "logout").await?;
         }
         Ok(())
     })
@@ -265,6 +269,7 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
 /// The answer to a login.
 pub(crate) fn logged_in(
     cx: &Cx,
+    rules: SessionRules,
     session: SessionId,
     refresh_token: String,
     user: User,
@@ -272,7 +277,7 @@ pub(crate) fn logged_in(
 ) -> LoggedIn {
     let tokens = &cx.ports().access_tokens;
     let issued_at = cx.now();
-    let expires_in = tokens.lifetime_seconds();
+    let expires_in = rules.access_seconds(cx);
     let claims = AccessClaims {
         tenant: tenant.id,
         user: user.id,
@@ -339,6 +344,7 @@ pub(crate) async fn renew(
 }
 
 async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Result<LoggedIn, AuthError> {
+    let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, seen.id);
     let (user, tenant) = cx
         .write(async |work| {
@@ -350,6 +356,7 @@ async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Re
                 user.password_hash = renewed;
                 work.users().update(&user).await?;
             }
+            session::make_room(cx, work, &user, rules).await?;
             work.sessions().insert(&session).await?;
             let event = cx.security(
                 "session.started",
@@ -361,7 +368,7 @@ async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Re
             Ok::<_, AuthError>((user, own_tenant(work).await?))
         })
         .await?;
-    Ok(logged_in(cx, session.id, refresh_token, user, tenant))
+    Ok(logged_in(cx, rules, session.id, refresh_token, user, tenant))
 }
 
 async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
@@ -383,10 +390,14 @@ async fn rotate(
     cx: &Cx,
     work: &mut Work,
     presented: &PresentedRefresh,
+    rules: SessionRules,
 ) -> Result<Option<(User, Tenant)>, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(None);
     };
+    if session::end_idle(cx, work, &mut session, rules).await? {
+        return Ok(None);
+    }
     let rotation = session.rotate(
         presented.hash,
         presented.child.hash,

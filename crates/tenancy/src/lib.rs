@@ -44,6 +44,7 @@ pub mod quota_lending;
 pub mod quota_recovery;
 pub mod refusal;
 pub mod resource;
+pub mod session;
 pub mod setting;
 pub mod system_job;
 pub mod task;

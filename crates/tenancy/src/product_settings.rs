@@ -8,6 +8,10 @@ use tenantry_domain::{Definition, Field, Kind, Priority, Setting};
 
 /// How urgent a task is that does not say so.
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
+/// After how many minutes without a use a session ends.
+pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_idle_minutes");
+/// How many live sessions a user may have.
+pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -82,9 +86,17 @@ pub fn definitions() -> Vec<Definition> {
         .client_visible(),
         Definition::new(
             "security.session_idle_minutes",
-            Kind::Integer(5..=1_440),
+            Kind::Integer(5..=43_200),
             json!(60),
-            "After how many minutes without anybody there clients log out.",
+            "The idle timeout of sessions, in minutes: a session ends when its refresh token is not used for longer. \
+             Clients log out after as many minutes without input.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.sessions_per_user",
+            Kind::Integer(1..=1_000),
+            json!(20),
+            "The maximum number of live sessions of a user. A login beyond it ends the oldest session.",
         )
         .client_visible(),
         Definition::new(

@@ -9,6 +9,7 @@ use tenantry_domain::{
 
 use crate::billing_provision::{Provision, SignedUpFor};
 use crate::job::{JobError, Terms};
+use crate::session::SessionRules;
 use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error, job};
 
 /// The first admin of a new tenant.
@@ -277,7 +278,14 @@ async fn store(
             })?;
         }
         let refresh_token = refresh_token.clone();
-        let login = auth::logged_in(cx, session.id, refresh_token, admin.clone(), tenant.clone());
+        let login = auth::logged_in(
+            cx,
+            SessionRules::default(),
+            session.id,
+            refresh_token,
+            admin.clone(),
+            tenant.clone(),
+        );
         Ok::<_, SignUpError>(SignedUp {
             login,
             generated_password: generated_password.clone(),

@@ -99,6 +99,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/resources/" => acme.resource.to_string(),
         // Of no event, which is asked after the body.
         "/api/v1/usage/events/" => acme.id.to_string(),
+        // Of no session.
+        "/api/v1/auth/sessions/" => acme.id.to_string(),
         _ => String::new(),
     };
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());

@@ -222,13 +222,15 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 17] = [
+const WITHOUT_KEY: [(&str, &str); 19] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
+    ("/api/v1/auth/logout-all", "it makes nothing"),
+    ("/api/v1/users/{id}/end-sessions", "it makes nothing"),
     (
         "/api/v1/admin/login",
         "it makes a token, of which one may have any number",

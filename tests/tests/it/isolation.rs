@@ -45,9 +45,12 @@ enum Of {
     /// The key of a meter, which is everybody's.
     Meter,
     Reservation,
+    /// Of the tenant's viewer.
+    Session,
 }
 use Of::{
-    DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Task, UsageEvent, User,
+    DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Session, Task,
+    UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -64,6 +67,8 @@ struct Operation {
     writes: bool,
     /// Whether what was done before it may stand in its way.
     may_conflict: bool,
+    /// Whether the row may be another user's, whom it is not there for.
+    may_be_missing: bool,
 }
 
 /// Ids of one tenant's rows, as text, so that they may be nonsense too.
@@ -78,6 +83,7 @@ struct Ids {
     usage_event: String,
     note: String,
     reservation: String,
+    session: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -116,6 +122,16 @@ fn table() -> Vec<Operation> {
             ..at(&post, "/api/v1/auth/logout", viewer)
         },
         at(&get, "/api/v1/auth/me", viewer),
+        at(&get, "/api/v1/auth/sessions", viewer),
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&delete, "/api/v1/auth/sessions/{id}", viewer).ids(&[Session])
+        },
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/users/{id}/end-sessions", admin).ids(&[User])
+        },
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&get, "/api/v1/entitlements", viewer),
@@ -235,6 +251,11 @@ fn table() -> Vec<Operation> {
             .body(|_| json!({"text": "New"})),
         at(&get, "/api/v1/notes/{id}", viewer).ids(&[Note]),
     ]);
+    // Last, since it ends the sessions that the sweeps began with.
+    table.push(Operation {
+        writes: false,
+        ..at(&post, "/api/v1/auth/logout-all", viewer)
+    });
     table
 }
 
@@ -318,6 +339,7 @@ impl Operation {
             body: None,
             writes,
             may_conflict: false,
+            may_be_missing: false,
         }
     }
 
@@ -333,7 +355,8 @@ impl Operation {
     /// Whether it was let through.
     fn is_done(&self, reply: &Reply) -> bool {
         let conflicts = self.may_conflict && reply.status == 409 && reply.json()["code"] == "conflict";
-        (200..300).contains(&reply.status) || conflicts
+        let is_missing = self.may_be_missing && reply.status == 404;
+        (200..300).contains(&reply.status) || conflicts || is_missing
     }
 
     fn ids(self, ids: &'static [Of]) -> Self {
@@ -492,7 +515,8 @@ impl Ids {
             .await
             .expect(201);
         // There is a first version to look at; the second time nothing changes.
-        let settings = json!({"tasks.reference_prefix": "FRESH"});
+        // The sweeps log in again and again.
+        let settings = json!({"tasks.reference_prefix": "FRESH", "security.sessions_per_user": 1_000});
         world
             .patch(&tenant.admin, "/api/v1/tenant/settings", &settings)
             .send()
@@ -513,6 +537,13 @@ impl Ids {
         share_a_flag(world, tenant).await;
         let body = json!({"amount": 3, "ttl_seconds": 600});
         let reservation = make(world, tenant, "/api/v1/quotas/renders/reservations", &body).await;
+        let viewer = somebody(world, tenant, Role::Viewer).await;
+        let sessions = world
+            .get(&viewer, "/api/v1/auth/sessions?limit=1")
+            .send()
+            .await
+            .expect(200)
+            .json();
         Self {
             user,
             outsider,
@@ -523,6 +554,7 @@ impl Ids {
             usage_event: usage_event(world, tenant).await,
             note,
             reservation,
+            session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
             label,
         }
     }
@@ -553,8 +585,9 @@ impl Ids {
         }
         // No request deletes either of them.
         let sql = format!(
-            "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'",
-            ids.usage_event, ids.reservation
+            "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'; \
+             DELETE FROM refresh_sessions WHERE id = '{}'",
+            ids.usage_event, ids.reservation, ids.session
         );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -577,6 +610,7 @@ impl Ids {
             usage_event: id(),
             note: id(),
             reservation: id(),
+            session: id(),
             label: label(),
         }
     }
@@ -594,10 +628,11 @@ impl Ids {
             Of::Flag => SHARED_FLAG,
             Of::Meter => "renders",
             Of::Reservation => &self.reservation,
+            Of::Session => &self.session,
         }
     }
 
-    fn all(&self) -> [&str; 9] {
+    fn all(&self) -> [&str; 10] {
         [
             &self.user,
             &self.outsider,
@@ -608,6 +643,7 @@ impl Ids {
             &self.usage_event,
             &self.note,
             &self.reservation,
+            &self.session,
         ]
     }
 }

@@ -42,6 +42,7 @@ mod redis;
 mod resolution;
 mod resources;
 mod rings;
+mod sessions;
 mod settings;
 mod signup;
 mod sql;

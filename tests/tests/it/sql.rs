@@ -93,6 +93,7 @@ async fn read_everything(world: &World, reservation: &str) {
         .json();
     let mut paths = vec![
         "/api/v1/auth/me".to_owned(),
+        "/api/v1/auth/sessions".to_owned(),
         "/api/v1/tenant".to_owned(),
         "/api/v1/tenant/settings".to_owned(),
         "/api/v1/tenant/settings/versions".to_owned(),
@@ -344,6 +345,29 @@ async fn write_everything(world: &World) {
         .send()
         .await
         .expect(200);
+    let login = world
+        .login("acme", &world.acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+    let viewer = login.json();
+    let viewer = |method, path: &str| {
+        let request = world.client.request(method, path);
+        request.bearer(viewer["access_token"].as_str().unwrap())
+    };
+    let own = viewer(actix_web::http::Method::GET, "/api/v1/auth/sessions")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let own = format!("/api/v1/auth/sessions/{}", own["data"][1]["id"].as_str().unwrap());
+    viewer(actix_web::http::Method::DELETE, &own)
+        .send()
+        .await
+        .expect(204);
+    viewer(actix_web::http::Method::POST, "/api/v1/auth/logout-all")
+        .send()
+        .await
+        .expect(204);
     world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout")

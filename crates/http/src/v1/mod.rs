@@ -11,6 +11,7 @@ pub(crate) mod project;
 pub(crate) mod quota;
 pub(crate) mod resource;
 mod schema;
+pub(crate) mod session;
 pub(crate) mod setting;
 pub(crate) mod signup;
 pub(crate) mod task;
@@ -25,6 +26,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(admin::routes)
         .configure(signup::routes)
         .configure(auth::routes)
+        .configure(session::routes)
         .configure(tenant::routes)
         .configure(capability::routes)
         .configure(entitlement::routes)
