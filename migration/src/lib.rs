@@ -96,6 +96,7 @@ mod m20261128_000060_tenant_names;
 mod m20261129_000061_quota_adjustments;
 mod m20261129_000062_pending_checkouts;
 mod m20261129_000065_live_sessions;
+mod m20261129_000066_invitations;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

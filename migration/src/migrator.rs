@@ -13,7 +13,7 @@ use crate::{
     m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
     m20261128_000045_former_customers, m20261128_000053_quota_lease_owners, m20261128_000054_usage_intake,
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
-    m20261129_000065_live_sessions,
+    m20261129_000065_live_sessions, m20261129_000066_invitations,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -99,6 +99,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000061_quota_adjustments::Migration),
             Box::new(m20261129_000062_pending_checkouts::Migration),
             Box::new(m20261129_000065_live_sessions::Migration),
+            Box::new(m20261129_000066_invitations::Migration),
         ]
     }
 }

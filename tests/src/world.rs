@@ -21,8 +21,8 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens,
-    LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacRefreshTokens, JwtAccessTokens,
+    JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::provision::NewAdmin;
@@ -496,6 +496,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
     let keys = signing_keys(options);
     let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
+    let invitation_tokens = HmacInvitationTokens::new(&keys[0].derive_secret("invitation tokens"));
     let seal = keys[1..]
         .iter()
         .fold(AeadSeal::new(&keys[0].derive_secret("seal")), |seal, earlier| {
@@ -569,6 +570,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         passwords: options.passwords.clone().unwrap_or_else(cheap_passwords),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        invitation_tokens: Arc::new(invitation_tokens),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),

@@ -86,6 +86,8 @@ typed_ids! {
     AuditEventId;
     /// What a tenant has with the payment provider.
     BillingAccountId;
+    /// An invitation to a tenant.
+    InvitationId;
     /// An invoice.
     InvoiceId;
     /// A report of usage to the payment provider.

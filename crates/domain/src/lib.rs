@@ -61,6 +61,7 @@ mod hierarchy;
 mod id;
 mod idempotency;
 mod invalid;
+mod invitation;
 mod invoice;
 mod job;
 mod limit;
@@ -140,13 +141,17 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
-    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId,
-    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
-    TenantId, UsageEventId, UserId,
+    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId,
+    MemberId, MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId,
+    QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId,
+    TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use invitation::{
+    Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,
+    PresentedInvitation,
+};
 pub use invoice::{Invoice, Invoices};
 pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,

@@ -50,8 +50,10 @@ pub enum Permission {
     OperateSettings,
     /// See the tenant's users.
     ReadUsers,
-    /// Create, change and remove users.
+    /// Create, change, invite and remove users.
     ManageUsers,
+    /// See the tenant's invitations.
+    ReadInvitations,
     /// Change one's own profile; everybody may, also in a suspended tenant's read-only state they may not.
     EditSelf,
     /// See and end one's own sessions; works in a suspended tenant too.
@@ -110,7 +112,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -119,6 +121,7 @@ impl Permission {
         Self::OperateSettings,
         Self::ReadUsers,
         Self::ManageUsers,
+        Self::ReadInvitations,
         Self::EditSelf,
         Self::EndSession,
         Self::EndUserSessions,
@@ -168,6 +171,7 @@ impl Permission {
             | Self::ManageSettings
             | Self::ManageBranding
             | Self::ManageUsers
+            | Self::ReadInvitations
             | Self::EndUserSessions
             | Self::ReadDeletedProjects
             | Self::RestoreProjects
@@ -195,6 +199,7 @@ impl Permission {
             | Self::ReadSettingHistory
             | Self::OperateSettings
             | Self::ReadUsers
+            | Self::ReadInvitations
             | Self::EndSession
             | Self::EndUserSessions
             | Self::ReadProjects

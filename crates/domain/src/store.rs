@@ -4,9 +4,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invoices, Jobs, KeyTaken, Members,
-    MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants,
-    Usage, Users,
+    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations, Invoices, Jobs,
+    KeyTaken, Members, MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks,
+    TenantScope, Tenants, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -18,6 +18,8 @@ pub enum Constraint {
     TenantSubdomain,
     /// Two live users of a tenant with one e-mail address.
     UserEmail,
+    /// Two unsettled invitations of a tenant with one address.
+    InvitationEmail,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.
@@ -119,6 +121,8 @@ pub trait Store: Send {
     fn users(&mut self) -> &mut dyn Users;
     /// Login sessions.
     fn sessions(&mut self) -> &mut dyn Sessions;
+    /// Invitations to the tenant.
+    fn invitations(&mut self) -> &mut dyn Invitations;
     /// Projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
@@ -191,6 +195,10 @@ impl Work {
     /// Login sessions.
     pub fn sessions(&mut self) -> &mut dyn Sessions {
         self.store.sessions()
+    }
+    /// Invitations to the tenant.
+    pub fn invitations(&mut self) -> &mut dyn Invitations {
+        self.store.invitations()
     }
     /// Projects.
     pub fn projects(&mut self) -> &mut dyn Projects {

@@ -16,6 +16,7 @@ use tenantry_tenancy::{
     entitlement::{CapabilitiesError, NotInPlan, Plans},
     flag::FlagError,
     flag_definition::DefinitionError,
+    invitation::InvitationError,
     lifecycle::LifecycleError,
     operator::OperatorError,
     project::ProjectError,
@@ -279,6 +280,9 @@ impl From<AuthError> for ApiError {
             AuthError::Invalid(invalid) => invalid.into(),
             AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
+                "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
+            ),
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
@@ -376,6 +380,27 @@ impl From<BrandingError> for ApiError {
             BrandingError::NotFound => Self::new(ErrorCode::NotFound),
             BrandingError::NotInPlan(refused) => refused.into(),
             BrandingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvitationError> for ApiError {
+    fn from(error: InvitationError) -> Self {
+        match error {
+            InvitationError::Refused(refused) => refused.into(),
+            InvitationError::Invalid(invalid) => invalid.into(),
+            InvitationError::NotFound => Self::new(ErrorCode::NotFound),
+            InvitationError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            InvitationError::AlreadyInvited => Self::new(ErrorCode::Conflict)
+                .with_detail("An open invitation has this address. Send it again, or revoke it."),
+            InvitationError::NoMoreMails => Self::new(ErrorCode::Conflict).with_detail(
+                "The invitation has had all its mails. Revoke it, and invite the address again.",
+            ),
+            InvitationError::TooMany(seconds) => Self::new(ErrorCode::RateLimited)
+                .with_detail(format!("Too many invitations. Try again in {seconds} seconds."))
+                .with_header(header::RETRY_AFTER, seconds.into()),
+            InvitationError::NotInPlan(refused) => refused.into(),
+            InvitationError::Store(error) => error.into(),
         }
     }
 }

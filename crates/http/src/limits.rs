@@ -30,7 +30,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 16] = [
+const COSTS: [(Method, &str, u32); 19] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -40,6 +40,10 @@ const COSTS: [(Method, &str, u32); 16] = [
     (Method::POST, "/api/v1/auth/register", 3),
     (Method::POST, "/api/v1/tenants", 5),
     (Method::POST, "/api/v1/users", 5),
+    // They send mail to an address that the caller chooses, or hash a password.
+    (Method::POST, "/api/v1/invitations", 5),
+    (Method::POST, "/api/v1/invitations/{id}/resend", 5),
+    (Method::POST, "/api/v1/invitations/accept", 3),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
     (Method::GET, "/api/v1/billing", 2),
     (Method::GET, "/api/v1/billing/preview", 5),
@@ -552,6 +556,7 @@ mod tests {
             ("/api/v1/auth/refresh", 1),
             ("/api/v1/auth/login", 2),
             ("/api/v1/auth/register", 3),
+            ("/api/v1/invitations/accept", 3),
             ("/api/v1/tenants", 5),
         ] {
             let reply = Call::post(path, "nonsense").send(&api).await;

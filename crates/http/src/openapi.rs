@@ -69,6 +69,8 @@ pub(crate) fn error_code() -> Object {
         v1::billing::read, v1::billing::list_invoices, v1::billing::preview, v1::billing::checkout, v1::billing::portal,
         v1::billing::change, v1::billing::cancel, v1::billing::resume,
         v1::user::list, v1::user::create, v1::user::read, v1::user::update, v1::user::delete,
+        v1::invitation::list, v1::invitation::create, v1::invitation::read, v1::invitation::resend, v1::invitation::revoke,
+        v1::invitation::accept,
         v1::project::list, v1::project::create, v1::project::read, v1::project::update, v1::project::delete,
         v1::project::restore, v1::project::list_members, v1::project::add_member, v1::project::remove_member,
         v1::task::list, v1::task::list_of_project, v1::task::create, v1::task::read, v1::task::update,

@@ -23,10 +23,11 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
     Accepted, AccessClaims, AccessTokens, Aggregation, Agreed, Call as Noted, CallSpool, Clock,
     Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
-    FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, IssuedRefresh, JobFacts,
-    JobLease, KnownCustomer, Limit, Mail, MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms,
-    Meters, Mode, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, InvitationId,
+    InvitationTokens, IssuedInvitation, IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit, Mail,
+    MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims,
+    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
+    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedInvitation,
     PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Reset, Role, Seal,
     SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
     SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
@@ -57,6 +58,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         passwords: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
+        invitation_tokens: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
@@ -294,6 +296,19 @@ impl RefreshTokens for Fake {
     }
 
     fn read(&self, _: &str) -> Option<PresentedRefresh> {
+        None
+    }
+}
+
+impl InvitationTokens for Fake {
+    fn issue(&self, _: TenantId, _: InvitationId) -> IssuedInvitation {
+        IssuedInvitation {
+            token: "issued".into(),
+            hash: [0; 32],
+        }
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedInvitation> {
         None
     }
 }

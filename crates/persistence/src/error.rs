@@ -156,6 +156,7 @@ fn constraint(name: &str) -> Constraint {
         "tenants_slug_key" => Constraint::TenantSlug,
         "tenants_subdomain_key" => Constraint::TenantSubdomain,
         "users_email_key" => Constraint::UserEmail,
+        "invitations_email_key" => Constraint::InvitationEmail,
         "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,

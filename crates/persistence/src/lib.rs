@@ -80,6 +80,7 @@ mod error;
 mod flag;
 mod flag_override;
 mod idempotency;
+mod invitation;
 mod invoice;
 mod job;
 mod member;

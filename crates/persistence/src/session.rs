@@ -191,7 +191,7 @@ fn changes(session: &Session) -> ActiveModel {
     }
 }
 
-fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
+pub(crate) fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
     let length = bytes.len();
     bytes
         .try_into()

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys, Invoices,
-    Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources, Sessions, SettingSheets,
-    Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
+    Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys,
+    Invitations, Invoices, Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources,
+    Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage,
+    Users, Work,
 };
 
 use crate::tx::{Party, make_durable};
@@ -109,6 +110,9 @@ impl Store for PgStore {
         self
     }
     fn sessions(&mut self) -> &mut dyn Sessions {
+        self
+    }
+    fn invitations(&mut self) -> &mut dyn Invitations {
         self
     }
     fn projects(&mut self) -> &mut dyn Projects {

@@ -19,8 +19,9 @@ use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSetting
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
-    PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacRefreshTokens, JwtAccessTokens,
+    JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds,
+    SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;
@@ -113,7 +114,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
             ..pool(settings, settings.database.platform_pool_size)
         },
     )?;
-    let (keys, refresh_tokens, seal) = signing_keys(settings)?;
+    let (keys, refresh_tokens, invitation_tokens, seal) = signing_keys(settings)?;
     let operator_tokens = JwtOperatorTokens::new(
         keys.clone(),
         settings.auth.issuer.clone(),
@@ -201,6 +202,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        invitation_tokens: Arc::new(invitation_tokens),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),
@@ -288,23 +290,27 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
     }
 }
 
-/// The keys of access tokens, the present one first, and the refresh tokens and the seal whose secrets derive from
-/// them.
-fn signing_keys(settings: &Settings) -> Result<(Vec<SigningKey>, HmacRefreshTokens, AeadSeal), BootError> {
+/// What is derived from the signing keys: access tokens, the present key first, refresh tokens, invitations and the seal.
+type Keys = (Vec<SigningKey>, HmacRefreshTokens, HmacInvitationTokens, AeadSeal);
+
+/// The keys of access tokens, and what has secrets that are derived from them.
+fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
     let present = match &settings.auth.signing_key_file {
         Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
         _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
     };
     let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+    let mut invitations = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
     let mut seal = AeadSeal::new(&present.derive_secret("seal"));
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
         let earlier = read_key(path, settings.profile)?;
         refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+        invitations = invitations.reading(&earlier.derive_secret("invitation tokens"));
         seal = seal.opening(&earlier.derive_secret("seal"));
         keys.push(earlier);
     }
-    Ok((keys, refresh_tokens, seal))
+    Ok((keys, refresh_tokens, invitations, seal))
 }
 
 fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {

@@ -8,12 +8,14 @@ use tenantry_domain::{
     Standing, StoreError, Tenant, User, UserId, Verified, Work,
 };
 
+use crate::email_domain::AllowedDomains;
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::refusal::{self, Refusal, RefusedAction};
 use crate::session::{self, SessionRules};
 use crate::{
     Cx,
     context::carries_store_error,
+    invitation,
     user::{self, AddUser, PrepareError},
 };
 
@@ -47,6 +49,9 @@ pub enum AuthError {
     /// The refresh token is not one of ours, or its session has ended.
     #[error("the refresh token is not valid")]
     InvalidRefresh,
+    /// The token of an invitation is not one of ours, or the invitation is not open.
+    #[error("the invitation was accepted or revoked, has expired, or its token is not valid")]
+    InvalidInvitation,
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
@@ -155,6 +160,7 @@ pub async fn register(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
+    AllowedDomains::of(cx).await?.check_text(email)?;
     let data = AddUser {
         email: email.to_owned(),
         full_name,
@@ -165,6 +171,9 @@ pub async fn register(
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
+        if invitation::is_reserved(cx, work, &user.email).await? {
+            return Err(AuthError::EmailTaken);
+        }
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));

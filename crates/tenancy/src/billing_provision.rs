@@ -17,6 +17,7 @@ use tenantry_domain::{
 use crate::billing::SEATS;
 use crate::billing_sync::sync;
 use crate::context::carries_store_error;
+use crate::entitlement;
 use crate::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
 use crate::{Cx, Tenancy};
 
@@ -220,7 +221,9 @@ async fn subscribe(
     if before.iter().any(ProviderSubscription::is_ours) {
         return Ok(());
     }
-    let seats = cx.read(async |work| work.users().count_active().await).await?;
+    let seats = cx
+        .read(async |work| entitlement::seats_in_use(cx, work).await)
+        .await?;
     let new = NewSubscription {
         customer,
         tenant: cx.scope().tenant(),

@@ -198,6 +198,7 @@ impl Handlers {
             .with(crate::quota_recovery::SettleEnded)
             .with_system(crate::quota_recovery::LapseAll)
             .with(crate::mail::SendMail)
+            .with(crate::invitation::SendInvitation)
             .with(crate::mail::SendFarewell)
             .with(crate::usage_rollup::RollUp)
             .with_system(crate::usage_rollup::RollUpAll)

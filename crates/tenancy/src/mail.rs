@@ -59,7 +59,7 @@ impl JobHandler for SendFarewell {
 }
 
 /// How often a mail is tried: for about half a day.
-const PATIENCE: u32 = 100;
+pub(crate) const PATIENCE: u32 = 100;
 
 impl From<MailError> for JobFailure {
     fn from(error: MailError) -> Self {

@@ -12,6 +12,8 @@ pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.defaul
 pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_idle_minutes");
 /// How many live sessions a user may have.
 pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
+/// The domains that addresses of users may have.
+pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -109,7 +111,8 @@ pub fn definitions() -> Vec<Definition> {
                 50,
             ),
             json!([]),
-            "The domains of addresses that clients propose when somebody is invited; none means all.",
+            "The domains that addresses of users may have, when they are invited, register, are created or change; an \
+             empty list allows all.",
         ),
         Definition::new(
             "webhook.default_url",

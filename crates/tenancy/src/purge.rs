@@ -9,14 +9,15 @@ use tenantry_domain::{Permission, StoreError, SystemJobs, SystemScope};
 
 use crate::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::quota_drift::{self, Repair};
-use crate::{Cx, Tenancy, quota_recovery};
+use crate::{Cx, Tenancy, invitation, quota_recovery};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
-/// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, its idempotency keys that are free
-/// again, and what was counted of its quotas; parts of quotas that nobody returned are taken back, and count no more once
-/// the period is over. Jobs that were given up stay until somebody has looked at them.
+/// Deletes the ended sessions of a tenant, its invitations that were accepted, revoked or expired, its jobs that were done or
+/// cancelled, its idempotency keys that are free again, and what was counted of its quotas; parts of quotas that nobody
+/// returned are taken back, and count no more once the period is over. Jobs that were given up stay until somebody has
+/// looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
 
@@ -55,6 +56,7 @@ impl JobHandler for Purge {
             Ok::<_, StoreError>(())
         })
         .await?;
+        invitation::purge(cx, before).await?;
         // In transactions of its own: each counter is locked while it is put right.
         quota_drift::reconcile(cx, Repair::Ended).await?;
         Ok(())

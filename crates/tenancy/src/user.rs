@@ -5,8 +5,9 @@ use tenantry_domain::{
     Refused, Role, StoreError, Tenant, User, UserFilter, UserId, UserPatch, Work,
 };
 
+use crate::email_domain::AllowedDomains;
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
-use crate::{Cx, Precondition, Stale, context::carries_store_error};
+use crate::{Cx, Precondition, Stale, context::carries_store_error, invitation};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +111,10 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     let tenant = cx
         .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
         .await?;
+    AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let (user, generated) = prepare(cx, data, &tenant).await?;
     cx.write(async |work| {
+        invitation::supersede(cx, work, &user.email).await?;
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
@@ -134,6 +137,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     if privileged || cx.scope().user() != Some(id) {
         cx.require(Permission::ManageUsers)?;
     }
+    let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
         if privileged {
             lock_admins(work).await?;
@@ -146,7 +150,13 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         when.check(before.version)?;
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
-        keep_an_admin(work, &before, &user).await?;
+        if user.email != before.email {
+            domains.check(&user.email)?;
+            if invitation::is_reserved(cx, work, &user.email).await? {
+                return Err(UserError::EmailTaken);
+            }
+        }
+        keep_an_admin(cx, work, &before, &user).await?;
         if user.is_active && !before.is_active {
             entitlement::free_seat(cx, work).await?;
         }
@@ -177,7 +187,7 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         when.check(before.version)?;
         let mut user = before.clone();
         user.remove(cx.now());
-        keep_an_admin(work, &before, &user).await?;
+        keep_an_admin(cx, work, &before, &user).await?;
         work.users().update(&user).await?;
         work.sessions().revoke_all(id, cx.now()).await?;
         let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
@@ -196,12 +206,16 @@ async fn lock_admins(work: &mut Work) -> Result<(), UserError> {
         .map(|_| ())
 }
 
-async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
+/// Makes sure that there is another admin when one is taken away, and revokes what that one has invited.
+async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
     let loses_one = before.is_acting_admin() && !after.is_acting_admin();
-    if loses_one && work.users().count_other_admins(after.id).await? == 0 {
+    if !loses_one {
+        return Ok(());
+    }
+    if work.users().count_other_admins(after.id).await? == 0 {
         return Err(UserError::LastAdmin);
     }
-    Ok(())
+    Ok(invitation::revoke_of(cx, work, after.id).await?)
 }
 
 /// A new user of the tenant: all fields checked, the password hashed. The password too when it was

@@ -50,6 +50,21 @@ fn fields(problem: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The id of an invitation that [`invite`] makes.
+const INVITATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a18";
+
+async fn invite(world: &World) {
+    let body = json!({"email": "grace@acme.example"});
+    let invited = world.post(&world.acme.admin, "/api/v1/invitations", &body);
+    invited.send().await.expect(201);
+    let name = format!("UPDATE invitations SET id = '{INVITATION}'");
+    let mut admin = world.database.admin().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(name))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+}
+
 /// The id of a reservation that [`reserve`] makes.
 const RESERVATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a19";
 
@@ -101,6 +116,7 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/usage/events/" => acme.id.to_string(),
         // Of no session.
         "/api/v1/auth/sessions/" => acme.id.to_string(),
+        "/api/v1/invitations/" => INVITATION.to_owned(),
         _ => String::new(),
     };
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());
@@ -925,6 +941,7 @@ async fn head_answers_like_get() {
     let document = document(&world).await;
     crate::features::define(&world, "shown", serde_json::json!({})).await;
     reserve(&world).await;
+    invite(&world).await;
     for (template, methods) in methods(&document) {
         if !methods.contains("GET") || is_for_operators(&document["paths"][&template]["get"]) {
             continue;

@@ -222,13 +222,21 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 19] = [
+const WITHOUT_KEY: [(&str, &str); 21] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
+    (
+        "/api/v1/invitations/accept",
+        "the token is used once; afterwards there is the login",
+    ),
+    (
+        "/api/v1/invitations/{id}/resend",
+        "it is refused for a minute afterwards",
+    ),
     ("/api/v1/auth/logout-all", "it makes nothing"),
     ("/api/v1/users/{id}/end-sessions", "it makes nothing"),
     (
@@ -302,8 +310,8 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/billing/checkout",
             "/api/v1/billing/checkout".into(),
             // Seats for the users that are added below: those of an open checkout limit users.
-            json!({"plan": "pro", "seats": 8}),
             json!({"plan": "pro", "seats": 9}),
+            json!({"plan": "pro", "seats": 10}),
         ),
         (
             "/api/v1/admin/flags",
@@ -346,6 +354,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/users".into(),
             json!({"email": "n@acme.example", "full_name": "N"}),
             json!({"email": "m@acme.example", "full_name": "N"}),
+        ),
+        (
+            "/api/v1/invitations",
+            "/api/v1/invitations".into(),
+            json!({"email": "i@acme.example"}),
+            json!({"email": "j@acme.example"}),
         ),
         (
             PROJECTS,
@@ -425,7 +439,10 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
         assert_described(template, &document["paths"][template]["post"]);
         let admin = match template {
             // All seats of the others are taken.
-            "/api/v1/auth/register" | "/api/v1/billing/checkout" | "/api/v1/users" => &customer,
+            "/api/v1/auth/register"
+            | "/api/v1/billing/checkout"
+            | "/api/v1/users"
+            | "/api/v1/invitations" => &customer,
             _ if template.starts_with("/api/v1/admin/") => &operator,
             _ => &world.acme.admin,
         };

@@ -47,10 +47,11 @@ enum Of {
     Reservation,
     /// Of the tenant's viewer.
     Session,
+    Invitation,
 }
 use Of::{
-    DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Session, Task,
-    UsageEvent, User,
+    DeletedProject, First, Flag, Invitation, Member, Meter, Note, Project, Reservation, Resource, Session,
+    Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -84,6 +85,7 @@ struct Ids {
     note: String,
     reservation: String,
     session: String,
+    invitation: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -97,6 +99,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/login"),
         (&post, "/api/v1/auth/register"),
         (&post, "/api/v1/auth/refresh"),
+        (&post, "/api/v1/invitations/accept"),
         (&post, "/api/v1/admin/login"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -178,6 +181,12 @@ fn table() -> Vec<Operation> {
             .ids(&[User])
             .body(|_| json!({"full_name": "Another name"})),
         at(&delete, "/api/v1/users/{id}", admin).ids(&[User]),
+        at(&get, "/api/v1/invitations", admin),
+        at(&post, "/api/v1/invitations", admin)
+            .body(|ids| json!({"email": format!("{}@invited.example", ids.label), "role": "member"})),
+        at(&get, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
         at(&get, "/api/v1/projects", viewer),
         at(&post, "/api/v1/projects", member).body(|ids| json!({"name": format!("New {}", ids.label)})),
         at(&get, "/api/v1/projects/{id}", viewer).ids(&[Project]),
@@ -537,6 +546,15 @@ impl Ids {
         share_a_flag(world, tenant).await;
         let body = json!({"amount": 3, "ttl_seconds": 600});
         let reservation = make(world, tenant, "/api/v1/quotas/renders/reservations", &body).await;
+        let body = json!({"email": format!("invited{label}@fresh.example")});
+        let invitation = make(world, tenant, "/api/v1/invitations", &body).await;
+        // It can be sent again after a minute.
+        let sql = format!("UPDATE invitations SET sent_at = '2000-01-01' WHERE id = '{invitation}'");
+        let mut admin = world.database.admin().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut admin)
+            .await
+            .unwrap();
         let viewer = somebody(world, tenant, Role::Viewer).await;
         let sessions = world
             .get(&viewer, "/api/v1/auth/sessions?limit=1")
@@ -555,6 +573,7 @@ impl Ids {
             note,
             reservation,
             session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
+            invitation,
             label,
         }
     }
@@ -586,8 +605,8 @@ impl Ids {
         // No request deletes either of them.
         let sql = format!(
             "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'; \
-             DELETE FROM refresh_sessions WHERE id = '{}'",
-            ids.usage_event, ids.reservation, ids.session
+             DELETE FROM refresh_sessions WHERE id = '{}'; DELETE FROM invitations WHERE id = '{}'",
+            ids.usage_event, ids.reservation, ids.session, ids.invitation
         );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -611,6 +630,7 @@ impl Ids {
             note: id(),
             reservation: id(),
             session: id(),
+            invitation: id(),
             label: label(),
         }
     }
@@ -629,10 +649,11 @@ impl Ids {
             Of::Meter => "renders",
             Of::Reservation => &self.reservation,
             Of::Session => &self.session,
+            Of::Invitation => &self.invitation,
         }
     }
 
-    fn all(&self) -> [&str; 10] {
+    fn all(&self) -> [&str; 11] {
         [
             &self.user,
             &self.outsider,
@@ -644,6 +665,7 @@ impl Ids {
             &self.note,
             &self.reservation,
             &self.session,
+            &self.invitation,
         ]
     }
 }

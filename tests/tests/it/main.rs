@@ -21,6 +21,7 @@ mod fairness;
 mod features;
 mod headers;
 mod idempotency;
+mod invitations;
 mod isolation;
 mod jobs;
 mod limits;

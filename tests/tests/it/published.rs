@@ -28,7 +28,6 @@ const SETTINGS_OF_CLIENTS: &[&str] = &[
     "appearance.highlight_color",
     "appearance.navigation",
     "appearance.theme",
-    "security.allowed_email_domains",
     "support.url",
     "tasks.reference_prefix",
 ];

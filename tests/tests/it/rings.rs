@@ -54,6 +54,7 @@ entities! {
     brandings "brandings"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
+    invitations "invitations"
     invoices "invoices"
     jobs "jobs"
     meter_outbox "meter_outbox"
@@ -100,7 +101,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invoices jobs meter_outbox project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2072,6 +2073,12 @@ const SEEDS: &[(&str, &str)] = &[
         "billing_accounts",
         "INSERT INTO billing_accounts (tenant_id, id, created_at, customer_ref, dunning, dunning_steps, fetches, applied, \
          updated_at, version) SELECT id, gen_random_uuid(), now(), 'cus_' || slug, 'healthy', 0, 0, 0, now(), 1 FROM tenants",
+    ),
+    (
+        "invitations",
+        "INSERT INTO invitations (tenant_id, id, created_at, invited_by, email, role, token_hash, sent_at, mails, expires_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'invited-' || email, 'viewer', sha256(email::bytea), now(), 1, \
+         now() + interval '7 days' FROM users WHERE role = 'admin'",
     ),
     (
         "invoices",

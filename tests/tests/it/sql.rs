@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::{Clock as _, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope};
+use tenantry_domain::{
+    Clock as _, InvitationId, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope,
+};
 use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};
@@ -70,20 +72,21 @@ async fn world() -> World {
 
 /// The statements of every read of the API, and those of every write.
 async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
-    // There is a version to read.
+    let invitation = invite(world, "read@acme.example").await;
+    // There is a version to read, and what is cached of settings is read anew.
     let settings = json!({"notifications.digest_hour": 7});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
     patch.send().await.expect(200);
     let reservation = reserve(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
-    read_everything(world, &reservation).await;
+    read_everything(world, &reservation, &invitation).await;
     let reads = seen.taken();
     write_everything(world).await;
     (reads, seen.taken())
 }
 
-async fn read_everything(world: &World, reservation: &str) {
+async fn read_everything(world: &World, reservation: &str, invitation: &str) {
     let acme = &world.acme;
     let first = world
         .get(&acme.admin, "/api/v1/tasks?limit=1")
@@ -103,6 +106,8 @@ async fn read_everything(world: &World, reservation: &str) {
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
         "/api/v1/users".to_owned(),
+        "/api/v1/invitations".to_owned(),
+        format!("/api/v1/invitations/{invitation}"),
         "/api/v1/users?role=member&is_active=true".to_owned(),
         format!("/api/v1/users/{}", acme.member.id),
         "/api/v1/projects".to_owned(),
@@ -139,6 +144,40 @@ async fn read_everything(world: &World, reservation: &str) {
     for path in paths {
         world.get(&acme.admin, &path).send().await.expect(200);
     }
+}
+
+async fn invite(world: &World, email: &str) -> String {
+    let body = json!({"email": email});
+    let reply = world
+        .post(&world.acme.admin, "/api/v1/invitations", &body)
+        .send()
+        .await;
+    reply.expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Invitations that are sent again, taken back, expired, in the way of a user, and accepted.
+async fn write_invitations(world: &World) {
+    let admin = &world.acme.admin;
+    let path = |id: &str| format!("/api/v1/invitations/{id}");
+    let first = invite(world, "first@acme.example").await;
+    world.clock.advance(chrono::Duration::minutes(2));
+    let resend = format!("{}/resend", path(&first));
+    world.post(admin, &resend, &json!({})).send().await.expect(202);
+    world.delete(admin, &path(&first)).send().await.expect(204);
+    invite(world, "user@acme.example").await;
+    let user = json!({"email": "user@acme.example", "full_name": "U", "password": PASSWORD});
+    world.post(admin, "/api/v1/users", &user).send().await.expect(201);
+    let accepted: InvitationId = invite(world, "accepted@acme.example").await.parse().unwrap();
+    let token = world.app.ports.invitation_tokens.issue(world.acme.id, accepted);
+    sqlx::query("UPDATE invitations SET token_hash = $1 WHERE id = $2")
+        .bind(token.hash.to_vec())
+        .bind(accepted.uuid())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let body = json!({"token": token.token, "full_name": "A", "password": PASSWORD});
+    let request = world.client.post("/api/v1/invitations/accept", &body);
+    request.send().await.expect(200);
 }
 
 /// A reservation, and a lease beside it.
@@ -214,6 +253,7 @@ async fn write_quotas(world: &World) {
 
 async fn write_everything(world: &World) {
     write_quotas(world).await;
+    write_invitations(world).await;
     let admin = &world.acme.admin;
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
@@ -359,7 +399,9 @@ async fn write_everything(world: &World) {
         .await
         .expect(200)
         .json();
-    let own = format!("/api/v1/auth/sessions/{}", own["data"][1]["id"].as_str().unwrap());
+    let mut others = own["data"].as_array().unwrap().iter();
+    let other = others.find(|session| session["current"] == false).unwrap();
+    let own = format!("/api/v1/auth/sessions/{}", other["id"].as_str().unwrap());
     viewer(actix_web::http::Method::DELETE, &own)
         .send()
         .await
@@ -646,6 +688,9 @@ async fn fill(world: &World) {
            FROM t, generate_series(1, 50) g;
          INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
            SELECT tenant_id, gen_random_uuid(), id, decode(repeat('00', 32), 'hex'), now(), now() FROM users;
+         INSERT INTO invitations (tenant_id, id, created_at, invited_by, email, role, token_hash, sent_at, mails, expires_at, accepted_at)
+           SELECT id, gen_random_uuid(), now() - g * interval '1 minute', gen_random_uuid(), 'i' || g || '@x.example', 'member',
+             decode(repeat('00', 32), 'hex'), now(), 1, now(), CASE WHEN g > 5 THEN now() END FROM t, generate_series(1, 50) g;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

@@ -7,6 +7,7 @@ pub(crate) mod branding;
 pub(crate) mod capability;
 pub(crate) mod entitlement;
 pub(crate) mod feature;
+pub(crate) mod invitation;
 pub(crate) mod project;
 pub(crate) mod quota;
 pub(crate) mod resource;
@@ -35,6 +36,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(branding::routes)
         .configure(billing::routes)
         .configure(user::routes)
+        .configure(invitation::routes)
         .configure(project::routes)
         .configure(task::routes)
         .configure(resource::routes)
