@@ -97,6 +97,8 @@ mod m20261129_000061_quota_adjustments;
 mod m20261129_000062_pending_checkouts;
 mod m20261129_000065_live_sessions;
 mod m20261129_000066_invitations;
+mod m20261129_000067_second_factors;
+mod m20261129_000068_trusted_devices;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

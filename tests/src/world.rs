@@ -21,10 +21,11 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacRefreshTokens, JwtAccessTokens,
-    JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacOneTimeCodes, HmacRefreshTokens,
+    JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
 };
 use tenantry_tenancy::flag::StoredFlags;
+use tenantry_tenancy::mfa::SecondFactor;
 use tenantry_tenancy::provision::NewAdmin;
 use tenantry_tenancy::setting::StoredConfigurations;
 use tenantry_tenancy::user::AddUser;
@@ -571,6 +572,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
+        one_time_codes: Arc::new(HmacOneTimeCodes),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
@@ -786,7 +788,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         .unwrap();
     let guest = Cx::new(Arc::clone(app), guest.scope, Origin::default());
     let password = tenantry_domain::Password::presented(PASSWORD.into());
-    let login = tenantry_tenancy::auth::login(&guest, &email, password)
+    let login = tenantry_tenancy::auth::login(&guest, &email, password, SecondFactor::default())
         .await
         .unwrap();
     Person {

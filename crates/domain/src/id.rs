@@ -70,6 +70,8 @@ typed_ids! {
     UserId;
     /// A login session, which is also the family of its refresh tokens.
     SessionId;
+    /// A login that waits for its second factor.
+    MfaChallengeId;
     /// A project.
     ProjectId;
     /// A user's place in a project.

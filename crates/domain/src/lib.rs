@@ -69,6 +69,7 @@ mod locale;
 mod mail;
 mod meter;
 mod meter_report;
+mod mfa;
 mod name;
 mod network;
 mod notice;
@@ -142,9 +143,9 @@ pub use flag_set::{
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId,
-    MemberId, MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId,
-    QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId,
-    TaskId, TenantId, UsageEventId, UserId,
+    MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, ProjectId,
+    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
+    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -165,6 +166,11 @@ pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
+pub use mfa::{
+    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES, MfaChallenge, MfaRequirement,
+    OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,
+    TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
+};
 pub use network::Network;
 pub use notice::{DunningNotice, Letter, Notice, Owed, QuotaNotice, Reader};
 pub use operator::{

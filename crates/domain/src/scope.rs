@@ -19,6 +19,7 @@ pub struct TenantScope {
     actor: Actor,
     role: Option<Role>,
     subscription: Option<Arc<Subscription>>,
+    factor_at: Option<Time>,
     request: RequestId,
 }
 
@@ -109,6 +110,9 @@ pub enum Refused {
     /// The tenant is read-only.
     #[error("the tenant is suspended and read-only")]
     Suspended,
+    /// The user has a second factor, and has not given it lately.
+    #[error("the request needs a recent second factor")]
+    FactorRequired,
 }
 
 impl TenantScope {
@@ -154,6 +158,11 @@ impl TenantScope {
     /// The tenant's plan and what was agreed with it, as stored when the scope was made; none while the tenant is founded.
     pub const fn subscription(&self) -> Option<&Arc<Subscription>> {
         self.subscription.as_ref()
+    }
+
+    /// When the acting user last gave a second factor, as their access token says.
+    pub const fn factor_at(&self) -> Option<Time> {
+        self.factor_at
     }
 
     /// Whether the actor is an admin of the tenant.
@@ -368,6 +377,7 @@ impl Gate {
             actor,
             role: Some(facts.role),
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
+            factor_at: claims.factor_at,
             request,
         };
         Ok(Admission {
@@ -468,6 +478,7 @@ impl Gate {
             actor: Actor::Founder,
             role: Some(Role::Admin),
             subscription: None,
+            factor_at: None,
             request,
         }
     }
@@ -496,6 +507,7 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         actor,
         role: None,
         subscription: Some(Arc::clone(&tenant.subscription)),
+        factor_at: None,
         request,
     }
 }

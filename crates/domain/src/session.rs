@@ -28,6 +28,8 @@ pub struct Session {
     pub user_agent: Option<String>,
     /// The caller's address at login.
     pub ip: Option<String>,
+    /// When a second factor was last given in it.
+    pub factor_at: Option<Time>,
 }
 
 /// What presenting a refresh token leads to.

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 
 use crate::{
     AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations, Invoices, Jobs,
-    KeyTaken, Members, MeterReports, Projects, Quotas, Resources, Sessions, SettingSheets, Storage, Tasks,
-    TenantScope, Tenants, Usage, Users,
+    KeyTaken, Members, MeterReports, Projects, Quotas, Resources, SecondFactors, Sessions, SettingSheets,
+    Storage, Tasks, TenantScope, Tenants, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -123,6 +123,8 @@ pub trait Store: Send {
     fn sessions(&mut self) -> &mut dyn Sessions;
     /// Invitations to the tenant.
     fn invitations(&mut self) -> &mut dyn Invitations;
+    /// Second factors, and logins that wait for one.
+    fn second_factors(&mut self) -> &mut dyn SecondFactors;
     /// Projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
@@ -199,6 +201,10 @@ impl Work {
     /// Invitations to the tenant.
     pub fn invitations(&mut self) -> &mut dyn Invitations {
         self.store.invitations()
+    }
+    /// Second factors, and logins that wait for one.
+    pub fn second_factors(&mut self) -> &mut dyn SecondFactors {
+        self.store.second_factors()
     }
     /// Projects.
     pub fn projects(&mut self) -> &mut dyn Projects {

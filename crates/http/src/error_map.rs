@@ -1,6 +1,7 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tenantry_domain::{
     Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused,
     StoreError, TokenError,
@@ -18,6 +19,7 @@ use tenantry_tenancy::{
     flag_definition::DefinitionError,
     invitation::InvitationError,
     lifecycle::LifecycleError,
+    mfa::{MfaError, RECENT_SECONDS},
     operator::OperatorError,
     project::ProjectError,
     provider_event::ReceiveError,
@@ -32,7 +34,7 @@ use tenantry_tenancy::{
     user::UserError,
 };
 
-use crate::{ApiError, Excess, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
+use crate::{ApiError, Excess, FactorNeeded, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -91,6 +93,10 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Forbidden => Self::new(ErrorCode::Forbidden),
             Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+            Refused::FactorRequired => Self::factor_needed(FactorNeeded::Recent {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
         }
     }
 }
@@ -279,6 +285,16 @@ impl From<AuthError> for ApiError {
             AuthError::Refused(refused) => refused.into(),
             AuthError::Invalid(invalid) => invalid.into(),
             AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
+            AuthError::FactorRequired(pending) => Self::factor_needed(FactorNeeded::AtLogin {
+                mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
+                methods: pending.methods,
+                expires_in: pending.expires_in,
+            })
+            .with_detail(
+                "Send mfa_token and a code to POST /auth/mfa/verify. When methods is enroll, send it to \
+                 POST /auth/mfa/required/enroll.",
+            ),
+            AuthError::WrongCode => MfaError::WrongCode.into(),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
                 "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
@@ -291,6 +307,33 @@ impl From<AuthError> for ApiError {
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
             AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MfaError> for ApiError {
+    fn from(error: MfaError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            MfaError::Refused(refused) => refused.into(),
+            MfaError::InvalidToken => Self::new(ErrorCode::TokenRevoked)
+                .with_detail("The mfa_token is not valid, or not any more. Log in again."),
+            MfaError::WrongCode => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The code is wrong or was used already. Send the present code of the app, or a recovery code."),
+            MfaError::WrongPassword => {
+                Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
+            }
+            MfaError::AlreadyEnabled => {
+                conflict("The user has a second factor. Disable it before you enroll another one.")
+            }
+            MfaError::Required => conflict("The tenant requires a second factor of this user."),
+            MfaError::Own => conflict("Users disable their own second factor with POST /auth/mfa/disable."),
+            MfaError::NoSuchUser => Self::new(ErrorCode::NotFound),
+            MfaError::NotEnrolled => {
+                conflict("The user has no second factor. Enroll one with POST /auth/mfa/enroll.")
+            }
+            MfaError::Password(error) => error.into(),
+            MfaError::Store(error) => error.into(),
         }
     }
 }

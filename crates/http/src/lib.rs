@@ -95,7 +95,7 @@ pub use operator_ctx::OperatorCtx;
 pub use page::{Lists, PageView, Paged};
 pub use path::{Id, Ids};
 pub use permission::Needs;
-pub use problem::{Excess, PlanProblem, Problem, ProblemField, QuotaProblem};
+pub use problem::{Excess, FactorNeeded, PlanProblem, Problem, ProblemField, QuotaProblem};
 pub use query::Query;
 pub use quota::Quotas;
 pub use readiness::{HealthCheck, Readiness};

@@ -102,24 +102,24 @@ pub(crate) fn complete(document: &mut OpenApi) {
     components.headers = HEADERS
         .map(|(name, about)| (name.to_owned(), header(about).into()))
         .into();
-    for code in ErrorCode::ALL.iter().filter(|code| used.contains(code.as_str())) {
+    for (status, code) in used {
         let example = ExampleBuilder::new()
             .summary(code.title())
-            .value(Some(example(*code)))
+            .value(Some(example(status, code)))
             .build();
-        components
-            .examples
-            .insert(code.as_str().to_owned(), example.into());
+        let name = name_of_example(status, code);
+        components.examples.insert(name, example.into());
     }
 }
 
-/// Adds a response for every error, and returns the codes.
-fn add_errors(operation: &mut Operation) -> BTreeSet<&'static str> {
+/// Adds a response for every error, and returns the errors: each a status and a code.
+fn add_errors(operation: &mut Operation) -> Errors {
     let mut codes = own_codes(operation);
-    codes.extend(common_codes(operation));
-    let mut by_status: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
-    for code in &codes {
-        by_status.entry(code.status()).or_default().insert(code.as_str());
+    let common = common_codes(operation).into_iter();
+    codes.extend(common.map(|code| (code.status(), code)));
+    let mut by_status: BTreeMap<u16, Errors> = BTreeMap::new();
+    for (status, code) in &codes {
+        by_status.entry(*status).or_default().insert((*status, *code));
     }
     let responses = &mut operation.responses.responses;
     for (status, codes) in by_status {
@@ -127,11 +127,12 @@ fn add_errors(operation: &mut Operation) -> BTreeSet<&'static str> {
             .entry(status.to_string())
             .or_insert_with(|| problem(&codes).into());
     }
-    codes.into_iter().map(ErrorCode::as_str).collect()
+    codes.into_iter().collect()
 }
 
-/// The codes that the operation names itself.
-fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
+/// The codes that the operation names itself, each with its status. `403 mfa_required` names another status than the code's
+/// own.
+fn own_codes(operation: &mut Operation) -> Vec<(u16, ErrorCode)> {
     let named = operation
         .extensions
         .as_mut()
@@ -141,7 +142,11 @@ fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
         .filter_map(Value::as_array)
         .flatten()
         .filter_map(Value::as_str);
-    codes.filter_map(ErrorCode::parse).collect()
+    let with_status = |text: &str| match text.split_once(' ') {
+        Some((status, code)) => Some((status.parse().ok()?, ErrorCode::parse(code)?)),
+        None => ErrorCode::parse(text).map(|code| (code.status(), code)),
+    };
+    codes.filter_map(with_status).collect()
 }
 
 /// The codes that follow from what the operation takes.
@@ -270,23 +275,42 @@ fn add_headers(operation: &mut Operation) {
     }
 }
 
-fn problem(codes: &BTreeSet<&str>) -> Response {
-    let refer = |code| RefOr::Ref(Ref::new(format!("#/components/examples/{code}")));
+/// Errors: each a status and a code.
+type Errors = BTreeSet<(u16, ErrorCode)>;
+
+fn problem(errors: &Errors) -> Response {
+    let refer = |name: &str| RefOr::Ref(Ref::new(format!("#/components/examples/{name}")));
+    let named = errors
+        .iter()
+        .map(|(status, code)| (code.as_str(), refer(&name_of_example(*status, *code))));
     let content = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name("Problem")))
-        .examples_from_iter(codes.iter().map(|code| (*code, refer(*code))));
-    let names: Vec<_> = codes.iter().map(|code| format!("`{code}`")).collect();
+        .examples_from_iter(named);
+    let names: BTreeSet<_> = errors
+        .iter()
+        .map(|(_, code)| format!("`{}`", code.as_str()))
+        .collect();
+    let names: Vec<_> = names.into_iter().collect();
     ResponseBuilder::new()
         .description(names.join(", "))
         .content("application/problem+json", content.build())
         .build()
 }
 
-fn example(code: ErrorCode) -> Value {
+/// A code that has another status than usual has an example of its own.
+fn name_of_example(status: u16, code: ErrorCode) -> String {
+    if status == code.status() {
+        code.as_str().to_owned()
+    } else {
+        format!("{}_{status}", code.as_str())
+    }
+}
+
+fn example(status: u16, code: ErrorCode) -> Value {
     json!({
         "type": format!("/problems/{}", code.as_str()),
         "title": code.title(),
-        "status": code.status(),
+        "status": status,
         "detail": code.about(),
         "instance": "/api/v1/…",
         "code": code.as_str(),

@@ -25,14 +25,14 @@ use tenantry_domain::{
     Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
     FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, InvitationId,
     InvitationTokens, IssuedInvitation, IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit, Mail,
-    MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode, Operator, OperatorClaims,
-    OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators, Password,
-    PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedInvitation,
+    MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode, OneTimeCodes, Operator,
+    OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators,
+    Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedInvitation,
     PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Reset, Role, Seal,
     SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
     SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, UnitOfWork, Units, Unresolved, UsageUpkeep, UserId,
-    Verified,
+    TenantSelector, TenantStatus, Time, TokenError, TotpSecret, UnitOfWork, Units, Unresolved, UsageUpkeep,
+    UserId, Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -59,6 +59,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
+        one_time_codes: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
@@ -269,6 +270,7 @@ impl AccessTokens for Fake {
             user: Uuid::from_u128(user).into(),
             session: Uuid::from_u128(1).into(),
             role: Role::Viewer,
+            factor_at: None,
             issued_at: self.now(),
             expires_at: self.now(),
         })
@@ -284,6 +286,20 @@ impl AccessTokens for Fake {
 
     fn lifetime_seconds(&self) -> i64 {
         900
+    }
+}
+
+impl OneTimeCodes for Fake {
+    fn secret(&self) -> TotpSecret {
+        TotpSecret::new([0; 20])
+    }
+
+    fn token(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn code(&self, _: &TotpSecret, _: u64) -> String {
+        "000000".into()
     }
 }
 

@@ -3,7 +3,7 @@ use tenantry_domain::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 42] = [
+pub const OWN_TABLES: [&str; 46] = [
     "audit_events",
     "billing_accounts",
     "brandings",
@@ -14,6 +14,7 @@ pub const OWN_TABLES: [&str; 42] = [
     "invoices",
     "jobs",
     "meter_outbox",
+    "mfa_challenges",
     "operator_events",
     "operators",
     "plan_versions",
@@ -26,6 +27,7 @@ pub const OWN_TABLES: [&str; 42] = [
     "quota_counters",
     "quota_leases",
     "quota_reservations",
+    "recovery_codes",
     "refresh_sessions",
     "resource_versions",
     "resources",
@@ -39,6 +41,8 @@ pub const OWN_TABLES: [&str; 42] = [
     "tenant_setting_versions",
     "tenant_settings",
     "tenants",
+    "totp_factors",
+    "trusted_devices",
     "usage_days",
     "usage_dirty",
     "usage_events",

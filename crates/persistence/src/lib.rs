@@ -85,6 +85,7 @@ mod invoice;
 mod job;
 mod member;
 mod meter_report;
+mod mfa;
 mod operator;
 mod plan;
 mod project;

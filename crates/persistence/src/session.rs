@@ -30,6 +30,7 @@ pub(crate) mod entity {
         pub revoked_at: Option<DateTimeUtc>,
         pub user_agent: Option<String>,
         pub ip: Option<String>,
+        pub factor_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -176,6 +177,7 @@ impl TryFrom<Model> for Session {
             revoked_at: row.revoked_at,
             user_agent: row.user_agent,
             ip: row.ip,
+            factor_at: row.factor_at,
         })
     }
 }
@@ -187,6 +189,7 @@ fn changes(session: &Session) -> ActiveModel {
         rotated_at: Set(session.rotated_at),
         expires_at: Set(session.expires_at),
         revoked_at: Set(session.revoked_at),
+        factor_at: Set(session.factor_at),
         ..Default::default()
     }
 }
@@ -195,5 +198,5 @@ pub(crate) fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
     let length = bytes.len();
     bytes
         .try_into()
-        .map_err(|_| StoreError::Other(format!("a token hash of {length} bytes")))
+        .map_err(|_| StoreError::Other(format!("a SHA-256 of {length} bytes")))
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tenantry_domain::{
     Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys,
     Invitations, Invoices, Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources,
-    Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants, UnitOfWork, Usage,
-    Users, Work,
+    SecondFactors, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants,
+    UnitOfWork, Usage, Users, Work,
 };
 
 use crate::tx::{Party, make_durable};
@@ -113,6 +113,9 @@ impl Store for PgStore {
         self
     }
     fn invitations(&mut self) -> &mut dyn Invitations {
+        self
+    }
+    fn second_factors(&mut self) -> &mut dyn SecondFactors {
         self
     }
     fn projects(&mut self) -> &mut dyn Projects {

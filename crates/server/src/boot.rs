@@ -19,9 +19,9 @@ use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSetting
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacRefreshTokens, JwtAccessTokens,
-    JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds,
-    SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacOneTimeCodes, HmacRefreshTokens,
+    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock,
+    SystemIds, SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;
@@ -203,6 +203,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
+        one_time_codes: Arc::new(HmacOneTimeCodes),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),

@@ -166,6 +166,7 @@ mod tests {
                 user: Uuid::from_u128(7).into(),
                 session: Uuid::from_u128(2).into(),
                 role: Role::Admin,
+                factor_at: None,
                 issued_at: start(),
                 expires_at: start() + TimeDelta::seconds(900),
             });

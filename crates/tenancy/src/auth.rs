@@ -5,11 +5,12 @@ use serde_json::json;
 use tenantry_domain::{
     AccessClaims, CallerClass, Constraint, Email, HashingCaller, Invalid, Network, Password, PasswordError,
     PasswordHash, PasswordHasher, Permission, PresentedRefresh, Refused, Role, Rotation, Session, SessionId,
-    Standing, StoreError, Tenant, User, UserId, Verified, Work,
+    Standing, StoreError, Tenant, Time, User, UserId, Verified, Work,
 };
 
 use crate::email_domain::AllowedDomains;
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::refusal::{self, Refusal, RefusedAction};
 use crate::session::{self, SessionRules};
 use crate::{
@@ -58,6 +59,12 @@ pub enum AuthError {
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
+    /// The password is right, and a code of the second factor is missing.
+    #[error("the login needs a second factor")]
+    FactorRequired(Pending),
+    /// The password is right, and the code of the second factor is not.
+    #[error("the code is not accepted")]
+    WrongCode,
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -88,6 +95,24 @@ impl From<StoreError> for AuthError {
     }
 }
 
+impl From<MfaError> for AuthError {
+    fn from(error: MfaError) -> Self {
+        match error {
+            MfaError::Refused(refused) => refused.into(),
+            MfaError::WrongCode => Self::WrongCode,
+            MfaError::Password(error) => error.into(),
+            MfaError::Store(error) => error.into(),
+            MfaError::InvalidToken
+            | MfaError::Required
+            | MfaError::Own
+            | MfaError::NoSuchUser
+            | MfaError::WrongPassword
+            | MfaError::AlreadyEnabled
+            | MfaError::NotEnrolled => Self::InvalidCredentials,
+        }
+    }
+}
+
 impl From<PrepareError> for AuthError {
     fn from(error: PrepareError) -> Self {
         match error {
@@ -100,8 +125,13 @@ impl From<PrepareError> for AuthError {
 /// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded.
 ///
 /// # Errors
-/// [`AuthError::InvalidCredentials`], and those of the store.
-pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn, AuthError> {
+/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], and those of the store.
+pub async fn login(
+    cx: &Cx,
+    email: &str,
+    password: Password,
+    second: SecondFactor,
+) -> Result<LoggedIn, AuthError> {
     let (user, class) = match Email::parse(email, "/email") {
         Ok(email) => account(cx, &email).await?,
         Err(_) => (None, CallerClass::Guest),
@@ -117,9 +147,11 @@ pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn,
     match user {
         Some(user) if verified.is_right() => {
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
-            let opened = open_session(cx, &user, renewed).await;
-            if let Err(AuthError::InvalidCredentials) = opened {
-                record_failure(cx, email, Some(user.id)).await?;
+            let opened = open_session(cx, &user, renewed, second).await;
+            match opened {
+                Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
+                Err(AuthError::WrongCode) => mfa::record_failure(cx, user.id).await?,
+                Ok(_) | Err(_) => {}
             }
             opened
         }
@@ -157,6 +189,10 @@ pub async fn register(
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
+    // Who registers has a session at once, and no factor.
+    if mfa::requirement(cx).await?.applies_to(Role::Member) {
+        return Err(AuthError::RegistrationClosed);
+    }
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
@@ -187,6 +223,7 @@ pub async fn register(
             refresh_token,
             user.clone(),
             tenant.clone(),
+            None,
         ))
     })
     .await
@@ -202,7 +239,7 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
     let outcome = cx
         .write(async |work| rotate(cx, work, presented, rules).await)
         .await?;
-    let (user, tenant) = outcome.ok_or(AuthError::InvalidRefresh)?;
+    let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
     Ok(logged_in(
         cx,
         rules,
@@ -210,6 +247,7 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
         presented.child.token.clone(),
         user,
         tenant,
+        factor_at,
     ))
 }
 
@@ -271,11 +309,12 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         revoked_at: None,
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
+        factor_at: None,
     };
     (session, first.token)
 }
 
-/// The answer to a login.
+/// The answer to a login, in whose session a second factor was given at `factor_at`.
 pub(crate) fn logged_in(
     cx: &Cx,
     rules: SessionRules,
@@ -283,25 +322,57 @@ pub(crate) fn logged_in(
     refresh_token: String,
     user: User,
     tenant: Tenant,
+    factor_at: Option<Time>,
 ) -> LoggedIn {
-    let tokens = &cx.ports().access_tokens;
-    let issued_at = cx.now();
-    let expires_in = rules.access_seconds(cx);
-    let claims = AccessClaims {
-        tenant: tenant.id,
-        user: user.id,
-        session,
-        role: user.role,
-        issued_at,
-        expires_at: issued_at + Duration::seconds(expires_in),
-    };
+    let (access_token, expires_in) = access_token(cx, rules, session, &user, factor_at);
     LoggedIn {
-        access_token: tokens.sign(&claims),
+        access_token,
         refresh_token,
         expires_in,
         user,
         tenant,
     }
+}
+
+/// A new access token of a session, and how long it lives, in seconds.
+pub(crate) fn access_token(
+    cx: &Cx,
+    rules: SessionRules,
+    session: SessionId,
+    user: &User,
+    factor_at: Option<Time>,
+) -> (String, i64) {
+    let tokens = &cx.ports().access_tokens;
+    let issued_at = cx.now();
+    let expires_in = rules.access_seconds(cx);
+    let claims = AccessClaims {
+        tenant: cx.scope().tenant(),
+        user: user.id,
+        session,
+        role: user.role,
+        factor_at,
+        issued_at,
+        expires_at: issued_at + Duration::seconds(expires_in),
+    };
+    (tokens.sign(&claims), expires_in)
+}
+
+/// Stores the session of a user who has proven all that the login asks for. The user is locked.
+pub(crate) async fn start(
+    cx: &Cx,
+    work: &mut Work,
+    (user, rules): (&User, SessionRules),
+    session: &Session,
+) -> Result<(), StoreError> {
+    session::make_room(cx, work, user, rules).await?;
+    work.sessions().insert(session).await?;
+    let event = cx.security(
+        "session.started",
+        "session",
+        Some(session.id.uuid()),
+        json!({"user_id": session.user_id}),
+    );
+    work.audit().record(event).await
 }
 
 fn session_lifetime(cx: &Cx) -> Duration {
@@ -352,10 +423,22 @@ pub(crate) async fn renew(
     }
 }
 
-async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Result<LoggedIn, AuthError> {
+/// What a right password has led to.
+enum Opened {
+    Session(Box<(User, Tenant)>, Option<Time>),
+    Pending(Pending),
+}
+
+async fn open_session(
+    cx: &Cx,
+    seen: &User,
+    renewed: Option<PasswordHash>,
+    second: SecondFactor,
+) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, seen.id);
-    let (user, tenant) = cx
+    let required = mfa::requirement(cx).await?;
+    let opened = cx
         .write(async |work| {
             // The password was verified outside of any transaction; what it was verified against must still stand.
             let user = work.users().find_for_update(seen.id).await?;
@@ -365,19 +448,34 @@ async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Re
                 user.password_hash = renewed;
                 work.users().update(&user).await?;
             }
-            session::make_room(cx, work, &user, rules).await?;
-            work.sessions().insert(&session).await?;
-            let event = cx.security(
-                "session.started",
-                "session",
-                Some(session.id.uuid()),
-                json!({"user_id": user.id}),
-            );
-            work.audit().record(event).await?;
-            Ok::<_, AuthError>((user, own_tenant(work).await?))
+            let factor_at = match mfa::at_login(cx, work, &user, &second, required).await? {
+                AtLogin::Session(factor_at) => factor_at,
+                AtLogin::Pending(pending) => return Ok(Opened::Pending(pending)),
+            };
+            let session = Session {
+                factor_at,
+                ..session.clone()
+            };
+            start(cx, work, (&user, rules), &session).await?;
+            let opened = Box::new((user, own_tenant(work).await?));
+            Ok::<_, AuthError>(Opened::Session(opened, factor_at))
         })
         .await?;
-    Ok(logged_in(cx, rules, session.id, refresh_token, user, tenant))
+    match opened {
+        Opened::Session(opened, factor_at) => {
+            let (user, tenant) = *opened;
+            Ok(logged_in(
+                cx,
+                rules,
+                session.id,
+                refresh_token,
+                user,
+                tenant,
+                factor_at,
+            ))
+        }
+        Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
+    }
 }
 
 async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
@@ -400,7 +498,7 @@ async fn rotate(
     work: &mut Work,
     presented: &PresentedRefresh,
     rules: SessionRules,
-) -> Result<Option<(User, Tenant)>, AuthError> {
+) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(None);
     };
@@ -435,7 +533,7 @@ async fn rotate(
         .await?
         .filter(|user| user.is_active);
     match user {
-        Some(user) => Ok(Some((user, own_tenant(work).await?))),
+        Some(user) => Ok(Some((user, own_tenant(work).await?, session.factor_at))),
         None => Ok(None),
     }
 }

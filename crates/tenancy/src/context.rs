@@ -6,10 +6,10 @@ use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass, CallerGroup,
     Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller,
-    HostResolver, IdSource, InvitationTokens, KeptAnswer, Mailer, OperatorGate, OperatorTokens, Operators,
-    PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep, RefreshTokens,
-    Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope, TenantId, TenantRegistry, TenantScope,
-    Time, Units, UsageUpkeep, UserId, Work, cut_details, cut_state,
+    HostResolver, IdSource, InvitationTokens, KeptAnswer, Mailer, OneTimeCodes, OperatorGate, OperatorTokens,
+    Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep,
+    RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope, TenantId,
+    TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work, cut_details, cut_state,
 };
 use uuid::Uuid;
 
@@ -40,6 +40,8 @@ pub struct Ports {
     pub refresh_tokens: Arc<dyn RefreshTokens>,
     /// Tokens of invitations.
     pub invitation_tokens: Arc<dyn InvitationTokens>,
+    /// One-time codes of second factors.
+    pub one_time_codes: Arc<dyn OneTimeCodes>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
     /// Traces beyond this process.

@@ -17,6 +17,7 @@ use crate::auth::{self, AuthError, LoggedIn};
 use crate::email_domain::AllowedDomains;
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::mfa::{self, AtLogin, SecondFactor};
 use crate::session::{self, SessionRules};
 use crate::user::{self, AddUser};
 use crate::{Cx, context::carries_store_error, mail};
@@ -224,7 +225,8 @@ pub async fn accept(
     join(cx, presented, user, tenant, rules).await
 }
 
-/// Adds the user of an invitation in place of it.
+/// Adds the user of an invitation in place of it. Where the tenant requires a second factor, the user enrolls it next, as at
+/// a login.
 async fn join(
     cx: &Cx,
     presented: &PresentedInvitation,
@@ -233,7 +235,8 @@ async fn join(
     rules: SessionRules,
 ) -> Result<LoggedIn, AuthError> {
     let (session, refresh_token) = auth::new_session(cx, user.id);
-    cx.write(async |work| {
+    let required = mfa::requirement(cx).await?;
+    let opened = cx.write(async |work| {
         lock_tenant(work).await?;
         let found = work.invitations().find_for_update(presented.invitation).await?;
         let found = found.filter(|found| found.admits(&presented.hash, cx.now()));
@@ -249,18 +252,23 @@ async fn join(
         work.audit().record(accepted).await?;
         let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(created).await?;
+        let without = SecondFactor::default();
+        if let AtLogin::Pending(pending) = mfa::at_login(cx, work, &user, &without, required).await? {
+            return Ok(Err(pending));
+        }
         work.sessions().insert(&session).await?;
         let token = refresh_token.clone();
-        Ok::<_, AuthError>(auth::logged_in(
+        Ok::<_, AuthError>(Ok(auth::logged_in(
             cx,
             rules,
             session.id,
             token,
             user.clone(),
             tenant.clone(),
-        ))
-    })
-    .await
+            None,
+        )))
+    });
+    opened.await?.map_err(AuthError::FactorRequired)
 }
 
 /// Whether an open invitation has an address: then only who accepts it, or an admin, makes a user with that address.

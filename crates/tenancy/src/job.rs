@@ -166,7 +166,7 @@ impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden => Self::Permanent(refused.to_string()),
+            Refused::Forbidden | Refused::FactorRequired => Self::Permanent(refused.to_string()),
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod lifecycle;
 pub mod mail;
 pub mod meter_report;
 pub mod metering;
+pub mod mfa;
 pub mod operator;
 pub mod plan;
 pub mod product_settings;

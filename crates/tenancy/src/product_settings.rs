@@ -4,7 +4,7 @@
 //! description of one that nothing acts on begins with "Not yet in effect"; a test lists those (`published`).
 
 use serde_json::{Value, json};
-use tenantry_domain::{Definition, Field, Kind, Priority, Setting};
+use tenantry_domain::{Definition, Field, Kind, MfaRequirement, Priority, Setting};
 
 /// How urgent a task is that does not say so.
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
@@ -14,6 +14,8 @@ pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_id
 pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
 /// The domains that addresses of users may have.
 pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
+/// Which users need a second factor.
+pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -102,6 +104,14 @@ pub fn definitions() -> Vec<Definition> {
         )
         .client_visible(),
         Definition::new(
+            "security.mfa_required",
+            Kind::Choice(&["off", "admins", "everyone"]),
+            json!("off"),
+            "Which users need a second factor. A user without one enrolls it at the next login. With `everyone`, users \
+             cannot register themselves.",
+        )
+        .client_visible(),
+        Definition::new(
             "security.allowed_email_domains",
             Kind::list(
                 Kind::matching(
@@ -149,6 +159,8 @@ mod tests {
         let default = |key| registry.get(key).unwrap().default.clone();
         let priority: Priority = serde_json::from_value(default(TASKS_DEFAULT_PRIORITY.key())).unwrap();
         assert_eq!(priority, Priority::default());
+        let required: MfaRequirement = serde_json::from_value(default(MFA_REQUIRED.key())).unwrap();
+        assert_eq!(required, MfaRequirement::default());
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

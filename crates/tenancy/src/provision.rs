@@ -285,6 +285,7 @@ async fn store(
             refresh_token,
             admin.clone(),
             tenant.clone(),
+            None,
         );
         Ok::<_, SignUpError>(SignedUp {
             login,

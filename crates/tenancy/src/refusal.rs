@@ -37,6 +37,8 @@ const WINDOW: Duration = Duration::hours(1);
 pub enum RefusedAction {
     /// A login of a user.
     Login,
+    /// A code of a user's second factor, or the password that goes with it.
+    SecondFactor,
     /// A login of an operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
@@ -48,6 +50,7 @@ impl RefusedAction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login.failed",
+            Self::SecondFactor => "mfa.failed",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
         }

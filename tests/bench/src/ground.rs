@@ -108,6 +108,7 @@ impl Ground {
             user: tenant_id(tenant).into(),
             session: tenant_id(tenant).into(),
             role: Role::Admin,
+            factor_at: None,
             issued_at: now,
             expires_at: now + chrono::Duration::hours(1),
         };

@@ -767,6 +767,7 @@ fn access_claims(world: &World, tenant: &TenantWorld, who: &Person) -> AccessCla
             .parse()
             .unwrap(),
         role: Role::Admin,
+        factor_at: None,
         issued_at,
         expires_at: issued_at + Duration::minutes(15),
     }

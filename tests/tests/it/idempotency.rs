@@ -222,7 +222,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 21] = [
+const WITHOUT_KEY: [(&str, &str); 30] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
@@ -239,6 +239,24 @@ const WITHOUT_KEY: [(&str, &str); 21] = [
     ),
     ("/api/v1/auth/logout-all", "it makes nothing"),
     ("/api/v1/users/{id}/end-sessions", "it makes nothing"),
+    (
+        "/api/v1/auth/mfa/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    ("/api/v1/auth/mfa/confirm", "an enrollment is confirmed once"),
+    ("/api/v1/auth/mfa/disable", "a code is accepted once"),
+    ("/api/v1/auth/mfa/recovery-codes", "a code is accepted once"),
+    ("/api/v1/auth/mfa/step-up", "a code is accepted once"),
+    ("/api/v1/auth/mfa/verify", "a code is accepted once"),
+    (
+        "/api/v1/auth/mfa/required/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    (
+        "/api/v1/auth/mfa/required/confirm",
+        "an enrollment is confirmed once",
+    ),
+    ("/api/v1/users/{id}/reset-mfa", "it makes nothing"),
     (
         "/api/v1/admin/login",
         "it makes a token, of which one may have any number",

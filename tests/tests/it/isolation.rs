@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tenantry_domain::{Comparator, Condition, FlagDefinition, FlagRule, Level, Role};
 use tenantry_persistence::PoolSettings;
 use tenantry_tenancy::flag_definition::{self, DefinitionError};
-use tenantry_tests::{Options, Person, Reply, TenantWorld, World, evidence};
+use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, evidence};
 
 use crate::{auth, embedder};
 
@@ -100,6 +100,9 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/register"),
         (&post, "/api/v1/auth/refresh"),
         (&post, "/api/v1/invitations/accept"),
+        (&post, "/api/v1/auth/mfa/verify"),
+        (&post, "/api/v1/auth/mfa/required/enroll"),
+        (&post, "/api/v1/auth/mfa/required/confirm"),
         (&post, "/api/v1/admin/login"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -135,6 +138,20 @@ fn table() -> Vec<Operation> {
             writes: false,
             ..at(&post, "/api/v1/users/{id}/end-sessions", admin).ids(&[User])
         },
+        // Without a second factor, these conflict.
+        at(&post, "/api/v1/auth/mfa/confirm", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/disable", viewer)
+            .body(|_| json!({"password": PASSWORD, "code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/recovery-codes", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/step-up", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/enroll", viewer),
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&get, "/api/v1/entitlements", viewer),
@@ -180,6 +197,9 @@ fn table() -> Vec<Operation> {
         at(&patch, "/api/v1/users/{id}", admin)
             .ids(&[User])
             .body(|_| json!({"full_name": "Another name"})),
+        at(&get, "/api/v1/auth/mfa/devices", viewer),
+        at(&delete, "/api/v1/auth/mfa/devices", viewer),
+        at(&post, "/api/v1/users/{id}/reset-mfa", admin).ids(&[User]),
         at(&delete, "/api/v1/users/{id}", admin).ids(&[User]),
         at(&get, "/api/v1/invitations", admin),
         at(&post, "/api/v1/invitations", admin)
@@ -356,6 +376,13 @@ impl Operation {
     fn pays(self) -> Self {
         Self {
             writes: false,
+            may_conflict: true,
+            ..self
+        }
+    }
+
+    fn may_conflict(self) -> Self {
+        Self {
             may_conflict: true,
             ..self
         }

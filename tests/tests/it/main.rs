@@ -27,6 +27,7 @@ mod jobs;
 mod limits;
 mod mail;
 mod metrics;
+mod mfa;
 mod month;
 mod ofrep;
 mod openfeature;

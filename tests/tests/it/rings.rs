@@ -58,12 +58,14 @@ entities! {
     invoices "invoices"
     jobs "jobs"
     meter_outbox "meter_outbox"
+    mfa_challenges "mfa_challenges"
     project_members "project_members"
     projects "projects"
     quota_alerts "quota_alerts"
     quota_counters "quota_counters"
     quota_leases "quota_leases"
     quota_reservations "quota_reservations"
+    recovery_codes "recovery_codes"
     refresh_sessions "refresh_sessions"
     resource_versions "resource_versions"
     resources "resources"
@@ -71,6 +73,8 @@ entities! {
     tasks "tasks"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
+    totp_factors "totp_factors"
+    trusted_devices "trusted_devices"
     usage_days "usage_days"
     usage_dirty "usage_dirty"
     usage_events "usage_events"
@@ -101,7 +105,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox project_members projects quota_alerts quota_counters quota_leases quota_reservations refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2017,6 +2021,7 @@ fn random(kind: &str) -> &'static str {
     match kind {
         "uuid" => "gen_random_uuid()",
         "text" => "gen_random_uuid()::text",
+        "bytea" => "sha256(gen_random_uuid()::text::bytea)",
         "bigint" | "integer" => "floor(1000 + random() * 1000000)",
         "timestamp with time zone" => "now() - random() * interval '1 day'",
         other => panic!("say here what a random {other} is"),
@@ -2108,6 +2113,26 @@ const SEEDS: &[(&str, &str)] = &[
         "INSERT INTO idempotency_keys (tenant_id, id, created_at, user_id, route, key, fingerprint, role, status, headers, \
          sealed_body, expires_at) SELECT tenant_id, gen_random_uuid(), now(), id, 'POST /', 'test', sha256('test'), role, 201, '[]', \
          'test', now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "totp_factors",
+        "INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'test' FROM users WHERE role = 'admin'",
+    ),
+    (
+        "trusted_devices",
+        "INSERT INTO trusted_devices (tenant_id, id, created_at, user_id, token_hash, password_digest, expires_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, sha256('test'), sha256('test'), now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "recovery_codes",
+        "INSERT INTO recovery_codes (tenant_id, id, created_at, user_id, code_hash) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, sha256('test') FROM users WHERE role = 'admin'",
+    ),
+    (
+        "mfa_challenges",
+        "INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, sha256('test'), 0, now() FROM users WHERE role = 'admin'",
     ),
     (
         "tenant_settings",

@@ -417,6 +417,7 @@ async fn write_everything(world: &World) {
         .send()
         .await
         .expect(204);
+    crate::mfa::use_all(world).await;
     override_a_flag(world).await;
     crate::usage::look_after(&world.app, world.acme.id).await;
     bill(world).await;
@@ -691,6 +692,16 @@ async fn fill(world: &World) {
          INSERT INTO invitations (tenant_id, id, created_at, invited_by, email, role, token_hash, sent_at, mails, expires_at, accepted_at)
            SELECT id, gen_random_uuid(), now() - g * interval '1 minute', gen_random_uuid(), 'i' || g || '@x.example', 'member',
              decode(repeat('00', 32), 'hex'), now(), 1, now(), CASE WHEN g > 5 THEN now() END FROM t, generate_series(1, 50) g;
+         INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret, confirmed_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, 's', now() FROM users WHERE email LIKE '%@x.example';
+         INSERT INTO recovery_codes (tenant_id, id, created_at, user_id, code_hash)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256(g::text::bytea) FROM users, generate_series(1, 3) g;
+         INSERT INTO trusted_devices (tenant_id, id, created_at, user_id, token_hash, password_digest, expires_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256(g::text::bytea), sha256('x'), now() + g * interval '1 minute'
+           FROM users, generate_series(1, 3) g;
+         INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256('x'), 0, now() + g * interval '1 minute'
+           FROM users, generate_series(1, 3) g;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

@@ -183,7 +183,7 @@ pub(crate) async fn revoke(cx: Ctx<ManageUsers>, id: Id<InvitationId>) -> Answer
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
         "token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended", "email_taken",
-        "plan_limit_reached"
+        "plan_limit_reached", "mfa_required"
     ]))),
 )]
 pub(crate) async fn accept(guest: Guest, body: Body<AcceptBody>) -> Answer {

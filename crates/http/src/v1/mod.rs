@@ -8,6 +8,7 @@ pub(crate) mod capability;
 pub(crate) mod entitlement;
 pub(crate) mod feature;
 pub(crate) mod invitation;
+pub(crate) mod mfa;
 pub(crate) mod project;
 pub(crate) mod quota;
 pub(crate) mod resource;
@@ -28,6 +29,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(signup::routes)
         .configure(auth::routes)
         .configure(session::routes)
+        .configure(mfa::routes)
         .configure(tenant::routes)
         .configure(capability::routes)
         .configure(entitlement::routes)
