@@ -95,6 +95,8 @@ mod m20261128_000054_usage_intake;
 mod m20261128_000060_tenant_names;
 mod m20261129_000061_quota_adjustments;
 mod m20261129_000062_pending_checkouts;
+mod m20261129_000063_account_links;
+mod m20261129_000064_operator_epochs;
 mod m20261129_000065_live_sessions;
 mod m20261129_000066_invitations;
 mod m20261129_000067_second_factors;

@@ -21,8 +21,9 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacOneTimeCodes, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
+    SystemIds,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::mfa::SecondFactor;
@@ -273,6 +274,7 @@ impl World {
         let client = Client::new(api.clone()).await;
         let acme = tenant(&app, "acme", "Acme Inc").await;
         let globex = tenant(&app, "globex", "Globex Corp").await;
+        forget_links(&database).await;
         Self {
             acme,
             globex,
@@ -498,6 +500,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let keys = signing_keys(options);
     let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
     let invitation_tokens = HmacInvitationTokens::new(&keys[0].derive_secret("invitation tokens"));
+    let link_tokens = HmacLinkTokens::new(&keys[0].derive_secret("link tokens"));
     let seal = keys[1..]
         .iter()
         .fold(AeadSeal::new(&keys[0].derive_secret("seal")), |seal, earlier| {
@@ -573,6 +576,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
+        link_tokens: Arc::new(link_tokens),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
@@ -611,6 +615,17 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         configurations,
         announcements,
     }
+}
+
+/// Deletes the links to verify addresses that nobody in the world has asked for, with their mails: tests see those that they
+/// cause themselves.
+async fn forget_links(database: &Database) {
+    let sql = "DELETE FROM account_links; DELETE FROM jobs WHERE kind = 'account.link'; \
+               DELETE FROM audit_events WHERE action = 'account_link.sent'";
+    sqlx::raw_sql(sql)
+        .execute(&mut database.admin().await)
+        .await
+        .unwrap();
 }
 
 fn cheap_passwords() -> Arc<Argon2Passwords> {

@@ -72,6 +72,10 @@ typed_ids! {
     SessionId;
     /// A login that waits for its second factor.
     MfaChallengeId;
+    /// A link that was sent to a user by mail.
+    AccountLinkId;
+    /// When a user got a notice of a kind.
+    AccountNoticeId;
     /// A project.
     ProjectId;
     /// A user's place in a project.

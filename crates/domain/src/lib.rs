@@ -36,6 +36,8 @@
 //! ```
 #![deny(missing_docs)]
 
+mod account_link;
+mod account_notice;
 mod address;
 mod announce;
 mod audit;
@@ -108,6 +110,8 @@ mod token;
 mod usage;
 mod user;
 
+pub use account_link::{AccountLink, AccountLinks, IssuedLink, LinkPurpose, LinkTokens, PresentedLink};
+pub use account_notice::{AccountNotice, RareNotice, RareNotices};
 pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
@@ -142,10 +146,10 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId,
-    MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, ProjectId,
-    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
-    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    AccountLinkId, AccountNoticeId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvitationId,
+    InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId,
+    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
+    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};

@@ -84,6 +84,14 @@ pub struct Reader {
     pub app_url: Line,
 }
 
+impl Reader {
+    /// The subject of a mail about something, with the name of the tenant.
+    pub(crate) fn subject(&self, about: &str) -> Line {
+        let tenant = Line::within(self.tenant.as_str(), SHORT_NAME);
+        Line::of(&format!("[{tenant}] {about}"))
+    }
+}
+
 /// A mail in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -101,7 +109,6 @@ impl Notice {
             Self::Quota(notice) => notice.words(reader),
             Self::Dunning(notice) => notice.words(reader),
         };
-        let tenant = Line::within(reader.tenant.as_str(), SHORT_NAME);
         let mut text = format!("Hello {},\n", reader.name);
         for part in parts {
             text.push('\n');
@@ -114,7 +121,7 @@ impl Notice {
         );
         text.push_str(&why);
         Letter {
-            subject: Line::of(&format!("[{tenant}] {subject}")),
+            subject: reader.subject(&subject),
             text,
         }
     }

@@ -56,6 +56,8 @@ pub enum Permission {
     ReadInvitations,
     /// Change one's own profile; everybody may, also in a suspended tenant's read-only state they may not.
     EditSelf,
+    /// Change one's own password and address with the password; works in a suspended tenant too.
+    ManageOwnAccount,
     /// See and end one's own sessions; works in a suspended tenant too.
     EndSession,
     /// End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.
@@ -112,7 +114,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::ReadTenant,
         Self::ManageTenant,
         Self::ReadSettingHistory,
@@ -123,6 +125,7 @@ impl Permission {
         Self::ManageUsers,
         Self::ReadInvitations,
         Self::EditSelf,
+        Self::ManageOwnAccount,
         Self::EndSession,
         Self::EndUserSessions,
         Self::ReadProjects,
@@ -157,6 +160,7 @@ impl Permission {
             Self::ReadTenant
             | Self::ReadUsers
             | Self::EditSelf
+            | Self::ManageOwnAccount
             | Self::EndSession
             | Self::ReadProjects
             | Self::ReadTasks
@@ -200,6 +204,7 @@ impl Permission {
             | Self::OperateSettings
             | Self::ReadUsers
             | Self::ReadInvitations
+            | Self::ManageOwnAccount
             | Self::EndSession
             | Self::EndUserSessions
             | Self::ReadProjects

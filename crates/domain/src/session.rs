@@ -172,6 +172,8 @@ pub trait Sessions: Send {
     async fn end_surplus(&mut self, user: UserId, at: LiveAt, keep: u32) -> Result<u64, StoreError>;
     /// Ends all live sessions of a user; how many there were.
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError>;
+    /// Ends all live sessions of a user but one; how many there were.
+    async fn revoke_others(&mut self, user: UserId, kept: SessionId, at: Time) -> Result<u64, StoreError>;
     /// Returns the addresses from which the user with that mail address has logged in since then, each once and at most
     /// [`LOGIN_ADDRESSES`] of them; `None` for a login without an address.
     async fn login_addresses(

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations, Invoices, Jobs,
-    KeyTaken, Members, MeterReports, Projects, Quotas, Resources, SecondFactors, Sessions, SettingSheets,
-    Storage, Tasks, TenantScope, Tenants, Usage, Users,
+    AccountLinks, AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations,
+    Invoices, Jobs, KeyTaken, Members, MeterReports, Projects, Quotas, RareNotices, Resources, SecondFactors,
+    Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
 };
 
 /// A named constraint of the database that a use case knows how to explain.
@@ -125,6 +125,10 @@ pub trait Store: Send {
     fn invitations(&mut self) -> &mut dyn Invitations;
     /// Second factors, and logins that wait for one.
     fn second_factors(&mut self) -> &mut dyn SecondFactors;
+    /// Links that were sent to users by mail.
+    fn account_links(&mut self) -> &mut dyn AccountLinks;
+    /// Which rare notices users got.
+    fn rare_notices(&mut self) -> &mut dyn RareNotices;
     /// Projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
@@ -205,6 +209,14 @@ impl Work {
     /// Second factors, and logins that wait for one.
     pub fn second_factors(&mut self) -> &mut dyn SecondFactors {
         self.store.second_factors()
+    }
+    /// Links that were sent to users by mail.
+    pub fn account_links(&mut self) -> &mut dyn AccountLinks {
+        self.store.account_links()
+    }
+    /// Which rare notices users got.
+    pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
+        self.store.rare_notices()
     }
     /// Projects.
     pub fn projects(&mut self) -> &mut dyn Projects {

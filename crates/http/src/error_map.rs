@@ -9,6 +9,7 @@ use tenantry_domain::{
 use tenantry_tenancy::{
     Stale,
     access::AccessError,
+    account::AccountError,
     auth::AuthError,
     billing::BillingError,
     billing_oversight::OversightError,
@@ -295,6 +296,7 @@ impl From<AuthError> for ApiError {
                  POST /auth/mfa/required/enroll.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
+            AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
                 "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
@@ -334,6 +336,26 @@ impl From<MfaError> for ApiError {
             }
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Refused(refused) => refused.into(),
+            AccountError::Invalid(invalid) => invalid.into(),
+            AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The password is not that of the account."),
+            AccountError::NotFound => Self::new(ErrorCode::NotFound),
+            AccountError::Inactive => Self::new(ErrorCode::Conflict)
+                .with_detail("The user is deactivated. Activate the user first."),
+            AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
+                "The address was changed five times in seven days. Wait until it can be changed again.",
+            ),
+            AccountError::Password(error) => error.into(),
+            AccountError::Store(error) => error.into(),
         }
     }
 }

@@ -4,11 +4,13 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
-use tenantry_domain::{Account, AccountName, Admission, Network, RequestId, TenantId, TenantSelector};
+use tenantry_domain::{
+    Account, AccountName, Admission, Network, PresentedLink, RequestId, TenantId, TenantSelector,
+};
 use tenantry_tenancy::{
     Cx, Origin, Tenancy,
     access::{self, AccessError, Hints, ResolvedBy},
-    auth, operator,
+    account_link, auth, operator,
 };
 use utoipa::IntoParams;
 
@@ -76,6 +78,27 @@ impl Guest {
         Ok((cx, attempt))
     }
 
+    /// Enters the tenant as [`Guest::enter`] does, to ask for a link to an address. Known and unknown addresses are counted
+    /// alike, apart from failed logins.
+    pub async fn enter_to_ask(self, body_slug: Option<String>, email: &str) -> Result<Cx, ApiError> {
+        let (http, api) = (self.http.clone(), self.api.clone());
+        let cx = self.enter(body_slug).await?;
+        let account = Account::Mailed(cx.scope().tenant(), AccountName::of(email));
+        let network = Network::site(cx.origin().address());
+        let is_known = async || auth::is_known_network(&cx, email, network).await;
+        limits::take_of_account(&http, &api, account, network, is_known)
+            .await?
+            .spend();
+        Ok(cx)
+    }
+
+    /// Enters the tenant that the token of a link is of; a token that was not issued here is refused without the database.
+    pub async fn enter_by_link(self, token: &str) -> Result<(Cx, PresentedLink), ApiError> {
+        let presented = self.api.app.ports.link_tokens.read(token);
+        let presented = presented.ok_or_else(account_link::unusable)?;
+        Ok((self.enter_by_token(presented.tenant).await?, presented))
+    }
+
     /// Takes an attempt to log in to an operator's account from the buckets of that account.
     pub async fn operator_attempt(&self, email: &str) -> Result<Attempt, ApiError> {
         let account = Account::Operator(AccountName::of(email));
@@ -97,7 +120,7 @@ impl Guest {
         Ok(self.admitted(admission, ResolvedBy::Credential))
     }
 
-    /// Enters the tenant that a refresh token is of; headers, host and access token may only agree.
+    /// Enters the tenant that a token is of; headers, host and access token may only agree.
     pub async fn enter_by_token(mut self, tenant: TenantId) -> Result<Cx, ApiError> {
         if let Some(other) = self.bearer_tenant().filter(|other| *other != tenant) {
             self.hints.id = Some(other.to_string());

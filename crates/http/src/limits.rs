@@ -16,9 +16,11 @@ use actix_web::{
     middleware::Next,
 };
 use tenantry_domain::{
-    Account, AccountRates, Admission, Allowance, BucketKey, ClientAddress, Decision, Demand, ErrorCode,
-    IdSource, Network, Rate, RateBook, RateLimiter, StoreError, TenantId, TenantRates, UserId,
+    Account, AccountName, AccountRates, Admission, Allowance, BucketKey, ClientAddress, Decision, Demand,
+    Email, ErrorCode, IdSource, Network, Rate, RateBook, RateLimiter, StoreError, TenantId, TenantRates,
+    UserId,
 };
+use tenantry_tenancy::Cx;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{Api, ApiError, origin};
@@ -30,7 +32,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 20] = [
+const COSTS: [(Method, &str, u32); 23] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -39,6 +41,9 @@ const COSTS: [(Method, &str, u32); 20] = [
     (Method::POST, "/api/v1/admin/login", 2),
     (Method::POST, "/api/v1/auth/register", 3),
     (Method::POST, "/api/v1/auth/mfa/disable", 5),
+    (Method::POST, "/api/v1/auth/change-password", 5),
+    (Method::POST, "/api/v1/auth/change-email", 4),
+    (Method::POST, "/api/v1/auth/reset-password", 3),
     (Method::POST, "/api/v1/tenants", 5),
     (Method::POST, "/api/v1/users", 5),
     // They send mail to an address that the caller chooses, or hash a password.
@@ -233,6 +238,11 @@ impl Attempt {
         outcome
     }
 
+    /// Settles an attempt that counts whatever becomes of it.
+    pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+
     /// Gives back what the attempt took, in a task of its own: it ends also when the request is dropped. None when nothing
     /// is left to give back, or the server has stopped.
     fn give_back(&mut self) -> Option<JoinHandle<()>> {
@@ -281,6 +291,29 @@ pub(crate) async fn take_of_account(
     let refusal = refused(&decision);
     request.extensions_mut().insert(decision);
     Err(refusal)
+}
+
+/// Takes an attempt of a logged-in user to confirm their password. Their network is known: they have logged in.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn confirm_account(
+    request: &HttpRequest,
+    cx: &Cx,
+    email: &Email,
+) -> Result<Attempt, ApiError> {
+    let account = Account::User(cx.scope().tenant(), AccountName::of(email.as_str()));
+    let network = Network::site(cx.origin().address());
+    take_of_account(request, &*Api::of(request)?, account, network, async || Ok(true)).await
+}
+
+/// Gives back what failed logins took from the buckets of an account: from the one of the caller's network, and from the one
+/// of all networks together.
+pub(crate) async fn unlock_account(api: &Api, account: Account, network: Option<Network>) {
+    if let Some(limits) = &api.limits {
+        let demand = Demand::all_of_account(account, network, limits.addresses.account);
+        limits.limiter.give_back(&demand).await;
+    }
 }
 
 /// Whether the caller's own network has done nothing to be refused for.
@@ -430,7 +463,7 @@ mod tests {
         },
     };
 
-    use tenantry_domain::{AccountName, Deciding, Rule, TenantFacts, TenantRates};
+    use tenantry_domain::{Deciding, Rule, TenantFacts, TenantRates};
 
     use super::*;
     use crate::{
@@ -528,6 +561,8 @@ mod tests {
             (Call::new(Method::PATCH, &one), 2),
             (Call::new(Method::DELETE, &one), 3),
             (Call::post("/api/v1/users", "{}"), 5),
+            (Call::post("/api/v1/auth/change-password", "{}"), 5),
+            (Call::post("/api/v1/auth/change-email", "{}"), 4),
         ];
         for (call, cost) in of_tenant {
             let reply = call.bearer("admin").send(&api).await;
@@ -558,6 +593,10 @@ mod tests {
             ("/api/v1/auth/login", 2),
             ("/api/v1/auth/register", 3),
             ("/api/v1/invitations/accept", 3),
+            ("/api/v1/auth/forgot-password", 2),
+            ("/api/v1/auth/reset-password", 3),
+            ("/api/v1/auth/verify-email", 2),
+            ("/api/v1/auth/revert-email", 2),
             ("/api/v1/tenants", 5),
         ] {
             let reply = Call::post(path, "nonsense").send(&api).await;

@@ -21,18 +21,18 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
-    Accepted, AccessClaims, AccessTokens, Aggregation, Agreed, Call as Noted, CallSpool, Clock,
-    Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
+    Accepted, AccessClaims, AccessTokens, AccountLinkId, Aggregation, Agreed, Call as Noted, CallSpool,
+    Clock, Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
     FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, InvitationId,
-    InvitationTokens, IssuedInvitation, IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit, Mail,
-    MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode, OneTimeCodes, Operator,
-    OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators,
-    Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms, PresentedInvitation,
-    PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent, RefreshTokens, Reset, Role, Seal,
-    SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store, StoreError, Subscription, SystemJob,
-    SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId, TenantRegistry, TenantScope,
-    TenantSelector, TenantStatus, Time, TokenError, TotpSecret, UnitOfWork, Units, Unresolved, UsageUpkeep,
-    UserId, Verified,
+    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit,
+    LinkTokens, Mail, MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode,
+    OneTimeCodes, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
+    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    PresentedInvitation, PresentedLink, PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent,
+    RefreshTokens, Reset, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store,
+    StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
+    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, TotpSecret, UnitOfWork,
+    Units, Unresolved, UsageUpkeep, UserId, Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -60,6 +60,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
         one_time_codes: fake.clone(),
+        link_tokens: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
@@ -329,6 +330,19 @@ impl InvitationTokens for Fake {
     }
 }
 
+impl LinkTokens for Fake {
+    fn issue(&self, _: TenantId, _: AccountLinkId) -> IssuedLink {
+        IssuedLink {
+            token: "issued".into(),
+            hash: [0; 32],
+        }
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedLink> {
+        None
+    }
+}
+
 #[async_trait]
 impl UnitOfWork for Fake {
     async fn begin(&self, _: &TenantScope, _: Mode) -> Result<Box<dyn Store>, StoreError> {
@@ -462,6 +476,7 @@ impl OperatorTokens for Fake {
             return Err(TokenError::Invalid);
         }
         Ok(OperatorClaims {
+            epoch: 0,
             operator: Uuid::from_u128(5).into(),
             issued_at: self.now(),
             expires_at: self.now(),

@@ -3,7 +3,9 @@ use tenantry_domain::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 46] = [
+pub const OWN_TABLES: [&str; 48] = [
+    "account_links",
+    "account_notices",
     "audit_events",
     "billing_accounts",
     "brandings",

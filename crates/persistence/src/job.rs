@@ -14,7 +14,7 @@ use crate::Pool;
 use crate::advisory;
 use crate::error::column;
 use crate::store::{PgStore, exactly_one, unknown};
-use crate::tx::{Lock, PlatformTx};
+use crate::tx::{Delete, Lock, PlatformTx};
 
 pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
@@ -116,14 +116,23 @@ impl Jobs for PgStore {
         exactly_one(update.filter(Column::Id.eq(job.id.uuid())).run().await?)
     }
 
+    async fn delete_finished_of(&mut self, kind: &str, before: Time) -> Result<u64, StoreError> {
+        self.finished(before).filter(Column::Kind.eq(kind)).run().await
+    }
+
     async fn delete_finished(&mut self, before: Time) -> Result<u64, StoreError> {
+        self.finished(before).run().await
+    }
+}
+
+impl PgStore {
+    /// Deletes the jobs that were done or cancelled before then.
+    fn finished(&mut self, before: Time) -> Delete<'_, Entity> {
         let finished = [JobState::Done, JobState::Cancelled].map(JobState::as_str);
         let delete = self.tx.delete::<Entity>();
         delete
             .filter(Column::State.is_in(finished))
             .filter(Column::FinishedAt.lt(before))
-            .run()
-            .await
     }
 }
 

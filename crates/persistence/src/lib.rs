@@ -70,6 +70,8 @@
 //! ```
 #![deny(missing_docs)]
 
+mod account_link;
+mod account_notice;
 mod advisory;
 mod audit;
 mod billing_account;

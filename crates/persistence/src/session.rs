@@ -8,7 +8,7 @@ use tenantry_domain::{
 
 use crate::error::column;
 use crate::store::{PgStore, exactly_one};
-use crate::tx::Lock;
+use crate::tx::{Lock, Update};
 
 pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
@@ -110,17 +110,12 @@ impl Sessions for PgStore {
     }
 
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
-        self.changes.note(Change::User(self.scope.tenant(), user));
-        let revoked = ActiveModel {
-            revoked_at: Set(Some(at)),
-            ..Default::default()
-        };
-        let update = self.tx.update::<Entity>().set(revoked);
-        update
-            .filter(Column::UserId.eq(user.uuid()))
-            .filter(Column::RevokedAt.is_null())
-            .run()
-            .await
+        self.revocation(user, at).run().await
+    }
+
+    async fn revoke_others(&mut self, user: UserId, kept: SessionId, at: Time) -> Result<u64, StoreError> {
+        let revocation = self.revocation(user, at);
+        revocation.filter(Column::Id.ne(kept.uuid())).run().await
     }
 
     async fn login_addresses(
@@ -138,6 +133,21 @@ impl Sessions for PgStore {
             .add(Column::RevokedAt.lt(before))
             .add(Column::ExpiresAt.lt(before));
         self.tx.delete::<Entity>().filter(ended).run().await
+    }
+}
+
+impl PgStore {
+    /// Ends all live sessions of a user.
+    fn revocation(&mut self, user: UserId, at: Time) -> Update<'_, Entity> {
+        self.changes.note(Change::User(self.scope.tenant(), user));
+        let revoked = ActiveModel {
+            revoked_at: Set(Some(at)),
+            ..Default::default()
+        };
+        let update = self.tx.update::<Entity>().set(revoked);
+        update
+            .filter(Column::UserId.eq(user.uuid()))
+            .filter(Column::RevokedAt.is_null())
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides, IdempotencyKeys,
-    Invitations, Invoices, Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas, Resources,
-    SecondFactors, Sessions, SettingSheets, Storage, Store, StoreError, Tasks, TenantScope, Tenants,
-    UnitOfWork, Usage, Users, Work,
+    AccountLinks, Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides,
+    IdempotencyKeys, Invitations, Invoices, Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas,
+    RareNotices, Resources, SecondFactors, Sessions, SettingSheets, Storage, Store, StoreError, Tasks,
+    TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
 };
 
 use crate::tx::{Party, make_durable};
@@ -116,6 +116,12 @@ impl Store for PgStore {
         self
     }
     fn second_factors(&mut self) -> &mut dyn SecondFactors {
+        self
+    }
+    fn account_links(&mut self) -> &mut dyn AccountLinks {
+        self
+    }
+    fn rare_notices(&mut self) -> &mut dyn RareNotices {
         self
     }
     fn projects(&mut self) -> &mut dyn Projects {

@@ -19,9 +19,9 @@ use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSetting
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacOneTimeCodes, HmacRefreshTokens,
-    JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey, SystemClock,
-    SystemIds, SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
+    SystemClock, SystemIds, SystemResolver,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;
@@ -114,7 +114,13 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
             ..pool(settings, settings.database.platform_pool_size)
         },
     )?;
-    let (keys, refresh_tokens, invitation_tokens, seal) = signing_keys(settings)?;
+    let Keys {
+        keys,
+        refresh_tokens,
+        link_tokens,
+        invitation_tokens,
+        seal,
+    } = signing_keys(settings)?;
     let operator_tokens = JwtOperatorTokens::new(
         keys.clone(),
         settings.auth.issuer.clone(),
@@ -204,6 +210,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
+        link_tokens: Arc::new(link_tokens),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),
@@ -291,10 +298,15 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
     }
 }
 
-/// What is derived from the signing keys: access tokens, the present key first, refresh tokens, invitations and the seal.
-type Keys = (Vec<SigningKey>, HmacRefreshTokens, HmacInvitationTokens, AeadSeal);
+/// The keys of access tokens, the present one first, and what has secrets that derive from them.
+struct Keys {
+    keys: Vec<SigningKey>,
+    refresh_tokens: HmacRefreshTokens,
+    link_tokens: HmacLinkTokens,
+    invitation_tokens: HmacInvitationTokens,
+    seal: AeadSeal,
+}
 
-/// The keys of access tokens, and what has secrets that are derived from them.
 fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
     let present = match &settings.auth.signing_key_file {
         Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
@@ -302,16 +314,24 @@ fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
     };
     let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
     let mut invitations = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
+    let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
     let mut seal = AeadSeal::new(&present.derive_secret("seal"));
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
         let earlier = read_key(path, settings.profile)?;
         refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
         invitations = invitations.reading(&earlier.derive_secret("invitation tokens"));
+        link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
         seal = seal.opening(&earlier.derive_secret("seal"));
         keys.push(earlier);
     }
-    Ok((keys, refresh_tokens, invitations, seal))
+    Ok(Keys {
+        keys,
+        refresh_tokens,
+        link_tokens,
+        invitation_tokens: invitations,
+        seal,
+    })
 }
 
 fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {

@@ -14,7 +14,7 @@ use crate::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::refusal::{self, Refusal, RefusedAction};
 use crate::session::{self, SessionRules};
 use crate::{
-    Cx,
+    Cx, account, account_link, account_mail,
     context::carries_store_error,
     invitation,
     user::{self, AddUser, PrepareError},
@@ -47,6 +47,9 @@ pub enum AuthError {
     /// No such active user, or another password; which of them is not told.
     #[error("the tenant has no active user with this address and password")]
     InvalidCredentials,
+    /// The tenant lets only users with a proven address in, and this address is not proven.
+    #[error("the address of the account is not verified")]
+    EmailNotVerified,
     /// The refresh token is not one of ours, or its session has ended.
     #[error("the refresh token is not valid")]
     InvalidRefresh,
@@ -146,6 +149,9 @@ pub async fn login(
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
         Some(user) if verified.is_right() => {
+            if !user.email_verified && account::verified_only(cx).await? {
+                return Err(AuthError::EmailNotVerified);
+            }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
             let opened = open_session(cx, &user, renewed, second).await;
             match opened {
@@ -215,6 +221,7 @@ pub async fn register(
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
         work.sessions().insert(&session).await?;
+        account_link::verify(cx, work, &user).await?;
         let refresh_token = refresh_token.clone();
         Ok::<_, AuthError>(logged_in(
             cx,
@@ -236,8 +243,9 @@ pub async fn register(
 /// [`AuthError::InvalidRefresh`], and those of the store.
 pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
+    let verified_only = account::verified_only(cx).await?;
     let outcome = cx
-        .write(async |work| rotate(cx, work, presented, rules).await)
+        .write(async |work| rotate(cx, work, presented, (rules, verified_only)).await)
         .await?;
     let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
     Ok(logged_in(
@@ -365,6 +373,7 @@ pub(crate) async fn start(
     session: &Session,
 ) -> Result<(), StoreError> {
     session::make_room(cx, work, user, rules).await?;
+    account_mail::note_login(cx, work, user).await?;
     work.sessions().insert(session).await?;
     let event = cx.security(
         "session.started",
@@ -497,7 +506,7 @@ async fn rotate(
     cx: &Cx,
     work: &mut Work,
     presented: &PresentedRefresh,
-    rules: SessionRules,
+    (rules, verified_only): (SessionRules, bool),
 ) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(None);
@@ -524,6 +533,7 @@ async fn rotate(
                 json!({"user_id": session.user_id}),
             );
             work.audit().record(event).await?;
+            account_mail::note_reuse(cx, work, session.user_id).await?;
             return Ok(None);
         }
     }
@@ -533,6 +543,8 @@ async fn rotate(
         .await?
         .filter(|user| user.is_active);
     match user {
+        // The token stays valid: nothing of this transaction is stored.
+        Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
         Some(user) => Ok(Some((user, own_tenant(work).await?, session.factor_at))),
         None => Ok(None),
     }

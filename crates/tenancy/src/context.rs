@@ -6,9 +6,9 @@ use serde_json::Value;
 use tenantry_domain::{
     AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass, CallerGroup,
     Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller,
-    HostResolver, IdSource, InvitationTokens, KeptAnswer, Mailer, OneTimeCodes, OperatorGate, OperatorTokens,
-    Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents, QuotaUpkeep,
-    RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope, TenantId,
+    HostResolver, IdSource, InvitationTokens, KeptAnswer, LinkTokens, Mailer, OneTimeCodes, OperatorGate,
+    OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents,
+    QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope, TenantId,
     TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work, cut_details, cut_state,
 };
 use uuid::Uuid;
@@ -42,6 +42,8 @@ pub struct Ports {
     pub invitation_tokens: Arc<dyn InvitationTokens>,
     /// One-time codes of second factors.
     pub one_time_codes: Arc<dyn OneTimeCodes>,
+    /// Tokens of links that are sent by mail.
+    pub link_tokens: Arc<dyn LinkTokens>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
     /// Traces beyond this process.

@@ -200,6 +200,9 @@ impl Handlers {
             .with(crate::mail::SendMail)
             .with(crate::invitation::SendInvitation)
             .with(crate::mail::SendFarewell)
+            .with(crate::account_mail::SendNotice)
+            .with(crate::account_mail::SendLink)
+            .with(crate::account_link::AskForLink)
             .with(crate::usage_rollup::RollUp)
             .with_system(crate::usage_rollup::RollUpAll)
             .with_system(crate::usage_rollup::MakePartitions)
@@ -288,6 +291,14 @@ impl From<StoreError> for JobError {
             StoreError::Unique(Constraint::Other(name)) if name == "jobs_dedupe_key" => Self::KeyTaken,
             other => Self::Store(other),
         }
+    }
+}
+
+/// What kept a job from being stored, for use cases to which only the store can say no.
+pub(crate) fn store_error(error: JobError) -> StoreError {
+    match error {
+        JobError::Store(error) => error,
+        other => StoreError::Other(other.to_string()),
     }
 }
 

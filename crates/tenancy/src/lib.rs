@@ -7,6 +7,10 @@
 #![deny(missing_docs)]
 
 pub mod access;
+pub mod account;
+pub mod account_email;
+pub mod account_link;
+pub mod account_mail;
 pub mod auth;
 pub mod billing;
 pub mod billing_customer;

@@ -16,6 +16,8 @@ pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_
 pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
 /// Which users need a second factor.
 pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
+/// Whether only users with a verified address may log in.
+pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require_verified_email");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -112,6 +114,13 @@ pub fn definitions() -> Vec<Definition> {
         )
         .client_visible(),
         Definition::new(
+            "security.require_verified_email",
+            Kind::Boolean,
+            json!(false),
+            "Whether only users with a verified e-mail address may log in and refresh their tokens.",
+        )
+        .client_visible(),
+        Definition::new(
             "security.allowed_email_domains",
             Kind::list(
                 Kind::matching(
@@ -161,6 +170,8 @@ mod tests {
         assert_eq!(priority, Priority::default());
         let required: MfaRequirement = serde_json::from_value(default(MFA_REQUIRED.key())).unwrap();
         assert_eq!(required, MfaRequirement::default());
+        let verified: bool = serde_json::from_value(default(REQUIRE_VERIFIED_EMAIL.key())).unwrap();
+        assert!(!verified);
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

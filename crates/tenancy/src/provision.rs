@@ -8,9 +8,9 @@ use tenantry_domain::{
 };
 
 use crate::billing_provision::{Provision, SignedUpFor};
-use crate::job::{JobError, Terms};
+use crate::job::{Terms, store_error};
 use crate::session::SessionRules;
-use crate::{Cx, Origin, Tenancy, auth, auth::LoggedIn, context::carries_store_error, job};
+use crate::{Cx, Origin, Tenancy, account_link, auth, auth::LoggedIn, context::carries_store_error, job};
 
 /// The first admin of a new tenant.
 #[derive(Debug, Clone)]
@@ -270,12 +270,10 @@ async fn store(
         work.audit().record(created).await?;
         let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
         work.audit().record(added).await?;
+        account_link::verify(cx, work, &admin).await?;
         if cx.ports().payments.is_some() {
             let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
-            asked.map_err(|error| match error {
-                JobError::Store(error) => SignUpError::from(error),
-                other => SignUpError::Store(StoreError::Other(other.to_string())),
-            })?;
+            asked.map_err(store_error)?;
         }
         let refresh_token = refresh_token.clone();
         let login = auth::logged_in(

@@ -39,6 +39,8 @@ pub enum RefusedAction {
     Login,
     /// A code of a user's second factor, or the password that goes with it.
     SecondFactor,
+    /// A password that a logged-in user was asked for again.
+    PasswordConfirmation,
     /// A login of an operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
@@ -51,6 +53,7 @@ impl RefusedAction {
         match self {
             Self::Login => "login.failed",
             Self::SecondFactor => "mfa.failed",
+            Self::PasswordConfirmation => "password.confirmation_failed",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
         }

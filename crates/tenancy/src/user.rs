@@ -1,13 +1,13 @@
 //! The people of a tenant.
 
 use tenantry_domain::{
-    Check, Constraint, Email, Invalid, NewUser, Page, PageRequest, Password, PasswordError, Permission,
-    Refused, Role, StoreError, Tenant, User, UserFilter, UserId, UserPatch, Work,
+    Check, Constraint, Email, Invalid, LinkPurpose, NewUser, Page, PageRequest, Password, PasswordError,
+    Permission, Refused, Role, StoreError, Tenant, User, UserFilter, UserId, UserPatch, Work,
 };
 
 use crate::email_domain::AllowedDomains;
 use crate::entitlement::{self, AddError, Countable, NotInPlan};
-use crate::{Cx, Precondition, Stale, context::carries_store_error, invitation};
+use crate::{Cx, Precondition, Stale, account_email, account_link, context::carries_store_error, invitation};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
+        account_link::verify(cx, work, &user).await?;
         Ok(Added {
             user,
             generated_password: generated,
@@ -161,6 +162,9 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             entitlement::free_seat(cx, work).await?;
         }
         work.users().update(&user).await?;
+        if user.email != before.email {
+            readdressed(cx, work, &before, &user).await?;
+        }
         if !user.is_active {
             work.sessions().revoke_all(id, cx.now()).await?;
         }
@@ -194,6 +198,18 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         Ok(work.audit().record(event).await?)
     })
     .await
+}
+
+/// What follows when a user has another address, which is not proven. A user who changed their own can take that back: it
+/// may have been somebody else with their session.
+async fn readdressed(cx: &Cx, work: &mut Work, before: &User, after: &User) -> Result<(), StoreError> {
+    if cx.scope().user() == Some(after.id) {
+        account_email::moved(cx, work, after, &before.email).await?;
+    } else {
+        let links = work.account_links();
+        links.delete_of(after.id, &LinkPurpose::ALL).await?;
+    }
+    account_link::verify(cx, work, after).await
 }
 
 /// Serialises everything that could take away an admin: two requests that each see the other admin must not both

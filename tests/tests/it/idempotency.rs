@@ -222,13 +222,31 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 30] = [
+const WITHOUT_KEY: [(&str, &str); 39] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
+    ("/api/v1/auth/change-password", "it makes nothing"),
+    (
+        "/api/v1/auth/forgot-password",
+        "it sends one mail in five minutes",
+    ),
+    ("/api/v1/auth/reset-password", "a link works once"),
+    ("/api/v1/auth/verify-email", "a link works once"),
+    ("/api/v1/auth/change-email", "it sends one mail in five minutes"),
+    ("/api/v1/auth/confirm-email", "a link works once"),
+    ("/api/v1/auth/revert-email", "a link works once"),
+    (
+        "/api/v1/auth/resend-verification",
+        "it sends one mail in five minutes",
+    ),
+    (
+        "/api/v1/users/{id}/send-reset",
+        "it sends one mail in five minutes",
+    ),
     (
         "/api/v1/invitations/accept",
         "the token is used once; afterwards there is the login",

@@ -103,6 +103,12 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/mfa/verify"),
         (&post, "/api/v1/auth/mfa/required/enroll"),
         (&post, "/api/v1/auth/mfa/required/confirm"),
+        (&post, "/api/v1/auth/forgot-password"),
+        (&post, "/api/v1/auth/reset-password"),
+        (&post, "/api/v1/auth/verify-email"),
+        (&post, "/api/v1/auth/confirm-email"),
+        (&post, "/api/v1/auth/revert-email"),
+        (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -126,6 +132,17 @@ fn table() -> Vec<Operation> {
         Operation {
             writes: false,
             ..at(&post, "/api/v1/auth/logout", viewer)
+        },
+        Operation {
+            writes: false,
+            // To the same one, so that it can be done again.
+            ..at(&post, "/api/v1/auth/change-password", viewer)
+                .body(|_| json!({"current_password": PASSWORD, "new_password": PASSWORD}))
+        },
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/auth/change-email", viewer)
+                .body(|ids| json!({"email": format!("{}@moved.example", ids.label), "password": PASSWORD}))
         },
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/auth/sessions", viewer),
@@ -193,6 +210,7 @@ fn table() -> Vec<Operation> {
         at(&post, "/api/v1/users", admin)
             .body(|ids| json!({"email": format!("{}@new.example", ids.label), "full_name": "New"})),
         at(&get, "/api/v1/users/{id}", viewer).ids(&[User]),
+        at(&post, "/api/v1/users/{id}/send-reset", admin).ids(&[User]),
         // Everybody may change themselves; the one changed here is somebody else.
         at(&patch, "/api/v1/users/{id}", admin)
             .ids(&[User])

@@ -116,7 +116,11 @@ impl Post {
     }
 }
 
-fn mailing(options: Options, server: &SmtpServer, change: impl FnOnce(&mut SmtpSettings)) -> Options {
+pub(crate) fn mailing(
+    options: Options,
+    server: &SmtpServer,
+    change: impl FnOnce(&mut SmtpSettings),
+) -> Options {
     let clock = Arc::new(ManualClock::default());
     let mut settings = plain(server);
     change(&mut settings);
@@ -128,7 +132,7 @@ fn mailing(options: Options, server: &SmtpServer, change: impl FnOnce(&mut SmtpS
     }
 }
 
-async fn work(world: &World) -> Vec<Ran> {
+pub(crate) async fn work(world: &World) -> Vec<Ran> {
     let worker = worker(world, Handlers::standard());
     let mut all = Vec::new();
     loop {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod account_mail;
+mod account_passwords;
 mod architecture;
 mod auth;
 mod billing;

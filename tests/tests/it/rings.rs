@@ -49,6 +49,8 @@ macro_rules! entities {
 }
 
 entities! {
+    account_links "account_links"
+    account_notices "account_notices"
     audit_events "audit_events"
     billing_accounts "billing_accounts"
     brandings "brandings"
@@ -105,7 +107,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2074,6 +2076,17 @@ async fn seeded(options: Options) -> World {
 
 /// Rows for the tables that a new world has none in, one for each tenant, as far as these tables are there.
 const SEEDS: &[(&str, &str)] = &[
+    (
+        "account_links",
+        "INSERT INTO account_links (tenant_id, id, created_at, user_id, purpose, token_hash, email, expires_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'reset_password', sha256('test'), email, now() \
+         FROM users WHERE role = 'admin'",
+    ),
+    (
+        "account_notices",
+        "INSERT INTO account_notices (tenant_id, id, created_at, user_id, kind, sent_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'new_network', now() FROM users WHERE role = 'admin'",
+    ),
     (
         "billing_accounts",
         "INSERT INTO billing_accounts (tenant_id, id, created_at, customer_ref, dunning, dunning_steps, fetches, applied, \

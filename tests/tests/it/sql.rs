@@ -8,12 +8,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::{
-    Clock as _, InvitationId, MeterKey, QuotaAsk, QuotaLender as _, QuotaLoan, Spent, SystemScope,
+    Accepted, Clock as _, InvitationId, Mail, MailError, Mailer, MeterKey, QuotaAsk, QuotaLender as _,
+    QuotaLoan, Spent, SystemScope,
 };
 use tenantry_tenancy::quota_drift::{self, Repair};
 use tenantry_tenancy::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin, billing_provision, billing_sync, meter_report, quota};
-use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up};
+use tenantry_tests::{
+    Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
+};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -48,14 +51,40 @@ impl Statements {
     }
 }
 
+/// Keeps what is mailed.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Mail>>);
+
+#[async_trait::async_trait]
+impl Mailer for Inbox {
+    async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
+        self.0.lock().unwrap().push(mail.clone());
+        Ok(Accepted("kept".into()))
+    }
+}
+
+impl Inbox {
+    /// The token of the link that was mailed last.
+    fn token(&self) -> String {
+        let mails = self.0.lock().unwrap();
+        let links = mails
+            .iter()
+            .rev()
+            .find_map(|mail| mail.text.split_once("#token="));
+        links.unwrap().1.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
 /// A world in which payments are taken, with an invoice, and with something used that is to be told.
-async fn world() -> World {
+async fn world() -> (World, Arc<Inbox>) {
+    let inbox = Arc::new(Inbox::default());
     let clock = Arc::new(ManualClock::default());
     let payments = MemoryPayments::new(clock.clone());
     payments.sell_at_least(1_000);
     let options = Options {
         payments: Some(Payments(payments.clone())),
         clock: Some(clock.clone()),
+        mailer: Some(Mailing(inbox.clone())),
         ..Options::default()
     };
     let world = World::with(options).await;
@@ -67,11 +96,11 @@ async fn world() -> World {
         use_up(&world.app, tenant.id, "api_calls", at, 1).await;
         roll_up(&world.app, tenant.id).await;
     }
-    world
+    (world, inbox)
 }
 
 /// The statements of every read of the API, and those of every write.
-async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
+async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, BTreeSet<String>) {
     let invitation = invite(world, "read@acme.example").await;
     // There is a version to read, and what is cached of settings is read anew.
     let settings = json!({"notifications.digest_hour": 7});
@@ -83,6 +112,9 @@ async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     read_everything(world, &reservation, &invitation).await;
     let reads = seen.taken();
     write_everything(world).await;
+    use_links(world, inbox).await;
+    move_address(world, inbox).await;
+    reuse_a_token(world).await;
     (reads, seen.taken())
 }
 
@@ -424,6 +456,58 @@ async fn write_everything(world: &World) {
     repeat_a_request(world).await;
 }
 
+/// The access token of globex's member, who logs in.
+async fn log_in(world: &World) -> String {
+    let login = world.login("globex", &world.globex.member.email, PASSWORD).await;
+    let login = login.expect(200).json();
+    login["access_token"].as_str().unwrap().to_owned()
+}
+
+/// A password is changed, and links are asked for, sent and used.
+async fn use_links(world: &World, inbox: &Inbox) {
+    let member = &world.globex.member;
+    let change = json!({"current_password": PASSWORD, "new_password": PASSWORD});
+    let changed = world.client.post("/api/v1/auth/change-password", &change);
+    changed.bearer(&log_in(world).await).send().await.expect(204);
+    let asked = json!({"tenant_slug": "globex", "email": member.email});
+    for (ask, redeem) in [
+        ("resend-verification", "verify-email"),
+        ("forgot-password", "reset-password"),
+    ] {
+        let path = |name| format!("/api/v1/auth/{name}");
+        world.client.post(&path(ask), &asked).send().await.expect(202);
+        embedder::work(world).await;
+        let mut body = json!({"token": inbox.token()});
+        if redeem == "reset-password" {
+            body["new_password"] = PASSWORD.into();
+        }
+        world.client.post(&path(redeem), &body).send().await.expect(204);
+    }
+}
+
+/// An address is changed, and the change taken back.
+async fn move_address(world: &World, inbox: &Inbox) {
+    let body = json!({"email": "moved@globex.example", "password": PASSWORD});
+    let asked = world.client.post("/api/v1/auth/change-email", &body);
+    asked.bearer(&log_in(world).await).send().await.expect(202);
+    for redeem in ["confirm-email", "revert-email"] {
+        embedder::work(world).await;
+        let body = json!({"token": inbox.token()});
+        let path = format!("/api/v1/auth/{redeem}");
+        world.client.post(&path, &body).send().await.expect(204);
+    }
+}
+
+/// A user is notified of the reuse of a refresh token.
+async fn reuse_a_token(world: &World) {
+    let body = json!({"refresh_token": world.globex.viewer.refresh_token});
+    for status in [200, 401] {
+        let refresh = world.client.post("/api/v1/auth/refresh", &body);
+        refresh.send().await.expect(status);
+        world.clock.advance(chrono::Duration::seconds(11));
+    }
+}
+
 /// A change is asked for, the provider followed, usage told, and somebody becomes a customer.
 async fn bill(world: &World) {
     let body = json!({"plan": "pro", "interval": "year"});
@@ -491,9 +575,9 @@ async fn repeat_a_request(world: &World) {
 
 #[actix_web::test]
 async fn every_statement_carries_the_tenant_of_every_table_it_names() {
-    let world = world().await;
-    add_tasks(&world, 3).await;
-    let (reads, writes) = statements(&world).await;
+    let mailed = world().await;
+    add_tasks(&mailed.0, 3).await;
+    let (reads, writes) = statements(&mailed).await;
     assert!(
         reads.len() > 20 && writes.len() > 20,
         "{} reads, {} writes",
@@ -581,9 +665,10 @@ fn a_statement_that_forgets_the_tenant_of_one_of_its_tables_is_noticed() {
 
 #[actix_web::test]
 async fn every_read_uses_an_index_led_by_the_tenant() {
-    let world = world().await;
-    fill(&world).await;
-    let (reads, _) = statements(&world).await;
+    let mailed = world().await;
+    let world = &mailed.0;
+    fill(world).await;
+    let (reads, _) = statements(&mailed).await;
     let mut app = world.database.app().await;
     let leading = leading_columns(&mut world.database.admin().await).await;
     sqlx::raw_sql(AssertSqlSafe(format!(

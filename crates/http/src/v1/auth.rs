@@ -106,7 +106,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     params(TenantHeaders), request_body = LoginBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
-        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials", "mfa_required"
+        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials", "mfa_required",
+        "email_not_verified"
     ]))),
 )]
 pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
@@ -165,7 +166,9 @@ pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<Regis
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
     params(TenantHeaders), request_body = RefreshBody,
     responses((status = 200, description = "The new tokens, the user and the tenant.", body = LoggedInView)),
-    extensions(("x-errors" = json!(["token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+    extensions(("x-errors" = json!([
+        "token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone", "email_not_verified"
+    ]))),
 )]
 pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
     let presented = guest.app().ports.refresh_tokens.read(&body.refresh_token);

@@ -1,5 +1,6 @@
 //! Version 1 of the API: one file per noun, each with its routes, its handlers and what they read and write.
 
+pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod billing;
@@ -30,6 +31,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(auth::routes)
         .configure(session::routes)
         .configure(mfa::routes)
+        .configure(account::routes)
         .configure(tenant::routes)
         .configure(capability::routes)
         .configure(entitlement::routes)
