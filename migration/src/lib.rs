@@ -101,6 +101,7 @@ mod m20261129_000065_live_sessions;
 mod m20261129_000066_invitations;
 mod m20261129_000067_second_factors;
 mod m20261129_000068_trusted_devices;
+mod m20261129_000069_api_keys;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

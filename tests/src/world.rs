@@ -7,10 +7,10 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::{
-    AccountRates, Announcer, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory, NewProject,
-    NewResource, NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate, RateBook,
-    RateLimiter, RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId, TaskStatus,
-    TenantId, TenantRates, Units, UserId,
+    AccountRates, Announcer, ApiKeyFormat, Clock, Definition, Gate, IdSource as _, Limit, Mailer, Memory,
+    NewProject, NewResource, NewTask, NewTenant, OperatorGate, PaymentProvider, Priority, ProjectId, Rate,
+    RateBook, RateLimiter, RequestId, ResourceId, Role, SettingRegistry, Settings, SystemScope, TaskId,
+    TaskStatus, TenantId, TenantRates, Units, UserId,
 };
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
@@ -23,7 +23,7 @@ use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
-    SystemIds,
+    SystemIds, SystemSecrets,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::mfa::SecondFactor;
@@ -577,6 +577,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         invitation_tokens: Arc::new(invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
         link_tokens: Arc::new(link_tokens),
+        secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
@@ -602,6 +603,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         signup_enabled: options.signup_enabled,
         default_settings,
         session_days: 30,
+        api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         quota_thresholds: vec![80, 100],
         enforce_api_calls: true,

@@ -76,6 +76,8 @@ typed_ids! {
     AccountLinkId;
     /// When a user got a notice of a kind.
     AccountNoticeId;
+    /// An API key.
+    ApiKeyId;
     /// A project.
     ProjectId;
     /// A user's place in a project.

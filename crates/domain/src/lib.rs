@@ -40,6 +40,7 @@ mod account_link;
 mod account_notice;
 mod address;
 mod announce;
+mod api_key;
 mod audit;
 mod billing_account;
 mod branding;
@@ -116,6 +117,10 @@ pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
 pub use announce::{Announcer, Change, Memory};
+pub use api_key::{
+    AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
+    KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,
+};
 pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
 pub use billing_account::{
     BillingAccount, BillingAccounts, FetchedAccount, PendingCheckout, PlanStep, SeatLimit, SeatsOf,
@@ -146,10 +151,10 @@ pub use flag_set::{
 };
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AccountLinkId, AccountNoticeId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvitationId,
-    InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId,
-    ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
-    ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,
+    InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId,
+    OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
+    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use idempotency::{IdempotencyKeys, KeptAnswer, KeptRequest, KeyTaken, RequestKey};
 pub use invalid::{Check, FieldError, Invalid, check_text};
@@ -176,7 +181,7 @@ pub use mfa::{
     TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
 };
 pub use network::Network;
-pub use notice::{DunningNotice, Letter, Notice, Owed, QuotaNotice, Reader};
+pub use notice::{ApiKeyNotice, DunningNotice, EndingKey, Letter, Notice, Owed, QuotaNotice, Reader};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
@@ -214,10 +219,10 @@ pub use quota_gate::{
 };
 pub use registry::TenantRegistry;
 pub use resource::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion, Resources};
-pub use role::{Permission, Role};
+pub use role::{Permission, PermissionSet, Role};
 pub use scope::{
-    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId, Standing,
-    SystemScope, TenantFacts, TenantScope, TenantSelector,
+    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, RequestId,
+    Standing, SystemScope, TenantFacts, TenantScope, TenantSelector,
 };
 pub use seal::Seal;
 pub use segment::Segment;

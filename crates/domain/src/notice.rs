@@ -15,6 +15,26 @@ pub enum Notice {
     Quota(QuotaNotice),
     /// A step of dunning was taken.
     Dunning(DunningNotice),
+    /// API keys end soon, or have ended.
+    ApiKeys(ApiKeyNotice),
+}
+
+/// API keys end soon, or have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyNotice {
+    /// The keys, the earliest end first.
+    pub keys: Vec<EndingKey>,
+}
+
+/// An API key that ends soon, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndingKey {
+    /// Its name.
+    pub name: String,
+    /// When it ends or has ended.
+    pub expires_at: Time,
+    /// Whether it has ended.
+    pub is_over: bool,
 }
 
 /// A threshold of a quota was reached.
@@ -108,6 +128,7 @@ impl Notice {
         let (subject, parts) = match self {
             Self::Quota(notice) => notice.words(reader),
             Self::Dunning(notice) => notice.words(reader),
+            Self::ApiKeys(notice) => notice.words(reader),
         };
         let mut text = format!("Hello {},\n", reader.name);
         for part in parts {
@@ -192,6 +213,44 @@ impl QuotaNotice {
     fn used_percent(&self) -> u128 {
         let whole = u128::from(self.threshold.amount.max(1));
         u128::from(self.used) * 100 / whole
+    }
+}
+
+impl ApiKeyNotice {
+    fn words(&self, reader: &Reader) -> (String, Vec<String>) {
+        let (count, over) = (
+            self.keys.len(),
+            self.keys.iter().filter(|key| key.is_over).count(),
+        );
+        let (noun, plural) = if count == 1 {
+            ("API key", "")
+        } else {
+            ("API keys", "s")
+        };
+        let subject = match (count, over) {
+            (1, 1) => "an API key has expired".to_owned(),
+            (1, _) => "an API key expires soon".to_owned(),
+            (_, 0) => format!("{count} API keys expire soon"),
+            (_, over) if over == count => format!("{count} API keys have expired"),
+            _ => format!("{count} API keys have expired or expire soon"),
+        };
+        let happened = format!("Programs use the following {noun} of {}:", reader.tenant);
+        let lines = self.keys.iter().take(LISTED).map(|key| {
+            let verb = if key.is_over { "expired on" } else { "expires on" };
+            let at = wall_clock(key.expires_at, &reader.zone);
+            format!("  {}: {verb} {at}", Line::within(&key.name, SHORT_NAME))
+        });
+        let mut lines: Vec<_> = lines.collect();
+        if count > LISTED {
+            lines.push(format!("  and {} more", count - LISTED));
+        }
+        let next =
+            "What happens next: after its end a key is refused, and the programs that use it stop working.";
+        let act = format!(
+            "Give the key{plural} a later end, or replace the key{plural}: {}",
+            reader.app_url
+        );
+        (subject, vec![happened, lines.join("\n"), next.to_owned(), act])
     }
 }
 

@@ -1,11 +1,14 @@
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::{
-    AccessTokens, IdSource, Initiator, JobId, JobLease, PasswordError, Permission, Role, SessionId, Slug,
-    StoreError, Subscription, TenantId, TenantStatus, Time, TokenError, UserId,
+    AccessTokens, ApiKey, ApiKeyId, IdSource, Initiator, JobId, JobLease, KeyRefusal, PasswordError,
+    Permission, PermissionSet, PresentedApiKey, Role, SessionId, Slug, StoreError, Subscription, TenantId,
+    TenantStatus, Time, TokenError, UserId,
 };
 
 /// The proof that somebody was admitted to one tenant, and as what.
@@ -18,6 +21,8 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
+    /// What an API key may do; everybody else goes by the role.
+    grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
     factor_at: Option<Time>,
     request: RequestId,
@@ -42,6 +47,15 @@ pub enum Actor {
         /// In which session.
         session: SessionId,
     },
+    /// A program with an API key.
+    ApiKey {
+        /// Which key.
+        id: ApiKeyId,
+        /// The user who created it.
+        creator: UserId,
+        /// Whether it belongs to the tenant and not to its creator.
+        service_account: bool,
+    },
     /// Somebody who has not logged in: the scope admits to login and registration only.
     Guest,
     /// Whoever is founding the tenant that the scope is of.
@@ -62,6 +76,7 @@ impl Actor {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User { .. } => "user",
+            Self::ApiKey { .. } => "api_key",
             Self::Guest => "guest",
             Self::Founder => "founder",
             Self::System(_) => "system",
@@ -73,7 +88,25 @@ impl Actor {
     pub const fn user(self) -> Option<UserId> {
         match self {
             Self::User { id, .. } => Some(id),
+            Self::ApiKey {
+                creator,
+                service_account: false,
+                ..
+            } => Some(creator),
             Self::Job { on_behalf_of, .. } => on_behalf_of,
+            Self::ApiKey { .. } | Self::Guest | Self::Founder | Self::System(_) => None,
+        }
+    }
+
+    /// Its id, as the audit log has it: that of the key where a program acts.
+    pub const fn id(self) -> Option<Uuid> {
+        match self {
+            Self::ApiKey { id, .. } => Some(id.uuid()),
+            Self::User { id, .. } => Some(id.uuid()),
+            Self::Job { on_behalf_of, .. } => match on_behalf_of {
+                Some(user) => Some(user.uuid()),
+                None => None,
+            },
             Self::Guest | Self::Founder | Self::System(_) => None,
         }
     }
@@ -126,11 +159,29 @@ impl TenantScope {
         self.actor
     }
 
-    /// The acting user, when it is one; a job acts for a user and is none.
+    /// The acting user, or the one for whom an API key acts; a job acts for a user and is none.
     pub const fn user(&self) -> Option<UserId> {
         match self.actor {
-            Actor::User { id, .. } => Some(id),
+            Actor::User { .. } | Actor::ApiKey { .. } => self.actor.user(),
             Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+        }
+    }
+
+    /// The user to whom new things belong: the acting one; of any API key, a service account's too, its creator.
+    pub const fn author(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::ApiKey { creator, .. } => Some(creator),
+            Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                self.user()
+            }
+        }
+    }
+
+    /// The API key that acts, when it is one.
+    pub const fn api_key(&self) -> Option<ApiKeyId> {
+        match self.actor {
+            Actor::ApiKey { id, .. } => Some(id),
+            Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
     }
 
@@ -138,7 +189,9 @@ impl TenantScope {
     pub const fn session(&self) -> Option<SessionId> {
         match self.actor {
             Actor::User { session, .. } => Some(session),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+            Actor::ApiKey { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                None
+            }
         }
     }
 
@@ -146,11 +199,13 @@ impl TenantScope {
     pub const fn job(&self) -> Option<JobId> {
         match self.actor {
             Actor::Job { id, .. } => Some(id),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } => None,
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } => {
+                None
+            }
         }
     }
 
-    /// The role, as stored when the scope was made.
+    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none.
     pub const fn role(&self) -> Option<Role> {
         self.role
     }
@@ -165,9 +220,20 @@ impl TenantScope {
         self.factor_at
     }
 
-    /// Whether the actor is an admin of the tenant.
+    /// Whether the actor is an admin of the tenant. An API key is none, whoever created it: it can do what its scopes say.
     pub fn is_admin(&self) -> bool {
-        self.role == Some(Role::Admin)
+        self.role == Some(Role::Admin) && self.api_key().is_none()
+    }
+
+    /// Whether the actor has a permission, also while a suspended tenant is without it.
+    pub fn has(&self, permission: Permission) -> bool {
+        match self.actor {
+            // What no user may do. What users may do, a job that one asked for does without their role.
+            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
+            Actor::User { .. } | Actor::Founder => has_role(self.role, permission),
+            Actor::ApiKey { .. } => self.grants.contains(permission),
+            Actor::Guest => false,
+        }
     }
 
     /// Whether the tenant is active or read-only.
@@ -185,15 +251,7 @@ impl TenantScope {
     /// # Errors
     /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
-        let allowed = match self.actor {
-            // What no user may do. What users may do, a job that one asked for does without their role.
-            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
-            Actor::User { .. } | Actor::Founder => permission
-                .least_role()
-                .is_some_and(|least| self.role.is_some_and(|role| role >= least)),
-            Actor::Guest => false,
-        };
-        match (allowed, self.standing) {
+        match (self.has(permission), self.standing) {
             (false, _) => Err(Refused::Forbidden),
             (true, Standing::Suspended) if permission.writes() => Err(Refused::Suspended),
             (true, _) => Ok(()),
@@ -258,6 +316,37 @@ pub struct MembershipFacts {
     pub session_expires_at: Time,
 }
 
+/// What is stored of an API key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// The key, which may be revoked or expired.
+    pub key: ApiKey,
+    /// The role of its creator; none when they are deactivated or removed.
+    pub creator_role: Option<Role>,
+}
+
+impl ApiKeyFacts {
+    /// The role to which the key is held, and what it may do.
+    fn grants(&self) -> Result<(Option<Role>, PermissionSet), KeyRefusal> {
+        if self.key.service_account {
+            return Ok((None, self.key.scopes.with(Permission::RotateApiKeys)));
+        }
+        let role = Some(self.creator_role.ok_or(KeyRefusal::Creator)?);
+        let scopes = self.key.scopes.iter();
+        Ok((
+            role,
+            scopes.filter(|permission| has_role(role, *permission)).collect(),
+        ))
+    }
+}
+
+fn has_role(role: Option<Role>, permission: Permission) -> bool {
+    let least = permission.least_role();
+    least.is_some_and(|least| role.is_some_and(|role| role >= least))
+}
+
 /// What is stored of a job that a worker has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFacts {
@@ -286,6 +375,12 @@ pub trait Directory: Send + Sync {
         session: SessionId,
     ) -> Result<Option<MembershipFacts>, StoreError>;
 
+    /// An API key of a tenant, revoked ones included.
+    async fn api_key(&self, tenant: TenantId, key: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError>;
+
+    /// Whether [`Directory::api_key`] would answer without a look into the store.
+    fn caches_api_key(&self, tenant: TenantId, key: ApiKeyId) -> bool;
+
     /// A job of the lease's tenant, as long as it runs under that lease and the lease has not run out.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError>;
 }
@@ -299,6 +394,9 @@ pub enum Denied {
     /// The credential was good once: session ended, user deactivated or removed.
     #[error("the access token has been revoked")]
     Revoked,
+    /// The API key is no good.
+    #[error("the API key was refused: {0}")]
+    ApiKey(KeyRefusal),
     /// No such tenant.
     #[error("no such tenant")]
     TenantNotFound,
@@ -376,6 +474,7 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
+            grants: PermissionSet::NONE,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: claims.factor_at,
             request,
@@ -384,6 +483,48 @@ impl Gate {
             scope,
             tenant: facts.tenant,
         })
+    }
+
+    /// Admits a program with an API key: key and creator still stand, and the key is used from a network of its list. What it
+    /// may do is its scopes, less what its creator may not.
+    ///
+    /// # Errors
+    /// [`Denied::ApiKey`], [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn api_key(
+        &self,
+        presented: &PresentedApiKey,
+        address: Option<IpAddr>,
+        now: Time,
+        request: RequestId,
+    ) -> Result<Admission, Denied> {
+        let facts = self.directory.api_key(presented.tenant, presented.id).await?;
+        let facts = facts.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
+        let admitted = facts.key.admit(&presented.secret_hash, address, now);
+        admitted.map_err(Denied::ApiKey)?;
+        let (role, grants) = facts.grants().map_err(Denied::ApiKey)?;
+        let scope = TenantScope {
+            tenant: facts.tenant.id,
+            standing: standing(facts.tenant.status)?,
+            actor: Actor::ApiKey {
+                id: facts.key.id,
+                creator: facts.key.creator,
+                service_account: facts.key.service_account,
+            },
+            role,
+            grants,
+            subscription: Some(Arc::clone(&facts.tenant.subscription)),
+            factor_at: None,
+            request,
+        };
+        Ok(Admission {
+            scope,
+            tenant: facts.tenant,
+        })
+    }
+
+    /// Whether [`Gate::api_key`] would answer without a look into the store.
+    pub fn caches_api_key(&self, presented: &PresentedApiKey) -> bool {
+        self.directory.caches_api_key(presented.tenant, presented.id)
     }
 
     /// Admits somebody without a credential as far as login and registration.
@@ -477,6 +618,7 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
+            grants: PermissionSet::NONE,
             subscription: None,
             factor_at: None,
             request,
@@ -506,6 +648,7 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         standing,
         actor,
         role: None,
+        grants: PermissionSet::NONE,
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,
         request,

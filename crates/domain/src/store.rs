@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    AccountLinks, AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations,
+    AccountLinks, ApiKeys, AuditLog, BillingAccounts, Brandings, FlagOverrides, IdempotencyKeys, Invitations,
     Invoices, Jobs, KeyTaken, Members, MeterReports, Projects, Quotas, RareNotices, Resources, SecondFactors,
     Sessions, SettingSheets, Storage, Tasks, TenantScope, Tenants, Usage, Users,
 };
@@ -129,6 +129,8 @@ pub trait Store: Send {
     fn account_links(&mut self) -> &mut dyn AccountLinks;
     /// Which rare notices users got.
     fn rare_notices(&mut self) -> &mut dyn RareNotices;
+    /// API keys.
+    fn api_keys(&mut self) -> &mut dyn ApiKeys;
     /// Projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
@@ -217,6 +219,10 @@ impl Work {
     /// Which rare notices users got.
     pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
         self.store.rare_notices()
+    }
+    /// API keys.
+    pub fn api_keys(&mut self) -> &mut dyn ApiKeys {
+        self.store.api_keys()
     }
     /// Projects.
     pub fn projects(&mut self) -> &mut dyn Projects {

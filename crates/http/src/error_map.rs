@@ -3,13 +3,14 @@
 use actix_web::http::header;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tenantry_domain::{
-    Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal, Refused,
-    StoreError, TokenError,
+    ApiKey, Denied, ErrorCode, Invalid, KeyTaken, PasswordError, ProviderError, QuotaExceeded, QuotaRefusal,
+    Refused, StoreError, TokenError,
 };
 use tenantry_tenancy::{
     Stale,
     access::AccessError,
     account::AccountError,
+    api_key::ApiKeyError,
     auth::AuthError,
     billing::BillingError,
     billing_oversight::OversightError,
@@ -35,7 +36,7 @@ use tenantry_tenancy::{
     user::UserError,
 };
 
-use crate::{ApiError, Excess, FactorNeeded, PlanProblem, QuotaProblem, error::INVALID_TOKEN};
+use crate::{ApiError, Excess, FactorNeeded, PlanProblem, QuotaProblem, api_key, error::INVALID_TOKEN};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -238,6 +239,24 @@ impl From<QuotaError> for ApiError {
     }
 }
 
+impl From<ApiKeyError> for ApiError {
+    fn from(error: ApiKeyError) -> Self {
+        match error {
+            ApiKeyError::Refused(refused) => refused.into(),
+            ApiKeyError::Invalid(invalid) => invalid.into(),
+            ApiKeyError::Stale(stale) => stale.into(),
+            ApiKeyError::NotFound => Self::new(ErrorCode::NotFound),
+            ApiKeyError::TooMany => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "The tenant has {} API keys, which is the maximum: revoke one first.",
+                ApiKey::MOST
+            )),
+            ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
+                .with_detail("The API key has expired: change `expires_at` first."),
+            ApiKeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Stale> for ApiError {
     fn from(stale: Stale) -> Self {
         Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
@@ -260,6 +279,7 @@ impl From<Denied> for ApiError {
         match denied {
             Denied::Token(error) => error.into(),
             Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
+            Denied::ApiKey(_) => api_key::refused(),
             Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
             Denied::TenantGone => Self::new(ErrorCode::TenantGone),
             // Leases are for workers; no request has one.

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
 use tenantry_domain::{
     Account, AccountName, Admission, Network, PresentedLink, RequestId, TenantId, TenantSelector,
 };
@@ -15,7 +15,12 @@ use tenantry_tenancy::{
 use utoipa::IntoParams;
 
 use crate::{
-    Api, ApiError, authenticate::bearer, hints, limits, limits::Attempt, origin, request::RequestContext,
+    Api, ApiError,
+    api_key::{self, Credential},
+    hints, limits,
+    limits::Attempt,
+    origin,
+    request::RequestContext,
 };
 
 /// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
@@ -57,10 +62,12 @@ impl Guest {
         Ok(self.admitted(admission, by))
     }
 
-    /// The tenant of an access token that comes with the request.
+    /// The tenant of an access token or API key that comes with the request.
     fn bearer_tenant(&self) -> Option<TenantId> {
-        let token = bearer(self.http.headers()).ok()?;
-        self.api.app.ports.access_tokens.issued_to(token)
+        match api_key::presented(self.http.headers(), &self.api).ok()? {
+            Credential::Token(token) => self.api.app.ports.access_tokens.issued_to(&token),
+            Credential::Key(key) => Some(key.tenant),
+        }
     }
 
     /// Enters the tenant as [`Guest::enter`] does, to log in to one of its accounts.
@@ -110,11 +117,12 @@ impl Guest {
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
     /// shown to everybody.
     pub async fn visit(self) -> Result<Cx, ApiError> {
-        if !self.http.headers().contains_key(header::AUTHORIZATION) {
+        if !api_key::is_presented(self.http.headers()) {
             return self.enter(None).await;
         }
-        let token = bearer(self.http.headers())?;
-        let admission = self.api.app.ports.gate.bearer(token, self.request()).await?;
+        let credential = api_key::presented(self.http.headers(), &self.api)?;
+        let (http, api) = (&self.http, &self.api);
+        let admission = api_key::admit(http, api, &credential, &self.origin, self.request()).await?;
         limits::take_of_tenant(&self.http, &self.api, &admission).await?;
         access::agree(&self.api.app, &admission, &self.hints, &self.origin).await?;
         Ok(self.admitted(admission, ResolvedBy::Credential))

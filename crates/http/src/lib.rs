@@ -24,6 +24,7 @@
 
 mod answer;
 mod api;
+mod api_key;
 mod authenticate;
 mod body;
 mod component;

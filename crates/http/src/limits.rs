@@ -150,7 +150,8 @@ pub(crate) async fn take_of_tenant(
     let scope = &admission.scope;
     let payer = Payer {
         tenant: scope.tenant(),
-        user: scope.user(),
+        // Each key has a bucket of its own, beside that of its creator.
+        user: scope.api_key().map(|key| key.uuid().into()).or(scope.user()),
         rates: limits.rates.rates(&admission.tenant),
     };
     let mut demand = payer.demand(cost(request, api));
@@ -217,7 +218,7 @@ pub(crate) async fn limit_visitor(
     go_on(taken.await, request, next).await
 }
 
-/// An attempt to log in to an account. Only wrong credentials count as a failed login: on every other outcome, and when the
+/// An attempt to log in to an account, or with an API key that is not cached. Only wrong credentials count as a failed login: on every other outcome, and when the
 /// attempt is dropped without one (the request timed out, or its client went away), it gives back what it took.
 #[must_use = "only a settled attempt can count as a failed login"]
 pub(crate) struct Attempt(Option<(Arc<Limits>, Demand)>);
@@ -240,6 +241,11 @@ impl Attempt {
 
     /// Settles an attempt that counts whatever becomes of it.
     pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+
+    /// Settles the attempt as failed: what it took stays taken.
+    pub(crate) fn keep(mut self) {
         self.0 = None;
     }
 
@@ -314,6 +320,27 @@ pub(crate) async fn unlock_account(api: &Api, account: Account, network: Option<
         let demand = Demand::all_of_account(account, network, limits.addresses.account);
         limits.limiter.give_back(&demand).await;
     }
+}
+
+/// Takes an attempt with an API key that is not cached from the bucket of the caller's address: the one of what is open to
+/// everybody, so that a program with a forgotten key keeps nobody beside it from logging in.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_unknown_key(request: &HttpRequest, api: &Api) -> Result<Attempt, ApiError> {
+    let Some(limits) = &api.limits else {
+        return Ok(Attempt(None));
+    };
+    let address = ClientAddress::of(origin::address(request, api));
+    let demand = Demand::of_visitor(address, limits.addresses.visitor, READ);
+    let decision = limits.decide(&demand).await;
+    api.metrics().decided("visitor", &decision);
+    if decision.allowed() {
+        return Ok(Attempt(Some((Arc::clone(limits), demand))));
+    }
+    let refusal = refused(&decision);
+    request.extensions_mut().insert(decision);
+    Err(refusal)
 }
 
 /// Whether the caller's own network has done nothing to be refused for.

@@ -24,9 +24,7 @@ use tenantry_tenancy::{Cx, flag};
 use utoipa::ToSchema;
 
 use crate::{
-    Answer, Api, ApiError, Ctx, Endpoint, IfNoneMatch, Problem,
-    authenticate::bearer,
-    body, event_stream,
+    Answer, Api, ApiError, Ctx, Endpoint, IfNoneMatch, Problem, api_key, body, event_stream,
     json::{self, Checked},
     observe::Verbatim,
     permission::ReadFeatures,
@@ -119,7 +117,7 @@ pub(crate) struct EventStreamView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEndpoint)]
 pub(crate) struct EndpointView {
-    /// It includes a ticket in place of the token, for clients that cannot send headers there.
+    /// With an access token it includes a ticket in its place, for clients that cannot send headers there.
     #[serde(rename = "requestUri")]
     request_uri: String,
 }
@@ -180,8 +178,8 @@ pub(crate) async fn evaluate_all(
     context: Context,
 ) -> Answer {
     let api = Api::of(&request)?;
-    let token = bearer(request.headers())?;
-    let stream = |revision: &str| event_stream::address(&api, token, revision);
+    let credential = api_key::presented(request.headers(), &api)?;
+    let stream = |revision: &str| event_stream::address(&api, &credential, revision);
     let answer = evaluate_visible(&cx, &seen, stream, context).await;
     Ok(answer.unwrap_or_else(|failure| failure.answer()))
 }

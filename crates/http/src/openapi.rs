@@ -46,6 +46,7 @@ pub(crate) fn error_code() -> Object {
         (name = "Branding", description = "Colors, logos and style sheet of the tenant"),
         (name = "Billing", description = "Subscription, invoices and payment pages"),
         (name = "Users", description = "Users of the tenant"),
+        (name = "API keys", description = "Keys for programs"),
         (name = "Projects", description = "Projects and their members"),
         (name = "Tasks", description = "Tasks of projects"),
         (name = "Resources", description = "Documents and links, with their versions"),
@@ -73,6 +74,9 @@ pub(crate) fn error_code() -> Object {
         v1::user::list, v1::user::create, v1::user::read, v1::user::update, v1::user::delete,
         v1::invitation::list, v1::invitation::create, v1::invitation::read, v1::invitation::resend, v1::invitation::revoke,
         v1::invitation::accept,
+        v1::permission::list,
+        v1::api_key::list, v1::api_key::create, v1::api_key::read, v1::api_key::update, v1::api_key::revoke,
+        v1::api_key::rotate,
         v1::project::list, v1::project::create, v1::project::read, v1::project::update, v1::project::delete,
         v1::project::restore, v1::project::list_members, v1::project::add_member, v1::project::remove_member,
         v1::task::list, v1::task::list_of_project, v1::task::create, v1::task::read, v1::task::update,
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         HttpSettings,
-        testing::{Call, SOME_ID, api},
+        testing::{Call, SOME_ID, SomeKey, api},
     };
 
     /// Every path with its methods and the description of each.
@@ -186,6 +190,27 @@ mod tests {
                     ![401, 403, 404, 405, 500].contains(&admin),
                     "{method} {path}: {admin}"
                 );
+            }
+        }
+    }
+
+    /// A key with every scope gets through wherever the document says that keys are accepted, and nowhere else.
+    #[actix_web::test]
+    async fn keys_are_accepted_where_the_document_says_so() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let security = operation["security"].as_array().unwrap();
+                if !is_guarded(&operation) || security[0].get("operator").is_some() || path == "/metrics" {
+                    continue;
+                }
+                let call = Call::new(method.clone(), &concrete(&path));
+                let status = call.header("X-API-Key", &SomeKey::All.text()).send(&api).await;
+                let status = status.status.as_u16();
+                let says = security.iter().any(|way| way.get("api_key").is_some());
+                let rotates = operation["operationId"] == "rotate_api_key";
+                assert_eq!(status != 403, says && !rotates, "{method} {path}: {status}");
+                assert!(![401, 500].contains(&status), "{method} {path}: {status}");
             }
         }
     }

@@ -10,11 +10,11 @@ use utoipa::openapi::{
     example::ExampleBuilder,
     header::Header,
     path::{Operation, ParameterIn},
-    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
 use crate::{
-    links,
+    api_key, links,
     schemas::{self, operations},
 };
 
@@ -76,6 +76,10 @@ pub(crate) fn complete(document: &mut OpenApi) {
             describe_parameters(operation);
             // Without it, a reader cannot tell a public operation from one whose security was left out.
             operation.security.get_or_insert_default();
+            if accepts_api_keys(operation) {
+                let api_key = SecurityRequirement::new::<_, _, &str>("api_key", []);
+                operation.security.get_or_insert_default().push(api_key);
+            }
         }
     }
     schemas::complete(document);
@@ -90,6 +94,11 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let api_key = ApiKeyValue::with_description(
+        api_key::HEADER,
+        "An API key, from `POST /api/v1/api-keys`. `Authorization: Bearer` takes it too.",
+    );
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)));
     let operator = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
@@ -110,6 +119,41 @@ pub(crate) fn complete(document: &mut OpenApi) {
         let name = name_of_example(status, code);
         components.examples.insert(name, example.into());
     }
+}
+
+/// The operations that answer every API key with `forbidden`, since their permissions are no scopes; besides these all of
+/// authentication.
+const FOR_PEOPLE: [&str; 18] = [
+    "list_api_keys",
+    "create_api_key",
+    "get_api_key",
+    "update_api_key",
+    "revoke_api_key",
+    "update_settings",
+    "roll_back_settings",
+    "update_tenant",
+    "create_user",
+    "update_user",
+    "delete_user",
+    "list_invitations",
+    "create_invitation",
+    "get_invitation",
+    "revoke_invitation",
+    "resend_invitation",
+    "end_user_sessions",
+    "send_reset_link",
+];
+
+/// Whether an API key with the right scopes gets through.
+fn accepts_api_keys(operation: &Operation) -> bool {
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let for_people = authentication || FOR_PEOPLE.contains(&id);
+    let guarded = operation
+        .security
+        .as_ref()
+        .is_some_and(|security| !security.is_empty());
+    guarded && !is_for_operators(operation) && !for_people
 }
 
 /// Adds a response for every error, and returns the errors: each a status and a code.

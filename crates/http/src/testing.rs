@@ -21,18 +21,19 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::{
-    Accepted, AccessClaims, AccessTokens, AccountLinkId, Aggregation, Agreed, Call as Noted, CallSpool,
-    Clock, Configurations, CustomerRef, Customers, Directory, Email, EventRef, EventState, FlagDefinitions,
-    FlagProgram, FlagSet, FlagSource, Gate, HashingCaller, HostResolver, IdSource, InvitationId,
-    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit,
-    LinkTokens, Mail, MailError, Mailer, MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode,
-    OneTimeCodes, Operator, OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, Password, PasswordError, PasswordHash, PasswordHasher, PlanCatalogue, PlanTerms,
+    Accepted, AccessClaims, AccessTokens, AccountLinkId, Aggregation, Agreed, ApiKey, ApiKeyFacts,
+    ApiKeyFormat, ApiKeyId, Call as Noted, CallSpool, Clock, Configurations, CustomerRef, Customers,
+    Directory, Email, EventRef, EventState, FlagDefinitions, FlagProgram, FlagSet, FlagSource, Gate,
+    HashingCaller, HostResolver, IdSource, InvitationId, InvitationTokens, IssuedInvitation, IssuedLink,
+    IssuedRefresh, JobFacts, JobLease, KnownCustomer, Limit, LinkTokens, Mail, MailError, Mailer,
+    MembershipFacts, Meter, MeterKey, MeterTerms, Meters, Mode, NewApiKey, OneTimeCodes, Operator,
+    OperatorClaims, OperatorGate, OperatorId, OperatorScope, OperatorTokens, OperatorWork, Operators,
+    Password, PasswordError, PasswordHash, PasswordHasher, Permission, PlanCatalogue, PlanTerms,
     PresentedInvitation, PresentedLink, PresentedRefresh, ProviderEvents, QuotaUpkeep, ReceivedEvent,
-    RefreshTokens, Reset, Role, Seal, SessionId, SettingRegistry, Settings, Slug, SpoolTally, Store,
-    StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts, TenantId,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, TotpSecret, UnitOfWork,
-    Units, Unresolved, UsageUpkeep, UserId, Verified,
+    RefreshTokens, Reset, Role, Seal, SecretSource, SessionId, SettingRegistry, Settings, Slug, SpoolTally,
+    Store, StoreError, Subscription, SystemJob, SystemScope, Tenant, TenantConfiguration, TenantFacts,
+    TenantId, TenantRegistry, TenantScope, TenantSelector, TenantStatus, Time, TokenError, TotpSecret,
+    UnitOfWork, Units, Unresolved, UsageUpkeep, UserId, Verified,
 };
 use tenantry_tenancy::entitlement::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy, product_settings};
@@ -61,6 +62,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         invitation_tokens: fake.clone(),
         one_time_codes: fake.clone(),
         link_tokens: fake.clone(),
+        secrets: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
@@ -88,6 +90,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
         billing: BillingPolicy::default(),
@@ -250,8 +253,77 @@ impl Directory for Fake {
         }))
     }
 
+    async fn api_key(&self, tenant: TenantId, id: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError> {
+        let acme = acme();
+        let key = SomeKey::of(id).filter(|_| tenant == acme.id);
+        Ok(key.map(|key| ApiKeyFacts {
+            tenant: acme,
+            key: key.stored(self.now()),
+            creator_role: Some(Role::Admin),
+        }))
+    }
+
+    fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
+        true
+    }
+
     async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         Ok(None)
+    }
+}
+
+/// An API key of the small application.
+#[derive(Clone, Copy)]
+pub(crate) enum SomeKey {
+    /// With every scope that there is.
+    All,
+    /// With one that no route of a test asks for.
+    Least,
+}
+
+impl SomeKey {
+    const SECRET: [u8; 32] = [7; 32];
+
+    fn of(id: ApiKeyId) -> Option<Self> {
+        let keys = [Self::All, Self::Least];
+        keys.into_iter().find(|key| key.id() == id)
+    }
+
+    fn id(self) -> ApiKeyId {
+        Uuid::from_u128(70 + self as u128).into()
+    }
+
+    fn format() -> ApiKeyFormat {
+        ApiKeyFormat::new("test").unwrap()
+    }
+
+    pub fn text(self) -> String {
+        Self::format().issue(acme().id, self.id(), Self::SECRET).text
+    }
+
+    fn stored(self, now: Time) -> ApiKey {
+        let scopes = Permission::ALL.iter().filter(|permission| permission.is_scope());
+        let scopes = scopes.map(|permission| permission.as_str().to_owned());
+        let new = NewApiKey {
+            name: "Some".into(),
+            scopes: match self {
+                Self::All => scopes.collect(),
+                Self::Least => vec!["branding.manage".into()],
+            },
+            expires_at: None,
+            allowed_networks: None,
+            service_account: false,
+        };
+        let hash = Self::format()
+            .issue(acme().id, self.id(), Self::SECRET)
+            .secret_hash;
+        ApiKey::new(self.id(), Uuid::from_u128(2).into(), hash, new, now).unwrap()
+    }
+}
+
+impl SecretSource for Fake {
+    fn secret(&self) -> [u8; 32] {
+        [7; 32]
     }
 }
 

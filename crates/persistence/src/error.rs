@@ -3,9 +3,10 @@ use tenantry_domain::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 48] = [
+pub const OWN_TABLES: [&str; 49] = [
     "account_links",
     "account_notices",
+    "api_keys",
     "audit_events",
     "billing_accounts",
     "brandings",

@@ -73,6 +73,7 @@
 mod account_link;
 mod account_notice;
 mod advisory;
+mod api_key;
 mod audit;
 mod billing_account;
 mod branding;

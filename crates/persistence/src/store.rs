@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::{
-    AccountLinks, Actor, Announcer, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides,
+    AccountLinks, Actor, Announcer, ApiKeys, AuditLog, BillingAccounts, Brandings, Change, FlagOverrides,
     IdempotencyKeys, Invitations, Invoices, Jobs, Members, MeterKey, MeterReports, Mode, Projects, Quotas,
     RareNotices, Resources, SecondFactors, Sessions, SettingSheets, Storage, Store, StoreError, Tasks,
     TenantScope, Tenants, UnitOfWork, Usage, Users, Work,
@@ -42,7 +42,9 @@ impl UnitOfWork for PgUnits {
         let party = match scope.actor() {
             Actor::Guest => Party::Guest(tenant),
             Actor::Founder => Party::Founder,
-            Actor::User { .. } | Actor::System(_) | Actor::Job { .. } => Party::Tenant(tenant),
+            Actor::User { .. } | Actor::ApiKey { .. } | Actor::System(_) | Actor::Job { .. } => {
+                Party::Tenant(tenant)
+            }
         };
         let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
         Ok(Box::new(PgStore {
@@ -122,6 +124,9 @@ impl Store for PgStore {
         self
     }
     fn rare_notices(&mut self) -> &mut dyn RareNotices {
+        self
+    }
+    fn api_keys(&mut self) -> &mut dyn ApiKeys {
         self
     }
     fn projects(&mut self) -> &mut dyn Projects {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tenantry_billing::PlanBook;
 use tenantry_domain::{
-    Announcer, Clock, Gate, IdSource, Memory, OperatorGate, PaymentProvider, PlanCatalogue as _,
-    SettingRegistry, StoreError, Units,
+    Announcer, ApiKeyFormat, Clock, Gate, IdSource, Memory, OperatorGate, PaymentProvider,
+    PlanCatalogue as _, SettingRegistry, StoreError, Units,
 };
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
@@ -21,7 +21,7 @@ use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
-    SystemClock, SystemIds, SystemResolver,
+    SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::flag::StoredFlags;
 use tenantry_tenancy::quota_lending::StoredQuotas;
@@ -211,6 +211,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         invitation_tokens: Arc::new(invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
         link_tokens: Arc::new(link_tokens),
+        secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),
@@ -453,6 +454,8 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        // The settings were checked.
+        api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: settings.signup.name_quarantine_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,

@@ -8,7 +8,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::PlanOverride;
-use tenantry_domain::{Mailbox, is_language_tag, is_time_zone};
+use tenantry_domain::{ApiKeyFormat, Mailbox, is_language_tag, is_time_zone};
 use tenantry_persistence::Transport;
 
 /// How strict the checks are.
@@ -260,6 +260,8 @@ pub struct Auth {
     pub audience: String,
     pub access_token_minutes: i64,
     pub session_days: i64,
+    /// The second part of the text of API keys; keys of another environment are refused.
+    pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
     pub password_memory_kib: u32,
     pub password_iterations: u32,
@@ -279,6 +281,7 @@ impl Default for Auth {
             audience: "tenantry-api".into(),
             access_token_minutes: 15,
             session_days: 30,
+            api_key_environment: "live".into(),
             password_memory_kib: 19_456,
             password_iterations: 2,
             password_lanes: 1,
@@ -1024,6 +1027,10 @@ impl Settings {
         if !is_language_tag(&self.signup.locale) {
             let problem = "must be a language tag of BCP 47, for example de-CH";
             return Err(SettingsError::invalid("signup.locale", problem));
+        }
+        if ApiKeyFormat::new(&self.auth.api_key_environment).is_none() {
+            let problem = "must be 1 to 16 characters of a-z and 0-9, for example live";
+            return Err(SettingsError::invalid("auth.api_key_environment", problem));
         }
         if self.profile == Profile::Production {
             let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();

@@ -275,13 +275,17 @@ pub async fn logout(cx: &Cx) -> Result<(), AuthError> {
     .await
 }
 
-/// The caller and their tenant.
+/// The caller and their tenant; not for API keys, which are no users.
 ///
 /// # Errors
 /// [`AuthError`].
 pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
     cx.require(Permission::ReadTenant)?;
-    let id = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let (id, _) = cx
+        .scope()
+        .user()
+        .zip(cx.scope().session())
+        .ok_or(Refused::Forbidden)?;
     cx.read(async |work| {
         let user = work.users().find(id).await?.ok_or(Refused::Forbidden)?;
         Ok((user, own_tenant(work).await?))

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::{
-    AccessTokens, Actor, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass, CallerGroup,
-    Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate, HashingCaller,
-    HostResolver, IdSource, InvitationTokens, KeptAnswer, LinkTokens, Mailer, OneTimeCodes, OperatorGate,
-    OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue, ProviderEvents,
-    QuotaUpkeep, RefreshTokens, Refused, Seal, SettingRegistry, Settings, StoreError, SystemScope, TenantId,
-    TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work, cut_details, cut_state,
+    AccessTokens, Actor, ApiKeyFormat, AsStoreError, AuditEvent, AuditEventId, CallSpool, CallerClass,
+    CallerGroup, Category, Clock, Configurations, Customers, Denied, FlagDefinitions, FlagSource, Gate,
+    HashingCaller, HostResolver, IdSource, InvitationTokens, KeptAnswer, LinkTokens, Mailer, OneTimeCodes,
+    OperatorGate, OperatorTokens, Operators, PasswordHasher, PaymentProvider, Permission, PlanCatalogue,
+    ProviderEvents, QuotaUpkeep, RefreshTokens, Refused, Seal, SecretSource, SettingRegistry, Settings,
+    StoreError, SystemScope, TenantId, TenantRegistry, TenantScope, Time, Units, UsageUpkeep, UserId, Work,
+    cut_details, cut_state,
 };
 use uuid::Uuid;
 
 use crate::idempotency::{KeyedRegistration, KeyedRequest, Once};
 use crate::refusal::Refusals;
-use crate::{Metering, Traces, ViewCounter};
+use crate::{KeyUses, Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ pub struct Ports {
     pub one_time_codes: Arc<dyn OneTimeCodes>,
     /// Tokens of links that are sent by mail.
     pub link_tokens: Arc<dyn LinkTokens>,
+    /// Secrets of API keys.
+    pub secrets: Arc<dyn SecretSource>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
     /// Traces beyond this process.
@@ -89,6 +92,8 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// How API keys are written.
+    pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
     pub name_quarantine_days: u32,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
@@ -130,6 +135,8 @@ pub struct Tenancy {
     pub policy: Policy,
     /// Views that are counted but not stored yet.
     pub views: ViewCounter,
+    /// When API keys were last used.
+    pub key_uses: KeyUses,
     /// What is known of metering besides what is stored.
     pub metering: Metering,
     /// Refusals of the last hour, which are recorded once and counted.
@@ -151,6 +158,7 @@ impl Tenancy {
             ports,
             policy,
             views: ViewCounter::default(),
+            key_uses: KeyUses::default(),
             metering: Metering::default(),
             refusals: Refusals::default(),
         }
@@ -304,7 +312,9 @@ impl Cx {
         let (class, group) = match self.scope.actor() {
             Actor::Founder => (CallerClass::Guest, CallerGroup::SignUp),
             Actor::Guest => (CallerClass::Guest, of_tenant),
-            Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => (CallerClass::Known, of_tenant),
+            Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } | Actor::Job { .. } => {
+                (CallerClass::Known, of_tenant)
+            }
         };
         HashingCaller::new(class, group, self.origin.address())
     }

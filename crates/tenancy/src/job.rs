@@ -190,6 +190,7 @@ impl Handlers {
     pub fn standard() -> Self {
         Self::default()
             .with(crate::purge::Purge)
+            .with(crate::api_key_expiry::NotifyOfExpiry)
             .with(crate::usage_rollup::Keep)
             .with_system(crate::upkeep::TendSome)
             .with_system(crate::purge::FreeNames)

@@ -11,6 +11,9 @@ pub mod account;
 pub mod account_email;
 pub mod account_link;
 pub mod account_mail;
+pub mod api_key;
+pub mod api_key_expiry;
+mod api_key_use;
 pub mod auth;
 pub mod billing;
 pub mod billing_customer;
@@ -64,6 +67,7 @@ pub mod user;
 mod views;
 pub mod worker;
 
+pub use api_key_use::KeyUses;
 pub use context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use metering::Metering;
 pub use operator::OperatorCx;

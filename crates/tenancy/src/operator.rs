@@ -361,6 +361,12 @@ async fn admit(
         }
         Err(Denied::Store(error)) => Err(error),
         Err(Denied::Token(TokenError::Invalid | TokenError::Expired))
-        | Err(Denied::Revoked | Denied::TenantNotFound | Denied::TenantGone | Denied::LeaseLost) => Ok(None),
+        | Err(
+            Denied::Revoked
+            | Denied::ApiKey(_)
+            | Denied::TenantNotFound
+            | Denied::TenantGone
+            | Denied::LeaseLost,
+        ) => Ok(None),
     }
 }

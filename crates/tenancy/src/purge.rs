@@ -14,7 +14,7 @@ use crate::{Cx, Tenancy, invitation, quota_recovery};
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
-/// Deletes the ended sessions of a tenant, its invitations that were accepted, revoked or expired, its jobs that were done or
+/// Deletes the ended sessions of a tenant, its revoked API keys, its invitations that were accepted, revoked or expired, its jobs that were done or
 /// cancelled, its idempotency keys that are free again, expired links, logins that no longer wait for a second factor, and what was counted
 /// of its quotas; parts of quotas that nobody returned are taken back, and count no more once the period is over. Jobs that
 /// were given up stay until somebody has looked at them.
@@ -49,6 +49,7 @@ impl JobHandler for Purge {
             work.second_factors().delete_expired(cx.now()).await?;
             work.account_links().delete_expired(cx.now()).await?;
             work.quotas().delete_ended(before).await?;
+            work.api_keys().delete_revoked(before).await?;
             let sessions = work.sessions().delete_ended(before).await?;
             if sessions > 0 {
                 let details = json!({"sessions": sessions, "ended_before": before});

@@ -1,4 +1,4 @@
-//! Records of refused requests: failed logins, requests that name another tenant.
+//! Records of refused requests: failed logins, refused API keys, requests that name another tenant.
 //!
 //! Callers without an account can cause them, so the number of rows they leave is bounded. The first of a kind is
 //! recorded at once. Repeats within an hour are counted in memory and recorded as one entry when the hour is over, with
@@ -45,6 +45,8 @@ pub enum RefusedAction {
     OperatorLogin,
     /// A request that names another tenant than its credential's.
     OtherTenant,
+    /// An API key.
+    ApiKey,
 }
 
 impl RefusedAction {
@@ -56,6 +58,7 @@ impl RefusedAction {
             Self::PasswordConfirmation => "password.confirmation_failed",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
+            Self::ApiKey => "api_key.refused",
         }
     }
 }

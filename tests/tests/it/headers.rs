@@ -888,6 +888,8 @@ async fn answers_are_what_the_description_says() {
     let reads = [
         ("/api/v1/auth/me", ""),
         ("/api/v1/tenant", ""),
+        ("/api/v1/permissions", ""),
+        ("/api/v1/api-keys", ""),
         ("/api/v1/users", ""),
         ("/api/v1/users/{id}", &user),
         ("/api/v1/projects", ""),
@@ -947,6 +949,12 @@ async fn answers_are_what_the_description_says() {
             "",
             json!({"email": "new@acme.example", "full_name": "New"}),
             409,
+        ),
+        (
+            "/api/v1/api-keys",
+            "",
+            json!({"name": "New", "scopes": ["tasks.read"]}),
+            201,
         ),
         ("/api/v1/projects", "", json!({"name": "New"}), 201),
         (

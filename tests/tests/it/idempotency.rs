@@ -322,6 +322,9 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
     );
     world.delete(&acme.admin, &deleted).send().await.expect(204);
     let project = format!("{PROJECTS}/{}", acme.project);
+    let key = json!({"name": "N", "scopes": ["tasks.read"]});
+    let api_key = world.post(&acme.admin, "/api/v1/api-keys", &key).send().await;
+    let api_key = api_key.expect(201).json()["id"].as_str().unwrap().to_owned();
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
@@ -396,6 +399,18 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/invitations".into(),
             json!({"email": "i@acme.example"}),
             json!({"email": "j@acme.example"}),
+        ),
+        (
+            "/api/v1/api-keys",
+            "/api/v1/api-keys".into(),
+            key,
+            json!({"name": "M", "scopes": ["tasks.read"]}),
+        ),
+        (
+            "/api/v1/api-keys/{id}/rotate",
+            format!("/api/v1/api-keys/{api_key}/rotate"),
+            json!({"overlap_seconds": 60}),
+            json!({"overlap_seconds": 0}),
         ),
         (
             PROJECTS,

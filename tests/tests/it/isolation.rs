@@ -17,7 +17,7 @@ use tenantry_persistence::PoolSettings;
 use tenantry_tenancy::flag_definition::{self, DefinitionError};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, evidence};
 
-use crate::{auth, embedder};
+use crate::{api_keys, auth, embedder};
 
 /// An id that nothing has.
 const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
@@ -34,6 +34,7 @@ enum Of {
     DeletedProject,
     Task,
     Resource,
+    ApiKey,
     /// An event of the ledger of usage.
     UsageEvent,
     /// Of the embedding service.
@@ -50,8 +51,8 @@ enum Of {
     Invitation,
 }
 use Of::{
-    DeletedProject, First, Flag, Invitation, Member, Meter, Note, Project, Reservation, Resource, Session,
-    Task, UsageEvent, User,
+    ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Project, Reservation, Resource,
+    Session, Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -81,6 +82,7 @@ struct Ids {
     deleted_project: String,
     task: String,
     resource: String,
+    api_key: String,
     usage_event: String,
     note: String,
     reservation: String,
@@ -206,6 +208,7 @@ fn table() -> Vec<Operation> {
             .pays(),
         at(&post, "/api/v1/billing/subscription/cancel", admin).pays(),
         at(&post, "/api/v1/billing/subscription/resume", admin).pays(),
+        at(&get, "/api/v1/permissions", viewer),
         at(&get, "/api/v1/users", viewer),
         at(&post, "/api/v1/users", admin)
             .body(|ids| json!({"email": format!("{}@new.example", ids.label), "full_name": "New"})),
@@ -225,6 +228,19 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
         at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
         at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
+        at(&get, "/api/v1/api-keys", admin),
+        at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),
+        at(&get, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey]),
+        at(&patch, "/api/v1/api-keys/{id}", admin)
+            .ids(&[ApiKey])
+            .body(|ids| json!({"name": ids.label})),
+        at(&post, "/api/v1/api-keys/{id}/rotate", admin)
+            .ids(&[ApiKey])
+            .body(|_| json!({"overlap_seconds": 60})),
+        Operation {
+            writes: false,
+            ..at(&delete, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey])
+        },
         at(&get, "/api/v1/projects", viewer),
         at(&post, "/api/v1/projects", member).body(|ids| json!({"name": format!("New {}", ids.label)})),
         at(&get, "/api/v1/projects/{id}", viewer).ids(&[Project]),
@@ -581,6 +597,8 @@ impl Ids {
         let task = make(world, tenant, &format!("/api/v1/projects/{project}/tasks"), &body).await;
         let body = json!({"name": "Fresh", "content": secret, "project_id": project});
         let resource = make(world, tenant, "/api/v1/resources", &body).await;
+        let body = json!({"name": secret, "scopes": ["tasks.read"]});
+        let api_key = make(world, tenant, "/api/v1/api-keys", &body).await;
         let note = make(
             world,
             tenant,
@@ -614,6 +632,7 @@ impl Ids {
             deleted_project,
             task,
             resource,
+            api_key,
             usage_event: usage_event(world, tenant).await,
             note,
             reservation,
@@ -629,6 +648,7 @@ impl Ids {
         for path in [
             "tasks/task",
             "resources/resource",
+            "api-keys/api_key",
             "projects/project",
             "users/user",
             "users/outsider",
@@ -637,6 +657,7 @@ impl Ids {
             let id = match of {
                 "task" => &ids.task,
                 "resource" => &ids.resource,
+                "api_key" => &ids.api_key,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -671,6 +692,7 @@ impl Ids {
             deleted_project: id(),
             task: id(),
             resource: id(),
+            api_key: id(),
             usage_event: id(),
             note: id(),
             reservation: id(),
@@ -687,6 +709,7 @@ impl Ids {
             Of::DeletedProject => &self.deleted_project,
             Of::Task => &self.task,
             Of::Resource => &self.resource,
+            Of::ApiKey => &self.api_key,
             Of::UsageEvent => &self.usage_event,
             Of::Note => &self.note,
             Of::First => "1",
@@ -698,7 +721,7 @@ impl Ids {
         }
     }
 
-    fn all(&self) -> [&str; 11] {
+    fn all(&self) -> [&str; 12] {
         [
             &self.user,
             &self.outsider,
@@ -706,6 +729,7 @@ impl Ids {
             &self.deleted_project,
             &self.task,
             &self.resource,
+            &self.api_key,
             &self.usage_event,
             &self.note,
             &self.reservation,
@@ -1071,11 +1095,15 @@ async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
     let own = Ids::fresh(&world, &world.acme).await;
     let foreign = Ids::fresh(&world, &world.globex).await;
     let victim = ids_in_database(&world, &world.globex).await;
+    let key = api_keys::with_every_scope(&world, &world.acme.admin).await;
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     let mut tried = 0;
     for (operation, _) in protected().filter(|(operation, _)| operation.names_rows()) {
         for elsewhere in [&own, &foreign] {
             let call = operation.call(&foreign, elsewhere);
+            let by_key = call.send(&world, &[("X-API-Key", &key)]).await;
+            assert!([403, 404].contains(&by_key.status), "{call:?}: {}", by_key.text());
+            assert_tells_nothing(&by_key, &call, &world.globex, &victim);
             let reply = call
                 .send_as(&world, &world.acme.admin)
                 .await

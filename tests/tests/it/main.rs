@@ -4,6 +4,7 @@
 
 mod account_mail;
 mod account_passwords;
+mod api_keys;
 mod architecture;
 mod auth;
 mod billing;
@@ -36,6 +37,7 @@ mod openfeature;
 mod operators;
 mod pages;
 mod passwords;
+mod permissions;
 mod pgbouncer;
 mod plans;
 mod projects;

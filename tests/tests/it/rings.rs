@@ -51,6 +51,7 @@ macro_rules! entities {
 entities! {
     account_links "account_links"
     account_notices "account_notices"
+    api_keys "api_keys"
     audit_events "audit_events"
     billing_accounts "billing_accounts"
     brandings "brandings"
@@ -107,7 +108,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2086,6 +2087,12 @@ const SEEDS: &[(&str, &str)] = &[
         "account_notices",
         "INSERT INTO account_notices (tenant_id, id, created_at, user_id, kind, sent_at) \
          SELECT tenant_id, gen_random_uuid(), now(), id, 'new_network', now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "api_keys",
+        "INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, \
+         expires_at, notified, updated_at, version) SELECT tenant_id, gen_random_uuid(), now(), 'Key', id, false, '[]', '[]', \
+         sha256(email::bytea), now(), 'far', now(), 1 FROM users WHERE role = 'admin'",
     ),
     (
         "billing_accounts",

@@ -137,6 +137,7 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/billing".to_owned(),
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
+        "/api/v1/api-keys".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/invitations".to_owned(),
         format!("/api/v1/invitations/{invitation}"),
@@ -283,7 +284,34 @@ async fn write_quotas(world: &World) {
     quota_drift::reconcile(&system, Repair::All).await.unwrap();
 }
 
+/// Creates, reads, uses, changes, rotates and revokes an API key.
+async fn use_a_key(world: &World) {
+    let admin = &world.acme.admin;
+    let body = json!({"name": "CI", "scopes": ["tasks.read"]});
+    let key = world
+        .post(admin, "/api/v1/api-keys", &body)
+        .send()
+        .await
+        .expect(201);
+    let key = key.json();
+    let path = format!("/api/v1/api-keys/{}", key["id"].as_str().unwrap());
+    world.get(admin, &path).send().await.expect(200);
+    let tasks = world
+        .client
+        .get("/api/v1/tasks")
+        .bearer(key["key"].as_str().unwrap());
+    tasks.send().await.expect(200);
+    assert_eq!(world.app.key_uses.flush(&world.app).await, 1);
+    let change = world.patch(admin, &path, &json!({"name": "CD"}));
+    change.send().await.expect(200);
+    let rotate = json!({"overlap_seconds": 60});
+    let rotate = world.post(admin, &format!("{path}/rotate"), &rotate);
+    rotate.send().await.expect(201);
+    world.delete(admin, &path).send().await.expect(204);
+}
+
 async fn write_everything(world: &World) {
+    use_a_key(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -787,6 +815,10 @@ async fn fill(world: &World) {
          INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at)
            SELECT tenant_id, gen_random_uuid(), now(), id, sha256('x'), 0, now() + g * interval '1 minute'
            FROM users, generate_series(1, 3) g;
+         INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, expires_at,
+             notified, revoked_at, updated_at, version)
+           SELECT tenant_id, gen_random_uuid(), now(), 'K', id, false, '[]', '[]', decode(repeat('00', 32), 'hex'), now(), 'far',
+             CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

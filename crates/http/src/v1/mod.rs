@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod admin;
+pub(crate) mod api_key;
 pub(crate) mod auth;
 pub(crate) mod billing;
 pub(crate) mod branding;
@@ -10,6 +11,7 @@ pub(crate) mod entitlement;
 pub(crate) mod feature;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
+pub(crate) mod permission;
 pub(crate) mod project;
 pub(crate) mod quota;
 pub(crate) mod resource;
@@ -41,6 +43,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(billing::routes)
         .configure(user::routes)
         .configure(invitation::routes)
+        .configure(permission::routes)
+        .configure(api_key::routes)
         .configure(project::routes)
         .configure(task::routes)
         .configure(resource::routes)
