@@ -67,6 +67,7 @@ mod invalid;
 mod invitation;
 mod invoice;
 mod job;
+mod letter;
 mod limit;
 mod locale;
 mod mail;
@@ -167,12 +168,13 @@ pub use job::{
     Backoff, Claim, Enqueued, Initiator, Job, JobCensus, JobFilter, JobLease, JobQueue, JobState, Jobs,
     Lease, Misstep, NewJob, Progress,
 };
+pub use letter::{Letter, Line, Reader};
 pub use limit::{
     Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
     Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
 };
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
-pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
+pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use meter::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
 pub use mfa::{
@@ -181,7 +183,7 @@ pub use mfa::{
     TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
 };
 pub use network::Network;
-pub use notice::{ApiKeyNotice, DunningNotice, EndingKey, Letter, Notice, Owed, QuotaNotice, Reader};
+pub use notice::{ApiKeyNotice, DunningNotice, EndingKey, Notice, Owed, QuotaNotice};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,

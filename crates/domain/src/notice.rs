@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertBase, Currency, DunningStep, Line, MeterKey, Period, ProviderInvoice, Threshold, Time, wall_clock,
+    AlertBase, Currency, DunningStep, Letter, Line, MeterKey, Period, ProviderInvoice, Reader, Threshold,
+    Time, wall_clock,
 };
 
 /// Something that a tenant's admins are told of. It carries the figures of the moment in which it happened,
@@ -91,36 +92,6 @@ impl From<&ProviderInvoice> for Owed {
     }
 }
 
-/// For whom a mail is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reader {
-    /// What they are called.
-    pub name: Line,
-    /// What their tenant is called.
-    pub tenant: Line,
-    /// The tenant's time zone, in which moments are shown; see [`wall_clock`].
-    pub zone: String,
-    /// Where they go to act.
-    pub app_url: Line,
-}
-
-impl Reader {
-    /// The subject of a mail about something, with the name of the tenant.
-    pub(crate) fn subject(&self, about: &str) -> Line {
-        let tenant = Line::within(self.tenant.as_str(), SHORT_NAME);
-        Line::of(&format!("[{tenant}] {about}"))
-    }
-}
-
-/// A mail in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// What it is about.
-    pub subject: Line,
-    /// What it says; lines end with a line feed.
-    pub text: String,
-}
-
 impl Notice {
     /// The notice in words. The subject is short enough for the name of the tenant to leave the matter in
     /// sight.
@@ -147,9 +118,6 @@ impl Notice {
         }
     }
 }
-
-/// How much of a tenant's name a subject has room for.
-const SHORT_NAME: usize = 60;
 
 /// How many invoices a mail lists.
 const LISTED: usize = 10;
@@ -238,7 +206,7 @@ impl ApiKeyNotice {
         let lines = self.keys.iter().take(LISTED).map(|key| {
             let verb = if key.is_over { "expired on" } else { "expires on" };
             let at = wall_clock(key.expires_at, &reader.zone);
-            format!("  {}: {verb} {at}", Line::within(&key.name, SHORT_NAME))
+            format!("  {}: {verb} {at}", Line::within(&key.name, Line::SHORT))
         });
         let mut lines: Vec<_> = lines.collect();
         if count > LISTED {
