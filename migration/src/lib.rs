@@ -95,6 +95,13 @@ mod m20261128_000054_usage_intake;
 mod m20261128_000060_tenant_names;
 mod m20261129_000061_quota_adjustments;
 mod m20261129_000062_pending_checkouts;
+mod m20261129_000063_account_links;
+mod m20261129_000064_operator_epochs;
+mod m20261129_000065_live_sessions;
+mod m20261129_000066_invitations;
+mod m20261129_000067_second_factors;
+mod m20261129_000068_trusted_devices;
+mod m20261129_000069_api_keys;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -13,6 +13,9 @@ use crate::{
     m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
     m20261128_000045_former_customers, m20261128_000053_quota_lease_owners, m20261128_000054_usage_intake,
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
+    m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
+    m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
+    m20261129_000069_api_keys,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -97,6 +100,13 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000060_tenant_names::Migration),
             Box::new(m20261129_000061_quota_adjustments::Migration),
             Box::new(m20261129_000062_pending_checkouts::Migration),
+            Box::new(m20261129_000065_live_sessions::Migration),
+            Box::new(m20261129_000066_invitations::Migration),
+            Box::new(m20261129_000067_second_factors::Migration),
+            Box::new(m20261129_000068_trusted_devices::Migration),
+            Box::new(m20261129_000063_account_links::Migration),
+            Box::new(m20261129_000064_operator_epochs::Migration),
+            Box::new(m20261129_000069_api_keys::Migration),
         ]
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::{Definition, SettingRegistry};
+use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{
     Announcer, Clock, IdSource as _, Limit, Memory, ProjectId, RequestId, ResourceId, Role, SystemScope,
     TaskId, TenantId, UserId,
@@ -27,12 +28,14 @@ use tenantry_persistence::{
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens,
-    LocalLimiter, Memories, PasswordCost, SigningKey, SystemIds,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
+    SystemIds, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
+use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
@@ -280,6 +283,7 @@ impl World {
         let client = Client::new(api.clone()).await;
         let acme = tenant(&app, "acme", "Acme Inc").await;
         let globex = tenant(&app, "globex", "Globex Corp").await;
+        forget_links(&database).await;
         Self {
             acme,
             globex,
@@ -504,6 +508,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
     let keys = signing_keys(options);
     let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
+    let invitation_tokens = HmacInvitationTokens::new(&keys[0].derive_secret("invitation tokens"));
+    let link_tokens = HmacLinkTokens::new(&keys[0].derive_secret("link tokens"));
     let seal = keys[1..]
         .iter()
         .fold(AeadSeal::new(&keys[0].derive_secret("seal")), |seal, earlier| {
@@ -577,6 +583,10 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         passwords: options.passwords.clone().unwrap_or_else(cheap_passwords),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        invitation_tokens: Arc::new(invitation_tokens),
+        one_time_codes: Arc::new(HmacOneTimeCodes),
+        link_tokens: Arc::new(link_tokens),
+        secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
         traces: Arc::clone(&options.traces),
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
@@ -602,6 +612,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         signup_enabled: options.signup_enabled,
         default_settings,
         session_days: 30,
+        api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         quota_thresholds: vec![80, 100],
         enforce_api_calls: true,
@@ -615,6 +626,24 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         configurations,
         announcements,
     }
+}
+
+impl World {
+    /// Deletes the links to verify addresses of users that a test has added, with their mails.
+    pub async fn forget_links(&self) {
+        forget_links(&self.database).await;
+    }
+}
+
+/// Deletes the links to verify addresses that nobody in the world has asked for, with their mails: tests see those that they
+/// cause themselves.
+async fn forget_links(database: &Database) {
+    let sql = "DELETE FROM account_links; DELETE FROM jobs WHERE kind = 'account.link'; \
+               DELETE FROM audit_events WHERE action = 'account_link.sent'";
+    sqlx::raw_sql(sql)
+        .execute(&mut database.admin().await)
+        .await
+        .unwrap();
 }
 
 fn cheap_passwords() -> Arc<Argon2Passwords> {
@@ -792,7 +821,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         .unwrap();
     let guest = Cx::new(Arc::clone(app), guest.scope, Origin::default());
     let password = tenantry_domain::identity::Password::presented(PASSWORD.into());
-    let login = tenantry_tenancy::identity::auth::login(&guest, &email, password)
+    let login = tenantry_tenancy::identity::auth::login(&guest, &email, password, SecondFactor::default())
         .await
         .unwrap();
     Person {

@@ -9,7 +9,7 @@ use crate::audit::AuditLog;
 use crate::billing::{BillingAccounts, Invoices, MeterReports};
 use crate::customization::{Brandings, SettingSheets};
 use crate::flags::FlagOverrides;
-use crate::identity::{Sessions, Users};
+use crate::identity::{AccountLinks, ApiKeys, Invitations, RareNotices, SecondFactors, Sessions, Users};
 use crate::kernel::{AsStoreError, Storage, StoreError};
 use crate::operations::{IdempotencyKeys, Jobs};
 use crate::tenant::{TenantScope, Tenants};
@@ -50,6 +50,16 @@ pub trait Store: Send {
     fn users(&mut self) -> &mut dyn Users;
     /// Login sessions.
     fn sessions(&mut self) -> &mut dyn Sessions;
+    /// Invitations to the tenant.
+    fn invitations(&mut self) -> &mut dyn Invitations;
+    /// Second factors, and logins that wait for one.
+    fn second_factors(&mut self) -> &mut dyn SecondFactors;
+    /// Links that were sent to users by mail.
+    fn account_links(&mut self) -> &mut dyn AccountLinks;
+    /// Which rare notices users got.
+    fn rare_notices(&mut self) -> &mut dyn RareNotices;
+    /// API keys.
+    fn api_keys(&mut self) -> &mut dyn ApiKeys;
     /// Projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
@@ -122,6 +132,26 @@ impl Work {
     /// Login sessions.
     pub fn sessions(&mut self) -> &mut dyn Sessions {
         self.store.sessions()
+    }
+    /// Invitations to the tenant.
+    pub fn invitations(&mut self) -> &mut dyn Invitations {
+        self.store.invitations()
+    }
+    /// Second factors, and logins that wait for one.
+    pub fn second_factors(&mut self) -> &mut dyn SecondFactors {
+        self.store.second_factors()
+    }
+    /// Links that were sent to users by mail.
+    pub fn account_links(&mut self) -> &mut dyn AccountLinks {
+        self.store.account_links()
+    }
+    /// Which rare notices users got.
+    pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
+        self.store.rare_notices()
+    }
+    /// API keys.
+    pub fn api_keys(&mut self) -> &mut dyn ApiKeys {
+        self.store.api_keys()
     }
     /// Projects.
     pub fn projects(&mut self) -> &mut dyn Projects {

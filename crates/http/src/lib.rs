@@ -61,4 +61,4 @@ pub use middleware::limits::{AddressRates, Limits};
 pub use middleware::quota::Quotas;
 pub use openapi::openapi::openapi;
 pub use problem::error::ApiError;
-pub use problem::problem::{Excess, PlanProblem, Problem, ProblemField, QuotaProblem};
+pub use problem::problem::{Excess, FactorNeeded, PlanProblem, Problem, ProblemField, QuotaProblem};

@@ -26,12 +26,14 @@ use tenantry_domain::billing::{
 use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, Email, HashingCaller, IssuedRefresh, Password, PasswordError, PasswordHash,
-    PasswordHasher, PresentedRefresh, RefreshTokens, TokenError, Verified,
+    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
+    IssuedInvitation, IssuedLink, IssuedRefresh, LinkTokens, NewApiKey, OneTimeCodes, Password,
+    PasswordError, PasswordHash, PasswordHasher, PresentedInvitation, PresentedLink, PresentedRefresh,
+    RefreshTokens, SecretSource, TokenError, TotpSecret, Verified,
 };
 use tenantry_domain::kernel::{
-    Clock, HostResolver, IdSource, Limit, OperatorId, Reset, Role, Seal, SessionId, StoreError, SystemScope,
-    TenantId, Time, Unresolved, UserId,
+    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, OperatorId, Permission,
+    Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, Operator, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens,
@@ -40,7 +42,7 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    Directory, Gate, JobFacts, JobLease, MembershipFacts, Settings, Slug, Tenant, TenantFacts,
+    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, Settings, Slug, Tenant, TenantFacts,
     TenantRegistry, TenantScope, TenantSelector, TenantStatus,
 };
 use tenantry_domain::usage::{
@@ -72,6 +74,10 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         passwords: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
+        invitation_tokens: fake.clone(),
+        one_time_codes: fake.clone(),
+        link_tokens: fake.clone(),
+        secrets: fake.clone(),
         seal: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
@@ -99,6 +105,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
         billing: BillingPolicy::default(),
@@ -261,8 +268,77 @@ impl Directory for Fake {
         }))
     }
 
+    async fn api_key(&self, tenant: TenantId, id: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError> {
+        let acme = acme();
+        let key = SomeKey::of(id).filter(|_| tenant == acme.id);
+        Ok(key.map(|key| ApiKeyFacts {
+            tenant: acme,
+            key: key.stored(self.now()),
+            creator_role: Some(Role::Admin),
+        }))
+    }
+
+    fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
+        true
+    }
+
     async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         Ok(None)
+    }
+}
+
+/// An API key of the small application.
+#[derive(Clone, Copy)]
+pub(crate) enum SomeKey {
+    /// With every scope that there is.
+    All,
+    /// With one that no route of a test asks for.
+    Least,
+}
+
+impl SomeKey {
+    const SECRET: [u8; 32] = [7; 32];
+
+    fn of(id: ApiKeyId) -> Option<Self> {
+        let keys = [Self::All, Self::Least];
+        keys.into_iter().find(|key| key.id() == id)
+    }
+
+    fn id(self) -> ApiKeyId {
+        Uuid::from_u128(70 + self as u128).into()
+    }
+
+    fn format() -> ApiKeyFormat {
+        ApiKeyFormat::new("test").unwrap()
+    }
+
+    pub fn text(self) -> String {
+        Self::format().issue(acme().id, self.id(), Self::SECRET).text
+    }
+
+    fn stored(self, now: Time) -> ApiKey {
+        let scopes = Permission::ALL.iter().filter(|permission| permission.is_scope());
+        let scopes = scopes.map(|permission| permission.as_str().to_owned());
+        let new = NewApiKey {
+            name: "Some".into(),
+            scopes: match self {
+                Self::All => scopes.collect(),
+                Self::Least => vec!["branding.manage".into()],
+            },
+            expires_at: None,
+            allowed_networks: None,
+            service_account: false,
+        };
+        let hash = Self::format()
+            .issue(acme().id, self.id(), Self::SECRET)
+            .secret_hash;
+        ApiKey::new(self.id(), Uuid::from_u128(2).into(), hash, new, now).unwrap()
+    }
+}
+
+impl SecretSource for Fake {
+    fn secret(&self) -> [u8; 32] {
+        [7; 32]
     }
 }
 
@@ -282,6 +358,7 @@ impl AccessTokens for Fake {
             user: Uuid::from_u128(user).into(),
             session: Uuid::from_u128(1).into(),
             role: Role::Viewer,
+            factor_at: None,
             issued_at: self.now(),
             expires_at: self.now(),
         })
@@ -300,6 +377,20 @@ impl AccessTokens for Fake {
     }
 }
 
+impl OneTimeCodes for Fake {
+    fn secret(&self) -> TotpSecret {
+        TotpSecret::new([0; 20])
+    }
+
+    fn token(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn code(&self, _: &TotpSecret, _: u64) -> String {
+        "000000".into()
+    }
+}
+
 impl RefreshTokens for Fake {
     fn first(&self, _: TenantId, _: SessionId) -> IssuedRefresh {
         IssuedRefresh {
@@ -309,6 +400,32 @@ impl RefreshTokens for Fake {
     }
 
     fn read(&self, _: &str) -> Option<PresentedRefresh> {
+        None
+    }
+}
+
+impl InvitationTokens for Fake {
+    fn issue(&self, _: TenantId, _: InvitationId) -> IssuedInvitation {
+        IssuedInvitation {
+            token: "issued".into(),
+            hash: [0; 32],
+        }
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedInvitation> {
+        None
+    }
+}
+
+impl LinkTokens for Fake {
+    fn issue(&self, _: TenantId, _: AccountLinkId) -> IssuedLink {
+        IssuedLink {
+            token: "issued".into(),
+            hash: [0; 32],
+        }
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedLink> {
         None
     }
 }
@@ -446,6 +563,7 @@ impl OperatorTokens for Fake {
             return Err(TokenError::Invalid);
         }
         Ok(OperatorClaims {
+            epoch: 0,
             operator: Uuid::from_u128(5).into(),
             issued_at: self.now(),
             expires_at: self.now(),

@@ -6,7 +6,8 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::operations::{Accepted, Line, MailError};
+use tenantry_domain::kernel::Line;
+use tenantry_domain::operations::{Accepted, MailError};
 
 use crate::{SmtpSettings, Tls};
 

@@ -58,7 +58,8 @@ fn party(mailbox: &Mailbox) -> Result<Party, MailError> {
 #[cfg(test)]
 mod tests {
     use tenantry_domain::identity::Email;
-    use tenantry_domain::operations::{Line, MessageId};
+    use tenantry_domain::kernel::Line;
+    use tenantry_domain::operations::MessageId;
     use uuid::Uuid;
 
     use super::*;

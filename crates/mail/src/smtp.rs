@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use lettre::address::Envelope;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::kernel::{Clock, Time};
-use tenantry_domain::operations::{Accepted, Line, Mail, MailError, Mailer};
+use tenantry_domain::kernel::{Clock, Line, Time};
+use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;

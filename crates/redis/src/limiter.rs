@@ -119,6 +119,7 @@ fn of_account(account: Account) -> String {
     match account {
         Account::User(tenant, name) => format!("rl:{{{tenant}}}:l:{name}"),
         Account::Operator(name) => format!("rl:{{operators}}:l:{name}"),
+        Account::Mailed(tenant, name) => format!("rl:{{{tenant}}}:m:{name}"),
     }
 }
 

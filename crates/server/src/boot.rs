@@ -7,6 +7,7 @@ use std::time::Duration;
 use tenantry_billing::PlanBook;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{Announcer, Clock, IdSource, Memory, StoreError};
 use tenantry_domain::operations::OperatorGate;
 use tenantry_domain::plans::PlanCatalogue as _;
@@ -22,8 +23,9 @@ use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSetting
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories,
-    PasswordCost, QuotaLeases, SigningKey, SystemClock, SystemIds, SystemResolver,
+    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
+    SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
@@ -117,7 +119,13 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
             ..pool(settings, settings.database.platform_pool_size)
         },
     )?;
-    let (keys, refresh_tokens, seal) = signing_keys(settings)?;
+    let Keys {
+        keys,
+        refresh_tokens,
+        link_tokens,
+        invitation_tokens,
+        seal,
+    } = signing_keys(settings)?;
     let operator_tokens = JwtOperatorTokens::new(
         keys.clone(),
         settings.auth.issuer.clone(),
@@ -205,6 +213,10 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         passwords: Arc::new(passwords(settings)?),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
+        invitation_tokens: Arc::new(invitation_tokens),
+        one_time_codes: Arc::new(HmacOneTimeCodes),
+        link_tokens: Arc::new(link_tokens),
+        secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
         traces: crate::traces::port(&settings.tracing),
         calls: calls.clone(),
@@ -292,23 +304,40 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
     }
 }
 
-/// The keys of access tokens, the present one first, and the refresh tokens and the seal whose secrets derive from
-/// them.
-fn signing_keys(settings: &Settings) -> Result<(Vec<SigningKey>, HmacRefreshTokens, AeadSeal), BootError> {
+/// The keys of access tokens, the present one first, and what has secrets that derive from them.
+struct Keys {
+    keys: Vec<SigningKey>,
+    refresh_tokens: HmacRefreshTokens,
+    link_tokens: HmacLinkTokens,
+    invitation_tokens: HmacInvitationTokens,
+    seal: AeadSeal,
+}
+
+fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
     let present = match &settings.auth.signing_key_file {
         Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
         _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
     };
     let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+    let mut invitations = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
+    let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
     let mut seal = AeadSeal::new(&present.derive_secret("seal"));
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
         let earlier = read_key(path, settings.profile)?;
         refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+        invitations = invitations.reading(&earlier.derive_secret("invitation tokens"));
+        link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
         seal = seal.opening(&earlier.derive_secret("seal"));
         keys.push(earlier);
     }
-    Ok((keys, refresh_tokens, seal))
+    Ok(Keys {
+        keys,
+        refresh_tokens,
+        link_tokens,
+        invitation_tokens: invitations,
+        seal,
+    })
 }
 
 fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {
@@ -430,6 +459,8 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        // The settings were checked.
+        api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: settings.signup.name_quarantine_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_domain::identity::Email;
-use tenantry_domain::kernel::{Clock, IdSource as _};
-use tenantry_domain::operations::{Line, Mail, Mailbox, Mailer as _, MessageId};
+use tenantry_domain::kernel::{Clock, IdSource as _, Line};
+use tenantry_domain::operations::{Mail, Mailbox, Mailer as _, MessageId};
 use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TalliedMailer, Tls};
 use tenantry_system::{SystemClock, SystemIds};
 

@@ -4,7 +4,7 @@ use std::io::BufRead as _;
 
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operations::operator::{self, OperatorError};
+use tenantry_tenancy::operations::operator::{self, CreatedOperator, OperatorError};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
@@ -36,6 +36,17 @@ enum Action {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Replace an operator's password and end their tokens; prints the generated password, once.
+    #[command(
+        after_help = "Example: tenantry operator reset-password olga@example.com\n         \
+                      pass show tenantry | tenantry operator reset-password olga@example.com --password-stdin"
+    )]
+    ResetPassword {
+        email: String,
+        /// Take the password from the first line of standard input instead of generating one.
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// List all operators: id, address, state, name.
     #[command(after_help = "Example: tenantry operator list")]
     List,
@@ -54,18 +65,24 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             name,
             password_stdin,
         } => {
-            let password = if *password_stdin {
-                Some(first_line()?)
-            } else {
-                None
-            };
+            let password = given(*password_stdin)?;
             let because = SystemScope::because("an operator is added from the command line");
             let cx = OperatorCx::command(app, because);
             let created = operator::create(&cx, email, name, password).await.map_err(told)?;
-            say(&created.operator);
-            if let Some(password) = created.generated_password {
-                console::say(&format!("password {}", password.reveal()));
-            }
+            say_with_password(&created);
+        }
+        Action::ResetPassword {
+            email,
+            password_stdin,
+        } => {
+            let password = given(*password_stdin)?;
+            let because = SystemScope::because("an operator's password is reset from the command line");
+            let cx = OperatorCx::command(app, because);
+            say_with_password(
+                &operator::reset_password(&cx, email, password)
+                    .await
+                    .map_err(told)?,
+            );
         }
         Action::List => list(app).await?,
         Action::Deactivate { email } => {
@@ -85,11 +102,23 @@ async fn list(app: &Tenancy) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// The password from standard input, where that is asked for.
+fn given(password_stdin: bool) -> Result<Option<String>, CommandError> {
+    password_stdin.then(first_line).transpose()
+}
+
 fn first_line() -> Result<String, CommandError> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|error| CommandError::Other(format!("--password-stdin: {error}")))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn say_with_password(created: &CreatedOperator) {
+    say(&created.operator);
+    if let Some(password) = &created.generated_password {
+        console::say(&format!("password {}", password.reveal()));
+    }
 }
 
 fn say(operator: &Operator) {

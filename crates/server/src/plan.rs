@@ -256,7 +256,7 @@ impl Memory for Waker {
     fn forget(&self, change: Change) {
         match change {
             Change::Catalogue => self.0.notify_one(),
-            Change::Tenant(_) | Change::User(..) | Change::Configuration(_) => {}
+            Change::Tenant(_) | Change::User(..) | Change::ApiKey(..) | Change::Configuration(_) => {}
         }
     }
 

@@ -272,12 +272,13 @@ fn listen_settings(settings: &Settings) -> ListenSettings {
     }
 }
 
-/// Stores what is counted in memory: views, and refusals that were repeated.
+/// Stores what is counted in memory: views, when API keys were used, and refusals that were repeated.
 async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(every_seconds));
     loop {
         ticks.tick().await;
         refusal::flush(&app).await;
+        app.key_uses.flush(&app).await;
         let flushed = app.views.flush(&app).await;
         if flushed.views > 0 {
             tracing::debug!(
@@ -300,6 +301,7 @@ async fn store_all(booted: &Booted, within: Duration) {
             metering::flush(app).await;
         }
         app.views.flush(app).await;
+        app.key_uses.flush(app).await;
         refusal::flush(app).await;
     };
     let in_time = tokio::time::timeout(within, all).await.is_ok();

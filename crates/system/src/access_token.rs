@@ -12,7 +12,8 @@ use crate::SigningKey;
 
 /// Access tokens as JWTs after RFC 9068 (`typ: at+jwt`), signed with Ed25519 (`alg: EdDSA`, RFC 8037).
 ///
-/// Claims: `iss aud sub tid sid role iat exp jti`, ids as hyphenated UUIDs, times in whole seconds. RFC
+/// Claims: `iss aud sub tid sid role iat exp jti`, ids as hyphenated UUIDs, times in whole seconds; once a second factor was
+/// given in the session also `mfa_at`, the time of it, and `amr` (RFC 8176). RFC
 /// 9068 also asks for `client_id`, which is left out: there is no registry of clients to name one from.
 /// Verification follows RFC 8725: algorithm and type are fixed, the key is one of ours by its `kid`, issuer
 /// and audience are exactly ours, every claim is there and of its type.
@@ -126,6 +127,8 @@ impl AccessTokens for JwtAccessTokens {
             exp: claims.expires_at.timestamp(),
             jti: self.ids.uuid().to_string(),
             nbf: None,
+            mfa_at: claims.factor_at.map(|at| at.timestamp()),
+            amr: claims.factor_at.map(|_| WITH_FACTOR.map(str::to_owned).into()),
         };
         signed(&self.current, &claims)
     }
@@ -193,7 +196,15 @@ struct WireClaims {
     /// Never written by us, but respected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mfa_at: Option<i64>,
+    /// For clients and other services; decisions read `mfa_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    amr: Option<Vec<String>>,
 }
+
+/// The methods of a session in which a second factor was given.
+const WITH_FACTOR: [&str; 3] = ["pwd", "otp", "mfa"];
 
 impl WireClaims {
     fn read(&self) -> Option<AccessClaims> {
@@ -204,6 +215,10 @@ impl WireClaims {
             user: self.sub.parse().ok()?,
             session: self.sid.parse().ok()?,
             role: self.role,
+            factor_at: match self.mfa_at {
+                Some(seconds) => Some(at(seconds)?),
+                None => None,
+            },
             issued_at: at(self.iat)?,
             expires_at: at(self.exp)?,
         })
@@ -306,6 +321,7 @@ mod tests {
             user: USER.parse().unwrap(),
             session: SESSION.parse().unwrap(),
             role: Role::Member,
+            factor_at: None,
             issued_at: start(),
             expires_at: start() + TimeDelta::seconds(900),
         }
@@ -361,6 +377,19 @@ mod tests {
         expected["jti"] = Value::Null;
         assert_eq!(said, expected);
         assert_ne!(jti, part(&tokens.sign(&claims()), 1)["jti"]);
+    }
+
+    #[test]
+    fn a_token_says_when_a_factor_was_given() {
+        let World { tokens, .. } = world();
+        let claims = AccessClaims {
+            factor_at: Some(start() - TimeDelta::seconds(60)),
+            ..claims()
+        };
+        let token = tokens.sign(&claims);
+        assert_eq!(tokens.verify(&token), Ok(claims));
+        assert_eq!(part(&token, 1)["mfa_at"], json!(start().timestamp() - 60));
+        assert_eq!(part(&token, 1)["amr"], json!(["pwd", "otp", "mfa"]));
     }
 
     #[test]

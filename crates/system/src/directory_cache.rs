@@ -2,8 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tenantry_domain::kernel::{Change, Clock, Memory, SessionId, StoreError, TenantId, Time, UserId};
-use tenantry_domain::tenant::{Directory, JobFacts, JobLease, MembershipFacts, TenantFacts, TenantSelector};
+use tenantry_domain::kernel::{
+    ApiKeyId, Change, Clock, Memory, SessionId, StoreError, TenantId, Time, UserId,
+};
+use tenantry_domain::tenant::{
+    ApiKeyFacts, Directory, JobFacts, JobLease, MembershipFacts, TenantFacts, TenantSelector,
+};
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::{Freshness, SETTLING_MS};
@@ -12,7 +16,7 @@ use crate::single_flight::SingleFlight;
 /// How much a [`CachedDirectory`] remembers and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// At most so many memberships and as many names of tenants.
+    /// At most so many memberships, as many API keys and as many names of tenants.
     pub entries: u64,
     /// For how long, in milliseconds, while changes made elsewhere are heard of.
     pub ttl_ms: i64,
@@ -41,6 +45,8 @@ pub struct CachedDirectory {
     clock: Arc<dyn Clock>,
     epochs: Epochs,
     memberships: SingleFlight<(TenantId, UserId, SessionId), Entry<MembershipFacts, Epoch>>,
+    /// The counters of the key, and those of its creator.
+    api_keys: SingleFlight<(TenantId, ApiKeyId), Entry<ApiKeyFacts, (Epoch, Epoch)>>,
     tenants: SingleFlight<TenantSelector, Entry<TenantFacts, (u64, Epoch)>>,
     freshness: Freshness,
     counters: Counters,
@@ -87,6 +93,7 @@ impl CachedDirectory {
             clock,
             epochs: Epochs::default(),
             memberships: SingleFlight::new(settings.entries),
+            api_keys: SingleFlight::new(settings.entries),
             tenants: SingleFlight::new(settings.entries),
             freshness: Freshness::new(settings),
             counters: Counters::default(),
@@ -98,7 +105,7 @@ impl CachedDirectory {
         CacheStats {
             hits: self.counters.hits.load(Ordering::Relaxed),
             loads: self.counters.loads.load(Ordering::Relaxed),
-            entries: self.memberships.len() + self.tenants.len(),
+            entries: self.memberships.len() + self.api_keys.len() + self.tenants.len(),
         }
     }
 
@@ -113,6 +120,27 @@ impl CachedDirectory {
         let quiet_for = self.epochs.quiet_for(tenant, Some(user), now);
         in_time
             && entry.epoch == self.epochs.of_user(tenant, user)
+            && self
+                .freshness
+                .is_young(entry.loaded_at, found.is_some(), quiet_for, now)
+    }
+
+    fn api_key_holds(
+        &self,
+        (tenant, key): (TenantId, ApiKeyId),
+        entry: &Entry<ApiKeyFacts, (Epoch, Epoch)>,
+    ) -> bool {
+        let now = self.clock.now();
+        let Ok(found) = &entry.found else { return false };
+        let (own, of_creator) = entry.epoch;
+        let mut quiet_for = self.epochs.key_quiet_for(tenant, key, now);
+        let creator_stands = found.as_ref().is_none_or(|facts| {
+            let creator = facts.key.creator;
+            quiet_for = quiet_for.min(self.epochs.quiet_for(tenant, Some(creator), now));
+            of_creator == self.epochs.of_user(tenant, creator)
+        });
+        creator_stands
+            && own == self.epochs.of_api_key(tenant, key)
             && self
                 .freshness
                 .is_young(entry.loaded_at, found.is_some(), quiet_for, now)
@@ -146,6 +174,24 @@ impl CachedDirectory {
             found,
             epoch,
             loaded_at,
+        }
+    }
+
+    /// Whose a key is, is not known before the load, so a change of any user while it is under way makes it stale.
+    async fn load_api_key(&self, (tenant, key): (TenantId, ApiKeyId)) -> Entry<ApiKeyFacts, (Epoch, Epoch)> {
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let (own, loaded_at) = (self.epochs.of_api_key(tenant, key), self.clock.now());
+        let before = self.epochs.of_all_users();
+        let found = self.directory.api_key(tenant, key).await;
+        let of_creator = match &found {
+            Ok(Some(facts)) => self.epochs.of_user(tenant, facts.key.creator),
+            Ok(None) | Err(_) => Epoch::default(),
+        };
+        let overtaken = self.epochs.of_all_users() != before;
+        Entry {
+            found,
+            epoch: (own, of_creator),
+            loaded_at: if overtaken { Time::UNIX_EPOCH } else { loaded_at },
         }
     }
 
@@ -220,6 +266,30 @@ impl Directory for CachedDirectory {
         self.load_membership(key).await.found
     }
 
+    async fn api_key(&self, tenant: TenantId, key: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError> {
+        let which = (tenant, key);
+        if let Some(entry) = self.api_keys.get(&which)
+            && self.api_key_holds(which, &entry)
+        {
+            self.hit();
+            return entry.found.clone();
+        }
+        let began = self.clock.now();
+        let holds = |entry: &_| self.api_key_holds(which, entry);
+        let load = self.load_api_key(which);
+        let entry = self.api_keys.get_or_load(&which, holds, load).await;
+        if entry.found.is_err() || entry.loaded_at >= began || self.api_key_holds(which, &entry) {
+            return entry.found.clone();
+        }
+        // It was loaded for a request that came before the last change.
+        self.load_api_key(which).await.found
+    }
+
+    fn caches_api_key(&self, tenant: TenantId, key: ApiKeyId) -> bool {
+        let entry = self.api_keys.get(&(tenant, key));
+        entry.is_some_and(|entry| self.api_key_holds((tenant, key), &entry))
+    }
+
     /// Leases are not remembered: each is asked for once.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         self.directory.job(lease).await
@@ -241,6 +311,7 @@ mod tests {
     use std::sync::Mutex;
 
     use chrono::{Duration, TimeZone as _, Utc};
+    use tenantry_domain::identity::{ApiKey, NewApiKey};
     use tenantry_domain::kernel::Role;
     use tenantry_domain::plans::{Agreed, Subscription};
     use tenantry_domain::tenant::{Slug, TenantStatus};
@@ -300,6 +371,29 @@ mod tests {
                 session_is_live: true,
                 session_expires_at: start() + Duration::hours(1),
             }))
+        }
+
+        async fn api_key(&self, _: TenantId, id: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let answer = self.answer.lock().unwrap().clone();
+            self.read.add_permits(1);
+            self.may_answer.acquire().await.unwrap().forget();
+            let new = NewApiKey {
+                name: "CI".into(),
+                scopes: vec!["tasks.read".into()],
+                expires_at: None,
+                allowed_networks: None,
+                service_account: false,
+            };
+            Ok(answer?.map(|role| ApiKeyFacts {
+                tenant: facts(),
+                key: ApiKey::new(id, user(), [0; 32], new, start()).unwrap(),
+                creator_role: Some(role),
+            }))
+        }
+
+        fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
+            false
         }
 
         async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tenantry_domain::kernel::{Change, TenantId, Time, UserId};
+use tenantry_domain::kernel::{ApiKeyId, Change, TenantId, Time, UserId};
 use uuid::Uuid;
 
 /// How many counters there are. Two keys may share one: then a change of the one is taken for a change of the other,
@@ -15,6 +15,8 @@ pub(crate) struct Epochs {
     slots: Box<[Slot]>,
     /// Any tenant at all, for what was remembered not to be there; of configurations, what all have in common.
     tenants: AtomicU64,
+    /// Any user at all, for what is loaded before it is known which user it depends on.
+    users: AtomicU64,
 }
 
 #[derive(Default)]
@@ -33,6 +35,7 @@ impl Default for Epochs {
         Self {
             slots: std::iter::repeat_with(Slot::default).take(SLOTS).collect(),
             tenants: AtomicU64::new(0),
+            users: AtomicU64::new(0),
         }
     }
 }
@@ -44,7 +47,11 @@ impl Epochs {
                 self.tenants.fetch_add(1, Ordering::SeqCst);
                 self.tenant_slot(tenant)
             }
-            Change::User(tenant, user) => self.user_slot(tenant, user),
+            Change::User(tenant, user) => {
+                self.users.fetch_add(1, Ordering::SeqCst);
+                self.user_slot(tenant, user)
+            }
+            Change::ApiKey(tenant, key) => self.key_slot(tenant, key),
             // No scope is made of these.
             Change::Configuration(_) | Change::Catalogue => return,
         };
@@ -61,7 +68,7 @@ impl Epochs {
                 self.tenants.fetch_add(1, Ordering::SeqCst);
                 return;
             }
-            Change::User(..) => return,
+            Change::User(..) | Change::ApiKey(..) => return,
         };
         let slot = self.tenant_slot(tenant);
         slot.last.store(now.timestamp_millis(), Ordering::SeqCst);
@@ -87,6 +94,18 @@ impl Epochs {
         )
     }
 
+    pub(crate) fn of_api_key(&self, tenant: TenantId, key: ApiKeyId) -> Epoch {
+        let slots = (self.tenant_slot(tenant), self.key_slot(tenant, key));
+        Epoch(
+            slots.0.changes.load(Ordering::SeqCst),
+            slots.1.changes.load(Ordering::SeqCst),
+        )
+    }
+
+    pub(crate) fn of_all_users(&self) -> u64 {
+        self.users.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn of_all_tenants(&self) -> u64 {
         self.tenants.load(Ordering::SeqCst)
     }
@@ -97,6 +116,16 @@ impl Epochs {
         let of_tenant = self.tenant_slot(tenant).last.load(Ordering::SeqCst);
         now.timestamp_millis()
             .saturating_sub(of_user.map_or(of_tenant, |of_user| of_user.max(of_tenant)))
+    }
+
+    /// Milliseconds since an API key itself last changed; very many when never.
+    pub(crate) fn key_quiet_for(&self, tenant: TenantId, key: ApiKeyId, now: Time) -> i64 {
+        let last = self.key_slot(tenant, key).last.load(Ordering::SeqCst);
+        now.timestamp_millis().saturating_sub(last)
+    }
+
+    fn key_slot(&self, tenant: TenantId, key: ApiKeyId) -> &Slot {
+        self.user_slot(tenant, key.uuid().into())
     }
 
     fn tenant_slot(&self, tenant: TenantId) -> &Slot {

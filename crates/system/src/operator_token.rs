@@ -15,7 +15,7 @@ const LIFETIME_SECONDS: i64 = 900;
 /// Operators' access tokens, made like users' ([`JwtAccessTokens`](crate::JwtAccessTokens)) and with the same keys.
 ///
 /// What keeps the two apart is the audience, which is `<audience of users>-admin`: neither is accepted where the other
-/// belongs. Claims: `iss aud sub iat exp jti`; there is no tenant in them.
+/// belongs. Claims: `iss aud sub iat exp jti epoch`; there is no tenant in them.
 pub struct JwtOperatorTokens {
     current: SigningKey,
     others: Vec<SigningKey>,
@@ -65,6 +65,7 @@ impl OperatorTokens for JwtOperatorTokens {
             iat: claims.issued_at.timestamp(),
             exp: claims.expires_at.timestamp(),
             jti: self.ids.uuid().to_string(),
+            epoch: claims.epoch,
         };
         signed(&self.current, &claims)
     }
@@ -92,12 +93,14 @@ struct WireClaims {
     iat: i64,
     exp: i64,
     jti: String,
+    epoch: i64,
 }
 
 impl WireClaims {
     fn read(&self) -> Option<OperatorClaims> {
         Some(OperatorClaims {
             operator: self.sub.parse().ok()?,
+            epoch: self.epoch,
             issued_at: at(self.iat)?,
             expires_at: at(self.exp)?,
         })
@@ -133,6 +136,7 @@ mod tests {
 
     fn claims() -> OperatorClaims {
         OperatorClaims {
+            epoch: 3,
             operator: Uuid::from_u128(7).into(),
             issued_at: start(),
             expires_at: start() + TimeDelta::seconds(LIFETIME_SECONDS),
@@ -169,6 +173,7 @@ mod tests {
                 user: Uuid::from_u128(7).into(),
                 session: Uuid::from_u128(2).into(),
                 role: Role::Admin,
+                factor_at: None,
                 issued_at: start(),
                 expires_at: start() + TimeDelta::seconds(900),
             });

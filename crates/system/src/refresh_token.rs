@@ -1,11 +1,8 @@
-use aws_lc_rs::{constant_time, hmac};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tenantry_domain::identity::{IssuedRefresh, PresentedRefresh, RefreshTokens};
 use tenantry_domain::kernel::{SessionId, TenantId};
-use uuid::Uuid;
 
 use crate::secret;
+use crate::signed_token::TokenKeys;
 
 /// Refresh tokens that authenticate themselves.
 ///
@@ -21,46 +18,26 @@ use crate::secret;
 ///   same child.
 ///
 /// The secret of a family's first token is random; without the server's key no child can be computed from it.
-pub struct HmacRefreshTokens {
-    current: hmac::Key,
-    former: Vec<hmac::Key>,
-}
+pub struct HmacRefreshTokens(TokenKeys);
 
 impl HmacRefreshTokens {
     /// Makes and reads tokens with this secret, for example [`crate::SigningKey::derive_secret`].
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self {
-            current: secret::hmac_key(secret),
-            former: Vec::new(),
-        }
+        Self(TokenKeys::new(PREFIX, secret))
     }
 
     /// Also reads tokens made with an earlier secret, so that changing it does not end every session: their
     /// children are made with the current one.
     #[must_use]
     pub fn reading(mut self, earlier: &[u8; 32]) -> Self {
-        self.former.push(secret::hmac_key(earlier));
+        self.0.read_also(earlier);
         self
     }
 
     fn issue(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32]) -> IssuedRefresh {
-        let mut bytes = Vec::with_capacity(LENGTH);
-        bytes.extend_from_slice(tenant.uuid().as_bytes());
-        bytes.extend_from_slice(session.uuid().as_bytes());
-        bytes.extend_from_slice(secret);
-        let mac = mac(&self.current, &bytes);
-        bytes.extend_from_slice(&mac);
-        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let token = self.0.sign([tenant.uuid(), session.uuid()], secret);
         let hash = secret::sha256(token.as_bytes());
         IssuedRefresh { token, hash }
-    }
-
-    /// The key that made the token.
-    fn maker(&self, bytes: &[u8; LENGTH]) -> Option<&hmac::Key> {
-        let (signed, presented) = bytes.split_at(SIGNED);
-        let made =
-            |key: &&hmac::Key| constant_time::verify_slices_are_equal(&mac(key, signed), presented).is_ok();
-        std::iter::once(&self.current).chain(&self.former).find(made)
     }
 }
 
@@ -70,11 +47,14 @@ impl RefreshTokens for HmacRefreshTokens {
     }
 
     fn read(&self, token: &str) -> Option<PresentedRefresh> {
-        let bytes = decode(token)?;
-        let key = self.maker(&bytes)?;
-        let tenant = TenantId::from(Uuid::from_slice(bytes.get(..16)?).ok()?);
-        let session = SessionId::from(Uuid::from_slice(bytes.get(16..32)?).ok()?);
-        let child = self.issue(tenant, session, &secret::hmac_sha256(key, &[b"child", &bytes]));
+        let read = self.0.read(token)?;
+        let [tenant, session] = read.ids;
+        let (tenant, session) = (tenant.into(), session.into());
+        let child = self.issue(
+            tenant,
+            session,
+            &secret::hmac_sha256(read.key, &[b"child", &read.bytes]),
+        );
         Some(PresentedRefresh {
             tenant,
             session,
@@ -85,28 +65,14 @@ impl RefreshTokens for HmacRefreshTokens {
 }
 
 const PREFIX: &str = "rt_";
-/// Bytes that the MAC covers, and bytes with it.
-const SIGNED: usize = 64;
-const LENGTH: usize = 80;
-/// Characters of 80 bytes in base64 without padding.
-const TEXT: usize = 107;
-
-/// The first half of the HMAC: 128 bits are enough against guessing and keep the token shorter (RFC 2104
-/// section 5).
-fn mac(key: &hmac::Key, signed: &[u8]) -> [u8; LENGTH - SIGNED] {
-    let mut half = [0; LENGTH - SIGNED];
-    half.copy_from_slice(&secret::hmac_sha256(key, &[signed])[..LENGTH - SIGNED]);
-    half
-}
-
-fn decode(token: &str) -> Option<[u8; LENGTH]> {
-    let body = token.strip_prefix(PREFIX).filter(|body| body.len() == TEXT)?;
-    URL_SAFE_NO_PAD.decode(body).ok()?.try_into().ok()
-}
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
+    use crate::signed_token::{LENGTH, TEXT, decode};
 
     const SECRET: [u8; 32] = [7; 32];
 
@@ -166,7 +132,7 @@ mod tests {
     #[test]
     fn a_token_changed_in_one_bit_is_not_ours() {
         let tokens = HmacRefreshTokens::new(&SECRET);
-        let bytes = decode(&tokens.first(tenant(), session()).token).unwrap();
+        let bytes = decode(PREFIX, &tokens.first(tenant(), session()).token).unwrap();
         for place in 0..LENGTH {
             for bit in 0..8 {
                 let mut changed = bytes;

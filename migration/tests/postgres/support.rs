@@ -199,6 +199,10 @@ INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verif
 INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000002', '00000000-0000-0000-0000-000000000001',
             sha256('x'), now(), now());
+INSERT INTO api_keys (tenant_id, id, name, user_id, service_account, scopes, allowed_networks, secret_hash, expires_at,
+                      notified, created_at, updated_at, version)
+    VALUES ('{tenant}', '00000000-0000-0000-0000-000000000009', 'K', '00000000-0000-0000-0000-000000000001', false, '[]',
+            '[]', sha256('s'), now(), 'far', now(), now(), 1);
 INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000003', 'P', 'active',
             '00000000-0000-0000-0000-000000000001', now(), now(), 1);

@@ -7,7 +7,8 @@ use std::time::Instant;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, CallerClass, CallerGroup, HashingCaller, Password, PasswordHasher,
+    AccessClaims, AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, Password,
+    PasswordHasher,
 };
 use tenantry_domain::kernel::{Clock, Role};
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
@@ -108,10 +109,20 @@ impl Ground {
             user: tenant_id(tenant).into(),
             session: tenant_id(tenant).into(),
             role: Role::Admin,
+            factor_at: None,
             issued_at: now,
             expires_at: now + chrono::Duration::hours(1),
         };
         Ok(tenants.map(|tenant| tokens.sign(&claims(tenant))).collect())
+    }
+
+    /// An API key of each tenant in the range.
+    pub fn api_keys(&self, tenants: impl Iterator<Item = usize>) -> Vec<String> {
+        let key = |tenant: usize| {
+            let id = tenant_id(tenant);
+            ApiKeyFormat::default().issue(id.into(), id.into(), SECRET).text
+        };
+        tenants.map(key).collect()
     }
 
     fn url(&self, role: &str, password: &str) -> String {
@@ -151,6 +162,21 @@ impl Ground {
     async fn clear(&self) -> Result<(), Failure> {
         let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
         run(&mut admin, &format!("TRUNCATE {LEFT_BEHIND}")).await?;
+        let nobody = Uuid::nil();
+        let issued = ApiKeyFormat::default().issue(nobody.into(), nobody.into(), SECRET);
+        let hash: String = issued
+            .secret_hash
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let keys = format!(
+            "TRUNCATE api_keys;
+             INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks,
+                                   secret_hash, expires_at, notified, updated_at, version)
+             SELECT id, id, now(), 'Bench', id, false, '[\"tasks.read\"]', '[]', decode('{hash}', 'hex'),
+                    now() + interval '1 day', 'far', now(), 1 FROM tenants"
+        );
+        run(&mut admin, &keys).await?;
         self.forget_calls()
     }
 
@@ -195,6 +221,9 @@ impl Ground {
 pub fn tenant_id(tenant: usize) -> Uuid {
     Uuid::parse_str(&format!("{TENANT_PREFIX}{}", FIRST + tenant)).unwrap_or_default()
 }
+
+/// The secret of every API key.
+const SECRET: [u8; 32] = [7; 32];
 
 /// What the number of a tenant is appended to.
 pub const TENANT_PREFIX: &str = "00000000-0000-7000-8000-000000";

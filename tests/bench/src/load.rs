@@ -214,3 +214,9 @@ async fn answer(stream: &mut TcpStream) -> Result<(), std::io::Error> {
         }
     }
 }
+
+/// Writes credentials, one for each tenant from the first on, for the scripts of `wrk`.
+pub fn write_tokens(tokens: &[String], path: &Path) -> Result<(), Failure> {
+    let table = format!("return {{'{}'}}", tokens.join("','"));
+    Ok(std::fs::write(path, table)?)
+}

@@ -103,6 +103,7 @@ impl Args {
         let mut names: Vec<_> = scenarios.map(|scenario| scenario.name).collect();
         names.extend([
             scenario::with_shared_limits(size).name,
+            scenario::with_api_keys(size).name,
             FLATNESS,
             FAIRNESS,
             LOGIN_FAIRNESS,
@@ -142,7 +143,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         redis: redis.url(),
         tokens: ground.tokens(0..size.tenants + size.small_tenants)?,
     };
-    bench.write_tokens(&tokens)?;
+    load::write_tokens(&bench.tokens, &tokens)?;
     let server = bench.start(&[]).await?;
     if let Some(picture) = &args.flame {
         flame::draw(&bench, &server, &tokens, picture).await?;
@@ -150,6 +151,12 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         return Ok(ground.cluster.stop().await?);
     }
     let mut rows = bench.measure_all(&server, scenario::reads(size), &tokens).await?;
+    let by_key = scenario::with_api_keys(size);
+    if args.wants(by_key.name) {
+        let keys = folder.join("keys.lua");
+        load::write_tokens(&ground.api_keys(0..size.tenants), &keys)?;
+        rows.push(bench.measure(&server, &by_key, &keys).await?);
+    }
     let rss_mb = server::resident_mib(server.process());
     // Not at the start either, when the server has its upkeep to do.
     let fairness = if args.wants(FAIRNESS) {
@@ -242,11 +249,6 @@ impl Bench<'_> {
     }
 
     /// Tokens as a table of Lua's.
-    fn write_tokens(&self, path: &Path) -> Result<(), Failure> {
-        let table = format!("return {{'{}'}}", self.tokens.join("','"));
-        Ok(std::fs::write(path, table)?)
-    }
-
     /// Those of the scenarios that are wanted.
     async fn measure_all(
         &self,

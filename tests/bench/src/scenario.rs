@@ -60,6 +60,11 @@ pub fn with_shared_limits(size: Size) -> Scenario {
     list("list_10_shared_limits", size.tenants, 10, "")
 }
 
+/// The list of ten again, with API keys in place of access tokens.
+pub fn with_api_keys(size: Size) -> Scenario {
+    list("list_10_api_key", size.tenants, 10, "")
+}
+
 fn get(path: &str) -> String {
     format!(r#"return "GET {path} HTTP/1.1\r\nHost: bench\r\n" .. bearer .. "\r\n""#)
 }

@@ -630,6 +630,10 @@ async fn a_user_who_is_not_active_or_not_there_any_more_cannot_refresh() {
 async fn a_session_ends_after_thirty_days_without_a_refresh() {
     let world = World::new().await;
     let (kept, left) = (&world.acme.member, &world.acme.viewer);
+    // Without an idle timeout that is shorter.
+    let idle = json!({"security.session_idle_minutes": 43_200});
+    let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
+    patch.send().await.expect(200);
     world.clock.advance(Duration::days(29));
     let json = refresh(&world, &kept.refresh_token).await.expect(200).json();
     world.clock.advance(Duration::days(2));
@@ -764,6 +768,7 @@ fn access_claims(world: &World, tenant: &TenantWorld, who: &Person) -> AccessCla
             .parse()
             .unwrap(),
         role: Role::Admin,
+        factor_at: None,
         issued_at,
         expires_at: issued_at + Duration::minutes(15),
     }

@@ -50,6 +50,30 @@ fn fields(problem: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The id of an invitation that [`invite`] makes.
+const INVITATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a18";
+
+/// The id of an API key that [`invite`] makes.
+const API_KEY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a17";
+
+/// Makes an invitation, since all seats are taken and no request can make one, and an API key with a known id.
+async fn invite(world: &World) {
+    let sql = format!(
+        "INSERT INTO invitations (tenant_id, id, created_at, invited_by, email, role, token_hash, sent_at, mails, expires_at) \
+         SELECT tenant_id, '{INVITATION}', now(), id, 'grace@acme.example', 'viewer', sha256('t'), now(), 1, now() \
+         FROM users WHERE id = '{admin}'; \
+         INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, \
+         expires_at, notified, updated_at, version) SELECT tenant_id, '{API_KEY}', now(), 'Key', id, false, '[]', '[]', sha256('s'), \
+         now(), 'far', now(), 1 FROM users WHERE id = '{admin}'",
+        admin = world.acme.admin.id
+    );
+    let mut admin = world.database.admin().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+}
+
 /// The id of a reservation that [`reserve`] makes.
 const RESERVATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a19";
 
@@ -99,6 +123,10 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/resources/" => acme.resource.to_string(),
         // Of no event, which is asked after the body.
         "/api/v1/usage/events/" => acme.id.to_string(),
+        // Of no session.
+        "/api/v1/auth/sessions/" => acme.id.to_string(),
+        "/api/v1/invitations/" => INVITATION.to_owned(),
+        "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),
     };
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());
@@ -923,6 +951,7 @@ async fn head_answers_like_get() {
     let document = document(&world).await;
     crate::features::define(&world, "shown", serde_json::json!({})).await;
     reserve(&world).await;
+    invite(&world).await;
     for (template, methods) in methods(&document) {
         if !methods.contains("GET") || is_for_operators(&document["paths"][&template]["get"]) {
             continue;

@@ -224,13 +224,59 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 17] = [
+const WITHOUT_KEY: [(&str, &str); 39] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
+    ("/api/v1/auth/change-password", "it makes nothing"),
+    (
+        "/api/v1/auth/forgot-password",
+        "it sends one mail in five minutes",
+    ),
+    ("/api/v1/auth/reset-password", "a link works once"),
+    ("/api/v1/auth/verify-email", "a link works once"),
+    ("/api/v1/auth/change-email", "it sends one mail in five minutes"),
+    ("/api/v1/auth/confirm-email", "a link works once"),
+    ("/api/v1/auth/revert-email", "a link works once"),
+    (
+        "/api/v1/auth/resend-verification",
+        "it sends one mail in five minutes",
+    ),
+    (
+        "/api/v1/users/{id}/send-reset",
+        "it sends one mail in five minutes",
+    ),
+    (
+        "/api/v1/invitations/accept",
+        "the token is used once; afterwards there is the login",
+    ),
+    (
+        "/api/v1/invitations/{id}/resend",
+        "it is refused for a minute afterwards",
+    ),
+    ("/api/v1/auth/logout-all", "it makes nothing"),
+    ("/api/v1/users/{id}/end-sessions", "it makes nothing"),
+    (
+        "/api/v1/auth/mfa/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    ("/api/v1/auth/mfa/confirm", "an enrollment is confirmed once"),
+    ("/api/v1/auth/mfa/disable", "a code is accepted once"),
+    ("/api/v1/auth/mfa/recovery-codes", "a code is accepted once"),
+    ("/api/v1/auth/mfa/step-up", "a code is accepted once"),
+    ("/api/v1/auth/mfa/verify", "a code is accepted once"),
+    (
+        "/api/v1/auth/mfa/required/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    (
+        "/api/v1/auth/mfa/required/confirm",
+        "an enrollment is confirmed once",
+    ),
+    ("/api/v1/users/{id}/reset-mfa", "it makes nothing"),
     (
         "/api/v1/admin/login",
         "it makes a token, of which one may have any number",
@@ -278,6 +324,9 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
     );
     world.delete(&acme.admin, &deleted).send().await.expect(204);
     let project = format!("{PROJECTS}/{}", acme.project);
+    let key = json!({"name": "N", "scopes": ["tasks.read"]});
+    let api_key = world.post(&acme.admin, "/api/v1/api-keys", &key).send().await;
+    let api_key = api_key.expect(201).json()["id"].as_str().unwrap().to_owned();
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
@@ -302,8 +351,8 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/billing/checkout",
             "/api/v1/billing/checkout".into(),
             // Seats for the users that are added below: those of an open checkout limit users.
-            json!({"plan": "pro", "seats": 8}),
             json!({"plan": "pro", "seats": 9}),
+            json!({"plan": "pro", "seats": 10}),
         ),
         (
             "/api/v1/admin/flags",
@@ -320,7 +369,7 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
         (
             "/api/v1/billing/subscription",
             "/api/v1/billing/subscription".into(),
-            json!({"plan": "enterprise"}),
+            json!({"plan": "pro", "interval": "year"}),
             json!({"plan": "pro", "seats": 2}),
         ),
         (
@@ -346,6 +395,24 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/users".into(),
             json!({"email": "n@acme.example", "full_name": "N"}),
             json!({"email": "m@acme.example", "full_name": "N"}),
+        ),
+        (
+            "/api/v1/invitations",
+            "/api/v1/invitations".into(),
+            json!({"email": "i@acme.example"}),
+            json!({"email": "j@acme.example"}),
+        ),
+        (
+            "/api/v1/api-keys",
+            "/api/v1/api-keys".into(),
+            key,
+            json!({"name": "M", "scopes": ["tasks.read"]}),
+        ),
+        (
+            "/api/v1/api-keys/{id}/rotate",
+            format!("/api/v1/api-keys/{api_key}/rotate"),
+            json!({"overlap_seconds": 60}),
+            json!({"overlap_seconds": 0}),
         ),
         (
             PROJECTS,
@@ -425,7 +492,10 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
         assert_described(template, &document["paths"][template]["post"]);
         let admin = match template {
             // All seats of the others are taken.
-            "/api/v1/auth/register" | "/api/v1/billing/checkout" | "/api/v1/users" => &customer,
+            "/api/v1/auth/register"
+            | "/api/v1/billing/checkout"
+            | "/api/v1/users"
+            | "/api/v1/invitations" => &customer,
             _ if template.starts_with("/api/v1/admin/") => &operator,
             _ => &world.acme.admin,
         };

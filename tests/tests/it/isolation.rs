@@ -16,9 +16,9 @@ use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule};
 use tenantry_domain::kernel::{Level, Role};
 use tenantry_persistence::PoolSettings;
 use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
-use tenantry_tests::{Options, Person, Reply, TenantWorld, World, evidence};
+use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, evidence};
 
-use crate::{auth, embedder};
+use crate::{api_keys, auth, embedder};
 
 /// An id that nothing has.
 const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
@@ -35,6 +35,7 @@ enum Of {
     DeletedProject,
     Task,
     Resource,
+    ApiKey,
     /// An event of the ledger of usage.
     UsageEvent,
     /// Of the embedding service.
@@ -46,9 +47,13 @@ enum Of {
     /// The key of a meter, which is everybody's.
     Meter,
     Reservation,
+    /// Of the tenant's viewer.
+    Session,
+    Invitation,
 }
 use Of::{
-    DeletedProject, First, Flag, Member, Meter, Note, Project, Reservation, Resource, Task, UsageEvent, User,
+    ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Project, Reservation, Resource,
+    Session, Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -65,6 +70,8 @@ struct Operation {
     writes: bool,
     /// Whether what was done before it may stand in its way.
     may_conflict: bool,
+    /// Whether the row may be another user's, whom it is not there for.
+    may_be_missing: bool,
 }
 
 /// Ids of one tenant's rows, as text, so that they may be nonsense too.
@@ -76,9 +83,12 @@ struct Ids {
     deleted_project: String,
     task: String,
     resource: String,
+    api_key: String,
     usage_event: String,
     note: String,
     reservation: String,
+    session: String,
+    invitation: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -92,6 +102,16 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/login"),
         (&post, "/api/v1/auth/register"),
         (&post, "/api/v1/auth/refresh"),
+        (&post, "/api/v1/invitations/accept"),
+        (&post, "/api/v1/auth/mfa/verify"),
+        (&post, "/api/v1/auth/mfa/required/enroll"),
+        (&post, "/api/v1/auth/mfa/required/confirm"),
+        (&post, "/api/v1/auth/forgot-password"),
+        (&post, "/api/v1/auth/reset-password"),
+        (&post, "/api/v1/auth/verify-email"),
+        (&post, "/api/v1/auth/confirm-email"),
+        (&post, "/api/v1/auth/revert-email"),
+        (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -116,7 +136,36 @@ fn table() -> Vec<Operation> {
             writes: false,
             ..at(&post, "/api/v1/auth/logout", viewer)
         },
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/auth/change-email", viewer)
+                .body(|ids| json!({"email": format!("{}@moved.example", ids.label), "password": PASSWORD}))
+        },
         at(&get, "/api/v1/auth/me", viewer),
+        at(&get, "/api/v1/auth/sessions", viewer),
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&delete, "/api/v1/auth/sessions/{id}", viewer).ids(&[Session])
+        },
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/users/{id}/end-sessions", admin).ids(&[User])
+        },
+        // Without a second factor, these conflict.
+        at(&post, "/api/v1/auth/mfa/confirm", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/disable", viewer)
+            .body(|_| json!({"password": PASSWORD, "code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/recovery-codes", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/step-up", viewer)
+            .body(|_| json!({"code": "000000"}))
+            .may_conflict(),
+        at(&post, "/api/v1/auth/mfa/enroll", viewer),
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&get, "/api/v1/entitlements", viewer),
@@ -154,15 +203,39 @@ fn table() -> Vec<Operation> {
             .pays(),
         at(&post, "/api/v1/billing/subscription/cancel", admin).pays(),
         at(&post, "/api/v1/billing/subscription/resume", admin).pays(),
+        at(&get, "/api/v1/permissions", viewer),
         at(&get, "/api/v1/users", viewer),
         at(&post, "/api/v1/users", admin)
             .body(|ids| json!({"email": format!("{}@new.example", ids.label), "full_name": "New"})),
         at(&get, "/api/v1/users/{id}", viewer).ids(&[User]),
+        at(&post, "/api/v1/users/{id}/send-reset", admin).ids(&[User]),
         // Everybody may change themselves; the one changed here is somebody else.
         at(&patch, "/api/v1/users/{id}", admin)
             .ids(&[User])
             .body(|_| json!({"full_name": "Another name"})),
+        at(&get, "/api/v1/auth/mfa/devices", viewer),
+        at(&delete, "/api/v1/auth/mfa/devices", viewer),
+        at(&post, "/api/v1/users/{id}/reset-mfa", admin).ids(&[User]),
         at(&delete, "/api/v1/users/{id}", admin).ids(&[User]),
+        at(&get, "/api/v1/invitations", admin),
+        at(&post, "/api/v1/invitations", admin)
+            .body(|ids| json!({"email": format!("{}@invited.example", ids.label), "role": "member"})),
+        at(&get, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
+        at(&get, "/api/v1/api-keys", admin),
+        at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),
+        at(&get, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey]),
+        at(&patch, "/api/v1/api-keys/{id}", admin)
+            .ids(&[ApiKey])
+            .body(|ids| json!({"name": ids.label})),
+        at(&post, "/api/v1/api-keys/{id}/rotate", admin)
+            .ids(&[ApiKey])
+            .body(|_| json!({"overlap_seconds": 60})),
+        Operation {
+            writes: false,
+            ..at(&delete, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey])
+        },
         at(&get, "/api/v1/projects", viewer),
         at(&post, "/api/v1/projects", member).body(|ids| json!({"name": format!("New {}", ids.label)})),
         at(&get, "/api/v1/projects/{id}", viewer).ids(&[Project]),
@@ -236,6 +309,17 @@ fn table() -> Vec<Operation> {
             .body(|_| json!({"text": "New"})),
         at(&get, "/api/v1/notes/{id}", viewer).ids(&[Note]),
     ]);
+    // Last, since they end the sessions that the sweeps began with. The password is changed to the same one, so that it can be
+    // done again.
+    table.push(Operation {
+        writes: false,
+        ..at(&post, "/api/v1/auth/change-password", viewer)
+            .body(|_| json!({"current_password": PASSWORD, "new_password": PASSWORD}))
+    });
+    table.push(Operation {
+        writes: false,
+        ..at(&post, "/api/v1/auth/logout-all", viewer)
+    });
     table
 }
 
@@ -319,6 +403,7 @@ impl Operation {
             body: None,
             writes,
             may_conflict: false,
+            may_be_missing: false,
         }
     }
 
@@ -331,10 +416,18 @@ impl Operation {
         }
     }
 
+    fn may_conflict(self) -> Self {
+        Self {
+            may_conflict: true,
+            ..self
+        }
+    }
+
     /// Whether it was let through.
     fn is_done(&self, reply: &Reply) -> bool {
         let conflicts = self.may_conflict && reply.status == 409 && reply.json()["code"] == "conflict";
-        (200..300).contains(&reply.status) || conflicts
+        let is_missing = self.may_be_missing && reply.status == 404;
+        (200..300).contains(&reply.status) || conflicts || is_missing
     }
 
     fn ids(self, ids: &'static [Of]) -> Self {
@@ -493,7 +586,8 @@ impl Ids {
             .await
             .expect(201);
         // There is a first version to look at; the second time nothing changes.
-        let settings = json!({"tasks.reference_prefix": "FRESH"});
+        // The sweeps log in again and again.
+        let settings = json!({"tasks.reference_prefix": "FRESH", "security.sessions_per_user": 1_000});
         world
             .patch(&tenant.admin, "/api/v1/tenant/settings", &settings)
             .send()
@@ -504,6 +598,8 @@ impl Ids {
         let task = make(world, tenant, &format!("/api/v1/projects/{project}/tasks"), &body).await;
         let body = json!({"name": "Fresh", "content": secret, "project_id": project});
         let resource = make(world, tenant, "/api/v1/resources", &body).await;
+        let body = json!({"name": secret, "scopes": ["tasks.read"]});
+        let api_key = make(world, tenant, "/api/v1/api-keys", &body).await;
         let note = make(
             world,
             tenant,
@@ -514,6 +610,22 @@ impl Ids {
         share_a_flag(world, tenant).await;
         let body = json!({"amount": 3, "ttl_seconds": 600});
         let reservation = make(world, tenant, "/api/v1/quotas/renders/reservations", &body).await;
+        let body = json!({"email": format!("invited{label}@fresh.example")});
+        let invitation = make(world, tenant, "/api/v1/invitations", &body).await;
+        // It can be sent again after a minute.
+        let sql = format!("UPDATE invitations SET sent_at = '2000-01-01' WHERE id = '{invitation}'");
+        let mut admin = world.database.admin().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let viewer = somebody(world, tenant, Role::Viewer).await;
+        let sessions = world
+            .get(&viewer, "/api/v1/auth/sessions?limit=1")
+            .send()
+            .await
+            .expect(200)
+            .json();
         Self {
             user,
             outsider,
@@ -521,9 +633,12 @@ impl Ids {
             deleted_project,
             task,
             resource,
+            api_key,
             usage_event: usage_event(world, tenant).await,
             note,
             reservation,
+            session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
+            invitation,
             label,
         }
     }
@@ -534,6 +649,7 @@ impl Ids {
         for path in [
             "tasks/task",
             "resources/resource",
+            "api-keys/api_key",
             "projects/project",
             "users/user",
             "users/outsider",
@@ -542,6 +658,7 @@ impl Ids {
             let id = match of {
                 "task" => &ids.task,
                 "resource" => &ids.resource,
+                "api_key" => &ids.api_key,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -554,8 +671,9 @@ impl Ids {
         }
         // No request deletes either of them.
         let sql = format!(
-            "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'",
-            ids.usage_event, ids.reservation
+            "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'; \
+             DELETE FROM refresh_sessions WHERE id = '{}'; DELETE FROM invitations WHERE id = '{}'",
+            ids.usage_event, ids.reservation, ids.session, ids.invitation
         );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -575,9 +693,12 @@ impl Ids {
             deleted_project: id(),
             task: id(),
             resource: id(),
+            api_key: id(),
             usage_event: id(),
             note: id(),
             reservation: id(),
+            session: id(),
+            invitation: id(),
             label: label(),
         }
     }
@@ -589,16 +710,19 @@ impl Ids {
             Of::DeletedProject => &self.deleted_project,
             Of::Task => &self.task,
             Of::Resource => &self.resource,
+            Of::ApiKey => &self.api_key,
             Of::UsageEvent => &self.usage_event,
             Of::Note => &self.note,
             Of::First => "1",
             Of::Flag => SHARED_FLAG,
             Of::Meter => "renders",
             Of::Reservation => &self.reservation,
+            Of::Session => &self.session,
+            Of::Invitation => &self.invitation,
         }
     }
 
-    fn all(&self) -> [&str; 9] {
+    fn all(&self) -> [&str; 12] {
         [
             &self.user,
             &self.outsider,
@@ -606,9 +730,12 @@ impl Ids {
             &self.deleted_project,
             &self.task,
             &self.resource,
+            &self.api_key,
             &self.usage_event,
             &self.note,
             &self.reservation,
+            &self.session,
+            &self.invitation,
         ]
     }
 }
@@ -946,8 +1073,12 @@ async fn a_request_with_ids_of_its_own_tenant_succeeds_and_tells_nothing_of_the_
     Ids::fresh(&world, &world.globex).await;
     let victim = ids_in_database(&world, &world.globex).await;
     let before = world.digest(&world.globex).await;
+    let mut own = Ids::fresh(&world, &world.acme).await;
     for (operation, _) in protected() {
-        let own = Ids::fresh(&world, &world.acme).await;
+        // The last operation needs no rows, and the one before it has ended the session that makes them.
+        if !operation.path.ends_with("/logout-all") {
+            own = Ids::fresh(&world, &world.acme).await;
+        }
         let admin = somebody(&world, &world.acme, Role::Admin).await;
         let call = operation.call(&own, &own);
         let reply = call.send_as(&world, &admin).await;
@@ -969,11 +1100,15 @@ async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
     let own = Ids::fresh(&world, &world.acme).await;
     let foreign = Ids::fresh(&world, &world.globex).await;
     let victim = ids_in_database(&world, &world.globex).await;
+    let key = api_keys::with_every_scope(&world, &world.acme.admin).await;
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     let mut tried = 0;
     for (operation, _) in protected().filter(|(operation, _)| operation.names_rows()) {
         for elsewhere in [&own, &foreign] {
             let call = operation.call(&foreign, elsewhere);
+            let by_key = call.send(&world, &[("X-API-Key", &key)]).await;
+            assert!([403, 404].contains(&by_key.status), "{call:?}: {}", by_key.text());
+            assert_tells_nothing(&by_key, &call, &world.globex, &victim);
             let reply = call
                 .send_as(&world, &world.acme.admin)
                 .await

@@ -299,10 +299,12 @@ async fn guessing_uses_up_the_address_whatever_tenant_is_guessed_at() {
     let found =
         json!({"name": "New", "slug": "new", "admin": {"email": "new@new.example", "full_name": "New"}});
     let refresh = json!({"refresh_token": world.acme.admin.refresh_token});
+    let accept = json!({"token": "inv_x", "full_name": "New", "password": PASSWORD});
     for (path, body) in [
         ("/api/v1/auth/register", register),
         ("/api/v1/tenants", found),
         ("/api/v1/auth/refresh", refresh),
+        ("/api/v1/invitations/accept", accept),
     ] {
         let request = world.client.post(path, &body);
         let refused = request.header("X-Forwarded-For", "198.51.100.1").send().await;

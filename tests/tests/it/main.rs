@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod account_mail;
+mod account_passwords;
+mod api_keys;
 mod architecture;
 mod auth;
 mod billing;
@@ -21,17 +24,20 @@ mod fairness;
 mod features;
 mod headers;
 mod idempotency;
+mod invitations;
 mod isolation;
 mod jobs;
 mod limits;
 mod mail;
 mod metrics;
+mod mfa;
 mod month;
 mod ofrep;
 mod openfeature;
 mod operators;
 mod pages;
 mod passwords;
+mod permissions;
 mod pgbouncer;
 mod plans;
 mod projects;
@@ -43,6 +49,7 @@ mod resolution;
 mod resources;
 mod rings;
 mod rooms;
+mod sessions;
 mod settings;
 mod signup;
 mod sql;

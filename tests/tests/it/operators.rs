@@ -324,3 +324,61 @@ async fn attempts_are_limited_by_address_before_the_body_is_read() {
         .body("nonsense");
     request.send().await.problem(429, "rate_limited");
 }
+
+#[actix_web::test]
+async fn reset_password_ends_an_operators_tokens_at_once() {
+    let world = World::new().await;
+    let token = world.operator(OLGA).await;
+    let other = world.operator("otto@platform.example").await;
+    let cx = world.operator_cx();
+    let reset = operator::reset_password(&cx, "Olga@Platform.example", None)
+        .await
+        .unwrap();
+    let generated = reset.generated_password.unwrap();
+    get(&world, &token, TENANTS)
+        .send()
+        .await
+        .problem(401, "token_revoked");
+    get(&world, &other, TENANTS).send().await.expect(200);
+    login(&world, OLGA, PASSWORD)
+        .await
+        .problem(401, "invalid_credentials");
+    let again = login(&world, OLGA, generated.reveal()).await.expect(200).json();
+    let again = again["access_token"].as_str().unwrap();
+    get(&world, again, TENANTS).send().await.expect(200);
+    let given = operator::reset_password(&cx, OLGA, Some("a staple of horses".into()))
+        .await
+        .unwrap();
+    assert_eq!(given.generated_password, None);
+    get(&world, again, TENANTS).send().await.expect(401);
+    login(&world, OLGA, "a staple of horses").await.expect(200);
+    let weak = operator::reset_password(&cx, OLGA, Some("short".into())).await;
+    assert!(matches!(weak, Err(OperatorError::Invalid(_))));
+    let nobody = operator::reset_password(&cx, "nobody@platform.example", None).await;
+    assert!(matches!(nobody, Err(OperatorError::NotFound)));
+    let events = world.operator_events().await;
+    let resets = events
+        .iter()
+        .filter(|(action, _)| action == "operator.password_reset");
+    let resets: Vec<_> = resets.map(|(_, row)| row.to_string()).collect();
+    assert_eq!(resets.len(), 2);
+    assert!(
+        resets
+            .iter()
+            .all(|row| !row.contains(generated.reveal()) && !row.contains("argon2"))
+    );
+}
+
+/// A reset password brings nobody back who was deactivated.
+#[actix_web::test]
+async fn deactivated_operators_stay_out_after_a_reset() {
+    let world = World::new().await;
+    world.operator(OLGA).await;
+    let cx = world.operator_cx();
+    operator::deactivate(&cx, OLGA).await.unwrap();
+    let reset = operator::reset_password(&cx, OLGA, None).await.unwrap();
+    let password = reset.generated_password.unwrap();
+    login(&world, OLGA, password.reveal())
+        .await
+        .problem(401, "invalid_credentials");
+}

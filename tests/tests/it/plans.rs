@@ -15,7 +15,7 @@ use tenantry_tests::{Options, Person, World};
 const BECAUSE: SystemScope = SystemScope::because("a test of plans");
 
 /// Two plans, of which the tenants of a world have the first.
-fn book(users: u32, projects: u32, storage: u32) -> Arc<PlanBook> {
+pub(crate) fn book(users: u32, projects: u32, storage: u32) -> Arc<PlanBook> {
     let rates = "requests_per_minute = 1000\nrequests_burst = 1000\nuser_requests_per_minute = 1000\n\
                  user_requests_burst = 1000";
     let text = format!(
@@ -31,7 +31,7 @@ async fn world(plans: &Arc<PlanBook>) -> World {
     World::with(options(plans)).await
 }
 
-fn options(plans: &Arc<PlanBook>) -> Options {
+pub(crate) fn options(plans: &Arc<PlanBook>) -> Options {
     Options {
         plans: Some(Arc::clone(plans)),
         ..Options::default()

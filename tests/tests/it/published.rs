@@ -29,8 +29,6 @@ const SETTINGS_OF_CLIENTS: &[&str] = &[
     "appearance.highlight_color",
     "appearance.navigation",
     "appearance.theme",
-    "security.allowed_email_domains",
-    "security.session_idle_minutes",
     "support.url",
     "tasks.reference_prefix",
 ];

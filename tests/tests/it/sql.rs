@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::kernel::{Clock as _, SystemScope};
-use tenantry_domain::operations::{QuotaAsk, QuotaLender as _, QuotaLoan, Spent};
+use tenantry_domain::kernel::{Clock as _, InvitationId, SystemScope};
+use tenantry_domain::operations::{
+    Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
+};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::billing::{billing_provision, billing_sync, meter_report};
 use tenantry_tenancy::usage::quota;
 use tenantry_tenancy::usage::quota_drift::{self, Repair};
 use tenantry_tenancy::usage::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin};
-use tenantry_tests::{ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up};
+use tenantry_tests::{
+    Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
+};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -50,14 +54,40 @@ impl Statements {
     }
 }
 
+/// Keeps what is mailed.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Mail>>);
+
+#[async_trait::async_trait]
+impl Mailer for Inbox {
+    async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
+        self.0.lock().unwrap().push(mail.clone());
+        Ok(Accepted("kept".into()))
+    }
+}
+
+impl Inbox {
+    /// The token of the link that was mailed last.
+    fn token(&self) -> String {
+        let mails = self.0.lock().unwrap();
+        let links = mails
+            .iter()
+            .rev()
+            .find_map(|mail| mail.text.split_once("#token="));
+        links.unwrap().1.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
 /// A world in which payments are taken, with an invoice, and with something used that is to be told.
-async fn world() -> World {
+async fn world() -> (World, Arc<Inbox>) {
+    let inbox = Arc::new(Inbox::default());
     let clock = Arc::new(ManualClock::default());
     let payments = MemoryPayments::new(clock.clone());
     payments.sell_at_least(1_000);
     let options = Options {
         payments: Some(Payments(payments.clone())),
         clock: Some(clock.clone()),
+        mailer: Some(Mailing(inbox.clone())),
         ..Options::default()
     };
     let world = World::with(options).await;
@@ -69,25 +99,29 @@ async fn world() -> World {
         use_up(&world.app, tenant.id, "api_calls", at, 1).await;
         roll_up(&world.app, tenant.id).await;
     }
-    world
+    (world, inbox)
 }
 
 /// The statements of every read of the API, and those of every write.
-async fn statements(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
-    // There is a version to read.
+async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, BTreeSet<String>) {
+    let invitation = invite(world, "read@acme.example").await;
+    // There is a version to read, and what is cached of settings is read anew.
     let settings = json!({"notifications.digest_hour": 7});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
     patch.send().await.expect(200);
     let reservation = reserve(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
-    read_everything(world, &reservation).await;
+    read_everything(world, &reservation, &invitation).await;
     let reads = seen.taken();
     write_everything(world).await;
+    use_links(world, inbox).await;
+    reuse_a_token(world).await;
+    move_address(world, inbox).await;
     (reads, seen.taken())
 }
 
-async fn read_everything(world: &World, reservation: &str) {
+async fn read_everything(world: &World, reservation: &str, invitation: &str) {
     let acme = &world.acme;
     let first = world
         .get(&acme.admin, "/api/v1/tasks?limit=1")
@@ -97,6 +131,7 @@ async fn read_everything(world: &World, reservation: &str) {
         .json();
     let mut paths = vec![
         "/api/v1/auth/me".to_owned(),
+        "/api/v1/auth/sessions".to_owned(),
         "/api/v1/tenant".to_owned(),
         "/api/v1/tenant/settings".to_owned(),
         "/api/v1/tenant/settings/versions".to_owned(),
@@ -105,7 +140,10 @@ async fn read_everything(world: &World, reservation: &str) {
         "/api/v1/billing".to_owned(),
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
+        "/api/v1/api-keys".to_owned(),
         "/api/v1/users".to_owned(),
+        "/api/v1/invitations".to_owned(),
+        format!("/api/v1/invitations/{invitation}"),
         "/api/v1/users?role=member&is_active=true".to_owned(),
         format!("/api/v1/users/{}", acme.member.id),
         "/api/v1/projects".to_owned(),
@@ -142,6 +180,40 @@ async fn read_everything(world: &World, reservation: &str) {
     for path in paths {
         world.get(&acme.admin, &path).send().await.expect(200);
     }
+}
+
+async fn invite(world: &World, email: &str) -> String {
+    let body = json!({"email": email});
+    let reply = world
+        .post(&world.acme.admin, "/api/v1/invitations", &body)
+        .send()
+        .await;
+    reply.expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Invitations that are sent again, taken back, expired, in the way of a user, and accepted.
+async fn write_invitations(world: &World) {
+    let admin = &world.acme.admin;
+    let path = |id: &str| format!("/api/v1/invitations/{id}");
+    let first = invite(world, "first@acme.example").await;
+    world.clock.advance(chrono::Duration::minutes(2));
+    let resend = format!("{}/resend", path(&first));
+    world.post(admin, &resend, &json!({})).send().await.expect(202);
+    world.delete(admin, &path(&first)).send().await.expect(204);
+    invite(world, "user@acme.example").await;
+    let user = json!({"email": "user@acme.example", "full_name": "U", "password": PASSWORD});
+    world.post(admin, "/api/v1/users", &user).send().await.expect(201);
+    let accepted: InvitationId = invite(world, "accepted@acme.example").await.parse().unwrap();
+    let token = world.app.ports.invitation_tokens.issue(world.acme.id, accepted);
+    sqlx::query("UPDATE invitations SET token_hash = $1 WHERE id = $2")
+        .bind(token.hash.to_vec())
+        .bind(accepted.uuid())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let body = json!({"token": token.token, "full_name": "A", "password": PASSWORD});
+    let request = world.client.post("/api/v1/invitations/accept", &body);
+    request.send().await.expect(200);
 }
 
 /// A reservation, and a lease beside it.
@@ -215,8 +287,36 @@ async fn write_quotas(world: &World) {
     quota_drift::reconcile(&system, Repair::All).await.unwrap();
 }
 
+/// Creates, reads, uses, changes, rotates and revokes an API key.
+async fn use_a_key(world: &World) {
+    let admin = &world.acme.admin;
+    let body = json!({"name": "CI", "scopes": ["tasks.read"]});
+    let key = world
+        .post(admin, "/api/v1/api-keys", &body)
+        .send()
+        .await
+        .expect(201);
+    let key = key.json();
+    let path = format!("/api/v1/api-keys/{}", key["id"].as_str().unwrap());
+    world.get(admin, &path).send().await.expect(200);
+    let tasks = world
+        .client
+        .get("/api/v1/tasks")
+        .bearer(key["key"].as_str().unwrap());
+    tasks.send().await.expect(200);
+    assert_eq!(world.app.key_uses.flush(&world.app).await, 1);
+    let change = world.patch(admin, &path, &json!({"name": "CD"}));
+    change.send().await.expect(200);
+    let rotate = json!({"overlap_seconds": 60});
+    let rotate = world.post(admin, &format!("{path}/rotate"), &rotate);
+    rotate.send().await.expect(201);
+    world.delete(admin, &path).send().await.expect(204);
+}
+
 async fn write_everything(world: &World) {
+    use_a_key(world).await;
     write_quotas(world).await;
+    write_invitations(world).await;
     let admin = &world.acme.admin;
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
@@ -348,6 +448,31 @@ async fn write_everything(world: &World) {
         .send()
         .await
         .expect(200);
+    let login = world
+        .login("acme", &world.acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+    let viewer = login.json();
+    let viewer = |method, path: &str| {
+        let request = world.client.request(method, path);
+        request.bearer(viewer["access_token"].as_str().unwrap())
+    };
+    let own = viewer(actix_web::http::Method::GET, "/api/v1/auth/sessions")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let mut others = own["data"].as_array().unwrap().iter();
+    let other = others.find(|session| session["current"] == false).unwrap();
+    let own = format!("/api/v1/auth/sessions/{}", other["id"].as_str().unwrap());
+    viewer(actix_web::http::Method::DELETE, &own)
+        .send()
+        .await
+        .expect(204);
+    viewer(actix_web::http::Method::POST, "/api/v1/auth/logout-all")
+        .send()
+        .await
+        .expect(204);
     world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout")
@@ -355,10 +480,65 @@ async fn write_everything(world: &World) {
         .send()
         .await
         .expect(204);
+    crate::mfa::use_all(world).await;
     override_a_flag(world).await;
     crate::usage::look_after(&world.app, world.acme.id).await;
     bill(world).await;
     repeat_a_request(world).await;
+}
+
+/// The access token of globex's member, who logs in.
+async fn log_in(world: &World) -> String {
+    let login = world.login("globex", &world.globex.member.email, PASSWORD).await;
+    let login = login.expect(200).json();
+    login["access_token"].as_str().unwrap().to_owned()
+}
+
+/// A password is changed, and links are asked for, sent and used.
+async fn use_links(world: &World, inbox: &Inbox) {
+    let member = &world.globex.member;
+    let change = json!({"current_password": PASSWORD, "new_password": PASSWORD});
+    let changed = world.client.post("/api/v1/auth/change-password", &change);
+    changed.bearer(&log_in(world).await).send().await.expect(204);
+    let asked = json!({"tenant_slug": "globex", "email": member.email});
+    for (ask, redeem) in [
+        ("resend-verification", "verify-email"),
+        ("forgot-password", "reset-password"),
+    ] {
+        let path = |name| format!("/api/v1/auth/{name}");
+        world.client.post(&path(ask), &asked).send().await.expect(202);
+        embedder::work(world).await;
+        let mut body = json!({"token": inbox.token()});
+        if redeem == "reset-password" {
+            body["new_password"] = PASSWORD.into();
+        }
+        world.client.post(&path(redeem), &body).send().await.expect(204);
+    }
+}
+
+/// An address is changed, and the change taken back.
+async fn move_address(world: &World, inbox: &Inbox) {
+    let body = json!({"email": "moved@globex.example", "password": PASSWORD});
+    let asked = world.client.post("/api/v1/auth/change-email", &body);
+    asked.bearer(&log_in(world).await).send().await.expect(202);
+    for redeem in ["confirm-email", "revert-email"] {
+        embedder::work(world).await;
+        let body = json!({"token": inbox.token()});
+        let path = format!("/api/v1/auth/{redeem}");
+        world.client.post(&path, &body).send().await.expect(204);
+    }
+}
+
+/// A user is notified of the reuse of a refresh token.
+async fn reuse_a_token(world: &World) {
+    let login = world.login("globex", &world.globex.viewer.email, PASSWORD).await;
+    let login = login.expect(200).json();
+    let body = json!({"refresh_token": login["refresh_token"]});
+    for status in [200, 401] {
+        let refresh = world.client.post("/api/v1/auth/refresh", &body);
+        refresh.send().await.expect(status);
+        world.clock.advance(chrono::Duration::seconds(11));
+    }
 }
 
 /// A change is asked for, the provider followed, usage told, and somebody becomes a customer.
@@ -393,6 +573,26 @@ async fn override_a_flag(world: &World) {
     world.delete(who, path).send().await.expect(204);
 }
 
+/// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
+/// system's own jobs.
+const OF_WORKERS: [&str; 15] = [
+    "DELETE FROM tenant_names ",
+    "INSERT INTO \"system_jobs\" ",
+    "SELECT \"system_jobs\".",
+    "UPDATE \"system_jobs\" ",
+    "DELETE FROM \"system_jobs\" ",
+    "INSERT INTO provider_watermark ",
+    "SELECT looked_until FROM provider_watermark",
+    "UPDATE \"provider_events\" ",
+    "SELECT DISTINCT q.tenant_id FROM quota_leases q ",
+    "SELECT clock_timestamp() AS at",
+    "SELECT pg_advisory_xact_lock(1952804449, 1)",
+    "SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))",
+    "SELECT usage_events_partitions(",
+    "WITH RECURSIVE next AS ((SELECT u.tenant_id FROM usage_dirty u ",
+    "WITH RECURSIVE round (tenant_id, step) AS (",
+];
+
 /// What is done as the platform role, for everybody: the runtime role has no grant on these tables.
 fn is_of_platform(sql: &str) -> bool {
     let tables = [
@@ -401,10 +601,12 @@ fn is_of_platform(sql: &str) -> bool {
         "segments",
         "segment_versions",
         "operator_events",
+        "provider_events",
     ];
     let customers = sql.contains(" provider_customers ");
     let lock = sql == "SELECT pg_advisory_xact_lock(1952804449, 3)";
     lock || customers
+        || OF_WORKERS.iter().any(|begin| sql.starts_with(begin))
         || tables.iter().any(|table| {
             sql.contains(&format!("FROM \"{table}\"")) || sql.starts_with(&format!("INSERT INTO \"{table}\""))
         })
@@ -428,16 +630,16 @@ async fn repeat_a_request(world: &World) {
 
 #[actix_web::test]
 async fn every_statement_carries_the_tenant_of_every_table_it_names() {
-    let world = world().await;
-    add_tasks(&world, 3).await;
-    let (reads, writes) = statements(&world).await;
+    let mailed = world().await;
+    add_tasks(&mailed.0, 3).await;
+    let (reads, writes) = statements(&mailed).await;
     assert!(
         reads.len() > 20 && writes.len() > 20,
         "{} reads, {} writes",
         reads.len(),
         writes.len()
     );
-    for sql in reads.iter().chain(&writes) {
+    let is_known = |sql: &str| {
         // The directory asks the platform role which tenant a name means; it sees that one table only.
         let directory = sql.starts_with("SELECT \"tenants\".") && sql.contains("WHERE \"tenants\".\"");
         // A lock is on no table; the tenant is part of what is locked.
@@ -447,11 +649,10 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
             && !sql.contains("FROM");
         // Nor is the clock.
         let clock = sql == "SELECT clock_timestamp() AS at, $1::uuid AS tenant";
-        assert!(
-            directory || lock || clock || is_of_platform(sql) || is_scoped(sql),
-            "{sql}"
-        );
-    }
+        directory || lock || clock || is_of_platform(sql) || is_scoped(sql)
+    };
+    let strange: Vec<&String> = reads.iter().chain(&writes).filter(|sql| !is_known(sql)).collect();
+    assert!(strange.is_empty(), "{strange:#?}");
     insta::assert_snapshot!("statements", list(&reads) + "\n-- writes\n" + &list(&writes));
 }
 
@@ -518,9 +719,10 @@ fn a_statement_that_forgets_the_tenant_of_one_of_its_tables_is_noticed() {
 
 #[actix_web::test]
 async fn every_read_uses_an_index_led_by_the_tenant() {
-    let world = world().await;
-    fill(&world).await;
-    let (reads, _) = statements(&world).await;
+    let mailed = world().await;
+    let world = &mailed.0;
+    fill(world).await;
+    let (reads, _) = statements(&mailed).await;
     let mut app = world.database.app().await;
     let leading = leading_columns(&mut world.database.admin().await).await;
     sqlx::raw_sql(AssertSqlSafe(format!(
@@ -626,6 +828,23 @@ async fn fill(world: &World) {
            FROM t, generate_series(1, 50) g;
          INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
            SELECT tenant_id, gen_random_uuid(), id, decode(repeat('00', 32), 'hex'), now(), now() FROM users;
+         INSERT INTO invitations (tenant_id, id, created_at, invited_by, email, role, token_hash, sent_at, mails, expires_at, accepted_at)
+           SELECT id, gen_random_uuid(), now() - g * interval '1 minute', gen_random_uuid(), 'i' || g || '@x.example', 'member',
+             decode(repeat('00', 32), 'hex'), now(), 1, now(), CASE WHEN g > 5 THEN now() END FROM t, generate_series(1, 50) g;
+         INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret, confirmed_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, 's', now() FROM users WHERE email LIKE '%@x.example';
+         INSERT INTO recovery_codes (tenant_id, id, created_at, user_id, code_hash)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256(g::text::bytea) FROM users, generate_series(1, 3) g;
+         INSERT INTO trusted_devices (tenant_id, id, created_at, user_id, token_hash, password_digest, expires_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256(g::text::bytea), sha256('x'), now() + g * interval '1 minute'
+           FROM users, generate_series(1, 3) g;
+         INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256('x'), 0, now() + g * interval '1 minute'
+           FROM users, generate_series(1, 3) g;
+         INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, expires_at,
+             notified, revoked_at, updated_at, version)
+           SELECT tenant_id, gen_random_uuid(), now(), 'K', id, false, '[]', '[]', decode(repeat('00', 32), 'hex'), now(), 'far',
+             CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

@@ -488,22 +488,12 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
             (&name["full_name"], &name["version"]),
             (&json!("New Name"), &json!(2))
         );
-        let email = format!("new-{}", who.email);
-        let json = patch(&world, who, who.id, json!({"email": email}))
-            .send()
-            .await
-            .expect(200)
-            .json();
-        assert_eq!((&json["email"], &json["version"]), (&json!(email), &json!(3)));
-        assert_eq!(
-            world.get(who, &path(who.id)).send().await.expect(200).json(),
-            json
-        );
-        world.login("acme", &email, PASSWORD).await.expect(200);
-        world
-            .login("acme", &who.email, PASSWORD)
-            .await
-            .problem(401, "invalid_credentials");
+        let email = json!({"email": format!("new-{}", who.email)});
+        let refused = patch(&world, who, who.id, email).send().await;
+        let refused = refused.problem(422, "validation_failed").json();
+        assert_eq!(refused["errors"][0]["code"], "confirmation_required");
+        let json = world.get(who, &path(who.id)).send().await.expect(200).json();
+        assert_eq!(json, name);
 
         let before = world.digest(&world.acme).await;
         for body in [
@@ -571,7 +561,7 @@ async fn a_new_address_has_to_be_proven_again() {
             (&json!(true), &json!("member@acme.example"))
         );
     }
-    let json = patch(&world, member, member.id, json!({"email": "M@acme.example"}))
+    let json = patch(&world, admin, member.id, json!({"email": "M@acme.example"}))
         .send()
         .await
         .expect(200)
@@ -580,7 +570,7 @@ async fn a_new_address_has_to_be_proven_again() {
         (&json["email_verified"], &json["email"]),
         (&json!(false), &json!("m@acme.example"))
     );
-    let json = patch(&world, member, member.id, json!({"email": "member@acme.example"}))
+    let json = patch(&world, admin, member.id, json!({"email": "member@acme.example"}))
         .send()
         .await
         .expect(200)
@@ -606,10 +596,6 @@ async fn an_address_belongs_to_one_user_of_a_tenant() {
             .await
             .problem(409, "email_taken");
         patch(&world, &acme.admin, acme.member.id, json!({"email": email}))
-            .send()
-            .await
-            .problem(409, "email_taken");
-        patch(&world, &acme.member, acme.member.id, json!({"email": email}))
             .send()
             .await
             .problem(409, "email_taken");
@@ -972,7 +958,8 @@ async fn changes_of_users_are_audited_without_their_passwords() {
         .await
         .expect(200);
     world.delete(admin, &path(id)).send().await.expect(204);
-    let entries = world.audit(&world.acme).await.split_off(known);
+    let mut entries = world.audit(&world.acme).await.split_off(known);
+    entries.retain(|(action, _)| action != "account_link.sent");
     let told: Vec<_> = entries
         .iter()
         .map(|(action, row)| {

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::billing::{DunningStep, ProviderInvoice};
-use crate::kernel::{Currency, Period, Time, wall_clock};
-use crate::operations::Line;
+use crate::kernel::{Currency, Letter, Line, Period, Reader, Time, wall_clock};
 use crate::usage::{AlertBase, MeterKey, Threshold};
 
 /// Something that a tenant's admins are told of. It carries the figures of the moment in which it happened,
@@ -16,6 +15,26 @@ pub enum Notice {
     Quota(QuotaNotice),
     /// A step of dunning was taken.
     Dunning(DunningNotice),
+    /// API keys end soon, or have ended.
+    ApiKeys(ApiKeyNotice),
+}
+
+/// API keys end soon, or have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyNotice {
+    /// The keys, the earliest end first.
+    pub keys: Vec<EndingKey>,
+}
+
+/// An API key that ends soon, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndingKey {
+    /// Its name.
+    pub name: String,
+    /// When it ends or has ended.
+    pub expires_at: Time,
+    /// Whether it has ended.
+    pub is_over: bool,
 }
 
 /// A threshold of a quota was reached.
@@ -72,28 +91,6 @@ impl From<&ProviderInvoice> for Owed {
     }
 }
 
-/// For whom a mail is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reader {
-    /// What they are called.
-    pub name: Line,
-    /// What their tenant is called.
-    pub tenant: Line,
-    /// The tenant's time zone, in which moments are shown; see [`wall_clock`].
-    pub zone: String,
-    /// Where they go to act.
-    pub app_url: Line,
-}
-
-/// A mail in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// What it is about.
-    pub subject: Line,
-    /// What it says; lines end with a line feed.
-    pub text: String,
-}
-
 impl Notice {
     /// The notice in words. The subject is short enough for the name of the tenant to leave the matter in
     /// sight.
@@ -101,8 +98,8 @@ impl Notice {
         let (subject, parts) = match self {
             Self::Quota(notice) => notice.words(reader),
             Self::Dunning(notice) => notice.words(reader),
+            Self::ApiKeys(notice) => notice.words(reader),
         };
-        let tenant = Line::within(reader.tenant.as_str(), SHORT_NAME);
         let mut text = format!("Hello {},\n", reader.name);
         for part in parts {
             text.push('\n');
@@ -115,14 +112,11 @@ impl Notice {
         );
         text.push_str(&why);
         Letter {
-            subject: Line::of(&format!("[{tenant}] {subject}")),
+            subject: reader.subject(&subject),
             text,
         }
     }
 }
-
-/// How much of a tenant's name a subject has room for.
-const SHORT_NAME: usize = 60;
 
 /// How many invoices a mail lists.
 const LISTED: usize = 10;
@@ -186,6 +180,44 @@ impl QuotaNotice {
     fn used_percent(&self) -> u128 {
         let whole = u128::from(self.threshold.amount.max(1));
         u128::from(self.used) * 100 / whole
+    }
+}
+
+impl ApiKeyNotice {
+    fn words(&self, reader: &Reader) -> (String, Vec<String>) {
+        let (count, over) = (
+            self.keys.len(),
+            self.keys.iter().filter(|key| key.is_over).count(),
+        );
+        let (noun, plural) = if count == 1 {
+            ("API key", "")
+        } else {
+            ("API keys", "s")
+        };
+        let subject = match (count, over) {
+            (1, 1) => "an API key has expired".to_owned(),
+            (1, _) => "an API key expires soon".to_owned(),
+            (_, 0) => format!("{count} API keys expire soon"),
+            (_, over) if over == count => format!("{count} API keys have expired"),
+            _ => format!("{count} API keys have expired or expire soon"),
+        };
+        let happened = format!("Programs use the following {noun} of {}:", reader.tenant);
+        let lines = self.keys.iter().take(LISTED).map(|key| {
+            let verb = if key.is_over { "expired on" } else { "expires on" };
+            let at = wall_clock(key.expires_at, &reader.zone);
+            format!("  {}: {verb} {at}", Line::within(&key.name, Line::SHORT))
+        });
+        let mut lines: Vec<_> = lines.collect();
+        if count > LISTED {
+            lines.push(format!("  and {} more", count - LISTED));
+        }
+        let next =
+            "What happens next: after its end a key is refused, and the programs that use it stop working.";
+        let act = format!(
+            "Give the key{plural} a later end, or replace the key{plural}: {}",
+            reader.app_url
+        );
+        (subject, vec![happened, lines.join("\n"), next.to_owned(), act])
     }
 }
 

@@ -1,18 +1,38 @@
-//! Accounts of people: users, sessions, tokens and passwords.
+//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys and second factors.
 //!
 //! May use: `kernel`.
 
+mod account_link;
+mod account_notice;
+mod api_key;
+mod invitation;
+mod mfa;
 mod password;
 mod session;
 mod token;
 mod user;
 
+pub use account_link::{AccountLink, AccountLinks, IssuedLink, LinkPurpose, LinkTokens, PresentedLink};
+pub use account_notice::{AccountNotice, RareNotice, RareNotices};
+pub use api_key::{
+    AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
+    KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,
+};
+pub use invitation::{
+    Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,
+    PresentedInvitation,
+};
+pub use mfa::{
+    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES, MfaChallenge, MfaRequirement,
+    OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,
+    TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
+};
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
     normalized,
 };
 pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
 };
 pub use token::{AccessClaims, AccessTokens, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 
 use crate::identity::Email;
-use crate::kernel::{SessionId, StoreError, TenantId, Time, UserId};
+use crate::kernel::{Page, PageRequest, Position, SessionId, StoreError, TenantId, Time, UserId};
 
 /// The most addresses that are read of the logins of one account.
 pub const LOGIN_ADDRESSES: u64 = 1_000;
@@ -29,6 +29,8 @@ pub struct Session {
     pub user_agent: Option<String>,
     /// The caller's address at login.
     pub ip: Option<String>,
+    /// When a second factor was last given in it.
+    pub factor_at: Option<Time>,
 }
 
 /// What presenting a refresh token leads to.
@@ -52,6 +54,25 @@ impl Session {
     /// Whether the session still stands.
     pub fn is_live(&self, now: Time) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
+    }
+
+    /// When the session was last used, as far as is stored: its login or its last refresh. Requests with an access token
+    /// are not stored.
+    pub fn last_used_at(&self) -> Time {
+        self.rotated_at.unwrap_or(self.created_at)
+    }
+
+    /// Whether the session was not used for longer than `timeout`.
+    pub fn is_idle(&self, now: Time, timeout: chrono::Duration) -> bool {
+        now - self.last_used_at() > timeout
+    }
+
+    /// Where the session is in a list.
+    pub fn position(&self) -> Position {
+        Position {
+            created_at: self.created_at,
+            id: self.id.uuid(),
+        }
     }
 
     /// Presents a refresh token (by its hash) of this session; `child` is the hash of the token that follows it.
@@ -122,6 +143,15 @@ pub trait RefreshTokens: Send + Sync {
     fn read(&self, token: &str) -> Option<PresentedRefresh>;
 }
 
+/// Which sessions that have not ended are live: those that have not expired and were used recently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveAt {
+    /// The present time.
+    pub now: Time,
+    /// A session whose last use is before this time is idle.
+    pub used_since: Time,
+}
+
 /// Login sessions of the scope's tenant.
 #[async_trait]
 pub trait Sessions: Send {
@@ -131,8 +161,20 @@ pub trait Sessions: Send {
     async fn insert(&mut self, session: &Session) -> Result<(), StoreError>;
     /// Stores a session's new state.
     async fn update(&mut self, session: &Session) -> Result<(), StoreError>;
+    /// A page of a user's live sessions, newest first.
+    async fn list_live(
+        &mut self,
+        user: UserId,
+        at: LiveAt,
+        page: PageRequest,
+    ) -> Result<Page<Session>, StoreError>;
+    /// Ends every session of a user but the `keep` newest live ones, and returns how many of the ended were live. Only
+    /// meaningful while the user is locked.
+    async fn end_surplus(&mut self, user: UserId, at: LiveAt, keep: u32) -> Result<u64, StoreError>;
     /// Ends all live sessions of a user; how many there were.
     async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError>;
+    /// Ends all live sessions of a user but one; how many there were.
+    async fn revoke_others(&mut self, user: UserId, kept: SessionId, at: Time) -> Result<u64, StoreError>;
     /// Returns the addresses from which the user with that mail address has logged in since then, each once and at most
     /// [`LOGIN_ADDRESSES`] of them; `None` for a login without an address.
     async fn login_addresses(

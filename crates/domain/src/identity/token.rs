@@ -11,6 +11,8 @@ pub struct AccessClaims {
     pub session: SessionId,
     /// `role` at the time of issue: a hint for clients. Decisions read the stored role.
     pub role: Role,
+    /// `mfa_at`: when a second factor was last given in the session; then `amr` (RFC 8176) names it.
+    pub factor_at: Option<Time>,
     /// `iat`.
     pub issued_at: Time,
     /// `exp`.

@@ -180,6 +180,27 @@ impl User {
         Ok(())
     }
 
+    /// Replaces the password.
+    pub fn set_password(&mut self, hash: PasswordHash, now: Time) {
+        self.password_hash = hash;
+        self.touch(now);
+    }
+
+    /// Notes that the address was proven.
+    pub fn verify_email(&mut self, now: Time) {
+        if !self.email_verified {
+            self.email_verified = true;
+            self.touch(now);
+        }
+    }
+
+    /// Takes over an address that was proven.
+    pub fn move_to(&mut self, email: Email, now: Time) {
+        self.email = email;
+        self.email_verified = true;
+        self.touch(now);
+    }
+
     /// Removes the user; their row stays for those who refer to it.
     pub fn remove(&mut self, now: Time) {
         self.is_active = false;

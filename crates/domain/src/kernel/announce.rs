@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{TenantId, UserId};
+use crate::kernel::{ApiKeyId, TenantId, UserId};
 
 /// Stored facts that scopes and configurations are made of have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -10,6 +10,8 @@ pub enum Change {
     Tenant(TenantId),
     /// A user's role, state or sessions.
     User(TenantId, UserId),
+    /// An API key.
+    ApiKey(TenantId, ApiKeyId),
     /// A tenant's own configuration: its settings, its branding, its overrides of flags.
     Configuration(TenantId),
     /// What all tenants' configuration is made of: the definitions of flags, the versions of plans.

@@ -2,7 +2,7 @@
 macro_rules! error_codes {
     ($($name:ident = $code:literal, $status:literal, $title:literal, $about:literal;)*) => {
         /// A stable error code of the API. Clients may branch on it.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $(#[doc = $about] $name,)*
         }
@@ -49,6 +49,8 @@ error_codes! {
     TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";
     TokenRevoked = "token_revoked", 401, "Token revoked", "The session has ended, or the user was deactivated or removed. Log in again.";
     InvalidCredentials = "invalid_credentials", 401, "Invalid credentials", "The tenant has no active user with this e-mail address and password.";
+    MfaRequired = "mfa_required", 401, "Second factor required", "The account has a second factor. At a login: finish it with `mfa_token` and a code at `POST /auth/mfa/verify`. At other requests (status 403): give a code at `POST /auth/mfa/step-up`, and send the request again with the new access token.";
+    EmailNotVerified = "email_not_verified", 403, "E-mail address not verified", "The tenant only lets users with a verified e-mail address log in. `POST /api/v1/auth/resend-verification` sends a link.";
     Forbidden = "forbidden", 403, "Forbidden", "The user's role does not allow this request.";
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";

@@ -70,6 +70,14 @@ typed_ids! {
     UserId;
     /// A login session, which is also the family of its refresh tokens.
     SessionId;
+    /// A login that waits for its second factor.
+    MfaChallengeId;
+    /// A link that was sent to a user by mail.
+    AccountLinkId;
+    /// When a user got a notice of a kind.
+    AccountNoticeId;
+    /// An API key.
+    ApiKeyId;
     /// A project.
     ProjectId;
     /// A user's place in a project.
@@ -86,6 +94,8 @@ typed_ids! {
     AuditEventId;
     /// What a tenant has with the payment provider.
     BillingAccountId;
+    /// An invitation to a tenant.
+    InvitationId;
     /// An invoice.
     InvoiceId;
     /// A report of usage to the payment provider.

@@ -10,6 +10,7 @@ mod hierarchy;
 mod id;
 mod invalid;
 mod kept_answer;
+mod letter;
 mod locale;
 pub(crate) mod name;
 mod network;
@@ -35,13 +36,14 @@ pub use announce::{Announcer, Change, Memory};
 pub use code::ErrorCode;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AuditEventId, BillingAccountId, FlagOverrideId, IdSource, InvoiceId, JobId, LeaseId, MemberId,
-    MeterReportId, OperatorEventId, OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId,
-    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
-    TenantId, UsageEventId, UserId,
+    AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,
+    InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId,
+    OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
+    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use kept_answer::{KeptAnswer, KeyTaken};
+pub use letter::{Letter, Line, Reader};
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use network::Network;
 pub use page::{Page, PageRequest, Position};
@@ -51,7 +53,7 @@ pub use plan_limit::Limit;
 pub use price::{Currency, CurrencyError, Interval, Price};
 pub use projection::Projection;
 pub use request_id::RequestId;
-pub use role::{Permission, Role};
+pub use role::{Permission, PermissionSet, Role};
 pub use seal::Seal;
 pub use storage::Storage;
 pub use store_error::{AsStoreError, Constraint, StoreError};

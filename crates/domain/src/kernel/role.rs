@@ -33,194 +33,252 @@ impl Role {
     }
 }
 
-/// What a use case may require of its scope. The least role of each is a row of the permission matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Permission {
-    /// See the tenant itself.
-    ReadTenant,
-    /// Rename the tenant, change its settings.
-    ManageTenant,
-    /// See what the tenant had set at which time.
-    ReadSettingHistory,
-    /// Change what the tenant has set.
-    ManageSettings,
-    /// Change how the tenant looks.
-    ManageBranding,
-    /// Seal the tenant's secrets anew, or set what no user may; only the system does.
-    OperateSettings,
-    /// See the tenant's users.
-    ReadUsers,
-    /// Create, change and remove users.
-    ManageUsers,
-    /// Change one's own profile; everybody may, also in a suspended tenant's read-only state they may not.
-    EditSelf,
-    /// End one's own session; works in a suspended tenant too.
-    EndSession,
-    /// See projects and their members.
-    ReadProjects,
-    /// Create and change projects, and remove or staff those one owns.
-    WriteProjects,
-    /// See deleted projects.
-    ReadDeletedProjects,
-    /// Restore deleted projects.
-    RestoreProjects,
-    /// See tasks.
-    ReadTasks,
-    /// Create, change and delete tasks.
-    WriteTasks,
-    /// See resources and their former versions.
-    ReadResources,
-    /// Create, change and delete resources.
-    WriteResources,
-    /// See the flags of the tenant, and what they are.
-    ReadFeatures,
-    /// See how a flag came to what it is.
-    ExplainFeatures,
-    /// Choose variants of the flags that are the tenant's to choose.
-    ManageFeatures,
-    /// See what is used, and how much of it is left.
-    ReadUsage,
-    /// Record usage. It may cost the tenant money, so it is not for everybody who works in it.
-    RecordUsage,
-    /// Record usage of days ago.
-    BackfillUsage,
-    /// Take recorded usage back.
-    InvalidateUsage,
-    /// Record what the server counts itself, and total it; only the system does.
-    MeterUsage,
-    /// Set units of a quota aside for work that is under way.
-    ReserveQuota,
-    /// Lend parts of quotas to instances and take them back; only the system does.
-    LendQuota,
-    /// See what the tenant pays, and what for.
-    ReadBilling,
-    /// Begin, change and end the subscription; works in a suspended tenant too, since paying is what lifts that.
-    ManageBilling,
-    /// Follow the payment provider's word; only the system does.
-    OperateBilling,
-    /// Send mail to people of the tenant; only the system does.
-    SendMail,
-    /// Add buffered view counts; only the system does.
-    CountViews,
-    /// Delete what ended long ago; only the system does.
-    Purge,
+/// Declares the permissions: the one table of their names, least roles and properties.
+macro_rules! permissions {
+    ($($name:ident $wire:literal $least:ident $kind:ident $scope:ident $about:literal;)*) => {
+        /// What a use case may require of its scope. The least role of each is a row of the permission matrix.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Permission {
+            $(#[doc = $about] $name,)*
+        }
+
+        impl Permission {
+            /// Every permission, in the order of the permission matrix.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            const fn row(self) -> Row {
+                match self {
+                    $(Self::$name => Row {
+                        name: $wire,
+                        about: $about,
+                        least: least!($least),
+                        writes: writes!($kind),
+                        scope: scope!($scope),
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+macro_rules! least {
+    (None) => {
+        None
+    };
+    ($role:ident) => {
+        Some(Role::$role)
+    };
+}
+
+macro_rules! writes {
+    (writes) => {
+        true
+    };
+    (reads) => {
+        false
+    };
+}
+
+macro_rules! scope {
+    (scope) => {
+        true
+    };
+    (people) => {
+        false
+    };
+}
+
+/// A row of the permission matrix.
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    least: Option<Role>,
+    writes: bool,
+    scope: bool,
+}
+
+// Name, wire name, least role (`None`: only the system), whether a suspended tenant loses it, and whether an API key may have
+// it as a scope. What decides who may do what (users, keys, security settings) is for people: a key that had it could give
+// itself the rest.
+permissions! {
+    ReadTenant "tenant.read" Viewer reads scope "See the tenant and its plan.";
+    ManageTenant "tenant.manage" Admin writes people "Rename the tenant and change its settings.";
+    ReadSettingHistory "settings.history" Admin reads scope "See what the tenant had set at which time.";
+    ManageSettings "settings.manage" Admin writes people "Change what the tenant has set.";
+    ManageBranding "branding.manage" Admin writes scope "Change how the tenant looks.";
+    OperateSettings "settings.operate" None reads people "Seal the tenant's secrets anew, or set what no user may; only the system does.";
+    ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
+    ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
+    ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
+    EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
+    ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
+    EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
+    EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.";
+    ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";
+    ManageApiKeys "api_keys.manage" Admin writes people "Create and change API keys.";
+    RevokeApiKeys "api_keys.revoke" Admin reads people "Revoke API keys; works in a suspended tenant too.";
+    RotateApiKeys "api_keys.rotate" Admin writes people "Rotate API keys. A service account's key has it for itself.";
+    RecordApiKeyUse "api_keys.record_use" None reads people "Store when API keys were last used; only the system does.";
+    NotifyOfApiKeys "api_keys.notify" None reads people "Notify admins of API keys that end; only the system does.";
+    ReadProjects "projects.read" Viewer reads scope "See projects and their members.";
+    WriteProjects "projects.write" Member writes scope "Create and change projects, and remove or staff those one owns.";
+    ReadDeletedProjects "projects.read_deleted" Admin reads scope "See deleted projects.";
+    RestoreProjects "projects.restore" Admin writes scope "Restore deleted projects.";
+    ReadTasks "tasks.read" Viewer reads scope "See tasks.";
+    WriteTasks "tasks.write" Member writes scope "Create, change and delete tasks.";
+    ReadResources "resources.read" Viewer reads scope "See resources and their former versions.";
+    WriteResources "resources.write" Member writes scope "Create, change and delete resources.";
+    ReadFeatures "features.read" Viewer reads scope "See the flags of the tenant and their values.";
+    ExplainFeatures "features.explain" Admin reads scope "See how a flag came to its value.";
+    ManageFeatures "features.manage" Admin writes scope "Choose variants of the flags that the tenant may override.";
+    ReadUsage "usage.read" Viewer reads scope "See what is used, and how much of it is left.";
+    RecordUsage "usage.record" Admin writes scope "Record usage. It may cost the tenant money.";
+    BackfillUsage "usage.backfill" Admin writes scope "Record usage of days ago.";
+    InvalidateUsage "usage.invalidate" Admin writes scope "Take recorded usage back.";
+    MeterUsage "usage.meter" None reads people "Record what the server counts itself, and total it; only the system does.";
+    ReserveQuota "quotas.reserve" Member writes scope "Set units of a quota aside for work that is under way.";
+    LendQuota "quotas.lend" None reads people "Lend parts of quotas to instances and take them back; only the system does.";
+    ReadBilling "billing.read" Admin reads scope "See what the tenant pays, and what for.";
+    ManageBilling "billing.manage" Admin reads scope "Begin, change and end the subscription; works in a suspended tenant too, since paying lifts the suspension.";
+    OperateBilling "billing.operate" None reads people "Follow the payment provider's messages; only the system does.";
+    SendMail "mail.send" None reads people "Send mail to people of the tenant; only the system does.";
+    CountViews "projects.count_views" None reads people "Add buffered view counts; only the system does.";
+    Purge "tenant.purge" None writes people "Delete what ended long ago; only the system does.";
 }
 
 impl Permission {
-    /// Every permission, for the permission matrix.
-    pub const ALL: [Self; 34] = [
-        Self::ReadTenant,
-        Self::ManageTenant,
-        Self::ReadSettingHistory,
-        Self::ManageSettings,
-        Self::ManageBranding,
-        Self::OperateSettings,
-        Self::ReadUsers,
-        Self::ManageUsers,
-        Self::EditSelf,
-        Self::EndSession,
-        Self::ReadProjects,
-        Self::WriteProjects,
-        Self::ReadDeletedProjects,
-        Self::RestoreProjects,
-        Self::ReadTasks,
-        Self::WriteTasks,
-        Self::ReadResources,
-        Self::WriteResources,
-        Self::ReadFeatures,
-        Self::ExplainFeatures,
-        Self::ManageFeatures,
-        Self::ReadUsage,
-        Self::RecordUsage,
-        Self::BackfillUsage,
-        Self::InvalidateUsage,
-        Self::MeterUsage,
-        Self::ReserveQuota,
-        Self::LendQuota,
-        Self::ReadBilling,
-        Self::ManageBilling,
-        Self::OperateBilling,
-        Self::SendMail,
-        Self::CountViews,
-        Self::Purge,
-    ];
+    /// The stable name on the wire and in the database, for example `tasks.read`.
+    pub const fn as_str(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The permission of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|permission| permission.as_str() == text)
+    }
+
+    /// A sentence about it, for people.
+    pub const fn about(self) -> &'static str {
+        self.row().about
+    }
 
     /// The least role that has it; `None` means no user does.
     pub const fn least_role(self) -> Option<Role> {
-        match self {
-            Self::ReadTenant
-            | Self::ReadUsers
-            | Self::EditSelf
-            | Self::EndSession
-            | Self::ReadProjects
-            | Self::ReadTasks
-            | Self::ReadResources
-            | Self::ReadFeatures
-            | Self::ReadUsage => Some(Role::Viewer),
-            Self::WriteProjects | Self::WriteTasks | Self::WriteResources | Self::ReserveQuota => {
-                Some(Role::Member)
-            }
-            Self::ManageTenant
-            | Self::ReadSettingHistory
-            | Self::ManageSettings
-            | Self::ManageBranding
-            | Self::ManageUsers
-            | Self::ReadDeletedProjects
-            | Self::RestoreProjects
-            | Self::ExplainFeatures
-            | Self::ManageFeatures
-            | Self::RecordUsage
-            | Self::BackfillUsage
-            | Self::InvalidateUsage
-            | Self::ReadBilling
-            | Self::ManageBilling => Some(Role::Admin),
-            Self::OperateSettings
-            | Self::OperateBilling
-            | Self::LendQuota
-            | Self::MeterUsage
-            | Self::SendMail
-            | Self::CountViews
-            | Self::Purge => None,
-        }
+        self.row().least
+    }
+
+    /// Whether an API key may have it as a scope.
+    pub const fn is_scope(self) -> bool {
+        self.row().scope
     }
 
     /// Whether a suspended tenant, which is read-only, loses it.
     pub const fn writes(self) -> bool {
-        match self {
-            Self::ReadTenant
-            | Self::ReadSettingHistory
-            | Self::OperateSettings
-            | Self::ReadUsers
-            | Self::EndSession
-            | Self::ReadProjects
-            | Self::ReadDeletedProjects
-            | Self::ReadTasks
-            | Self::ReadResources
-            | Self::ReadFeatures
-            | Self::ExplainFeatures
-            | Self::ReadUsage
-            | Self::MeterUsage
-            | Self::LendQuota
-            | Self::ReadBilling
-            | Self::ManageBilling
-            | Self::OperateBilling
-            | Self::SendMail
-            | Self::CountViews => false,
-            Self::ManageTenant
-            | Self::ManageSettings
-            | Self::ManageBranding
-            | Self::ManageUsers
-            | Self::EditSelf
-            | Self::WriteProjects
-            | Self::RestoreProjects
-            | Self::WriteTasks
-            | Self::WriteResources
-            | Self::ManageFeatures
-            | Self::RecordUsage
-            | Self::BackfillUsage
-            | Self::InvalidateUsage
-            | Self::ReserveQuota
-            | Self::Purge => true,
+        self.row().writes
+    }
+}
+
+/// A set of permissions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PermissionSet(u64);
+
+const _: () = assert!(Permission::ALL.len() <= 64, "a set has a bit for each permission");
+
+impl PermissionSet {
+    /// No permission.
+    pub const NONE: Self = Self(0);
+
+    /// Whether the permission is in the set.
+    pub const fn contains(self, permission: Permission) -> bool {
+        self.0 & Self::bit(permission) != 0
+    }
+
+    /// The set with one permission more.
+    #[must_use]
+    pub const fn with(self, permission: Permission) -> Self {
+        Self(self.0 | Self::bit(permission))
+    }
+
+    /// The permissions of the set, in the order of the matrix.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL
+            .iter()
+            .copied()
+            .filter(move |permission| self.contains(*permission))
+    }
+
+    /// The names of the permissions, in the order of the matrix.
+    pub fn names(self) -> Vec<&'static str> {
+        self.iter().map(Permission::as_str).collect()
+    }
+
+    const fn bit(permission: Permission) -> u64 {
+        1 << permission as u64
+    }
+}
+
+impl FromIterator<Permission> for PermissionSet {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        permissions.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+impl Serialize for PermissionSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn permission_names_are_unique_and_parse_back() {
+        let names: BTreeSet<_> = Permission::ALL.iter().map(|one| one.as_str()).collect();
+        assert_eq!(names.len(), Permission::ALL.len());
+        for permission in Permission::ALL {
+            assert_eq!(Permission::parse(permission.as_str()), Some(*permission));
+            let parts: Vec<_> = permission.as_str().split('.').collect();
+            let plain = |part: &&str| part.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            assert!(parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && plain(part)));
         }
+        assert_eq!(Permission::parse("tasks.fly"), None);
+    }
+
+    #[test]
+    fn no_system_permission_is_a_scope() {
+        for permission in Permission::ALL {
+            assert!(
+                !permission.is_scope() || permission.least_role().is_some(),
+                "{permission:?}"
+            );
+        }
+        for people in [
+            "users.manage",
+            "api_keys.manage",
+            "settings.manage",
+            "tenant.manage",
+            "session.end",
+        ] {
+            assert!(!Permission::parse(people).unwrap().is_scope(), "{people}");
+        }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let set: PermissionSet = [Permission::WriteTasks, Permission::ReadTenant]
+            .into_iter()
+            .collect();
+        assert!(set.contains(Permission::ReadTenant) && !set.contains(Permission::ReadTasks));
+        assert_eq!(set.names(), ["tenant.read", "tasks.write"]);
+        assert!(PermissionSet::NONE.iter().next().is_none());
+        let last = Permission::ALL.last().copied().unwrap();
+        assert!(PermissionSet::NONE.with(last).contains(last));
     }
 }

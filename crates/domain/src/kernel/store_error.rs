@@ -9,6 +9,8 @@ pub enum Constraint {
     TenantSubdomain,
     /// Two live users of a tenant with one e-mail address.
     UserEmail,
+    /// Two unsettled invitations of a tenant with one address.
+    InvitationEmail,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.

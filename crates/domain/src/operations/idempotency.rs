@@ -10,7 +10,8 @@ use crate::kernel::{KeptAnswer, Role, StoreError, Time, UserId};
 pub struct RequestKey {
     /// Who sent the request.
     pub user: UserId,
-    /// Method and path template, for example `POST /api/v1/projects/{id}/tasks`.
+    /// Method and path template, for example `POST /api/v1/projects/{id}/tasks`; of a request with an API key, with the key's id
+    /// behind it.
     pub route: String,
     /// The key itself, as the caller chose it: 1 to 255 characters.
     pub key: String,

@@ -440,6 +440,8 @@ pub trait Jobs: Send {
     async fn find_for_update(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// Stores how far a job is.
     async fn update(&mut self, job: &Job) -> Result<(), StoreError>;
+    /// Deletes those of a kind that were done or cancelled before then; how many there were.
+    async fn delete_finished_of(&mut self, kind: &str, before: Time) -> Result<u64, StoreError>;
     /// Deletes those that were done or cancelled before then; how many there were.
     async fn delete_finished(&mut self, before: Time) -> Result<u64, StoreError>;
 }

@@ -202,6 +202,8 @@ pub enum Account {
     User(TenantId, AccountName),
     /// Of an operator.
     Operator(AccountName),
+    /// Links that callers ask to be mailed to a user of a tenant; these are counted apart from failed logins.
+    Mailed(TenantId, AccountName),
 }
 
 /// The mail address that a login names, known or unknown: a part of its SHA-256, since a key of a shared store holds no
@@ -319,7 +321,7 @@ impl Demand {
         let key = BucketKey::Account(account, network);
         Self {
             partition: match account {
-                Account::User(tenant, _) => Partition::Tenant(tenant),
+                Account::User(tenant, _) | Account::Mailed(tenant, _) => Partition::Tenant(tenant),
                 Account::Operator(name) => Partition::Operator(name),
             },
             rules: vec![Rule {
@@ -327,6 +329,14 @@ impl Demand {
                 rate: rates.network,
             }],
             cost: 1,
+        }
+    }
+
+    /// What gives back all failed logins to an account, those from this network and those from all networks together.
+    pub fn all_of_account(account: Account, network: Option<Network>, rates: AccountRates) -> Self {
+        Self {
+            cost: u32::MAX,
+            ..Self::of_account(account, network, rates)
         }
     }
 

@@ -1,65 +1,10 @@
 //! Mail, and whoever delivers it.
 
 use async_trait::async_trait;
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::identity::Email;
-use crate::kernel::{JobId, Time};
-
-/// One line of text, whatever it was made of: control characters, line and paragraph separators become a
-/// space, the marks with which Unicode turns the direction of what follows are left out, and what is too long
-/// is cut. So nothing that somebody chose can begin another header, or make a line read as another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Line(String);
-
-impl Line {
-    /// The most characters of a line; what is longer ends with `…`.
-    pub const LONGEST: usize = 200;
-
-    /// The text as one line.
-    pub fn of(text: &str) -> Self {
-        Self::within(text, Self::LONGEST)
-    }
-
-    /// The same with at most so many characters; at least 1.
-    pub fn within(text: &str, longest: usize) -> Self {
-        let plain = text
-            .chars()
-            .filter(|c| !turns_direction(*c))
-            .map(|c| if breaks_line(c) { ' ' } else { c });
-        let plain: String = plain.collect();
-        let words: Vec<&str> = plain.split_whitespace().collect();
-        let line = words.join(" ");
-        if line.chars().count() <= longest {
-            return Self(line);
-        }
-        let kept: String = line.chars().take(longest.max(1) - 1).collect();
-        Self(format!("{}…", kept.trim_end()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn breaks_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// The explicit formatting characters of Unicode's bidirectional algorithm (UAX #9, section 2). Letters that
-/// are written from right to left need none of them.
-fn turns_direction(c: char) -> bool {
-    matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
+use crate::kernel::{JobId, Line, Time};
 
 /// Somebody's address, with their name where it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,28 +112,7 @@ pub trait Mailer: Send + Sync {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn a_line_is_one_line() {
-        for (text, line) in [
-            ("Acme Inc", "Acme Inc"),
-            ("  Acme\tInc \n", "Acme Inc"),
-            ("Acme\r\nBcc: eve@example.com", "Acme Bcc: eve@example.com"),
-            ("a\u{2028}b\u{2029}c\u{85}d\0e\u{b}f", "a b c d e f"),
-            ("\u{202E}moc.elpmaxe\u{202C}", "moc.elpmaxe"),
-            ("שלום עולם", "שלום עולם"),
-            ("<script>", "<script>"),
-            ("", ""),
-        ] {
-            assert_eq!(Line::of(text).as_str(), line, "{text:?}");
-        }
-        let long = Line::of(&"ab ".repeat(4_000));
-        assert!(long.as_str().chars().count() <= Line::LONGEST && long.as_str().ends_with('…'));
-        assert_eq!(Line::within("abcdef", 3).as_str(), "ab…");
-    }
 
     #[test]
     fn a_mailbox_has_an_address_and_may_have_a_name() {
@@ -214,18 +138,6 @@ mod tests {
             "Ada < ada@example.com >",
         ] {
             assert_eq!(read(text), None, "{text:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_in_a_line_ends_it_or_turns_it(text: String, longest in 1_usize..50) {
-            for line in [Line::of(&text), Line::within(&text, longest)] {
-                prop_assert!(!line.as_str().contains(|c| breaks_line(c) || turns_direction(c)));
-                prop_assert!(line.as_str().chars().count() <= Line::LONGEST);
-                prop_assert_eq!(Line::of(line.as_str()), line);
-            }
-            prop_assert!(Line::within(&text, longest).as_str().chars().count() <= longest);
         }
     }
 }

@@ -20,7 +20,7 @@ pub use limit::{
     Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
     Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
 };
-pub use mail::{Accepted, Line, Mail, MailError, Mailbox, Mailer, MessageId};
+pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,

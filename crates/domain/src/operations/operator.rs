@@ -26,6 +26,8 @@ pub struct Operator {
     /// The hash of their password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
+    /// Counts how often all tokens of the operator were ended; a token of another count is refused.
+    pub epoch: i64,
     /// When they were added.
     pub created_at: Time,
     /// When they were last changed.
@@ -54,6 +56,7 @@ impl Operator {
             full_name: full_name.to_owned(),
             is_active: true,
             password_hash,
+            epoch: 0,
             created_at: now,
             updated_at: now,
         })
@@ -71,6 +74,8 @@ impl Operator {
 pub struct OperatorClaims {
     /// `sub`: the operator.
     pub operator: OperatorId,
+    /// `epoch`: see [`Operator::epoch`].
+    pub epoch: i64,
     /// `iat`.
     pub issued_at: Time,
     /// `exp`.
@@ -151,7 +156,7 @@ impl OperatorGate {
     }
 
     /// Admits the bearer of an operator's access token. The operator is read each time, so that one who was
-    /// deactivated is refused at once, wherever that was done.
+    /// deactivated, or whose password was reset, is refused at once, wherever that was done.
     ///
     /// # Errors
     /// [`Denied::Token`], [`Denied::Revoked`], [`Denied::Store`].
@@ -160,7 +165,7 @@ impl OperatorGate {
         let because = SystemScope::because("admit an operator");
         let operator = self.operators.find(because, claims.operator).await?;
         let operator = operator
-            .filter(|operator| operator.is_active)
+            .filter(|operator| operator.is_active && operator.epoch == claims.epoch)
             .ok_or(Denied::Revoked)?;
         Ok(OperatorScope {
             actor: OperatorActor::Operator(operator.id),
@@ -249,7 +254,15 @@ pub trait OperatorWork: Send {
     /// Adds an operator.
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
-    /// Stores a changed operator.
+    /// Stores another password of an operator, and ends all of their tokens.
+    async fn replace_password(
+        &mut self,
+        operator: OperatorId,
+        hash: &PasswordHash,
+        at: Time,
+    ) -> Result<(), StoreError>;
+
+    /// Stores a changed operator, the password excepted.
     async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
     /// Returns the details of this operator's newest event with an idempotency key since a time; see

@@ -12,7 +12,7 @@ mod tenant;
 pub use job_lease::{Initiator, JobLease};
 pub use registry::TenantRegistry;
 pub use scope::{
-    Actor, Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, Standing, TenantFacts,
-    TenantScope, TenantSelector,
+    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, Standing,
+    TenantFacts, TenantScope, TenantSelector,
 };
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};

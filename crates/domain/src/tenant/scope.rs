@@ -1,11 +1,17 @@
 use std::sync::Arc;
 
-use crate::kernel::{JobId, Permission, RequestId, Role, SessionId, TenantId, UserId};
+use uuid::Uuid;
+
+use crate::kernel::{
+    ApiKeyId, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId, Time, UserId,
+};
 use crate::plans::Subscription;
 
 mod gate;
 
-pub use gate::{Admission, Denied, Directory, Gate, JobFacts, MembershipFacts, TenantFacts, TenantSelector};
+pub use gate::{
+    Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, TenantFacts, TenantSelector,
+};
 
 /// The proof that somebody was admitted to one tenant, and as what.
 ///
@@ -17,7 +23,10 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
+    /// What an API key may do; everybody else goes by the role.
+    grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
+    factor_at: Option<Time>,
     request: RequestId,
 }
 
@@ -40,6 +49,15 @@ pub enum Actor {
         /// In which session.
         session: SessionId,
     },
+    /// A program with an API key.
+    ApiKey {
+        /// Which key.
+        id: ApiKeyId,
+        /// The user who created it.
+        creator: UserId,
+        /// Whether it belongs to the tenant and not to its creator.
+        service_account: bool,
+    },
     /// Somebody who has not logged in: the scope admits to login and registration only.
     Guest,
     /// Whoever is founding the tenant that the scope is of.
@@ -60,6 +78,7 @@ impl Actor {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User { .. } => "user",
+            Self::ApiKey { .. } => "api_key",
             Self::Guest => "guest",
             Self::Founder => "founder",
             Self::System(_) => "system",
@@ -71,7 +90,25 @@ impl Actor {
     pub const fn user(self) -> Option<UserId> {
         match self {
             Self::User { id, .. } => Some(id),
+            Self::ApiKey {
+                creator,
+                service_account: false,
+                ..
+            } => Some(creator),
             Self::Job { on_behalf_of, .. } => on_behalf_of,
+            Self::ApiKey { .. } | Self::Guest | Self::Founder | Self::System(_) => None,
+        }
+    }
+
+    /// Its id, as the audit log has it: that of the key where a program acts.
+    pub const fn id(self) -> Option<Uuid> {
+        match self {
+            Self::ApiKey { id, .. } => Some(id.uuid()),
+            Self::User { id, .. } => Some(id.uuid()),
+            Self::Job { on_behalf_of, .. } => match on_behalf_of {
+                Some(user) => Some(user.uuid()),
+                None => None,
+            },
             Self::Guest | Self::Founder | Self::System(_) => None,
         }
     }
@@ -86,6 +123,9 @@ pub enum Refused {
     /// The tenant is read-only.
     #[error("the tenant is suspended and read-only")]
     Suspended,
+    /// The user has a second factor, and has not given it lately.
+    #[error("the request needs a recent second factor")]
+    FactorRequired,
 }
 
 impl TenantScope {
@@ -99,11 +139,29 @@ impl TenantScope {
         self.actor
     }
 
-    /// The acting user, when it is one; a job acts for a user and is none.
+    /// The acting user, or the one for whom an API key acts; a job acts for a user and is none.
     pub const fn user(&self) -> Option<UserId> {
         match self.actor {
-            Actor::User { id, .. } => Some(id),
+            Actor::User { .. } | Actor::ApiKey { .. } => self.actor.user(),
             Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+        }
+    }
+
+    /// The user to whom new things belong: the acting one; of any API key, a service account's too, its creator.
+    pub const fn author(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::ApiKey { creator, .. } => Some(creator),
+            Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                self.user()
+            }
+        }
+    }
+
+    /// The API key that acts, when it is one.
+    pub const fn api_key(&self) -> Option<ApiKeyId> {
+        match self.actor {
+            Actor::ApiKey { id, .. } => Some(id),
+            Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
     }
 
@@ -111,7 +169,9 @@ impl TenantScope {
     pub const fn session(&self) -> Option<SessionId> {
         match self.actor {
             Actor::User { session, .. } => Some(session),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+            Actor::ApiKey { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                None
+            }
         }
     }
 
@@ -119,11 +179,13 @@ impl TenantScope {
     pub const fn job(&self) -> Option<JobId> {
         match self.actor {
             Actor::Job { id, .. } => Some(id),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } => None,
+            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } => {
+                None
+            }
         }
     }
 
-    /// The role, as stored when the scope was made.
+    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none.
     pub const fn role(&self) -> Option<Role> {
         self.role
     }
@@ -133,9 +195,25 @@ impl TenantScope {
         self.subscription.as_ref()
     }
 
-    /// Whether the actor is an admin of the tenant.
+    /// When the acting user last gave a second factor, as their access token says.
+    pub const fn factor_at(&self) -> Option<Time> {
+        self.factor_at
+    }
+
+    /// Whether the actor is an admin of the tenant. An API key is none, whoever created it: it can do what its scopes say.
     pub fn is_admin(&self) -> bool {
-        self.role == Some(Role::Admin)
+        self.role == Some(Role::Admin) && self.api_key().is_none()
+    }
+
+    /// Whether the actor has a permission, also while a suspended tenant is without it.
+    pub fn has(&self, permission: Permission) -> bool {
+        match self.actor {
+            // What no user may do. What users may do, a job that one asked for does without their role.
+            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
+            Actor::User { .. } | Actor::Founder => has_role(self.role, permission),
+            Actor::ApiKey { .. } => self.grants.contains(permission),
+            Actor::Guest => false,
+        }
     }
 
     /// Whether the tenant is active or read-only.
@@ -153,18 +231,15 @@ impl TenantScope {
     /// # Errors
     /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
-        let allowed = match self.actor {
-            // What no user may do. What users may do, a job that one asked for does without their role.
-            Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
-            Actor::User { .. } | Actor::Founder => permission
-                .least_role()
-                .is_some_and(|least| self.role.is_some_and(|role| role >= least)),
-            Actor::Guest => false,
-        };
-        match (allowed, self.standing) {
+        match (self.has(permission), self.standing) {
             (false, _) => Err(Refused::Forbidden),
             (true, Standing::Suspended) if permission.writes() => Err(Refused::Suspended),
             (true, _) => Ok(()),
         }
     }
+}
+
+fn has_role(role: Option<Role>, permission: Permission) -> bool {
+    let least = permission.least_role();
+    least.is_some_and(|least| role.is_some_and(|role| role >= least))
 }

@@ -3,18 +3,22 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
+use tenantry_domain::identity::PresentedLink;
 use tenantry_domain::kernel::{Network, RequestId, TenantId};
 use tenantry_domain::operations::{Account, AccountName};
 use tenantry_domain::tenant::{Admission, TenantSelector};
-use tenantry_tenancy::identity::auth;
+use tenantry_tenancy::identity::{account_link, auth};
 use tenantry_tenancy::operations::operator;
 use tenantry_tenancy::tenant::access::{self, AccessError, Hints, ResolvedBy};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
 use utoipa::IntoParams;
 
-use crate::extract::{hints, origin};
-use crate::middleware::{authenticate::bearer, limits, limits::Attempt, request::RequestContext};
+use crate::extract::{
+    api_key::{self, Credential},
+    hints, origin,
+};
+use crate::middleware::{limits, limits::Attempt, request::RequestContext};
 use crate::{Api, ApiError};
 
 /// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
@@ -56,10 +60,12 @@ impl Guest {
         Ok(self.admitted(admission, by))
     }
 
-    /// The tenant of an access token that comes with the request.
+    /// The tenant of an access token or API key that comes with the request.
     fn bearer_tenant(&self) -> Option<TenantId> {
-        let token = bearer(self.http.headers()).ok()?;
-        self.api.app.ports.access_tokens.issued_to(token)
+        match api_key::presented(self.http.headers(), &self.api).ok()? {
+            Credential::Token(token) => self.api.app.ports.access_tokens.issued_to(&token),
+            Credential::Key(key) => Some(key.tenant),
+        }
     }
 
     /// Enters the tenant as [`Guest::enter`] does, to log in to one of its accounts.
@@ -77,6 +83,27 @@ impl Guest {
         Ok((cx, attempt))
     }
 
+    /// Enters the tenant as [`Guest::enter`] does, to ask for a link to an address. Known and unknown addresses are counted
+    /// alike, apart from failed logins.
+    pub async fn enter_to_ask(self, body_slug: Option<String>, email: &str) -> Result<Cx, ApiError> {
+        let (http, api) = (self.http.clone(), self.api.clone());
+        let cx = self.enter(body_slug).await?;
+        let account = Account::Mailed(cx.scope().tenant(), AccountName::of(email));
+        let network = Network::site(cx.origin().address());
+        let is_known = async || auth::is_known_network(&cx, email, network).await;
+        limits::take_of_account(&http, &api, account, network, is_known)
+            .await?
+            .spend();
+        Ok(cx)
+    }
+
+    /// Enters the tenant that the token of a link is of; a token that was not issued here is refused without the database.
+    pub async fn enter_by_link(self, token: &str) -> Result<(Cx, PresentedLink), ApiError> {
+        let presented = self.api.app.ports.link_tokens.read(token);
+        let presented = presented.ok_or_else(account_link::unusable)?;
+        Ok((self.enter_by_token(presented.tenant).await?, presented))
+    }
+
     /// Takes an attempt to log in to an operator's account from the buckets of that account.
     pub async fn operator_attempt(&self, email: &str) -> Result<Attempt, ApiError> {
         let account = Account::Operator(AccountName::of(email));
@@ -88,17 +115,18 @@ impl Guest {
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
     /// shown to everybody.
     pub async fn visit(self) -> Result<Cx, ApiError> {
-        if !self.http.headers().contains_key(header::AUTHORIZATION) {
+        if !api_key::is_presented(self.http.headers()) {
             return self.enter(None).await;
         }
-        let token = bearer(self.http.headers())?;
-        let admission = self.api.app.ports.gate.bearer(token, self.request()).await?;
+        let credential = api_key::presented(self.http.headers(), &self.api)?;
+        let (http, api) = (&self.http, &self.api);
+        let admission = api_key::admit(http, api, &credential, &self.origin, self.request()).await?;
         limits::take_of_tenant(&self.http, &self.api, &admission).await?;
         access::agree(&self.api.app, &admission, &self.hints, &self.origin).await?;
         Ok(self.admitted(admission, ResolvedBy::Credential))
     }
 
-    /// Enters the tenant that a refresh token is of; headers, host and access token may only agree.
+    /// Enters the tenant that a token is of; headers, host and access token may only agree.
     pub async fn enter_by_token(mut self, tenant: TenantId) -> Result<Cx, ApiError> {
         if let Some(other) = self.bearer_tenant().filter(|other| *other != tenant) {
             self.hints.id = Some(other.to_string());

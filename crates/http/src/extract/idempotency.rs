@@ -14,7 +14,7 @@ use actix_web::{
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::kernel::{ErrorCode, KeptAnswer, UserId};
+use tenantry_domain::kernel::{ErrorCode, KeptAnswer, Role, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::tenant::Refused;
 use tenantry_tenancy::Cx;
@@ -145,14 +145,16 @@ impl IdempotencyKey {
         let Some(key) = self.key.clone() else {
             return Ok(None);
         };
-        let key = RequestKey {
-            user: cx.scope().user().ok_or(Refused::Forbidden)?,
-            route: self.route()?,
-            key,
+        let scope = cx.scope();
+        let (route, role) = match scope.api_key() {
+            // Keys share idempotency keys neither with one another nor with their creator.
+            Some(id) => (format!("{} api_key {id}", self.route()?), Some(Role::Viewer)),
+            None => (self.route()?, scope.role()),
         };
+        let user = scope.author().ok_or(Refused::Forbidden)?;
         Ok(Some(KeyedRequest {
-            key,
-            role: cx.scope().role().ok_or(Refused::Forbidden)?,
+            key: RequestKey { user, route, key },
+            role: role.ok_or(Refused::Forbidden)?,
             fingerprint: fingerprint(&self.request),
         }))
     }

@@ -3,6 +3,7 @@
 //! An extractor that fails answers with a problem document. Knows no route.
 
 pub(crate) mod answer;
+pub(crate) mod api_key;
 pub(crate) mod body;
 pub(crate) mod ctx;
 pub(crate) mod cursor;

@@ -121,6 +121,7 @@ async fn probe(request: &HttpRequest) -> Result<OperatorProbe, ApiError> {
         Ok(Err(
             denied @ (Denied::Token(_)
             | Denied::Revoked
+            | Denied::ApiKey(_)
             | Denied::TenantNotFound
             | Denied::TenantGone
             | Denied::LeaseLost),

@@ -1,5 +1,3 @@
-use std::borrow::Cow;
-
 use actix_web::{
     Error, HttpMessage, HttpRequest,
     body::{BoxBody, MessageBody},
@@ -13,7 +11,7 @@ use tenantry_domain::usage::Call;
 use tenantry_tenancy::Origin;
 use tenantry_tenancy::tenant::access::{self, ResolvedBy};
 
-use crate::extract::{hints, origin};
+use crate::extract::{api_key, hints, origin};
 use crate::middleware::{limits, quota, request::RequestContext};
 use crate::ofrep::event_stream;
 use crate::{Api, ApiError};
@@ -27,7 +25,7 @@ pub(crate) struct Admitted {
     pub origin: Origin,
 }
 
-/// Admits the bearer of an access token within the limits of tenant and user and the tenant's quota of calls, or answers in the route's stead. The body has not been read.
+/// Admits the bearer of an access token or an API key within the limits of tenant and user and the tenant's quota of calls, or answers in the route's stead. The body has not been read.
 pub(crate) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -57,7 +55,11 @@ fn meter(response: &ServiceResponse<BoxBody>) {
     };
     api.app.ports.calls.note(Call {
         tenant: admitted.scope.tenant(),
-        user: admitted.scope.user(),
+        // Programs are not counted as active users.
+        user: admitted
+            .scope
+            .user()
+            .filter(|_| admitted.scope.session().is_some()),
         at: api.app.ports.clock.now(),
     });
 }
@@ -76,15 +78,15 @@ pub(crate) async fn authenticate_known(
 async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
-    let (token, second) = if request.match_pattern().as_deref() == Some(event_stream::PATH) {
+    let (credential, second) = if request.match_pattern().as_deref() == Some(event_stream::PATH) {
         let second = event_stream::second_token(request, &api)?;
-        (Cow::Owned(event_stream::token(request, &api)?), second)
+        (event_stream::credential(request, &api)?, second)
     } else {
-        (Cow::Borrowed(bearer(request.headers())?), None)
+        (api_key::presented(request.headers(), &api)?, None)
     };
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, &api);
-    let admission = api.app.ports.gate.bearer(&token, context.id.clone()).await?;
+    let admission = api_key::admit(request, &api, &credential, &origin, context.id.clone()).await?;
     context.identify(&admission.scope);
     // Before the mismatch, which leaves an entry in the audit log each time.
     limits::take_of_tenant(request, &api, &admission).await?;

@@ -15,12 +15,14 @@ use actix_web::{
     },
     middleware::Next,
 };
+use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{ErrorCode, IdSource, Network, StoreError, TenantId, UserId};
 use tenantry_domain::operations::{
-    Account, AccountRates, Allowance, BucketKey, ClientAddress, Decision, Demand, Rate, RateBook,
-    RateLimiter, TenantRates,
+    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Decision, Demand, Rate,
+    RateBook, RateLimiter, TenantRates,
 };
 use tenantry_domain::tenant::Admission;
+use tenantry_tenancy::Cx;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::extract::origin;
@@ -33,7 +35,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 16] = [
+const COSTS: [(Method, &str, u32); 23] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -41,8 +43,16 @@ const COSTS: [(Method, &str, u32); 16] = [
     (Method::POST, "/api/v1/auth/login", 2),
     (Method::POST, "/api/v1/admin/login", 2),
     (Method::POST, "/api/v1/auth/register", 3),
+    (Method::POST, "/api/v1/auth/mfa/disable", 5),
+    (Method::POST, "/api/v1/auth/change-password", 5),
+    (Method::POST, "/api/v1/auth/change-email", 4),
+    (Method::POST, "/api/v1/auth/reset-password", 3),
     (Method::POST, "/api/v1/tenants", 5),
     (Method::POST, "/api/v1/users", 5),
+    // They send mail to an address that the caller chooses, or hash a password.
+    (Method::POST, "/api/v1/invitations", 5),
+    (Method::POST, "/api/v1/invitations/{id}/resend", 5),
+    (Method::POST, "/api/v1/invitations/accept", 3),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
     (Method::GET, "/api/v1/billing", 2),
     (Method::GET, "/api/v1/billing/preview", 5),
@@ -143,7 +153,8 @@ pub(crate) async fn take_of_tenant(
     let scope = &admission.scope;
     let payer = Payer {
         tenant: scope.tenant(),
-        user: scope.user(),
+        // Each key has a bucket of its own, beside that of its creator.
+        user: scope.api_key().map(|key| key.uuid().into()).or(scope.user()),
         rates: limits.rates.rates(&admission.tenant),
     };
     let mut demand = payer.demand(cost(request, api));
@@ -210,7 +221,7 @@ pub(crate) async fn limit_visitor(
     go_on(taken.await, request, next).await
 }
 
-/// An attempt to log in to an account. Only wrong credentials count as a failed login: on every other outcome, and when the
+/// An attempt to log in to an account, or with an API key that is not cached. Only wrong credentials count as a failed login: on every other outcome, and when the
 /// attempt is dropped without one (the request timed out, or its client went away), it gives back what it took.
 #[must_use = "only a settled attempt can count as a failed login"]
 pub(crate) struct Attempt(Option<(Arc<Limits>, Demand)>);
@@ -229,6 +240,16 @@ impl Attempt {
             let _ = giving_back.await;
         }
         outcome
+    }
+
+    /// Settles an attempt that counts whatever becomes of it.
+    pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+
+    /// Settles the attempt as failed: what it took stays taken.
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
     }
 
     /// Gives back what the attempt took, in a task of its own: it ends also when the request is dropped. None when nothing
@@ -274,6 +295,50 @@ pub(crate) async fn take_of_account(
     api.metrics().decided("account", &decision);
     if decision.allowed() {
         // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
+        return Ok(Attempt(Some((Arc::clone(limits), demand))));
+    }
+    let refusal = refused(&decision);
+    request.extensions_mut().insert(decision);
+    Err(refusal)
+}
+
+/// Takes an attempt of a logged-in user to confirm their password. Their network is known: they have logged in.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn confirm_account(
+    request: &HttpRequest,
+    cx: &Cx,
+    email: &Email,
+) -> Result<Attempt, ApiError> {
+    let account = Account::User(cx.scope().tenant(), AccountName::of(email.as_str()));
+    let network = Network::site(cx.origin().address());
+    take_of_account(request, &*Api::of(request)?, account, network, async || Ok(true)).await
+}
+
+/// Gives back what failed logins took from the buckets of an account: from the one of the caller's network, and from the one
+/// of all networks together.
+pub(crate) async fn unlock_account(api: &Api, account: Account, network: Option<Network>) {
+    if let Some(limits) = &api.limits {
+        let demand = Demand::all_of_account(account, network, limits.addresses.account);
+        limits.limiter.give_back(&demand).await;
+    }
+}
+
+/// Takes an attempt with an API key that is not cached from the bucket of the caller's address: the one of what is open to
+/// everybody, so that a program with a forgotten key keeps nobody beside it from logging in.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_unknown_key(request: &HttpRequest, api: &Api) -> Result<Attempt, ApiError> {
+    let Some(limits) = &api.limits else {
+        return Ok(Attempt(None));
+    };
+    let address = ClientAddress::of(origin::address(request, api));
+    let demand = Demand::of_visitor(address, limits.addresses.visitor, READ);
+    let decision = limits.decide(&demand).await;
+    api.metrics().decided("visitor", &decision);
+    if decision.allowed() {
         return Ok(Attempt(Some((Arc::clone(limits), demand))));
     }
     let refusal = refused(&decision);
@@ -428,7 +493,7 @@ mod tests {
         },
     };
 
-    use tenantry_domain::operations::{AccountName, Deciding, Rule, TenantRates};
+    use tenantry_domain::operations::{Deciding, Rule, TenantRates};
     use tenantry_domain::tenant::TenantFacts;
 
     use super::*;
@@ -527,6 +592,8 @@ mod tests {
             (Call::new(Method::PATCH, &one), 2),
             (Call::new(Method::DELETE, &one), 3),
             (Call::post("/api/v1/users", "{}"), 5),
+            (Call::post("/api/v1/auth/change-password", "{}"), 5),
+            (Call::post("/api/v1/auth/change-email", "{}"), 4),
         ];
         for (call, cost) in of_tenant {
             let reply = call.bearer("admin").send(&api).await;
@@ -556,6 +623,11 @@ mod tests {
             ("/api/v1/auth/refresh", 1),
             ("/api/v1/auth/login", 2),
             ("/api/v1/auth/register", 3),
+            ("/api/v1/invitations/accept", 3),
+            ("/api/v1/auth/forgot-password", 2),
+            ("/api/v1/auth/reset-password", 3),
+            ("/api/v1/auth/verify-email", 2),
+            ("/api/v1/auth/revert-email", 2),
             ("/api/v1/tenants", 5),
         ] {
             let reply = Call::post(path, "nonsense").send(&api).await;

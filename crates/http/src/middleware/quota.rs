@@ -13,7 +13,9 @@ use crate::{Api, ApiError};
 
 /// What works although the quota is used up, and takes nothing of it: whoever is refused can see why, see what they
 /// have, and pay. Everything below these paths, with any method or with those that only read.
-const ALWAYS: [(&str, Methods); 6] = [
+const ALWAYS: [(&str, Methods); 7] = [
+    // A leaked key that used the quota up can be revoked.
+    ("/api/v1/api-keys", Methods::All),
     ("/api/v1/auth", Methods::All),
     ("/api/v1/billing", Methods::All),
     ("/api/v1/entitlements", Methods::All),

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     collections::HashMap,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -18,8 +19,10 @@ use tenantry_tenancy::flags::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::connection::connection::Connection;
-use crate::extract::query;
-use crate::middleware::authenticate::bearer;
+use crate::extract::{
+    api_key::{self, Credential},
+    query,
+};
 use crate::{Answer, Api, ApiError, Ctx, HttpSettings, permission::ReadFeatures};
 
 /// Where the stream is.
@@ -35,8 +38,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The address of the stream for the bearer of a token, who has seen this revision.
 ///
 /// A browser's `EventSource` can send no `Authorization`, so the address has a ticket in it: the token, sealed. It opens
-/// nothing but this stream, and ends with the token.
-pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
+/// nothing but this stream, and ends with the token. An API key gets no ticket: it lives too long for an address, and programs
+/// can send headers.
+pub(crate) fn address(api: &Api, credential: &Credential<'_>, revision: &str) -> String {
+    let Credential::Token(token) = credential else {
+        return format!("{PATH}?since={revision}");
+    };
     let sealed = api.app.ports.seal.seal(SEALED_FOR, token.as_bytes());
     format!(
         "{PATH}?since={revision}&ticket={}",
@@ -44,16 +51,17 @@ pub(crate) fn address(api: &Api, token: &str, revision: &str) -> String {
     )
 }
 
-/// Returns the token that admits a request for the stream: its bearer token, or the one in its ticket.
+/// Returns the credential that admits a request for the stream: its own, or the token in its ticket.
 ///
 /// # Errors
-/// [`ErrorCode::Unauthenticated`] without a token; those of a malformed query.
-pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError> {
+/// [`ErrorCode::Unauthenticated`] without a credential; those of a malformed query.
+pub(crate) fn credential<'a>(request: &'a HttpRequest, api: &Api) -> Result<Credential<'a>, ApiError> {
     match parameter(request, "ticket")? {
-        Some(ticket) if !has_bearer(request) => {
-            open(api, &ticket).ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))
+        Some(ticket) if !api_key::is_presented(request.headers()) => {
+            let token = open(api, &ticket).ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))?;
+            Ok(Credential::Token(Cow::Owned(token)))
         }
-        _ => bearer(request.headers()).map(str::to_owned),
+        _ => api_key::presented(request.headers(), api),
     }
 }
 
@@ -63,12 +71,8 @@ pub(crate) fn token(request: &HttpRequest, api: &Api) -> Result<String, ApiError
 /// # Errors
 /// Those of a malformed query.
 pub(crate) fn second_token(request: &HttpRequest, api: &Api) -> Result<Option<String>, ApiError> {
-    let ticket = parameter(request, "ticket")?.filter(|_| has_bearer(request));
+    let ticket = parameter(request, "ticket")?.filter(|_| api_key::is_presented(request.headers()));
     Ok(ticket.and_then(|ticket| open(api, &ticket)))
-}
-
-fn has_bearer(request: &HttpRequest) -> bool {
-    request.headers().contains_key(header::AUTHORIZATION)
 }
 
 fn open(api: &Api, ticket: &str) -> Option<String> {
@@ -177,7 +181,7 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = Instant::now();
     let stream = EventStream {
-        token: token(&request, &api)?,
+        credential: credential(&request, &api)?.into_owned(),
         ends: now + api.settings.event_stream_lifetime,
         spoke: now,
         pending: Some(opening(missed.then_some(&revision), &cx)),
@@ -219,7 +223,7 @@ fn refused(full: &Full, settings: &HttpSettings) -> ApiError {
 struct EventStream {
     cx: Ctx<ReadFeatures>,
     api: Data<Api>,
-    token: String,
+    credential: Credential<'static>,
     revision: String,
     pending: Option<Bytes>,
     ticks: Interval,
@@ -258,11 +262,10 @@ impl EventStream {
         }
     }
 
-    /// As for any request of the same token, so that a stream outlives neither it nor the session.
+    /// As for any request with the same credential, so that a stream outlives neither it nor the session.
     async fn still_admitted(&self) -> bool {
-        let gate = &self.api.app.ports.gate;
         let request = self.cx.scope().request().clone();
-        let admission = gate.bearer(&self.token, request).await;
+        let admission = api_key::still_admits(&self.api, &self.credential, self.cx.origin(), request).await;
         admission.is_ok_and(|admission| admission.scope.require(Permission::ReadFeatures).is_ok())
     }
 

@@ -27,10 +27,9 @@ use utoipa::ToSchema;
 
 use crate::app::observe::Verbatim;
 use crate::extract::{
-    body,
+    api_key, body,
     json::{self, Checked},
 };
-use crate::middleware::authenticate::bearer;
 use crate::ofrep::event_stream;
 use crate::{Answer, Api, ApiError, Ctx, Endpoint, IfNoneMatch, Problem, permission::ReadFeatures};
 
@@ -121,7 +120,7 @@ pub(crate) struct EventStreamView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = OfrepEndpoint)]
 pub(crate) struct EndpointView {
-    /// It includes a ticket in place of the token, for clients that cannot send headers there.
+    /// With an access token it includes a ticket in its place, for clients that cannot send headers there.
     #[serde(rename = "requestUri")]
     request_uri: String,
 }
@@ -182,8 +181,8 @@ pub(crate) async fn evaluate_all(
     context: Context,
 ) -> Answer {
     let api = Api::of(&request)?;
-    let token = bearer(request.headers())?;
-    let stream = |revision: &str| event_stream::address(&api, token, revision);
+    let credential = api_key::presented(request.headers(), &api)?;
+    let stream = |revision: &str| event_stream::address(&api, &credential, revision);
     let answer = evaluate_visible(&cx, &seen, stream, context).await;
     Ok(answer.unwrap_or_else(|failure| failure.answer()))
 }

@@ -48,6 +48,7 @@ pub(crate) fn error_code() -> Object {
         (name = "Branding", description = "Colors, logos and style sheet of the tenant"),
         (name = "Billing", description = "Subscription, invoices and payment pages"),
         (name = "Users", description = "Users of the tenant"),
+        (name = "API keys", description = "Keys for programs"),
         (name = "Projects", description = "Projects and their members"),
         (name = "Tasks", description = "Tasks of projects"),
         (name = "Resources", description = "Documents and links, with their versions"),
@@ -59,6 +60,12 @@ pub(crate) fn error_code() -> Object {
     paths(
         v1::tenant::signup::sign_up,
         v1::identity::auth::login, v1::identity::auth::register, v1::identity::auth::refresh, v1::identity::auth::logout, v1::identity::auth::me,
+        v1::identity::account::change_password, v1::identity::account::forgot_password, v1::identity::account::reset_password, v1::identity::account::verify_email,
+        v1::identity::account::resend_verification, v1::identity::account::change_email, v1::identity::account::confirm_email, v1::identity::account::revert_email,
+        v1::identity::account::send_reset,
+        v1::identity::session::list, v1::identity::session::end, v1::identity::session::logout_all, v1::identity::session::end_of_user,
+        v1::identity::mfa::enroll, v1::identity::mfa::confirm, v1::identity::mfa::disable, v1::identity::mfa::renew_recovery_codes, v1::identity::mfa::step_up, v1::identity::mfa::verify,
+        v1::identity::mfa::enroll_at_login, v1::identity::mfa::confirm_at_login, v1::identity::mfa::list_devices, v1::identity::mfa::revoke_devices, v1::identity::mfa::reset,
         v1::tenant::tenant::read, v1::tenant::tenant::update, v1::plans::capability::read,
         v1::plans::entitlement::list, v1::plans::entitlement::read,
         v1::usage::quota::list, v1::usage::quota::alerts, v1::usage::quota::reservations, v1::usage::quota::reserve, v1::usage::quota::read_reservation, v1::usage::quota::commit,
@@ -70,6 +77,11 @@ pub(crate) fn error_code() -> Object {
         v1::billing::billing::read, v1::billing::billing::list_invoices, v1::billing::billing::preview, v1::billing::billing::checkout, v1::billing::billing::portal,
         v1::billing::billing::change, v1::billing::billing::cancel, v1::billing::billing::resume,
         v1::identity::user::list, v1::identity::user::create, v1::identity::user::read, v1::identity::user::update, v1::identity::user::delete,
+        v1::identity::invitation::list, v1::identity::invitation::create, v1::identity::invitation::read, v1::identity::invitation::resend, v1::identity::invitation::revoke,
+        v1::identity::invitation::accept,
+        v1::identity::permission::list,
+        v1::identity::api_key::list, v1::identity::api_key::create, v1::identity::api_key::read, v1::identity::api_key::update, v1::identity::api_key::revoke,
+        v1::identity::api_key::rotate,
         v1::work::project::list, v1::work::project::create, v1::work::project::read, v1::work::project::update, v1::work::project::delete,
         v1::work::project::restore, v1::work::project::list_members, v1::work::project::add_member, v1::work::project::remove_member,
         v1::work::task::list, v1::work::task::list_of_project, v1::work::task::create, v1::work::task::read, v1::work::task::update,
@@ -107,7 +119,7 @@ mod tests {
     use super::*;
     use crate::{
         HttpSettings,
-        testing::{Call, SOME_ID, api},
+        testing::{Call, SOME_ID, SomeKey, api},
     };
 
     /// Every path with its methods and the description of each.
@@ -187,11 +199,32 @@ mod tests {
         }
     }
 
+    /// A key with every scope gets through wherever the document says that keys are accepted, and nowhere else.
+    #[actix_web::test]
+    async fn keys_are_accepted_where_the_document_says_so() {
+        let api = api(HttpSettings::default());
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let security = operation["security"].as_array().unwrap();
+                if !is_guarded(&operation) || security[0].get("operator").is_some() || path == "/metrics" {
+                    continue;
+                }
+                let call = Call::new(method.clone(), &concrete(&path));
+                let status = call.header("X-API-Key", &SomeKey::All.text()).send(&api).await;
+                let status = status.status.as_u16();
+                let says = security.iter().any(|way| way.get("api_key").is_some());
+                let rotates = operation["operationId"] == "rotate_api_key";
+                assert_eq!(status != 403, says && !rotates, "{method} {path}: {status}");
+                assert!(![401, 500].contains(&status), "{method} {path}: {status}");
+            }
+        }
+    }
+
     #[test]
     fn nothing_is_missing() {
         // Kept by hand, so that a route that loses its description is noticed.
         let operations: usize = documented().iter().map(|(_, methods)| methods.len()).sum();
-        assert_eq!((documented().len(), operations), (89, 114));
+        assert_eq!((documented().len(), operations), (120, 151));
     }
 
     #[test]
@@ -267,6 +300,10 @@ mod tests {
             "current_plan",
             "meter",
             "resets_at",
+            "mfa_token",
+            "methods",
+            "expires_in",
+            "max_age",
         ] {
             assert!(problem["properties"][member].is_object(), "{member}");
             let required = problem["required"].as_array().unwrap();
@@ -275,6 +312,19 @@ mod tests {
         let limit = problem["properties"]["limit"]["anyOf"].as_array().unwrap();
         let types: Vec<_> = limit.iter().map(|kind| kind["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["string", "integer"]);
+    }
+
+    #[test]
+    fn a_code_may_have_another_status_at_an_operation() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let example = |path: &str, method: &str, status: &str| {
+            let response = &document["paths"][path][method]["responses"][status];
+            let examples = &response["content"]["application/problem+json"]["examples"];
+            let reference = examples["mfa_required"]["$ref"].as_str().unwrap();
+            document.pointer(&reference[1..]).unwrap()["value"]["status"].clone()
+        };
+        assert_eq!(example("/api/v1/auth/login", "post", "401"), 401);
+        assert_eq!(example("/api/v1/tenant/settings", "patch", "403"), 403);
     }
 
     #[test]
@@ -327,7 +377,9 @@ mod tests {
             .filter_map(|operation| operation["x-errors"].as_array())
             .flatten()
         {
-            assert!(ErrorCode::parse(code.as_str().unwrap()).is_some(), "{code}");
+            // A code may have its status before it.
+            let name = code.as_str().unwrap().rsplit(' ').next().unwrap();
+            assert!(ErrorCode::parse(name).is_some(), "{code}");
         }
     }
 }

@@ -10,9 +10,10 @@ use utoipa::openapi::{
     example::ExampleBuilder,
     header::Header,
     path::{Operation, ParameterIn},
-    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
+use crate::extract::api_key;
 use crate::openapi::{
     links,
     schemas::{self, operations},
@@ -76,6 +77,10 @@ pub(crate) fn complete(document: &mut OpenApi) {
             describe_parameters(operation);
             // Without it, a reader cannot tell a public operation from one whose security was left out.
             operation.security.get_or_insert_default();
+            if accepts_api_keys(operation) {
+                let api_key = SecurityRequirement::new::<_, _, &str>("api_key", []);
+                operation.security.get_or_insert_default().push(api_key);
+            }
         }
     }
     schemas::complete(document);
@@ -90,6 +95,11 @@ pub(crate) fn complete(document: &mut OpenApi) {
         .build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let api_key = ApiKeyValue::with_description(
+        api_key::HEADER,
+        "An API key, from `POST /api/v1/api-keys`. `Authorization: Bearer` takes it too.",
+    );
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)));
     let operator = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT");
@@ -102,24 +112,60 @@ pub(crate) fn complete(document: &mut OpenApi) {
     components.headers = HEADERS
         .map(|(name, about)| (name.to_owned(), header(about).into()))
         .into();
-    for code in ErrorCode::ALL.iter().filter(|code| used.contains(code.as_str())) {
+    for (status, code) in used {
         let example = ExampleBuilder::new()
             .summary(code.title())
-            .value(Some(example(*code)))
+            .value(Some(example(status, code)))
             .build();
-        components
-            .examples
-            .insert(code.as_str().to_owned(), example.into());
+        let name = name_of_example(status, code);
+        components.examples.insert(name, example.into());
     }
 }
 
-/// Adds a response for every error, and returns the codes.
-fn add_errors(operation: &mut Operation) -> BTreeSet<&'static str> {
+/// The operations that answer every API key with `forbidden`, since their permissions are no scopes; besides these all of
+/// authentication.
+const FOR_PEOPLE: [&str; 19] = [
+    "list_api_keys",
+    "create_api_key",
+    "get_api_key",
+    "update_api_key",
+    "revoke_api_key",
+    "update_settings",
+    "roll_back_settings",
+    "update_tenant",
+    "create_user",
+    "update_user",
+    "delete_user",
+    "list_invitations",
+    "create_invitation",
+    "get_invitation",
+    "revoke_invitation",
+    "resend_invitation",
+    "end_user_sessions",
+    "send_reset",
+    "reset_mfa",
+];
+
+/// Whether an API key with the right scopes gets through.
+fn accepts_api_keys(operation: &Operation) -> bool {
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
+    let for_people = authentication || FOR_PEOPLE.contains(&id);
+    let guarded = operation
+        .security
+        .as_ref()
+        .is_some_and(|security| !security.is_empty());
+    guarded && !is_for_operators(operation) && !for_people
+}
+
+/// Adds a response for every error, and returns the errors: each a status and a code.
+fn add_errors(operation: &mut Operation) -> Errors {
     let mut codes = own_codes(operation);
-    codes.extend(common_codes(operation));
-    let mut by_status: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
-    for code in &codes {
-        by_status.entry(code.status()).or_default().insert(code.as_str());
+    let common = common_codes(operation).into_iter();
+    codes.extend(common.map(|code| (code.status(), code)));
+    let mut by_status: BTreeMap<u16, Errors> = BTreeMap::new();
+    for (status, code) in &codes {
+        by_status.entry(*status).or_default().insert((*status, *code));
     }
     let responses = &mut operation.responses.responses;
     for (status, codes) in by_status {
@@ -127,11 +173,12 @@ fn add_errors(operation: &mut Operation) -> BTreeSet<&'static str> {
             .entry(status.to_string())
             .or_insert_with(|| problem(&codes).into());
     }
-    codes.into_iter().map(ErrorCode::as_str).collect()
+    codes.into_iter().collect()
 }
 
-/// The codes that the operation names itself.
-fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
+/// The codes that the operation names itself, each with its status. `403 mfa_required` names another status than the code's
+/// own.
+fn own_codes(operation: &mut Operation) -> Vec<(u16, ErrorCode)> {
     let named = operation
         .extensions
         .as_mut()
@@ -141,7 +188,11 @@ fn own_codes(operation: &mut Operation) -> Vec<ErrorCode> {
         .filter_map(Value::as_array)
         .flatten()
         .filter_map(Value::as_str);
-    codes.filter_map(ErrorCode::parse).collect()
+    let with_status = |text: &str| match text.split_once(' ') {
+        Some((status, code)) => Some((status.parse().ok()?, ErrorCode::parse(code)?)),
+        None => ErrorCode::parse(text).map(|code| (code.status(), code)),
+    };
+    codes.filter_map(with_status).collect()
 }
 
 /// The codes that follow from what the operation takes.
@@ -270,23 +321,42 @@ fn add_headers(operation: &mut Operation) {
     }
 }
 
-fn problem(codes: &BTreeSet<&str>) -> Response {
-    let refer = |code| RefOr::Ref(Ref::new(format!("#/components/examples/{code}")));
+/// Errors: each a status and a code.
+type Errors = BTreeSet<(u16, ErrorCode)>;
+
+fn problem(errors: &Errors) -> Response {
+    let refer = |name: &str| RefOr::Ref(Ref::new(format!("#/components/examples/{name}")));
+    let named = errors
+        .iter()
+        .map(|(status, code)| (code.as_str(), refer(&name_of_example(*status, *code))));
     let content = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name("Problem")))
-        .examples_from_iter(codes.iter().map(|code| (*code, refer(*code))));
-    let names: Vec<_> = codes.iter().map(|code| format!("`{code}`")).collect();
+        .examples_from_iter(named);
+    let names: BTreeSet<_> = errors
+        .iter()
+        .map(|(_, code)| format!("`{}`", code.as_str()))
+        .collect();
+    let names: Vec<_> = names.into_iter().collect();
     ResponseBuilder::new()
         .description(names.join(", "))
         .content("application/problem+json", content.build())
         .build()
 }
 
-fn example(code: ErrorCode) -> Value {
+/// A code that has another status than usual has an example of its own.
+fn name_of_example(status: u16, code: ErrorCode) -> String {
+    if status == code.status() {
+        code.as_str().to_owned()
+    } else {
+        format!("{}_{status}", code.as_str())
+    }
+}
+
+fn example(status: u16, code: ErrorCode) -> Value {
     json!({
         "type": format!("/problems/{}", code.as_str()),
         "title": code.title(),
-        "status": code.status(),
+        "status": status,
         "detail": code.about(),
         "instance": "/api/v1/…",
         "code": code.as_str(),

@@ -10,7 +10,7 @@ use actix_web::{
 use tenantry_domain::kernel::{AsStoreError, ErrorCode, FieldError, KeptAnswer, KeyTaken, StoreError};
 
 use crate::middleware::request::RequestContext;
-use crate::{Excess, Problem};
+use crate::{Excess, FactorNeeded, Problem};
 
 /// The challenge (RFC 6750 section 3.1) for a token that was given but is no good.
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -22,9 +22,10 @@ pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer e
 pub struct ApiError {
     code: ErrorCode,
     detail: Cow<'static, str>,
-    errors: Vec<FieldError>,
+    errors: Box<[FieldError]>,
     violated_policies: Box<[&'static str]>,
     excess: Option<Box<Excess>>,
+    factor: Option<Box<FactorNeeded>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -36,9 +37,10 @@ impl ApiError {
         Self {
             code,
             detail,
-            errors: Vec::new(),
+            errors: Box::default(),
             violated_policies: Box::default(),
             excess: None,
+            factor: None,
             headers: Vec::new(),
             source: None,
         }
@@ -59,7 +61,7 @@ impl ApiError {
     /// Names the fields that do not hold.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = errors;
+        self.errors = errors.into_boxed_slice();
         self
     }
 
@@ -75,6 +77,13 @@ impl ApiError {
     pub fn with_excess(mut self, excess: Excess) -> Self {
         self.excess = Some(Box::new(excess));
         self
+    }
+
+    /// An error for a request that needs a second factor: 401 at a login, 403 in a session.
+    pub fn factor_needed(factor: FactorNeeded) -> Self {
+        let mut error = Self::new(ErrorCode::MfaRequired);
+        error.factor = Some(Box::new(factor));
+        error
     }
 
     /// Adds a header to the answer.
@@ -114,6 +123,11 @@ impl ApiError {
     /// Of what it is too much.
     pub fn excess(&self) -> Option<&Excess> {
         self.excess.as_deref()
+    }
+
+    /// Which second factor is needed.
+    pub fn factor(&self) -> Option<&FactorNeeded> {
+        self.factor.as_deref()
     }
 
     /// What stands for an answer that some other part of the stack gave without a problem document.
@@ -171,7 +185,7 @@ impl ApiError {
     fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let dead_token = matches!(self.code, ErrorCode::TokenExpired | ErrorCode::TokenRevoked);
         let in_progress = self.code == ErrorCode::IdempotencyInProgress;
-        let of_code = match self.code.status() {
+        let of_code = match self.status_code().as_u16() {
             401 if dead_token => Some((header::WWW_AUTHENTICATE, INVALID_TOKEN)),
             401 => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             503 => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
@@ -202,7 +216,11 @@ impl AsStoreError for ApiError {
 }
 
 impl ResponseError for ApiError {
+    /// That of the code. A session that needs a recent second factor is no missing credential, so that is 403.
     fn status_code(&self) -> StatusCode {
+        if let Some(FactorNeeded::Recent { .. }) = self.factor() {
+            return StatusCode::FORBIDDEN;
+        }
         StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 

@@ -1,8 +1,9 @@
 //! What each error of the use cases is to a client: one readable match each, without a wildcard arm.
 
 use actix_web::http::header;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tenantry_domain::billing::ProviderError;
-use tenantry_domain::identity::{PasswordError, TokenError};
+use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
@@ -12,7 +13,15 @@ use tenantry_tenancy::billing::{
 };
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
-use tenantry_tenancy::identity::{auth::AuthError, user::UserError};
+use tenantry_tenancy::identity::{
+    account::AccountError,
+    api_key::ApiKeyError,
+    auth::AuthError,
+    invitation::InvitationError,
+    mfa::{MfaError, RECENT_SECONDS},
+    session::SessionError,
+    user::UserError,
+};
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
@@ -20,8 +29,9 @@ use tenantry_tenancy::usage::quota::QuotaError;
 use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
 use tenantry_tenancy::{Stale, billing::BillingError, tenant::TenantError, usage::UsageError};
 
+use crate::extract::api_key;
 use crate::problem::error::INVALID_TOKEN;
-use crate::{ApiError, Excess, PlanProblem, QuotaProblem};
+use crate::{ApiError, Excess, FactorNeeded, PlanProblem, QuotaProblem};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -80,6 +90,10 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Forbidden => Self::new(ErrorCode::Forbidden),
             Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+            Refused::FactorRequired => Self::factor_needed(FactorNeeded::Recent {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
         }
     }
 }
@@ -220,6 +234,24 @@ impl From<QuotaError> for ApiError {
     }
 }
 
+impl From<ApiKeyError> for ApiError {
+    fn from(error: ApiKeyError) -> Self {
+        match error {
+            ApiKeyError::Refused(refused) => refused.into(),
+            ApiKeyError::Invalid(invalid) => invalid.into(),
+            ApiKeyError::Stale(stale) => stale.into(),
+            ApiKeyError::NotFound => Self::new(ErrorCode::NotFound),
+            ApiKeyError::TooMany => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "The tenant has {} API keys, which is the maximum: revoke one first.",
+                ApiKey::MOST
+            )),
+            ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
+                .with_detail("The API key has expired: change `expires_at` first."),
+            ApiKeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Stale> for ApiError {
     fn from(stale: Stale) -> Self {
         Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
@@ -242,6 +274,7 @@ impl From<Denied> for ApiError {
         match denied {
             Denied::Token(error) => error.into(),
             Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
+            Denied::ApiKey(_) => api_key::refused(),
             Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
             Denied::TenantGone => Self::new(ErrorCode::TenantGone),
             // Leases are for workers; no request has one.
@@ -268,7 +301,21 @@ impl From<AuthError> for ApiError {
             AuthError::Refused(refused) => refused.into(),
             AuthError::Invalid(invalid) => invalid.into(),
             AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
+            AuthError::FactorRequired(pending) => Self::factor_needed(FactorNeeded::AtLogin {
+                mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
+                methods: pending.methods,
+                expires_in: pending.expires_in,
+            })
+            .with_detail(
+                "Send mfa_token and a code to POST /auth/mfa/verify. When methods is enroll, send it to \
+                 POST /auth/mfa/required/enroll.",
+            ),
+            AuthError::WrongCode => MfaError::WrongCode.into(),
+            AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
+                "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
+            ),
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
@@ -277,6 +324,53 @@ impl From<AuthError> for ApiError {
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
             AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MfaError> for ApiError {
+    fn from(error: MfaError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            MfaError::Refused(refused) => refused.into(),
+            MfaError::InvalidToken => Self::new(ErrorCode::TokenRevoked)
+                .with_detail("The mfa_token is not valid, or not any more. Log in again."),
+            MfaError::WrongCode => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The code is wrong or was used already. Send the present code of the app, or a recovery code."),
+            MfaError::WrongPassword => {
+                Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
+            }
+            MfaError::AlreadyEnabled => {
+                conflict("The user has a second factor. Disable it before you enroll another one.")
+            }
+            MfaError::Required => conflict("The tenant requires a second factor of this user."),
+            MfaError::Own => conflict("Users disable their own second factor with POST /auth/mfa/disable."),
+            MfaError::NoSuchUser => Self::new(ErrorCode::NotFound),
+            MfaError::NotEnrolled => {
+                conflict("The user has no second factor. Enroll one with POST /auth/mfa/enroll.")
+            }
+            MfaError::Password(error) => error.into(),
+            MfaError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Refused(refused) => refused.into(),
+            AccountError::Invalid(invalid) => invalid.into(),
+            AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The password is not that of the account."),
+            AccountError::NotFound => Self::new(ErrorCode::NotFound),
+            AccountError::Inactive => Self::new(ErrorCode::Conflict)
+                .with_detail("The user is deactivated. Activate the user first."),
+            AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
+                "The address was changed five times in seven days. Wait until it can be changed again.",
+            ),
+            AccountError::Password(error) => error.into(),
+            AccountError::Store(error) => error.into(),
         }
     }
 }
@@ -366,6 +460,37 @@ impl From<BrandingError> for ApiError {
             BrandingError::NotFound => Self::new(ErrorCode::NotFound),
             BrandingError::NotInPlan(refused) => refused.into(),
             BrandingError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvitationError> for ApiError {
+    fn from(error: InvitationError) -> Self {
+        match error {
+            InvitationError::Refused(refused) => refused.into(),
+            InvitationError::Invalid(invalid) => invalid.into(),
+            InvitationError::NotFound => Self::new(ErrorCode::NotFound),
+            InvitationError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            InvitationError::AlreadyInvited => Self::new(ErrorCode::Conflict)
+                .with_detail("An open invitation has this address. Send it again, or revoke it."),
+            InvitationError::NoMoreMails => Self::new(ErrorCode::Conflict).with_detail(
+                "The invitation has had all its mails. Revoke it, and invite the address again.",
+            ),
+            InvitationError::TooMany(seconds) => Self::new(ErrorCode::RateLimited)
+                .with_detail(format!("Too many invitations. Try again in {seconds} seconds."))
+                .with_header(header::RETRY_AFTER, seconds.into()),
+            InvitationError::NotInPlan(refused) => refused.into(),
+            InvitationError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Refused(refused) => refused.into(),
+            SessionError::NotFound => Self::new(ErrorCode::NotFound),
+            SessionError::Store(error) => error.into(),
         }
     }
 }

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 
+use actix_web::ResponseError as _;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tenantry_domain::kernel::{ErrorCode, FieldError};
+use tenantry_domain::kernel::ErrorCode;
+use tenantry_domain::kernel::FieldError;
 use utoipa::{
     PartialSchema as _, ToSchema,
     openapi::{
@@ -52,11 +54,46 @@ pub struct Problem {
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, value_type = Vec<String>, examples("user"))]
     pub violated_policies: Vec<&'static str>,
+    /// Of `mfa_required` at a login: the token for `POST /auth/mfa/verify`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = String)]
+    pub mfa_token: Option<String>,
+    /// Of `mfa_required` at a login: what is accepted as the second factor, or `enroll` when the user has to enroll one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = Vec<String>)]
+    pub methods: Option<&'static [&'static str]>,
+    /// Of `mfa_required` at a login: the lifetime of the token, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = i64, examples(300))]
+    pub expires_in: Option<i64>,
+    /// Of `mfa_required` at other requests: how old the second factor may be, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = i64, examples(600))]
+    pub max_age: Option<i64>,
     /// What the plan or a quota does not allow. The OpenAPI document describes its members as optional members of the
     /// problem: see `Excess::properties`.
     #[serde(flatten)]
     #[schema(ignore)]
     pub excess: Option<Excess>,
+}
+
+/// Which second factor a request needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FactorNeeded {
+    /// Of a login.
+    AtLogin {
+        /// What finishes the login together with a code.
+        mfa_token: String,
+        /// What is accepted.
+        methods: &'static [&'static str],
+        /// The lifetime of the token, in seconds.
+        expires_in: i64,
+    },
+    /// Of a session: one that is at most so many seconds old.
+    Recent {
+        /// Seconds.
+        max_age: i64,
+    },
 }
 
 /// Too much of something, and of what.
@@ -171,16 +208,29 @@ impl Problem {
         // Of payments the details are fixed texts that say whether trying again helps.
         let is_inside = code.status() >= 500 && code != ErrorCode::BillingUnavailable;
         let detail = if is_inside { code.about() } else { error.detail() };
+        let (mfa_token, methods, expires_in, max_age) = match error.factor() {
+            None => (None, None, None, None),
+            Some(FactorNeeded::Recent { max_age }) => (None, None, None, Some(*max_age)),
+            Some(FactorNeeded::AtLogin {
+                mfa_token,
+                methods,
+                expires_in,
+            }) => (Some(mfa_token.clone()), Some(*methods), Some(*expires_in), None),
+        };
         Self {
             kind: format!("/problems/{}", code.as_str()),
             title: code.title(),
-            status: code.status(),
+            status: error.status_code().as_u16(),
             detail: detail.to_owned(),
             instance: context.path.clone(),
             code: code.as_str(),
             request_id: context.id.as_str().to_owned(),
             errors: error.errors().iter().cloned().map(ProblemField::from).collect(),
             violated_policies: error.violated_policies().to_vec(),
+            mfa_token,
+            methods,
+            expires_in,
+            max_age,
             excess: error.excess().cloned(),
         }
     }

@@ -1,4 +1,5 @@
-//! Version 1 of the API: rooms as in all layers, one file per noun, each with its routes, its handlers and what they read and write.
+//! Version 1 of the API: rooms as in the other layers, where they have routes, and `admin` for operators. One file per noun, each
+//! with its routes, its handlers and what they read and write.
 
 pub(crate) mod admin;
 pub(crate) mod billing;
@@ -18,6 +19,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(admin::routes)
         .configure(tenant::signup::routes)
         .configure(identity::auth::routes)
+        .configure(identity::session::routes)
+        .configure(identity::mfa::routes)
+        .configure(identity::account::routes)
         .configure(tenant::tenant::routes)
         .configure(plans::capability::routes)
         .configure(plans::entitlement::routes)
@@ -26,6 +30,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(customization::branding::routes)
         .configure(billing::billing::routes)
         .configure(identity::user::routes)
+        .configure(identity::invitation::routes)
+        .configure(identity::permission::routes)
+        .configure(identity::api_key::routes)
         .configure(work::project::routes)
         .configure(work::task::routes)
         .configure(work::resource::routes)

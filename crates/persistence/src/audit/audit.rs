@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
 use tenantry_domain::audit::{AuditEvent, AuditLog};
-use tenantry_domain::kernel::{StoreError, UserId};
+use tenantry_domain::kernel::StoreError;
 
 use crate::kernel::store::PgStore;
 
@@ -45,7 +45,7 @@ impl AuditLog for PgStore {
             target_type: Set(event.target_type.to_owned()),
             target_id: Set(event.target_id),
             actor_type: Set(actor.as_str().to_owned()),
-            actor_id: Set(actor.user().map(UserId::uuid)),
+            actor_id: Set(actor.id()),
             request_id: Set(self.scope.request().as_str().to_owned()),
             ip: Set(event.ip),
             before: Set(event.before),

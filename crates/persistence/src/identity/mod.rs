@@ -1,4 +1,9 @@
-//! Users and their sessions.
+//! Users, sessions, invitations, API keys, second factors, and links and notices to accounts.
 
+pub(crate) mod account_link;
+pub(crate) mod account_notice;
+pub(crate) mod api_key;
+pub(crate) mod invitation;
+pub(crate) mod mfa;
 pub(crate) mod session;
 pub(crate) mod user;

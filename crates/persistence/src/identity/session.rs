@@ -1,11 +1,12 @@
 use async_trait::async_trait;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Func};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Session, Sessions};
-use tenantry_domain::kernel::{Change, SessionId, StoreError, Time, UserId};
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, LiveAt, Session, Sessions};
+use tenantry_domain::kernel::{Change, Page, PageRequest, Position, SessionId, StoreError, Time, UserId};
 
 use crate::kernel::error::column;
 use crate::kernel::store::{PgStore, exactly_one};
-use crate::kernel::tx::Lock;
+use crate::kernel::tx::{Lock, Update};
 
 pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
@@ -27,6 +28,7 @@ pub(crate) mod entity {
         pub revoked_at: Option<DateTimeUtc>,
         pub user_agent: Option<String>,
         pub ip: Option<String>,
+        pub factor_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -68,18 +70,50 @@ impl Sessions for PgStore {
         exactly_one(update.run().await?)
     }
 
-    async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
-        self.changes.note(Change::User(self.scope.tenant(), user));
-        let revoked = ActiveModel {
-            revoked_at: Set(Some(at)),
-            ..Default::default()
-        };
-        let update = self.tx.update::<Entity>().set(revoked);
-        update
+    async fn list_live(
+        &mut self,
+        user: UserId,
+        at: LiveAt,
+        page: PageRequest,
+    ) -> Result<Page<Session>, StoreError> {
+        let last_use = Func::coalesce([Expr::col(Column::RotatedAt), Expr::col(Column::CreatedAt)]);
+        let find = self
+            .tx
+            .find::<Entity>()
             .filter(Column::UserId.eq(user.uuid()))
             .filter(Column::RevokedAt.is_null())
-            .run()
-            .await
+            .filter(Column::ExpiresAt.gt(at.now))
+            .filter(Expr::expr(last_use).gte(at.used_since));
+        let position = |row: &Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        let page = find.page((Column::CreatedAt, Column::Id), page, position).await?;
+        page.try_map(Session::try_from)
+    }
+
+    async fn end_surplus(&mut self, user: UserId, at: LiveAt, keep: u32) -> Result<u64, StoreError> {
+        let arguments = [
+            user.uuid().into(),
+            at.now.into(),
+            at.used_since.into(),
+            i64::from(keep).into(),
+        ];
+        let row = self.tx.fetch_fixed(END_SURPLUS, arguments).await?;
+        let live: i64 = row.map_or(Ok(0), |row| column(&row, "live"))?;
+        if live > 0 {
+            self.changes.note(Change::User(self.scope.tenant(), user));
+        }
+        Ok(live.unsigned_abs())
+    }
+
+    async fn revoke_all(&mut self, user: UserId, at: Time) -> Result<u64, StoreError> {
+        self.revocation(user, at).run().await
+    }
+
+    async fn revoke_others(&mut self, user: UserId, kept: SessionId, at: Time) -> Result<u64, StoreError> {
+        let revocation = self.revocation(user, at);
+        revocation.filter(Column::Id.ne(kept.uuid())).run().await
     }
 
     async fn login_addresses(
@@ -100,11 +134,39 @@ impl Sessions for PgStore {
     }
 }
 
+impl PgStore {
+    /// Ends all live sessions of a user.
+    fn revocation(&mut self, user: UserId, at: Time) -> Update<'_, Entity> {
+        self.changes.note(Change::User(self.scope.tenant(), user));
+        let revoked = ActiveModel {
+            revoked_at: Set(Some(at)),
+            ..Default::default()
+        };
+        let update = self.tx.update::<Entity>().set(revoked);
+        update
+            .filter(Column::UserId.eq(user.uuid()))
+            .filter(Column::RevokedAt.is_null())
+    }
+}
+
 /// From where a user has logged in. The limit is [`LOGIN_ADDRESSES`].
 const LOGINS: &str = "\
 SELECT DISTINCT s.ip FROM refresh_sessions s \
  JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id \
  WHERE s.tenant_id = $1 AND u.tenant_id = $1 AND u.email = $2 AND s.created_at >= $3 LIMIT 1000";
+
+/// Ends what is neither live nor among the newest live sessions of a user, so that only few of a user's sessions are open at
+/// any time, however often they log in. The condition of live sessions is that of [`Sessions::list_live`].
+const END_SURPLUS: &str = "\
+WITH kept AS (\
+ SELECT k.id FROM refresh_sessions k WHERE k.tenant_id = $1 AND k.user_id = $2 AND k.revoked_at IS NULL \
+ AND k.expires_at > $3 AND coalesce(k.rotated_at, k.created_at) >= $4 \
+ ORDER BY k.created_at DESC, k.id DESC LIMIT $5), \
+ended AS (\
+ UPDATE refresh_sessions s SET revoked_at = $3 WHERE s.tenant_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL \
+ AND s.id NOT IN (SELECT id FROM kept) \
+ RETURNING s.expires_at > $3 AND coalesce(s.rotated_at, s.created_at) >= $4 AS was_live) \
+SELECT count(*) FILTER (WHERE was_live) AS live FROM ended";
 
 const _: () = assert!(LOGIN_ADDRESSES == 1_000);
 
@@ -123,6 +185,7 @@ impl TryFrom<Model> for Session {
             revoked_at: row.revoked_at,
             user_agent: row.user_agent,
             ip: row.ip,
+            factor_at: row.factor_at,
         })
     }
 }
@@ -134,13 +197,14 @@ fn changes(session: &Session) -> ActiveModel {
         rotated_at: Set(session.rotated_at),
         expires_at: Set(session.expires_at),
         revoked_at: Set(session.revoked_at),
+        factor_at: Set(session.factor_at),
         ..Default::default()
     }
 }
 
-fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
+pub(crate) fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {
     let length = bytes.len();
     bytes
         .try_into()
-        .map_err(|_| StoreError::Other(format!("a token hash of {length} bytes")))
+        .map_err(|_| StoreError::Other(format!("a SHA-256 of {length} bytes")))
 }

@@ -3,7 +3,10 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 42] = [
+pub const OWN_TABLES: [&str; 50] = [
+    "account_links",
+    "account_notices",
+    "api_keys",
     "audit_events",
     "billing_accounts",
     "brandings",
@@ -11,9 +14,11 @@ pub const OWN_TABLES: [&str; 42] = [
     "flag_versions",
     "flags",
     "idempotency_keys",
+    "invitations",
     "invoices",
     "jobs",
     "meter_outbox",
+    "mfa_challenges",
     "operator_events",
     "operators",
     "plan_versions",
@@ -26,6 +31,7 @@ pub const OWN_TABLES: [&str; 42] = [
     "quota_counters",
     "quota_leases",
     "quota_reservations",
+    "recovery_codes",
     "refresh_sessions",
     "resource_versions",
     "resources",
@@ -39,6 +45,8 @@ pub const OWN_TABLES: [&str; 42] = [
     "tenant_setting_versions",
     "tenant_settings",
     "tenants",
+    "totp_factors",
+    "trusted_devices",
     "usage_days",
     "usage_dirty",
     "usage_events",
@@ -156,6 +164,7 @@ fn constraint(name: &str) -> Constraint {
         "tenants_slug_key" => Constraint::TenantSlug,
         "tenants_subdomain_key" => Constraint::TenantSubdomain,
         "users_email_key" => Constraint::UserEmail,
+        "invitations_email_key" => Constraint::InvitationEmail,
         "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,

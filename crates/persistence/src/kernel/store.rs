@@ -7,7 +7,9 @@ use tenantry_domain::audit::AuditLog;
 use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
 use tenantry_domain::customization::{Brandings, SettingSheets};
 use tenantry_domain::flags::FlagOverrides;
-use tenantry_domain::identity::{Sessions, Users};
+use tenantry_domain::identity::{
+    AccountLinks, ApiKeys, Invitations, RareNotices, SecondFactors, Sessions, Users,
+};
 use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
 use tenantry_domain::operations::{IdempotencyKeys, Jobs};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Work};
@@ -47,7 +49,9 @@ impl UnitOfWork for PgUnits {
         let party = match scope.actor() {
             Actor::Guest => Party::Guest(tenant),
             Actor::Founder => Party::Founder,
-            Actor::User { .. } | Actor::System(_) | Actor::Job { .. } => Party::Tenant(tenant),
+            Actor::User { .. } | Actor::ApiKey { .. } | Actor::System(_) | Actor::Job { .. } => {
+                Party::Tenant(tenant)
+            }
         };
         let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
         Ok(Box::new(PgStore {
@@ -115,6 +119,21 @@ impl Store for PgStore {
         self
     }
     fn sessions(&mut self) -> &mut dyn Sessions {
+        self
+    }
+    fn invitations(&mut self) -> &mut dyn Invitations {
+        self
+    }
+    fn second_factors(&mut self) -> &mut dyn SecondFactors {
+        self
+    }
+    fn account_links(&mut self) -> &mut dyn AccountLinks {
+        self
+    }
+    fn rare_notices(&mut self) -> &mut dyn RareNotices {
+        self
+    }
+    fn api_keys(&mut self) -> &mut dyn ApiKeys {
         self
     }
     fn projects(&mut self) -> &mut dyn Projects {

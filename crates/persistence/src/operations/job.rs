@@ -16,7 +16,7 @@ use crate::Pool;
 use crate::kernel::advisory;
 use crate::kernel::error::column;
 use crate::kernel::store::{PgStore, exactly_one, unknown};
-use crate::kernel::tx::{Lock, PlatformTx};
+use crate::kernel::tx::{Delete, Lock, PlatformTx};
 
 pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
@@ -118,14 +118,23 @@ impl Jobs for PgStore {
         exactly_one(update.filter(Column::Id.eq(job.id.uuid())).run().await?)
     }
 
+    async fn delete_finished_of(&mut self, kind: &str, before: Time) -> Result<u64, StoreError> {
+        self.finished(before).filter(Column::Kind.eq(kind)).run().await
+    }
+
     async fn delete_finished(&mut self, before: Time) -> Result<u64, StoreError> {
+        self.finished(before).run().await
+    }
+}
+
+impl PgStore {
+    /// Deletes the jobs that were done or cancelled before then.
+    fn finished(&mut self, before: Time) -> Delete<'_, Entity> {
         let finished = [JobState::Done, JobState::Cancelled].map(JobState::as_str);
         let delete = self.tx.delete::<Entity>();
         delete
             .filter(Column::State.is_in(finished))
             .filter(Column::FinishedAt.lt(before))
-            .run()
-            .await
     }
 }
 

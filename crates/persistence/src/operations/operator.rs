@@ -38,6 +38,7 @@ mod entity {
         pub full_name: String,
         pub password_hash: String,
         pub is_active: bool,
+        pub epoch: i64,
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
     }
@@ -252,10 +253,26 @@ impl OperatorWork for PgOperatorWork {
         let row = ActiveModel {
             id: Set(operator.id.uuid()),
             email: Set(operator.email.as_str().to_owned()),
+            password_hash: Set(operator.password_hash.as_str().to_owned()),
+            epoch: Set(operator.epoch),
             created_at: Set(operator.created_at),
             ..changes(operator)
         };
         exactly_one(self.tx.execute(&sea_orm::Insert::one(row).into_query()).await?)
+    }
+
+    async fn replace_password(
+        &mut self,
+        operator: OperatorId,
+        hash: &PasswordHash,
+        at: Time,
+    ) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::PasswordHash, Expr::value(hash.as_str()))
+            .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
+            .col_expr(Column::UpdatedAt, Expr::value(at))
+            .filter(Column::Id.eq(operator.uuid()));
+        exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
     async fn update(&mut self, operator: &Operator) -> Result<(), StoreError> {
@@ -344,17 +361,17 @@ impl From<Model> for Operator {
             full_name: row.full_name,
             is_active: row.is_active,
             password_hash: PasswordHash::new(row.password_hash),
+            epoch: row.epoch,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
     }
 }
 
-/// All columns that may change.
+/// All columns that may change, those of the password excepted.
 fn changes(operator: &Operator) -> ActiveModel {
     ActiveModel {
         full_name: Set(operator.full_name.clone()),
-        password_hash: Set(operator.password_hash.as_str().to_owned()),
         is_active: Set(operator.is_active),
         updated_at: Set(operator.updated_at),
         ..Default::default()

@@ -3,15 +3,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
-use tenantry_domain::kernel::{Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId};
+use tenantry_domain::kernel::{
+    ApiKeyId, Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId,
+};
 use tenantry_domain::plans::Subscription;
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{
-    Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, TenantFacts, TenantSelector,
-    TenantStatus,
+    ApiKeyFacts, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, TenantFacts,
+    TenantSelector, TenantStatus,
 };
 
 use crate::Pool;
+use crate::identity::api_key;
 use crate::kernel::error::{column, from_json};
 use crate::kernel::store::unknown;
 use crate::kernel::tx::{Literal, Lookup, PlatformTx, TenantTx};
@@ -64,6 +67,23 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.
   JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
  WHERE t.id = $1";
 
+/// Key, creator and tenant in one round trip. Each table is compared with the tenant by itself. A creator who is deactivated or
+/// removed has no role.
+static API_KEY: Lookup = Lookup {
+    name: "tenantry_api_key",
+    types: "uuid, uuid",
+    sql: API_KEY_SQL,
+};
+
+const API_KEY_SQL: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, k.created_at AS key_created_at, k.name, k.user_id, \
+       k.service_account, k.scopes, k.allowed_networks, k.secret_hash, k.former_hash, k.former_until, k.expires_at, k.notified, k.last_used_at, \
+       k.revoked_at, k.updated_at, k.version, u.role \
+  FROM tenants t \
+  JOIN api_keys k ON k.tenant_id = $1 AND k.id = $2 \
+  LEFT JOIN users u ON u.tenant_id = $1 AND u.id = k.user_id AND u.is_active AND u.deleted_at IS NULL \
+ WHERE t.id = $1";
+
 /// A running job and its tenant in one round trip, each compared with the tenant by itself. The lease expires by the clock of
 /// the database.
 const JOB: &str = "\
@@ -105,6 +125,16 @@ impl Directory for PgDirectory {
         row.map(|row| membership(&row)).transpose()
     }
 
+    async fn api_key(&self, tenant: TenantId, key: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError> {
+        let arguments = [Literal::Id(key.uuid())];
+        let row = TenantTx::look_up(&self.runtime, tenant, &API_KEY, &arguments).await?;
+        row.map(|row| api_key_facts(&row, tenant, key)).transpose()
+    }
+
+    fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
+        false
+    }
+
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         let mut tx = TenantTx::begin(&self.runtime, lease.tenant, Mode::Read).await?;
         let (job, id) = (lease.job.uuid(), lease.lease.uuid());
@@ -112,6 +142,16 @@ impl Directory for PgDirectory {
         tx.commit().await?;
         row.map(|row| job_facts(&row)).transpose()
     }
+}
+
+fn api_key_facts(row: &QueryResult, in_tenant: TenantId, key: ApiKeyId) -> Result<ApiKeyFacts, StoreError> {
+    let role: Option<String> = column(row, "role")?;
+    let role = role.map(|role| Role::parse(&role).ok_or_else(|| unknown("users.role", &role)));
+    Ok(ApiKeyFacts {
+        tenant: tenant(row)?,
+        key: api_key::of_row(row, in_tenant.uuid(), key)?,
+        creator_role: role.transpose()?,
+    })
 }
 
 fn job_facts(row: &QueryResult) -> Result<JobFacts, StoreError> {

@@ -18,6 +18,8 @@ pub struct Auth {
     pub audience: String,
     pub access_token_minutes: i64,
     pub session_days: i64,
+    /// The second part of the text of API keys; keys of another environment are refused.
+    pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
     pub password_memory_kib: u32,
     pub password_iterations: u32,
@@ -37,6 +39,7 @@ impl Default for Auth {
             audience: "tenantry-api".into(),
             access_token_minutes: 15,
             session_days: 30,
+            api_key_environment: "live".into(),
             password_memory_kib: 19_456,
             password_iterations: 2,
             password_lanes: 1,

@@ -38,6 +38,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 
 pub use auth::Auth;
@@ -167,6 +168,10 @@ impl Settings {
         if !is_language_tag(&self.signup.locale) {
             let problem = "must be a language tag of BCP 47, for example de-CH";
             return Err(SettingsError::invalid("signup.locale", problem));
+        }
+        if ApiKeyFormat::new(&self.auth.api_key_environment).is_none() {
+            let problem = "must be 1 to 16 characters of a-z and 0-9, for example live";
+            return Err(SettingsError::invalid("auth.api_key_environment", problem));
         }
         if self.profile == Profile::Production {
             let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();

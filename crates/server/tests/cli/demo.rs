@@ -27,6 +27,7 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "plan list",
         "plan agree acme --meter api_calls=20000",
         "operator create --email olga@example.com --name Olga",
+        "operator reset-password olga@example.com",
         "operator list",
         "flags list",
         "settings set acme retention.audit_days 400",

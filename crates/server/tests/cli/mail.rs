@@ -137,14 +137,21 @@ fn an_admin_whose_tenant_uses_much_gets_a_mail_and_operators_see_that_it_went() 
     assert!(agreed.status.success(), "{}", stderr(&agreed));
     let token = dev.login("acme");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while server.received().is_empty() {
+    // Links to verify the addresses of the demo are mailed as well.
+    let of_quota = || {
+        let mut mails = server.received().into_iter();
+        mails.find(|mail| mail.header("Subject").contains("API calls"))
+    };
+    let mail = loop {
+        if let Some(mail) = of_quota() {
+            break mail;
+        }
         assert!(Instant::now() < deadline, "no mail came");
         let bearer = format!("Authorization: Bearer {token}\r\n");
         dev.request("GET", "/api/v1/tasks?limit=1", &bearer, "");
         // Another process sends it: there is no clock of ours to move.
         std::thread::sleep(Duration::from_millis(50));
-    }
-    let mail = server.received().remove(0);
+    };
     assert_eq!(mail.to, ["admin@acme.example"]);
     assert!(
         mail.header("Subject")

@@ -1,4 +1,4 @@
-//! Records of refused requests: failed logins, requests that name another tenant.
+//! Records of refused requests: failed logins, refused API keys, requests that name another tenant.
 //!
 //! Callers without an account can cause them, so the number of rows they leave is bounded. The first of a kind is
 //! recorded at once. Repeats within an hour are counted in memory and recorded as one entry when the hour is over, with
@@ -39,10 +39,16 @@ const WINDOW: Duration = Duration::hours(1);
 pub enum RefusedAction {
     /// A login of a user.
     Login,
+    /// A code of a user's second factor, or the password that goes with it.
+    SecondFactor,
+    /// A password that a logged-in user was asked for again.
+    PasswordConfirmation,
     /// A login of an operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
     OtherTenant,
+    /// An API key.
+    ApiKey,
 }
 
 impl RefusedAction {
@@ -50,8 +56,11 @@ impl RefusedAction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login.failed",
+            Self::SecondFactor => "mfa.failed",
+            Self::PasswordConfirmation => "password.confirmation_failed",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
+            Self::ApiKey => "api_key.refused",
         }
     }
 }

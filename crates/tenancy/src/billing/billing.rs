@@ -148,7 +148,9 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     cx.check_once().await?;
     let payments = payments(cx)?;
     let (offer, terms) = offer_of(cx, wish, None)?;
-    let in_use = cx.read(async |work| work.users().count_active().await).await?;
+    let in_use = cx
+        .read(async |work| entitlement::seats_in_use(cx, work).await)
+        .await?;
     let seats = seats_of(wish, seats_for(in_use))?;
     enough(seats, in_use)?;
     let inside = cx.without_key();
@@ -277,7 +279,7 @@ async fn hold_seats(
             work.tenants().current_for_update().await?;
             let account = work.billing().current_for_update().await?;
             let mut account = account.ok_or(BillingError::Gone)?;
-            enough(seats, work.users().count_active().await?)?;
+            enough(seats, entitlement::seats_in_use(cx, work).await?)?;
             if !account.hold_checkout(pending.clone()) {
                 return Err(BillingError::CheckoutUnderWay);
             }
@@ -446,7 +448,7 @@ async fn ask(
         let account = account.ok_or(BillingError::NoSubscription)?;
         let subscription = account.live_subscription().ok_or(BillingError::NoSubscription)?;
         when.check(account.version)?;
-        let in_use = work.users().count_active().await?;
+        let in_use = entitlement::seats_in_use(cx, work).await?;
         let change = SubscriptionChange {
             id: cx.ids().uuid(),
             subscription: subscription.id.clone(),
@@ -585,7 +587,7 @@ async fn too_few(cx: &Cx, change: &SubscriptionChange) -> Result<Option<u64>, St
         work.tenants().current_for_update().await?;
         let account = work.billing().current().await?;
         let paid = account.and_then(|account| account.paid_seats());
-        let in_use = work.users().count_active().await?;
+        let in_use = entitlement::seats_in_use(cx, work).await?;
         let leaves_fewer = paid.is_some_and(|paid| seats < paid) && u64::from(seats) < in_use;
         Ok(leaves_fewer.then_some(in_use))
     })
@@ -652,7 +654,7 @@ pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError
     let (account, in_use) = cx
         .read(async |work| {
             let account = work.billing().current().await?;
-            Ok::<_, BillingError>((account, work.users().count_active().await?))
+            Ok::<_, BillingError>((account, entitlement::seats_in_use(cx, work).await?))
         })
         .await?;
     let subscription = account.as_ref().and_then(BillingAccount::live_subscription);
@@ -760,12 +762,12 @@ fn seats_of(wish: &Wish, now: u32) -> Result<u32, Invalid> {
     Ok(seats)
 }
 
-/// Makes sure that there is a seat for each active user.
+/// Makes sure that there is a seat for each active user and each open invitation.
 fn enough(seats: u32, in_use: u64) -> Result<(), Invalid> {
     if u64::from(seats) >= in_use {
         return Ok(());
     }
-    let detail = format!("must be at least {in_use}: so many active users take a seat");
+    let detail = format!("must be at least {in_use}: so many active users and open invitations take a seat");
     Err(Invalid::one("/seats", "seats_in_use", detail))
 }
 

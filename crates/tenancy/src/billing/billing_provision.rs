@@ -24,6 +24,7 @@ use crate::billing::SEATS;
 use crate::billing::billing_sync::sync;
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
+use crate::plans::entitlement;
 use crate::{Cx, Tenancy};
 
 /// Why the tenant is no customer.
@@ -226,7 +227,9 @@ async fn subscribe(
     if before.iter().any(ProviderSubscription::is_ours) {
         return Ok(());
     }
-    let seats = cx.read(async |work| work.users().count_active().await).await?;
+    let seats = cx
+        .read(async |work| entitlement::seats_in_use(cx, work).await)
+        .await?;
     let new = NewSubscription {
         customer,
         tenant: cx.scope().tenant(),

@@ -5,10 +5,21 @@
 
 use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Field, Kind, Setting};
+use tenantry_domain::identity::MfaRequirement;
 use tenantry_domain::work::Priority;
 
 /// How urgent a task is that does not say so.
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
+/// After how many minutes without a use a session ends.
+pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_idle_minutes");
+/// How many live sessions a user may have.
+pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
+/// The domains that addresses of users may have.
+pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
+/// Which users need a second factor.
+pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
+/// Whether only users with a verified address may log in.
+pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require_verified_email");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -83,9 +94,32 @@ pub fn definitions() -> Vec<Definition> {
         .client_visible(),
         Definition::new(
             "security.session_idle_minutes",
-            Kind::Integer(5..=1_440),
+            Kind::Integer(5..=43_200),
             json!(60),
-            "After how many minutes without anybody there clients log out.",
+            "The idle timeout of sessions, in minutes: a session ends when its refresh token is not used for longer. \
+             Clients log out after as many minutes without input.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.sessions_per_user",
+            Kind::Integer(1..=1_000),
+            json!(20),
+            "The maximum number of live sessions of a user. A login beyond it ends the oldest session.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.mfa_required",
+            Kind::Choice(&["off", "admins", "everyone"]),
+            json!("off"),
+            "Which users need a second factor. A user without one enrolls it at the next login. With `everyone`, users \
+             cannot register themselves.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.require_verified_email",
+            Kind::Boolean,
+            json!(false),
+            "Whether only users with a verified e-mail address may log in and refresh their tokens.",
         )
         .client_visible(),
         Definition::new(
@@ -98,7 +132,8 @@ pub fn definitions() -> Vec<Definition> {
                 50,
             ),
             json!([]),
-            "The domains of addresses that clients propose when somebody is invited; none means all.",
+            "The domains that addresses of users may have, when they are invited, register, are created or change; an \
+             empty list allows all.",
         ),
         Definition::new(
             "webhook.default_url",
@@ -135,6 +170,10 @@ mod tests {
         let default = |key| registry.get(key).unwrap().default.clone();
         let priority: Priority = serde_json::from_value(default(TASKS_DEFAULT_PRIORITY.key())).unwrap();
         assert_eq!(priority, Priority::default());
+        let required: MfaRequirement = serde_json::from_value(default(MFA_REQUIRED.key())).unwrap();
+        assert_eq!(required, MfaRequirement::default());
+        let verified: bool = serde_json::from_value(default(REQUIRE_VERIFIED_EMAIL.key())).unwrap();
+        assert!(!verified);
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

@@ -39,6 +39,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Denied, Refused, Tenant, TenantScope};
 
+use crate::identity::mfa;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};
 
@@ -135,6 +136,9 @@ pub async fn update(
     patch: &BTreeMap<String, Patch<Value>>,
 ) -> Result<Changed, SettingError> {
     cx.require(Permission::ManageSettings)?;
+    if patch.keys().any(|key| is_of_security(key)) {
+        cx.require_recent_factor().await??;
+    }
     let change = cx.ports().settings.check_change(Editor::TenantAdmin, patch)?;
     let warnings = check_addresses(cx, &change.addresses).await?;
     cx.write(async |work| {
@@ -162,6 +166,9 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
         })
         .await?;
     let former = former.ok_or_else(unknown)?;
+    if security_of(&sheet.values) != security_of(&former.values) {
+        cx.require_recent_factor().await??;
+    }
     let registry = &cx.ports().settings;
     let warnings = check_addresses(cx, &registry.check_rollback(&sheet, &former)?.addresses).await?;
     cx.write(async |work| {
@@ -243,7 +250,7 @@ pub struct Resealed {
     pub unreadable: Vec<String>,
 }
 
-/// Seals a tenant's secrets with the present key, so that earlier ones are not needed for them. It can be done again, and
+/// Seals a tenant's secrets, those of its users' second factors included, with the present key, so that earlier ones are not needed for them. It can be done again, and
 /// then does nothing.
 ///
 /// # Errors
@@ -276,6 +283,9 @@ pub async fn reseal(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Resealed, Se
         }
         if done.resealed > 0 {
             work.settings().store_resealed(&sheet).await?;
+        }
+        mfa::reseal_all(&cx, work, &mut done).await?;
+        if done.resealed > 0 {
             let details = json!({"resealed": done.resealed, "unreadable": done.unreadable});
             let event = cx.security("settings.resealed", "settings", Some(tenant.uuid()), details);
             work.audit().record(event).await?;
@@ -320,6 +330,16 @@ pub(crate) async fn check_addresses(cx: &Cx, addresses: &[Address]) -> Result<Ve
     } else {
         Err(Invalid(refused))
     }
+}
+
+/// Whether a change of this setting needs a recent second factor, of an admin who has one.
+fn is_of_security(key: &str) -> bool {
+    key.starts_with("security.")
+}
+
+fn security_of(values: &BTreeMap<String, Value>) -> BTreeMap<&String, &Value> {
+    let all = values.iter();
+    all.filter(|(key, _)| is_of_security(key)).collect()
 }
 
 async fn system(app: &Arc<Tenancy>, tenant: TenantId, because: SystemScope) -> Result<Cx, SettingError> {

@@ -7,14 +7,20 @@ use tenantry_domain::identity::{
     PresentedRefresh, Rotation, Session, User, Verified,
 };
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, UserId,
+    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, Time, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
-use crate::identity::user::{self, AddUser, PrepareError};
+use crate::identity::email_domain::AllowedDomains;
+use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
+use crate::identity::session::{self, SessionRules};
+use crate::identity::{
+    account, account_link, account_mail, invitation,
+    user::{self, AddUser, PrepareError},
+};
 use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
 
@@ -45,15 +51,27 @@ pub enum AuthError {
     /// No such active user, or another password; which of them is not told.
     #[error("the tenant has no active user with this address and password")]
     InvalidCredentials,
+    /// The tenant lets only users with a proven address in, and this address is not proven.
+    #[error("the address of the account is not verified")]
+    EmailNotVerified,
     /// The refresh token is not one of ours, or its session has ended.
     #[error("the refresh token is not valid")]
     InvalidRefresh,
+    /// The token of an invitation is not one of ours, or the invitation is not open.
+    #[error("the invitation was accepted or revoked, has expired, or its token is not valid")]
+    InvalidInvitation,
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
+    /// The password is right, and a code of the second factor is missing.
+    #[error("the login needs a second factor")]
+    FactorRequired(Pending),
+    /// The password is right, and the code of the second factor is not.
+    #[error("the code is not accepted")]
+    WrongCode,
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -84,6 +102,24 @@ impl From<StoreError> for AuthError {
     }
 }
 
+impl From<MfaError> for AuthError {
+    fn from(error: MfaError) -> Self {
+        match error {
+            MfaError::Refused(refused) => refused.into(),
+            MfaError::WrongCode => Self::WrongCode,
+            MfaError::Password(error) => error.into(),
+            MfaError::Store(error) => error.into(),
+            MfaError::InvalidToken
+            | MfaError::Required
+            | MfaError::Own
+            | MfaError::NoSuchUser
+            | MfaError::WrongPassword
+            | MfaError::AlreadyEnabled
+            | MfaError::NotEnrolled => Self::InvalidCredentials,
+        }
+    }
+}
+
 impl From<PrepareError> for AuthError {
     fn from(error: PrepareError) -> Self {
         match error {
@@ -96,8 +132,13 @@ impl From<PrepareError> for AuthError {
 /// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded.
 ///
 /// # Errors
-/// [`AuthError::InvalidCredentials`], and those of the store.
-pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn, AuthError> {
+/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], and those of the store.
+pub async fn login(
+    cx: &Cx,
+    email: &str,
+    password: Password,
+    second: SecondFactor,
+) -> Result<LoggedIn, AuthError> {
     let (user, class) = match Email::parse(email, "/email") {
         Ok(email) => account(cx, &email).await?,
         Err(_) => (None, CallerClass::Guest),
@@ -112,10 +153,15 @@ pub async fn login(cx: &Cx, email: &str, password: Password) -> Result<LoggedIn,
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
         Some(user) if verified.is_right() => {
+            if !user.email_verified && account::verified_only(cx).await? {
+                return Err(AuthError::EmailNotVerified);
+            }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
-            let opened = open_session(cx, &user, renewed).await;
-            if let Err(AuthError::InvalidCredentials) = opened {
-                record_failure(cx, email, Some(user.id)).await?;
+            let opened = open_session(cx, &user, renewed, second).await;
+            match opened {
+                Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
+                Err(AuthError::WrongCode) => mfa::record_failure(cx, user.id).await?,
+                Ok(_) | Err(_) => {}
             }
             opened
         }
@@ -153,9 +199,14 @@ pub async fn register(
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
+    // Who registers has a session at once, and no factor.
+    if mfa::requirement(cx).await?.applies_to(Role::Member) {
+        return Err(AuthError::RegistrationClosed);
+    }
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
+    AllowedDomains::of(cx).await?.check_text(email)?;
     let data = AddUser {
         email: email.to_owned(),
         full_name,
@@ -163,38 +214,52 @@ pub async fn register(
         password: Some(password),
     };
     let (user, _) = user::prepare(cx, data, &tenant).await?;
+    let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
+        if invitation::is_reserved(cx, work, &user.email).await? {
+            return Err(AuthError::EmailTaken);
+        }
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
         work.sessions().insert(&session).await?;
+        account_link::verify(cx, work, &user).await?;
         let refresh_token = refresh_token.clone();
         Ok::<_, AuthError>(logged_in(
             cx,
+            rules,
             session.id,
             refresh_token,
             user.clone(),
             tenant.clone(),
+            None,
         ))
     })
     .await
 }
 
-/// Rotates a refresh token. A used-up token ends its session, except within moments of its use.
+/// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
+/// for too long ends too.
 ///
 /// # Errors
 /// [`AuthError::InvalidRefresh`], and those of the store.
 pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
-    let outcome = cx.write(async |work| rotate(cx, work, presented).await).await?;
-    let (user, tenant) = outcome.ok_or(AuthError::InvalidRefresh)?;
+    let rules = session::rules(cx).await?;
+    let verified_only = account::verified_only(cx).await?;
+    let outcome = cx
+        .write(async |work| rotate(cx, work, presented, (rules, verified_only)).await)
+        .await?;
+    let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
     Ok(logged_in(
         cx,
+        rules,
         presented.session,
         presented.child.token.clone(),
         user,
         tenant,
+        factor_at,
     ))
 }
 
@@ -207,24 +272,24 @@ pub async fn logout(cx: &Cx) -> Result<(), AuthError> {
     let id = cx.scope().session().ok_or(Refused::Forbidden)?;
     cx.write(async |work| {
         if let Some(mut session) = work.sessions().find_for_update(id).await? {
-            session.revoked_at = Some(cx.now());
-            work.sessions().update(&session).await?;
-            work.audit()
-                .record(cx.security("session.ended", "session", Some(id.uuid()), json!({})))
-                .await?;
+            session::revoke(cx, work, &mut session, "logout").await?;
         }
         Ok(())
     })
     .await
 }
 
-/// The caller and their tenant.
+/// The caller and their tenant; not for API keys, which are no users.
 ///
 /// # Errors
 /// [`AuthError`].
 pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
     cx.require(Permission::ReadTenant)?;
-    let id = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let (id, _) = cx
+        .scope()
+        .user()
+        .zip(cx.scope().session())
+        .ok_or(Refused::Forbidden)?;
     cx.read(async |work| {
         let user = work.users().find(id).await?.ok_or(Refused::Forbidden)?;
         Ok((user, own_tenant(work).await?))
@@ -260,36 +325,71 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         revoked_at: None,
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
+        factor_at: None,
     };
     (session, first.token)
 }
 
-/// The answer to a login.
+/// The answer to a login, in whose session a second factor was given at `factor_at`.
 pub(crate) fn logged_in(
     cx: &Cx,
+    rules: SessionRules,
     session: SessionId,
     refresh_token: String,
     user: User,
     tenant: Tenant,
+    factor_at: Option<Time>,
 ) -> LoggedIn {
-    let tokens = &cx.ports().access_tokens;
-    let issued_at = cx.now();
-    let expires_in = tokens.lifetime_seconds();
-    let claims = AccessClaims {
-        tenant: tenant.id,
-        user: user.id,
-        session,
-        role: user.role,
-        issued_at,
-        expires_at: issued_at + Duration::seconds(expires_in),
-    };
+    let (access_token, expires_in) = access_token(cx, rules, session, &user, factor_at);
     LoggedIn {
-        access_token: tokens.sign(&claims),
+        access_token,
         refresh_token,
         expires_in,
         user,
         tenant,
     }
+}
+
+/// A new access token of a session, and how long it lives, in seconds.
+pub(crate) fn access_token(
+    cx: &Cx,
+    rules: SessionRules,
+    session: SessionId,
+    user: &User,
+    factor_at: Option<Time>,
+) -> (String, i64) {
+    let tokens = &cx.ports().access_tokens;
+    let issued_at = cx.now();
+    let expires_in = rules.access_seconds(cx);
+    let claims = AccessClaims {
+        tenant: cx.scope().tenant(),
+        user: user.id,
+        session,
+        role: user.role,
+        factor_at,
+        issued_at,
+        expires_at: issued_at + Duration::seconds(expires_in),
+    };
+    (tokens.sign(&claims), expires_in)
+}
+
+/// Stores the session of a user who has proven all that the login asks for. The user is locked.
+pub(crate) async fn start(
+    cx: &Cx,
+    work: &mut Work,
+    (user, rules): (&User, SessionRules),
+    session: &Session,
+) -> Result<(), StoreError> {
+    session::make_room(cx, work, user, rules).await?;
+    account_mail::note_login(cx, work, user).await?;
+    work.sessions().insert(session).await?;
+    let event = cx.security(
+        "session.started",
+        "session",
+        Some(session.id.uuid()),
+        json!({"user_id": session.user_id}),
+    );
+    work.audit().record(event).await
 }
 
 fn session_lifetime(cx: &Cx) -> Duration {
@@ -340,9 +440,22 @@ pub(crate) async fn renew(
     }
 }
 
-async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Result<LoggedIn, AuthError> {
+/// What a right password has led to.
+enum Opened {
+    Session(Box<(User, Tenant)>, Option<Time>),
+    Pending(Pending),
+}
+
+async fn open_session(
+    cx: &Cx,
+    seen: &User,
+    renewed: Option<PasswordHash>,
+    second: SecondFactor,
+) -> Result<LoggedIn, AuthError> {
+    let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, seen.id);
-    let (user, tenant) = cx
+    let required = mfa::requirement(cx).await?;
+    let opened = cx
         .write(async |work| {
             // The password was verified outside of any transaction; what it was verified against must still stand.
             let user = work.users().find_for_update(seen.id).await?;
@@ -352,18 +465,34 @@ async fn open_session(cx: &Cx, seen: &User, renewed: Option<PasswordHash>) -> Re
                 user.password_hash = renewed;
                 work.users().update(&user).await?;
             }
-            work.sessions().insert(&session).await?;
-            let event = cx.security(
-                "session.started",
-                "session",
-                Some(session.id.uuid()),
-                json!({"user_id": user.id}),
-            );
-            work.audit().record(event).await?;
-            Ok::<_, AuthError>((user, own_tenant(work).await?))
+            let factor_at = match mfa::at_login(cx, work, &user, &second, required).await? {
+                AtLogin::Session(factor_at) => factor_at,
+                AtLogin::Pending(pending) => return Ok(Opened::Pending(pending)),
+            };
+            let session = Session {
+                factor_at,
+                ..session.clone()
+            };
+            start(cx, work, (&user, rules), &session).await?;
+            let opened = Box::new((user, own_tenant(work).await?));
+            Ok::<_, AuthError>(Opened::Session(opened, factor_at))
         })
         .await?;
-    Ok(logged_in(cx, session.id, refresh_token, user, tenant))
+    match opened {
+        Opened::Session(opened, factor_at) => {
+            let (user, tenant) = *opened;
+            Ok(logged_in(
+                cx,
+                rules,
+                session.id,
+                refresh_token,
+                user,
+                tenant,
+                factor_at,
+            ))
+        }
+        Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
+    }
 }
 
 async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
@@ -385,10 +514,14 @@ async fn rotate(
     cx: &Cx,
     work: &mut Work,
     presented: &PresentedRefresh,
-) -> Result<Option<(User, Tenant)>, AuthError> {
+    (rules, verified_only): (SessionRules, bool),
+) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(None);
     };
+    if session::end_idle(cx, work, &mut session, rules).await? {
+        return Ok(None);
+    }
     let rotation = session.rotate(
         presented.hash,
         presented.child.hash,
@@ -408,6 +541,7 @@ async fn rotate(
                 json!({"user_id": session.user_id}),
             );
             work.audit().record(event).await?;
+            account_mail::note_reuse(cx, work, session.user_id).await?;
             return Ok(None);
         }
     }
@@ -417,7 +551,9 @@ async fn rotate(
         .await?
         .filter(|user| user.is_active);
     match user {
-        Some(user) => Ok(Some((user, own_tenant(work).await?))),
+        // The token stays valid: nothing of this transaction is stored.
+        Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
+        Some(user) => Ok(Some((user, own_tenant(work).await?, session.factor_at))),
         None => Ok(None),
     }
 }

@@ -1,12 +1,16 @@
 //! The people of a tenant.
 
-use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User, UserFilter, UserPatch};
+use tenantry_domain::identity::{
+    Email, LinkPurpose, NewUser, Password, PasswordError, User, UserFilter, UserPatch,
+};
 use tenantry_domain::kernel::{
     Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
+use crate::identity::email_domain::AllowedDomains;
+use crate::identity::{account_link, invitation};
 use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
@@ -113,12 +117,15 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     let tenant = cx
         .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
         .await?;
+    AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let (user, generated) = prepare(cx, data, &tenant).await?;
     cx.write(async |work| {
+        invitation::supersede(cx, work, &user.email).await?;
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
+        account_link::verify(cx, work, &user).await?;
         Ok(Added {
             user,
             generated_password: generated,
@@ -137,6 +144,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     if privileged || cx.scope().user() != Some(id) {
         cx.require(Permission::ManageUsers)?;
     }
+    let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
         if privileged {
             lock_admins(work).await?;
@@ -149,11 +157,25 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         when.check(before.version)?;
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
-        keep_an_admin(work, &before, &user).await?;
+        if user.email != before.email {
+            // A session alone must not be enough to move an account to another inbox, and so to reset its password.
+            if cx.scope().user() == Some(id) {
+                let detail = "one's own address is changed by POST /api/v1/auth/change-email, which asks for the password";
+                return Err(Invalid::one("/email", "confirmation_required", detail).into());
+            }
+            domains.check(&user.email)?;
+            if invitation::is_reserved(cx, work, &user.email).await? {
+                return Err(UserError::EmailTaken);
+            }
+        }
+        keep_an_admin(cx, work, &before, &user).await?;
         if user.is_active && !before.is_active {
             entitlement::free_seat(cx, work).await?;
         }
         work.users().update(&user).await?;
+        if user.email != before.email {
+            readdressed(cx, work, &user).await?;
+        }
         if !user.is_active {
             work.sessions().revoke_all(id, cx.now()).await?;
         }
@@ -180,13 +202,21 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         when.check(before.version)?;
         let mut user = before.clone();
         user.remove(cx.now());
-        keep_an_admin(work, &before, &user).await?;
+        keep_an_admin(cx, work, &before, &user).await?;
         work.users().update(&user).await?;
         work.sessions().revoke_all(id, cx.now()).await?;
         let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
         Ok(work.audit().record(event).await?)
     })
     .await
+}
+
+/// What follows when an admin gives a user another address, which is not proven. Links to former addresses that take a change
+/// back stay: the admin may not be who the owner of the account takes them for.
+async fn readdressed(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+    let links = work.account_links();
+    links.delete_of(user.id, &LinkPurpose::OF_PRESENT_ADDRESS).await?;
+    account_link::verify(cx, work, user).await
 }
 
 /// Serialises everything that could take away an admin: two requests that each see the other admin must not both
@@ -199,12 +229,16 @@ async fn lock_admins(work: &mut Work) -> Result<(), UserError> {
         .map(|_| ())
 }
 
-async fn keep_an_admin(work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
+/// Makes sure that there is another admin when one is taken away, and revokes what that one has invited.
+async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
     let loses_one = before.is_acting_admin() && !after.is_acting_admin();
-    if loses_one && work.users().count_other_admins(after.id).await? == 0 {
+    if !loses_one {
+        return Ok(());
+    }
+    if work.users().count_other_admins(after.id).await? == 0 {
         return Err(UserError::LastAdmin);
     }
-    Ok(())
+    Ok(invitation::revoke_of(cx, work, after.id).await?)
 }
 
 /// A new user of the tenant: all fields checked, the password hashed. The password too when it was

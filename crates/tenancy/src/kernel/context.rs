@@ -8,7 +8,8 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, CallerClass, CallerGroup, HashingCaller, PasswordHasher, RefreshTokens,
+    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, InvitationTokens, LinkTokens,
+    OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
-use crate::{Metering, Traces, ViewCounter};
+use crate::{KeyUses, Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -46,6 +47,14 @@ pub struct Ports {
     pub access_tokens: Arc<dyn AccessTokens>,
     /// Refresh tokens.
     pub refresh_tokens: Arc<dyn RefreshTokens>,
+    /// Tokens of invitations.
+    pub invitation_tokens: Arc<dyn InvitationTokens>,
+    /// One-time codes of second factors.
+    pub one_time_codes: Arc<dyn OneTimeCodes>,
+    /// Tokens of links that are sent by mail.
+    pub link_tokens: Arc<dyn LinkTokens>,
+    /// Secrets of API keys.
+    pub secrets: Arc<dyn SecretSource>,
     /// Sealing of what is stored.
     pub seal: Arc<dyn Seal>,
     /// Traces beyond this process.
@@ -91,6 +100,8 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// How API keys are written.
+    pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
     pub name_quarantine_days: u32,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
@@ -132,6 +143,8 @@ pub struct Tenancy {
     pub policy: Policy,
     /// Views that are counted but not stored yet.
     pub views: ViewCounter,
+    /// When API keys were last used.
+    pub key_uses: KeyUses,
     /// What is known of metering besides what is stored.
     pub metering: Metering,
     /// Refusals of the last hour, which are recorded once and counted.
@@ -153,6 +166,7 @@ impl Tenancy {
             ports,
             policy,
             views: ViewCounter::default(),
+            key_uses: KeyUses::default(),
             metering: Metering::default(),
             refusals: Refusals::default(),
         }
@@ -306,7 +320,9 @@ impl Cx {
         let (class, group) = match self.scope.actor() {
             Actor::Founder => (CallerClass::Guest, CallerGroup::SignUp),
             Actor::Guest => (CallerClass::Guest, of_tenant),
-            Actor::System(_) | Actor::User { .. } | Actor::Job { .. } => (CallerClass::Known, of_tenant),
+            Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } | Actor::Job { .. } => {
+                (CallerClass::Known, of_tenant)
+            }
         };
         HashingCaller::new(class, group, self.origin.address())
     }

@@ -168,7 +168,7 @@ impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden => Self::Permanent(refused.to_string()),
+            Refused::Forbidden | Refused::FactorRequired => Self::Permanent(refused.to_string()),
         }
     }
 }
@@ -192,6 +192,7 @@ impl Handlers {
     pub fn standard() -> Self {
         Self::default()
             .with(crate::tenant::purge::Purge)
+            .with(crate::identity::api_key_expiry::NotifyOfExpiry)
             .with(crate::usage::usage_rollup::Keep)
             .with_system(crate::operations::upkeep::TendSome)
             .with_system(crate::tenant::purge::FreeNames)
@@ -200,7 +201,11 @@ impl Handlers {
             .with(crate::usage::quota_recovery::SettleEnded)
             .with_system(crate::usage::quota_recovery::LapseAll)
             .with(crate::operations::mail::SendMail)
+            .with(crate::identity::invitation::SendInvitation)
             .with(crate::operations::mail::SendFarewell)
+            .with(crate::identity::account_mail::SendNotice)
+            .with(crate::identity::account_mail::SendLink)
+            .with(crate::identity::account_link::AskForLink)
             .with(crate::usage::usage_rollup::RollUp)
             .with_system(crate::usage::usage_rollup::RollUpAll)
             .with_system(crate::usage::usage_rollup::MakePartitions)
@@ -289,6 +294,14 @@ impl From<StoreError> for JobError {
             StoreError::Unique(Constraint::Other(name)) if name == "jobs_dedupe_key" => Self::KeyTaken,
             other => Self::Store(other),
         }
+    }
+}
+
+/// What kept a job from being stored, for use cases to which only the store can say no.
+pub(crate) fn store_error(error: JobError) -> StoreError {
+    match error {
+        JobError::Store(error) => error,
+        other => StoreError::Other(other.to_string()),
     }
 }
 

@@ -7,10 +7,12 @@
 //! show it once.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::billing::{Notice, Reader};
-use tenantry_domain::identity::UserFilter;
-use tenantry_domain::kernel::{PageRequest, Permission, Role, StoreError, Time, UserId};
-use tenantry_domain::operations::{Line, Mail, MailError, Mailbox, MessageId};
+use tenantry_domain::billing::Notice;
+use tenantry_domain::identity::{Email, User, UserFilter};
+use tenantry_domain::kernel::{
+    Letter, Line, PageRequest, Permission, Reader, Role, StoreError, Time, UserId,
+};
+use tenantry_domain::operations::{Mail, MailError, Mailbox, MessageId};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
@@ -60,7 +62,7 @@ impl JobHandler for SendFarewell {
 }
 
 /// How often a mail is tried: for about half a day.
-const PATIENCE: u32 = 100;
+pub(crate) const PATIENCE: u32 = 100;
 
 impl From<MailError> for JobFailure {
     fn from(error: MailError) -> Self {
@@ -121,35 +123,55 @@ async fn deliver(cx: &Cx, parcel: &Parcel) -> Result<(), JobFailure> {
 
 /// The mail to whoever the recipient is now; none to somebody who is no admin any more.
 async fn compose(cx: &Cx, parcel: &Parcel) -> Result<Option<Mail>, JobFailure> {
-    let id = cx.scope().job().map(MessageId::of_job);
-    let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
+    let found = reader(cx, parcel.to).await?;
+    let Some((user, reader)) = found.filter(|(user, _)| user.is_acting_admin()) else {
+        return Ok(None);
+    };
+    let letter = parcel.notice.letter(&reader);
+    addressed(cx, (user.email, reader), letter, parcel.at).map(Some)
+}
+
+/// A user, and how mails to them are written; `None` when there is no such user.
+pub(crate) async fn reader(cx: &Cx, id: UserId) -> Result<Option<(User, Reader)>, StoreError> {
     let found = cx
         .read(async |work| {
-            let user = work.users().find(parcel.to).await?;
+            let user = work.users().find(id).await?;
             let tenant = work.tenants().current().await?;
             let branding = work.branding().current().await?;
             Ok::<_, StoreError>(user.zip(tenant).map(|(user, tenant)| (user, tenant, branding)))
         })
         .await?;
-    let Some((user, tenant, branding)) = found.filter(|(user, ..)| user.is_acting_admin()) else {
-        return Ok(None);
-    };
-    let name = Line::of(&user.full_name);
-    let letter = parcel.notice.letter(&Reader {
-        name: name.clone(),
-        tenant: Line::of(branding.display_name.as_ref().unwrap_or(&tenant.name)),
-        zone: tenant.settings.timezone,
-        app_url: Line::of(&cx.app().policy.app_url),
-    });
-    Ok(Some(Mail {
-        id,
+    Ok(found.map(|(user, tenant, branding)| {
+        let reader = Reader {
+            name: Line::of(&user.full_name),
+            tenant: Line::of(branding.display_name.as_ref().unwrap_or(&tenant.name)),
+            zone: tenant.settings.timezone,
+            app_url: Line::of(&cx.app().policy.app_url),
+        };
+        (user, reader)
+    }))
+}
+
+/// The mail of the job that the context is of.
+///
+/// # Errors
+/// [`JobFailure::Permanent`] when the context is of no job.
+pub(crate) fn addressed(
+    cx: &Cx,
+    (email, reader): (Email, Reader),
+    letter: Letter,
+    written_at: Time,
+) -> Result<Mail, JobFailure> {
+    let id = cx.scope().job().map(MessageId::of_job);
+    Ok(Mail {
+        id: id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?,
         to: Mailbox {
-            name: Some(name),
-            email: user.email,
+            name: Some(reader.name),
+            email,
         },
         subject: letter.subject,
         text: letter.text,
         html: None,
-        written_at: parcel.at,
-    }))
+        written_at,
+    })
 }

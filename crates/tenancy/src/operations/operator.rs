@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::identity::{
-    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, TokenError,
+    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, PasswordHash, TokenError,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, Network, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId,
@@ -120,7 +120,7 @@ pub struct OperatorLoggedIn {
     pub operator: Operator,
 }
 
-/// A new operator, and the password when it was generated.
+/// An operator with a new password, and that password when it was generated.
 #[derive(Debug, Clone)]
 pub struct CreatedOperator {
     /// The operator.
@@ -262,26 +262,66 @@ pub async fn create(
 ) -> Result<CreatedOperator, OperatorError> {
     let ports = &cx.app.ports;
     let email = Email::parse(email, "/email")?;
-    let chosen = password
-        .map(|text| {
-            ports
-                .passwords
-                .choose(text, "/password", &[email.as_str(), full_name])
-        })
-        .transpose()?;
-    let password = chosen.clone().unwrap_or_else(|| ports.passwords.generate());
-    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin.address());
-    let hash = ports.passwords.hash(&caller, password.clone()).await?;
+    let new = password_of(cx, &email, full_name, password).await?;
     let id = OperatorId::next(ports.ids.as_ref());
-    let operator = Operator::new(id, email, full_name, hash, cx.now())?;
+    let operator = Operator::new(id, email, full_name, new.hash, cx.now())?;
     let mut work = cx.begin().await?;
     work.insert(&operator).await?;
     let event = cx.record("operator.created", None, json!({"operator": operator}));
     work.commit(event).await?;
     Ok(CreatedOperator {
         operator,
-        generated_password: chosen.is_none().then_some(password),
+        generated_password: new.generated,
     })
+}
+
+/// Replaces an operator's password, with a generated one unless one is given, and ends all of their tokens at once.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn reset_password(
+    cx: &OperatorCx,
+    email: &str,
+    password: Option<String>,
+) -> Result<CreatedOperator, OperatorError> {
+    let because = SystemScope::because("an operator's password is reset");
+    let email = Email::parse(email, "/email")?;
+    let found = cx.app.ports.operators.find_by_email(because, &email).await?;
+    let operator = found.ok_or(OperatorError::NotFound)?;
+    let new = password_of(cx, &email, &operator.full_name, password).await?;
+    let mut work = cx.begin().await?;
+    work.replace_password(operator.id, &new.hash, cx.now()).await?;
+    let event = cx.record("operator.password_reset", None, json!({"operator": operator.id}));
+    work.commit(event).await?;
+    Ok(CreatedOperator {
+        operator,
+        generated_password: new.generated,
+    })
+}
+
+/// A password for an operator, hashed.
+struct NewPassword {
+    hash: PasswordHash,
+    /// The password, when it was generated.
+    generated: Option<Password>,
+}
+
+/// The password that was given, held to the rules, or else a generated one.
+async fn password_of(
+    cx: &OperatorCx,
+    email: &Email,
+    full_name: &str,
+    given: Option<String>,
+) -> Result<NewPassword, OperatorError> {
+    let passwords = &cx.app.ports.passwords;
+    let chosen = given
+        .map(|text| passwords.choose(text, "/password", &[email.as_str(), full_name]))
+        .transpose()?;
+    let password = chosen.clone().unwrap_or_else(|| passwords.generate());
+    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin.address());
+    let hash = passwords.hash(&caller, password.clone()).await?;
+    let generated = chosen.is_none().then_some(password);
+    Ok(NewPassword { hash, generated })
 }
 
 /// Refuses an operator from now on, whatever tokens they hold.
@@ -313,6 +353,7 @@ async fn admit(
     let expires_in = tokens.lifetime_seconds();
     let access_token = tokens.sign(&OperatorClaims {
         operator: operator.id,
+        epoch: operator.epoch,
         issued_at,
         expires_at: issued_at + Duration::seconds(expires_in),
     });
@@ -327,6 +368,12 @@ async fn admit(
         }
         Err(Denied::Store(error)) => Err(error),
         Err(Denied::Token(TokenError::Invalid | TokenError::Expired))
-        | Err(Denied::Revoked | Denied::TenantNotFound | Denied::TenantGone | Denied::LeaseLost) => Ok(None),
+        | Err(
+            Denied::Revoked
+            | Denied::ApiKey(_)
+            | Denied::TenantNotFound
+            | Denied::TenantGone
+            | Denied::LeaseLost,
+        ) => Ok(None),
     }
 }

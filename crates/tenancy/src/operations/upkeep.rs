@@ -6,6 +6,7 @@ use chrono::Duration;
 use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
+use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
 use crate::usage::usage_rollup::Keep;
@@ -18,7 +19,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`] and [`Keep`].
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`] and [`Keep`].
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -30,6 +31,7 @@ impl SystemJobHandler for TendSome {
         let part = part_at(app.ports.clock.now().timestamp());
         let tenants = app.ports.registry.dealt(because, part, PARTS).await?;
         run_in_each(app, because, &tenants, &Purge, &Ended { days: KEPT_DAYS }).await?;
+        run_in_each(app, because, &tenants, &NotifyOfExpiry, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &Keep, &Nothing {}).await
     }
 

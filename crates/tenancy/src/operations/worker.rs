@@ -384,7 +384,9 @@ impl Worker {
                 });
             }
             Err(Denied::Store(error)) => return Err(error),
-            Err(denied @ (Denied::Token(_) | Denied::Revoked | Denied::TenantNotFound)) => {
+            Err(
+                denied @ (Denied::Token(_) | Denied::Revoked | Denied::ApiKey(_) | Denied::TenantNotFound),
+            ) => {
                 return Err(StoreError::Other(denied.to_string()));
             }
         };

@@ -25,7 +25,7 @@ impl Feature {
 /// What is counted against a limit of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Countable {
-    /// Users that are not deleted.
+    /// Users that are not deleted, and open invitations.
     Users,
     /// Projects that are not deleted.
     Projects,
@@ -43,9 +43,9 @@ impl Countable {
         }
     }
 
-    async fn count(self, work: &mut Work) -> Result<u64, StoreError> {
+    async fn count(self, cx: &Cx, work: &mut Work) -> Result<u64, StoreError> {
         match self {
-            Self::Users => work.users().count().await,
+            Self::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
             Self::Projects => work.projects().count().await,
         }
     }
@@ -69,11 +69,11 @@ pub enum NotInPlan {
         plans: Plans,
     },
     /// Every seat that is paid, or will be when what is under way is done, is taken.
-    #[error("{}, and the number of active users is {used}; {}, or deactivate a user", has_seats(*.allowed), remedy(.allowed.of))]
+    #[error("{}, and active users and open invitations take {used}; {}, deactivate a user or revoke an invitation", has_seats(*.allowed), remedy(.allowed.of))]
     Seats {
         /// How many seats there are, and of what.
         allowed: SeatLimit,
-        /// How many active users there are.
+        /// How many active users and open invitations there are.
         used: u64,
         /// The tenant's plan.
         current: String,
@@ -198,7 +198,7 @@ pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), A
     let tenant = work.tenants().current_for_update().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
     let has = of(cx.ports(), Arc::new(tenant.subscription()));
-    let used = what.count(work).await?;
+    let used = what.count(cx, work).await?;
     within(cx, &has, what.limit(), used, 1)?;
     if takes_seat {
         free_seat(cx, work).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> 
 struct Seats {
     /// How many there are, and of what.
     allowed: SeatLimit,
-    /// How many active users take one.
+    /// How many active users and open invitations take one.
     used: u64,
 }
 
@@ -252,8 +252,13 @@ async fn seats(cx: &Cx, work: &mut Work) -> Result<Option<Seats>, StoreError> {
     let Some(allowed) = limit.into_iter().chain(pending).min() else {
         return Ok(None);
     };
-    let used = work.users().count_active().await?;
+    let used = seats_in_use(cx, work).await?;
     Ok(Some(Seats { allowed, used }))
+}
+
+/// How many seats are taken: one by each active user, and one by each open invitation.
+pub(crate) async fn seats_in_use(cx: &Cx, work: &mut Work) -> Result<u64, StoreError> {
+    Ok(work.users().count_active().await? + work.invitations().count_open(cx.now()).await?)
 }
 
 /// Counts `bytes` more as stored, if the plan allows them; in the transaction that stores them.
@@ -322,7 +327,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
             let seats = seats(cx, work).await?;
             let mut used = Vec::new();
             for what in Countable::ALL {
-                used.push((what.limit(), what.count(work).await?));
+                used.push((what.limit(), what.count(cx, work).await?));
             }
             used.push((STORAGE, work.storage().used().await?));
             let today = Period::day_of(cx.now()).start;

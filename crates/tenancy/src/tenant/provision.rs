@@ -7,10 +7,11 @@ use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, Store
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 
 use crate::billing::billing_provision::{Provision, SignedUpFor};
-use crate::identity::{auth, auth::LoggedIn};
+use crate::identity::session::SessionRules;
+use crate::identity::{account_link, auth, auth::LoggedIn};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job;
-use crate::operations::job::{JobError, Terms};
+use crate::operations::job::{Terms, store_error};
 use crate::{Cx, Origin, Tenancy};
 
 /// The first admin of a new tenant.
@@ -271,15 +272,21 @@ async fn store(
         work.audit().record(created).await?;
         let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
         work.audit().record(added).await?;
+        account_link::verify(cx, work, &admin).await?;
         if cx.ports().payments.is_some() {
             let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
-            asked.map_err(|error| match error {
-                JobError::Store(error) => SignUpError::from(error),
-                other => SignUpError::Store(StoreError::Other(other.to_string())),
-            })?;
+            asked.map_err(store_error)?;
         }
         let refresh_token = refresh_token.clone();
-        let login = auth::logged_in(cx, session.id, refresh_token, admin.clone(), tenant.clone());
+        let login = auth::logged_in(
+            cx,
+            SessionRules::default(),
+            session.id,
+            refresh_token,
+            admin.clone(),
+            tenant.clone(),
+            None,
+        );
         Ok::<_, SignUpError>(SignedUp {
             login,
             generated_password: generated_password.clone(),

@@ -8,6 +8,7 @@ use serde_json::json;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
 use tenantry_domain::operations::SystemJobs;
 
+use crate::identity::invitation;
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::usage::quota_drift::{self, Repair};
 use crate::usage::quota_recovery;
@@ -16,9 +17,10 @@ use crate::{Cx, Tenancy};
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
 pub const KEPT_DAYS: i64 = 30;
 
-/// Deletes the ended sessions of a tenant, its jobs that were done or cancelled, its idempotency keys that are free
-/// again, and what was counted of its quotas; parts of quotas that nobody returned are taken back, and count no more once
-/// the period is over. Jobs that were given up stay until somebody has looked at them.
+/// Deletes the ended sessions of a tenant, its revoked API keys, its invitations that were accepted, revoked or expired, its jobs that were done or
+/// cancelled, its idempotency keys that are free again, expired links, logins that no longer wait for a second factor, and what was counted
+/// of its quotas; parts of quotas that nobody returned are taken back, and count no more once the period is over. Jobs that
+/// were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
 
@@ -47,7 +49,10 @@ impl JobHandler for Purge {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
+            work.second_factors().delete_expired(cx.now()).await?;
+            work.account_links().delete_expired(cx.now()).await?;
             work.quotas().delete_ended(before).await?;
+            work.api_keys().delete_revoked(before).await?;
             let sessions = work.sessions().delete_ended(before).await?;
             if sessions > 0 {
                 let details = json!({"sessions": sessions, "ended_before": before});
@@ -57,6 +62,7 @@ impl JobHandler for Purge {
             Ok::<_, StoreError>(())
         })
         .await?;
+        invitation::purge(cx, before).await?;
         // In transactions of its own: each counter is locked while it is put right.
         quota_drift::reconcile(cx, Repair::Ended).await?;
         Ok(())

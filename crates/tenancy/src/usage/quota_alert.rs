@@ -8,7 +8,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::usage::{MeterKey, MeterTerms, QuotaAlert, QuotaCounter};
 
 use crate::Cx;
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail::{SendMail, tell_admins};
 
 /// Tells of a threshold that was reached: in the tenant's audit log, and its admins by mail.
@@ -96,11 +96,4 @@ pub(crate) async fn raise(
         }
     }
     Ok(())
-}
-
-fn store_error(error: JobError) -> StoreError {
-    match error {
-        JobError::Store(error) => error,
-        other => StoreError::Other(other.to_string()),
-    }
 }

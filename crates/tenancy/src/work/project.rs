@@ -100,7 +100,7 @@ pub async fn get(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
 /// [`ProjectError`].
 pub async fn create(cx: &Cx, data: NewProject) -> Result<Project, ProjectError> {
     cx.require(Permission::WriteProjects)?;
-    let owner = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let owner = cx.scope().author().ok_or(Refused::Forbidden)?;
     let project = Project::new(ProjectId::next(cx.ids()), owner, data, cx.now())?;
     let member = Member {
         id: MemberId::next(cx.ids()),

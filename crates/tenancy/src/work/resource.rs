@@ -85,7 +85,7 @@ pub async fn get(cx: &Cx, id: ResourceId) -> Result<Resource, ResourceError> {
 /// [`ResourceError`].
 pub async fn create(cx: &Cx, data: NewResource) -> Result<Resource, ResourceError> {
     cx.require(Permission::WriteResources)?;
-    let author = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let author = cx.scope().author().ok_or(Refused::Forbidden)?;
     let resource = Resource::new(ResourceId::next(cx.ids()), author, data, cx.now())?;
     cx.write(async |work| {
         check_project(work, resource.project_id).await?;
@@ -115,7 +115,7 @@ pub async fn update(
     patch: ResourcePatch,
 ) -> Result<Resource, ResourceError> {
     cx.require(Permission::WriteResources)?;
-    let author = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let author = cx.scope().author().ok_or(Refused::Forbidden)?;
     cx.write(async |work| {
         let before = work
             .resources()

@@ -1,11 +1,15 @@
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Actor, Standing, TenantScope};
-use crate::identity::{AccessTokens, PasswordError, TokenError};
-use crate::kernel::{IdSource, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, Time, UserId};
+use super::{Actor, Standing, TenantScope, has_role};
+use crate::identity::{AccessTokens, ApiKey, KeyRefusal, PasswordError, PresentedApiKey, TokenError};
+use crate::kernel::{
+    ApiKeyId, IdSource, Permission, PermissionSet, RequestId, Role, SessionId, StoreError, SystemScope,
+    TenantId, Time, UserId,
+};
 use crate::plans::Subscription;
 use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
 
@@ -50,6 +54,32 @@ pub struct MembershipFacts {
     pub session_expires_at: Time,
 }
 
+/// What is stored of an API key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyFacts {
+    /// The tenant.
+    pub tenant: TenantFacts,
+    /// The key, which may be revoked or expired.
+    pub key: ApiKey,
+    /// The role of its creator; none when they are deactivated or removed.
+    pub creator_role: Option<Role>,
+}
+
+impl ApiKeyFacts {
+    /// The role to which the key is held, and what it may do.
+    fn grants(&self) -> Result<(Option<Role>, PermissionSet), KeyRefusal> {
+        if self.key.service_account {
+            return Ok((None, self.key.scopes.with(Permission::RotateApiKeys)));
+        }
+        let role = Some(self.creator_role.ok_or(KeyRefusal::Creator)?);
+        let scopes = self.key.scopes.iter();
+        Ok((
+            role,
+            scopes.filter(|permission| has_role(role, *permission)).collect(),
+        ))
+    }
+}
+
 /// What is stored of a job that a worker has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFacts {
@@ -78,6 +108,12 @@ pub trait Directory: Send + Sync {
         session: SessionId,
     ) -> Result<Option<MembershipFacts>, StoreError>;
 
+    /// An API key of a tenant, revoked ones included.
+    async fn api_key(&self, tenant: TenantId, key: ApiKeyId) -> Result<Option<ApiKeyFacts>, StoreError>;
+
+    /// Whether [`Directory::api_key`] would answer without a look into the store.
+    fn caches_api_key(&self, tenant: TenantId, key: ApiKeyId) -> bool;
+
     /// A job of the lease's tenant, as long as it runs under that lease and the lease has not run out.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError>;
 }
@@ -91,6 +127,9 @@ pub enum Denied {
     /// The credential was good once: session ended, user deactivated or removed.
     #[error("the access token has been revoked")]
     Revoked,
+    /// The API key is no good.
+    #[error("the API key was refused: {0}")]
+    ApiKey(KeyRefusal),
     /// No such tenant.
     #[error("no such tenant")]
     TenantNotFound,
@@ -168,13 +207,57 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
+            grants: PermissionSet::NONE,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
+            factor_at: claims.factor_at,
             request,
         };
         Ok(Admission {
             scope,
             tenant: facts.tenant,
         })
+    }
+
+    /// Admits a program with an API key: key and creator still stand, and the key is used from a network of its list. What it
+    /// may do is its scopes, less what its creator may not.
+    ///
+    /// # Errors
+    /// [`Denied::ApiKey`], [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn api_key(
+        &self,
+        presented: &PresentedApiKey,
+        address: Option<IpAddr>,
+        now: Time,
+        request: RequestId,
+    ) -> Result<Admission, Denied> {
+        let facts = self.directory.api_key(presented.tenant, presented.id).await?;
+        let facts = facts.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
+        let admitted = facts.key.admit(&presented.secret_hash, address, now);
+        admitted.map_err(Denied::ApiKey)?;
+        let (role, grants) = facts.grants().map_err(Denied::ApiKey)?;
+        let scope = TenantScope {
+            tenant: facts.tenant.id,
+            standing: standing(facts.tenant.status)?,
+            actor: Actor::ApiKey {
+                id: facts.key.id,
+                creator: facts.key.creator,
+                service_account: facts.key.service_account,
+            },
+            role,
+            grants,
+            subscription: Some(Arc::clone(&facts.tenant.subscription)),
+            factor_at: None,
+            request,
+        };
+        Ok(Admission {
+            scope,
+            tenant: facts.tenant,
+        })
+    }
+
+    /// Whether [`Gate::api_key`] would answer without a look into the store.
+    pub fn caches_api_key(&self, presented: &PresentedApiKey) -> bool {
+        self.directory.caches_api_key(presented.tenant, presented.id)
     }
 
     /// Admits somebody without a credential as far as login and registration.
@@ -268,7 +351,9 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
+            grants: PermissionSet::NONE,
             subscription: None,
+            factor_at: None,
             request,
         }
     }
@@ -296,7 +381,9 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         standing,
         actor,
         role: None,
+        grants: PermissionSet::NONE,
         subscription: Some(Arc::clone(&tenant.subscription)),
+        factor_at: None,
         request,
     }
 }

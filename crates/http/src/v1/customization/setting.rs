@@ -213,7 +213,7 @@ pub(crate) async fn schema(cx: Ctx<ReadTenant>) -> Answer {
         (status = 200, description = "The updated settings.", body = ChangedView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "403 mfa_required"]))),
 )]
 pub(crate) async fn update(cx: Ctx<ManageSettings>, when: IfMatch, body: Body<ChangeSettings>) -> Answer {
     let changed = setting::update(&cx, &when.0, &body.0.0).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn update(cx: Ctx<ManageSettings>, when: IfMatch, body: Body<Ch
         (status = 200, description = "The updated settings.", body = ChangedView, headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "403 mfa_required"]))),
 )]
 pub(crate) async fn roll_back(
     cx: Ctx<ManageSettings>,

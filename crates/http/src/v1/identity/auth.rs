@@ -2,7 +2,10 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::identity::auth::{self, AuthError, LoggedIn};
+use tenantry_tenancy::identity::{
+    auth::{self, AuthError, LoggedIn},
+    mfa::SecondFactor,
+};
 use utoipa::ToSchema;
 
 use crate::extract::{
@@ -53,12 +56,11 @@ pub(crate) struct LoginBody {
     password: String,
     /// The slug of the tenant, when neither a header nor the host names it.
     tenant_slug: Option<String>,
-    /// The code of the second factor. Not yet in effect: no account can have a second factor.
-    #[expect(
-        dead_code,
-        reason = "part of the contract, and without a meaning until there are second factors"
-    )]
+    /// The code of the second factor, or a recovery code. Without it, the login of a user with a second factor is answered
+    /// `mfa_required`.
     totp_code: Option<String>,
+    /// The `device_token` of a trusted device, which takes the place of a code.
+    device_token: Option<String>,
 }
 
 /// A user to register.
@@ -98,13 +100,15 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 
 /// Log in
 ///
-/// Name the tenant by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`.
+/// Name the tenant by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`. A user with a second factor gets 401
+/// `mfa_required` with an `mfa_token` for `POST /auth/mfa/verify`, unless `totp_code` has the code already.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "Authentication",
     params(TenantHeaders), request_body = LoginBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
-        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials"
+        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials", "mfa_required",
+        "email_not_verified"
     ]))),
 )]
 pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
@@ -112,10 +116,15 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
         email,
         password,
         tenant_slug,
-        ..
+        totp_code,
+        device_token,
     } = body.0;
     let (cx, attempt) = guest.enter_to_log_in(tenant_slug, &email).await?;
-    let outcome = auth::login(&cx, &email, Password::presented(password)).await;
+    let second = SecondFactor {
+        code: totp_code,
+        device_token,
+    };
+    let outcome = auth::login(&cx, &email, Password::presented(password), second).await;
     let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }
@@ -158,7 +167,9 @@ pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<Regis
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
     params(TenantHeaders), request_body = RefreshBody,
     responses((status = 200, description = "The new tokens, the user and the tenant.", body = LoggedInView)),
-    extensions(("x-errors" = json!(["token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+    extensions(("x-errors" = json!([
+        "token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone", "email_not_verified"
+    ]))),
 )]
 pub(crate) async fn refresh(guest: Guest, body: Body<RefreshBody>) -> Answer {
     let presented = guest.app().ports.refresh_tokens.read(&body.refresh_token);

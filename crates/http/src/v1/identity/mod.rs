@@ -1,4 +1,10 @@
-//! Login, registration, sessions, and the users of a tenant.
+//! Login, registration, sessions, second factors, links of mails, invitations, API keys, and the users of a tenant.
 
+pub(crate) mod account;
+pub(crate) mod api_key;
 pub(crate) mod auth;
+pub(crate) mod invitation;
+pub(crate) mod mfa;
+pub(crate) mod permission;
+pub(crate) mod session;
 pub(crate) mod user;

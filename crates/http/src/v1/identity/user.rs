@@ -166,7 +166,7 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
 /// Update a user
 ///
 /// A merge patch. Users may change themselves; admins may change every user. Only admins change `role` and
-/// `is_active`.
+/// `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password.
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,

@@ -1,0 +1,496 @@
+//! The second factor: time-based one-time codes (TOTP, RFC 6238) and recovery codes.
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::identity::PasswordHash;
+use crate::kernel::{MfaChallengeId, Role, SessionId, StoreError, TenantId, Time, UserId};
+
+/// How long a TOTP code is valid, in seconds.
+pub const TOTP_STEP_SECONDS: i64 = 30;
+
+/// How many recovery codes a user gets at once.
+pub const RECOVERY_CODES: usize = 10;
+
+/// How long a login may wait for its second factor, in seconds.
+pub const MFA_CHALLENGE_SECONDS: i64 = 300;
+
+/// How many wrong codes end a login that waits for its second factor.
+pub const MFA_CHALLENGE_FAILURES: i32 = 5;
+
+/// How many logins of one user may wait for their second factor. A further one ends the oldest.
+pub const MFA_CHALLENGES: usize = 20;
+
+/// For how many days a device is trusted.
+pub const TRUSTED_DEVICE_DAYS: i64 = 30;
+
+/// How many devices of a user are trusted. A further one ends the oldest.
+pub const TRUSTED_DEVICES: usize = 10;
+
+/// The secret that a user's authenticator app and the server share: 160 bits, as RFC 4226 section 4 recommends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TotpSecret([u8; 20]);
+
+impl std::fmt::Debug for TotpSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TotpSecret(…)")
+    }
+}
+
+impl TotpSecret {
+    /// The secret of these bytes.
+    pub const fn new(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
+    /// The secret in base32 without padding, as people type it into an app: 32 characters.
+    pub fn base32(&self) -> String {
+        base32(&self.0)
+    }
+
+    /// The key URI that apps read from a QR code (`otpauth://totp/ISSUER:ACCOUNT?…`). The issuer is a label: it is cut to
+    /// 40 characters, and loses its colons, which separate it from the account.
+    pub fn uri(&self, issuer: &str, account: &str) -> String {
+        let issuer: String = issuer
+            .chars()
+            .filter(|character| *character != ':')
+            .take(40)
+            .collect();
+        let (issuer, account) = (encoded(issuer.trim()), encoded(account));
+        let secret = self.base32();
+        format!(
+            "otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}&algorithm=SHA1&digits=6&period={TOTP_STEP_SECONDS}"
+        )
+    }
+
+    /// Returns the time step that a code of six digits belongs to, among the present step and the ones before and after.
+    /// A step up to `last` is not accepted, so that a code works once.
+    pub fn accepted_step(
+        &self,
+        codes: &dyn OneTimeCodes,
+        code: &str,
+        now: Time,
+        last: Option<i64>,
+    ) -> Option<i64> {
+        let is_code = code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_code {
+            return None;
+        }
+        let present = now.timestamp().div_euclid(TOTP_STEP_SECONDS);
+        let steps = (present - 1..=present + 1).filter(|step| last.is_none_or(|last| *step > last));
+        let mut accepted = None;
+        // All steps are compared, in the same time whichever it is.
+        for step in steps {
+            let right = u64::try_from(step).is_ok_and(|counter| is_same(&codes.code(self, counter), code));
+            accepted = accepted.or(right.then_some(step));
+        }
+        accepted
+    }
+}
+
+/// The authenticator app of a user. It is in effect once it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TotpFactor {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The secret, sealed for [`TotpFactor::place`].
+    pub sealed_secret: Vec<u8>,
+    /// When the user proved that the app works.
+    pub confirmed_at: Option<Time>,
+    /// The step of the last code that was accepted.
+    pub last_step: Option<i64>,
+    /// When it was enrolled.
+    pub created_at: Time,
+}
+
+impl TotpFactor {
+    /// The place that the secret of a user is sealed for.
+    pub fn place(tenant: TenantId, user: UserId) -> String {
+        format!("totp secret of {user} in {tenant}")
+    }
+
+    /// Whether a login needs it.
+    pub const fn is_confirmed(&self) -> bool {
+        self.confirmed_at.is_some()
+    }
+}
+
+/// A code that works once in place of the app: 80 random bits, written as `xxxx-xxxx-xxxx-xxxx`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecoveryCode(String);
+
+impl std::fmt::Debug for RecoveryCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecoveryCode(…)")
+    }
+}
+
+impl RecoveryCode {
+    /// The code of the first ten of some random bytes.
+    pub fn of(random: &[u8; 32]) -> Self {
+        let (bytes, _) = random.split_at(10);
+        Self(base32(bytes).to_ascii_lowercase())
+    }
+
+    /// Reads a code as people type it: case, spaces and hyphens make no difference.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = without_separators(text).to_ascii_lowercase();
+        let is_code = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
+        is_code.then_some(Self(text))
+    }
+
+    /// The text for the user, in groups of four.
+    pub fn reveal(&self) -> String {
+        let characters: Vec<_> = self.0.chars().collect();
+        let groups = characters.chunks(4).map(|group| group.iter().collect::<String>());
+        groups.collect::<Vec<_>>().join("-")
+    }
+
+    /// The SHA-256 that is stored of it, of this tenant and user only.
+    pub fn hash(&self, tenant: TenantId, user: UserId) -> [u8; 32] {
+        Sha256::digest(format!("{tenant} {user} {}", self.0)).into()
+    }
+}
+
+/// What a trusted device shows at a login in place of a code: 256 random bits in hexadecimal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeviceToken(String);
+
+impl std::fmt::Debug for DeviceToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeviceToken(…)")
+    }
+}
+
+impl DeviceToken {
+    /// The token of some random bytes.
+    pub fn of(random: &[u8; 32]) -> Self {
+        Self(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Reads a token.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_token = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_token.then(|| Self(text.to_owned()))
+    }
+
+    /// The text for the device.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The SHA-256 that is stored of it, of this tenant and user only.
+    pub fn hash(&self, tenant: TenantId, user: UserId) -> [u8; 32] {
+        Sha256::digest(format!("{tenant} {user} {}", self.0)).into()
+    }
+}
+
+/// A device on which a user logs in without a code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedDevice {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The hash of its token.
+    pub token_hash: [u8; 32],
+    /// A digest of the stored hash of the user's password: another password ends the trust.
+    pub password_digest: [u8; 32],
+    /// The caller's `User-Agent` when it became trusted.
+    pub user_agent: Option<String>,
+    /// The caller's address when it became trusted.
+    pub ip: Option<String>,
+    /// When it became trusted.
+    pub created_at: Time,
+    /// When the trust ends.
+    pub expires_at: Time,
+}
+
+/// A login whose password was right and that waits for its second factor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MfaChallenge {
+    /// Its id.
+    pub id: MfaChallengeId,
+    /// Who logs in.
+    pub user_id: UserId,
+    /// A digest of the stored hash of the password that was right: another password ends the login.
+    pub password_digest: [u8; 32],
+    /// How many wrong codes it has got.
+    pub failures: i32,
+    /// When it began.
+    pub created_at: Time,
+    /// When it ends.
+    pub expires_at: Time,
+}
+
+impl MfaChallenge {
+    /// The digest of a stored password hash.
+    pub fn digest_of(hash: &PasswordHash) -> [u8; 32] {
+        Sha256::digest(hash.as_str()).into()
+    }
+}
+
+/// Which users of a tenant need a second factor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MfaRequirement {
+    /// None.
+    #[default]
+    Off,
+    /// Admins.
+    Admins,
+    /// All.
+    Everyone,
+}
+
+impl MfaRequirement {
+    /// Whether users with that role need one.
+    pub fn applies_to(self, role: Role) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Admins => role == Role::Admin,
+            Self::Everyone => true,
+        }
+    }
+}
+
+/// The code with the spaces and hyphens removed that people type.
+pub fn without_separators(code: &str) -> String {
+    let is_separator = |character: &char| character.is_whitespace() || *character == '-';
+    code.chars()
+        .filter(|character| !is_separator(character))
+        .collect()
+}
+
+/// Makes secrets, and the codes of RFC 4226 (HOTP).
+pub trait OneTimeCodes: Send + Sync {
+    /// A new random secret.
+    fn secret(&self) -> TotpSecret;
+
+    /// 256 random bits.
+    fn token(&self) -> [u8; 32];
+
+    /// The code of six digits for a counter, which of TOTP is the number of the time step.
+    fn code(&self, secret: &TotpSecret, counter: u64) -> String;
+}
+
+/// The second factors of the tenant's users.
+#[async_trait]
+pub trait SecondFactors: Send {
+    /// A user's app, confirmed or not.
+    async fn find_totp(&mut self, user: UserId) -> Result<Option<TotpFactor>, StoreError>;
+    /// The same, locked until the transaction ends.
+    async fn find_totp_for_update(&mut self, user: UserId) -> Result<Option<TotpFactor>, StoreError>;
+    /// The apps of all users, locked until the transaction ends.
+    async fn list_totp_for_update(&mut self) -> Result<Vec<TotpFactor>, StoreError>;
+    /// Stores a user's app in place of the one that there is.
+    async fn replace_totp(&mut self, factor: &TotpFactor) -> Result<(), StoreError>;
+    /// Stores the new state of an app.
+    async fn update_totp(&mut self, factor: &TotpFactor) -> Result<(), StoreError>;
+    /// Removes a user's app, recovery codes, trusted devices and waiting logins; whether there was an app.
+    async fn delete_all(&mut self, user: UserId) -> Result<bool, StoreError>;
+    /// Stores recovery codes in place of those that there are.
+    async fn replace_recovery_codes(
+        &mut self,
+        user: UserId,
+        hashes: &[[u8; 32]],
+        at: Time,
+    ) -> Result<(), StoreError>;
+    /// Uses a recovery code up; whether it was one.
+    async fn use_recovery_code(&mut self, user: UserId, hash: [u8; 32]) -> Result<bool, StoreError>;
+    /// When a factor was last given in a session.
+    async fn given_at(&mut self, session: SessionId) -> Result<Option<Time>, StoreError>;
+    /// Stores a login that waits, and removes those of the user that are over or too many.
+    async fn insert_challenge(&mut self, challenge: &MfaChallenge) -> Result<(), StoreError>;
+    /// A login that waits.
+    async fn find_challenge(&mut self, id: MfaChallengeId) -> Result<Option<MfaChallenge>, StoreError>;
+    /// The same, locked until the transaction ends.
+    async fn find_challenge_for_update(
+        &mut self,
+        id: MfaChallengeId,
+    ) -> Result<Option<MfaChallenge>, StoreError>;
+    /// Stores the number of wrong codes of a login that waits.
+    async fn update_challenge(&mut self, challenge: &MfaChallenge) -> Result<(), StoreError>;
+    /// Ends a login that waits.
+    async fn delete_challenge(&mut self, id: MfaChallengeId) -> Result<(), StoreError>;
+    /// Stores a trusted device, and removes those of the user that are over or too many.
+    async fn insert_device(&mut self, device: &TrustedDevice) -> Result<(), StoreError>;
+    /// The trusted devices of a user, newest first.
+    async fn list_devices(&mut self, user: UserId) -> Result<Vec<TrustedDevice>, StoreError>;
+    /// Ends the trust in all devices of a user; how many there were.
+    async fn delete_devices(&mut self, user: UserId) -> Result<u64, StoreError>;
+    /// Deletes waiting logins and trusted devices that expired before then; how many there were.
+    async fn delete_expired(&mut self, before: Time) -> Result<u64, StoreError>;
+}
+
+/// Base32 (RFC 4648) without padding. The lengths here are multiples of five bytes.
+fn base32(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut text = String::with_capacity(bytes.len() * 8 / 5);
+    for chunk in bytes.chunks_exact(5) {
+        let bits = chunk
+            .iter()
+            .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        for shift in (0..8).rev() {
+            let index = (bits >> (shift * 5) & 31) as usize;
+            text.push(char::from(ALPHABET[index]));
+        }
+    }
+    text
+}
+
+/// Percent-encoding of all but the unreserved characters of RFC 3986.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Compares in a time that says nothing of where two texts differ.
+fn is_same(left: &str, right: &str) -> bool {
+    let pairs = left.bytes().zip(right.bytes());
+    left.len() == right.len() && pairs.fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    /// Codes that show their counter.
+    struct Counters;
+
+    impl OneTimeCodes for Counters {
+        fn secret(&self) -> TotpSecret {
+            TotpSecret::new([0; 20])
+        }
+        fn token(&self) -> [u8; 32] {
+            [0; 32]
+        }
+        fn code(&self, _: &TotpSecret, counter: u64) -> String {
+            format!("{:06}", counter % 1_000_000)
+        }
+    }
+
+    fn at(seconds: i64) -> Time {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn accepted(code: &str, seconds: i64, last: Option<i64>) -> Option<i64> {
+        Counters
+            .secret()
+            .accepted_step(&Counters, code, at(seconds), last)
+    }
+
+    #[test]
+    fn a_code_is_accepted_one_step_early_and_late() {
+        // Step 10 lasts from 300 to 329.
+        for (seconds, expected) in [
+            (269, None),
+            (270, Some(10)),
+            (300, Some(10)),
+            (329, Some(10)),
+            (359, Some(10)),
+            (360, None),
+        ] {
+            assert_eq!(accepted("000010", seconds, None), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_accepted_once_and_none_before_it() {
+        assert_eq!(accepted("000010", 300, Some(10)), None);
+        assert_eq!(accepted("000009", 300, Some(10)), None);
+        assert_eq!(accepted("000011", 300, Some(10)), Some(11));
+        assert_eq!(accepted("000010", 300, Some(9)), Some(10));
+    }
+
+    #[test]
+    fn only_six_digits_are_a_code() {
+        for code in ["", "00010", "0000010", "00001o", "+00010", "٠٠٠٠١٠", "000010\0"] {
+            assert_eq!(accepted(code, 300, None), None, "{code:?}");
+        }
+        // Before the epoch there is no counter.
+        assert_eq!(accepted("000000", -60, None), None);
+    }
+
+    /// RFC 4648 section 10, without padding.
+    #[test]
+    fn base32_is_that_of_the_rfc() {
+        assert_eq!(base32(b"fooba"), "MZXW6YTB");
+        assert_eq!(
+            TotpSecret::new(*b"12345678901234567890").base32(),
+            "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+        );
+    }
+
+    #[test]
+    fn a_uri_encodes_names_and_keeps_the_issuer_apart() {
+        let secret = TotpSecret::new(*b"12345678901234567890");
+        assert_eq!(
+            secret.uri("Müller: & Co", "ada+x@example.com"),
+            "otpauth://totp/M%C3%BCller%20%26%20Co:ada%2Bx%40example.com?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\
+             &issuer=M%C3%BCller%20%26%20Co&algorithm=SHA1&digits=6&period=30"
+        );
+    }
+
+    #[test]
+    fn a_recovery_code_is_read_as_people_type_it() {
+        let code = RecoveryCode::of(&[0xA5; 32]);
+        let text = code.reveal();
+        assert_eq!(text.len(), 19);
+        for typed in [
+            text.clone(),
+            text.to_uppercase(),
+            text.replace('-', " "),
+            text.replace('-', ""),
+        ] {
+            assert_eq!(RecoveryCode::parse(&typed), Some(code.clone()), "{typed}");
+        }
+        for wrong in [
+            "",
+            "aaaa",
+            "aaaa-aaaa-aaaa-aaa1",
+            "aaaa-aaaa-aaaa-aaaaa",
+            "ääää-aaaa-aaaa-aaaa",
+        ] {
+            assert_eq!(RecoveryCode::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_token_in_its_own_form_is_read() {
+        let token = DeviceToken::of(&[0xAB; 32]);
+        assert_eq!(DeviceToken::parse(token.reveal()), Some(token.clone()));
+        let upper = token.reveal().to_uppercase();
+        for wrong in [
+            "",
+            "ab",
+            &upper,
+            &token.reveal()[1..],
+            &format!("{}0", token.reveal()),
+        ] {
+            assert_eq!(DeviceToken::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_code_hashes_apart_by_tenant_and_user() {
+        let id = |number| uuid::Uuid::from_u128(number);
+        let code = RecoveryCode::of(&[1; 32]);
+        let hash = |tenant: u128, user: u128| code.hash(id(tenant).into(), id(user).into());
+        assert_eq!(hash(1, 2), hash(1, 2));
+        assert_ne!(hash(1, 2), hash(2, 2));
+        assert_ne!(hash(1, 2), hash(1, 1));
+    }
+}

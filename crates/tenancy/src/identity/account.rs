@@ -1,0 +1,240 @@
+//! A user's own account: changing and resetting the password, and proving the address.
+
+use serde_json::json;
+use tenantry_domain::identity::{
+    AccountNotice, CallerClass, Email, HashingCaller, LinkPurpose, Password, PasswordError, PresentedLink,
+    User,
+};
+use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
+use tenantry_domain::tenant::{Refused, Tenant};
+
+use crate::Cx;
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::customization::product_settings;
+use crate::customization::setting::{self, SettingError};
+use crate::identity::{account_link, account_mail};
+use crate::kernel::context::carries_store_error;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold, or a link that does not work.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Another password than that of the account.
+    #[error("the password is not that of the account")]
+    InvalidCredentials,
+    /// No such user in this tenant.
+    #[error("no such user")]
+    NotFound,
+    /// The user may not log in, so a link would lead nowhere.
+    #[error("the user is deactivated")]
+    Inactive,
+    /// Another user of the tenant has that address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// The address was changed too often within days.
+    #[error("the address was changed too often")]
+    ChangedTooOften,
+    /// Passwords cannot be hashed now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(AccountError);
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// The address of the caller's account.
+///
+/// # Errors
+/// [`AccountError`].
+pub async fn own_email(cx: &Cx) -> Result<Email, AccountError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let (user, _) = own(cx).await?;
+    Ok(user.email)
+}
+
+/// Changes the caller's password, who knows the present one, and ends all of their other sessions.
+///
+/// # Errors
+/// [`AccountError::InvalidCredentials`] for another present password; [`AccountError`].
+pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<(), AccountError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let session = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let (seen, tenant) = own(cx).await?;
+    let new = chosen(cx, new, &seen, &tenant)?;
+    confirm(cx, &seen, current).await?;
+    let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
+    cx.write(async |work| {
+        let user = work.users().find_for_update(seen.id).await?;
+        // What the password was compared with must still stand.
+        let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
+        let mut user = user.ok_or(AccountError::InvalidCredentials)?;
+        user.set_password(hash, cx.now());
+        work.users().update(&user).await?;
+        let ended = work.sessions().revoke_others(user.id, session, cx.now()).await?;
+        work.account_links()
+            .delete_of(user.id, &[LinkPurpose::ResetPassword, LinkPurpose::ConfirmEmail])
+            .await?;
+        let details = json!({"ended_sessions": ended});
+        let event = cx.security("user.password_changed", "user", Some(user.id.uuid()), details);
+        work.audit().record(event).await?;
+        account_mail::notify(cx, work, &user, AccountNotice::PasswordChanged).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for a link to an address, by mail. The answer says nothing of whether a user has it.
+///
+/// # Errors
+/// `/email` when it is no address; those of the store.
+pub async fn ask_for_link(cx: &Cx, purpose: LinkPurpose, email: &str) -> Result<(), AccountError> {
+    let email = Email::parse(email, "/email")?;
+    Ok(account_link::ask(cx, purpose, &email).await?)
+}
+
+/// Sends a user of the tenant a link to reset their password.
+///
+/// # Errors
+/// [`AccountError::NotFound`], [`AccountError::Inactive`]; [`AccountError`].
+pub async fn send_reset(cx: &Cx, id: UserId) -> Result<(), AccountError> {
+    cx.require(Permission::ManageUsers)?;
+    cx.write(async |work| {
+        let user = work.users().find_for_update(id).await?;
+        let user = user.ok_or(AccountError::NotFound)?;
+        if !user.is_active {
+            return Err(AccountError::Inactive);
+        }
+        account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
+/// read from a mail to the address of the account, so it proves that address, too.
+///
+/// # Errors
+/// `/token` when the link does not work, `/new_password`; [`AccountError`].
+pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Result<User, AccountError> {
+    const RESET: LinkPurpose = LinkPurpose::ResetPassword;
+    let seen = cx
+        .read(async |work| {
+            let Some(link) = account_link::find(cx, work, RESET, token).await? else {
+                return Ok(None);
+            };
+            let user = work.users().find(link.user_id).await?;
+            Ok::<_, StoreError>(user.zip(work.tenants().current().await?))
+        })
+        .await?;
+    let (user, tenant) = seen.ok_or_else(account_link::unusable)?;
+    let new = chosen(cx, new, &user, &tenant)?;
+    let caller = HashingCaller {
+        class: CallerClass::Known,
+        ..cx.hashing_caller()
+    };
+    let hash = cx.ports().passwords.hash(&caller, new).await?;
+    cx.write(async |work| {
+        let redeemed = account_link::redeem(cx, work, RESET, token).await?;
+        let (_, mut user) = redeemed.ok_or_else(account_link::unusable)?;
+        user.set_password(hash, cx.now());
+        user.verify_email(cx.now());
+        work.users().update(&user).await?;
+        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        work.account_links()
+            .delete_of(user.id, &[LinkPurpose::VerifyEmail, LinkPurpose::ConfirmEmail])
+            .await?;
+        let details = json!({"ended_sessions": ended});
+        let event = cx.security("user.password_reset", "user", Some(user.id.uuid()), details);
+        work.audit().record(event).await?;
+        account_mail::notify(cx, work, &user, AccountNotice::PasswordReset).await?;
+        Ok(user)
+    })
+    .await
+}
+
+/// Notes that the address of the account that a link opens belongs to its user.
+///
+/// # Errors
+/// `/token` when the link does not work; those of the store.
+pub async fn verify_email(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+    cx.write(async |work| {
+        let redeemed = account_link::redeem(cx, work, LinkPurpose::VerifyEmail, token).await?;
+        let (link, mut user) = redeemed.ok_or_else(account_link::unusable)?;
+        user.verify_email(cx.now());
+        work.users().update(&user).await?;
+        let details = json!({"email": link.email});
+        let event = cx.security("user.email_verified", "user", Some(user.id.uuid()), details);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// Whether the tenant lets only users with a proven address in.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn verified_only(cx: &Cx) -> Result<bool, StoreError> {
+    let setting = setting::get(cx, &product_settings::REQUIRE_VERIFIED_EMAIL).await;
+    setting.map_err(|error| match error {
+        SettingError::Store(error) => error,
+        other => StoreError::Other(other.to_string()),
+    })
+}
+
+/// Compares a password with that of the caller's account; another one is recorded like a failed login.
+pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<(), AccountError> {
+    let hash = Some(user.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
+    if verified.is_right() {
+        return Ok(());
+    }
+    let refusal = Refusal {
+        action: RefusedAction::PasswordConfirmation,
+        target_type: "user",
+        target: Some(user.id.uuid()),
+        actor: Some(user.id),
+        ip: cx.origin().ip.clone(),
+        details: json!({}),
+    };
+    refusal::record(cx, refusal).await?;
+    Err(AccountError::InvalidCredentials)
+}
+
+/// The caller, and their tenant.
+pub(crate) async fn own(cx: &Cx) -> Result<(User, Tenant), AccountError> {
+    let id = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let found = cx
+        .read(async |work| {
+            let user = work.users().find(id).await?;
+            Ok::<_, StoreError>(user.zip(work.tenants().current().await?))
+        })
+        .await?;
+    found.ok_or_else(|| Refused::Forbidden.into())
+}
+
+/// A password that a user chooses, held to the rules of sign-up.
+fn chosen(cx: &Cx, text: String, user: &User, tenant: &Tenant) -> Result<Password, Invalid> {
+    let names = [
+        tenant.slug.as_str(),
+        &tenant.name,
+        user.email.as_str(),
+        &user.full_name,
+    ];
+    cx.ports().passwords.choose(text, "/new_password", &names)
+}

@@ -1,0 +1,132 @@
+//! A user's address: changing it, and taking the change back.
+//!
+//! The new address is proven before it is taken over. The former one gets a link that takes the change back for seven days,
+//! so that somebody who got hold of a session and a password cannot keep the account.
+
+use serde_json::json;
+use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, Password, PresentedLink, User};
+use tenantry_domain::kernel::{Invalid, Permission, StoreError};
+use tenantry_domain::store::Work;
+
+use crate::Cx;
+use crate::identity::account::{self, AccountError};
+use crate::identity::email_domain::AllowedDomains;
+use crate::identity::{account_link, invitation};
+
+/// Sends a link to the address that the caller's account is to get. Whether another user has it is not said here: only who
+/// reads its mail learns that, by [`confirm`].
+///
+/// # Errors
+/// `/email`; [`AccountError::InvalidCredentials`] for another password; [`AccountError`].
+pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), AccountError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let email = Email::parse(email, "/email")?;
+    let (seen, _) = account::own(cx).await?;
+    if seen.email == email {
+        return Err(Invalid::one("/email", "unchanged", "is the address of the account already").into());
+    }
+    AllowedDomains::of(cx).await?.check(&email)?;
+    account::confirm(cx, &seen, password).await?;
+    cx.write(async |work| {
+        let user = work.users().find_for_update(seen.id).await?;
+        let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
+        let user = user.ok_or(AccountError::InvalidCredentials)?;
+        check_former(cx, work, &user).await?;
+        account_link::issue(cx, work, &user, LinkPurpose::ConfirmEmail, &email).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Gives the account that a link opens the address that the link was sent to.
+///
+/// # Errors
+/// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
+pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+    cx.write(async |work| {
+        let redeemed = account_link::redeem(cx, work, LinkPurpose::ConfirmEmail, token).await?;
+        let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
+        check_former(cx, work, &before).await?;
+        if invitation::is_reserved(cx, work, &link.email).await? {
+            return Err(AccountError::EmailTaken);
+        }
+        let mut user = before.clone();
+        user.move_to(link.email, cx.now());
+        work.users().update(&user).await?;
+        let target = user.id.uuid();
+        let event = cx.changed("user.email_changed", "user", target, Some(&before), Some(&user));
+        work.audit().record(event).await?;
+        Ok(moved(cx, work, &user, &before).await?)
+    })
+    .await
+}
+
+/// Gives the account that a link opens its former address back, which the link was sent to, ends all of its sessions, and
+/// removes its second factor and trusted devices.
+/// Whoever changed the address may know the password, so a link to reset it is sent to the address, too.
+///
+/// # Errors
+/// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
+pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+    cx.write(async |work| {
+        let redeemed = account_link::redeem(cx, work, LinkPurpose::RevertEmail, token).await?;
+        let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
+        let mut user = before.clone();
+        user.move_to(link.email.clone(), cx.now());
+        work.users().update(&user).await?;
+        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        // Whoever moved the account may have enrolled a factor of their own, which would keep its owner out.
+        work.second_factors().delete_all(user.id).await?;
+        withdraw(work, &user, &link).await?;
+        account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
+        let target = user.id.uuid();
+        let event = cx.changed("user.email_reverted", "user", target, Some(&before), Some(&user));
+        work.audit().record(event).await?;
+        let event = cx.security(
+            "session.ended_all",
+            "user",
+            Some(target),
+            json!({"ended_sessions": ended}),
+        );
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// What follows when a locked user has another address now: links to the former one stop working, and it gets one that takes
+/// the change back. A former address that was never verified gets none: it may be a stranger's.
+async fn moved(cx: &Cx, work: &mut Work, user: &User, former: &User) -> Result<(), StoreError> {
+    let links = work.account_links();
+    links.delete_of(user.id, &LinkPurpose::OF_PRESENT_ADDRESS).await?;
+    if former.email_verified {
+        account_link::issue(cx, work, user, LinkPurpose::RevertEmail, &former.email).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the links that a change of address left behind which was taken back: those of the address that is given up, and
+/// those to give back an address that the account got later than this one.
+async fn withdraw(work: &mut Work, user: &User, reverted: &AccountLink) -> Result<(), StoreError> {
+    let links = work.account_links();
+    links.delete_of(user.id, &LinkPurpose::OF_PRESENT_ADDRESS).await?;
+    for later in links.list(user.id, LinkPurpose::RevertEmail).await? {
+        if later.created_at >= reverted.created_at {
+            links.delete(later.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Each former address has a link for seven days, so an account can have few of them.
+async fn check_former(cx: &Cx, work: &mut Work, user: &User) -> Result<(), AccountError> {
+    let former = work
+        .account_links()
+        .list(user.id, LinkPurpose::RevertEmail)
+        .await?;
+    let live = former.iter().filter(|link| link.is_live(cx.now())).count();
+    if live < AccountLink::MOST_FORMER {
+        Ok(())
+    } else {
+        Err(AccountError::ChangedTooOften)
+    }
+}

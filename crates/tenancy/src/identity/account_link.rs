@@ -1,0 +1,184 @@
+//! Links that open a user's account by mail: who gets one, and what using one takes.
+//!
+//! Anybody may ask for a link to any address. What is done before the answer is the same for known and unknown addresses: one
+//! job is stored. Whether the tenant has such a user is looked up by the job.
+
+use chrono::Duration;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, PresentedLink, User};
+use tenantry_domain::kernel::{AccountLinkId, Invalid, Permission, StoreError};
+use tenantry_domain::operations::AccountName;
+use tenantry_domain::store::Work;
+
+use crate::Cx;
+use crate::identity::account_mail;
+use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
+
+/// Sends a link to an address that a caller named, if a user has that address.
+#[derive(Debug, Clone, Copy)]
+pub struct AskForLink;
+
+/// What a caller asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedLink {
+    /// What the link is for.
+    pub purpose: LinkPurpose,
+    /// The address that the caller named.
+    pub email: String,
+}
+
+/// How long jobs of this kind are kept after their end: callers without an account store them.
+const KEPT: Duration = Duration::hours(1);
+
+impl JobHandler for AskForLink {
+    const KIND: &'static str = "account.ask_link";
+    // Users of a suspended tenant may log in, so they may get back in, too.
+    const WRITES: bool = false;
+    type Payload = AskedLink;
+
+    async fn run(&self, cx: &Cx, asked: AskedLink) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        let Ok(email) = Email::parse(&asked.email, "/email") else {
+            return Ok(());
+        };
+        cx.write(async |work| {
+            let before = cx.now() - KEPT;
+            work.jobs().delete_finished_of(Self::KIND, before).await?;
+            let Some(user) = work.users().find_by_email(&email).await? else {
+                return Ok(());
+            };
+            let user = work.users().find_for_update(user.id).await?;
+            match user.filter(|user| user.email == email && may_get(asked.purpose, user)) {
+                Some(user) => issue(cx, work, &user, asked.purpose, &email).await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Makes the link to verify the address of a new user, or the new address of one.
+pub(crate) async fn verify(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+    issue(cx, work, user, LinkPurpose::VerifyEmail, &user.email)
+        .await
+        .map(|_| ())
+}
+
+/// Asks for a link to an address; while the same is asked for already, nothing is added.
+///
+/// # Errors
+/// `/email` when it is no address, and those of the store.
+pub(crate) async fn ask(cx: &Cx, purpose: LinkPurpose, email: &Email) -> Result<(), StoreError> {
+    let asked = AskedLink {
+        purpose,
+        email: email.as_str().to_owned(),
+    };
+    let terms = Terms {
+        dedupe_key: Some(format!(
+            "{} {}",
+            purpose.as_str(),
+            AccountName::of(email.as_str())
+        )),
+        ..Terms::default()
+    };
+    cx.write(async |work| {
+        let stored = job::enqueue::<AskForLink>(cx, work, &asked, terms).await;
+        stored.map(|_| ()).map_err(store_error)
+    })
+    .await
+}
+
+/// Makes a link that is sent to an address, for a user who is locked, in place of the one before it, and stores the job that
+/// sends it. Returns false, and does nothing, when one for this purpose was sent there moments ago.
+pub(crate) async fn issue(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    purpose: LinkPurpose,
+    email: &Email,
+) -> Result<bool, StoreError> {
+    let last = work
+        .account_links()
+        .list(user.id, purpose)
+        .await?
+        .into_iter()
+        .next();
+    let pause = |last: &AccountLink| match purpose {
+        _ if last.email == *email => AccountLink::PAUSE,
+        LinkPurpose::ConfirmEmail => AccountLink::PAUSE_BETWEEN_ADDRESSES,
+        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail | LinkPurpose::RevertEmail => Duration::zero(),
+    };
+    if last.is_some_and(|last| cx.now() < last.created_at + pause(&last)) {
+        return Ok(false);
+    }
+    if purpose != LinkPurpose::RevertEmail {
+        work.account_links().delete_of(user.id, &[purpose]).await?;
+    }
+    let id = AccountLinkId::next(cx.ids());
+    let issued = cx.ports().link_tokens.issue(cx.scope().tenant(), id);
+    let link = AccountLink {
+        id,
+        user_id: user.id,
+        purpose,
+        token_hash: issued.hash,
+        email: email.clone(),
+        created_at: cx.now(),
+        expires_at: cx.now() + purpose.lifetime(),
+    };
+    work.account_links().insert(&link).await?;
+    account_mail::send_link(cx, work, &link, &issued.token).await?;
+    let details = json!({"purpose": purpose.as_str(), "expires_at": link.expires_at});
+    let event = cx.security("account_link.sent", "user", Some(user.id.uuid()), details);
+    work.audit().record(event).await?;
+    Ok(true)
+}
+
+/// Uses up a link of an active user, and locks the user; `None` when the link does not work (any more).
+pub(crate) async fn redeem(
+    cx: &Cx,
+    work: &mut Work,
+    purpose: LinkPurpose,
+    token: &PresentedLink,
+) -> Result<Option<(AccountLink, User)>, StoreError> {
+    let Some(link) = find(cx, work, purpose, token).await? else {
+        return Ok(None);
+    };
+    let user = work.users().find_for_update(link.user_id).await?;
+    let Some(user) =
+        user.filter(|user| user.is_active && (user.email == link.email || !purpose.is_of_present_address()))
+    else {
+        return Ok(None);
+    };
+    // Of two requests with one token the second finds nothing to delete.
+    let is_mine = work.account_links().delete(link.id).await?;
+    Ok(is_mine.then_some((link, user)))
+}
+
+/// The link of a token, as long as it works for that purpose.
+pub(crate) async fn find(
+    cx: &Cx,
+    work: &mut Work,
+    purpose: LinkPurpose,
+    token: &PresentedLink,
+) -> Result<Option<AccountLink>, StoreError> {
+    let link = work.account_links().find(token.link).await?;
+    Ok(link.filter(|link| link.allows(purpose, token, cx.now())))
+}
+
+/// What a caller is answered whose link does not work; which of the reasons it is, is not said.
+pub fn unusable() -> Invalid {
+    let detail = "the link was used, was replaced or has expired; ask for a new one";
+    Invalid::one("/token", "invalid_token", detail)
+}
+
+fn may_get(purpose: LinkPurpose, user: &User) -> bool {
+    user.is_active
+        && match purpose {
+            LinkPurpose::ResetPassword => true,
+            LinkPurpose::VerifyEmail => !user.email_verified,
+            // Only their user asks for those.
+            LinkPurpose::ConfirmEmail | LinkPurpose::RevertEmail => false,
+        }
+}

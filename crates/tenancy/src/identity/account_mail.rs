@@ -1,0 +1,181 @@
+//! Mail to one user about their own account: notices of what happened to it, and links that open it.
+//!
+//! Each is a job that is stored with what it is about. A link's token is stored sealed until its mail is sent, and in the
+//! table of links only as its hash.
+
+use serde::{Deserialize, Serialize};
+use tenantry_domain::identity::{AccountLink, AccountNotice, RareNotice, User};
+use tenantry_domain::kernel::{
+    AccountLinkId, AccountNoticeId, Network, Permission, StoreError, Time, UserId,
+};
+use tenantry_domain::store::Work;
+
+use crate::Cx;
+use crate::identity::auth;
+use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
+use crate::operations::mail::{self, PATIENCE};
+
+/// Sends a notice to a user.
+#[derive(Debug, Clone, Copy)]
+pub struct SendNotice;
+
+/// A notice to a user about their account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeTo {
+    /// The user.
+    pub to: UserId,
+    /// When it happened.
+    pub at: Time,
+    /// What happened.
+    pub notice: AccountNotice,
+}
+
+impl JobHandler for SendNotice {
+    const KIND: &'static str = "account.notice";
+    // Users of a suspended tenant get it, too.
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = PATIENCE;
+    type Payload = NoticeTo;
+
+    async fn run(&self, cx: &Cx, payload: NoticeTo) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        let found = mail::reader(cx, payload.to).await?;
+        let Some((user, reader)) = found.filter(|(user, _)| user.is_active) else {
+            tracing::info!("a notice is not sent: the user was removed or deactivated");
+            return Ok(());
+        };
+        let letter = payload.notice.letter(&reader, payload.at);
+        let mail = mail::addressed(cx, (user.email, reader), letter, payload.at)?;
+        cx.ports().mailer.send(&mail).await?;
+        Ok(())
+    }
+}
+
+/// Sends a link to a user, unless it was used, replaced or has expired before.
+#[derive(Debug, Clone, Copy)]
+pub struct SendLink;
+
+/// A link to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkTo {
+    /// The link.
+    pub link: AccountLinkId,
+    /// Its token, sealed.
+    pub sealed_token: Vec<u8>,
+}
+
+impl JobHandler for SendLink {
+    const KIND: &'static str = "account.link";
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = PATIENCE;
+    type Payload = LinkTo;
+
+    async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        let link = cx
+            .read(async |work| work.account_links().find(payload.link).await)
+            .await?;
+        let Some(link) = link.filter(|link| link.is_live(cx.now())) else {
+            tracing::info!("a link is not sent: it was used or replaced, or has expired");
+            return Ok(());
+        };
+        let found = mail::reader(cx, link.user_id).await?;
+        let Some((_, reader)) = found.filter(|(user, _)| user.is_active) else {
+            tracing::info!("a link is not sent: the user was removed or deactivated");
+            return Ok(());
+        };
+        let url = url(cx, &link, &payload.sealed_token)?;
+        let letter = link.purpose.letter(&reader, &url, link.expires_at);
+        let mail = mail::addressed(cx, (link.email, reader), letter, link.created_at)?;
+        cx.ports().mailer.send(&mail).await?;
+        Ok(())
+    }
+}
+
+/// Stores the job that sends a notice to a user, with the running transaction.
+pub(crate) async fn notify(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    notice: AccountNotice,
+) -> Result<(), StoreError> {
+    let payload = NoticeTo {
+        to: user.id,
+        at: cx.now(),
+        notice,
+    };
+    let asked = job::enqueue::<SendNotice>(cx, work, &payload, Terms::default()).await;
+    asked.map(|_| ()).map_err(store_error)
+}
+
+/// Notifies a user who logs in from a network that was not seen for a while, before the session is stored. A user's first
+/// login is not compared with anything.
+pub(crate) async fn note_login(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+    let since = cx.now() - auth::KNOWN_FOR;
+    let addresses = work.sessions().login_addresses(&user.email, since).await?;
+    let is_first = addresses.iter().all(Option::is_none) && user.created_at > since;
+    if is_first || auth::is_among(Network::site(cx.origin().address()), &addresses) {
+        return Ok(());
+    }
+    let notice = AccountNotice::NewNetwork {
+        address: cx.origin().ip.clone(),
+        user_agent: cx.origin().user_agent.clone(),
+    };
+    notify_rarely(cx, work, user, (RareNotice::NewNetwork, notice)).await
+}
+
+/// Notifies a user of whom a refresh token was used again.
+pub(crate) async fn note_reuse(cx: &Cx, work: &mut Work, user: UserId) -> Result<(), StoreError> {
+    let user = work.users().find(user).await?;
+    match user.filter(|user| user.is_active) {
+        Some(user) => {
+            let notice = (RareNotice::TokenReused, AccountNotice::TokenReused);
+            notify_rarely(cx, work, &user, notice).await
+        }
+        None => Ok(()),
+    }
+}
+
+async fn notify_rarely(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    (kind, notice): (RareNotice, AccountNotice),
+) -> Result<(), StoreError> {
+    let (id, now) = (AccountNoticeId::next(cx.ids()), cx.now());
+    let since = now - RareNotice::PAUSE;
+    if work.rare_notices().note(id, user.id, kind, now, since).await? {
+        notify(cx, work, user, notice).await?;
+    }
+    Ok(())
+}
+
+/// Stores the job that sends a new link, with the running transaction.
+pub(crate) async fn send_link(
+    cx: &Cx,
+    work: &mut Work,
+    link: &AccountLink,
+    token: &str,
+) -> Result<(), StoreError> {
+    let payload = LinkTo {
+        link: link.id,
+        sealed_token: cx.ports().seal.seal(&place(cx, link.id), token.as_bytes()),
+    };
+    let asked = job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await;
+    asked.map(|_| ()).map_err(store_error)
+}
+
+fn url(cx: &Cx, link: &AccountLink, sealed_token: &[u8]) -> Result<String, JobFailure> {
+    let opened = cx.ports().seal.open(&place(cx, link.id), sealed_token);
+    let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = token.ok_or_else(|| {
+        JobFailure::Permanent("the token of a link was sealed with a key that is no longer known".into())
+    })?;
+    let base = cx.app().policy.app_url.trim_end_matches('/');
+    Ok(format!("{base}/{}#token={token}", link.purpose.page()))
+}
+
+/// The place that a token is sealed for.
+fn place(cx: &Cx, link: AccountLinkId) -> String {
+    format!("account link {link} of {}", cx.scope().tenant())
+}

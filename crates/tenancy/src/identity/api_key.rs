@@ -1,0 +1,236 @@
+//! Keys with which programs call the API.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tenantry_domain::identity::{ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey};
+use tenantry_domain::kernel::{
+    ApiKeyId, Invalid, Page, PageRequest, Permission, PermissionSet, RequestId, StoreError,
+};
+use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
+
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::kernel::context::carries_store_error;
+use crate::{Cx, Origin, Precondition, Stale, Tenancy};
+
+/// How many revoked keys a tenant keeps at the most; they tell a revoked key from an unknown one in the audit log.
+const REVOKED_KEPT: u64 = 200;
+
+/// Errors of the use cases of API keys.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiKeyError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The key has changed meanwhile.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// No such key in this tenant, or it is revoked.
+    #[error("no such API key")]
+    NotFound,
+    /// The tenant has [`ApiKey::MOST`] keys.
+    #[error("the tenant has {} API keys, which is the maximum", ApiKey::MOST)]
+    TooMany,
+    /// An expired key is not rotated.
+    #[error("the API key has expired")]
+    Expired,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(ApiKeyError);
+
+/// A key with its text, which is shown this once.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The key.
+    pub key: ApiKey,
+    /// Its text.
+    pub issued: IssuedApiKey,
+}
+
+/// Returns a page of the tenant's keys that are not revoked, newest first.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<ApiKey>, ApiKeyError> {
+    cx.require(Permission::ReadApiKeys)?;
+    cx.read(async |work| Ok(work.api_keys().list(page).await?)).await
+}
+
+/// Returns one key.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn get(cx: &Cx, id: ApiKeyId) -> Result<ApiKey, ApiKeyError> {
+    cx.require(Permission::ReadApiKeys)?;
+    cx.read(async |work| work.api_keys().find(id).await?.ok_or(ApiKeyError::NotFound))
+        .await
+}
+
+/// Creates a key. Its scopes are among the permissions of its creator.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
+    cx.require(Permission::ManageApiKeys)?;
+    let creator = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let id = ApiKeyId::next(cx.ids());
+    let issued = issue(cx, id);
+    let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
+    require_all(cx, key.scopes)?;
+    cx.write(async |work| {
+        // Two requests for the last place come one after the other.
+        let tenant = work.tenants().current_for_update().await?;
+        tenant.ok_or(ApiKeyError::NotFound)?;
+        if work.api_keys().count().await? >= ApiKey::MOST {
+            return Err(ApiKeyError::TooMany);
+        }
+        work.api_keys().insert(&key).await?;
+        let event = cx.changed("api_key.created", "api_key", id.uuid(), None, Some(&key));
+        work.audit().record(event).await?;
+        Ok(Issued { key, issued })
+    })
+    .await
+}
+
+/// Changes a key. New scopes are among the permissions of whoever changes it.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn update(
+    cx: &Cx,
+    id: ApiKeyId,
+    when: &Precondition,
+    patch: ApiKeyPatch,
+) -> Result<ApiKey, ApiKeyError> {
+    cx.require(Permission::ManageApiKeys)?;
+    cx.write(async |work| {
+        let before = work.api_keys().find_for_update(id).await?;
+        let before = before.ok_or(ApiKeyError::NotFound)?;
+        when.check(before.version)?;
+        let mut key = before.clone();
+        key.apply(patch.clone(), cx.now())?;
+        if key.scopes != before.scopes {
+            require_all(cx, key.scopes)?;
+        }
+        work.api_keys().update(&key).await?;
+        let event = cx.changed("api_key.updated", "api_key", id.uuid(), Some(&before), Some(&key));
+        work.audit().record(event).await?;
+        Ok(key)
+    })
+    .await
+}
+
+/// Revokes a key: it is refused from now on here, and within a second on every other server.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), ApiKeyError> {
+    cx.require(Permission::RevokeApiKeys)?;
+    cx.write(async |work| {
+        let before = work.api_keys().find_for_update(id).await?;
+        let before = before.ok_or(ApiKeyError::NotFound)?;
+        when.check(before.version)?;
+        let mut key = before.clone();
+        key.revoke(cx.now());
+        work.api_keys().update(&key).await?;
+        work.api_keys().keep_latest_revoked(REVOKED_KEPT).await?;
+        let event = cx.changed("api_key.revoked", "api_key", id.uuid(), Some(&before), None);
+        Ok(work.audit().record(event).await?)
+    })
+    .await
+}
+
+/// Gives a key a new secret. The present one is accepted for so many seconds more. A key may do this only for itself, and
+/// only when it is a service account's.
+///
+/// # Errors
+/// [`ApiKeyError`].
+pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issued, ApiKeyError> {
+    cx.require(Permission::RotateApiKeys)?;
+    if cx.scope().api_key().is_some_and(|own| own != id) {
+        return Err(Refused::Forbidden.into());
+    }
+    let issued = issue(cx, id);
+    cx.write(async |work| {
+        let before = work.api_keys().find_for_update(id).await?;
+        let before = before.ok_or(ApiKeyError::NotFound)?;
+        if before.is_expired(cx.now()) {
+            return Err(ApiKeyError::Expired);
+        }
+        let mut key = before.clone();
+        key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
+        work.api_keys().update(&key).await?;
+        let event = cx.changed("api_key.rotated", "api_key", id.uuid(), Some(&before), Some(&key));
+        work.audit().record(event).await?;
+        Ok(Issued { key, issued })
+    })
+    .await
+}
+
+/// Admits a program with a key, and notes that the key was used. A refusal is recorded with its reason in the audit log of
+/// the tenant that the key names, where there is one.
+///
+/// # Errors
+/// [`Denied`]; of a refused key [`Denied::ApiKey`].
+pub async fn admit(
+    app: &Arc<Tenancy>,
+    presented: &PresentedApiKey,
+    origin: &Origin,
+    request: RequestId,
+) -> Result<Admission, Denied> {
+    let now = app.ports.clock.now();
+    let gate = &app.ports.gate;
+    let outcome = gate
+        .api_key(presented, origin.address(), now, request.clone())
+        .await;
+    match &outcome {
+        Ok(_) => app.key_uses.note(presented.tenant, presented.id, now),
+        Err(Denied::ApiKey(reason)) => record_refusal(app, presented, *reason, origin, request).await?,
+        Err(_) => {}
+    }
+    outcome
+}
+
+async fn record_refusal(
+    app: &Arc<Tenancy>,
+    presented: &PresentedApiKey,
+    reason: KeyRefusal,
+    origin: &Origin,
+    request: RequestId,
+) -> Result<(), Denied> {
+    let selector = TenantSelector::Id(presented.tenant);
+    let admission = match app.ports.gate.guest(&selector, request).await {
+        Ok(admission) => admission,
+        Err(Denied::Store(error)) => return Err(error.into()),
+        // There is no tenant in whose log it could be.
+        Err(_) => return Ok(()),
+    };
+    let cx = Cx::new(Arc::clone(app), admission.scope, origin.clone());
+    let refusal = Refusal {
+        action: RefusedAction::ApiKey,
+        target_type: "api_key",
+        target: Some(presented.id.uuid()),
+        actor: None,
+        ip: origin.ip.clone(),
+        details: json!({"reason": reason.to_string()}),
+    };
+    Ok(refusal::record(&cx, refusal).await?)
+}
+
+fn issue(cx: &Cx, id: ApiKeyId) -> IssuedApiKey {
+    let secret = cx.ports().secrets.secret();
+    cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
+}
+
+fn require_all(cx: &Cx, scopes: PermissionSet) -> Result<(), Refused> {
+    if scopes.iter().all(|permission| cx.scope().has(permission)) {
+        Ok(())
+    } else {
+        Err(Refused::Forbidden)
+    }
+}

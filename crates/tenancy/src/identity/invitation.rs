@@ -1,0 +1,490 @@
+//! Invitations: an admin invites an address, its owner becomes a user by the link in a mail. An open invitation takes a
+//! seat of the plan, so that an invited person finds one.
+//!
+//! Whatever changes how many invitations are open or accepts one holds the tenant's row first, then the invitation's. So
+//! the last seat is taken once.
+
+use chrono::Duration;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tenantry_domain::identity::{
+    Email, Invitation, InvitationMail, IssuedInvitation, NewInvitation, PresentedInvitation, User,
+};
+use tenantry_domain::kernel::{
+    Constraint, Invalid, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time,
+    UserId,
+};
+use tenantry_domain::operations::{Mail, Mailbox, MessageId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Standing, Tenant};
+
+use crate::Cx;
+use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::email_domain::AllowedDomains;
+use crate::identity::mfa::{self, AtLogin, SecondFactor};
+use crate::identity::session::{self, SessionRules};
+use crate::identity::user::{self, AddUser};
+use crate::kernel::context::carries_store_error;
+use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::operations::mail;
+use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+
+/// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
+/// the tenant chooses.
+pub const MOST_A_DAY: u64 = 500;
+
+/// The maximum number of rows that a purge deletes in one transaction.
+const PURGED_AT_ONCE: u64 = 1_000;
+
+/// Errors of the invitation use cases.
+#[derive(Debug, thiserror::Error)]
+pub enum InvitationError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Input that does not hold.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No such invitation that was neither accepted nor revoked.
+    #[error("no such invitation")]
+    NotFound,
+    /// A user of the tenant has the address.
+    #[error("a user has the address")]
+    EmailTaken,
+    /// An open invitation has the address.
+    #[error("an open invitation has the address")]
+    AlreadyInvited,
+    /// The invitation has had all its mails.
+    #[error("an invitation is mailed {} times at most", Invitation::MOST_MAILS)]
+    NoMoreMails,
+    /// Too many invitations or mails: try again after so many seconds.
+    #[error("too many invitations, try again in {0} seconds")]
+    TooMany(i64),
+    /// The plan allows no more.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+carries_store_error!(InvitationError);
+
+impl From<StoreError> for InvitationError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unique(Constraint::InvitationEmail) => Self::AlreadyInvited,
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<AddError> for InvitationError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JobError> for InvitationError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Store(error) => error.into(),
+            other => Self::Store(StoreError::Other(other.to_string())),
+        }
+    }
+}
+
+/// Returns a page of the invitations that were neither accepted nor revoked, newest first; some may have expired.
+///
+/// # Errors
+/// [`InvitationError`].
+pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Invitation>, InvitationError> {
+    cx.require(Permission::ReadInvitations)?;
+    cx.read(async |work| Ok(work.invitations().list_unsettled(page).await?))
+        .await
+}
+
+/// Returns one of them.
+///
+/// # Errors
+/// [`InvitationError`].
+pub async fn get(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationError> {
+    cx.require(Permission::ReadInvitations)?;
+    let found = cx.read(async |work| work.invitations().find(id).await).await?;
+    found
+        .filter(Invitation::is_unsettled)
+        .ok_or(InvitationError::NotFound)
+}
+
+/// Invites an address, and asks for the mail to it.
+///
+/// # Errors
+/// [`InvitationError`].
+pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, InvitationError> {
+    cx.require(Permission::ManageUsers)?;
+    let invited_by = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let email = Email::parse(email, "/email")?;
+    AllowedDomains::of(cx).await?.check(&email)?;
+    let id = InvitationId::next(cx.ids());
+    let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
+    let new = NewInvitation {
+        email,
+        role,
+        invited_by,
+    };
+    let invitation = Invitation::new(id, new, token.hash, cx.now());
+    cx.write(async |work| {
+        lock_tenant(work).await?;
+        may_invite(work, invited_by, role).await?;
+        free_address(cx, work, &invitation.email).await?;
+        let day_ago = cx.now() - Duration::days(1);
+        if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
+            return Err(InvitationError::TooMany(3_600));
+        }
+        entitlement::one_more(cx, work, Countable::Users).await?;
+        work.invitations().insert(&invitation).await?;
+        let event = cx.changed(
+            "invitation.created",
+            "invitation",
+            id.uuid(),
+            None,
+            Some(&invitation),
+        );
+        work.audit().record(event).await?;
+        send(cx, work, id, &token).await?;
+        Ok(invitation)
+    })
+    .await
+}
+
+/// Sends the mail of an invitation again, with a new token and for seven more days. The former token is void.
+///
+/// # Errors
+/// [`InvitationError`].
+pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationError> {
+    cx.require(Permission::ManageUsers)?;
+    let by = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let domains = AllowedDomains::of(cx).await?;
+    let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
+    cx.write(async |work| {
+        lock_tenant(work).await?;
+        let before = find_unsettled(work, id).await?;
+        may_invite(work, by, before.role).await?;
+        domains.check(&before.email)?;
+        if work.users().find_by_email(&before.email).await?.is_some() {
+            return Err(InvitationError::EmailTaken);
+        }
+        may_resend(cx, &before)?;
+        if !before.is_open(cx.now()) {
+            // It takes a seat again.
+            entitlement::one_more(cx, work, Countable::Users).await?;
+        }
+        let mut invitation = before.clone();
+        invitation.renew(token.hash, by, cx.now());
+        work.invitations().update(&invitation).await?;
+        let (before, after) = (Some(&before), Some(&invitation));
+        let event = cx.changed("invitation.resent", "invitation", id.uuid(), before, after);
+        work.audit().record(event).await?;
+        send(cx, work, id, &token).await?;
+        Ok(invitation)
+    })
+    .await
+}
+
+/// Revokes an invitation: its token is void, and its seat is free.
+///
+/// # Errors
+/// [`InvitationError`].
+pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
+    cx.require(Permission::ManageUsers)?;
+    cx.write(async |work| {
+        let invitation = find_unsettled(work, id).await?;
+        Ok(settle_as_revoked(cx, work, invitation).await?)
+    })
+    .await
+}
+
+/// Accepts an invitation: makes its address a user, whose address is verified by the mail, and logs in.
+///
+/// # Errors
+/// [`AuthError::InvalidInvitation`] alike for a token that was used, replaced, revoked or never stored, or has expired.
+pub async fn accept(
+    cx: &Cx,
+    presented: &PresentedInvitation,
+    full_name: String,
+    password: String,
+) -> Result<LoggedIn, AuthError> {
+    let (invitation, tenant) = cx.read(async |work| admitted(cx, work, presented).await).await?;
+    if cx.scope().standing() == Standing::Suspended {
+        return Err(Refused::Suspended.into());
+    }
+    let data = AddUser {
+        email: invitation.email.as_str().to_owned(),
+        full_name,
+        role: invitation.role,
+        password: Some(password),
+    };
+    let (mut user, _) = user::prepare(cx, data, &tenant).await?;
+    user.email_verified = true;
+    let rules = session::rules(cx).await?;
+    join(cx, presented, user, tenant, rules).await
+}
+
+/// Adds the user of an invitation in place of it. Where the tenant requires a second factor, the user enrolls it next, as at
+/// a login.
+async fn join(
+    cx: &Cx,
+    presented: &PresentedInvitation,
+    user: User,
+    tenant: Tenant,
+    rules: SessionRules,
+) -> Result<LoggedIn, AuthError> {
+    let (session, refresh_token) = auth::new_session(cx, user.id);
+    let required = mfa::requirement(cx).await?;
+    let opened = cx.write(async |work| {
+        lock_tenant(work).await?;
+        let found = work.invitations().find_for_update(presented.invitation).await?;
+        let found = found.filter(|found| found.admits(&presented.hash, cx.now()));
+        let mut invitation = found.ok_or(AuthError::InvalidInvitation)?;
+        invitation.accepted_at = Some(cx.now());
+        work.invitations().update(&invitation).await?;
+        // The invitation is not counted any more, and the user takes its place.
+        entitlement::one_more(cx, work, Countable::Users).await?;
+        work.users().insert(&user).await?;
+        let details = json!({"user_id": user.id, "email": user.email, "role": user.role});
+        let target = Some(invitation.id.uuid());
+        let accepted = cx.security("invitation.accepted", "invitation", target, details);
+        work.audit().record(accepted).await?;
+        let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
+        work.audit().record(created).await?;
+        let without = SecondFactor::default();
+        if let AtLogin::Pending(pending) = mfa::at_login(cx, work, &user, &without, required).await? {
+            return Ok(Err(pending));
+        }
+        work.sessions().insert(&session).await?;
+        let token = refresh_token.clone();
+        Ok::<_, AuthError>(Ok(auth::logged_in(
+            cx,
+            rules,
+            session.id,
+            token,
+            user.clone(),
+            tenant.clone(),
+            None,
+        )))
+    });
+    opened.await?.map_err(AuthError::FactorRequired)
+}
+
+/// Whether an open invitation has an address: then only who accepts it, or an admin, makes a user with that address.
+pub(crate) async fn is_reserved(cx: &Cx, work: &mut Work, email: &Email) -> Result<bool, StoreError> {
+    let found = work.invitations().find_unsettled(email).await?;
+    Ok(found.is_some_and(|found| found.is_open(cx.now())))
+}
+
+/// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user.
+pub(crate) async fn supersede(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), StoreError> {
+    let Some(found) = work.invitations().find_unsettled(email).await? else {
+        return Ok(());
+    };
+    lock_tenant(work).await?;
+    match work.invitations().find_for_update(found.id).await? {
+        Some(invitation) if invitation.is_unsettled() => settle_as_revoked(cx, work, invitation).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Revokes the open invitations of a user who is no acting admin any more; in the transaction that takes the role away,
+/// which holds the tenant's row. A removed admin could otherwise come back by an invitation.
+pub(crate) async fn revoke_of(cx: &Cx, work: &mut Work, inviter: UserId) -> Result<(), StoreError> {
+    let revoked = work.invitations().revoke_of(inviter, cx.now()).await?;
+    if revoked == 0 {
+        return Ok(());
+    }
+    let details = json!({"invitations": revoked, "reason": "inviter_is_no_admin"});
+    let event = cx.security("invitations.revoked", "user", Some(inviter.uuid()), details);
+    work.audit().record(event).await
+}
+
+/// Deletes invitations that were accepted, revoked or expired so long ago, some in each transaction.
+pub(crate) async fn purge(cx: &Cx, before: Time) -> Result<(), StoreError> {
+    loop {
+        let deleted = cx
+            .write(async |work| work.invitations().delete_settled(before, PURGED_AT_ONCE).await)
+            .await?;
+        if deleted < PURGED_AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends the mail of an invitation to the invited address.
+#[derive(Debug, Clone, Copy)]
+pub struct SendInvitation;
+
+/// Which invitation, with its token, which is sealed: jobs can be read by operators and in backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedInvitation {
+    /// The invitation.
+    pub invitation: InvitationId,
+    /// Its sealed token.
+    pub token: Vec<u8>,
+}
+
+impl JobHandler for SendInvitation {
+    const KIND: &'static str = "invitation.send";
+    const MAX_ATTEMPTS: u32 = mail::PATIENCE;
+    type Payload = SealedInvitation;
+
+    async fn run(&self, cx: &Cx, payload: SealedInvitation) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        match compose(cx, &payload).await? {
+            Some(mail) => Ok(cx.ports().mailer.send(&mail).await.map(|_| ())?),
+            None => {
+                tracing::info!("invitation mail not sent: the invitation is not open, or was sent again");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The mail; none when the token is not that of the latest mail any more.
+async fn compose(cx: &Cx, payload: &SealedInvitation) -> Result<Option<Mail>, JobFailure> {
+    let id = cx.scope().job().map(MessageId::of_job);
+    let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
+    let place = place(cx.scope().tenant(), payload.invitation);
+    let opened = cx.ports().seal.open(&place, &payload.token);
+    let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = token.ok_or_else(|| JobFailure::Permanent("the token cannot be unsealed".into()))?;
+    let Some(presented) = cx.ports().invitation_tokens.read(&token) else {
+        return Ok(None);
+    };
+    let found = cx
+        .read(async |work| {
+            let invitation = work.invitations().find(payload.invitation).await?;
+            let admits = |found: &Invitation| found.admits(&presented.hash, cx.now());
+            let Some(invitation) = invitation.filter(admits) else {
+                return Ok(None);
+            };
+            let inviter = work.users().find(invitation.invited_by).await?;
+            let tenant = work.tenants().current().await?;
+            let branding = work.branding().current().await?;
+            let both = inviter.zip(tenant);
+            Ok::<_, StoreError>(both.map(|(inviter, tenant)| (invitation, inviter, tenant, branding)))
+        })
+        .await?;
+    let Some((invitation, inviter, tenant, branding)) = found else {
+        return Ok(None);
+    };
+    let app_url = cx.app().policy.app_url.trim_end_matches('/');
+    let letter = InvitationMail {
+        invitation: &invitation,
+        tenant: branding.display_name.as_ref().unwrap_or(&tenant.name),
+        inviter: &inviter.full_name,
+        zone: &tenant.settings.timezone,
+        link: &format!("{app_url}/accept-invitation#token={token}"),
+    }
+    .letter();
+    Ok(Some(Mail {
+        id,
+        to: Mailbox {
+            name: None,
+            email: invitation.email,
+        },
+        subject: letter.subject,
+        text: letter.text,
+        html: None,
+        written_at: invitation.sent_at,
+    }))
+}
+
+/// Asks for the mail of an invitation, with the running transaction.
+async fn send(
+    cx: &Cx,
+    work: &mut Work,
+    invitation: InvitationId,
+    token: &IssuedInvitation,
+) -> Result<(), InvitationError> {
+    let place = place(cx.scope().tenant(), invitation);
+    let payload = SealedInvitation {
+        invitation,
+        token: cx.ports().seal.seal(&place, token.token.as_bytes()),
+    };
+    job::enqueue::<SendInvitation>(cx, work, &payload, Terms::default()).await?;
+    Ok(())
+}
+
+/// Where the token of an invitation is sealed for.
+fn place(tenant: TenantId, invitation: InvitationId) -> String {
+    format!("invitation {tenant} {invitation}")
+}
+
+async fn admitted(
+    cx: &Cx,
+    work: &mut Work,
+    presented: &PresentedInvitation,
+) -> Result<(Invitation, Tenant), AuthError> {
+    let found = work.invitations().find(presented.invitation).await?;
+    let found = found.filter(|found| found.admits(&presented.hash, cx.now()));
+    let tenant = work.tenants().current().await?;
+    found.zip(tenant).ok_or(AuthError::InvalidInvitation)
+}
+
+async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
+    let tenant = work.tenants().current_for_update().await?;
+    let gone = || StoreError::Other("the scope's tenant is not there".into());
+    tenant.map(|_| ()).ok_or_else(gone)
+}
+
+/// Makes sure that the inviter is an active user who has the role to give away, as stored now.
+async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), InvitationError> {
+    let inviter = work.users().find(inviter).await?;
+    let inviter = inviter.filter(|inviter| inviter.is_acting_admin() && inviter.role >= role);
+    inviter.map(|_| ()).ok_or(Refused::Forbidden.into())
+}
+
+/// Makes sure that neither a user nor an open invitation has the address. An expired invitation makes room.
+async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
+    if work.users().find_by_email(email).await?.is_some() {
+        return Err(InvitationError::EmailTaken);
+    }
+    match work.invitations().find_unsettled(email).await? {
+        Some(open) if open.is_open(cx.now()) => Err(InvitationError::AlreadyInvited),
+        Some(expired) => Ok(settle_as_revoked(cx, work, expired).await?),
+        None => Ok(()),
+    }
+}
+
+fn may_resend(cx: &Cx, invitation: &Invitation) -> Result<(), InvitationError> {
+    if invitation.mails >= Invitation::MOST_MAILS {
+        return Err(InvitationError::NoMoreMails);
+    }
+    match invitation.seconds_until_resend(cx.now()) {
+        0 => Ok(()),
+        wait => Err(InvitationError::TooMany(wait)),
+    }
+}
+
+async fn find_unsettled(work: &mut Work, id: InvitationId) -> Result<Invitation, InvitationError> {
+    let found = work.invitations().find_for_update(id).await?;
+    found
+        .filter(Invitation::is_unsettled)
+        .ok_or(InvitationError::NotFound)
+}
+
+async fn settle_as_revoked(cx: &Cx, work: &mut Work, before: Invitation) -> Result<(), StoreError> {
+    let mut invitation = before.clone();
+    invitation.revoked_at = Some(cx.now());
+    work.invitations().update(&invitation).await?;
+    let id = invitation.id.uuid();
+    let event = cx.changed(
+        "invitation.revoked",
+        "invitation",
+        id,
+        Some(&before),
+        Some(&invitation),
+    );
+    work.audit().record(event).await
+}

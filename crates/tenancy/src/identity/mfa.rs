@@ -1,0 +1,778 @@
+//! The second factor of users: enrollment, codes, logins that wait for one, and step-up.
+
+use chrono::Duration;
+use serde_json::json;
+use tenantry_domain::identity::{
+    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement, Password,
+    PasswordError, RECOVERY_CODES, RecoveryCode, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret, TrustedDevice,
+    User, without_separators,
+};
+use tenantry_domain::kernel::{MfaChallengeId, Permission, StoreError, TenantId, Time, UserId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Refused, Tenant};
+use uuid::Uuid;
+
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::customization::product_settings::MFA_REQUIRED;
+use crate::customization::setting::{self, Resealed};
+use crate::identity::auth::{self, LoggedIn};
+use crate::identity::session;
+use crate::kernel::context::carries_store_error;
+use crate::{Cx, Tenancy};
+
+/// For how long a factor that was given counts as recent, in seconds.
+pub const RECENT_SECONDS: i64 = 600;
+
+/// Errors of the use cases of second factors.
+#[derive(Debug, thiserror::Error)]
+pub enum MfaError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The login that the token names has ended, or the token is not one of ours.
+    #[error("the login no longer waits for a second factor")]
+    InvalidToken,
+    /// The code is wrong, out of its time, or was used before.
+    #[error("the code is not accepted")]
+    WrongCode,
+    /// The password is wrong.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// The user has a second factor.
+    #[error("the user has a second factor already")]
+    AlreadyEnabled,
+    /// The tenant requires a second factor of the user.
+    #[error("the tenant requires a second factor of the user")]
+    Required,
+    /// Users disable their own factor; they do not reset it.
+    #[error("users disable their own second factor")]
+    Own,
+    /// No such user in this tenant.
+    #[error("no such user")]
+    NoSuchUser,
+    /// The user has no second factor, or has not enrolled one.
+    #[error("the user has no second factor")]
+    NotEnrolled,
+    /// Passwords cannot be compared now.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(MfaError);
+
+/// What a login brings besides the password.
+#[derive(Debug, Clone, Default)]
+pub struct SecondFactor {
+    /// A code of the app, or a recovery code.
+    pub code: Option<String>,
+    /// The token of a trusted device.
+    pub device_token: Option<String>,
+}
+
+/// A login that was finished with a code.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The login.
+    pub login: LoggedIn,
+    /// The token of the device, when it became a trusted one.
+    pub device_token: Option<DeviceToken>,
+}
+
+/// A login that waits for its second factor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// What finishes the login together with a code; sealed, so that only this server makes one.
+    pub token: Vec<u8>,
+    /// How long it can be finished, in seconds.
+    pub expires_in: i64,
+    /// What finishes it.
+    pub methods: &'static [&'static str],
+}
+
+/// What finishes the login of a user with a second factor.
+const CODES: &[&str] = &["totp", "recovery_code"];
+
+/// What finishes the login of a user who needs a second factor and has none.
+const ENROLLMENT: &[&str] = &["enroll"];
+
+/// A login that was finished by enrolling a second factor.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// The login.
+    pub login: LoggedIn,
+    /// The recovery codes.
+    pub recovery_codes: Vec<RecoveryCode>,
+}
+
+/// Which login a presented token names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingLogin {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The user who logs in.
+    pub user: UserId,
+    challenge: MfaChallengeId,
+}
+
+/// An enrollment that waits for its confirmation.
+#[derive(Debug, Clone)]
+pub struct Enrollment {
+    /// The secret.
+    pub secret: TotpSecret,
+    /// The key URI for the app.
+    pub uri: String,
+}
+
+/// A fresh access token.
+#[derive(Debug, Clone)]
+pub struct FreshToken {
+    /// The token (JWT).
+    pub access_token: String,
+    /// How long it lives, in seconds.
+    pub expires_in: i64,
+}
+
+/// What a right password leads to.
+pub(crate) enum AtLogin {
+    /// A session, in which a factor was given at that time.
+    Session(Option<Time>),
+    /// A code is still missing.
+    Pending(Pending),
+}
+
+/// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed.
+///
+/// # Errors
+/// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one.
+pub async fn enroll(cx: &Cx) -> Result<Enrollment, MfaError> {
+    cx.require(Permission::EditSelf)?;
+    let secret = cx.ports().one_time_codes.secret();
+    cx.write(async |work| {
+        let (user, tenant) = locked_caller(cx, work).await?;
+        enroll_user(cx, work, &user, &tenant, secret).await
+    })
+    .await
+}
+
+/// Confirms the caller's enrollment with a code of the app, and returns recovery codes. It counts as giving the factor in
+/// the caller's session.
+///
+/// # Errors
+/// [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`], [`MfaError::WrongCode`].
+pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
+    cx.require(Permission::EditSelf)?;
+    let outcome = cx
+        .write(async |work| {
+            let (user, _) = locked_caller(cx, work).await?;
+            let codes = confirm_user(cx, work, user.id, code).await?;
+            note_in_session(cx, work).await?;
+            Ok(codes)
+        })
+        .await;
+    recorded(cx, outcome).await
+}
+
+/// Enrolls an app for the user of a waiting login, of whom the tenant requires a second factor.
+///
+/// # Errors
+/// [`MfaError::InvalidToken`], [`MfaError::AlreadyEnabled`].
+pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment, MfaError> {
+    let secret = cx.ports().one_time_codes.secret();
+    cx.write(async |work| {
+        let waiting = waiting(cx, work, login).await?;
+        let (user, _) = waiting.ok_or(MfaError::InvalidToken)?;
+        let tenant = own_tenant(work).await?;
+        enroll_user(cx, work, &user, &tenant, secret).await
+    })
+    .await
+}
+
+/// Confirms the enrollment of the user of a waiting login, and finishes the login.
+///
+/// # Errors
+/// [`MfaError::InvalidToken`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`].
+pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Result<Enrolled, MfaError> {
+    let prove = async |work: &mut Work, user: User| confirm_user(cx, work, user.id, code).await;
+    let (login, recovery_codes) = finish(cx, login, prove).await?;
+    Ok(Enrolled {
+        login,
+        recovery_codes,
+    })
+}
+
+/// Removes the caller's second factor, given their password and a code.
+///
+/// # Errors
+/// [`MfaError::Required`], [`MfaError::WrongPassword`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
+pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaError> {
+    cx.require(Permission::EditSelf)?;
+    let id = caller(cx)?;
+    let seen = cx
+        .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
+        .await?;
+    let hash = Some(seen.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
+    if !verified.is_right() {
+        return recorded(cx, Err(MfaError::WrongPassword)).await;
+    }
+    let required = requirement(cx).await?;
+    let outcome = cx
+        .write(async |work| {
+            let (user, _) = locked_caller(cx, work).await?;
+            if user.password_hash != seen.password_hash {
+                return Err(MfaError::WrongPassword);
+            }
+            if required.applies_to(user.role) {
+                return Err(MfaError::Required);
+            }
+            give(cx, work, id, code).await?;
+            work.second_factors().delete_all(id).await?;
+            Ok(record(cx, work, "mfa.disabled", id).await?)
+        })
+        .await;
+    recorded(cx, outcome).await
+}
+
+/// Removes the second factor of another user, who has lost it, and ends their sessions.
+///
+/// # Errors
+/// [`MfaError::NoSuchUser`], [`MfaError::Own`].
+pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
+    cx.require(Permission::ManageUsers)?;
+    if cx.scope().user() == Some(id) {
+        return Err(MfaError::Own);
+    }
+    cx.require_recent_factor().await??;
+    cx.write(async |work| {
+        let user = work.users().find_for_update(id).await?;
+        let user = user.ok_or(MfaError::NoSuchUser)?;
+        if work.second_factors().delete_all(user.id).await? {
+            work.sessions().revoke_all(user.id, cx.now()).await?;
+            record(cx, work, "mfa.reset", user.id).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Makes new recovery codes for the caller, given a code. The old ones end.
+///
+/// # Errors
+/// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
+pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
+    cx.require(Permission::EditSelf)?;
+    let outcome = cx
+        .write(async |work| {
+            let (user, _) = locked_caller(cx, work).await?;
+            give(cx, work, user.id, code).await?;
+            note_in_session(cx, work).await?;
+            record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
+            new_recovery_codes(cx, work, user.id).await
+        })
+        .await;
+    recorded(cx, outcome).await
+}
+
+/// Takes a code of the caller's second factor in a running session, and returns an access token that says so.
+///
+/// # Errors
+/// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
+pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
+    cx.require(Permission::EditSelf)?;
+    let own = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let outcome = cx
+        .write(async |work| {
+            let (user, _) = locked_caller(cx, work).await?;
+            give(cx, work, user.id, code).await?;
+            let given_at = note_in_session(cx, work).await?;
+            record(cx, work, "mfa.stepped_up", user.id).await?;
+            Ok((user, given_at))
+        })
+        .await;
+    let (user, given_at) = recorded(cx, outcome).await?;
+    let rules = session::rules(cx).await?;
+    let (access_token, expires_in) = auth::access_token(cx, rules, own, &user, Some(given_at));
+    Ok(FreshToken {
+        access_token,
+        expires_in,
+    })
+}
+
+/// Reads a token of [`Pending`]; `None` for what is not one of ours.
+pub fn read_token(app: &Tenancy, token: &[u8]) -> Option<PendingLogin> {
+    let plain = app.ports.seal.open(TOKEN, token)?;
+    let id = |at: usize| Uuid::from_slice(plain.get(at..at + 16)?).ok();
+    if plain.len() != 48 {
+        return None;
+    }
+    Some(PendingLogin {
+        tenant: id(0)?.into(),
+        user: id(16)?.into(),
+        challenge: id(32)?.into(),
+    })
+}
+
+/// Returns the address of the account that a waiting login is to; its wrong codes are counted like wrong passwords.
+///
+/// # Errors
+/// [`MfaError::InvalidToken`] when the login does not wait any more.
+pub async fn account_of(cx: &Cx, login: &PendingLogin) -> Result<String, MfaError> {
+    let found = cx
+        .read(async |work| {
+            let waiting = work.second_factors().find_challenge(login.challenge).await?;
+            let waiting = waiting.filter(|one| one.user_id == login.user && cx.now() < one.expires_at);
+            match waiting {
+                Some(_) => work.users().find(login.user).await,
+                None => Ok(None),
+            }
+        })
+        .await?;
+    let user = found.ok_or(MfaError::InvalidToken)?;
+    Ok(user.email.as_str().to_owned())
+}
+
+/// Returns the address of the caller's account.
+///
+/// # Errors
+/// Those of the store.
+pub async fn account_of_caller(cx: &Cx) -> Result<String, MfaError> {
+    let id = caller(cx)?;
+    let user = cx.read(async |work| work.users().find(id).await).await?;
+    Ok(user.ok_or(Refused::Forbidden)?.email.as_str().to_owned())
+}
+
+/// Finishes a login with a code of the second factor. The login is over then; after
+/// [`MFA_CHALLENGE_FAILURES`] wrong codes too. With `trust_device`, later logins on the device need no code for
+/// [`TRUSTED_DEVICE_DAYS`] days.
+///
+/// # Errors
+/// [`MfaError::InvalidToken`], [`MfaError::WrongCode`].
+pub async fn verify(
+    cx: &Cx,
+    login: &PendingLogin,
+    code: &str,
+    trust_device: bool,
+) -> Result<Verified, MfaError> {
+    let token = trust_device.then(|| DeviceToken::of(&cx.ports().one_time_codes.token()));
+    let prove = async |work: &mut Work, user: User| match give(cx, work, user.id, code).await {
+        Ok(()) => match &token {
+            Some(token) => trust(cx, work, &user, token).await,
+            None => Ok(()),
+        },
+        // The factor was removed in between.
+        Err(MfaError::NotEnrolled) => Err(MfaError::InvalidToken),
+        Err(error) => Err(error),
+    };
+    let (login, ()) = finish(cx, login, prove).await?;
+    Ok(Verified {
+        login,
+        device_token: token,
+    })
+}
+
+/// The caller's trusted devices, newest first.
+///
+/// # Errors
+/// [`MfaError::Refused`], and those of the store.
+pub async fn list_devices(cx: &Cx) -> Result<Vec<TrustedDevice>, MfaError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let id = caller(cx)?;
+    let found = cx
+        .read(async |work| {
+            let user = work.users().find(id).await?;
+            let devices = work.second_factors().list_devices(id).await?;
+            Ok::<_, MfaError>((user.ok_or(Refused::Forbidden)?, devices))
+        })
+        .await?;
+    let (user, devices) = found;
+    let trusted = devices.into_iter().filter(|device| is_trusted(cx, device, &user));
+    Ok(trusted.collect())
+}
+
+/// Ends the trust in all of the caller's devices.
+///
+/// # Errors
+/// [`MfaError::Refused`], and those of the store.
+pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
+    cx.require(Permission::EditSelf)?;
+    cx.write(async |work| {
+        let (user, _) = locked_caller(cx, work).await?;
+        if work.second_factors().delete_devices(user.id).await? > 0 {
+            record(cx, work, "mfa.devices_revoked", user.id).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Which users of the tenant need a second factor.
+pub(crate) async fn requirement(cx: &Cx) -> Result<MfaRequirement, StoreError> {
+    let configuration = setting::configuration(cx).await?;
+    Ok(MFA_REQUIRED.of(&configuration.settings).unwrap_or_default())
+}
+
+/// What the right password of a user leads to. The user is locked.
+pub(crate) async fn at_login(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    second: &SecondFactor,
+    required: MfaRequirement,
+) -> Result<AtLogin, MfaError> {
+    let factor = work.second_factors().find_totp(user.id).await?;
+    if !factor.is_some_and(|factor| factor.is_confirmed()) {
+        if required.applies_to(user.role) {
+            return Ok(AtLogin::Pending(suspend(cx, work, user, ENROLLMENT).await?));
+        }
+        return Ok(AtLogin::Session(None));
+    }
+    if let Some(code) = &second.code {
+        give(cx, work, user.id, code).await?;
+        return Ok(AtLogin::Session(Some(cx.now())));
+    }
+    if shows_trusted_device(cx, work, user, second).await? {
+        return Ok(AtLogin::Session(None));
+    }
+    Ok(AtLogin::Pending(suspend(cx, work, user, CODES).await?))
+}
+
+/// Seals the secrets of a tenant's second factors with the present key.
+pub(crate) async fn reseal_all(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
+    for mut factor in work.second_factors().list_totp_for_update().await? {
+        let place = place(cx, factor.user_id);
+        if cx.ports().seal.is_current(&place, &factor.sealed_secret) {
+            done.current += 1;
+        } else if open(cx, &factor).is_some() {
+            reseal(cx, &mut factor);
+            work.second_factors().update_totp(&factor).await?;
+            done.resealed += 1;
+        } else {
+            done.unreadable
+                .push(format!("second factor of user {}", factor.user_id));
+        }
+    }
+    Ok(())
+}
+
+/// Records a wrong code in the audit log, or counts it.
+pub(crate) async fn record_failure(cx: &Cx, user: UserId) -> Result<(), StoreError> {
+    let refusal = Refusal {
+        action: RefusedAction::SecondFactor,
+        target_type: "user",
+        target: Some(user.uuid()),
+        actor: cx.scope().user(),
+        ip: cx.origin().ip.clone(),
+        details: json!({}),
+    };
+    refusal::record(cx, refusal).await
+}
+
+impl Cx {
+    /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
+    /// others. The outer error is the store's.
+    ///
+    /// # Errors
+    /// [`Refused::FactorRequired`] inside.
+    pub async fn require_recent_factor(&self) -> Result<Result<(), Refused>, StoreError> {
+        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
+        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
+            return Ok(Ok(()));
+        };
+        if self.scope().factor_at().is_some_and(is_recent) {
+            return Ok(Ok(()));
+        }
+        // A token of before the factor was given is as good as the session.
+        self.read(async |work| {
+            let factor = work.second_factors().find_totp(user).await?;
+            let has_one = factor.is_some_and(|factor| factor.is_confirmed());
+            let given_at = work.second_factors().given_at(session).await?;
+            if has_one && !given_at.is_some_and(is_recent) {
+                return Ok(Err(Refused::FactorRequired));
+            }
+            Ok(Ok(()))
+        })
+        .await
+    }
+}
+
+/// What tokens of waiting logins are sealed for: nothing else that is sealed opens as one.
+const TOKEN: &str = "login that waits for a second factor";
+
+fn place(cx: &Cx, user: UserId) -> String {
+    TotpFactor::place(cx.scope().tenant(), user)
+}
+
+fn caller(cx: &Cx) -> Result<UserId, Refused> {
+    cx.scope().user().ok_or(Refused::Forbidden)
+}
+
+/// The caller, locked so that what concerns their factor is done one after the other, and the tenant.
+async fn locked_caller(cx: &Cx, work: &mut Work) -> Result<(User, Tenant), MfaError> {
+    let user = work.users().find_for_update(caller(cx)?).await?;
+    let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
+    Ok((user, own_tenant(work).await?))
+}
+
+async fn own_tenant(work: &mut Work) -> Result<Tenant, MfaError> {
+    // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
+    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
+}
+
+/// Stores a login that waits for a code.
+async fn suspend(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    methods: &'static [&'static str],
+) -> Result<Pending, MfaError> {
+    let now = cx.now();
+    let waiting = MfaChallenge {
+        id: MfaChallengeId::next(cx.ids()),
+        user_id: user.id,
+        password_digest: MfaChallenge::digest_of(&user.password_hash),
+        failures: 0,
+        created_at: now,
+        expires_at: now + Duration::seconds(MFA_CHALLENGE_SECONDS),
+    };
+    work.second_factors().insert_challenge(&waiting).await?;
+    let ids = [cx.scope().tenant().uuid(), user.id.uuid(), waiting.id.uuid()];
+    let plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    Ok(Pending {
+        token: cx.ports().seal.seal(TOKEN, &plain),
+        expires_in: MFA_CHALLENGE_SECONDS,
+        methods,
+    })
+}
+
+/// A login that still waits, and its user: active, and with the password that was right then. Both are locked.
+async fn waiting(
+    cx: &Cx,
+    work: &mut Work,
+    login: &PendingLogin,
+) -> Result<Option<(User, MfaChallenge)>, StoreError> {
+    let Some(user) = work.users().find_for_update(login.user).await? else {
+        return Ok(None);
+    };
+    let waiting = work
+        .second_factors()
+        .find_challenge_for_update(login.challenge)
+        .await?;
+    let waiting = waiting.filter(|one| {
+        let same_password = one.password_digest == MfaChallenge::digest_of(&user.password_hash);
+        user.is_active && one.user_id == user.id && same_password && cx.now() < one.expires_at
+    });
+    Ok(waiting.map(|waiting| (user, waiting)))
+}
+
+/// Opens the session of a waiting login once `prove` accepts the code, and returns what that returns.
+async fn finish<T: 'static>(
+    cx: &Cx,
+    login: &PendingLogin,
+    prove: impl AsyncFnOnce(&mut Work, User) -> Result<T, MfaError> + Clone,
+) -> Result<(LoggedIn, T), MfaError> {
+    let rules = session::rules(cx).await?;
+    let (session, refresh_token) = auth::new_session(cx, login.user);
+    let opened = cx
+        .write(async |work| {
+            let waiting = waiting(cx, work, login).await?;
+            let (user, waiting) = waiting.ok_or(MfaError::InvalidToken)?;
+            let proven = match prove(work, user.clone()).await {
+                Ok(proven) => proven,
+                Err(MfaError::WrongCode) => {
+                    // Committed, so that the code counts.
+                    count_failure(work, waiting).await?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            work.second_factors().delete_challenge(waiting.id).await?;
+            let mut session = session.clone();
+            session.factor_at = Some(cx.now());
+            auth::start(cx, work, (&user, rules), &session).await?;
+            Ok(Some((user, own_tenant(work).await?, session.factor_at, proven)))
+        })
+        .await?;
+    let Some((user, tenant, factor_at, proven)) = opened else {
+        record_failure(cx, login.user).await?;
+        return Err(MfaError::WrongCode);
+    };
+    let login = auth::logged_in(cx, rules, session.id, refresh_token, user, tenant, factor_at);
+    Ok((login, proven))
+}
+
+/// Trusts a device of a user from now on.
+async fn trust(cx: &Cx, work: &mut Work, user: &User, token: &DeviceToken) -> Result<(), MfaError> {
+    let now = cx.now();
+    let device = TrustedDevice {
+        user_id: user.id,
+        token_hash: token.hash(cx.scope().tenant(), user.id),
+        password_digest: MfaChallenge::digest_of(&user.password_hash),
+        user_agent: cx.origin().user_agent.clone(),
+        ip: cx.origin().ip.clone(),
+        created_at: now,
+        expires_at: now + Duration::days(TRUSTED_DEVICE_DAYS),
+    };
+    work.second_factors().insert_device(&device).await?;
+    Ok(record(cx, work, "mfa.device_trusted", user.id).await?)
+}
+
+async fn shows_trusted_device(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    second: &SecondFactor,
+) -> Result<bool, StoreError> {
+    let Some(token) = second.device_token.as_deref().and_then(DeviceToken::parse) else {
+        return Ok(false);
+    };
+    let hash = token.hash(cx.scope().tenant(), user.id);
+    let mut devices = work.second_factors().list_devices(user.id).await?.into_iter();
+    Ok(devices.any(|device| device.token_hash == hash && is_trusted(cx, &device, user)))
+}
+
+fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
+    let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
+    same_password && cx.now() < device.expires_at
+}
+
+async fn count_failure(work: &mut Work, mut waiting: MfaChallenge) -> Result<(), StoreError> {
+    waiting.failures += 1;
+    if waiting.failures < MFA_CHALLENGE_FAILURES {
+        work.second_factors().update_challenge(&waiting).await
+    } else {
+        work.second_factors().delete_challenge(waiting.id).await
+    }
+}
+
+/// Stores a new app of a user who has no confirmed one.
+async fn enroll_user(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    tenant: &Tenant,
+    secret: TotpSecret,
+) -> Result<Enrollment, MfaError> {
+    let present = work.second_factors().find_totp_for_update(user.id).await?;
+    if present.is_some_and(|factor| factor.is_confirmed()) {
+        return Err(MfaError::AlreadyEnabled);
+    }
+    let factor = TotpFactor {
+        user_id: user.id,
+        sealed_secret: cx.ports().seal.seal(&place(cx, user.id), secret.bytes()),
+        confirmed_at: None,
+        last_step: None,
+        created_at: cx.now(),
+    };
+    work.second_factors().replace_totp(&factor).await?;
+    record(cx, work, "mfa.enrolled", user.id).await?;
+    let uri = secret.uri(&tenant.name, user.email.as_str());
+    Ok(Enrollment { secret, uri })
+}
+
+/// Confirms the app of a user, and makes recovery codes.
+async fn confirm_user(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    code: &str,
+) -> Result<Vec<RecoveryCode>, MfaError> {
+    let factor = work.second_factors().find_totp_for_update(user).await?;
+    let mut factor = factor.ok_or(MfaError::NotEnrolled)?;
+    if factor.is_confirmed() {
+        return Err(MfaError::AlreadyEnabled);
+    }
+    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
+    factor.last_step = Some(step);
+    factor.confirmed_at = Some(cx.now());
+    work.second_factors().update_totp(&factor).await?;
+    record(cx, work, "mfa.enabled", user).await?;
+    new_recovery_codes(cx, work, user).await
+}
+
+/// Takes a code of a user's factor, or one of their recovery codes. The user is locked, so that no code works twice.
+async fn give(cx: &Cx, work: &mut Work, user: UserId, code: &str) -> Result<(), MfaError> {
+    let factor = work.second_factors().find_totp_for_update(user).await?;
+    let confirmed = factor.filter(TotpFactor::is_confirmed);
+    let mut factor = confirmed.ok_or(MfaError::NotEnrolled)?;
+    if let Some(recovery) = RecoveryCode::parse(code) {
+        let hash = recovery.hash(cx.scope().tenant(), user);
+        if !work.second_factors().use_recovery_code(user, hash).await? {
+            return Err(MfaError::WrongCode);
+        }
+        return Ok(record(cx, work, "mfa.recovery_code_used", user).await?);
+    }
+    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
+    factor.last_step = Some(step);
+    reseal(cx, &mut factor);
+    Ok(work.second_factors().update_totp(&factor).await?)
+}
+
+fn accepted_step(cx: &Cx, factor: &TotpFactor, code: &str) -> Option<i64> {
+    let secret = open(cx, factor)?;
+    let codes = cx.ports().one_time_codes.as_ref();
+    secret.accepted_step(codes, &without_separators(code), cx.now(), factor.last_step)
+}
+
+/// The secret of a factor; `None` when the key that it was sealed with is not known any more.
+fn open(cx: &Cx, factor: &TotpFactor) -> Option<TotpSecret> {
+    let opened = cx
+        .ports()
+        .seal
+        .open(&place(cx, factor.user_id), &factor.sealed_secret);
+    let bytes = opened.and_then(|bytes| bytes.try_into().ok());
+    if bytes.is_none() {
+        tracing::error!(user = %factor.user_id, "the secret of a second factor cannot be opened");
+    }
+    bytes.map(TotpSecret::new)
+}
+
+/// Seals the secret with the present key when it was sealed with an earlier one.
+fn reseal(cx: &Cx, factor: &mut TotpFactor) {
+    let (seal, place) = (&cx.ports().seal, place(cx, factor.user_id));
+    if seal.is_current(&place, &factor.sealed_secret) {
+        return;
+    }
+    if let Some(secret) = open(cx, factor) {
+        factor.sealed_secret = seal.seal(&place, secret.bytes());
+    }
+}
+
+/// Notes in the caller's session that a factor was given now.
+async fn note_in_session(cx: &Cx, work: &mut Work) -> Result<Time, MfaError> {
+    let id = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let session = work.sessions().find_for_update(id).await?;
+    let mut session = session.ok_or(Refused::Forbidden)?;
+    let now = cx.now();
+    session.factor_at = Some(now);
+    work.sessions().update(&session).await?;
+    Ok(now)
+}
+
+async fn new_recovery_codes(cx: &Cx, work: &mut Work, user: UserId) -> Result<Vec<RecoveryCode>, MfaError> {
+    let random = &cx.ports().one_time_codes;
+    let codes: Vec<_> = (0..RECOVERY_CODES)
+        .map(|_| RecoveryCode::of(&random.token()))
+        .collect();
+    let tenant = cx.scope().tenant();
+    let hashes: Vec<_> = codes.iter().map(|code| code.hash(tenant, user)).collect();
+    work.second_factors()
+        .replace_recovery_codes(user, &hashes, cx.now())
+        .await?;
+    Ok(codes)
+}
+
+async fn record(cx: &Cx, work: &mut Work, action: &'static str, user: UserId) -> Result<(), StoreError> {
+    let event = cx.security(action, "user", Some(user.uuid()), json!({}));
+    work.audit().record(event).await
+}
+
+/// The outcome, once a wrong code or password of the caller's is recorded.
+async fn recorded<T>(cx: &Cx, outcome: Result<T, MfaError>) -> Result<T, MfaError> {
+    if let Err(MfaError::WrongCode | MfaError::WrongPassword) = &outcome {
+        record_failure(cx, caller(cx)?).await?;
+    }
+    outcome
+}

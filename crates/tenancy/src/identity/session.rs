@@ -1,0 +1,216 @@
+//! Login sessions: seeing and ending them, and the rules by which they end by themselves.
+
+use chrono::Duration;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tenantry_domain::customization::Setting;
+use tenantry_domain::identity::{LiveAt, Session, User};
+use tenantry_domain::kernel::{Page, PageRequest, Permission, SessionId, StoreError, Time, UserId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+
+use crate::Cx;
+use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
+use crate::customization::setting;
+use crate::customization::setting::SettingError;
+use crate::kernel::context::carries_store_error;
+
+/// Errors of the session use cases.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No such live session of the caller, or no such user in this tenant.
+    #[error("no such session or user")]
+    NotFound,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(SessionError);
+
+/// When sessions of a tenant end by themselves, as its settings say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRules {
+    /// For how long a session may be unused.
+    pub idle: Duration,
+    /// How many live sessions a user may have; at least 1.
+    pub most: u32,
+}
+
+impl Default for SessionRules {
+    /// The defaults of the settings, for a tenant that has none yet.
+    fn default() -> Self {
+        Self {
+            idle: Duration::minutes(60),
+            most: 20,
+        }
+    }
+}
+
+impl SessionRules {
+    /// The lifetime of an access token, in seconds. It is at most half of the idle timeout: a client in use refreshes
+    /// before its session is idle, and an unused token expires before the session does.
+    pub(crate) fn access_seconds(self, cx: &Cx) -> i64 {
+        let longest = cx.ports().access_tokens.lifetime_seconds();
+        longest.min(self.idle.num_seconds() / 2)
+    }
+
+    /// Which sessions are live.
+    fn live_at(self, now: Time) -> LiveAt {
+        LiveAt {
+            now,
+            used_since: now - self.idle,
+        }
+    }
+
+    fn is_live(self, session: &Session, now: Time) -> bool {
+        session.is_live(now) && !session.is_idle(now, self.idle)
+    }
+}
+
+/// The rules of the context's tenant.
+///
+/// # Errors
+/// Those of the store.
+pub async fn rules(cx: &Cx) -> Result<SessionRules, StoreError> {
+    let default = SessionRules::default();
+    let idle = read(cx, &SESSION_IDLE_MINUTES).await?;
+    let most = read(cx, &SESSIONS_PER_USER).await?;
+    Ok(SessionRules {
+        idle: idle.map_or(default.idle, |minutes| Duration::minutes(minutes.into())),
+        most: most.map_or(default.most, |most| most.max(1)),
+    })
+}
+
+/// The value of a setting; `None` in a service whose registry does not have it.
+pub(crate) async fn read<T: DeserializeOwned>(
+    cx: &Cx,
+    setting: &Setting<T>,
+) -> Result<Option<T>, StoreError> {
+    match setting::get(cx, setting).await {
+        Ok(value) => Ok(Some(value)),
+        Err(SettingError::Undefined(_)) => Ok(None),
+        Err(SettingError::Store(error)) => Err(error),
+        Err(other) => Err(StoreError::Other(other.to_string())),
+    }
+}
+
+/// Returns a page of the caller's live sessions, newest first.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Session>, SessionError> {
+    cx.require(Permission::EndSession)?;
+    let own = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let live = rules(cx).await?.live_at(cx.now());
+    cx.read(async |work| Ok(work.sessions().list_live(own, live, page).await?))
+        .await
+}
+
+/// Ends one of the caller's live sessions.
+///
+/// # Errors
+/// [`SessionError::NotFound`] for a session that has ended or is not the caller's, and those of the store.
+pub async fn end(cx: &Cx, id: SessionId) -> Result<(), SessionError> {
+    cx.require(Permission::EndSession)?;
+    let own = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let rules = rules(cx).await?;
+    cx.write(async |work| {
+        let found = work.sessions().find_for_update(id).await?;
+        let found = found.filter(|session| session.user_id == own && rules.is_live(session, cx.now()));
+        let mut session = found.ok_or(SessionError::NotFound)?;
+        revoke(cx, work, &mut session, "ended_by_user").await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Ends all sessions of the caller, the present one too.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
+    cx.require(Permission::EndSession)?;
+    let own = cx.scope().user().ok_or(Refused::Forbidden)?;
+    end_every(cx, own, "ended_by_user").await
+}
+
+/// Ends all sessions of a user, for an admin.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
+    cx.require(Permission::EndUserSessions)?;
+    end_every(cx, user, "ended_by_admin").await
+}
+
+/// Ends a session in the running transaction, which holds its row.
+pub(crate) async fn revoke(
+    cx: &Cx,
+    work: &mut Work,
+    session: &mut Session,
+    reason: &'static str,
+) -> Result<(), StoreError> {
+    session.revoked_at = Some(cx.now());
+    work.sessions().update(session).await?;
+    let details = json!({"user_id": session.user_id, "reason": reason});
+    let event = cx.security("session.ended", "session", Some(session.id.uuid()), details);
+    work.audit().record(event).await
+}
+
+/// Ends a session that was not used for longer than the idle timeout, and returns whether it did; in a transaction that
+/// holds its row.
+pub(crate) async fn end_idle(
+    cx: &Cx,
+    work: &mut Work,
+    session: &mut Session,
+    rules: SessionRules,
+) -> Result<bool, StoreError> {
+    let is_idle = session.is_live(cx.now()) && session.is_idle(cx.now(), rules.idle);
+    if is_idle {
+        revoke(cx, work, session, "idle").await?;
+    }
+    Ok(is_idle)
+}
+
+/// Ends the oldest sessions of a user, so that one more is within the limit; in the transaction that adds it, which holds
+/// the user's row. Logins of one user therefore come one after the other.
+pub(crate) async fn make_room(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    rules: SessionRules,
+) -> Result<(), StoreError> {
+    let live = rules.live_at(cx.now());
+    let ended = work.sessions().end_surplus(user.id, live, rules.most - 1).await?;
+    if ended > 0 {
+        record_all(cx, work, user.id, ended, "limit").await?;
+    }
+    Ok(())
+}
+
+async fn end_every(cx: &Cx, user: UserId, reason: &'static str) -> Result<(), SessionError> {
+    cx.write(async |work| {
+        // A login holds the user's row too: its session is ended, or begins afterwards.
+        let user = work.users().find_for_update(user).await?;
+        let user = user.ok_or(SessionError::NotFound)?;
+        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        record_all(cx, work, user.id, ended, reason).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn record_all(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    sessions: u64,
+    reason: &'static str,
+) -> Result<(), StoreError> {
+    let details = json!({"sessions": sessions, "reason": reason});
+    let event = cx.security("sessions.ended", "user", Some(user.uuid()), details);
+    work.audit().record(event).await
+}

@@ -1,0 +1,24 @@
+use sea_orm_migration::prelude::*;
+
+use crate::PLATFORM_ROLE;
+use crate::tenant_table::execute_all;
+
+/// Counts how often all tokens of an operator were ended.
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let grant = format!("GRANT UPDATE (epoch) ON TABLE operators TO {PLATFORM_ROLE}");
+        execute_all(manager, &[UP.to_owned(), grant]).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute_all(manager, &[DOWN.to_owned()]).await
+    }
+}
+
+const UP: &str = "ALTER TABLE operators ADD COLUMN epoch bigint NOT NULL DEFAULT 0";
+
+const DOWN: &str = "ALTER TABLE operators DROP COLUMN epoch";

@@ -1,0 +1,459 @@
+//! Addresses of accounts: proving one, and what a tenant may ask of it.
+
+use chrono::Duration;
+use serde_json::json;
+use tenantry_http::HttpSettings;
+use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World};
+
+use crate::account_passwords::{Mailed, ask, is_unusable, post, token};
+use crate::mail;
+
+const VERIFY: &str = "/api/v1/auth/verify-email";
+const RESEND: &str = "/api/v1/auth/resend-verification";
+
+async fn is_verified(world: &World, tenant: &TenantWorld, email: &str) -> bool {
+    let sql = "SELECT email_verified FROM users WHERE tenant_id = $1 AND email = $2";
+    sqlx::query_scalar(sql)
+        .bind(tenant.id.uuid())
+        .bind(email)
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap()
+}
+
+/// From now on the tenant lets only users with a proven address in.
+async fn require_verified(world: &World, tenant: &TenantWorld) {
+    let settings = json!({"security.require_verified_email": true});
+    let patch = world.patch(&tenant.admin, "/api/v1/tenant/settings", &settings);
+    patch.send().await.expect(200);
+}
+
+#[actix_web::test]
+async fn new_users_get_a_link_that_verifies_their_address() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let added = json!({"email": "added@acme.example", "full_name": "Added"});
+    world
+        .post(&acme.admin, "/api/v1/users", &added)
+        .send()
+        .await
+        .expect(201);
+    let registered = json!({"tenant_slug": "acme", "email": "self@acme.example", "full_name": "Self",
+        "password": "battery staple"});
+    post(world, "/api/v1/auth/register", registered)
+        .send()
+        .await
+        .expect(201);
+    let founded =
+        json!({"name": "New", "slug": "new-one", "admin": {"email": "new@new.example", "full_name": "N"}});
+    post(world, "/api/v1/tenants", founded).send().await.expect(201);
+    mail::work(world).await;
+    let received = mailed.server.received();
+    let mut to: Vec<_> = received.iter().map(|mail| mail.to[0].as_str()).collect();
+    to.sort_unstable();
+    assert_eq!(to, ["added@acme.example", "new@new.example", "self@acme.example"]);
+    for received in &received {
+        assert!(received.header("Subject").ends_with("verify your e-mail address"));
+        let token = token(received);
+        let verify = || post(world, VERIFY, json!({"token": token})).send();
+        verify().await.expect(204);
+        is_unusable(verify().await);
+    }
+    assert!(is_verified(world, acme, "self@acme.example").await);
+    assert!(is_verified(world, acme, "added@acme.example").await);
+    assert!(!is_verified(world, acme, &acme.viewer.email).await);
+    assert!(
+        mailed
+            .audit(acme)
+            .await
+            .contains(&"user.email_verified".to_owned())
+    );
+}
+
+#[actix_web::test]
+async fn verification_is_sent_again_until_the_address_is_verified() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
+    let first = mailed.token_for(&acme.viewer.email).await;
+    world.clock.advance(Duration::minutes(60));
+    is_unusable(post(world, VERIFY, json!({"token": first})).send().await);
+    ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
+    let second = mailed.token_for(&acme.viewer.email).await;
+    post(world, VERIFY, json!({"token": second}))
+        .send()
+        .await
+        .expect(204);
+    world.clock.advance(Duration::minutes(60));
+    for address in [acme.viewer.email.as_str(), "nobody@acme.example"] {
+        ask(world, RESEND, "acme", address).await.expect(202);
+        assert!(mailed.mails_to(address).await.is_empty(), "{address}");
+    }
+}
+
+/// A link proves the address that it was sent to, and no other one.
+#[actix_web::test]
+async fn link_to_a_former_address_verifies_nothing() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
+    let token = mailed.token_for(&acme.viewer.email).await;
+    let path = format!("/api/v1/users/{}", acme.viewer.id);
+    let other = json!({"email": "other@acme.example"});
+    world.patch(&acme.admin, &path, &other).send().await.expect(200);
+    is_unusable(post(world, VERIFY, json!({"token": token})).send().await);
+    assert!(!is_verified(world, acme, "other@acme.example").await);
+}
+
+#[actix_web::test]
+async fn unverified_users_stay_out_where_the_tenant_says_so() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+    require_verified(world, acme).await;
+    let login = || world.login("acme", &acme.viewer.email, PASSWORD);
+    login().await.problem(403, "email_not_verified");
+    // Only who knows the password learns of it.
+    world
+        .login("acme", &acme.viewer.email, "wrong horse")
+        .await
+        .problem(401, "invalid_credentials");
+    world
+        .login("acme", "nobody@acme.example", PASSWORD)
+        .await
+        .problem(401, "invalid_credentials");
+    world
+        .login("globex", &world.globex.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+    let refresh = || {
+        let body = json!({"refresh_token": acme.viewer.refresh_token});
+        post(world, "/api/v1/auth/refresh", body).send()
+    };
+    refresh().await.problem(403, "email_not_verified");
+    ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
+    let token = mailed.token_for(&acme.viewer.email).await;
+    post(world, VERIFY, json!({"token": token}))
+        .send()
+        .await
+        .expect(204);
+    refresh().await.expect(200);
+    login().await.expect(200);
+}
+
+/// Else the session of a registration would need no proof of the address for as long as it is refreshed.
+#[actix_web::test]
+async fn session_of_a_registration_is_not_refreshed_before_verification() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_verified(world, acme).await;
+    let registered = json!({"tenant_slug": "acme", "email": "self@acme.example", "full_name": "Self",
+        "password": "battery staple"});
+    let registered = post(world, "/api/v1/auth/register", registered)
+        .send()
+        .await
+        .expect(201)
+        .json();
+    let refresh = || {
+        let body = json!({"refresh_token": registered["refresh_token"]});
+        post(world, "/api/v1/auth/refresh", body).send()
+    };
+    refresh().await.problem(403, "email_not_verified");
+    let token = mailed.token_for("self@acme.example").await;
+    post(world, VERIFY, json!({"token": token}))
+        .send()
+        .await
+        .expect(204);
+    refresh().await.expect(200);
+}
+
+// ------------------------------------------------------------------------------------------------------------- change
+
+const NEW: &str = "moved@acme.example";
+
+async fn change(world: &World, who: &Person, email: &str, password: &str) -> Reply {
+    let body = json!({"email": email, "password": password});
+    world.post(who, "/api/v1/auth/change-email", &body).send().await
+}
+
+async fn redeem(world: &World, what: &str, token: &str) -> Reply {
+    let path = format!("/api/v1/auth/{what}-email");
+    post(world, &path, json!({"token": token})).send().await
+}
+
+async fn email(world: &World, who: &Person) -> String {
+    sqlx::query_scalar("SELECT email FROM users WHERE id = $1")
+        .bind(who.id.uuid())
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap()
+}
+
+impl Mailed {
+    /// The address of the viewer is verified.
+    async fn verify_viewer(&self) {
+        let sql = "UPDATE users SET email_verified = true WHERE id = $1";
+        let viewer = sqlx::query(sql).bind(self.world.acme.viewer.id.uuid());
+        let mut admin = self.world.database.admin().await;
+        viewer.execute(&mut admin).await.unwrap();
+    }
+
+    /// Moves the viewer to an address, and returns the token that takes it back.
+    async fn move_viewer(&self, to: &str) -> String {
+        let viewer = &self.world.acme.viewer;
+        self.verify_viewer().await;
+        let from = email(&self.world, viewer).await;
+        change(&self.world, viewer, to, PASSWORD).await.expect(202);
+        let confirm = self.token_for(to).await;
+        redeem(&self.world, "confirm", &confirm).await.expect(204);
+        self.token_for(&from).await
+    }
+}
+
+#[actix_web::test]
+async fn new_address_is_proven_before_it_is_taken_over() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    mailed.verify_viewer().await;
+    let globex = world.digest(&world.globex).await;
+    change(world, &acme.viewer, NEW, "wrong horse")
+        .await
+        .problem(401, "invalid_credentials");
+    change(world, &acme.viewer, "no address", PASSWORD)
+        .await
+        .problem(422, "validation_failed");
+    change(world, &acme.viewer, &acme.viewer.email, PASSWORD)
+        .await
+        .problem(422, "validation_failed");
+    change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
+    assert_eq!(email(world, &acme.viewer).await, acme.viewer.email);
+    let confirm = mailed.token_for(NEW).await;
+    is_unusable(redeem(world, "revert", &confirm).await);
+    is_unusable(redeem(world, "verify", &confirm).await);
+    redeem(world, "confirm", &confirm).await.expect(204);
+    is_unusable(redeem(world, "confirm", &confirm).await);
+    assert_eq!(email(world, &acme.viewer).await, NEW);
+    assert!(is_verified(world, acme, NEW).await);
+    world.login("acme", NEW, PASSWORD).await.expect(200);
+    world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(401);
+    let mails = mailed.mails_to(&acme.viewer.email).await;
+    assert_eq!(mails.len(), 1, "the former address is notified");
+    assert_eq!(world.digest(&world.globex).await, globex);
+}
+
+#[actix_web::test]
+async fn taken_address_is_found_out_only_by_who_reads_its_mail() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let free = change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
+    // Moments later nothing would be mailed to another address.
+    world.clock.advance(Duration::minutes(1));
+    let taken = change(world, &acme.viewer, &acme.member.email, PASSWORD)
+        .await
+        .expect(202);
+    assert_eq!(free.bytes, taken.bytes);
+    let confirm = mailed.token_for(&acme.member.email).await;
+    redeem(world, "confirm", &confirm)
+        .await
+        .problem(409, "email_taken");
+    assert_eq!(email(world, &acme.viewer).await, acme.viewer.email);
+    world.clock.advance(Duration::minutes(1));
+    // The address of a user of another tenant is free here.
+    let theirs = &world.globex.viewer.email;
+    mailed.move_viewer(theirs).await;
+    assert_eq!(&email(world, &acme.viewer).await, theirs);
+}
+
+#[actix_web::test]
+async fn former_address_takes_the_change_back_for_seven_days() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let revert = mailed.move_viewer(NEW).await;
+    world.clock.advance(Duration::days(6));
+    let login = world.login("acme", NEW, PASSWORD).await.expect(200).json();
+    redeem(world, "revert", &revert).await.expect(204);
+    is_unusable(redeem(world, "revert", &revert).await);
+    assert_eq!(email(world, &acme.viewer).await, acme.viewer.email);
+    let token = login["access_token"].as_str().unwrap();
+    world
+        .client
+        .get("/api/v1/auth/me")
+        .bearer(token)
+        .send()
+        .await
+        .problem(401, "token_revoked");
+    let reset = mailed.token_for(&acme.viewer.email).await;
+    let body = json!({"token": reset, "new_password": "a staple of horses"});
+    post(world, "/api/v1/auth/reset-password", body)
+        .send()
+        .await
+        .expect(204);
+    world
+        .login("acme", &acme.viewer.email, "a staple of horses")
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
+async fn change_of_address_cannot_be_taken_back_after_seven_days() {
+    let mailed = Mailed::new().await;
+    let world = &mailed.world;
+    let revert = mailed.move_viewer(NEW).await;
+    world.clock.advance(Duration::days(7));
+    is_unusable(redeem(world, "revert", &revert).await);
+    assert_eq!(email(world, &world.acme.viewer).await, NEW);
+}
+
+/// Who moves an account twice takes neither link from its owner, and loses the own one when the owner uses theirs.
+#[actix_web::test]
+async fn owner_takes_back_an_account_that_was_moved_twice() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let of_owner = mailed.move_viewer(NEW).await;
+    let of_thief = mailed.move_viewer("again@acme.example").await;
+    redeem(world, "revert", &of_owner).await.expect(204);
+    is_unusable(redeem(world, "revert", &of_thief).await);
+    assert_eq!(email(world, &acme.viewer).await, acme.viewer.email);
+}
+
+#[actix_web::test]
+async fn address_is_changed_five_times_in_seven_days_at_the_most() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    for number in 0..5 {
+        mailed.move_viewer(&format!("n{number}@acme.example")).await;
+    }
+    change(world, &acme.viewer, NEW, PASSWORD)
+        .await
+        .problem(409, "conflict");
+}
+
+/// Else a stolen session would take the account: by another address, and a link to reset the password.
+#[actix_web::test]
+async fn session_alone_changes_no_own_address() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    for who in [&acme.viewer, &acme.admin] {
+        let path = format!("/api/v1/users/{}", who.id);
+        let patch = world.patch(who, &path, &json!({"email": NEW}));
+        let refused = patch.send().await.problem(422, "validation_failed").json();
+        assert_eq!(refused["errors"][0]["code"], "confirmation_required");
+        assert_eq!(email(world, who).await, who.email);
+    }
+    mail::work(world).await;
+    assert!(mailed.mails_to(NEW).await.is_empty());
+}
+
+/// It may be the address of a stranger, by a typo.
+#[actix_web::test]
+async fn former_address_that_was_not_verified_takes_nothing_back() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
+    let confirm = mailed.token_for(NEW).await;
+    redeem(world, "confirm", &confirm).await.expect(204);
+    assert!(mailed.mails_to(&acme.viewer.email).await.is_empty());
+}
+
+/// An admin who moves a moved account once more takes nothing from its owner, nor does a factor that a thief enrolled.
+#[actix_web::test]
+async fn owner_takes_an_account_back_from_admins_and_factors() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let revert = mailed.move_viewer(NEW).await;
+    let sql = "INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret, confirmed_at) \
+               SELECT tenant_id, gen_random_uuid(), now(), id, 's', now() FROM users WHERE id = $1";
+    let mut admin = world.database.admin().await;
+    let factor = sqlx::query(sql).bind(acme.viewer.id.uuid());
+    factor.execute(&mut admin).await.unwrap();
+    let path = format!("/api/v1/users/{}", acme.viewer.id);
+    let moved = json!({"email": "again@acme.example"});
+    world.patch(&acme.admin, &path, &moved).send().await.expect(200);
+    redeem(world, "revert", &revert).await.expect(204);
+    world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+}
+
+// ------------------------------------------------------------------------------------------------------------ notices
+
+/// A world behind a proxy, so that a test says from where a request comes.
+async fn proxied() -> Mailed {
+    let http = HttpSettings {
+        trust_forwarded_for: true,
+        ..Options::default().http
+    };
+    Mailed::with(Options {
+        http,
+        ..Options::default()
+    })
+    .await
+}
+
+impl Mailed {
+    /// The viewer logs in from an address; the subjects of the mails that follow.
+    async fn log_in_from(&self, address: &str) -> Vec<String> {
+        let viewer = &self.world.acme.viewer;
+        let body = json!({"tenant_slug": "acme", "email": viewer.email, "password": PASSWORD});
+        let login = post(&self.world, "/api/v1/auth/login", body);
+        login.header("X-Forwarded-For", address).send().await.expect(200);
+        let mails = self.mails_to(&viewer.email).await;
+        mails.iter().map(|mail| mail.header("Subject")).collect()
+    }
+}
+
+const NOTICE: &str = "[Acme Inc] a login from a new network";
+
+#[actix_web::test]
+async fn login_from_a_new_network_is_notified_once_a_day() {
+    let mailed = proxied().await;
+    let none = Vec::<String>::new();
+    assert_eq!(mailed.log_in_from("198.51.100.1").await, none, "the first login");
+    assert_eq!(mailed.log_in_from("198.51.100.9").await, none, "the same network");
+    assert_eq!(mailed.log_in_from("192.0.2.1").await, [NOTICE]);
+    assert_eq!(mailed.log_in_from("203.0.113.1").await, none, "one a day");
+    mailed.world.clock.advance(Duration::days(1));
+    assert_eq!(mailed.log_in_from("192.0.2.2").await, none, "seen before");
+    assert_eq!(mailed.log_in_from("2001:db8::1").await, [NOTICE]);
+    mailed.world.clock.advance(Duration::days(31));
+    assert_eq!(
+        mailed.log_in_from("2001:db8::1").await,
+        [NOTICE],
+        "not seen for 30 days"
+    );
+}
+
+#[actix_web::test]
+async fn reuse_of_a_refresh_token_is_notified_once_a_day() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let refresh = |token: &str| post(world, "/api/v1/auth/refresh", json!({"refresh_token": token})).send();
+    let mut tokens = vec![acme.viewer.refresh_token.clone()];
+    let login = world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(200)
+        .json();
+    tokens.push(login["refresh_token"].as_str().unwrap().to_owned());
+    for token in &tokens {
+        refresh(token).await.expect(200);
+    }
+    world.clock.advance(Duration::seconds(11));
+    for (token, notices) in tokens.iter().zip([1, 0]) {
+        refresh(token).await.problem(401, "token_revoked");
+        let mails = mailed.mails_to(&acme.viewer.email).await;
+        assert_eq!(mails.len(), notices);
+        assert!(
+            mails
+                .iter()
+                .all(|mail| mail.header("Subject") == "[Acme Inc] a session was ended")
+        );
+    }
+}
