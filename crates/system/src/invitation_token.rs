@@ -1,45 +1,39 @@
-use tenantry_domain::identity::{
-    InvitationTokens, IssuedInvitation, PresentedInvitation, RefreshTokens as _,
-};
-use tenantry_domain::kernel::{InvitationId, SessionId, TenantId};
+use tenantry_domain::identity::{InvitationTokens, IssuedInvitation, PresentedInvitation};
+use tenantry_domain::kernel::{InvitationId, TenantId};
 
-use crate::{HmacRefreshTokens, secret};
+use crate::secret;
+use crate::signed_token::TokenKeys;
 
-/// Tokens of invitations. They have the form of refresh tokens ([`HmacRefreshTokens`]), made with a secret of their own and
-/// named `inv_`: tenant, invitation, 256 random bits and a MAC over those. Neither kind is accepted for the other.
-pub struct HmacInvitationTokens(HmacRefreshTokens);
+/// Tokens of invitations that authenticate themselves: `inv_`, then tenant, invitation, 256 random bits and a MAC.
+pub struct HmacInvitationTokens(TokenKeys);
 
 impl HmacInvitationTokens {
     /// Makes and reads tokens with this secret, which nothing else is made with.
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self(HmacRefreshTokens::new(secret))
+        Self(TokenKeys::new("inv_", secret))
     }
 
     /// Also reads tokens made with an earlier secret, so that changing it voids no invitation.
     #[must_use]
-    pub fn reading(self, earlier: &[u8; 32]) -> Self {
-        Self(self.0.reading(earlier))
+    pub fn reading(mut self, earlier: &[u8; 32]) -> Self {
+        self.0.read_also(earlier);
+        self
     }
 }
 
-const PREFIX: &str = "inv_";
-const INNER: &str = "rt_";
-
 impl InvitationTokens for HmacInvitationTokens {
     fn issue(&self, tenant: TenantId, invitation: InvitationId) -> IssuedInvitation {
-        let inner = self.0.first(tenant, SessionId::from(invitation.uuid()));
-        let body = inner.token.strip_prefix(INNER).unwrap_or(&inner.token);
-        let token = format!("{PREFIX}{body}");
+        let ids = [tenant.uuid(), invitation.uuid()];
+        let token = self.0.sign(ids, &secret::random());
         let hash = secret::sha256(token.as_bytes());
         IssuedInvitation { token, hash }
     }
 
     fn read(&self, token: &str) -> Option<PresentedInvitation> {
-        let inner = format!("{INNER}{}", token.strip_prefix(PREFIX)?);
-        let read = self.0.read(&inner)?;
+        let [tenant, invitation] = self.0.read(token)?.ids;
         Some(PresentedInvitation {
-            tenant: read.tenant,
-            invitation: read.session.uuid().into(),
+            tenant: tenant.into(),
+            invitation: invitation.into(),
             hash: secret::sha256(token.as_bytes()),
         })
     }
@@ -47,7 +41,10 @@ impl InvitationTokens for HmacInvitationTokens {
 
 #[cfg(test)]
 mod tests {
+    use tenantry_domain::identity::RefreshTokens as _;
+
     use super::*;
+    use crate::HmacRefreshTokens;
 
     const ID: &str = "0190f3a1-0000-7000-8000-000000000001";
 
