@@ -100,11 +100,11 @@ pub struct AccountLink {
 }
 
 impl AccountLink {
-    /// The shortest time between two links for the same purpose to an address, so that nobody can fill a user's inbox.
+    /// The shortest time between two links for the same purpose to an address, so that no caller fills a user's inbox.
     pub const PAUSE: Duration = Duration::minutes(5);
 
     /// The shortest time between two links to confirm different addresses: a user who mistyped an address asks again, and
-    /// nobody fills the inboxes of strangers.
+    /// no caller fills the inboxes of strangers.
     pub const PAUSE_BETWEEN_ADDRESSES: Duration = Duration::minutes(1);
 
     /// The most former addresses of an account that can be given back to it.

@@ -90,6 +90,17 @@ pub async fn get<T: DeserializeOwned>(cx: &Cx, setting: &Setting<T>) -> Result<T
         .ok_or_else(undefined)
 }
 
+/// The value of a setting for the tenant of the context; `None` in a service whose registry does not have it.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn find<T: DeserializeOwned>(
+    cx: &Cx,
+    setting: &Setting<T>,
+) -> Result<Option<T>, StoreError> {
+    Ok(setting.of(&configuration(cx).await?.settings))
+}
+
 /// A secret of the tenant of the context, where it is set. For code that uses it; no route gives it out.
 ///
 /// # Errors

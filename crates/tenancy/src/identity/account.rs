@@ -11,7 +11,7 @@ use tenantry_domain::tenant::{Refused, Tenant};
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
-use crate::customization::setting::{self, SettingError};
+use crate::customization::setting;
 use crate::identity::{account_link, account_mail};
 use crate::kernel::context::carries_store_error;
 
@@ -119,8 +119,7 @@ pub async fn send_reset(cx: &Cx, id: UserId) -> Result<(), AccountError> {
         if !user.is_active {
             return Err(AccountError::Inactive);
         }
-        account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
-        Ok(())
+        Ok(account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?)
     })
     .await
 }
@@ -189,11 +188,8 @@ pub async fn verify_email(cx: &Cx, token: &PresentedLink) -> Result<(), AccountE
 /// # Errors
 /// Those of the store.
 pub(crate) async fn verified_only(cx: &Cx) -> Result<bool, StoreError> {
-    let setting = setting::get(cx, &product_settings::REQUIRE_VERIFIED_EMAIL).await;
-    setting.map_err(|error| match error {
-        SettingError::Store(error) => error,
-        other => StoreError::Other(other.to_string()),
-    })
+    let required = setting::find(cx, &product_settings::REQUIRE_VERIFIED_EMAIL).await?;
+    Ok(required.unwrap_or_default())
 }
 
 /// Compares a password with that of the caller's account; another one is recorded like a failed login.

@@ -32,8 +32,7 @@ pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), Acco
         let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
         let user = user.ok_or(AccountError::InvalidCredentials)?;
         check_former(cx, work, &user).await?;
-        account_link::issue(cx, work, &user, LinkPurpose::ConfirmEmail, &email).await?;
-        Ok(())
+        Ok(account_link::issue(cx, work, &user, LinkPurpose::ConfirmEmail, &email).await?)
     })
     .await
 }

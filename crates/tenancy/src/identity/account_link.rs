@@ -50,7 +50,7 @@ impl JobHandler for AskForLink {
             };
             let user = work.users().find_for_update(user.id).await?;
             match user.filter(|user| user.email == email && may_get(asked.purpose, user)) {
-                Some(user) => issue(cx, work, &user, asked.purpose, &email).await.map(|_| ()),
+                Some(user) => issue(cx, work, &user, asked.purpose, &email).await,
                 None => Ok(()),
             }
         })
@@ -61,9 +61,7 @@ impl JobHandler for AskForLink {
 
 /// Makes the link to verify the address of a new user, or the new address of one.
 pub(crate) async fn verify(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
-    issue(cx, work, user, LinkPurpose::VerifyEmail, &user.email)
-        .await
-        .map(|_| ())
+    issue(cx, work, user, LinkPurpose::VerifyEmail, &user.email).await
 }
 
 /// Asks for a link to an address; while the same is asked for already, nothing is added.
@@ -91,14 +89,14 @@ pub(crate) async fn ask(cx: &Cx, purpose: LinkPurpose, email: &Email) -> Result<
 }
 
 /// Makes a link that is sent to an address, for a user who is locked, in place of the one before it, and stores the job that
-/// sends it. Returns false, and does nothing, when one for this purpose was sent there moments ago.
+/// sends it. Does nothing when one for this purpose was sent moments ago.
 pub(crate) async fn issue(
     cx: &Cx,
     work: &mut Work,
     user: &User,
     purpose: LinkPurpose,
     email: &Email,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let last = work
         .account_links()
         .list(user.id, purpose)
@@ -111,7 +109,7 @@ pub(crate) async fn issue(
         LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail | LinkPurpose::RevertEmail => Duration::zero(),
     };
     if last.is_some_and(|last| cx.now() < last.created_at + pause(&last)) {
-        return Ok(false);
+        return Ok(());
     }
     if purpose != LinkPurpose::RevertEmail {
         work.account_links().delete_of(user.id, &[purpose]).await?;
@@ -131,8 +129,7 @@ pub(crate) async fn issue(
     account_mail::send_link(cx, work, &link, &issued.token).await?;
     let details = json!({"purpose": purpose.as_str(), "expires_at": link.expires_at});
     let event = cx.security("account_link.sent", "user", Some(user.id.uuid()), details);
-    work.audit().record(event).await?;
-    Ok(true)
+    work.audit().record(event).await
 }
 
 /// Uses up a link of an active user, and locks the user; `None` when the link does not work (any more).

@@ -5,7 +5,7 @@ use tenantry_domain::kernel::{Invalid, StoreError};
 
 use crate::Cx;
 use crate::customization::product_settings::ALLOWED_EMAIL_DOMAINS;
-use crate::identity::session;
+use crate::customization::setting;
 
 /// The domains of addresses that a tenant allows, as `security.allowed_email_domains` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl AllowedDomains {
     /// # Errors
     /// Those of the store.
     pub(crate) async fn of(cx: &Cx) -> Result<Self, StoreError> {
-        let domains = session::read(cx, &ALLOWED_EMAIL_DOMAINS).await?;
+        let domains = setting::find(cx, &ALLOWED_EMAIL_DOMAINS).await?;
         Ok(Self(domains.unwrap_or_default()))
     }
 

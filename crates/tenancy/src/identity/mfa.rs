@@ -334,16 +334,6 @@ pub async fn account_of(cx: &Cx, login: &PendingLogin) -> Result<String, MfaErro
     Ok(user.email.as_str().to_owned())
 }
 
-/// Returns the address of the caller's account.
-///
-/// # Errors
-/// Those of the store.
-pub async fn account_of_caller(cx: &Cx) -> Result<String, MfaError> {
-    let id = caller(cx)?;
-    let user = cx.read(async |work| work.users().find(id).await).await?;
-    Ok(user.ok_or(Refused::Forbidden)?.email.as_str().to_owned())
-}
-
 /// Finishes a login with a code of the second factor. The login is over then; after
 /// [`MFA_CHALLENGE_FAILURES`] wrong codes too. With `trust_device`, later logins on the device need no code for
 /// [`TRUSTED_DEVICE_DAYS`] days.
@@ -410,8 +400,7 @@ pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
 
 /// Which users of the tenant need a second factor.
 pub(crate) async fn requirement(cx: &Cx) -> Result<MfaRequirement, StoreError> {
-    let configuration = setting::configuration(cx).await?;
-    Ok(MFA_REQUIRED.of(&configuration.settings).unwrap_or_default())
+    Ok(setting::find(cx, &MFA_REQUIRED).await?.unwrap_or_default())
 }
 
 /// What the right password of a user leads to. The user is locked.

@@ -1,9 +1,7 @@
 //! Login sessions: seeing and ending them, and the rules by which they end by themselves.
 
 use chrono::Duration;
-use serde::de::DeserializeOwned;
 use serde_json::json;
-use tenantry_domain::customization::Setting;
 use tenantry_domain::identity::{LiveAt, Session, User};
 use tenantry_domain::kernel::{Page, PageRequest, Permission, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
@@ -12,7 +10,6 @@ use tenantry_domain::tenant::Refused;
 use crate::Cx;
 use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
 use crate::customization::setting;
-use crate::customization::setting::SettingError;
 use crate::kernel::context::carries_store_error;
 
 /// Errors of the session use cases.
@@ -76,25 +73,12 @@ impl SessionRules {
 /// Those of the store.
 pub async fn rules(cx: &Cx) -> Result<SessionRules, StoreError> {
     let default = SessionRules::default();
-    let idle = read(cx, &SESSION_IDLE_MINUTES).await?;
-    let most = read(cx, &SESSIONS_PER_USER).await?;
+    let idle = setting::find(cx, &SESSION_IDLE_MINUTES).await?;
+    let most = setting::find(cx, &SESSIONS_PER_USER).await?;
     Ok(SessionRules {
         idle: idle.map_or(default.idle, |minutes| Duration::minutes(minutes.into())),
         most: most.map_or(default.most, |most| most.max(1)),
     })
-}
-
-/// The value of a setting; `None` in a service whose registry does not have it.
-pub(crate) async fn read<T: DeserializeOwned>(
-    cx: &Cx,
-    setting: &Setting<T>,
-) -> Result<Option<T>, StoreError> {
-    match setting::get(cx, setting).await {
-        Ok(value) => Ok(Some(value)),
-        Err(SettingError::Undefined(_)) => Ok(None),
-        Err(SettingError::Store(error)) => Err(error),
-        Err(other) => Err(StoreError::Other(other.to_string())),
-    }
 }
 
 /// Returns a page of the caller's live sessions, newest first.

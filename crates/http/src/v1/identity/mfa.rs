@@ -8,7 +8,7 @@ use tenantry_domain::kernel::{ErrorCode, Network, UserId};
 use tenantry_domain::operations::{Account, AccountName};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{
-    auth,
+    account, auth,
     mfa::{self, Enrolled, Enrollment, FreshToken, MfaError, PendingLogin, Verified},
 };
 use utoipa::ToSchema;
@@ -371,8 +371,8 @@ async fn enter(guest: Guest, token: &str) -> Result<(Cx, PendingLogin), ApiError
 }
 
 async fn attempt_of_caller(cx: &Cx, http: &HttpRequest) -> Result<Attempt, ApiError> {
-    let email = mfa::account_of_caller(cx).await?;
-    attempt(cx, http, &email).await
+    let email = account::own_email(cx).await?;
+    attempt(cx, http, email.as_str()).await
 }
 
 /// Takes an attempt from the buckets that failed logins to the account are counted in.
