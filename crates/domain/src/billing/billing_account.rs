@@ -122,6 +122,18 @@ impl BillingAccount {
         self.fetches
     }
 
+    /// Drops the answers to every fetch that has begun: they are of a time before a change that has just been made at the
+    /// provider. A fetch has to follow.
+    pub fn discard_fetches(&mut self) {
+        self.applied = self.fetches;
+    }
+
+    /// Whether an answer was applied, or discarded, since this state was read.
+    #[must_use]
+    pub fn is_behind(&self, current: &Self) -> bool {
+        self.applied != current.applied
+    }
+
     /// Takes over what the provider said. `None` when somebody who began to ask later was faster: then nothing changes.
     ///
     /// What it becomes depends on what was fetched alone, so that it makes no difference how often and in which order it
@@ -166,7 +178,7 @@ impl BillingAccount {
             }
         }
         self.customer = Some(customer);
-        self.applied = self.fetches;
+        self.discard_fetches();
         self.updated_at = now;
         self.version += 1;
         had.map_or(PlanStep::Keep, PlanStep::Withdraw)
@@ -636,6 +648,31 @@ mod tests {
         odd.status = SubscriptionStatus::Unrecognised("odd".into());
         let fourth = fetched(&mut account, vec![odd], Vec::new());
         assert_eq!(account.absorb(&fourth), Some(PlanStep::Keep));
+    }
+
+    #[test]
+    fn fetch_begun_before_a_change_at_the_provider_is_dropped() {
+        let mut account = account();
+        let two = || {
+            vec![
+                subscription("sub_1", SubscriptionStatus::Active, "pro"),
+                subscription("sub_2", SubscriptionStatus::Active, "pro"),
+            ]
+        };
+        let first = fetched(&mut account, two(), Vec::new());
+        let late = fetched(&mut account, two(), Vec::new());
+        account.absorb(&first);
+        let seen = account.clone();
+        assert!(!seen.is_behind(&account));
+        account.discard_fetches();
+        assert!(seen.is_behind(&account));
+        assert_eq!(
+            account.absorb(&late),
+            None,
+            "it was asked before the surplus ended"
+        );
+        let after = fetched(&mut account, two(), Vec::new());
+        assert!(account.absorb(&after).is_some());
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::Cx;
 use crate::billing::billing_sync::{Sync, SyncError, sync};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 
+/// How often what a former customer pays for is looked at again because the account has changed meanwhile.
+const LOOKS: usize = 3;
+
 /// A subscription that was found beside the one that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
@@ -57,15 +60,38 @@ pub(crate) async fn end_former(
     payments: &dyn PaymentProvider,
     account: &BillingAccount,
 ) -> Result<(), SyncError> {
-    let running = running_of_former(cx, payments, account).await?;
-    if running.is_empty() {
-        return Ok(());
+    let mut account = account.clone();
+    // Each time that the account changes meanwhile, what was seen running may have ended: it is looked at again.
+    for _ in 0..LOOKS {
+        let running = running_of_former(cx, payments, &account).await?;
+        if running.is_empty() {
+            return Ok(());
+        }
+        match ask_unless_behind(cx, &account, &running).await? {
+            Some(current) => account = current,
+            None => return Ok(()),
+        }
     }
+    Err(SyncError::Store(StoreError::Contention))
+}
+
+/// Asks for the end of these subscriptions. Returns the account, and asks for nothing, when it has changed since.
+async fn ask_unless_behind(
+    cx: &Cx,
+    account: &BillingAccount,
+    running: &[ProviderSubscription],
+) -> Result<Option<BillingAccount>, SyncError> {
     cx.write(async |work| {
-        for one in &running {
+        let Some(current) = work.billing().current_for_update().await? else {
+            return Ok(None);
+        };
+        if account.is_behind(&current) {
+            return Ok(Some(current));
+        }
+        for one in running {
             ask(cx, work, account, one).await?;
         }
-        Ok(())
+        Ok(None)
     })
     .await
 }
@@ -173,6 +199,7 @@ async fn end_now(
 
 /// Records the end of a subscription. The account is fetched by a job of its own, which is stored with the record: when that
 /// fails, only the fetch is tried again, and while it is open a second attempt to end the subscription records nothing.
+/// Fetches that began before the end are discarded, since they would find the same surplus once more.
 async fn record_end(
     cx: &Cx,
     account: &BillingAccount,
@@ -181,6 +208,10 @@ async fn record_end(
 ) -> Result<(), JobError> {
     let details = json!({"subscription": subscription, "ended_by": by});
     cx.write(async |work| {
+        if let Some(mut account) = work.billing().current_for_update().await? {
+            account.discard_fetches();
+            work.billing().update(&account).await?;
+        }
         let terms = Terms {
             dedupe_key: Some(format!("surplus {subscription}")),
             ..Terms::default()
