@@ -281,9 +281,9 @@ fn a_setting_that_is_only_checked_is_not_read() {
 fn every_setting_of_the_server_is_read() {
     let sources = sources()
         .into_iter()
-        .filter(|(path, _)| path.contains("/crates/server/"));
+        .filter(|(path, _)| path.contains("/crates/tenantry/"));
     let (sections, sources): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        sources.partition(|(path, _)| path.contains("/server/src/config/"));
+        sources.partition(|(path, _)| path.contains("/tenantry/src/config/"));
     let settings = sections.into_values().collect::<Vec<_>>().join("\n\n");
     let readers = readers_of_settings(&settings);
     let sources: BTreeMap<_, _> = sources
