@@ -7,45 +7,8 @@
 //!
 //! # Tables of another service
 //!
-//! A service that embeds these crates lists its own migrations behind ours in its own migrator, and runs that
-//! with [`up_with`] and its sisters:
-//!
-//! ```
-//! use sea_orm_migration::prelude::*;
-//! use tenantry_migration::{OnDelete, TenantTable};
-//!
-//! struct CreateNotes;
-//!
-//! impl MigrationName for CreateNotes {
-//!     fn name(&self) -> &str {
-//!         "m20270101_000001_notes"
-//!     }
-//! }
-//!
-//! fn notes() -> TenantTable {
-//!     TenantTable::new("notes").column("body", "text NOT NULL").belongs_to("task_id", "tasks", OnDelete::Cascade)
-//! }
-//!
-//! #[async_trait::async_trait]
-//! impl MigrationTrait for CreateNotes {
-//!     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-//!         notes().create(manager).await
-//!     }
-//!     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-//!         notes().drop(manager).await
-//!     }
-//! }
-//!
-//! struct Ours;
-//!
-//! impl MigratorTrait for Ours {
-//!     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-//!         let mut all = tenantry_migration::Migrator::migrations();
-//!         all.push(Box::new(CreateNotes));
-//!         all
-//!     }
-//! }
-//! ```
+//! A service that embeds these crates lists its own tables behind ours by [`migrator!`], or its own migrations in a
+//! [`MigratorTrait`] of its own, and runs that with [`up_with`] and its sisters.
 
 #![deny(missing_docs)]
 
@@ -57,7 +20,9 @@ mod migrator;
 mod quote;
 mod roles;
 mod run;
+mod table_migration;
 mod tenant_table;
+mod unknown;
 
 mod m20261121_000001_tenants;
 mod m20261121_000002_users;
@@ -108,7 +73,12 @@ pub use data::DataMigration;
 pub use error::{MigrationError, TableError};
 pub use migrator::{DEFINER_FUNCTIONS, GLOBAL_TABLES, Migrator, migration_names};
 pub use roles::{APP_ROLE, Bootstrap, OWNER_ROLE, PLATFORM_ROLE, RolePasswords};
-pub use run::{down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, up, up_with};
+pub use run::{
+    down, down_with, fresh, fresh_with, pending, pending_with, status, status_with, unknown_with, up, up_with,
+};
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait};
+#[doc(hidden)]
+pub use table_migration::table_migration;
 pub use tenant_table::{
     OnDelete, TENANT_SETTING, TenantTable, policy_expression, policy_expression_in_catalogue,
 };

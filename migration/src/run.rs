@@ -3,13 +3,14 @@ use sea_orm_migration::{MigrationStatus, MigratorTrait};
 use sqlx::postgres::PgPool;
 
 use crate::connection::{failed, lock, options, single};
+use crate::unknown::{self, Beside};
 use crate::{MigrationError, Migrator, OWNER_ROLE};
 
 /// Applies the next `steps` migrations of [`Migrator`], or all that are missing; gives the names of those
 /// applied.
 ///
 /// `url` is that of `tenantry_owner`. Two processes may do it at once: the second waits for the first and
-/// finds nothing left to do.
+/// finds nothing left to do. Migrations of another service, which are not known here, stay as they are.
 ///
 /// # Errors
 /// No connection, another role than the owner, or a migration that fails; it and those after it are not
@@ -25,7 +26,8 @@ pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationE
 pub async fn up_with<M: MigratorTrait>(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
     let session = Session::begin(url).await?;
     let before = session.applied::<M>().await?;
-    M::up(&session.database, steps)
+    let others = unknown::names::<M>(&session.pool).await?;
+    unknown::beside(others, Beside::<M>::up(&session.database, steps))
         .await
         .map_err(MigrationError::Migration)?;
     let after = session.applied::<M>().await?;
@@ -42,7 +44,7 @@ pub async fn up_with<M: MigratorTrait>(url: &str, steps: Option<u32>) -> Result<
 /// names of those taken back.
 ///
 /// # Errors
-/// As for [`up`].
+/// As for [`up`]; and a migration of another service, since its tables may refer to ours.
 pub async fn down(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
     down_with::<Migrator>(url, steps).await
 }
@@ -57,6 +59,13 @@ pub async fn down_with<M: MigratorTrait>(
 ) -> Result<Vec<String>, MigrationError> {
     let session = Session::begin(url).await?;
     let before = session.applied::<M>().await?;
+    let others = unknown::names::<M>(&session.pool).await?;
+    if let Some(first) = others.first() {
+        session.end().await;
+        return Err(MigrationError::Refused(format!(
+            "{first} is a migration of another service, whose tables may refer to ours: take it back with that service first"
+        )));
+    }
     M::down(&session.database, steps)
         .await
         .map_err(MigrationError::Migration)?;
@@ -99,7 +108,7 @@ pub async fn fresh_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, Migr
 /// It changes nothing and waits for nobody, so any of the three roles may ask.
 ///
 /// # Errors
-/// No connection, or a database that has had migrations not known here.
+/// No connection.
 pub async fn status(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
     status_with::<Migrator>(url).await
 }
@@ -110,7 +119,7 @@ pub async fn status(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
 /// As for [`status`].
 pub async fn status_with<M: MigratorTrait>(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
     let pool = single(&options(url)?).await?;
-    let found = known::<M>(&database(&pool)).await;
+    let found = known::<M>(&pool).await;
     pool.close().await;
     let found = found?;
     let missing = found.iter().filter(|(_, applied)| !applied).count();
@@ -143,6 +152,17 @@ pub async fn pending_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, Mi
         .collect())
 }
 
+/// The migrations that were applied and that the service does not know, oldest first: another service's, or those of a later version.
+///
+/// # Errors
+/// As for [`status`].
+pub async fn unknown_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, MigrationError> {
+    let pool = single(&options(url)?).await?;
+    let found = unknown::names::<M>(&pool).await;
+    pool.close().await;
+    found
+}
+
 /// The one connection of a run, which holds the migration lock.
 struct Session {
     pool: PgPool,
@@ -173,7 +193,7 @@ impl Session {
     }
 
     async fn applied<M: MigratorTrait>(&self) -> Result<Vec<String>, MigrationError> {
-        let found = known::<M>(&self.database).await?;
+        let found = known::<M>(&self.pool).await?;
         Ok(found
             .into_iter()
             .filter(|(_, applied)| *applied)
@@ -191,14 +211,17 @@ fn database(pool: &PgPool) -> DatabaseConnection {
     SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone())
 }
 
-async fn known<M: MigratorTrait>(
-    database: &DatabaseConnection,
-) -> Result<Vec<(String, bool)>, MigrationError> {
-    let found = M::get_migration_with_status_read_only(database)
-        .await
-        .map_err(MigrationError::Migration)?;
+async fn known<M: MigratorTrait>(pool: &PgPool) -> Result<Vec<(String, bool)>, MigrationError> {
+    let others = unknown::names::<M>(pool).await?;
+    let database = database(pool);
+    let found = unknown::beside(
+        others.clone(),
+        Beside::<M>::get_migration_with_status_read_only(&database),
+    );
+    let found = found.await.map_err(MigrationError::Migration)?;
     Ok(found
         .iter()
         .map(|one| (one.name().to_owned(), one.status() == MigrationStatus::Applied))
+        .filter(|(name, _)| !others.contains(name))
         .collect())
 }

@@ -15,6 +15,7 @@ mod log;
 pub mod outside;
 mod payments;
 mod pgbouncer;
+mod program;
 mod redis;
 mod server;
 mod smtp;
@@ -29,11 +30,12 @@ pub use http::{Client, Reply, Request};
 pub use log::{Lines, listen};
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
 pub use pgbouncer::PgBouncer;
+pub use program::{DevServer, Folder, Program, request};
 pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};
 pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
-    Embedder, Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
+    Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
     plans_without_prices,
 };

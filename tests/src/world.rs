@@ -3,38 +3,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
+use tenantry::{Extension, Overrides, Secret, compose};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
-use tenantry_domain::customization::{Definition, SettingRegistry};
-use tenantry_domain::identity::ApiKeyFormat;
+use tenantry_domain::customization::Definition;
 use tenantry_domain::kernel::{
-    Announcer, Clock, IdSource as _, Limit, Memory, ProjectId, RequestId, ResourceId, Role, SystemScope,
-    TaskId, TenantId, UserId,
+    Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, UserId,
 };
-use tenantry_domain::operations::{
-    AccountRates, Mailer, OperatorGate, Rate, RateBook, RateLimiter, TenantRates,
-};
-use tenantry_domain::store::Units;
-use tenantry_domain::tenant::{Gate, NewTenant, Settings};
+use tenantry_domain::operations::{AccountRates, Mailer, Rate, RateBook, RateLimiter, TenantRates};
+use tenantry_domain::tenant::NewTenant;
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
-use tenantry_mail::LogMailer;
-use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
-};
+use tenantry_persistence::{Pool, PoolSettings};
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
-    SystemIds, SystemSecrets,
+    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
+    SigningKey,
 };
-use tenantry_tenancy::customization::product_settings;
-use tenantry_tenancy::customization::setting::StoredConfigurations;
-use tenantry_tenancy::flags::flag::StoredFlags;
 use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
@@ -42,8 +28,7 @@ use tenantry_tenancy::operations::operator;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
 use tenantry_tenancy::work::{project, resource, task};
-use tenantry_tenancy::{BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy};
-use tenantry_tenancy::{NoTraces, Traces};
+use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Tenancy, Traces};
 
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
 
@@ -103,7 +88,7 @@ pub struct Options {
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
-    pub embedder: Option<Embedder>,
+    pub extension: Extension,
 }
 
 /// Whoever takes the money of a world.
@@ -124,15 +109,6 @@ impl std::fmt::Debug for Mailing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mailing")
     }
-}
-
-/// What a service built on Tenantry adds to a world.
-#[derive(Debug, Clone, Copy)]
-pub struct Embedder {
-    /// Brings the schema up, as the owner of the tables.
-    pub migrate: fn(String) -> LocalBoxFuture<'static, ()>,
-    /// Adds its routes.
-    pub extend: fn(Api) -> Api,
 }
 
 impl Default for Options {
@@ -181,7 +157,7 @@ impl Default for Options {
             mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
-            embedder: None,
+            extension: Extension::default(),
         }
     }
 }
@@ -259,9 +235,7 @@ impl World {
     /// A world that differs.
     pub async fn with(options: Options) -> Self {
         let database = Database::new().await;
-        if let Some(embedder) = options.embedder {
-            (embedder.migrate)(database.owner_url()).await;
-        }
+        options.extension.migrate(&database.owner_url()).await.unwrap();
         if options.bypass_row_security {
             database.make_bypass_role().await;
         }
@@ -277,9 +251,7 @@ impl World {
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
         let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness))
             .with_limits(limits(&options, &clock));
-        let api = options
-            .embedder
-            .map_or_else(|| api.clone(), |embedder| (embedder.extend)(api.clone()));
+        let api = options.extension.extend(api);
         let client = Client::new(api.clone()).await;
         let acme = tenant(&app, "acme", "Acme Inc").await;
         let globex = tenant(&app, "globex", "Globex Corp").await;
@@ -494,138 +466,56 @@ pub struct Instance {
 }
 
 fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> Instance {
-    let ids = Arc::new(SystemIds);
+    let overrides = Overrides {
+        clock: Some(clock),
+        pool: Some(options.pool.clone()),
+        keys: signing_keys(options),
+        passwords: Some(options.passwords.clone().unwrap_or_else(cheap_passwords)),
+        plans: Some(options.plans.clone().unwrap_or_else(standard_plans)),
+        redis: options.redis.clone(),
+        traces: Some(Arc::clone(&options.traces)),
+        resolver: Some(options.resolver.clone()),
+        payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
+        mailer: options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0)),
+        ..Overrides::default()
+    };
+    let booted = compose(&settings(database, options), overrides).unwrap();
+    if let Some(everywhere) = &booted.announcements {
+        tokio::spawn(everywhere.clone().run());
+    }
+    Instance {
+        app: booted.app,
+        pool: booted.runtime,
+        cache: booted.cache,
+        configurations: booted.configurations,
+        announcements: booted.announcements,
+    }
+}
+
+/// The settings of a server over this database.
+fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     let role = if options.bypass_row_security {
         database.bypass_url()
     } else {
         database.app_url()
     };
-    let pool = Pool::new(&pooled(role, options), &options.pool).unwrap();
-    let platform_settings = PoolSettings {
-        size: 2,
-        ..options.pool.clone()
-    };
-    let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
-    let keys = signing_keys(options);
-    let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
-    let invitation_tokens = HmacInvitationTokens::new(&keys[0].derive_secret("invitation tokens"));
-    let link_tokens = HmacLinkTokens::new(&keys[0].derive_secret("link tokens"));
-    let seal = keys[1..]
-        .iter()
-        .fold(AeadSeal::new(&keys[0].derive_secret("seal")), |seal, earlier| {
-            seal.opening(&earlier.derive_secret("seal"))
-        });
-    let operator_tokens = JwtOperatorTokens::new(
-        keys.clone(),
-        "tenantry".into(),
-        "tenantry-api",
-        Arc::clone(&clock),
-        ids.clone(),
-    );
-    let operator_tokens = Arc::new(operator_tokens.unwrap());
-    let access_tokens = JwtAccessTokens::new(
-        keys,
-        "tenantry".into(),
-        "tenantry-api".into(),
-        900,
-        Arc::clone(&clock),
-        ids.clone(),
-    );
-    let access_tokens = Arc::new(access_tokens.unwrap());
-    let directory = PgDirectory::new(pool.clone(), platform.clone(), Arc::clone(&clock));
-    let remembering = CacheSettings::default();
-    let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
-    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
-    let cache = Arc::new(cache);
-    let plans = options.plans.clone().unwrap_or_else(standard_plans);
-    let defined = product_settings::definitions();
-    let defined = defined.into_iter().chain(options.definitions.clone());
-    let settings = Arc::new(SettingRegistry::new(defined).unwrap());
-    let reading = Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::new(()))));
-    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
-    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
-    let definitions = Arc::new(definitions);
-    let in_tenants = StoredFlags::new(definitions.clone(), reading.clone());
-    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
-    let flags = Arc::new(flags);
-    let stored = StoredConfigurations::new(reading, settings.clone(), plans.clone());
-    let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
-    let configurations = Arc::new(configurations);
-    let memories = Memories::new([
-        cache.clone() as Arc<dyn Memory>,
-        configurations.clone() as Arc<dyn Memory>,
-        flags.clone() as Arc<dyn Memory>,
-    ]);
-    let memories = Arc::new(memories);
-    let announcements = options
-        .redis
-        .clone()
-        .map(|redis| Announcements::new(redis, memories.clone()));
-    let announcer: Arc<dyn Announcer> = match announcements.clone() {
-        Some(everywhere) => {
-            tokio::spawn(everywhere.clone().run());
-            Arc::new(everywhere)
-        }
-        None => memories,
-    };
-    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
-    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
-    plans.refresh_from(Arc::new(versions));
-    let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
-        gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
-        registry: Arc::new(PgRegistry::new(platform.clone())),
-        operators: operators.clone(),
-        operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
-        operator_tokens,
-        flags,
-        flag_definitions: stored_flags,
-        passwords: options.passwords.clone().unwrap_or_else(cheap_passwords),
-        access_tokens,
-        refresh_tokens: Arc::new(refresh_tokens),
-        invitation_tokens: Arc::new(invitation_tokens),
-        one_time_codes: Arc::new(HmacOneTimeCodes),
-        link_tokens: Arc::new(link_tokens),
-        secrets: Arc::new(SystemSecrets),
-        seal: Arc::new(seal),
-        traces: Arc::clone(&options.traces),
-        calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
-        usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
-        quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
-        plans,
-        payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
-        customers: Arc::new(PgCustomers::new(platform.clone())),
-        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
-        mailer: mailer(options),
-        settings,
-        configurations: configurations.clone(),
-        resolver: options.resolver.clone(),
-        clock,
-        ids,
-    };
-    let default_settings = Settings {
-        self_registration: options.self_registration,
-        timezone: "UTC".into(),
-        locale: "en".into(),
-    };
-    let policy = Policy {
-        signup_enabled: options.signup_enabled,
-        default_settings,
-        session_days: 30,
-        api_keys: ApiKeyFormat::new("test").unwrap(),
-        name_quarantine_days: 30,
-        quota_thresholds: vec![80, 100],
-        enforce_api_calls: true,
-        app_url: "https://app.example.test/".into(),
-        billing: options.billing.clone(),
-    };
-    Instance {
-        app: Arc::new(Tenancy::new(ports, policy)),
-        pool,
-        cache,
-        configurations,
-        announcements,
-    }
+    let mut settings = tenantry::Settings::default();
+    settings.extension = options.extension.clone().settings(options.definitions.clone());
+    settings.database.url = Secret::new(pooled(role, options));
+    settings.database.platform_url = Secret::new(pooled(database.platform_url(), options));
+    settings.database.platform_pool_size = 2;
+    settings.signup.enabled = options.signup_enabled;
+    settings.signup.self_registration = options.self_registration;
+    settings.auth.api_key_environment = "test".into();
+    settings.mail.app_url = "https://app.example.test/".into();
+    settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
+    settings
+        .billing
+        .return_url
+        .clone_from(&options.billing.return_url);
+    settings.billing.automatic_tax = options.billing.automatic_tax;
+    settings.billing.dunning.delete_after_days = options.billing.delete_after_days.unwrap_or(0);
+    settings
 }
 
 impl World {
@@ -648,11 +538,6 @@ async fn forget_links(database: &Database) {
 
 fn cheap_passwords() -> Arc<Argon2Passwords> {
     Arc::new(Argon2Passwords::new(PasswordCost::for_tests(), 2, 1_000))
-}
-
-fn mailer(options: &Options) -> Arc<dyn Mailer> {
-    let given = options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0));
-    given.unwrap_or_else(|| Arc::new(LogMailer::new(false)))
 }
 
 fn pooled(url: String, options: &Options) -> String {

@@ -105,3 +105,5 @@ pub use usage::usage_upkeep::PgUsageUpkeep;
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;
+#[doc(hidden)]
+pub use tenantry_domain as __domain;

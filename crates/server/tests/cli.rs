@@ -29,45 +29,27 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+use tenantry_tests::{DevServer, Folder, Program, request};
 
 const TENANTRY: &str = env!("CARGO_BIN_EXE_tenantry");
 
 /// No settings.
 const NOTHING: &[(&str, &str)] = &[];
 
-/// A folder of one test, removed with this value.
-struct Folder(PathBuf);
+/// The program of this package.
+struct Stock;
 
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tenantry-cli-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
+impl Program for Stock {
+    const PATH: &'static str = TENANTRY;
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+type Dev = DevServer<Stock>;
 
 /// The program without the settings of whoever runs the tests.
 fn tenantry(arguments: &[&str]) -> Command {
-    let mut command = Command::new(TENANTRY);
-    command
-        .args(arguments)
-        .env_remove("DATABASE_URL")
-        .env_remove("REDIS_URL")
-        .env_remove("TENANTRY_PROFILE")
-        .env_remove("TENANTRY_DATA_DIR")
-        .stdin(Stdio::null());
-    command.env(
-        "TENANTRY_CONFIG_DIR",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../../config"),
-    );
-    command
+    Stock::command(arguments)
 }
 
 fn output(arguments: &[&str], settings: &[(&str, impl AsRef<OsStr>)]) -> Output {
@@ -79,140 +61,6 @@ fn output(arguments: &[&str], settings: &[(&str, impl AsRef<OsStr>)]) -> Output 
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// `tenantry dev` on a folder, on any free port.
-struct Dev {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    address: String,
-}
-
-impl Dev {
-    fn start(data: &Path) -> Self {
-        Self::start_with(data, &[])
-    }
-
-    fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::start_as(data, &[], settings)
-    }
-
-    fn start_as(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
-        let mut child = tenantry(&[&["dev", "--data-dir", data.to_str().unwrap()], arguments].concat())
-            .env("TENANTRY__SERVER__PORT", "0")
-            .envs(settings.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.starts_with("Tenantry is at http://") {
-            line.clear();
-            assert!(
-                stdout.read_line(&mut line).unwrap() > 0,
-                "it ended before it said where it is"
-            );
-        }
-        let address = line
-            .split("http://")
-            .nth(1)
-            .unwrap()
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .to_owned();
-        Self {
-            child,
-            stdout,
-            address,
-        }
-    }
-
-    /// The command that it prints for other terminals.
-    fn line_for_another_terminal(&mut self) -> String {
-        let mut line = String::new();
-        while !line.trim_start().starts_with("export PATH=") {
-            line.clear();
-            assert!(
-                self.stdout.read_line(&mut line).unwrap() > 0,
-                "there is no such line"
-            );
-        }
-        line.trim().to_owned()
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    /// Stops it as Ctrl-C does; how it ended.
-    fn stop(mut self) -> Option<i32> {
-        self.signal("INT");
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        self.child.wait().unwrap().code()
-    }
-
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
-        request(&self.address, (method, path), headers, body)
-    }
-
-    /// The access token of a demo user.
-    fn login(&self, tenant: &str) -> String {
-        let body = format!(
-            "{{\"tenant_slug\":\"{tenant}\",\"email\":\"admin@{tenant}.example\",\"password\":\"demo-password\"}}"
-        );
-        let (status, answer) = self.request("POST", "/api/v1/auth/login", "", &body);
-        assert_eq!(status, 200, "{answer}");
-        answer
-            .split("\"access_token\":\"")
-            .nth(1)
-            .unwrap()
-            .split('"')
-            .next()
-            .unwrap()
-            .to_owned()
-    }
-
-    fn get(&self, token: &str, path: &str) -> String {
-        let (status, answer) = self.request("GET", path, &format!("Authorization: Bearer {token}\r\n"), "");
-        assert_eq!(status, 200, "{answer}");
-        answer
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // After `stop` there is nobody left; after a failed assertion there is, and PostgreSQL goes with it.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal("TERM");
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// Status and body of an answer, in a connection of its own.
-fn request(address: &str, (method, path): (&str, &str), headers: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
-    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
 fn postgres_is_up(data: &Path) -> bool {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tenantry_billing::PlanBook;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
-use tenantry_domain::identity::ApiKeyFormat;
-use tenantry_domain::kernel::{Announcer, Clock, IdSource, Memory, StoreError};
-use tenantry_domain::operations::OperatorGate;
+use tenantry_domain::identity::{ApiKeyFormat, PasswordHasher};
+use tenantry_domain::kernel::{Announcer, Clock, HostResolver, IdSource, Memory, StoreError};
+use tenantry_domain::operations::{Mailer, OperatorGate};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
@@ -31,7 +31,7 @@ use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
 use tenantry_tenancy::usage::quota_lending::StoredQuotas;
-use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
+use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -98,25 +98,66 @@ impl Booted {
     }
 }
 
-/// Puts the application together; connects to nothing yet.
-pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
-    boot_beside(settings, None)
+/// What takes the place of what the settings would give. [`Default`] replaces nothing.
+#[derive(Clone, Default)]
+pub struct Overrides {
+    /// Time.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// The clock that payments are due by, for a stand-in of Stripe with a clock of its own.
+    pub payment_clock: Option<Arc<dyn Clock>>,
+    /// Connections of the runtime role.
+    pub pool: Option<PoolSettings>,
+    /// The signing keys, the present one first.
+    pub keys: Vec<SigningKey>,
+    /// What hashes passwords.
+    pub passwords: Option<Arc<dyn PasswordHasher>>,
+    /// What is on offer.
+    pub plans: Option<Arc<PlanBook>>,
+    /// What is shared with other servers.
+    pub redis: Option<Redis>,
+    /// Traces beyond the process.
+    pub traces: Option<Arc<dyn Traces>>,
+    /// What host names mean.
+    pub resolver: Option<Arc<dyn HostResolver>>,
+    /// The payment provider.
+    pub payments: Option<Arc<dyn PaymentProvider>>,
+    /// What delivers mail.
+    pub mailer: Option<Arc<dyn Mailer>>,
 }
 
-/// [`boot`], where payments are due by the clock of a fake in place of Stripe.
-pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<Booted, BootError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+/// Puts the application together; connects to nothing yet.
+///
+/// # Errors
+/// [`BootError`].
+pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
+    compose(settings, Overrides::default())
+}
+
+/// [`boot`], with other parts in the place of some.
+///
+/// # Errors
+/// [`BootError`].
+pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
+    let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
-    let runtime = Pool::new(
-        settings.database.url.reveal(),
-        &pool(settings, settings.database.pool_size),
-    )?;
+    let runtime = overrides
+        .pool
+        .clone()
+        .unwrap_or_else(|| pool(settings, settings.database.pool_size));
+    let runtime = Pool::new(settings.database.url.reveal(), &runtime)?;
+    let platform = match overrides.pool {
+        Some(given) => PoolSettings {
+            size: settings.database.platform_pool_size,
+            ..given
+        },
+        None => pool(settings, settings.database.platform_pool_size),
+    };
     let platform = Pool::new(
         settings.database.platform_url.reveal(),
         // Its few statements look across tenants, where one plan for all values is not always the best.
         &PoolSettings {
             generic_plans: false,
-            ..pool(settings, settings.database.platform_pool_size)
+            ..platform
         },
     )?;
     let Keys {
@@ -125,7 +166,10 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         link_tokens,
         invitation_tokens,
         seal,
-    } = signing_keys(settings)?;
+    } = Keys::of(match overrides.keys {
+        given if given.is_empty() => signing_keys(settings)?,
+        given => given,
+    });
     let operator_tokens = JwtOperatorTokens::new(
         keys.clone(),
         settings.auth.issuer.clone(),
@@ -152,11 +196,17 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
     let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
     let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
     let cache = Arc::new(cache);
-    let plans = Arc::new(plan::book(&settings.plans)?);
+    let plans = match overrides.plans {
+        Some(given) => given,
+        None => Arc::new(plan::book(&settings.plans)?),
+    };
     let plans_changed = Arc::new(Notify::new());
-    let redis = redis(settings)?;
+    let redis = match overrides.redis {
+        Some(given) => Some(given),
+        None => redis(settings)?,
+    };
     let waker = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
-    let registry = Arc::new(registry(&plans)?);
+    let registry = Arc::new(registry(settings, &plans)?);
     // It only reads, and has nothing to announce.
     let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
     let stored_flags = Arc::new(PgFlags::new(platform.clone()));
@@ -198,7 +248,10 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
     // given back after its death.
     let instance = ids.uuid();
     let calls = Arc::new(FileSpool::new(folder, instance.to_string()));
-    let stripe = stripe(settings, fake)?.map(Arc::new);
+    let stripe = stripe(settings, overrides.payment_clock)?.map(Arc::new);
+    let payments = overrides
+        .payments
+        .or_else(|| stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>));
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
@@ -210,7 +263,10 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         operator_tokens,
         flags: flags.clone(),
         flag_definitions: stored_flags,
-        passwords: Arc::new(passwords(settings)?),
+        passwords: match overrides.passwords {
+            Some(given) => given,
+            None => Arc::new(passwords(settings)?),
+        },
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
@@ -218,18 +274,22 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         link_tokens: Arc::new(link_tokens),
         secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
-        traces: crate::traces::port(&settings.tracing),
+        traces: overrides
+            .traces
+            .unwrap_or_else(|| crate::traces::port(&settings.tracing)),
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
         plans,
-        payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
+        payments,
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
-        mailer: mailer.clone(),
+        mailer: overrides.mailer.unwrap_or_else(|| mailer.clone()),
         settings: registry,
         configurations: configurations.clone(),
-        resolver: Arc::new(SystemResolver::default()),
+        resolver: overrides
+            .resolver
+            .unwrap_or_else(|| Arc::new(SystemResolver::default())),
         clock,
         ids,
     };
@@ -313,31 +373,42 @@ struct Keys {
     seal: AeadSeal,
 }
 
-fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
+impl Keys {
+    /// Of signing keys, of which there is one at least, the present one first. The secrets that derive from the earlier ones
+    /// still open what they sealed.
+    fn of(keys: Vec<SigningKey>) -> Self {
+        let present = &keys[0];
+        let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+        let mut invitation_tokens = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
+        let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
+        let mut seal = AeadSeal::new(&present.derive_secret("seal"));
+        for earlier in &keys[1..] {
+            refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+            invitation_tokens = invitation_tokens.reading(&earlier.derive_secret("invitation tokens"));
+            link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
+            seal = seal.opening(&earlier.derive_secret("seal"));
+        }
+        Self {
+            keys,
+            refresh_tokens,
+            link_tokens,
+            invitation_tokens,
+            seal,
+        }
+    }
+}
+
+/// The signing keys of the settings, the present one first.
+fn signing_keys(settings: &Settings) -> Result<Vec<SigningKey>, BootError> {
     let present = match &settings.auth.signing_key_file {
         Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
         _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
     };
-    let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
-    let mut invitations = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
-    let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
-    let mut seal = AeadSeal::new(&present.derive_secret("seal"));
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
-        let earlier = read_key(path, settings.profile)?;
-        refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
-        invitations = invitations.reading(&earlier.derive_secret("invitation tokens"));
-        link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
-        seal = seal.opening(&earlier.derive_secret("seal"));
-        keys.push(earlier);
+        keys.push(read_key(path, settings.profile)?);
     }
-    Ok(Keys {
-        keys,
-        refresh_tokens,
-        link_tokens,
-        invitation_tokens: invitations,
-        seal,
-    })
+    Ok(keys)
 }
 
 fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {
@@ -435,8 +506,9 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
 }
 
 /// The settings that tenants have. What the plans say of them must hold.
-fn registry(plans: &PlanBook) -> Result<SettingRegistry, BootError> {
-    let registry = SettingRegistry::new(product_settings::definitions());
+fn registry(settings: &Settings, plans: &PlanBook) -> Result<SettingRegistry, BootError> {
+    let own = settings.extension.definitions.iter().cloned();
+    let registry = SettingRegistry::new(product_settings::definitions().into_iter().chain(own));
     let registry = registry.map_err(|error| StoreError::Other(error.to_string()))?;
     for terms in plans.on_offer() {
         for (key, value) in &terms.settings {

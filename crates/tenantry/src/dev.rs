@@ -11,11 +11,12 @@ use tenantry_migration::{Bootstrap, RolePasswords};
 use tenantry_stripe_fake::{FakeSettings, StripeFake};
 use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
-use crate::boot::{self, boot_beside};
+use crate::boot::{self, Overrides, compose};
 use crate::config::{self, Profile, Secret, Settings, SettingsError};
 use crate::console::progress;
 use crate::demo::Claim;
 use crate::demo_payments::{self, FakeTime};
+use crate::extension::Schema;
 use crate::guard::Guard;
 use crate::migrate::database_of;
 use crate::sources::Sources;
@@ -45,7 +46,7 @@ enum Stripe {
 
 /// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
-    let mut settings = Settings::load(&sources.config_dir, Profile::Development)?;
+    let mut settings = sources.load(Profile::Development)?;
     log::init(&settings.log, &settings.tracing);
     let data_dir = &sources.data_dir;
     std::fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
@@ -137,7 +138,14 @@ async fn bring_up(
     };
     let passwords = role_passwords(&sources.data_dir)?;
     let reset_passwords = cluster.is_some() || args.reset_role_passwords;
-    prepare(&admin_url, &database, &passwords, reset_passwords).await?;
+    prepare(
+        &admin_url,
+        &database,
+        &passwords,
+        reset_passwords,
+        sources.extension.schema,
+    )
+    .await?;
     settings.database.url = role_url(&admin_url, "tenantry_app", &passwords.app, &database)?;
     settings.database.platform_url =
         role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
@@ -150,7 +158,11 @@ async fn bring_up(
     lead_here(settings, &format!("{address}/"));
     settings.validate()?;
     let clock = stripe.map(|fake| Arc::new(FakeTime(fake.clock())) as Arc<dyn Clock>);
-    let booted = boot_beside(settings, clock)?;
+    let overrides = Overrides {
+        payment_clock: clock,
+        ..Overrides::default()
+    };
+    let booted = compose(settings, overrides)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     if stripe.is_some() {
         demo_payments::prepare(&booted).await?;
@@ -222,6 +234,7 @@ async fn prepare(
     database: &str,
     passwords: &StoredPasswords,
     reset_passwords: bool,
+    schema: Schema,
 ) -> Result<(), CommandError> {
     let bootstrap = Bootstrap {
         admin_url: admin_url.to_owned(),
@@ -235,7 +248,7 @@ async fn prepare(
     };
     tenantry_migration::bootstrap(&bootstrap).await?;
     let owner = role_url(admin_url, "tenantry_owner", &passwords.owner, database)?;
-    let applied = tenantry_migration::up(owner.reveal(), None)
+    let applied = (schema.up)(owner.reveal().to_owned(), None)
         .await
         .map_err(|error| {
             let hint = "when the tenantry roles have other passwords here, add --reset-role-passwords";

@@ -9,7 +9,7 @@ use tenantry_system::SystemClock;
 
 use crate::config::SettingsError;
 use crate::sources::Sources;
-use crate::{CommandError, console};
+use crate::{CommandError, Extension, console};
 
 /// Which database, and what to say of it.
 #[derive(Debug, clap::Args)]
@@ -76,10 +76,11 @@ enum Format {
 /// Prints the report, or the script that mends; fails when a check did.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     let mut connection = connect(&url(sources, args)?).await.map_err(failed)?;
-    let options = options(args)?;
+    let options = options(sources, args)?;
     if let Some(file) = &args.record {
         let manifest = record(&mut connection, &options).await.map_err(failed)?;
-        std::fs::write(file, manifest.to_string()).map_err(|error| unusable(file, error))?;
+        std::fs::write(file, sources.extension.own_facts(&manifest.to_string()))
+            .map_err(|error| unusable(file, error))?;
         console::progress(&format!("wrote {}", file.display()));
         return Ok(());
     }
@@ -122,7 +123,7 @@ fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
     Ok(settings.database.url.reveal().to_owned())
 }
 
-fn options(args: &Args) -> Result<Options, CommandError> {
+fn options(sources: &Sources, args: &Args) -> Result<Options, CommandError> {
     let options = Options {
         tenant_column: args.tenant_column.clone(),
         setting: args.setting.clone(),
@@ -143,15 +144,15 @@ fn options(args: &Args) -> Result<Options, CommandError> {
             let manifest = text.parse::<Manifest>();
             Some(manifest.map_err(|error| unusable(file, error))?)
         }
-        None if named_like_ours => Some(migrated()?),
+        None if named_like_ours => Some(migrated(&sources.extension)?),
         None => None,
     };
     Ok(Options { expected, ..options })
 }
 
-/// What the migrations make.
-pub fn migrated() -> Result<Manifest, CommandError> {
-    tenantry_migration::CATALOGUE.parse::<Manifest>().map_err(failed)
+/// What the migrations make, those of the service included.
+pub fn migrated(extension: &Extension) -> Result<Manifest, CommandError> {
+    extension.facts().parse::<Manifest>().map_err(failed)
 }
 
 /// The tables of Tenantry's, and further ones, that are no tenant's.

@@ -271,7 +271,7 @@ fn options(settings: &Settings) -> Result<Options, CommandError> {
         global_tables: global_tables(&settings.guard.global_tables),
         allowed_definer_functions: definer_functions(&[]),
         allowed_objects: settings.guard.allow.clone(),
-        expected: Some(migrated()?),
+        expected: Some(migrated(&settings.extension)?),
         ..Options::default()
     };
     let platform = user_of(settings.database.platform_url.reveal()).map_err(failed)?;

@@ -10,7 +10,6 @@ use tenantry_domain::operations::JobQueue as _;
 use tenantry_domain::usage::{CallSpool as _, SpoolTrouble};
 use tenantry_http::{Component, ComponentState, Readiness, Seen};
 use tenantry_mail::TalliedMailer;
-use tenantry_migration::migration_names;
 use tenantry_persistence::{PgJobQueue, Pool, vitals};
 use tenantry_redis::Redis;
 use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool};
@@ -27,6 +26,7 @@ pub fn with_components(
     guard: &Arc<Guard>,
 ) -> Readiness {
     let database = Database {
+        migrations: settings.extension.schema.names,
         runtime: booted.runtime.clone(),
         platform: booted.platform.clone(),
     };
@@ -52,6 +52,8 @@ pub fn with_components(
 }
 
 struct Database {
+    /// The names of the migrations that this program knows.
+    migrations: fn() -> Vec<String>,
     runtime: Pool,
     platform: Pool,
 }
@@ -63,7 +65,7 @@ impl Database {
         let latency_ms = milliseconds(asked.elapsed());
         let because = SystemScope::because("an operator asks how the database is");
         let vitals = vitals(&self.platform, because).await?;
-        let ours = migration_names();
+        let ours = (self.migrations)();
         let pending = ours
             .iter()
             .filter(|name| !vitals.migrations.contains(name))

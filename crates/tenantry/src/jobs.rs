@@ -14,7 +14,7 @@ use tenantry_tenancy::operations::{job, system_job};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::boot::{Booted, boot};
-use crate::config::{Jobs, Settings};
+use crate::config::Settings;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -75,12 +75,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
 }
 
 /// The worker of a server.
-pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
+pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
+    let jobs = &settings.jobs;
     let queues = Queues {
         jobs: Arc::new(PgJobQueue::new(booted.platform.clone())),
         system_jobs: Arc::new(PgSystemJobs::new(booted.platform.clone())),
     };
-    let settings = WorkerSettings {
+    let terms = WorkerSettings {
         poll: Duration::from_millis(jobs.poll_ms),
         at_once: jobs.at_once,
         per_tenant: jobs.per_tenant,
@@ -93,7 +94,8 @@ pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
         None => Handlers::standard(),
     };
     let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
-    Worker::new(Arc::clone(&booted.app), queues, handlers, settings)
+    let handlers = settings.extension.handlers(handlers);
+    Worker::new(Arc::clone(&booted.app), queues, handlers, terms)
 }
 
 async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) -> Result<(), CommandError> {

@@ -1,4 +1,19 @@
 //! The backend put together: settings, composition, commands. The program `tenantry` is this and nothing else.
+//!
+//! A service that embeds the backend depends on this crate. Its own part is an [`Extension`]; [`Service`] makes a program of it,
+//! with all of the commands (`serve`, `dev`, `migrate`, `doctor`, ...). Guard, limits, worker, loops that store what is counted,
+//! plans, health, metrics and drain are on as in the stock program, unless the settings switch them off:
+//!
+//! ```no_run
+//! # use tenantry::{Extension, Service};
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     Service::new(Extension::new("notes")).command_line().await
+//! }
+//! ```
+//!
+//! Tests and services with a `main` of their own call [`compose`], which gives the application with a default for each port and
+//! an override for those that are to be replaced.
 
 mod billing;
 mod boot;
@@ -8,6 +23,7 @@ mod demo;
 mod demo_payments;
 mod dev;
 mod doctor;
+mod extension;
 mod flag;
 mod guard;
 mod health;
@@ -21,6 +37,7 @@ mod operator;
 mod otlp;
 mod otlp_metrics;
 mod plan;
+pub mod prelude;
 mod quota;
 mod seed;
 mod serve;
@@ -31,7 +48,14 @@ mod traces;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub use tenantry_migration::migrator;
+pub use tenantry_persistence::tenant_entity;
+
+pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
+pub use crate::config::{Profile, Secret, Settings, SettingsError};
+pub use crate::extension::Extension;
 
 use crate::sources::Sources;
 
@@ -105,16 +129,37 @@ enum Command {
     Openapi,
 }
 
-/// Reads the command line, runs the command, and says how it ended.
-pub async fn command_line() -> ExitCode {
-    keep_pages_small();
-    let cli = Cli::parse();
-    match run(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            console::error(&error.to_string());
-            ExitCode::FAILURE
+/// The program of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    extension: Extension,
+}
+
+impl Service {
+    /// The program of the service that adds this to the backend. [`Service::default`] is the stock backend.
+    pub fn new(extension: Extension) -> Self {
+        Self { extension }
+    }
+
+    /// Reads the command line, runs the command, and says how it ended.
+    pub async fn command_line(self) -> ExitCode {
+        keep_pages_small();
+        match run(self.parsed()).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                console::error(&error.to_string());
+                ExitCode::FAILURE
+            }
         }
+    }
+
+    /// The command line, which ends the process where it asks for help or cannot be understood.
+    fn parsed(self) -> Cli {
+        let command = Cli::command().name(self.extension.name());
+        let parsed = Cli::from_arg_matches(&command.clone().get_matches());
+        let mut cli = parsed.unwrap_or_else(|error| error.format(&mut command.clone()).exit());
+        cli.sources.extension = self.extension;
+        cli
     }
 }
 
@@ -148,7 +193,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
     }
     match cli.command {
         Command::Openapi => {
-            let document = tenantry_http::openapi();
+            let document = sources.extension.openapi();
             let json = document
                 .to_pretty_json()
                 .map_err(|error| CommandError::Other(error.to_string()))?;

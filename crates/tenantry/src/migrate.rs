@@ -51,18 +51,24 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
             "this destroys data: say --yes if that is what you want".into(),
         ));
     }
+    let schema = sources.extension.schema;
     match args.direction {
-        Direction::Up => report("applied", &tenantry_migration::up(&url, args.steps).await?),
+        Direction::Up => report("applied", &(schema.up)(url.clone(), args.steps).await?),
         Direction::Down => report(
             "taken back",
-            &tenantry_migration::down(&url, Some(args.steps.unwrap_or(1))).await?,
+            &(schema.down)(url.clone(), args.steps.unwrap_or(1)).await?,
         ),
-        Direction::Fresh => report("applied", &tenantry_migration::fresh(&url).await?),
+        Direction::Fresh => report("applied", &(schema.fresh)(url.clone()).await?),
         Direction::Status => {
-            for (name, applied) in tenantry_migration::status(&url).await? {
+            for (name, applied) in (schema.status)(url.clone()).await? {
                 console::say(&format!("{} {name}", if applied { "applied" } else { "pending" }));
             }
         }
+    }
+    for name in (schema.unknown)(url).await? {
+        console::progress(&format!(
+            "{name} is applied and not known here; it stays as it is"
+        ));
     }
     Ok(())
 }

@@ -103,12 +103,13 @@ pub async fn serve(
         ..http_settings(&settings.http)
     };
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
+    let api = settings.extension.extend(api);
     metrics::register(api.metrics(), &booted);
     metrics::guard(api.metrics(), &guard);
     let worker = settings
         .jobs
         .enabled
-        .then(|| Arc::new(jobs::worker(&booted, &settings.jobs)));
+        .then(|| Arc::new(jobs::worker(&booted, settings)));
     let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
     let lagging = metrics::metering(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;

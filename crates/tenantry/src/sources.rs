@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::{Profile, Secret, Settings};
 use crate::demo::{self, Demo};
-use crate::{CommandError, console};
+use crate::{CommandError, Extension, console};
 
 /// The options that every command has.
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,9 @@ pub struct Sources {
     /// unless the settings name a database.
     #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
     pub profile: Option<Profile>,
+    /// What the service adds to the backend.
+    #[arg(skip)]
+    pub extension: Extension,
 }
 
 impl Sources {
@@ -67,7 +70,14 @@ impl Sources {
     /// default.
     pub fn given(&self) -> Result<Settings, CommandError> {
         let profile = self.profile.unwrap_or(Profile::Production);
-        Ok(Settings::load(&self.config_dir, profile)?)
+        self.load(profile)
+    }
+
+    /// The settings of a profile, unchecked.
+    pub fn load(&self, profile: Profile) -> Result<Settings, CommandError> {
+        let mut settings = Settings::load(&self.config_dir, profile)?;
+        settings.extension = self.extension.clone();
+        Ok(settings)
     }
 
     /// Adds to an error that a demo is at hand, where the caller has not chosen a profile.
@@ -82,7 +92,8 @@ impl Sources {
 
     /// The settings of a running demo, below those of the environment. Says which they are.
     fn beside(&self, demo: &Demo) -> Result<Settings, CommandError> {
-        let settings = Settings::load_over(&demo.settings)?;
+        let mut settings = Settings::load_over(&demo.settings)?;
+        settings.extension = self.extension.clone();
         console::progress(&format!(
             "using the demo at {} ({}): {}",
             demo.address,

@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 use tenantry_migration::{
-    Migrator, OnDelete, TenantTable, down, down_with, fresh, pending, status, up, up_with,
+    Migrator, OnDelete, TenantTable, down, down_with, fresh, pending, status, unknown_with, up, up_with,
 };
 
 use crate::support::{A, B, Database, code, count_in, names, run, run_in};
@@ -115,7 +115,7 @@ async fn errors_are_one_line_without_the_password() {
     )
     .await
     .unwrap();
-    errors.push(up(&database.owner_url(), None).await.unwrap_err().to_string());
+    errors.push(down(&database.owner_url(), None).await.unwrap_err().to_string());
     for error in errors {
         assert!(!error.contains("secret") && !error.contains('\n'), "{error}");
     }
@@ -139,9 +139,26 @@ async fn another_service_adds_a_table_of_its_own() {
     assert_eq!(code(run_in(&mut app, B, &insert).await), "42501");
     assert_eq!(count_in(&mut app, A, "SELECT count(*) FROM notes").await, 1);
     assert_eq!(count_in(&mut app, B, "SELECT count(*) FROM notes").await, 0);
-    // A server that does not know the table's migration says so rather than guess.
-    let error = pending(&url).await.unwrap_err().to_string();
-    assert!(error.contains("m20270101_000001_notes"), "{error}");
+    // The stock program leaves it as it is, and works on its own migrations only.
+    assert_eq!(
+        unknown_with::<Migrator>(&url).await.unwrap(),
+        ["m20270101_000001_notes"]
+    );
+    assert_eq!(pending(&url).await.unwrap(), [""; 0]);
+    assert_eq!(up(&url, None).await.unwrap(), [""; 0]);
+    assert!(
+        status(&url)
+            .await
+            .unwrap()
+            .iter()
+            .all(|(name, applied)| *applied && name != "m20270101_000001_notes")
+    );
+    let error = down(&url, Some(1)).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("m20270101_000001_notes is a migration of another service"),
+        "{error}"
+    );
+    assert_eq!(count_in(&mut app, A, "SELECT count(*) FROM notes").await, 1);
     assert_eq!(
         down_with::<Ours>(&url, Some(1)).await.unwrap(),
         ["m20270101_000001_notes"]

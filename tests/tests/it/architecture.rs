@@ -42,11 +42,8 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 
 /// Which crates of ours may name a crate of others.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    (
-        "sea-orm",
-        &["tenantry-persistence", "tenantry-tests", "tenantry-embedder"],
-    ),
-    ("sea-orm-migration", &["tenantry-migration", "tenantry-embedder"]),
+    ("sea-orm", &["tenantry-persistence", "tenantry-tests", "notes"]),
+    ("sea-orm-migration", &["tenantry-migration"]),
     ("sea-query-sqlx", &["tenantry-persistence"]),
     (
         "sqlx",
@@ -64,12 +61,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("deadpool-redis", &["tenantry-redis", "tenantry-tests"]),
     (
         "actix-web",
-        &[
-            "tenantry-http",
-            "tenantry",
-            "tenantry-tests",
-            "tenantry-embedder",
-        ],
+        &["tenantry-http", "tenantry", "tenantry-tests", "notes"],
     ),
     ("actix-cors", &["tenantry-http"]),
     ("actix-http", &["tenantry-http", "tenantry-tests"]),
@@ -167,7 +159,7 @@ fn crates_depend_in_one_direction_only() {
             "tenantry-tests",
             "tenantry-test-postgres",
             "tenantry-bench",
-            "tenantry-embedder",
+            "notes",
         ]
         .contains(&package.name.as_str())
         {

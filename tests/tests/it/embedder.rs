@@ -3,30 +3,18 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use serde_json::json;
 use tenantry_doctor::{Options as DoctorOptions, examine};
 use tenantry_http::ApiError;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{Embedder, ManualClock, MemoryPayments, Options, Payments, World};
+use tenantry_tests::{ManualClock, MemoryPayments, Options, Payments, World};
 
 use crate::jobs;
 
 /// The options of a world with the embedding service in it.
 pub fn options() -> Options {
-    let migrate = |url: String| {
-        async move {
-            tenantry_migration::up_with::<tenantry_embedder::Migrator>(&url, None)
-                .await
-                .unwrap();
-        }
-        .boxed_local()
-    };
     Options {
-        embedder: Some(Embedder {
-            migrate,
-            extend: tenantry_embedder::extend,
-        }),
+        extension: notes::extension(),
         ..Options::default()
     }
 }
@@ -206,11 +194,11 @@ async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
         .await
         .expect(201);
     let url = world.database.owner_url();
-    let down = tenantry_migration::down_with::<tenantry_embedder::Migrator>(&url, Some(1))
+    let down = tenantry_migration::down_with::<notes::Migrator>(&url, Some(1))
         .await
         .unwrap();
     assert_eq!(down.len(), 1);
-    let up = tenantry_migration::up_with::<tenantry_embedder::Migrator>(&url, None)
+    let up = tenantry_migration::up_with::<notes::Migrator>(&url, None)
         .await
         .unwrap();
     assert_eq!(up, down);

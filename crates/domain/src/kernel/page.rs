@@ -13,6 +13,12 @@ pub struct Position {
     pub id: Uuid,
 }
 
+impl From<(Time, Uuid)> for Position {
+    fn from((created_at, id): (Time, Uuid)) -> Self {
+        Self { created_at, id }
+    }
+}
+
 /// Which page of a list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {

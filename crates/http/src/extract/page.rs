@@ -4,7 +4,7 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tenantry_domain::kernel::{Invalid, OperatorId, Page, PageRequest};
 use tenantry_domain::operations::OperatorScope;
 use tenantry_domain::tenant::TenantScope;
@@ -27,6 +27,11 @@ pub struct PageView<T> {
     #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
+
+/// The filter of a list that has none.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFilter {}
 
 /// Which page of a list.
 #[derive(IntoParams)]

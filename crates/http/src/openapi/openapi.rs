@@ -10,9 +10,17 @@ use crate::{Problem, v1};
 
 /// Returns the OpenAPI 3.1 document of all routes.
 pub fn openapi() -> openapi::OpenApi {
-    let mut document = Document::openapi();
-    operation::complete(&mut document);
-    document
+    openapi_with([])
+}
+
+/// [`openapi`], with what the services that embed the backend say of theirs.
+pub fn openapi_with(documents: impl IntoIterator<Item = openapi::OpenApi>) -> openapi::OpenApi {
+    let mut all = Document::openapi();
+    operation::complete(&mut all);
+    documents.into_iter().fold(all, |all, mut document| {
+        operation::complete(&mut document);
+        all.merge_from(document)
+    })
 }
 
 /// The code of a problem.

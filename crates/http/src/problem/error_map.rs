@@ -33,6 +33,12 @@ use crate::extract::api_key;
 use crate::problem::error::INVALID_TOKEN;
 use crate::{ApiError, Excess, FactorNeeded, PlanProblem, QuotaProblem};
 
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code)
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let code = match &error {

@@ -26,11 +26,7 @@ impl Demo {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let address = said(&mut stdout, "Tenantry is at http://");
         let fake = said(&mut stdout, "A stand-in for Stripe is at http://");
-        let dev = Dev {
-            child,
-            stdout,
-            address,
-        };
+        let dev = Dev::of(child, stdout, address);
         Self {
             token: dev.login("acme"),
             dev,
@@ -90,7 +86,7 @@ fn ids(list: &str) -> Vec<String> {
 }
 
 /// The address in the line that begins like this.
-fn said(stdout: &mut BufReader<ChildStdout>, beginning: &str) -> String {
+fn said(stdout: &mut BufReader<std::process::ChildStdout>, beginning: &str) -> String {
     let mut line = String::new();
     while !line.starts_with(beginning) {
         line.clear();

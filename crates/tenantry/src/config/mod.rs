@@ -41,6 +41,8 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 
+use crate::Extension;
+
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
@@ -72,6 +74,9 @@ pub struct Settings {
     /// Chosen by `--profile`, never by a file.
     #[serde(skip)]
     pub profile: Profile,
+    /// What the service adds to the backend: chosen by its program, never by a file.
+    #[serde(skip)]
+    pub extension: Extension,
     pub server: Server,
     pub database: Database,
     pub http: Http,

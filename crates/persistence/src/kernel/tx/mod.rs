@@ -52,8 +52,8 @@ macro_rules! tenant_entity {
                 $column::$variant
             }
 
-            fn tenant_of(model: &$model) -> ::tenantry_domain::kernel::TenantId {
-                ::tenantry_domain::kernel::TenantId::from(model.$field)
+            fn tenant_of(model: &$model) -> $crate::__domain::kernel::TenantId {
+                $crate::__domain::kernel::TenantId::from(model.$field)
             }
         }
     };

@@ -1,0 +1,193 @@
+//! What a service adds to the backend that it embeds.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::pin::Pin;
+
+use actix_web::web::ServiceConfig;
+use tenantry_domain::customization::Definition;
+use tenantry_http::Api;
+use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
+use tenantry_tenancy::operations::job::Handlers;
+use utoipa::openapi::OpenApi;
+
+/// A service built on Tenantry: its migrations, routes, settings and jobs, in every command.
+///
+/// ```
+/// use tenantry::Extension;
+///
+/// fn routes(config: &mut actix_web::web::ServiceConfig) {
+///     let _ = config;
+/// }
+///
+/// let notes = Extension::new("notes").routes(routes);
+/// assert_eq!(notes.name(), "notes");
+/// ```
+#[derive(Clone)]
+pub struct Extension {
+    name: &'static str,
+    pub(crate) schema: Schema,
+    has_migrations: bool,
+    catalogue: &'static str,
+    routes: Vec<fn(&mut ServiceConfig)>,
+    documents: Vec<fn() -> OpenApi>,
+    pub(crate) definitions: Vec<Definition>,
+    jobs: Vec<fn(Handlers) -> Handlers>,
+}
+
+impl Extension {
+    /// A service that adds nothing yet. `name` is that of its program.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            schema: Schema::of::<Migrator>(),
+            has_migrations: false,
+            catalogue: "",
+            routes: Vec::new(),
+            documents: Vec::new(),
+            definitions: Vec::new(),
+            jobs: Vec::new(),
+        }
+    }
+
+    /// The name of its program.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its migrations: a migrator that lists Tenantry's first and its own behind them, as [`migrator!`](crate::migrator) makes one.
+    #[must_use]
+    pub fn migrations<M: MigratorTrait>(mut self) -> Self {
+        self.schema = Schema::of::<M>();
+        self.has_migrations = true;
+        self
+    }
+
+    /// What its migrations make, as `<program> doctor --record FILE` writes it. Doctor and guard then know its tables and report
+    /// each difference; without it they say that an unknown migration has made them.
+    #[must_use]
+    pub fn catalogue(mut self, facts: &'static str) -> Self {
+        self.catalogue = facts;
+        self
+    }
+
+    /// Its routes, below `/api/v1`.
+    #[must_use]
+    pub fn routes(mut self, routes: fn(&mut ServiceConfig)) -> Self {
+        self.routes.push(routes);
+        self
+    }
+
+    /// What the OpenAPI document says of its routes.
+    #[must_use]
+    pub fn document(mut self, document: fn() -> OpenApi) -> Self {
+        self.documents.push(document);
+        self
+    }
+
+    /// Settings of tenants beside those of the product.
+    #[must_use]
+    pub fn settings(mut self, definitions: impl IntoIterator<Item = Definition>) -> Self {
+        self.definitions.extend(definitions);
+        self
+    }
+
+    /// Its jobs: a function that adds their handlers.
+    #[must_use]
+    pub fn jobs(mut self, add: fn(Handlers) -> Handlers) -> Self {
+        self.jobs.push(add);
+        self
+    }
+
+    /// The API with its routes and documents.
+    pub fn extend(&self, api: Api) -> Api {
+        let api = self
+            .routes
+            .iter()
+            .fold(api, |api, routes| api.with_routes(*routes));
+        self.documents
+            .iter()
+            .fold(api, |api, document| api.with_document(document()))
+    }
+
+    /// The OpenAPI document of all routes.
+    pub fn openapi(&self) -> OpenApi {
+        let documents = self.documents.iter().map(|document| document());
+        tenantry_http::openapi_with(documents)
+    }
+
+    /// Applies the migrations that are missing, as the owner of the tables; returns their names.
+    ///
+    /// # Errors
+    /// [`MigrationError`].
+    pub async fn migrate(&self, owner_url: &str) -> Result<Vec<String>, MigrationError> {
+        (self.schema.up)(owner_url.to_owned(), None).await
+    }
+
+    /// The handlers of jobs with its own.
+    pub(crate) fn handlers(&self, handlers: Handlers) -> Handlers {
+        self.jobs.iter().fold(handlers, |handlers, add| add(handlers))
+    }
+
+    /// What all migrations make, Tenantry's and its own: facts as the doctor records them.
+    pub(crate) fn facts(&self) -> String {
+        format!("{}\n{}", tenantry_migration::CATALOGUE, self.catalogue)
+    }
+
+    /// Of facts about a database those that Tenantry's own migrations do not make; all of them for the stock backend.
+    pub(crate) fn own_facts(&self, recorded: &str) -> String {
+        if !self.has_migrations {
+            return recorded.to_owned();
+        }
+        let known: HashSet<&str> = tenantry_migration::CATALOGUE.lines().collect();
+        let own = recorded.lines().filter(|line| !known.contains(line));
+        own.fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+impl Default for Extension {
+    /// The stock backend, which is extended by nothing.
+    fn default() -> Self {
+        Self::new("tenantry")
+    }
+}
+
+impl fmt::Debug for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Extension").field(&self.name).finish()
+    }
+}
+
+type Run<T> = Pin<Box<dyn Future<Output = Result<T, MigrationError>> + Send>>;
+
+/// What can be done with the migrations of a service, whatever their type is.
+#[derive(Clone, Copy)]
+pub(crate) struct Schema {
+    /// Applies so many migrations, or all; returns their names.
+    pub up: fn(String, Option<u32>) -> Run<Vec<String>>,
+    /// Takes back so many; returns their names.
+    pub down: fn(String, u32) -> Run<Vec<String>>,
+    /// Drops everything and applies all.
+    pub fresh: fn(String) -> Run<Vec<String>>,
+    /// Each migration, and whether it is applied.
+    pub status: fn(String) -> Run<Vec<(String, bool)>>,
+    /// Those that were applied and are of another service.
+    pub unknown: fn(String) -> Run<Vec<String>>,
+    /// The names of all.
+    pub names: fn() -> Vec<String>,
+}
+
+impl Schema {
+    fn of<M: MigratorTrait>() -> Self {
+        Self {
+            up: |url, steps| Box::pin(async move { tenantry_migration::up_with::<M>(&url, steps).await }),
+            down: |url, steps| {
+                Box::pin(async move { tenantry_migration::down_with::<M>(&url, Some(steps)).await })
+            },
+            fresh: |url| Box::pin(async move { tenantry_migration::fresh_with::<M>(&url).await }),
+            status: |url| Box::pin(async move { tenantry_migration::status_with::<M>(&url).await }),
+            unknown: |url| Box::pin(async move { tenantry_migration::unknown_with::<M>(&url).await }),
+            names: || M::migrations().iter().map(|one| one.name().to_owned()).collect(),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What the routes, entities and migrations of a service are written with: `use tenantry::prelude::*`.
+
+pub use actix_web::HttpResponse;
+pub use tenantry_domain::kernel::{
+    Check, ErrorCode, Invalid, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
+    StoreError, TaskId, TenantId, UserId,
+};
+pub use tenantry_domain::store::Work;
+pub use tenantry_http::permission::*;
+pub use tenantry_http::{
+    Answer, ApiError, Body, Ctx, Endpoint, Id, IdempotencyKey, NoFilter, PageView, Paged, created, entity,
+    no_content,
+};
+pub use tenantry_migration::{OnDelete, TenantTable};
+pub use tenantry_persistence::{ColumnTrait, IntoActiveModel, Set, tenant_tx};
+pub use tenantry_tenancy::Cx;
+
+pub use crate::{Extension, Service};

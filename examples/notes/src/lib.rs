@@ -1,0 +1,125 @@
+//! Notes on tasks: a complete service that embeds Tenantry.
+
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
+use tenantry::prelude::*;
+use utoipa::{OpenApi, ToSchema};
+
+tenantry::migrator! {
+    /// Tenantry's migrations, and the table of notes behind them.
+    pub Migrator {
+        "m20270101_000001_notes" => TenantTable::new("notes")
+            .belongs_to("task_id", "tasks", OnDelete::Cascade)
+            .column("text", "text NOT NULL")
+            // A rule that only the database knows: nobody shouts.
+            .check("notes_text_is_calm", "text <> upper(text)"),
+    }
+}
+
+/// What this service adds to Tenantry.
+pub fn extension() -> Extension {
+    Extension::new("notes")
+        .migrations::<Migrator>()
+        .catalogue(include_str!("../catalogue.txt"))
+        .routes(|config| {
+            config.service(Endpoint::at("/tasks/{id}/notes").get(list).post(create));
+            config.service(Endpoint::at("/notes/{id}").get(read));
+        })
+        .document(Document::openapi)
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(list, create, read))]
+struct Document;
+
+/// A note.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, ToSchema)]
+#[sea_orm(table_name = "notes")]
+#[schema(as = Note)]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    #[serde(skip)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub task_id: Uuid,
+    pub text: String,
+    pub created_at: chrono::DateTime<chrono::Utc>,
+}
+impl ActiveModelBehavior for ActiveModel {}
+tenantry::tenant_entity!(Entity, Model, Column);
+
+/// A note to make.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewNote {
+    #[schema(min_length = 1, max_length = 1000)]
+    text: String,
+}
+
+/// List the notes on a task
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/notes", operation_id = "list_notes", tag = "Notes",
+    params(("id" = Uuid, Path)), responses((status = 200, body = PageView<Model>)), security(("bearer" = [])))]
+async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
+    let request = query.request(cx.scope())?;
+    let read = async |work: &mut Work| -> Result<_, ApiError> {
+        work.tasks().find(task.0).await?.ok_or(ErrorCode::NotFound)?;
+        let tx = tenant_tx(work)?;
+        let notes = tx.find::<Entity>().filter(Column::TaskId.eq(task.0.uuid()));
+        let position = |note: &Model| (note.created_at, note.id).into();
+        let page = notes.page((Column::CreatedAt, Column::Id), request, position);
+        Ok(page.await?)
+    };
+    Ok(query.answer(cx.scope(), cx.read(read).await?))
+}
+
+/// Create a note on a task
+#[utoipa::path(post, path = "/api/v1/tasks/{id}/notes", operation_id = "create_note", tag = "Notes",
+    params(("id" = Uuid, Path), IdempotencyKey), request_body = NewNote, responses((status = 201, body = Model)),
+    security(("bearer" = [])))]
+async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
+    let add = async |cx: &Cx| add(cx, task.0, &body.0.text).await;
+    let answer = |note: Model| created(&format!("/api/v1/notes/{}", note.id), None, &note);
+    key.once(&cx, add, answer).await
+}
+
+async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
+    let mut check = Check::new();
+    check.text("/text", text, 1..=1_000);
+    check.verdict()?;
+    let (tenant_id, task_id) = (cx.scope().tenant().uuid(), task.uuid());
+    let (id, created_at, text) = (cx.ids().uuid(), cx.now(), text.to_owned());
+    let note = Model {
+        tenant_id,
+        id,
+        task_id,
+        text,
+        created_at,
+    };
+    cx.write(async |work| {
+        let task = work.tasks().find_for_update(task).await?;
+        task.ok_or(ErrorCode::NotFound)?;
+        let row = note.clone().into_active_model();
+        tenant_tx(work)?.insert(row).await?;
+        let event = cx.changed::<()>("note.created", "note", id, None, None);
+        Ok::<_, ApiError>(work.audit().record(event).await?)
+    })
+    .await?;
+    Ok(note)
+}
+
+/// Get a note
+#[utoipa::path(get, path = "/api/v1/notes/{id}", operation_id = "get_note", tag = "Notes",
+    params(("id" = Uuid, Path)), responses((status = 200, body = Model)), security(("bearer" = [])))]
+async fn read(cx: Ctx<ReadTasks>, id: Id<Uuid>) -> Answer {
+    let read = async |work: &mut Work| -> Result<_, ApiError> {
+        let tx = tenant_tx(work)?;
+        let note = tx.find::<Entity>().filter(Column::Id.eq(id.0));
+        let note = note.one().await?.ok_or(ErrorCode::NotFound)?;
+        // A note is gone with its task.
+        let task = work.tasks().find(note.task_id.into()).await?;
+        task.map(|_| note).ok_or(ErrorCode::NotFound.into())
+    };
+    Ok(HttpResponse::Ok().json(cx.read(read).await?))
+}
