@@ -104,6 +104,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
 }
 
 /// [`boot`], where payments are due by the clock of a fake in place of Stripe.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the composition of the whole application, in one place until a builder has it in parts"
+)]
 pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<Booted, BootError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);

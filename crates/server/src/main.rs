@@ -1,5 +1,13 @@
 //! `tenantry`: the backend as one program. This crate is wiring: settings, composition, commands.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        reason = "tests are tables of cases: longer with each case, and no harder to read"
+    )
+)]
+
 mod billing;
 mod boot;
 mod config;

@@ -27,7 +27,20 @@ pub const WEBHOOK_DEFAULT_URL: Setting<Option<String>> = Setting::new("webhook.d
 
 /// The definitions of the product. An embedder puts its own behind them.
 pub fn definitions() -> Vec<Definition> {
-    let text = Kind::text;
+    [
+        notifications(),
+        tasks(),
+        appearance(),
+        security(),
+        integrations(),
+        retention(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn notifications() -> Vec<Definition> {
     vec![
         Definition::new(
             "notifications.email_digest",
@@ -43,6 +56,11 @@ pub fn definitions() -> Vec<Definition> {
             "Not yet in effect: the hour of the day, in the tenant's time zone, at which the summary is sent.",
         )
         .client_visible(),
+    ]
+}
+
+fn tasks() -> Vec<Definition> {
+    vec![
         Definition::new(
             "tasks.default_priority",
             Kind::Choice(&["low", "normal", "high", "urgent"]),
@@ -57,6 +75,11 @@ pub fn definitions() -> Vec<Definition> {
             "What clients put before the number of a task when they show it.",
         )
         .client_visible(),
+    ]
+}
+
+fn appearance() -> Vec<Definition> {
+    vec![
         Definition::new(
             "appearance.theme",
             Kind::Choice(&["system", "light", "dark"]),
@@ -75,7 +98,7 @@ pub fn definitions() -> Vec<Definition> {
             "appearance.navigation",
             Kind::list(
                 Kind::Object(vec![
-                    Field::required("label", text(1..=40)),
+                    Field::required("label", Kind::text(1..=40)),
                     Field::required("url", Kind::Url),
                     Field::optional("new_window", Kind::Boolean),
                 ]),
@@ -92,6 +115,11 @@ pub fn definitions() -> Vec<Definition> {
             "The page where clients say that people of the tenant find help.",
         )
         .client_visible(),
+    ]
+}
+
+fn security() -> Vec<Definition> {
+    vec![
         Definition::new(
             "security.session_idle_minutes",
             Kind::Integer(5..=43_200),
@@ -135,6 +163,11 @@ pub fn definitions() -> Vec<Definition> {
             "The domains that addresses of users may have, when they are invited, register, are created or change; an \
              empty list allows all.",
         ),
+    ]
+}
+
+fn integrations() -> Vec<Definition> {
+    vec![
         Definition::new(
             "webhook.default_url",
             Kind::Url,
@@ -143,11 +176,16 @@ pub fn definitions() -> Vec<Definition> {
         ),
         Definition::new(
             "integrations.smtp_password",
-            text(1..=500),
+            Kind::text(1..=500),
             Value::Null,
             "Not yet in effect: the password of the tenant's own mail server.",
         )
         .secret(),
+    ]
+}
+
+fn retention() -> Vec<Definition> {
+    vec![
         Definition::new(
             "retention.audit_days",
             Kind::Integer(30..=3_650),
