@@ -10,7 +10,7 @@ use regex::Regex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::customization::{Branding, Colour};
+use crate::customization::{Address, Branding, Colour};
 use crate::kernel::{
     Check, Invalid, LONGEST_URL, Level, Patch, PublicUrl, Resolved, StoreError, TenantId, Time, UserId,
     check_text, resolve,
@@ -407,15 +407,6 @@ impl Definition {
             "x-client-visible": self.client_visible,
         })
     }
-}
-
-/// An address in a value, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// JSON pointer into the change.
-    pub pointer: String,
-    /// The address.
-    pub url: PublicUrl,
 }
 
 /// Why definitions are refused.

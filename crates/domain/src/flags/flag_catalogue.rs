@@ -3,9 +3,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::flags::{Condition, FlagDefinition, FlagOverride, FlagProgram, FlagSet, Lifecycle, Segment};
-use crate::kernel::{Check, Invalid, OperatorId, StoreError, SystemScope, Time};
-use crate::tenant::TenantScope;
+use crate::flags::{Condition, FlagDefinition, FlagOverride, Lifecycle, Segment};
+use crate::kernel::{Check, Invalid, OperatorId, StoreError, Time};
 
 /// How many flags may stand one behind the other. Evaluation stops there as well, whatever is stored.
 pub(crate) const MAX_DEPTH: usize = 5;
@@ -214,23 +213,6 @@ impl FlagCatalogue {
         known.insert(&one.key, size);
         size
     }
-}
-
-/// All definitions, from wherever they are remembered or stored.
-#[async_trait]
-pub trait FlagDefinitions: Send + Sync {
-    /// All of them, made ready for evaluation.
-    async fn program(&self, because: SystemScope) -> Result<Arc<FlagProgram>, StoreError>;
-}
-
-/// What holds for one tenant, from wherever it is remembered or put together.
-#[async_trait]
-pub trait FlagSource: Send + Sync {
-    /// The flags of the scope's tenant.
-    async fn flags(&self, scope: &TenantScope) -> Result<Arc<FlagSet>, StoreError>;
-
-    /// The same without waiting for anything, when it is remembered.
-    fn remembered(&self, scope: &TenantScope) -> Option<Arc<FlagSet>>;
 }
 
 /// Changing definitions, in a transaction of an operator's.

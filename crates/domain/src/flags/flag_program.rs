@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::flags::condition::{Comparison, Known};
 use crate::flags::{
-    Bucket, Condition, FlagCatalogue, FlagDefinition, FlagRule, Lifecycle, Segment, Serve, Split,
-    flag_set::{FlagTenant, Subject},
+    Bucket, Condition, FlagCatalogue, FlagDefinition, FlagRule, FlagTenant, Lifecycle, Segment, Serve, Split,
+    Subject,
 };
 use crate::kernel::number::Exact;
 use crate::kernel::{Level, Time};

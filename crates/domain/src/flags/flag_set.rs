@@ -1,75 +1,15 @@
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::flags::flag_concern::Concern;
 use crate::flags::flag_program::{CompiledFlag, Digest, LEVELS, Outcome, place};
 use crate::flags::{
-    Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, flag_catalogue::MAX_DEPTH,
+    Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, FlagTenant, Subject,
+    flag_catalogue::MAX_DEPTH,
 };
 use crate::kernel::{Level, Role, TenantId, Time, resolve};
-
-/// The tenant that flags are evaluated in, as far as rules may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlagTenant {
-    id: TenantId,
-    id_text: String,
-    slug: String,
-    plan: String,
-}
-
-impl FlagTenant {
-    /// A tenant.
-    pub fn new(id: TenantId, slug: &str, plan: &str) -> Self {
-        Self {
-            id,
-            id_text: id.to_string(),
-            slug: slug.to_owned(),
-            plan: plan.to_owned(),
-        }
-    }
-
-    pub(crate) fn id_text(&self) -> &str {
-        &self.id_text
-    }
-
-    pub(crate) fn slug(&self) -> &str {
-        &self.slug
-    }
-
-    pub(crate) fn plan(&self) -> &str {
-        &self.plan
-    }
-}
-
-/// For whom flags are evaluated. The tenant is not in it: that comes with the set.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Subject {
-    /// Who: a user of the tenant, or whoever the caller stands for. Nobody in particular when absent.
-    pub key: Option<String>,
-    /// The role of a user of the tenant, as stored; goes before an attribute of that name.
-    pub role: Option<Role>,
-    /// What the caller says of them.
-    pub attributes: Map<String, Value>,
-}
-
-impl Subject {
-    /// Somebody, of whom nothing else is known.
-    pub fn of(key: impl Into<String>) -> Self {
-        Self {
-            key: Some(key.into()),
-            ..Self::default()
-        }
-    }
-
-    /// The same with something more known of them.
-    #[must_use]
-    pub fn with(mut self, attribute: &str, value: impl Into<Value>) -> Self {
-        self.attributes.insert(attribute.to_owned(), value.into());
-        self
-    }
-}
 
 /// What holds of all flags in one tenant: evaluating it waits for nothing and stores nothing.
 #[derive(Debug)]
@@ -257,7 +197,7 @@ impl FlagSet {
 
     /// The tenant that it is of.
     pub const fn tenant(&self) -> TenantId {
-        self.tenant.id
+        self.tenant.id()
     }
 
     /// Whether an id or a slug is this tenant's.
@@ -280,7 +220,7 @@ impl FlagSet {
     ///
     /// They must not leave the server as they are: whoever guesses a definition could tell from them whether it is the one.
     pub fn fingerprint(&self, now: Time) -> [u8; 88] {
-        self.concern.fingerprint(self.tenant.id, &self.choices, now)
+        self.concern.fingerprint(self.tenant.id(), &self.choices, now)
     }
 
     /// What a flag is for somebody; `None` when there is no such flag, or no more.

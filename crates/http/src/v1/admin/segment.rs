@@ -6,8 +6,8 @@ use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
-use super::flag::{ConditionDocument, RollBackBody};
 use crate::extract::{idempotency::replayed, page::PageParams};
+use crate::v1::admin::flag::{ConditionDocument, RollBackBody};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
     created, entity, no_content,
