@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{Currency, Interval, Period, TenantId, Time};
 use crate::usage::MeterKey;
 
@@ -252,48 +253,19 @@ pub struct ProviderSubscription {
     pub created_at: Time,
 }
 
-/// Where an invoice stands (Stripe's names).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InvoiceStatus {
-    /// It may still change.
-    Draft,
-    /// It is to be paid.
-    Open,
-    /// It is paid.
-    Paid,
-    /// It was withdrawn.
-    Void,
-    /// Nobody expects it to be paid any more.
-    Uncollectible,
-}
-
-crate::kernel::name::deserialize_by_name!(InvoiceStatus);
-
-impl InvoiceStatus {
-    /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Draft,
-        Self::Open,
-        Self::Paid,
-        Self::Void,
-        Self::Uncollectible,
-    ];
-
-    /// The provider's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Open => "open",
-            Self::Paid => "paid",
-            Self::Void => "void",
-            Self::Uncollectible => "uncollectible",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+named_enum! {
+    /// Where an invoice stands (Stripe's names).
+    pub enum InvoiceStatus {
+        /// It may still change.
+        Draft = "draft",
+        /// It is to be paid.
+        Open = "open",
+        /// Nothing is outstanding.
+        Paid = "paid",
+        /// It was withdrawn.
+        Void = "void",
+        /// Nobody expects it to be paid any more.
+        Uncollectible = "uncollectible",
     }
 }
 

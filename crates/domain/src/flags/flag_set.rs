@@ -9,6 +9,7 @@ use crate::flags::{
     Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, FlagTenant, Subject,
     flag_catalogue::MAX_DEPTH,
 };
+use crate::kernel::name::named_enum;
 use crate::kernel::{Level, Role, TenantId, Time, resolve};
 
 /// What holds of all flags in one tenant: evaluating it waits for nothing and stores nothing.
@@ -41,19 +42,20 @@ pub struct Evaluation<'a> {
     pub level: Level,
 }
 
-/// Why somebody gets a variant, in the words of OpenFeature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Everybody gets it, always: the flag has no rules.
-    Static,
-    /// No rule says anything; it is the default.
-    Default,
-    /// A rule, or what the tenant has chosen.
-    TargetingMatch,
-    /// A part of a percentage rollout.
-    Split,
-    /// It is switched off, not in use yet, or a prerequisite does not hold.
-    Disabled,
+named_enum! {
+    /// Why somebody gets a variant, in the words of OpenFeature.
+    pub enum Reason {
+        /// Everybody gets it, always: the flag has no rules.
+        Static = "STATIC",
+        /// No rule says anything; it is the default.
+        Default = "DEFAULT",
+        /// A rule, or what the tenant has chosen.
+        TargetingMatch = "TARGETING_MATCH",
+        /// A part of a percentage rollout.
+        Split = "SPLIT",
+        /// It is switched off, not in use yet, or a prerequisite does not hold.
+        Disabled = "DISABLED",
+    }
 }
 
 /// How a flag came to what it is for somebody. It holds nothing that belongs to another tenant: rules that cannot be
@@ -109,19 +111,20 @@ pub struct RuleResult {
     pub bucket: Option<Bucket>,
 }
 
-/// What can come of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleOutcome {
-    /// It matched.
-    Matched,
-    /// It does not count yet, or no more.
-    OutsideSchedule,
-    /// A condition does not hold.
-    ConditionsFail,
-    /// The subject lacks what it would be divided by.
-    NothingToDivideBy,
-    /// The subject's bucket is beyond all parts.
-    OutsideShare,
+named_enum! {
+    /// What can come of a rule.
+    pub enum RuleOutcome {
+        /// The subject gets what the rule serves.
+        Matched = "matched",
+        /// It does not count yet, or no more.
+        OutsideSchedule = "outside_schedule",
+        /// A condition does not hold.
+        ConditionsFail = "conditions_fail",
+        /// The subject lacks what it would be divided by.
+        NothingToDivideBy = "nothing_to_divide_by",
+        /// The subject's bucket is beyond all parts.
+        OutsideShare = "outside_share",
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -417,50 +420,6 @@ impl FlagSet {
             variant: variant.cloned(),
             chosen,
             rules,
-        }
-    }
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [
-        Self::Static,
-        Self::Default,
-        Self::TargetingMatch,
-        Self::Split,
-        Self::Disabled,
-    ];
-
-    /// As OpenFeature says it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Static => "STATIC",
-            Self::Default => "DEFAULT",
-            Self::TargetingMatch => "TARGETING_MATCH",
-            Self::Split => "SPLIT",
-            Self::Disabled => "DISABLED",
-        }
-    }
-}
-
-impl RuleOutcome {
-    /// Every outcome.
-    pub const ALL: [Self; 5] = [
-        Self::Matched,
-        Self::OutsideSchedule,
-        Self::ConditionsFail,
-        Self::NothingToDivideBy,
-        Self::OutsideShare,
-    ];
-
-    /// As the API says it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Matched => "matched",
-            Self::OutsideSchedule => "outside_schedule",
-            Self::ConditionsFail => "conditions_fail",
-            Self::NothingToDivideBy => "nothing_to_divide_by",
-            Self::OutsideShare => "outside_share",
         }
     }
 }

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::Value;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{Check, Invalid, JobId, LeaseId, StoreError, SystemScope, Time};
 use crate::tenant::{Initiator, JobLease, TenantScope};
 
@@ -110,51 +111,25 @@ fn initiator(scope: &TenantScope) -> Initiator {
     }
 }
 
-/// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum JobState {
-    /// It waits for its time and for a worker.
-    Queued,
-    /// A worker has leased it.
-    Running,
-    /// It waits until its tenant may write again.
-    Parked,
-    /// It was done.
-    Done,
-    /// It was given up; an operator may replay it.
-    Dead,
-    /// Nobody wants it any more.
-    Cancelled,
+named_enum! {
+    /// Where a job is in its life.
+    pub enum JobState {
+        /// It waits for its time and for a worker.
+        Queued = "queued",
+        /// A worker has leased it.
+        Running = "running",
+        /// It waits until its tenant may write again.
+        Parked = "parked",
+        /// It was done.
+        Done = "done",
+        /// It was given up; an operator may replay it.
+        Dead = "dead",
+        /// Nobody wants it any more.
+        Cancelled = "cancelled",
+    }
 }
 
 impl JobState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Running,
-        Self::Parked,
-        Self::Done,
-        Self::Dead,
-        Self::Cancelled,
-    ];
-
-    /// Its name in the database and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Parked => "parked",
-            Self::Done => "done",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-
     /// Whether something is still to come of it.
     pub const fn is_open(self) -> bool {
         match self {

@@ -10,6 +10,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Limit, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
     StoreError, SystemScope, TenantId, Time,
@@ -305,33 +306,13 @@ fn reached(used: u64, percent: u32, amount: u64) -> bool {
     u128::from(used) * 100 >= u128::from(percent) * u128::from(amount)
 }
 
-/// What a threshold is a part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertBase {
-    /// What the plan's price includes.
-    Included,
-    /// The hard limit.
-    Limit,
-}
-
-crate::kernel::name::deserialize_by_name!(AlertBase);
-
-impl AlertBase {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Included, Self::Limit];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Included => "included",
-            Self::Limit => "limit",
-        }
-    }
-
-    /// The one of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|base| base.as_str() == text)
+named_enum! {
+    /// What a threshold is a part of.
+    pub enum AlertBase {
+        /// What the plan's price includes.
+        Included = "included",
+        /// The hard limit.
+        Limit = "limit",
     }
 }
 
@@ -428,37 +409,17 @@ impl QuotaLease {
     }
 }
 
-/// How a reservation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReservationState {
-    /// It holds its units.
-    Open,
-    /// What was used is counted.
-    Committed,
-    /// It was given up.
-    Released,
-    /// Its time was over.
-    Expired,
-}
-
-impl ReservationState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Committed, Self::Released, Self::Expired];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Committed => "committed",
-            Self::Released => "released",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// How a reservation stands.
+    pub enum ReservationState {
+        /// It holds its units.
+        Open = "open",
+        /// What was used is counted.
+        Committed = "committed",
+        /// It was given up.
+        Released = "released",
+        /// Its time was over.
+        Expired = "expired",
     }
 }
 

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use chrono::{Duration, SubsecRound as _};
 use serde_json::Value;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Check, Invalid, Period, StoreError, SystemScope, TenantId, Time, UsageEventId, check_text,
 };
@@ -88,36 +89,17 @@ pub struct UsagePointers {
     pub properties: &'static str,
 }
 
-/// How an event came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum UsageOrigin {
-    /// In the form of this API.
-    Api,
-    /// As a CloudEvent.
-    CloudEvents,
-    /// The server counted it.
-    Server,
-    /// Later than is usual, by whoever may do that.
-    Backfill,
-}
-
-impl UsageOrigin {
-    /// Every origin.
-    pub const ALL: [Self; 4] = [Self::Api, Self::CloudEvents, Self::Server, Self::Backfill];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::CloudEvents => "cloudevents",
-            Self::Server => "server",
-            Self::Backfill => "backfill",
-        }
-    }
-
-    /// The origin of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|origin| origin.as_str() == text)
+named_enum! {
+    /// How an event came in.
+    pub enum UsageOrigin {
+        /// In the form of this API.
+        Api = "api",
+        /// As a CloudEvent.
+        CloudEvents = "cloudevents",
+        /// The server counted it.
+        Server = "server",
+        /// Later than is usual, by whoever may do that.
+        Backfill = "backfill",
     }
 }
 
@@ -314,36 +296,17 @@ pub struct Rollup {
     pub computed_at: Time,
 }
 
-/// How finely usage is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Granularity {
-    /// By the hour.
-    Hour,
-    /// By the day, UTC.
-    Day,
+named_enum! {
+    /// How finely usage is shown.
+    pub enum Granularity {
+        /// Intervals of an hour, UTC.
+        Hour = "hour",
+        /// By the day, UTC.
+        Day = "day",
+    }
 }
 
-crate::kernel::name::deserialize_by_name!(Granularity);
-
 impl Granularity {
-    /// Every granularity.
-    pub const ALL: [Self; 2] = [Self::Hour, Self::Day];
-
-    /// Its name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-        }
-    }
-
-    /// The granularity of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|granularity| granularity.as_str() == text)
-    }
-
     /// How long each part is.
     pub const fn length(self) -> Duration {
         match self {
