@@ -12,8 +12,12 @@ use tenantry_domain::work::Priority;
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
 /// After how many minutes without a use a session ends.
 pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_idle_minutes");
+/// The default of [`SESSION_IDLE_MINUTES`], also for a tenant without settings.
+pub const DEFAULT_SESSION_IDLE_MINUTES: u32 = 60;
 /// How many live sessions a user may have.
 pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
+/// The default of [`SESSIONS_PER_USER`], also for a tenant without settings.
+pub const DEFAULT_SESSIONS_PER_USER: u32 = 20;
 /// The domains that addresses of users may have.
 pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
 /// Which users need a second factor.
@@ -123,7 +127,7 @@ fn security() -> Vec<Definition> {
         Definition::new(
             "security.session_idle_minutes",
             Kind::Integer(5..=43_200),
-            json!(60),
+            json!(DEFAULT_SESSION_IDLE_MINUTES),
             "The idle timeout of sessions, in minutes: a session ends when its refresh token is not used for longer. \
              Clients log out after as many minutes without input.",
         )
@@ -131,7 +135,7 @@ fn security() -> Vec<Definition> {
         Definition::new(
             "security.sessions_per_user",
             Kind::Integer(1..=1_000),
-            json!(20),
+            json!(DEFAULT_SESSIONS_PER_USER),
             "The maximum number of live sessions of a user. A login beyond it ends the oldest session.",
         )
         .client_visible(),
