@@ -142,7 +142,7 @@ fn check(data: &NewNote) -> Result<(), Invalid> {
 /// The notes on a task
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/notes", operation_id = "list_notes", tag = "Notes",
     params(("id" = uuid::Uuid, Path)), responses((status = 200, body = PageView<NoteView>)),
-    security(("bearer" = [])))]
+    security(("bearer" = []), ("api_key" = [])))]
 async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
     let page = list_notes(&cx, task.0, query.request(cx.scope())?).await?;
     Ok(query.answer(cx.scope(), page.map(NoteView::from)))
@@ -151,7 +151,7 @@ async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> A
 /// Makes a note on a task
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/notes", operation_id = "create_note", tag = "Notes",
     params(("id" = uuid::Uuid, Path), IdempotencyKey), request_body = NewNote, responses((status = 201, body = NoteView)),
-    security(("bearer" = [])))]
+    security(("bearer" = []), ("api_key" = [])))]
 async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
     let add = async |cx: &Cx| add_note(cx, task.0, body.0).await;
     key.once(&cx, add, |note| {
@@ -163,7 +163,7 @@ async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body
 /// One note
 #[utoipa::path(get, path = "/api/v1/notes/{id}", operation_id = "get_note", tag = "Notes",
     params(("id" = uuid::Uuid, Path)), responses((status = 200, body = NoteView)),
-    security(("bearer" = [])))]
+    security(("bearer" = []), ("api_key" = [])))]
 async fn read(cx: Ctx<ReadTasks>, id: Id<uuid::Uuid>) -> Answer {
     let note = get_note(&cx, id.0).await?;
     Ok(actix_web::HttpResponse::Ok().json(NoteView::from(note)))

@@ -190,7 +190,7 @@ pub(crate) async fn read(guest: Guest, seen: IfNoneMatch) -> Answer {
     responses(
         (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
 pub(crate) async fn replace(
@@ -212,7 +212,7 @@ pub(crate) async fn replace(
     responses(
         (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
 pub(crate) async fn update(
