@@ -22,6 +22,7 @@ mod branding;
 mod concurrency;
 mod connections;
 mod contract;
+mod doc_comments;
 mod embedder;
 mod errors;
 mod fairness;

@@ -26,9 +26,9 @@ named_enum! {
 /// to in the month up to the end of the hour. There is one for each revision of the hour's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeterReport {
-    /// Its id.
+    /// Identifies the report within the tenant.
     pub id: MeterReportId,
-    /// Of what.
+    /// Key of the reported meter.
     pub meter: MeterKey,
     /// The beginning of the hour.
     pub hour: Time,

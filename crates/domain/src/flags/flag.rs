@@ -148,7 +148,7 @@ pub struct Split {
     /// there is no user. Whoever lacks what they would be divided by is not matched: chance decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The parts.
+    /// Shares of the subjects, in order; together at most all of them.
     pub parts: Vec<Part>,
 }
 

@@ -48,7 +48,7 @@ impl FlagCatalogue {
         self.flags.get(key)
     }
 
-    /// A segment.
+    /// Returns the segment with that key.
     pub fn segment(&self, key: &str) -> Option<&Segment> {
         self.segments.get(key)
     }
@@ -233,7 +233,7 @@ pub trait FlagEditing: Send {
         limit: u32,
     ) -> Result<Vec<FlagVersion>, StoreError>;
 
-    /// One version of a flag.
+    /// Returns the version of a flag with that number, from 1.
     async fn flag_version(&mut self, key: &str, version: i64) -> Result<Option<FlagVersion>, StoreError>;
 
     /// Stores a segment as the next version of itself, or the first.
@@ -250,7 +250,7 @@ pub trait FlagEditing: Send {
         limit: u32,
     ) -> Result<Vec<SegmentVersion>, StoreError>;
 
-    /// One version of a segment.
+    /// Returns the version of a segment with that number, from 1.
     async fn segment_version(
         &mut self,
         key: &str,

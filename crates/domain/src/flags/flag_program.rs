@@ -12,7 +12,7 @@ use crate::kernel::number::Exact;
 use crate::kernel::{Level, Time};
 
 /// All definitions in the form in which they are quick to evaluate. One for all tenants: what differs from tenant to
-/// tenant is in the [`FlagSet`](crate::flags::FlagSet), which is small.
+/// tenant is in the [`FlagSet`](super::FlagSet), which is small.
 #[derive(Debug)]
 pub struct FlagProgram {
     catalogue: Arc<FlagCatalogue>,

@@ -30,11 +30,11 @@ pub struct FlagSet {
 /// What a flag is, for somebody.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation<'a> {
-    /// The flag.
+    /// The definition that was evaluated.
     pub flag: &'a FlagDefinition,
     /// The name of the variant.
     pub variant: &'a str,
-    /// Its value.
+    /// What the variant stands for, of the flag's type.
     pub value: &'a Value,
     /// Why this one.
     pub reason: Reason,
@@ -64,7 +64,7 @@ named_enum! {
 pub struct Explanation {
     /// The name of the variant.
     pub variant: String,
-    /// Its value.
+    /// What the variant stands for, of the flag's type.
     pub value: Value,
     /// Why this one.
     pub reason: Reason,
@@ -92,7 +92,7 @@ pub struct PrerequisiteResult {
 /// What a level says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelResult {
-    /// The level.
+    /// User, tenant, plan, global or default.
     pub level: Level,
     /// The variant, when it says something.
     pub variant: Option<String>,
@@ -105,7 +105,7 @@ pub struct LevelResult {
 /// What came of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuleResult {
-    /// What.
+    /// Whether the rule matched, or why not.
     pub result: RuleOutcome,
     /// In which of ten thousand buckets the subject is, where that was asked.
     pub bucket: Option<Bucket>,
@@ -198,7 +198,7 @@ impl FlagSet {
         )
     }
 
-    /// The tenant that it is of.
+    /// Returns the id of the tenant that flags are evaluated in.
     pub const fn tenant(&self) -> TenantId {
         self.tenant.id()
     }

@@ -9,7 +9,7 @@ pub struct Price {
     /// In the currency's minor unit, as ISO 4217 defines it: 2900 is 29.00 in `usd` and ¥2900 in `jpy`. Not
     /// negative.
     pub amount: i64,
-    /// The currency.
+    /// The ISO 4217 currency of the amount.
     pub currency: Currency,
     /// What one payment covers.
     pub interval: Interval,

@@ -163,7 +163,7 @@ impl Permission {
     }
 }
 
-/// A set of permissions.
+/// Permissions as a bit set: copied, compared and intersected without allocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PermissionSet(u64);
 

@@ -12,7 +12,7 @@ use crate::tenant::{Initiator, JobLease, TenantScope};
 /// [`Gate::job`](crate::tenant::Gate::job) makes of the worker's lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Its id.
+    /// Identifies the job within the tenant.
     pub id: JobId,
     /// Which handler does it, for example `tenant.purge`.
     pub kind: String,
@@ -32,7 +32,7 @@ pub struct Job {
     pub created_at: Time,
 }
 
-/// What a new job is to be.
+/// The fields of a job that its creator decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// See [`Job::kind`]: 1 to 64 characters of `a-z 0-9 . _`.

@@ -18,7 +18,7 @@ const SECONDS: u64 = 5;
 /// The smallest block that is asked for where there is a pace at all.
 const LEAST: u64 = 10;
 
-/// The largest.
+/// The maximum number of units in a block, whatever the pace.
 const LARGEST: u64 = 1_000_000;
 
 /// What an instance knows of time: by its own steady clock, since any moment, and what time it takes it to be.
@@ -62,7 +62,7 @@ pub struct Counting {
 /// A lease that is used no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
-    /// Which.
+    /// The lease that is given back.
     pub lease: QuotaLeaseId,
     /// When the period began that it is a part of.
     pub start: Time,
@@ -73,7 +73,7 @@ pub struct Spent {
 /// What an instance got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaLoan {
-    /// Of which period.
+    /// The period of the quota that the units belong to.
     pub period: Period,
     /// Units that are counted as used already.
     pub bought: u64,

@@ -163,7 +163,7 @@ impl Settings {
 /// A customer: the owner of everything that has a `tenant_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tenant {
-    /// Its id.
+    /// The `tenant_id` of every row of the tenant.
     pub id: TenantId,
     /// What people call it; 1 to 120 characters.
     pub name: String,
@@ -171,7 +171,7 @@ pub struct Tenant {
     pub slug: Slug,
     /// Its label below the base domain, unique.
     pub subdomain: Option<Slug>,
-    /// The plan it is on.
+    /// Key of the present plan.
     pub plan: String,
     /// The version of that plan that it bought.
     pub plan_version: u32,
@@ -181,7 +181,7 @@ pub struct Tenant {
     pub status: TenantStatus,
     /// Whether it is suspended because something is owed: then paying lifts that. What an operator suspends stays so.
     pub suspended_for_payment: bool,
-    /// Its settings.
+    /// Settings that are stored with the tenant: registration, locale and time zone.
     pub settings: Settings,
     /// When it was made.
     pub created_at: Time,

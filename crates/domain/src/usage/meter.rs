@@ -145,7 +145,7 @@ impl MeterTerms {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OveragePrice {
-    /// In which currency.
+    /// The ISO 4217 currency of the amount.
     pub currency: Currency,
     /// In the currency's minor unit; not negative.
     pub amount: i64,

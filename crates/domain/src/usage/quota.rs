@@ -27,7 +27,7 @@ const PARTS: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("of {limit} {meter} in this period {used} are used or spoken for")]
 pub struct QuotaExceeded {
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// How much of a period is possible.
     pub limit: u64,
@@ -180,7 +180,7 @@ impl Tally {
 /// The counter of one meter in one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaCounter {
-    /// Its id.
+    /// Identifies the counter within the tenant.
     pub id: QuotaCounterId,
     /// What is counted.
     pub meter: MeterKey,
@@ -330,15 +330,15 @@ pub struct Threshold {
 /// A threshold was reached: there is one such row for each tenant, meter, period and threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaAlert {
-    /// Its id.
+    /// Identifies the alert within the tenant.
     pub id: QuotaAlertId,
-    /// The counter.
+    /// The counter whose units reached the threshold.
     pub counter: QuotaCounterId,
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// When.
     pub period: Period,
-    /// The threshold.
+    /// The threshold that was reached.
     pub threshold: Threshold,
     /// What was used then.
     pub used: u64,
@@ -351,9 +351,9 @@ pub struct QuotaAlert {
 /// A block of units that an instance may use without asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaLease {
-    /// Its id.
+    /// Identifies the lease within the tenant.
     pub id: QuotaLeaseId,
-    /// Of which counter.
+    /// The counter that the leased units are taken from.
     pub counter: QuotaCounterId,
     /// Who holds it.
     pub instance: Uuid,
@@ -426,11 +426,11 @@ named_enum! {
 /// Units that are set aside for work that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaReservation {
-    /// Its id.
+    /// Identifies the reservation within the tenant.
     pub id: QuotaReservationId,
-    /// Of which counter.
+    /// The counter that the reserved units are taken from.
     pub counter: QuotaCounterId,
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// In which period: what it was made in, however long the work takes.
     pub period: Period,
@@ -557,7 +557,7 @@ pub trait Quotas: Send {
     /// Forgets those of a counter, which was swept: nobody can correct them any more then.
     async fn delete_lost_leases(&mut self, counter: QuotaCounterId, before: Time) -> Result<(), StoreError>;
 
-    /// A reservation.
+    /// Returns the reservation with that id, in whatever state.
     async fn reservation(&mut self, id: QuotaReservationId) -> Result<Option<QuotaReservation>, StoreError>;
     /// The open reservations of a counter whose time is over by then.
     async fn overdue(

@@ -11,9 +11,9 @@ use crate::usage::{Aggregation, MOST_UNITS, MeterKey};
 /// What was used, when, as the ledger keeps it: for good. A mistake is corrected by another event that invalidates it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UsageEvent {
-    /// Its id.
+    /// Identifies the event within the tenant.
     pub id: UsageEventId,
-    /// Of what.
+    /// Key of the meter that counts the event.
     pub meter: MeterKey,
     /// How much, at most [`NewUsage::MOST`]. That of an invalidation is 0.
     pub quantity: u64,
@@ -38,7 +38,7 @@ pub struct UsageEvent {
 pub struct UsageKey {
     /// Who sent it; for events from outside never one of [`UsageKey::RESERVED`].
     pub source: String,
-    /// Which of theirs it is.
+    /// The sender's id of the event: deduplicates it together with the source.
     pub key: String,
 }
 
@@ -83,9 +83,9 @@ impl UsageKey {
 pub struct UsagePointers {
     /// The key of the event in its source.
     pub key: &'static str,
-    /// The quantity.
+    /// JSON pointer to the number of units.
     pub quantity: &'static str,
-    /// The properties.
+    /// JSON pointer to the sender's own fields.
     pub properties: &'static str,
 }
 
@@ -201,7 +201,7 @@ pub struct UsageWindow {
 }
 
 impl UsageWindow {
-    /// What is usual.
+    /// The window for senders without special permission.
     pub const USUAL: Self = Self {
         past: Duration::hours(24),
         future: Duration::minutes(5),
@@ -255,7 +255,7 @@ pub enum Appended {
 /// An event to append, with a hash of what was said of it, by which it is known when it comes again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyedUsage {
-    /// The event.
+    /// The event as it will be stored.
     pub event: UsageEvent,
     /// A hash of its payload, in text.
     pub payload_hash: String,

@@ -22,7 +22,7 @@ named_enum! {
 /// A project: what tasks and resources are filed under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Project {
-    /// Its id.
+    /// Identifies the project within the tenant.
     pub id: ProjectId,
     /// Unique among the tenant's live projects; 1 to 120 characters.
     pub name: String,
@@ -44,7 +44,7 @@ pub struct Project {
     pub version: i64,
 }
 
-/// What a new project is to be.
+/// The fields of a project that its creator decides.
 #[derive(Debug, Clone)]
 pub struct NewProject {
     /// See [`Project::name`].
@@ -192,11 +192,11 @@ named_enum! {
 /// A user's place in a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Its id.
+    /// Identifies the membership within the tenant.
     pub id: MemberId,
-    /// The project.
+    /// The project that the user is a member of.
     pub project_id: ProjectId,
-    /// The user.
+    /// The user who is a member.
     pub user_id: UserId,
     /// What they are in it.
     pub role: ProjectRole,

@@ -41,7 +41,7 @@ named_enum! {
 /// Something to do in a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Task {
-    /// Its id.
+    /// Identifies the task within the tenant.
     pub id: TaskId,
     /// The project it is filed under.
     pub project_id: ProjectId,
@@ -67,7 +67,7 @@ pub struct Task {
     pub version: i64,
 }
 
-/// What a new task is to be.
+/// The fields of a task that its creator decides.
 #[derive(Debug, Clone)]
 pub struct NewTask {
     /// See [`Task::title`].

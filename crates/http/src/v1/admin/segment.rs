@@ -39,7 +39,7 @@ pub(crate) struct SegmentDocument {
     version: i64,
 }
 
-/// A version of a segment.
+/// A segment as one of its versions defined it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SegmentVersion)]
 pub(crate) struct SegmentVersionView {

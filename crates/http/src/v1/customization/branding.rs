@@ -72,9 +72,9 @@ pub(crate) struct ContrastView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ColorContrast)]
 pub(crate) struct ColourView {
-    /// With white.
+    /// The contrast ratio to white, 1 to 21.
     white: f64,
-    /// With black.
+    /// The contrast ratio to black, 1 to 21.
     black: f64,
     /// The colour of text on it that is read best: black or white.
     text: String,

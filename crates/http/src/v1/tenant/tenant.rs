@@ -56,7 +56,7 @@ pub(crate) struct SettingsView {
     locale: String,
 }
 
-/// A change of the tenant.
+/// A change of the tenant. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTenant, examples(json!({"name": "Acme Ltd", "settings": {"self_registration": true}})))]

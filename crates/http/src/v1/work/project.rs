@@ -77,7 +77,7 @@ pub(crate) struct NewProjectBody {
     description: Option<String>,
 }
 
-/// A change of a project.
+/// A change of a project. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeProject, examples(json!({"status": "archived", "description": null})))]

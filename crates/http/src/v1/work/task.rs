@@ -71,7 +71,7 @@ pub(crate) struct NewTaskBody {
     due_at: Option<Moment>,
 }
 
-/// A change of a task.
+/// A change of a task. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTask, examples(json!({"status": "in_progress", "due_at": null})))]
