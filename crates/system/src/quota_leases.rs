@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tenantry_domain::kernel::{Clock, StoreError, TenantId};
 use tenantry_domain::operations::{
-    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Taking,
+    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
 };
 use tenantry_domain::tenant::Denied;
 use tenantry_domain::usage::{MeterKey, QuotaExceeded};
@@ -235,7 +235,7 @@ impl QuotaLeases {
 }
 
 impl QuotaGate for QuotaLeases {
-    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> Taking<'a> {
+    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> QuotaTake<'a> {
         let inner = &self.inner;
         let at = inner.moment();
         let mut shard = inner.shard(tenant);
@@ -247,11 +247,11 @@ impl QuotaGate for QuotaLeases {
                 drop(shard);
                 self.send(tenant, meter);
             }
-            return Taking::Ready(Ok(()));
+            return QuotaTake::Ready(Ok(()));
         }
         if let Some(refusal) = slot.remembered(at, limit) {
             inner.counts.refused.fetch_add(1, Ordering::Relaxed);
-            return Taking::Ready(Err(refusal.into()));
+            return QuotaTake::Ready(Err(refusal.into()));
         }
         let (sender, receiver) = oneshot::channel();
         slot.waiting.push(sender);
@@ -259,7 +259,7 @@ impl QuotaGate for QuotaLeases {
             drop(shard);
             self.send(tenant, meter);
         }
-        Taking::Pending(Box::pin(async move {
+        QuotaTake::Pending(Box::pin(async move {
             let gone = |_| Err(unavailable("whoever asked for a part of the quota is gone").into());
             let decision = receiver.await.unwrap_or_else(gone);
             let counts = &self.inner.counts;

@@ -110,19 +110,19 @@ pub enum QuotaRefusal {
 /// Decides on the request path whether a unit of a limited meter may be used, and uses it.
 pub trait QuotaGate: Send + Sync + fmt::Debug {
     /// Uses a unit of a quota with this hard limit.
-    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> Taking<'a>;
+    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> QuotaTake<'a>;
 }
 
-/// A decision that is there already, or one to wait for. What is decided in memory needs no future on the heap.
-pub enum Taking<'a> {
-    /// It is there.
+/// The result of taking a unit, ready or pending. What is decided in memory needs no future on the heap.
+pub enum QuotaTake<'a> {
+    /// Decided from the units that the instance holds.
     Ready(Result<(), QuotaRefusal>),
     /// The lender is asked.
     Pending(Pin<Box<dyn Future<Output = Result<(), QuotaRefusal>> + Send + 'a>>),
 }
 
-impl Taking<'_> {
-    /// The decision.
+impl QuotaTake<'_> {
+    /// Returns the ready decision, or waits for the lender's.
     ///
     /// # Errors
     /// [`QuotaRefusal`].
@@ -134,7 +134,7 @@ impl Taking<'_> {
     }
 }
 
-impl fmt::Debug for Taking<'_> {
+impl fmt::Debug for QuotaTake<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(decision) => f.debug_tuple("Ready").field(decision).finish(),
