@@ -27,6 +27,7 @@ pub use operator::{
 };
 pub use operator_event::OperatorEvent;
 pub use quota_gate::{
-    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake, Spent,
+    ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
+    Spent,
 };
 pub use system_job::{SystemJob, SystemJobs};
