@@ -99,8 +99,8 @@ impl Endpoint {
         }
     }
 
-    /// A path for everybody: an address may ask only so often.
-    pub fn visited(path: &str) -> Self {
+    /// A path without authentication, within the rate limit of the address.
+    pub fn anonymous(path: &str) -> Self {
         Self {
             resource: web::resource(path),
             door: Door::Visitor,
@@ -108,7 +108,7 @@ impl Endpoint {
         }
     }
 
-    /// From here on the methods are for everybody, as at [`Endpoint::visited`].
+    /// From here on the methods are for everybody, as at [`Endpoint::anonymous`].
     #[must_use]
     pub fn opened(self) -> Self {
         Self {

@@ -156,13 +156,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
                 .opened()
                 .get(read),
         )
-        .service(Endpoint::visited("/branding/theme.css").get(theme))
-        .service(Endpoint::visited("/branding/preview").get(preview));
+        .service(Endpoint::anonymous("/branding/theme.css").get(theme))
+        .service(Endpoint::anonymous("/branding/preview").get(preview));
 }
 
 /// The page for people, at an address that they can be told.
 pub(crate) fn pages(config: &mut ServiceConfig) {
-    config.service(Endpoint::visited("/branding/preview").get(preview_page));
+    config.service(Endpoint::anonymous("/branding/preview").get(preview_page));
 }
 
 /// Get the branding
