@@ -250,12 +250,8 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             _ if starttls => say(&mut wire, "530 must issue a STARTTLS command first")?,
             "AUTH" => {
                 login = plain_login(rest);
-                let answer = if login == demanded {
-                    "235 welcome"
-                } else {
-                    "535 who are you?"
-                };
-                say(&mut wire, answer)?;
+                let right = login == demanded;
+                say(&mut wire, if right { "235 welcome" } else { "535 who are you?" })?;
             }
             "MAIL" if demanded.is_some() && login != demanded => say(&mut wire, "530 log in first")?,
             "MAIL" => {
@@ -276,21 +272,15 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             "DATA" => {
                 say(&mut wire, "354 go ahead")?;
                 let Some(data) = data(&mut wire)? else { break };
-                if let Reaction::AtEnd(code) = reaction {
-                    say(&mut wire, &format!("{code} no"))?;
-                    continue;
-                }
-                shared.lock().received.push(Received {
+                let mail = Received {
                     from: from.clone(),
                     to: to.clone(),
                     data,
                     encrypted,
                     login: login.clone(),
-                });
-                match reaction {
-                    Reaction::TakeAndVanish => break,
-                    Reaction::TakeAndHang => shared.hang(),
-                    _ => say(&mut wire, "250 2.0.0 taken as 4711")?,
+                };
+                if !take(shared, &mut wire, mail, reaction)? {
+                    break;
                 }
             }
             "NOOP" | "RSET" => say(&mut wire, "250 ok")?,
@@ -303,6 +293,21 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     }
     // A clone is kept for stopping; without this the peer would not notice that it is over.
     plain.shutdown(Shutdown::Both)
+}
+
+/// Reacts to a mail that was sent whole. Returns whether the conversation goes on.
+fn take(shared: &Shared, wire: &mut Wire, mail: Received, reaction: Reaction) -> std::io::Result<bool> {
+    if let Reaction::AtEnd(code) = reaction {
+        say(wire, &format!("{code} no"))?;
+        return Ok(true);
+    }
+    shared.lock().received.push(mail);
+    match reaction {
+        Reaction::TakeAndVanish => return Ok(false),
+        Reaction::TakeAndHang => shared.hang(),
+        _ => say(wire, "250 2.0.0 taken as 4711")?,
+    }
+    Ok(true)
 }
 
 fn wire(stream: TcpStream) -> Wire {

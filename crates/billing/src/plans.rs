@@ -637,7 +637,7 @@ mod tests {
                 "\"week\"",
                 "one",
                 "prices[0].interval",
-                "unknown variant `week`",
+                "must be one of `month`, `year`",
             ),
             (
                 "amount = 100",

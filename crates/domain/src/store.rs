@@ -46,7 +46,7 @@ pub trait UnitOfWork: Send + Sync {
 pub trait Store: Send {
     /// The tenant itself.
     fn tenants(&mut self) -> &mut dyn Tenants;
-    /// Users.
+    /// The repository of users.
     fn users(&mut self) -> &mut dyn Users;
     /// Login sessions.
     fn sessions(&mut self) -> &mut dyn Sessions;
@@ -58,13 +58,13 @@ pub trait Store: Send {
     fn account_links(&mut self) -> &mut dyn AccountLinks;
     /// Which rare notices users got.
     fn rare_notices(&mut self) -> &mut dyn RareNotices;
-    /// API keys.
+    /// The repository of API keys.
     fn api_keys(&mut self) -> &mut dyn ApiKeys;
-    /// Projects.
+    /// The repository of projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
     fn members(&mut self) -> &mut dyn Members;
-    /// Tasks.
+    /// The repository of tasks.
     fn tasks(&mut self) -> &mut dyn Tasks;
     /// Resources and their versions.
     fn resources(&mut self) -> &mut dyn Resources;
@@ -82,7 +82,7 @@ pub trait Store: Send {
     fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
     /// What the tenant has with the payment provider.
     fn billing(&mut self) -> &mut dyn BillingAccounts;
-    /// Its invoices.
+    /// The repository of invoices.
     fn invoices(&mut self) -> &mut dyn Invoices;
     /// What was used, as the payment provider is told.
     fn meter_reports(&mut self) -> &mut dyn MeterReports;
@@ -125,7 +125,7 @@ impl Work {
     pub fn tenants(&mut self) -> &mut dyn Tenants {
         self.store.tenants()
     }
-    /// Users.
+    /// The repository of users.
     pub fn users(&mut self) -> &mut dyn Users {
         self.store.users()
     }
@@ -149,11 +149,11 @@ impl Work {
     pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
         self.store.rare_notices()
     }
-    /// API keys.
+    /// The repository of API keys.
     pub fn api_keys(&mut self) -> &mut dyn ApiKeys {
         self.store.api_keys()
     }
-    /// Projects.
+    /// The repository of projects.
     pub fn projects(&mut self) -> &mut dyn Projects {
         self.store.projects()
     }
@@ -161,7 +161,7 @@ impl Work {
     pub fn members(&mut self) -> &mut dyn Members {
         self.store.members()
     }
-    /// Tasks.
+    /// The repository of tasks.
     pub fn tasks(&mut self) -> &mut dyn Tasks {
         self.store.tasks()
     }
@@ -197,7 +197,7 @@ impl Work {
     pub fn billing(&mut self) -> &mut dyn BillingAccounts {
         self.store.billing()
     }
-    /// Its invoices.
+    /// The repository of invoices.
     pub fn invoices(&mut self) -> &mut dyn Invoices {
         self.store.invoices()
     }

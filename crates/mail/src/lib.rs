@@ -59,9 +59,9 @@ impl std::fmt::Debug for SmtpSettings {
 /// Who logs in at the mail server. Its password is never printed.
 #[derive(Clone)]
 pub struct Login {
-    /// The user.
+    /// The user name of the SMTP account.
     pub user: String,
-    /// Their password.
+    /// The password of the SMTP account.
     pub password: String,
 }
 

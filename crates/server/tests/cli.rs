@@ -1,6 +1,10 @@
 //! The program as somebody at a terminal meets it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "tests are tables of cases: longer with each case, and no harder to read"
+)]
 
 #[path = "cli/billing_faults.rs"]
 mod billing_faults;

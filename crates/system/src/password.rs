@@ -170,7 +170,7 @@ impl PasswordCost {
         )
     }
 
-    /// Memory, in KiB.
+    /// Returns the memory of one hash, in KiB.
     pub const fn memory_kib(&self) -> u32 {
         self.0.m_cost()
     }
@@ -180,7 +180,7 @@ impl PasswordCost {
         self.0.t_cost()
     }
 
-    /// Lanes.
+    /// Returns the degree of parallelism of one hash.
     pub const fn lanes(&self) -> u32 {
         self.0.p_cost()
     }

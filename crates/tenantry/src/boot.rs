@@ -137,6 +137,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
 ///
 /// # Errors
 /// [`BootError`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "the composition of the whole application, in one place: each line is a port"
+)]
 pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);

@@ -15,6 +15,14 @@
 //! Tests and services with a `main` of their own call [`compose`], which gives the application with a default for each port and
 //! an override for those that are to be replaced.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        reason = "tests are tables of cases: longer with each case, and no harder to read"
+    )
+)]
+
 mod billing;
 mod boot;
 mod config;

@@ -40,7 +40,7 @@ enum Action {
     )]
     Correct {
         slug: String,
-        /// The meter.
+        /// Key of the meter, for example `api_calls`.
         #[arg(long, value_parser = meter)]
         meter: MeterKey,
         /// What counts as used from now on; `quota reconcile --tenant` shows what the ledger says.

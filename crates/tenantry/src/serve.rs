@@ -59,6 +59,10 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 /// Serves on a listener until SIGINT or SIGTERM, then says no to readiness, waits for the load balancer, lets the
 /// requests in flight finish, stores what is buffered, and closes the database connections. That the database was
 /// asked before anybody heard of the address is a parameter.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the composition of the whole application, in one place until a builder has it in parts"
+)]
 pub async fn serve(
     settings: &Settings,
     booted: Booted,

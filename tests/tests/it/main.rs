@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that there is one link and one PostgreSQL for all of them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "tests are tables of cases: longer with each case, and no harder to read"
+)]
 
 mod account_mail;
 mod account_passwords;
@@ -18,6 +22,7 @@ mod branding;
 mod concurrency;
 mod connections;
 mod contract;
+mod doc_comments;
 mod embedder;
 mod errors;
 mod fairness;

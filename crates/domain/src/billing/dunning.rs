@@ -1,89 +1,39 @@
 use chrono::Duration;
-use serde::Serialize;
 
 use crate::kernel::Time;
+use crate::kernel::name::named_enum;
 
-/// Where a tenant stands whose payment may have failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DunningState {
-    /// Nothing is owed, or nobody has tried to collect it yet.
-    Healthy,
-    /// A payment has failed; everything still works.
-    Grace,
-    /// Grace is over: the tenant may read, export and pay.
-    Suspended,
-}
-
-crate::kernel::name::deserialize_by_name!(DunningState);
-
-impl DunningState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Healthy, Self::Grace, Self::Suspended];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Grace => "grace",
-            Self::Suspended => "suspended",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// Where a tenant stands whose payment may have failed.
+    pub enum DunningState {
+        /// Nothing is owed, or nobody has tried to collect it yet.
+        Healthy = "healthy",
+        /// A payment has failed; everything still works.
+        Grace = "grace",
+        /// Grace is over: the tenant may read, export and pay.
+        Suspended = "suspended",
     }
 }
 
-/// A step of dunning; people are told of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DunningStep {
-    /// A payment has failed: grace begins.
-    PaymentFailed,
-    /// Grace ends in three days.
-    SuspensionAhead,
-    /// Grace is over: the tenant becomes read-only.
-    Suspended,
-    /// The tenant is deleted in seven days.
-    DeletionAhead,
-    /// The tenant is deleted.
-    Deleted,
-    /// Everything is paid.
-    Recovered,
+named_enum! {
+    /// A step of dunning; people are told of each.
+    pub enum DunningStep {
+        /// A payment has failed: grace begins.
+        PaymentFailed = "payment_failed",
+        /// Grace ends in three days.
+        SuspensionAhead = "suspension_ahead",
+        /// Grace is over: the tenant becomes read-only.
+        Suspended = "suspended",
+        /// The tenant is deleted in seven days.
+        DeletionAhead = "deletion_ahead",
+        /// The tenant is deleted.
+        Deleted = "deleted",
+        /// Everything is paid.
+        Recovered = "recovered",
+    }
 }
-
-crate::kernel::name::deserialize_by_name!(DunningStep);
 
 impl DunningStep {
-    /// Every step.
-    pub const ALL: [Self; 6] = [
-        Self::PaymentFailed,
-        Self::SuspensionAhead,
-        Self::Suspended,
-        Self::DeletionAhead,
-        Self::Deleted,
-        Self::Recovered,
-    ];
-
-    /// The step of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.as_str() == text)
-    }
-
-    /// Its name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PaymentFailed => "payment_failed",
-            Self::SuspensionAhead => "suspension_ahead",
-            Self::Suspended => "suspended",
-            Self::DeletionAhead => "deletion_ahead",
-            Self::Deleted => "deleted",
-            Self::Recovered => "recovered",
-        }
-    }
-
     /// The entry of the audit log that tells of it.
     pub const fn notice(self) -> &'static str {
         match self {

@@ -29,7 +29,7 @@ pub struct ApiKeyNotice {
 /// An API key that ends soon, or has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndingKey {
-    /// Its name.
+    /// The name that its creator gave the key.
     pub name: String,
     /// When it ends or has ended.
     pub expires_at: Time,
@@ -40,24 +40,24 @@ pub struct EndingKey {
 /// A threshold of a quota was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaNotice {
-    /// Of which meter.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// The meter's title, for people.
     pub title: String,
-    /// The threshold.
+    /// The threshold that was reached.
     pub threshold: Threshold,
     /// What was used then.
     pub used: u64,
     /// Whether what would go beyond the limit is refused.
     pub enforced: bool,
-    /// In which period.
+    /// The period that the units are counted in.
     pub period: Period,
 }
 
 /// A step of dunning was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DunningNotice {
-    /// Which step.
+    /// The step of dunning that was taken.
     pub step: DunningStep,
     /// What is owed, the oldest first.
     pub owed: Vec<Owed>,
@@ -74,7 +74,7 @@ pub struct Owed {
     pub number: Option<String>,
     /// What is still to be paid, in the currency's minor unit.
     pub amount: i64,
-    /// In which currency.
+    /// The ISO 4217 currency of the amount.
     pub currency: Currency,
     /// Where it is paid.
     pub url: Option<String>,

@@ -13,8 +13,8 @@ mod system_job;
 
 pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
 pub use job::{
-    Backoff, Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Misstep, NewJob,
-    Progress,
+    Backoff, Claim, Enqueued, InvalidTransition, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease,
+    NewJob, Progress,
 };
 pub use limit::{
     Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
@@ -27,6 +27,7 @@ pub use operator::{
 };
 pub use operator_event::OperatorEvent;
 pub use quota_gate::{
-    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
+    ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
+    Spent,
 };
 pub use system_job::{SystemJob, SystemJobs};

@@ -44,9 +44,9 @@ pub enum Standing {
 pub enum Actor {
     /// A user in a session.
     User {
-        /// Who.
+        /// The user.
         id: UserId,
-        /// In which session.
+        /// The login session of the request.
         session: SessionId,
     },
     /// A program with an API key.
@@ -66,7 +66,7 @@ pub enum Actor {
     System(&'static str),
     /// A job that runs in the background.
     Job {
-        /// Which.
+        /// The running job.
         id: JobId,
         /// The user who asked for it, when one did.
         on_behalf_of: Option<UserId>,

@@ -69,9 +69,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::open("/healthz").get(health))
         .service(Endpoint::open("/livez").get(liveness))
         .service(Endpoint::open("/readyz").get(readiness))
-        .service(Endpoint::visited("/.well-known/jwks.json").get(jwks))
-        .service(Endpoint::visited("/problems").get(problems))
-        .service(Endpoint::visited("/problems/{code}").get(problem));
+        .service(Endpoint::anonymous("/.well-known/jwks.json").get(jwks))
+        .service(Endpoint::anonymous("/problems").get(problems))
+        .service(Endpoint::anonymous("/problems/{code}").get(problem));
 }
 
 /// Get the health of the service

@@ -11,7 +11,7 @@ use crate::extract::ctx;
 
 /// A type that stands for a feature.
 pub trait PlanFeature: 'static {
-    /// The feature.
+    /// The plan feature that a request needs.
     const FEATURE: Feature;
 }
 

@@ -4,7 +4,7 @@ use tenantry_domain::kernel::Permission;
 
 /// A type that stands for a permission.
 pub trait Needs: 'static {
-    /// The permission.
+    /// The permission that the use case is called with.
     const PERMISSION: Permission;
 }
 

@@ -100,7 +100,7 @@ impl ApiError {
         self
     }
 
-    /// The code.
+    /// Returns the stable error code of the problem.
     pub fn code(&self) -> ErrorCode {
         self.code
     }

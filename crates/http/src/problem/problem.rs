@@ -80,7 +80,7 @@ pub struct Problem {
 /// Which second factor a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FactorNeeded {
-    /// Of a login.
+    /// A login needs a code of the user's second factor.
     AtLogin {
         /// What finishes the login together with a code.
         mfa_token: String,
@@ -139,7 +139,7 @@ fn kind_of(schema: &RefOr<Schema>) -> Option<&SchemaType> {
 /// A quota that is exceeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuotaProblem {
-    /// The meter.
+    /// Key of the meter whose quota is exceeded.
     #[schema(examples("api_calls"))]
     pub meter: String,
     /// The hard limit of a period.

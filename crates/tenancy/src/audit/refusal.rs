@@ -43,11 +43,11 @@ pub enum RefusedAction {
     SecondFactor,
     /// A password that a logged-in user was asked for again.
     PasswordConfirmation,
-    /// A login of an operator.
+    /// A failed login of a platform operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
     OtherTenant,
-    /// An API key.
+    /// A request with an API key that is not valid, or not for it.
     ApiKey,
 }
 

@@ -8,7 +8,9 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::Cx;
-use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
+use crate::customization::product_settings::{
+    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES, SESSIONS_PER_USER,
+};
 use crate::customization::setting;
 use crate::kernel::context::carries_store_error;
 
@@ -40,8 +42,8 @@ impl Default for SessionRules {
     /// The defaults of the settings, for a tenant that has none yet.
     fn default() -> Self {
         Self {
-            idle: Duration::minutes(60),
-            most: 20,
+            idle: Duration::minutes(DEFAULT_SESSION_IDLE_MINUTES.into()),
+            most: DEFAULT_SESSIONS_PER_USER,
         }
     }
 }

@@ -43,11 +43,11 @@ pub struct Ports {
     pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
-    /// Access tokens.
+    /// Issues and verifies access tokens (JWT).
     pub access_tokens: Arc<dyn AccessTokens>,
-    /// Refresh tokens.
+    /// Issues and recognizes refresh tokens.
     pub refresh_tokens: Arc<dyn RefreshTokens>,
-    /// Tokens of invitations.
+    /// Issues and recognizes the tokens of invitations.
     pub invitation_tokens: Arc<dyn InvitationTokens>,
     /// One-time codes of second factors.
     pub one_time_codes: Arc<dyn OneTimeCodes>,
@@ -87,7 +87,7 @@ pub struct Ports {
     pub resolver: Arc<dyn HostResolver>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Ids.
+    /// Source of new ids (UUIDv7).
     pub ids: Arc<dyn IdSource>,
 }
 
@@ -137,9 +137,9 @@ impl Default for BillingPolicy {
 
 /// The application: ports, policy and the few things it keeps in memory.
 pub struct Tenancy {
-    /// The ports.
+    /// The adapters that use cases work with.
     pub ports: Ports,
-    /// The policy.
+    /// The rules that the configuration decides.
     pub policy: Policy,
     /// Views that are counted but not stored yet.
     pub views: ViewCounter,
@@ -291,12 +291,12 @@ impl Cx {
         &self.app
     }
 
-    /// The ports.
+    /// Returns the adapters that use cases work with.
     pub fn ports(&self) -> &Ports {
         &self.app.ports
     }
 
-    /// The scope.
+    /// Returns the proof of admission to the tenant.
     pub fn scope(&self) -> &TenantScope {
         &self.scope
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::{
     Constraint, Invalid, JobId, StoreError, SystemJobId, SystemScope, TenantId, Time,
 };
-use tenantry_domain::operations::{Enqueued, Job, JobFilter, Misstep, NewJob, SystemJob};
+use tenantry_domain::operations::{Enqueued, InvalidTransition, Job, JobFilter, NewJob, SystemJob};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, Refused};
 
@@ -274,7 +274,7 @@ pub enum JobError {
     NotFound,
     /// The job is not in a state for it.
     #[error(transparent)]
-    Misstep(#[from] Misstep),
+    InvalidTransition(#[from] InvalidTransition),
     /// Another job with its key has taken its place.
     #[error("an open job has the same key")]
     KeyTaken,
@@ -455,7 +455,7 @@ async fn change(
     cx: &Cx,
     id: JobId,
     action: &'static str,
-    step: impl Fn(&mut Job) -> Result<(), Misstep> + Sync,
+    step: impl Fn(&mut Job) -> Result<(), InvalidTransition> + Sync,
 ) -> Result<Job, JobError> {
     let step = &step;
     cx.write(async |work| {

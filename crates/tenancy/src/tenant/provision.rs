@@ -19,7 +19,7 @@ use crate::{Cx, Origin, Tenancy};
 pub struct NewAdmin {
     /// Their address.
     pub email: String,
-    /// Their name.
+    /// The admin's name; 1 to 120 characters.
     pub full_name: String,
     /// Their password; generated when absent.
     pub password: Option<String>,

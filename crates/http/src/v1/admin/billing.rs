@@ -285,7 +285,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::operator("/admin/billing/accounts").get(accounts))
         .service(Endpoint::operator("/admin/billing/dead-letters").get(dead_letters))
-        .service(Endpoint::operator("/admin/billing/drift").unhurried().get(drift))
+        .service(
+            Endpoint::operator("/admin/billing/drift")
+                .without_deadline()
+                .get(drift),
+        )
         .service(Endpoint::operator("/admin/billing/events").get(events))
         .service(Endpoint::operator("/admin/dunning/simulate").post(simulate));
 }

@@ -356,7 +356,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/billing", operation_id = "get_billing", tag = "Billing",
     responses((status = 200, description = "The overview.", body = BillingView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
 pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
@@ -371,7 +371,7 @@ pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
     get, path = "/api/v1/billing/invoices", operation_id = "list_invoices", tag = "Billing",
     params(PageParams),
     responses((status = 200, description = "The invoices, newest first.", body = PageView<InvoiceView>, headers(("Link")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
 pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) -> Answer {
@@ -386,7 +386,7 @@ pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) 
     get, path = "/api/v1/billing/preview", operation_id = "preview_subscription", tag = "Billing",
     params(PreviewParams),
     responses((status = 200, description = "The change and its cost.", body = PreviewView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "billing_customer_gone", "conflict"]))),
 )]
 pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -> Answer {
@@ -403,7 +403,7 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
     params(IdempotencyKey), request_body = CheckoutBody,
     responses((status = 200, description = "The URL of the payment page.", body = LinkView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
 pub(crate) async fn checkout(
@@ -426,7 +426,7 @@ pub(crate) async fn checkout(
 #[utoipa::path(
     post, path = "/api/v1/billing/portal", operation_id = "open_billing_portal", tag = "Billing",
     responses((status = 200, description = "The URL of the portal.", body = LinkView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
 pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
@@ -442,7 +442,7 @@ pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
     post, path = "/api/v1/billing/subscription", operation_id = "change_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey), request_body = ChangeBody,
     responses((status = 202, description = "The change is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn change(
@@ -467,7 +467,7 @@ pub(crate) async fn change(
     post, path = "/api/v1/billing/subscription/cancel", operation_id = "cancel_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
     responses((status = 202, description = "The cancellation is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {
@@ -482,7 +482,7 @@ pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: Idempoten
     post, path = "/api/v1/billing/subscription/resume", operation_id = "resume_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
     responses((status = 202, description = "The resumption is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn resume(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {

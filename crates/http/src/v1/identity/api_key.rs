@@ -218,7 +218,7 @@ pub(crate) async fn revoke(cx: Ctx<RevokeApiKeys>, id: Id<ApiKeyId>, when: IfMat
     post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "API keys",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = RotateApiKeyBody,
     responses((status = 201, description = "The key.", body = IssuedApiKeyView, headers(("ETag"), ("Location")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn rotate(

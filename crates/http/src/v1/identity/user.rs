@@ -117,7 +117,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The users, newest first.", body = PageView<UserView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer {
     let filter = UserFilter {
@@ -156,7 +156,7 @@ pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body
     get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "Users",
     params(("id" = Uuid, Path), IfNoneMatch),
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) -> Answer {
     let user = user::get(&cx, id.0).await?;

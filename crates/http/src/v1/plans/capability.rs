@@ -69,7 +69,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/tenant/capabilities", operation_id = "get_capabilities", tag = "Tenant",
     responses((status = 200, description = "The features and limits.", body = CapabilitiesView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
     let can = entitlement::capabilities(&cx).await?;

@@ -81,7 +81,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/entitlements", operation_id = "list_entitlements", tag = "Quotas",
     responses((status = 200, description = "The entitlements, by name.", body = PageView<EntitlementView>)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     let all = entitlement::list(&cx).await?;
@@ -99,7 +99,7 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     get, path = "/api/v1/entitlements/{feature}", operation_id = "get_entitlement", tag = "Quotas",
     params(("feature" = String, Path, description = "A feature, a limit or a meter.", example = "api_calls")),
     responses((status = 200, description = "The entitlement.", body = EntitlementView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>, name: Id<FeatureName>) -> Answer {

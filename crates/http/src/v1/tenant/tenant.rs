@@ -56,7 +56,7 @@ pub(crate) struct SettingsView {
     locale: String,
 }
 
-/// A change of the tenant.
+/// A change of the tenant. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTenant, examples(json!({"name": "Acme Ltd", "settings": {"self_registration": true}})))]
@@ -100,7 +100,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     get, path = "/api/v1/tenant", operation_id = "get_tenant", tag = "Tenant",
     params(IfNoneMatch),
     responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     let tenant = tenant::get(&cx).await?;
