@@ -32,6 +32,7 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
     SystemIds, SystemSecrets,
 };
+use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
@@ -39,8 +40,11 @@ use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::plans::entitlement::PlanEntitlements;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
+use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy};
 use tenantry_tenancy::{NoTraces, Traces};
@@ -592,7 +596,11 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
         plans,
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),

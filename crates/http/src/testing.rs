@@ -49,8 +49,12 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
+use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
+use tenantry_tenancy::plans::entitlement::PlanEntitlements;
+use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
+use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
@@ -83,7 +87,11 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
         quota_upkeep: fake.clone(),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
         plans: fake.clone(),
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),

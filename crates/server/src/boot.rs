@@ -27,10 +27,14 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
     SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
+use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
+use tenantry_tenancy::plans::entitlement::PlanEntitlements;
 use tenantry_tenancy::usage::quota_lending::StoredQuotas;
+use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
+use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -222,7 +226,11 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
         plans,
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
         payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),

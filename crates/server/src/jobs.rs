@@ -89,8 +89,8 @@ pub fn worker(booted: &Booted, jobs: &Jobs) -> Worker {
         backoff: Backoff::default(),
     };
     let handlers = match booted.app.ports.payments {
-        Some(_) => Handlers::standard().with_billing(),
-        None => Handlers::standard(),
+        Some(_) => Handlers::standard().with_usage().with_billing(),
+        None => Handlers::standard().with_usage(),
     };
     let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
     Worker::new(Arc::clone(&booted.app), queues, handlers, settings)

@@ -90,7 +90,7 @@ impl Paying {
 
     /// Does what there is to do, until there is nothing more to do at once.
     pub async fn work(&self) -> Vec<Ran> {
-        let worker = worker(&self.world, Handlers::standard().with_billing());
+        let worker = worker(&self.world, Handlers::standard().with_usage().with_billing());
         let mut all = Vec::new();
         loop {
             let ran = worker.run_once().await.unwrap();
@@ -687,7 +687,7 @@ async fn two_servers_that_act_on_the_same_events_come_to_the_same() {
     for event in paying.payments.events() {
         paying.tell(&event).await.expect(200);
     }
-    let server = || worker(&paying.world, Handlers::standard().with_billing());
+    let server = || worker(&paying.world, Handlers::standard().with_usage().with_billing());
     let servers = [server(), server(), server()];
     join_all(servers.iter().map(Worker::run_once)).await;
     // And once more without a lease in between: the handlers themselves, all at once.

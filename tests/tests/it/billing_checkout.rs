@@ -181,7 +181,7 @@ async fn surplus_subscription_is_ended_credited_and_reported() {
     assert_eq!(report["surplus"][0]["tenant_id"], id.to_string());
     // Two servers hear of both in the same moment.
     shop.fake.settled().await;
-    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_usage().with_billing()));
     join_all(servers.iter().map(Worker::run_once)).await;
     shop.work().await;
 
@@ -241,7 +241,7 @@ async fn surplus_is_ended_once_although_answers_are_lost() {
 
 /// Works until the surplus is found; the job that ends it has not run yet.
 async fn find_surplus(shop: &Shop, tenant: TenantId) {
-    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    let worker = worker(&shop.world, Handlers::standard().with_usage().with_billing());
     for _ in 0..20 {
         shop.fake.settled().await;
         worker.run_once().await.unwrap();

@@ -48,7 +48,7 @@ pub async fn world() -> World {
 
 /// Does all the work that there is for a worker.
 pub async fn work(world: &World) {
-    let worker = jobs::worker(world, Handlers::standard().with_billing());
+    let worker = jobs::worker(world, Handlers::standard().with_usage().with_billing());
     while !worker.run_once().await.unwrap().is_empty() {}
 }
 

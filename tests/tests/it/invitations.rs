@@ -97,7 +97,7 @@ impl Post {
 
     /// The mails that are sent when the jobs are done.
     async fn mails(&self) -> Vec<Mail> {
-        let worker = worker(&self.world, Handlers::standard());
+        let worker = worker(&self.world, Handlers::standard().with_usage());
         while !worker.run_once().await.unwrap().is_empty() {}
         let mut mails = std::mem::take(&mut *self.outbox.0.lock().unwrap());
         mails.retain(|mail| !mail.subject.as_str().ends_with("verify your e-mail address"));

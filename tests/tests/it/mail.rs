@@ -136,7 +136,7 @@ pub(crate) fn mailing(
 }
 
 pub(crate) async fn work(world: &World) -> Vec<Ran> {
-    let worker = worker(world, Handlers::standard());
+    let worker = worker(world, Handlers::standard().with_usage());
     let mut all = Vec::new();
     loop {
         let ran = worker.run_once().await.unwrap();
@@ -240,7 +240,7 @@ async fn twenty_who_reach_thresholds_at_once_cause_one_mail_for_each_person_and_
     let meter = &MeterKey::api_calls();
     quota::consume(&cx, meter, 79).await.unwrap();
     join_all((0..21).map(|_| quota::consume(&cx, meter, 1))).await;
-    let workers = [(); 3].map(|()| worker(world, Handlers::standard()));
+    let workers = [(); 3].map(|()| worker(world, Handlers::standard().with_usage()));
     for _ in 0..3 {
         join_all(workers.iter().map(Worker::run_once)).await;
     }
@@ -614,7 +614,7 @@ async fn a_worker_that_dies_after_sending_leaves_the_same_mail_to_the_next() {
     post.use_calls(&post.world.acme, 80).await;
     post.tell_alerts().await;
     post.server.react(Reaction::TakeAndHang);
-    let doomed = worker(&post.world, Handlers::standard());
+    let doomed = worker(&post.world, Handlers::standard().with_usage());
     let running = tokio::spawn(async move { doomed.run_once().await });
     while post.server.received().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -8,7 +8,7 @@ use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::plans::plan;
 use tenantry_tests::{Options, Person, World};
 

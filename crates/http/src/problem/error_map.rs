@@ -23,7 +23,8 @@ use tenantry_tenancy::identity::{
     user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
-use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
+use tenantry_tenancy::plans::entitlement::CapabilitiesError;
+use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
 use tenantry_tenancy::usage::quota::QuotaError;
 use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
@@ -137,7 +138,7 @@ impl From<NotInPlan> for ApiError {
                     limit: Some("seats"),
                     allowed: Some(allowed.seats.into()),
                     used: Some(used),
-                    ..of_plans(Plans {
+                    ..of_plans(RequiredPlans {
                         current,
                         required: Vec::new(),
                     })
@@ -167,7 +168,7 @@ impl From<NotInPlan> for ApiError {
     }
 }
 
-fn of_plans(plans: Plans) -> PlanProblem {
+fn of_plans(plans: RequiredPlans) -> PlanProblem {
     PlanProblem {
         feature: None,
         limit: None,

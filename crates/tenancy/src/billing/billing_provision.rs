@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::billing::{
@@ -20,10 +21,12 @@ use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::TenantStatus;
 
-use crate::billing::SEATS;
 use crate::billing::billing_sync::sync;
+use crate::billing::{SEATS, Subscriptions};
 use crate::kernel::context::carries_store_error;
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
+use crate::operations::job::{
+    self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms, store_error,
+};
 use crate::plans::entitlement;
 use crate::{Cx, Tenancy};
 
@@ -80,6 +83,28 @@ impl JobHandler for Provision {
         }
         sync(cx, payments.as_ref()).await?;
         Ok(())
+    }
+}
+
+/// Answers sign-up's questions by the payment provider: [`Subscriptions`].
+#[derive(Debug, Clone, Copy)]
+pub struct PaidSubscriptions;
+
+#[async_trait]
+impl Subscriptions for PaidSubscriptions {
+    fn takes_payments(&self, cx: &Cx) -> bool {
+        cx.ports().payments.is_some()
+    }
+
+    async fn provision(&self, cx: &Cx, work: &mut Work, plan: &str) -> Result<(), StoreError> {
+        if !self.takes_payments(cx) {
+            return Ok(());
+        }
+        let wanted = SignedUpFor {
+            plan: plan.to_owned(),
+        };
+        let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
+        asked.map(|_| ()).map_err(store_error)
     }
 }
 

@@ -57,16 +57,6 @@ impl From<SyncError> for JobFailure {
     }
 }
 
-impl From<ProviderError> for JobFailure {
-    fn from(error: ProviderError) -> Self {
-        if error.may_pass() {
-            Self::Retry(error.to_string())
-        } else {
-            Self::Permanent(error.to_string())
-        }
-    }
-}
-
 /// Asks the provider for all that it has of the scope's tenant, and takes it over: subscription, invoices, the tenant's
 /// plan, and dunning. Gives the account as it is then; `None` while the tenant is no customer.
 ///

@@ -14,5 +14,7 @@ pub mod dunning;
 pub mod invoice;
 pub mod meter_report;
 pub mod provider_event;
+mod subscriptions;
 
 pub use billing::*;
+pub use subscriptions::{Subscriptions, Unbilled};

@@ -3,53 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tenantry_domain::billing::{SeatLimit, SeatsOf};
+use async_trait::async_trait;
+use tenantry_domain::billing::SeatLimit;
 use tenantry_domain::kernel::{Level, Limit, Period, Permission, Resolved, StoreError, Time};
 use tenantry_domain::plans::{Entitlements, PlanTerms, Subscription};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::kernel::context::carries_store_error;
+use crate::plans::{AddError, Countable, Feature, NotInPlan, RequiredPlans};
 use crate::usage::quota::{self, QuotaError, QuotaStanding};
-use crate::{Cx, Ports, billing, usage};
-
-/// A feature that plans switch on, by the name that the plan catalogue has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Feature(pub &'static str);
-
-impl Feature {
-    /// The tenant's own logo, colours and style.
-    pub const BRANDING: Self = Self("branding");
-}
-
-/// What is counted against a limit of the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Countable {
-    /// Users that are not deleted, and open invitations.
-    Users,
-    /// Projects that are not deleted.
-    Projects,
-}
-
-impl Countable {
-    /// Everything that is counted.
-    pub const ALL: [Self; 2] = [Self::Users, Self::Projects];
-
-    /// The limit's name in the plan catalogue.
-    pub const fn limit(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Projects => "projects",
-        }
-    }
-
-    async fn count(self, cx: &Cx, work: &mut Work) -> Result<u64, StoreError> {
-        match self {
-            Self::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
-            Self::Projects => work.projects().count().await,
-        }
-    }
-}
+use crate::{Cx, Ports, billing};
 
 /// The limit of what a tenant stores, in bytes; its name in the plan catalogue.
 pub const STORAGE: &str = "storage_bytes";
@@ -57,130 +21,58 @@ pub const STORAGE: &str = "storage_bytes";
 /// The limit of how many events of usage are accepted from outside in a day, UTC; its name in the plan catalogue.
 pub const USAGE_EVENTS: &str = "usage_events_per_day";
 
-/// The plan does not allow it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotInPlan {
-    /// A feature that the plan does not switch on.
-    #[error("the plan '{}' does not include {feature}{}", .plans.current, .plans.advice("includes it", "include it"))]
-    Feature {
-        /// The feature.
-        feature: &'static str,
-        /// The tenant's plan, and those with the feature.
-        plans: Plans,
-    },
-    /// Every seat that is paid, or will be when what is under way is done, is taken.
-    #[error("{}, and active users and open invitations take {used}; {}, deactivate a user or revoke an invitation", has_seats(*.allowed), remedy(.allowed.of))]
-    Seats {
-        /// How many seats there are, and of what.
-        allowed: SeatLimit,
-        /// How many active users and open invitations there are.
-        used: u64,
-        /// The tenant's plan.
-        current: String,
-    },
-    /// More than the plan allows.
-    #[error("the plan '{}' allows {allowed} {limit}, and there are {used}{}", .plans.current, .plans.advice("allows more", "allow more"))]
-    Limit {
-        /// The limit's name.
-        limit: &'static str,
-        /// How much the plan allows.
-        allowed: u64,
-        /// How much there is.
-        used: u64,
-        /// The tenant's plan, and those that allow more.
-        plans: Plans,
-    },
-}
+/// Answers tenancy's questions by plans: [`Entitlements`](crate::plans::Entitlements).
+#[derive(Debug, Clone, Copy)]
+pub struct PlanEntitlements;
 
-fn has_seats(allowed: SeatLimit) -> String {
-    let seats = match allowed.seats {
-        1 => "1 seat".to_owned(),
-        seats => format!("{seats} seats"),
-    };
-    match allowed.of {
-        SeatsOf::Subscription => format!("the subscription has {seats}"),
-        SeatsOf::Change => format!("a change to {seats} is in progress"),
-        SeatsOf::Checkout => format!("a checkout for {seats} is open"),
-        SeatsOf::UnpaidSubscription => format!("a subscription with {seats} awaits its first payment"),
-    }
-}
-
-const fn remedy(of: SeatsOf) -> &'static str {
-    match of {
-        SeatsOf::Subscription => "pay for more seats",
-        SeatsOf::Change => "change to more seats once it is done",
-        SeatsOf::Checkout | SeatsOf::UnpaidSubscription => "begin a checkout for more seats",
-    }
-}
-
-/// The plan of a tenant that does not do, and those that would.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plans {
-    /// The tenant's.
-    pub current: String,
-    /// Those on offer that would do, the least first; none where there is no such plan.
-    pub required: Vec<String>,
-}
-
-impl Plans {
-    fn that(cx: &Cx, has: &Entitlements, would_do: impl Fn(&PlanTerms) -> bool) -> Self {
-        let on_offer = cx.ports().plans.on_offer();
-        let required = on_offer.iter().filter(|terms| would_do(terms));
-        Self {
-            current: has.terms.name.clone(),
-            required: required.map(|terms| terms.name.clone()).collect(),
-        }
-    }
-
-    fn advice(&self, one: &str, more: &str) -> String {
-        match self.required.as_slice() {
-            [] => String::new(),
-            [only] => format!("; '{only}' {one}"),
-            several => format!("; '{}' {more}", several.join("' and '")),
-        }
-    }
-}
-
-impl Cx {
-    /// What the tenant may do: what its plan grants in the version that it bought, and what was agreed beside it.
-    pub fn entitlements(&self) -> Entitlements {
-        match self.scope().subscription() {
-            Some(subscription) => of(self.ports(), Arc::clone(subscription)),
-            // The founder of a tenant chooses among what is on offer.
-            None => Entitlements {
-                terms: self.ports().plans.terms(self.ports().plans.default_plan(), 0),
-                subscription: None,
-            },
-        }
-    }
-
-    /// The check of a use case whose feature not every plan has; after [`Cx::require`].
-    ///
-    /// # Errors
-    /// [`NotInPlan::Feature`].
-    pub fn require_feature(&self, feature: Feature) -> Result<(), NotInPlan> {
-        let has = self.entitlements();
+#[async_trait]
+impl crate::plans::Entitlements for PlanEntitlements {
+    fn require_feature(&self, cx: &Cx, feature: Feature) -> Result<(), NotInPlan> {
+        let has = current(cx);
         if has.feature(feature.0).value {
             return Ok(());
         }
         Err(NotInPlan::Feature {
             feature: feature.0,
-            plans: Plans::that(self, &has, |terms| terms.has(feature.0)),
+            plans: plans_that(cx, &has, |terms| terms.has(feature.0)),
         })
+    }
+
+    async fn require_one_more(&self, cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
+        one_more(cx, work, what).await
+    }
+
+    async fn require_seat(&self, cx: &Cx, work: &mut Work) -> Result<(), AddError> {
+        free_seat(cx, work).await
+    }
+
+    fn require_storage(&self, cx: &Cx, used: u64, more: u64) -> Result<(), NotInPlan> {
+        within(cx, &current(cx), STORAGE, used, more)
     }
 }
 
-/// Why nothing could be added.
-#[derive(Debug, thiserror::Error)]
-pub enum AddError {
-    /// The plan allows no more.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// The plan that the tenant has, and those on offer that would do, the least first.
+fn plans_that(cx: &Cx, has: &Entitlements, would_do: impl Fn(&PlanTerms) -> bool) -> RequiredPlans {
+    let on_offer = cx.ports().plans.on_offer();
+    let required = on_offer.iter().filter(|terms| would_do(terms));
+    RequiredPlans {
+        current: has.terms.name.clone(),
+        required: required.map(|terms| terms.name.clone()).collect(),
+    }
 }
-carries_store_error!(AddError);
+
+/// What the tenant may do: what its plan grants in the version that it bought, and what was agreed beside it.
+pub fn current(cx: &Cx) -> Entitlements {
+    let ports = cx.ports();
+    match cx.scope().subscription() {
+        Some(subscription) => of(ports, Arc::clone(subscription)),
+        // The founder of a tenant chooses among what is on offer.
+        None => Entitlements {
+            terms: ports.plans.terms(ports.plans.default_plan(), 0),
+            subscription: None,
+        },
+    }
+}
 
 /// Makes sure that the plan allows one more, and a user also that a seat is free; in the transaction that adds it,
 /// before it is added.
@@ -190,20 +82,28 @@ carries_store_error!(AddError);
 ///
 /// # Errors
 /// [`AddError`].
-pub async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
+async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
     let takes_seat = what == Countable::Users && cx.ports().payments.is_some();
-    if !takes_seat && cx.entitlements().limit(what.limit()).value == Limit::Unlimited {
+    if !takes_seat && current(cx).limit(what.limit()).value == Limit::Unlimited {
         return Ok(());
     }
     let tenant = work.tenants().current_for_update().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
     let has = of(cx.ports(), Arc::new(tenant.subscription()));
-    let used = what.count(cx, work).await?;
+    let used = count(what, cx, work).await?;
     within(cx, &has, what.limit(), used, 1)?;
     if takes_seat {
         free_seat(cx, work).await?;
     }
     Ok(())
+}
+
+/// How many there are of what is counted.
+async fn count(what: Countable, cx: &Cx, work: &mut Work) -> Result<u64, StoreError> {
+    match what {
+        Countable::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
+        Countable::Projects => work.projects().count().await,
+    }
 }
 
 /// Makes sure that a seat is free for one more active user; in a transaction that holds the tenant's row. So do those that
@@ -222,7 +122,7 @@ pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> 
     let refused = NotInPlan::Seats {
         allowed: seats.allowed,
         used: seats.used,
-        current: cx.entitlements().terms.name.clone(),
+        current: current(cx).terms.name.clone(),
     };
     Err(refused.into())
 }
@@ -261,35 +161,6 @@ pub(crate) async fn seats_in_use(cx: &Cx, work: &mut Work) -> Result<u64, StoreE
     Ok(work.users().count_active().await? + work.invitations().count_open(cx.now()).await?)
 }
 
-/// Counts `bytes` more as stored, if the plan allows them; in the transaction that stores them.
-///
-/// # Errors
-/// [`AddError`].
-pub async fn store_more(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), AddError> {
-    if bytes == 0 {
-        return Ok(());
-    }
-    let used = work.storage().used_for_update(cx.now()).await?;
-    within(cx, &cx.entitlements(), STORAGE, used, bytes)?;
-    work.storage().set_used(used + bytes).await?;
-    usage::stored(cx, work, used + bytes).await?;
-    Ok(())
-}
-
-/// Counts `bytes` as stored no more; in the transaction that deletes them.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn store_less(cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), StoreError> {
-    if bytes == 0 {
-        return Ok(());
-    }
-    let used = work.storage().used_for_update(cx.now()).await?;
-    let left = used.saturating_sub(bytes);
-    work.storage().set_used(left).await?;
-    usage::stored(cx, work, left).await
-}
-
 fn within(cx: &Cx, has: &Entitlements, limit: &'static str, used: u64, more: u64) -> Result<(), NotInPlan> {
     let allowed = has.limit(limit).value;
     let Limit::Of(most) = allowed else { return Ok(()) };
@@ -300,7 +171,7 @@ fn within(cx: &Cx, has: &Entitlements, limit: &'static str, used: u64, more: u64
         limit,
         allowed: most,
         used,
-        plans: Plans::that(cx, has, |terms| terms.limit(limit).exceeds(allowed)),
+        plans: plans_that(cx, has, |terms| terms.limit(limit).exceeds(allowed)),
     })
 }
 
@@ -327,7 +198,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
             let seats = seats(cx, work).await?;
             let mut used = Vec::new();
             for what in Countable::ALL {
-                used.push((what.limit(), what.count(cx, work).await?));
+                used.push((what.limit(), count(what, cx, work).await?));
             }
             used.push((STORAGE, work.storage().used().await?));
             let today = Period::day_of(cx.now()).start;
@@ -336,7 +207,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
         })
         .await?;
     let has = tenant.map_or_else(
-        || cx.entitlements(),
+        || current(cx),
         |tenant| of(cx.ports(), Arc::new(tenant.subscription())),
     );
     let feature = |name: String| {

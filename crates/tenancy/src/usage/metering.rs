@@ -57,6 +57,11 @@ pub struct MeteringTally {
 }
 
 impl Metering {
+    /// What this process knows for an application.
+    pub fn of(app: &Tenancy) -> Arc<Self> {
+        app.state()
+    }
+
     /// How it stands.
     pub fn tally(&self) -> MeteringTally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -114,7 +119,8 @@ pub struct Stored {
 pub async fn flush(app: &Arc<Tenancy>) -> Stored {
     let began = Instant::now();
     let mut stored = Stored::default();
-    let counters = &app.metering.tally;
+    let metering = Metering::of(app);
+    let counters = &metering.tally;
     let batches = on_spool(app, |spool| Ok(spool.batches())).await;
     for batch in batches.unwrap_or_default() {
         match flush_batch(app, &batch).await {
@@ -213,7 +219,7 @@ async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> 
     let durable = app.ports.units.make_durable().await;
     durable.map_err(|error| error.to_string())?;
     // Not earlier: of what a crash has undone nothing is known.
-    app.metering.remember(active.into_iter(), app.ports.clock.now());
+    Metering::of(app).remember(active.into_iter(), app.ports.clock.now());
     if stored.set_aside > 0 {
         tracing::warn!(
             batch,
@@ -314,7 +320,7 @@ async fn store_each(
 async fn store(cx: &Cx, batch: &str, counts: &Counts) -> Result<Active, Denied> {
     cx.require(Permission::MeterUsage)
         .map_err(|refused| StoreError::Other(refused.to_string()))?;
-    let metering = &cx.app().metering;
+    let metering = Metering::of(cx.app());
     let active = counts.active.iter().copied();
     let new: Active = active.filter(|active| !metering.is_known(active)).collect();
     let events = events(cx, batch, counts, &new);

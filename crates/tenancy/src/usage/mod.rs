@@ -2,6 +2,7 @@
 
 pub mod cycle;
 pub mod metering;
+mod ports;
 pub mod quota;
 pub mod quota_alert;
 pub mod quota_drift;
@@ -10,4 +11,5 @@ pub mod quota_recovery;
 mod usage;
 pub mod usage_rollup;
 
+pub use ports::{QuotaRecovery, Unmetered, UsageRecorder};
 pub use usage::*;

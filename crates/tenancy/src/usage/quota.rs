@@ -405,7 +405,7 @@ pub(crate) async fn catch_up(
     let Some(meter) = meters.get(key) else {
         return Ok(None);
     };
-    let terms = cx.entitlements().meter(key).value;
+    let terms = entitlement::current(cx).meter(key).value;
     let Limit::Of(limit) = terms.limit else {
         return Ok(None);
     };
@@ -524,7 +524,7 @@ fn metered(cx: &Cx, key: &MeterKey) -> Result<Arc<Meter>, QuotaError> {
 
 fn entitled(cx: &Cx, key: &MeterKey) -> Result<Resolved<MeterTerms>, QuotaError> {
     metered(cx, key)?;
-    Ok(cx.entitlements().meter(key))
+    Ok(entitlement::current(cx).meter(key))
 }
 
 async fn found(

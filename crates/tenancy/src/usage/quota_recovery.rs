@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::{Duration, DurationRound as _};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, Time};
@@ -12,7 +13,9 @@ use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
 use uuid::Uuid;
 
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
-use crate::usage::{metering, quota, quota_alert};
+use crate::plans::entitlement;
+use crate::usage::quota_drift::{self, Repair};
+use crate::usage::{QuotaRecovery, metering, quota, quota_alert};
 use crate::{Cx, Tenancy};
 
 /// How many tenants are listed at a time.
@@ -88,7 +91,7 @@ impl JobHandler for SettleEnded {
 }
 
 /// Counts what has expired of each counter as used, each in a transaction of its own: counters are locked in no order.
-pub(crate) async fn lapse(cx: &Cx) -> Result<(), StoreError> {
+async fn lapse(cx: &Cx) -> Result<(), StoreError> {
     let counters = cx
         .read(async |work| {
             let now = work.quotas().now().await?;
@@ -108,6 +111,21 @@ pub(crate) async fn lapse(cx: &Cx) -> Result<(), StoreError> {
         .await?;
     }
     Ok(())
+}
+
+/// Takes leases back by the clock and the ledger: [`QuotaRecovery`].
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseRecovery;
+
+#[async_trait]
+impl QuotaRecovery for LeaseRecovery {
+    async fn lapse(&self, cx: &Cx) -> Result<(), StoreError> {
+        lapse(cx).await
+    }
+
+    async fn reconcile_ended(&self, cx: &Cx) -> Result<(), StoreError> {
+        quota_drift::reconcile(cx, Repair::Ended).await.map(|_| ())
+    }
 }
 
 /// Settles what a process held that has died, in each tenant, once all of its calls are in the ledger. Done twice it is the same
@@ -170,6 +188,6 @@ async fn raise(cx: &Cx, work: &mut Work, counter: &mut QuotaCounter) -> Result<(
     if !cx.ports().plans.meters().contains_key(&counter.meter) {
         return Ok(());
     }
-    let terms = cx.entitlements().meter(&counter.meter).value;
+    let terms = entitlement::current(cx).meter(&counter.meter).value;
     quota_alert::raise(cx, work, counter, &terms).await
 }

@@ -17,8 +17,9 @@ use tenantry_domain::usage::{
 
 use crate::Cx;
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::USAGE_EVENTS;
+use crate::plans::entitlement::{self, USAGE_EVENTS};
 use crate::usage::cycle::cycle;
+use crate::usage::metering::Metering;
 use crate::usage::quota;
 
 /// Records usage in the running transaction. Nothing is asked of its time, and nobody is asked for a permission: what calls
@@ -136,7 +137,7 @@ pub async fn ingest(
         },
     };
     let outcomes: Vec<Recorded> = outcomes.into_iter().map(recorded).collect();
-    cx.app().metering.count(&outcomes);
+    Metering::of(cx.app()).count(&outcomes);
     Ok(Ingested { outcomes, over_limit })
 }
 
@@ -190,7 +191,7 @@ async fn admit(cx: &Cx, work: &mut Work, events: &[(usize, &UsageEvent)]) -> Res
             quantity: *quantity,
         })
         .collect();
-    let bound = cx.entitlements().limit(USAGE_EVENTS).value;
+    let bound = entitlement::current(cx).limit(USAGE_EVENTS).value;
     let mut refusals = Vec::new();
     for of_day in work.usage().add_intake(&more, now).await? {
         let added = days.get(&(of_day.meter.as_ref(), of_day.day));
@@ -498,7 +499,7 @@ pub struct Used {
 /// [`UsageError`].
 pub async fn summary(cx: &Cx) -> Result<Vec<Used>, UsageError> {
     cx.require(Permission::ReadUsage)?;
-    let (now, has) = (cx.now(), cx.entitlements());
+    let (now, has) = (cx.now(), entitlement::current(cx));
     let meters: Vec<Arc<Meter>> = cx.ports().plans.meters().values().cloned().collect();
     cx.read(async |work| {
         let cycle = cycle(work).await?;

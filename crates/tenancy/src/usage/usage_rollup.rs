@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::Duration;
-use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, Time};
+use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{Aggregation, Granularity, MOST_UNITS, Measured, MeterKey, UsageWindow};
 
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
-use crate::usage::{built_in, stored};
+use crate::usage::{UsageRecorder, built_in, stored};
 use crate::{Cx, Tenancy};
 
 /// How many hours are totalled in one transaction.
@@ -150,6 +151,26 @@ impl JobHandler for Keep {
             Ok(())
         })
         .await
+    }
+}
+
+/// Records in the ledger of usage: [`UsageRecorder`].
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerRecorder;
+
+#[async_trait]
+impl UsageRecorder for LedgerRecorder {
+    async fn record_storage(&self, cx: &Cx, work: &mut Work, bytes: u64) -> Result<(), StoreError> {
+        stored(cx, work, bytes).await
+    }
+
+    async fn keep(
+        &self,
+        app: &Arc<Tenancy>,
+        because: SystemScope,
+        tenants: &[TenantId],
+    ) -> Result<(), JobFailure> {
+        run_in_each(app, because, tenants, &Keep, &Nothing {}).await
     }
 }
 
