@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, PlanOverride, Plans};
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::{Definition, SettingRegistry};
 use tenantry_domain::identity::ApiKeyFormat;
@@ -32,7 +36,6 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
     SystemIds, SystemSecrets,
 };
-use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
@@ -40,11 +43,8 @@ use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
-use tenantry_tenancy::plans::entitlement::PlanEntitlements;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
-use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
-use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy};
 use tenantry_tenancy::{NoTraces, Traces};

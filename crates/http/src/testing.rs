@@ -20,6 +20,10 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -49,12 +53,8 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
-use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
-use tenantry_tenancy::plans::entitlement::PlanEntitlements;
-use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
-use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 

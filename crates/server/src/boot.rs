@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::PlanBook;
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::PlanBook;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_lending::StoredQuotas;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::ApiKeyFormat;
@@ -27,14 +32,9 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
     SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
-use tenantry_tenancy::billing::billing_provision::PaidSubscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
-use tenantry_tenancy::plans::entitlement::PlanEntitlements;
-use tenantry_tenancy::usage::quota_lending::StoredQuotas;
-use tenantry_tenancy::usage::quota_recovery::LeaseRecovery;
-use tenantry_tenancy::usage::usage_rollup::LedgerRecorder;
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 use uuid::Uuid;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
 use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
 use tenantry_domain::tenant::Denied;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpServer};
+use tenantry_billing::usage::metering::Metering;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{JobCensus, JobQueue as _};
 use tenantry_domain::usage::CallSpool as _;
@@ -14,7 +15,6 @@ use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::operations::worker::Worker;
-use tenantry_tenancy::usage::metering::Metering;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

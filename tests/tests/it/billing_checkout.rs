@@ -3,13 +3,14 @@
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_domain::billing::{
     CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
-use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tests::{PASSWORD, Reply};

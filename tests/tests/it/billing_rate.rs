@@ -2,6 +2,7 @@
 
 use actix_web::http::Method;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::operations::Rate;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tests::Reply;

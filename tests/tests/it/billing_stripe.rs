@@ -9,7 +9,9 @@ use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::{billing_oversight, meter_report};
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::billing::{
     BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewSubscription,
     PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
@@ -24,7 +26,6 @@ use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{
     Card, Delivery, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
 };
-use tenantry_tenancy::billing::{billing_oversight, meter_report};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use serde_json::json;
+use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
 use tenantry_http::ApiError;
 use tenantry_tenancy::operations::job::Handlers;

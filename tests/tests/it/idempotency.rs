@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::work::NewProject;

@@ -6,6 +6,7 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 use tenantry_tenancy::operations::job::Handlers;

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::usage::quota;
+use tenantry_billing::usage::quota_alert::TellAlert;
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{Clock, IdSource as _, Line, Role, UserId};
 use tenantry_domain::operations::{Job, JobFilter, JobState, Mail, MailError, Mailbox, Mailer, MessageId};
@@ -19,8 +22,6 @@ use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
 use tenantry_tenancy::operations::mail::{Parcel, SendMail};
 use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
-use tenantry_tenancy::usage::quota;
-use tenantry_tenancy::usage::quota_alert::TellAlert;
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
 };

@@ -13,6 +13,12 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::plans::plan;
+use tenantry_billing::usage;
+use tenantry_billing::usage::quota_drift::{self, Repair};
+use tenantry_billing::usage::usage_rollup::{Keep, RollUp};
+use tenantry_billing::usage::{metering, quota};
 use tenantry_domain::kernel::{
     Clock as _, IdSource as _, Limit, Period, StoreError, SystemScope, TenantId, Time, UsageEventId,
 };
@@ -22,11 +28,7 @@ use tenantry_domain::usage::{
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
-use tenantry_tenancy::plans::plan;
-use tenantry_tenancy::usage::quota_drift::{self, Repair};
-use tenantry_tenancy::usage::usage_rollup::{Keep, RollUp};
-use tenantry_tenancy::usage::{metering, quota};
-use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
 
 use crate::jobs;

@@ -214,33 +214,6 @@ impl Handlers {
             .with(crate::identity::account_link::AskForLink)
     }
 
-    /// Adds those of metering and quotas.
-    #[must_use]
-    pub fn with_usage(self) -> Self {
-        self.with(crate::usage::usage_rollup::Keep)
-            .with(crate::usage::quota_alert::TellAlert)
-            .with(crate::usage::quota_recovery::Lapse)
-            .with(crate::usage::quota_recovery::SettleEnded)
-            .with_system(crate::usage::quota_recovery::LapseAll)
-            .with(crate::usage::usage_rollup::RollUp)
-            .with_system(crate::usage::usage_rollup::RollUpAll)
-            .with_system(crate::usage::usage_rollup::MakePartitions)
-    }
-
-    /// Adds those that follow the payment provider, for where there is one.
-    #[must_use]
-    pub fn with_billing(self) -> Self {
-        self.with(crate::billing::billing_provision::Provision)
-            .with(crate::billing::billing_sync::Sync)
-            .with(crate::billing::Change)
-            .with(crate::billing::billing_surplus::EndSurplus)
-            .with(crate::billing::meter_report::Publish)
-            .with_system(crate::billing::meter_report::PublishAll)
-            .with_system(crate::billing::billing_provision::RemoveLeftBehind)
-            .with_system(crate::billing::provider_event::Process)
-            .with_system(crate::billing::provider_event::FetchMissed)
-    }
-
     /// Adds one, in place of any other of the same kind.
     #[must_use]
     pub fn with<H: JobHandler>(mut self, handler: H) -> Self {

@@ -14,10 +14,12 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::TenantStatus;
 use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
+use tenantry_tenancy::operations::job::{
+    self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms,
+};
+use tenantry_tenancy::{Cx, Tenancy};
 
 use crate::billing::billing_sync::{SyncError, catch_up};
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms};
-use crate::{Cx, Tenancy};
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.
 const REACH: Duration = Duration::days(90);

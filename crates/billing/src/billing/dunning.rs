@@ -3,8 +3,7 @@
 use serde_json::json;
 use tenantry_domain::billing::{DunningStep, DunningTerms};
 use tenantry_domain::kernel::{Invalid, StoreError, Time};
-
-use crate::OperatorCx;
+use tenantry_tenancy::OperatorCx;
 
 /// A failed payment that is made up.
 #[derive(Debug, Clone, PartialEq, Eq)]

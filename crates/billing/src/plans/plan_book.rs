@@ -9,8 +9,8 @@ use tenantry_domain::operations::TenantRates;
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
 use tenantry_domain::usage::Meters;
 
-use crate::rates::{of_plan, of_plan_or};
-use crate::{Plan, Plans, RateError};
+use crate::plans::rates::{of_plan, of_plan_or};
+use crate::plans::{Plan, Plans, RateError};
 
 /// The plans on offer and every version of them that was ever on offer.
 ///

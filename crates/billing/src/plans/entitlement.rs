@@ -9,11 +9,12 @@ use tenantry_domain::kernel::{Level, Limit, Period, Permission, Resolved, StoreE
 use tenantry_domain::plans::{Entitlements, PlanTerms, Subscription};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::plans::{AddError, Countable, Feature, NotInPlan, RequiredPlans};
+use tenantry_tenancy::{Cx, Ports};
 
-use crate::kernel::context::carries_store_error;
-use crate::plans::{AddError, Countable, Feature, NotInPlan, RequiredPlans};
+use crate::billing;
 use crate::usage::quota::{self, QuotaError, QuotaStanding};
-use crate::{Cx, Ports, billing};
 
 /// The limit of what a tenant stores, in bytes; its name in the plan catalogue.
 pub const STORAGE: &str = "storage_bytes";
@@ -21,12 +22,12 @@ pub const STORAGE: &str = "storage_bytes";
 /// The limit of how many events of usage are accepted from outside in a day, UTC; its name in the plan catalogue.
 pub const USAGE_EVENTS: &str = "usage_events_per_day";
 
-/// Answers tenancy's questions by plans: [`Entitlements`](crate::plans::Entitlements).
+/// Answers tenancy's questions by plans: [`Entitlements`](tenantry_tenancy::plans::Entitlements).
 #[derive(Debug, Clone, Copy)]
 pub struct PlanEntitlements;
 
 #[async_trait]
-impl crate::plans::Entitlements for PlanEntitlements {
+impl tenantry_tenancy::plans::Entitlements for PlanEntitlements {
     fn require_feature(&self, cx: &Cx, feature: Feature) -> Result<(), NotInPlan> {
         let has = current(cx);
         if has.feature(feature.0).value {

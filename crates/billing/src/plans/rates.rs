@@ -6,7 +6,7 @@ use tenantry_domain::kernel::Limit;
 use tenantry_domain::operations::{Rate, RateBook, TenantRates};
 use tenantry_domain::tenant::TenantFacts;
 
-use crate::{Plan, PlanBook};
+use crate::plans::{Plan, PlanBook};
 
 /// The request rates of every tenant: those of its plan, and what was agreed with it beside the plan.
 ///
@@ -193,7 +193,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::Plans;
+    use crate::plans::Plans;
 
     fn tenant(slug: &str, plan: &str) -> TenantFacts {
         TenantFacts {

@@ -12,11 +12,11 @@ use tenantry_domain::operations::{QuotaAsk, QuotaLender, QuotaLoan, Spent};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, TenantFacts};
 use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 
 use crate::plans::entitlement;
 use crate::usage::quota::{Quota, QuotaError, sweep};
 use crate::usage::quota_alert;
-use crate::{Cx, Origin, Tenancy};
 
 /// How much of a meter a tenant may use in a period. It is asked with every request, so it makes no copies.
 pub fn limit(app: &Tenancy, tenant: &TenantFacts, meter: &MeterKey) -> Limit {

@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
+use tenantry_tenancy::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
+use tenantry_tenancy::usage::QuotaRecovery;
+use tenantry_tenancy::{Cx, Tenancy};
 use uuid::Uuid;
 
-use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
 use crate::plans::entitlement;
 use crate::usage::quota_drift::{self, Repair};
-use crate::usage::{QuotaRecovery, metering, quota, quota_alert};
-use crate::{Cx, Tenancy};
+use crate::usage::{metering, quota, quota_alert};
 
 /// How many tenants are listed at a time.
 const AT_A_TIME: u32 = 500;

@@ -10,9 +10,9 @@ use chrono::Duration;
 use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{Aggregation, QuotaCounter, QuotaDrift, QuotaFinding};
+use tenantry_tenancy::{Cx, Tenancy};
 
 use crate::usage::quota;
-use crate::{Cx, Tenancy};
 
 /// For how long the holder of a lease that has expired may still say what was used of it, before that is put right without an
 /// operator. A lease lasts for seconds; a server that has not said it by then is not there any more.

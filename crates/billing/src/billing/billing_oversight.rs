@@ -10,6 +10,7 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{Period, StoreError, SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
+use tenantry_tenancy::{Cx, OperatorCx, Origin};
 
 use crate::billing::billing_customer;
 use crate::billing::billing_finding::{self, Finding};
@@ -17,7 +18,6 @@ use crate::billing::billing_provision::ProvisionError;
 use crate::billing::billing_surplus::Surplus;
 use crate::billing::billing_sync::SyncError;
 use crate::billing::meter_report::{self, Drift};
-use crate::{Cx, OperatorCx, Origin};
 
 const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing");
 

@@ -6,10 +6,9 @@ use tenantry_domain::billing::{Notice, QuotaNotice};
 use tenantry_domain::kernel::{Permission, QuotaAlertId, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{MeterKey, MeterTerms, QuotaAlert, QuotaCounter};
-
-use crate::Cx;
-use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{SendMail, tell_admins};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
+use tenantry_tenancy::operations::mail::{SendMail, tell_admins};
 
 /// Tells of a threshold that was reached: in the tenant's audit log, and its admins by mail.
 #[derive(Debug, Clone, Copy)]

@@ -19,15 +19,15 @@ use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tenantry_domain::usage::{MeterKey, MeterTerms};
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
+use tenantry_tenancy::{Cx, Precondition, Stale};
 use uuid::Uuid;
 
 use crate::billing::billing_customer;
 use crate::billing::billing_provision::{ProvisionError, seats_for};
 use crate::billing::billing_sync::{SyncError, begin_fetch, sync};
-use crate::kernel::context::carries_store_error;
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::plans::entitlement::{self, CapabilitiesError};
-use crate::{Cx, Precondition, Stale};
 
 /// The most seats of a subscription.
 pub const SEATS: u32 = 100_000;

@@ -10,8 +10,8 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::tenant::TenantStatus;
+use tenantry_tenancy::Cx;
 
-use crate::Cx;
 use crate::billing::billing_provision::{self, ProvisionError, begin, find_or_create};
 use crate::billing::billing_sync::{SyncError, follow, sync};
 use crate::usage::quota;

@@ -12,13 +12,14 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Tenant, TenantStatus};
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
+use tenantry_tenancy::operations::mail::{SendFarewell, SendMail, tell_admins};
+use tenantry_tenancy::{Cx, Tenancy};
 
+use crate::billing;
 use crate::billing::{billing_surplus, meter_report};
-use crate::kernel::context::carries_store_error;
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
-use crate::operations::mail::{SendFarewell, SendMail, tell_admins};
 use crate::usage::quota;
-use crate::{Cx, Tenancy, billing};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 const INVOICES: u8 = 100;

@@ -7,8 +7,8 @@ use tenantry_domain::kernel::{Limit, Price, Reset};
 use tenantry_domain::tenant::Slug;
 use tenantry_domain::usage::{Meter, MeterKey, MeterTerms, Meters, OveragePrice, PLAN_KEY_RULE, is_plan_key};
 
-use crate::Plan;
-use crate::plan::grace_days;
+use crate::plans::Plan;
+use crate::plans::offered::grace_days;
 
 /// The plans on offer, in the order of their file. The form of the file is explained in `config/plans.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Plans {
     /// # Panics
     /// Never: a test reads the same file.
     pub fn standard() -> Self {
-        Self::parse(include_str!("../../../config/plans.toml")).expect("config/plans.toml holds")
+        Self::parse(include_str!("../../../../config/plans.toml")).expect("config/plans.toml holds")
     }
 
     /// The plan of those who choose none.
@@ -689,7 +689,7 @@ mod tests {
 
     #[test]
     fn what_is_charged_is_counted_by_the_month() {
-        let standard = include_str!("../../../config/plans.toml");
+        let standard = include_str!("../../../../config/plans.toml");
         let daily = standard.replacen("reset = \"billing_cycle\"", "reset = \"day\"", 1);
         assert_eq!(
             Plans::parse(&daily),

@@ -20,15 +20,16 @@ use tenantry_domain::kernel::{
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::TenantStatus;
-
-use crate::billing::billing_sync::sync;
-use crate::billing::{SEATS, Subscriptions};
-use crate::kernel::context::carries_store_error;
-use crate::operations::job::{
+use tenantry_tenancy::billing::Subscriptions;
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::operations::job::{
     self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms, store_error,
 };
+use tenantry_tenancy::{Cx, Tenancy};
+
+use crate::billing::SEATS;
+use crate::billing::billing_sync::sync;
 use crate::plans::entitlement;
-use crate::{Cx, Tenancy};
 
 /// Why the tenant is no customer.
 #[derive(Debug, thiserror::Error)]

@@ -16,11 +16,11 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
 use tenantry_domain::operations::Enqueued;
 use tenantry_domain::store::Work;
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 use uuid::Uuid;
 
-use crate::Cx;
 use crate::billing::billing_sync::{Sync, SyncError, sync};
-use crate::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 
 /// How often what a former customer pays for is looked at again because the account has changed meanwhile.
 const LOOKS: usize = 3;

@@ -17,11 +17,12 @@ use tenantry_domain::usage::{
     Aggregation, CommitError, Ended, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, QuotaAlert,
     QuotaCounter, QuotaExceeded, QuotaReservation, ReservationState, Tally, check_reason,
 };
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::{Cx, Tenancy};
 
-use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement;
+use crate::usage::OverLimit;
 use crate::usage::{cycle::cycle, quota_alert};
-use crate::{Cx, Tenancy, usage::OverLimit};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]

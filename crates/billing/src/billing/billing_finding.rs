@@ -5,8 +5,8 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, FetchedAccount, PaymentProvider, ProviderSubscription, SubscriptionRef,
 };
 use tenantry_domain::kernel::TenantId;
+use tenantry_tenancy::Cx;
 
-use crate::Cx;
 use crate::billing::billing_surplus::{Surplus, fetched, running_of_former};
 use crate::billing::billing_sync::SyncError;
 

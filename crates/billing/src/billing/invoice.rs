@@ -2,8 +2,8 @@
 
 use tenantry_domain::billing::Invoice;
 use tenantry_domain::kernel::{Page, PageRequest, Permission};
+use tenantry_tenancy::Cx;
 
-use crate::Cx;
 use crate::billing::{BillingError, payments};
 
 /// A page of the tenant's invoices, newest first.

@@ -8,8 +8,8 @@ use tenantry_domain::kernel::{Currency, Period, Permission, Projection, Reset, S
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{Granularity, Meter, MeterTerms, OveragePrice};
+use tenantry_tenancy::Cx;
 
-use crate::Cx;
 use crate::billing::{BillingError, payments};
 use crate::plans::entitlement;
 use crate::usage::cycle;

@@ -11,12 +11,12 @@ use futures_util::{StreamExt as _, stream};
 use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, TenantId, Time, UserId};
 use tenantry_domain::tenant::Denied;
 use tenantry_domain::usage::{Call, CallSpool, MeterKey, NewUsage, USAGE_BATCH, UsageKey, UsageOrigin};
+use tenantry_tenancy::operations::job::{ADMITTED_AT_ONCE, TENANTS_AT_ONCE};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 use uuid::Uuid;
 
-use crate::operations::job::{ADMITTED_AT_ONCE, TENANTS_AT_ONCE};
 use crate::usage::quota_recovery;
 use crate::usage::{Recorded, built_in, record};
-use crate::{Cx, Origin, Tenancy};
 
 /// What this process knows of metering besides what is stored.
 #[derive(Debug, Default)]

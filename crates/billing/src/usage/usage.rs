@@ -14,9 +14,9 @@ use tenantry_domain::usage::{
     Aggregation, Appended, Granularity, Intake, KeyedUsage, Meter, MeterKey, NewUsage, OutOfWindow,
     QuotaExceeded, UsageEvent, UsageKey, UsageOrigin, UsageWindow, check_reason,
 };
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::carries_store_error;
 
-use crate::Cx;
-use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, USAGE_EVENTS};
 use crate::usage::cycle::cycle;
 use crate::usage::metering::Metering;

@@ -11,11 +11,11 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::tenant::Denied;
+use tenantry_tenancy::operations::job::{self, JobFailure, Nothing, SystemJobHandler};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 
 use crate::billing::billing_surplus;
 use crate::billing::billing_sync::{SyncError, sync};
-use crate::operations::job::{self, JobFailure, Nothing, SystemJobHandler};
-use crate::{Cx, Origin, Tenancy};
 
 /// Why a message was not kept.
 #[derive(Debug, thiserror::Error)]

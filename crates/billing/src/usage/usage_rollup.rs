@@ -8,10 +8,11 @@ use chrono::Duration;
 use tenantry_domain::kernel::{Period, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{Aggregation, Granularity, MOST_UNITS, Measured, MeterKey, UsageWindow};
+use tenantry_tenancy::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
+use tenantry_tenancy::usage::UsageRecorder;
+use tenantry_tenancy::{Cx, Tenancy};
 
-use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
-use crate::usage::{UsageRecorder, built_in, stored};
-use crate::{Cx, Tenancy};
+use crate::usage::{built_in, stored};
 
 /// How many hours are totalled in one transaction.
 const AT_ONCE: u32 = 200;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 
-use crate::kernel::context::carries_store_error;
 use crate::usage::quota;
-use crate::{Cx, Origin, Tenancy};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
