@@ -1,6 +1,7 @@
 use tenantry_tenancy::operations::job::Handlers;
 
-use crate::{billing, usage};
+use crate::billing;
+use crate::usage;
 
 /// Adds the job handlers of this crate to those that a worker knows.
 pub trait BillingHandlers {

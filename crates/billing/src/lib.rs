@@ -9,10 +9,14 @@
 //! | [`UsageRecorder`](tenantry_tenancy::usage::UsageRecorder) | [`LedgerRecorder`](usage::usage_rollup::LedgerRecorder) |
 //! | [`QuotaRecovery`](tenantry_tenancy::usage::QuotaRecovery) | [`LeaseRecovery`](usage::quota_recovery::LeaseRecovery) |
 //! | [`Subscriptions`](tenantry_tenancy::billing::Subscriptions) | [`PaidSubscriptions`](billing::billing_provision::PaidSubscriptions) |
+//!
+//! A name is reached by its room (`usage::metering`). A room uses only those before it: `kernel`, [`usage`], [`plans`],
+//! [`billing`].
 #![deny(missing_docs)]
 
 pub mod billing;
 mod handlers;
+mod kernel;
 pub mod plans;
 pub mod usage;
 

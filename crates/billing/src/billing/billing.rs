@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use chrono::Duration;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::{
     BillingAccount, CheckoutRef, CustomerRef, Link, NewCheckout, NewSubscription, Offer, OpenCheckout,
     PaymentProvider, PendingCheckout, ProrationPreview, ProviderError, ProviderKey, ProviderSubscription,
-    SeatLimit, SeatsOf, SubscriptionRef, SubscriptionStatus,
+    SubscriptionStatus,
 };
 use tenantry_domain::kernel::{Check, Currency, Interval, Invalid, Limit, Permission, StoreError};
 use tenantry_domain::operations::Enqueued;
@@ -28,6 +27,8 @@ use crate::billing::billing_customer;
 use crate::billing::billing_provision::{ProvisionError, seats_for};
 use crate::billing::billing_sync::{SyncError, begin_fetch, sync};
 use crate::plans::entitlement::{self, CapabilitiesError};
+use crate::plans::seats;
+use crate::plans::{Changing, SubscriptionChange};
 
 /// The most seats of a subscription.
 pub const SEATS: u32 = 100_000;
@@ -148,9 +149,7 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     cx.check_once().await?;
     let payments = payments(cx)?;
     let (offer, terms) = offer_of(cx, wish, None)?;
-    let in_use = cx
-        .read(async |work| entitlement::seats_in_use(cx, work).await)
-        .await?;
+    let in_use = cx.read(async |work| seats::in_use(cx, work).await).await?;
     let seats = seats_of(wish, seats_for(in_use))?;
     enough(seats, in_use)?;
     let inside = cx.without_key();
@@ -279,7 +278,7 @@ async fn hold_seats(
             work.tenants().current_for_update().await?;
             let account = work.billing().current_for_update().await?;
             let mut account = account.ok_or(BillingError::Gone)?;
-            enough(seats, entitlement::seats_in_use(cx, work).await?)?;
+            enough(seats, seats::in_use(cx, work).await?)?;
             if !account.hold_checkout(pending.clone()) {
                 return Err(BillingError::CheckoutUnderWay);
             }
@@ -337,32 +336,6 @@ pub async fn portal(cx: &Cx) -> Result<Link, BillingError> {
         link,
     )
     .await?)
-}
-
-/// A change of the subscription that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubscriptionChange {
-    /// Its id; the key of the call to the provider is made of it.
-    pub id: Uuid,
-    /// Of which subscription.
-    pub subscription: SubscriptionRef,
-    /// What is to be changed.
-    pub what: Changing,
-}
-
-/// What of a subscription is to be changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Changing {
-    /// What it is for.
-    Offer {
-        /// Of our catalogue.
-        offer: Offer,
-        /// How many seats.
-        seats: u32,
-    },
-    /// Whether it ends with its period.
-    Ending(bool),
 }
 
 /// Asks for another plan, interval or number of seats. It is done by a job, so that it is done once whatever happens; the
@@ -448,7 +421,7 @@ async fn ask(
         let account = account.ok_or(BillingError::NoSubscription)?;
         let subscription = account.live_subscription().ok_or(BillingError::NoSubscription)?;
         when.check(account.version)?;
-        let in_use = entitlement::seats_in_use(cx, work).await?;
+        let in_use = seats::in_use(cx, work).await?;
         let change = SubscriptionChange {
             id: cx.ids().uuid(),
             subscription: subscription.id.clone(),
@@ -493,33 +466,11 @@ pub(crate) async fn complete(cx: &Cx, work: &mut Work, account: &BillingAccount)
     Ok(())
 }
 
-/// The deduplication key of changes: one is under way at a time.
-const CHANGE: &str = "change";
-
 fn one_change() -> Terms {
     Terms {
-        dedupe_key: Some(CHANGE.into()),
+        dedupe_key: Some(SubscriptionChange::KEY.into()),
         ..Terms::default()
     }
-}
-
-/// The seats of the change that is under way: until the provider has answered and the account is synchronized, or the change
-/// is given up, the tenant may end up with these.
-///
-/// # Errors
-/// [`StoreError`].
-pub(crate) async fn pending_seats(work: &mut Work) -> Result<Option<SeatLimit>, StoreError> {
-    let Some(job) = work.jobs().find_open(Change::KIND, CHANGE).await? else {
-        return Ok(None);
-    };
-    let change = Change::read(job.schema_version, job.payload).map_err(StoreError::Other)?;
-    Ok(match change.what {
-        Changing::Offer { seats, .. } => Some(SeatLimit {
-            seats,
-            of: SeatsOf::Change,
-        }),
-        Changing::Ending(_) => None,
-    })
 }
 
 /// The subscription that runs and what it is for, where it does not charge a meter that its plan does.
@@ -547,7 +498,8 @@ pub(crate) fn lacking<'a>(
 pub struct Change;
 
 impl JobHandler for Change {
-    const KIND: &'static str = "billing.change";
+    const KIND: &'static str = SubscriptionChange::KIND;
+    const SCHEMA_VERSION: i32 = SubscriptionChange::SCHEMA_VERSION;
     const WRITES: bool = false;
     const MAX_ATTEMPTS: u32 = 20;
     type Payload = SubscriptionChange;
@@ -587,7 +539,7 @@ async fn too_few(cx: &Cx, change: &SubscriptionChange) -> Result<Option<u64>, St
         work.tenants().current_for_update().await?;
         let account = work.billing().current().await?;
         let paid = account.and_then(|account| account.paid_seats());
-        let in_use = entitlement::seats_in_use(cx, work).await?;
+        let in_use = seats::in_use(cx, work).await?;
         let leaves_fewer = paid.is_some_and(|paid| seats < paid) && u64::from(seats) < in_use;
         Ok(leaves_fewer.then_some(in_use))
     })
@@ -654,7 +606,7 @@ pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError
     let (account, in_use) = cx
         .read(async |work| {
             let account = work.billing().current().await?;
-            Ok::<_, BillingError>((account, entitlement::seats_in_use(cx, work).await?))
+            Ok::<_, BillingError>((account, seats::in_use(cx, work).await?))
         })
         .await?;
     let subscription = account.as_ref().and_then(BillingAccount::live_subscription);

@@ -11,7 +11,7 @@ use tenantry_domain::usage::{Granularity, Meter, MeterTerms, OveragePrice};
 use tenantry_tenancy::Cx;
 
 use crate::billing::{BillingError, payments};
-use crate::plans::entitlement;
+use crate::kernel::granted;
 use crate::usage::cycle;
 
 /// What a tenant pays, what for, and what it will come to.
@@ -116,7 +116,7 @@ async fn known(cx: &Cx, work: &mut Work, now: Time) -> Result<Dashboard, StoreEr
     let account = work.billing().current().await?;
     let tenant = work.tenants().current().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
-    let has = entitlement::of(cx.ports(), Arc::new(tenant.subscription()));
+    let has = granted::of(cx.ports(), Arc::new(tenant.subscription()));
     let cycle = cycle::cycle(work).await?;
     let mut meters = Vec::new();
     for meter in cx.ports().plans.meters().values() {

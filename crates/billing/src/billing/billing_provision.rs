@@ -29,7 +29,7 @@ use tenantry_tenancy::{Cx, Tenancy};
 
 use crate::billing::SEATS;
 use crate::billing::billing_sync::sync;
-use crate::plans::entitlement;
+use crate::plans::seats;
 
 /// Why the tenant is no customer.
 #[derive(Debug, thiserror::Error)]
@@ -253,9 +253,7 @@ async fn subscribe(
     if before.iter().any(ProviderSubscription::is_ours) {
         return Ok(());
     }
-    let seats = cx
-        .read(async |work| entitlement::seats_in_use(cx, work).await)
-        .await?;
+    let seats = cx.read(async |work| seats::in_use(cx, work).await).await?;
     let new = NewSubscription {
         customer,
         tenant: cx.scope().tenant(),

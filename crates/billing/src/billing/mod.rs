@@ -1,6 +1,9 @@
 //! What is paid: checkout and changes, events of the payment provider, invoices, dunning, reports of usage, and oversight.
 //!
-//! What the provider says is believed only after it was fetched from there.
+//! What the provider says is believed only after it was fetched from there. [`billing_provision::PaidSubscriptions`] is what
+//! tenancy asks at sign-up; [`billing_sync`] is the one place that writes accounts and invoices.
+//!
+//! May use: `kernel`, `usage`, `plans`.
 
 mod billing;
 pub mod billing_customer;

@@ -4,23 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::billing::SeatLimit;
 use tenantry_domain::kernel::{Level, Limit, Period, Permission, Resolved, StoreError, Time};
-use tenantry_domain::plans::{Entitlements, PlanTerms, Subscription};
+use tenantry_domain::plans::{Entitlements, PlanTerms};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
+use tenantry_tenancy::Cx;
 use tenantry_tenancy::carries_store_error;
 use tenantry_tenancy::plans::{AddError, Countable, Feature, NotInPlan, RequiredPlans};
-use tenantry_tenancy::{Cx, Ports};
 
-use crate::billing;
+use crate::kernel::granted;
+use crate::plans::seats;
 use crate::usage::quota::{self, QuotaError, QuotaStanding};
 
 /// The limit of what a tenant stores, in bytes; its name in the plan catalogue.
 pub const STORAGE: &str = "storage_bytes";
-
-/// The limit of how many events of usage are accepted from outside in a day, UTC; its name in the plan catalogue.
-pub const USAGE_EVENTS: &str = "usage_events_per_day";
 
 /// Answers tenancy's questions by plans: [`Entitlements`](tenantry_tenancy::plans::Entitlements).
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +26,7 @@ pub struct PlanEntitlements;
 #[async_trait]
 impl tenantry_tenancy::plans::Entitlements for PlanEntitlements {
     fn require_feature(&self, cx: &Cx, feature: Feature) -> Result<(), NotInPlan> {
-        let has = current(cx);
+        let has = granted::current(cx);
         if has.feature(feature.0).value {
             return Ok(());
         }
@@ -44,11 +41,11 @@ impl tenantry_tenancy::plans::Entitlements for PlanEntitlements {
     }
 
     async fn require_seat(&self, cx: &Cx, work: &mut Work) -> Result<(), AddError> {
-        free_seat(cx, work).await
+        seats::require_free(cx, work).await
     }
 
     fn require_storage(&self, cx: &Cx, used: u64, more: u64) -> Result<(), NotInPlan> {
-        within(cx, &current(cx), STORAGE, used, more)
+        within(cx, &granted::current(cx), STORAGE, used, more)
     }
 }
 
@@ -62,19 +59,6 @@ fn plans_that(cx: &Cx, has: &Entitlements, would_do: impl Fn(&PlanTerms) -> bool
     }
 }
 
-/// What the tenant may do: what its plan grants in the version that it bought, and what was agreed beside it.
-pub fn current(cx: &Cx) -> Entitlements {
-    let ports = cx.ports();
-    match cx.scope().subscription() {
-        Some(subscription) => of(ports, Arc::clone(subscription)),
-        // The founder of a tenant chooses among what is on offer.
-        None => Entitlements {
-            terms: ports.plans.terms(ports.plans.default_plan(), 0),
-            subscription: None,
-        },
-    }
-}
-
 /// Makes sure that the plan allows one more, and a user also that a seat is free; in the transaction that adds it,
 /// before it is added.
 ///
@@ -85,16 +69,16 @@ pub fn current(cx: &Cx) -> Entitlements {
 /// [`AddError`].
 async fn one_more(cx: &Cx, work: &mut Work, what: Countable) -> Result<(), AddError> {
     let takes_seat = what == Countable::Users && cx.ports().payments.is_some();
-    if !takes_seat && current(cx).limit(what.limit()).value == Limit::Unlimited {
+    if !takes_seat && granted::current(cx).limit(what.limit()).value == Limit::Unlimited {
         return Ok(());
     }
     let tenant = work.tenants().current_for_update().await?;
     let tenant = tenant.ok_or_else(|| StoreError::Other("the scope's tenant is not there".into()))?;
-    let has = of(cx.ports(), Arc::new(tenant.subscription()));
+    let has = granted::of(cx.ports(), Arc::new(tenant.subscription()));
     let used = count(what, cx, work).await?;
     within(cx, &has, what.limit(), used, 1)?;
     if takes_seat {
-        free_seat(cx, work).await?;
+        seats::require_free(cx, work).await?;
     }
     Ok(())
 }
@@ -105,61 +89,6 @@ async fn count(what: Countable, cx: &Cx, work: &mut Work) -> Result<u64, StoreEr
         Countable::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
         Countable::Projects => work.projects().count().await,
     }
-}
-
-/// Makes sure that a seat is free for one more active user; in a transaction that holds the tenant's row. So do those that
-/// begin a checkout or ask for fewer seats: from then on there are no more active users than will be paid. Nothing is paid
-/// by the seat without a subscription, and none is about to begin without a checkout.
-///
-/// # Errors
-/// [`AddError`].
-pub(crate) async fn free_seat(cx: &Cx, work: &mut Work) -> Result<(), AddError> {
-    let Some(seats) = seats(cx, work).await? else {
-        return Ok(());
-    };
-    if seats.used < u64::from(seats.allowed.seats) {
-        return Ok(());
-    }
-    let refused = NotInPlan::Seats {
-        allowed: seats.allowed,
-        used: seats.used,
-        current: current(cx).terms.name.clone(),
-    };
-    Err(refused.into())
-}
-
-/// The seats of a tenant.
-struct Seats {
-    /// How many there are, and of what.
-    allowed: SeatLimit,
-    /// How many active users and open invitations take one.
-    used: u64,
-}
-
-async fn seats(cx: &Cx, work: &mut Work) -> Result<Option<Seats>, StoreError> {
-    let Some(payments) = &cx.ports().payments else {
-        return Ok(None);
-    };
-    let Some(account) = work.billing().current().await? else {
-        return Ok(None);
-    };
-    let now = payments.now(cx.now());
-    let limit = account.seat_limit(now);
-    // Only a subscription that runs can be changed.
-    let pending = match account.live_subscription() {
-        Some(_) => billing::pending_seats(work).await?,
-        None => None,
-    };
-    let Some(allowed) = limit.into_iter().chain(pending).min() else {
-        return Ok(None);
-    };
-    let used = seats_in_use(cx, work).await?;
-    Ok(Some(Seats { allowed, used }))
-}
-
-/// How many seats are taken: one by each active user, and one by each open invitation.
-pub(crate) async fn seats_in_use(cx: &Cx, work: &mut Work) -> Result<u64, StoreError> {
-    Ok(work.users().count_active().await? + work.invitations().count_open(cx.now()).await?)
 }
 
 fn within(cx: &Cx, has: &Entitlements, limit: &'static str, used: u64, more: u64) -> Result<(), NotInPlan> {
@@ -196,20 +125,20 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
     let (tenant, used, seats) = cx
         .read(async |work| {
             let tenant = work.tenants().current().await?;
-            let seats = seats(cx, work).await?;
+            let seats = seats::of(cx, work).await?;
             let mut used = Vec::new();
             for what in Countable::ALL {
                 used.push((what.limit(), count(what, cx, work).await?));
             }
             used.push((STORAGE, work.storage().used().await?));
             let today = Period::day_of(cx.now()).start;
-            used.push((USAGE_EVENTS, work.usage().accepted_on(today).await?));
+            used.push((granted::USAGE_EVENTS, work.usage().accepted_on(today).await?));
             Ok::<_, CapabilitiesError>((tenant, used, seats))
         })
         .await?;
     let has = tenant.map_or_else(
-        || current(cx),
-        |tenant| of(cx.ports(), Arc::new(tenant.subscription())),
+        || granted::current(cx),
+        |tenant| granted::of(cx.ports(), Arc::new(tenant.subscription())),
     );
     let feature = |name: String| {
         let resolved = has.feature(&name);
@@ -313,7 +242,7 @@ pub async fn list(cx: &Cx) -> Result<Vec<Entitled>, QuotaError> {
         extent: Extent::Static {
             limit: limit.value,
             used,
-            resets_at: (name == USAGE_EVENTS).then_some(today.end),
+            resets_at: (name == granted::USAGE_EVENTS).then_some(today.end),
         },
         name,
     });
@@ -329,14 +258,6 @@ fn names(cx: &Cx, has: &Entitlements) -> (BTreeSet<String>, BTreeSet<String>) {
     let features = all.iter().flat_map(|terms| terms.features.iter().cloned());
     let limits = all.iter().flat_map(|terms| terms.limits.keys().cloned());
     (features.collect(), limits.collect())
-}
-
-/// What a subscription entitles to.
-pub(crate) fn of(ports: &Ports, subscription: Arc<Subscription>) -> Entitlements {
-    Entitlements {
-        terms: ports.plans.terms(&subscription.plan, subscription.version),
-        subscription: Some(subscription),
-    }
 }
 
 /// Why a tenant's capabilities are not told.

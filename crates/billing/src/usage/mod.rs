@@ -1,4 +1,10 @@
-//! Metering and quotas: calls and events that are counted, roll-ups, reservations, alerts, and the comparison with the ledger.
+//! Metering and quotas: calls and events that are counted, the ledger, roll-ups, reservations, alerts, and the comparison of
+//! counters with the ledger.
+//!
+//! [`usage_rollup::LedgerRecorder`] and [`quota_recovery::LeaseRecovery`] are what tenancy asks; [`quota_lending::StoredQuotas`]
+//! is what the request path borrows from. Events are recorded in the ledger once, by their key.
+//!
+//! May use: `kernel`.
 
 pub mod cycle;
 pub mod metering;

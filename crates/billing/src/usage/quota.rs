@@ -20,7 +20,7 @@ use tenantry_domain::usage::{
 use tenantry_tenancy::carries_store_error;
 use tenantry_tenancy::{Cx, Tenancy};
 
-use crate::plans::entitlement;
+use crate::kernel::granted;
 use crate::usage::OverLimit;
 use crate::usage::{cycle::cycle, quota_alert};
 
@@ -295,7 +295,7 @@ pub(crate) async fn count_from_ledger(
     before: &Tenant,
     after: &Tenant,
 ) -> Result<(), StoreError> {
-    let entitlements = |tenant: &Tenant| entitlement::of(cx.ports(), Arc::new(tenant.subscription()));
+    let entitlements = |tenant: &Tenant| granted::of(cx.ports(), Arc::new(tenant.subscription()));
     let (was, is) = (entitlements(before), entitlements(after));
     let cycle = cycle(work).await?;
     // By key, which is the order in which counters are locked.
@@ -406,7 +406,7 @@ pub(crate) async fn catch_up(
     let Some(meter) = meters.get(key) else {
         return Ok(None);
     };
-    let terms = entitlement::current(cx).meter(key).value;
+    let terms = granted::current(cx).meter(key).value;
     let Limit::Of(limit) = terms.limit else {
         return Ok(None);
     };
@@ -525,7 +525,7 @@ fn metered(cx: &Cx, key: &MeterKey) -> Result<Arc<Meter>, QuotaError> {
 
 fn entitled(cx: &Cx, key: &MeterKey) -> Result<Resolved<MeterTerms>, QuotaError> {
     metered(cx, key)?;
-    Ok(entitlement::current(cx).meter(key))
+    Ok(granted::current(cx).meter(key))
 }
 
 async fn found(

@@ -14,13 +14,13 @@ use tenantry_domain::tenant::{Denied, TenantFacts};
 use tenantry_domain::usage::{MeterKey, QuotaCounter, QuotaLease};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
 
-use crate::plans::entitlement;
+use crate::kernel::granted;
 use crate::usage::quota::{Quota, QuotaError, sweep};
 use crate::usage::quota_alert;
 
 /// How much of a meter a tenant may use in a period. It is asked with every request, so it makes no copies.
 pub fn limit(app: &Tenancy, tenant: &TenantFacts, meter: &MeterKey) -> Limit {
-    entitlement::of(&app.ports, Arc::clone(&tenant.subscription)).meter_limit(meter)
+    granted::of(&app.ports, Arc::clone(&tenant.subscription)).meter_limit(meter)
 }
 
 /// Lends out of the quota counters, in each tenant's own scope.

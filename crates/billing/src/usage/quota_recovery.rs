@@ -15,7 +15,7 @@ use tenantry_tenancy::usage::QuotaRecovery;
 use tenantry_tenancy::{Cx, Tenancy};
 use uuid::Uuid;
 
-use crate::plans::entitlement;
+use crate::kernel::granted;
 use crate::usage::quota_drift::{self, Repair};
 use crate::usage::{metering, quota, quota_alert};
 
@@ -189,6 +189,6 @@ async fn raise(cx: &Cx, work: &mut Work, counter: &mut QuotaCounter) -> Result<(
     if !cx.ports().plans.meters().contains_key(&counter.meter) {
         return Ok(());
     }
-    let terms = entitlement::current(cx).meter(&counter.meter).value;
+    let terms = granted::current(cx).meter(&counter.meter).value;
     quota_alert::raise(cx, work, counter, &terms).await
 }

@@ -17,7 +17,7 @@ use tenantry_domain::usage::{
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::carries_store_error;
 
-use crate::plans::entitlement::{self, USAGE_EVENTS};
+use crate::kernel::granted::{self, USAGE_EVENTS};
 use crate::usage::cycle::cycle;
 use crate::usage::metering::Metering;
 use crate::usage::quota;
@@ -191,7 +191,7 @@ async fn admit(cx: &Cx, work: &mut Work, events: &[(usize, &UsageEvent)]) -> Res
             quantity: *quantity,
         })
         .collect();
-    let bound = entitlement::current(cx).limit(USAGE_EVENTS).value;
+    let bound = granted::current(cx).limit(USAGE_EVENTS).value;
     let mut refusals = Vec::new();
     for of_day in work.usage().add_intake(&more, now).await? {
         let added = days.get(&(of_day.meter.as_ref(), of_day.day));
@@ -499,7 +499,7 @@ pub struct Used {
 /// [`UsageError`].
 pub async fn summary(cx: &Cx) -> Result<Vec<Used>, UsageError> {
     cx.require(Permission::ReadUsage)?;
-    let (now, has) = (cx.now(), entitlement::current(cx));
+    let (now, has) = (cx.now(), granted::current(cx));
     let meters: Vec<Arc<Meter>> = cx.ports().plans.meters().values().cloned().collect();
     cx.read(async |work| {
         let cycle = cycle(work).await?;

@@ -538,7 +538,11 @@ impl<H: SystemJobHandler> AnySystemHandler for TypedSystem<H> {
     }
 }
 
-fn read<T: DeserializeOwned>(known: i32, schema_version: i32, payload: Value) -> Result<T, String> {
+/// Reads a stored payload of the form that is `known`.
+///
+/// # Errors
+/// What is wrong with it, in words for an operator.
+pub fn read<T: DeserializeOwned>(known: i32, schema_version: i32, payload: Value) -> Result<T, String> {
     if schema_version != known {
         return Err(format!(
             "the payload has version {schema_version}, this handler knows version {known}"

@@ -2,10 +2,11 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::billing::{
-    self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish,
+    self, ChangePreview, LimitChange, Wish,
     billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
     invoice,
 };
+use tenantry_billing::plans::{Changing, SubscriptionChange};
 use tenantry_domain::billing::{
     BillingAccount, Invoice, InvoiceLine, InvoiceStatus, Link, ProrationPreview, ProviderInvoice,
 };
