@@ -36,6 +36,7 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
     SystemIds, SystemSecrets,
 };
+use tenantry_tenancy::billing::{Subscriptions, Unbilled};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
@@ -43,8 +44,10 @@ use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::plans::{Entitlements, Unlimited};
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::usage::{QuotaRecovery, Unmetered, UsageRecorder};
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, OperatorCx, Origin, Policy, Ports, Tenancy};
 use tenantry_tenancy::{NoTraces, Traces};
@@ -106,6 +109,8 @@ pub struct Options {
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// Whether tenancy has the plain defaults of its ports in place of those of `tenantry-billing`: a service without billing.
+    pub without_billing: bool,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub embedder: Option<Embedder>,
 }
@@ -185,6 +190,7 @@ impl Default for Options {
             mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
+            without_billing: false,
             embedder: None,
         }
     }
@@ -575,6 +581,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     plans.refresh_from(Arc::new(versions));
+    let (entitlements, subscriptions, usage_recorder, quota_recovery) = billing_ports(options);
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
@@ -596,11 +603,11 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         calls: Arc::new(FileSpool::new(options.spool.clone(), ids.uuid().to_string())),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
-        usage_recorder: Arc::new(LedgerRecorder),
-        quota_recovery: Arc::new(LeaseRecovery),
+        usage_recorder,
+        quota_recovery,
         plans,
-        entitlements: Arc::new(PlanEntitlements),
-        subscriptions: Arc::new(PaidSubscriptions),
+        entitlements,
+        subscriptions,
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
@@ -634,6 +641,31 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         configurations,
         announcements,
     }
+}
+
+type BillingPorts = (
+    Arc<dyn Entitlements>,
+    Arc<dyn Subscriptions>,
+    Arc<dyn UsageRecorder>,
+    Arc<dyn QuotaRecovery>,
+);
+
+/// What tenancy asks of billing: by plans and payments, or the plain defaults.
+fn billing_ports(options: &Options) -> BillingPorts {
+    if options.without_billing {
+        return (
+            Arc::new(Unlimited),
+            Arc::new(Unbilled),
+            Arc::new(Unmetered),
+            Arc::new(Unmetered),
+        );
+    }
+    (
+        Arc::new(PlanEntitlements),
+        Arc::new(PaidSubscriptions),
+        Arc::new(LedgerRecorder),
+        Arc::new(LeaseRecovery),
+    )
 }
 
 impl World {
