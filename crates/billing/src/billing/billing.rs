@@ -583,9 +583,9 @@ pub struct ChangePreview {
 /// A limit that would be another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitChange {
-    /// Its name.
+    /// Name of the limit, as the plan calls it.
     pub name: String,
-    /// What it is.
+    /// The limit of the present plan.
     pub now: Limit,
     /// What it would be.
     pub then: Limit,

@@ -19,9 +19,9 @@ use crate::usage::quota;
 /// A tenant as a customer that the provider has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Its account.
+    /// The tenant's billing account, as stored.
     pub account: BillingAccount,
-    /// The customer.
+    /// The present customer at the provider.
     pub customer: CustomerRef,
     /// Which customer it was before, when that was replaced just now.
     pub replaced: Option<CustomerRef>,

@@ -45,7 +45,7 @@ pub enum NextInvoice {
 /// How much of a meter was used, and will be.
 #[derive(Debug, Clone)]
 pub struct MeterUse {
-    /// The meter.
+    /// The definition of the used meter.
     pub meter: Arc<Meter>,
     /// What holds of it.
     pub terms: MeterTerms,
@@ -72,7 +72,7 @@ impl MeterUse {
 pub struct CostLine {
     /// The meter, or the plan where it is none.
     pub meter: Option<String>,
-    /// In which currency.
+    /// The ISO 4217 currency of the amounts.
     pub currency: Currency,
     /// What it comes to now.
     pub now: i64,

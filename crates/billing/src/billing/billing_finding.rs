@@ -13,7 +13,7 @@ use crate::billing::billing_sync::SyncError;
 /// What the provider has of a tenant and a person has to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The tenant.
+    /// The tenant whose customer it is.
     pub tenant: TenantId,
     /// The customer at the provider.
     pub customer: CustomerRef,

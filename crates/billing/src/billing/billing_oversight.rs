@@ -167,7 +167,7 @@ async fn lines_of(
 /// A tenant whose customer the provider no longer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostCustomer {
-    /// The tenant.
+    /// The tenant whose customer is gone.
     pub tenant: TenantId,
     /// The customer that the provider no longer has.
     pub customer: CustomerRef,

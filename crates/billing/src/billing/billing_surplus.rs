@@ -30,7 +30,7 @@ const LOOKS: usize = 3;
 pub struct Found {
     /// Its id here; the key of the call to the provider is made of it.
     pub id: Uuid,
-    /// The subscription.
+    /// The subscription to end.
     pub subscription: SubscriptionRef,
 }
 

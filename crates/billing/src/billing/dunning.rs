@@ -8,7 +8,7 @@ use tenantry_tenancy::OperatorCx;
 /// A failed payment that is made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// On which plan.
+    /// Key of the plan that the payment is for.
     pub plan: String,
     /// When the payment fails.
     pub failed_at: Time,

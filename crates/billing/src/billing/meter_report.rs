@@ -492,7 +492,7 @@ async fn store(cx: &Cx, payments: &dyn PaymentProvider, report: &MeterReport) ->
 pub struct Drift {
     /// Whose.
     pub tenant: TenantId,
-    /// Of what.
+    /// Key of the meter whose numbers differ.
     pub meter: MeterKey,
     /// In which whole hours.
     pub period: Period,

@@ -146,12 +146,12 @@ pub enum PlanError {
         /// What is wrong.
         problem: String,
     },
-    /// A meter.
+    /// The definition of a meter does not hold.
     #[error("meter {meter}, {key}: {problem}")]
     Meter {
         /// The meter's key, or its place (`#1` is the first) where it has none.
         meter: String,
-        /// What of it.
+        /// The key in its definition that is wrong.
         key: String,
         /// What is wrong.
         problem: String,

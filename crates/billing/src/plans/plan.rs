@@ -123,9 +123,9 @@ fn merge<K: Ord + Clone, V: Copy>(agreed: &mut BTreeMap<K, V>, changes: &BTreeMa
 /// How many tenants have a version of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
-    /// The plan.
+    /// Key of the subscribed plan.
     pub plan: String,
-    /// The version.
+    /// The number of its version, from 1.
     pub version: u32,
     /// How many tenants that are not deleted have it.
     pub tenants: Vec<TenantId>,

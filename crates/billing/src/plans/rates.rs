@@ -38,17 +38,17 @@ pub enum RateError {
     /// A plan does not state a limit that rates are made of.
     #[error("plan {plan}: limits.{limit} is missing")]
     Missing {
-        /// The plan.
+        /// Key of the incomplete plan.
         plan: String,
-        /// The limit.
+        /// Name of the missing limit.
         limit: &'static str,
     },
     /// A limit is not a number of requests.
     #[error("plan {plan}: limits.{limit} must be {allowed}")]
     OutOfRange {
-        /// The plan.
+        /// Key of the plan that is wrong.
         plan: String,
-        /// The limit.
+        /// Name of the limit that is wrong.
         limit: &'static str,
         /// What it may be.
         allowed: String,
@@ -58,7 +58,7 @@ pub enum RateError {
     Override {
         /// The tenant.
         slug: String,
-        /// The limit.
+        /// Name of the agreed limit that is wrong.
         limit: &'static str,
     },
 }

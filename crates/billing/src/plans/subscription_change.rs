@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub struct SubscriptionChange {
     /// Its id; the key of the call to the provider is made of it.
     pub id: Uuid,
-    /// Of which subscription.
+    /// The subscription to change.
     pub subscription: SubscriptionRef,
     /// What is to be changed.
     pub what: Changing,
@@ -22,7 +22,7 @@ pub struct SubscriptionChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Changing {
-    /// What it is for.
+    /// The plan, its version or the number of seats.
     Offer {
         /// Of our catalogue.
         offer: Offer,

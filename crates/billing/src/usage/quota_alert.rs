@@ -17,7 +17,7 @@ pub struct TellAlert;
 /// What is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Which {
-    /// The alert.
+    /// The alert to send notices of.
     pub alert: QuotaAlertId,
 }
 

@@ -79,7 +79,7 @@ pub struct Ingested {
 /// More of a meter is used than its hard limit allows, since recorded usage has happened and is not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverLimit {
-    /// The meter.
+    /// Key of the meter above its limit.
     pub meter: MeterKey,
     /// Its hard limit.
     pub limit: u64,

@@ -108,7 +108,7 @@ pub enum NotInPlan {
     /// A feature that the plan does not switch on.
     #[error("the plan '{}' does not include {feature}{}", .plans.current, .plans.advice("includes it", "include it"))]
     Feature {
-        /// The feature.
+        /// Name of the missing feature.
         feature: &'static str,
         /// The tenant's plan, and those with the feature.
         plans: RequiredPlans,

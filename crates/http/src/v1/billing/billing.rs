@@ -60,7 +60,7 @@ pub(crate) struct BillingView {
     version: i64,
 }
 
-/// A plan.
+/// The plan of a subscription.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BillingPlan)]
 pub(crate) struct BillingPlanView {
@@ -203,7 +203,7 @@ pub(crate) struct InvoiceView {
     lines: Vec<InvoiceLineView>,
 }
 
-/// A line of an invoice.
+/// A position of an invoice: what is charged, how much of it and for which amount.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InvoiceLine)]
 pub(crate) struct InvoiceLineView {
