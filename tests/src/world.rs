@@ -471,10 +471,6 @@ pub struct Instance {
     pub announcements: Option<Announcements>,
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "the composition of the whole application, in one place until a builder has it in parts"
-)]
 fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> Instance {
     let overrides = Overrides {
         clock: Some(clock),
