@@ -44,7 +44,7 @@ pub use app::readiness::{HealthCheck, Readiness};
 pub use app::settings::HttpSettings;
 pub use connection::listen::{ListenSettings, listen};
 pub use extract::answer::{Answer, created, entity, no_content};
-pub use extract::body::Body;
+pub use extract::body::{Body, OptionalBody};
 pub use extract::ctx::Ctx;
 pub use extract::etag::{IfMatch, IfNoneMatch};
 pub use extract::feature;

@@ -53,6 +53,7 @@ mod sessions;
 mod settings;
 mod signup;
 mod sql;
+mod step_up;
 mod stripe;
 mod tasks;
 mod tenant;

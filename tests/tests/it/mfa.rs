@@ -944,6 +944,7 @@ async fn admin_resets_the_factor_of_another_user() {
         .await
         .problem(404, "not_found");
     reset(admin, admin.id.to_string()).await.problem(409, "conflict");
+    let app = with_factor(&world, admin).await;
     reset(admin, id.clone()).await.expect(204);
     world.get(member, ME).send().await.problem(401, "token_revoked");
     verify(&world, &waiting, "000000")
@@ -961,8 +962,7 @@ async fn admin_resets_the_factor_of_another_user() {
             .count(),
         1
     );
-    // An admin with a factor gives it first.
-    let app = with_factor(&world, admin).await;
+    // The admin gives their own factor first.
     world.clock.advance(Duration::seconds(600));
     reset(admin, id.clone()).await.problem(403, "mfa_required");
     give(&world, admin, STEP_UP, &app.code_at(&world, 0))

@@ -126,6 +126,9 @@ pub enum Refused {
     /// The user has a second factor, and has not given it lately.
     #[error("the request needs a recent second factor")]
     FactorRequired,
+    /// The user has no second factor, and the request is not allowed without one.
+    #[error("the request needs a second factor, and the user has none")]
+    FactorMissing,
 }
 
 impl TenantScope {

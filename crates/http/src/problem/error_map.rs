@@ -14,13 +14,8 @@ use tenantry_tenancy::billing::{
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
-    account::AccountError,
-    api_key::ApiKeyError,
-    auth::AuthError,
-    invitation::InvitationError,
-    mfa::{MfaError, RECENT_SECONDS},
-    session::SessionError,
-    user::UserError,
+    account::AccountError, api_key::ApiKeyError, auth::AuthError, invitation::InvitationError, mfa::MfaError,
+    session::SessionError, step_up::RECENT_SECONDS, user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
@@ -94,6 +89,10 @@ impl From<Refused> for ApiError {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
+            Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
         }
     }
 }
@@ -340,6 +339,12 @@ impl From<MfaError> for ApiError {
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
+            MfaError::PasswordRequired => Invalid::one(
+                "/password",
+                "required",
+                "is required: the session began more than 10 minutes ago",
+            )
+            .into(),
             MfaError::AlreadyEnabled => {
                 conflict("The user has a second factor. Disable it before you enroll another one.")
             }

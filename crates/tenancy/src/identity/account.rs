@@ -6,12 +6,14 @@ use tenantry_domain::identity::{
     User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
+use crate::identity::step_up::RecentFactor;
 use crate::identity::{account_link, account_mail};
 use crate::kernel::context::carries_store_error;
 
@@ -113,15 +115,18 @@ pub async fn ask_for_link(cx: &Cx, purpose: LinkPurpose, email: &str) -> Result<
 /// [`AccountError::NotFound`], [`AccountError::Inactive`]; [`AccountError`].
 pub async fn send_reset(cx: &Cx, id: UserId) -> Result<(), AccountError> {
     cx.require(Permission::ManageUsers)?;
-    cx.write(async |work| {
-        let user = work.users().find_for_update(id).await?;
-        let user = user.ok_or(AccountError::NotFound)?;
-        if !user.is_active {
-            return Err(AccountError::Inactive);
-        }
-        Ok(account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?)
-    })
-    .await
+    let factor = cx.require_recent_factor().await??;
+    cx.write(async |work| send_reset_to(cx, work, id, factor).await)
+        .await
+}
+
+async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), AccountError> {
+    let user = work.users().find_for_update(id).await?;
+    let user = user.ok_or(AccountError::NotFound)?;
+    if !user.is_active {
+        return Err(AccountError::Inactive);
+    }
+    Ok(account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?)
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was

@@ -7,9 +7,11 @@ use tenantry_domain::identity::{ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, N
 use tenantry_domain::kernel::{
     ApiKeyId, Invalid, Page, PageRequest, Permission, PermissionSet, RequestId, StoreError,
 };
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};
 
@@ -78,8 +80,9 @@ pub async fn get(cx: &Cx, id: ApiKeyId) -> Result<ApiKey, ApiKeyError> {
 pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     cx.require(Permission::ManageApiKeys)?;
     let creator = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let factor = cx.require_recent_factor().await??;
     let id = ApiKeyId::next(cx.ids());
-    let issued = issue(cx, id);
+    let issued = issue(cx, id, factor);
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
     require_all(cx, key.scopes)?;
     cx.write(async |work| {
@@ -108,6 +111,7 @@ pub async fn update(
     patch: ApiKeyPatch,
 ) -> Result<ApiKey, ApiKeyError> {
     cx.require(Permission::ManageApiKeys)?;
+    let factor = cx.require_recent_factor().await??;
     cx.write(async |work| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
@@ -117,9 +121,7 @@ pub async fn update(
         if key.scopes != before.scopes {
             require_all(cx, key.scopes)?;
         }
-        work.api_keys().update(&key).await?;
-        let event = cx.changed("api_key.updated", "api_key", id.uuid(), Some(&before), Some(&key));
-        work.audit().record(event).await?;
+        store(cx, work, ("api_key.updated", &before, &key), factor).await?;
         Ok(key)
     })
     .await
@@ -155,7 +157,8 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
     if cx.scope().api_key().is_some_and(|own| own != id) {
         return Err(Refused::Forbidden.into());
     }
-    let issued = issue(cx, id);
+    let factor = cx.require_recent_factor().await??;
+    let issued = issue(cx, id, factor);
     cx.write(async |work| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
@@ -164,9 +167,7 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
-        work.api_keys().update(&key).await?;
-        let event = cx.changed("api_key.rotated", "api_key", id.uuid(), Some(&before), Some(&key));
-        work.audit().record(event).await?;
+        store(cx, work, ("api_key.rotated", &before, &key), factor).await?;
         Ok(Issued { key, issued })
     })
     .await
@@ -222,7 +223,19 @@ async fn record_refusal(
     Ok(refusal::record(&cx, refusal).await?)
 }
 
-fn issue(cx: &Cx, id: ApiKeyId) -> IssuedApiKey {
+/// Stores a key that was changed, with the audit entry of the change.
+async fn store(
+    cx: &Cx,
+    work: &mut Work,
+    (action, before, after): (&'static str, &ApiKey, &ApiKey),
+    _: RecentFactor,
+) -> Result<(), StoreError> {
+    work.api_keys().update(after).await?;
+    let event = cx.changed(action, "api_key", after.id.uuid(), Some(before), Some(after));
+    work.audit().record(event).await
+}
+
+fn issue(cx: &Cx, id: ApiKeyId, _: RecentFactor) -> IssuedApiKey {
     let secret = cx.ports().secrets.secret();
     cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
 }

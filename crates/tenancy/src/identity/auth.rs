@@ -7,7 +7,7 @@ use tenantry_domain::identity::{
     PresentedRefresh, Rotation, Session, User, Verified,
 };
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, Time, UserId,
+    Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
@@ -17,9 +17,10 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
+use crate::identity::step_up::GrantedRole;
 use crate::identity::{
     account, account_link, account_mail, invitation,
-    user::{self, AddUser, PrepareError},
+    user::{self, Applicant, PrepareError},
 };
 use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
@@ -114,6 +115,7 @@ impl From<MfaError> for AuthError {
             | MfaError::Own
             | MfaError::NoSuchUser
             | MfaError::WrongPassword
+            | MfaError::PasswordRequired
             | MfaError::AlreadyEnabled
             | MfaError::NotEnrolled => Self::InvalidCredentials,
         }
@@ -200,20 +202,22 @@ pub async fn register(
         return Err(AuthError::RegistrationClosed);
     }
     // Who registers has a session at once, and no factor.
-    if mfa::requirement(cx).await?.applies_to(Role::Member) {
+    if mfa::requirement(cx)
+        .await?
+        .applies_to(GrantedRole::REGISTERED.role())
+    {
         return Err(AuthError::RegistrationClosed);
     }
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
     AllowedDomains::of(cx).await?.check_text(email)?;
-    let data = AddUser {
+    let data = Applicant {
         email: email.to_owned(),
         full_name,
-        role: Role::Member,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, &tenant).await?;
+    let (user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {

@@ -23,7 +23,8 @@ use crate::identity::auth::{self, AuthError, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin, SecondFactor};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::user::{self, AddUser};
+use crate::identity::step_up::GrantedRole;
+use crate::identity::user::{self, Applicant};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
@@ -127,17 +128,18 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
     let invited_by = cx.scope().user().ok_or(Refused::Forbidden)?;
     let email = Email::parse(email, "/email")?;
     AllowedDomains::of(cx).await?.check(&email)?;
+    let role = GrantedRole::by_caller(cx, role).await??;
     let id = InvitationId::next(cx.ids());
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
     let new = NewInvitation {
         email,
-        role,
+        role: role.role(),
         invited_by,
     };
     let invitation = Invitation::new(id, new, token.hash, cx.now());
     cx.write(async |work| {
         lock_tenant(work).await?;
-        may_invite(work, invited_by, role).await?;
+        may_invite(work, invited_by, role.role()).await?;
         free_address(cx, work, &invitation.email).await?;
         let day_ago = cx.now() - Duration::days(1);
         if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
@@ -220,13 +222,13 @@ pub async fn accept(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
-    let data = AddUser {
+    let data = Applicant {
         email: invitation.email.as_str().to_owned(),
         full_name,
-        role: invitation.role,
         password: Some(password),
     };
-    let (mut user, _) = user::prepare(cx, data, &tenant).await?;
+    let role = GrantedRole::invited(invitation.role);
+    let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
     let rules = session::rules(cx).await?;
     join(cx, presented, user, tenant, rules).await

@@ -17,11 +17,9 @@ use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
 use crate::identity::auth::{self, LoggedIn};
 use crate::identity::session;
+use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Tenancy};
-
-/// For how long a factor that was given counts as recent, in seconds.
-pub const RECENT_SECONDS: i64 = 600;
 
 /// Errors of the use cases of second factors.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +36,9 @@ pub enum MfaError {
     /// The password is wrong.
     #[error("the password is wrong")]
     WrongPassword,
+    /// The session began too long ago to enroll a second factor in it without the password.
+    #[error("the password is needed")]
+    PasswordRequired,
     /// The user has a second factor.
     #[error("the user has a second factor already")]
     AlreadyEnabled,
@@ -142,18 +143,34 @@ pub(crate) enum AtLogin {
     Pending(Pending),
 }
 
-/// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed.
+/// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed. It takes the password, unless
+/// the session began within [`RECENT_SECONDS`]: a stolen session must not be enough to bind a factor of the thief's, which
+/// would keep the owner out.
 ///
 /// # Errors
-/// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one.
-pub async fn enroll(cx: &Cx) -> Result<Enrollment, MfaError> {
-    cx.require(Permission::EditSelf)?;
+/// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one, [`MfaError::PasswordRequired`],
+/// [`MfaError::WrongPassword`].
+pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, MfaError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let compared = match password {
+        Some(password) => Some(with_password(cx, password).await?),
+        None => None,
+    };
     let secret = cx.ports().one_time_codes.secret();
-    cx.write(async |work| {
-        let (user, tenant) = locked_caller(cx, work).await?;
-        enroll_user(cx, work, &user, &tenant, secret).await
-    })
-    .await
+    let outcome = cx
+        .write(async |work| {
+            let (user, tenant) = locked_caller(cx, work).await?;
+            match compared {
+                Some(compared) if compared.password_hash != user.password_hash => {
+                    return Err(MfaError::WrongPassword);
+                }
+                Some(_) => {}
+                None => require_recent_login(cx, work).await?,
+            }
+            enroll_user(cx, work, &user, &tenant, secret).await
+        })
+        .await;
+    recorded(cx, outcome).await
 }
 
 /// Confirms the caller's enrollment with a code of the app, and returns recovery codes. It counts as giving the factor in
@@ -162,7 +179,7 @@ pub async fn enroll(cx: &Cx) -> Result<Enrollment, MfaError> {
 /// # Errors
 /// [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`], [`MfaError::WrongCode`].
 pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
@@ -207,17 +224,9 @@ pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Resu
 /// # Errors
 /// [`MfaError::Required`], [`MfaError::WrongPassword`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let id = caller(cx)?;
-    let seen = cx
-        .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
-        .await?;
-    let hash = Some(seen.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if !verified.is_right() {
-        return recorded(cx, Err(MfaError::WrongPassword)).await;
-    }
+    let seen = with_password(cx, password).await?;
     let required = requirement(cx).await?;
     let outcome = cx
         .write(async |work| {
@@ -236,26 +245,21 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
     recorded(cx, outcome).await
 }
 
-/// Removes the second factor of another user, who has lost it, and ends their sessions.
+/// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
+/// own: without it, a stolen password of an admin would be enough to take every account's second factor away.
 ///
 /// # Errors
-/// [`MfaError::NoSuchUser`], [`MfaError::Own`].
+/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor.
 pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
     cx.require(Permission::ManageUsers)?;
     if cx.scope().user() == Some(id) {
         return Err(MfaError::Own);
     }
-    cx.require_recent_factor().await??;
-    cx.write(async |work| {
-        let user = work.users().find_for_update(id).await?;
-        let user = user.ok_or(MfaError::NoSuchUser)?;
-        if work.second_factors().delete_all(user.id).await? {
-            work.sessions().revoke_all(user.id, cx.now()).await?;
-            record(cx, work, "mfa.reset", user.id).await?;
-        }
-        Ok(())
-    })
-    .await
+    cx.read(async |work| work.users().find(id).await?.ok_or(MfaError::NoSuchUser))
+        .await?;
+    let factor = cx.require_own_factor().await??;
+    cx.write(async |work| remove_of_other(cx, work, id, factor).await)
+        .await
 }
 
 /// Makes new recovery codes for the caller, given a code. The old ones end.
@@ -263,7 +267,7 @@ pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
@@ -281,7 +285,7 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let outcome = cx
         .write(async |work| {
@@ -387,7 +391,7 @@ pub async fn list_devices(cx: &Cx) -> Result<Vec<TrustedDevice>, MfaError> {
 /// # Errors
 /// [`MfaError::Refused`], and those of the store.
 pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     cx.write(async |work| {
         let (user, _) = locked_caller(cx, work).await?;
         if work.second_factors().delete_devices(user.id).await? > 0 {
@@ -459,32 +463,51 @@ pub(crate) async fn record_failure(cx: &Cx, user: UserId) -> Result<(), StoreErr
     refusal::record(cx, refusal).await
 }
 
-impl Cx {
-    /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
-    /// others. The outer error is the store's.
-    ///
-    /// # Errors
-    /// [`Refused::FactorRequired`] inside.
-    pub async fn require_recent_factor(&self) -> Result<Result<(), Refused>, StoreError> {
-        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
-        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
-            return Ok(Ok(()));
-        };
-        if self.scope().factor_at().is_some_and(is_recent) {
-            return Ok(Ok(()));
-        }
-        // A token of before the factor was given is as good as the session.
-        self.read(async |work| {
-            let factor = work.second_factors().find_totp(user).await?;
-            let has_one = factor.is_some_and(|factor| factor.is_confirmed());
-            let given_at = work.second_factors().given_at(session).await?;
-            if has_one && !given_at.is_some_and(is_recent) {
-                return Ok(Err(Refused::FactorRequired));
-            }
-            Ok(Ok(()))
-        })
-        .await
+/// The caller as stored, whose password was compared with the given one. It must still stand when the caller acts on it.
+async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
+    let id = caller(cx)?;
+    let seen = cx
+        .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
+        .await?;
+    let hash = Some(seen.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
+    if verified.is_right() {
+        return Ok(seen);
     }
+    recorded(cx, Err(MfaError::WrongPassword)).await
+}
+
+async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> {
+    let own = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let session = work.sessions().find_for_update(own).await?;
+    let began = session.ok_or(Refused::Forbidden)?.created_at;
+    if cx.now() - began < Duration::seconds(RECENT_SECONDS) {
+        Ok(())
+    } else {
+        Err(MfaError::PasswordRequired)
+    }
+}
+
+/// Whether a user has a role now that needs a second factor, which the former role did not, and has none.
+pub(crate) async fn is_missing_since(
+    work: &mut Work,
+    required: MfaRequirement,
+    before: &User,
+    after: &User,
+) -> Result<bool, StoreError> {
+    let is_new = required.applies_to(after.role) && !required.applies_to(before.role);
+    Ok(is_new && !step_up::has_factor(work, after.id).await?)
+}
+
+async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
+    let user = work.users().find_for_update(id).await?;
+    let user = user.ok_or(MfaError::NoSuchUser)?;
+    if work.second_factors().delete_all(user.id).await? {
+        work.sessions().revoke_all(user.id, cx.now()).await?;
+        record(cx, work, "mfa.reset", user.id).await?;
+    }
+    Ok(())
 }
 
 /// What tokens of waiting logins are sealed for: nothing else that is sealed opens as one.

@@ -12,4 +12,5 @@ pub(crate) mod email_domain;
 pub mod invitation;
 pub mod mfa;
 pub mod session;
+pub mod step_up;
 pub mod user;

@@ -3,13 +3,14 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{LiveAt, Session, User};
-use tenantry_domain::kernel::{Page, PageRequest, Permission, SessionId, StoreError, Time, UserId};
+use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::Cx;
 use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
 use crate::customization::setting;
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 
 /// Errors of the session use cases.
@@ -121,12 +122,18 @@ pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
     end_every(cx, own, "ended_by_user").await
 }
 
-/// Ends all sessions of a user, for an admin.
+/// Ends all sessions of a user, for an admin. To end those of another admin takes a recent factor: a stolen session must not
+/// be enough to throw the admins out who could end it.
 ///
 /// # Errors
 /// [`SessionError`].
 pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     cx.require(Permission::EndUserSessions)?;
+    let found = cx.read(async |work| work.users().find(user).await).await?;
+    let found = found.ok_or(SessionError::NotFound)?;
+    if found.role == Role::Admin && cx.scope().user() != Some(user) {
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     end_every(cx, user, "ended_by_admin").await
 }
 

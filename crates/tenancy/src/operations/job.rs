@@ -168,7 +168,9 @@ impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden | Refused::FactorRequired => Self::Permanent(refused.to_string()),
+            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing => {
+                Self::Permanent(refused.to_string())
+            }
         }
     }
 }

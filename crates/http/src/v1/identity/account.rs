@@ -234,7 +234,7 @@ pub(crate) async fn revert_email(guest: Guest, body: Body<LinkBody>) -> Answer {
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "A mail is on its way.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn send_reset(cx: Ctx<ManageUsers>, id: Id<UserId>) -> Answer {
     account::send_reset(&cx, id.0).await?;

@@ -112,7 +112,7 @@ pub(crate) async fn list(cx: Ctx<ReadInvitations>, query: Paged<NoParams>) -> An
     params(IdempotencyKey), request_body = NewInvitationBody,
     responses((status = 201, description = "The invitation.", body = InvitationView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "conflict", "plan_limit_reached"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
     cx: Ctx<ManageUsers>,

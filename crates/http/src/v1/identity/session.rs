@@ -99,6 +99,7 @@ pub(crate) async fn logout_all(cx: Ctx<EndSession>) -> Answer {
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "All sessions of the user have ended.")),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn end_of_user(cx: Ctx<EndUserSessions>, id: Id<UserId>) -> Answer {
     session::end_of_user(&cx, id.0).await?;

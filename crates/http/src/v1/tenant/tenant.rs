@@ -115,7 +115,7 @@ pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     params(IfMatch), request_body = ChangeTenant,
     responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "subdomain_taken"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "subdomain_taken"]))),
 )]
 pub(crate) async fn update(cx: Ctx<ManageTenant>, when: IfMatch, body: Body<ChangeTenant>) -> Answer {
     let tenant = tenant::update(&cx, &when.0, body.0.try_into()?).await?;
