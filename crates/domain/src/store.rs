@@ -9,7 +9,9 @@ use crate::audit::AuditLog;
 use crate::billing::{BillingAccounts, Invoices, MeterReports};
 use crate::customization::{Brandings, SettingSheets};
 use crate::flags::FlagOverrides;
-use crate::identity::{AccountLinks, ApiKeys, Invitations, RareNotices, SecondFactors, Sessions, Users};
+use crate::identity::{
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, RareNotices, SecondFactors, Sessions, Users,
+};
 use crate::kernel::{AsStoreError, Storage, StoreError};
 use crate::operations::{IdempotencyKeys, Jobs};
 use crate::tenant::{TenantScope, Tenants};
@@ -58,6 +60,8 @@ pub trait Store: Send {
     fn account_links(&mut self) -> &mut dyn AccountLinks;
     /// Which rare notices users got.
     fn rare_notices(&mut self) -> &mut dyn RareNotices;
+    /// Which bounded notices users got.
+    fn bounded_notices(&mut self) -> &mut dyn BoundedNotices;
     /// API keys.
     fn api_keys(&mut self) -> &mut dyn ApiKeys;
     /// Projects.
@@ -148,6 +152,10 @@ impl Work {
     /// Which rare notices users got.
     pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
         self.store.rare_notices()
+    }
+    /// Which bounded notices users got.
+    pub fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
+        self.store.bounded_notices()
     }
     /// API keys.
     pub fn api_keys(&mut self) -> &mut dyn ApiKeys {

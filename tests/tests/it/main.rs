@@ -49,6 +49,7 @@ mod resolution;
 mod resources;
 mod rings;
 mod rooms;
+mod security_notices;
 mod sessions;
 mod settings;
 mod signup;

@@ -49,6 +49,11 @@ impl App {
         HmacOneTimeCodes.code(&self.secret, step.try_into().unwrap())
     }
 
+    /// One of the ten recovery codes.
+    pub(crate) fn recovery_code(&self, index: usize) -> &str {
+        &self.recovery_codes[index]
+    }
+
     /// The code of a step that has not been used, half a minute later.
     pub(crate) fn next_code(&self, world: &World) -> String {
         world.clock.advance(Duration::seconds(30));

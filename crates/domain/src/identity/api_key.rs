@@ -636,6 +636,8 @@ pub trait ApiKeys: Send {
     async fn find_for_update(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
     /// A page of the keys that are not revoked, newest first.
     async fn list(&mut self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
+    /// How many keys that a user created are neither revoked nor expired.
+    async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError>;
     /// How many keys are not revoked.
     async fn count(&mut self) -> Result<u64, StoreError>;
     /// Adds a key.

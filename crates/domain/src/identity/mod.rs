@@ -8,6 +8,7 @@ mod api_key;
 mod invitation;
 mod mfa;
 mod password;
+mod security_notice;
 mod session;
 mod token;
 mod user;
@@ -31,6 +32,7 @@ pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
     normalized,
 };
+pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
     IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
 };

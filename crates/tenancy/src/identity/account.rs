@@ -3,7 +3,7 @@
 use serde_json::json;
 use tenantry_domain::identity::{
     AccountNotice, CallerClass, Email, HashingCaller, LinkPurpose, Password, PasswordError, PresentedLink,
-    User,
+    SecurityNotice, User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
 use tenantry_domain::store::Work;
@@ -14,7 +14,7 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail};
+use crate::identity::{account_link, account_mail, security_notice};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -130,7 +130,8 @@ async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) ->
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
-/// read from a mail to the address of the account, so it proves that address, too.
+/// read from a mail to the address of the account, so it proves that address, too. API keys have secrets of their own and stay
+/// valid; the notice of the reset says so to a user who has made some.
 ///
 /// # Errors
 /// `/token` when the link does not work, `/new_password`; [`AccountError`].
@@ -165,7 +166,13 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         let details = json!({"ended_sessions": ended});
         let event = cx.security("user.password_reset", "user", Some(user.id.uuid()), details);
         work.audit().record(event).await?;
-        account_mail::notify(cx, work, &user, AccountNotice::PasswordReset).await?;
+        match work.api_keys().count_of(user.id, cx.now()).await? {
+            0 => account_mail::notify(cx, work, &user, AccountNotice::PasswordReset).await?,
+            keys => {
+                let notice = SecurityNotice::PasswordResetWithKeys { keys };
+                security_notice::notify(cx, work, user.id, notice).await?;
+            }
+        }
         Ok(user)
     })
     .await

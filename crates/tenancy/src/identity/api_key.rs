@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::identity::{ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey};
+use tenantry_domain::identity::{
+    ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey, SecurityNotice,
+};
 use tenantry_domain::kernel::{
     ApiKeyId, Invalid, Page, PageRequest, Permission, PermissionSet, RequestId, StoreError,
 };
@@ -11,6 +13,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::security_notice;
 use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};
@@ -95,6 +98,8 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
         work.api_keys().insert(&key).await?;
         let event = cx.changed("api_key.created", "api_key", id.uuid(), None, Some(&key));
         work.audit().record(event).await?;
+        let name = key.name.clone();
+        security_notice::notify(cx, work, creator, SecurityNotice::ApiKeyCreated { name }).await?;
         Ok(Issued { key, issued })
     })
     .await
@@ -168,6 +173,11 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
         store(cx, work, ("api_key.rotated", &before, &key), factor).await?;
+        // A key that rotates itself had its secret already.
+        if let Some(user) = cx.scope().session().and(cx.scope().user()) {
+            let name = key.name.clone();
+            security_notice::notify(cx, work, user, SecurityNotice::ApiKeyRotated { name }).await?;
+        }
         Ok(Issued { key, issued })
     })
     .await

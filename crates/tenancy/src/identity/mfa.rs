@@ -4,8 +4,8 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement, Password,
-    PasswordError, RECOVERY_CODES, RecoveryCode, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret, TrustedDevice,
-    User, without_separators,
+    PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret,
+    TrustedDevice, User, without_separators,
 };
 use tenantry_domain::kernel::{MfaChallengeId, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
@@ -16,6 +16,7 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
 use crate::identity::auth::{self, LoggedIn};
+use crate::identity::security_notice;
 use crate::identity::session;
 use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::kernel::context::carries_store_error;
@@ -239,7 +240,8 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
             }
             give(cx, work, id, code).await?;
             work.second_factors().delete_all(id).await?;
-            Ok(record(cx, work, "mfa.disabled", id).await?)
+            record(cx, work, "mfa.disabled", id).await?;
+            Ok(security_notice::notify(cx, work, id, SecurityNotice::FactorDisabled).await?)
         })
         .await;
     recorded(cx, outcome).await
@@ -274,6 +276,7 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
             give(cx, work, user.id, code).await?;
             note_in_session(cx, work).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
+            security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
             new_recovery_codes(cx, work, user.id).await
         })
         .await;
@@ -506,6 +509,7 @@ async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) 
     if work.second_factors().delete_all(user.id).await? {
         work.sessions().revoke_all(user.id, cx.now()).await?;
         record(cx, work, "mfa.reset", user.id).await?;
+        security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
     }
     Ok(())
 }
@@ -628,7 +632,12 @@ async fn trust(cx: &Cx, work: &mut Work, user: &User, token: &DeviceToken) -> Re
         expires_at: now + Duration::days(TRUSTED_DEVICE_DAYS),
     };
     work.second_factors().insert_device(&device).await?;
-    Ok(record(cx, work, "mfa.device_trusted", user.id).await?)
+    record(cx, work, "mfa.device_trusted", user.id).await?;
+    let notice = SecurityNotice::DeviceTrusted {
+        address: device.ip,
+        user_agent: device.user_agent,
+    };
+    Ok(security_notice::notify(cx, work, user.id, notice).await?)
 }
 
 async fn shows_trusted_device(
@@ -701,6 +710,7 @@ async fn confirm_user(
     factor.confirmed_at = Some(cx.now());
     work.second_factors().update_totp(&factor).await?;
     record(cx, work, "mfa.enabled", user).await?;
+    security_notice::notify(cx, work, user, SecurityNotice::FactorEnabled).await?;
     new_recovery_codes(cx, work, user).await
 }
 
@@ -714,7 +724,8 @@ async fn give(cx: &Cx, work: &mut Work, user: UserId, code: &str) -> Result<(), 
         if !work.second_factors().use_recovery_code(user, hash).await? {
             return Err(MfaError::WrongCode);
         }
-        return Ok(record(cx, work, "mfa.recovery_code_used", user).await?);
+        record(cx, work, "mfa.recovery_code_used", user).await?;
+        return Ok(security_notice::notify(cx, work, user, SecurityNotice::RecoveryCodeUsed).await?);
     }
     let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
     factor.last_step = Some(step);

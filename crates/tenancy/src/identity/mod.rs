@@ -11,6 +11,7 @@ pub mod auth;
 pub(crate) mod email_domain;
 pub mod invitation;
 pub mod mfa;
+pub mod security_notice;
 pub mod session;
 pub mod step_up;
 pub mod user;

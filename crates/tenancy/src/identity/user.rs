@@ -11,7 +11,7 @@ use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::step_up::{GrantedRole, RecentFactor};
-use crate::identity::{account_link, invitation, mfa};
+use crate::identity::{account_link, invitation, mfa, security_notice};
 use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
@@ -190,7 +190,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         }
         work.users().update(&user).await?;
         if let Some(factor) = factor.filter(|_| user.email != before.email) {
-            readdressed(cx, work, &user, factor).await?;
+            readdressed(cx, work, (&before, &user), factor).await?;
         }
         if !user.is_active || mfa::is_missing_since(work, required, &before, &user).await? {
             work.sessions().revoke_all(id, cx.now()).await?;
@@ -229,10 +229,16 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
 }
 
 /// What follows when an admin gives a user another address, which is not proven. Links to former addresses that take a change
-/// back stay: the admin may not be who the owner of the account takes them for.
-async fn readdressed(cx: &Cx, work: &mut Work, user: &User, _: RecentFactor) -> Result<(), StoreError> {
+/// back stay: the admin may not be who the owner of the account takes them for. The former address is notified.
+async fn readdressed(
+    cx: &Cx,
+    work: &mut Work,
+    (former, user): (&User, &User),
+    _: RecentFactor,
+) -> Result<(), StoreError> {
     let links = work.account_links();
     links.delete_of(user.id, &LinkPurpose::OF_PRESENT_ADDRESS).await?;
+    security_notice::notify_former(cx, work, former).await?;
     account_link::verify(cx, work, user).await
 }
 

@@ -207,6 +207,7 @@ impl Handlers {
             .with(crate::operations::mail::SendFarewell)
             .with(crate::identity::account_mail::SendNotice)
             .with(crate::identity::account_mail::SendLink)
+            .with(crate::identity::security_notice::SendSecurityNotice)
             .with(crate::identity::account_link::AskForLink)
             .with(crate::usage::usage_rollup::RollUp)
             .with_system(crate::usage::usage_rollup::RollUpAll)
