@@ -15,7 +15,7 @@ use crate::{
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
     m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
-    m20261129_000069_api_keys, m20261129_000070_security_notices,
+    m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -108,6 +108,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000064_operator_epochs::Migration),
             Box::new(m20261129_000069_api_keys::Migration),
             Box::new(m20261129_000070_security_notices::Migration),
+            Box::new(m20261129_000071_lockouts::Migration),
         ]
     }
 }

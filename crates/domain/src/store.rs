@@ -10,7 +10,7 @@ use crate::billing::{BillingAccounts, Invoices, MeterReports};
 use crate::customization::{Brandings, SettingSheets};
 use crate::flags::FlagOverrides;
 use crate::identity::{
-    AccountLinks, ApiKeys, BoundedNotices, Invitations, RareNotices, SecondFactors, Sessions, Users,
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
 };
 use crate::kernel::{AsStoreError, Storage, StoreError};
 use crate::operations::{IdempotencyKeys, Jobs};
@@ -62,6 +62,8 @@ pub trait Store: Send {
     fn rare_notices(&mut self) -> &mut dyn RareNotices;
     /// Which bounded notices users got.
     fn bounded_notices(&mut self) -> &mut dyn BoundedNotices;
+    /// Failed guesses at accounts.
+    fn lockouts(&mut self) -> &mut dyn Lockouts;
     /// API keys.
     fn api_keys(&mut self) -> &mut dyn ApiKeys;
     /// Projects.
@@ -156,6 +158,10 @@ impl Work {
     /// Which bounded notices users got.
     pub fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
         self.store.bounded_notices()
+    }
+    /// Failed guesses at accounts.
+    pub fn lockouts(&mut self) -> &mut dyn Lockouts {
+        self.store.lockouts()
     }
     /// API keys.
     pub fn api_keys(&mut self) -> &mut dyn ApiKeys {

@@ -28,6 +28,7 @@ mod invitations;
 mod isolation;
 mod jobs;
 mod limits;
+mod lockout;
 mod mail;
 mod metrics;
 mod mfa;

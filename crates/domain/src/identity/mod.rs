@@ -6,6 +6,7 @@ mod account_link;
 mod account_notice;
 mod api_key;
 mod invitation;
+mod lockout;
 mod mfa;
 mod password;
 mod security_notice;
@@ -23,6 +24,7 @@ pub use invitation::{
     Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,
     PresentedInvitation,
 };
+pub use lockout::{AccountDigest, DelayRule, Guess, Lockout, Lockouts, Place};
 pub use mfa::{
     DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES, MfaChallenge, MfaRequirement,
     OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,

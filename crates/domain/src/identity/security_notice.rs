@@ -29,6 +29,11 @@ pub enum SecurityNotice {
         /// Its program, as it calls itself.
         user_agent: Option<String>,
     },
+    /// Several wrong codes were given at logins with the right password, or in sessions.
+    WrongCodes {
+        /// The address of the last one.
+        address: Option<String>,
+    },
     /// The user made an API key.
     ApiKeyCreated {
         /// The name of the key.
@@ -63,6 +68,7 @@ impl SecurityNotice {
             Self::RecoveryCodesRenewed => "recovery_codes_renewed",
             Self::RecoveryCodeUsed => "recovery_code_used",
             Self::DeviceTrusted { .. } => "device_trusted",
+            Self::WrongCodes { .. } => "wrong_codes",
             Self::ApiKeyCreated { .. } => "api_key_created",
             Self::ApiKeyRotated { .. } => "api_key_rotated",
             Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
@@ -72,9 +78,13 @@ impl SecurityNotice {
     /// The notice in words. `is_last` says that no further one of this kind is sent for a while.
     pub fn letter(&self, reader: &Reader, at: Time, is_last: bool) -> Letter {
         let when = wall_clock(at, &reader.zone);
-        let (subject, happened) = self.words(reader.tenant.as_str(), &when);
+        let happened = self.happened(reader.tenant.as_str(), &when);
         let act = match self {
-            // Whoever reads it may have no account any more.
+            Self::WrongCodes { .. } => format!(
+                "If this was not you, somebody knows your password: reset it at {} at once, and notify an admin of {}.",
+                reader.app_url, reader.tenant
+            ),
+            // Its reader may have no account any more.
             Self::EmailChangedByAdmin => {
                 format!("If you did not ask for it, notify an admin of {}.", reader.tenant)
             }
@@ -103,87 +113,74 @@ impl SecurityNotice {
         ];
         let parts: Vec<_> = parts.into_iter().chain(last).collect();
         Letter {
-            subject: reader.subject(subject),
+            subject: reader.subject(self.subject()),
             text: parts.join("\n"),
         }
     }
 
-    /// The subject, and what happened.
-    fn words(&self, tenant: &str, when: &str) -> (&'static str, String) {
+    /// The subject.
+    const fn subject(&self) -> &'static str {
+        match self {
+            Self::EmailChangedByAdmin => "your e-mail address was changed",
+            Self::FactorEnabled => "a second factor was enabled",
+            Self::FactorDisabled => "the second factor was disabled",
+            Self::FactorReset => "the second factor was removed",
+            Self::RecoveryCodesRenewed => "new recovery codes",
+            Self::RecoveryCodeUsed => "a recovery code was used",
+            Self::DeviceTrusted { .. } => "a device is trusted",
+            Self::WrongCodes { .. } => "wrong codes of your second factor",
+            Self::ApiKeyCreated { .. } => "an API key was created",
+            Self::ApiKeyRotated { .. } => "an API key was rotated",
+            Self::PasswordResetWithKeys { .. } => "your password was reset",
+        }
+    }
+
+    /// What happened.
+    fn happened(&self, tenant: &str, when: &str) -> String {
         let of_account = format!("of your account at {tenant}");
         match self {
-            Self::EmailChangedByAdmin => (
-                "your e-mail address was changed",
-                format!(
-                    "On {when}, an admin gave your account at {tenant} another e-mail address than this one."
-                ),
+            Self::EmailChangedByAdmin => format!(
+                "On {when}, an admin gave your account at {tenant} another e-mail address than this one."
             ),
-            Self::FactorEnabled => (
-                "a second factor was enabled",
-                format!(
-                    "A second factor {of_account} was enabled on {when}. Logins need a code of the app from now on."
-                ),
+            Self::FactorEnabled => format!(
+                "A second factor {of_account} was enabled on {when}. Logins need a code of the app from now on."
             ),
-            Self::FactorDisabled => (
-                "the second factor was disabled",
-                format!(
-                    "The second factor {of_account} was disabled on {when}. Logins need only the password from now on."
-                ),
+            Self::FactorDisabled => format!(
+                "The second factor {of_account} was disabled on {when}. Logins need only the password from now on."
             ),
-            Self::FactorReset => (
-                "the second factor was removed",
-                format!(
-                    "An admin removed the second factor {of_account} on {when}. All sessions have ended."
-                ),
-            ),
-            Self::RecoveryCodesRenewed => (
-                "new recovery codes",
-                format!(
-                    "The recovery codes {of_account} were replaced on {when}. The former codes do not work any more."
-                ),
-            ),
-            Self::RecoveryCodeUsed => (
-                "a recovery code was used",
-                format!("A recovery code {of_account} was used on {when}. It does not work again."),
-            ),
-            Self::DeviceTrusted { address, user_agent } => {
-                let shown = |text: &Option<String>| Line::of(text.as_deref().unwrap_or("unknown"));
-                let device = format!("  Address  {}\n  Program  {}", shown(address), shown(user_agent));
-                (
-                    "a device is trusted",
-                    format!(
-                        "A device {of_account} was trusted on {when}. It logs in without a code for 30 days.\n\n{device}"
-                    ),
-                )
+            Self::FactorReset => {
+                format!("An admin removed the second factor {of_account} on {when}. All sessions have ended.")
             }
-            Self::ApiKeyCreated { name } => (
-                "an API key was created",
-                format!(
-                    "The API key \"{}\" was created with your account at {tenant} on {when}.",
-                    short(name)
-                ),
+            Self::RecoveryCodesRenewed => format!(
+                "The recovery codes {of_account} were replaced on {when}. The former codes do not work any more."
             ),
-            Self::ApiKeyRotated { name } => (
-                "an API key was rotated",
-                format!(
-                    "The API key \"{}\" got a new secret with your account at {tenant} on {when}.",
-                    short(name)
-                ),
-            ),
-            Self::PasswordResetWithKeys { keys } => {
-                let stay = if *keys == 1 {
-                    "1 API key that you created stays valid".to_owned()
-                } else {
-                    format!("{keys} API keys that you created stay valid")
-                };
-                (
-                    "your password was reset",
-                    format!(
-                        "The password {of_account} was reset on {when}. All sessions have ended. {stay}: keys do not \
-                         depend on the password."
-                    ),
-                )
+            Self::RecoveryCodeUsed => {
+                format!("A recovery code {of_account} was used on {when}. It does not work again.")
             }
+            Self::DeviceTrusted { address, user_agent } => format!(
+                "A device {of_account} was trusted on {when}. It logs in without a code for 30 days.\n\n  Address  {}\n  \
+                     Program  {}",
+                shown(address),
+                shown(user_agent)
+            ),
+            Self::WrongCodes { address } => format!(
+                "Several wrong codes of the second factor {of_account} were given up to {when}, by a caller who knows the \
+                     password. The account takes no code for a while.\n\n  Address  {}",
+                shown(address)
+            ),
+            Self::ApiKeyCreated { name } => format!(
+                "The API key \"{}\" was created with your account at {tenant} on {when}.",
+                short(name)
+            ),
+            Self::ApiKeyRotated { name } => format!(
+                "The API key \"{}\" got a new secret with your account at {tenant} on {when}.",
+                short(name)
+            ),
+            Self::PasswordResetWithKeys { keys } => format!(
+                "The password {of_account} was reset on {when}. All sessions have ended. {}: keys do not depend on the \
+                     password.",
+                valid_keys(*keys)
+            ),
         }
     }
 }
@@ -202,6 +199,18 @@ pub trait BoundedNotices: Send {
     ) -> Result<Option<i32>, StoreError>;
 }
 
+/// What a caller sends about itself, or nothing.
+fn shown(text: &Option<String>) -> Line {
+    Line::of(text.as_deref().unwrap_or("unknown"))
+}
+
+fn valid_keys(keys: u64) -> String {
+    match keys {
+        1 => "1 API key that you created stays valid".to_owned(),
+        _ => format!("{keys} API keys that you created stay valid"),
+    }
+}
+
 /// The name of a key within a sentence.
 fn short(name: &str) -> Line {
     Line::within(name, Line::SHORT)
@@ -211,7 +220,7 @@ fn short(name: &str) -> Line {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> [SecurityNotice; 10] {
+    fn all(text: &str) -> [SecurityNotice; 11] {
         let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
         let name = || text.to_owned();
         [
@@ -222,6 +231,9 @@ mod tests {
             SecurityNotice::RecoveryCodesRenewed,
             SecurityNotice::RecoveryCodeUsed,
             SecurityNotice::DeviceTrusted { address, user_agent },
+            SecurityNotice::WrongCodes {
+                address: Some(name()),
+            },
             SecurityNotice::ApiKeyCreated { name: name() },
             SecurityNotice::ApiKeyRotated { name: name() },
             SecurityNotice::PasswordResetWithKeys { keys: 2 },
@@ -279,7 +291,7 @@ mod tests {
     #[test]
     fn kinds_are_distinct_names() {
         let kinds: std::collections::BTreeSet<_> = all("x").iter().map(SecurityNotice::kind).collect();
-        assert_eq!(kinds.len(), 10);
+        assert_eq!(kinds.len(), 11);
         assert!(kinds.iter().all(
             |kind| kind.len() <= 40 && kind.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
         ));

@@ -49,6 +49,7 @@ error_codes! {
     TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";
     TokenRevoked = "token_revoked", 401, "Token revoked", "The session has ended, or the user was deactivated or removed. Log in again.";
     InvalidCredentials = "invalid_credentials", 401, "Invalid credentials", "The tenant has no active user with this e-mail address and password.";
+    AccountLocked = "account_locked", 429, "Account locked", "Too many wrong passwords or codes in a row. Wait for as many seconds as `Retry-After` says. A trusted device is not held up, nor is a new login after `POST /api/v1/auth/reset-password`.";
     MfaRequired = "mfa_required", 401, "Second factor required", "The account has a second factor. At a login: finish it with `mfa_token` and a code at `POST /auth/mfa/verify`. At other requests (status 403): give a code at `POST /auth/mfa/step-up`, and send the request again with the new access token.";
     EmailNotVerified = "email_not_verified", 403, "E-mail address not verified", "The tenant only lets users with a verified e-mail address log in. `POST /api/v1/auth/resend-verification` sends a link.";
     Forbidden = "forbidden", 403, "Forbidden", "The user's role does not allow this request.";

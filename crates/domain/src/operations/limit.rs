@@ -218,6 +218,11 @@ impl AccountName {
         let (half, _) = digest.split_at(16);
         Self(half.iter().fold(0, |name, byte| name << 8 | u128::from(*byte)))
     }
+
+    /// The part of the digest.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
 }
 
 impl fmt::Display for AccountName {

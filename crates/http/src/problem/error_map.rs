@@ -310,6 +310,7 @@ impl From<AuthError> for ApiError {
                  POST /auth/mfa/required/enroll.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
+            AuthError::Locked(seconds) => locked(seconds),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
@@ -327,6 +328,16 @@ impl From<AuthError> for ApiError {
     }
 }
 
+/// The answer while an account waits after wrong guesses.
+fn locked(seconds: i64) -> ApiError {
+    ApiError::new(ErrorCode::AccountLocked)
+        .with_detail(format!(
+            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, on a trusted device, or reset the \
+             password."
+        ))
+        .with_header(header::RETRY_AFTER, seconds.into())
+}
+
 impl From<MfaError> for ApiError {
     fn from(error: MfaError) -> Self {
         let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
@@ -339,6 +350,7 @@ impl From<MfaError> for ApiError {
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
+            MfaError::Locked(seconds) => locked(seconds),
             MfaError::PasswordRequired => Invalid::one(
                 "/password",
                 "required",
@@ -367,6 +379,7 @@ impl From<AccountError> for ApiError {
             AccountError::Invalid(invalid) => invalid.into(),
             AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The password is not that of the account."),
+            AccountError::Locked(seconds) => locked(seconds),
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),

@@ -4,6 +4,7 @@ pub(crate) mod account_link;
 pub(crate) mod account_notice;
 pub(crate) mod api_key;
 pub(crate) mod invitation;
+pub(crate) mod lockout;
 pub(crate) mod mfa;
 pub(crate) mod session;
 pub(crate) mod user;

@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 50] = [
+pub const OWN_TABLES: [&str; 51] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -17,6 +17,7 @@ pub const OWN_TABLES: [&str; 50] = [
     "invitations",
     "invoices",
     "jobs",
+    "lockouts",
     "meter_outbox",
     "mfa_challenges",
     "operator_events",

@@ -43,6 +43,8 @@ pub enum RefusedAction {
     SecondFactor,
     /// A password that a logged-in user was asked for again.
     PasswordConfirmation,
+    /// A password or a code that was not looked at, since the account waits.
+    Locked,
     /// A login of an operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
@@ -58,6 +60,7 @@ impl RefusedAction {
             Self::Login => "login.failed",
             Self::SecondFactor => "mfa.failed",
             Self::PasswordConfirmation => "password.confirmation_failed",
+            Self::Locked => "account.locked",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
             Self::ApiKey => "api_key.refused",

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccountNotice, CallerClass, Email, HashingCaller, LinkPurpose, Password, PasswordError, PresentedLink,
-    SecurityNotice, User,
+    AccountNotice, CallerClass, Email, Guess, HashingCaller, LinkPurpose, Password, PasswordError,
+    PresentedLink, SecurityNotice, User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
 use tenantry_domain::store::Work;
@@ -13,6 +13,7 @@ use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
+use crate::identity::lockout::{self, Guesser};
 use crate::identity::step_up::RecentFactor;
 use crate::identity::{account_link, account_mail, security_notice};
 use crate::kernel::context::carries_store_error;
@@ -29,6 +30,9 @@ pub enum AccountError {
     /// Another password than that of the account.
     #[error("the password is not that of the account")]
     InvalidCredentials,
+    /// The account waits for so many seconds after wrong passwords.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
     /// No such user in this tenant.
     #[error("no such user")]
     NotFound,
@@ -160,6 +164,7 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         user.verify_email(cx.now());
         work.users().update(&user).await?;
         let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        lockout::lift(cx, work, &user.email).await?;
         work.account_links()
             .delete_of(user.id, &[LinkPurpose::VerifyEmail, LinkPurpose::ConfirmEmail])
             .await?;
@@ -206,11 +211,10 @@ pub(crate) async fn verified_only(cx: &Cx) -> Result<bool, StoreError> {
 
 /// Compares a password with that of the caller's account; another one is recorded like a failed login.
 pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<(), AccountError> {
-    let hash = Some(user.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if verified.is_right() {
-        return Ok(());
+    match compare::<AccountError>(cx, user, password).await? {
+        Compared::Right => return Ok(()),
+        Compared::Locked(seconds) => return Err(AccountError::Locked(seconds)),
+        Compared::Wrong => {}
     }
     let refusal = Refusal {
         action: RefusedAction::PasswordConfirmation,
@@ -222,6 +226,43 @@ pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<
     };
     refusal::record(cx, refusal).await?;
     Err(AccountError::InvalidCredentials)
+}
+
+/// What comparing a password leads to.
+pub(crate) enum Compared {
+    /// It is that of the account.
+    Right,
+    /// It is another one.
+    Wrong,
+    /// It was not compared: the account waits for so many seconds.
+    Locked(i64),
+}
+
+/// Compares a password with that of the caller's account, whose network is known by the session. A wrong one is counted.
+pub(crate) async fn compare<E>(cx: &Cx, user: &User, password: Password) -> Result<Compared, E>
+where
+    E: From<PasswordError> + From<StoreError>,
+{
+    let guesser = Guesser::of(cx, user.email.as_str(), true);
+    let look = async |work: &mut Work| lockout::look(cx, work, Guess::Password, guesser).await;
+    let standing = cx.read(look).await?;
+    if let Some(seconds) = standing.wait {
+        lockout::record(cx, Guess::Password, Some(user.id), None).await?;
+        return Ok(Compared::Locked(seconds));
+    }
+    let hash = Some(user.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
+    if !verified.is_right() {
+        cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, guesser).await)
+            .await?;
+        return Ok(Compared::Wrong);
+    }
+    if standing.has_failed {
+        cx.write_behind(async |work| lockout::succeed(work, Guess::Password, guesser).await)
+            .await?;
+    }
+    Ok(Compared::Right)
 }
 
 /// The caller, and their tenant.

@@ -108,13 +108,17 @@ pub(crate) async fn notify(
     asked.map(|_| ()).map_err(store_error)
 }
 
-/// Notifies a user who logs in from a network that was not seen for a while, before the session is stored. A user's first
+/// Notifies a user who logs in from a network that is not among the addresses of the account's latest logins. A user's first
 /// login is not compared with anything.
-pub(crate) async fn note_login(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+pub(crate) async fn note_login(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    addresses: &[Option<String>],
+) -> Result<(), StoreError> {
     let since = cx.now() - auth::KNOWN_FOR;
-    let addresses = work.sessions().login_addresses(&user.email, since).await?;
     let is_first = addresses.iter().all(Option::is_none) && user.created_at > since;
-    if is_first || auth::is_among(Network::site(cx.origin().address()), &addresses) {
+    if is_first || auth::is_among(Network::site(cx.origin().address()), addresses) {
         return Ok(());
     }
     let notice = AccountNotice::NewNetwork {

@@ -3,8 +3,8 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, CallerClass, Email, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    PresentedRefresh, Rotation, Session, User, Verified,
+    AccessClaims, CallerClass, Email, Guess, HashingCaller, Password, PasswordError, PasswordHash,
+    PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
@@ -15,6 +15,7 @@ use tenantry_domain::tenant::{Refused, Standing, Tenant};
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
+use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
 use crate::identity::step_up::GrantedRole;
@@ -73,6 +74,9 @@ pub enum AuthError {
     /// The password is right, and the code of the second factor is not.
     #[error("the code is not accepted")]
     WrongCode,
+    /// The account waits for so many seconds after wrong passwords or codes.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -108,6 +112,7 @@ impl From<MfaError> for AuthError {
         match error {
             MfaError::Refused(refused) => refused.into(),
             MfaError::WrongCode => Self::WrongCode,
+            MfaError::Locked(seconds) => Self::Locked(seconds),
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
             MfaError::InvalidToken
@@ -131,25 +136,31 @@ impl From<PrepareError> for AuthError {
     }
 }
 
-/// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded.
+/// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded. After wrong ones in
+/// a row the address waits, known or unknown.
 ///
 /// # Errors
-/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], and those of the store.
+/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], [`AuthError::Locked`], and those
+/// of the store.
 pub async fn login(
     cx: &Cx,
     email: &str,
     password: Password,
     second: SecondFactor,
 ) -> Result<LoggedIn, AuthError> {
-    let (user, class) = match Email::parse(email, "/email") {
-        Ok(email) => account(cx, &email).await?,
-        Err(_) => (None, CallerClass::Guest),
-    };
-    let user = user.filter(|user| user.is_active);
+    // What is no address has no account; it costs the same.
+    let address = Email::parse(email, "/email").ok();
+    let claim = claim(cx, address.as_ref(), email, second).await?;
+    let user = claim.user.clone().filter(|user| user.is_active);
+    if let Some(seconds) = claim.wait {
+        let target = user.map(|user| user.id);
+        lockout::record(cx, Guess::Password, target, address.as_ref()).await?;
+        return Err(AuthError::Locked(seconds));
+    }
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let passwords = &cx.ports().passwords;
     let caller = HashingCaller {
-        class,
+        class: claim.class(),
         ..cx.hashing_caller()
     };
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
@@ -159,16 +170,19 @@ pub async fn login(
                 return Err(AuthError::EmailNotVerified);
             }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
-            let opened = open_session(cx, &user, renewed, second).await;
+            let opened = open_session(cx, &user, renewed, &claim).await;
             match opened {
                 Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
                 Err(AuthError::WrongCode) => mfa::record_failure(cx, user.id).await?,
+                Err(AuthError::Locked(_)) => lockout::record(cx, Guess::Code, Some(user.id), None).await?,
                 Ok(_) | Err(_) => {}
             }
             opened
         }
         user => {
             record_failure(cx, email, user.map(|user| user.id)).await?;
+            cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, claim.guesser).await)
+                .await?;
             Err(AuthError::InvalidCredentials)
         }
     }
@@ -197,7 +211,7 @@ pub async fn register(
     full_name: String,
     password: String,
 ) -> Result<LoggedIn, AuthError> {
-    let tenant = cx.read(async |work| own_tenant(work).await).await?;
+    let tenant = cx.read(async |work| own_tenant::<AuthError>(work).await).await?;
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
@@ -296,7 +310,7 @@ pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
         .ok_or(Refused::Forbidden)?;
     cx.read(async |work| {
         let user = work.users().find(id).await?.ok_or(Refused::Forbidden)?;
-        Ok((user, own_tenant(work).await?))
+        Ok((user, own_tenant::<AuthError>(work).await?))
     })
     .await
 }
@@ -330,6 +344,7 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
         factor_at: None,
+        device_hash: None,
     };
     (session, first.token)
 }
@@ -377,15 +392,17 @@ pub(crate) fn access_token(
     (tokens.sign(&claims), expires_in)
 }
 
-/// Stores the session of a user who has proven all that the login asks for. The user is locked.
+/// Stores the session of a user who has proven all that the login asks for. The user is locked; `addresses` are those from
+/// which the account has lately logged in.
 pub(crate) async fn start(
     cx: &Cx,
     work: &mut Work,
-    (user, rules): (&User, SessionRules),
+    (user, addresses): (&User, &[Option<String>]),
+    rules: SessionRules,
     session: &Session,
 ) -> Result<(), StoreError> {
     session::make_room(cx, work, user, rules).await?;
-    account_mail::note_login(cx, work, user).await?;
+    account_mail::note_login(cx, work, user, addresses).await?;
     work.sessions().insert(session).await?;
     let event = cx.security(
         "session.started",
@@ -400,15 +417,84 @@ fn session_lifetime(cx: &Cx) -> Duration {
     Duration::days(cx.app().policy.session_days)
 }
 
-/// The user with that mail address, and what is known of the caller who asks for the account.
-async fn account(cx: &Cx, email: &Email) -> Result<(Option<User>, CallerClass), StoreError> {
+/// What is known of a login before its password is compared.
+pub(crate) struct Claim {
+    user: Option<User>,
+    /// From where the account has lately logged in.
+    addresses: Vec<Option<String>>,
+    /// What comes besides the password.
+    pub second: SecondFactor,
+    /// Who guesses.
+    pub guesser: Guesser,
+    wait: Option<i64>,
+    has_failed: bool,
+}
+
+impl Claim {
+    /// Of a user who has just been made, and needs no password.
+    pub(crate) fn of_new(cx: &Cx, user: &User) -> Self {
+        Self {
+            user: Some(user.clone()),
+            addresses: Vec::new(),
+            second: SecondFactor::default(),
+            guesser: Guesser::of(cx, user.email.as_str(), false),
+            wait: None,
+            has_failed: false,
+        }
+    }
+
+    fn class(&self) -> CallerClass {
+        CallerClass::known_if(self.guesser.is_known())
+    }
+}
+
+/// Looks up what an address claims to be. Unknown addresses cost the same.
+async fn claim(
+    cx: &Cx,
+    address: Option<&Email>,
+    typed: &str,
+    second: SecondFactor,
+) -> Result<Claim, StoreError> {
     let network = Network::site(cx.origin().address());
     cx.read(async |work| {
-        let user = work.users().find_by_email(email).await?;
-        let is_known = has_logged_in_from(cx, work, email, network).await?;
-        Ok((user, CallerClass::known_if(is_known)))
+        let (user, addresses) = match address {
+            Some(address) => (
+                work.users().find_by_email(address).await?,
+                logins(cx, work, address).await?,
+            ),
+            None => (None, Vec::new()),
+        };
+        let guesser = Guesser::of(cx, typed, is_among(network, &addresses));
+        let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
+        let wait = match standing.wait {
+            Some(_)
+                if mfa::shows_trusted_device(cx, work, user.as_ref(), &second)
+                    .await?
+                    .is_some() =>
+            {
+                None
+            }
+            wait => wait,
+        };
+        Ok(Claim {
+            user,
+            addresses,
+            second,
+            guesser,
+            wait,
+            has_failed: standing.has_failed,
+        })
     })
     .await
+}
+
+/// From where the account of an address has lately logged in.
+pub(crate) async fn logins(
+    cx: &Cx,
+    work: &mut Work,
+    email: &Email,
+) -> Result<Vec<Option<String>>, StoreError> {
+    work.sessions().login_addresses(email, cx.now() - KNOWN_FOR).await
 }
 
 async fn has_logged_in_from(
@@ -417,17 +503,13 @@ async fn has_logged_in_from(
     email: &Email,
     network: Option<Network>,
 ) -> Result<bool, StoreError> {
-    let since = cx.now() - KNOWN_FOR;
-    let addresses = work.sessions().login_addresses(email, since).await?;
-    Ok(is_among(network, &addresses))
+    Ok(is_among(network, &logins(cx, work, email).await?))
 }
 
-async fn own_tenant(work: &mut Work) -> Result<Tenant, AuthError> {
+/// The tenant of the context.
+pub(crate) async fn own_tenant<E: From<Refused> + From<StoreError>>(work: &mut Work) -> Result<Tenant, E> {
     // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
-    work.tenants()
-        .current()
-        .await?
-        .ok_or(AuthError::InvalidCredentials)
+    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
 }
 
 /// The hash of a right password whose stored hash is weaker than today's. That the hasher is busy is no reason to refuse
@@ -448,13 +530,14 @@ pub(crate) async fn renew(
 enum Opened {
     Session(Box<(User, Tenant)>, Option<Time>),
     Pending(Pending),
+    WrongCode,
 }
 
 async fn open_session(
     cx: &Cx,
     seen: &User,
     renewed: Option<PasswordHash>,
-    second: SecondFactor,
+    claim: &Claim,
 ) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, seen.id);
@@ -469,17 +552,19 @@ async fn open_session(
                 user.password_hash = renewed;
                 work.users().update(&user).await?;
             }
-            let factor_at = match mfa::at_login(cx, work, &user, &second, required).await? {
-                AtLogin::Session(factor_at) => factor_at,
+            if claim.has_failed {
+                lockout::succeed(work, Guess::Password, claim.guesser).await?;
+            }
+            let proven = match mfa::at_login(cx, work, &user, claim, required).await? {
+                AtLogin::Session(proven) => proven,
                 AtLogin::Pending(pending) => return Ok(Opened::Pending(pending)),
+                // Committed, so that the code counts.
+                AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = Session {
-                factor_at,
-                ..session.clone()
-            };
-            start(cx, work, (&user, rules), &session).await?;
-            let opened = Box::new((user, own_tenant(work).await?));
-            Ok::<_, AuthError>(Opened::Session(opened, factor_at))
+            let session = proven.put_into(session.clone());
+            start(cx, work, (&user, &claim.addresses), rules, &session).await?;
+            let opened = Box::new((user, own_tenant::<AuthError>(work).await?));
+            Ok::<_, AuthError>(Opened::Session(opened, session.factor_at))
         })
         .await?;
     match opened {
@@ -496,6 +581,7 @@ async fn open_session(
             ))
         }
         Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
+        Opened::WrongCode => Err(AuthError::WrongCode),
     }
 }
 
@@ -557,7 +643,11 @@ async fn rotate(
     match user {
         // The token stays valid: nothing of this transaction is stored.
         Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
-        Some(user) => Ok(Some((user, own_tenant(work).await?, session.factor_at))),
+        Some(user) => Ok(Some((
+            user,
+            own_tenant::<AuthError>(work).await?,
+            session.factor_at,
+        ))),
         None => Ok(None),
     }
 }

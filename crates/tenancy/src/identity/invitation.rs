@@ -19,9 +19,9 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::Cx;
-use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::mfa::{self, AtLogin, SecondFactor};
+use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
 use crate::identity::step_up::GrantedRole;
 use crate::identity::user::{self, Applicant};
@@ -261,9 +261,11 @@ async fn join(
         work.audit().record(accepted).await?;
         let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(created).await?;
-        let without = SecondFactor::default();
-        if let AtLogin::Pending(pending) = mfa::at_login(cx, work, &user, &without, required).await? {
-            return Ok(Err(pending));
+        let claim = Claim::of_new(cx, &user);
+        match mfa::at_login(cx, work, &user, &claim, required).await? {
+            AtLogin::Session(_) => {}
+            AtLogin::Pending(pending) => return Ok(Err(pending)),
+            AtLogin::WrongCode => return Err(AuthError::WrongCode),
         }
         work.sessions().insert(&session).await?;
         let token = refresh_token.clone();

@@ -3,11 +3,11 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement, Password,
-    PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret,
-    TrustedDevice, User, without_separators,
+    DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement,
+    Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
+    TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
 };
-use tenantry_domain::kernel::{MfaChallengeId, Permission, StoreError, TenantId, Time, UserId};
+use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 use uuid::Uuid;
@@ -15,7 +15,9 @@ use uuid::Uuid;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
-use crate::identity::auth::{self, LoggedIn};
+use crate::identity::account::{self, Compared};
+use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
+use crate::identity::lockout::{self, Guesser};
 use crate::identity::security_notice;
 use crate::identity::session;
 use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
@@ -37,6 +39,9 @@ pub enum MfaError {
     /// The password is wrong.
     #[error("the password is wrong")]
     WrongPassword,
+    /// The account waits for so many seconds after wrong passwords or codes.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
     /// The session began too long ago to enroll a second factor in it without the password.
     #[error("the password is needed")]
     PasswordRequired,
@@ -138,10 +143,32 @@ pub struct FreshToken {
 
 /// What a right password leads to.
 pub(crate) enum AtLogin {
-    /// A session, in which a factor was given at that time.
-    Session(Option<Time>),
+    /// A session.
+    Session(Proven),
     /// A code is still missing.
     Pending(Pending),
+    /// The code is wrong. It is counted, so the transaction has to be committed.
+    WrongCode,
+}
+
+/// How a login proved that it is the user's, besides the password.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Proven {
+    /// When a code was given.
+    factor_at: Option<Time>,
+    /// The hash of the token of the trusted device that was shown, or that became trusted.
+    device_hash: Option<[u8; 32]>,
+}
+
+impl Proven {
+    /// The session that says so.
+    pub(crate) fn put_into(self, session: Session) -> Session {
+        Session {
+            factor_at: self.factor_at,
+            device_hash: self.device_hash,
+            ..session
+        }
+    }
 }
 
 /// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed. It takes the password, unless
@@ -201,7 +228,7 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
     cx.write(async |work| {
         let waiting = waiting(cx, work, login).await?;
         let (user, _) = waiting.ok_or(MfaError::InvalidToken)?;
-        let tenant = own_tenant(work).await?;
+        let tenant = own_tenant::<MfaError>(work).await?;
         enroll_user(cx, work, &user, &tenant, secret).await
     })
     .await
@@ -212,8 +239,8 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
 /// # Errors
 /// [`MfaError::InvalidToken`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`].
 pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Result<Enrolled, MfaError> {
-    let prove = async |work: &mut Work, user: User| confirm_user(cx, work, user.id, code).await;
-    let (login, recovery_codes) = finish(cx, login, prove).await?;
+    let prove = async |work: &mut Work, user: User, _: Guesser| confirm_user(cx, work, user.id, code).await;
+    let (login, recovery_codes) = finish(cx, login, None, prove).await?;
     Ok(Enrolled {
         login,
         recovery_codes,
@@ -238,13 +265,16 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
             if required.applies_to(user.role) {
                 return Err(MfaError::Required);
             }
-            give(cx, work, id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             work.second_factors().delete_all(id).await?;
             record(cx, work, "mfa.disabled", id).await?;
-            Ok(security_notice::notify(cx, work, id, SecurityNotice::FactorDisabled).await?)
+            security_notice::notify(cx, work, id, SecurityNotice::FactorDisabled).await?;
+            Ok(Some(()))
         })
         .await;
-    recorded(cx, outcome).await
+    recorded(cx, accepted(outcome)).await
 }
 
 /// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
@@ -273,14 +303,16 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
-            give(cx, work, user.id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             note_in_session(cx, work).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
             security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
-            new_recovery_codes(cx, work, user.id).await
+            new_recovery_codes(cx, work, user.id).await.map(Some)
         })
         .await;
-    recorded(cx, outcome).await
+    recorded(cx, accepted(outcome)).await
 }
 
 /// Takes a code of the caller's second factor in a running session, and returns an access token that says so.
@@ -293,13 +325,15 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
-            give(cx, work, user.id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             let given_at = note_in_session(cx, work).await?;
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok((user, given_at))
+            Ok(Some((user, given_at)))
         })
         .await;
-    let (user, given_at) = recorded(cx, outcome).await?;
+    let (user, given_at) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
     let (access_token, expires_in) = auth::access_token(cx, rules, own, &user, Some(given_at));
     Ok(FreshToken {
@@ -354,16 +388,22 @@ pub async fn verify(
     trust_device: bool,
 ) -> Result<Verified, MfaError> {
     let token = trust_device.then(|| DeviceToken::of(&cx.ports().one_time_codes.token()));
-    let prove = async |work: &mut Work, user: User| match give(cx, work, user.id, code).await {
-        Ok(()) => match &token {
+    let prove = async |work: &mut Work, user: User, guesser: Guesser| match give(
+        cx, work, &user, guesser, code,
+    )
+    .await
+    {
+        Ok(true) => match &token {
             Some(token) => trust(cx, work, &user, token).await,
             None => Ok(()),
         },
+        Ok(false) => Err(MfaError::WrongCode),
         // The factor was removed in between.
         Err(MfaError::NotEnrolled) => Err(MfaError::InvalidToken),
         Err(error) => Err(error),
     };
-    let (login, ()) = finish(cx, login, prove).await?;
+    let device_hash = token.as_ref().map(|token| token.hash(login.tenant, login.user));
+    let (login, ()) = finish(cx, login, device_hash, prove).await?;
     Ok(Verified {
         login,
         device_token: token,
@@ -415,7 +455,7 @@ pub(crate) async fn at_login(
     cx: &Cx,
     work: &mut Work,
     user: &User,
-    second: &SecondFactor,
+    claim: &Claim,
     required: MfaRequirement,
 ) -> Result<AtLogin, MfaError> {
     let factor = work.second_factors().find_totp(user.id).await?;
@@ -423,14 +463,23 @@ pub(crate) async fn at_login(
         if required.applies_to(user.role) {
             return Ok(AtLogin::Pending(suspend(cx, work, user, ENROLLMENT).await?));
         }
-        return Ok(AtLogin::Session(None));
+        return Ok(AtLogin::Session(Proven::default()));
     }
-    if let Some(code) = &second.code {
-        give(cx, work, user.id, code).await?;
-        return Ok(AtLogin::Session(Some(cx.now())));
+    if let Some(code) = &claim.second.code {
+        if !give(cx, work, user, claim.guesser, code).await? {
+            return Ok(AtLogin::WrongCode);
+        }
+        return Ok(AtLogin::Session(Proven {
+            factor_at: Some(cx.now()),
+            device_hash: None,
+        }));
     }
-    if shows_trusted_device(cx, work, user, second).await? {
-        return Ok(AtLogin::Session(None));
+    let device_hash = shows_trusted_device(cx, work, Some(user), &claim.second).await?;
+    if device_hash.is_some() {
+        return Ok(AtLogin::Session(Proven {
+            factor_at: None,
+            device_hash,
+        }));
     }
     Ok(AtLogin::Pending(suspend(cx, work, user, CODES).await?))
 }
@@ -472,13 +521,11 @@ async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
     let seen = cx
         .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
         .await?;
-    let hash = Some(seen.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if verified.is_right() {
-        return Ok(seen);
+    match account::compare::<MfaError>(cx, &seen, password).await? {
+        Compared::Right => Ok(seen),
+        Compared::Wrong => recorded(cx, Err(MfaError::WrongPassword)).await,
+        Compared::Locked(seconds) => Err(MfaError::Locked(seconds)),
     }
-    recorded(cx, Err(MfaError::WrongPassword)).await
 }
 
 async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> {
@@ -529,12 +576,7 @@ fn caller(cx: &Cx) -> Result<UserId, Refused> {
 async fn locked_caller(cx: &Cx, work: &mut Work) -> Result<(User, Tenant), MfaError> {
     let user = work.users().find_for_update(caller(cx)?).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
-    Ok((user, own_tenant(work).await?))
-}
-
-async fn own_tenant(work: &mut Work) -> Result<Tenant, MfaError> {
-    // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
-    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
+    Ok((user, own_tenant::<MfaError>(work).await?))
 }
 
 /// Stores a login that waits for a code.
@@ -587,7 +629,8 @@ async fn waiting(
 async fn finish<T: 'static>(
     cx: &Cx,
     login: &PendingLogin,
-    prove: impl AsyncFnOnce(&mut Work, User) -> Result<T, MfaError> + Clone,
+    device_hash: Option<[u8; 32]>,
+    prove: impl AsyncFnOnce(&mut Work, User, Guesser) -> Result<T, MfaError> + Clone,
 ) -> Result<(LoggedIn, T), MfaError> {
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = auth::new_session(cx, login.user);
@@ -595,7 +638,10 @@ async fn finish<T: 'static>(
         .write(async |work| {
             let waiting = waiting(cx, work, login).await?;
             let (user, waiting) = waiting.ok_or(MfaError::InvalidToken)?;
-            let proven = match prove(work, user.clone()).await {
+            let addresses = auth::logins(cx, work, &user.email).await?;
+            let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
+            let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+            let proven = match prove(work, user.clone(), guesser).await {
                 Ok(proven) => proven,
                 Err(MfaError::WrongCode) => {
                     // Committed, so that the code counts.
@@ -605,13 +651,20 @@ async fn finish<T: 'static>(
                 Err(error) => return Err(error),
             };
             work.second_factors().delete_challenge(waiting.id).await?;
-            let mut session = session.clone();
-            session.factor_at = Some(cx.now());
-            auth::start(cx, work, (&user, rules), &session).await?;
-            Ok(Some((user, own_tenant(work).await?, session.factor_at, proven)))
+            let given = Proven {
+                factor_at: Some(cx.now()),
+                device_hash,
+            };
+            let session = given.put_into(session.clone());
+            auth::start(cx, work, (&user, &addresses), rules, &session).await?;
+            let tenant = own_tenant::<MfaError>(work).await?;
+            Ok(Some((user, tenant, session.factor_at, proven)))
         })
-        .await?;
-    let Some((user, tenant, factor_at, proven)) = opened else {
+        .await;
+    if let Err(MfaError::Locked(_)) = &opened {
+        lockout::record(cx, Guess::Code, Some(login.user), None).await?;
+    }
+    let Some((user, tenant, factor_at, proven)) = opened? else {
         record_failure(cx, login.user).await?;
         return Err(MfaError::WrongCode);
     };
@@ -640,21 +693,28 @@ async fn trust(cx: &Cx, work: &mut Work, user: &User, token: &DeviceToken) -> Re
     Ok(security_notice::notify(cx, work, user.id, notice).await?)
 }
 
-async fn shows_trusted_device(
+/// The hash of the token that a login shows, when it is that of a trusted device of the user. Without a user it costs the
+/// same.
+pub(crate) async fn shows_trusted_device(
     cx: &Cx,
     work: &mut Work,
-    user: &User,
+    user: Option<&User>,
     second: &SecondFactor,
-) -> Result<bool, StoreError> {
+) -> Result<Option<[u8; 32]>, StoreError> {
     let Some(token) = second.device_token.as_deref().and_then(DeviceToken::parse) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let hash = token.hash(cx.scope().tenant(), user.id);
-    let mut devices = work.second_factors().list_devices(user.id).await?.into_iter();
-    Ok(devices.any(|device| device.token_hash == hash && is_trusted(cx, &device, user)))
+    let id = user.map_or_else(|| Uuid::nil().into(), |user| user.id);
+    let hash = token.hash(cx.scope().tenant(), id);
+    let mut devices = work.second_factors().list_devices(id).await?.into_iter();
+    let is_shown = |device: TrustedDevice| {
+        device.token_hash == hash && user.is_some_and(|user| is_trusted(cx, &device, user))
+    };
+    Ok(devices.any(is_shown).then_some(hash))
 }
 
-fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
+/// Whether the trust in a device of a user stands.
+pub(crate) fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
     let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
     same_password && cx.now() < device.expires_at
 }
@@ -714,23 +774,64 @@ async fn confirm_user(
     new_recovery_codes(cx, work, user).await
 }
 
-/// Takes a code of a user's factor, or one of their recovery codes. The user is locked, so that no code works twice.
-async fn give(cx: &Cx, work: &mut Work, user: UserId, code: &str) -> Result<(), MfaError> {
-    let factor = work.second_factors().find_totp_for_update(user).await?;
-    let confirmed = factor.filter(TotpFactor::is_confirmed);
-    let mut factor = confirmed.ok_or(MfaError::NotEnrolled)?;
-    if let Some(recovery) = RecoveryCode::parse(code) {
-        let hash = recovery.hash(cx.scope().tenant(), user);
-        if !work.second_factors().use_recovery_code(user, hash).await? {
-            return Err(MfaError::WrongCode);
-        }
-        record(cx, work, "mfa.recovery_code_used", user).await?;
-        return Ok(security_notice::notify(cx, work, user, SecurityNotice::RecoveryCodeUsed).await?);
+/// Takes a code of a user's factor, or one of their recovery codes, and returns whether it is accepted. The user is locked, so
+/// that no code works twice. A code that is not accepted is counted, so the transaction has to be committed then, too.
+async fn give(cx: &Cx, work: &mut Work, user: &User, guesser: Guesser, code: &str) -> Result<bool, MfaError> {
+    let factor = work.second_factors().find_totp_for_update(user.id).await?;
+    let factor = factor.filter(TotpFactor::is_confirmed);
+    let factor = factor.ok_or(MfaError::NotEnrolled)?;
+    let standing = lockout::look(cx, work, Guess::Code, guesser).await?;
+    if let Some(seconds) = standing.wait {
+        return Err(MfaError::Locked(seconds));
     }
-    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
+    let is_right = match RecoveryCode::parse(code) {
+        Some(recovery) => use_recovery_code(cx, work, user.id, &recovery).await?,
+        None => use_step(cx, work, factor, code).await?,
+    };
+    if !is_right {
+        lockout::fail_code(cx, work, user, guesser).await?;
+    } else if standing.has_failed {
+        lockout::succeed(work, Guess::Code, guesser).await?;
+    }
+    Ok(is_right)
+}
+
+/// The same for the caller of a session.
+async fn give_own(cx: &Cx, work: &mut Work, user: &User, code: &str) -> Result<bool, MfaError> {
+    let addresses = auth::logins(cx, work, &user.email).await?;
+    let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
+    let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+    give(cx, work, user, guesser, code).await
+}
+
+async fn use_recovery_code(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    code: &RecoveryCode,
+) -> Result<bool, StoreError> {
+    let hash = code.hash(cx.scope().tenant(), user);
+    if !work.second_factors().use_recovery_code(user, hash).await? {
+        return Ok(false);
+    }
+    record(cx, work, "mfa.recovery_code_used", user).await?;
+    security_notice::notify(cx, work, user, SecurityNotice::RecoveryCodeUsed).await?;
+    Ok(true)
+}
+
+async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, StoreError> {
+    let Some(step) = accepted_step(cx, &factor, code) else {
+        return Ok(false);
+    };
     factor.last_step = Some(step);
     reseal(cx, &mut factor);
-    Ok(work.second_factors().update_totp(&factor).await?)
+    work.second_factors().update_totp(&factor).await?;
+    Ok(true)
+}
+
+/// What was done with a code; without it the code was wrong.
+fn accepted<T>(outcome: Result<Option<T>, MfaError>) -> Result<T, MfaError> {
+    outcome?.ok_or(MfaError::WrongCode)
 }
 
 fn accepted_step(cx: &Cx, factor: &TotpFactor, code: &str) -> Option<i64> {
@@ -794,8 +895,10 @@ async fn record(cx: &Cx, work: &mut Work, action: &'static str, user: UserId) ->
 
 /// The outcome, once a wrong code or password of the caller's is recorded.
 async fn recorded<T>(cx: &Cx, outcome: Result<T, MfaError>) -> Result<T, MfaError> {
-    if let Err(MfaError::WrongCode | MfaError::WrongPassword) = &outcome {
-        record_failure(cx, caller(cx)?).await?;
+    match &outcome {
+        Err(MfaError::WrongCode | MfaError::WrongPassword) => record_failure(cx, caller(cx)?).await?,
+        Err(MfaError::Locked(_)) => lockout::record(cx, Guess::Code, Some(caller(cx)?), None).await?,
+        Ok(_) | Err(_) => {}
     }
     outcome
 }

@@ -10,6 +10,7 @@ pub(crate) mod api_key_use;
 pub mod auth;
 pub(crate) mod email_domain;
 pub mod invitation;
+pub(crate) mod lockout;
 pub mod mfa;
 pub mod security_notice;
 pub mod session;

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::identity::{LiveAt, Session, User};
+use tenantry_domain::identity::{LiveAt, Session, TrustedDevice, User};
 use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
@@ -10,6 +10,7 @@ use tenantry_domain::tenant::Refused;
 use crate::Cx;
 use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
 use crate::customization::setting;
+use crate::identity::mfa;
 use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 
@@ -82,16 +83,35 @@ pub async fn rules(cx: &Cx) -> Result<SessionRules, StoreError> {
     })
 }
 
+/// A session in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The session.
+    pub session: Session,
+    /// Whether its login came from a device that is trusted now.
+    pub is_trusted: bool,
+}
+
 /// Returns a page of the caller's live sessions, newest first.
 ///
 /// # Errors
 /// [`SessionError`].
-pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Session>, SessionError> {
+pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Listed>, SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
     let live = rules(cx).await?.live_at(cx.now());
-    cx.read(async |work| Ok(work.sessions().list_live(own, live, page).await?))
-        .await
+    cx.read(async |work| {
+        let user = work.users().find(own).await?.ok_or(Refused::Forbidden)?;
+        let devices = work.second_factors().list_devices(own).await?;
+        let sessions = work.sessions().list_live(own, live, page).await?;
+        Ok(sessions.map(|session| {
+            let is_its = |device: &TrustedDevice| Some(device.token_hash) == session.device_hash;
+            let mut trusted = devices.iter().filter(|device| mfa::is_trusted(cx, device, &user));
+            let is_trusted = trusted.any(is_its);
+            Listed { session, is_trusted }
+        }))
+    })
+    .await
 }
 
 /// Ends one of the caller's live sessions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tenantry_domain::identity::Lockout;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
 use tenantry_domain::operations::SystemJobs;
 
@@ -50,6 +51,7 @@ impl JobHandler for Purge {
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
             work.second_factors().delete_expired(cx.now()).await?;
+            work.lockouts().delete_before(cx.now() - Lockout::MEMORY).await?;
             work.account_links().delete_expired(cx.now()).await?;
             work.quotas().delete_ended(before).await?;
             work.api_keys().delete_revoked(before).await?;

@@ -90,7 +90,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     request_body = ChangePasswordBody,
     responses((status = 204, description = "The password is changed.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials"]))),
 )]
 pub(crate) async fn change_password(
     cx: Ctx<ManageOwnAccount>,
@@ -177,7 +177,7 @@ pub(crate) async fn resend_verification(guest: Guest, body: Body<AskForLinkBody>
     request_body = ChangeEmailBody,
     responses((status = 202, description = "A mail is on its way.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn change_email(
     cx: Ctx<ManageOwnAccount>,

@@ -107,6 +107,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     params(TenantHeaders), request_body = LoginBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
+        "account_locked",
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials", "mfa_required",
         "email_not_verified"
     ]))),

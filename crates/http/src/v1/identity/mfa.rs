@@ -190,7 +190,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     request_body = Option<EnrollOwnBody>,
     responses((status = 200, description = "The secret, as text, URI and QR code.", body = EnrollmentView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn enroll(
     cx: Ctx<ManageOwnAccount>,
@@ -227,7 +227,7 @@ pub(crate) async fn confirm(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: 
     request_body = DisableBody,
     responses((status = 204, description = "The second factor is removed.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn disable(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<DisableBody>) -> Answer {
     let DisableBody { password, code } = body.0;
@@ -245,7 +245,7 @@ pub(crate) async fn disable(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: 
     request_body = CodeBody,
     responses((status = 200, description = "The recovery codes.", body = RecoveryCodesView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn renew_recovery_codes(
     cx: Ctx<ManageOwnAccount>,
@@ -267,7 +267,7 @@ pub(crate) async fn renew_recovery_codes(
     request_body = CodeBody,
     responses((status = 200, description = "The access token.", body = FreshTokenView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn step_up(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
@@ -284,6 +284,7 @@ pub(crate) async fn step_up(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: 
     params(TenantHeaders), request_body = VerifyBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = VerifiedView)),
     extensions(("x-errors" = json!([
+        "account_locked",
         "invalid_credentials", "token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"
     ]))),
 )]
