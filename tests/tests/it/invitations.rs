@@ -759,6 +759,7 @@ async fn suspended_and_deleted_tenants_invite_and_admit_no_one() {
     let id = post.invited("grace@example.com", "member").await;
     let token = post.token().await;
     post.invited("waiting@example.com", "member").await;
+    let unwanted = post.invited("unwanted@example.com", "member").await;
     lifecycle::suspend(&world.operator_cx(), world.acme.id, "unpaid")
         .await
         .unwrap();
@@ -767,7 +768,10 @@ async fn suspended_and_deleted_tenants_invite_and_admit_no_one() {
         .await
         .problem(403, "tenant_suspended");
     post.resend(&id).await.problem(403, "tenant_suspended");
-    assert_eq!(post.list().await.len(), 2, "reading goes on");
+    assert_eq!(post.list().await.len(), 3, "reading goes on");
+    let path = format!("/api/v1/invitations/{unwanted}");
+    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    assert_eq!(post.list().await.len(), 2, "revoking too");
     assert!(post.mails().await.is_empty(), "the mail waits");
     lifecycle::resume(&world.operator_cx(), world.acme.id, "paid")
         .await

@@ -228,7 +228,10 @@ fn table() -> Vec<Operation> {
         at(&post, "/api/v1/invitations", admin)
             .body(|ids| json!({"email": format!("{}@invited.example", ids.label), "role": "member"})),
         at(&get, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
-        at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        Operation {
+            writes: false,
+            ..at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation])
+        },
         at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
         at(&get, "/api/v1/api-keys", admin),
         at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),

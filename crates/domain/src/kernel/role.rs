@@ -110,6 +110,7 @@ permissions! {
     ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
     ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
     ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
+    RevokeInvitations "invitations.revoke" Admin reads people "Revoke invitations; works in a suspended tenant too, where nobody should join.";
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";

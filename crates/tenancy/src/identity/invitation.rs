@@ -200,7 +200,7 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
 /// # Errors
 /// [`InvitationError`].
 pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
-    cx.require(Permission::ManageUsers)?;
+    cx.require(Permission::RevokeInvitations)?;
     cx.write(async |work| {
         let invitation = find_unsettled(work, id).await?;
         Ok(settle_as_revoked(cx, work, invitation).await?)
