@@ -23,14 +23,14 @@ use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    PgRegistry, PgSigningKeys, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
-    SystemIds, SystemSecrets,
+    SigningKeyRing, SystemIds, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
@@ -313,7 +313,11 @@ impl World {
     /// A client of another instance over the same database, with the limits of these options: its buckets are its
     /// own unless the options say where they are.
     pub async fn other_instance(&self, options: &Options) -> Client {
-        let app = self.instance(options).app;
+        self.client_of(self.instance(options).app, options).await
+    }
+
+    /// A client of an instance, with the limits of these options.
+    pub async fn client_of(&self, app: Arc<Tenancy>, options: &Options) -> Client {
         let api = Api::new(app, options.http.clone(), Arc::clone(&self.readiness));
         Client::new(api.with_limits(limits(options, &self.clock))).await
     }
@@ -507,6 +511,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     };
     let platform = Pool::new(&pooled(database.platform_url(), options), &platform_settings).unwrap();
     let keys = signing_keys(options);
+    let key_ring = SigningKeyRing::new(keys.clone(), Arc::clone(&clock));
+    let key_ring = Arc::new(key_ring.unwrap());
     let refresh_tokens = HmacRefreshTokens::new(&keys[0].derive_secret("refresh tokens"));
     let invitation_tokens = HmacInvitationTokens::new(&keys[0].derive_secret("invitation tokens"));
     let link_tokens = HmacLinkTokens::new(&keys[0].derive_secret("link tokens"));
@@ -516,7 +522,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
             seal.opening(&earlier.derive_secret("seal"))
         });
     let operator_tokens = JwtOperatorTokens::new(
-        keys.clone(),
+        key_ring.clone(),
         "tenantry".into(),
         "tenantry-api",
         Arc::clone(&clock),
@@ -524,7 +530,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     );
     let operator_tokens = Arc::new(operator_tokens.unwrap());
     let access_tokens = JwtAccessTokens::new(
-        keys,
+        key_ring.clone(),
         "tenantry".into(),
         "tenantry-api".into(),
         900,
@@ -581,6 +587,8 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         flags,
         flag_definitions: stored_flags,
         passwords: options.passwords.clone().unwrap_or_else(cheap_passwords),
+        key_ring,
+        signing_keys: Arc::new(PgSigningKeys::new(platform.clone())),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),

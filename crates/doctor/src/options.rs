@@ -72,6 +72,7 @@ impl Default for Options {
                 "seaql_migrations",
                 "segment_versions",
                 "segments",
+                "signing_keys",
                 "system_jobs",
                 "tenant_names",
                 "tenants",

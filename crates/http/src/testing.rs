@@ -27,9 +27,10 @@ use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConf
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
     AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
-    IssuedInvitation, IssuedLink, IssuedRefresh, LinkTokens, NewApiKey, OneTimeCodes, Password,
-    PasswordError, PasswordHash, PasswordHasher, PresentedInvitation, PresentedLink, PresentedRefresh,
-    RefreshTokens, SecretSource, TokenError, TotpSecret, Verified,
+    IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
+    OpenSigningKey, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    PresentedLink, PresentedRefresh, RefreshTokens, SecretSource, SigningKeyRecord, SigningKeys,
+    TokenError, TotpSecret, Verified,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, OperatorId, Permission,
@@ -72,6 +73,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         flags: fake.clone(),
         flag_definitions: fake.clone(),
         passwords: fake.clone(),
+        key_ring: fake.clone(),
+        signing_keys: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
@@ -339,6 +342,27 @@ impl SomeKey {
 impl SecretSource for Fake {
     fn secret(&self) -> [u8; 32] {
         [7; 32]
+    }
+}
+
+impl KeyRing for Fake {
+    fn configured(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn generate(&self) -> (String, Vec<u8>) {
+        ("kid".into(), Vec::new())
+    }
+
+    fn replace(&self, _: Vec<OpenSigningKey>) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl SigningKeys for Fake {
+    async fn all(&self, _: SystemScope) -> Result<Vec<SigningKeyRecord>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

@@ -17,7 +17,7 @@ use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgRegistry, PgSigningKeys, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
@@ -25,7 +25,7 @@ use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
-    SystemClock, SystemIds, SystemResolver, SystemSecrets,
+    SigningKeyRing, SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
@@ -126,8 +126,11 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         invitation_tokens,
         seal,
     } = signing_keys(settings)?;
+    let key_ring = SigningKeyRing::new(keys, Arc::clone(&clock));
+    let key_ring =
+        Arc::new(key_ring.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?);
     let operator_tokens = JwtOperatorTokens::new(
-        keys.clone(),
+        Arc::clone(&key_ring),
         settings.auth.issuer.clone(),
         &settings.auth.audience,
         Arc::clone(&clock),
@@ -137,7 +140,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         operator_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
     );
     let access_tokens = JwtAccessTokens::new(
-        keys,
+        Arc::clone(&key_ring),
         settings.auth.issuer.clone(),
         settings.auth.audience.clone(),
         settings.auth.access_token_minutes * 60,
@@ -211,6 +214,8 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         flags: flags.clone(),
         flag_definitions: stored_flags,
         passwords: Arc::new(passwords(settings)?),
+        key_ring,
+        signing_keys: Arc::new(PgSigningKeys::new(platform.clone())),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),

@@ -12,6 +12,7 @@ mod flag;
 mod guard;
 mod health;
 mod jobs;
+mod keys;
 mod limits;
 mod log;
 mod mail;
@@ -92,6 +93,9 @@ enum Command {
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
+    /// Rotate and list the keys that sign access tokens.
+    #[command(after_help = "Example: tenantry keys rotate")]
+    Keys(keys::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -172,6 +176,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,
         Command::Flags(args) => flag::run(&sources.of_command()?, &args).await,
         Command::Settings(args) => tenant_settings::run(&sources.of_command()?, &args).await,
+        Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
         Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
         Command::Quota(args) => quota::run(&sources.of_command()?, &args).await,

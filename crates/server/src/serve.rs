@@ -20,7 +20,7 @@ use crate::boot::{Booted, boot};
 use crate::config::{Http, Profile, Server, Settings};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
+use crate::{CommandError, billing, health, jobs, keys, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -28,6 +28,8 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let guard = Guard::before_serving(settings).await?;
     let synced = booted.plans.sync(&booted).await;
     synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
+    let read = keys::read(&booted.app).await;
+    read.map_err(|error| CommandError::Other(format!("the signing keys cannot be read: {error}")))?;
     let address = (settings.server.host.as_str(), settings.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         CommandError::Other(format!(
@@ -141,6 +143,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
+    let following = tokio::spawn(keys::follow(Arc::clone(&booted.app)));
     let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
     let offering = booted.stripe.clone().map(|stripe| {
         let plans = Arc::clone(&booted.app.ports.plans);
@@ -175,6 +178,7 @@ pub async fn serve(
         let _ = task.await;
     }
     plans.abort();
+    following.abort();
     counting.abort();
     lagging.abort();
     if let Some(announcements) = &booted.announcements {

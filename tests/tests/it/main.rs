@@ -51,6 +51,7 @@ mod rings;
 mod rooms;
 mod sessions;
 mod settings;
+mod signing_keys;
 mod signup;
 mod sql;
 mod stripe;

@@ -9,6 +9,7 @@ mod invitation;
 mod mfa;
 mod password;
 mod session;
+mod signing_key;
 mod token;
 mod user;
 
@@ -28,11 +29,15 @@ pub use mfa::{
     TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
 };
 pub use password::{
-    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
-    normalized,
+    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
+    Verified, normalized,
 };
 pub use session::{
     IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
 };
-pub use token::{AccessClaims, AccessTokens, TokenError};
+pub use signing_key::{
+    JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,
+    SHORTEST_PUBLICATION_SECONDS, SigningKeyEditing, SigningKeyRecord, SigningKeyState, SigningKeys,
+};
+pub use token::{AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

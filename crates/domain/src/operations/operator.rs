@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::flags::FlagEditing;
-use crate::identity::{Email, PasswordHash, TokenError};
+use crate::identity::{Email, PasswordHash, SigningKeyEditing, TokenError};
 use crate::kernel::{
     Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
 };
@@ -275,6 +275,9 @@ pub trait OperatorWork: Send {
 
     /// The definitions of flags.
     fn flags(&mut self) -> &mut dyn FlagEditing;
+
+    /// The signing keys of access tokens.
+    fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing;
 
     /// Commits, with the record of it.
     async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError>;

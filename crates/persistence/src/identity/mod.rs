@@ -1,4 +1,4 @@
-//! Users, sessions, invitations, API keys, second factors, and links and notices to accounts.
+//! Users, sessions, invitations, API keys, second factors, signing keys, and links and notices to accounts.
 
 pub(crate) mod account_link;
 pub(crate) mod account_notice;
@@ -6,4 +6,5 @@ pub(crate) mod api_key;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
 pub(crate) mod session;
+pub(crate) mod signing_key;
 pub(crate) mod user;

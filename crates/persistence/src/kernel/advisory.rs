@@ -37,6 +37,9 @@ pub(crate) const KEEP_PLANS: &str = fixed!(2);
 /// Changes of flags' definitions are made one after another: each is checked against all others.
 pub(crate) const EDIT_FLAGS: &str = fixed!(3);
 
+/// Signing keys are changed by one transaction at a time: what may be added or deleted depends on the others.
+pub(crate) const EDIT_SIGNING_KEYS: &str = fixed!(4);
+
 /// `$1` tenant, `$2` user, `$3` route, `$4` key: the request with an idempotency key that is being processed. The lock is
 /// tried and not waited for, because the connection that waits is missing elsewhere. Two keys with one hash cause a
 /// needless "still running", and nothing worse.
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn every_advisory_lock_has_a_key_of_its_own() {
-        let fixed = [CLAIM_JOBS, KEEP_PLANS, EDIT_FLAGS];
+        let fixed = [CLAIM_JOBS, KEEP_PLANS, EDIT_FLAGS, EDIT_SIGNING_KEYS];
         let hashed = [KEYED_REQUEST, ROLL_UP_USAGE];
         for sql in fixed {
             assert!(

@@ -1,4 +1,4 @@
-//! Accounts of people: login, registration, sessions, second factors, links of mails, invitations, API keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, links of mails, invitations, API keys, signing keys, and the users of a tenant.
 
 pub mod account;
 pub mod account_email;
@@ -12,4 +12,5 @@ pub(crate) mod email_domain;
 pub mod invitation;
 pub mod mfa;
 pub mod session;
+pub mod signing_key;
 pub mod user;

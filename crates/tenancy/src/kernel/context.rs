@@ -8,8 +8,8 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, InvitationTokens, LinkTokens,
-    OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource,
+    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, InvitationTokens, KeyRing,
+    LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
@@ -43,6 +43,10 @@ pub struct Ports {
     pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
+    /// The keys that sign and verify tokens in this process.
+    pub key_ring: Arc<dyn KeyRing>,
+    /// The signing keys that all servers share.
+    pub signing_keys: Arc<dyn SigningKeys>,
     /// Access tokens.
     pub access_tokens: Arc<dyn AccessTokens>,
     /// Refresh tokens.
