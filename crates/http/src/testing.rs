@@ -29,7 +29,7 @@ use tenantry_domain::identity::{
     AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
     OpenSigningKey, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
-    PresentedLink, PresentedRefresh, RefreshTokens, SecretSource, SigningKeyRecord, SigningKeys,
+    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
     TokenError, TotpSecret, Verified,
 };
 use tenantry_domain::kernel::{
@@ -730,6 +730,14 @@ impl PasswordHasher for Fake {
         _: Option<PasswordHash>,
     ) -> Result<Verified, PasswordError> {
         Ok(Verified::Wrong)
+    }
+
+    fn import(&self, hash: String) -> Result<PasswordHash, RefusedHash> {
+        Ok(PasswordHash::new(hash))
+    }
+
+    fn unusable(&self) -> PasswordHash {
+        PasswordHash::new("unusable".into())
     }
 
     fn is_common(&self, _: &Password, _: &[&str]) -> bool {

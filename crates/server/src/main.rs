@@ -29,6 +29,7 @@ mod sources;
 mod tenant;
 mod tenant_settings;
 mod traces;
+mod user;
 
 use std::process::ExitCode;
 
@@ -93,6 +94,9 @@ enum Command {
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
+    /// Import users who move in from another system.
+    #[command(after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified")]
+    User(user::Args),
     /// Rotate and list the keys that sign access tokens.
     #[command(after_help = "Example: tenantry keys rotate")]
     Keys(keys::Args),
@@ -176,6 +180,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,
         Command::Flags(args) => flag::run(&sources.of_command()?, &args).await,
         Command::Settings(args) => tenant_settings::run(&sources.of_command()?, &args).await,
+        Command::User(args) => user::run(&sources.of_command()?, &args).await,
         Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
         Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,

@@ -17,6 +17,7 @@ mod fair_queue;
 mod flag_cache;
 mod freshness;
 mod ids;
+mod imported_hash;
 mod invitation_token;
 mod key_ring;
 mod limiter;

@@ -60,5 +60,6 @@ mod tenant;
 mod timeouts;
 mod transaction;
 mod usage;
+mod user_import;
 mod users;
 mod views;

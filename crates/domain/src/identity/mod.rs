@@ -30,7 +30,7 @@ pub use mfa::{
 };
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    Verified, normalized,
+    RefusedHash, Verified, normalized,
 };
 pub use session::{
     IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,

@@ -109,6 +109,7 @@ permissions! {
     OperateSettings "settings.operate" None reads people "Seal the tenant's secrets anew, or set what no user may; only the system does.";
     ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
     ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
+    ImportUsers "users.import" None writes people "Create users who move in with their password hashes; only the system does.";
     ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";

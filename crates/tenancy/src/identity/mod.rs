@@ -14,3 +14,4 @@ pub mod mfa;
 pub mod session;
 pub mod signing_key;
 pub mod user;
+pub mod user_import;
