@@ -103,6 +103,7 @@ mod m20261129_000067_second_factors;
 mod m20261129_000068_trusted_devices;
 mod m20261129_000069_api_keys;
 mod m20261129_000074_signing_keys;
+mod m20261129_000075_spent_challenges;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

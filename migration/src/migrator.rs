@@ -15,7 +15,7 @@ use crate::{
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
     m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
-    m20261129_000069_api_keys, m20261129_000074_signing_keys,
+    m20261129_000069_api_keys, m20261129_000074_signing_keys, m20261129_000075_spent_challenges,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -42,6 +42,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "segments",
     // The keys that sign access tokens of all tenants, sealed. The runtime role has no grant on it.
     "signing_keys",
+    // Which challenges were answered, before there is a user or a tenant. The runtime role has no grant on it.
+    "spent_challenges",
     // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
     "system_jobs",
     // Which slugs and subdomains are taken, one namespace for all tenants. A trigger keeps it; the runtime role has no grant
@@ -110,6 +112,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000064_operator_epochs::Migration),
             Box::new(m20261129_000069_api_keys::Migration),
             Box::new(m20261129_000074_signing_keys::Migration),
+            Box::new(m20261129_000075_spent_challenges::Migration),
         ]
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::{Definition, SettingRegistry};
-use tenantry_domain::identity::ApiKeyFormat;
+use tenantry_domain::identity::{ApiKeyFormat, ChallengePurpose, Challenges};
 use tenantry_domain::kernel::{
     Announcer, Clock, IdSource as _, Limit, Memory, ProjectId, RequestId, ResourceId, Role, SystemScope,
     TaskId, TenantId, UserId,
@@ -23,14 +24,14 @@ use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgSigningKeys, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    PgRegistry, PgSigningKeys, PgSpentChallenges, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, SigningKey,
-    SigningKeyRing, SystemIds, SystemSecrets,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalLimiter, Memories, PasswordCost, ProofOfWork,
+    SigningKey, SigningKeyRing, SystemIds, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
@@ -98,6 +99,10 @@ pub struct Options {
     pub payments: Option<Payments>,
     /// Whoever delivers mail; it is written to the log when absent.
     pub mailer: Option<Mailing>,
+    /// The requests that need a proof of work of eight bits.
+    pub proof_of_work: BTreeSet<ChallengePurpose>,
+    /// The challenges of a provider.
+    pub challenges: Option<Challenges>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
@@ -158,6 +163,8 @@ impl Default for Options {
             bypass_row_security: false,
             pooler: None,
             plans: None,
+            proof_of_work: BTreeSet::new(),
+            challenges: None,
             rates: Arc::new(TenantRates {
                 tenant: Some(generous()),
                 user: Some(generous()),
@@ -577,6 +584,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
     plans.refresh_from(Arc::new(versions));
+    let challenges = challenges(options, platform.clone(), &clock);
     let ports = Ports {
         units: Units::new(Arc::new(PgUnits::new(pool.clone(), Arc::clone(&announcer)))),
         gate: Gate::new(cache.clone(), Arc::new(verified), ids.clone()),
@@ -605,6 +613,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         mailer: mailer(options),
+        challenges,
         settings,
         configurations: configurations.clone(),
         resolver: options.resolver.clone(),
@@ -652,6 +661,18 @@ async fn forget_links(database: &Database) {
         .execute(&mut database.admin().await)
         .await
         .unwrap();
+}
+
+fn challenges(options: &Options, platform: Pool, clock: &Arc<dyn Clock>) -> Option<Challenges> {
+    if options.proof_of_work.is_empty() {
+        return options.challenges.clone();
+    }
+    let spent = Arc::new(PgSpentChallenges::new(platform));
+    Some(Challenges {
+        verifier: Arc::new(ProofOfWork::new(&[7; 32], 8, 5, spent, Arc::clone(clock))),
+        purposes: options.proof_of_work.clone(),
+        fail_open: false,
+    })
 }
 
 fn cheap_passwords() -> Arc<Argon2Passwords> {

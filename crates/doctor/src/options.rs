@@ -73,6 +73,7 @@ impl Default for Options {
                 "segment_versions",
                 "segments",
                 "signing_keys",
+                "spent_challenges",
                 "system_jobs",
                 "tenant_names",
                 "tenants",

@@ -91,6 +91,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         customers: fake.clone(),
         provider_events: fake.clone(),
         mailer: fake.clone(),
+        challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
         resolver: fake.clone(),

@@ -85,6 +85,7 @@ mod work;
 pub use billing::customer::PgCustomers;
 pub use billing::provider_event::PgProviderEvents;
 pub use flags::flag::PgFlags;
+pub use identity::challenge::PgSpentChallenges;
 pub use identity::signing_key::PgSigningKeys;
 pub use kernel::error::OWN_TABLES;
 pub use kernel::store::{PgUnits, tenant_tx};

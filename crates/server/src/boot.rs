@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::PlanBook;
+use tenantry_challenge::{SiteVerify, SiteVerifySettings};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
-use tenantry_domain::identity::ApiKeyFormat;
+use tenantry_domain::identity::{ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges};
 use tenantry_domain::kernel::{Announcer, Clock, IdSource, Memory, StoreError};
 use tenantry_domain::operations::OperatorGate;
 use tenantry_domain::plans::PlanCatalogue as _;
@@ -17,15 +18,16 @@ use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgSigningKeys, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgRegistry, PgSigningKeys, PgSpentChallenges, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
-    SigningKeyRing, SystemClock, SystemIds, SystemResolver, SystemSecrets,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, ProofOfWork, QuotaLeases,
+    SigningKey, SigningKeyRing, SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
@@ -35,7 +37,7 @@ use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::config::{self, Cache, Profile, Settings, SettingsError};
+use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsError};
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
@@ -125,6 +127,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         link_tokens,
         invitation_tokens,
         seal,
+        challenge_secret,
     } = signing_keys(settings)?;
     let key_ring = SigningKeyRing::new(keys, Arc::clone(&clock));
     let key_ring =
@@ -202,6 +205,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
     let instance = ids.uuid();
     let calls = Arc::new(FileSpool::new(folder, instance.to_string()));
     let stripe = stripe(settings, fake)?.map(Arc::new);
+    let challenges = challenges(settings, &challenge_secret, &platform, &clock)?;
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
@@ -232,6 +236,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         mailer: mailer.clone(),
+        challenges,
         settings: registry,
         configurations: configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
@@ -316,6 +321,7 @@ struct Keys {
     link_tokens: HmacLinkTokens,
     invitation_tokens: HmacInvitationTokens,
     seal: AeadSeal,
+    challenge_secret: [u8; 32],
 }
 
 fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
@@ -327,6 +333,7 @@ fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
     let mut invitations = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
     let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
     let mut seal = AeadSeal::new(&present.derive_secret("seal"));
+    let challenge_secret = present.derive_secret("challenges");
     let mut keys = vec![present];
     for path in &settings.auth.previous_key_files {
         let earlier = read_key(path, settings.profile)?;
@@ -342,6 +349,7 @@ fn signing_keys(settings: &Settings) -> Result<Keys, BootError> {
         link_tokens,
         invitation_tokens: invitations,
         seal,
+        challenge_secret,
     })
 }
 
@@ -422,6 +430,48 @@ fn stripe(
     payments
         .map(Some)
         .map_err(|error| wrong("billing.stripe.secret_key", error.to_string()))
+}
+
+/// What keeps programs from signing up. The settings were checked.
+fn challenges(
+    settings: &Settings,
+    secret: &[u8; 32],
+    platform: &Pool,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Challenges>, SettingsError> {
+    let challenge = &settings.signup.challenge;
+    let verifier: Arc<dyn ChallengeVerifier> = match challenge.provider {
+        ChallengeProvider::None => return Ok(None),
+        ChallengeProvider::ProofOfWork => Arc::new(ProofOfWork::new(
+            secret,
+            challenge.difficulty,
+            challenge.minutes,
+            Arc::new(PgSpentChallenges::new(platform.clone())),
+            Arc::clone(clock),
+        )),
+        ChallengeProvider::Siteverify => Arc::new(site_verify(challenge)?),
+    };
+    let purposes = challenge.purposes.iter();
+    Ok(Some(Challenges {
+        verifier,
+        purposes: purposes
+            .filter_map(|name| ChallengePurpose::parse(name))
+            .collect(),
+        fail_open: challenge.fail_open,
+    }))
+}
+
+fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, SettingsError> {
+    let invalid = |problem: String| SettingsError::invalid("signup.challenge.url", problem);
+    let url = challenge.url.parse();
+    let settings = SiteVerifySettings {
+        url: url.map_err(|error: url::ParseError| invalid(error.to_string()))?,
+        secret: challenge.secret.reveal().to_owned(),
+        site_key: challenge.site_key.clone(),
+        hostnames: challenge.hostnames.clone(),
+        timeout: Duration::from_millis(challenge.timeout_ms),
+    };
+    SiteVerify::new(settings).map_err(|error| invalid(error.to_string()))
 }
 
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {

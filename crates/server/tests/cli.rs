@@ -307,6 +307,9 @@ fn every_command_explains_itself_with_an_example() {
         &["flags", "show", "--help"],
         &["flags", "history", "--help"],
         &["flags", "rollback", "--help"],
+        &["keys", "--help"],
+        &["keys", "rotate", "--help"],
+        &["keys", "list", "--help"],
         &["mail", "--help"],
         &["mail", "test", "--help"],
         &["operator", "--help"],
@@ -328,6 +331,8 @@ fn every_command_explains_itself_with_an_example() {
         &["tenant", "create", "--help"],
         &["tenant", "suspend", "--help"],
         &["tenant", "resume", "--help"],
+        &["user", "--help"],
+        &["user", "import", "--help"],
     ] {
         let help = output(command, NOTHING);
         let text = String::from_utf8(help.stdout).unwrap();

@@ -18,6 +18,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-migration", &[]),
     ("tenantry-stripe", &["tenantry-domain"]),
     ("tenantry-mail", &["tenantry-domain"]),
+    ("tenantry-challenge", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry-server",
@@ -30,6 +31,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-system",
             "tenantry-http",
             "tenantry-mail",
+            "tenantry-challenge",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -90,8 +92,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
     ),
     ("miniserde", &["tenantry-stripe"]),
-    // For what goes to an OpenTelemetry collector.
-    ("reqwest", &["tenantry-server"]),
+    // For what goes to an OpenTelemetry collector, and to the provider of challenges.
+    ("reqwest", &["tenantry-server", "tenantry-challenge"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),
@@ -105,6 +107,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-system",
             "tenantry-http",
             "tenantry-mail",
+            "tenantry-challenge",
             "tenantry-devdb",
             "tenantry-migration",
             "tenantry-doctor",

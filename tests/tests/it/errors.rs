@@ -110,6 +110,9 @@ fn fill(world: &World, template: &str) -> String {
     if template == "/api/v1/billing/preview" {
         return format!("{template}?plan=enterprise");
     }
+    if template == "/api/v1/auth/challenge" {
+        return format!("{template}?purpose=sign_up");
+    }
     let template = template
         .replace("{meter}", "renders")
         .replace("{feature}", "api_calls");

@@ -113,6 +113,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/revert-email"),
         (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
+        (&get, "/api/v1/auth/challenge"),
         (&get, "/health"),
         (&get, "/health/liveness"),
         (&get, "/health/readiness"),

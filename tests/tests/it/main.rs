@@ -15,6 +15,7 @@ mod billing_seats;
 mod billing_stripe;
 mod billing_usage;
 mod branding;
+mod challenges;
 mod concurrency;
 mod connections;
 mod contract;

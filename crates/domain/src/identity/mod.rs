@@ -5,6 +5,7 @@
 mod account_link;
 mod account_notice;
 mod api_key;
+mod challenge;
 mod invitation;
 mod mfa;
 mod password;
@@ -18,6 +19,9 @@ pub use account_notice::{AccountNotice, RareNotice, RareNotices};
 pub use api_key::{
     AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
     KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,
+};
+pub use challenge::{
+    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
 };
 pub use invitation::{
     Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,

@@ -637,6 +637,7 @@ mod tests {
         }
         for path in [
             "/api/v1/branding",
+            "/api/v1/auth/challenge?purpose=sign_up",
             "/api/v1/branding/theme.css",
             "/api/v1/branding/preview",
             "/branding/preview",

@@ -3,6 +3,7 @@
 use actix_web::http::header;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tenantry_domain::billing::ProviderError;
+use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
@@ -295,6 +296,18 @@ impl From<AccessError> for ApiError {
     }
 }
 
+impl From<ChallengeError> for ApiError {
+    fn from(error: ChallengeError) -> Self {
+        match error {
+            ChallengeError::Missing => Self::new(ErrorCode::ChallengeRequired),
+            ChallengeError::Refused(why) => Self::new(ErrorCode::ChallengeRequired).with_detail(format!(
+                "The response to the challenge {why}. Get another challenge and send the request again."
+            )),
+            ChallengeError::Unavailable(_) => Self::new(ErrorCode::ChallengeUnavailable).caused_by(error),
+        }
+    }
+}
+
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
@@ -319,6 +332,7 @@ impl From<AuthError> for ApiError {
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
+            AuthError::Challenge(error) => error.into(),
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
@@ -365,6 +379,7 @@ impl From<AccountError> for ApiError {
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
+            AccountError::Challenge(error) => error.into(),
             AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",
@@ -416,6 +431,7 @@ impl From<SignUpError> for ApiError {
             )),
             SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
             SignUpError::Invalid(invalid) => invalid.into(),
+            SignUpError::Challenge(error) => error.into(),
             SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),
             SignUpError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
             SignUpError::Password(error) => error.into(),

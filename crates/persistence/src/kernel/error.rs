@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 51] = [
+pub const OWN_TABLES: [&str; 52] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -39,6 +39,7 @@ pub const OWN_TABLES: [&str; 51] = [
     "segment_versions",
     "segments",
     "signing_keys",
+    "spent_challenges",
     "storage_usage",
     "system_jobs",
     "tasks",

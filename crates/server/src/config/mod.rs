@@ -6,6 +6,7 @@
 mod auth;
 mod billing;
 mod cache;
+mod challenge;
 mod database;
 mod error;
 mod guard;
@@ -44,6 +45,7 @@ use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
+pub use challenge::{Challenge, ChallengeProvider};
 pub use database::Database;
 pub use error::SettingsError;
 pub use guard::Guard;
@@ -145,7 +147,7 @@ impl Settings {
         self.http.check()?;
         self.auth.check()?;
         self.billing.check()?;
-        self.signup.check()?;
+        self.signup.check(self.profile)?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

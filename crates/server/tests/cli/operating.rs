@@ -456,7 +456,7 @@ fn a_rotated_key_is_published_by_a_running_server() {
         "{listed}"
     );
     until("the server publishes the key", || {
-        let keys = dev.get("", "/.well-known/jwks.json");
+        let (_, keys) = dev.request("GET", "/.well-known/jwks.json", "", "");
         keys.contains(kid) && keys.contains(&configured)
     });
     let again = refused("keys rotate", &settings);

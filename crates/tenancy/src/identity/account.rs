@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccountNotice, CallerClass, Email, HashingCaller, LinkPurpose, Password, PasswordError, PresentedLink,
-    User,
+    AccountNotice, CallerClass, ChallengeError, ChallengePurpose, Email, HashingCaller, LinkPurpose,
+    Password, PasswordError, PresentedLink, User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
 use tenantry_domain::tenant::{Refused, Tenant};
@@ -12,6 +12,7 @@ use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
+use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::{account_link, account_mail};
 use crate::kernel::context::carries_store_error;
 
@@ -33,6 +34,9 @@ pub enum AccountError {
     /// The user may not log in, so a link would lead nowhere.
     #[error("the user is deactivated")]
     Inactive,
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -102,8 +106,16 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
 ///
 /// # Errors
 /// `/email` when it is no address; those of the store.
-pub async fn ask_for_link(cx: &Cx, purpose: LinkPurpose, email: &str) -> Result<(), AccountError> {
+pub async fn ask_for_link(
+    cx: &Cx,
+    purpose: LinkPurpose,
+    email: &str,
+    challenge: &ChallengeResponse,
+) -> Result<(), AccountError> {
     let email = Email::parse(email, "/email")?;
+    if purpose == LinkPurpose::ResetPassword {
+        challenge::check(cx, ChallengePurpose::ForgotPassword, challenge).await?;
+    }
     Ok(account_link::ask(cx, purpose, &email).await?)
 }
 

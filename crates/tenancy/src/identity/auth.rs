@@ -3,8 +3,8 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, CallerClass, Email, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    PresentedRefresh, Rotation, Session, User, Verified,
+    AccessClaims, CallerClass, ChallengeError, ChallengePurpose, Email, HashingCaller, Password,
+    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, Time, UserId,
@@ -18,7 +18,9 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
 use crate::identity::{
-    account, account_link, account_mail, invitation,
+    account, account_link, account_mail,
+    challenge::{self, ChallengeResponse},
+    invitation,
     user::{self, AddUser, PrepareError},
 };
 use crate::kernel::context::carries_store_error;
@@ -63,6 +65,9 @@ pub enum AuthError {
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -194,6 +199,7 @@ pub async fn register(
     email: &str,
     full_name: String,
     password: String,
+    challenge: &ChallengeResponse,
 ) -> Result<LoggedIn, AuthError> {
     let tenant = cx.read(async |work| own_tenant(work).await).await?;
     if !tenant.settings.self_registration {
@@ -207,6 +213,11 @@ pub async fn register(
         return Err(Refused::Suspended.into());
     }
     AllowedDomains::of(cx).await?.check_text(email)?;
+    if let Err(refused) = challenge::check(cx, ChallengePurpose::Register, challenge).await {
+        // A request that is repeated with its idempotency key has used the response up.
+        cx.check_once().await?;
+        return Err(refused.into());
+    }
     let data = AddUser {
         email: email.to_owned(),
         full_name,

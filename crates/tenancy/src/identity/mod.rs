@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod api_key_expiry;
 pub(crate) mod api_key_use;
 pub mod auth;
+pub mod challenge;
 pub(crate) mod email_domain;
 pub mod invitation;
 pub mod mfa;

@@ -8,8 +8,8 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, InvitationTokens, KeyRing,
-    LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
+    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
+    KeyRing, LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
@@ -83,6 +83,8 @@ pub struct Ports {
     pub provider_events: Arc<dyn ProviderEvents>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
+    /// The challenges that requests without a credential need; none do where it is absent.
+    pub challenges: Option<Challenges>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
     /// What tenants have set, and how they look.

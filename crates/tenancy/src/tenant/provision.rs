@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User};
+use tenantry_domain::identity::{
+    ChallengeError, ChallengePurpose, Email, NewUser, Password, PasswordError, User,
+};
 use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 
 use crate::billing::billing_provision::{Provision, SignedUpFor};
+use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
 use crate::identity::{account_link, auth, auth::LoggedIn};
 use crate::kernel::context::carries_store_error;
@@ -49,6 +52,9 @@ pub enum SignUpError {
     /// Input that does not hold.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another tenant has the slug.
     #[error("the slug is taken")]
     SlugTaken,
@@ -79,8 +85,18 @@ impl From<StoreError> for SignUpError {
 ///
 /// # Errors
 /// [`SignUpError`].
-pub async fn sign_up(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<SignedUp, SignUpError> {
+pub async fn sign_up(
+    cx: &Cx,
+    tenant: NewTenant,
+    admin: NewAdmin,
+    challenge: &ChallengeResponse,
+) -> Result<SignedUp, SignUpError> {
     let slug = tenant.slug.clone();
+    if let Err(refused) = challenge::check(cx, ChallengePurpose::SignUp, challenge).await {
+        // A request that is repeated with its idempotency key has used the response up.
+        check_signed_up(cx, &slug).await?;
+        return Err(refused.into());
+    }
     match establish(cx, tenant, admin, Paying::First).await {
         Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
             check_signed_up(cx, &slug).await?;

@@ -9,6 +9,7 @@ use tenantry_tenancy::identity::{
 use utoipa::ToSchema;
 
 use crate::extract::{
+    challenge::{ChallengeHeader, Response},
     guest::{Guest, TenantHeaders},
     idempotency::UnguessableKey,
 };
@@ -134,16 +135,21 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 /// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
-    params(TenantHeaders, UnguessableKey), request_body = RegisterBody,
+    params(TenantHeaders, UnguessableKey, ChallengeHeader), request_body = RegisterBody,
     responses(
         (status = 201, description = "The tokens, the user and the tenant.", body = LoggedInView, headers(("Location"))),
     ),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
-        "forbidden", "email_taken", "plan_limit_reached"
+        "forbidden", "email_taken", "plan_limit_reached", "challenge_required", "challenge_unavailable"
     ]))),
 )]
-pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<RegisterBody>) -> Answer {
+pub(crate) async fn register(
+    guest: Guest,
+    key: IdempotencyKey,
+    challenge: Response,
+    body: Body<RegisterBody>,
+) -> Answer {
     let RegisterBody {
         email,
         password,
@@ -152,7 +158,7 @@ pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<Regis
     } = body.0;
     let cx = guest.enter(tenant_slug).await?;
     let user = |done: &LoggedIn| done.user.id;
-    let register = async |cx: &Cx| auth::register(cx, &email, full_name, password).await;
+    let register = async |cx: &Cx| auth::register(cx, &email, full_name, password, &challenge.0).await;
     key.once_registered(&cx, email.clone(), user, register, |login| {
         let location = format!("/api/v1/users/{}", login.user.id);
         created(&location, None, &LoggedInView::from(login))
