@@ -14,7 +14,7 @@ use tenantry_domain::kernel::{
     TaskId, TenantId, UserId,
 };
 use tenantry_domain::operations::{
-    AccountRates, Mailer, OperatorGate, Rate, RateBook, RateLimiter, TenantRates,
+    AccountRates, MailLimits, Mailer, OperatorGate, Rate, RateBook, RateLimiter, TenantRates,
 };
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::{Gate, NewTenant, Settings};
@@ -23,7 +23,7 @@ use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_mail::LogMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    PgRegistry, PgSentMails, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
 };
 use tenantry_redis::{Announcements, Redis};
 use tenantry_system::{
@@ -96,6 +96,8 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
     pub payments: Option<Payments>,
+    /// How much mail an address and a tenant get within a day.
+    pub mail_limits: MailLimits,
     /// Whoever delivers mail; it is written to the log when absent.
     pub mailer: Option<Mailing>,
     /// Time; a clock of its own when absent.
@@ -178,6 +180,7 @@ impl Default for Options {
             keys: Vec::new(),
             spool: None,
             payments: None,
+            mail_limits: MailLimits::default(),
             mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
@@ -596,6 +599,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        sent_mails: Arc::new(PgSentMails::new(platform.clone())),
         mailer: mailer(options),
         settings,
         configurations: configurations.clone(),
@@ -617,6 +621,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         quota_thresholds: vec![80, 100],
         enforce_api_calls: true,
         app_url: "https://app.example.test/".into(),
+        mail_limits: options.mail_limits,
         billing: options.billing.clone(),
     };
     Instance {

@@ -72,6 +72,7 @@ impl Default for Options {
                 "seaql_migrations",
                 "segment_versions",
                 "segments",
+                "sent_mails",
                 "system_jobs",
                 "tenant_names",
                 "tenants",

@@ -36,8 +36,8 @@ use tenantry_domain::kernel::{
     Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
-    Accepted, Mail, MailError, Mailer, Operator, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, SystemJob,
+    Accepted, Mail, MailDecision, MailError, MailLimits, Mailer, Operator, OperatorClaims, OperatorGate,
+    OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail, SentMails, SystemJob,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -87,6 +87,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),
+        sent_mails: fake.clone(),
         mailer: fake.clone(),
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
@@ -108,6 +109,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
+        mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
     };
     Api::new(
@@ -807,6 +809,22 @@ impl Configurations for Fake {
 impl HostResolver for Fake {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
         Err(Unresolved)
+    }
+}
+
+#[async_trait]
+impl SentMails for Fake {
+    async fn admit(
+        &self,
+        _: SystemScope,
+        _: &OutgoingMail,
+        _: MailLimits,
+    ) -> Result<MailDecision, StoreError> {
+        Ok(MailDecision::Send)
+    }
+
+    async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
 

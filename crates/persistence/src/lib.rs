@@ -95,6 +95,7 @@ pub use kernel::tx::{
 pub use kernel::vitals::{Vitals, vitals};
 pub use operations::job::PgJobQueue;
 pub use operations::operator::PgOperators;
+pub use operations::sent_mail::PgSentMails;
 pub use operations::system_job::PgSystemJobs;
 pub use plans::plan::PgPlanVersions;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};

@@ -9,7 +9,7 @@ use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{Announcer, Clock, IdSource, Memory, StoreError};
-use tenantry_domain::operations::OperatorGate;
+use tenantry_domain::operations::{MailLimits, OperatorGate};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
@@ -17,7 +17,7 @@ use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgRegistry, PgSentMails, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
@@ -226,6 +226,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         payments: stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>),
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        sent_mails: Arc::new(PgSentMails::new(platform.clone())),
         mailer: mailer.clone(),
         settings: registry,
         configurations: configurations.clone(),
@@ -465,6 +466,10 @@ fn policy(settings: &Settings) -> Policy {
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),
+        mail_limits: MailLimits {
+            recipient: settings.mail.recipient_per_day,
+            tenant: settings.mail.tenant_per_day,
+        },
         billing: BillingPolicy {
             return_url: settings.billing.return_url.clone(),
             automatic_tax: settings.billing.automatic_tax,

@@ -29,6 +29,7 @@ mod isolation;
 mod jobs;
 mod limits;
 mod mail;
+mod mail_limits;
 mod metrics;
 mod mfa;
 mod month;

@@ -575,8 +575,11 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 15] = [
+const OF_WORKERS: [&str; 18] = [
+    "DELETE FROM sent_mails ",
     "DELETE FROM tenant_names ",
+    "INSERT INTO sent_mails ",
+    "SELECT EXISTS (SELECT FROM sent_mails ",
     "INSERT INTO \"system_jobs\" ",
     "SELECT \"system_jobs\".",
     "UPDATE \"system_jobs\" ",

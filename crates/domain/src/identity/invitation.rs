@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::identity::Email;
 use crate::kernel::{
-    InvitationId, Letter, Line, Page, PageRequest, Position, Role, StoreError, TenantId, Time, UserId,
-    wall_clock,
+    InvitationId, Letter, Line, Page, PageRequest, Position, Reader, Role, StoreError, TenantId, Time,
+    UserId, wall_clock,
 };
 
 /// An invitation of an address to a tenant. Serialized (for the audit log) without the hash of its token.
@@ -119,33 +119,19 @@ impl Invitation {
 pub struct InvitationMail<'a> {
     /// The invitation.
     pub invitation: &'a Invitation,
-    /// The display name of the tenant.
-    pub tenant: &'a str,
     /// The name of the admin who invites.
     pub inviter: &'a str,
-    /// The tenant's time zone; see [`wall_clock`].
-    pub zone: &'a str,
     /// The link with the token.
     pub link: &'a str,
 }
 
 impl InvitationMail<'_> {
-    /// The maximum number of characters of a name in the mail.
-    const LONGEST_NAME: usize = 60;
-
-    /// A name as the mail shows it, in which no mail program finds a link: the sender of an invitation chooses both names,
-    /// and the recipient may not know the sender.
-    fn name(text: &str) -> Line {
-        let plain = text.replace(['/', ':', '@', '\\'], " ");
-        Line::within(&plain.replace('.', ". "), Self::LONGEST_NAME)
-    }
-
     /// The mail in words.
-    pub fn letter(&self) -> Letter {
-        let tenant = Self::name(self.tenant);
-        let inviter = Self::name(self.inviter);
+    pub fn letter(&self, reader: &Reader) -> Letter {
+        let tenant = &reader.tenant;
+        let inviter = Line::of_stranger(self.inviter);
         let (role, link) = (self.invitation.role.as_str(), self.link);
-        let end = wall_clock(self.invitation.expires_at, self.zone);
+        let end = wall_clock(self.invitation.expires_at, &reader.zone);
         Letter {
             subject: Line::of(&format!("[{tenant}] {inviter} invites you to join")),
             text: format!(
@@ -253,14 +239,18 @@ mod tests {
     #[test]
     fn names_in_the_mail_add_no_lines_and_no_links() {
         let invitation = invitation();
+        let reader = Reader {
+            name: Line::of_stranger(""),
+            tenant: Line::of_stranger("Acme Inc.\r\nBcc: eve@example.com"),
+            zone: "UTC".into(),
+            app_url: Line::of("https://app.example.com/"),
+        };
         let letter = InvitationMail {
             invitation: &invitation,
-            tenant: "Acme Inc.\r\nBcc: eve@example.com",
             inviter: &format!("See https://evil.example/x {}", "A\nB ".repeat(10_000)),
-            zone: "UTC",
             link: "https://app.example.com/accept-invitation#token=inv_x",
         }
-        .letter();
+        .letter(&reader);
         let (subject, text) = (letter.subject.as_str(), &letter.text);
         assert!(!subject.contains(['\r', '\n']), "{subject}");
         assert!(

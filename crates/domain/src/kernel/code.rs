@@ -62,7 +62,7 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send a body of a type that the endpoint accepts, such as `application/json`. `Accept` lists them.";
     SlugTaken = "slug_taken", 409, "Slug taken", "Another tenant has this slug. Choose a different one.";
     SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";
-    EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address.";
+    EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address, is invited with it, or had it until lately.";
     Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
     LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";

@@ -9,6 +9,7 @@ mod mail;
 mod operator;
 mod operator_event;
 mod quota_gate;
+mod sent_mail;
 mod system_job;
 
 pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
@@ -29,4 +30,5 @@ pub use operator_event::OperatorEvent;
 pub use quota_gate::{
     Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
 };
+pub use sent_mail::{MailCounts, MailDecision, MailLimits, OutgoingMail, SentMails};
 pub use system_job::{SystemJob, SystemJobs};

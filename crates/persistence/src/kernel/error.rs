@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 50] = [
+pub const OWN_TABLES: [&str; 51] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -38,6 +38,7 @@ pub const OWN_TABLES: [&str; 50] = [
     "seaql_migrations",
     "segment_versions",
     "segments",
+    "sent_mails",
     "storage_usage",
     "system_jobs",
     "tasks",

@@ -49,6 +49,8 @@ pub enum RefusedAction {
     OtherTenant,
     /// An API key.
     ApiKey,
+    /// A mail beyond the limits of the tenant.
+    Mail,
 }
 
 impl RefusedAction {
@@ -61,6 +63,7 @@ impl RefusedAction {
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
             Self::ApiKey => "api_key.refused",
+            Self::Mail => "mail.not_sent",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! table of links only as its hash.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{AccountLink, AccountNotice, RareNotice, User};
+use tenantry_domain::identity::{AccountLink, AccountNotice, LinkPurpose, RareNotice, User};
 use tenantry_domain::kernel::{
     AccountLinkId, AccountNoticeId, Network, Permission, StoreError, Time, UserId,
 };
@@ -13,7 +13,7 @@ use tenantry_domain::store::Work;
 use crate::Cx;
 use crate::identity::auth;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{self, PATIENCE};
+use crate::operations::mail::{self, PATIENCE, Recipient, To};
 
 /// Sends a notice to a user.
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +39,13 @@ impl JobHandler for SendNotice {
 
     async fn run(&self, cx: &Cx, payload: NoticeTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        let found = mail::reader(cx, payload.to).await?;
-        let Some((user, reader)) = found.filter(|(user, _)| user.is_active) else {
+        let found = mail::recipient(cx, payload.to, To::Present).await?;
+        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
-        let letter = payload.notice.letter(&reader, payload.at);
-        let mail = mail::addressed(cx, (user.email, reader), letter, payload.at)?;
-        cx.ports().mailer.send(&mail).await?;
-        Ok(())
+        let letter = payload.notice.letter(&recipient.reader, payload.at);
+        mail::send(cx, Self::KIND, &recipient, letter, payload.at).await
     }
 }
 
@@ -79,16 +77,14 @@ impl JobHandler for SendLink {
             tracing::info!("a link is not sent: it was used or replaced, or has expired");
             return Ok(());
         };
-        let found = mail::reader(cx, link.user_id).await?;
-        let Some((_, reader)) = found.filter(|(user, _)| user.is_active) else {
+        let found = recipient(cx, &link).await?;
+        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a link is not sent: the user was removed or deactivated");
             return Ok(());
         };
         let url = url(cx, &link, &payload.sealed_token)?;
-        let letter = link.purpose.letter(&reader, &url, link.expires_at);
-        let mail = mail::addressed(cx, (link.email, reader), letter, link.created_at)?;
-        cx.ports().mailer.send(&mail).await?;
-        Ok(())
+        let letter = link.purpose.letter(&recipient.reader, &url, link.expires_at);
+        mail::send(cx, link.purpose.as_str(), &recipient, letter, link.created_at).await
     }
 }
 
@@ -163,6 +159,18 @@ pub(crate) async fn send_link(
     };
     let asked = job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await;
     asked.map(|_| ()).map_err(store_error)
+}
+
+/// The user of a link, at the address that the link was made for.
+async fn recipient(cx: &Cx, link: &AccountLink) -> Result<Option<(User, Recipient)>, StoreError> {
+    let to = match link.purpose {
+        // It is made for an address that was verified.
+        LinkPurpose::RevertEmail => To::Former(&link.email),
+        LinkPurpose::ConfirmEmail => To::Other(&link.email),
+        // Of the present address; a link to another one does not work.
+        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail => To::Present,
+    };
+    mail::recipient(cx, link.user_id, to).await
 }
 
 fn url(cx: &Cx, link: &AccountLink, sealed_token: &[u8]) -> Result<String, JobFailure> {

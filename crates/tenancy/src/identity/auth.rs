@@ -18,7 +18,7 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
 use crate::identity::{
-    account, account_link, account_mail, invitation,
+    account, account_link, account_mail, address,
     user::{self, AddUser, PrepareError},
 };
 use crate::kernel::context::carries_store_error;
@@ -217,10 +217,12 @@ pub async fn register(
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
-        if invitation::is_reserved(cx, work, &user.email).await? {
+        address::lock_tenant(work).await?;
+        // First, as for the address of a user: at the limit, all addresses get the same answer.
+        entitlement::one_more(cx, work, Countable::Users).await?;
+        if address::is_reserved(cx, work, &user.email, None).await? {
             return Err(AuthError::EmailTaken);
         }
-        entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;

@@ -14,11 +14,11 @@ use tenantry_domain::kernel::{
     Constraint, Invalid, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time,
     UserId,
 };
-use tenantry_domain::operations::{Mail, Mailbox, MessageId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::Cx;
+use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin, SecondFactor};
@@ -284,12 +284,12 @@ pub(crate) async fn is_reserved(cx: &Cx, work: &mut Work, email: &Email) -> Resu
     Ok(found.is_some_and(|found| found.is_open(cx.now())))
 }
 
-/// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user.
+/// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user; in a
+/// transaction that holds the tenant's row.
 pub(crate) async fn supersede(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), StoreError> {
     let Some(found) = work.invitations().find_unsettled(email).await? else {
         return Ok(());
     };
-    lock_tenant(work).await?;
     match work.invitations().find_for_update(found.id).await? {
         Some(invitation) if invitation.is_unsettled() => settle_as_revoked(cx, work, invitation).await,
         Some(_) | None => Ok(()),
@@ -340,20 +340,26 @@ impl JobHandler for SendInvitation {
 
     async fn run(&self, cx: &Cx, payload: SealedInvitation) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        match compose(cx, &payload).await? {
-            Some(mail) => Ok(cx.ports().mailer.send(&mail).await.map(|_| ())?),
-            None => {
-                tracing::info!("invitation mail not sent: the invitation is not open, or was sent again");
-                Ok(())
-            }
+        let Some((invitation, inviter, token)) = open(cx, &payload).await? else {
+            tracing::info!("invitation mail not sent: the invitation is not open, or was sent again");
+            return Ok(());
+        };
+        // Nobody has a name at the address yet.
+        let recipient = mail::addressed(cx, invitation.email.clone(), "", false).await?;
+        let Some(recipient) = recipient else { return Ok(()) };
+        let app_url = cx.app().policy.app_url.trim_end_matches('/');
+        let letter = InvitationMail {
+            invitation: &invitation,
+            inviter: &inviter.full_name,
+            link: &format!("{app_url}/accept-invitation#token={token}"),
         }
+        .letter(&recipient.reader);
+        mail::send(cx, Self::KIND, &recipient, letter, invitation.sent_at).await
     }
 }
 
-/// The mail; none when the token is not that of the latest mail any more.
-async fn compose(cx: &Cx, payload: &SealedInvitation) -> Result<Option<Mail>, JobFailure> {
-    let id = cx.scope().job().map(MessageId::of_job);
-    let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
+/// The invitation of a mail, who invites, and the token; none when the token is not that of the latest mail any more.
+async fn open(cx: &Cx, payload: &SealedInvitation) -> Result<Option<(Invitation, User, String)>, JobFailure> {
     let place = place(cx.scope().tenant(), payload.invitation);
     let opened = cx.ports().seal.open(&place, &payload.token);
     let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -369,35 +375,10 @@ async fn compose(cx: &Cx, payload: &SealedInvitation) -> Result<Option<Mail>, Jo
                 return Ok(None);
             };
             let inviter = work.users().find(invitation.invited_by).await?;
-            let tenant = work.tenants().current().await?;
-            let branding = work.branding().current().await?;
-            let both = inviter.zip(tenant);
-            Ok::<_, StoreError>(both.map(|(inviter, tenant)| (invitation, inviter, tenant, branding)))
+            Ok::<_, StoreError>(inviter.map(|inviter| (invitation, inviter)))
         })
         .await?;
-    let Some((invitation, inviter, tenant, branding)) = found else {
-        return Ok(None);
-    };
-    let app_url = cx.app().policy.app_url.trim_end_matches('/');
-    let letter = InvitationMail {
-        invitation: &invitation,
-        tenant: branding.display_name.as_ref().unwrap_or(&tenant.name),
-        inviter: &inviter.full_name,
-        zone: &tenant.settings.timezone,
-        link: &format!("{app_url}/accept-invitation#token={token}"),
-    }
-    .letter();
-    Ok(Some(Mail {
-        id,
-        to: Mailbox {
-            name: None,
-            email: invitation.email,
-        },
-        subject: letter.subject,
-        text: letter.text,
-        html: None,
-        written_at: invitation.sent_at,
-    }))
+    Ok(found.map(|(invitation, inviter)| (invitation, inviter, token)))
 }
 
 /// Asks for the mail of an invitation, with the running transaction.
@@ -432,12 +413,6 @@ async fn admitted(
     found.zip(tenant).ok_or(AuthError::InvalidInvitation)
 }
 
-async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
-    let tenant = work.tenants().current_for_update().await?;
-    let gone = || StoreError::Other("the scope's tenant is not there".into());
-    tenant.map(|_| ()).ok_or_else(gone)
-}
-
 /// Makes sure that the inviter is an active user who has the role to give away, as stored now.
 async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), InvitationError> {
     let inviter = work.users().find(inviter).await?;
@@ -445,9 +420,10 @@ async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), 
     inviter.map(|_| ()).ok_or(Refused::Forbidden.into())
 }
 
-/// Makes sure that neither a user nor an open invitation has the address. An expired invitation makes room.
+/// Makes sure that neither a user nor an open invitation has the address, nor a user had it lately. An expired invitation makes room.
 async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
-    if work.users().find_by_email(email).await?.is_some() {
+    let is_taken = work.users().find_by_email(email).await?.is_some();
+    if is_taken || address::is_former(cx, work, email, None).await? {
         return Err(InvitationError::EmailTaken);
     }
     match work.invitations().find_unsettled(email).await? {

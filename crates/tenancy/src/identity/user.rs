@@ -10,7 +10,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, invitation};
+use crate::identity::{account_link, address, invitation};
 use crate::kernel::context::carries_store_error;
 use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
@@ -120,6 +120,10 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let (user, generated) = prepare(cx, data, &tenant).await?;
     cx.write(async |work| {
+        address::lock_tenant(work).await?;
+        if address::is_former(cx, work, &user.email, None).await? {
+            return Err(UserError::EmailTaken);
+        }
         invitation::supersede(cx, work, &user.email).await?;
         entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
@@ -146,7 +150,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     }
     let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
-        if privileged {
+        if privileged || !patch.email.is_keep() {
             lock_admins(work).await?;
         }
         let before = work
@@ -164,7 +168,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
                 return Err(Invalid::one("/email", "confirmation_required", detail).into());
             }
             domains.check(&user.email)?;
-            if invitation::is_reserved(cx, work, &user.email).await? {
+            if address::is_reserved(cx, work, &user.email, Some(id)).await? {
                 return Err(UserError::EmailTaken);
             }
         }

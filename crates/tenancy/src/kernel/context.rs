@@ -15,7 +15,7 @@ use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
     SystemScope, TenantId, Time, UserId,
 };
-use tenantry_domain::operations::{Mailer, OperatorGate, OperatorTokens, Operators};
+use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate, OperatorTokens, Operators, SentMails};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
+use crate::operations::mail::UnsentMails;
 use crate::{KeyUses, Metering, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
@@ -77,6 +78,8 @@ pub struct Ports {
     pub customers: Arc<dyn Customers>,
     /// What it tells of.
     pub provider_events: Arc<dyn ProviderEvents>,
+    /// How much mail was sent to whom, of all tenants.
+    pub sent_mails: Arc<dyn SentMails>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
     /// What can be set.
@@ -110,6 +113,8 @@ pub struct Policy {
     pub enforce_api_calls: bool,
     /// Where people use the product; mails lead there.
     pub app_url: String,
+    /// The maximum numbers of mails to an address and of a tenant within a day.
+    pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
 }
@@ -149,6 +154,8 @@ pub struct Tenancy {
     pub metering: Metering,
     /// Refusals of the last hour, which are recorded once and counted.
     pub refusals: Refusals,
+    /// How many mails were not sent because of a limit.
+    pub unsent_mails: UnsentMails,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -169,6 +176,7 @@ impl Tenancy {
             key_uses: KeyUses::default(),
             metering: Metering::default(),
             refusals: Refusals::default(),
+            unsent_mails: UnsentMails::default(),
         }
     }
 }

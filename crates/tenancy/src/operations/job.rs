@@ -196,6 +196,7 @@ impl Handlers {
             .with(crate::usage::usage_rollup::Keep)
             .with_system(crate::operations::upkeep::TendSome)
             .with_system(crate::tenant::purge::FreeNames)
+            .with_system(crate::tenant::purge::PurgeSentMails)
             .with(crate::usage::quota_alert::TellAlert)
             .with(crate::usage::quota_recovery::Lapse)
             .with(crate::usage::quota_recovery::SettleEnded)

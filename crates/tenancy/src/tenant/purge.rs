@@ -6,7 +6,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
-use tenantry_domain::operations::SystemJobs;
+use tenantry_domain::operations::{MailLimits, SystemJobs};
 
 use crate::identity::invitation;
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
@@ -88,6 +88,26 @@ impl SystemJobHandler for FreeNames {
 
     fn schedule() -> Option<(Duration, Nothing)> {
         Some((Duration::days(1), Nothing {}))
+    }
+}
+
+/// Deletes the records of mails that no limit counts any more.
+#[derive(Debug, Clone, Copy)]
+pub struct PurgeSentMails;
+
+impl SystemJobHandler for PurgeSentMails {
+    const KIND: &'static str = "sent_mail.purge";
+    type Payload = Nothing;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
+        let before = app.ports.clock.now() - MailLimits::WINDOW;
+        let deleted = app.ports.sent_mails.delete_before(because, before).await?;
+        tracing::info!(deleted, "records of sent mails were deleted");
+        Ok(())
+    }
+
+    fn schedule() -> Option<(Duration, Nothing)> {
+        Some((Duration::hours(1), Nothing {}))
     }
 }
 
