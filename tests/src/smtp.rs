@@ -377,21 +377,49 @@ impl Received {
             .collect()
     }
 
-    /// What it says, decoded; lines end with a line feed.
+    /// What it says in plain text, decoded; lines end with a line feed.
     pub fn text(&self) -> String {
-        let (_, body) = self.parts();
-        let bytes = match self.header("Content-Transfer-Encoding").as_str() {
-            "7bit" => body.as_bytes().to_vec(),
-            "quoted-printable" => quoted_printable(body),
-            "base64" => STANDARD.decode(body.replace("\r\n", "")).unwrap(),
-            other => panic!("{other}"),
+        self.alternative("text/plain")
+    }
+
+    /// What it says in HTML.
+    pub fn html(&self) -> String {
+        self.alternative("text/html")
+    }
+
+    fn alternative(&self, kind: &str) -> String {
+        let (head, body) = self.parts();
+        let content = self.header("Content-Type");
+        let Some((_, boundary)) = content.split_once("boundary=\"") else {
+            assert!(content.starts_with(kind), "{content}");
+            return decoded(head, body);
         };
-        String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
+        let boundary = format!("--{}", boundary.trim_end_matches('"'));
+        let mut parts = body
+            .split(&boundary)
+            .filter_map(|part| part.split_once("\r\n\r\n"));
+        let found = parts.find(|(head, _)| head.contains(kind));
+        let (head, body) = found.unwrap_or_else(|| panic!("{kind}: {}", self.data));
+        decoded(head, body.trim_end_matches("\r\n"))
     }
 
     fn parts(&self) -> (&str, &str) {
         self.data.split_once("\r\n\r\n").unwrap()
     }
+}
+
+/// The text below a head, which says how it is encoded.
+fn decoded(head: &str, body: &str) -> String {
+    let encoding = head
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix("Content-Transfer-Encoding: "));
+    let bytes = match encoding {
+        None | Some("7bit") => body.as_bytes().to_vec(),
+        Some("quoted-printable") => quoted_printable(body),
+        Some("base64") => STANDARD.decode(body.replace("\r\n", "")).unwrap(),
+        Some(other) => panic!("{other}"),
+    };
+    String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
 }
 
 fn quoted_printable(text: &str) -> Vec<u8> {

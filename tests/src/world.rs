@@ -20,7 +20,7 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::{Gate, NewTenant, Settings};
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
-use tenantry_mail::LogMailer;
+use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
     PgRegistry, PgSentMails, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
@@ -600,6 +600,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: mailer(options),
         settings,
         configurations: configurations.clone(),

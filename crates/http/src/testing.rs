@@ -32,12 +32,14 @@ use tenantry_domain::identity::{
     RefreshTokens, SecretSource, TokenError, TotpSecret, Verified,
 };
 use tenantry_domain::kernel::{
-    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, OperatorId, Permission,
-    Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved, UserId,
+    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
+    Permission, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved,
+    UserId,
 };
 use tenantry_domain::operations::{
-    Accepted, Mail, MailDecision, MailError, MailLimits, Mailer, Operator, OperatorClaims, OperatorGate,
-    OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail, SentMails, SystemJob,
+    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
+    OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail,
+    RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -88,6 +90,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         customers: fake.clone(),
         provider_events: fake.clone(),
         sent_mails: fake.clone(),
+        mail_templates: fake.clone(),
         mailer: fake.clone(),
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
@@ -809,6 +812,16 @@ impl Configurations for Fake {
 impl HostResolver for Fake {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
         Err(Unresolved)
+    }
+}
+
+impl MailTemplates for Fake {
+    fn render(&self, _: &Message, reader: &Reader, _: &Look) -> Result<RenderedMail, TemplateError> {
+        Ok(RenderedMail {
+            subject: reader.subject(""),
+            text: String::new(),
+            html: String::new(),
+        })
     }
 }
 

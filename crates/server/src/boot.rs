@@ -14,7 +14,7 @@ use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_http::Limits;
-use tenantry_mail::TalliedMailer;
+use tenantry_mail::{CompiledTemplates, TalliedMailer};
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
     PgRegistry, PgSentMails, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
@@ -227,6 +227,7 @@ pub fn boot_beside(settings: &Settings, fake: Option<Arc<dyn Clock>>) -> Result<
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: mailer.clone(),
         settings: registry,
         configurations: configurations.clone(),

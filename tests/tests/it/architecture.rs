@@ -92,6 +92,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("miniserde", &["tenantry-stripe"]),
     // For what goes to an OpenTelemetry collector.
     ("reqwest", &["tenantry-server"]),
+    ("minijinja", &["tenantry-mail"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::identity::Email;
 use crate::kernel::{
-    InvitationId, Letter, Line, Page, PageRequest, Position, Reader, Role, StoreError, TenantId, Time,
-    UserId, wall_clock,
+    InvitationId, Line, MailTemplate, Message, Page, PageRequest, Position, Reader, Role, StoreError,
+    TenantId, Time, UserId, wall_clock,
 };
 
 /// An invitation of an address to a tenant. Serialized (for the audit log) without the hash of its token.
@@ -126,20 +126,13 @@ pub struct InvitationMail<'a> {
 }
 
 impl InvitationMail<'_> {
-    /// The mail in words.
-    pub fn letter(&self, reader: &Reader) -> Letter {
-        let tenant = &reader.tenant;
-        let inviter = Line::of_stranger(self.inviter);
-        let (role, link) = (self.invitation.role.as_str(), self.link);
-        let end = wall_clock(self.invitation.expires_at, &reader.zone);
-        Letter {
-            subject: Line::of(&format!("[{tenant}] {inviter} invites you to join")),
-            text: format!(
-                "Hello,\n\n{inviter} invites you to join {tenant} as {role}.\n\nTo accept, open this link and choose a \
-                 password:\n  {link}\n\nThe link works once, until {end}.\n\nIf you did not expect this mail, ignore it: \
-                 without the link no account is created.\n"
-            ),
-        }
+    /// The invitation as a mail.
+    pub fn message(&self, reader: &Reader) -> Message {
+        Message::new(MailTemplate::Invitation)
+            .with("inviter", Line::of_stranger(self.inviter))
+            .with("role", self.invitation.role.as_str())
+            .with("link", self.link)
+            .with("until", wall_clock(self.invitation.expires_at, &reader.zone))
     }
 }
 
@@ -234,38 +227,6 @@ mod tests {
         assert!(invitation.admits(&[2; 32], at("2026-01-16T11:59:59Z")));
         invitation.revoked_at = Some(at("2026-01-10T12:00:00Z"));
         assert!(!invitation.admits(&[2; 32], at("2026-01-10T12:00:00Z")));
-    }
-
-    #[test]
-    fn names_in_the_mail_add_no_lines_and_no_links() {
-        let invitation = invitation();
-        let reader = Reader {
-            name: Line::of_stranger(""),
-            tenant: Line::of_stranger("Acme Inc.\r\nBcc: eve@example.com"),
-            zone: "UTC".into(),
-            app_url: Line::of("https://app.example.com/"),
-        };
-        let letter = InvitationMail {
-            invitation: &invitation,
-            inviter: &format!("See https://evil.example/x {}", "A\nB ".repeat(10_000)),
-            link: "https://app.example.com/accept-invitation#token=inv_x",
-        }
-        .letter(&reader);
-        let (subject, text) = (letter.subject.as_str(), &letter.text);
-        assert!(!subject.contains(['\r', '\n']), "{subject}");
-        assert!(
-            subject.starts_with("[Acme Inc. Bcc eve example. com] See https evil. example x A B"),
-            "{subject}"
-        );
-        assert_eq!(text.matches("://").count(), 1, "{text}");
-        assert!(!text.contains('@') && !text.contains("evil.example"), "{text}");
-        assert!(letter.text.len() < 600, "{}", letter.text);
-        assert!(!text.contains("\nBcc"), "{text}");
-        assert!(
-            letter
-                .text
-                .contains("\n  https://app.example.com/accept-invitation#token=inv_x\n")
-        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Mails in words, and the lines that nobody can break out of.
+//! Lines that nobody can break out of, and for whom a mail is written.
 
 use serde::Serialize;
 
@@ -84,20 +84,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The subject of a mail about something, with the name of the tenant.
-    pub(crate) fn subject(&self, about: &str) -> Line {
+    /// Returns the subject of a mail about something, with the name of the tenant.
+    pub fn subject(&self, about: &str) -> Line {
         let tenant = Line::within(self.tenant.as_str(), Line::SHORT);
         Line::of(&format!("[{tenant}] {about}"))
     }
-}
-
-/// A mail in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// What it is about.
-    pub subject: Line,
-    /// What it says; lines end with a line feed.
-    pub text: String,
 }
 
 /// What separates the parts of a link or address, or encloses a text: in ASCII, and what looks like it.

@@ -6,6 +6,7 @@ mod idempotency;
 mod job;
 mod limit;
 mod mail;
+mod mail_template;
 mod operator;
 mod operator_event;
 mod quota_gate;
@@ -22,6 +23,7 @@ pub use limit::{
     Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
 };
 pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
+pub use mail_template::{Look, MailTemplates, RenderedMail, TemplateError};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,

@@ -44,8 +44,8 @@ impl JobHandler for SendNotice {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
-        let letter = payload.notice.letter(&recipient.reader, payload.at);
-        mail::send(cx, Self::KIND, &recipient, letter, payload.at).await
+        let message = payload.notice.message(&recipient.reader, payload.at);
+        mail::send(cx, Self::KIND, &recipient, &message, payload.at).await
     }
 }
 
@@ -83,8 +83,8 @@ impl JobHandler for SendLink {
             return Ok(());
         };
         let url = url(cx, &link, &payload.sealed_token)?;
-        let letter = link.purpose.letter(&recipient.reader, &url, link.expires_at);
-        mail::send(cx, link.purpose.as_str(), &recipient, letter, link.created_at).await
+        let message = link.purpose.message(&recipient.reader, &url, link.expires_at);
+        mail::send(cx, link.purpose.as_str(), &recipient, &message, link.created_at).await
     }
 }
 

@@ -8,7 +8,6 @@ use tenantry_domain::kernel::{StoreError, UserId};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
-use crate::identity::invitation;
 
 /// Locks the tenant's row until the transaction ends.
 pub(crate) async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
@@ -25,7 +24,9 @@ pub(crate) async fn is_reserved(
     email: &Email,
     user: Option<UserId>,
 ) -> Result<bool, StoreError> {
-    Ok(invitation::is_reserved(cx, work, email).await? || is_former(cx, work, email, user).await?)
+    let invited = work.invitations().find_unsettled(email).await?;
+    let is_invited = invited.is_some_and(|invitation| invitation.is_open(cx.now()));
+    Ok(is_invited || is_former(cx, work, email, user).await?)
 }
 
 /// Whether another user than this one had the address and can take it back, by a link that was mailed to it. Of a user who was

@@ -278,12 +278,6 @@ async fn join(
     opened.await?.map_err(AuthError::FactorRequired)
 }
 
-/// Whether an open invitation has an address: then only who accepts it, or an admin, makes a user with that address.
-pub(crate) async fn is_reserved(cx: &Cx, work: &mut Work, email: &Email) -> Result<bool, StoreError> {
-    let found = work.invitations().find_unsettled(email).await?;
-    Ok(found.is_some_and(|found| found.is_open(cx.now())))
-}
-
 /// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user; in a
 /// transaction that holds the tenant's row.
 pub(crate) async fn supersede(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), StoreError> {
@@ -348,13 +342,13 @@ impl JobHandler for SendInvitation {
         let recipient = mail::addressed(cx, invitation.email.clone(), "", false).await?;
         let Some(recipient) = recipient else { return Ok(()) };
         let app_url = cx.app().policy.app_url.trim_end_matches('/');
-        let letter = InvitationMail {
+        let message = InvitationMail {
             invitation: &invitation,
             inviter: &inviter.full_name,
             link: &format!("{app_url}/accept-invitation#token={token}"),
         }
-        .letter(&recipient.reader);
-        mail::send(cx, Self::KIND, &recipient, letter, invitation.sent_at).await
+        .message(&recipient.reader);
+        mail::send(cx, Self::KIND, &recipient, &message, invitation.sent_at).await
     }
 }
 

@@ -15,7 +15,9 @@ use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
     SystemScope, TenantId, Time, UserId,
 };
-use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate, OperatorTokens, Operators, SentMails};
+use tenantry_domain::operations::{
+    MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
+};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
@@ -80,6 +82,8 @@ pub struct Ports {
     pub provider_events: Arc<dyn ProviderEvents>,
     /// How much mail was sent to whom, of all tenants.
     pub sent_mails: Arc<dyn SentMails>,
+    /// The templates of mail.
+    pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
     /// What can be set.

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::Notice;
+use tenantry_domain::customization::{Branding, Colour};
 use tenantry_domain::identity::{Email, User, UserFilter};
 use tenantry_domain::kernel::{
-    Letter, Line, PageRequest, Permission, Reader, Role, StoreError, SystemScope, Time, UserId,
+    Language, Line, Message, PageRequest, Permission, Reader, Role, StoreError, SystemScope, Time, UserId,
 };
-use tenantry_domain::operations::{Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
+use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
@@ -115,8 +116,8 @@ async fn deliver(cx: &Cx, kind: &'static str, parcel: &Parcel) -> Result<(), Job
         tracing::info!("a mail is not sent: its recipient is no active admin any more");
         return Ok(());
     };
-    let letter = parcel.notice.letter(&recipient.reader);
-    send(cx, kind, &recipient, letter, parcel.at).await
+    let message = parcel.notice.message(&recipient.reader);
+    send(cx, kind, &recipient, &message, parcel.at).await
 }
 
 /// Which address of a user a mail goes to.
@@ -139,6 +140,8 @@ pub(crate) struct Recipient {
     pub is_verified: bool,
     /// How mails to the recipient are written.
     pub reader: Reader,
+    /// How they look, and in which language they are.
+    pub look: Look,
 }
 
 /// A user, and the user as the recipient of a mail; `None` when there is no such user.
@@ -180,10 +183,20 @@ pub(crate) async fn addressed(
         reader: Reader {
             name: shown(name),
             tenant: shown(branding.display_name.as_ref().unwrap_or(&tenant.name)),
-            zone: tenant.settings.timezone,
+            zone: tenant.settings.timezone.clone(),
             app_url: Line::of(&cx.app().policy.app_url),
         },
+        look: look(&tenant.settings.locale, &branding),
     }))
+}
+
+fn look(locale: &str, branding: &Branding) -> Look {
+    let color = Colour::parse(&branding.primary_color).unwrap_or(Colour::BLACK);
+    Look {
+        language: Language::of(locale),
+        color: color.to_string(),
+        text_color: color.text().to_string(),
+    }
 }
 
 /// Sends the mail of the job that the context is of, unless a limit of [`MailLimits`](tenantry_domain::operations::MailLimits)
@@ -196,7 +209,7 @@ pub(crate) async fn send(
     cx: &Cx,
     kind: &'static str,
     to: &Recipient,
-    letter: Letter,
+    message: &Message,
     written_at: Time,
 ) -> Result<(), JobFailure> {
     let id = cx.scope().job().map(MessageId::of_job);
@@ -216,15 +229,17 @@ pub(crate) async fn send(
         withhold(cx, kind, decision).await;
         return Ok(());
     }
+    let rendered = cx.ports().mail_templates.render(message, &to.reader, &to.look);
+    let rendered = rendered.map_err(|error| JobFailure::Permanent(error.to_string()))?;
     let mail = Mail {
         id,
         to: Mailbox {
             name: to.is_verified.then(|| to.reader.name.clone()),
             email: to.email.clone(),
         },
-        subject: letter.subject,
-        text: letter.text,
-        html: None,
+        subject: rendered.subject,
+        text: rendered.text,
+        html: Some(rendered.html),
         written_at,
     };
     cx.ports().mailer.send(&mail).await?;

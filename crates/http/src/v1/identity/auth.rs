@@ -131,7 +131,8 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 
 /// Register a user
 ///
-/// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login.
+/// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login. An address
+/// that is invited, or that a user gave up within seven days, is answered like that of a user: 409 `email_taken`.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
     params(TenantHeaders, UnguessableKey), request_body = RegisterBody,
