@@ -102,6 +102,7 @@ mod m20261129_000066_invitations;
 mod m20261129_000067_second_factors;
 mod m20261129_000068_trusted_devices;
 mod m20261129_000069_api_keys;
+mod m20261129_000078_dunning_suspends_at;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

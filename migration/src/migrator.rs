@@ -15,7 +15,7 @@ use crate::{
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
     m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
-    m20261129_000069_api_keys,
+    m20261129_000069_api_keys, m20261129_000078_dunning_suspends_at,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -107,6 +107,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000063_account_links::Migration),
             Box::new(m20261129_000064_operator_epochs::Migration),
             Box::new(m20261129_000069_api_keys::Migration),
+            Box::new(m20261129_000078_dunning_suspends_at::Migration),
         ]
     }
 }

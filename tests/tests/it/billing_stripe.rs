@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::billing::{
-    BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewSubscription,
+    BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewCheckout, NewSubscription,
     PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{Clock, PageRequest, Period, SystemScope, TenantId, Time};
@@ -22,7 +22,7 @@ use tenantry_domain::usage::MeterKey;
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{
-    Card, Delivery, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
+    Card, Delivery, Exhausted, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
 };
 use tenantry_tenancy::billing::{billing_oversight, meter_report};
 use tenantry_tenancy::operations::job::Handlers;
@@ -30,7 +30,7 @@ use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
 use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
-use crate::billing_checkout::subscription_to;
+use crate::billing_checkout::{CHECKOUT, actions, new_subscription, posted, subscription_to};
 use crate::jobs::{expire_leases, worker, worker_of};
 use crate::openfeature::serve;
 use crate::plans::store;
@@ -349,6 +349,94 @@ async fn from_sign_up_over_a_card_that_fails_to_read_only_and_back() {
     assert_eq!(account.dunning.state, DunningState::Healthy);
     assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Active);
     assert_eq!(shop.fake.undelivered(), 0);
+    shop.close().await;
+}
+
+/// A tenant on the eighth day of a debt of `enterprise`, whose grace is 14 days; Stripe has ended the subscription.
+async fn owing_for_an_ended_subscription(shop: &Shop) -> (TenantId, String) {
+    shop.fake.after_retries(Exhausted::Canceled);
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    shop.check_out("initech", &json!({"plan": "enterprise", "seats": 1}))
+        .await;
+    assert!(shop.fake.set_card(&customer, Card::Declines));
+    for _ in 0..40 {
+        shop.pass(24).await;
+        if shop.plan(id).await == "free" {
+            break;
+        }
+    }
+    shop.pass(24).await;
+    let account = shop.account(id).await;
+    assert_eq!(shop.plan(id).await, "free");
+    assert_eq!(account.dunning.state, DunningState::Grace, "{account:?}");
+    let dunning = account.dunning;
+    assert_eq!(
+        dunning.suspends_at.unwrap() - dunning.failed_at.unwrap(),
+        Duration::days(14)
+    );
+    assert!(shop.fake.set_card(&customer, Card::Pays));
+    (id, customer)
+}
+
+#[actix_web::test]
+async fn debt_keeps_its_timetable_when_another_plan_is_paid() {
+    let shop = Shop::open().await;
+    let (id, customer) = owing_for_an_ended_subscription(&shop).await;
+    let announced = shop.account(id).await.dunning.suspends_at.unwrap();
+    // On a page that was open before, or is the dashboard's: `pro` has a grace of 7 days.
+    let pro = new_subscription(&shop, id, &customer, "pro");
+    let key = ProviderKey::parse("pro").unwrap();
+    let page = NewCheckout {
+        subscription: pro,
+        terms: ProviderKey::parse("terms").unwrap(),
+        success_url: "https://a.example/".into(),
+        cancel_url: "https://a.example/".into(),
+    };
+    let page = shop.stripe.checkout(&key, &page).await.unwrap();
+    shop.fake.complete_checkout(page.id.as_str()).unwrap();
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "pro");
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    let warned = async || {
+        let said = actions(&shop, id, "billing.notice.").await;
+        said.contains(&"billing.notice.suspension_ahead".to_owned())
+    };
+    assert!(!warned().await);
+    while shop.world.clock.now() < announced {
+        assert_eq!(shop.status(id).await, TenantStatus::Active);
+        assert_eq!(
+            warned().await,
+            shop.world.clock.now() >= announced - Duration::days(3)
+        );
+        shop.pass(6).await;
+    }
+    assert_eq!(shop.status(id).await, TenantStatus::Suspended);
+    assert!(shop.fake.pay_invoice(&open_invoice(&shop, id).await));
+    shop.work().await;
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn checkout_waits_for_the_open_invoice_of_an_ended_subscription() {
+    let shop = Shop::open().await;
+    let (id, _) = owing_for_an_ended_subscription(&shop).await;
+    let wish = json!({"plan": "pro", "seats": 1});
+    let refused = posted(&shop, "initech", CHECKOUT, &wish).await;
+    let body = refused.problem(422, "validation_failed").json();
+    assert_eq!(body["errors"][0]["pointer"], "/plan", "{body}");
+    assert_eq!(body["errors"][0]["code"], "invoice_open", "{body}");
+    let invoice = open_invoice(&shop, id).await;
+    let all = shop.fake.invoices();
+    let number = all.iter().find(|one| one["id"] == invoice.as_str()).unwrap()["number"].clone();
+    let detail = body["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains(number.as_str().unwrap()), "{detail}");
+    assert!(shop.fake.pay_invoice(&invoice));
+    shop.check_out("initech", &wish).await;
+    assert_eq!(shop.plan(id).await, "pro");
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
     shop.close().await;
 }
 

@@ -333,6 +333,13 @@ impl FetchedAccount {
         owed
     }
 
+    /// What the subscription was for whose invoice is [`Self::owed`] longest, where that is known.
+    pub fn owed_for(&self) -> Option<&Offer> {
+        let subscription = self.owed().first()?.subscription.as_ref()?;
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.find(|one| one.id == *subscription)?.offer.as_ref()
+    }
+
     /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the
     /// subscription says that it is not paid and no such invoice is to be seen, it is the beginning of the
     /// period.

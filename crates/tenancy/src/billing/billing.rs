@@ -9,11 +9,13 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::{
-    BillingAccount, CheckoutRef, CustomerRef, Link, NewCheckout, NewSubscription, Offer, OpenCheckout,
-    PaymentProvider, PendingCheckout, ProrationPreview, ProviderError, ProviderKey, ProviderSubscription,
-    SeatLimit, SeatsOf, SubscriptionRef, SubscriptionStatus,
+    BillingAccount, CheckoutRef, CustomerRef, Invoice, Link, NewCheckout, NewSubscription, Offer,
+    OpenCheckout, PaymentProvider, PendingCheckout, ProrationPreview, ProviderError, ProviderKey,
+    ProviderSubscription, SeatLimit, SeatsOf, SubscriptionRef, SubscriptionStatus,
 };
-use tenantry_domain::kernel::{Check, Currency, Interval, Invalid, Limit, Permission, StoreError};
+use tenantry_domain::kernel::{
+    Check, Currency, Interval, Invalid, Limit, PageRequest, Permission, StoreError,
+};
 use tenantry_domain::operations::Enqueued;
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
@@ -23,7 +25,7 @@ use uuid::Uuid;
 
 use crate::billing::billing_customer;
 use crate::billing::billing_provision::{ProvisionError, seats_for};
-use crate::billing::billing_sync::{SyncError, begin_fetch, sync};
+use crate::billing::billing_sync::{INVOICES, SyncError, begin_fetch, sync};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::plans::entitlement::{self, CapabilitiesError};
@@ -207,7 +209,31 @@ async fn unsubscribed(
     if account.live_subscription().is_some() {
         return Err(BillingError::AlreadySubscribed);
     }
+    settled(cx, &account).await?;
     Ok((account, standing.customer))
+}
+
+/// Refuses a checkout while an invoice of an ended subscription is open: the tenant would pay, and still be suspended for
+/// the older invoice.
+async fn settled(cx: &Cx, account: &BillingAccount) -> Result<(), BillingError> {
+    if account.dunning.failed_at.is_none() {
+        return Ok(());
+    }
+    let newest = PageRequest {
+        limit: u32::from(INVOICES),
+        after: None,
+    };
+    let invoices = cx.read(async |work| work.invoices().list(newest).await).await?;
+    let is_owed =
+        |one: &&Invoice| one.mirror.is_owed() && Some(one.mirror.created_at) == account.dunning.failed_at;
+    let owed = invoices.items.iter().find(is_owed).map(|one| &one.mirror);
+    let name = owed.map_or_else(String::new, |it| {
+        format!(" {}", it.number.as_deref().unwrap_or(it.id.as_str()))
+    });
+    let detail = format!(
+        "cannot be bought while invoice{name} is open; pay it first, on the page that GET /api/v1/billing/invoices links to"
+    );
+    Err(Invalid::one("/plan", "invoice_open", detail).into())
 }
 
 /// For how long a page must still be good to be given out again.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::billing::{
-    BillingAccount, CustomerRef, DunningNotice, DunningState, DunningStep, DunningTerms, FetchedAccount,
-    Invoice, InvoiceRef, Notice, Owed, PaymentProvider, PlanStep, ProviderError, ProviderInvoice,
-    ProviderSubscription,
+    BillingAccount, CustomerRef, Dunning, DunningNotice, DunningState, DunningStep, DunningTerms,
+    FetchedAccount, Invoice, InvoiceRef, Notice, Owed, PaymentProvider, PlanStep, ProviderError,
+    ProviderInvoice, ProviderSubscription,
 };
 use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
@@ -21,7 +21,7 @@ use crate::usage::quota;
 use crate::{Cx, Tenancy, billing};
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
-const INVOICES: u8 = 100;
+pub(crate) const INVOICES: u8 = 100;
 
 /// Why it was not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -319,7 +319,7 @@ async fn remind(
     (fetched, now): (&FetchedAccount, Time),
 ) -> Result<(), SyncError> {
     let before = account.dunning;
-    let terms = dunning_terms(cx, account, tenant);
+    let terms = dunning_terms(cx, account, tenant, fetched);
     let taken = account.dunning.observe(fetched.owed_since(), terms, now);
     for step in &taken {
         record(cx, work, account, *step).await?;
@@ -335,7 +335,7 @@ async fn remind(
         (true, true) | (false, false) => {}
     }
     if let Some(step) = told(&taken, tenant) {
-        let mut notice = notice(step, account.dunning.failed_at, terms, fetched);
+        let mut notice = notice(step, &account.dunning, terms, fetched);
         if step == DunningStep::Deleted {
             notice.deleted_at = Some(now);
         }
@@ -357,9 +357,16 @@ async fn remind(
     Ok(())
 }
 
-/// How much patience there is with a tenant: that of the plan that it pays for.
-pub(crate) fn dunning_terms(cx: &Cx, account: &BillingAccount, tenant: &Tenant) -> DunningTerms {
-    let offer = account.subscription.as_ref().and_then(|one| one.offer.as_ref());
+/// The grace of a debt that begins now: that of the plan whose invoice is open, which need not be the tenant's present one.
+/// [`Dunning::suspends_at`] keeps what follows from it for as long as the debt lasts.
+fn dunning_terms(
+    cx: &Cx,
+    account: &BillingAccount,
+    tenant: &Tenant,
+    fetched: &FetchedAccount,
+) -> DunningTerms {
+    let present = || account.subscription.as_ref().and_then(|one| one.offer.as_ref());
+    let offer = fetched.owed_for().or_else(present);
     let plan = offer.map_or((tenant.plan.as_str(), tenant.plan_version), |offer| {
         (offer.plan.as_str(), offer.version)
     });
@@ -385,11 +392,11 @@ fn told(taken: &[DunningStep], tenant: &Tenant) -> Option<DunningStep> {
 /// What is told of a step.
 fn notice(
     step: DunningStep,
-    failed_at: Option<Time>,
+    dunning: &Dunning,
     terms: DunningTerms,
     fetched: &FetchedAccount,
 ) -> DunningNotice {
-    let timetable = failed_at.map(|at| terms.timetable(at)).unwrap_or_default();
+    let timetable = dunning.timetable(terms);
     let when = |step| {
         timetable
             .iter()

@@ -398,7 +398,8 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
 ///
 /// Returns the URL of a payment page. The plan changes when the payment succeeds. A tenant has one open checkout: the same
 /// request returns the same page, and another request closes the earlier page. While it is open, its seats limit active
-/// users. Available to suspended tenants. Minimum role: admin.
+/// users. While an invoice of an ended subscription is open the answer is 422 (`invoice_open`). Available to suspended tenants.
+/// Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
     params(IdempotencyKey), request_body = CheckoutBody,
