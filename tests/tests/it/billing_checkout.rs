@@ -724,7 +724,7 @@ async fn fail_to_pay(shop: &Shop) -> (TenantId, String) {
         shop.pass(24).await;
     }
     assert_eq!(shop.account(id).await.dunning.state.as_str(), "grace");
-    // The other tenants of the world have no card, and owe something as well.
+    // Another tenant of the world may have an open invoice as well.
     let open = shop
         .fake
         .invoices()

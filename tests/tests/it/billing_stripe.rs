@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::{PlanBook, Plans};
 use tenantry_domain::billing::{
-    BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewCheckout, NewSubscription,
-    PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
+    BillingAccount, Dunning, DunningState, EventState, InvoiceStatus, MeterReport, NewCheckout,
+    NewSubscription, PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{Clock, PageRequest, Period, SystemScope, TenantId, Time};
 use tenantry_domain::operations::Rate;
@@ -349,6 +349,59 @@ async fn from_sign_up_over_a_card_that_fails_to_read_only_and_back() {
     assert_eq!(account.dunning.state, DunningState::Healthy);
     assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Active);
     assert_eq!(shop.fake.undelivered(), 0);
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn trial_without_a_card_falls_back_to_the_default_plan() {
+    let shop = Shop::open().await;
+    shop.fake.after_retries(Exhausted::Canceled);
+    let id = shop.sign_up("initech", "pro").await;
+    let declined = shop.sign_up("globodyne", "pro").await;
+    shop.work().await;
+    assert!(shop.fake.set_card(&shop.customer(declined).await, Card::Declines));
+    for _ in 0..16 {
+        shop.pass(24).await;
+    }
+    let account = shop.account(id).await;
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Canceled);
+    assert_eq!(shop.plan(declined).await, "pro", "grace");
+    for _ in 0..10 {
+        shop.pass(24).await;
+    }
+    for id in [id, declined] {
+        let account = shop.account(id).await;
+        assert_eq!(account.dunning, Dunning::HEALTHY);
+        assert_eq!(shop.plan(id).await, "free");
+        assert_eq!(shop.status(id).await, TenantStatus::Active);
+    }
+    let customer = shop.customer(id).await;
+    let mut asked = shop.fake.invoices();
+    asked.retain(|one| one["customer"] == customer.as_str() && one["total"] != 0);
+    assert_eq!(asked, [Value::Null; 0], "nothing is charged");
+    // It may begin anew, as soon as it pays.
+    shop.check_out("initech", &json!({"plan": "pro"})).await;
+    assert_eq!(shop.plan(id).await, "pro");
+    shop.close().await;
+}
+
+/// A trial that a checkout begins ends like that of sign-up.
+#[actix_web::test]
+async fn trial_of_a_checkout_ends_with_a_removed_card() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    shop.check_out("initech", &json!({"plan": "pro"})).await;
+    let trial = shop.account(id).await.subscription.unwrap();
+    assert_eq!(trial.status, SubscriptionStatus::Trialing);
+    assert!(shop.fake.set_card(&shop.customer(id).await, Card::Missing));
+    for _ in 0..15 {
+        shop.pass(24).await;
+    }
+    assert_eq!(shop.plan(id).await, "free");
+    let account = shop.account(id).await;
+    assert_eq!(account.dunning, Dunning::HEALTHY);
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Canceled);
     shop.close().await;
 }
 
