@@ -4,9 +4,9 @@ use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::billing::{
-    CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
+    CustomerRef, Dunning, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
 };
-use tenantry_domain::kernel::{SystemScope, TenantId};
+use tenantry_domain::kernel::{Clock as _, SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
 use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, Sweep};
@@ -111,6 +111,83 @@ async fn checkouts_begun_at_once_leave_one_open() {
     let customer = CustomerRef::parse(&shop.customer(id).await).unwrap();
     let payments = shop.world.app.ports.payments.clone().unwrap();
     assert_eq!(payments.open_checkouts(&customer).await.unwrap().len(), 1);
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn paid_plan_without_a_trial_takes_the_place_of_a_trial() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    let wish = json!({"plan": "enterprise", "seats": 2});
+    let refused = posted(&shop, "initech", SUBSCRIPTION, &wish)
+        .await
+        .expect(422)
+        .json();
+    let detail = refused["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("POST /api/v1/billing/checkout"), "{refused}");
+    let path = "/api/v1/billing/preview?plan=enterprise&seats=2";
+    let preview = asked(&shop, "initech", Method::GET, path, &json!({})).await;
+    assert_eq!(preview.expect(200).json()["proration"], Value::Null);
+    // The plan that is tried is changed, not bought.
+    posted(&shop, "initech", CHECKOUT, &json!({"plan": "pro"}))
+        .await
+        .problem(409, "conflict");
+    let url = page(&shop, "initech", wish.clone()).await;
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "pro", "it is not paid yet");
+    assert_eq!(live(&shop, &customer)[0]["status"], "trialing");
+
+    shop.fake.complete_checkout(session(&url)).unwrap();
+    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    for _ in 0..20 {
+        shop.fake.settled().await;
+        let is_done = worker.run_once().await.unwrap().is_empty();
+        assert_ne!(shop.plan(id).await, "free", "there is no gap");
+        if is_done {
+            break;
+        }
+    }
+    assert_eq!(shop.plan(id).await, "enterprise");
+    let left = live(&shop, &customer);
+    assert_eq!((left.len(), &left[0]["status"]), (1, &json!("active")));
+    let account = shop.account(id).await;
+    assert_eq!(
+        (account.paid_seats(), account.dunning),
+        (Some(2), Dunning::HEALTHY)
+    );
+    for _ in 0..16 {
+        shop.pass(24).await;
+    }
+    let mut charged = shop.fake.invoices();
+    charged.retain(|one| one["customer"] == customer.as_str() && one["total"] != 0);
+    assert_eq!(charged.len(), 1, "the trial is never charged: {charged:?}");
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn checkout_beside_a_trial_cannot_outlast_it() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let end = shop
+        .account(id)
+        .await
+        .subscription
+        .unwrap()
+        .trial_ends_at
+        .unwrap();
+    shop.wait(end - chrono::Duration::hours(25) - shop.world.clock.now())
+        .await;
+    let wish = json!({"plan": "enterprise"});
+    let refused = posted(&shop, "initech", CHECKOUT, &wish).await.expect(422).json();
+    assert_eq!(refused["errors"][0]["code"], "no_trial", "{refused}");
+    // The trial has no card: it ends, and the plan is bought.
+    shop.pass(27).await;
+    assert_eq!(shop.plan(id).await, "free");
+    shop.check_out("initech", &wish).await;
+    assert_eq!(shop.plan(id).await, "enterprise");
     shop.close().await;
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chrono::Duration;
+use chrono::{Duration, SecondsFormat};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::{
@@ -14,7 +14,7 @@ use tenantry_domain::billing::{
     ProviderSubscription, SeatLimit, SeatsOf, SubscriptionRef, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{
-    Check, Currency, Interval, Invalid, Limit, PageRequest, Permission, StoreError,
+    Check, Currency, Interval, Invalid, Limit, PageRequest, Permission, StoreError, Time,
 };
 use tenantry_domain::operations::Enqueued;
 use tenantry_domain::plans::PlanTerms;
@@ -156,7 +156,7 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     let seats = seats_of(wish, seats_for(in_use))?;
     enough(seats, in_use)?;
     let inside = cx.without_key();
-    let (account, customer) = unsubscribed(&inside, payments.as_ref()).await?;
+    let (account, customer) = unsubscribed(&inside, payments.as_ref(), &offer, &terms).await?;
     // A trial is for those who never had a subscription.
     let trial_days = if account.subscription.is_some() {
         0
@@ -192,12 +192,14 @@ pub async fn checkout(cx: &Cx, wish: &Wish) -> Result<Link, BillingError> {
     Ok(record(cx, "billing.checkout_begun", account.id.uuid(), details, link).await?)
 }
 
-/// The account and the customer of a tenant that has no running subscription. The provider is asked: what we know of one that
-/// has just begun or ended may still be under way. One that awaits its first payment is withdrawn, as its invoice could be
-/// paid beside the checkout.
+/// The account and the customer of a tenant that has no running subscription, or one on trial in whose place the offer comes
+/// once it is paid. The provider is asked: what we know of one that has just begun or ended may still be under way. One that
+/// awaits its first payment is withdrawn, as its invoice could be paid beside the checkout.
 async fn unsubscribed(
     cx: &Cx,
     payments: &dyn PaymentProvider,
+    offer: &Offer,
+    terms: &PlanTerms,
 ) -> Result<(BillingAccount, CustomerRef), BillingError> {
     let standing = billing_customer::ensure(cx, payments).await?;
     let mut account = sync(cx, payments).await?.unwrap_or(standing.account);
@@ -206,11 +208,35 @@ async fn unsubscribed(
         payments.withdraw_subscription(&key, &unpaid.id).await?;
         account = sync(cx, payments).await?.unwrap_or(account);
     }
-    if account.live_subscription().is_some() {
-        return Err(BillingError::AlreadySubscribed);
+    if let Some(live) = account.live_subscription() {
+        if !is_sold_beside_trial(live, offer, terms) {
+            return Err(BillingError::AlreadySubscribed);
+        }
+        outlasts_checkout(live, payments.now(cx.now()))?;
     }
     settled(cx, &account).await?;
     Ok((account, standing.customer))
+}
+
+/// Whether the offer is bought by a checkout while another plan's trial runs: it has no trial itself, so a change would grant
+/// it without a payment. When it is paid, it counts before the trial, which then ends as surplus.
+fn is_sold_beside_trial(live: &ProviderSubscription, offer: &Offer, terms: &PlanTerms) -> bool {
+    let is_other_plan = live.offer.as_ref().map(|now| &now.plan) != Some(&offer.plan);
+    live.status == SubscriptionStatus::Trialing && is_other_plan && terms.trial_days == 0
+}
+
+/// Refuses a checkout that could still be paid when the trial has ended and its first month is paid, too.
+fn outlasts_checkout(trial: &ProviderSubscription, now: Time) -> Result<(), Invalid> {
+    match trial.trial_ends_at {
+        Some(end) if end <= now + OPEN_FOR + SETTLES => {
+            let detail = format!(
+                "has no trial, and the present trial ends within a day; it can be bought from {} on",
+                end.to_rfc3339_opts(SecondsFormat::Secs, true)
+            );
+            Err(Invalid::one("/plan", "no_trial", detail))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Refuses a checkout while an invoice of an ended subscription is open: the tenant would pay, and still be suspended for
@@ -421,10 +447,9 @@ fn affordable(
     terms: &PlanTerms,
 ) -> Result<(), Invalid> {
     let now = subscription.offer.as_ref();
-    let is_other_plan = now.map(|now| &now.plan) != Some(&offer.plan);
     match subscription.status {
-        SubscriptionStatus::Trialing if is_other_plan && terms.trial_days == 0 => {
-            let detail = "has no trial; change to it when the present trial has ended";
+        SubscriptionStatus::Trialing if is_sold_beside_trial(subscription, offer, terms) => {
+            let detail = "has no trial; buy it with POST /api/v1/billing/checkout, or change to it when the present trial has ended";
             Err(Invalid::one("/plan", "no_trial", detail))
         }
         SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid if now != Some(offer) => {
@@ -687,11 +712,11 @@ pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError
     let (offer, terms) = offer_of(cx, wish, subscription.and_then(|one| one.offer.as_ref()))?;
     let seats = seats_of(wish, subscription.map_or(seats_for(in_use), |one| one.seats))?;
     let proration = match subscription {
-        Some(subscription) => {
+        Some(subscription) if !is_sold_beside_trial(subscription, &offer, &terms) => {
             let previewed = payments.preview_change(&subscription.id, &offer, seats).await;
             Some(customer_told_apart(payments.as_ref(), &subscription.customer, previewed).await?)
         }
-        None => None,
+        Some(_) | None => None,
     };
     let can = entitlement::capabilities(cx).await?;
     let (now, then) = (&can.plan.features, &terms.features);

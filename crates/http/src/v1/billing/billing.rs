@@ -381,7 +381,8 @@ pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) 
 
 /// Preview a subscription change
 ///
-/// Returns the cost of another plan, interval or number of seats. Nothing is changed. Minimum role: admin.
+/// Returns the cost of another plan, interval or number of seats. Nothing is changed. `proration` is null where the plan is
+/// bought by a checkout: without a subscription, and during a trial of another plan for a plan without one. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/billing/preview", operation_id = "preview_subscription", tag = "Billing",
     params(PreviewParams),
