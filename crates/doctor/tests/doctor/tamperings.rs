@@ -711,6 +711,21 @@ pub const ROLE_TAMPERINGS: &[Tampering] = &[
         "DROP ROLE reader",
     ),
     everywhere(
+        &["ROLE009", "CAT010"],
+        "CREATE ROLE eve LOGIN; GRANT tenantry_app TO eve",
+        "DROP ROLE eve",
+    ),
+    everywhere(
+        &["ROLE009", "CAT010"],
+        "CREATE ROLE eve LOGIN; GRANT SELECT, INSERT, UPDATE ON operators TO eve",
+        "DROP OWNED BY eve; DROP ROLE eve",
+    ),
+    everywhere(
+        &["ROLE009", "CAT010"],
+        "CREATE ROLE readers; CREATE ROLE eve LOGIN NOINHERIT IN ROLE readers; GRANT SELECT (title) ON tasks TO readers",
+        "DROP OWNED BY readers; DROP ROLE eve; DROP ROLE readers",
+    ),
+    everywhere(
         &["ROLE009", "ROLE010", "CAT010"],
         "CREATE ROLE maker LOGIN CREATEROLE; GRANT tenantry_owner TO maker",
         "DROP ROLE maker",
@@ -964,6 +979,42 @@ async fn a_login_on_the_list_is_allowed() {
     assert_eq!(failed(&joined), ["ROLE009", "ROLE010"], "{}", joined.to_human());
     assert_eq!(joined.check("ROLE009").unwrap().findings.len(), 2);
     assert_clean(&allowed);
+}
+
+/// The grant is allowed as the check of grants names it, or with the login.
+#[tokio::test]
+async fn grants_of_a_foreign_login_are_errors_unless_allowed() {
+    let _roles = ROLES.write().await;
+    let database = Database::migrated().await;
+    let grant = "CREATE ROLE eve LOGIN; GRANT SELECT ON operators, tasks TO eve";
+    database.admin_runs(grant).await;
+    let report = database.guard_as_app(&expecting()).await;
+    let grants = ["operators", "tasks"].map(|table| format!("other grant eve on TABLE public.{table}"));
+    let mut options = expecting();
+    options.allowed_objects = vec![grants[0].clone()];
+    let one = database.guard_as_app(&options).await;
+    options.allowed_objects = vec![grants[0].clone(), format!("{}: SELECT", grants[1])];
+    let both = database.guard_as_app(&options).await;
+    options.allowed_objects = [vec!["role eve".to_owned()], grants.to_vec()].concat();
+    let login = database.guard_as_app(&options).await;
+    let sql = report.check("ROLE009").unwrap().findings[0]
+        .mend
+        .as_ref()
+        .unwrap()
+        .sql();
+    database.admin_runs(&sql).await;
+    let mended = database.guard_as_app(&expecting()).await;
+    database.admin_runs("DROP OWNED BY eve; DROP ROLE eve").await;
+    assert_eq!(failed(&report), ["ROLE009", "CAT010"], "{}", report.to_human());
+    let found = &report.check("ROLE009").unwrap().findings[0].found;
+    assert!(
+        found.contains("public.tasks") || found.contains("1 more"),
+        "{found}"
+    );
+    assert_eq!(failed(&one), ["ROLE009", "CAT010"]);
+    for report in [both, login, mended] {
+        assert_clean(&report);
+    }
 }
 
 #[tokio::test]
