@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tenantry::{Extension, Overrides, Secret, compose};
-use tenantry_billing::{PlanBook, PlanOverride, Plans};
+use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
 use tenantry_domain::kernel::{
@@ -21,12 +21,15 @@ use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
 };
+use tenantry_tenancy::billing::Unbilled;
 use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::plans::Unlimited;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::usage::Unmetered;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Tenancy, Traces};
 
@@ -87,6 +90,8 @@ pub struct Options {
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// Whether tenancy has the plain defaults of its ports in place of those of `tenantry-billing`: a service without billing.
+    pub without_billing: bool,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub extension: Extension,
 }
@@ -157,6 +162,7 @@ impl Default for Options {
             mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
+            without_billing: false,
             extension: Extension::default(),
         }
     }
@@ -481,7 +487,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         resolver: Some(options.resolver.clone()),
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         mailer: options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0)),
-        ..Overrides::default()
+        ..billing_ports(options)
     };
     let booted = compose(&settings(database, options), overrides).unwrap();
     if let Some(everywhere) = &booted.announcements {
@@ -493,6 +499,20 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         cache: booted.cache,
         configurations: booted.configurations,
         announcements: booted.announcements,
+    }
+}
+
+/// What tenancy asks of billing: the plain defaults for a service without billing.
+fn billing_ports(options: &Options) -> Overrides {
+    if !options.without_billing {
+        return Overrides::default();
+    }
+    Overrides {
+        entitlements: Some(Arc::new(Unlimited)),
+        subscriptions: Some(Arc::new(Unbilled)),
+        usage_recorder: Some(Arc::new(Unmetered)),
+        quota_recovery: Some(Arc::new(Unmetered)),
+        ..Overrides::default()
     }
 }
 

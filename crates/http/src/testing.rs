@@ -20,6 +20,10 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -50,7 +54,7 @@ use tenantry_domain::usage::{
     UsageUpkeep,
 };
 use tenantry_tenancy::customization::product_settings;
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
@@ -83,7 +87,11 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
         quota_upkeep: fake.clone(),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
         plans: fake.clone(),
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),

@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::PlanBook;
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::PlanBook;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_lending::StoredQuotas;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{ApiKeyFormat, PasswordHasher};
@@ -27,10 +32,12 @@ use tenantry_system::{
     HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
     SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
+use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
-use tenantry_tenancy::usage::quota_lending::StoredQuotas;
+use tenantry_tenancy::plans::Entitlements;
+use tenantry_tenancy::usage::{QuotaRecovery, UsageRecorder};
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -123,6 +130,14 @@ pub struct Overrides {
     pub payments: Option<Arc<dyn PaymentProvider>>,
     /// What delivers mail.
     pub mailer: Option<Arc<dyn Mailer>>,
+    /// What plans include.
+    pub entitlements: Option<Arc<dyn Entitlements>>,
+    /// What becomes of subscriptions when tenants and users come and go.
+    pub subscriptions: Option<Arc<dyn Subscriptions>>,
+    /// What records usage.
+    pub usage_recorder: Option<Arc<dyn UsageRecorder>>,
+    /// What recovers parts of quotas that were lent.
+    pub quota_recovery: Option<Arc<dyn QuotaRecovery>>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -284,7 +299,19 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
+        usage_recorder: overrides
+            .usage_recorder
+            .unwrap_or_else(|| Arc::new(LedgerRecorder)),
+        quota_recovery: overrides
+            .quota_recovery
+            .unwrap_or_else(|| Arc::new(LeaseRecovery)),
         plans,
+        entitlements: overrides
+            .entitlements
+            .unwrap_or_else(|| Arc::new(PlanEntitlements)),
+        subscriptions: overrides
+            .subscriptions
+            .unwrap_or_else(|| Arc::new(PaidSubscriptions)),
         payments,
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),

@@ -1,9 +1,9 @@
 //! `tenantry quota`: compare the counters of quotas with the ledger, and correct them.
 
+use tenantry_billing::usage::quota::{self, Corrected, QuotaError};
+use tenantry_billing::usage::quota_drift::{self, Reconciled, Repair};
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
-use tenantry_tenancy::usage::quota::{self, Corrected, QuotaError};
-use tenantry_tenancy::usage::quota_drift::{self, Reconciled, Repair};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;

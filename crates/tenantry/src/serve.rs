@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tenantry_billing::usage::metering;
 use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::audit::refusal;
 use tenantry_tenancy::operations::worker::Worker;
-use tenantry_tenancy::usage::metering;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

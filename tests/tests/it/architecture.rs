@@ -9,11 +9,14 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-domain", &[]),
     ("tenantry-tenancy", &["tenantry-domain"]),
-    ("tenantry-billing", &["tenantry-domain"]),
+    ("tenantry-billing", &["tenantry-domain", "tenantry-tenancy"]),
     ("tenantry-persistence", &["tenantry-domain"]),
     ("tenantry-redis", &["tenantry-domain"]),
     ("tenantry-system", &["tenantry-domain"]),
-    ("tenantry-http", &["tenantry-domain", "tenantry-tenancy"]),
+    (
+        "tenantry-http",
+        &["tenantry-domain", "tenantry-tenancy", "tenantry-billing"],
+    ),
     ("tenantry-devdb", &[]),
     ("tenantry-doctor", &[]),
     ("tenantry-migration", &[]),
@@ -94,6 +97,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "tenantry-tenancy",
+            "tenantry-billing",
             "tenantry-persistence",
             "tenantry-redis",
             "tenantry-system",
@@ -151,6 +155,21 @@ fn crates_depend_in_one_direction_only() {
             assert!(
                 allowed.contains(&dependency),
                 "{} must not depend on {dependency}",
+                package.name
+            );
+        }
+    }
+}
+
+/// Not even their tests and examples depend on it.
+#[test]
+fn domain_and_tenancy_do_without_billing() {
+    for package in metadata().workspace_packages() {
+        if ["tenantry-domain", "tenantry-tenancy"].contains(&package.name.as_str()) {
+            let mut names = package.dependencies.iter().map(|d| d.name.as_str());
+            assert!(
+                !names.any(|name| name == "tenantry-billing"),
+                "{} must not depend on tenantry-billing",
                 package.name
             );
         }

@@ -3,13 +3,14 @@
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_domain::billing::{
     CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
-use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tests::{PASSWORD, Reply};
@@ -181,7 +182,7 @@ async fn surplus_subscription_is_ended_credited_and_reported() {
     assert_eq!(report["surplus"][0]["tenant_id"], id.to_string());
     // Two servers hear of both in the same moment.
     shop.fake.settled().await;
-    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_usage().with_billing()));
     join_all(servers.iter().map(Worker::run_once)).await;
     shop.work().await;
 
@@ -241,7 +242,7 @@ async fn surplus_is_ended_once_although_answers_are_lost() {
 
 /// Works until the surplus is found; the job that ends it has not run yet.
 async fn find_surplus(shop: &Shop, tenant: TenantId) {
-    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    let worker = worker(&shop.world, Handlers::standard().with_usage().with_billing());
     for _ in 0..20 {
         shop.fake.settled().await;
         worker.run_once().await.unwrap();

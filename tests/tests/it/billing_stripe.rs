@@ -9,7 +9,9 @@ use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::{billing_oversight, meter_report};
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::billing::{
     BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewSubscription,
     PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
@@ -24,7 +26,6 @@ use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{
     Card, Delivery, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
 };
-use tenantry_tenancy::billing::{billing_oversight, meter_report};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
@@ -150,7 +151,7 @@ impl Shop {
 
     /// Lets what was told arrive, and does what there is to do.
     pub(crate) async fn work(&self) {
-        let worker = worker(&self.world, Handlers::standard().with_billing());
+        let worker = worker(&self.world, Handlers::standard().with_usage().with_billing());
         for _ in 0..20 {
             self.fake.settled().await;
             if worker.run_once().await.unwrap().is_empty() {
@@ -452,7 +453,7 @@ async fn a_worker_that_is_killed_between_any_two_steps_is_replaced_without_a_tra
         let matcher = Matcher::path(path).method(method);
         let call = shop.fake.hold(matcher, 1, Held::AfterEffect);
         let id = shop.sign_up(&format!("killed-{round}"), "pro").await;
-        let doomed = worker(&shop.world, Handlers::standard().with_billing());
+        let doomed = worker(&shop.world, Handlers::standard().with_usage().with_billing());
         // Dropped as soon as the call hangs: nothing of it runs on, as after a `kill -9`.
         tokio::select! {
             biased;
@@ -494,7 +495,7 @@ async fn two_servers_and_messages_in_any_order_and_twice_come_to_what_stripe_has
         shop.world.clock.advance(Duration::days(10));
         shop.fake.clock().advance_to(shop.world.clock.now());
         shop.fake.settled().await;
-        let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+        let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_usage().with_billing()));
         join_all(servers.iter().map(Worker::run_once)).await;
         shop.work().await;
         let theirs = shop.subscriptions_of(&customer).remove(0);
@@ -694,7 +695,7 @@ impl Skewed {
     }
 
     async fn work(&self) {
-        let handlers = || Handlers::standard().with_billing();
+        let handlers = || Handlers::standard().with_usage().with_billing();
         let world = &self.shop.world;
         let servers = [
             worker_of(world, &self.other, handlers()),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
 use tenantry_http::ApiError;
 use tenantry_tenancy::operations::job::Handlers;
@@ -36,7 +37,7 @@ pub async fn world() -> World {
 
 /// Does all the work that there is for a worker.
 pub async fn work(world: &World) {
-    let worker = jobs::worker(world, Handlers::standard().with_billing());
+    let worker = jobs::worker(world, Handlers::standard().with_usage().with_billing());
     while !worker.run_once().await.unwrap().is_empty() {}
 }
 

@@ -6,6 +6,7 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 use tenantry_tenancy::operations::job::Handlers;
@@ -97,7 +98,7 @@ impl Post {
 
     /// The mails that are sent when the jobs are done.
     async fn mails(&self) -> Vec<Mail> {
-        let worker = worker(&self.world, Handlers::standard());
+        let worker = worker(&self.world, Handlers::standard().with_usage());
         while !worker.run_once().await.unwrap().is_empty() {}
         let mut mails = std::mem::take(&mut *self.outbox.0.lock().unwrap());
         mails.retain(|mail| !mail.subject.as_str().ends_with("verify your e-mail address"));

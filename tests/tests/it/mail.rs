@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::usage::quota;
+use tenantry_billing::usage::quota_alert::TellAlert;
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{Clock, IdSource as _, Line, Role, UserId};
 use tenantry_domain::operations::{Job, JobFilter, JobState, Mail, MailError, Mailbox, Mailer, MessageId};
@@ -19,8 +22,6 @@ use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
 use tenantry_tenancy::operations::mail::{Parcel, SendMail};
 use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
-use tenantry_tenancy::usage::quota;
-use tenantry_tenancy::usage::quota_alert::TellAlert;
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
 };
@@ -136,7 +137,7 @@ pub(crate) fn mailing(
 }
 
 pub(crate) async fn work(world: &World) -> Vec<Ran> {
-    let worker = worker(world, Handlers::standard());
+    let worker = worker(world, Handlers::standard().with_usage());
     let mut all = Vec::new();
     loop {
         let ran = worker.run_once().await.unwrap();
@@ -240,7 +241,7 @@ async fn twenty_who_reach_thresholds_at_once_cause_one_mail_for_each_person_and_
     let meter = &MeterKey::api_calls();
     quota::consume(&cx, meter, 79).await.unwrap();
     join_all((0..21).map(|_| quota::consume(&cx, meter, 1))).await;
-    let workers = [(); 3].map(|()| worker(world, Handlers::standard()));
+    let workers = [(); 3].map(|()| worker(world, Handlers::standard().with_usage()));
     for _ in 0..3 {
         join_all(workers.iter().map(Worker::run_once)).await;
     }
@@ -614,7 +615,7 @@ async fn a_worker_that_dies_after_sending_leaves_the_same_mail_to_the_next() {
     post.use_calls(&post.world.acme, 80).await;
     post.tell_alerts().await;
     post.server.react(Reaction::TakeAndHang);
-    let doomed = worker(&post.world, Handlers::standard());
+    let doomed = worker(&post.world, Handlers::standard().with_usage());
     let running = tokio::spawn(async move { doomed.run_once().await });
     while post.server.received().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;

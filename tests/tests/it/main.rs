@@ -63,6 +63,7 @@ mod tasks;
 mod tenant;
 mod timeouts;
 mod transaction;
+mod unbilled;
 mod usage;
 mod users;
 mod views;

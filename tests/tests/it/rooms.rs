@@ -133,6 +133,37 @@ const TENANCY: Layer = Layer {
     ]],
 };
 
+const BILLING: Layer = Layer {
+    folder: "billing/src",
+    module: None,
+    rooms: &[
+        ("kernel", &[]),
+        ("usage", &["kernel"]),
+        ("plans", &["kernel", "usage"]),
+        ("billing", &["kernel", "usage", "plans"]),
+        ("handlers", &["usage", "billing"]),
+    ],
+    upward: &[],
+    circles: &[
+        &[
+            "billing/billing.rs",
+            "billing/billing_customer.rs",
+            "billing/billing_provision.rs",
+            "billing/billing_surplus.rs",
+            "billing/billing_sync.rs",
+            "billing/meter_report.rs",
+        ],
+        &["plans/plan_book.rs", "plans/rates.rs"],
+        &[
+            "usage/metering.rs",
+            "usage/quota.rs",
+            "usage/quota_drift.rs",
+            "usage/quota_recovery.rs",
+            "usage/usage.rs",
+        ],
+    ],
+};
+
 const PERSISTENCE: Layer = Layer {
     folder: "persistence/src",
     module: None,
@@ -173,7 +204,7 @@ const HTTP: Layer = Layer {
     circles: &[],
 };
 
-const LAYERS: &[&Layer] = &[&DOMAIN, &TENANCY, &PERSISTENCE, &HTTP];
+const LAYERS: &[&Layer] = &[&DOMAIN, &TENANCY, &BILLING, &PERSISTENCE, &HTTP];
 
 /// The code of a layer by file, and where the names are that its rooms and its root show.
 struct Code {

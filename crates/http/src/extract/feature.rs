@@ -4,7 +4,7 @@ use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
 
 use crate::ApiError;
 use crate::extract::ctx;

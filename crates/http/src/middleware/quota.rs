@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, http::Method};
+use tenantry_billing::usage::quota_lending;
 use tenantry_domain::kernel::Limit;
 use tenantry_domain::operations::QuotaGate;
 use tenantry_domain::tenant::Admission;
 use tenantry_domain::usage::{MOST_UNITS, MeterKey};
-use tenantry_tenancy::usage::quota_lending;
 
 use crate::{Api, ApiError};
 

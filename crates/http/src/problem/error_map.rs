@@ -2,15 +2,19 @@
 
 use actix_web::http::header;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tenantry_billing::billing::BillingError;
+use tenantry_billing::billing::{
+    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
+};
+use tenantry_billing::plans::entitlement::CapabilitiesError;
+use tenantry_billing::usage::UsageError;
+use tenantry_billing::usage::quota::QuotaError;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
-use tenantry_tenancy::billing::{
-    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
-};
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
@@ -23,11 +27,10 @@ use tenantry_tenancy::identity::{
     user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
-use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
+use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
-use tenantry_tenancy::usage::quota::QuotaError;
 use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
-use tenantry_tenancy::{Stale, billing::BillingError, tenant::TenantError, usage::UsageError};
+use tenantry_tenancy::{Stale, tenant::TenantError};
 
 use crate::extract::api_key;
 use crate::problem::error::INVALID_TOKEN;
@@ -143,7 +146,7 @@ impl From<NotInPlan> for ApiError {
                     limit: Some("seats"),
                     allowed: Some(allowed.seats.into()),
                     used: Some(used),
-                    ..of_plans(Plans {
+                    ..of_plans(RequiredPlans {
                         current,
                         required: Vec::new(),
                     })
@@ -173,7 +176,7 @@ impl From<NotInPlan> for ApiError {
     }
 }
 
-fn of_plans(plans: Plans) -> PlanProblem {
+fn of_plans(plans: RequiredPlans) -> PlanProblem {
     PlanProblem {
         feature: None,
         limit: None,

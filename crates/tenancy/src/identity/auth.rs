@@ -22,7 +22,7 @@ use crate::identity::{
     user::{self, AddUser, PrepareError},
 };
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 
 /// Somebody is logged in: tokens, and who and where they are.
 #[derive(Debug, Clone)]
@@ -220,7 +220,10 @@ pub async fn register(
         if invitation::is_reserved(cx, work, &user.email).await? {
             return Err(AuthError::EmailTaken);
         }
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;

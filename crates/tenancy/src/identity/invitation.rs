@@ -27,7 +27,7 @@ use crate::identity::user::{self, AddUser};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 
 /// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
 /// the tenant chooses.
@@ -143,7 +143,10 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
         if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
             return Err(InvitationError::TooMany(3_600));
         }
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.invitations().insert(&invitation).await?;
         let event = cx.changed(
             "invitation.created",
@@ -179,7 +182,10 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
         may_resend(cx, &before)?;
         if !before.is_open(cx.now()) {
             // It takes a seat again.
-            entitlement::one_more(cx, work, Countable::Users).await?;
+            cx.ports()
+                .entitlements
+                .require_one_more(cx, work, Countable::Users)
+                .await?;
         }
         let mut invitation = before.clone();
         invitation.renew(token.hash, by, cx.now());
@@ -251,7 +257,10 @@ async fn join(
         invitation.accepted_at = Some(cx.now());
         work.invitations().update(&invitation).await?;
         // The invitation is not counted any more, and the user takes its place.
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.users().insert(&user).await?;
         let details = json!({"user_id": user.id, "email": user.email, "role": user.role});
         let target = Some(invitation.id.uuid());

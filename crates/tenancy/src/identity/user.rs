@@ -12,7 +12,7 @@ use tenantry_domain::tenant::{Refused, Tenant};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::{account_link, invitation};
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
 
 /// Why it was not done.
@@ -121,7 +121,10 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     let (user, generated) = prepare(cx, data, &tenant).await?;
     cx.write(async |work| {
         invitation::supersede(cx, work, &user.email).await?;
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
@@ -170,7 +173,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         }
         keep_an_admin(cx, work, &before, &user).await?;
         if user.is_active && !before.is_active {
-            entitlement::free_seat(cx, work).await?;
+            cx.ports().entitlements.require_seat(cx, work).await?;
         }
         work.users().update(&user).await?;
         if user.email != before.email {

@@ -23,8 +23,12 @@ use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
+use crate::billing::Subscriptions;
+use crate::kernel::state::ProcessState;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
-use crate::{KeyUses, Metering, Traces, ViewCounter};
+use crate::plans::Entitlements;
+use crate::usage::{QuotaRecovery, UsageRecorder};
+use crate::{KeyUses, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -69,8 +73,16 @@ pub struct Ports {
     pub usage_upkeep: Arc<dyn UsageUpkeep>,
     /// Leases of quotas across tenants.
     pub quota_upkeep: Arc<dyn QuotaUpkeep>,
+    /// Recording of what use cases use.
+    pub usage_recorder: Arc<dyn UsageRecorder>,
+    /// Taking back leases of quotas.
+    pub quota_recovery: Arc<dyn QuotaRecovery>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
+    /// What tenants may use, and how much they may add.
+    pub entitlements: Arc<dyn Entitlements>,
+    /// Subscriptions of tenants that sign up.
+    pub subscriptions: Arc<dyn Subscriptions>,
     /// Whoever takes the money; nobody does where it is absent.
     pub payments: Option<Arc<dyn PaymentProvider>>,
     /// Which of its customers is which tenant.
@@ -145,10 +157,9 @@ pub struct Tenancy {
     pub views: ViewCounter,
     /// When API keys were last used.
     pub key_uses: KeyUses,
-    /// What is known of metering besides what is stored.
-    pub metering: Metering,
     /// Refusals of the last hour, which are recorded once and counted.
     pub refusals: Refusals,
+    state: ProcessState,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -167,9 +178,15 @@ impl Tenancy {
             policy,
             views: ViewCounter::default(),
             key_uses: KeyUses::default(),
-            metering: Metering::default(),
             refusals: Refusals::default(),
+            state: ProcessState::default(),
         }
+    }
+
+    /// Returns what a crate above this one keeps in memory for this application: one value of each type, which is created
+    /// by the first call.
+    pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.state.get()
     }
 }
 
@@ -210,7 +227,10 @@ impl Cx {
     }
 
     /// The system's context in a tenant; `None` of one that has been deleted since it was listed.
-    pub(crate) async fn enter(
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn enter(
         app: &Arc<Tenancy>,
         because: SystemScope,
         tenant: TenantId,
@@ -253,7 +273,8 @@ impl Cx {
     }
 
     /// The same context without an idempotency key: for work that is not what the request is answered with.
-    pub(crate) fn without_key(&self) -> Self {
+    #[must_use]
+    pub fn without_key(&self) -> Self {
         Self {
             once: None,
             ..self.clone()
@@ -265,7 +286,7 @@ impl Cx {
     ///
     /// # Errors
     /// [`StoreError::Key`], and those of the store.
-    pub(crate) async fn check_once(&self) -> Result<(), StoreError> {
+    pub async fn check_once(&self) -> Result<(), StoreError> {
         match &self.once {
             Some(once) => self.read(async |work| once.check(self, work).await).await,
             None => Ok(()),
@@ -382,7 +403,7 @@ impl Cx {
     ///
     /// # Errors
     /// Those of the work and of the store.
-    pub(crate) async fn write_behind<T, E>(
+    pub async fn write_behind<T, E>(
         &self,
         work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
     ) -> Result<T, E>
@@ -476,7 +497,9 @@ impl Precondition {
     }
 }
 
-/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries.
+/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries. The caller's crate
+/// depends on `tenantry-domain`.
+#[macro_export]
 macro_rules! carries_store_error {
     ($name:ident) => {
         impl tenantry_domain::kernel::AsStoreError for $name {

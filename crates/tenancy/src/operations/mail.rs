@@ -75,7 +75,10 @@ impl From<MailError> for JobFailure {
 }
 
 /// Asks for a mail to each admin of the tenant, with the running transaction.
-pub(crate) async fn tell_admins<H>(cx: &Cx, work: &mut Work, notice: &Notice) -> Result<(), JobError>
+///
+/// # Errors
+/// [`JobError`].
+pub async fn tell_admins<H>(cx: &Cx, work: &mut Work, notice: &Notice) -> Result<(), JobError>
 where
     H: JobHandler<Payload = Parcel>,
 {

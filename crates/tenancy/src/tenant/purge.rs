@@ -10,8 +10,6 @@ use tenantry_domain::operations::SystemJobs;
 
 use crate::identity::invitation;
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
-use crate::usage::quota_drift::{self, Repair};
-use crate::usage::quota_recovery;
 use crate::{Cx, Tenancy};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
@@ -44,7 +42,7 @@ impl JobHandler for Purge {
     async fn run(&self, cx: &Cx, payload: Ended) -> Result<(), JobFailure> {
         cx.require(Permission::Purge)?;
         let before = cx.now() - payload.length();
-        quota_recovery::lapse(cx).await?;
+        cx.ports().quota_recovery.lapse(cx).await?;
         cx.write(async |work| {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
@@ -64,7 +62,7 @@ impl JobHandler for Purge {
         .await?;
         invitation::purge(cx, before).await?;
         // In transactions of its own: each counter is locked while it is put right.
-        quota_drift::reconcile(cx, Repair::Ended).await?;
+        cx.ports().quota_recovery.reconcile_ended(cx).await?;
         Ok(())
     }
 }

@@ -1,17 +1,17 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::billing::{
-    BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
-};
-use tenantry_domain::kernel::{Invalid, Period, TenantId};
-use tenantry_tenancy::billing::{
+use tenantry_billing::billing::{
     billing_finding::Finding,
     billing_oversight::{self, DriftLine, Sweep, Swept},
     billing_surplus::Surplus,
     dunning::{self, Failure, Simulation},
     meter_report::Drift,
 };
+use tenantry_domain::billing::{
+    BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
+};
+use tenantry_domain::kernel::{Invalid, Period, TenantId};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::kernel::schema};

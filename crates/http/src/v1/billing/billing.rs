@@ -1,18 +1,17 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tenantry_billing::billing::{
+    self, ChangePreview, LimitChange, Wish,
+    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
+    invoice,
+};
+use tenantry_billing::plans::{Changing, SubscriptionChange};
 use tenantry_domain::billing::{
     BillingAccount, Invoice, InvoiceLine, InvoiceStatus, Link, ProrationPreview, ProviderInvoice,
 };
 use tenantry_domain::kernel::{Currency, Interval, InvoiceId, Limit, Period, Projection};
-use tenantry_tenancy::billing::{
-    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
-    invoice,
-};
-use tenantry_tenancy::{
-    Cx,
-    billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
-};
+use tenantry_tenancy::Cx;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::page::PageParams;

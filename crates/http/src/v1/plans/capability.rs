@@ -1,7 +1,7 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
+use tenantry_billing::plans::entitlement::{self, Capabilities};
 use tenantry_domain::kernel::{Limit, Resolved};
-use tenantry_tenancy::plans::entitlement::{self, Capabilities};
 use utoipa::ToSchema;
 
 use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};

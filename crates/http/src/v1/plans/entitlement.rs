@@ -4,8 +4,8 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tenantry_billing::plans::entitlement::{self, Entitled, Extent};
 use tenantry_domain::kernel::{ErrorCode, Limit, ParseIdError};
-use tenantry_tenancy::plans::entitlement::{self, Entitled, Extent};
 use utoipa::ToSchema;
 
 use crate::v1::usage::quota::{amount, source};

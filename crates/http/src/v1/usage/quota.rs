@@ -3,10 +3,10 @@ use std::str::FromStr;
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tenantry_billing::usage::quota::{self, QuotaStanding};
 use tenantry_domain::kernel::{Level, Limit, ParseIdError, QuotaAlertId, QuotaReservationId};
 use tenantry_domain::usage::{AlertBase, MeterKey, QuotaAlert, QuotaReservation, ReservationState};
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::usage::quota::{self, QuotaStanding};
 use utoipa::ToSchema;
 
 use crate::extract::page::PageParams;

@@ -10,12 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tenantry_billing::usage::{
+    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
+};
 use tenantry_domain::kernel::{ErrorCode, FieldError, Invalid, Limit, UsageEventId};
 use tenantry_domain::usage::{
     Aggregation, Granularity, MeterKey, NewUsage, OutOfWindow, USAGE_BATCH, UsageEvent, UsageKey, UsageOrigin,
-};
-use tenantry_tenancy::usage::{
-    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
 };
 use utoipa::{IntoParams, ToSchema};
 
