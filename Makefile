@@ -32,9 +32,9 @@ test: ## run every test (TEST_DATABASE_URL, Docker, or a private PostgreSQL)
 	$(call stage,test,scripts/test)
 
 .PHONY: ci
-ci: ## what continuous integration runs: fmt-check, lint, doc, test
+ci: ## what continuous integration runs: fmt-check, deny, lint, doc, test
 	@start=$$SECONDS; \
-	for goal in fmt-check lint doc test; do $(MAKE) $$goal || exit; done; \
+	for goal in fmt-check deny lint doc test; do $(MAKE) $$goal || exit; done; \
 	printf '==> ci: ok (%d s)\n' $$((SECONDS - start)) >&2
 
 .PHONY: fmt
@@ -44,6 +44,10 @@ fmt: ## format the code
 .PHONY: fmt-check
 fmt-check: ## fail when the code is not formatted
 	$(call stage,fmt-check,$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path tests/flag-yardstick/Cargo.toml --check)
+
+.PHONY: deny
+deny: ## check the licenses, bans, duplicates and sources of third-party crates (deny.toml)
+	$(call stage,deny,scripts/deny licenses bans sources)
 
 .PHONY: lint
 lint: ## clippy, warnings are errors

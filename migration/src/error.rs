@@ -64,7 +64,7 @@ impl MigrationError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("table {table}: {problem}")]
 pub struct TableError {
-    /// The table.
+    /// Name of the table that the description is for.
     pub table: String,
     /// What is wrong with it.
     pub problem: String,

@@ -67,6 +67,13 @@ mod m20261129_000066_invitations;
 mod m20261129_000067_second_factors;
 mod m20261129_000068_trusted_devices;
 mod m20261129_000069_api_keys;
+mod m20261129_000070_security_notices;
+mod m20261129_000071_lockouts;
+mod m20261129_000072_sent_mails;
+mod m20261129_000073_former_addresses;
+mod m20261129_000074_signing_keys;
+mod m20261129_000075_spent_challenges;
+mod m20261129_000078_dunning_suspends_at;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

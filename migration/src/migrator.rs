@@ -15,7 +15,9 @@ use crate::{
     m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
     m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
-    m20261129_000069_api_keys,
+    m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
+    m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
+    m20261129_000075_spent_challenges, m20261129_000078_dunning_suspends_at,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -40,6 +42,12 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // Conditions that rules of flags have in common, and every version of them. The runtime role has no grant on them.
     "segment_versions",
     "segments",
+    // Which address got a mail of which tenant within a day, the address as a keyed digest. The runtime role has no grant on it.
+    "sent_mails",
+    // The keys that sign access tokens of all tenants, sealed. The runtime role has no grant on it.
+    "signing_keys",
+    // Which challenges were answered, before there is a user or a tenant. The runtime role has no grant on it.
+    "spent_challenges",
     // Work of the system's own, which is done in no tenant: the runtime role has no grant on it.
     "system_jobs",
     // Which slugs and subdomains are taken, one namespace for all tenants. A trigger keeps it; the runtime role has no grant
@@ -107,6 +115,13 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000063_account_links::Migration),
             Box::new(m20261129_000064_operator_epochs::Migration),
             Box::new(m20261129_000069_api_keys::Migration),
+            Box::new(m20261129_000078_dunning_suspends_at::Migration),
+            Box::new(m20261129_000070_security_notices::Migration),
+            Box::new(m20261129_000071_lockouts::Migration),
+            Box::new(m20261129_000074_signing_keys::Migration),
+            Box::new(m20261129_000075_spent_challenges::Migration),
+            Box::new(m20261129_000072_sent_mails::Migration),
+            Box::new(m20261129_000073_former_addresses::Migration),
         ]
     }
 }

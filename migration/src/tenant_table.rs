@@ -120,7 +120,7 @@ impl TenantTable {
         self
     }
 
-    /// An index.
+    /// An index led by `tenant_id`, with these columns behind it.
     #[must_use]
     pub fn index(mut self, name: &str, columns: &[&str]) -> Self {
         self.indexes.push(Key::new(name, columns, None));

@@ -250,12 +250,8 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             _ if starttls => say(&mut wire, "530 must issue a STARTTLS command first")?,
             "AUTH" => {
                 login = plain_login(rest);
-                let answer = if login == demanded {
-                    "235 welcome"
-                } else {
-                    "535 who are you?"
-                };
-                say(&mut wire, answer)?;
+                let right = login == demanded;
+                say(&mut wire, if right { "235 welcome" } else { "535 who are you?" })?;
             }
             "MAIL" if demanded.is_some() && login != demanded => say(&mut wire, "530 log in first")?,
             "MAIL" => {
@@ -276,21 +272,15 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             "DATA" => {
                 say(&mut wire, "354 go ahead")?;
                 let Some(data) = data(&mut wire)? else { break };
-                if let Reaction::AtEnd(code) = reaction {
-                    say(&mut wire, &format!("{code} no"))?;
-                    continue;
-                }
-                shared.lock().received.push(Received {
+                let mail = Received {
                     from: from.clone(),
                     to: to.clone(),
                     data,
                     encrypted,
                     login: login.clone(),
-                });
-                match reaction {
-                    Reaction::TakeAndVanish => break,
-                    Reaction::TakeAndHang => shared.hang(),
-                    _ => say(&mut wire, "250 2.0.0 taken as 4711")?,
+                };
+                if !take(shared, &mut wire, mail, reaction)? {
+                    break;
                 }
             }
             "NOOP" | "RSET" => say(&mut wire, "250 ok")?,
@@ -303,6 +293,21 @@ fn converse(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     }
     // A clone is kept for stopping; without this the peer would not notice that it is over.
     plain.shutdown(Shutdown::Both)
+}
+
+/// Reacts to a mail that was sent whole. Returns whether the conversation goes on.
+fn take(shared: &Shared, wire: &mut Wire, mail: Received, reaction: Reaction) -> std::io::Result<bool> {
+    if let Reaction::AtEnd(code) = reaction {
+        say(wire, &format!("{code} no"))?;
+        return Ok(true);
+    }
+    shared.lock().received.push(mail);
+    match reaction {
+        Reaction::TakeAndVanish => return Ok(false),
+        Reaction::TakeAndHang => shared.hang(),
+        _ => say(wire, "250 2.0.0 taken as 4711")?,
+    }
+    Ok(true)
 }
 
 fn wire(stream: TcpStream) -> Wire {
@@ -377,21 +382,49 @@ impl Received {
             .collect()
     }
 
-    /// What it says, decoded; lines end with a line feed.
+    /// What it says in plain text, decoded; lines end with a line feed.
     pub fn text(&self) -> String {
-        let (_, body) = self.parts();
-        let bytes = match self.header("Content-Transfer-Encoding").as_str() {
-            "7bit" => body.as_bytes().to_vec(),
-            "quoted-printable" => quoted_printable(body),
-            "base64" => STANDARD.decode(body.replace("\r\n", "")).unwrap(),
-            other => panic!("{other}"),
+        self.alternative("text/plain")
+    }
+
+    /// What it says in HTML.
+    pub fn html(&self) -> String {
+        self.alternative("text/html")
+    }
+
+    fn alternative(&self, kind: &str) -> String {
+        let (head, body) = self.parts();
+        let content = self.header("Content-Type");
+        let Some((_, boundary)) = content.split_once("boundary=\"") else {
+            assert!(content.starts_with(kind), "{content}");
+            return decoded(head, body);
         };
-        String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
+        let boundary = format!("--{}", boundary.trim_end_matches('"'));
+        let mut parts = body
+            .split(&boundary)
+            .filter_map(|part| part.split_once("\r\n\r\n"));
+        let found = parts.find(|(head, _)| head.contains(kind));
+        let (head, body) = found.unwrap_or_else(|| panic!("{kind}: {}", self.data));
+        decoded(head, body.trim_end_matches("\r\n"))
     }
 
     fn parts(&self) -> (&str, &str) {
         self.data.split_once("\r\n\r\n").unwrap()
     }
+}
+
+/// The text below a head, which says how it is encoded.
+fn decoded(head: &str, body: &str) -> String {
+    let encoding = head
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix("Content-Transfer-Encoding: "));
+    let bytes = match encoding {
+        None | Some("7bit") => body.as_bytes().to_vec(),
+        Some("quoted-printable") => quoted_printable(body),
+        Some("base64") => STANDARD.decode(body.replace("\r\n", "")).unwrap(),
+        Some(other) => panic!("{other}"),
+    };
+    String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
 }
 
 fn quoted_printable(text: &str) -> Vec<u8> {

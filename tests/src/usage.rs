@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tenantry_billing::usage;
+use tenantry_billing::usage::usage_rollup::RollUp;
 use tenantry_domain::kernel::{SystemScope, TenantId, Time, UsageEventId};
 use tenantry_domain::usage::{Appended, MeterKey, NewUsage, UsageKey, UsageOrigin};
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
-use tenantry_tenancy::usage::usage_rollup::RollUp;
-use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 
 use crate::{PASSWORD, World};
 

@@ -1,17 +1,21 @@
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tenantry::{Extension, Overrides, Secret, compose};
-use tenantry_billing::{PlanBook, PlanOverride, Plans};
+use tenantry::{Challenge, ChallengeProvider, Extension, Overrides, Secret, compose};
+use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
+use tenantry_domain::identity::{ChallengePurpose, Challenges};
 use tenantry_domain::kernel::{
     Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, UserId,
 };
-use tenantry_domain::operations::{AccountRates, Mailer, Rate, RateBook, RateLimiter, TenantRates};
+use tenantry_domain::operations::{
+    AccountRates, MailLimits, Mailer, Rate, RateBook, RateLimiter, TenantRates,
+};
 use tenantry_domain::tenant::NewTenant;
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
@@ -21,12 +25,15 @@ use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
 };
+use tenantry_tenancy::billing::Unbilled;
 use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::operator;
+use tenantry_tenancy::plans::Unlimited;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::usage::Unmetered;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Tenancy, Traces};
 
@@ -81,12 +88,20 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
     pub payments: Option<Payments>,
+    /// How much mail an address and a tenant get within a day.
+    pub mail_limits: MailLimits,
     /// Whoever delivers mail; it is written to the log when absent.
     pub mailer: Option<Mailing>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// Whether tenancy has the plain defaults of its ports in place of those of `tenantry-billing`: a service without billing.
+    pub without_billing: bool,
+    /// The requests that need a proof of work of eight bits.
+    pub proof_of_work: BTreeSet<ChallengePurpose>,
+    /// The challenges of a provider.
+    pub challenges: Option<Challenges>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
     pub extension: Extension,
 }
@@ -154,9 +169,13 @@ impl Default for Options {
             keys: Vec::new(),
             spool: None,
             payments: None,
+            mail_limits: MailLimits::default(),
             mailer: None,
             clock: None,
             billing: BillingPolicy::default(),
+            without_billing: false,
+            proof_of_work: BTreeSet::new(),
+            challenges: None,
             extension: Extension::default(),
         }
     }
@@ -285,7 +304,11 @@ impl World {
     /// A client of another instance over the same database, with the limits of these options: its buckets are its
     /// own unless the options say where they are.
     pub async fn other_instance(&self, options: &Options) -> Client {
-        let app = self.instance(options).app;
+        self.client_of(self.instance(options).app, options).await
+    }
+
+    /// A client of an instance, with the limits of these options.
+    pub async fn client_of(&self, app: Arc<Tenancy>, options: &Options) -> Client {
         let api = Api::new(app, options.http.clone(), Arc::clone(&self.readiness));
         Client::new(api.with_limits(limits(options, &self.clock))).await
     }
@@ -476,8 +499,9 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         traces: Some(Arc::clone(&options.traces)),
         resolver: Some(options.resolver.clone()),
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
+        challenges: options.challenges.clone(),
         mailer: options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0)),
-        ..Overrides::default()
+        ..billing_ports(options)
     };
     let booted = compose(&settings(database, options), overrides).unwrap();
     if let Some(everywhere) = &booted.announcements {
@@ -489,6 +513,20 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         cache: booted.cache,
         configurations: booted.configurations,
         announcements: booted.announcements,
+    }
+}
+
+/// What tenancy asks of billing: the plain defaults for a service without billing.
+fn billing_ports(options: &Options) -> Overrides {
+    if !options.without_billing {
+        return Overrides::default();
+    }
+    Overrides {
+        entitlements: Some(Arc::new(Unlimited)),
+        subscriptions: Some(Arc::new(Unbilled)),
+        usage_recorder: Some(Arc::new(Unmetered)),
+        quota_recovery: Some(Arc::new(Unmetered)),
+        ..Overrides::default()
     }
 }
 
@@ -506,7 +544,18 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.database.platform_pool_size = 2;
     settings.signup.enabled = options.signup_enabled;
     settings.signup.self_registration = options.self_registration;
+    if !options.proof_of_work.is_empty() {
+        let purposes = options.proof_of_work.iter();
+        settings.signup.challenge = Challenge {
+            provider: ChallengeProvider::ProofOfWork,
+            difficulty: 8,
+            purposes: purposes.map(|purpose| purpose.as_str().to_owned()).collect(),
+            ..Challenge::default()
+        };
+    }
     settings.auth.api_key_environment = "test".into();
+    settings.mail.recipient_per_day = options.mail_limits.recipient;
+    settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
     settings

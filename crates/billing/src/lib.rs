@@ -1,15 +1,30 @@
-//! What is on offer and what it costs: the nouns of billing.
+//! Billing: plans and entitlements, metering and quotas, subscriptions, invoices, dunning and reports.
 //!
-//! The verbs (subscribing, invoicing) are not here yet. Tenancy knows of this crate only what
-//! [`tenantry_domain::plans::PlanCatalogue`] says, and HTTP what [`tenantry_domain::operations::RateBook`] says.
+//! The crate builds on `tenantry-tenancy`: its use cases take that crate's [`Cx`](tenantry_tenancy::Cx), and its jobs run in that
+//! crate's worker ([`BillingHandlers`]). Tenancy never names this crate. What it needs is a port with an implementation here:
+//!
+//! | port of tenancy | implementation |
+//! | --- | --- |
+//! | [`Entitlements`](tenantry_tenancy::plans::Entitlements) | [`PlanEntitlements`](plans::entitlement::PlanEntitlements) |
+//! | [`UsageRecorder`](tenantry_tenancy::usage::UsageRecorder) | [`LedgerRecorder`](usage::usage_rollup::LedgerRecorder) |
+//! | [`QuotaRecovery`](tenantry_tenancy::usage::QuotaRecovery) | [`LeaseRecovery`](usage::quota_recovery::LeaseRecovery) |
+//! | [`Subscriptions`](tenantry_tenancy::billing::Subscriptions) | [`PaidSubscriptions`](billing::billing_provision::PaidSubscriptions) |
+//!
+//! A name is reached by its room (`usage::metering`). A room uses only those before it: `kernel`, [`usage`], [`plans`],
+//! [`billing`].
 #![deny(missing_docs)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        reason = "tests are tables of cases: longer with each case, and no harder to read"
+    )
+)]
 
-mod plan;
-mod plan_book;
-mod plans;
-mod rates;
+pub mod billing;
+mod handlers;
+mod kernel;
+pub mod plans;
+pub mod usage;
 
-pub use plan::Plan;
-pub use plan_book::PlanBook;
-pub use plans::{PlanError, PlanOverride, Plans};
-pub use rates::{PlanRates, RateError, RateOverride};
+pub use handlers::BillingHandlers;

@@ -106,7 +106,7 @@ pub enum DevDbError {
     /// A program could not be run at all.
     #[error("cannot run {program}: {source}; check that it is installed and that everybody may execute it")]
     Program {
-        /// The program.
+        /// Name or path of the program, for example `initdb`.
         program: String,
         /// What the operating system said.
         source: std::io::Error,

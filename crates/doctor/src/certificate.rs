@@ -16,9 +16,9 @@ pub struct Certificate {
     /// When and how.
     #[serde(flatten)]
     pub occasion: Occasion,
-    /// The database.
+    /// Name of the database that was examined.
     pub database: String,
-    /// The version of its server.
+    /// Version of PostgreSQL, as the server reports it.
     pub server_version: String,
     /// The role that was examined.
     pub role: String,

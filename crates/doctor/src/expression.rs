@@ -16,7 +16,7 @@ pub(crate) struct Rule<'a> {
     pub(crate) column: &'a str,
     /// Its type as the catalogue writes it.
     pub(crate) column_type: &'a str,
-    /// The setting.
+    /// Name of the setting that carries the tenant, such as `app.current_tenant`.
     pub(crate) setting: &'a str,
     /// Functions that stand for the setting.
     pub(crate) functions: &'a [Wrapper<'a>],

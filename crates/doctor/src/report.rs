@@ -7,7 +7,7 @@ use crate::{Finding, Options, Severity};
 /// It holds no time and no password; two reports of the same state are equal, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The database.
+    /// Name of the database that was examined.
     pub database: String,
     /// The version of the server, such as `15.14`.
     pub server_version: String,

@@ -241,6 +241,19 @@ impl<'a> Subject<'a> {
         self.options.allowed_objects.contains(&object.to_string())
     }
 
+    /// Whether an object that is compared with a manifest is on that list, by its name or by its name and all that holds for it.
+    pub(crate) fn allows_fact(&self, object: &Object) -> bool {
+        let facts = self.catalogue.facts.iter();
+        let found = facts.filter(|fact| fact.kind == object.kind && fact.object == object.name);
+        let found: BTreeSet<String> = found.map(|fact| fact.on_one_line().fact).collect();
+        let found: Vec<String> = found.into_iter().collect();
+        self.allows(object)
+            || self
+                .options
+                .allowed_objects
+                .contains(&format!("{object}: {}", found.join(", ")))
+    }
+
     /// Whether the extension is on that list, in any state or in the one that it is in.
     pub(crate) fn allows_extension(&self, name: &str) -> bool {
         let object = Object::new("extension", quote::identifier(name));

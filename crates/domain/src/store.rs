@@ -9,7 +9,9 @@ use crate::audit::AuditLog;
 use crate::billing::{BillingAccounts, Invoices, MeterReports};
 use crate::customization::{Brandings, SettingSheets};
 use crate::flags::FlagOverrides;
-use crate::identity::{AccountLinks, ApiKeys, Invitations, RareNotices, SecondFactors, Sessions, Users};
+use crate::identity::{
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
+};
 use crate::kernel::{AsStoreError, Storage, StoreError};
 use crate::operations::{IdempotencyKeys, Jobs};
 use crate::tenant::{TenantScope, Tenants};
@@ -46,7 +48,7 @@ pub trait UnitOfWork: Send + Sync {
 pub trait Store: Send {
     /// The tenant itself.
     fn tenants(&mut self) -> &mut dyn Tenants;
-    /// Users.
+    /// The repository of users.
     fn users(&mut self) -> &mut dyn Users;
     /// Login sessions.
     fn sessions(&mut self) -> &mut dyn Sessions;
@@ -58,13 +60,17 @@ pub trait Store: Send {
     fn account_links(&mut self) -> &mut dyn AccountLinks;
     /// Which rare notices users got.
     fn rare_notices(&mut self) -> &mut dyn RareNotices;
-    /// API keys.
+    /// Which bounded notices users got.
+    fn bounded_notices(&mut self) -> &mut dyn BoundedNotices;
+    /// Failed guesses at accounts.
+    fn lockouts(&mut self) -> &mut dyn Lockouts;
+    /// The repository of API keys.
     fn api_keys(&mut self) -> &mut dyn ApiKeys;
-    /// Projects.
+    /// The repository of projects.
     fn projects(&mut self) -> &mut dyn Projects;
     /// Members of projects.
     fn members(&mut self) -> &mut dyn Members;
-    /// Tasks.
+    /// The repository of tasks.
     fn tasks(&mut self) -> &mut dyn Tasks;
     /// Resources and their versions.
     fn resources(&mut self) -> &mut dyn Resources;
@@ -82,7 +88,7 @@ pub trait Store: Send {
     fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
     /// What the tenant has with the payment provider.
     fn billing(&mut self) -> &mut dyn BillingAccounts;
-    /// Its invoices.
+    /// The repository of invoices.
     fn invoices(&mut self) -> &mut dyn Invoices;
     /// What was used, as the payment provider is told.
     fn meter_reports(&mut self) -> &mut dyn MeterReports;
@@ -125,7 +131,7 @@ impl Work {
     pub fn tenants(&mut self) -> &mut dyn Tenants {
         self.store.tenants()
     }
-    /// Users.
+    /// The repository of users.
     pub fn users(&mut self) -> &mut dyn Users {
         self.store.users()
     }
@@ -149,11 +155,19 @@ impl Work {
     pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
         self.store.rare_notices()
     }
-    /// API keys.
+    /// Which bounded notices users got.
+    pub fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
+        self.store.bounded_notices()
+    }
+    /// Failed guesses at accounts.
+    pub fn lockouts(&mut self) -> &mut dyn Lockouts {
+        self.store.lockouts()
+    }
+    /// The repository of API keys.
     pub fn api_keys(&mut self) -> &mut dyn ApiKeys {
         self.store.api_keys()
     }
-    /// Projects.
+    /// The repository of projects.
     pub fn projects(&mut self) -> &mut dyn Projects {
         self.store.projects()
     }
@@ -161,7 +175,7 @@ impl Work {
     pub fn members(&mut self) -> &mut dyn Members {
         self.store.members()
     }
-    /// Tasks.
+    /// The repository of tasks.
     pub fn tasks(&mut self) -> &mut dyn Tasks {
         self.store.tasks()
     }
@@ -197,7 +211,7 @@ impl Work {
     pub fn billing(&mut self) -> &mut dyn BillingAccounts {
         self.store.billing()
     }
-    /// Its invoices.
+    /// The repository of invoices.
     pub fn invoices(&mut self) -> &mut dyn Invoices {
         self.store.invoices()
     }

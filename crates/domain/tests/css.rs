@@ -2,6 +2,10 @@
 //! rules of its own, which know nothing of how it was made.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "tests are tables of cases: longer with each case, and no harder to read"
+)]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::Duration as Span;
 use proptest::prelude::*;
 use tenantry_domain::kernel::{Limit, Period, Time};
-use tenantry_domain::operations::{Holding, Moment, QuotaAsk, QuotaLoan};
+use tenantry_domain::operations::{ClockReading, Holding, QuotaAsk, QuotaLoan};
 use tenantry_domain::usage::{
     Aggregation, MeterKey, MeterTerms, QuotaCounter, QuotaExceeded, QuotaLease, QuotaReservation,
     ReservationState, Tally,
@@ -97,8 +97,8 @@ impl Model {
     }
 
     /// Every instance's steady clock began at another moment.
-    fn moment(&self, instance: usize) -> Moment {
-        Moment {
+    fn clocks(&self, instance: usize) -> ClockReading {
+        ClockReading {
             steady: Duration::from_millis(self.at + 1_000 * instance as u64),
             wall: self.db_now() + Span::seconds(self.skews[instance]),
         }
@@ -110,7 +110,7 @@ impl Model {
     }
 
     fn ask(&mut self, instance: usize, waiting: u64, heard: bool) {
-        let at = self.moment(instance);
+        let at = self.clocks(instance);
         self.holdings[instance].retire(at);
         let ask = self.holdings[instance].ask(Uuid::from_u128(instance as u128), waiting, at);
         let loan = self.lend(instance, &ask);
@@ -133,7 +133,7 @@ impl Model {
         }
         let id = self.id();
         let (now, limit) = (self.db_now(), self.limit);
-        let period = Period::hour_of(self.moment(instance).wall);
+        let period = Period::hour_of(self.clocks(instance).wall);
         let row = self.rows.entry(period.start).or_default();
         row.sweep(now);
         let mut holders: Vec<_> = row.leases.iter().filter(|lease| !lease.expired).collect();
@@ -174,7 +174,7 @@ impl Model {
         let period = Period::hour_of(now);
         match step {
             Step::Take(instance) => {
-                let at = self.moment(*instance);
+                let at = self.clocks(*instance);
                 if self.holdings[*instance].take(at) {
                     self.rows.get_mut(&Period::hour_of(at.wall).start).unwrap().truth += 1;
                 }
@@ -223,7 +223,7 @@ impl Model {
                 self.count_lost(lost);
             }
             Step::Close(instance) => {
-                let at = self.moment(*instance);
+                let at = self.clocks(*instance);
                 self.holdings[*instance].close();
                 let ask = self.holdings[*instance].give_back(Uuid::from_u128(*instance as u128));
                 let loan = self.lend(*instance, &ask);
@@ -335,7 +335,7 @@ proptest! {
     ) {
         let mut model = Model::new(limit, [0; INSTANCES]);
         let request = |model: &mut Model, instance: usize| {
-            let at = model.moment(instance);
+            let at = model.clocks(instance);
             if model.holdings[instance].is_low(at) {
                 model.ask(instance, 0, true);
             }

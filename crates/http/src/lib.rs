@@ -21,6 +21,13 @@
 //! }
 //! ```
 #![deny(missing_docs)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        reason = "tests are tables of cases: longer with each case, and no harder to read"
+    )
+)]
 
 mod app;
 mod connection;
@@ -44,7 +51,7 @@ pub use app::readiness::{HealthCheck, Readiness};
 pub use app::settings::HttpSettings;
 pub use connection::listen::{ListenSettings, listen};
 pub use extract::answer::{Answer, created, entity, no_content};
-pub use extract::body::Body;
+pub use extract::body::{Body, OptionalBody};
 pub use extract::ctx::Ctx;
 pub use extract::etag::{IfMatch, IfNoneMatch};
 pub use extract::feature;

@@ -20,6 +20,10 @@ use actix_web::{
 use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -27,17 +31,20 @@ use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConf
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
     AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
-    IssuedInvitation, IssuedLink, IssuedRefresh, LinkTokens, NewApiKey, OneTimeCodes, Password,
-    PasswordError, PasswordHash, PasswordHasher, PresentedInvitation, PresentedLink, PresentedRefresh,
-    RefreshTokens, SecretSource, TokenError, TotpSecret, Verified,
+    IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
+    OpenSigningKey, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
+    TokenError, TotpSecret, Verified,
 };
 use tenantry_domain::kernel::{
-    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, OperatorId, Permission,
-    Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved, UserId,
+    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
+    Permission, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved,
+    UserId,
 };
 use tenantry_domain::operations::{
-    Accepted, Mail, MailError, Mailer, Operator, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens,
-    OperatorWork, Operators, SystemJob,
+    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
+    OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail,
+    RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -50,7 +57,7 @@ use tenantry_domain::usage::{
     UsageUpkeep,
 };
 use tenantry_tenancy::customization::product_settings;
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
@@ -72,6 +79,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         flags: fake.clone(),
         flag_definitions: fake.clone(),
         passwords: fake.clone(),
+        key_ring: fake.clone(),
+        signing_keys: fake.clone(),
         access_tokens: fake.clone(),
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
@@ -83,11 +92,18 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
         quota_upkeep: fake.clone(),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
         plans: fake.clone(),
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
         payments: None,
         customers: fake.clone(),
         provider_events: fake.clone(),
+        sent_mails: fake.clone(),
+        mail_templates: fake.clone(),
         mailer: fake.clone(),
+        challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         configurations: fake.clone(),
         resolver: fake.clone(),
@@ -108,6 +124,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
+        mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
     };
     Api::new(
@@ -339,6 +356,27 @@ impl SomeKey {
 impl SecretSource for Fake {
     fn secret(&self) -> [u8; 32] {
         [7; 32]
+    }
+}
+
+impl KeyRing for Fake {
+    fn configured(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn generate(&self) -> (String, Vec<u8>) {
+        ("kid".into(), Vec::new())
+    }
+
+    fn replace(&self, _: Vec<OpenSigningKey>) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl SigningKeys for Fake {
+    async fn all(&self, _: SystemScope) -> Result<Vec<SigningKeyRecord>, StoreError> {
+        Ok(Vec::new())
     }
 }
 
@@ -708,6 +746,14 @@ impl PasswordHasher for Fake {
         Ok(Verified::Wrong)
     }
 
+    fn import(&self, hash: String) -> Result<PasswordHash, RefusedHash> {
+        Ok(PasswordHash::new(hash))
+    }
+
+    fn unusable(&self) -> PasswordHash {
+        PasswordHash::new("unusable".into())
+    }
+
     fn is_common(&self, _: &Password, _: &[&str]) -> bool {
         false
     }
@@ -807,6 +853,32 @@ impl Configurations for Fake {
 impl HostResolver for Fake {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, Unresolved> {
         Err(Unresolved)
+    }
+}
+
+impl MailTemplates for Fake {
+    fn render(&self, _: &Message, reader: &Reader, _: &Look) -> Result<RenderedMail, TemplateError> {
+        Ok(RenderedMail {
+            subject: reader.subject(""),
+            text: String::new(),
+            html: String::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl SentMails for Fake {
+    async fn admit(
+        &self,
+        _: SystemScope,
+        _: &OutgoingMail,
+        _: MailLimits,
+    ) -> Result<MailDecision, StoreError> {
+        Ok(MailDecision::Send)
+    }
+
+    async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
 

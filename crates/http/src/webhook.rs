@@ -7,8 +7,8 @@ use actix_web::{
     web::{BytesMut, ServiceConfig},
 };
 use futures_util::future::LocalBoxFuture;
+use tenantry_billing::billing::provider_event;
 use tenantry_domain::kernel::ErrorCode;
-use tenantry_tenancy::billing::provider_event;
 
 use crate::extract::{body, hints};
 use crate::{Answer, Api, ApiError, Endpoint};

@@ -1,5 +1,6 @@
-//! Delivers mail: the adapter of [`tenantry_domain::operations::Mailer`] on lettre, which hands it to a server over SMTP,
-//! and one that writes it to the log where there is no server.
+//! Renders and delivers mail: the templates of mail ([`CompiledTemplates`]), the adapter of
+//! [`tenantry_domain::operations::Mailer`] on lettre, which hands it to a server over SMTP, and one that writes it to the log
+//! where there is no server.
 //!
 //! Each mail is handed over once: whoever calls tries again, with the same
 //! [`MessageId`](tenantry_domain::operations::MessageId), as [`tenantry_domain::operations::MailError`] says.
@@ -10,6 +11,7 @@ mod log;
 mod message;
 mod smtp;
 mod tally;
+mod templates;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use tenantry_domain::operations::Mailbox;
 pub use crate::log::LogMailer;
 pub use crate::smtp::SmtpMailer;
 pub use crate::tally::{MailStats, TalliedMailer};
+pub use crate::templates::CompiledTemplates;
 
 /// How the mail server is reached.
 #[derive(Clone)]
@@ -59,9 +62,9 @@ impl std::fmt::Debug for SmtpSettings {
 /// Who logs in at the mail server. Its password is never printed.
 #[derive(Clone)]
 pub struct Login {
-    /// The user.
+    /// The user name of the SMTP account.
     pub user: String,
-    /// Their password.
+    /// The password of the SMTP account.
     pub password: String,
 }
 

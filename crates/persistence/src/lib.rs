@@ -85,6 +85,8 @@ mod work;
 pub use billing::customer::PgCustomers;
 pub use billing::provider_event::PgProviderEvents;
 pub use flags::flag::PgFlags;
+pub use identity::challenge::PgSpentChallenges;
+pub use identity::signing_key::PgSigningKeys;
 pub use kernel::error::OWN_TABLES;
 pub use kernel::store::{PgUnits, tenant_tx};
 pub use kernel::transport::Transport;
@@ -95,6 +97,7 @@ pub use kernel::tx::{
 pub use kernel::vitals::{Vitals, vitals};
 pub use operations::job::PgJobQueue;
 pub use operations::operator::PgOperators;
+pub use operations::sent_mail::PgSentMails;
 pub use operations::system_job::PgSystemJobs;
 pub use plans::plan::PgPlanVersions;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};

@@ -97,6 +97,8 @@ pub struct Subscription {
     pub items: Vec<Item>,
     pub metadata: Map<String, Value>,
     pub trial: Option<(i64, i64)>,
+    /// Whether it ends with its trial when the customer has no card then; else it is billed all the same.
+    pub cancels_without_card: bool,
     pub cancel_at_period_end: bool,
     pub canceled_at: Option<i64>,
     pub cancel_reason: Option<&'static str>,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::account::{Account, Subscription};
 use crate::collect::{DAY, HOUR};
-use crate::objects;
+use crate::{Card, objects};
 
 /// What is due; of one moment in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +120,15 @@ impl Account {
         let Some(ended) = self.subscriptions.get(id).cloned() else {
             return;
         };
+        let card = self
+            .customers
+            .get(&ended.customer)
+            .map_or(Card::Missing, |it| it.card);
+        if ended.status == "trialing" && ended.cancels_without_card && card == Card::Missing {
+            // As Stripe does it: there is no invoice.
+            self.end(id, "payment_failed");
+            return;
+        }
         let at = ended.next_end();
         let (ending, following) = self.turn(&ended);
         let mut lines = ended.pending.clone();

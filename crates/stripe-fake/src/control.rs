@@ -66,24 +66,19 @@ fn answered(shared: &Shared, method: &str, segments: &[&str], params: &Params) -
 fn done(shared: &Shared, method: &str, segments: &[&str], params: &Params) -> Result<Value, Problem> {
     match (method, segments) {
         ("GET", []) => Ok(json!({ "now": shared.now(), "calls": CALLS })),
+        ("GET", [kind]) => listed(shared, kind).ok_or_else(|| no_route(method, segments)),
         ("POST", ["clock", "advance"]) => advance(shared, params),
         ("POST", ["fail"]) => fail(shared, params),
         ("POST", ["customers", id, "card"]) => {
             let known = shared.set_card(id, card(params)?);
-            if known {
-                Ok(json!({ "customer": id }))
-            } else {
-                Err(Problem::no_such("customer", id, None))
-            }
+            let unknown = || Problem::no_such("customer", id, None);
+            known.then(|| json!({ "customer": id })).ok_or_else(unknown)
         }
         ("POST", ["invoices", id, "pay"]) => {
-            let open = shared.pay_invoice(id);
+            let paid = shared.pay_invoice(id);
             let closed = || Problem::refused("invoice_not_open", "There is no open invoice of this id.");
-            if open {
-                Ok(json!({ "invoice": id, "status": "paid" }))
-            } else {
-                Err(closed())
-            }
+            paid.then(|| json!({ "invoice": id, "status": "paid" }))
+                .ok_or_else(closed)
         }
         ("POST", ["invoices", id, "write_off"]) => {
             let status = write_off(params)?;
@@ -108,40 +103,40 @@ fn done(shared: &Shared, method: &str, segments: &[&str], params: &Params) -> Re
         }
         ("POST", ["events", id, "resend"]) => {
             let known = shared.resend(id);
-            if known {
-                Ok(json!({ "event": id }))
-            } else {
-                Err(Problem::no_such("event", id, None))
-            }
+            let unknown = || Problem::no_such("event", id, None);
+            known.then(|| json!({ "event": id })).ok_or_else(unknown)
         }
         ("POST", ["after_retries"]) => {
             shared.after_retries(exhausted(params)?);
             Ok(json!({ "then": params.text("then") }))
         }
-        ("GET", ["calls"]) => Ok(calls(shared)),
-        ("GET", ["events"]) => Ok(shared.read(|it| it.events.iter().map(|it| it.body.clone()).collect())),
-        ("GET", ["customers"]) => {
-            Ok(shared.read(|it| it.customers.values().map(objects::customer).collect()))
-        }
-        ("GET", ["subscriptions"]) => Ok(shared.read(|account| {
-            account
-                .subscriptions
-                .values()
+        (method, segments) => Err(no_route(method, segments)),
+    }
+}
+
+/// All objects of a kind; `None` when there is no such kind.
+fn listed(shared: &Shared, kind: &str) -> Option<Value> {
+    let listed = match kind {
+        "calls" => calls(shared),
+        "events" => shared.read(|it| it.events.iter().map(|it| it.body.clone()).collect()),
+        "customers" => shared.read(|it| it.customers.values().map(objects::customer).collect()),
+        "subscriptions" => shared.read(|account| {
+            let subscriptions = account.subscriptions.values();
+            subscriptions
                 .map(|it| objects::subscription(account, it))
                 .collect()
-        })),
-        ("GET", ["invoices"]) => Ok(shared.read(|account| {
-            account
-                .invoices
-                .values()
-                .map(|it| objects::invoice(account, it))
-                .collect()
-        })),
-        (method, segments) => Err(Problem::no_route(
-            method,
-            &format!("/_fake/{}", segments.join("/")),
-        )),
-    }
+        }),
+        "invoices" => shared.read(|account| {
+            let invoices = account.invoices.values();
+            invoices.map(|it| objects::invoice(account, it)).collect()
+        }),
+        _ => return None,
+    };
+    Some(listed)
+}
+
+fn no_route(method: &str, segments: &[&str]) -> Problem {
+    Problem::no_route(method, &format!("/_fake/{}", segments.join("/")))
 }
 
 fn advance(shared: &Shared, params: &Params) -> Result<Value, Problem> {

@@ -157,7 +157,7 @@ impl StripeFake {
         &self.shared.secret_key
     }
 
-    /// Its clock.
+    /// Returns the clock by which payments are due; tests move it.
     pub fn clock(&self) -> FakeClock {
         FakeClock(Arc::clone(&self.shared))
     }

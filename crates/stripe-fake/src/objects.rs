@@ -173,6 +173,9 @@ pub fn subscription(account: &Account, it: &Subscription) -> Value {
         "latest_invoice": it.latest_invoice, "livemode": false, "metadata": it.metadata,
         "pending_setup_intent": null,
         "pending_update": null, "start_date": it.created, "status": it.status, "test_clock": null,
+        "trial_settings": { "end_behavior": {
+            "missing_payment_method": if it.cancels_without_card { "cancel" } else { "create_invoice" },
+        } },
         "trial_start": it.trial.map(|(start, _)| start), "trial_end": it.trial.map(|(_, end)| end),
     })
 }

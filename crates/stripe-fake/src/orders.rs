@@ -84,6 +84,7 @@ impl Account {
             items,
             metadata: params.metadata().unwrap_or_default(),
             trial: trial_end.map(|end| (now, end)),
+            cancels_without_card: cancels_without_card(params)?,
             cancel_at_period_end: params.truth("cancel_at_period_end")?.unwrap_or(false),
             canceled_at: None,
             cancel_reason: None,
@@ -427,6 +428,21 @@ impl Account {
             self.bill_now(id, "subscription_update", lines);
         }
         Ok(())
+    }
+}
+
+/// What becomes of a subscription whose trial ends without a card.
+fn cancels_without_card(params: &Params) -> Result<bool, Problem> {
+    let settings = params.below("trial_settings").unwrap_or_default();
+    let at_end = settings.below("end_behavior").unwrap_or_default();
+    match at_end.text("missing_payment_method").as_deref() {
+        Some("cancel") => Ok(true),
+        Some("create_invoice") | None => Ok(false),
+        Some(_) => Err(Problem::invalid(
+            "parameter_invalid",
+            "trial_settings[end_behavior][missing_payment_method]",
+            "The fake knows cancel and create_invoice.",
+        )),
     }
 }
 

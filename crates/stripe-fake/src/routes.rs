@@ -36,50 +36,8 @@ pub fn answer(account: &mut Account, method: &str, path: &str, params: &Params) 
         ("GET", ["billing", "meters", id, "event_summaries"]) => summaries(account, id, params),
         ("POST", ["billing", "meter_events"]) => create_meter_event(account, params),
         ("POST", ["billing", "meter_event_adjustments"]) => cancel_meter_event(account, params),
-        ("POST", ["subscriptions"]) => {
-            let id = account.subscribe(params)?;
-            subscription(account, &id)
-        }
-        ("GET", ["subscriptions"]) => list_subscriptions(account, params),
-        ("GET", ["subscriptions", id]) => subscription(account, id),
-        ("POST", ["subscriptions", id]) => {
-            account.change(id, params)?;
-            subscription(account, id)
-        }
-        ("DELETE", ["subscriptions", id]) => {
-            account.cancel(id, params)?;
-            subscription(account, id)
-        }
-        ("POST", ["invoices", "create_preview"]) => preview(account, params),
-        ("GET", ["invoices"]) => list_invoices(account, params),
-        ("GET", ["invoices", id]) => invoice(account, id),
-        ("GET", ["invoices", id, "lines"]) => {
-            let known = account
-                .invoices
-                .get(*id)
-                .ok_or_else(|| Problem::no_such("invoice", id, None))?;
-            page(
-                objects::invoice_lines(account, known),
-                params,
-                &format!("/v1/{path}"),
-            )
-        }
-        ("POST", ["invoices", id, "pay"]) => pay_invoice(account, id),
-        ("POST", ["invoices", id, "finalize"]) => {
-            invoice(account, id)?;
-            account.finalize(id);
-            invoice(account, id)
-        }
-        ("POST", ["invoices", id, "void"]) => {
-            invoice(account, id)?;
-            account.write_off(id, "void")?;
-            invoice(account, id)
-        }
-        ("POST", ["invoices", id, "mark_uncollectible"]) => {
-            invoice(account, id)?;
-            account.write_off(id, "uncollectible")?;
-            invoice(account, id)
-        }
+        (_, ["subscriptions", ..]) => of_subscriptions(account, method, path, params),
+        (_, ["invoices", ..]) => of_invoices(account, method, path, params),
         ("POST", ["checkout", "sessions"]) => create_checkout(account, params),
         ("GET", ["checkout", "sessions"]) => list_checkouts(account, params),
         ("GET", ["checkout", "sessions", id]) => checkout(account, id),
@@ -90,6 +48,66 @@ pub fn answer(account: &mut Account, method: &str, path: &str, params: &Params) 
         ("POST", ["test_helpers", "test_clocks"]) => create_test_clock(account, params),
         ("GET", ["test_helpers", "test_clocks", id]) => test_clock(account, id),
         ("POST", ["test_helpers", "test_clocks", id, "advance"]) => advance_test_clock(account, id, params),
+        (method, _) => Err(Problem::no_route(method, &format!("/v1/{path}"))),
+    }
+}
+
+/// Answers a call of the API below `/v1/subscriptions`.
+fn of_subscriptions(account: &mut Account, method: &str, path: &str, params: &Params) -> Answer {
+    let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    match (method, &segments[1..]) {
+        ("POST", []) => {
+            let id = account.subscribe(params)?;
+            subscription(account, &id)
+        }
+        ("GET", []) => list_subscriptions(account, params),
+        ("GET", [id]) => subscription(account, id),
+        ("POST", [id]) => {
+            account.change(id, params)?;
+            subscription(account, id)
+        }
+        ("DELETE", [id]) => {
+            account.cancel(id, params)?;
+            subscription(account, id)
+        }
+        (method, _) => Err(Problem::no_route(method, &format!("/v1/{path}"))),
+    }
+}
+
+/// Answers a call of the API below `/v1/invoices`.
+fn of_invoices(account: &mut Account, method: &str, path: &str, params: &Params) -> Answer {
+    let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    match (method, &segments[1..]) {
+        ("POST", ["create_preview"]) => preview(account, params),
+        ("GET", []) => list_invoices(account, params),
+        ("GET", [id]) => invoice(account, id),
+        ("GET", [id, "lines"]) => {
+            let known = account
+                .invoices
+                .get(*id)
+                .ok_or_else(|| Problem::no_such("invoice", id, None))?;
+            page(
+                objects::invoice_lines(account, known),
+                params,
+                &format!("/v1/{path}"),
+            )
+        }
+        ("POST", [id, "pay"]) => pay_invoice(account, id),
+        ("POST", [id, "finalize"]) => {
+            invoice(account, id)?;
+            account.finalize(id);
+            invoice(account, id)
+        }
+        ("POST", [id, "void"]) => {
+            invoice(account, id)?;
+            account.write_off(id, "void")?;
+            invoice(account, id)
+        }
+        ("POST", [id, "mark_uncollectible"]) => {
+            invoice(account, id)?;
+            account.write_off(id, "uncollectible")?;
+            invoice(account, id)
+        }
         (method, _) => Err(Problem::no_route(method, &format!("/v1/{path}"))),
     }
 }

@@ -53,7 +53,7 @@ impl std::fmt::Debug for StripeSettings {
     }
 }
 
-/// Stripe.
+/// The payment provider's port over Stripe's API.
 pub struct StripePayments {
     client: Client,
     clock: Option<Arc<dyn Clock>>,

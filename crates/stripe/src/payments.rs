@@ -17,16 +17,19 @@ use stripe_billing::invoice::{
 use stripe_billing::subscription::{
     CancelSubscription, CreateSubscription, CreateSubscriptionAutomaticTax, CreateSubscriptionBillingMode,
     CreateSubscriptionBillingModeType, CreateSubscriptionItems, CreateSubscriptionPaymentBehavior,
-    ListSubscription, ListSubscriptionStatus, RetrieveSubscription, UpdateSubscription,
-    UpdateSubscriptionItems, UpdateSubscriptionProrationBehavior,
+    CreateSubscriptionTrialSettings, CreateSubscriptionTrialSettingsEndBehavior,
+    CreateSubscriptionTrialSettingsEndBehaviorMissingPaymentMethod, ListSubscription, ListSubscriptionStatus,
+    RetrieveSubscription, UpdateSubscription, UpdateSubscriptionItems, UpdateSubscriptionProrationBehavior,
 };
 use stripe_billing::{BillingMeterEventAdjustmentType, BillingMeterResourceAggregationSettingsFormula};
 use stripe_checkout::checkout_session::{
     CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
     CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionLineItems,
     CreateCheckoutSessionSubscriptionData, CreateCheckoutSessionSubscriptionDataBillingMode,
-    CreateCheckoutSessionSubscriptionDataBillingModeType, ExpireCheckoutSession, ListCheckoutSession,
-    RetrieveCheckoutSession,
+    CreateCheckoutSessionSubscriptionDataBillingModeType, CreateCheckoutSessionSubscriptionDataTrialSettings,
+    CreateCheckoutSessionSubscriptionDataTrialSettingsEndBehavior,
+    CreateCheckoutSessionSubscriptionDataTrialSettingsEndBehaviorMissingPaymentMethod, ExpireCheckoutSession,
+    ListCheckoutSession, RetrieveCheckoutSession,
 };
 use stripe_core::customer::{
     CreateCustomer, DeleteCustomer, RetrieveCustomer, RetrieveCustomerReturned, SearchCustomer,
@@ -473,6 +476,8 @@ fn unless_refused<T>(answer: Result<T, ProviderError>) -> Result<(), ProviderErr
     }
 }
 
+/// A subscription whose trial ends without a payment method is cancelled then: the tenant falls back to the default plan and
+/// has no open invoice.
 fn subscribe(new: &NewSubscription, priced: &Priced) -> CreateSubscription {
     let mut base = CreateSubscriptionItems::new();
     base.price = Some(priced.base.clone());
@@ -493,7 +498,12 @@ fn subscribe(new: &NewSubscription, priced: &Priced) -> CreateSubscription {
         .payment_behavior(waits)
         .billing_mode(CreateSubscriptionBillingMode::new(flexible));
     if new.trial_days > 0 {
-        request = request.trial_period_days(new.trial_days);
+        let cancel = CreateSubscriptionTrialSettingsEndBehaviorMissingPaymentMethod::Cancel;
+        let mut at_end = CreateSubscriptionTrialSettingsEndBehavior::new();
+        at_end.missing_payment_method = Some(cancel);
+        request = request
+            .trial_period_days(new.trial_days)
+            .trial_settings(CreateSubscriptionTrialSettings::new(at_end));
     }
     if new.automatic_tax {
         request = request.automatic_tax(CreateSubscriptionAutomaticTax::new(true));
@@ -527,7 +537,13 @@ fn subscription_data(new: &NewSubscription) -> CreateCheckoutSessionSubscription
     let mut data = CreateCheckoutSessionSubscriptionData::new();
     data.metadata = Some(of_tenant(new.tenant));
     data.billing_mode = Some(CreateCheckoutSessionSubscriptionDataBillingMode::new(flexible));
-    data.trial_period_days = (new.trial_days > 0).then_some(new.trial_days);
+    if new.trial_days > 0 {
+        let cancel =
+            CreateCheckoutSessionSubscriptionDataTrialSettingsEndBehaviorMissingPaymentMethod::Cancel;
+        let at_end = CreateCheckoutSessionSubscriptionDataTrialSettingsEndBehavior::new(cancel);
+        data.trial_settings = Some(CreateCheckoutSessionSubscriptionDataTrialSettings::new(at_end));
+        data.trial_period_days = Some(new.trial_days);
+    }
     data
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tenantry_domain::kernel::{Clock as _, IdSource as _, Period, TenantId};
-use tenantry_domain::operations::{QuotaAsk, QuotaGate as _, QuotaLender, QuotaLoan, Taking};
+use tenantry_domain::operations::{QuotaAsk, QuotaGate as _, QuotaLender, QuotaLoan, QuotaTake};
 use tenantry_domain::tenant::Denied;
 use tenantry_domain::usage::{MeterKey, QuotaExceeded};
 use tenantry_system::{QuotaLeases, SystemClock, SystemIds};
@@ -49,10 +49,10 @@ fn measure(criterion: &mut Criterion) {
     let meter = MeterKey::api_calls();
     let tenants: Vec<_> = (0..1_000).map(|_| TenantId::from(SystemIds.uuid())).collect();
     let take = |tenant: TenantId| {
-        let taking = gate.take(tenant, &meter, 1 << 50);
-        match taking {
-            Taking::Ready(decision) => decision.is_ok(),
-            pending @ Taking::Pending(_) => runtime.block_on(pending.decision()).is_ok(),
+        let take = gate.take(tenant, &meter, 1 << 50);
+        match take {
+            QuotaTake::Ready(decision) => decision.is_ok(),
+            pending @ QuotaTake::Pending(_) => runtime.block_on(pending.decision()).is_ok(),
         }
     };
     for tenant in &tenants {

@@ -1,14 +1,15 @@
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{AccessClaims, AccessTokens, TokenError};
+use tenantry_domain::identity::{
+    AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError,
+};
 use tenantry_domain::kernel::{Clock, IdSource, Role, TenantId, Time};
 
-use crate::SigningKey;
+use crate::{SigningKey, SigningKeyRing};
 
 /// Access tokens as JWTs after RFC 9068 (`typ: at+jwt`), signed with Ed25519 (`alg: EdDSA`, RFC 8037).
 ///
@@ -18,10 +19,7 @@ use crate::SigningKey;
 /// Verification follows RFC 8725: algorithm and type are fixed, the key is one of ours by its `kid`, issuer
 /// and audience are exactly ours, every claim is there and of its type.
 pub struct JwtAccessTokens {
-    /// Signs.
-    current: SigningKey,
-    /// Verify too: keys of the past, and of the future that other instances sign with already.
-    others: Vec<SigningKey>,
+    keys: Arc<SigningKeyRing>,
     issuer: String,
     audience: String,
     lifetime_seconds: i64,
@@ -31,15 +29,14 @@ pub struct JwtAccessTokens {
 }
 
 impl JwtAccessTokens {
-    /// The first of `keys` signs, all of them verify; so a key is rotated by putting the new one first and
-    /// leaving the old one in place until its last token has expired. `lifetime_seconds` is 1 to 3600; 900
+    /// `keys` signs and verifies. `lifetime_seconds` is 1 to 3600; 900
     /// or less is advisable, because a token stays valid by itself until then, whatever becomes of its
     /// session.
     ///
     /// # Errors
     /// [`AccessTokensError`].
     pub fn new(
-        keys: Vec<SigningKey>,
+        keys: Arc<SigningKeyRing>,
         issuer: String,
         audience: String,
         lifetime_seconds: i64,
@@ -49,14 +46,12 @@ impl JwtAccessTokens {
         if issuer.is_empty() || audience.is_empty() {
             return Err(AccessTokensError::Nameless);
         }
-        if !(1..=3600).contains(&lifetime_seconds) {
+        if !(1..=LONGEST_TOKEN_SECONDS).contains(&lifetime_seconds) {
             return Err(AccessTokensError::Lifetime(lifetime_seconds));
         }
-        let (current, others) = split(keys)?;
         let validation = validation(&issuer, &audience);
         Ok(Self {
-            current,
-            others,
+            keys,
             issuer,
             audience,
             lifetime_seconds,
@@ -65,27 +60,26 @@ impl JwtAccessTokens {
             ids,
         })
     }
-
-    fn keys(&self) -> impl Iterator<Item = &SigningKey> {
-        std::iter::once(&self.current).chain(&self.others)
-    }
 }
 
-/// Whether a token that was good at some time is so now; it begins in Unix seconds.
+/// Checks that a token is valid at a time; it begins in Unix seconds. Clocks may differ by [`TOKEN_LEEWAY_SECONDS`].
 pub(crate) fn in_time(begins: i64, expires_at: Time, now: Time) -> Result<(), TokenError> {
-    if begins > now.timestamp().saturating_add(FUTURE_SECONDS) {
+    if begins > now.timestamp().saturating_add(TOKEN_LEEWAY_SECONDS) {
         return Err(TokenError::Invalid);
     }
-    if expires_at <= now {
-        return Err(TokenError::Expired);
-    }
-    Ok(())
+    not_expired(expires_at, now)
+}
+
+/// Checks that a token has not expired, with the same leeway.
+pub(crate) fn not_expired(expires_at: Time, now: Time) -> Result<(), TokenError> {
+    let expired = now - expires_at >= TimeDelta::seconds(TOKEN_LEEWAY_SECONDS);
+    if expired { Err(TokenError::Expired) } else { Ok(()) }
 }
 
 /// What a token with a good signature, issuer and audience claims, whenever it is or was valid.
-pub(crate) fn authentic<'a, C: DeserializeOwned>(
+pub(crate) fn authentic<C: DeserializeOwned>(
     token: &str,
-    mut keys: impl Iterator<Item = &'a SigningKey>,
+    keys: &SigningKeyRing,
     validation: &Validation,
 ) -> Option<C> {
     if token.len() > LONGEST {
@@ -94,16 +88,23 @@ pub(crate) fn authentic<'a, C: DeserializeOwned>(
     let header = decode_header(token).ok()?;
     // What `crit` names must be understood or the token refused (RFC 7515 section 4.1.11); we
     // understand nothing.
-    if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() {
+    if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() || brings_a_key(&header) {
         return None;
     }
-    let kid = header.kid?;
-    let key = keys.find(|key| key.kid() == kid)?;
+    // A name is compared with those of our keys, and used for nothing else.
+    let key = keys.accepted(&header.kid?)?;
     // The library compares issuer and audience. It would also take a list that has ours in it; our
     // types, one text each, do not.
     decode::<C>(token, key.public(), validation)
         .ok()
         .map(|data| data.claims)
+}
+
+/// Returns whether a header contains a key or says where to find one. Our tokens do not, so such a token is not ours; nothing
+/// of it is followed (RFC 8725 section 3.10).
+fn brings_a_key(header: &Header) -> bool {
+    let chain = header.x5c.is_some() || header.x5u.is_some();
+    chain || header.jwk.is_some() || header.jku.is_some() || header.x5t.is_some() || header.x5t_s256.is_some()
 }
 
 /// A token of the type that [`authentic`] asks for.
@@ -130,14 +131,14 @@ impl AccessTokens for JwtAccessTokens {
             mfa_at: claims.factor_at.map(|at| at.timestamp()),
             amr: claims.factor_at.map(|_| WITH_FACTOR.map(str::to_owned).into()),
         };
-        signed(&self.current, &claims)
+        signed(&self.keys.signing(), &claims)
     }
 
     /// [`TokenError::Expired`] only for what was valid once: somebody else's token is
-    /// [`TokenError::Invalid`], however old. A token of the future (`iat` or `nbf` more than 60 seconds
-    /// ahead, more than clocks of one deployment differ) is invalid; `exp` has no leeway.
+    /// [`TokenError::Invalid`], however old. A token of the future (`iat` or `nbf` more than
+    /// [`TOKEN_LEEWAY_SECONDS`] ahead) is invalid; `exp` has the same leeway.
     fn verify(&self, token: &str) -> Result<AccessClaims, TokenError> {
-        let claims: Option<WireClaims> = authentic(token, self.keys(), &self.validation);
+        let claims: Option<WireClaims> = authentic(token, &self.keys, &self.validation);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
         let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
@@ -146,12 +147,12 @@ impl AccessTokens for JwtAccessTokens {
     }
 
     fn issued_to(&self, token: &str) -> Option<TenantId> {
-        let claims: WireClaims = authentic(token, self.keys(), &self.validation)?;
+        let claims: WireClaims = authentic(token, &self.keys, &self.validation)?;
         Some(claims.read()?.tenant)
     }
 
     fn jwks(&self) -> serde_json::Value {
-        serde_json::json!({ "keys": self.keys().map(SigningKey::jwk).collect::<Vec<_>>() })
+        self.keys.jwks()
     }
 
     fn lifetime_seconds(&self) -> i64 {
@@ -179,7 +180,6 @@ pub enum AccessTokensError {
 const TYPE: &str = "at+jwt";
 /// The longest token that is looked at, in bytes; ours have about 600.
 const LONGEST: usize = 4096;
-const FUTURE_SECONDS: i64 = 60;
 
 /// The claims as they travel. Unknown claims are ignored (RFC 7519 section 4), these are required.
 #[derive(Serialize, Deserialize)]
@@ -240,16 +240,6 @@ pub(crate) fn validation(issuer: &str, audience: &str) -> Validation {
     validation
 }
 
-pub(crate) fn split(keys: Vec<SigningKey>) -> Result<(SigningKey, Vec<SigningKey>), AccessTokensError> {
-    let mut seen = HashSet::new();
-    if let Some(twice) = keys.iter().find(|key| !seen.insert(key.kid())) {
-        return Err(AccessTokensError::SameKey(twice.kid().into()));
-    }
-    let mut keys = keys.into_iter();
-    let current = keys.next().ok_or(AccessTokensError::NoKey)?;
-    Ok((current, keys.collect()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -294,8 +284,9 @@ mod tests {
     }
 
     fn tokens(keys: Vec<SigningKey>, clock: Arc<ManualClock>) -> JwtAccessTokens {
+        let keys = SigningKeyRing::new(keys, clock.clone()).unwrap();
         JwtAccessTokens::new(
-            keys,
+            Arc::new(keys),
             ISSUER.into(),
             AUDIENCE.into(),
             900,
@@ -399,11 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn expires_to_the_second_by_our_clock() {
+    fn a_token_expires_30_seconds_after_exp_by_our_clock() {
         let World { tokens, clock, .. } = world();
         let token = tokens.sign(&claims());
-        clock.advance(899);
+        clock.advance(900 + 29);
         assert_eq!(tokens.verify(&token), Ok(claims()));
+        clock.advance(1);
+        assert_eq!(tokens.verify(&token), Err(TokenError::Expired));
         clock.advance(1);
         assert_eq!(tokens.verify(&token), Err(TokenError::Expired));
     }
@@ -428,10 +421,12 @@ mod tests {
         let World { tokens, key, .. } = world();
         let now = start().timestamp();
         for (claim, ahead, expected) in [
-            ("iat", 60, Ok(())),
-            ("iat", 61, Err(TokenError::Invalid)),
-            ("nbf", 60, Ok(())),
-            ("nbf", 61, Err(TokenError::Invalid)),
+            ("iat", 29, Ok(())),
+            ("iat", 30, Ok(())),
+            ("iat", 31, Err(TokenError::Invalid)),
+            ("nbf", 29, Ok(())),
+            ("nbf", 30, Ok(())),
+            ("nbf", 31, Err(TokenError::Invalid)),
             ("nbf", -1, Ok(())),
             ("iat", i64::MAX - now, Err(TokenError::Invalid)),
         ] {
@@ -487,6 +482,17 @@ mod tests {
             ("alg", Value::Null),
             ("crit", json!(["exp"])),
             ("crit", json!([])),
+            ("crit", json!(["b64"])),
+            ("kid", json!("../../../dev/null")),
+            ("kid", json!("/etc/passwd")),
+            ("kid", json!("x' UNION SELECT 'key' --")),
+            ("kid", json!("\u{0}")),
+            ("kid", json!(SigningKey::generate().kid())),
+            ("kid", json!(["a"])),
+            ("jku", json!("https://attacker.example/jwks.json")),
+            ("x5u", json!("https://attacker.example/chain.pem")),
+            ("x5c", json!(["MIIB"])),
+            ("jwk", SigningKey::generate().jwk()),
         ] {
             let mut header = header(&key);
             header[member] = value.clone();
@@ -550,6 +556,18 @@ mod tests {
             ("exp", json!("1900000000")),
             ("exp", json!(1.9e9)),
             ("exp", json!(i64::MAX)),
+            ("exp", json!((1_i64 << 53) + 1)),
+            ("exp", json!(u64::MAX)),
+            ("exp", json!(1e300)),
+            ("exp", json!(-1.5)),
+            ("exp", json!(true)),
+            ("exp", json!([1_900_000_000])),
+            ("sub", json!(1)),
+            ("tid", json!([TENANT])),
+            ("sid", json!({"id": SESSION})),
+            ("role", json!(1)),
+            ("iss", json!({"a": ISSUER})),
+            ("iat", json!(-(1_i64 << 62))),
             ("exp", Value::Null),
             ("nbf", json!("now")),
         ] {
@@ -571,20 +589,31 @@ mod tests {
         more["scope"] = json!("all");
         assert_eq!(tokens.verify(&signed(&key, &header(&key), &more)), Ok(claims()));
 
-        let double = body()
-            .to_string()
-            .replacen('{', r#"{"tid":"0190f3a1-0000-7000-8000-00000000000f","#, 1);
-        let message = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header(&key).to_string()),
-            URL_SAFE_NO_PAD.encode(double)
-        );
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), key.private(), Algorithm::EdDSA).unwrap();
-        assert_eq!(
-            tokens.verify(&format!("{message}.{signature}")),
-            Err(TokenError::Invalid)
-        );
+        let double = |text: String, member: &str| text.replacen('{', &format!("{{{member},"), 1);
+        let signed = |header: String, claims: String| {
+            let message = format!(
+                "{}.{}",
+                URL_SAFE_NO_PAD.encode(header),
+                URL_SAFE_NO_PAD.encode(claims)
+            );
+            let signature =
+                jsonwebtoken::crypto::sign(message.as_bytes(), key.private(), Algorithm::EdDSA).unwrap();
+            format!("{message}.{signature}")
+        };
+        let (header, claims) = (header(&key).to_string(), body().to_string());
+        for member in [
+            r#""tid":"0190f3a1-0000-7000-8000-00000000000f""#,
+            r#""exp":4000000000"#,
+            r#""aud":"tenantry""#,
+            r#""role":"admin""#,
+        ] {
+            let token = signed(header.clone(), double(claims.clone(), member));
+            assert_eq!(tokens.verify(&token), Err(TokenError::Invalid), "{member}");
+        }
+        for member in [r#""alg":"none""#, r#""kid":"x""#, r#""typ":"JWT""#] {
+            let token = signed(double(header.clone(), member), claims.clone());
+            assert_eq!(tokens.verify(&token), Err(TokenError::Invalid), "{member}");
+        }
     }
 
     #[test]
@@ -684,8 +713,9 @@ mod tests {
     fn refuses_a_senseless_setup() {
         let make = |keys, issuer: &str, audience: &str, lifetime| {
             let clock = Arc::new(ManualClock(Mutex::new(start())));
+            let keys = SigningKeyRing::new(keys, clock.clone()).unwrap();
             JwtAccessTokens::new(
-                keys,
+                Arc::new(keys),
                 issuer.into(),
                 audience.into(),
                 lifetime,
@@ -695,9 +725,6 @@ mod tests {
             .err()
         };
         let key = SigningKey::generate();
-        assert_eq!(make(vec![], "i", "a", 900), Some(AccessTokensError::NoKey));
-        let twice = AccessTokensError::SameKey(key.kid().into());
-        assert_eq!(make(vec![key.clone(), key.clone()], "i", "a", 900), Some(twice));
         assert_eq!(
             make(vec![key.clone()], "", "a", 900),
             Some(AccessTokensError::Nameless)

@@ -6,8 +6,8 @@ use tenantry_domain::identity::TokenError;
 use tenantry_domain::kernel::{Clock, IdSource};
 use tenantry_domain::operations::{OperatorClaims, OperatorTokens};
 
-use crate::access_token::{at, authentic, in_time, signed, split, validation};
-use crate::{AccessTokensError, SigningKey};
+use crate::access_token::{at, authentic, in_time, signed, validation};
+use crate::{AccessTokensError, SigningKeyRing};
 
 /// How long an operator's token lives. There is nothing to refresh it with: whoever works longer logs in again.
 const LIFETIME_SECONDS: i64 = 900;
@@ -17,8 +17,7 @@ const LIFETIME_SECONDS: i64 = 900;
 /// What keeps the two apart is the audience, which is `<audience of users>-admin`: neither is accepted where the other
 /// belongs. Claims: `iss aud sub iat exp jti epoch`; there is no tenant in them.
 pub struct JwtOperatorTokens {
-    current: SigningKey,
-    others: Vec<SigningKey>,
+    keys: Arc<SigningKeyRing>,
     issuer: String,
     audience: String,
     validation: Validation,
@@ -27,12 +26,12 @@ pub struct JwtOperatorTokens {
 }
 
 impl JwtOperatorTokens {
-    /// The first of `keys` signs, all of them verify. `audience` is the one of users' tokens.
+    /// `keys` signs and verifies. `audience` is the one of users' tokens.
     ///
     /// # Errors
     /// [`AccessTokensError`].
     pub fn new(
-        keys: Vec<SigningKey>,
+        keys: Arc<SigningKeyRing>,
         issuer: String,
         audience: &str,
         clock: Arc<dyn Clock>,
@@ -41,12 +40,10 @@ impl JwtOperatorTokens {
         if issuer.is_empty() || audience.is_empty() {
             return Err(AccessTokensError::Nameless);
         }
-        let (current, others) = split(keys)?;
         let audience = format!("{audience}-admin");
         let validation = validation(&issuer, &audience);
         Ok(Self {
-            current,
-            others,
+            keys,
             issuer,
             audience,
             validation,
@@ -67,12 +64,11 @@ impl OperatorTokens for JwtOperatorTokens {
             jti: self.ids.uuid().to_string(),
             epoch: claims.epoch,
         };
-        signed(&self.current, &claims)
+        signed(&self.keys.signing(), &claims)
     }
 
     fn verify(&self, token: &str) -> Result<OperatorClaims, TokenError> {
-        let keys = std::iter::once(&self.current).chain(&self.others);
-        let claims: Option<WireClaims> = authentic(token, keys, &self.validation);
+        let claims: Option<WireClaims> = authentic(token, &self.keys, &self.validation);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
         in_time(claims.iat, read.expires_at, self.clock.now())?;
@@ -115,7 +111,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{JwtAccessTokens, SystemIds};
+    use crate::{JwtAccessTokens, SigningKey, SystemIds};
 
     struct Then(Time);
 
@@ -130,8 +126,12 @@ mod tests {
     }
 
     fn tokens(key: &SigningKey, now: Time) -> JwtOperatorTokens {
-        let keys = vec![key.clone()];
-        JwtOperatorTokens::new(keys, "t".into(), "api", Arc::new(Then(now)), Arc::new(SystemIds)).unwrap()
+        let clock = Arc::new(Then(now));
+        JwtOperatorTokens::new(ring(key), "t".into(), "api", clock, Arc::new(SystemIds)).unwrap()
+    }
+
+    fn ring(key: &SigningKey) -> Arc<SigningKeyRing> {
+        Arc::new(SigningKeyRing::new(vec![key.clone()], Arc::new(Then(start()))).unwrap())
     }
 
     fn claims() -> OperatorClaims {
@@ -148,12 +148,12 @@ mod tests {
         let key = SigningKey::generate();
         let token = tokens(&key, start()).sign(&claims());
         assert_eq!(tokens(&key, start()).verify(&token), Ok(claims()));
-        assert_eq!(
-            tokens(&key, claims().expires_at).verify(&token),
-            Err(TokenError::Expired)
-        );
-        let before = start() - TimeDelta::seconds(61);
-        assert_eq!(tokens(&key, before).verify(&token), Err(TokenError::Invalid));
+        let at = |now| tokens(&key, now).verify(&token);
+        let seconds = TimeDelta::seconds;
+        assert_eq!(at(claims().expires_at + seconds(29)), Ok(claims()));
+        assert_eq!(at(claims().expires_at + seconds(30)), Err(TokenError::Expired));
+        assert_eq!(at(start() - seconds(30)), Ok(claims()));
+        assert_eq!(at(start() - seconds(31)), Err(TokenError::Invalid));
         assert_eq!(
             tokens(&SigningKey::generate(), start()).verify(&token),
             Err(TokenError::Invalid)
@@ -166,8 +166,8 @@ mod tests {
         // Even where somebody names the audience of users like that of operators.
         for audience in ["api", "api-admin"] {
             let (clock, ids) = (Arc::new(Then(start())), Arc::new(SystemIds));
-            let users = JwtAccessTokens::new(vec![key.clone()], "t".into(), audience.into(), 900, clock, ids)
-                .unwrap();
+            let users =
+                JwtAccessTokens::new(ring(&key), "t".into(), audience.into(), 900, clock, ids).unwrap();
             let user = users.sign(&AccessClaims {
                 tenant: Uuid::from_u128(1).into(),
                 user: Uuid::from_u128(7).into(),

@@ -5,10 +5,12 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tenantry_domain::identity::{
-    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified, normalized,
+    CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, RefusedHash, Verified,
+    normalized,
 };
 
 use crate::fair_queue::FairQueue;
+use crate::imported_hash::{ImportedHash, check_argon2};
 use crate::secret;
 
 /// Passwords hashed with Argon2id (RFC 9106, version 0x13), off the async threads, a bounded number at once.
@@ -21,6 +23,9 @@ use crate::secret;
 /// Hashes are PHC strings and carry their own cost: changing [`PasswordCost`] applies to new hashes, old ones still
 /// verify, as [`Verified::Outdated`] when they are cheaper. A wrong password takes as long for a cheaper hash as for an
 /// unknown user: what the hash costs less is computed for nothing. It takes longer for a hash that is dearer than today's.
+///
+/// Hashes of other kinds ([`PasswordHasher::import`]) verify as [`Verified::Outdated`], so that they are replaced at the first
+/// login. A wrong password is also compared with nobody's hash then, so that it is never refused sooner than for an unknown user.
 pub struct Argon2Passwords {
     argon2: Argon2<'static>,
     /// The hash that a password is compared with when there is no user.
@@ -105,14 +110,22 @@ impl PasswordHasher for Argon2Passwords {
             return Ok(Verified::Wrong);
         }
         let expected = match hash {
-            Some(stored) => read(&stored)?,
-            None => self.nobody.clone(),
+            Some(stored) => read_stored(&stored)?,
+            None => Stored::Argon2(self.nobody.clone()),
         };
-        let outdated = is_outdated(self.argon2.params(), &expected);
+        let outdated = match &expected {
+            Stored::Argon2(hash) => is_outdated(self.argon2.params(), hash),
+            Stored::Imported(_) => true,
+        };
         for (index, spelling) in spellings.into_iter().enumerate() {
-            let (argon2, expected) = (self.argon2.clone(), expected.clone());
-            let work = move || compare(&argon2, &spelling, &expected);
-            if self.queue_of(caller).run(caller, work).await??.is_right {
+            let (argon2, expected, nobody) = (self.argon2.clone(), expected.clone(), self.nobody.clone());
+            let work = move || match expected {
+                Stored::Argon2(hash) => Ok(compare(&argon2, &spelling, &hash)?.is_right),
+                Stored::Imported(hash) if hash.matches(&spelling)? => Ok(true),
+                Stored::Imported(_) => Ok(compare(&argon2, &spelling, &nobody)?.is_right),
+            };
+            let is_right: Result<bool, PasswordError> = self.queue_of(caller).run(caller, work).await?;
+            if is_right? {
                 // The first spelling is today's.
                 return Ok(match index {
                     0 if !outdated => Verified::Right,
@@ -121,6 +134,26 @@ impl PasswordHasher for Argon2Passwords {
             }
         }
         Ok(Verified::Wrong)
+    }
+
+    /// Takes bcrypt (`$2a$`, `$2b$`, `$2y$`), and PHC strings of Argon2, PBKDF2 (`$pbkdf2-sha256$i=…`, `$pbkdf2-sha512$i=…`) and
+    /// scrypt (`$scrypt$ln=…,r=…,p=…`), whose comparison takes about a second and 128 MiB at the most.
+    fn import(&self, hash: String) -> Result<PasswordHash, RefusedHash> {
+        match ImportedHash::read(&hash) {
+            Some(read) => read.map(|_| PasswordHash::new(hash)),
+            None if hash.starts_with("$argon2") => {
+                let hash = PasswordHash::new(hash);
+                let read = read(&hash).map_err(|error| RefusedHash(error.to_string()))?;
+                check_argon2(&read)?;
+                Ok(hash)
+            }
+            None => Err(RefusedHash(KINDS.into())),
+        }
+    }
+
+    fn unusable(&self) -> PasswordHash {
+        let nobody = nobody(&self.argon2).expect("a salt of 16 and a hash of 32 bytes are a PHC string");
+        PasswordHash::new(nobody.to_string())
     }
 
     /// Fewer than a million guesses, as zxcvbn estimates them, of both the first and the last 16 characters.
@@ -170,7 +203,7 @@ impl PasswordCost {
         )
     }
 
-    /// Memory, in KiB.
+    /// Returns the memory of one hash, in KiB.
     pub const fn memory_kib(&self) -> u32 {
         self.0.m_cost()
     }
@@ -180,7 +213,7 @@ impl PasswordCost {
         self.0.t_cost()
     }
 
-    /// Lanes.
+    /// Returns the degree of parallelism of one hash.
     pub const fn lanes(&self) -> u32 {
         self.0.p_cost()
     }
@@ -270,6 +303,27 @@ fn make(argon2: &Argon2<'_>, password: &str) -> Result<PasswordHash, PasswordErr
     match argon2.hash_password_with_salt(password.as_bytes(), &salt) {
         Ok(hash) => Ok(PasswordHash::new(hash.to_string())),
         Err(error) => Err(PasswordError::Failed(error.to_string())),
+    }
+}
+
+/// What a hash that is not accepted should have been.
+const KINDS: &str =
+    "must be bcrypt ($2a$, $2b$, $2y$), or a PHC string of argon2id, pbkdf2-sha256, pbkdf2-sha512 or scrypt";
+
+/// A stored hash of any kind.
+#[derive(Clone)]
+enum Stored {
+    Argon2(phc::PasswordHash),
+    Imported(ImportedHash),
+}
+
+fn read_stored(stored: &PasswordHash) -> Result<Stored, PasswordError> {
+    match ImportedHash::read(stored.as_str()) {
+        Some(Ok(hash)) => Ok(Stored::Imported(hash)),
+        Some(Err(error)) => Err(PasswordError::Failed(format!(
+            "the stored password hash: {error}"
+        ))),
+        None => read(stored).map(Stored::Argon2),
     }
 }
 
@@ -389,6 +443,34 @@ mod tests {
         assert_eq!(verified("correct horse").await, Verified::Right);
         assert_eq!(verified("correct horsf").await, Verified::Wrong);
         assert_eq!(verified("").await, Verified::Wrong);
+    }
+
+    #[tokio::test]
+    async fn an_imported_hash_verifies_as_outdated() {
+        let passwords = passwords();
+        let bcrypt = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK";
+        let hash = passwords.import(bcrypt.into()).unwrap();
+        let of = async |text| verified(&passwords, text, Some(hash.clone())).await;
+        assert_eq!(of("U*U*").await, Verified::Outdated);
+        assert_eq!(of("U*U").await, Verified::Wrong);
+        assert_eq!(of("").await, Verified::Wrong);
+        let own = passwords.hash(&caller(1), password("x")).await.unwrap();
+        assert!(passwords.import(own.as_str().into()).is_ok());
+        for text in [
+            "",
+            "hash",
+            "$1$salt$hash",
+            "$argon2id$v=19$m=8,t=1,p=1",
+            "$argon2id$v=19$m=4194304,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
+        ] {
+            assert!(passwords.import(text.into()).is_err(), "{text}");
+        }
+        let nobody = passwords.unusable();
+        assert_eq!(
+            verified(&passwords, "", Some(nobody.clone())).await,
+            Verified::Wrong
+        );
+        assert!(nobody != passwords.unusable());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tenantry_domain::kernel::{Clock, StoreError, TenantId};
 use tenantry_domain::operations::{
-    Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Taking,
+    ClockReading, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
 };
 use tenantry_domain::tenant::Denied;
 use tenantry_domain::usage::{MeterKey, QuotaExceeded};
@@ -142,7 +142,7 @@ impl QuotaLeases {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let at = self.inner.moment();
+            let at = self.inner.clocks();
             self.settle(|slot| {
                 slot.holding.retire(at);
                 slot.holding.is_overdue(at)
@@ -235,9 +235,9 @@ impl QuotaLeases {
 }
 
 impl QuotaGate for QuotaLeases {
-    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> Taking<'a> {
+    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> QuotaTake<'a> {
         let inner = &self.inner;
-        let at = inner.moment();
+        let at = inner.clocks();
         let mut shard = inner.shard(tenant);
         let slot = slot(&mut shard, tenant, meter, inner.ttl);
         if slot.holding.take(at) {
@@ -247,11 +247,11 @@ impl QuotaGate for QuotaLeases {
                 drop(shard);
                 self.send(tenant, meter);
             }
-            return Taking::Ready(Ok(()));
+            return QuotaTake::Ready(Ok(()));
         }
         if let Some(refusal) = slot.remembered(at, limit) {
             inner.counts.refused.fetch_add(1, Ordering::Relaxed);
-            return Taking::Ready(Err(refusal.into()));
+            return QuotaTake::Ready(Err(refusal.into()));
         }
         let (sender, receiver) = oneshot::channel();
         slot.waiting.push(sender);
@@ -259,7 +259,7 @@ impl QuotaGate for QuotaLeases {
             drop(shard);
             self.send(tenant, meter);
         }
-        Taking::Pending(Box::pin(async move {
+        QuotaTake::Pending(Box::pin(async move {
             let gone = |_| Err(unavailable("whoever asked for a part of the quota is gone").into());
             let decision = receiver.await.unwrap_or_else(gone);
             let counts = &self.inner.counts;
@@ -292,8 +292,8 @@ impl QuotaLeases {
 }
 
 impl Inner {
-    fn moment(&self) -> Moment {
-        Moment {
+    fn clocks(&self) -> ClockReading {
+        ClockReading {
             steady: self.began.elapsed(),
             wall: self.clock.now(),
         }
@@ -304,7 +304,7 @@ impl Inner {
         lock(&self.shards[hash.unwrap_or(0)])
     }
 
-    fn forget_idle(&self, at: Moment) {
+    fn forget_idle(&self, at: ClockReading) {
         for shard in &self.shards {
             lock(shard).retain(|_, slots| {
                 slots.retain(|slot| slot.asking || !slot.holding.is_idle(at));
@@ -316,7 +316,7 @@ impl Inner {
 
 impl Slot {
     /// What was answered a moment ago, unless the limit is another by now or the period is over.
-    fn remembered(&mut self, at: Moment, limit: u64) -> Option<QuotaExceeded> {
+    fn remembered(&mut self, at: ClockReading, limit: u64) -> Option<QuotaExceeded> {
         let holds = |it: &Remembered| {
             at.steady < it.until && it.refusal.limit == limit && at.wall < it.refusal.resets_at
         };
@@ -335,7 +335,7 @@ impl Slot {
     }
 
     /// Gives units to those who wait, the first first.
-    fn serve(&mut self, at: Moment) {
+    fn serve(&mut self, at: ClockReading) {
         self.waiting.retain(|waiting| !waiting.is_closed());
         while !self.waiting.is_empty() && self.holding.take(at) {
             let _ = self.waiting.remove(0).send(Ok(()));
@@ -356,7 +356,7 @@ impl Flight {
     /// Asks until nobody waits any more.
     async fn run(&mut self) {
         loop {
-            let at = self.inner.moment();
+            let at = self.inner.clocks();
             let ask = self.with(|slot| {
                 slot.holding.retire(at);
                 slot.serve(at);
@@ -385,7 +385,7 @@ impl Flight {
         let begun = self.inner.began.elapsed();
         let lent =
             tokio::time::timeout(PATIENCE, self.inner.lender.lend(self.tenant, &self.meter, ask)).await;
-        let at = self.inner.moment();
+        let at = self.inner.clocks();
         let took = at.steady.saturating_sub(begun);
         let counts = &self.inner.counts;
         counts.asked.fetch_add(1, Ordering::Relaxed);
@@ -398,7 +398,7 @@ impl Flight {
         }
     }
 
-    fn received(&self, ask: &QuotaAsk, loan: &QuotaLoan, asked_at: Duration, at: Moment) {
+    fn received(&self, ask: &QuotaAsk, loan: &QuotaLoan, asked_at: Duration, at: ClockReading) {
         self.with(|slot| {
             slot.holding.receive(ask, loan, asked_at);
             slot.serve(at);
@@ -411,7 +411,7 @@ impl Flight {
         });
     }
 
-    fn failed(&self, denied: Denied, at: Moment) {
+    fn failed(&self, denied: Denied, at: ClockReading) {
         self.inner.counts.unanswered.fetch_add(1, Ordering::Relaxed);
         let gone = matches!(denied, Denied::TenantGone | Denied::TenantNotFound);
         self.with(|slot| {

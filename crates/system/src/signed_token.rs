@@ -22,7 +22,7 @@ pub(crate) struct SignedToken<'a> {
     pub key: &'a hmac::Key,
     /// All of its bytes.
     pub bytes: [u8; LENGTH],
-    /// Its ids.
+    /// The two ids that the token carries, in order.
     pub ids: [Uuid; 2],
 }
 

@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tenantry_domain::identity::{AccessClaims, AccessTokens, TokenError};
 use tenantry_domain::kernel::{Clock, TenantId};
 
+use crate::access_token::not_expired;
 use crate::single_flight::{BoundedCache, bounded_cache};
 
 /// Access tokens whose signatures are verified once.
@@ -45,11 +46,12 @@ impl AccessTokens for CachedAccessTokens {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(claims) = self.verified.get(&key) {
-            return if self.clock.now() < claims.expires_at {
-                Ok(claims)
-            } else {
-                self.verified.remove(&key);
-                Err(TokenError::Expired)
+            return match not_expired(claims.expires_at, self.clock.now()) {
+                Ok(()) => Ok(claims),
+                Err(error) => {
+                    self.verified.remove(&key);
+                    Err(error)
+                }
             };
         }
         let claims = self.tokens.verify(token)?;

@@ -22,5 +22,4 @@ pub use identity::api_key_use::KeyUses;
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use kernel::traces::{NoTraces, Traces};
 pub use operations::operator::OperatorCx;
-pub use usage::metering::Metering;
 pub use work::views::{Flushed, ViewCounter};

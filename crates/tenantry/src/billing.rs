@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{Months, NaiveDate};
+use tenantry_billing::billing::billing_finding::Finding;
+use tenantry_billing::billing::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
+use tenantry_billing::billing::billing_surplus::Surplus;
+use tenantry_billing::billing::meter_report::{self, Drift};
+use tenantry_billing::billing::provider_event;
 use tenantry_domain::billing::{EventState, SubscriptionRef};
 use tenantry_domain::kernel::{Period, SystemScope, TenantId};
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_stripe::StripePayments;
 use tenantry_tenancy::OperatorCx;
-use tenantry_tenancy::billing::billing_finding::Finding;
-use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, LostCustomer, Sweep};
-use tenantry_tenancy::billing::billing_surplus::Surplus;
-use tenantry_tenancy::billing::meter_report::{self, Drift};
-use tenantry_tenancy::billing::provider_event;
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;

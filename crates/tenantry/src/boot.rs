@@ -4,38 +4,49 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::PlanBook;
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::PlanBook;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_lending::StoredQuotas;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
+use tenantry_challenge::{SiteVerify, SiteVerifySettings};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
-use tenantry_domain::identity::{ApiKeyFormat, PasswordHasher};
+use tenantry_domain::identity::{
+    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasswordHasher,
+};
 use tenantry_domain::kernel::{Announcer, Clock, HostResolver, IdSource, Memory, StoreError};
-use tenantry_domain::operations::{Mailer, OperatorGate};
+use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_http::Limits;
-use tenantry_mail::TalliedMailer;
+use tenantry_mail::{CompiledTemplates, TalliedMailer};
 use tenantry_persistence::{
     PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgUnits, PgUsageUpkeep, Pool, PoolSettings, StatementTimeouts,
+    PgRegistry, PgSentMails, PgSigningKeys, PgSpentChallenges, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
+    StatementTimeouts,
 };
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
     CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, QuotaLeases, SigningKey,
-    SystemClock, SystemIds, SystemResolver, SystemSecrets,
+    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, ProofOfWork, QuotaLeases,
+    SigningKey, SigningKeyRing, SystemClock, SystemIds, SystemResolver, SystemSecrets,
 };
+use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
-use tenantry_tenancy::usage::quota_lending::StoredQuotas;
+use tenantry_tenancy::plans::Entitlements;
+use tenantry_tenancy::usage::{QuotaRecovery, UsageRecorder};
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::config::{self, Cache, Profile, Settings, SettingsError};
+use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsError};
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
@@ -123,6 +134,16 @@ pub struct Overrides {
     pub payments: Option<Arc<dyn PaymentProvider>>,
     /// What delivers mail.
     pub mailer: Option<Arc<dyn Mailer>>,
+    /// What plans include.
+    pub entitlements: Option<Arc<dyn Entitlements>>,
+    /// What keeps programs from signing up.
+    pub challenges: Option<Challenges>,
+    /// What becomes of subscriptions when tenants and users come and go.
+    pub subscriptions: Option<Arc<dyn Subscriptions>>,
+    /// What records usage.
+    pub usage_recorder: Option<Arc<dyn UsageRecorder>>,
+    /// What recovers parts of quotas that were lent.
+    pub quota_recovery: Option<Arc<dyn QuotaRecovery>>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -137,6 +158,10 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
 ///
 /// # Errors
 /// [`BootError`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "the composition of the whole application, in one place: each line is a port"
+)]
 pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
@@ -166,12 +191,16 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         link_tokens,
         invitation_tokens,
         seal,
+        challenge_secret,
     } = Keys::of(match overrides.keys {
         given if given.is_empty() => signing_keys(settings)?,
         given => given,
     });
+    let key_ring = SigningKeyRing::new(keys, Arc::clone(&clock));
+    let key_ring =
+        Arc::new(key_ring.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?);
     let operator_tokens = JwtOperatorTokens::new(
-        keys.clone(),
+        Arc::clone(&key_ring),
         settings.auth.issuer.clone(),
         &settings.auth.audience,
         Arc::clone(&clock),
@@ -181,7 +210,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         operator_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
     );
     let access_tokens = JwtAccessTokens::new(
-        keys,
+        Arc::clone(&key_ring),
         settings.auth.issuer.clone(),
         settings.auth.audience.clone(),
         settings.auth.access_token_minutes * 60,
@@ -252,6 +281,10 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
     let payments = overrides
         .payments
         .or_else(|| stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>));
+    let challenges = match overrides.challenges {
+        Some(given) => Some(given),
+        None => challenges(settings, &challenge_secret, &platform, &clock)?,
+    };
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
     let ports = Ports {
@@ -267,6 +300,8 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
             Some(given) => given,
             None => Arc::new(passwords(settings)?),
         },
+        key_ring,
+        signing_keys: Arc::new(PgSigningKeys::new(platform.clone())),
         access_tokens,
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
@@ -280,11 +315,26 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         calls: calls.clone(),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
         quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
+        usage_recorder: overrides
+            .usage_recorder
+            .unwrap_or_else(|| Arc::new(LedgerRecorder)),
+        quota_recovery: overrides
+            .quota_recovery
+            .unwrap_or_else(|| Arc::new(LeaseRecovery)),
         plans,
+        entitlements: overrides
+            .entitlements
+            .unwrap_or_else(|| Arc::new(PlanEntitlements)),
+        subscriptions: overrides
+            .subscriptions
+            .unwrap_or_else(|| Arc::new(PaidSubscriptions)),
         payments,
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: overrides.mailer.unwrap_or_else(|| mailer.clone()),
+        challenges,
         settings: registry,
         configurations: configurations.clone(),
         resolver: overrides
@@ -371,6 +421,7 @@ struct Keys {
     link_tokens: HmacLinkTokens,
     invitation_tokens: HmacInvitationTokens,
     seal: AeadSeal,
+    challenge_secret: [u8; 32],
 }
 
 impl Keys {
@@ -388,12 +439,14 @@ impl Keys {
             link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
             seal = seal.opening(&earlier.derive_secret("seal"));
         }
+        let challenge_secret = present.derive_secret("challenges");
         Self {
             keys,
             refresh_tokens,
             link_tokens,
             invitation_tokens,
             seal,
+            challenge_secret,
         }
     }
 }
@@ -490,6 +543,48 @@ fn stripe(
         .map_err(|error| wrong("billing.stripe.secret_key", error.to_string()))
 }
 
+/// What keeps programs from signing up. The settings were checked.
+fn challenges(
+    settings: &Settings,
+    secret: &[u8; 32],
+    platform: &Pool,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Challenges>, SettingsError> {
+    let challenge = &settings.signup.challenge;
+    let verifier: Arc<dyn ChallengeVerifier> = match challenge.provider {
+        ChallengeProvider::None => return Ok(None),
+        ChallengeProvider::ProofOfWork => Arc::new(ProofOfWork::new(
+            secret,
+            challenge.difficulty,
+            challenge.minutes,
+            Arc::new(PgSpentChallenges::new(platform.clone())),
+            Arc::clone(clock),
+        )),
+        ChallengeProvider::Siteverify => Arc::new(site_verify(challenge)?),
+    };
+    let purposes = challenge.purposes.iter();
+    Ok(Some(Challenges {
+        verifier,
+        purposes: purposes
+            .filter_map(|name| ChallengePurpose::parse(name))
+            .collect(),
+        fail_open: challenge.fail_open,
+    }))
+}
+
+fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, SettingsError> {
+    let invalid = |problem: String| SettingsError::invalid("signup.challenge.url", problem);
+    let url = challenge.url.parse();
+    let settings = SiteVerifySettings {
+        url: url.map_err(|error: url::ParseError| invalid(error.to_string()))?,
+        secret: challenge.secret.reveal().to_owned(),
+        site_key: challenge.site_key.clone(),
+        hostnames: challenge.hostnames.clone(),
+        timeout: Duration::from_millis(challenge.timeout_ms),
+    };
+    SiteVerify::new(settings).map_err(|error| invalid(error.to_string()))
+}
+
 fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
     let auth = &settings.auth;
     let cost = PasswordCost::new(
@@ -537,6 +632,10 @@ fn policy(settings: &Settings) -> Policy {
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),
+        mail_limits: MailLimits {
+            recipient: settings.mail.recipient_per_day,
+            tenant: settings.mail.tenant_per_day,
+        },
         billing: BillingPolicy {
             return_url: settings.billing.return_url.clone(),
             automatic_tax: settings.billing.automatic_tax,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenantry_billing::billing::billing_oversight::{self, LostCustomer, Sweep};
+use tenantry_billing::billing::billing_provision::{self, SignedUpFor};
+use tenantry_billing::billing::billing_sync;
 use tenantry_domain::kernel::{Clock, SystemScope, Time};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::FakeClock;
 use tenantry_system::SystemClock;
-use tenantry_tenancy::billing::billing_oversight::{self, LostCustomer, Sweep};
-use tenantry_tenancy::billing::billing_provision::{self, SignedUpFor};
-use tenantry_tenancy::billing::billing_sync;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::CommandError;

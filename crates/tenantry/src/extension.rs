@@ -158,6 +158,9 @@ impl fmt::Debug for Extension {
     }
 }
 
+/// Migrations, each with whether it is applied.
+type Statuses = Vec<(String, bool)>;
+
 type Run<T> = Pin<Box<dyn Future<Output = Result<T, MigrationError>> + Send>>;
 
 /// What can be done with the migrations of a service, whatever their type is.
@@ -170,7 +173,7 @@ pub(crate) struct Schema {
     /// Drops everything and applies all.
     pub fresh: fn(String) -> Run<Vec<String>>,
     /// Each migration, and whether it is applied.
-    pub status: fn(String) -> Run<Vec<(String, bool)>>,
+    pub status: fn(String) -> Run<Statuses>,
     /// Those that were applied and are of another service.
     pub unknown: fn(String) -> Run<Vec<String>>,
     /// The names of all.

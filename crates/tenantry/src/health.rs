@@ -1,5 +1,6 @@
 //! What operators are told by `GET /health/detailed`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ pub fn with_components(
         .with_component("mail", false, Arc::new(MailSeen::new(settings, booted)))
         .with_component("caches", false, Arc::new(caches))
         .with_component("spool", false, Arc::new(SpoolSeen(Arc::clone(&booted.calls))))
-        .with_component("disk", false, Arc::new(Disk))
+        .with_component("disk", false, Arc::new(Disk::of(&settings.metering.spool_dir)))
         .with_component("memory", false, Arc::new(Memory))
         .with_component("guard", false, Arc::<Guard>::clone(guard))
 }
@@ -210,14 +211,34 @@ impl Component for SpoolSeen {
     }
 }
 
-/// The file system of the folder that the server works in.
-struct Disk;
+/// The file system of the folder that the server writes to: that of the spool, where there is one.
+struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// Without a spool, the folder that the server works in.
+    fn of(spool: &Path) -> Self {
+        let is_off = spool.as_os_str().is_empty();
+        let folder = if is_off { Path::new(".") } else { spool };
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// Of a folder that is made with the first call the nearest one that exists.
+    fn statvfs(folder: &Path) -> rustix::io::Result<rustix::fs::StatVfs> {
+        let there = folder.ancestors().find(|part| part.exists());
+        rustix::fs::statvfs(there.unwrap_or(Path::new(".")))
+    }
+}
 
 #[async_trait]
 impl Component for Disk {
     async fn look(&self) -> Seen {
         // The call may hang with the file system, so it must not do so on a thread that serves.
-        let asked = tokio::task::spawn_blocking(|| rustix::fs::statvfs("."));
+        let folder = self.folder.clone();
+        let asked = tokio::task::spawn_blocking(move || Self::statvfs(&folder));
         match asked.await {
             Ok(Ok(disk)) => {
                 let facts = json!({
@@ -256,4 +277,20 @@ fn down(error: &dyn std::fmt::Display) -> Seen {
 /// To the microsecond.
 fn milliseconds(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file system of processes has no blocks.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn disk_is_the_file_system_of_the_spool() {
+        let seen = async |spool: &str| Disk::of(Path::new(spool)).look().await.facts["total_bytes"].as_u64();
+        assert!(seen("").await > Some(0));
+        for spool in ["/proc/self", "/proc/self/fd/not/there"] {
+            assert_eq!(seen(spool).await, Some(0), "{spool}");
+        }
+    }
 }

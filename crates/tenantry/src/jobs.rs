@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
 use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
 use tenantry_domain::tenant::Denied;
@@ -90,8 +91,8 @@ pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
         backoff: Backoff::default(),
     };
     let handlers = match booted.app.ports.payments {
-        Some(_) => Handlers::standard().with_billing(),
-        None => Handlers::standard(),
+        Some(_) => Handlers::standard().with_usage().with_billing(),
+        None => Handlers::standard().with_usage(),
     };
     let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
     let handlers = settings.extension.handlers(handlers);

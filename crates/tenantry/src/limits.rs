@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tenantry_billing::{PlanBook, PlanRates, RateError, RateOverride};
+use tenantry_billing::plans::{PlanBook, PlanRates, RateError, RateOverride};
 use tenantry_domain::kernel::Clock;
 use tenantry_domain::operations::{AccountRates, Rate, RateLimiter};
 use tenantry_domain::tenant::Slug;
@@ -113,7 +113,7 @@ fn agreed(
 
 #[cfg(test)]
 mod tests {
-    use tenantry_billing::Plans;
+    use tenantry_billing::plans::Plans;
     use tenantry_system::SystemClock;
 
     use super::*;

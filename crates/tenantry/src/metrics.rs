@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpServer};
+use tenantry_billing::usage::metering::Metering;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{JobCensus, JobQueue as _};
 use tenantry_domain::usage::CallSpool as _;
@@ -132,7 +133,7 @@ pub fn metering(metrics: &Metrics, booted: &Booted) -> JoinHandle<()> {
     let app = Arc::clone(&booted.app);
     let help = "Usage events from outside, by what became of them";
     metrics.register_labelled("usage_events", help, MetricType::Counter, move || {
-        let tally = app.metering.tally();
+        let tally = Metering::of(&app).tally();
         let outcomes = [
             ("accepted", tally.accepted),
             ("duplicate", tally.duplicates),
@@ -150,7 +151,7 @@ pub fn metering(metrics: &Metrics, booted: &Booted) -> JoinHandle<()> {
             ("noted", tally.noted),
             ("remembered", tally.remembered),
             ("lost", tally.lost),
-            ("set_aside", app.metering.tally().set_aside),
+            ("set_aside", Metering::of(&app).tally().set_aside),
         ];
         let labelled = places.map(|(place, count)| (vec![("place", place.to_owned())], count));
         labelled.into()
@@ -163,12 +164,12 @@ pub fn metering(metrics: &Metrics, booted: &Booted) -> JoinHandle<()> {
     let app = Arc::clone(&booted.app);
     let help = "Flushes of the spool after which something stayed in it";
     metrics.register("metering_flush_failures", help, move || {
-        Reading::Total(app.metering.tally().flush_failures)
+        Reading::Total(Metering::of(&app).tally().flush_failures)
     });
     let app = Arc::clone(&booted.app);
     let help = "How long the last flush took that stored anything";
     metrics.register("metering_flush_seconds", help, move || {
-        Reading::Level(app.metering.tally().flush.as_secs_f64())
+        Reading::Level(Metering::of(&app).tally().flush.as_secs_f64())
     });
     let (measured, last) = watch::channel(0.0);
     let help = "How long the oldest change of usage has waited to be totalled";
@@ -256,6 +257,13 @@ fn mails(metrics: &Metrics, booted: &Booted) {
             ("failed", stats.failed),
         ];
         let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
+        labelled.into()
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "Mails that were not sent because a limit of a tenant, an account or an address was reached";
+    metrics.register_labelled("mails_withheld", help, MetricType::Counter, move || {
+        let counts = app.unsent_mails.counts();
+        let labelled = counts.map(|(limit, count)| (vec![("limit", limit.as_str().to_owned())], count));
         labelled.into()
     });
 }

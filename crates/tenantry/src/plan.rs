@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::{PlanBook, PlanError, Plans};
+use tenantry_billing::plans::plan::{self, Agreement};
+use tenantry_billing::plans::{PlanBook, PlanError, Plans};
 use tenantry_domain::kernel::{Change, Limit, Memory, StoreError, SystemScope};
 use tenantry_domain::plans::PlanVersions;
 use tenantry_domain::usage::MeterKey;
-use tenantry_tenancy::plans::plan::{self, Agreement};
 use tokio::sync::Notify;
 
 use crate::boot::{Booted, boot};

@@ -1,9 +1,9 @@
 //! `tenantry quota`: compare the counters of quotas with the ledger, and correct them.
 
+use tenantry_billing::usage::quota::{self, Corrected, QuotaError};
+use tenantry_billing::usage::quota_drift::{self, Reconciled, Repair};
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
-use tenantry_tenancy::usage::quota::{self, Corrected, QuotaError};
-use tenantry_tenancy::usage::quota_drift::{self, Reconciled, Repair};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
@@ -40,7 +40,7 @@ enum Action {
     )]
     Correct {
         slug: String,
-        /// The meter.
+        /// Key of the meter, for example `api_calls`.
         #[arg(long, value_parser = meter)]
         meter: MeterKey,
         /// What counts as used from now on; `quota reconcile --tenant` shows what the ledger says.

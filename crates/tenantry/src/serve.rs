@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tenantry_billing::usage::metering;
 use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::audit::refusal;
 use tenantry_tenancy::operations::worker::Worker;
-use tenantry_tenancy::usage::metering;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use crate::boot::{Booted, boot};
 use crate::config::{Http, Profile, Server, Settings};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
+use crate::{CommandError, billing, health, jobs, keys, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -28,6 +28,8 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let guard = Guard::before_serving(settings).await?;
     let synced = booted.plans.sync(&booted).await;
     synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
+    let read = keys::read(&booted.app).await;
+    read.map_err(|error| CommandError::Other(format!("the signing keys cannot be read: {error}")))?;
     let address = (settings.server.host.as_str(), settings.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         CommandError::Other(format!(
@@ -59,6 +61,10 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 /// Serves on a listener until SIGINT or SIGTERM, then says no to readiness, waits for the load balancer, lets the
 /// requests in flight finish, stores what is buffered, and closes the database connections. That the database was
 /// asked before anybody heard of the address is a parameter.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the composition of the whole application, in one place until a builder has it in parts"
+)]
 pub async fn serve(
     settings: &Settings,
     booted: Booted,
@@ -142,6 +148,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
+    let following = tokio::spawn(keys::follow(Arc::clone(&booted.app)));
     let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
     let offering = booted.stripe.clone().map(|stripe| {
         let plans = Arc::clone(&booted.app.ports.plans);
@@ -176,6 +183,7 @@ pub async fn serve(
         let _ = task.await;
     }
     plans.abort();
+    following.abort();
     counting.abort();
     lagging.abort();
     if let Some(announcements) = &booted.announcements {

@@ -6,8 +6,9 @@ use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
-use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::customization::setting::{self, SettingError};
+use tenantry_tenancy::identity::signing_key;
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
@@ -72,6 +73,7 @@ fn shown(key: &str, settings: &EffectiveSettings) -> String {
 /// Goes through all tenants, and through all of them also when something is wrong with one.
 async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
     let because = SystemScope::because("an operator has secrets sealed with a new key");
+    let readable = reseal_signing_keys(app).await?;
     let (mut after, mut failed) = (None, 0);
     loop {
         let tenants = app
@@ -92,7 +94,25 @@ async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
         );
         return Err(CommandError::Other(what));
     }
+    if !readable {
+        let what = "signing keys still need a former key: do not take it away yet";
+        return Err(CommandError::Other(what.into()));
+    }
     Ok(())
+}
+
+/// Returns whether no former key is needed for the signing keys any more.
+async fn reseal_signing_keys(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
+    let because = SystemScope::because("an operator has signing keys sealed with a new key");
+    let cx = OperatorCx::command(app, because);
+    let (resealed, unreadable) = signing_key::reseal(&cx).await.map_err(|error| other(&error))?;
+    if resealed > 0 {
+        console::say(&format!("{resealed} signing key(s) sealed anew"));
+    }
+    for kid in &unreadable {
+        console::error(&format!("signing key {kid} opens with no key that is configured"));
+    }
+    Ok(unreadable.is_empty())
 }
 
 /// Whether no former key is needed for the tenant any more.

@@ -103,10 +103,11 @@ async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
         let row = note.clone().into_active_model();
         tenant_tx(work)?.insert(row).await?;
         let event = cx.changed::<()>("note.created", "note", id, None, None);
-        Ok::<_, ApiError>(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        // What the unit of work returns is what an answer of the idempotency key is made of.
+        Ok(note.clone())
     })
-    .await?;
-    Ok(note)
+    .await
 }
 
 /// Get a note

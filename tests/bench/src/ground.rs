@@ -12,7 +12,9 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{Clock, Role};
 use tenantry_migration::{Bootstrap, RolePasswords, bootstrap, up};
-use tenantry_system::{Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SystemClock, SystemIds};
+use tenantry_system::{
+    Argon2Passwords, JwtAccessTokens, PasswordCost, SigningKey, SigningKeyRing, SystemClock, SystemIds,
+};
 use uuid::Uuid;
 
 use crate::Failure;
@@ -96,7 +98,7 @@ impl Ground {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let key = SigningKey::from_pem(&self.key.to_pem())?;
         let tokens = JwtAccessTokens::new(
-            vec![key],
+            Arc::new(SigningKeyRing::new(vec![key], Arc::clone(&clock))?),
             "tenantry".into(),
             "tenantry-api".into(),
             3_600,

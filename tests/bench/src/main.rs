@@ -150,68 +150,7 @@ async fn bench(args: &Args) -> Result<(), Failure> {
         drop(server);
         return Ok(ground.cluster.stop().await?);
     }
-    let mut rows = bench.measure_all(&server, scenario::reads(size), &tokens).await?;
-    let by_key = scenario::with_api_keys(size);
-    if args.wants(by_key.name) {
-        let keys = folder.join("keys.lua");
-        load::write_tokens(&ground.api_keys(0..size.tenants), &keys)?;
-        rows.push(bench.measure(&server, &by_key, &keys).await?);
-    }
-    let rss_mb = server::resident_mib(server.process());
-    // Not at the start either, when the server has its upkeep to do.
-    let fairness = if args.wants(FAIRNESS) {
-        Some(bench.fairness(&tokens).await?)
-    } else {
-        None
-    };
-    rows.extend(
-        bench
-            .measure_all(&server, scenario::others(size), &tokens)
-            .await?,
-    );
-    let rss_after_all_mb = server::resident_mib(server.process());
-    let login_fairness = if args.wants(LOGIN_FAIRNESS) {
-        Some(bench.login_fairness(&tokens).await?)
-    } else {
-        None
-    };
-    let overload = if args.wants(OVERLOAD) {
-        Some(bench.overload(&tokens).await?)
-    } else {
-        None
-    };
-    let startup_ms = server.startup.as_millis();
-    drop(server);
-    let guard = if args.wants(GUARD) {
-        Some(guard::measure(&ground.app_url()).await?)
-    } else {
-        None
-    };
-    let shared = scenario::with_shared_limits(size);
-    if args.wants(shared.name) {
-        let sharing = bench.start(&[("TENANTRY__LIMITS__SHARED", "true")]).await?;
-        rows.push(bench.measure(&sharing, &shared, &tokens).await?);
-    }
-    let flatness = if args.wants(FLATNESS) && (!args.quick || !args.only.is_empty()) {
-        let (flatness, measured) = flatness::measure(&bench, &tokens).await?;
-        rows.extend(measured);
-        Some(flatness)
-    } else {
-        None
-    };
-    let report = Report {
-        machine: machine(),
-        size,
-        scenarios: rows,
-        flatness,
-        fairness,
-        login_fairness,
-        overload,
-        guard,
-        rss_mb,
-        rss_after_all_mb,
-        startup_ms,
-    };
+    let report = bench.report(server, &tokens).await?;
     std::fs::write(folder.join("latest.json"), serde_json::to_string_pretty(&report)?)?;
     std::fs::write(folder.join("latest.svg"), report.picture())?;
     writeln!(std::io::stdout(), "{}\n\n{}", report.machine, report.table())?;
@@ -231,6 +170,69 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Measures what is wanted, and stops the server.
+    async fn report(&self, server: Server, tokens: &Path) -> Result<Report, Failure> {
+        let size = self.args.size();
+        let mut rows = self.measure_all(&server, scenario::reads(size), tokens).await?;
+        let by_key = scenario::with_api_keys(size);
+        if self.args.wants(by_key.name) {
+            let keys = self.folder.join("keys.lua");
+            load::write_tokens(&self.ground.api_keys(0..size.tenants), &keys)?;
+            rows.push(self.measure(&server, &by_key, &keys).await?);
+        }
+        let rss_mb = server::resident_mib(server.process());
+        // Not at the start either, when the server has its upkeep to do.
+        let fairness = if self.args.wants(FAIRNESS) {
+            Some(self.fairness(tokens).await?)
+        } else {
+            None
+        };
+        rows.extend(self.measure_all(&server, scenario::others(size), tokens).await?);
+        let rss_after_all_mb = server::resident_mib(server.process());
+        let login_fairness = if self.args.wants(LOGIN_FAIRNESS) {
+            Some(self.login_fairness(tokens).await?)
+        } else {
+            None
+        };
+        let overload = if self.args.wants(OVERLOAD) {
+            Some(self.overload(tokens).await?)
+        } else {
+            None
+        };
+        let startup_ms = server.startup.as_millis();
+        drop(server);
+        let guard = if self.args.wants(GUARD) {
+            Some(guard::measure(&self.ground.app_url()).await?)
+        } else {
+            None
+        };
+        let shared = scenario::with_shared_limits(size);
+        if self.args.wants(shared.name) {
+            let sharing = self.start(&[("TENANTRY__LIMITS__SHARED", "true")]).await?;
+            rows.push(self.measure(&sharing, &shared, tokens).await?);
+        }
+        let flatness = if self.args.wants(FLATNESS) && (!self.args.quick || !self.args.only.is_empty()) {
+            let (flatness, measured) = flatness::measure(self, tokens).await?;
+            rows.extend(measured);
+            Some(flatness)
+        } else {
+            None
+        };
+        Ok(Report {
+            machine: machine(),
+            size,
+            scenarios: rows,
+            flatness,
+            fairness,
+            login_fairness,
+            overload,
+            guard,
+            rss_mb,
+            rss_after_all_mb,
+            startup_ms,
+        })
+    }
+
     fn rounds(&self) -> usize {
         self.args
             .rounds

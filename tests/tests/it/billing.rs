@@ -9,14 +9,15 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::{meter_report, provider_event};
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::billing::{
     BillingAccount, CustomerRef, EventState, Invoice, PaymentProvider as _, ProviderError, ProviderEvent,
     SubscriptionRef, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{PageRequest, SystemScope, TenantId, Time, UsageEventId};
 use tenantry_domain::tenant::{Tenant, TenantStatus};
-use tenantry_tenancy::billing::{meter_report, provider_event};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
 use tenantry_tenancy::tenant::lifecycle;
@@ -90,7 +91,7 @@ impl Paying {
 
     /// Does what there is to do, until there is nothing more to do at once.
     pub async fn work(&self) -> Vec<Ran> {
-        let worker = worker(&self.world, Handlers::standard().with_billing());
+        let worker = worker(&self.world, Handlers::standard().with_usage().with_billing());
         let mut all = Vec::new();
         loop {
             let ran = worker.run_once().await.unwrap();
@@ -687,13 +688,13 @@ async fn two_servers_that_act_on_the_same_events_come_to_the_same() {
     for event in paying.payments.events() {
         paying.tell(&event).await.expect(200);
     }
-    let server = || worker(&paying.world, Handlers::standard().with_billing());
+    let server = || worker(&paying.world, Handlers::standard().with_usage().with_billing());
     let servers = [server(), server(), server()];
     join_all(servers.iter().map(Worker::run_once)).await;
     // And once more without a lease in between: the handlers themselves, all at once.
     let cx = paying.cx(acme).await;
     let provider = paying.payments.clone();
-    let syncs = (0..8).map(|_| tenantry_tenancy::billing::billing_sync::sync(&cx, provider.as_ref()));
+    let syncs = (0..8).map(|_| tenantry_billing::billing::billing_sync::sync(&cx, provider.as_ref()));
     for done in join_all(syncs).await {
         done.unwrap();
     }
@@ -1177,7 +1178,13 @@ async fn a_preview_says_what_would_be_lost_and_what_there_would_be_too_much_of()
     }
     let get = async |path: &str| paying.world.get(admin, path).send().await;
     get("/api/v1/billing/preview?plan=free").await.expect(422);
+    // A plan without a trial is bought with a checkout while the trial lasts, so nothing is prorated.
     let preview = get("/api/v1/billing/preview?plan=enterprise&interval=year&seats=4")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(preview["proration"], Value::Null);
+    let preview = get("/api/v1/billing/preview?plan=pro&interval=year&seats=4")
         .await
         .expect(200)
         .json();

@@ -3,13 +3,14 @@
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_domain::billing::{
-    CustomerRef, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
+    CustomerRef, Dunning, NewCheckout, NewSubscription, Offer, ProviderKey, SubscriptionStatus,
 };
-use tenantry_domain::kernel::{SystemScope, TenantId};
+use tenantry_domain::kernel::{Clock as _, SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_stripe_fake::{Card, Delivery, Failure, Matcher};
-use tenantry_tenancy::billing::billing_oversight::{self, DriftLine, Sweep};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tests::{PASSWORD, Reply};
@@ -114,6 +115,83 @@ async fn checkouts_begun_at_once_leave_one_open() {
     shop.close().await;
 }
 
+#[actix_web::test]
+async fn paid_plan_without_a_trial_takes_the_place_of_a_trial() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    let wish = json!({"plan": "enterprise", "seats": 2});
+    let refused = posted(&shop, "initech", SUBSCRIPTION, &wish)
+        .await
+        .expect(422)
+        .json();
+    let detail = refused["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("POST /api/v1/billing/checkout"), "{refused}");
+    let path = "/api/v1/billing/preview?plan=enterprise&seats=2";
+    let preview = asked(&shop, "initech", Method::GET, path, &json!({})).await;
+    assert_eq!(preview.expect(200).json()["proration"], Value::Null);
+    // The plan that is tried is changed, not bought.
+    posted(&shop, "initech", CHECKOUT, &json!({"plan": "pro"}))
+        .await
+        .problem(409, "conflict");
+    let url = page(&shop, "initech", wish.clone()).await;
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "pro", "it is not paid yet");
+    assert_eq!(live(&shop, &customer)[0]["status"], "trialing");
+
+    shop.fake.complete_checkout(session(&url)).unwrap();
+    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    for _ in 0..20 {
+        shop.fake.settled().await;
+        let is_done = worker.run_once().await.unwrap().is_empty();
+        assert_ne!(shop.plan(id).await, "free", "there is no gap");
+        if is_done {
+            break;
+        }
+    }
+    assert_eq!(shop.plan(id).await, "enterprise");
+    let left = live(&shop, &customer);
+    assert_eq!((left.len(), &left[0]["status"]), (1, &json!("active")));
+    let account = shop.account(id).await;
+    assert_eq!(
+        (account.paid_seats(), account.dunning),
+        (Some(2), Dunning::HEALTHY)
+    );
+    for _ in 0..16 {
+        shop.pass(24).await;
+    }
+    let mut charged = shop.fake.invoices();
+    charged.retain(|one| one["customer"] == customer.as_str() && one["total"] != 0);
+    assert_eq!(charged.len(), 1, "the trial is never charged: {charged:?}");
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn checkout_beside_a_trial_cannot_outlast_it() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "pro").await;
+    shop.work().await;
+    let end = shop
+        .account(id)
+        .await
+        .subscription
+        .unwrap()
+        .trial_ends_at
+        .unwrap();
+    shop.wait(end - chrono::Duration::hours(25) - shop.world.clock.now())
+        .await;
+    let wish = json!({"plan": "enterprise"});
+    let refused = posted(&shop, "initech", CHECKOUT, &wish).await.expect(422).json();
+    assert_eq!(refused["errors"][0]["code"], "no_trial", "{refused}");
+    // The trial has no card: it ends, and the plan is bought.
+    shop.pass(27).await;
+    assert_eq!(shop.plan(id).await, "free");
+    shop.check_out("initech", &wish).await;
+    assert_eq!(shop.plan(id).await, "enterprise");
+    shop.close().await;
+}
+
 /// A subscription of one seat, without a trial, to the first price of a plan.
 pub(crate) fn new_subscription(shop: &Shop, tenant: TenantId, customer: &str, plan: &str) -> NewSubscription {
     let terms = shop.world.app.ports.plans.current(plan).unwrap();
@@ -181,7 +259,7 @@ async fn surplus_subscription_is_ended_credited_and_reported() {
     assert_eq!(report["surplus"][0]["tenant_id"], id.to_string());
     // Two servers hear of both in the same moment.
     shop.fake.settled().await;
-    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+    let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_usage().with_billing()));
     join_all(servers.iter().map(Worker::run_once)).await;
     shop.work().await;
 
@@ -241,7 +319,7 @@ async fn surplus_is_ended_once_although_answers_are_lost() {
 
 /// Works until the surplus is found; the job that ends it has not run yet.
 async fn find_surplus(shop: &Shop, tenant: TenantId) {
-    let worker = worker(&shop.world, Handlers::standard().with_billing());
+    let worker = worker(&shop.world, Handlers::standard().with_usage().with_billing());
     for _ in 0..20 {
         shop.fake.settled().await;
         worker.run_once().await.unwrap();
@@ -429,7 +507,7 @@ async fn preview_says_that_the_customer_is_gone() {
     let client = shop.client_beside(&elsewhere).await;
     let login = shop.world.login("initech", "a@initech.example", PASSWORD).await;
     let login = login.expect(200).json();
-    let request = client.get("/api/v1/billing/preview?plan=enterprise");
+    let request = client.get("/api/v1/billing/preview?plan=pro&interval=year");
     let reply = request
         .bearer(login["access_token"].as_str().unwrap())
         .send()
@@ -724,7 +802,7 @@ async fn fail_to_pay(shop: &Shop) -> (TenantId, String) {
         shop.pass(24).await;
     }
     assert_eq!(shop.account(id).await.dunning.state.as_str(), "grace");
-    // The other tenants of the world have no card, and owe something as well.
+    // Another tenant of the world may have an open invoice as well.
     let open = shop
         .fake
         .invoices()
@@ -758,8 +836,15 @@ async fn dunning_follows_the_clock_of_the_provider() {
     let id = shop.sign_up("initech", "pro").await;
     shop.work().await;
     assert!(shop.fake.set_card(&shop.customer(id).await, Card::Declines));
-    shop.fake.clock().advance(chrono::Duration::days(31));
-    shop.work().await;
+    // The debt begins with the end of the trial, and is announced before anything happens.
+    for days in [16, 15] {
+        assert_eq!(
+            shop.status(id).await,
+            tenantry_domain::tenant::TenantStatus::Active
+        );
+        shop.fake.clock().advance(chrono::Duration::days(days));
+        shop.work().await;
+    }
     assert_eq!(
         shop.status(id).await,
         tenantry_domain::tenant::TenantStatus::Suspended

@@ -1,10 +1,10 @@
 //! What somebody does at the payment provider by hand: subscriptions for other things, edited metadata, former customers.
 
 use serde_json::{Value, json};
+use tenantry_billing::billing::billing_oversight;
 use tenantry_domain::billing::{CustomerRef, NewSubscription, ProviderKey, SubscriptionStatus};
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_stripe_fake::{Card, Failure, Matcher};
-use tenantry_tenancy::billing::billing_oversight;
 use tenantry_tests::Lines;
 
 use crate::billing_checkout::{actions, live, new_subscription, posted};

@@ -2,6 +2,7 @@
 
 use actix_web::http::Method;
 use serde_json::{Value, json};
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::operations::Rate;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tests::Reply;
@@ -58,7 +59,7 @@ async fn billing_requests_cost_at_least_the_calls_that_they_make() {
         let reply = asked(&shop, "initech", method.clone(), &path, &body).await;
         assert!((200..300).contains(&reply.status), "{path}: {}", reply.text());
         // The job that changes a subscription runs, and what Stripe tells of it afterwards is not counted.
-        let worker = worker(&shop.world, Handlers::standard().with_billing());
+        let worker = worker(&shop.world, Handlers::standard().with_usage().with_billing());
         worker.run_once().await.unwrap();
         let calls = i64::try_from(shop.fake.calls().len() - asked_before).unwrap();
         let now = left(&reply);

@@ -9,10 +9,12 @@ use actix_web::dev::ServerHandle;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::billing::{billing_oversight, meter_report};
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::billing::{
-    BillingAccount, DunningState, EventState, InvoiceStatus, MeterReport, NewSubscription,
-    PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
+    BillingAccount, Dunning, DunningState, EventState, InvoiceStatus, MeterReport, NewCheckout,
+    NewSubscription, PaymentProvider as _, ProviderKey, ReportState, SubscriptionStatus,
 };
 use tenantry_domain::kernel::{Clock, PageRequest, Period, SystemScope, TenantId, Time};
 use tenantry_domain::operations::Rate;
@@ -22,15 +24,14 @@ use tenantry_domain::usage::MeterKey;
 use tenantry_http::Api;
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_stripe_fake::{
-    Card, Delivery, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
+    Card, Delivery, Exhausted, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
 };
-use tenantry_tenancy::billing::{billing_oversight, meter_report};
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
 use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
 use tenantry_tests::{Client, ManualClock, Options, PASSWORD, Payments, World, roll_up, take_back, use_up};
 
-use crate::billing_checkout::subscription_to;
+use crate::billing_checkout::{CHECKOUT, actions, new_subscription, posted, subscription_to};
 use crate::jobs::{expire_leases, worker, worker_of};
 use crate::openfeature::serve;
 use crate::plans::store;
@@ -150,7 +151,7 @@ impl Shop {
 
     /// Lets what was told arrive, and does what there is to do.
     pub(crate) async fn work(&self) {
-        let worker = worker(&self.world, Handlers::standard().with_billing());
+        let worker = worker(&self.world, Handlers::standard().with_usage().with_billing());
         for _ in 0..20 {
             self.fake.settled().await;
             if worker.run_once().await.unwrap().is_empty() {
@@ -352,6 +353,147 @@ async fn from_sign_up_over_a_card_that_fails_to_read_only_and_back() {
     shop.close().await;
 }
 
+#[actix_web::test]
+async fn trial_without_a_card_falls_back_to_the_default_plan() {
+    let shop = Shop::open().await;
+    shop.fake.after_retries(Exhausted::Canceled);
+    let id = shop.sign_up("initech", "pro").await;
+    let declined = shop.sign_up("globodyne", "pro").await;
+    shop.work().await;
+    assert!(shop.fake.set_card(&shop.customer(declined).await, Card::Declines));
+    for _ in 0..16 {
+        shop.pass(24).await;
+    }
+    let account = shop.account(id).await;
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Canceled);
+    assert_eq!(shop.plan(declined).await, "pro", "grace");
+    for _ in 0..10 {
+        shop.pass(24).await;
+    }
+    for id in [id, declined] {
+        let account = shop.account(id).await;
+        assert_eq!(account.dunning, Dunning::HEALTHY);
+        assert_eq!(shop.plan(id).await, "free");
+        assert_eq!(shop.status(id).await, TenantStatus::Active);
+    }
+    let customer = shop.customer(id).await;
+    let mut asked = shop.fake.invoices();
+    asked.retain(|one| one["customer"] == customer.as_str() && one["total"] != 0);
+    assert_eq!(asked, [Value::Null; 0], "nothing is charged");
+    // It may begin anew, as soon as it pays.
+    shop.check_out("initech", &json!({"plan": "pro"})).await;
+    assert_eq!(shop.plan(id).await, "pro");
+    shop.close().await;
+}
+
+/// A trial that a checkout begins ends like that of sign-up.
+#[actix_web::test]
+async fn trial_of_a_checkout_ends_with_a_removed_card() {
+    let shop = Shop::open().await;
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    shop.check_out("initech", &json!({"plan": "pro"})).await;
+    let trial = shop.account(id).await.subscription.unwrap();
+    assert_eq!(trial.status, SubscriptionStatus::Trialing);
+    assert!(shop.fake.set_card(&shop.customer(id).await, Card::Missing));
+    for _ in 0..15 {
+        shop.pass(24).await;
+    }
+    assert_eq!(shop.plan(id).await, "free");
+    let account = shop.account(id).await;
+    assert_eq!(account.dunning, Dunning::HEALTHY);
+    assert_eq!(account.subscription.unwrap().status, SubscriptionStatus::Canceled);
+    shop.close().await;
+}
+
+/// A tenant on the eighth day of a debt of `enterprise`, whose grace is 14 days; Stripe has ended the subscription.
+async fn owing_for_an_ended_subscription(shop: &Shop) -> (TenantId, String) {
+    shop.fake.after_retries(Exhausted::Canceled);
+    let id = shop.sign_up("initech", "free").await;
+    shop.work().await;
+    let customer = shop.customer(id).await;
+    shop.check_out("initech", &json!({"plan": "enterprise", "seats": 1}))
+        .await;
+    assert!(shop.fake.set_card(&customer, Card::Declines));
+    for _ in 0..40 {
+        shop.pass(24).await;
+        if shop.plan(id).await == "free" {
+            break;
+        }
+    }
+    shop.pass(24).await;
+    let account = shop.account(id).await;
+    assert_eq!(shop.plan(id).await, "free");
+    assert_eq!(account.dunning.state, DunningState::Grace, "{account:?}");
+    let dunning = account.dunning;
+    assert_eq!(
+        dunning.suspends_at.unwrap() - dunning.failed_at.unwrap(),
+        Duration::days(14)
+    );
+    assert!(shop.fake.set_card(&customer, Card::Pays));
+    (id, customer)
+}
+
+#[actix_web::test]
+async fn debt_keeps_its_timetable_when_another_plan_is_paid() {
+    let shop = Shop::open().await;
+    let (id, customer) = owing_for_an_ended_subscription(&shop).await;
+    let announced = shop.account(id).await.dunning.suspends_at.unwrap();
+    // On a page that was open before, or is the dashboard's: `pro` has a grace of 7 days.
+    let pro = new_subscription(&shop, id, &customer, "pro");
+    let key = ProviderKey::parse("pro").unwrap();
+    let page = NewCheckout {
+        subscription: pro,
+        terms: ProviderKey::parse("terms").unwrap(),
+        success_url: "https://a.example/".into(),
+        cancel_url: "https://a.example/".into(),
+    };
+    let page = shop.stripe.checkout(&key, &page).await.unwrap();
+    shop.fake.complete_checkout(page.id.as_str()).unwrap();
+    shop.work().await;
+    assert_eq!(shop.plan(id).await, "pro");
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    let warned = async || {
+        let said = actions(&shop, id, "billing.notice.").await;
+        said.contains(&"billing.notice.suspension_ahead".to_owned())
+    };
+    assert!(!warned().await);
+    while shop.world.clock.now() < announced {
+        assert_eq!(shop.status(id).await, TenantStatus::Active);
+        assert_eq!(
+            warned().await,
+            shop.world.clock.now() >= announced - Duration::days(3)
+        );
+        shop.pass(6).await;
+    }
+    assert_eq!(shop.status(id).await, TenantStatus::Suspended);
+    assert!(shop.fake.pay_invoice(&open_invoice(&shop, id).await));
+    shop.work().await;
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    shop.close().await;
+}
+
+#[actix_web::test]
+async fn checkout_waits_for_the_open_invoice_of_an_ended_subscription() {
+    let shop = Shop::open().await;
+    let (id, _) = owing_for_an_ended_subscription(&shop).await;
+    let wish = json!({"plan": "pro", "seats": 1});
+    let refused = posted(&shop, "initech", CHECKOUT, &wish).await;
+    let body = refused.problem(422, "validation_failed").json();
+    assert_eq!(body["errors"][0]["pointer"], "/plan", "{body}");
+    assert_eq!(body["errors"][0]["code"], "invoice_open", "{body}");
+    let invoice = open_invoice(&shop, id).await;
+    let all = shop.fake.invoices();
+    let number = all.iter().find(|one| one["id"] == invoice.as_str()).unwrap()["number"].clone();
+    let detail = body["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains(number.as_str().unwrap()), "{detail}");
+    assert!(shop.fake.pay_invoice(&invoice));
+    shop.check_out("initech", &wish).await;
+    assert_eq!(shop.plan(id).await, "pro");
+    assert_eq!(shop.status(id).await, TenantStatus::Active);
+    shop.close().await;
+}
+
 async fn open_invoice(shop: &Shop, tenant: TenantId) -> String {
     let cx = shop.cx(tenant).await;
     let page = PageRequest {
@@ -452,7 +594,7 @@ async fn a_worker_that_is_killed_between_any_two_steps_is_replaced_without_a_tra
         let matcher = Matcher::path(path).method(method);
         let call = shop.fake.hold(matcher, 1, Held::AfterEffect);
         let id = shop.sign_up(&format!("killed-{round}"), "pro").await;
-        let doomed = worker(&shop.world, Handlers::standard().with_billing());
+        let doomed = worker(&shop.world, Handlers::standard().with_usage().with_billing());
         // Dropped as soon as the call hangs: nothing of it runs on, as after a `kill -9`.
         tokio::select! {
             biased;
@@ -494,7 +636,7 @@ async fn two_servers_and_messages_in_any_order_and_twice_come_to_what_stripe_has
         shop.world.clock.advance(Duration::days(10));
         shop.fake.clock().advance_to(shop.world.clock.now());
         shop.fake.settled().await;
-        let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_billing()));
+        let servers = [0, 1].map(|_| worker(&shop.world, Handlers::standard().with_usage().with_billing()));
         join_all(servers.iter().map(Worker::run_once)).await;
         shop.work().await;
         let theirs = shop.subscriptions_of(&customer).remove(0);
@@ -694,7 +836,7 @@ impl Skewed {
     }
 
     async fn work(&self) {
-        let handlers = || Handlers::standard().with_billing();
+        let handlers = || Handlers::standard().with_usage().with_billing();
         let world = &self.shop.world;
         let servers = [
             worker_of(world, &self.other, handlers()),

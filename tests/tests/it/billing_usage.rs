@@ -6,9 +6,9 @@ use std::time::Duration as Wait;
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::billing::meter_report::{self, Drift};
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Period, TenantId, Time, UsageEventId};
-use tenantry_tenancy::billing::meter_report::{self, Drift};
 use tenantry_tests::{roll_up, take_back, use_up, used_by};
 
 use crate::billing_stripe::Shop;

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
+use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::work::NewProject;
@@ -1082,7 +1083,7 @@ async fn another_request_may_have_a_key_that_is_free_again_and_its_failure_frees
 #[actix_web::test]
 async fn keys_that_are_free_again_are_swept_within_a_day_in_each_tenant() {
     let world = World::new().await;
-    let worker = [jobs::worker(&world, Handlers::standard())];
+    let worker = [jobs::worker(&world, Handlers::standard().with_usage())];
     for tenant in [&world.acme, &world.globex] {
         make(&world, &tenant.member).await.expect(201);
     }

@@ -72,6 +72,8 @@ struct Operation {
     may_conflict: bool,
     /// Whether the row may be another user's, whom it is not there for.
     may_be_missing: bool,
+    /// Whether it needs a second factor of the caller's own, which the caller has not.
+    may_need_factor: bool,
 }
 
 /// Ids of one tenant's rows, as text, so that they may be nonsense too.
@@ -113,6 +115,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/revert-email"),
         (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
+        (&get, "/api/v1/auth/challenge"),
         (&get, "/health"),
         (&get, "/health/liveness"),
         (&get, "/health/readiness"),
@@ -155,17 +158,19 @@ fn table() -> Vec<Operation> {
         // Without a second factor, these conflict.
         at(&post, "/api/v1/auth/mfa/confirm", viewer)
             .body(|_| json!({"code": "000000"}))
-            .may_conflict(),
+            .of_factor(),
         at(&post, "/api/v1/auth/mfa/disable", viewer)
             .body(|_| json!({"password": PASSWORD, "code": "000000"}))
-            .may_conflict(),
+            .of_factor(),
         at(&post, "/api/v1/auth/mfa/recovery-codes", viewer)
             .body(|_| json!({"code": "000000"}))
-            .may_conflict(),
+            .of_factor(),
         at(&post, "/api/v1/auth/mfa/step-up", viewer)
             .body(|_| json!({"code": "000000"}))
-            .may_conflict(),
-        at(&post, "/api/v1/auth/mfa/enroll", viewer),
+            .of_factor(),
+        at(&post, "/api/v1/auth/mfa/enroll", viewer)
+            .body(|_| json!({"password": PASSWORD}))
+            .of_factor(),
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&get, "/api/v1/entitlements", viewer),
@@ -214,14 +219,20 @@ fn table() -> Vec<Operation> {
             .ids(&[User])
             .body(|_| json!({"full_name": "Another name"})),
         at(&get, "/api/v1/auth/mfa/devices", viewer),
-        at(&delete, "/api/v1/auth/mfa/devices", viewer),
-        at(&post, "/api/v1/users/{id}/reset-mfa", admin).ids(&[User]),
+        at(&delete, "/api/v1/auth/mfa/devices", viewer).of_factor(),
+        Operation {
+            may_need_factor: true,
+            ..at(&post, "/api/v1/users/{id}/reset-mfa", admin).ids(&[User])
+        },
         at(&delete, "/api/v1/users/{id}", admin).ids(&[User]),
         at(&get, "/api/v1/invitations", admin),
         at(&post, "/api/v1/invitations", admin)
             .body(|ids| json!({"email": format!("{}@invited.example", ids.label), "role": "member"})),
         at(&get, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
-        at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation]),
+        Operation {
+            writes: false,
+            ..at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation])
+        },
         at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
         at(&get, "/api/v1/api-keys", admin),
         at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),
@@ -404,6 +415,7 @@ impl Operation {
             writes,
             may_conflict: false,
             may_be_missing: false,
+            may_need_factor: false,
         }
     }
 
@@ -416,8 +428,10 @@ impl Operation {
         }
     }
 
-    fn may_conflict(self) -> Self {
+    /// About the caller's second factor: it works in a suspended tenant, and the caller has none.
+    fn of_factor(self) -> Self {
         Self {
+            writes: false,
             may_conflict: true,
             ..self
         }
@@ -427,7 +441,9 @@ impl Operation {
     fn is_done(&self, reply: &Reply) -> bool {
         let conflicts = self.may_conflict && reply.status == 409 && reply.json()["code"] == "conflict";
         let is_missing = self.may_be_missing && reply.status == 404;
-        (200..300).contains(&reply.status) || conflicts || is_missing
+        let needs_factor =
+            self.may_need_factor && reply.status == 403 && reply.json()["code"] == "mfa_required";
+        (200..300).contains(&reply.status) || conflicts || is_missing || needs_factor
     }
 
     fn ids(self, ids: &'static [Of]) -> Self {

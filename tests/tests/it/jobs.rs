@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::kernel::{JobId, LeaseId, ProjectId, StoreError, SystemJobId, SystemScope, TenantId};
 use tenantry_domain::operations::{
-    Claim, Enqueued, Job, JobFilter, JobQueue as _, JobState, Misstep, NewJob, SystemJob, SystemJobs as _,
+    Claim, Enqueued, InvalidTransition, Job, JobFilter, JobQueue as _, JobState, NewJob, SystemJob,
+    SystemJobs as _,
 };
 use tenantry_domain::tenant::{Actor, Denied, JobLease, Standing};
 use tenantry_domain::work::NewProject;
@@ -487,7 +488,9 @@ async fn a_failed_job_is_tried_again_later_and_given_up_in_the_end() {
     let wrong = job::replay(&world.app, world.acme.id, dead.id).await;
     assert!(matches!(
         wrong,
-        Err(JobError::Misstep(Misstep::Wrong(JobState::Done)))
+        Err(JobError::InvalidTransition(InvalidTransition::From(
+            JobState::Done
+        )))
     ));
     let audit = world.audit(&world.acme).await;
     assert!(

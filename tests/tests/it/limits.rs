@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::Method;
 use chrono::Duration;
 use serde_json::json;
-use tenantry_billing::{PlanBook, PlanRates, Plans, RateOverride};
+use tenantry_billing::plans::{PlanBook, PlanRates, Plans, RateOverride};
 use tenantry_domain::operations::{Rate, TenantRates};
 use tenantry_http::HttpSettings;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, World};

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that there is one link and one PostgreSQL for all of them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "tests are tables of cases: longer with each case, and no harder to read"
+)]
 
 mod account_mail;
 mod account_passwords;
@@ -15,9 +19,11 @@ mod billing_seats;
 mod billing_stripe;
 mod billing_usage;
 mod branding;
+mod challenges;
 mod concurrency;
 mod connections;
 mod contract;
+mod doc_comments;
 mod embedder;
 mod errors;
 mod fairness;
@@ -28,7 +34,9 @@ mod invitations;
 mod isolation;
 mod jobs;
 mod limits;
+mod lockout;
 mod mail;
+mod mail_limits;
 mod metrics;
 mod mfa;
 mod month;
@@ -49,15 +57,20 @@ mod resolution;
 mod resources;
 mod rings;
 mod rooms;
+mod security_notices;
 mod sessions;
 mod settings;
+mod signing_keys;
 mod signup;
 mod sql;
+mod step_up;
 mod stripe;
 mod tasks;
 mod tenant;
 mod timeouts;
 mod transaction;
+mod unbilled;
 mod usage;
+mod user_import;
 mod users;
 mod views;

@@ -49,6 +49,11 @@ impl App {
         HmacOneTimeCodes.code(&self.secret, step.try_into().unwrap())
     }
 
+    /// One of the ten recovery codes.
+    pub(crate) fn recovery_code(&self, index: usize) -> &str {
+        &self.recovery_codes[index]
+    }
+
     /// The code of a step that has not been used, half a minute later.
     pub(crate) fn next_code(&self, world: &World) -> String {
         world.clock.advance(Duration::seconds(30));
@@ -245,6 +250,8 @@ async fn totp_code_at_login_does_both_at_once() {
     ] {
         let refused = login_with(&world.client, member, Some(wrong)).await;
         refused.problem(401, "invalid_credentials");
+        // After the fifth, the account waits.
+        world.clock.advance(Duration::seconds(120));
     }
     let recovery = app.recovery_codes[3].to_uppercase();
     login_with(&world.client, member, Some(&recovery))
@@ -353,7 +360,7 @@ async fn same_code_at_once_opens_one_session() {
     let member = &world.acme.member;
     let app = with_factor(&world, member).await;
     let code = app.next_code(&world);
-    let logins = (0..6).map(|_| login_with(&world.client, member, Some(&code)));
+    let logins = (0..4).map(|_| login_with(&world.client, member, Some(&code)));
     let replies = join_all(logins).await;
     assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1);
     // One token with two good codes opens one session, too.
@@ -573,6 +580,52 @@ async fn suspended_tenant_still_lets_users_log_in() {
     verify(&world, &token, &app.next_code(&world)).await.expect(200);
 }
 
+/// Logins of a suspended tenant need the factor, so its users can do with it what they could before.
+#[actix_web::test]
+async fn suspended_tenant_manages_factors() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    world.set_status(&world.acme, "suspended").await;
+    let app = with_factor(&world, member).await;
+    give(&world, member, STEP_UP, &app.next_code(&world))
+        .await
+        .expect(200);
+    give(&world, member, RENEW, &app.next_code(&world))
+        .await
+        .expect(200);
+    world.delete(member, DEVICES).send().await.expect(204);
+    let body = json!({"password": PASSWORD, "code": app.next_code(&world)});
+    world.post(member, DISABLE, &body).send().await.expect(204);
+}
+
+#[actix_web::test]
+async fn sessions_of_trusted_devices_are_listed_as_such() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    let token = begun(&world, member).await;
+    let device = trusting(&world, &token, &app.next_code(&world)).await;
+    login_on(&world, member, &device).await.expect(200);
+    login_with(&world.client, member, Some(&app.next_code(&world)))
+        .await
+        .expect(200);
+    let trusted = async || {
+        let page = world
+            .get(member, "/api/v1/auth/sessions")
+            .send()
+            .await
+            .expect(200)
+            .json();
+        let rows = page["data"].as_array().unwrap().iter();
+        rows.map(|row| row["trusted"].as_bool().unwrap())
+            .collect::<Vec<_>>()
+    };
+    // Newest first: with a code, on the trusted device, with the code that made it trusted, and the first one.
+    assert_eq!(trusted().await, [false, true, true, false]);
+    world.delete(member, DEVICES).send().await.expect(204);
+    assert_eq!(trusted().await, [false; 4]);
+}
+
 #[actix_web::test]
 async fn five_wrong_codes_end_the_mfa_token() {
     let world = World::new().await;
@@ -586,7 +639,11 @@ async fn five_wrong_codes_end_the_mfa_token() {
             .problem(401, "invalid_credentials");
     }
     verify(&world, &token, &right).await.problem(401, "token_revoked");
-    verify(&world, &other, &right).await.expect(200);
+    verify(&world, &other, &right)
+        .await
+        .problem(429, "account_locked");
+    world.clock.advance(Duration::seconds(60));
+    verify(&world, &other, &app.next_code(&world)).await.expect(200);
     let audit = world.audit(&world.acme).await;
     let failed: Vec<_> = audit
         .iter()
@@ -944,6 +1001,7 @@ async fn admin_resets_the_factor_of_another_user() {
         .await
         .problem(404, "not_found");
     reset(admin, admin.id.to_string()).await.problem(409, "conflict");
+    let app = with_factor(&world, admin).await;
     reset(admin, id.clone()).await.expect(204);
     world.get(member, ME).send().await.problem(401, "token_revoked");
     verify(&world, &waiting, "000000")
@@ -961,8 +1019,7 @@ async fn admin_resets_the_factor_of_another_user() {
             .count(),
         1
     );
-    // An admin with a factor gives it first.
-    let app = with_factor(&world, admin).await;
+    // The admin gives their own factor first.
     world.clock.advance(Duration::seconds(600));
     reset(admin, id.clone()).await.problem(403, "mfa_required");
     give(&world, admin, STEP_UP, &app.code_at(&world, 0))

@@ -48,7 +48,7 @@ async fn an_operator_logs_in_and_gets_a_short_token_without_a_tenant() {
         "{claims}"
     );
     get(&world, token, TENANTS).send().await.expect(200);
-    world.clock.advance(Duration::minutes(15));
+    world.clock.advance(Duration::minutes(15) + Duration::seconds(30));
     get(&world, token, TENANTS)
         .send()
         .await

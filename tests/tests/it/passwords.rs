@@ -572,7 +572,7 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
             .collect::<Vec<_>>()
     };
     let member = world.acme.member.email.as_str();
-    for second in 0..30 {
+    for second in 0..20 {
         login_from(&world, "198.51.100.1", "acme", member, "wrong horse")
             .await
             .expect(401);
@@ -620,7 +620,7 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
             .collect();
         counts
     };
-    assert_eq!(repeated(json!(member)), [json!(30)]);
+    assert_eq!(repeated(json!(member)), [json!(20)]);
     assert_eq!(repeated(Value::Null), [json!(40)]);
     let of_operators = world.operator_events().await;
     let counts: Vec<_> = of_operators
@@ -628,7 +628,7 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
         .filter(|(action, _)| action == "operator.login_failed")
         .map(|(_, row)| row["details"]["repeated"]["count"].clone())
         .collect();
-    assert_eq!(counts, [Value::Null, json!(30)]);
+    assert_eq!(counts, [Value::Null, json!(20)]);
     // The next hour begins with an entry.
     login_from(&world, "198.51.100.1", "acme", member, "wrong horse")
         .await

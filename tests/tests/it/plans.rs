@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::{PlanBook, Plans};
+use tenantry_billing::plans::plan;
+use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
-use tenantry_tenancy::plans::entitlement::Feature;
-use tenantry_tenancy::plans::plan;
+use tenantry_tenancy::plans::Feature;
 use tenantry_tests::{Options, Person, World};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of plans");

@@ -179,7 +179,7 @@ fn every_error_code_is_raised() {
 #[test]
 fn every_feature_of_a_plan_is_asked_for() {
     let (sources, plans) = (sources(), read("config/plans.toml"));
-    let entitlement = read("crates/tenancy/src/plans/entitlement.rs");
+    let entitlement = read("crates/tenancy/src/plans/entitlements.rs");
     let lists = plans.lines().filter_map(|line| line.strip_prefix("features = "));
     let mut features: Vec<_> = lists
         .flat_map(|list| list.split('"').skip(1).step_by(2))
@@ -193,7 +193,7 @@ fn every_feature_of_a_plan_is_asked_for() {
             .lines()
             .find_map(|line| line.trim().strip_suffix(&end));
         let name = definition.and_then(|line| line.strip_prefix("pub const "));
-        let files = ["tenancy/src/plans/entitlement.rs", "http/src/extract/feature.rs"];
+        let files = ["tenancy/src/plans/entitlements.rs", "http/src/extract/feature.rs"];
         name.is_some_and(|name| named_outside(&sources, &files, &format!("Feature::{name}")))
     };
     let unread = features.into_iter().filter(|feature| !is_asked_for(feature));
@@ -320,4 +320,26 @@ fn every_setting_of_the_server_is_read() {
     };
     let unread = fields.iter().filter(|field| !is_read(field));
     assert_exceptions(unread.map(|(_, field)| *field), CONFIGURATION_NOT_READ);
+}
+
+/// The evidence in docs/security.md is tests that exist: `module::test` of this crate, `cli::test` or `cli::module::test` of
+/// the program's tests, and unit tests by crate and path.
+#[test]
+fn every_test_that_is_named_as_evidence_exists() {
+    let page = read("docs/security.md");
+    let is_of_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == ':';
+    let quoted = page.split('`').skip(1).step_by(2);
+    let paths = quoted.filter(|text| text.chars().all(is_of_path));
+    let tests: Vec<_> = paths.filter_map(|path| path.rsplit_once("::")).collect();
+    assert!(tests.len() > 50, "{}", tests.len());
+    for (module, test) in tests {
+        let path = module.replace("::", "/");
+        let file = match path.split_once('/') {
+            Some(("cli", rest)) => format!("crates/server/tests/cli/{rest}.rs"),
+            Some((folder, rest)) => format!("crates/{folder}/src/{rest}.rs"),
+            None if path == "cli" => "crates/server/tests/cli.rs".to_owned(),
+            None => format!("tests/tests/it/{path}.rs"),
+        };
+        assert!(read(file).contains(&format!("fn {test}(")), "{module}::{test}");
+    }
 }

@@ -62,6 +62,7 @@ entities! {
     invitations "invitations"
     invoices "invoices"
     jobs "jobs"
+    lockouts "lockouts"
     meter_outbox "meter_outbox"
     mfa_challenges "mfa_challenges"
     project_members "project_members"
@@ -110,7 +111,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -225,6 +226,7 @@ async fn a_conflict_with_another_tenants_unique_key_does_not_exist() {
                 .map(|(column, kind)| match column.as_str() {
                     // One of few values, which a CHECK knows.
                     "purpose" | "kind" if table.starts_with("account_") => of(column, row),
+                    "account" | "kind" if table == "lockouts" => of(column, row),
                     _ => format!("|| jsonb_build_object('{column}', {})", random(kind)),
                 })
                 .collect();
@@ -2159,6 +2161,11 @@ const SEEDS: &[(&str, &str)] = &[
         "recovery_codes",
         "INSERT INTO recovery_codes (tenant_id, id, created_at, user_id, code_hash) \
          SELECT tenant_id, gen_random_uuid(), now(), id, sha256('test') FROM users WHERE role = 'admin'",
+    ),
+    (
+        "lockouts",
+        "INSERT INTO lockouts (tenant_id, created_at, account, kind, place, failures, last_at) \
+         SELECT id, now(), substr(sha256(convert_to(id::text, 'UTF8')), 1, 16), 'password', 'anywhere', 1, now() FROM tenants",
     ),
     (
         "mfa_challenges",

@@ -343,7 +343,7 @@ async fn access_token_is_shorter_than_a_short_idle_timeout() {
     let mut who = person(&world.acme.member, &reply.json());
     // A client in use refreshes when its token has expired, and is never logged out.
     for _ in 0..5 {
-        world.clock.advance(Duration::seconds(150));
+        world.clock.advance(Duration::seconds(150 + 30));
         world.get(&who, ME).send().await.problem(401, "token_expired");
         let reply = refresh(&world, &who.refresh_token).await.expect(200);
         assert_eq!(reply.json()["expires_in"], 150);

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry_billing::billing::{billing_provision, billing_sync, meter_report};
+use tenantry_billing::usage::quota;
+use tenantry_billing::usage::quota_drift::{self, Repair};
+use tenantry_billing::usage::quota_lending::StoredQuotas;
 use tenantry_domain::kernel::{Clock as _, InvitationId, SystemScope};
 use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
-use tenantry_tenancy::billing::{billing_provision, billing_sync, meter_report};
-use tenantry_tenancy::usage::quota;
-use tenantry_tenancy::usage::quota_drift::{self, Repair};
-use tenantry_tenancy::usage::quota_lending::StoredQuotas;
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
     Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
@@ -575,8 +575,11 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 15] = [
+const OF_WORKERS: [&str; 18] = [
+    "DELETE FROM sent_mails ",
     "DELETE FROM tenant_names ",
+    "INSERT INTO sent_mails ",
+    "SELECT EXISTS (SELECT FROM sent_mails ",
     "INSERT INTO \"system_jobs\" ",
     "SELECT \"system_jobs\".",
     "UPDATE \"system_jobs\" ",

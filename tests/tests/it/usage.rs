@@ -13,6 +13,12 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use tenantry_billing::BillingHandlers as _;
+use tenantry_billing::plans::plan;
+use tenantry_billing::usage;
+use tenantry_billing::usage::quota_drift::{self, Repair};
+use tenantry_billing::usage::usage_rollup::{Keep, RollUp};
+use tenantry_billing::usage::{metering, quota};
 use tenantry_domain::kernel::{
     Clock as _, IdSource as _, Limit, Period, StoreError, SystemScope, TenantId, Time, UsageEventId,
 };
@@ -22,11 +28,7 @@ use tenantry_domain::usage::{
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
-use tenantry_tenancy::plans::plan;
-use tenantry_tenancy::usage::quota_drift::{self, Repair};
-use tenantry_tenancy::usage::usage_rollup::{Keep, RollUp};
-use tenantry_tenancy::usage::{metering, quota};
-use tenantry_tenancy::{Cx, Origin, Tenancy, usage};
+use tenantry_tenancy::{Cx, Origin, Tenancy};
 use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
 
 use crate::jobs;
@@ -1329,7 +1331,7 @@ async fn an_hour_of_many_events_of_which_some_were_taken_back_is_totalled_in_no_
 #[actix_web::test]
 async fn an_hour_is_totalled_when_it_is_over_or_its_changes_have_waited_in_every_tenant() {
     let world = world().await;
-    let worker = jobs::worker(&world, Handlers::standard());
+    let worker = jobs::worker(&world, Handlers::standard().with_usage());
     // The clock of the tests begins at the beginning of an hour.
     worker.run_once().await.unwrap();
     world.set_status(&world.globex, "suspended").await;
@@ -1815,7 +1817,7 @@ async fn calls_of_a_tenant_that_nobody_knows_keep_no_other_call_from_the_ledger(
     get(&world.globex.admin).await;
     let stored = metering::flush(&world.app).await;
     assert_eq!((stored.calls, stored.set_aside, stored.kept), (2, 1, 0));
-    assert_eq!(world.app.metering.tally().set_aside, 1);
+    assert_eq!(metering::Metering::of(&world.app).tally().set_aside, 1);
     for tenant in [&world.acme, &world.globex] {
         assert_eq!(total(&world, tenant, "api_calls").await, 1);
     }

@@ -17,6 +17,8 @@ pub(crate) struct Alteration {
     pub(crate) digest: Option<String>,
     /// Of a function that is LEAKPROOF: what the digest would be if it were not.
     pub(crate) otherwise: Option<String>,
+    /// The catalogue whose digest ([`DIGESTS`]) covers all of the row.
+    pub(crate) class: Option<String>,
 }
 
 /// What one of PostgreSQL's own catalogues holds, as far as it is the same on every machine.
@@ -68,18 +70,20 @@ fn digest(leakproof: &str) -> String {
 /// come from scripts of initdb as well, the last of whose transactions makes `template0`, soon after the initial grants
 /// were noted. A superuser can move both and freeze a row, so [`DIGESTS`] are compared besides.
 pub(super) fn alterations() -> String {
+    // With the numbers of the rows that the digest is over.
     let simple = [
-        "pg_cast",
-        "pg_operator",
-        "pg_opclass",
-        "pg_opfamily",
-        "pg_amop",
-        "pg_amproc",
-        "pg_am",
+        ("pg_cast", "x.oid < 8000 OR x.oid BETWEEN 10000 AND 11999"),
+        ("pg_operator", "x.oid < 8000"),
+        ("pg_opclass", "x.oid < 8000 OR x.oid BETWEEN 10000 AND 11999"),
+        ("pg_opfamily", "x.oid < 8000"),
+        ("pg_amop", "x.oid BETWEEN 10000 AND 11999"),
+        ("pg_amproc", "x.oid BETWEEN 10000 AND 11999"),
+        ("pg_am", "x.oid < 8000"),
     ];
-    let simple = simple.map(|class| {
+    let simple = simple.map(|(class, covered)| {
         format!(
-            "SELECT i.type AS kind, i.identity AS name, NULL AS what, NULL AS digest, NULL AS otherwise
+            "SELECT i.type AS kind, i.identity AS name, NULL AS what, NULL AS digest, NULL AS otherwise,
+                CASE WHEN {covered} THEN '{class}' END AS class
              FROM {class} x, LATERAL pg_identify_object('{class}'::regclass, x.oid, 0) i
              WHERE x.oid < 16384 AND x.xmin::text::bigint > 2"
         )
@@ -89,33 +93,33 @@ pub(super) fn alterations() -> String {
         "{simple}
          UNION ALL
          SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), NULL,
-            {digest}, CASE WHEN p.proleakproof THEN {otherwise} END
+            {digest}, CASE WHEN p.proleakproof THEN {otherwise} END, NULL
          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
          WHERE p.oid < 16384 AND p.xmin::text::bigint > {last_of_initdb}
          UNION ALL
-         SELECT 'type', format_type(t.oid, NULL), NULL, NULL, NULL
+         SELECT 'type', format_type(t.oid, NULL), NULL, NULL, NULL, NULL
          FROM pg_type t WHERE t.oid < 10000 AND t.xmin::text::bigint > 2 AND t.typacl IS NULL
          UNION ALL
-         SELECT 'type', format_type(t.oid, NULL), 'it uses a function of users', NULL, NULL
+         SELECT 'type', format_type(t.oid, NULL), 'it uses a function of users', NULL, NULL, NULL
          FROM pg_type t WHERE t.oid < 16384 AND greatest(t.typinput::oid, t.typoutput::oid, t.typreceive::oid, t.typsend::oid,
             t.typsubscript::oid) >= 16384
          UNION ALL
-         SELECT 'language', l.lanname, 'it uses a function of users', NULL, NULL
+         SELECT 'language', l.lanname, 'it uses a function of users', NULL, NULL, NULL
          FROM pg_language l WHERE l.oid < 16384 AND greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) >= 16384
          UNION ALL
-         SELECT 'collation', quote_ident(x.collname), 'it is not deterministic', NULL, NULL
+         SELECT 'collation', quote_ident(x.collname), 'it is not deterministic', NULL, NULL, NULL
          FROM pg_collation x WHERE x.oid < 16384 AND NOT x.collisdeterministic
          UNION ALL
-         SELECT 'aggregate', a.aggfnoid::regprocedure::text, NULL, NULL, NULL
+         SELECT 'aggregate', a.aggfnoid::regprocedure::text, NULL, NULL, NULL, NULL
          FROM pg_aggregate a WHERE a.aggfnoid::oid < 16384 AND a.xmin::text::bigint > 2
          UNION ALL
-         SELECT 'view', r.ev_class::regclass::text, 'its query was replaced', NULL, NULL
+         SELECT 'view', r.ev_class::regclass::text, 'its query was replaced', NULL, NULL, NULL
          FROM pg_rewrite r WHERE r.oid < 16384 AND r.xmin::text::bigint > {last_of_initdb}
          UNION ALL
-         SELECT 'relation', c.oid::regclass::text, 'it belongs to ' || quote_ident(pg_get_userbyid(c.relowner)), NULL, NULL
+         SELECT 'relation', c.oid::regclass::text, 'it belongs to ' || quote_ident(pg_get_userbyid(c.relowner)), NULL, NULL, NULL
          FROM pg_class c WHERE c.oid < 16384 AND c.relowner <> 10
          UNION ALL
-         SELECT 'view', c.oid::regclass::text, 'it is no security barrier', NULL, NULL
+         SELECT 'view', c.oid::regclass::text, 'it is no security barrier', NULL, NULL, NULL
          FROM pg_class c WHERE c.oid < 16384 AND c.relname IN ('pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs')
             AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
                             WHERE o.option_name = 'security_barrier' AND o.option_value::bool)

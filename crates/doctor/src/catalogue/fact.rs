@@ -434,7 +434,7 @@ fn roles(ours: &str) -> String {
     )
 }
 
-/// Settings about time, memory, plans, logs and formats.
+/// Settings about time, memory, plans, logs and formats. Those that lose commits in a crash have a check of their own.
 const HARMLESS: &str = "'_timeout$|^(application_name|auto_explain[.]|backend_flush|bytea_output|client_connection|client_min|\
     commit_|cpu_|cursor_tuple|datestyle|deadlock|debug_|default_statistics|default_transaction_|effective_|enable_|\
     extra_float|from_collapse|geqo|gin_|hash_mem|huge_|intervalstyle|io_|jit|join_collapse|lc_|log_|logical_decoding_|\

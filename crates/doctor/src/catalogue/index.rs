@@ -4,7 +4,7 @@ use super::sql;
 use crate::Options;
 use crate::quote::literal;
 
-/// An index.
+/// An index of the database, as `pg_index` describes it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Index {
     pub(crate) relation: u32,

@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-/// A role.
+/// A role of the cluster, as `pg_roles` describes it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Role {
     pub(crate) name: String,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Verdict};
-use crate::catalogue::{Membership, Role};
+use crate::catalogue::{Membership, Relation, Role};
 use crate::subject::{Subject, closure};
 use crate::{Finding, Object, Severity, Step, quote};
 
@@ -11,7 +11,8 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "ROLE009",
         title: "No other login reads or writes the rows of all tenants",
-        why: "No policy holds for a superuser, a role with BYPASSRLS, the files of the server or the owner of a table. A login \
+        why: "No policy holds for a superuser, a role with BYPASSRLS, the files of the server or the owner of a table. A member \
+              of the runtime role names any tenant, and a login with grants of its own reads tables that have no policy. A login \
               that is meant belongs on the list of allowed objects.",
         severity: Severity::Error,
         guards: true,
@@ -50,8 +51,9 @@ enum Power {
 /// checks of their own.
 fn logins(subject: &Subject<'_>, power: Power) -> Verdict {
     let ours: Vec<&str> = subject.users.iter().copied().chain(subject.others()).collect();
+    let is_ours = |name: &str| ours.contains(&name) || is_named_ours(subject, name);
     let all = subject.catalogue.roles.iter();
-    let others = all.filter(|role| role.login && !role.initial && !ours.contains(&role.name.as_str()));
+    let others = all.filter(|role| role.login && !role.initial && !is_ours(&role.name));
     Verdict::of_each("other login", others, |role| {
         let (found, sql): (Vec<String>, Vec<Vec<String>>) = reasons(subject, role, power).into_iter().unzip();
         let object = Object::new("role", quote::identifier(&role.name));
@@ -66,6 +68,15 @@ fn logins(subject: &Subject<'_>, power: Power) -> Verdict {
                 .caution("Who logs in as it has to do without; a login that is meant belongs on the list of allowed objects."),
         })
     })
+}
+
+/// Whether it is a role of the application by its name: in a server the login that was given may be another one.
+fn is_named_ours(subject: &Subject<'_>, name: &str) -> bool {
+    subject.options.our_roles().any(|one| one == name)
+}
+
+fn is_runtime(subject: &Subject<'_>, name: &str) -> bool {
+    subject.users.contains(&name) || subject.options.our_roles().next() == Some(name)
 }
 
 /// What gives a login that power, and the SQL that takes it away.
@@ -84,7 +95,45 @@ fn reasons(subject: &Subject<'_>, role: &Role, power: Power) -> Vec<(String, Vec
         let sql = format!("REVOKE {} FROM {name}", quote::identifier(&membership.role));
         Some((found, vec![sql]))
     });
-    words.chain(owned).chain(memberships).collect()
+    let granted = (power == Power::Present && !role.superuser).then(|| granted(subject, &role.name));
+    words
+        .chain(owned)
+        .chain(memberships)
+        .chain(granted.into_iter().flatten())
+        .collect()
+}
+
+/// What was granted on tables of tenants and global tables to a login or to roles that it can use, one entry for each of
+/// those. Grants that are on the list of allowed objects, as CAT010 names them, are left out.
+fn granted(subject: &Subject<'_>, login: &str) -> Vec<(String, Vec<String>)> {
+    let reached = closure(subject.catalogue, &[login], Membership::is_usable);
+    let foreign = reached.iter().filter(|name| present(subject, name).is_none());
+    let tables: Vec<&Relation> = subject.all_with_tenant().chain(subject.global_tables()).collect();
+    let of = |name: &&str| {
+        let to = quote::identifier(name);
+        let has = |table: &&&Relation| {
+            let mut grants = table.grants.iter();
+            let object = Object::new("other grant", format!("{to} on TABLE {}", table.sql_name()));
+            grants.any(|grant| grant.grantee.as_deref() == Some(*name)) && !subject.allows_fact(&object)
+        };
+        let on: Vec<String> = tables.iter().filter(has).map(|table| table.sql_name()).collect();
+        let (first, more) = (on.first()?, on.len() - 1);
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(" and {more} more")
+        };
+        let by = if *name == login {
+            String::new()
+        } else {
+            format!(" through {to}")
+        };
+        let sql = on
+            .iter()
+            .map(|table| format!("REVOKE ALL ON TABLE {table} FROM {to}"));
+        Some((format!("has grants on {first}{more}{by}"), sql.collect()))
+    };
+    foreign.filter_map(of).collect()
 }
 
 /// A superuser can do everything, of which nothing more is said.
@@ -118,7 +167,9 @@ fn through(subject: &Subject<'_>, membership: &Membership, power: Power) -> Opti
         (Power::Possible, true) => closure(subject.catalogue, &[role], reaches),
         (Power::Possible, false) => BTreeSet::new(),
     };
-    let found = reached.iter().find_map(|name| {
+    // What is more than the runtime role is said first.
+    let greater = reached.iter().filter(|name| !is_runtime(subject, name));
+    let found = greater.chain(&reached).find_map(|name| {
         let reason = match power {
             Power::Present => present(subject, name)?,
             Power::Possible if usable.contains(name) => possible(subject, name)?,
@@ -146,6 +197,7 @@ fn present(subject: &Subject<'_>, name: &str) -> Option<&'static str> {
         _ if subject.keepers.contains(&name) => Some("owns the tables"),
         _ if owns_tables(subject, name) && !is_worker => Some("owns tables of tenants"),
         _ if subject.platform.contains(&name) => Some("is a platform role"),
+        _ if is_runtime(subject, name) => Some("is the runtime role"),
         _ => None,
     }
 }

@@ -48,6 +48,15 @@ pub(super) const CHECKS: &[Check] = &[
         guards: false,
         look: statements_are_not_logged,
     },
+    Check {
+        id: "SET006",
+        title: "What was committed outlasts a crash",
+        why: "Without `fsync` or `full_page_writes` a crash may leave a database that cannot be read; without \
+              `synchronous_commit` it loses the last answers that were given, and what a tenant is billed for.",
+        severity: Severity::Warning,
+        guards: false,
+        look: commits_last,
+    },
 ];
 
 fn row_security_is_on(subject: &Subject<'_>) -> Verdict {
@@ -137,6 +146,28 @@ fn statements_are_not_logged(subject: &Subject<'_>) -> Verdict {
     let logged = |setting: &RoleSetting| concerns(subject, setting) && tells(&setting.name, &setting.value);
     let connection = effective(subject, |one| tells(&one.name, &one.value));
     settings(subject, logged, connection)
+}
+
+/// Settings without which a commit is lost in a crash, and the values with which it is not.
+const LASTING: &[(&str, &[&str])] = &[
+    ("fsync", ON),
+    ("full_page_writes", ON),
+    (
+        "synchronous_commit",
+        &["on", "true", "yes", "1", "local", "remote_write", "remote_apply"],
+    ),
+];
+
+fn commits_last(subject: &Subject<'_>) -> Verdict {
+    let loses = |name: &str, value: &str| {
+        let mut known = LASTING
+            .iter()
+            .filter(|(known, _)| name.eq_ignore_ascii_case(known));
+        known.any(|(_, lasting)| !lasting.contains(&value.to_ascii_lowercase().as_str()))
+    };
+    let own = |setting: &RoleSetting| concerns(subject, setting) && loses(&setting.name, &setting.value);
+    let connection = effective(subject, |one| loses(&one.name, &one.value));
+    settings(subject, own, connection)
 }
 
 /// Whether it holds for the runtime role, a platform role, or what they can become.

@@ -196,6 +196,16 @@ pub const CASES: &[Case] = &[
         "RESET ROLE; ALTER DATABASE {database} SET log_statement = 'mod'; \
          ALTER ROLE tenantry_app IN DATABASE {database} SET log_min_duration_statement = 0",
     ),
+    case(
+        &["SET006"],
+        ByScript,
+        "RESET ROLE; ALTER DATABASE {database} SET synchronous_commit = off",
+    ),
+    case(
+        &["SET006"],
+        ByScript,
+        "RESET ROLE; ALTER ROLE tenantry_app IN DATABASE {database} SET synchronous_commit = off",
+    ),
     told(
         |options| options.global_unique.push("tasks_id".to_owned()),
         case(

@@ -2,7 +2,7 @@ use tenantry_doctor::{DoctorError, Options, Outcome, examine};
 
 use tenantry_migration::{APP_ROLE, DEFINER_FUNCTIONS, GLOBAL_TABLES, PLATFORM_ROLE, TENANT_SETTING};
 
-use crate::support::{Database, ROLES, assert_clean, expecting, options, run};
+use crate::support::{Database, ROLES, assert_clean, expecting, here, options, run};
 
 #[tokio::test]
 async fn tenantrys_own_schema_passes_every_check() {
@@ -28,7 +28,7 @@ async fn tenantrys_own_schema_passes_every_check() {
 async fn whoever_asks_gets_the_same_answer() {
     let _roles = ROLES.read().await;
     let database = Database::migrated().await;
-    let options = expecting();
+    let options = here(&expecting());
     let mut by_admin = database.examine(&options).await;
     for (user, password) in [
         ("tenantry_app", "app"),
@@ -87,7 +87,7 @@ async fn a_transaction_of_somebody_elses_is_left_alone() {
     assert!(matches!(error, DoctorError::InTransaction), "{error}");
     transaction.commit().await.unwrap();
     // The connection is as it was, and stays usable.
-    assert_clean(&examine(&mut admin, &options()).await.unwrap());
+    assert_clean(&examine(&mut admin, &here(&options())).await.unwrap());
     run(&mut admin, "CREATE TABLE written (id int)").await.unwrap();
     let path: String = sqlx::query_scalar("SHOW search_path")
         .fetch_one(&mut admin)

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use tenantry_doctor::{examine, guard};
 
-use crate::support::{Database, ROLES, failed, options};
+use crate::support::{Database, ROLES, failed, here, options};
 
 /// Nothing is asserted about time, which is the machine's; that it ends at all says that nothing is quadratic.
 #[tokio::test]
@@ -10,7 +10,7 @@ async fn two_thousand_tables() {
     let _roles = ROLES.read().await;
     let database = Database::migrated().await;
     database.admin_runs(TABLES).await;
-    let options = options();
+    let options = here(&options());
     let mut app = database.app().await;
     let started = Instant::now();
     let report = examine(&mut app, &options).await.unwrap();

@@ -3,7 +3,7 @@
 
 use tenantry_doctor::{Options, Outcome, Report, examine, guard};
 
-use crate::support::{Database, ROLES, assert_clean, failed};
+use crate::support::{Database, ROLES, assert_clean, failed, here};
 
 const SCHEMA: &str = "
     CREATE SCHEMA acme AUTHORIZATION acme_owner;
@@ -67,7 +67,7 @@ async fn a_strangers_good_schema_passes() {
     assert_clean(&report);
     assert_eq!((report.tenant_tables, report.global_tables), (3, 1));
     let mut web = database.connect("acme_web", "web").await;
-    assert_clean(&examine(&mut web, &options()).await.unwrap());
+    assert_clean(&examine(&mut web, &here(&options())).await.unwrap());
     assert_clean(&guard(&mut web, &options()).await.unwrap());
     // Without being told of the function, nobody can say what it gives.
     let untold = Options {
@@ -75,14 +75,17 @@ async fn a_strangers_good_schema_passes() {
         ..options()
     };
     assert_eq!(
-        failed(&examine(&mut web, &untold).await.unwrap()),
+        failed(&examine(&mut web, &here(&untold)).await.unwrap()),
         ["RLS005", "RLS008"]
     );
     let elsewhere = Options {
         setting: "acme.other".to_owned(),
         ..options()
     };
-    assert_eq!(failed(&examine(&mut web, &elsewhere).await.unwrap()), ["RLS005"]);
+    assert_eq!(
+        failed(&examine(&mut web, &here(&elsewhere)).await.unwrap()),
+        ["RLS005"]
+    );
     // Without a table of tenants there is nothing to refer to.
     let nowhere = Options {
         tenants_table: "customers".to_owned(),

@@ -136,7 +136,7 @@ impl Database {
 
     /// As a superuser, on a connection of its own: what is set for a database holds from the next one on.
     pub async fn examine(&self, options: &Options) -> Report {
-        examine(&mut self.admin().await, options).await.unwrap()
+        examine(&mut self.admin().await, &here(options)).await.unwrap()
     }
 
     pub async fn guard_as_app(&self, options: &Options) -> Report {
@@ -151,6 +151,18 @@ pub fn options() -> Options {
         allowed_definer_functions: DEFINER_FUNCTIONS.iter().map(|&name| name.to_owned()).collect(),
         ..Options::default()
     }
+}
+
+/// The options, with what the clusters of tests are allowed: they are thrown away, and need to outlast no crash.
+pub fn here(options: &Options) -> Options {
+    let mut options = options.clone();
+    let settings = ["fsync", "full_page_writes", "synchronous_commit"];
+    for allowed in settings.map(|name| format!("setting {name} of the server")) {
+        if !options.allowed_objects.contains(&allowed) {
+            options.allowed_objects.push(allowed);
+        }
+    }
+    options
 }
 
 /// The same, with the manifest of Tenantry's migrations to compare with.

@@ -28,7 +28,7 @@ impl Category {
 /// Who (actor, request id) is taken from the scope by the adapter, so that it cannot be told wrong.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
-    /// Its id.
+    /// Identifies the entry within the tenant.
     pub id: AuditEventId,
     /// When.
     pub at: Time,
@@ -38,7 +38,7 @@ pub struct AuditEvent {
     pub action: &'static str,
     /// The kind of thing it happened to, for example `project`.
     pub target_type: &'static str,
-    /// Which one.
+    /// The id of that thing; `None` where it has none.
     pub target_id: Option<Uuid>,
     /// From which address.
     pub ip: Option<String>,

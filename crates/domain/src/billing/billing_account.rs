@@ -316,12 +316,14 @@ impl FetchedAccount {
     }
 
     /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
-    /// to a subscription that never began, or that is not for our catalogue, is no debt.
+    /// to a subscription that never began, or that is not for our catalogue, is no debt; nor is the first invoice after a
+    /// trial once the subscription has ended without it being paid.
     pub fn owed(&self) -> Vec<&ProviderInvoice> {
         let does_not_count = |invoice: &ProviderInvoice| {
             let mut subscriptions = self.subscriptions.iter();
             subscriptions.any(|one| {
-                (one.never_began() || !one.is_ours()) && invoice.subscription.as_ref() == Some(&one.id)
+                invoice.subscription.as_ref() == Some(&one.id)
+                    && (one.never_began() || !one.is_ours() || self.is_of_lapsed_trial(one, invoice))
             })
         };
         let owed = self
@@ -331,6 +333,28 @@ impl FetchedAccount {
         let mut owed: Vec<_> = owed.collect();
         owed.sort_by_key(|invoice| invoice.created_at);
         owed
+    }
+
+    /// Whether an invoice is the first after a trial of a subscription that has ended: an invoice of the trial is of nothing.
+    fn is_of_lapsed_trial(&self, subscription: &ProviderSubscription, invoice: &ProviderInvoice) -> bool {
+        let mut others = self.invoices.iter();
+        let is_earlier = |other: &ProviderInvoice| {
+            other.subscription == invoice.subscription
+                && other.total > 0
+                && other.created_at < invoice.created_at
+        };
+        subscription.has_ended()
+            && subscription
+                .trial_ends_at
+                .is_some_and(|end| end <= invoice.created_at)
+            && !others.any(is_earlier)
+    }
+
+    /// What the subscription was for whose invoice is [`Self::owed`] longest, where that is known.
+    pub fn owed_for(&self) -> Option<&Offer> {
+        let subscription = self.owed().first()?.subscription.as_ref()?;
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.find(|one| one.id == *subscription)?.offer.as_ref()
     }
 
     /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the
@@ -808,5 +832,30 @@ mod tests {
         assert_eq!(all.owed_since(), Some(at("2026-02-28T10:00:00Z")));
         all.subscriptions[0].status = SubscriptionStatus::Active;
         assert_eq!(all.owed_since(), None);
+    }
+
+    #[test]
+    fn unpaid_first_invoice_after_a_trial_that_ended_is_no_debt() {
+        let mut account = account();
+        let mut lapsed = subscription("sub_1", SubscriptionStatus::PastDue, "pro");
+        lapsed.trial_ends_at = Some(at("2026-02-14T10:00:00Z"));
+        let mut of_trial = invoice("in_0", "sub_1", "2026-01-31T10:00:00Z");
+        (of_trial.total, of_trial.amount_due) = (0, 0);
+        of_trial.status = Some(InvoiceStatus::Paid);
+        let first = invoice("in_1", "sub_1", "2026-02-14T10:00:00Z");
+        let mut all = fetched(&mut account, vec![lapsed], vec![first, of_trial]);
+        assert_eq!(
+            all.owed_since(),
+            Some(at("2026-02-14T10:00:00Z")),
+            "it grants what was bought"
+        );
+        all.subscriptions[0].status = SubscriptionStatus::Canceled;
+        assert_eq!(all.owed_since(), None);
+        let second = invoice("in_2", "sub_1", "2026-03-14T10:00:00Z");
+        all.invoices.push(second);
+        assert_eq!(all.owed_since(), Some(at("2026-03-14T10:00:00Z")));
+        // What follows a paid invoice is owed.
+        all.invoices[0].status = Some(InvoiceStatus::Paid);
+        assert_eq!(all.owed_since(), Some(at("2026-03-14T10:00:00Z")));
     }
 }

@@ -6,7 +6,7 @@ use crate::kernel::{StoreError, SystemScope, TenantId, Time};
 /// What is known of a tenant as a customer of the payment provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownCustomer {
-    /// The tenant.
+    /// The tenant that pays through this customer.
     pub tenant: TenantId,
     /// Which customer it is; `None` while an answer of the provider is missing.
     pub customer: Option<CustomerRef>,

@@ -1,89 +1,39 @@
 use chrono::Duration;
-use serde::Serialize;
 
 use crate::kernel::Time;
+use crate::kernel::name::named_enum;
 
-/// Where a tenant stands whose payment may have failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DunningState {
-    /// Nothing is owed, or nobody has tried to collect it yet.
-    Healthy,
-    /// A payment has failed; everything still works.
-    Grace,
-    /// Grace is over: the tenant may read, export and pay.
-    Suspended,
-}
-
-crate::kernel::name::deserialize_by_name!(DunningState);
-
-impl DunningState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Healthy, Self::Grace, Self::Suspended];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Grace => "grace",
-            Self::Suspended => "suspended",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// Where a tenant stands whose payment may have failed.
+    pub enum DunningState {
+        /// Nothing is owed, or nobody has tried to collect it yet.
+        Healthy = "healthy",
+        /// A payment has failed; everything still works.
+        Grace = "grace",
+        /// Grace is over: the tenant may read, export and pay.
+        Suspended = "suspended",
     }
 }
 
-/// A step of dunning; people are told of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DunningStep {
-    /// A payment has failed: grace begins.
-    PaymentFailed,
-    /// Grace ends in three days.
-    SuspensionAhead,
-    /// Grace is over: the tenant becomes read-only.
-    Suspended,
-    /// The tenant is deleted in seven days.
-    DeletionAhead,
-    /// The tenant is deleted.
-    Deleted,
-    /// Everything is paid.
-    Recovered,
+named_enum! {
+    /// A step of dunning; people are told of each.
+    pub enum DunningStep {
+        /// A payment has failed: grace begins.
+        PaymentFailed = "payment_failed",
+        /// Grace ends in three days.
+        SuspensionAhead = "suspension_ahead",
+        /// Grace is over: the tenant becomes read-only.
+        Suspended = "suspended",
+        /// The tenant is deleted in seven days.
+        DeletionAhead = "deletion_ahead",
+        /// The tenant is deleted.
+        Deleted = "deleted",
+        /// Everything is paid.
+        Recovered = "recovered",
+    }
 }
-
-crate::kernel::name::deserialize_by_name!(DunningStep);
 
 impl DunningStep {
-    /// Every step.
-    pub const ALL: [Self; 6] = [
-        Self::PaymentFailed,
-        Self::SuspensionAhead,
-        Self::Suspended,
-        Self::DeletionAhead,
-        Self::Deleted,
-        Self::Recovered,
-    ];
-
-    /// The step of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.as_str() == text)
-    }
-
-    /// Its name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PaymentFailed => "payment_failed",
-            Self::SuspensionAhead => "suspension_ahead",
-            Self::Suspended => "suspended",
-            Self::DeletionAhead => "deletion_ahead",
-            Self::Deleted => "deleted",
-            Self::Recovered => "recovered",
-        }
-    }
-
     /// The entry of the audit log that tells of it.
     pub const fn notice(self) -> &'static str {
         match self {
@@ -123,10 +73,17 @@ impl DunningTerms {
     /// What happens when, after a payment that failed then and as long as nothing is paid: in the order of time. What
     /// would be told in advance of something that is nearer than that is left out.
     pub fn timetable(&self, failed_at: Time) -> Vec<(Time, DunningStep)> {
-        let grace = Duration::days(i64::from(self.grace_days));
-        let suspended_at = failed_at + grace;
+        self.timetable_until(failed_at, failed_at + self.grace())
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::days(i64::from(self.grace_days))
+    }
+
+    /// [`Self::timetable`] with the suspension at a given time.
+    fn timetable_until(&self, failed_at: Time, suspended_at: Time) -> Vec<(Time, DunningStep)> {
         let mut steps = vec![(failed_at, DunningStep::PaymentFailed)];
-        if grace > Self::SUSPENSION_TOLD {
+        if suspended_at - failed_at > Self::SUSPENSION_TOLD {
             steps.push((suspended_at - Self::SUSPENSION_TOLD, DunningStep::SuspensionAhead));
         }
         steps.push((suspended_at, DunningStep::Suspended));
@@ -150,6 +107,9 @@ pub struct Dunning {
     pub state: DunningState,
     /// Since when something is owed: when the oldest invoice was made that could not be collected.
     pub failed_at: Option<Time>,
+    /// When the tenant is suspended unless it pays, as its admins were notified. It is set when the debt begins and never
+    /// becomes earlier while something is owed, whatever plan the tenant has by then.
+    pub suspends_at: Option<Time>,
     /// How many steps of the timetable have been taken.
     pub steps: u32,
     /// When the next is due.
@@ -161,6 +121,7 @@ impl Dunning {
     pub const HEALTHY: Self = Self {
         state: DunningState::Healthy,
         failed_at: None,
+        suspends_at: None,
         steps: 0,
         next_at: None,
     };
@@ -168,22 +129,32 @@ impl Dunning {
     /// Takes in what is known of payments now: since when something is owed, if anything is. Gives the steps that are
     /// taken by that, in order.
     ///
-    /// Whoever has paid is healthy at once. When the debt is another one than before (the oldest invoice was paid and a
-    /// later one is not) the timetable begins anew from that one. Called again at the same time it takes no further step.
+    /// A tenant that has paid is healthy at once. When the debt is another one than before (the oldest invoice was paid and a
+    /// later one is not) the timetable begins anew from that one, with a suspension that is not earlier than the one that was
+    /// announced. A debt keeps the grace under which it began: `terms` of a later plan do not move its suspension. A debt
+    /// that is first seen late is announced 3 days before the suspension at the latest, or the days of grace, if they are
+    /// fewer. Called again at the same time it takes no further step.
     pub fn observe(&mut self, failed_at: Option<Time>, terms: DunningTerms, now: Time) -> Vec<DunningStep> {
         let Some(since) = failed_at else {
             let owed = self.failed_at.is_some();
             *self = Self::HEALTHY;
             return owed.then_some(DunningStep::Recovered).into_iter().collect();
         };
+        let due = since + terms.grace();
         if self.failed_at != failed_at {
+            let announced = self.failed_at.and(self.suspends_at);
+            let earliest =
+                announced.unwrap_or_else(|| now + terms.grace().min(DunningTerms::SUSPENSION_TOLD));
             *self = Self {
                 state: DunningState::Grace,
                 failed_at,
+                suspends_at: Some(due.max(earliest)),
                 ..Self::HEALTHY
             };
         }
-        let timetable = terms.timetable(since);
+        // A debt that was stored without the date keeps the one that its terms have now.
+        self.suspends_at.get_or_insert(due);
+        let timetable = self.timetable(terms);
         let mut taken = Vec::new();
         for (at, step) in timetable.iter().skip(self.steps as usize) {
             if *at > now {
@@ -195,6 +166,15 @@ impl Dunning {
         }
         self.next_at = timetable.get(self.steps as usize).map(|(at, _)| *at);
         taken
+    }
+
+    /// The timetable of the present debt, in the order of time; empty when nothing is owed.
+    pub fn timetable(&self, terms: DunningTerms) -> Vec<(Time, DunningStep)> {
+        let Some(failed_at) = self.failed_at else {
+            return Vec::new();
+        };
+        let suspended_at = self.suspends_at.unwrap_or_else(|| failed_at + terms.grace());
+        terms.timetable_until(failed_at, suspended_at)
     }
 }
 
@@ -261,6 +241,7 @@ mod tests {
     #[test]
     fn another_debt_has_a_timetable_of_its_own() {
         let mut dunning = Dunning::HEALTHY;
+        dunning.observe(Some(day(0)), WEEK, day(0));
         dunning.observe(Some(day(0)), WEEK, day(8));
         assert_eq!(dunning.state, DunningState::Suspended);
         assert_eq!(
@@ -271,6 +252,53 @@ mod tests {
             (dunning.state, dunning.next_at),
             (DunningState::Grace, Some(day(10)))
         );
+    }
+
+    #[test]
+    fn another_plan_does_not_move_the_suspension_of_a_debt() {
+        let fortnight = DunningTerms {
+            grace_days: 14,
+            delete_after_days: Some(30),
+        };
+        let mut dunning = Dunning::HEALTHY;
+        dunning.observe(Some(day(0)), fortnight, day(0));
+        assert_eq!(dunning.observe(Some(day(0)), WEEK, day(8)), []);
+        assert_eq!(
+            (dunning.state, dunning.next_at),
+            (DunningState::Grace, Some(day(11)))
+        );
+        // Nor does a later invoice that is left, whose grace of a week is over.
+        dunning.observe(Some(day(1)), WEEK, day(9));
+        assert_eq!(
+            (dunning.state, dunning.suspends_at),
+            (DunningState::Grace, Some(day(14)))
+        );
+        assert_eq!(
+            dunning.observe(Some(day(1)), WEEK, day(14)),
+            [DunningStep::SuspensionAhead, DunningStep::Suspended]
+        );
+    }
+
+    #[test]
+    fn debt_that_is_seen_late_is_announced_before_the_suspension() {
+        let mut dunning = Dunning::HEALTHY;
+        assert_eq!(
+            dunning.observe(Some(day(0)), WEEK, day(9)),
+            [DunningStep::PaymentFailed, DunningStep::SuspensionAhead]
+        );
+        assert_eq!(
+            (dunning.state, dunning.next_at),
+            (DunningState::Grace, Some(day(12)))
+        );
+    }
+
+    #[test]
+    fn debt_stored_without_its_suspension_goes_on() {
+        let mut dunning = Dunning::HEALTHY;
+        dunning.observe(Some(day(0)), WEEK, day(5));
+        dunning.suspends_at = None;
+        assert_eq!(dunning.observe(Some(day(0)), WEEK, day(6)), []);
+        assert_eq!(dunning.suspends_at, Some(day(7)));
     }
 
     #[test]
@@ -300,38 +328,57 @@ mod tests {
             prop_assert!(timetable.is_sorted_by_key(|(at, _)| *at));
         }
 
-        /// Whatever is observed in whatever order: nobody is suspended before their grace is over or in spite of having
-        /// paid, no step is taken twice for a debt, and how often it is looked at makes no difference.
+        /// Debts and terms in any order: no suspension before the date that was announced, which is never moved to an
+        /// earlier one and is announced in time; none in spite of having paid; no step is taken twice for a debt, and a
+        /// second look takes none.
         #[test]
-        fn the_machine_keeps_its_promises(
-            terms in terms(), observed in prop::collection::vec((0_i64..100, prop::option::of(0_i64..100)), 1..40),
+        fn no_tenant_is_suspended_before_the_announced_date(
+            observed in prop::collection::vec((0_i64..20, prop::option::of(0_i64..100), terms()), 1..40),
+            delete_after_days in prop::option::of(0_u32..90),
         ) {
             let mut dunning = Dunning::HEALTHY;
             let mut now = 0;
             let mut taken_of_debt: Vec<DunningStep> = Vec::new();
-            for (wait, failed) in observed {
+            let mut announced: Option<Time> = None;
+            for (wait, failed, terms) in observed {
                 now += wait;
-                let failed_at = failed.map(|ago| day(now - ago));
-                if failed_at != dunning.failed_at {
+                // About half of the looks are at the debt of before.
+                let failed_at = match (failed, dunning.failed_at) {
+                    (Some(ago), Some(_)) if ago % 2 == 0 => dunning.failed_at,
+                    (failed, _) => failed.map(|ago| day(now - ago)),
+                };
+                let terms = DunningTerms { delete_after_days, ..terms };
+                let before = dunning;
+                let taken = dunning.observe(failed_at, terms, day(now));
+                if failed_at != before.failed_at {
                     taken_of_debt.clear();
                 }
-                let mut rarely = Dunning::HEALTHY;
-                rarely.observe(failed_at, terms, day(now));
-                let taken = dunning.observe(failed_at, terms, day(now));
                 for step in taken {
                     prop_assert!(!taken_of_debt.contains(&step));
                     taken_of_debt.push(step);
                 }
-                prop_assert_eq!(dunning, rarely, "it depends on the debt and the time alone");
-                match failed_at {
-                    None => prop_assert_eq!(dunning, Dunning::HEALTHY),
-                    Some(since) => {
-                        let over = day(now) >= since + Duration::days(i64::from(terms.grace_days));
-                        prop_assert_eq!(dunning.state == DunningState::Suspended, over);
-                        prop_assert!(dunning.next_at.is_none_or(|next| next > day(now)));
-                    }
+                let mut again = dunning;
+                prop_assert_eq!(again.observe(failed_at, terms, day(now)), []);
+                prop_assert_eq!(again, dunning);
+                let Some(since) = failed_at else {
+                    prop_assert_eq!(dunning, Dunning::HEALTHY);
+                    announced = None;
+                    continue;
+                };
+                let date = dunning.suspends_at.unwrap();
+                let grace = Duration::days(i64::from(terms.grace_days));
+                let notice = grace.min(DunningTerms::SUSPENSION_TOLD);
+                prop_assert!(announced.map_or(date >= day(now) + notice, |before| date >= before));
+                if failed_at != before.failed_at {
+                    prop_assert!(date >= since + grace);
+                } else {
+                    prop_assert_eq!(Some(date), before.suspends_at);
                 }
+                prop_assert_eq!(dunning.state == DunningState::Suspended, day(now) >= date);
+                prop_assert!(dunning.next_at.is_none_or(|next| next > day(now)));
+                announced = Some(date);
             }
+            let terms = WEEK;
             dunning.observe(None, terms, day(now));
             prop_assert_eq!(dunning, Dunning::HEALTHY, "paying always heals");
         }

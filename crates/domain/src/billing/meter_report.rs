@@ -1,47 +1,24 @@
 use async_trait::async_trait;
 use chrono::Duration;
-use serde::Serialize;
 
 use crate::billing::{ChargedTime, ProviderKey};
+use crate::kernel::name::named_enum;
 use crate::kernel::{MeterReportId, Period, StoreError, Time};
 use crate::usage::MeterKey;
 
-/// Where a report of usage stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReportState {
-    /// It is still to be sent.
-    Pending,
-    /// The provider has counted it.
-    Sent,
-    /// A later revision takes its place, and it was taken back or never sent.
-    Replaced,
-    /// It came when it was too late to take back what the provider has counted of the hour: it is known to us alone.
-    Late,
-    /// It cannot be sent any more.
-    Dead,
-}
-
-crate::kernel::name::deserialize_by_name!(ReportState);
-
-impl ReportState {
-    /// Every state.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Sent, Self::Replaced, Self::Late, Self::Dead];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Sent => "sent",
-            Self::Replaced => "replaced",
-            Self::Late => "late",
-            Self::Dead => "dead",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// Where a report of usage stands.
+    pub enum ReportState {
+        /// It is still to be sent.
+        Pending = "pending",
+        /// The provider has counted it.
+        Sent = "sent",
+        /// A later revision takes its place, and it was taken back or never sent.
+        Replaced = "replaced",
+        /// It came when it was too late to take back what the provider has counted of the hour: it is known to us alone.
+        Late = "late",
+        /// It cannot be sent any more.
+        Dead = "dead",
     }
 }
 
@@ -49,9 +26,9 @@ impl ReportState {
 /// to in the month up to the end of the hour. There is one for each revision of the hour's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeterReport {
-    /// Its id.
+    /// Identifies the report within the tenant.
     pub id: MeterReportId,
-    /// Of what.
+    /// Key of the reported meter.
     pub meter: MeterKey,
     /// The beginning of the hour.
     pub hour: Time,

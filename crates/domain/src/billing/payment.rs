@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{Currency, Interval, Period, TenantId, Time};
 use crate::usage::MeterKey;
 
@@ -48,7 +49,7 @@ provider_ids! {
     CustomerRef;
     /// A subscription (`sub_…`).
     SubscriptionRef;
-    /// An invoice (`in_…`).
+    /// A bill of the provider (`in_…`).
     InvoiceRef;
     /// A checkout (`cs_…`).
     CheckoutRef;
@@ -76,11 +77,11 @@ impl ProviderKey {
 /// A price of our catalogue, as the provider knows it: by a lookup key made of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offer {
-    /// The plan.
+    /// Key of the offered plan.
     pub plan: String,
-    /// Its version.
+    /// The offered version of the plan, from 1.
     pub version: u32,
-    /// In which currency.
+    /// The ISO 4217 currency of the price.
     pub currency: Currency,
     /// For how long one payment is.
     pub interval: Interval,
@@ -100,7 +101,7 @@ pub struct NewCustomer {
 /// A customer as the provider has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderCustomer {
-    /// Its id.
+    /// The customer at the provider (`cus_…`).
     pub id: CustomerRef,
     /// The tenant that its metadata names. It helps to find a customer whose reference was lost; it is no proof, since it can
     /// be edited at the provider.
@@ -140,7 +141,7 @@ pub struct NewCheckout {
 /// A checkout that can still be completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCheckout {
-    /// Its id.
+    /// The checkout at the provider (`cs_…`).
     pub id: CheckoutRef,
     /// What it was made with: [`NewCheckout::terms`]; `None` when it is none of ours.
     pub terms: Option<ProviderKey>,
@@ -217,7 +218,7 @@ impl SubscriptionStatus {
 /// A meter whose use beyond what is included is charged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChargedMeter {
-    /// The meter.
+    /// Key of our meter.
     pub meter: MeterKey,
     /// Since when: what was used before is not charged.
     pub since: Time,
@@ -226,7 +227,7 @@ pub struct ChargedMeter {
 /// A subscription as the provider has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderSubscription {
-    /// Its id.
+    /// The subscription at the provider (`sub_…`).
     pub id: SubscriptionRef,
     /// Whose it is.
     pub customer: CustomerRef,
@@ -252,65 +253,36 @@ pub struct ProviderSubscription {
     pub created_at: Time,
 }
 
-/// Where an invoice stands (Stripe's names).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InvoiceStatus {
-    /// It may still change.
-    Draft,
-    /// It is to be paid.
-    Open,
-    /// It is paid.
-    Paid,
-    /// It was withdrawn.
-    Void,
-    /// Nobody expects it to be paid any more.
-    Uncollectible,
-}
-
-crate::kernel::name::deserialize_by_name!(InvoiceStatus);
-
-impl InvoiceStatus {
-    /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Draft,
-        Self::Open,
-        Self::Paid,
-        Self::Void,
-        Self::Uncollectible,
-    ];
-
-    /// The provider's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Open => "open",
-            Self::Paid => "paid",
-            Self::Void => "void",
-            Self::Uncollectible => "uncollectible",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+named_enum! {
+    /// Where an invoice stands (Stripe's names).
+    pub enum InvoiceStatus {
+        /// It may still change.
+        Draft = "draft",
+        /// It is to be paid.
+        Open = "open",
+        /// Nothing is outstanding.
+        Paid = "paid",
+        /// It was withdrawn.
+        Void = "void",
+        /// Nobody expects it to be paid any more.
+        Uncollectible = "uncollectible",
     }
 }
 
 /// An invoice as the provider has it now. Amounts are in the currency's minor unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderInvoice {
-    /// Its id.
+    /// The invoice at the provider (`in_…`).
     pub id: InvoiceRef,
     /// Whose it is.
     pub customer: CustomerRef,
-    /// What it is for.
+    /// The subscription that is invoiced, if any.
     pub subscription: Option<SubscriptionRef>,
     /// The number on it, once it has one.
     pub number: Option<String>,
     /// Where it stands; a word that we do not know is `None`.
     pub status: Option<InvoiceStatus>,
-    /// In which currency.
+    /// The ISO 4217 currency of all amounts.
     pub currency: Currency,
     /// All of it, taxes included.
     pub total: i64,
@@ -332,7 +304,7 @@ pub struct ProviderInvoice {
     pub lines: Vec<InvoiceLine>,
 }
 
-/// One line of an invoice.
+/// A position of an invoice: what is charged, how much of it and for which amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvoiceLine {
     /// For people.
@@ -348,11 +320,11 @@ pub struct InvoiceLine {
 /// What a change of plan would cost now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProrationPreview {
-    /// In which currency.
+    /// The ISO 4217 currency of all amounts.
     pub currency: Currency,
     /// What would be charged at once or with the next invoice, in the minor unit; negative when something is given back.
     pub amount_due: i64,
-    /// The lines of it.
+    /// The positions of the invoice that would be made.
     pub lines: Vec<InvoiceLine>,
 }
 
@@ -363,7 +335,7 @@ pub struct ProrationPreview {
 pub struct UsageReport {
     /// Whose.
     pub customer: CustomerRef,
-    /// Of what.
+    /// Key of the reported meter.
     pub meter: MeterKey,
     /// How much.
     pub quantity: u64,
@@ -386,7 +358,7 @@ pub enum Delivered {
 /// afterwards, so that the order in which events arrive does not matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderEvent {
-    /// Its id.
+    /// The event at the provider (`evt_…`).
     pub id: EventRef,
     /// What has happened, in the provider's words: `invoice.paid`.
     pub kind: String,

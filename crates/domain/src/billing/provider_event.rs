@@ -1,43 +1,21 @@
 use async_trait::async_trait;
-use serde::Serialize;
 
 use crate::billing::{EventRef, ProviderEvent};
+use crate::kernel::name::named_enum;
 use crate::kernel::{StoreError, SystemScope, Time};
 use crate::operations::SystemJob;
 
-/// What became of an event that the payment provider told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventState {
-    /// Nobody has acted on it yet.
-    Pending,
-    /// It was acted on.
-    Done,
-    /// There is nothing to be done, and the reason says why.
-    Ignored,
-    /// It was tried for too long, and the reason says why it did not go.
-    Dead,
-}
-
-crate::kernel::name::deserialize_by_name!(EventState);
-
-impl EventState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Done, Self::Ignored, Self::Dead];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Done => "done",
-            Self::Ignored => "ignored",
-            Self::Dead => "dead",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// What became of an event that the payment provider told of.
+    pub enum EventState {
+        /// Nobody has acted on it yet.
+        Pending = "pending",
+        /// It was acted on.
+        Done = "done",
+        /// There is nothing to be done, and the reason says why.
+        Ignored = "ignored",
+        /// It was tried for too long, and the reason says why it did not go.
+        Dead = "dead",
     }
 }
 

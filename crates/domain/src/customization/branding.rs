@@ -73,7 +73,7 @@ pub struct BrandingPatch {
 /// A branding as a change leaves it, and what is to be said about it.
 #[derive(Debug, Clone)]
 pub struct Rebranded {
-    /// The branding.
+    /// The next version, to be stored.
     pub branding: Branding,
     /// The addresses in the change, which are still to be resolved.
     pub addresses: Vec<Address>,

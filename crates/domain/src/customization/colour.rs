@@ -14,13 +14,13 @@ pub struct Colour {
 pub const ENOUGH_CONTRAST: f64 = 4.5;
 
 impl Colour {
-    /// Black.
+    /// Opaque black, `#000000`.
     pub const BLACK: Self = Self {
         red: 0,
         green: 0,
         blue: 0,
     };
-    /// White.
+    /// Opaque white, `#ffffff`.
     pub const WHITE: Self = Self {
         red: 255,
         green: 255,
@@ -85,9 +85,9 @@ impl Colour {
 /// Contrast ratios, cut off after two digits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Contrasts {
-    /// With white.
+    /// The ratio to white, 1 to 21.
     pub white: f64,
-    /// With black.
+    /// The ratio to black, 1 to 21.
     pub black: f64,
 }
 

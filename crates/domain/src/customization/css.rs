@@ -124,7 +124,7 @@ pub struct CssTooLong;
 /// CSS that can do no harm, and what is not in it any more.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SafeCss {
-    /// The CSS.
+    /// The sanitized text; sanitizing it again changes nothing.
     pub css: String,
     /// What was removed, from the beginning to the end; the first hundred.
     pub removed: Vec<Removed>,

@@ -2,18 +2,20 @@
 //!
 //! May use: `kernel`, `plans`, `identity`, `tenant`.
 
+mod address;
 mod branding;
 mod colour;
 mod css;
 mod setting;
 
+pub use address::Address;
 pub use branding::{Branding, BrandingPatch, Brandings, Rebranded, Warning};
 pub use colour::{Colour, Contrasts, ENOUGH_CONTRAST};
 pub use css::{
     CONTAINMENT, CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css,
 };
 pub use setting::{
-    Address, Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern,
-    RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,
-    SettingVersion, TenantConfiguration,
+    Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern, RegistryError,
+    SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets, SettingVersion,
+    TenantConfiguration,
 };

@@ -10,7 +10,7 @@ use regex::Regex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::customization::{Branding, Colour};
+use crate::customization::{Address, Branding, Colour};
 use crate::kernel::{
     Check, Invalid, LONGEST_URL, Level, Patch, PublicUrl, Resolved, StoreError, TenantId, Time, UserId,
     check_text, resolve,
@@ -36,7 +36,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Its key.
+    /// Returns the name under which the definition is registered.
     pub const fn key(&self) -> &'static str {
         self.key
     }
@@ -81,7 +81,7 @@ pub enum Kind {
     Url,
     /// A list of values of one kind.
     List {
-        /// Of what.
+        /// The kind of every element.
         of: Box<Self>,
         /// How many at the most.
         most: usize,
@@ -409,15 +409,6 @@ impl Definition {
     }
 }
 
-/// An address in a value, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// JSON pointer into the change.
-    pub pointer: String,
-    /// The address.
-    pub url: PublicUrl,
-}
-
 /// Why definitions are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting {key}: {problem}")]
@@ -657,7 +648,7 @@ fn sentence(Invalid(errors): &Invalid) -> String {
 /// A change that holds: for each key what is to be, `None` for the inherited value.
 #[derive(Debug, Clone, Default)]
 pub struct SettingChange {
-    /// What is to be.
+    /// The new value of each changed key; `None` removes the tenant's own.
     pub values: BTreeMap<&'static str, Option<Value>>,
     /// The addresses in it, which are still to be resolved.
     pub addresses: Vec<Address>,
@@ -763,7 +754,7 @@ pub struct SettingVersion {
 /// How two versions differ in one setting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// In which.
+    /// The setting that differs.
     pub key: String,
     /// What the first has; a secret only says that it is set.
     pub before: Option<Value>,
@@ -824,7 +815,7 @@ pub struct EffectiveSettings {
 pub struct TenantConfiguration {
     /// What the tenant is called.
     pub name: String,
-    /// Its settings.
+    /// The effective values of all levels together.
     pub settings: EffectiveSettings,
     /// How it looks.
     pub branding: Branding,
@@ -849,7 +840,7 @@ pub trait SettingSheets: Send {
     async fn store(&mut self, sheet: &SettingSheet, version: &SettingVersion) -> Result<(), StoreError>;
     /// Stores the same secrets, sealed anew: no change that anybody would notice.
     async fn store_resealed(&mut self, sheet: &SettingSheet) -> Result<(), StoreError>;
-    /// One version.
+    /// Returns the entry of the history with that number.
     async fn find_version(&mut self, version: i64) -> Result<Option<SettingVersion>, StoreError>;
     /// At most `limit` versions, newest first, from below version `before` on.
     async fn list_versions(

@@ -18,7 +18,7 @@ impl Bucket {
         Self(u16::try_from(scaled).unwrap_or(WHOLE - 1))
     }
 
-    /// The number.
+    /// Returns the position, 0 to 9,999.
     pub const fn number(self) -> u16 {
         self.0
     }
@@ -57,7 +57,7 @@ impl Share {
         self.0
     }
 
-    /// In percent.
+    /// Returns 0.0 to 100.0, with at most two decimal places.
     pub fn percent(self) -> f64 {
         f64::from(self.0) / 100.0
     }

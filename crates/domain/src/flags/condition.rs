@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kernel::{Check, name::deserialize_by_name, number::Exact};
+use crate::kernel::{Check, name::named_enum, number::Exact};
 
 /// What must hold of whoever a flag is evaluated for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,75 +33,34 @@ pub enum Condition {
 /// nobody becomes a customer of another plan by saying so.
 pub const KNOWN_ATTRIBUTES: [&str; 4] = ["tenant_id", "tenant_slug", "plan", "user_id"];
 
-/// How an attribute is compared.
-///
-/// They are few on purpose: what one can say with them can be explained in a sentence, and none can be slow. Regular
-/// expressions are left out for the second reason; dates compare as numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Comparator {
-    /// Equals one of the values; a list, when one of its items does.
-    In,
-    /// Is there and equals none of them; a list, when none of its items does.
-    NotIn,
-    /// Begins with one of them.
-    StartsWith,
-    /// Ends with one of them.
-    EndsWith,
-    /// Has one of them in it.
-    Contains,
-    /// Is greater than the value, a number.
-    GreaterThan,
-    /// Is the value or greater.
-    AtLeast,
-    /// Is less than the value.
-    LessThan,
-    /// Is the value or less.
-    AtMost,
-    /// Is that version or a later one, by the precedence of Semantic Versioning 2.0.0.
-    SemverAtLeast,
-    /// Is an earlier version than that.
-    SemverLessThan,
-}
-
-deserialize_by_name!(Comparator);
-
-impl Comparator {
-    /// Every operator.
-    pub const ALL: [Self; 11] = [
-        Self::In,
-        Self::NotIn,
-        Self::StartsWith,
-        Self::EndsWith,
-        Self::Contains,
-        Self::GreaterThan,
-        Self::AtLeast,
-        Self::LessThan,
-        Self::AtMost,
-        Self::SemverAtLeast,
-        Self::SemverLessThan,
-    ];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::In => "in",
-            Self::NotIn => "not_in",
-            Self::StartsWith => "starts_with",
-            Self::EndsWith => "ends_with",
-            Self::Contains => "contains",
-            Self::GreaterThan => "greater_than",
-            Self::AtLeast => "at_least",
-            Self::LessThan => "less_than",
-            Self::AtMost => "at_most",
-            Self::SemverAtLeast => "semver_at_least",
-            Self::SemverLessThan => "semver_less_than",
-        }
-    }
-
-    /// The operator of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|operator| operator.as_str() == text)
+named_enum! {
+    /// How an attribute is compared.
+    ///
+    /// They are few on purpose: what one can say with them can be explained in a sentence, and none can be slow. Regular
+    /// expressions are left out for the second reason; dates compare as numbers.
+    pub enum Comparator {
+        /// Equals one of the values; a list, when one of its items does.
+        In = "in",
+        /// Is there and equals none of them; a list, when none of its items does.
+        NotIn = "not_in",
+        /// Begins with one of them.
+        StartsWith = "starts_with",
+        /// Ends with one of them.
+        EndsWith = "ends_with",
+        /// Has one of them in it.
+        Contains = "contains",
+        /// Is greater than the value, a number.
+        GreaterThan = "greater_than",
+        /// Is the value or greater.
+        AtLeast = "at_least",
+        /// Is less than the value.
+        LessThan = "less_than",
+        /// Is the value or less.
+        AtMost = "at_most",
+        /// Is that version or a later one, by the precedence of Semantic Versioning 2.0.0.
+        SemverAtLeast = "semver_at_least",
+        /// Is an earlier version than that.
+        SemverLessThan = "semver_less_than",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::flags::{
     flag_key::{KEY_RULE, check_key, is_key},
     segment::MAX_CONDITIONS,
 };
-use crate::kernel::{Check, Invalid, Level, Role, Time, name::deserialize_by_name};
+use crate::kernel::{Check, Invalid, Level, Role, Time, name::named_enum};
 
 /// A feature flag as operators define it. The same type is its form in the database and on the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,35 +62,36 @@ pub struct FlagDefinition {
     pub version: i64,
 }
 
-/// What the values of a flag are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlagType {
-    /// True or false.
-    Boolean,
-    /// Text.
-    String,
-    /// A whole number of 64 bits.
-    Integer,
-    /// A number.
-    Number,
-    /// A JSON object.
-    Object,
+named_enum! {
+    /// What the values of a flag are.
+    pub enum FlagType {
+        /// True or false.
+        Boolean = "boolean",
+        /// Text.
+        String = "string",
+        /// A whole number of 64 bits.
+        Integer = "integer",
+        /// A JSON number, whole or fractional.
+        Number = "number",
+        /// A JSON object.
+        Object = "object",
+    }
 }
 
-/// Where a flag is in its life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Lifecycle {
-    /// Not yet: off for everybody, and no tenant sees it.
-    Draft,
-    /// In use.
-    #[default]
-    Active,
-    /// In use, and to be taken out of the code.
-    Deprecated,
-    /// Out of use: for tenants it is not there any more, and code gets its own default.
-    Archived,
+named_enum! {
+    /// Where a flag is in its life.
+    #[derive(Default)]
+    pub enum Lifecycle {
+        /// Not yet: off for everybody, and no tenant sees it.
+        Draft = "draft",
+        /// In use.
+        #[default]
+        Active = "active",
+        /// In use, and to be taken out of the code.
+        Deprecated = "deprecated",
+        /// Out of use: for tenants it is not there any more, and code gets its own default.
+        Archived = "archived",
+    }
 }
 
 /// Another flag, and the variant it must have.
@@ -147,7 +148,7 @@ pub struct Split {
     /// there is no user. Whoever lacks what they would be divided by is not matched: chance decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The parts.
+    /// Shares of the subjects, in order; together at most all of them.
     pub parts: Vec<Part>,
 }
 
@@ -162,35 +163,7 @@ pub struct Part {
     pub percent: Share,
 }
 
-deserialize_by_name!(FlagType);
-deserialize_by_name!(Lifecycle);
-
 impl FlagType {
-    /// Every type.
-    pub const ALL: [Self; 5] = [
-        Self::Boolean,
-        Self::String,
-        Self::Integer,
-        Self::Number,
-        Self::Object,
-    ];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Boolean => "boolean",
-            Self::String => "string",
-            Self::Integer => "integer",
-            Self::Number => "number",
-            Self::Object => "object",
-        }
-    }
-
-    /// The type of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-
     /// Whether a value is of this type.
     pub fn holds(self, value: &Value) -> bool {
         match self {
@@ -200,26 +173,6 @@ impl FlagType {
             Self::Number => value.is_number(),
             Self::Object => value.is_object(),
         }
-    }
-}
-
-impl Lifecycle {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Draft, Self::Active, Self::Deprecated, Self::Archived];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Active => "active",
-            Self::Deprecated => "deprecated",
-            Self::Archived => "archived",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 

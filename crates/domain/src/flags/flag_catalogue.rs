@@ -3,9 +3,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::flags::{Condition, FlagDefinition, FlagOverride, FlagProgram, FlagSet, Lifecycle, Segment};
-use crate::kernel::{Check, Invalid, OperatorId, StoreError, SystemScope, Time};
-use crate::tenant::TenantScope;
+use crate::flags::{Condition, FlagDefinition, FlagOverride, Lifecycle, Segment};
+use crate::kernel::{Check, Invalid, OperatorId, StoreError, Time};
 
 /// How many flags may stand one behind the other. Evaluation stops there as well, whatever is stored.
 pub(crate) const MAX_DEPTH: usize = 5;
@@ -49,7 +48,7 @@ impl FlagCatalogue {
         self.flags.get(key)
     }
 
-    /// A segment.
+    /// Returns the segment with that key.
     pub fn segment(&self, key: &str) -> Option<&Segment> {
         self.segments.get(key)
     }
@@ -216,23 +215,6 @@ impl FlagCatalogue {
     }
 }
 
-/// All definitions, from wherever they are remembered or stored.
-#[async_trait]
-pub trait FlagDefinitions: Send + Sync {
-    /// All of them, made ready for evaluation.
-    async fn program(&self, because: SystemScope) -> Result<Arc<FlagProgram>, StoreError>;
-}
-
-/// What holds for one tenant, from wherever it is remembered or put together.
-#[async_trait]
-pub trait FlagSource: Send + Sync {
-    /// The flags of the scope's tenant.
-    async fn flags(&self, scope: &TenantScope) -> Result<Arc<FlagSet>, StoreError>;
-
-    /// The same without waiting for anything, when it is remembered.
-    fn remembered(&self, scope: &TenantScope) -> Option<Arc<FlagSet>>;
-}
-
 /// Changing definitions, in a transaction of an operator's.
 #[async_trait]
 pub trait FlagEditing: Send {
@@ -251,7 +233,7 @@ pub trait FlagEditing: Send {
         limit: u32,
     ) -> Result<Vec<FlagVersion>, StoreError>;
 
-    /// One version of a flag.
+    /// Returns the version of a flag with that number, from 1.
     async fn flag_version(&mut self, key: &str, version: i64) -> Result<Option<FlagVersion>, StoreError>;
 
     /// Stores a segment as the next version of itself, or the first.
@@ -268,7 +250,7 @@ pub trait FlagEditing: Send {
         limit: u32,
     ) -> Result<Vec<SegmentVersion>, StoreError>;
 
-    /// One version of a segment.
+    /// Returns the version of a segment with that number, from 1.
     async fn segment_version(
         &mut self,
         key: &str,

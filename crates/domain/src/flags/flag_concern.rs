@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use crate::flags::flag_program::{CompiledFlag, CompiledRule, Digest, LEVELS, Test};
-use crate::flags::{FlagProgram, flag_set::FlagTenant};
+use crate::flags::{FlagProgram, FlagTenant};
 use crate::kernel::{Role, TenantId, Time};
 
 /// What all definitions come to for one tenant, as a digest: it changes when something changes that the tenant may see

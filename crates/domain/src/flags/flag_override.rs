@@ -6,9 +6,9 @@ use crate::kernel::{FlagOverrideId, Invalid, Time};
 /// What a tenant's admins have chosen of a flag that is theirs to choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FlagOverride {
-    /// Its id.
+    /// Identifies the override within the tenant.
     pub id: FlagOverrideId,
-    /// The flag.
+    /// Key of the overridden flag.
     pub flag: String,
     /// The variant that the tenant gets.
     pub variant: String,

@@ -5,14 +5,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::flags::condition::{Comparison, Known};
 use crate::flags::{
-    Bucket, Condition, FlagCatalogue, FlagDefinition, FlagRule, Lifecycle, Segment, Serve, Split,
-    flag_set::{FlagTenant, Subject},
+    Bucket, Condition, FlagCatalogue, FlagDefinition, FlagRule, FlagTenant, Lifecycle, Segment, Serve, Split,
+    Subject,
 };
 use crate::kernel::number::Exact;
 use crate::kernel::{Level, Time};
 
 /// All definitions in the form in which they are quick to evaluate. One for all tenants: what differs from tenant to
-/// tenant is in the [`FlagSet`](crate::flags::FlagSet), which is small.
+/// tenant is in the [`FlagSet`](super::FlagSet), which is small.
 #[derive(Debug)]
 pub struct FlagProgram {
     catalogue: Arc<FlagCatalogue>,

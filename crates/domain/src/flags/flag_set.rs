@@ -1,75 +1,16 @@
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::flags::flag_concern::Concern;
 use crate::flags::flag_program::{CompiledFlag, Digest, LEVELS, Outcome, place};
 use crate::flags::{
-    Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, flag_catalogue::MAX_DEPTH,
+    Bucket, FlagCatalogue, FlagDefinition, FlagOverride, FlagProgram, FlagTenant, Subject,
+    flag_catalogue::MAX_DEPTH,
 };
+use crate::kernel::name::named_enum;
 use crate::kernel::{Level, Role, TenantId, Time, resolve};
-
-/// The tenant that flags are evaluated in, as far as rules may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlagTenant {
-    id: TenantId,
-    id_text: String,
-    slug: String,
-    plan: String,
-}
-
-impl FlagTenant {
-    /// A tenant.
-    pub fn new(id: TenantId, slug: &str, plan: &str) -> Self {
-        Self {
-            id,
-            id_text: id.to_string(),
-            slug: slug.to_owned(),
-            plan: plan.to_owned(),
-        }
-    }
-
-    pub(crate) fn id_text(&self) -> &str {
-        &self.id_text
-    }
-
-    pub(crate) fn slug(&self) -> &str {
-        &self.slug
-    }
-
-    pub(crate) fn plan(&self) -> &str {
-        &self.plan
-    }
-}
-
-/// For whom flags are evaluated. The tenant is not in it: that comes with the set.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Subject {
-    /// Who: a user of the tenant, or whoever the caller stands for. Nobody in particular when absent.
-    pub key: Option<String>,
-    /// The role of a user of the tenant, as stored; goes before an attribute of that name.
-    pub role: Option<Role>,
-    /// What the caller says of them.
-    pub attributes: Map<String, Value>,
-}
-
-impl Subject {
-    /// Somebody, of whom nothing else is known.
-    pub fn of(key: impl Into<String>) -> Self {
-        Self {
-            key: Some(key.into()),
-            ..Self::default()
-        }
-    }
-
-    /// The same with something more known of them.
-    #[must_use]
-    pub fn with(mut self, attribute: &str, value: impl Into<Value>) -> Self {
-        self.attributes.insert(attribute.to_owned(), value.into());
-        self
-    }
-}
 
 /// What holds of all flags in one tenant: evaluating it waits for nothing and stores nothing.
 #[derive(Debug)]
@@ -89,11 +30,11 @@ pub struct FlagSet {
 /// What a flag is, for somebody.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation<'a> {
-    /// The flag.
+    /// The definition that was evaluated.
     pub flag: &'a FlagDefinition,
     /// The name of the variant.
     pub variant: &'a str,
-    /// Its value.
+    /// What the variant stands for, of the flag's type.
     pub value: &'a Value,
     /// Why this one.
     pub reason: Reason,
@@ -101,19 +42,20 @@ pub struct Evaluation<'a> {
     pub level: Level,
 }
 
-/// Why somebody gets a variant, in the words of OpenFeature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Everybody gets it, always: the flag has no rules.
-    Static,
-    /// No rule says anything; it is the default.
-    Default,
-    /// A rule, or what the tenant has chosen.
-    TargetingMatch,
-    /// A part of a percentage rollout.
-    Split,
-    /// It is switched off, not in use yet, or a prerequisite does not hold.
-    Disabled,
+named_enum! {
+    /// Why somebody gets a variant, in the words of OpenFeature.
+    pub enum Reason {
+        /// Everybody gets it, always: the flag has no rules.
+        Static = "STATIC",
+        /// No rule says anything; it is the default.
+        Default = "DEFAULT",
+        /// A rule, or what the tenant has chosen.
+        TargetingMatch = "TARGETING_MATCH",
+        /// A part of a percentage rollout.
+        Split = "SPLIT",
+        /// It is switched off, not in use yet, or a prerequisite does not hold.
+        Disabled = "DISABLED",
+    }
 }
 
 /// How a flag came to what it is for somebody. It holds nothing that belongs to another tenant: rules that cannot be
@@ -122,7 +64,7 @@ pub enum Reason {
 pub struct Explanation {
     /// The name of the variant.
     pub variant: String,
-    /// Its value.
+    /// What the variant stands for, of the flag's type.
     pub value: Value,
     /// Why this one.
     pub reason: Reason,
@@ -150,7 +92,7 @@ pub struct PrerequisiteResult {
 /// What a level says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelResult {
-    /// The level.
+    /// User, tenant, plan, global or default.
     pub level: Level,
     /// The variant, when it says something.
     pub variant: Option<String>,
@@ -163,25 +105,26 @@ pub struct LevelResult {
 /// What came of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuleResult {
-    /// What.
+    /// Whether the rule matched, or why not.
     pub result: RuleOutcome,
     /// In which of ten thousand buckets the subject is, where that was asked.
     pub bucket: Option<Bucket>,
 }
 
-/// What can come of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleOutcome {
-    /// It matched.
-    Matched,
-    /// It does not count yet, or no more.
-    OutsideSchedule,
-    /// A condition does not hold.
-    ConditionsFail,
-    /// The subject lacks what it would be divided by.
-    NothingToDivideBy,
-    /// The subject's bucket is beyond all parts.
-    OutsideShare,
+named_enum! {
+    /// What can come of a rule.
+    pub enum RuleOutcome {
+        /// The subject gets what the rule serves.
+        Matched = "matched",
+        /// It does not count yet, or no more.
+        OutsideSchedule = "outside_schedule",
+        /// A condition does not hold.
+        ConditionsFail = "conditions_fail",
+        /// The subject lacks what it would be divided by.
+        NothingToDivideBy = "nothing_to_divide_by",
+        /// The subject's bucket is beyond all parts.
+        OutsideShare = "outside_share",
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,9 +198,9 @@ impl FlagSet {
         )
     }
 
-    /// The tenant that it is of.
+    /// Returns the id of the tenant that flags are evaluated in.
     pub const fn tenant(&self) -> TenantId {
-        self.tenant.id
+        self.tenant.id()
     }
 
     /// Whether an id or a slug is this tenant's.
@@ -280,7 +223,7 @@ impl FlagSet {
     ///
     /// They must not leave the server as they are: whoever guesses a definition could tell from them whether it is the one.
     pub fn fingerprint(&self, now: Time) -> [u8; 88] {
-        self.concern.fingerprint(self.tenant.id, &self.choices, now)
+        self.concern.fingerprint(self.tenant.id(), &self.choices, now)
     }
 
     /// What a flag is for somebody; `None` when there is no such flag, or no more.
@@ -477,50 +420,6 @@ impl FlagSet {
             variant: variant.cloned(),
             chosen,
             rules,
-        }
-    }
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [
-        Self::Static,
-        Self::Default,
-        Self::TargetingMatch,
-        Self::Split,
-        Self::Disabled,
-    ];
-
-    /// As OpenFeature says it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Static => "STATIC",
-            Self::Default => "DEFAULT",
-            Self::TargetingMatch => "TARGETING_MATCH",
-            Self::Split => "SPLIT",
-            Self::Disabled => "DISABLED",
-        }
-    }
-}
-
-impl RuleOutcome {
-    /// Every outcome.
-    pub const ALL: [Self; 5] = [
-        Self::Matched,
-        Self::OutsideSchedule,
-        Self::ConditionsFail,
-        Self::NothingToDivideBy,
-        Self::OutsideShare,
-    ];
-
-    /// As the API says it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Matched => "matched",
-            Self::OutsideSchedule => "outside_schedule",
-            Self::ConditionsFail => "conditions_fail",
-            Self::NothingToDivideBy => "nothing_to_divide_by",
-            Self::OutsideShare => "outside_share",
         }
     }
 }

@@ -12,19 +12,21 @@ mod flag_key;
 mod flag_override;
 pub(crate) mod flag_program;
 mod flag_set;
+mod flag_source;
+mod flag_subject;
 mod segment;
 
 pub use bucket::{Bucket, Share, WHOLE};
 pub use condition::{Comparator, Condition, KNOWN_ATTRIBUTES};
 pub use flag::{FlagDefinition, FlagRule, FlagType, Lifecycle, Part, Prerequisite, Serve, Split};
 pub use flag_catalogue::{
-    DefinitionVersion, FlagCatalogue, FlagDefinitions, FlagEditing, FlagOverrides, FlagSource, FlagVersion,
-    SegmentVersion,
+    DefinitionVersion, FlagCatalogue, FlagEditing, FlagOverrides, FlagVersion, SegmentVersion,
 };
 pub use flag_override::FlagOverride;
 pub use flag_program::FlagProgram;
 pub use flag_set::{
-    Evaluation, Explanation, FlagSet, FlagTenant, LevelResult, PrerequisiteResult, Reason, RuleOutcome,
-    RuleResult, Subject,
+    Evaluation, Explanation, FlagSet, LevelResult, PrerequisiteResult, Reason, RuleOutcome, RuleResult,
 };
+pub use flag_source::{FlagDefinitions, FlagSource};
+pub use flag_subject::{FlagTenant, Subject};
 pub use segment::Segment;

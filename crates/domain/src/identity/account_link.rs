@@ -87,7 +87,7 @@ pub struct AccountLink {
     pub id: AccountLinkId,
     /// The user whose account it opens.
     pub user_id: UserId,
-    /// What it is for.
+    /// What the link allows its holder to do.
     pub purpose: LinkPurpose,
     /// SHA-256 of the token.
     pub token_hash: [u8; 32],
@@ -106,6 +106,10 @@ impl AccountLink {
     /// The shortest time between two links to confirm different addresses: a user who mistyped an address asks again, and
     /// no caller fills the inboxes of strangers.
     pub const PAUSE_BETWEEN_ADDRESSES: Duration = Duration::minutes(1);
+
+    /// The maximum number of links for a purpose that work at the same time. Anybody may ask for links to any address, so a new
+    /// link does not replace those before it: while there are so many, none is added.
+    pub const MOST_LIVE: usize = 3;
 
     /// The most former addresses of an account that can be given back to it.
     pub const MOST_FORMER: usize = 5;
@@ -164,6 +168,8 @@ pub trait AccountLinks: Send {
     async fn find(&mut self, id: AccountLinkId) -> Result<Option<AccountLink>, StoreError>;
     /// The user's links for a purpose, newest first, expired ones included.
     async fn list(&mut self, user: UserId, purpose: LinkPurpose) -> Result<Vec<AccountLink>, StoreError>;
+    /// The links that give this address back to an account which had it.
+    async fn list_former(&mut self, email: &Email) -> Result<Vec<AccountLink>, StoreError>;
     /// Adds a link.
     async fn insert(&mut self, link: &AccountLink) -> Result<(), StoreError>;
     /// Deletes a link; whether it was there.

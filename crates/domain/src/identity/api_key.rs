@@ -388,7 +388,8 @@ pub struct AllowedNetwork {
 }
 
 impl AllowedNetwork {
-    /// Reads `10.0.0.0/8`, or one address. No bit may be set behind the prefix: who writes one may mean another network.
+    /// Reads `10.0.0.0/8`, or one address. No bit may be set behind the prefix: who writes one may mean another network. An
+    /// IPv4-mapped IPv6 network (`::ffff:10.0.0.0/104`) is the IPv4 network.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
@@ -401,8 +402,14 @@ impl AllowedNetwork {
             Some(_) => return None,
             None => most,
         };
-        let network = Self { address, bits };
-        (bits <= most && masked(address, bits) == address).then_some(network)
+        if bits > most || masked(address, bits) != address {
+            return None;
+        }
+        let (address, bits) = match (address.to_canonical(), bits.checked_sub(MAPPED_BITS)) {
+            (IpAddr::V4(mapped), Some(bits)) if address.is_ipv6() => (IpAddr::V4(mapped), bits),
+            _ => (address, bits),
+        };
+        Some(Self { address, bits })
     }
 
     /// Whether an address is in it. An IPv4 address that is written as an IPv6 address is an IPv4 address.
@@ -411,6 +418,9 @@ impl AllowedNetwork {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.bits) == self.address
     }
 }
+
+/// The bits of `::ffff:0:0/96`, the network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
 
 /// The address with everything behind the prefix set to 0.
 fn masked(address: IpAddr, bits: u8) -> IpAddr {
@@ -461,7 +471,7 @@ impl std::fmt::Debug for PresentedApiKey {
 /// The text of a key that was just made; it is shown once and not stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IssuedApiKey {
-    /// The text.
+    /// The key as its holder presents it, shown once.
     pub text: String,
     /// SHA-256 of its secret.
     pub secret_hash: [u8; 32],
@@ -636,6 +646,8 @@ pub trait ApiKeys: Send {
     async fn find_for_update(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
     /// A page of the keys that are not revoked, newest first.
     async fn list(&mut self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
+    /// How many keys that a user created are neither revoked nor expired.
+    async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError>;
     /// How many keys are not revoked.
     async fn count(&mut self) -> Result<u64, StoreError>;
     /// Adds a key.
@@ -791,6 +803,12 @@ mod tests {
             ("2001:db8::/32", "2001:db9::1", false),
             ("::/0", "2001:db8::1", true),
             ("2001:db8::1", "2001:db8::1", true),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", true),
+            ("::ffff:10.0.0.0/104", "::ffff:10.255.0.1", true),
+            ("::ffff:10.0.0.0/104", "11.0.0.0", false),
+            ("::ffff:203.0.113.9", "203.0.113.9", true),
+            ("::ffff:0:0/96", "203.0.113.9", true),
+            ("::ffff:0:0/96", "2001:db8::1", false),
         ] {
             assert_eq!(contains(network, address), expected, "{network} {address}");
         }
@@ -804,9 +822,13 @@ mod tests {
             "::/129",
             "x",
             "10.0.0.0/",
+            "::ffff:10.0.0.1/104",
+            "::ffff:10.0.0.0/8",
         ] {
             assert_eq!(AllowedNetwork::parse(wrong), None, "{wrong}");
         }
+        let mapped = AllowedNetwork::parse("::ffff:10.0.0.0/104").unwrap();
+        assert_eq!(mapped.to_string(), "10.0.0.0/8");
     }
 
     #[test]

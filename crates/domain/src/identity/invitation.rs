@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use crate::identity::Email;
 use crate::kernel::{
-    InvitationId, Letter, Line, Page, PageRequest, Position, Role, StoreError, TenantId, Time, UserId,
-    wall_clock,
+    InvitationId, Line, MailTemplate, Message, Page, PageRequest, Position, Reader, Role, StoreError,
+    TenantId, Time, UserId, wall_clock,
 };
 
 /// An invitation of an address to a tenant. Serialized (for the audit log) without the hash of its token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Invitation {
-    /// Its id.
+    /// Identifies the invitation within the tenant.
     pub id: InvitationId,
     /// The invited address.
     pub email: Email,
@@ -117,43 +117,22 @@ impl Invitation {
 /// What the mail of an invitation is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvitationMail<'a> {
-    /// The invitation.
+    /// What is stored of the invitation.
     pub invitation: &'a Invitation,
-    /// The display name of the tenant.
-    pub tenant: &'a str,
     /// The name of the admin who invites.
     pub inviter: &'a str,
-    /// The tenant's time zone; see [`wall_clock`].
-    pub zone: &'a str,
     /// The link with the token.
     pub link: &'a str,
 }
 
 impl InvitationMail<'_> {
-    /// The maximum number of characters of a name in the mail.
-    const LONGEST_NAME: usize = 60;
-
-    /// A name as the mail shows it, in which no mail program finds a link: the sender of an invitation chooses both names,
-    /// and the recipient may not know the sender.
-    fn name(text: &str) -> Line {
-        let plain = text.replace(['/', ':', '@', '\\'], " ");
-        Line::within(&plain.replace('.', ". "), Self::LONGEST_NAME)
-    }
-
-    /// The mail in words.
-    pub fn letter(&self) -> Letter {
-        let tenant = Self::name(self.tenant);
-        let inviter = Self::name(self.inviter);
-        let (role, link) = (self.invitation.role.as_str(), self.link);
-        let end = wall_clock(self.invitation.expires_at, self.zone);
-        Letter {
-            subject: Line::of(&format!("[{tenant}] {inviter} invites you to join")),
-            text: format!(
-                "Hello,\n\n{inviter} invites you to join {tenant} as {role}.\n\nTo accept, open this link and choose a \
-                 password:\n  {link}\n\nThe link works once, until {end}.\n\nIf you did not expect this mail, ignore it: \
-                 without the link no account is created.\n"
-            ),
-        }
+    /// The invitation as a mail.
+    pub fn message(&self, reader: &Reader) -> Message {
+        Message::new(MailTemplate::Invitation)
+            .with("inviter", Line::of_stranger(self.inviter))
+            .with("role", self.invitation.role.as_str())
+            .with("link", self.link)
+            .with("until", wall_clock(self.invitation.expires_at, &reader.zone))
     }
 }
 
@@ -248,34 +227,6 @@ mod tests {
         assert!(invitation.admits(&[2; 32], at("2026-01-16T11:59:59Z")));
         invitation.revoked_at = Some(at("2026-01-10T12:00:00Z"));
         assert!(!invitation.admits(&[2; 32], at("2026-01-10T12:00:00Z")));
-    }
-
-    #[test]
-    fn names_in_the_mail_add_no_lines_and_no_links() {
-        let invitation = invitation();
-        let letter = InvitationMail {
-            invitation: &invitation,
-            tenant: "Acme Inc.\r\nBcc: eve@example.com",
-            inviter: &format!("See https://evil.example/x {}", "A\nB ".repeat(10_000)),
-            zone: "UTC",
-            link: "https://app.example.com/accept-invitation#token=inv_x",
-        }
-        .letter();
-        let (subject, text) = (letter.subject.as_str(), &letter.text);
-        assert!(!subject.contains(['\r', '\n']), "{subject}");
-        assert!(
-            subject.starts_with("[Acme Inc. Bcc eve example. com] See https evil. example x A B"),
-            "{subject}"
-        );
-        assert_eq!(text.matches("://").count(), 1, "{text}");
-        assert!(!text.contains('@') && !text.contains("evil.example"), "{text}");
-        assert!(letter.text.len() < 600, "{}", letter.text);
-        assert!(!text.contains("\nBcc"), "{text}");
-        assert!(
-            letter
-                .text
-                .contains("\n  https://app.example.com/accept-invitation#token=inv_x\n")
-        );
     }
 
     #[test]

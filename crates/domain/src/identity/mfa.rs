@@ -44,7 +44,7 @@ impl TotpSecret {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The 20 random bytes that codes are made of.
     pub const fn bytes(&self) -> &[u8; 20] {
         &self.0
     }
@@ -196,7 +196,7 @@ impl DeviceToken {
 pub struct TrustedDevice {
     /// Whose it is.
     pub user_id: UserId,
-    /// The hash of its token.
+    /// The SHA-256 of the token that the device presents.
     pub token_hash: [u8; 32],
     /// A digest of the stored hash of the user's password: another password ends the trust.
     pub password_digest: [u8; 32],
@@ -213,7 +213,7 @@ pub struct TrustedDevice {
 /// A login whose password was right and that waits for its second factor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MfaChallenge {
-    /// Its id.
+    /// Identifies the device within the tenant.
     pub id: MfaChallengeId,
     /// Who logs in.
     pub user_id: UserId,
@@ -241,7 +241,7 @@ pub enum MfaRequirement {
     /// None.
     #[default]
     Off,
-    /// Admins.
+    /// Users with the role admin need a factor.
     Admins,
     /// All.
     Everyone,

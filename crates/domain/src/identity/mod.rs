@@ -5,10 +5,14 @@
 mod account_link;
 mod account_notice;
 mod api_key;
+mod challenge;
 mod invitation;
+mod lockout;
 mod mfa;
 mod password;
+mod security_notice;
 mod session;
+mod signing_key;
 mod token;
 mod user;
 
@@ -18,21 +22,30 @@ pub use api_key::{
     AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
     KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,
 };
+pub use challenge::{
+    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
+};
 pub use invitation::{
     Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,
     PresentedInvitation,
 };
+pub use lockout::{AccountDigest, DelayRule, Guess, Lockout, Lockouts, Place};
 pub use mfa::{
     DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES, MfaChallenge, MfaRequirement,
     OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,
     TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
 };
 pub use password::{
-    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher, Verified,
-    normalized,
+    CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
+    RefusedHash, Verified, normalized,
 };
+pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
     IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
 };
-pub use token::{AccessClaims, AccessTokens, TokenError};
+pub use signing_key::{
+    JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,
+    SHORTEST_PUBLICATION_SECONDS, SigningKeyEditing, SigningKeyRecord, SigningKeyState, SigningKeys,
+};
+pub use token::{AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError};
 pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};

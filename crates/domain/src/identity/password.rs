@@ -175,6 +175,11 @@ pub enum PasswordError {
     Failed(String),
 }
 
+/// Why a password hash that was made elsewhere is not accepted: what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RefusedHash(pub String);
+
 impl From<PasswordError> for StoreError {
     fn from(error: PasswordError) -> Self {
         match error {
@@ -203,6 +208,15 @@ pub trait PasswordHasher: Send + Sync {
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, PasswordError>;
+
+    /// Checks a password hash that was made elsewhere, so that comparing with it can neither fail nor take long.
+    ///
+    /// # Errors
+    /// [`RefusedHash`], when the hash is of an unknown kind, malformed, or takes too much time or memory.
+    fn import(&self, hash: String) -> Result<PasswordHash, RefusedHash>;
+
+    /// Returns a hash that no password has, for a user who has no password yet. Comparing with it takes as long as with any other.
+    fn unusable(&self) -> PasswordHash;
 
     /// Whether the password is among the first that an attacker tries: one of the commonest, a variation of them, or of
     /// `names`.

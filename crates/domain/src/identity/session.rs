@@ -31,6 +31,8 @@ pub struct Session {
     pub ip: Option<String>,
     /// When a second factor was last given in it.
     pub factor_at: Option<Time>,
+    /// The hash of the token of the trusted device that its login came from.
+    pub device_hash: Option<[u8; 32]>,
 }
 
 /// What presenting a refresh token leads to.

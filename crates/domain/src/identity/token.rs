@@ -1,5 +1,12 @@
 use crate::kernel::{Role, SessionId, TenantId, Time, UserId};
 
+/// How far the clocks of a token's signer and its verifier may differ, in seconds: a token is accepted for that long after
+/// its `exp`, and before its `iat` and `nbf`.
+pub const TOKEN_LEEWAY_SECONDS: i64 = 30;
+
+/// The longest life of an access token, in seconds.
+pub const LONGEST_TOKEN_SECONDS: i64 = 3_600;
+
 /// What an access token says. It is bound to exactly one tenant and one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessClaims {

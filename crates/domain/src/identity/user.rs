@@ -66,7 +66,7 @@ impl Email {
 /// A person in a tenant. Serialised (for the audit log) without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct User {
-    /// Their id.
+    /// Identifies the user within the tenant.
     pub id: UserId,
     /// Unique among the tenant's live users.
     pub email: Email,
@@ -78,7 +78,7 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
-    /// The hash of their password.
+    /// The password as a PHC string; never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
     /// When they were added.

@@ -10,7 +10,7 @@ pub enum Change {
     Tenant(TenantId),
     /// A user's role, state or sessions.
     User(TenantId, UserId),
-    /// An API key.
+    /// A key was changed, rotated or revoked.
     ApiKey(TenantId, ApiKeyId),
     /// A tenant's own configuration: its settings, its branding, its overrides of flags.
     Configuration(TenantId),

@@ -49,8 +49,11 @@ error_codes! {
     TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";
     TokenRevoked = "token_revoked", 401, "Token revoked", "The session has ended, or the user was deactivated or removed. Log in again.";
     InvalidCredentials = "invalid_credentials", 401, "Invalid credentials", "The tenant has no active user with this e-mail address and password.";
+    AccountLocked = "account_locked", 429, "Account locked", "Too many wrong passwords or codes in a row. Wait for as many seconds as `Retry-After` says. A trusted device is not held up, nor is a new login after `POST /api/v1/auth/reset-password`.";
     MfaRequired = "mfa_required", 401, "Second factor required", "The account has a second factor. At a login: finish it with `mfa_token` and a code at `POST /auth/mfa/verify`. At other requests (status 403): give a code at `POST /auth/mfa/step-up`, and send the request again with the new access token.";
     EmailNotVerified = "email_not_verified", 403, "E-mail address not verified", "The tenant only lets users with a verified e-mail address log in. `POST /api/v1/auth/resend-verification` sends a link.";
+    ChallengeRequired = "challenge_required", 403, "Challenge required", "This request needs the response to a challenge: get one at `GET /api/v1/auth/challenge`, and send the response in `Challenge-Response`. A response is accepted once.";
+    ChallengeUnavailable = "challenge_unavailable", 503, "Challenge unavailable", "The response to the challenge cannot be verified now. Get another challenge and send the request again later.";
     Forbidden = "forbidden", 403, "Forbidden", "The user's role does not allow this request.";
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";
@@ -62,7 +65,7 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send a body of a type that the endpoint accepts, such as `application/json`. `Accept` lists them.";
     SlugTaken = "slug_taken", 409, "Slug taken", "Another tenant has this slug. Choose a different one.";
     SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";
-    EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address.";
+    EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address, is invited with it, or had it until lately.";
     Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
     LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";

@@ -1,47 +1,25 @@
-use serde::Serialize;
+use crate::kernel::name::named_enum;
 
-use crate::kernel::name::deserialize_by_name;
-
-/// Where a value of the configuration comes from. A later level is more specific and wins over the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// What the definition itself says.
-    Default,
-    /// What the operator says for everybody.
-    Global,
-    /// What the tenant's plan says.
-    Plan,
-    /// What the tenant says.
-    Tenant,
-    /// What is said of one user of the tenant.
-    User,
+named_enum! {
+    /// Where a value of the configuration comes from. A later level is more specific and wins over the ones before it.
+    #[derive(PartialOrd, Ord)]
+    pub enum Level {
+        /// What the definition itself says.
+        Default = "default",
+        /// What the operator says for everybody.
+        Global = "global",
+        /// What the tenant's plan says.
+        Plan = "plan",
+        /// What the tenant says.
+        Tenant = "tenant",
+        /// What is said of one user of the tenant.
+        User = "user",
+    }
 }
 
-deserialize_by_name!(Level);
-
 impl Level {
-    /// Every level, the least specific first.
-    pub const ALL: [Self; 5] = [Self::Default, Self::Global, Self::Plan, Self::Tenant, Self::User];
-
     /// The levels of a flag's rules: all but the default, which is the flag's `default_variant`.
     pub const OF_RULES: [Self; 4] = [Self::Global, Self::Plan, Self::Tenant, Self::User];
-
-    /// The level of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.as_str() == text)
-    }
-
-    /// As the API and the log say it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Global => "global",
-            Self::Plan => "plan",
-            Self::Tenant => "tenant",
-            Self::User => "user",
-        }
-    }
 }
 
 /// A value, the level that it comes from, and what every level had to say.

@@ -64,7 +64,7 @@ macro_rules! typed_ids {
 }
 
 typed_ids! {
-    /// A tenant.
+    /// A customer, which owns every row that names it.
     TenantId;
     /// A user; a user belongs to exactly one tenant.
     UserId;
@@ -76,17 +76,17 @@ typed_ids! {
     AccountLinkId;
     /// When a user got a notice of a kind.
     AccountNoticeId;
-    /// An API key.
+    /// A credential for programs.
     ApiKeyId;
-    /// A project.
+    /// A project, which groups tasks and resources.
     ProjectId;
     /// A user's place in a project.
     MemberId;
-    /// A task.
+    /// A task of a project.
     TaskId;
     /// A resource (document or link).
     ResourceId;
-    /// A version of a resource.
+    /// A stored state of a resource.
     ResourceVersionId;
     /// What a tenant has chosen of a flag.
     FlagOverrideId;
@@ -96,7 +96,7 @@ typed_ids! {
     BillingAccountId;
     /// An invitation to a tenant.
     InvitationId;
-    /// An invoice.
+    /// The copy of an invoice of the payment provider.
     InvoiceId;
     /// A report of usage to the payment provider.
     MeterReportId;

@@ -5,7 +5,7 @@ pub struct KeptAnswer {
     pub status: u16,
     /// The headers that belong to the answer rather than to the request, as names and values.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The bytes, before any content encoding.
     pub body: Vec<u8>,
 }
 

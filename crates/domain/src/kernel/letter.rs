@@ -1,4 +1,4 @@
-//! Mails in words, and the lines that nobody can break out of.
+//! Lines that nobody can break out of, and for whom a mail is written.
 
 use serde::Serialize;
 
@@ -37,6 +37,27 @@ impl Line {
         Self(format!("{}…", kept.trim_end()))
     }
 
+    /// A name as mail to a stranger shows it, short, and so that mail programs find neither a link nor a telephone number in
+    /// it: the sender chooses the name, and the recipient may not know the sender. What separates the parts of a link becomes
+    /// a space, a space follows each dot, and the digits of more than a year are left out.
+    pub fn of_stranger(name: &str) -> Self {
+        let has_number = name.chars().filter(|c| c.is_numeric()).count() > Self::MOST_DIGITS;
+        let mut plain = String::with_capacity(name.len());
+        for c in name.chars() {
+            match c {
+                '.' | '\u{2024}' | '\u{3002}' | '\u{FE52}' | '\u{FF0E}' | '\u{FF61}' => plain.push_str(". "),
+                c if separates(c) => plain.push(' '),
+                c if c.is_numeric() && has_number => {}
+                c => plain.push(c),
+            }
+        }
+        let line = Self::within(&plain, Self::SHORT);
+        if line.0.is_empty() { Self("-".into()) } else { line }
+    }
+
+    /// The most digits in a name that a stranger reads.
+    const MOST_DIGITS: usize = 6;
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -63,20 +84,21 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The subject of a mail about something, with the name of the tenant.
-    pub(crate) fn subject(&self, about: &str) -> Line {
+    /// Returns the subject of a mail about something, with the name of the tenant.
+    pub fn subject(&self, about: &str) -> Line {
         let tenant = Line::within(self.tenant.as_str(), Line::SHORT);
         Line::of(&format!("[{tenant}] {about}"))
     }
 }
 
-/// A mail in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// What it is about.
-    pub subject: Line,
-    /// What it says; lines end with a line feed.
-    pub text: String,
+/// What separates the parts of a link or address, or encloses a text: in ASCII, and what looks like it.
+fn separates(c: char) -> bool {
+    matches!(c, '/' | ':' | '@' | '\\' | '[' | ']' | '<' | '>' | '"')
+        || matches!(c, '\u{2044}' | '\u{2215}' | '\u{2236}' | '\u{29F8}' | '\u{A789}')
+        || matches!(
+            c,
+            '\u{FE13}' | '\u{FE55}' | '\u{FE6B}' | '\u{FF0F}' | '\u{FF1A}' | '\u{FF20}' | '\u{FF3C}'
+        )
 }
 
 fn breaks_line(c: char) -> bool {
@@ -114,7 +136,33 @@ mod tests {
         assert_eq!(Line::within("abcdef", 3).as_str(), "ab…");
     }
 
+    #[test]
+    fn names_of_strangers_hold_no_link_and_no_number() {
+        for (name, shown) in [
+            ("Acme Inc.", "Acme Inc."),
+            ("Acme 2026", "Acme 2026"),
+            ("https://evil.example/x", "https evil. example x"),
+            ("www\u{FF0E}evil\u{3002}example", "www. evil. example"),
+            ("https\u{FF1A}\u{FF0F}\u{FF0F}evil", "https evil"),
+            ("mail eve@example.com", "mail eve example. com"),
+            ("] Call +1 800 555 0100 [", "Call +"),
+            ("://", "-"),
+        ] {
+            assert_eq!(Line::of_stranger(name).as_str(), shown, "{name}");
+        }
+        assert!(Line::of_stranger(&"x ".repeat(500)).as_str().chars().count() <= Line::SHORT);
+    }
+
     proptest! {
+        #[test]
+        fn no_name_of_a_stranger_is_a_link(name in "[a-z0-9./:@\\[\\]+ -]{0,80}") {
+            let line = Line::of_stranger(&name);
+            let text = line.as_str();
+            prop_assert!(!text.contains(['/', ':', '@', '[', ']']), "{}", text);
+            let next = text.split('.').skip(1).all(|rest| rest.is_empty() || rest.starts_with([' ', '…']));
+            prop_assert!(next, "{}", text);
+        }
+
         #[test]
         fn nothing_in_a_line_ends_it_or_turns_it(text: String, longest in 1_usize..50) {
             for line in [Line::of(&text), Line::within(&text, longest)] {

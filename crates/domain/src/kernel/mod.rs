@@ -12,6 +12,7 @@ mod invalid;
 mod kept_answer;
 mod letter;
 mod locale;
+mod message;
 pub(crate) mod name;
 mod network;
 pub(crate) mod number;
@@ -43,8 +44,9 @@ pub use id::{
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use kept_answer::{KeptAnswer, KeyTaken};
-pub use letter::{Letter, Line, Reader};
+pub use letter::{Line, Reader};
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
+pub use message::{Language, MailTemplate, Message};
 pub use network::Network;
 pub use page::{Page, PageRequest, Position};
 pub use patch::Patch;

@@ -2,6 +2,7 @@ use chrono::{DateTime, Duration, Months, Timelike as _};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Time;
+use crate::kernel::name::named_enum;
 
 /// A stretch of time, UTC: from `start`, up to but without `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,41 +40,21 @@ impl Period {
     }
 }
 
-/// When what is counted begins again at nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reset {
-    /// At each full minute.
-    Minute,
-    /// At each full hour.
-    Hour,
-    /// At midnight, UTC.
-    Day,
-    /// When the tenant's next billing period begins.
-    BillingCycle,
+named_enum! {
+    /// When what is counted begins again at nothing.
+    pub enum Reset {
+        /// At each full minute.
+        Minute = "minute",
+        /// At each full hour.
+        Hour = "hour",
+        /// At midnight, UTC.
+        Day = "day",
+        /// When the tenant's next billing period begins.
+        BillingCycle = "billing_cycle",
+    }
 }
 
-crate::kernel::name::deserialize_by_name!(Reset);
-
 impl Reset {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::BillingCycle];
-
-    /// Its name in the catalogue and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Minute => "minute",
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::BillingCycle => "billing_cycle",
-        }
-    }
-
-    /// The kind of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reset| reset.as_str() == text)
-    }
-
     /// The period around a moment, for a tenant with this cycle.
     pub fn period(self, at: Time, cycle: &BillingCycle) -> Period {
         match self {

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::name::named_enum;
+
 /// What a plan costs, for one interval in one currency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -7,7 +9,7 @@ pub struct Price {
     /// In the currency's minor unit, as ISO 4217 defines it: 2900 is 29.00 in `usd` and ¥2900 in `jpy`. Not
     /// negative.
     pub amount: i64,
-    /// The currency.
+    /// The ISO 4217 currency of the amount.
     pub currency: Currency,
     /// What one payment covers.
     pub interval: Interval,
@@ -72,31 +74,14 @@ impl std::fmt::Display for Currency {
 #[error("'{0}' is not a currency: three lower-case letters after ISO 4217")]
 pub struct CurrencyError(String);
 
-/// How long one payment lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Interval {
-    /// A month.
-    Month,
-    /// A year.
-    Year,
-}
-
-impl Interval {
-    /// Every interval.
-    pub const ALL: [Self; 2] = [Self::Month, Self::Year];
-
-    /// Its name in the configuration and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Month => "month",
-            Self::Year => "year",
-        }
-    }
-
-    /// The interval of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|interval| interval.as_str() == text)
+named_enum! {
+    /// How long one payment lasts.
+    #[derive(PartialOrd, Ord)]
+    pub enum Interval {
+        /// Payments are due monthly.
+        Month = "month",
+        /// Payments are due yearly.
+        Year = "year",
     }
 }
 

@@ -1,35 +1,17 @@
 use serde::Serialize;
 
-/// What a user is in their tenant. Ordered: `Viewer < Member < Admin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Reads everything of the tenant, changes only their own profile.
-    Viewer,
-    /// Also writes projects, tasks and resources.
-    Member,
-    /// Also manages users and the tenant itself.
-    Admin,
-}
+use crate::kernel::name::named_enum;
 
-crate::kernel::name::deserialize_by_name!(Role);
-
-impl Role {
-    /// Every role, least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Member, Self::Admin];
-
-    /// The role's name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Member => "member",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// The role of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text)
+named_enum! {
+    /// What a user is in their tenant. Ordered: `Viewer < Member < Admin`.
+    #[derive(PartialOrd, Ord)]
+    pub enum Role {
+        /// Reads everything of the tenant, changes only their own profile.
+        Viewer = "viewer",
+        /// Also writes projects, tasks and resources.
+        Member = "member",
+        /// Also manages users and the tenant itself.
+        Admin = "admin",
     }
 }
 
@@ -109,7 +91,9 @@ permissions! {
     OperateSettings "settings.operate" None reads people "Seal the tenant's secrets anew, or set what no user may; only the system does.";
     ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
     ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
+    ImportUsers "users.import" None writes people "Create users who move in with their password hashes; only the system does.";
     ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
+    RevokeInvitations "invitations.revoke" Admin reads people "Revoke invitations; works in a suspended tenant too, where nobody should join.";
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
@@ -181,7 +165,7 @@ impl Permission {
     }
 }
 
-/// A set of permissions.
+/// Permissions as a bit set: copied, compared and intersected without allocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PermissionSet(u64);
 

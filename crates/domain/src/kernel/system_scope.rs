@@ -8,7 +8,7 @@ impl SystemScope {
         Self(reason)
     }
 
-    /// The reason.
+    /// Returns the text that `because` was given, for logs and audit entries.
     pub const fn reason(self) -> &'static str {
         self.0
     }

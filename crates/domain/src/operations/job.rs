@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::Value;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{Check, Invalid, JobId, LeaseId, StoreError, SystemScope, Time};
 use crate::tenant::{Initiator, JobLease, TenantScope};
 
@@ -11,7 +12,7 @@ use crate::tenant::{Initiator, JobLease, TenantScope};
 /// [`Gate::job`](crate::tenant::Gate::job) makes of the worker's lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Its id.
+    /// Identifies the job within the tenant.
     pub id: JobId,
     /// Which handler does it, for example `tenant.purge`.
     pub kind: String,
@@ -31,7 +32,7 @@ pub struct Job {
     pub created_at: Time,
 }
 
-/// What a new job is to be.
+/// The fields of a job that its creator decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// See [`Job::kind`]: 1 to 64 characters of `a-z 0-9 . _`.
@@ -110,51 +111,25 @@ fn initiator(scope: &TenantScope) -> Initiator {
     }
 }
 
-/// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum JobState {
-    /// It waits for its time and for a worker.
-    Queued,
-    /// A worker has leased it.
-    Running,
-    /// It waits until its tenant may write again.
-    Parked,
-    /// It was done.
-    Done,
-    /// It was given up; an operator may replay it.
-    Dead,
-    /// Nobody wants it any more.
-    Cancelled,
+named_enum! {
+    /// Where a job is in its life.
+    pub enum JobState {
+        /// It waits for its time and for a worker.
+        Queued = "queued",
+        /// A worker has leased it.
+        Running = "running",
+        /// It waits until its tenant may write again.
+        Parked = "parked",
+        /// It was done.
+        Done = "done",
+        /// It was given up; an operator may replay it.
+        Dead = "dead",
+        /// Nobody wants it any more.
+        Cancelled = "cancelled",
+    }
 }
 
 impl JobState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Running,
-        Self::Parked,
-        Self::Done,
-        Self::Dead,
-        Self::Cancelled,
-    ];
-
-    /// Its name in the database and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Parked => "parked",
-            Self::Done => "done",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-
     /// Whether something is still to come of it.
     pub const fn is_open(self) -> bool {
         match self {
@@ -175,15 +150,15 @@ pub struct Lease {
     pub until: Time,
 }
 
-/// Why a job cannot take a step.
+/// Why the state of a job cannot change so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Misstep {
-    /// The job is leased to somebody else by now, or to nobody.
+pub enum InvalidTransition {
+    /// Another worker holds the lease by now, or no one.
     #[error("the lease of the job has been lost")]
     LeaseLost,
-    /// The job is in a state from which there is no such step.
+    /// No such transition leads from the present state of the job.
     #[error("the job is {}", .0.as_str())]
-    Wrong(JobState),
+    From(JobState),
 }
 
 /// How far a job is: the state machine that tenants' jobs and the system's share.
@@ -236,10 +211,10 @@ impl Progress {
     /// A worker leases it, which is an attempt.
     ///
     /// # Errors
-    /// [`Misstep::Wrong`] when it is not free.
-    pub fn claim(&mut self, lease: Lease, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::From`] when it is not free.
+    pub fn claim(&mut self, lease: Lease, now: Time) -> Result<(), InvalidTransition> {
         if !self.is_free(now) {
-            return Err(Misstep::Wrong(self.state));
+            return Err(InvalidTransition::From(self.state));
         }
         self.state = JobState::Running;
         self.attempts += 1;
@@ -258,8 +233,8 @@ impl Progress {
     /// doing it again would help nobody.
     ///
     /// # Errors
-    /// [`Misstep::LeaseLost`].
-    pub fn complete(&mut self, lease: LeaseId, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::LeaseLost`].
+    pub fn complete(&mut self, lease: LeaseId, now: Time) -> Result<(), InvalidTransition> {
         self.held(lease)?;
         self.last_error = None;
         self.finish(JobState::Done, now);
@@ -269,8 +244,14 @@ impl Progress {
     /// It failed: it is tried again after the delay, or given up when it has been tried often enough.
     ///
     /// # Errors
-    /// [`Misstep::LeaseLost`].
-    pub fn fail(&mut self, lease: LeaseId, error: &str, delay: Duration, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::LeaseLost`].
+    pub fn fail(
+        &mut self,
+        lease: LeaseId,
+        error: &str,
+        delay: Duration,
+        now: Time,
+    ) -> Result<(), InvalidTransition> {
         if self.attempts >= self.max_attempts {
             return self.bury(lease, error, now);
         }
@@ -284,8 +265,8 @@ impl Progress {
     /// It failed in a way that trying again does not mend.
     ///
     /// # Errors
-    /// [`Misstep::LeaseLost`].
-    pub fn bury(&mut self, lease: LeaseId, error: &str, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::LeaseLost`].
+    pub fn bury(&mut self, lease: LeaseId, error: &str, now: Time) -> Result<(), InvalidTransition> {
         self.held(lease)?;
         self.note(error);
         self.finish(JobState::Dead, now);
@@ -295,26 +276,26 @@ impl Progress {
     /// Its tenant may not write: it waits, and this was no attempt.
     ///
     /// # Errors
-    /// [`Misstep::LeaseLost`].
-    pub fn park(&mut self, lease: LeaseId) -> Result<(), Misstep> {
+    /// [`InvalidTransition::LeaseLost`].
+    pub fn park(&mut self, lease: LeaseId) -> Result<(), InvalidTransition> {
         self.give_back(lease, JobState::Parked)
     }
 
     /// Its worker stops before the job is done: another may have it at once, and this was no attempt.
     ///
     /// # Errors
-    /// [`Misstep::LeaseLost`].
-    pub fn release(&mut self, lease: LeaseId) -> Result<(), Misstep> {
+    /// [`InvalidTransition::LeaseLost`].
+    pub fn release(&mut self, lease: LeaseId) -> Result<(), InvalidTransition> {
         self.give_back(lease, JobState::Queued)
     }
 
     /// Nobody wants it any more. A worker that has it learns so when it wants to store what came of it.
     ///
     /// # Errors
-    /// [`Misstep::Wrong`] when it has come to its end already.
-    pub fn cancel(&mut self, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::From`] when it has come to its end already.
+    pub fn cancel(&mut self, now: Time) -> Result<(), InvalidTransition> {
         if !self.state.is_open() {
-            return Err(Misstep::Wrong(self.state));
+            return Err(InvalidTransition::From(self.state));
         }
         self.finish(JobState::Cancelled, now);
         Ok(())
@@ -323,8 +304,8 @@ impl Progress {
     /// It was given up or cancelled, and begins anew.
     ///
     /// # Errors
-    /// [`Misstep::Wrong`] when it is neither dead nor cancelled.
-    pub fn replay(&mut self, now: Time) -> Result<(), Misstep> {
+    /// [`InvalidTransition::From`] when it is neither dead nor cancelled.
+    pub fn replay(&mut self, now: Time) -> Result<(), InvalidTransition> {
         match self.state {
             JobState::Dead | JobState::Cancelled => {
                 *self = Self {
@@ -334,21 +315,21 @@ impl Progress {
                 Ok(())
             }
             JobState::Queued | JobState::Running | JobState::Parked | JobState::Done => {
-                Err(Misstep::Wrong(self.state))
+                Err(InvalidTransition::From(self.state))
             }
         }
     }
 
-    fn held(&self, lease: LeaseId) -> Result<(), Misstep> {
+    fn held(&self, lease: LeaseId) -> Result<(), InvalidTransition> {
         let holds = |held: &Lease| self.state == JobState::Running && held.id == lease;
         self.lease
             .as_ref()
             .filter(|held| holds(held))
             .map(|_| ())
-            .ok_or(Misstep::LeaseLost)
+            .ok_or(InvalidTransition::LeaseLost)
     }
 
-    fn give_back(&mut self, lease: LeaseId, state: JobState) -> Result<(), Misstep> {
+    fn give_back(&mut self, lease: LeaseId, state: JobState) -> Result<(), InvalidTransition> {
         self.held(lease)?;
         self.attempts = self.attempts.saturating_sub(1);
         self.wait(state);
@@ -539,19 +520,25 @@ mod tests {
         let mut job = Progress::queued(at(10), 3);
         assert_eq!(
             job.claim(lease(1, 60), at(9)),
-            Err(Misstep::Wrong(JobState::Queued))
+            Err(InvalidTransition::From(JobState::Queued))
         );
         job.claim(lease(1, 60), at(10)).unwrap();
         assert_eq!(
             job.claim(lease(2, 90), at(59)),
-            Err(Misstep::Wrong(JobState::Running))
+            Err(InvalidTransition::From(JobState::Running))
         );
-        assert_eq!(job.complete(lease_id(2), at(20)), Err(Misstep::LeaseLost));
+        assert_eq!(
+            job.complete(lease_id(2), at(20)),
+            Err(InvalidTransition::LeaseLost)
+        );
         job.complete(lease_id(1), at(20)).unwrap();
         assert_eq!((job.state, job.finished_at), (JobState::Done, Some(at(20))));
-        assert_eq!(job.complete(lease_id(1), at(21)), Err(Misstep::LeaseLost));
-        assert_eq!(job.cancel(at(22)), Err(Misstep::Wrong(JobState::Done)));
-        assert_eq!(job.replay(at(22)), Err(Misstep::Wrong(JobState::Done)));
+        assert_eq!(
+            job.complete(lease_id(1), at(21)),
+            Err(InvalidTransition::LeaseLost)
+        );
+        assert_eq!(job.cancel(at(22)), Err(InvalidTransition::From(JobState::Done)));
+        assert_eq!(job.replay(at(22)), Err(InvalidTransition::From(JobState::Done)));
     }
 
     #[test]
@@ -563,14 +550,20 @@ mod tests {
         job.claim(lease(2, 160), at(60)).unwrap();
         assert_eq!(job.attempts, 2);
         let taken_over = job.clone();
-        assert_eq!(job.complete(lease_id(1), at(100)), Err(Misstep::LeaseLost));
+        assert_eq!(
+            job.complete(lease_id(1), at(100)),
+            Err(InvalidTransition::LeaseLost)
+        );
         assert_eq!(
             job.fail(lease_id(1), "late", Duration::zero(), at(100)),
-            Err(Misstep::LeaseLost)
+            Err(InvalidTransition::LeaseLost)
         );
-        assert_eq!(job.bury(lease_id(1), "late", at(100)), Err(Misstep::LeaseLost));
-        assert_eq!(job.park(lease_id(1)), Err(Misstep::LeaseLost));
-        assert_eq!(job.release(lease_id(1)), Err(Misstep::LeaseLost));
+        assert_eq!(
+            job.bury(lease_id(1), "late", at(100)),
+            Err(InvalidTransition::LeaseLost)
+        );
+        assert_eq!(job.park(lease_id(1)), Err(InvalidTransition::LeaseLost));
+        assert_eq!(job.release(lease_id(1)), Err(InvalidTransition::LeaseLost));
         assert_eq!(job, taken_over);
     }
 

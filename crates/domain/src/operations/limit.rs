@@ -200,7 +200,7 @@ pub enum BucketKey {
 pub enum Account {
     /// Of a user of a tenant.
     User(TenantId, AccountName),
-    /// Of an operator.
+    /// The account of a platform operator.
     Operator(AccountName),
     /// Links that callers ask to be mailed to a user of a tenant; these are counted apart from failed logins.
     Mailed(TenantId, AccountName),
@@ -217,6 +217,11 @@ impl AccountName {
         let digest = Sha256::digest(address.trim().to_ascii_lowercase());
         let (half, _) = digest.split_at(16);
         Self(half.iter().fold(0, |name, byte| name << 8 | u128::from(*byte)))
+    }
+
+    /// The part of the digest.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
     }
 }
 
@@ -458,7 +463,7 @@ impl Decision {
 /// How many logins to one account may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountRates {
-    /// From one network.
+    /// The rate of each single network.
     pub network: Rate,
     /// From all networks together but those that the account is known to log in from.
     pub anywhere: Rate,
@@ -506,7 +511,7 @@ pub enum Deciding<'a> {
 }
 
 impl Deciding<'_> {
-    /// The decision.
+    /// Returns the ready decision, or waits for the pending one.
     pub async fn decision(self) -> Decision {
         match self {
             Self::Ready(decision) => decision,

@@ -44,6 +44,11 @@ impl MessageId {
         Self(job.uuid())
     }
 
+    /// As it is stored.
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+
     /// That of a mail that nothing of ours stands behind, such as one that tries the settings.
     pub const fn once(id: Uuid) -> Self {
         Self(id)

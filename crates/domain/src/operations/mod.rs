@@ -6,27 +6,32 @@ mod idempotency;
 mod job;
 mod limit;
 mod mail;
+mod mail_template;
 mod operator;
 mod operator_event;
 mod quota_gate;
+mod sent_mail;
 mod system_job;
 
 pub use idempotency::{IdempotencyKeys, KeptRequest, RequestKey};
 pub use job::{
-    Backoff, Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Misstep, NewJob,
-    Progress,
+    Backoff, Claim, Enqueued, InvalidTransition, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease,
+    NewJob, Progress,
 };
 pub use limit::{
     Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Deciding, Decision, Demand,
     Partition, Rate, RateBook, RateLimiter, Rule, TenantRates, TokenBucket,
 };
 pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
+pub use mail_template::{Look, MailTemplates, RenderedMail, TemplateError};
 pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
     Operators,
 };
 pub use operator_event::OperatorEvent;
 pub use quota_gate::{
-    Counting, Holding, Moment, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, Spent, Taking,
+    ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
+    Spent,
 };
+pub use sent_mail::{MailCounts, MailDecision, MailLimits, OutgoingMail, SentMails};
 pub use system_job::{SystemJob, SystemJobs};

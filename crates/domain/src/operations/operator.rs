@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::flags::FlagEditing;
-use crate::identity::{Email, PasswordHash, TokenError};
+use crate::identity::{Email, PasswordHash, SigningKeyEditing, TokenError};
 use crate::kernel::{
     Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
 };
@@ -15,7 +15,7 @@ use crate::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Operator {
-    /// Their id.
+    /// Identifies the operator across the platform.
     pub id: OperatorId,
     /// Unique among all operators.
     pub email: Email,
@@ -23,7 +23,7 @@ pub struct Operator {
     pub full_name: String,
     /// Whether they may log in, and their tokens count.
     pub is_active: bool,
-    /// The hash of their password.
+    /// What the password hasher returned; the password itself is never stored.
     #[serde(skip)]
     pub password_hash: PasswordHash,
     /// Counts how often all tokens of the operator were ended; a token of another count is refused.
@@ -275,6 +275,9 @@ pub trait OperatorWork: Send {
 
     /// The definitions of flags.
     fn flags(&mut self) -> &mut dyn FlagEditing;
+
+    /// The signing keys of access tokens.
+    fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing;
 
     /// Commits, with the record of it.
     async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError>;

@@ -7,7 +7,7 @@ use crate::kernel::{OperatorEventId, TenantId, Time};
 /// Who (operator, request id) is taken from the scope by the adapter, so that it cannot be told wrong.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorEvent {
-    /// Its id.
+    /// Identifies the entry across the platform.
     pub id: OperatorEventId,
     /// When.
     pub at: Time,

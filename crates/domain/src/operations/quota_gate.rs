@@ -18,13 +18,13 @@ const SECONDS: u64 = 5;
 /// The smallest block that is asked for where there is a pace at all.
 const LEAST: u64 = 10;
 
-/// The largest.
+/// The maximum number of units in a block, whatever the pace.
 const LARGEST: u64 = 1_000_000;
 
-/// What an instance knows of time: by its own steady clock, since any moment, and what time it takes it to be.
+/// The clocks of an instance, read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// Steady: it never steps.
+pub struct ClockReading {
+    /// The steady clock, from an arbitrary beginning: it never steps.
     pub steady: Duration,
     /// The time of day, for periods.
     pub wall: Time,
@@ -62,7 +62,7 @@ pub struct Counting {
 /// A lease that is used no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
-    /// Which.
+    /// The lease that is given back.
     pub lease: QuotaLeaseId,
     /// When the period began that it is a part of.
     pub start: Time,
@@ -73,7 +73,7 @@ pub struct Spent {
 /// What an instance got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaLoan {
-    /// Of which period.
+    /// The period of the quota that the units belong to.
     pub period: Period,
     /// Units that are counted as used already.
     pub bought: u64,
@@ -110,19 +110,19 @@ pub enum QuotaRefusal {
 /// Decides on the request path whether a unit of a limited meter may be used, and uses it.
 pub trait QuotaGate: Send + Sync + fmt::Debug {
     /// Uses a unit of a quota with this hard limit.
-    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> Taking<'a>;
+    fn take<'a>(&'a self, tenant: TenantId, meter: &'a MeterKey, limit: u64) -> QuotaTake<'a>;
 }
 
-/// A decision that is there already, or one to wait for. What is decided in memory needs no future on the heap.
-pub enum Taking<'a> {
-    /// It is there.
+/// The result of taking a unit, ready or pending. What is decided in memory needs no future on the heap.
+pub enum QuotaTake<'a> {
+    /// Decided from the units that the instance holds.
     Ready(Result<(), QuotaRefusal>),
     /// The lender is asked.
     Pending(Pin<Box<dyn Future<Output = Result<(), QuotaRefusal>> + Send + 'a>>),
 }
 
-impl Taking<'_> {
-    /// The decision.
+impl QuotaTake<'_> {
+    /// Returns the ready decision, or waits for the lender's.
     ///
     /// # Errors
     /// [`QuotaRefusal`].
@@ -134,7 +134,7 @@ impl Taking<'_> {
     }
 }
 
-impl fmt::Debug for Taking<'_> {
+impl fmt::Debug for QuotaTake<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(decision) => f.debug_tuple("Ready").field(decision).finish(),
@@ -173,7 +173,7 @@ struct Block {
 
 impl Block {
     /// Units that are counted as used may be used until the period ends, leased ones for a part of their time.
-    fn is_good(&self, at: Moment, ttl: Duration) -> bool {
+    fn is_good(&self, at: ClockReading, ttl: Duration) -> bool {
         let in_time = self.lease.is_none() || at.steady < self.asked_at + usable(ttl);
         in_time && self.period.contains(at.wall)
     }
@@ -199,7 +199,7 @@ impl Holding {
     }
 
     /// Uses one unit, if there is one.
-    pub fn take(&mut self, at: Moment) -> bool {
+    pub fn take(&mut self, at: ClockReading) -> bool {
         while let Some(block) = self.blocks.front_mut() {
             if block.left > 0 && block.is_good(at, self.ttl) {
                 block.left -= 1;
@@ -224,7 +224,7 @@ impl Holding {
 
     /// Whether a new block should be asked for before the present ones are used up: when a quarter is left of the last
     /// one, or when its time is nearly over.
-    pub fn is_low(&self, at: Moment) -> bool {
+    pub fn is_low(&self, at: ClockReading) -> bool {
         self.last_block > 0
             && self.blocks.back().is_some_and(|last| {
                 let old = at.steady >= last.asked_at + usable(self.ttl) * 3 / 4;
@@ -244,7 +244,7 @@ impl Holding {
     }
 
     /// Ends blocks that must not be used any more.
-    pub fn retire(&mut self, at: Moment) {
+    pub fn retire(&mut self, at: ClockReading) {
         let ttl = self.ttl;
         for _ in 0..self.blocks.len() {
             match self.blocks.front() {
@@ -262,7 +262,7 @@ impl Holding {
     }
 
     /// Whether something waits to be returned whose lease would expire otherwise.
-    pub fn is_overdue(&self, at: Moment) -> bool {
+    pub fn is_overdue(&self, at: ClockReading) -> bool {
         let ttl = self.ttl;
         self.spent
             .iter()
@@ -270,7 +270,7 @@ impl Holding {
     }
 
     /// Whether nothing is held and nothing was asked for lately.
-    pub fn is_idle(&self, at: Moment) -> bool {
+    pub fn is_idle(&self, at: ClockReading) -> bool {
         let recent = self
             .asked_at
             .is_some_and(|asked| at.steady < asked + self.ttl * 6);
@@ -279,7 +279,7 @@ impl Holding {
 
     /// What to ask for, when so many requests wait. A quota that is used now and then is bought unit by unit; only where
     /// there is a pace is a block worth its return.
-    pub fn ask(&mut self, instance: Uuid, waiting: u64, at: Moment) -> QuotaAsk {
+    pub fn ask(&mut self, instance: Uuid, waiting: u64, at: ClockReading) -> QuotaAsk {
         let since = self.asked_at.map(|asked| at.steady.saturating_sub(asked));
         let block = match since {
             Some(since) if since <= self.ttl => {
@@ -368,9 +368,9 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    fn at(millis: u64) -> Moment {
+    fn at(millis: u64) -> ClockReading {
         let wall = Time::UNIX_EPOCH + chrono::Duration::milliseconds(millis.cast_signed());
-        Moment {
+        ClockReading {
             steady: Duration::from_millis(millis),
             wall,
         }

@@ -9,7 +9,7 @@ use crate::operations::{Claim, Enqueued, JobState, NewJob, Progress};
 /// cannot be taken for the other: it has no tenant, and its handler gets no scope of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SystemJob {
-    /// Its id.
+    /// Identifies the job across the platform.
     pub id: SystemJobId,
     /// Which handler does it.
     pub kind: String,

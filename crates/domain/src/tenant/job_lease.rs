@@ -5,11 +5,11 @@ use crate::kernel::{JobId, LeaseId, RequestId, TenantId, UserId};
 pub struct JobLease {
     /// Whose job it is.
     pub tenant: TenantId,
-    /// Which job.
+    /// The job that is leased.
     pub job: JobId,
     /// Which handler does it.
     pub kind: String,
-    /// The lease.
+    /// Identifies this lease: the next worker of the same job gets another one.
     pub lease: LeaseId,
 }
 
@@ -20,6 +20,6 @@ pub struct Initiator {
     pub actor_type: String,
     /// The user, when one was behind it.
     pub actor_id: Option<UserId>,
-    /// In which request.
+    /// The request that asked for the job.
     pub request: RequestId,
 }

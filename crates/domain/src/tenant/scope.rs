@@ -44,9 +44,9 @@ pub enum Standing {
 pub enum Actor {
     /// A user in a session.
     User {
-        /// Who.
+        /// The user.
         id: UserId,
-        /// In which session.
+        /// The login session of the request.
         session: SessionId,
     },
     /// A program with an API key.
@@ -66,7 +66,7 @@ pub enum Actor {
     System(&'static str),
     /// A job that runs in the background.
     Job {
-        /// Which.
+        /// The running job.
         id: JobId,
         /// The user who asked for it, when one did.
         on_behalf_of: Option<UserId>,
@@ -126,6 +126,9 @@ pub enum Refused {
     /// The user has a second factor, and has not given it lately.
     #[error("the request needs a recent second factor")]
     FactorRequired,
+    /// The user has no second factor, and the request is not allowed without one.
+    #[error("the request needs a second factor, and the user has none")]
+    FactorMissing,
 }
 
 impl TenantScope {

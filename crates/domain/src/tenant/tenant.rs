@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Check, Invalid, Patch, StoreError, TenantId, Time, check_text, is_language_tag, is_time_zone,
 };
@@ -109,37 +110,17 @@ impl Slug {
     }
 }
 
-/// Where a tenant is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TenantStatus {
-    /// Being made; seen by nobody else.
-    Provisioning,
-    /// In use.
-    Active,
-    /// Read-only.
-    Suspended,
-    /// Deleted, not yet purged.
-    Deleted,
-}
-
-impl TenantStatus {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Provisioning, Self::Active, Self::Suspended, Self::Deleted];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Provisioning => "provisioning",
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Deleted => "deleted",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+named_enum! {
+    /// Where a tenant is in its life.
+    pub enum TenantStatus {
+        /// Being made; seen by nobody else.
+        Provisioning = "provisioning",
+        /// In use.
+        Active = "active",
+        /// Read-only.
+        Suspended = "suspended",
+        /// Deleted, not yet purged.
+        Deleted = "deleted",
     }
 }
 
@@ -182,7 +163,7 @@ impl Settings {
 /// A customer: the owner of everything that has a `tenant_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tenant {
-    /// Its id.
+    /// The `tenant_id` of every row of the tenant.
     pub id: TenantId,
     /// What people call it; 1 to 120 characters.
     pub name: String,
@@ -190,7 +171,7 @@ pub struct Tenant {
     pub slug: Slug,
     /// Its label below the base domain, unique.
     pub subdomain: Option<Slug>,
-    /// The plan it is on.
+    /// Key of the present plan.
     pub plan: String,
     /// The version of that plan that it bought.
     pub plan_version: u32,
@@ -200,7 +181,7 @@ pub struct Tenant {
     pub status: TenantStatus,
     /// Whether it is suspended because something is owed: then paying lifts that. What an operator suspends stays so.
     pub suspended_for_payment: bool,
-    /// Its settings.
+    /// Settings that are stored with the tenant: registration, locale and time zone.
     pub settings: Settings,
     /// When it was made.
     pub created_at: Time,

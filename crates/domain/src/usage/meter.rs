@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{Currency, Limit, Reset};
 
 /// The name of what is metered: 1 to 63 of `a-z`, `0-9` and `_`, beginning with a letter.
@@ -68,44 +69,23 @@ pub fn is_plan_key(text: &str) -> bool {
     text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(inner)
 }
 
-/// How the events of a period become one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Aggregation {
-    /// Their quantities together.
-    Sum,
-    /// How many there are, whatever their quantity.
-    Count,
-    /// The largest quantity.
-    Max,
-    /// The quantity of the latest; of two of one moment the one that was accepted later.
-    Last,
-    /// How many different subjects there are.
-    Unique,
+named_enum! {
+    /// How the events of a period become one number.
+    pub enum Aggregation {
+        /// Their quantities together.
+        Sum = "sum",
+        /// How many there are, whatever their quantity.
+        Count = "count",
+        /// The largest quantity.
+        Max = "max",
+        /// The quantity of the latest; of two of one moment the one that was accepted later.
+        Last = "last",
+        /// How many different subjects there are.
+        Unique = "unique",
+    }
 }
 
-crate::kernel::name::deserialize_by_name!(Aggregation);
-
 impl Aggregation {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Sum, Self::Count, Self::Max, Self::Last, Self::Unique];
-
-    /// Its name in the catalogue and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sum => "sum",
-            Self::Count => "count",
-            Self::Max => "max",
-            Self::Last => "last",
-            Self::Unique => "unique",
-        }
-    }
-
-    /// The kind of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-
     /// Whether the number of a period is the sum of those of its parts. Of the others it has to be made of the events.
     pub const fn adds_up(self) -> bool {
         match self {
@@ -165,7 +145,7 @@ impl MeterTerms {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OveragePrice {
-    /// In which currency.
+    /// The ISO 4217 currency of the amount.
     pub currency: Currency,
     /// In the currency's minor unit; not negative.
     pub amount: i64,

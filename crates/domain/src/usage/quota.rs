@@ -10,6 +10,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Limit, Page, PageRequest, Period, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
     StoreError, SystemScope, TenantId, Time,
@@ -26,7 +27,7 @@ const PARTS: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("of {limit} {meter} in this period {used} are used or spoken for")]
 pub struct QuotaExceeded {
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// How much of a period is possible.
     pub limit: u64,
@@ -179,7 +180,7 @@ impl Tally {
 /// The counter of one meter in one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaCounter {
-    /// Its id.
+    /// Identifies the counter within the tenant.
     pub id: QuotaCounterId,
     /// What is counted.
     pub meter: MeterKey,
@@ -305,33 +306,13 @@ fn reached(used: u64, percent: u32, amount: u64) -> bool {
     u128::from(used) * 100 >= u128::from(percent) * u128::from(amount)
 }
 
-/// What a threshold is a part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertBase {
-    /// What the plan's price includes.
-    Included,
-    /// The hard limit.
-    Limit,
-}
-
-crate::kernel::name::deserialize_by_name!(AlertBase);
-
-impl AlertBase {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Included, Self::Limit];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Included => "included",
-            Self::Limit => "limit",
-        }
-    }
-
-    /// The one of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|base| base.as_str() == text)
+named_enum! {
+    /// What a threshold is a part of.
+    pub enum AlertBase {
+        /// What the plan's price includes.
+        Included = "included",
+        /// The hard limit.
+        Limit = "limit",
     }
 }
 
@@ -349,15 +330,15 @@ pub struct Threshold {
 /// A threshold was reached: there is one such row for each tenant, meter, period and threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaAlert {
-    /// Its id.
+    /// Identifies the alert within the tenant.
     pub id: QuotaAlertId,
-    /// The counter.
+    /// The counter whose units reached the threshold.
     pub counter: QuotaCounterId,
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// When.
     pub period: Period,
-    /// The threshold.
+    /// The threshold that was reached.
     pub threshold: Threshold,
     /// What was used then.
     pub used: u64,
@@ -370,9 +351,9 @@ pub struct QuotaAlert {
 /// A block of units that an instance may use without asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaLease {
-    /// Its id.
+    /// Identifies the lease within the tenant.
     pub id: QuotaLeaseId,
-    /// Of which counter.
+    /// The counter that the leased units are taken from.
     pub counter: QuotaCounterId,
     /// Who holds it.
     pub instance: Uuid,
@@ -428,48 +409,28 @@ impl QuotaLease {
     }
 }
 
-/// How a reservation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReservationState {
-    /// It holds its units.
-    Open,
-    /// What was used is counted.
-    Committed,
-    /// It was given up.
-    Released,
-    /// Its time was over.
-    Expired,
-}
-
-impl ReservationState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Committed, Self::Released, Self::Expired];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Committed => "committed",
-            Self::Released => "released",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// The state of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+named_enum! {
+    /// How a reservation stands.
+    pub enum ReservationState {
+        /// It holds its units.
+        Open = "open",
+        /// What was used is counted.
+        Committed = "committed",
+        /// It was given up.
+        Released = "released",
+        /// Its time was over.
+        Expired = "expired",
     }
 }
 
 /// Units that are set aside for work that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaReservation {
-    /// Its id.
+    /// Identifies the reservation within the tenant.
     pub id: QuotaReservationId,
-    /// Of which counter.
+    /// The counter that the reserved units are taken from.
     pub counter: QuotaCounterId,
-    /// Of what.
+    /// Key of the limited meter.
     pub meter: MeterKey,
     /// In which period: what it was made in, however long the work takes.
     pub period: Period,
@@ -596,7 +557,7 @@ pub trait Quotas: Send {
     /// Forgets those of a counter, which was swept: nobody can correct them any more then.
     async fn delete_lost_leases(&mut self, counter: QuotaCounterId, before: Time) -> Result<(), StoreError>;
 
-    /// A reservation.
+    /// Returns the reservation with that id, in whatever state.
     async fn reservation(&mut self, id: QuotaReservationId) -> Result<Option<QuotaReservation>, StoreError>;
     /// The open reservations of a counter whose time is over by then.
     async fn overdue(

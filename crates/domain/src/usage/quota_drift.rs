@@ -7,7 +7,7 @@ use crate::usage::{MeterKey, Tally, quota::adjusted};
 /// nothing out of the quota, and what is taken out of it need not be recorded as usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaDrift {
-    /// Of what.
+    /// Key of the meter whose counter differs.
     pub meter: MeterKey,
     /// When.
     pub period: Period,

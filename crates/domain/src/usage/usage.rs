@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use chrono::{Duration, SubsecRound as _};
 use serde_json::Value;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Check, Invalid, Period, StoreError, SystemScope, TenantId, Time, UsageEventId, check_text,
 };
@@ -10,9 +11,9 @@ use crate::usage::{Aggregation, MOST_UNITS, MeterKey};
 /// What was used, when, as the ledger keeps it: for good. A mistake is corrected by another event that invalidates it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UsageEvent {
-    /// Its id.
+    /// Identifies the event within the tenant.
     pub id: UsageEventId,
-    /// Of what.
+    /// Key of the meter that counts the event.
     pub meter: MeterKey,
     /// How much, at most [`NewUsage::MOST`]. That of an invalidation is 0.
     pub quantity: u64,
@@ -37,7 +38,7 @@ pub struct UsageEvent {
 pub struct UsageKey {
     /// Who sent it; for events from outside never one of [`UsageKey::RESERVED`].
     pub source: String,
-    /// Which of theirs it is.
+    /// The sender's id of the event: deduplicates it together with the source.
     pub key: String,
 }
 
@@ -82,42 +83,23 @@ impl UsageKey {
 pub struct UsagePointers {
     /// The key of the event in its source.
     pub key: &'static str,
-    /// The quantity.
+    /// JSON pointer to the number of units.
     pub quantity: &'static str,
-    /// The properties.
+    /// JSON pointer to the sender's own fields.
     pub properties: &'static str,
 }
 
-/// How an event came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum UsageOrigin {
-    /// In the form of this API.
-    Api,
-    /// As a CloudEvent.
-    CloudEvents,
-    /// The server counted it.
-    Server,
-    /// Later than is usual, by whoever may do that.
-    Backfill,
-}
-
-impl UsageOrigin {
-    /// Every origin.
-    pub const ALL: [Self; 4] = [Self::Api, Self::CloudEvents, Self::Server, Self::Backfill];
-
-    /// Its name in the database and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::CloudEvents => "cloudevents",
-            Self::Server => "server",
-            Self::Backfill => "backfill",
-        }
-    }
-
-    /// The origin of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|origin| origin.as_str() == text)
+named_enum! {
+    /// How an event came in.
+    pub enum UsageOrigin {
+        /// In the form of this API.
+        Api = "api",
+        /// As a CloudEvent.
+        CloudEvents = "cloudevents",
+        /// The server counted it.
+        Server = "server",
+        /// Later than is usual, by whoever may do that.
+        Backfill = "backfill",
     }
 }
 
@@ -219,7 +201,7 @@ pub struct UsageWindow {
 }
 
 impl UsageWindow {
-    /// What is usual.
+    /// The window for senders without special permission.
     pub const USUAL: Self = Self {
         past: Duration::hours(24),
         future: Duration::minutes(5),
@@ -273,7 +255,7 @@ pub enum Appended {
 /// An event to append, with a hash of what was said of it, by which it is known when it comes again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyedUsage {
-    /// The event.
+    /// The event as it will be stored.
     pub event: UsageEvent,
     /// A hash of its payload, in text.
     pub payload_hash: String,
@@ -314,36 +296,17 @@ pub struct Rollup {
     pub computed_at: Time,
 }
 
-/// How finely usage is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Granularity {
-    /// By the hour.
-    Hour,
-    /// By the day, UTC.
-    Day,
+named_enum! {
+    /// How finely usage is shown.
+    pub enum Granularity {
+        /// Intervals of an hour, UTC.
+        Hour = "hour",
+        /// By the day, UTC.
+        Day = "day",
+    }
 }
 
-crate::kernel::name::deserialize_by_name!(Granularity);
-
 impl Granularity {
-    /// Every granularity.
-    pub const ALL: [Self; 2] = [Self::Hour, Self::Day];
-
-    /// Its name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-        }
-    }
-
-    /// The granularity of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|granularity| granularity.as_str() == text)
-    }
-
     /// How long each part is.
     pub const fn length(self) -> Duration {
         match self {

@@ -2,45 +2,27 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::identity::Email;
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Check, Invalid, MemberId, Page, PageRequest, Patch, Position, ProjectId, StoreError, Time, UserId,
 };
 
-/// Whether a project is worked on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProjectStatus {
-    /// Worked on.
-    #[default]
-    Active,
-    /// Put away.
-    Archived,
-}
-
-crate::kernel::name::deserialize_by_name!(ProjectStatus);
-
-impl ProjectStatus {
-    /// Every status.
-    pub const ALL: [Self; 2] = [Self::Active, Self::Archived];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Archived => "archived",
-        }
-    }
-
-    /// The status of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+named_enum! {
+    /// Whether a project is worked on.
+    #[derive(Default)]
+    pub enum ProjectStatus {
+        /// Worked on.
+        #[default]
+        Active = "active",
+        /// Put away.
+        Archived = "archived",
     }
 }
 
 /// A project: what tasks and resources are filed under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Project {
-    /// Its id.
+    /// Identifies the project within the tenant.
     pub id: ProjectId,
     /// Unique among the tenant's live projects; 1 to 120 characters.
     pub name: String,
@@ -62,7 +44,7 @@ pub struct Project {
     pub version: i64,
 }
 
-/// What a new project is to be.
+/// The fields of a project that its creator decides.
 #[derive(Debug, Clone)]
 pub struct NewProject {
     /// See [`Project::name`].
@@ -193,48 +175,28 @@ pub trait Projects: Send {
     async fn restore_contents(&mut self, id: ProjectId, at: Time) -> Result<u64, StoreError>;
 }
 
-/// What a user is in a project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProjectRole {
-    /// Staffs and removes the project.
-    Owner,
-    /// Works on it.
-    #[default]
-    Member,
-    /// Follows it.
-    Viewer,
-}
-
-crate::kernel::name::deserialize_by_name!(ProjectRole);
-
-impl ProjectRole {
-    /// Every role.
-    pub const ALL: [Self; 3] = [Self::Owner, Self::Member, Self::Viewer];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Member => "member",
-            Self::Viewer => "viewer",
-        }
-    }
-
-    /// The role of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text)
+named_enum! {
+    /// What a user is in a project.
+    #[derive(Default)]
+    pub enum ProjectRole {
+        /// Staffs and removes the project.
+        Owner = "owner",
+        /// Works on it.
+        #[default]
+        Member = "member",
+        /// Follows it.
+        Viewer = "viewer",
     }
 }
 
 /// A user's place in a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Its id.
+    /// Identifies the membership within the tenant.
     pub id: MemberId,
-    /// The project.
+    /// The project that the user is a member of.
     pub project_id: ProjectId,
-    /// The user.
+    /// The user who is a member.
     pub user_id: UserId,
     /// What they are in it.
     pub role: ProjectRole,

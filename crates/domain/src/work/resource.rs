@@ -10,7 +10,7 @@ use crate::kernel::{
 /// which the version history has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resource {
-    /// Its id.
+    /// Identifies the resource within the tenant.
     pub id: ResourceId,
     /// The project it is filed under, if any.
     pub project_id: Option<ProjectId>,
@@ -33,7 +33,7 @@ pub struct Resource {
     pub version: i64,
 }
 
-/// What a new resource is to be.
+/// The fields of a resource that its creator decides.
 #[derive(Debug, Clone)]
 pub struct NewResource {
     /// See [`Resource::project_id`].
@@ -73,11 +73,11 @@ pub struct ResourceFilter {
 /// A version of a resource as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceVersion {
-    /// Its id.
+    /// Identifies the stored version within the tenant.
     pub id: ResourceVersionId,
-    /// The resource.
+    /// The resource whose state this was.
     pub resource_id: ResourceId,
-    /// Which version of it.
+    /// The number of the version, from 1.
     pub version: i64,
     /// The name then.
     pub name: String,
@@ -211,7 +211,7 @@ pub trait Resources: Send {
     async fn delete(&mut self, id: ResourceId) -> Result<bool, StoreError>;
     /// Keeps a version.
     async fn insert_version(&mut self, version: &ResourceVersion) -> Result<(), StoreError>;
-    /// One version.
+    /// Returns the version of a resource with that number.
     async fn find_version(
         &mut self,
         id: ResourceId,

@@ -1,88 +1,47 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::kernel::name::named_enum;
 use crate::kernel::{
     Check, Invalid, Page, PageRequest, Patch, Position, ProjectId, StoreError, TaskId, Time, UserId,
 };
 
-/// How far a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskStatus {
-    /// Not begun.
-    #[default]
-    Todo,
-    /// Begun.
-    InProgress,
-    /// Done.
-    Done,
-    /// Given up.
-    Cancelled,
-}
-
-crate::kernel::name::deserialize_by_name!(TaskStatus);
-
-impl TaskStatus {
-    /// Every status.
-    pub const ALL: [Self; 4] = [Self::Todo, Self::InProgress, Self::Done, Self::Cancelled];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Todo => "todo",
-            Self::InProgress => "in_progress",
-            Self::Done => "done",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The status of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+named_enum! {
+    /// How far a task is.
+    #[derive(Default)]
+    pub enum TaskStatus {
+        /// Not begun.
+        #[default]
+        Todo = "todo",
+        /// Begun.
+        InProgress = "in_progress",
+        /// Finished: nothing is left to do.
+        Done = "done",
+        /// Given up.
+        Cancelled = "cancelled",
     }
 }
 
-/// How much a task matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// Some day.
-    Low,
-    /// As usual.
-    #[default]
-    Normal,
-    /// Soon.
-    High,
-    /// Now.
-    Urgent,
-}
-
-crate::kernel::name::deserialize_by_name!(Priority);
-
-impl Priority {
-    /// Every priority.
-    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Urgent];
-
-    /// Its name on the wire and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-            Self::Urgent => "urgent",
-        }
-    }
-
-    /// The priority of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|priority| priority.as_str() == text)
+named_enum! {
+    /// How much a task matters.
+    #[derive(Default)]
+    pub enum Priority {
+        /// Some day.
+        Low = "low",
+        /// As usual.
+        #[default]
+        Normal = "normal",
+        /// Soon.
+        High = "high",
+        /// Now.
+        Urgent = "urgent",
     }
 }
 
 /// Something to do in a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Task {
-    /// Its id.
+    /// Identifies the task within the tenant.
     pub id: TaskId,
     /// The project it is filed under.
     pub project_id: ProjectId,
@@ -108,7 +67,7 @@ pub struct Task {
     pub version: i64,
 }
 
-/// What a new task is to be.
+/// The fields of a task that its creator decides.
 #[derive(Debug, Clone)]
 pub struct NewTask {
     /// See [`Task::title`].

@@ -110,7 +110,7 @@ impl Api {
         &self.metrics
     }
 
-    /// The settings.
+    /// Returns the configuration of the HTTP layer.
     pub fn settings(&self) -> &HttpSettings {
         &self.settings
     }

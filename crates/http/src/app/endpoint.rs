@@ -9,7 +9,7 @@ use actix_web::{
 use crate::extract::operator_ctx::authenticate_operator;
 use crate::middleware::{
     authenticate::authenticate,
-    deadline::take_time,
+    deadline::lift_deadline,
     limits::{limit_address, limit_visitor},
 };
 
@@ -20,7 +20,7 @@ use crate::middleware::{
 pub struct Endpoint {
     resource: Resource,
     door: Door,
-    unhurried: bool,
+    without_deadline: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -67,7 +67,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Guarded,
-            unhurried: false,
+            without_deadline: false,
         }
     }
 
@@ -76,7 +76,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Operator,
-            unhurried: false,
+            without_deadline: false,
         }
     }
 
@@ -85,7 +85,7 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Open,
-            unhurried: false,
+            without_deadline: false,
         }
     }
 
@@ -95,20 +95,20 @@ impl Endpoint {
         Self {
             resource: web::resource(path),
             door: Door::Credential,
-            unhurried: false,
+            without_deadline: false,
         }
     }
 
-    /// A path for everybody: an address may ask only so often.
-    pub fn visited(path: &str) -> Self {
+    /// A path without authentication, within the rate limit of the address.
+    pub fn anonymous(path: &str) -> Self {
         Self {
             resource: web::resource(path),
             door: Door::Visitor,
-            unhurried: false,
+            without_deadline: false,
         }
     }
 
-    /// From here on the methods are for everybody, as at [`Endpoint::visited`].
+    /// From here on the methods are for everybody, as at [`Endpoint::anonymous`].
     #[must_use]
     pub fn opened(self) -> Self {
         Self {
@@ -138,9 +138,9 @@ impl Endpoint {
     /// Its requests are not held to the deadline of all requests: an export, a stream of events. Whatever follows the
     /// first byte of an answer never is. Say it before the methods it is for.
     #[must_use]
-    pub fn unhurried(self) -> Self {
+    pub fn without_deadline(self) -> Self {
         Self {
-            unhurried: true,
+            without_deadline: true,
             ..self
         }
     }
@@ -159,8 +159,8 @@ impl Endpoint {
             Door::Visitor => route.wrap(from_fn(limit_visitor)),
             Door::Open => route,
         };
-        let route = if self.unhurried {
-            route.wrap(from_fn(take_time))
+        let route = if self.without_deadline {
+            route.wrap(from_fn(lift_deadline))
         } else {
             route
         };

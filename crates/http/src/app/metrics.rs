@@ -273,7 +273,7 @@ pub(crate) async fn metrics(request: HttpRequest, api: Data<Api>) -> Answer {
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config.service(Endpoint::visited("/metrics").get(metrics));
+    config.service(Endpoint::anonymous("/metrics").get(metrics));
 }
 
 /// The answer to a scrape.

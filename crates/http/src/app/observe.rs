@@ -16,7 +16,9 @@ use tracing::Instrument;
 use crate::app::api::METHODS;
 use crate::connection::connection::Connection;
 use crate::extract::hints;
-use crate::middleware::{authenticate::Admitted, deadline::Unhurried, request::RequestContext, security};
+use crate::middleware::{
+    authenticate::Admitted, deadline::RequestDeadline, request::RequestContext, security,
+};
 use crate::{Api, ApiError, Problem};
 
 /// An error answer that is meant as it is and not to be made a problem document.
@@ -45,8 +47,8 @@ pub(crate) async fn observe(
         let started = Instant::now();
         let mut tenant = None;
         let method = request.method().clone();
-        let unhurried = Unhurried::default();
-        request.extensions_mut().insert(unhurried.clone());
+        let deadline = RequestDeadline::default();
+        request.extensions_mut().insert(deadline.clone());
         let outcome = match refused(&request) {
             Some(error) => Some(Ok(Ok(request.error_response(error).map_into_boxed_body()))),
             None => {
@@ -54,7 +56,7 @@ pub(crate) async fn observe(
                 let answer = AssertUnwindSafe(async {
                     next.call(request).await.map(ServiceResponse::map_into_boxed_body)
                 });
-                unhurried
+                deadline
                     .within(api.settings.request_timeout, answer.catch_unwind())
                     .await
             }

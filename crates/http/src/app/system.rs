@@ -7,6 +7,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tenantry_domain::identity::JWKS_MAX_AGE_SECONDS;
 use tenantry_domain::kernel::ErrorCode;
 use utoipa::ToSchema;
 
@@ -69,9 +70,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::open("/healthz").get(health))
         .service(Endpoint::open("/livez").get(liveness))
         .service(Endpoint::open("/readyz").get(readiness))
-        .service(Endpoint::visited("/.well-known/jwks.json").get(jwks))
-        .service(Endpoint::visited("/problems").get(problems))
-        .service(Endpoint::visited("/problems/{code}").get(problem));
+        .service(Endpoint::anonymous("/.well-known/jwks.json").get(jwks))
+        .service(Endpoint::anonymous("/problems").get(problems))
+        .service(Endpoint::anonymous("/problems/{code}").get(problem));
 }
 
 /// Get the health of the service
@@ -142,7 +143,8 @@ pub(crate) async fn detailed(_operator: OperatorProbe, api: Data<Api>) -> HttpRe
 
 /// Get the public keys of access tokens
 ///
-/// A JSON Web Key Set (RFC 7517). Verify access tokens with the key that `kid` names.
+/// A JSON Web Key Set (RFC 7517). Verify access tokens with the key that `kid` names. A new key is published for longer than the
+/// answer may be cached before it signs, and a former key until all of its tokens have expired.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", operation_id = "jwks", tag = "System",
     responses((
@@ -154,7 +156,10 @@ pub(crate) async fn detailed(_operator: OperatorProbe, api: Data<Api>) -> HttpRe
 )]
 pub(crate) async fn jwks(api: Data<Api>) -> HttpResponse {
     HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
+        .insert_header((
+            header::CACHE_CONTROL,
+            format!("public, max-age={JWKS_MAX_AGE_SECONDS}"),
+        ))
         .json(api.app.ports.access_tokens.jwks())
 }
 

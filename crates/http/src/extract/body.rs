@@ -47,6 +47,28 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
+/// A JSON object as a request body that may be absent. An empty body counts as absent, whatever its type.
+#[derive(Debug, Clone)]
+pub struct OptionalBody<T>(pub Option<T>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for OptionalBody<T> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let bytes = read(&request, payload).await?;
+            note_body(&request, &bytes);
+            if bytes.is_empty() {
+                return Ok(Self(None));
+            }
+            require_json(&request)?;
+            Ok(Self(Some(decode(&bytes)?)))
+        })
+    }
+}
+
 pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     require_type(request, "application/json")
 }

@@ -4,14 +4,14 @@ use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use tenantry_tenancy::plans::entitlement::Feature;
+use tenantry_tenancy::plans::Feature;
 
 use crate::ApiError;
 use crate::extract::ctx;
 
 /// A type that stands for a feature.
 pub trait PlanFeature: 'static {
-    /// The feature.
+    /// The plan feature that a request needs.
     const FEATURE: Feature;
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod answer;
 pub(crate) mod api_key;
 pub(crate) mod body;
+pub(crate) mod challenge;
 pub(crate) mod ctx;
 pub(crate) mod cursor;
 pub(crate) mod etag;

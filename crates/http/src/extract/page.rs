@@ -67,7 +67,7 @@ impl Lists for OperatorScope {
 /// The query of a list: its filter (a type that `deny_unknown_fields`), and which page of it.
 #[derive(Debug, Clone)]
 pub struct Paged<F> {
-    /// The filter.
+    /// The query's other parameters.
     pub filter: F,
     /// How many rows at the most.
     pub limit: u32,

@@ -4,7 +4,7 @@ use tenantry_domain::kernel::Permission;
 
 /// A type that stands for a permission.
 pub trait Needs: 'static {
-    /// The permission.
+    /// The permission that the use case is called with.
     const PERMISSION: Permission;
 }
 
@@ -21,7 +21,7 @@ macro_rules! permissions {
 }
 
 permissions! {
-    ReadTenant ManageTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers ReadInvitations EditSelf ManageOwnAccount EndSession EndUserSessions ReadApiKeys ManageApiKeys RevokeApiKeys RotateApiKeys ReadProjects WriteProjects
+    ReadTenant ManageTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers ReadInvitations RevokeInvitations EditSelf ManageOwnAccount EndSession EndUserSessions ReadApiKeys ManageApiKeys RevokeApiKeys RotateApiKeys ReadProjects WriteProjects
     ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
     ReadFeatures ExplainFeatures ManageFeatures ReadUsage RecordUsage InvalidateUsage ReserveQuota
     ReadBilling ManageBilling

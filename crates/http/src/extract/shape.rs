@@ -40,7 +40,7 @@ pub(crate) enum Leaves {
 pub(crate) struct Tree<'a> {
     /// The tree.
     pub value: &'a Value,
-    /// What its leaves are.
+    /// Whether leaves have JSON types or are text to parse.
     pub leaves: Leaves,
     /// Where its root is, for pointers.
     pub root: &'a str,

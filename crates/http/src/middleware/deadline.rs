@@ -10,9 +10,9 @@ use actix_web::{
 /// Whether a request is held to the deadline of all requests. The endpoint says so when the request reaches it, which is
 /// long before the deadline.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unhurried(Rc<Cell<bool>>);
+pub(crate) struct RequestDeadline(Rc<Cell<bool>>);
 
-impl Unhurried {
+impl RequestDeadline {
     /// Waits for the answer; `None` when it did not come in time. What was under way is dropped then, and with it its
     /// transaction, which is rolled back.
     pub async fn within<T>(&self, deadline: Duration, answer: impl Future<Output = T>) -> Option<T> {
@@ -26,12 +26,12 @@ impl Unhurried {
 }
 
 /// Frees the requests of an endpoint from the deadline.
-pub(crate) async fn take_time(
+pub(crate) async fn lift_deadline(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(unhurried) = request.extensions().get::<Unhurried>() {
-        unhurried.0.set(true);
+    if let Some(deadline) = request.extensions().get::<RequestDeadline>() {
+        deadline.0.set(true);
     }
     Ok(next.call(request).await?.map_into_boxed_body())
 }
@@ -57,7 +57,7 @@ mod tests {
     fn routes(config: &mut ServiceConfig) {
         config
             .service(Endpoint::at("/slow").get(slow))
-            .service(Endpoint::at("/export").unhurried().get(slow))
+            .service(Endpoint::at("/export").without_deadline().get(slow))
             .route("/plain", actix_web::web::get().to(slow));
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, http::Method};
+use tenantry_billing::usage::quota_lending;
 use tenantry_domain::kernel::Limit;
 use tenantry_domain::operations::QuotaGate;
 use tenantry_domain::tenant::Admission;
 use tenantry_domain::usage::{MOST_UNITS, MeterKey};
-use tenantry_tenancy::usage::quota_lending;
 
 use crate::{Api, ApiError};
 
@@ -64,8 +64,8 @@ pub(crate) async fn take_call(
     if is_always(request.method(), &request.match_pattern().unwrap_or_default()) {
         return Ok(());
     }
-    let taking = quotas.gate.take(tenant.id, &quotas.calls, limit.min(MOST_UNITS));
-    Ok(taking.decision().await?)
+    let take = quotas.gate.take(tenant.id, &quotas.calls, limit.min(MOST_UNITS));
+    Ok(take.decision().await?)
 }
 
 fn is_always(method: &Method, pattern: &str) -> bool {
@@ -83,7 +83,7 @@ mod tests {
 
     use chrono::Duration;
     use tenantry_domain::kernel::{TenantId, Time};
-    use tenantry_domain::operations::Taking;
+    use tenantry_domain::operations::QuotaTake;
     use tenantry_domain::usage::QuotaExceeded;
 
     use super::*;
@@ -97,10 +97,10 @@ mod tests {
     struct Empty(Mutex<Vec<u64>>);
 
     impl QuotaGate for Empty {
-        fn take<'a>(&'a self, _: TenantId, meter: &'a MeterKey, limit: u64) -> Taking<'a> {
+        fn take<'a>(&'a self, _: TenantId, meter: &'a MeterKey, limit: u64) -> QuotaTake<'a> {
             self.0.lock().unwrap().push(limit);
             let now = Time::UNIX_EPOCH;
-            Taking::Ready(Err(QuotaExceeded {
+            QuotaTake::Ready(Err(QuotaExceeded {
                 meter: meter.clone(),
                 limit,
                 used: limit,

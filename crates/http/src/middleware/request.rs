@@ -10,7 +10,7 @@ use crate::ApiError;
 /// What is known of a request from its first moment on; it lies in the request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
-    /// Its id.
+    /// The `X-Request-ID`: the client's where valid, else a new one.
     pub id: RequestId,
     /// Its path, which is the `instance` of a problem.
     pub path: String,

@@ -161,7 +161,7 @@ impl Drop for Place {
         description = "An event for each change: its data is `{\"type\": \"refetchEvaluation\", …}`.",
         example = "id: 42\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"lastModified\":1771622898}\n\n",
     )),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed"]))),
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {

@@ -153,7 +153,7 @@ pub(crate) struct Failure {
         (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
         (status = 404, description = "`FLAG_NOT_FOUND`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: AnyKey, context: Context) -> Answer {
     let key = key.0;
@@ -172,7 +172,7 @@ pub(crate) async fn evaluate(cx: Ctx<ReadFeatures>, key: AnyKey, context: Contex
         (status = 200, description = "The value of each flag.", body = BulkView<'_>, headers(("ETag"))),
         (status = 400, description = "`PARSE_ERROR`, `INVALID_CONTEXT`", content((Failure = "application/json"), (Problem = "application/problem+json"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn evaluate_all(
     cx: Ctx<ReadFeatures>,

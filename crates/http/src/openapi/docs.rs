@@ -29,11 +29,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::visited("/openapi.json").get(document))
-        .service(Endpoint::visited("/openapi.yaml").get(document_as_yaml))
+        .service(Endpoint::anonymous("/openapi.json").get(document))
+        .service(Endpoint::anonymous("/openapi.yaml").get(document_as_yaml))
         .service(web::redirect("/", "/docs/"))
         .service(web::redirect("/docs", "/docs/"))
-        .service(Endpoint::visited("/docs/{file:.*}").get(ui));
+        .service(Endpoint::anonymous("/docs/{file:.*}").get(ui));
 }
 
 /// Get the OpenAPI document

@@ -10,7 +10,7 @@ use utoipa::openapi::{
     example::ExampleBuilder,
     header::Header,
     path::{Operation, ParameterIn},
-    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
 use crate::extract::api_key;
@@ -66,7 +66,8 @@ const PATH_PARAMETERS: [(&str, &str); 9] = [
 ];
 
 /// Adds to every operation what all operations of its kind have: errors, headers, links to the operations that read what
-/// it creates. An operation itself names only its own error codes, in `x-errors`.
+/// it creates. An operation itself names only its own error codes, in `x-errors`, and who may call it, in `security`: `api_key`
+/// where its permission can be a scope of API keys.
 pub(crate) fn complete(document: &mut OpenApi) {
     document.servers = Some(vec![Server::new("/")]);
     let mut used = BTreeSet::new();
@@ -77,10 +78,6 @@ pub(crate) fn complete(document: &mut OpenApi) {
             describe_parameters(operation);
             // Without it, a reader cannot tell a public operation from one whose security was left out.
             operation.security.get_or_insert_default();
-            if accepts_api_keys(operation) {
-                let api_key = SecurityRequirement::new::<_, _, &str>("api_key", []);
-                operation.security.get_or_insert_default().push(api_key);
-            }
         }
     }
     schemas::complete(document);
@@ -120,42 +117,6 @@ pub(crate) fn complete(document: &mut OpenApi) {
         let name = name_of_example(status, code);
         components.examples.insert(name, example.into());
     }
-}
-
-/// The operations that answer every API key with `forbidden`, since their permissions are no scopes; besides these all of
-/// authentication.
-const FOR_PEOPLE: [&str; 19] = [
-    "list_api_keys",
-    "create_api_key",
-    "get_api_key",
-    "update_api_key",
-    "revoke_api_key",
-    "update_settings",
-    "roll_back_settings",
-    "update_tenant",
-    "create_user",
-    "update_user",
-    "delete_user",
-    "list_invitations",
-    "create_invitation",
-    "get_invitation",
-    "revoke_invitation",
-    "resend_invitation",
-    "end_user_sessions",
-    "send_reset",
-    "reset_mfa",
-];
-
-/// Whether an API key with the right scopes gets through.
-fn accepts_api_keys(operation: &Operation) -> bool {
-    let id = operation.operation_id.as_deref().unwrap_or_default();
-    let authentication = operation.tags.iter().flatten().any(|tag| tag == "Authentication");
-    let for_people = authentication || FOR_PEOPLE.contains(&id);
-    let guarded = operation
-        .security
-        .as_ref()
-        .is_some_and(|security| !security.is_empty());
-    guarded && !is_for_operators(operation) && !for_people
 }
 
 /// Adds a response for every error, and returns the errors: each a status and a code.

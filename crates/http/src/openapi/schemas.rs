@@ -22,7 +22,8 @@ pub(crate) type Schemas = BTreeMap<String, RefOr<Schema>>;
 ///
 /// * a problem names the members of [`Excess`] as optional properties,
 /// * an object without properties says that it accepts any (`additionalProperties: true`),
-/// * an object of a request body says that it accepts no others (`false`), because unknown fields are refused,
+/// * an object of a request body says that it accepts no others (`false`), because unknown fields are refused, and is no
+///   `null` where the body is optional,
 /// * the items of a list refer to their schema, and schemas that nothing refers to are removed.
 pub(crate) fn complete(document: &mut OpenApi) {
     let Some(components) = document.components.as_mut() else {
@@ -118,12 +119,29 @@ fn is_object(object: &Object) -> bool {
     }
 }
 
+/// The derive writes an optional body as an object or `null`. Such a body may be absent, and is no `null`.
+fn without_null(schema: &mut RefOr<Schema>) {
+    let reference = match schema {
+        RefOr::T(Schema::OneOf(one_of)) => match &one_of.items[..] {
+            [RefOr::T(_), RefOr::Ref(reference)] | [RefOr::Ref(reference), RefOr::T(_)] => {
+                Some(reference.clone())
+            }
+            _ => None,
+        },
+        RefOr::T(_) | RefOr::Ref(_) => None,
+    };
+    if let Some(reference) = reference {
+        *schema = RefOr::Ref(reference);
+    }
+}
+
 fn close_bodies(document: &mut OpenApi) {
     let mut roots = BTreeSet::new();
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         let body = operation.request_body.as_mut().and_then(inline);
         let contents = body.into_iter().flat_map(|body| body.content.values_mut());
         for schema in contents.filter_map(|content| inline(content)?.schema.as_mut()) {
+            without_null(schema);
             roots.extend(references(schema));
         }
     }

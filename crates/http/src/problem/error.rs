@@ -100,7 +100,7 @@ impl ApiError {
         self
     }
 
-    /// The code.
+    /// Returns the stable error code of the problem.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
@@ -218,7 +218,7 @@ impl AsStoreError for ApiError {
 impl ResponseError for ApiError {
     /// That of the code. A session that needs a recent second factor is no missing credential, so that is 403.
     fn status_code(&self) -> StatusCode {
-        if let Some(FactorNeeded::Recent { .. }) = self.factor() {
+        if let Some(FactorNeeded::Recent { .. } | FactorNeeded::Enrollment { .. }) = self.factor() {
             return StatusCode::FORBIDDEN;
         }
         StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

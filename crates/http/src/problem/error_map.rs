@@ -2,32 +2,31 @@
 
 use actix_web::http::header;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tenantry_billing::billing::BillingError;
+use tenantry_billing::billing::{
+    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
+};
+use tenantry_billing::plans::entitlement::CapabilitiesError;
+use tenantry_billing::usage::UsageError;
+use tenantry_billing::usage::quota::QuotaError;
 use tenantry_domain::billing::ProviderError;
+use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
-use tenantry_tenancy::billing::{
-    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
-};
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
-    account::AccountError,
-    api_key::ApiKeyError,
-    auth::AuthError,
-    invitation::InvitationError,
-    mfa::{MfaError, RECENT_SECONDS},
-    session::SessionError,
-    user::UserError,
+    account::AccountError, api_key::ApiKeyError, auth::AuthError, invitation::InvitationError, mfa::MfaError,
+    session::SessionError, step_up::RECENT_SECONDS, user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
-use tenantry_tenancy::plans::entitlement::{CapabilitiesError, NotInPlan, Plans};
+use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
-use tenantry_tenancy::usage::quota::QuotaError;
 use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
-use tenantry_tenancy::{Stale, billing::BillingError, tenant::TenantError, usage::UsageError};
+use tenantry_tenancy::{Stale, tenant::TenantError};
 
 use crate::extract::api_key;
 use crate::problem::error::INVALID_TOKEN;
@@ -100,6 +99,10 @@ impl From<Refused> for ApiError {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
+            Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
         }
     }
 }
@@ -143,7 +146,7 @@ impl From<NotInPlan> for ApiError {
                     limit: Some("seats"),
                     allowed: Some(allowed.seats.into()),
                     used: Some(used),
-                    ..of_plans(Plans {
+                    ..of_plans(RequiredPlans {
                         current,
                         required: Vec::new(),
                     })
@@ -173,7 +176,7 @@ impl From<NotInPlan> for ApiError {
     }
 }
 
-fn of_plans(plans: Plans) -> PlanProblem {
+fn of_plans(plans: RequiredPlans) -> PlanProblem {
     PlanProblem {
         feature: None,
         limit: None,
@@ -301,6 +304,18 @@ impl From<AccessError> for ApiError {
     }
 }
 
+impl From<ChallengeError> for ApiError {
+    fn from(error: ChallengeError) -> Self {
+        match error {
+            ChallengeError::Missing => Self::new(ErrorCode::ChallengeRequired),
+            ChallengeError::Refused(why) => Self::new(ErrorCode::ChallengeRequired).with_detail(format!(
+                "The response to the challenge {why}. Get another challenge and send the request again."
+            )),
+            ChallengeError::Unavailable(_) => Self::new(ErrorCode::ChallengeUnavailable).caused_by(error),
+        }
+    }
+}
+
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
@@ -317,6 +332,7 @@ impl From<AuthError> for ApiError {
                  POST /auth/mfa/required/enroll.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
+            AuthError::Locked(seconds) => locked(seconds),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
@@ -325,6 +341,7 @@ impl From<AuthError> for ApiError {
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
+            AuthError::Challenge(error) => error.into(),
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
@@ -332,6 +349,16 @@ impl From<AuthError> for ApiError {
             AuthError::Store(error) => error.into(),
         }
     }
+}
+
+/// The answer while an account waits after wrong guesses.
+fn locked(seconds: i64) -> ApiError {
+    ApiError::new(ErrorCode::AccountLocked)
+        .with_detail(format!(
+            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, on a trusted device, or reset the \
+             password."
+        ))
+        .with_header(header::RETRY_AFTER, seconds.into())
 }
 
 impl From<MfaError> for ApiError {
@@ -346,6 +373,13 @@ impl From<MfaError> for ApiError {
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
+            MfaError::Locked(seconds) => locked(seconds),
+            MfaError::PasswordRequired => Invalid::one(
+                "/password",
+                "required",
+                "is required: the session began more than 10 minutes ago",
+            )
+            .into(),
             MfaError::AlreadyEnabled => {
                 conflict("The user has a second factor. Disable it before you enroll another one.")
             }
@@ -368,9 +402,11 @@ impl From<AccountError> for ApiError {
             AccountError::Invalid(invalid) => invalid.into(),
             AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The password is not that of the account."),
+            AccountError::Locked(seconds) => locked(seconds),
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
+            AccountError::Challenge(error) => error.into(),
             AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",
@@ -422,6 +458,7 @@ impl From<SignUpError> for ApiError {
             )),
             SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
             SignUpError::Invalid(invalid) => invalid.into(),
+            SignUpError::Challenge(error) => error.into(),
             SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),
             SignUpError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
             SignUpError::Password(error) => error.into(),

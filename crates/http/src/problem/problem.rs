@@ -58,7 +58,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = String)]
     pub mfa_token: Option<String>,
-    /// Of `mfa_required` at a login: what is accepted as the second factor, or `enroll` when the user has to enroll one.
+    /// Of `mfa_required`: at a login what is accepted as the second factor; `enroll` when the user has to enroll one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = Vec<String>)]
     pub methods: Option<&'static [&'static str]>,
@@ -80,7 +80,7 @@ pub struct Problem {
 /// Which second factor a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FactorNeeded {
-    /// Of a login.
+    /// A login needs a code of the user's second factor.
     AtLogin {
         /// What finishes the login together with a code.
         mfa_token: String,
@@ -94,7 +94,15 @@ pub enum FactorNeeded {
         /// Seconds.
         max_age: i64,
     },
+    /// Of a session whose user has none: they enroll one first, and give it within so many seconds.
+    Enrollment {
+        /// Seconds.
+        max_age: i64,
+    },
 }
+
+/// What a user without a second factor does.
+const ENROLLMENT: &[&str] = &["enroll"];
 
 /// Too much of something, and of what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,7 +147,7 @@ fn kind_of(schema: &RefOr<Schema>) -> Option<&SchemaType> {
 /// A quota that is exceeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuotaProblem {
-    /// The meter.
+    /// Key of the meter whose quota is exceeded.
     #[schema(examples("api_calls"))]
     pub meter: String,
     /// The hard limit of a period.
@@ -211,6 +219,7 @@ impl Problem {
         let (mfa_token, methods, expires_in, max_age) = match error.factor() {
             None => (None, None, None, None),
             Some(FactorNeeded::Recent { max_age }) => (None, None, None, Some(*max_age)),
+            Some(FactorNeeded::Enrollment { max_age }) => (None, Some(ENROLLMENT), None, Some(*max_age)),
             Some(FactorNeeded::AtLogin {
                 mfa_token,
                 methods,

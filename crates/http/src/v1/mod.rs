@@ -19,6 +19,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(admin::routes)
         .configure(tenant::signup::routes)
         .configure(identity::auth::routes)
+        .configure(identity::challenge::routes)
         .configure(identity::session::routes)
         .configure(identity::mfa::routes)
         .configure(identity::account::routes)

@@ -53,6 +53,7 @@ mod entity {
         pub checkout_seats: Option<i32>,
         pub checkout_until: Option<DateTimeUtc>,
         pub checkout_number: Option<i64>,
+        pub dunning_suspends_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -100,6 +101,7 @@ impl TryFrom<Model> for BillingAccount {
             state: DunningState::parse(&row.dunning)
                 .ok_or_else(|| broken("billing_accounts.dunning")(&row.dunning))?,
             failed_at: row.dunning_failed_at,
+            suspends_at: row.dunning_suspends_at,
             steps: row.dunning_steps.unsigned_abs(),
             next_at: row.dunning_next_at,
         };
@@ -227,6 +229,7 @@ fn changes(account: &BillingAccount) -> Result<ActiveModel, StoreError> {
         cycle_anchor: Set(account.cycle_anchor),
         dunning: Set(dunning.state.as_str().to_owned()),
         dunning_failed_at: Set(dunning.failed_at),
+        dunning_suspends_at: Set(dunning.suspends_at),
         dunning_steps: Set(crate::operations::job::signed(dunning.steps)),
         dunning_next_at: Set(dunning.next_at),
         refusal: Set(account.refusal.clone()),

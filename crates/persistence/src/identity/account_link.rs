@@ -47,6 +47,15 @@ impl AccountLinks for PgStore {
         find.all().await?.into_iter().map(AccountLink::try_from).collect()
     }
 
+    async fn list_former(&mut self, email: &Email) -> Result<Vec<AccountLink>, StoreError> {
+        let find = self
+            .tx
+            .find::<Entity>()
+            .filter(Column::Email.eq(email.as_str()))
+            .filter(Column::Purpose.eq(LinkPurpose::RevertEmail.as_str()));
+        find.all().await?.into_iter().map(AccountLink::try_from).collect()
+    }
+
     async fn insert(&mut self, link: &AccountLink) -> Result<(), StoreError> {
         let row = ActiveModel {
             id: Set(link.id.uuid()),

@@ -3,7 +3,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
 use serde_json::Value;
 use tenantry_domain::identity::{AllowedNetwork, ApiKey, ApiKeys, ExpiryStage, FormerSecret};
 use tenantry_domain::kernel::{
-    ApiKeyId, Change, Page, PageRequest, Permission, PermissionSet, Position, StoreError, Time,
+    ApiKeyId, Change, Page, PageRequest, Permission, PermissionSet, Position, StoreError, Time, UserId,
 };
 
 use crate::kernel::error::column;
@@ -62,6 +62,11 @@ impl ApiKeys for PgStore {
         let find = self.valid_keys();
         let page = find.page((Column::CreatedAt, Column::Id), page, position).await?;
         page.try_map(ApiKey::try_from)
+    }
+
+    async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError> {
+        let keys = self.valid_keys().filter(Column::UserId.eq(creator.uuid()));
+        keys.filter(Column::ExpiresAt.gt(now)).count().await
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, prelude::Uuid};
 use tenantry_domain::identity::{
     MFA_CHALLENGES, MfaChallenge, SecondFactors, TRUSTED_DEVICES, TotpFactor, TrustedDevice,
 };
@@ -180,11 +180,8 @@ impl SecondFactors for PgStore {
         let of_user = challenge::Column::UserId.eq(new.user_id.uuid());
         let find = self.tx.find::<challenge::Entity>().filter(of_user);
         let waiting = find.order_by_desc(challenge::Column::CreatedAt).all().await?;
-        let over = waiting.iter().enumerate().filter(|(index, row)| {
-            // The new one takes a place too.
-            index + 1 >= MFA_CHALLENGES || row.expires_at <= new.created_at
-        });
-        let over: Vec<_> = over.map(|(_, row)| row.id).collect();
+        let rows = waiting.iter().map(|row| (row.id, row.expires_at));
+        let over = surplus(rows, MFA_CHALLENGES, new.created_at);
         if !over.is_empty() {
             let delete = self.tx.delete::<challenge::Entity>();
             delete.filter(challenge::Column::Id.is_in(over)).run().await?;
@@ -232,11 +229,8 @@ impl SecondFactors for PgStore {
 
     async fn insert_device(&mut self, new: &TrustedDevice) -> Result<(), StoreError> {
         let present = self.devices(new.user_id).await?;
-        let over = present.iter().enumerate().filter(|(index, row)| {
-            // The new one takes a place too.
-            index + 1 >= TRUSTED_DEVICES || row.expires_at <= new.created_at
-        });
-        let over: Vec<_> = over.map(|(_, row)| row.id).collect();
+        let rows = present.iter().map(|row| (row.id, row.expires_at));
+        let over = surplus(rows, TRUSTED_DEVICES, new.created_at);
         if !over.is_empty() {
             let delete = self.tx.delete::<device::Entity>();
             delete.filter(device::Column::Id.is_in(over)).run().await?;
@@ -306,6 +300,14 @@ impl PgStore {
         let of_user = recovery_code::Column::UserId.eq(user.uuid());
         delete.filter(of_user).run().await
     }
+}
+
+/// The ids of the rows, newest first, that make room for one more of `most`: those that are over, and the oldest.
+fn surplus(rows: impl Iterator<Item = (Uuid, Time)>, most: usize, now: Time) -> Vec<Uuid> {
+    let over = rows
+        .enumerate()
+        .filter(|(index, (_, expires_at))| index + 1 >= most || *expires_at <= now);
+    over.map(|(_, (id, _))| id).collect()
 }
 
 fn changes(factor: &TotpFactor) -> totp::ActiveModel {

@@ -1,9 +1,12 @@
-//! Users, sessions, invitations, API keys, second factors, and links and notices to accounts.
+//! Users, sessions, invitations, API keys, second factors, signing keys, answered challenges, and links and notices to accounts.
 
 pub(crate) mod account_link;
 pub(crate) mod account_notice;
 pub(crate) mod api_key;
+pub(crate) mod challenge;
 pub(crate) mod invitation;
+pub(crate) mod lockout;
 pub(crate) mod mfa;
 pub(crate) mod session;
+pub(crate) mod signing_key;
 pub(crate) mod user;

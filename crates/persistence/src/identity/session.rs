@@ -29,6 +29,7 @@ pub(crate) mod entity {
         pub user_agent: Option<String>,
         pub ip: Option<String>,
         pub factor_at: Option<DateTimeUtc>,
+        pub device_hash: Option<Vec<u8>>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -54,6 +55,7 @@ impl Sessions for PgStore {
             created_at: Set(session.created_at),
             user_agent: Set(session.user_agent.clone()),
             ip: Set(session.ip.clone()),
+            device_hash: Set(session.device_hash.map(|hash| hash.to_vec())),
             ..changes(session)
         };
         self.tx.insert(row).await
@@ -186,6 +188,7 @@ impl TryFrom<Model> for Session {
             user_agent: row.user_agent,
             ip: row.ip,
             factor_at: row.factor_at,
+            device_hash: row.device_hash.map(sha256).transpose()?,
         })
     }
 }

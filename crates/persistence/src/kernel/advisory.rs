@@ -37,6 +37,9 @@ pub(crate) const KEEP_PLANS: &str = fixed!(2);
 /// Changes of flags' definitions are made one after another: each is checked against all others.
 pub(crate) const EDIT_FLAGS: &str = fixed!(3);
 
+/// Signing keys are changed by one transaction at a time: what may be added or deleted depends on the others.
+pub(crate) const EDIT_SIGNING_KEYS: &str = fixed!(4);
+
 /// `$1` tenant, `$2` user, `$3` route, `$4` key: the request with an idempotency key that is being processed. The lock is
 /// tried and not waited for, because the connection that waits is missing elsewhere. Two keys with one hash cause a
 /// needless "still running", and nothing worse.
@@ -49,6 +52,16 @@ pub(crate) const KEYED_REQUEST: &str = hashed!(
 /// `$1` tenant: its rollups are computed by one at a time. The lock is waited for, since its holder is done soon.
 pub(crate) const ROLL_UP_USAGE: &str = hashed!("pg_advisory_xact_lock", "usage", "$1::uuid");
 
+/// `$1` tenant: its mails to addresses that nobody has verified are counted one after another.
+pub(crate) const COUNT_MAIL_OF_TENANT: &str = hashed!("pg_advisory_xact_lock", "mail of", "$1::uuid");
+
+/// `$1` no tenant, `$2` digest of an address: mails to it are counted one after another.
+pub(crate) const COUNT_MAIL_TO: &str = hashed!(
+    "pg_advisory_xact_lock",
+    "mail to",
+    "$1::uuid, encode($2::bytea, 'hex')"
+);
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -57,8 +70,8 @@ mod tests {
 
     #[test]
     fn every_advisory_lock_has_a_key_of_its_own() {
-        let fixed = [CLAIM_JOBS, KEEP_PLANS, EDIT_FLAGS];
-        let hashed = [KEYED_REQUEST, ROLL_UP_USAGE];
+        let fixed = [CLAIM_JOBS, KEEP_PLANS, EDIT_FLAGS, EDIT_SIGNING_KEYS];
+        let hashed = [KEYED_REQUEST, ROLL_UP_USAGE, COUNT_MAIL_OF_TENANT, COUNT_MAIL_TO];
         for sql in fixed {
             assert!(
                 sql.starts_with("SELECT pg_advisory_xact_lock(1952804449, "),

@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 50] = [
+pub const OWN_TABLES: [&str; 54] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -17,6 +17,7 @@ pub const OWN_TABLES: [&str; 50] = [
     "invitations",
     "invoices",
     "jobs",
+    "lockouts",
     "meter_outbox",
     "mfa_challenges",
     "operator_events",
@@ -38,6 +39,9 @@ pub const OWN_TABLES: [&str; 50] = [
     "seaql_migrations",
     "segment_versions",
     "segments",
+    "sent_mails",
+    "signing_keys",
+    "spent_challenges",
     "storage_usage",
     "system_jobs",
     "tasks",

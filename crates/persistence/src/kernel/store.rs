@@ -8,7 +8,7 @@ use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
 use tenantry_domain::customization::{Brandings, SettingSheets};
 use tenantry_domain::flags::FlagOverrides;
 use tenantry_domain::identity::{
-    AccountLinks, ApiKeys, Invitations, RareNotices, SecondFactors, Sessions, Users,
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
 };
 use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
 use tenantry_domain::operations::{IdempotencyKeys, Jobs};
@@ -131,6 +131,12 @@ impl Store for PgStore {
         self
     }
     fn rare_notices(&mut self) -> &mut dyn RareNotices {
+        self
+    }
+    fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
+        self
+    }
+    fn lockouts(&mut self) -> &mut dyn Lockouts {
         self
     }
     fn api_keys(&mut self) -> &mut dyn ApiKeys {

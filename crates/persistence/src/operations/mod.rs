@@ -1,6 +1,7 @@
-//! Jobs, jobs of the platform, operators and idempotency keys.
+//! Jobs, jobs of the platform, operators, idempotency keys and sent mail.
 
 pub(crate) mod idempotency;
 pub(crate) mod job;
 pub(crate) mod operator;
+pub(crate) mod sent_mail;
 pub(crate) mod system_job;

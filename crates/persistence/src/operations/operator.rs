@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use serde_json::Value;
 use tenantry_domain::flags::FlagEditing;
-use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, PasswordHash};
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, PasswordHash, SigningKeyEditing};
 use tenantry_domain::kernel::{
     Announcer, Change, OperatorId, Page, PageRequest, Position, StoreError, SystemScope, TenantId, Time,
 };
@@ -309,6 +309,10 @@ impl OperatorWork for PgOperatorWork {
     }
 
     fn flags(&mut self) -> &mut dyn FlagEditing {
+        self
+    }
+
+    fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing {
         self
     }
 

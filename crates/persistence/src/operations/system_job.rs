@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use tenantry_domain::kernel::{LeaseId, StoreError, SystemJobId, SystemScope, Time};
 use tenantry_domain::operations::{
-    Claim, Enqueued, JobState, Lease, Misstep, Progress, SystemJob, SystemJobs,
+    Claim, Enqueued, InvalidTransition, JobState, Lease, Progress, SystemJob, SystemJobs,
 };
 use tenantry_domain::store::Mode;
 
@@ -132,7 +132,7 @@ impl SystemJobs for PgSystemJobs {
                 _ => claim.now,
             };
             let step = job.progress.claim(lease, at);
-            step.map_err(|misstep: Misstep| StoreError::Other(misstep.to_string()))?;
+            step.map_err(|transition: InvalidTransition| StoreError::Other(transition.to_string()))?;
             let update = Entity::update_many()
                 .set(changes(&job.progress))
                 .filter(Column::Id.eq(job.id.uuid()));

@@ -31,6 +31,8 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "operator list",
         "flags list",
         "settings set acme retention.audit_days 400",
+        "keys rotate",
+        "keys list",
         "settings rotate-keys",
         "jobs list --state dead",
         "quota reconcile",

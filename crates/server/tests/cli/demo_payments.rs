@@ -107,7 +107,17 @@ fn demo_over_the_fake_is_quiet_and_follows_its_clock() {
     let demo = Demo::start(&folder.0, 1);
     demo.until("the subscription of acme", Demo::is_subscribed);
     demo.is_quiet();
-    demo.at_fake("POST", "/_fake/clock/advance?days=31");
+    let (customers, subscriptions) = ("/_fake/customers", "/_fake/subscriptions");
+    for customer in ids(&demo.at_fake("GET", customers)) {
+        demo.at_fake("POST", &format!("/_fake/customers/{customer}/card?card=declines"));
+    }
+    demo.at_fake("POST", "/_fake/clock/advance?days=16");
+    demo.until("the failed payment", |demo| {
+        demo.dev
+            .get(&demo.token, "/api/v1/billing")
+            .contains("\"state\":\"grace\"")
+    });
+    demo.at_fake("POST", "/_fake/clock/advance?days=15");
     demo.until("the suspension", |demo| {
         demo.tenant().contains("\"status\":\"suspended\"")
     });
@@ -116,7 +126,6 @@ fn demo_over_the_fake_is_quiet_and_follows_its_clock() {
         let log = demo.log();
         log.contains("admin@acme.example") && log.contains(&here)
     });
-    let (customers, subscriptions) = ("/_fake/customers", "/_fake/subscriptions");
     let before = [customers, subscriptions].map(|path| ids(&demo.at_fake("GET", path)));
     assert!(before.iter().all(|ids| !ids.is_empty()));
     assert_eq!(demo.dev.stop(), Some(0));

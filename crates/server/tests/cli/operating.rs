@@ -433,3 +433,85 @@ fn what_is_wrong_with_plans_or_redis_stops_the_start_with_one_line() {
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
     }
 }
+
+#[test]
+fn a_rotated_key_is_published_by_a_running_server() {
+    let folder = Folder::new("keys");
+    let dev = Dev::start(&folder.0);
+    let settings = beside(&folder.0);
+    let listed = done("keys list", &settings);
+    let configured = listed.split_whitespace().next().unwrap().to_owned();
+    assert_eq!(listed, format!("{configured} configured, signing\n"));
+    let rotated = done("keys rotate --publication-seconds 86400", &settings);
+    let kid = rotated.split_whitespace().next().unwrap();
+    assert!(
+        rotated.starts_with(&format!("{kid} published, signs from ")),
+        "{rotated}"
+    );
+    let listed = done("keys list", &settings);
+    let lines: Vec<_> = listed.lines().collect();
+    assert_eq!(lines[0], format!("{configured} configured, signing"));
+    assert!(
+        lines[1].starts_with(&format!("{kid} published (signs from ")),
+        "{listed}"
+    );
+    until("the server publishes the key", || {
+        let (_, keys) = dev.request("GET", "/.well-known/jwks.json", "", "");
+        keys.contains(kid) && keys.contains(&configured)
+    });
+    let again = refused("keys rotate", &settings);
+    assert!(
+        again.contains("is published already") && again.contains(kid),
+        "{again}"
+    );
+    let short = refused("keys rotate --publication-seconds 359", &settings);
+    assert!(short.contains("must be 360 to 604800 seconds"), "{short}");
+}
+
+#[test]
+fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
+    let folder = Folder::new("user-import");
+    let dev = Dev::start(&folder.0);
+    let settings = beside(&folder.0);
+    let file = folder.0.join("users.ndjson");
+    let ada = r#"{"email":"ada@moved.example","full_name":"Ada","role":"member","password_hash":"$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"}"#;
+    let lines = [
+        ada,
+        "",
+        r#"{"email":"no address","full_name":"Bob","role":"member"}"#,
+        r#"{"email":"bob@moved.example","full_name":"Bob","role":"owner"}"#,
+        r#"{"email":"bob@moved.example","full_name":"Bob","role":"member","password_hash":"$scrypt$ln=30,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg"}"#,
+        "nonsense",
+        r#"{"email":"carol@moved.example","full_name":"Carol","role":"viewer"}"#,
+    ];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let command = format!("user import --tenant acme --verified --file {}", file.display());
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let first = output(&arguments, &settings);
+    assert!(!first.status.success());
+    let told = stderr(&first);
+    let said = String::from_utf8(first.stdout).unwrap();
+    assert_eq!(said, "2 created, 0 already there, 4 failed\n", "{told}");
+    for part in [
+        "line 3: /email: ",
+        "line 4: /role: ",
+        "line 5: /password_hash: scrypt may take",
+        "line 6: ",
+        "4 line(s) were not imported",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let body = r#"{"email":"ada@moved.example","password":"U*U*","tenant_slug":"acme"}"#;
+    let (status, answer) = dev.request("POST", "/api/v1/auth/login", "", body);
+    assert_eq!(status, 200, "{answer}");
+
+    std::fs::write(&file, ada).unwrap();
+    assert_eq!(
+        done(&command, &settings),
+        "0 created, 1 already there, 0 failed\n"
+    );
+    let missing = refused("user import --tenant acme --file /nowhere", &settings);
+    assert!(missing.contains("/nowhere"), "{missing}");
+    let unknown = refused("user import --tenant nobody --file /nowhere", &settings);
+    assert!(unknown.contains("there is no tenant 'nobody'"), "{unknown}");
+}

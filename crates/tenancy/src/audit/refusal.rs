@@ -43,12 +43,16 @@ pub enum RefusedAction {
     SecondFactor,
     /// A password that a logged-in user was asked for again.
     PasswordConfirmation,
-    /// A login of an operator.
+    /// A password or a code that was not looked at, since the account waits.
+    Locked,
+    /// A failed login of a platform operator.
     OperatorLogin,
     /// A request that names another tenant than its credential's.
     OtherTenant,
-    /// An API key.
+    /// A request with an API key that is not valid, or not for it.
     ApiKey,
+    /// A mail beyond the limits of the tenant.
+    Mail,
 }
 
 impl RefusedAction {
@@ -58,9 +62,11 @@ impl RefusedAction {
             Self::Login => "login.failed",
             Self::SecondFactor => "mfa.failed",
             Self::PasswordConfirmation => "password.confirmation_failed",
+            Self::Locked => "account.locked",
             Self::OperatorLogin => "operator.login_failed",
             Self::OtherTenant => "tenant.mismatch",
             Self::ApiKey => "api_key.refused",
+            Self::Mail => "mail.not_sent",
         }
     }
 }

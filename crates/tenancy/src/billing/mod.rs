@@ -1,18 +1,8 @@
-//! What is paid: checkout and changes, events of the payment provider, invoices, dunning, reports of usage, and oversight.
+//! The port of payments: what sign-up needs of them. The crate `tenantry-billing` implements it by the payment provider, and
+//! holds the use cases of billing; this crate never names it.
 //!
-//! What the provider says is believed only after it was fetched from there.
+//! Any room may use it. [`Unbilled`] is the default of a service without billing.
 
-mod billing;
-pub mod billing_customer;
-pub mod billing_dashboard;
-pub mod billing_finding;
-pub mod billing_oversight;
-pub mod billing_provision;
-pub mod billing_surplus;
-pub mod billing_sync;
-pub mod dunning;
-pub mod invoice;
-pub mod meter_report;
-pub mod provider_event;
+mod subscriptions;
 
-pub use billing::*;
+pub use subscriptions::{Subscriptions, Unbilled};

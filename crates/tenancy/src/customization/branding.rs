@@ -8,7 +8,7 @@ use tenantry_domain::tenant::Refused;
 
 use crate::customization::setting;
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{Feature, NotInPlan};
+use crate::plans::{Feature, NotInPlan};
 use crate::{Cx, Precondition, Stale};
 
 /// Why it was not done.

@@ -12,8 +12,12 @@ use tenantry_domain::work::Priority;
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
 /// After how many minutes without a use a session ends.
 pub const SESSION_IDLE_MINUTES: Setting<u32> = Setting::new("security.session_idle_minutes");
+/// The default of [`SESSION_IDLE_MINUTES`], also for a tenant without settings.
+pub const DEFAULT_SESSION_IDLE_MINUTES: u32 = 60;
 /// How many live sessions a user may have.
 pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
+/// The default of [`SESSIONS_PER_USER`], also for a tenant without settings.
+pub const DEFAULT_SESSIONS_PER_USER: u32 = 20;
 /// The domains that addresses of users may have.
 pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
 /// Which users need a second factor.
@@ -27,7 +31,20 @@ pub const WEBHOOK_DEFAULT_URL: Setting<Option<String>> = Setting::new("webhook.d
 
 /// The definitions of the product. An embedder puts its own behind them.
 pub fn definitions() -> Vec<Definition> {
-    let text = Kind::text;
+    [
+        notifications(),
+        tasks(),
+        appearance(),
+        security(),
+        integrations(),
+        retention(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn notifications() -> Vec<Definition> {
     vec![
         Definition::new(
             "notifications.email_digest",
@@ -43,6 +60,11 @@ pub fn definitions() -> Vec<Definition> {
             "Not yet in effect: the hour of the day, in the tenant's time zone, at which the summary is sent.",
         )
         .client_visible(),
+    ]
+}
+
+fn tasks() -> Vec<Definition> {
+    vec![
         Definition::new(
             "tasks.default_priority",
             Kind::Choice(&["low", "normal", "high", "urgent"]),
@@ -57,6 +79,11 @@ pub fn definitions() -> Vec<Definition> {
             "What clients put before the number of a task when they show it.",
         )
         .client_visible(),
+    ]
+}
+
+fn appearance() -> Vec<Definition> {
+    vec![
         Definition::new(
             "appearance.theme",
             Kind::Choice(&["system", "light", "dark"]),
@@ -75,7 +102,7 @@ pub fn definitions() -> Vec<Definition> {
             "appearance.navigation",
             Kind::list(
                 Kind::Object(vec![
-                    Field::required("label", text(1..=40)),
+                    Field::required("label", Kind::text(1..=40)),
                     Field::required("url", Kind::Url),
                     Field::optional("new_window", Kind::Boolean),
                 ]),
@@ -92,10 +119,15 @@ pub fn definitions() -> Vec<Definition> {
             "The page where clients say that people of the tenant find help.",
         )
         .client_visible(),
+    ]
+}
+
+fn security() -> Vec<Definition> {
+    vec![
         Definition::new(
             "security.session_idle_minutes",
             Kind::Integer(5..=43_200),
-            json!(60),
+            json!(DEFAULT_SESSION_IDLE_MINUTES),
             "The idle timeout of sessions, in minutes: a session ends when its refresh token is not used for longer. \
              Clients log out after as many minutes without input.",
         )
@@ -103,7 +135,7 @@ pub fn definitions() -> Vec<Definition> {
         Definition::new(
             "security.sessions_per_user",
             Kind::Integer(1..=1_000),
-            json!(20),
+            json!(DEFAULT_SESSIONS_PER_USER),
             "The maximum number of live sessions of a user. A login beyond it ends the oldest session.",
         )
         .client_visible(),
@@ -135,6 +167,11 @@ pub fn definitions() -> Vec<Definition> {
             "The domains that addresses of users may have, when they are invited, register, are created or change; an \
              empty list allows all.",
         ),
+    ]
+}
+
+fn integrations() -> Vec<Definition> {
+    vec![
         Definition::new(
             "webhook.default_url",
             Kind::Url,
@@ -143,11 +180,16 @@ pub fn definitions() -> Vec<Definition> {
         ),
         Definition::new(
             "integrations.smtp_password",
-            text(1..=500),
+            Kind::text(1..=500),
             Value::Null,
             "Not yet in effect: the password of the tenant's own mail server.",
         )
         .secret(),
+    ]
+}
+
+fn retention() -> Vec<Definition> {
+    vec![
         Definition::new(
             "retention.audit_days",
             Kind::Integer(30..=3_650),

@@ -40,6 +40,7 @@ use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Denied, Refused, Tenant, TenantScope};
 
 use crate::identity::mfa;
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};
 
@@ -148,7 +149,7 @@ pub async fn update(
 ) -> Result<Changed, SettingError> {
     cx.require(Permission::ManageSettings)?;
     if patch.keys().any(|key| is_of_security(key)) {
-        cx.require_recent_factor().await??;
+        let _: RecentFactor = cx.require_recent_factor().await??;
     }
     let change = cx.ports().settings.check_change(Editor::TenantAdmin, patch)?;
     let warnings = check_addresses(cx, &change.addresses).await?;
@@ -178,7 +179,7 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
         .await?;
     let former = former.ok_or_else(unknown)?;
     if security_of(&sheet.values) != security_of(&former.values) {
-        cx.require_recent_factor().await??;
+        let _: RecentFactor = cx.require_recent_factor().await??;
     }
     let registry = &cx.ports().settings;
     let warnings = check_addresses(cx, &registry.check_rollback(&sheet, &former)?.addresses).await?;

@@ -2,17 +2,21 @@
 
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccountNotice, CallerClass, Email, HashingCaller, LinkPurpose, Password, PasswordError, PresentedLink,
-    User,
+    AccountNotice, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, LinkPurpose,
+    Password, PasswordError, PresentedLink, SecurityNotice, User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
-use crate::identity::{account_link, account_mail};
+use crate::identity::challenge::{self, ChallengeResponse};
+use crate::identity::lockout::{self, Guesser};
+use crate::identity::step_up::RecentFactor;
+use crate::identity::{account_link, account_mail, security_notice};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -27,12 +31,18 @@ pub enum AccountError {
     /// Another password than that of the account.
     #[error("the password is not that of the account")]
     InvalidCredentials,
+    /// The account waits for so many seconds after wrong passwords.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
     /// No such user in this tenant.
     #[error("no such user")]
     NotFound,
     /// The user may not log in, so a link would lead nowhere.
     #[error("the user is deactivated")]
     Inactive,
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -102,8 +112,16 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
 ///
 /// # Errors
 /// `/email` when it is no address; those of the store.
-pub async fn ask_for_link(cx: &Cx, purpose: LinkPurpose, email: &str) -> Result<(), AccountError> {
+pub async fn ask_for_link(
+    cx: &Cx,
+    purpose: LinkPurpose,
+    email: &str,
+    challenge: &ChallengeResponse,
+) -> Result<(), AccountError> {
     let email = Email::parse(email, "/email")?;
+    if purpose == LinkPurpose::ResetPassword {
+        challenge::check(cx, ChallengePurpose::ForgotPassword, challenge).await?;
+    }
     Ok(account_link::ask(cx, purpose, &email).await?)
 }
 
@@ -113,19 +131,23 @@ pub async fn ask_for_link(cx: &Cx, purpose: LinkPurpose, email: &str) -> Result<
 /// [`AccountError::NotFound`], [`AccountError::Inactive`]; [`AccountError`].
 pub async fn send_reset(cx: &Cx, id: UserId) -> Result<(), AccountError> {
     cx.require(Permission::ManageUsers)?;
-    cx.write(async |work| {
-        let user = work.users().find_for_update(id).await?;
-        let user = user.ok_or(AccountError::NotFound)?;
-        if !user.is_active {
-            return Err(AccountError::Inactive);
-        }
-        Ok(account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?)
-    })
-    .await
+    let factor = cx.require_recent_factor().await??;
+    cx.write(async |work| send_reset_to(cx, work, id, factor).await)
+        .await
+}
+
+async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), AccountError> {
+    let user = work.users().find_for_update(id).await?;
+    let user = user.ok_or(AccountError::NotFound)?;
+    if !user.is_active {
+        return Err(AccountError::Inactive);
+    }
+    Ok(account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?)
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
-/// read from a mail to the address of the account, so it proves that address, too.
+/// read from a mail to the address of the account, so it proves that address, too. API keys have secrets of their own and stay
+/// valid; the notice of the reset says so to a user who has made some.
 ///
 /// # Errors
 /// `/token` when the link does not work, `/new_password`; [`AccountError`].
@@ -154,13 +176,20 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         user.verify_email(cx.now());
         work.users().update(&user).await?;
         let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        lockout::lift(cx, work, &user.email).await?;
         work.account_links()
             .delete_of(user.id, &[LinkPurpose::VerifyEmail, LinkPurpose::ConfirmEmail])
             .await?;
         let details = json!({"ended_sessions": ended});
         let event = cx.security("user.password_reset", "user", Some(user.id.uuid()), details);
         work.audit().record(event).await?;
-        account_mail::notify(cx, work, &user, AccountNotice::PasswordReset).await?;
+        match work.api_keys().count_of(user.id, cx.now()).await? {
+            0 => account_mail::notify(cx, work, &user, AccountNotice::PasswordReset).await?,
+            keys => {
+                let notice = SecurityNotice::PasswordResetWithKeys { keys };
+                security_notice::notify(cx, work, user.id, notice).await?;
+            }
+        }
         Ok(user)
     })
     .await
@@ -194,11 +223,10 @@ pub(crate) async fn verified_only(cx: &Cx) -> Result<bool, StoreError> {
 
 /// Compares a password with that of the caller's account; another one is recorded like a failed login.
 pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<(), AccountError> {
-    let hash = Some(user.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if verified.is_right() {
-        return Ok(());
+    match compare::<AccountError>(cx, user, password).await? {
+        Compared::Right => return Ok(()),
+        Compared::Locked(seconds) => return Err(AccountError::Locked(seconds)),
+        Compared::Wrong => {}
     }
     let refusal = Refusal {
         action: RefusedAction::PasswordConfirmation,
@@ -210,6 +238,43 @@ pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<
     };
     refusal::record(cx, refusal).await?;
     Err(AccountError::InvalidCredentials)
+}
+
+/// What comparing a password leads to.
+pub(crate) enum Compared {
+    /// It is that of the account.
+    Right,
+    /// It is another one.
+    Wrong,
+    /// It was not compared: the account waits for so many seconds.
+    Locked(i64),
+}
+
+/// Compares a password with that of the caller's account, whose network is known by the session. A wrong one is counted.
+pub(crate) async fn compare<E>(cx: &Cx, user: &User, password: Password) -> Result<Compared, E>
+where
+    E: From<PasswordError> + From<StoreError>,
+{
+    let guesser = Guesser::of(cx, user.email.as_str(), true);
+    let look = async |work: &mut Work| lockout::look(cx, work, Guess::Password, guesser).await;
+    let standing = cx.read(look).await?;
+    if let Some(seconds) = standing.wait {
+        lockout::record(cx, Guess::Password, Some(user.id), None).await?;
+        return Ok(Compared::Locked(seconds));
+    }
+    let hash = Some(user.password_hash.clone());
+    let passwords = &cx.ports().passwords;
+    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
+    if !verified.is_right() {
+        cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, guesser).await)
+            .await?;
+        return Ok(Compared::Wrong);
+    }
+    if standing.has_failed {
+        cx.write_behind(async |work| lockout::succeed(work, Guess::Password, guesser).await)
+            .await?;
+    }
+    Ok(Compared::Right)
 }
 
 /// The caller, and their tenant.

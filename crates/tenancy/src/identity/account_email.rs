@@ -11,7 +11,7 @@ use tenantry_domain::store::Work;
 use crate::Cx;
 use crate::identity::account::{self, AccountError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, invitation};
+use crate::identity::{account_link, address};
 
 /// Sends a link to the address that the caller's account is to get. Whether another user has it is not said here: only who
 /// reads its mail learns that, by [`confirm`].
@@ -43,10 +43,11 @@ pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), Acco
 /// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
 pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
     cx.write(async |work| {
+        address::lock_tenant(work).await?;
         let redeemed = account_link::redeem(cx, work, LinkPurpose::ConfirmEmail, token).await?;
         let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
         check_former(cx, work, &before).await?;
-        if invitation::is_reserved(cx, work, &link.email).await? {
+        if address::is_reserved(cx, work, &link.email, Some(before.id)).await? {
             return Err(AccountError::EmailTaken);
         }
         let mut user = before.clone();

@@ -88,8 +88,8 @@ pub(crate) async fn ask(cx: &Cx, purpose: LinkPurpose, email: &Email) -> Result<
     .await
 }
 
-/// Makes a link that is sent to an address, for a user who is locked, in place of the one before it, and stores the job that
-/// sends it. Does nothing when one for this purpose was sent moments ago.
+/// Makes a link that is sent to an address, for a user who is locked, and stores the job that sends it. Does nothing when one
+/// for this purpose was sent moments ago, or when [`AccountLink::MOST_LIVE`] of them work.
 pub(crate) async fn issue(
     cx: &Cx,
     work: &mut Work,
@@ -97,22 +97,8 @@ pub(crate) async fn issue(
     purpose: LinkPurpose,
     email: &Email,
 ) -> Result<(), StoreError> {
-    let last = work
-        .account_links()
-        .list(user.id, purpose)
-        .await?
-        .into_iter()
-        .next();
-    let pause = |last: &AccountLink| match purpose {
-        _ if last.email == *email => AccountLink::PAUSE,
-        LinkPurpose::ConfirmEmail => AccountLink::PAUSE_BETWEEN_ADDRESSES,
-        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail | LinkPurpose::RevertEmail => Duration::zero(),
-    };
-    if last.is_some_and(|last| cx.now() < last.created_at + pause(&last)) {
+    if !make_room(cx, work, user, purpose, email).await? {
         return Ok(());
-    }
-    if purpose != LinkPurpose::RevertEmail {
-        work.account_links().delete_of(user.id, &[purpose]).await?;
     }
     let id = AccountLinkId::next(cx.ids());
     let issued = cx.ports().link_tokens.issue(cx.scope().tenant(), id);
@@ -132,7 +118,46 @@ pub(crate) async fn issue(
     work.audit().record(event).await
 }
 
-/// Uses up a link of an active user, and locks the user; `None` when the link does not work (any more).
+/// Whether a user may get another link now. Links that the new one replaces are deleted.
+async fn make_room(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    purpose: LinkPurpose,
+    email: &Email,
+) -> Result<bool, StoreError> {
+    let links = work.account_links().list(user.id, purpose).await?;
+    let pause = |last: &AccountLink| match purpose {
+        _ if last.email == *email => AccountLink::PAUSE,
+        LinkPurpose::ConfirmEmail => AccountLink::PAUSE_BETWEEN_ADDRESSES,
+        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail | LinkPurpose::RevertEmail => Duration::zero(),
+    };
+    if links
+        .first()
+        .is_some_and(|last| cx.now() < last.created_at + pause(last))
+    {
+        return Ok(false);
+    }
+    match purpose {
+        // Each former address keeps its own.
+        LinkPurpose::RevertEmail => Ok(true),
+        // Only the user asks for these, who may have mistyped the address before.
+        LinkPurpose::ConfirmEmail => {
+            work.account_links().delete_of(user.id, &[purpose]).await?;
+            Ok(true)
+        }
+        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail => {
+            let (live, over): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| link.is_live(cx.now()));
+            for link in over {
+                work.account_links().delete(link.id).await?;
+            }
+            Ok(live.len() < AccountLink::MOST_LIVE)
+        }
+    }
+}
+
+/// Uses up a link of an active user, with all others for the same purpose, and locks the user; `None` when the link does not
+/// work (any more).
 pub(crate) async fn redeem(
     cx: &Cx,
     work: &mut Work,
@@ -150,6 +175,10 @@ pub(crate) async fn redeem(
     };
     // Of two requests with one token the second finds nothing to delete.
     let is_mine = work.account_links().delete(link.id).await?;
+    // Each former address keeps its own link.
+    if is_mine && purpose != LinkPurpose::RevertEmail {
+        work.account_links().delete_of(user.id, &[purpose]).await?;
+    }
     Ok(is_mine.then_some((link, user)))
 }
 

@@ -4,7 +4,7 @@
 //! table of links only as its hash.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{AccountLink, AccountNotice, RareNotice, User};
+use tenantry_domain::identity::{AccountLink, AccountNotice, LinkPurpose, RareNotice, User};
 use tenantry_domain::kernel::{
     AccountLinkId, AccountNoticeId, Network, Permission, StoreError, Time, UserId,
 };
@@ -13,7 +13,7 @@ use tenantry_domain::store::Work;
 use crate::Cx;
 use crate::identity::auth;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{self, PATIENCE};
+use crate::operations::mail::{self, PATIENCE, Recipient, To};
 
 /// Sends a notice to a user.
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +39,13 @@ impl JobHandler for SendNotice {
 
     async fn run(&self, cx: &Cx, payload: NoticeTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        let found = mail::reader(cx, payload.to).await?;
-        let Some((user, reader)) = found.filter(|(user, _)| user.is_active) else {
+        let found = mail::recipient(cx, payload.to, To::Present).await?;
+        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
-        let letter = payload.notice.letter(&reader, payload.at);
-        let mail = mail::addressed(cx, (user.email, reader), letter, payload.at)?;
-        cx.ports().mailer.send(&mail).await?;
-        Ok(())
+        let message = payload.notice.message(&recipient.reader, payload.at);
+        mail::send(cx, Self::KIND, &recipient, &message, payload.at).await
     }
 }
 
@@ -58,9 +56,9 @@ pub struct SendLink;
 /// A link to send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkTo {
-    /// The link.
+    /// Which stored link is sent.
     pub link: AccountLinkId,
-    /// Its token, sealed.
+    /// The token of the link, sealed, since only its hash is stored otherwise.
     pub sealed_token: Vec<u8>,
 }
 
@@ -79,16 +77,14 @@ impl JobHandler for SendLink {
             tracing::info!("a link is not sent: it was used or replaced, or has expired");
             return Ok(());
         };
-        let found = mail::reader(cx, link.user_id).await?;
-        let Some((_, reader)) = found.filter(|(user, _)| user.is_active) else {
+        let found = recipient(cx, &link).await?;
+        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a link is not sent: the user was removed or deactivated");
             return Ok(());
         };
         let url = url(cx, &link, &payload.sealed_token)?;
-        let letter = link.purpose.letter(&reader, &url, link.expires_at);
-        let mail = mail::addressed(cx, (link.email, reader), letter, link.created_at)?;
-        cx.ports().mailer.send(&mail).await?;
-        Ok(())
+        let message = link.purpose.message(&recipient.reader, &url, link.expires_at);
+        mail::send(cx, link.purpose.as_str(), &recipient, &message, link.created_at).await
     }
 }
 
@@ -108,13 +104,17 @@ pub(crate) async fn notify(
     asked.map(|_| ()).map_err(store_error)
 }
 
-/// Notifies a user who logs in from a network that was not seen for a while, before the session is stored. A user's first
+/// Notifies a user who logs in from a network that is not among the addresses of the account's latest logins. A user's first
 /// login is not compared with anything.
-pub(crate) async fn note_login(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+pub(crate) async fn note_login(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    addresses: &[Option<String>],
+) -> Result<(), StoreError> {
     let since = cx.now() - auth::KNOWN_FOR;
-    let addresses = work.sessions().login_addresses(&user.email, since).await?;
     let is_first = addresses.iter().all(Option::is_none) && user.created_at > since;
-    if is_first || auth::is_among(Network::site(cx.origin().address()), &addresses) {
+    if is_first || auth::is_among(Network::site(cx.origin().address()), addresses) {
         return Ok(());
     }
     let notice = AccountNotice::NewNetwork {
@@ -163,6 +163,18 @@ pub(crate) async fn send_link(
     };
     let asked = job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await;
     asked.map(|_| ()).map_err(store_error)
+}
+
+/// The user of a link, at the address that the link was made for.
+async fn recipient(cx: &Cx, link: &AccountLink) -> Result<Option<(User, Recipient)>, StoreError> {
+    let to = match link.purpose {
+        // It is made for an address that was verified.
+        LinkPurpose::RevertEmail => To::Former(&link.email),
+        LinkPurpose::ConfirmEmail => To::Other(&link.email),
+        // Of the present address; a link to another one does not work.
+        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail => To::Present,
+    };
+    mail::recipient(cx, link.user_id, to).await
 }
 
 fn url(cx: &Cx, link: &AccountLink, sealed_token: &[u8]) -> Result<String, JobFailure> {

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::identity::{ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey};
+use tenantry_domain::identity::{
+    ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey, SecurityNotice,
+};
 use tenantry_domain::kernel::{
     ApiKeyId, Invalid, Page, PageRequest, Permission, PermissionSet, RequestId, StoreError,
 };
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::security_notice;
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Precondition, Stale, Tenancy};
 
@@ -46,7 +51,7 @@ carries_store_error!(ApiKeyError);
 /// A key with its text, which is shown this once.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The key.
+    /// What is stored of the key.
     pub key: ApiKey,
     /// Its text.
     pub issued: IssuedApiKey,
@@ -78,8 +83,9 @@ pub async fn get(cx: &Cx, id: ApiKeyId) -> Result<ApiKey, ApiKeyError> {
 pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     cx.require(Permission::ManageApiKeys)?;
     let creator = cx.scope().user().ok_or(Refused::Forbidden)?;
+    let factor = cx.require_recent_factor().await??;
     let id = ApiKeyId::next(cx.ids());
-    let issued = issue(cx, id);
+    let issued = issue(cx, id, factor);
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
     require_all(cx, key.scopes)?;
     cx.write(async |work| {
@@ -92,6 +98,8 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
         work.api_keys().insert(&key).await?;
         let event = cx.changed("api_key.created", "api_key", id.uuid(), None, Some(&key));
         work.audit().record(event).await?;
+        let name = key.name.clone();
+        security_notice::notify(cx, work, creator, SecurityNotice::ApiKeyCreated { name }).await?;
         Ok(Issued { key, issued })
     })
     .await
@@ -108,6 +116,7 @@ pub async fn update(
     patch: ApiKeyPatch,
 ) -> Result<ApiKey, ApiKeyError> {
     cx.require(Permission::ManageApiKeys)?;
+    let factor = cx.require_recent_factor().await??;
     cx.write(async |work| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
@@ -117,9 +126,7 @@ pub async fn update(
         if key.scopes != before.scopes {
             require_all(cx, key.scopes)?;
         }
-        work.api_keys().update(&key).await?;
-        let event = cx.changed("api_key.updated", "api_key", id.uuid(), Some(&before), Some(&key));
-        work.audit().record(event).await?;
+        store(cx, work, ("api_key.updated", &before, &key), factor).await?;
         Ok(key)
     })
     .await
@@ -155,7 +162,8 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
     if cx.scope().api_key().is_some_and(|own| own != id) {
         return Err(Refused::Forbidden.into());
     }
-    let issued = issue(cx, id);
+    let factor = cx.require_recent_factor().await??;
+    let issued = issue(cx, id, factor);
     cx.write(async |work| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
@@ -164,9 +172,12 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
-        work.api_keys().update(&key).await?;
-        let event = cx.changed("api_key.rotated", "api_key", id.uuid(), Some(&before), Some(&key));
-        work.audit().record(event).await?;
+        store(cx, work, ("api_key.rotated", &before, &key), factor).await?;
+        // A key that rotates itself had its secret already.
+        if let Some(user) = cx.scope().session().and(cx.scope().user()) {
+            let name = key.name.clone();
+            security_notice::notify(cx, work, user, SecurityNotice::ApiKeyRotated { name }).await?;
+        }
         Ok(Issued { key, issued })
     })
     .await
@@ -222,7 +233,19 @@ async fn record_refusal(
     Ok(refusal::record(&cx, refusal).await?)
 }
 
-fn issue(cx: &Cx, id: ApiKeyId) -> IssuedApiKey {
+/// Stores a key that was changed, with the audit entry of the change.
+async fn store(
+    cx: &Cx,
+    work: &mut Work,
+    (action, before, after): (&'static str, &ApiKey, &ApiKey),
+    _: RecentFactor,
+) -> Result<(), StoreError> {
+    work.api_keys().update(after).await?;
+    let event = cx.changed(action, "api_key", after.id.uuid(), Some(before), Some(after));
+    work.audit().record(event).await
+}
+
+fn issue(cx: &Cx, id: ApiKeyId, _: RecentFactor) -> IssuedApiKey {
     let secret = cx.ports().secrets.secret();
     cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
 }

@@ -3,11 +3,11 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, CallerClass, Email, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    PresentedRefresh, Rotation, Session, User, Verified,
+    AccessClaims, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, Password,
+    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
 };
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, Permission, Role, SessionId, StoreError, Time, UserId,
+    Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
@@ -15,14 +15,17 @@ use tenantry_domain::tenant::{Refused, Standing, Tenant};
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
+use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
+use crate::identity::step_up::GrantedRole;
 use crate::identity::{
-    account, account_link, account_mail, invitation,
-    user::{self, AddUser, PrepareError},
+    account, account_link, account_mail, address,
+    challenge::{self, ChallengeResponse},
+    user::{self, Applicant, PrepareError},
 };
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 
 /// Somebody is logged in: tokens, and who and where they are.
 #[derive(Debug, Clone)]
@@ -33,9 +36,9 @@ pub struct LoggedIn {
     pub refresh_token: String,
     /// How long the access token lives, in seconds.
     pub expires_in: i64,
-    /// The user.
+    /// Who is logged in.
     pub user: User,
-    /// The tenant.
+    /// Where they are logged in.
     pub tenant: Tenant,
 }
 
@@ -63,6 +66,9 @@ pub enum AuthError {
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -72,6 +78,9 @@ pub enum AuthError {
     /// The password is right, and the code of the second factor is not.
     #[error("the code is not accepted")]
     WrongCode,
+    /// The account waits for so many seconds after wrong passwords or codes.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -107,6 +116,7 @@ impl From<MfaError> for AuthError {
         match error {
             MfaError::Refused(refused) => refused.into(),
             MfaError::WrongCode => Self::WrongCode,
+            MfaError::Locked(seconds) => Self::Locked(seconds),
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
             MfaError::InvalidToken
@@ -114,6 +124,7 @@ impl From<MfaError> for AuthError {
             | MfaError::Own
             | MfaError::NoSuchUser
             | MfaError::WrongPassword
+            | MfaError::PasswordRequired
             | MfaError::AlreadyEnabled
             | MfaError::NotEnrolled => Self::InvalidCredentials,
         }
@@ -129,25 +140,31 @@ impl From<PrepareError> for AuthError {
     }
 }
 
-/// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded.
+/// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded. After wrong ones in
+/// a row the address waits, known or unknown.
 ///
 /// # Errors
-/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], and those of the store.
+/// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], [`AuthError::Locked`], and those
+/// of the store.
 pub async fn login(
     cx: &Cx,
     email: &str,
     password: Password,
     second: SecondFactor,
 ) -> Result<LoggedIn, AuthError> {
-    let (user, class) = match Email::parse(email, "/email") {
-        Ok(email) => account(cx, &email).await?,
-        Err(_) => (None, CallerClass::Guest),
-    };
-    let user = user.filter(|user| user.is_active);
+    // What is no address has no account; it costs the same.
+    let address = Email::parse(email, "/email").ok();
+    let claim = claim(cx, address.as_ref(), email, second).await?;
+    let user = claim.user.clone().filter(|user| user.is_active);
+    if let Some(seconds) = claim.wait {
+        let target = user.map(|user| user.id);
+        lockout::record(cx, Guess::Password, target, address.as_ref()).await?;
+        return Err(AuthError::Locked(seconds));
+    }
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let passwords = &cx.ports().passwords;
     let caller = HashingCaller {
-        class,
+        class: claim.class(),
         ..cx.hashing_caller()
     };
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
@@ -157,16 +174,19 @@ pub async fn login(
                 return Err(AuthError::EmailNotVerified);
             }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
-            let opened = open_session(cx, &user, renewed, second).await;
+            let opened = open_session(cx, &user, renewed, &claim).await;
             match opened {
                 Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
                 Err(AuthError::WrongCode) => mfa::record_failure(cx, user.id).await?,
+                Err(AuthError::Locked(_)) => lockout::record(cx, Guess::Code, Some(user.id), None).await?,
                 Ok(_) | Err(_) => {}
             }
             opened
         }
         user => {
             record_failure(cx, email, user.map(|user| user.id)).await?;
+            cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, claim.guesser).await)
+                .await?;
             Err(AuthError::InvalidCredentials)
         }
     }
@@ -194,33 +214,46 @@ pub async fn register(
     email: &str,
     full_name: String,
     password: String,
+    challenge: &ChallengeResponse,
 ) -> Result<LoggedIn, AuthError> {
-    let tenant = cx.read(async |work| own_tenant(work).await).await?;
+    let tenant = cx.read(async |work| own_tenant::<AuthError>(work).await).await?;
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
     // Who registers has a session at once, and no factor.
-    if mfa::requirement(cx).await?.applies_to(Role::Member) {
+    if mfa::requirement(cx)
+        .await?
+        .applies_to(GrantedRole::REGISTERED.role())
+    {
         return Err(AuthError::RegistrationClosed);
     }
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
     AllowedDomains::of(cx).await?.check_text(email)?;
-    let data = AddUser {
+    if let Err(refused) = challenge::check(cx, ChallengePurpose::Register, challenge).await {
+        // A request that is repeated with its idempotency key has used the response up.
+        cx.check_once().await?;
+        return Err(refused.into());
+    }
+    let data = Applicant {
         email: email.to_owned(),
         full_name,
-        role: Role::Member,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, &tenant).await?;
+    let (user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
-        if invitation::is_reserved(cx, work, &user.email).await? {
+        address::lock_tenant(work).await?;
+        // First, as for the address of a user: at the limit, all addresses get the same answer.
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
+        if address::is_reserved(cx, work, &user.email, None).await? {
             return Err(AuthError::EmailTaken);
         }
-        entitlement::one_more(cx, work, Countable::Users).await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
@@ -292,7 +325,7 @@ pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
         .ok_or(Refused::Forbidden)?;
     cx.read(async |work| {
         let user = work.users().find(id).await?.ok_or(Refused::Forbidden)?;
-        Ok((user, own_tenant(work).await?))
+        Ok((user, own_tenant::<AuthError>(work).await?))
     })
     .await
 }
@@ -326,6 +359,7 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
         factor_at: None,
+        device_hash: None,
     };
     (session, first.token)
 }
@@ -373,15 +407,17 @@ pub(crate) fn access_token(
     (tokens.sign(&claims), expires_in)
 }
 
-/// Stores the session of a user who has proven all that the login asks for. The user is locked.
+/// Stores the session of a user who has proven all that the login asks for. The user is locked; `addresses` are those from
+/// which the account has lately logged in.
 pub(crate) async fn start(
     cx: &Cx,
     work: &mut Work,
-    (user, rules): (&User, SessionRules),
+    (user, addresses): (&User, &[Option<String>]),
+    rules: SessionRules,
     session: &Session,
 ) -> Result<(), StoreError> {
     session::make_room(cx, work, user, rules).await?;
-    account_mail::note_login(cx, work, user).await?;
+    account_mail::note_login(cx, work, user, addresses).await?;
     work.sessions().insert(session).await?;
     let event = cx.security(
         "session.started",
@@ -396,15 +432,84 @@ fn session_lifetime(cx: &Cx) -> Duration {
     Duration::days(cx.app().policy.session_days)
 }
 
-/// The user with that mail address, and what is known of the caller who asks for the account.
-async fn account(cx: &Cx, email: &Email) -> Result<(Option<User>, CallerClass), StoreError> {
+/// What is known of a login before its password is compared.
+pub(crate) struct Claim {
+    user: Option<User>,
+    /// From where the account has lately logged in.
+    addresses: Vec<Option<String>>,
+    /// What comes besides the password.
+    pub second: SecondFactor,
+    /// Who guesses.
+    pub guesser: Guesser,
+    wait: Option<i64>,
+    has_failed: bool,
+}
+
+impl Claim {
+    /// Of a user who has just been made, and needs no password.
+    pub(crate) fn of_new(cx: &Cx, user: &User) -> Self {
+        Self {
+            user: Some(user.clone()),
+            addresses: Vec::new(),
+            second: SecondFactor::default(),
+            guesser: Guesser::of(cx, user.email.as_str(), false),
+            wait: None,
+            has_failed: false,
+        }
+    }
+
+    fn class(&self) -> CallerClass {
+        CallerClass::known_if(self.guesser.is_known())
+    }
+}
+
+/// Looks up what an address claims to be. Unknown addresses cost the same.
+async fn claim(
+    cx: &Cx,
+    address: Option<&Email>,
+    typed: &str,
+    second: SecondFactor,
+) -> Result<Claim, StoreError> {
     let network = Network::site(cx.origin().address());
     cx.read(async |work| {
-        let user = work.users().find_by_email(email).await?;
-        let is_known = has_logged_in_from(cx, work, email, network).await?;
-        Ok((user, CallerClass::known_if(is_known)))
+        let (user, addresses) = match address {
+            Some(address) => (
+                work.users().find_by_email(address).await?,
+                logins(cx, work, address).await?,
+            ),
+            None => (None, Vec::new()),
+        };
+        let guesser = Guesser::of(cx, typed, is_among(network, &addresses));
+        let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
+        let wait = match standing.wait {
+            Some(_)
+                if mfa::shows_trusted_device(cx, work, user.as_ref(), &second)
+                    .await?
+                    .is_some() =>
+            {
+                None
+            }
+            wait => wait,
+        };
+        Ok(Claim {
+            user,
+            addresses,
+            second,
+            guesser,
+            wait,
+            has_failed: standing.has_failed,
+        })
     })
     .await
+}
+
+/// From where the account of an address has lately logged in.
+pub(crate) async fn logins(
+    cx: &Cx,
+    work: &mut Work,
+    email: &Email,
+) -> Result<Vec<Option<String>>, StoreError> {
+    work.sessions().login_addresses(email, cx.now() - KNOWN_FOR).await
 }
 
 async fn has_logged_in_from(
@@ -413,17 +518,13 @@ async fn has_logged_in_from(
     email: &Email,
     network: Option<Network>,
 ) -> Result<bool, StoreError> {
-    let since = cx.now() - KNOWN_FOR;
-    let addresses = work.sessions().login_addresses(email, since).await?;
-    Ok(is_among(network, &addresses))
+    Ok(is_among(network, &logins(cx, work, email).await?))
 }
 
-async fn own_tenant(work: &mut Work) -> Result<Tenant, AuthError> {
+/// The tenant of the context.
+pub(crate) async fn own_tenant<E: From<Refused> + From<StoreError>>(work: &mut Work) -> Result<Tenant, E> {
     // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
-    work.tenants()
-        .current()
-        .await?
-        .ok_or(AuthError::InvalidCredentials)
+    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
 }
 
 /// The hash of a right password whose stored hash is weaker than today's. That the hasher is busy is no reason to refuse
@@ -444,13 +545,14 @@ pub(crate) async fn renew(
 enum Opened {
     Session(Box<(User, Tenant)>, Option<Time>),
     Pending(Pending),
+    WrongCode,
 }
 
 async fn open_session(
     cx: &Cx,
     seen: &User,
     renewed: Option<PasswordHash>,
-    second: SecondFactor,
+    claim: &Claim,
 ) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, seen.id);
@@ -465,17 +567,19 @@ async fn open_session(
                 user.password_hash = renewed;
                 work.users().update(&user).await?;
             }
-            let factor_at = match mfa::at_login(cx, work, &user, &second, required).await? {
-                AtLogin::Session(factor_at) => factor_at,
+            if claim.has_failed {
+                lockout::succeed(work, Guess::Password, claim.guesser).await?;
+            }
+            let proven = match mfa::at_login(cx, work, &user, claim, required).await? {
+                AtLogin::Session(proven) => proven,
                 AtLogin::Pending(pending) => return Ok(Opened::Pending(pending)),
+                // Committed, so that the code counts.
+                AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = Session {
-                factor_at,
-                ..session.clone()
-            };
-            start(cx, work, (&user, rules), &session).await?;
-            let opened = Box::new((user, own_tenant(work).await?));
-            Ok::<_, AuthError>(Opened::Session(opened, factor_at))
+            let session = proven.put_into(session.clone());
+            start(cx, work, (&user, &claim.addresses), rules, &session).await?;
+            let opened = Box::new((user, own_tenant::<AuthError>(work).await?));
+            Ok::<_, AuthError>(Opened::Session(opened, session.factor_at))
         })
         .await?;
     match opened {
@@ -492,6 +596,7 @@ async fn open_session(
             ))
         }
         Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
+        Opened::WrongCode => Err(AuthError::WrongCode),
     }
 }
 
@@ -553,7 +658,11 @@ async fn rotate(
     match user {
         // The token stays valid: nothing of this transaction is stored.
         Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
-        Some(user) => Ok(Some((user, own_tenant(work).await?, session.factor_at))),
+        Some(user) => Ok(Some((
+            user,
+            own_tenant::<AuthError>(work).await?,
+            session.factor_at,
+        ))),
         None => Ok(None),
     }
 }

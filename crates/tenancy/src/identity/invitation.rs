@@ -14,20 +14,21 @@ use tenantry_domain::kernel::{
     Constraint, Invalid, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time,
     UserId,
 };
-use tenantry_domain::operations::{Mail, Mailbox, MessageId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::Cx;
-use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::address::{self, lock_tenant};
+use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::mfa::{self, AtLogin, SecondFactor};
+use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::user::{self, AddUser};
+use crate::identity::step_up::GrantedRole;
+use crate::identity::user::{self, Applicant};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 
 /// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
 /// the tenant chooses.
@@ -127,23 +128,27 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
     let invited_by = cx.scope().user().ok_or(Refused::Forbidden)?;
     let email = Email::parse(email, "/email")?;
     AllowedDomains::of(cx).await?.check(&email)?;
+    let role = GrantedRole::by_caller(cx, role).await??;
     let id = InvitationId::next(cx.ids());
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
     let new = NewInvitation {
         email,
-        role,
+        role: role.role(),
         invited_by,
     };
     let invitation = Invitation::new(id, new, token.hash, cx.now());
     cx.write(async |work| {
         lock_tenant(work).await?;
-        may_invite(work, invited_by, role).await?;
+        may_invite(work, invited_by, role.role()).await?;
         free_address(cx, work, &invitation.email).await?;
         let day_ago = cx.now() - Duration::days(1);
         if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
             return Err(InvitationError::TooMany(3_600));
         }
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.invitations().insert(&invitation).await?;
         let event = cx.changed(
             "invitation.created",
@@ -179,7 +184,10 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
         may_resend(cx, &before)?;
         if !before.is_open(cx.now()) {
             // It takes a seat again.
-            entitlement::one_more(cx, work, Countable::Users).await?;
+            cx.ports()
+                .entitlements
+                .require_one_more(cx, work, Countable::Users)
+                .await?;
         }
         let mut invitation = before.clone();
         invitation.renew(token.hash, by, cx.now());
@@ -198,7 +206,7 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
 /// # Errors
 /// [`InvitationError`].
 pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
-    cx.require(Permission::ManageUsers)?;
+    cx.require(Permission::RevokeInvitations)?;
     cx.write(async |work| {
         let invitation = find_unsettled(work, id).await?;
         Ok(settle_as_revoked(cx, work, invitation).await?)
@@ -220,13 +228,13 @@ pub async fn accept(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
-    let data = AddUser {
+    let data = Applicant {
         email: invitation.email.as_str().to_owned(),
         full_name,
-        role: invitation.role,
         password: Some(password),
     };
-    let (mut user, _) = user::prepare(cx, data, &tenant).await?;
+    let role = GrantedRole::invited(invitation.role);
+    let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
     let rules = session::rules(cx).await?;
     join(cx, presented, user, tenant, rules).await
@@ -251,7 +259,10 @@ async fn join(
         invitation.accepted_at = Some(cx.now());
         work.invitations().update(&invitation).await?;
         // The invitation is not counted any more, and the user takes its place.
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.users().insert(&user).await?;
         let details = json!({"user_id": user.id, "email": user.email, "role": user.role});
         let target = Some(invitation.id.uuid());
@@ -259,9 +270,11 @@ async fn join(
         work.audit().record(accepted).await?;
         let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(created).await?;
-        let without = SecondFactor::default();
-        if let AtLogin::Pending(pending) = mfa::at_login(cx, work, &user, &without, required).await? {
-            return Ok(Err(pending));
+        let claim = Claim::of_new(cx, &user);
+        match mfa::at_login(cx, work, &user, &claim, required).await? {
+            AtLogin::Session(_) => {}
+            AtLogin::Pending(pending) => return Ok(Err(pending)),
+            AtLogin::WrongCode => return Err(AuthError::WrongCode),
         }
         work.sessions().insert(&session).await?;
         let token = refresh_token.clone();
@@ -278,18 +291,12 @@ async fn join(
     opened.await?.map_err(AuthError::FactorRequired)
 }
 
-/// Whether an open invitation has an address: then only who accepts it, or an admin, makes a user with that address.
-pub(crate) async fn is_reserved(cx: &Cx, work: &mut Work, email: &Email) -> Result<bool, StoreError> {
-    let found = work.invitations().find_unsettled(email).await?;
-    Ok(found.is_some_and(|found| found.is_open(cx.now())))
-}
-
-/// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user.
+/// Revokes the invitation of an address that an admin makes a user with, so that it is not counted beside the user; in a
+/// transaction that holds the tenant's row.
 pub(crate) async fn supersede(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), StoreError> {
     let Some(found) = work.invitations().find_unsettled(email).await? else {
         return Ok(());
     };
-    lock_tenant(work).await?;
     match work.invitations().find_for_update(found.id).await? {
         Some(invitation) if invitation.is_unsettled() => settle_as_revoked(cx, work, invitation).await,
         Some(_) | None => Ok(()),
@@ -327,7 +334,7 @@ pub struct SendInvitation;
 /// Which invitation, with its token, which is sealed: jobs can be read by operators and in backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedInvitation {
-    /// The invitation.
+    /// What is stored of the invitation.
     pub invitation: InvitationId,
     /// Its sealed token.
     pub token: Vec<u8>,
@@ -340,20 +347,26 @@ impl JobHandler for SendInvitation {
 
     async fn run(&self, cx: &Cx, payload: SealedInvitation) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        match compose(cx, &payload).await? {
-            Some(mail) => Ok(cx.ports().mailer.send(&mail).await.map(|_| ())?),
-            None => {
-                tracing::info!("invitation mail not sent: the invitation is not open, or was sent again");
-                Ok(())
-            }
+        let Some((invitation, inviter, token)) = open(cx, &payload).await? else {
+            tracing::info!("invitation mail not sent: the invitation is not open, or was sent again");
+            return Ok(());
+        };
+        // Nobody has a name at the address yet.
+        let recipient = mail::addressed(cx, invitation.email.clone(), "", false).await?;
+        let Some(recipient) = recipient else { return Ok(()) };
+        let app_url = cx.app().policy.app_url.trim_end_matches('/');
+        let message = InvitationMail {
+            invitation: &invitation,
+            inviter: &inviter.full_name,
+            link: &format!("{app_url}/accept-invitation#token={token}"),
         }
+        .message(&recipient.reader);
+        mail::send(cx, Self::KIND, &recipient, &message, invitation.sent_at).await
     }
 }
 
-/// The mail; none when the token is not that of the latest mail any more.
-async fn compose(cx: &Cx, payload: &SealedInvitation) -> Result<Option<Mail>, JobFailure> {
-    let id = cx.scope().job().map(MessageId::of_job);
-    let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
+/// The invitation of a mail, who invites, and the token; none when the token is not that of the latest mail any more.
+async fn open(cx: &Cx, payload: &SealedInvitation) -> Result<Option<(Invitation, User, String)>, JobFailure> {
     let place = place(cx.scope().tenant(), payload.invitation);
     let opened = cx.ports().seal.open(&place, &payload.token);
     let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -369,35 +382,10 @@ async fn compose(cx: &Cx, payload: &SealedInvitation) -> Result<Option<Mail>, Jo
                 return Ok(None);
             };
             let inviter = work.users().find(invitation.invited_by).await?;
-            let tenant = work.tenants().current().await?;
-            let branding = work.branding().current().await?;
-            let both = inviter.zip(tenant);
-            Ok::<_, StoreError>(both.map(|(inviter, tenant)| (invitation, inviter, tenant, branding)))
+            Ok::<_, StoreError>(inviter.map(|inviter| (invitation, inviter)))
         })
         .await?;
-    let Some((invitation, inviter, tenant, branding)) = found else {
-        return Ok(None);
-    };
-    let app_url = cx.app().policy.app_url.trim_end_matches('/');
-    let letter = InvitationMail {
-        invitation: &invitation,
-        tenant: branding.display_name.as_ref().unwrap_or(&tenant.name),
-        inviter: &inviter.full_name,
-        zone: &tenant.settings.timezone,
-        link: &format!("{app_url}/accept-invitation#token={token}"),
-    }
-    .letter();
-    Ok(Some(Mail {
-        id,
-        to: Mailbox {
-            name: None,
-            email: invitation.email,
-        },
-        subject: letter.subject,
-        text: letter.text,
-        html: None,
-        written_at: invitation.sent_at,
-    }))
+    Ok(found.map(|(invitation, inviter)| (invitation, inviter, token)))
 }
 
 /// Asks for the mail of an invitation, with the running transaction.
@@ -432,12 +420,6 @@ async fn admitted(
     found.zip(tenant).ok_or(AuthError::InvalidInvitation)
 }
 
-async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
-    let tenant = work.tenants().current_for_update().await?;
-    let gone = || StoreError::Other("the scope's tenant is not there".into());
-    tenant.map(|_| ()).ok_or_else(gone)
-}
-
 /// Makes sure that the inviter is an active user who has the role to give away, as stored now.
 async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), InvitationError> {
     let inviter = work.users().find(inviter).await?;
@@ -445,9 +427,10 @@ async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), 
     inviter.map(|_| ()).ok_or(Refused::Forbidden.into())
 }
 
-/// Makes sure that neither a user nor an open invitation has the address. An expired invitation makes room.
+/// Makes sure that neither a user nor an open invitation has the address, nor a user had it lately. An expired invitation makes room.
 async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
-    if work.users().find_by_email(email).await?.is_some() {
+    let is_taken = work.users().find_by_email(email).await?.is_some();
+    if is_taken || address::is_former(cx, work, email, None).await? {
         return Err(InvitationError::EmailTaken);
     }
     match work.invitations().find_unsettled(email).await? {

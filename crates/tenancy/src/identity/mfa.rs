@@ -3,11 +3,11 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement, Password,
-    PasswordError, RECOVERY_CODES, RecoveryCode, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret, TrustedDevice,
-    User, without_separators,
+    DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement,
+    Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
+    TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
 };
-use tenantry_domain::kernel::{MfaChallengeId, Permission, StoreError, TenantId, Time, UserId};
+use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 use uuid::Uuid;
@@ -15,13 +15,14 @@ use uuid::Uuid;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
-use crate::identity::auth::{self, LoggedIn};
+use crate::identity::account::{self, Compared};
+use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
+use crate::identity::lockout::{self, Guesser};
+use crate::identity::security_notice;
 use crate::identity::session;
+use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Tenancy};
-
-/// For how long a factor that was given counts as recent, in seconds.
-pub const RECENT_SECONDS: i64 = 600;
 
 /// Errors of the use cases of second factors.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +36,15 @@ pub enum MfaError {
     /// The code is wrong, out of its time, or was used before.
     #[error("the code is not accepted")]
     WrongCode,
-    /// The password is wrong.
+    /// The password does not match that of the account.
     #[error("the password is wrong")]
     WrongPassword,
+    /// The account waits for so many seconds after wrong passwords or codes.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
+    /// The session began too long ago to enroll a second factor in it without the password.
+    #[error("the password is needed")]
+    PasswordRequired,
     /// The user has a second factor.
     #[error("the user has a second factor already")]
     AlreadyEnabled,
@@ -74,7 +81,7 @@ pub struct SecondFactor {
 /// A login that was finished with a code.
 #[derive(Debug, Clone)]
 pub struct Verified {
-    /// The login.
+    /// Tokens, and who and where they are for.
     pub login: LoggedIn,
     /// The token of the device, when it became a trusted one.
     pub device_token: Option<DeviceToken>,
@@ -100,16 +107,16 @@ const ENROLLMENT: &[&str] = &["enroll"];
 /// A login that was finished by enrolling a second factor.
 #[derive(Debug, Clone)]
 pub struct Enrolled {
-    /// The login.
+    /// Tokens, and who and where they are for.
     pub login: LoggedIn,
-    /// The recovery codes.
+    /// Ten codes, shown once, each good for one login without the app.
     pub recovery_codes: Vec<RecoveryCode>,
 }
 
 /// Which login a presented token names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingLogin {
-    /// The tenant.
+    /// In which tenant the login waits.
     pub tenant: TenantId,
     /// The user who logs in.
     pub user: UserId,
@@ -119,7 +126,7 @@ pub struct PendingLogin {
 /// An enrollment that waits for its confirmation.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// The secret.
+    /// What the app makes its codes of, shown once.
     pub secret: TotpSecret,
     /// The key URI for the app.
     pub uri: String,
@@ -136,24 +143,62 @@ pub struct FreshToken {
 
 /// What a right password leads to.
 pub(crate) enum AtLogin {
-    /// A session, in which a factor was given at that time.
-    Session(Option<Time>),
+    /// A session of the user, who is logged in already.
+    Session(Proven),
     /// A code is still missing.
     Pending(Pending),
+    /// The code is wrong. It is counted, so the transaction has to be committed.
+    WrongCode,
 }
 
-/// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed.
+/// How a login proved that it is the user's, besides the password.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Proven {
+    /// When a code was given.
+    factor_at: Option<Time>,
+    /// The hash of the token of the trusted device that was shown, or that became trusted.
+    device_hash: Option<[u8; 32]>,
+}
+
+impl Proven {
+    /// The session that says so.
+    pub(crate) fn put_into(self, session: Session) -> Session {
+        Session {
+            factor_at: self.factor_at,
+            device_hash: self.device_hash,
+            ..session
+        }
+    }
+}
+
+/// Enrolls an app for the caller. It takes the place of an enrollment that was not confirmed. It takes the password, unless
+/// the session began within [`RECENT_SECONDS`]: a stolen session must not be enough to bind a factor of the thief's, which
+/// would keep the owner out.
 ///
 /// # Errors
-/// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one.
-pub async fn enroll(cx: &Cx) -> Result<Enrollment, MfaError> {
-    cx.require(Permission::EditSelf)?;
+/// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one, [`MfaError::PasswordRequired`],
+/// [`MfaError::WrongPassword`].
+pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, MfaError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let compared = match password {
+        Some(password) => Some(with_password(cx, password).await?),
+        None => None,
+    };
     let secret = cx.ports().one_time_codes.secret();
-    cx.write(async |work| {
-        let (user, tenant) = locked_caller(cx, work).await?;
-        enroll_user(cx, work, &user, &tenant, secret).await
-    })
-    .await
+    let outcome = cx
+        .write(async |work| {
+            let (user, tenant) = locked_caller(cx, work).await?;
+            match compared {
+                Some(compared) if compared.password_hash != user.password_hash => {
+                    return Err(MfaError::WrongPassword);
+                }
+                Some(_) => {}
+                None => require_recent_login(cx, work).await?,
+            }
+            enroll_user(cx, work, &user, &tenant, secret).await
+        })
+        .await;
+    recorded(cx, outcome).await
 }
 
 /// Confirms the caller's enrollment with a code of the app, and returns recovery codes. It counts as giving the factor in
@@ -162,7 +207,7 @@ pub async fn enroll(cx: &Cx) -> Result<Enrollment, MfaError> {
 /// # Errors
 /// [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`], [`MfaError::WrongCode`].
 pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
@@ -183,7 +228,7 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
     cx.write(async |work| {
         let waiting = waiting(cx, work, login).await?;
         let (user, _) = waiting.ok_or(MfaError::InvalidToken)?;
-        let tenant = own_tenant(work).await?;
+        let tenant = own_tenant::<MfaError>(work).await?;
         enroll_user(cx, work, &user, &tenant, secret).await
     })
     .await
@@ -194,8 +239,8 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
 /// # Errors
 /// [`MfaError::InvalidToken`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`].
 pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Result<Enrolled, MfaError> {
-    let prove = async |work: &mut Work, user: User| confirm_user(cx, work, user.id, code).await;
-    let (login, recovery_codes) = finish(cx, login, prove).await?;
+    let prove = async |work: &mut Work, user: User, _: Guesser| confirm_user(cx, work, user.id, code).await;
+    let (login, recovery_codes) = finish(cx, login, None, prove).await?;
     Ok(Enrolled {
         login,
         recovery_codes,
@@ -207,17 +252,9 @@ pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Resu
 /// # Errors
 /// [`MfaError::Required`], [`MfaError::WrongPassword`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let id = caller(cx)?;
-    let seen = cx
-        .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
-        .await?;
-    let hash = Some(seen.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if !verified.is_right() {
-        return recorded(cx, Err(MfaError::WrongPassword)).await;
-    }
+    let seen = with_password(cx, password).await?;
     let required = requirement(cx).await?;
     let outcome = cx
         .write(async |work| {
@@ -228,34 +265,33 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
             if required.applies_to(user.role) {
                 return Err(MfaError::Required);
             }
-            give(cx, work, id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             work.second_factors().delete_all(id).await?;
-            Ok(record(cx, work, "mfa.disabled", id).await?)
+            record(cx, work, "mfa.disabled", id).await?;
+            security_notice::notify(cx, work, id, SecurityNotice::FactorDisabled).await?;
+            Ok(Some(()))
         })
         .await;
-    recorded(cx, outcome).await
+    recorded(cx, accepted(outcome)).await
 }
 
-/// Removes the second factor of another user, who has lost it, and ends their sessions.
+/// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
+/// own: without it, a stolen password of an admin would be enough to take every account's second factor away.
 ///
 /// # Errors
-/// [`MfaError::NoSuchUser`], [`MfaError::Own`].
+/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor.
 pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
     cx.require(Permission::ManageUsers)?;
     if cx.scope().user() == Some(id) {
         return Err(MfaError::Own);
     }
-    cx.require_recent_factor().await??;
-    cx.write(async |work| {
-        let user = work.users().find_for_update(id).await?;
-        let user = user.ok_or(MfaError::NoSuchUser)?;
-        if work.second_factors().delete_all(user.id).await? {
-            work.sessions().revoke_all(user.id, cx.now()).await?;
-            record(cx, work, "mfa.reset", user.id).await?;
-        }
-        Ok(())
-    })
-    .await
+    cx.read(async |work| work.users().find(id).await?.ok_or(MfaError::NoSuchUser))
+        .await?;
+    let factor = cx.require_own_factor().await??;
+    cx.write(async |work| remove_of_other(cx, work, id, factor).await)
+        .await
 }
 
 /// Makes new recovery codes for the caller, given a code. The old ones end.
@@ -263,17 +299,20 @@ pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
-            give(cx, work, user.id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             note_in_session(cx, work).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
-            new_recovery_codes(cx, work, user.id).await
+            security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
+            new_recovery_codes(cx, work, user.id).await.map(Some)
         })
         .await;
-    recorded(cx, outcome).await
+    recorded(cx, accepted(outcome)).await
 }
 
 /// Takes a code of the caller's second factor in a running session, and returns an access token that says so.
@@ -281,18 +320,20 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
-            give(cx, work, user.id, code).await?;
+            if !give_own(cx, work, &user, code).await? {
+                return Ok(None);
+            }
             let given_at = note_in_session(cx, work).await?;
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok((user, given_at))
+            Ok(Some((user, given_at)))
         })
         .await;
-    let (user, given_at) = recorded(cx, outcome).await?;
+    let (user, given_at) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
     let (access_token, expires_in) = auth::access_token(cx, rules, own, &user, Some(given_at));
     Ok(FreshToken {
@@ -347,16 +388,22 @@ pub async fn verify(
     trust_device: bool,
 ) -> Result<Verified, MfaError> {
     let token = trust_device.then(|| DeviceToken::of(&cx.ports().one_time_codes.token()));
-    let prove = async |work: &mut Work, user: User| match give(cx, work, user.id, code).await {
-        Ok(()) => match &token {
+    let prove = async |work: &mut Work, user: User, guesser: Guesser| match give(
+        cx, work, &user, guesser, code,
+    )
+    .await
+    {
+        Ok(true) => match &token {
             Some(token) => trust(cx, work, &user, token).await,
             None => Ok(()),
         },
+        Ok(false) => Err(MfaError::WrongCode),
         // The factor was removed in between.
         Err(MfaError::NotEnrolled) => Err(MfaError::InvalidToken),
         Err(error) => Err(error),
     };
-    let (login, ()) = finish(cx, login, prove).await?;
+    let device_hash = token.as_ref().map(|token| token.hash(login.tenant, login.user));
+    let (login, ()) = finish(cx, login, device_hash, prove).await?;
     Ok(Verified {
         login,
         device_token: token,
@@ -387,7 +434,7 @@ pub async fn list_devices(cx: &Cx) -> Result<Vec<TrustedDevice>, MfaError> {
 /// # Errors
 /// [`MfaError::Refused`], and those of the store.
 pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
-    cx.require(Permission::EditSelf)?;
+    cx.require(Permission::ManageOwnAccount)?;
     cx.write(async |work| {
         let (user, _) = locked_caller(cx, work).await?;
         if work.second_factors().delete_devices(user.id).await? > 0 {
@@ -408,7 +455,7 @@ pub(crate) async fn at_login(
     cx: &Cx,
     work: &mut Work,
     user: &User,
-    second: &SecondFactor,
+    claim: &Claim,
     required: MfaRequirement,
 ) -> Result<AtLogin, MfaError> {
     let factor = work.second_factors().find_totp(user.id).await?;
@@ -416,14 +463,23 @@ pub(crate) async fn at_login(
         if required.applies_to(user.role) {
             return Ok(AtLogin::Pending(suspend(cx, work, user, ENROLLMENT).await?));
         }
-        return Ok(AtLogin::Session(None));
+        return Ok(AtLogin::Session(Proven::default()));
     }
-    if let Some(code) = &second.code {
-        give(cx, work, user.id, code).await?;
-        return Ok(AtLogin::Session(Some(cx.now())));
+    if let Some(code) = &claim.second.code {
+        if !give(cx, work, user, claim.guesser, code).await? {
+            return Ok(AtLogin::WrongCode);
+        }
+        return Ok(AtLogin::Session(Proven {
+            factor_at: Some(cx.now()),
+            device_hash: None,
+        }));
     }
-    if shows_trusted_device(cx, work, user, second).await? {
-        return Ok(AtLogin::Session(None));
+    let device_hash = shows_trusted_device(cx, work, Some(user), &claim.second).await?;
+    if device_hash.is_some() {
+        return Ok(AtLogin::Session(Proven {
+            factor_at: None,
+            device_hash,
+        }));
     }
     Ok(AtLogin::Pending(suspend(cx, work, user, CODES).await?))
 }
@@ -459,32 +515,50 @@ pub(crate) async fn record_failure(cx: &Cx, user: UserId) -> Result<(), StoreErr
     refusal::record(cx, refusal).await
 }
 
-impl Cx {
-    /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
-    /// others. The outer error is the store's.
-    ///
-    /// # Errors
-    /// [`Refused::FactorRequired`] inside.
-    pub async fn require_recent_factor(&self) -> Result<Result<(), Refused>, StoreError> {
-        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
-        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
-            return Ok(Ok(()));
-        };
-        if self.scope().factor_at().is_some_and(is_recent) {
-            return Ok(Ok(()));
-        }
-        // A token of before the factor was given is as good as the session.
-        self.read(async |work| {
-            let factor = work.second_factors().find_totp(user).await?;
-            let has_one = factor.is_some_and(|factor| factor.is_confirmed());
-            let given_at = work.second_factors().given_at(session).await?;
-            if has_one && !given_at.is_some_and(is_recent) {
-                return Ok(Err(Refused::FactorRequired));
-            }
-            Ok(Ok(()))
-        })
-        .await
+/// The caller as stored, whose password was compared with the given one. It must still stand when the caller acts on it.
+async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
+    let id = caller(cx)?;
+    let seen = cx
+        .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
+        .await?;
+    match account::compare::<MfaError>(cx, &seen, password).await? {
+        Compared::Right => Ok(seen),
+        Compared::Wrong => recorded(cx, Err(MfaError::WrongPassword)).await,
+        Compared::Locked(seconds) => Err(MfaError::Locked(seconds)),
     }
+}
+
+async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> {
+    let own = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let session = work.sessions().find_for_update(own).await?;
+    let began = session.ok_or(Refused::Forbidden)?.created_at;
+    if cx.now() - began < Duration::seconds(RECENT_SECONDS) {
+        Ok(())
+    } else {
+        Err(MfaError::PasswordRequired)
+    }
+}
+
+/// Whether a user has a role now that needs a second factor, which the former role did not, and has none.
+pub(crate) async fn is_missing_since(
+    work: &mut Work,
+    required: MfaRequirement,
+    before: &User,
+    after: &User,
+) -> Result<bool, StoreError> {
+    let is_new = required.applies_to(after.role) && !required.applies_to(before.role);
+    Ok(is_new && !step_up::has_factor(work, after.id).await?)
+}
+
+async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
+    let user = work.users().find_for_update(id).await?;
+    let user = user.ok_or(MfaError::NoSuchUser)?;
+    if work.second_factors().delete_all(user.id).await? {
+        work.sessions().revoke_all(user.id, cx.now()).await?;
+        record(cx, work, "mfa.reset", user.id).await?;
+        security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
+    }
+    Ok(())
 }
 
 /// What tokens of waiting logins are sealed for: nothing else that is sealed opens as one.
@@ -502,12 +576,7 @@ fn caller(cx: &Cx) -> Result<UserId, Refused> {
 async fn locked_caller(cx: &Cx, work: &mut Work) -> Result<(User, Tenant), MfaError> {
     let user = work.users().find_for_update(caller(cx)?).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
-    Ok((user, own_tenant(work).await?))
-}
-
-async fn own_tenant(work: &mut Work) -> Result<Tenant, MfaError> {
-    // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
-    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
+    Ok((user, own_tenant::<MfaError>(work).await?))
 }
 
 /// Stores a login that waits for a code.
@@ -560,7 +629,8 @@ async fn waiting(
 async fn finish<T: 'static>(
     cx: &Cx,
     login: &PendingLogin,
-    prove: impl AsyncFnOnce(&mut Work, User) -> Result<T, MfaError> + Clone,
+    device_hash: Option<[u8; 32]>,
+    prove: impl AsyncFnOnce(&mut Work, User, Guesser) -> Result<T, MfaError> + Clone,
 ) -> Result<(LoggedIn, T), MfaError> {
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = auth::new_session(cx, login.user);
@@ -568,7 +638,10 @@ async fn finish<T: 'static>(
         .write(async |work| {
             let waiting = waiting(cx, work, login).await?;
             let (user, waiting) = waiting.ok_or(MfaError::InvalidToken)?;
-            let proven = match prove(work, user.clone()).await {
+            let addresses = auth::logins(cx, work, &user.email).await?;
+            let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
+            let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+            let proven = match prove(work, user.clone(), guesser).await {
                 Ok(proven) => proven,
                 Err(MfaError::WrongCode) => {
                     // Committed, so that the code counts.
@@ -578,13 +651,20 @@ async fn finish<T: 'static>(
                 Err(error) => return Err(error),
             };
             work.second_factors().delete_challenge(waiting.id).await?;
-            let mut session = session.clone();
-            session.factor_at = Some(cx.now());
-            auth::start(cx, work, (&user, rules), &session).await?;
-            Ok(Some((user, own_tenant(work).await?, session.factor_at, proven)))
+            let given = Proven {
+                factor_at: Some(cx.now()),
+                device_hash,
+            };
+            let session = given.put_into(session.clone());
+            auth::start(cx, work, (&user, &addresses), rules, &session).await?;
+            let tenant = own_tenant::<MfaError>(work).await?;
+            Ok(Some((user, tenant, session.factor_at, proven)))
         })
-        .await?;
-    let Some((user, tenant, factor_at, proven)) = opened else {
+        .await;
+    if let Err(MfaError::Locked(_)) = &opened {
+        lockout::record(cx, Guess::Code, Some(login.user), None).await?;
+    }
+    let Some((user, tenant, factor_at, proven)) = opened? else {
         record_failure(cx, login.user).await?;
         return Err(MfaError::WrongCode);
     };
@@ -605,24 +685,36 @@ async fn trust(cx: &Cx, work: &mut Work, user: &User, token: &DeviceToken) -> Re
         expires_at: now + Duration::days(TRUSTED_DEVICE_DAYS),
     };
     work.second_factors().insert_device(&device).await?;
-    Ok(record(cx, work, "mfa.device_trusted", user.id).await?)
+    record(cx, work, "mfa.device_trusted", user.id).await?;
+    let notice = SecurityNotice::DeviceTrusted {
+        address: device.ip,
+        user_agent: device.user_agent,
+    };
+    Ok(security_notice::notify(cx, work, user.id, notice).await?)
 }
 
-async fn shows_trusted_device(
+/// The hash of the token that a login shows, when it is that of a trusted device of the user. Without a user it costs the
+/// same.
+pub(crate) async fn shows_trusted_device(
     cx: &Cx,
     work: &mut Work,
-    user: &User,
+    user: Option<&User>,
     second: &SecondFactor,
-) -> Result<bool, StoreError> {
+) -> Result<Option<[u8; 32]>, StoreError> {
     let Some(token) = second.device_token.as_deref().and_then(DeviceToken::parse) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let hash = token.hash(cx.scope().tenant(), user.id);
-    let mut devices = work.second_factors().list_devices(user.id).await?.into_iter();
-    Ok(devices.any(|device| device.token_hash == hash && is_trusted(cx, &device, user)))
+    let id = user.map_or_else(|| Uuid::nil().into(), |user| user.id);
+    let hash = token.hash(cx.scope().tenant(), id);
+    let mut devices = work.second_factors().list_devices(id).await?.into_iter();
+    let is_shown = |device: TrustedDevice| {
+        device.token_hash == hash && user.is_some_and(|user| is_trusted(cx, &device, user))
+    };
+    Ok(devices.any(is_shown).then_some(hash))
 }
 
-fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
+/// Whether the trust in a device of a user stands.
+pub(crate) fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
     let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
     same_password && cx.now() < device.expires_at
 }
@@ -678,25 +770,68 @@ async fn confirm_user(
     factor.confirmed_at = Some(cx.now());
     work.second_factors().update_totp(&factor).await?;
     record(cx, work, "mfa.enabled", user).await?;
+    security_notice::notify(cx, work, user, SecurityNotice::FactorEnabled).await?;
     new_recovery_codes(cx, work, user).await
 }
 
-/// Takes a code of a user's factor, or one of their recovery codes. The user is locked, so that no code works twice.
-async fn give(cx: &Cx, work: &mut Work, user: UserId, code: &str) -> Result<(), MfaError> {
-    let factor = work.second_factors().find_totp_for_update(user).await?;
-    let confirmed = factor.filter(TotpFactor::is_confirmed);
-    let mut factor = confirmed.ok_or(MfaError::NotEnrolled)?;
-    if let Some(recovery) = RecoveryCode::parse(code) {
-        let hash = recovery.hash(cx.scope().tenant(), user);
-        if !work.second_factors().use_recovery_code(user, hash).await? {
-            return Err(MfaError::WrongCode);
-        }
-        return Ok(record(cx, work, "mfa.recovery_code_used", user).await?);
+/// Takes a code of a user's factor, or one of their recovery codes, and returns whether it is accepted. The user is locked, so
+/// that no code works twice. A code that is not accepted is counted, so the transaction has to be committed then, too.
+async fn give(cx: &Cx, work: &mut Work, user: &User, guesser: Guesser, code: &str) -> Result<bool, MfaError> {
+    let factor = work.second_factors().find_totp_for_update(user.id).await?;
+    let factor = factor.filter(TotpFactor::is_confirmed);
+    let factor = factor.ok_or(MfaError::NotEnrolled)?;
+    let standing = lockout::look(cx, work, Guess::Code, guesser).await?;
+    if let Some(seconds) = standing.wait {
+        return Err(MfaError::Locked(seconds));
     }
-    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
+    let is_right = match RecoveryCode::parse(code) {
+        Some(recovery) => use_recovery_code(cx, work, user.id, &recovery).await?,
+        None => use_step(cx, work, factor, code).await?,
+    };
+    if !is_right {
+        lockout::fail_code(cx, work, user, guesser).await?;
+    } else if standing.has_failed {
+        lockout::succeed(work, Guess::Code, guesser).await?;
+    }
+    Ok(is_right)
+}
+
+/// The same for the caller of a session.
+async fn give_own(cx: &Cx, work: &mut Work, user: &User, code: &str) -> Result<bool, MfaError> {
+    let addresses = auth::logins(cx, work, &user.email).await?;
+    let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
+    let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+    give(cx, work, user, guesser, code).await
+}
+
+async fn use_recovery_code(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    code: &RecoveryCode,
+) -> Result<bool, StoreError> {
+    let hash = code.hash(cx.scope().tenant(), user);
+    if !work.second_factors().use_recovery_code(user, hash).await? {
+        return Ok(false);
+    }
+    record(cx, work, "mfa.recovery_code_used", user).await?;
+    security_notice::notify(cx, work, user, SecurityNotice::RecoveryCodeUsed).await?;
+    Ok(true)
+}
+
+async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, StoreError> {
+    let Some(step) = accepted_step(cx, &factor, code) else {
+        return Ok(false);
+    };
     factor.last_step = Some(step);
     reseal(cx, &mut factor);
-    Ok(work.second_factors().update_totp(&factor).await?)
+    work.second_factors().update_totp(&factor).await?;
+    Ok(true)
+}
+
+/// What was done with a code; without it the code was wrong.
+fn accepted<T>(outcome: Result<Option<T>, MfaError>) -> Result<T, MfaError> {
+    outcome?.ok_or(MfaError::WrongCode)
 }
 
 fn accepted_step(cx: &Cx, factor: &TotpFactor, code: &str) -> Option<i64> {
@@ -760,8 +895,10 @@ async fn record(cx: &Cx, work: &mut Work, action: &'static str, user: UserId) ->
 
 /// The outcome, once a wrong code or password of the caller's is recorded.
 async fn recorded<T>(cx: &Cx, outcome: Result<T, MfaError>) -> Result<T, MfaError> {
-    if let Err(MfaError::WrongCode | MfaError::WrongPassword) = &outcome {
-        record_failure(cx, caller(cx)?).await?;
+    match &outcome {
+        Err(MfaError::WrongCode | MfaError::WrongPassword) => record_failure(cx, caller(cx)?).await?,
+        Err(MfaError::Locked(_)) => lockout::record(cx, Guess::Code, Some(caller(cx)?), None).await?,
+        Ok(_) | Err(_) => {}
     }
     outcome
 }

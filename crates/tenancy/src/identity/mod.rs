@@ -1,15 +1,22 @@
-//! Accounts of people: login, registration, sessions, second factors, links of mails, invitations, API keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, links of mails, invitations, API keys, signing keys, and the users of a tenant.
 
 pub mod account;
 pub mod account_email;
 pub mod account_link;
 pub mod account_mail;
+pub(crate) mod address;
 pub mod api_key;
 pub mod api_key_expiry;
 pub(crate) mod api_key_use;
 pub mod auth;
+pub mod challenge;
 pub(crate) mod email_domain;
 pub mod invitation;
+pub(crate) mod lockout;
 pub mod mfa;
+pub mod security_notice;
 pub mod session;
+pub mod signing_key;
+pub mod step_up;
 pub mod user;
+pub mod user_import;

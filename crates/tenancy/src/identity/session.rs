@@ -2,14 +2,18 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::identity::{LiveAt, Session, User};
-use tenantry_domain::kernel::{Page, PageRequest, Permission, SessionId, StoreError, Time, UserId};
+use tenantry_domain::identity::{LiveAt, Session, TrustedDevice, User};
+use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::Cx;
-use crate::customization::product_settings::{SESSION_IDLE_MINUTES, SESSIONS_PER_USER};
+use crate::customization::product_settings::{
+    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES, SESSIONS_PER_USER,
+};
 use crate::customization::setting;
+use crate::identity::mfa;
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 
 /// Errors of the session use cases.
@@ -40,8 +44,8 @@ impl Default for SessionRules {
     /// The defaults of the settings, for a tenant that has none yet.
     fn default() -> Self {
         Self {
-            idle: Duration::minutes(60),
-            most: 20,
+            idle: Duration::minutes(DEFAULT_SESSION_IDLE_MINUTES.into()),
+            most: DEFAULT_SESSIONS_PER_USER,
         }
     }
 }
@@ -81,16 +85,35 @@ pub async fn rules(cx: &Cx) -> Result<SessionRules, StoreError> {
     })
 }
 
+/// A session in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What is stored of the session.
+    pub session: Session,
+    /// Whether its login came from a device that is trusted now.
+    pub is_trusted: bool,
+}
+
 /// Returns a page of the caller's live sessions, newest first.
 ///
 /// # Errors
 /// [`SessionError`].
-pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Session>, SessionError> {
+pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Listed>, SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
     let live = rules(cx).await?.live_at(cx.now());
-    cx.read(async |work| Ok(work.sessions().list_live(own, live, page).await?))
-        .await
+    cx.read(async |work| {
+        let user = work.users().find(own).await?.ok_or(Refused::Forbidden)?;
+        let devices = work.second_factors().list_devices(own).await?;
+        let sessions = work.sessions().list_live(own, live, page).await?;
+        Ok(sessions.map(|session| {
+            let is_its = |device: &TrustedDevice| Some(device.token_hash) == session.device_hash;
+            let mut trusted = devices.iter().filter(|device| mfa::is_trusted(cx, device, &user));
+            let is_trusted = trusted.any(is_its);
+            Listed { session, is_trusted }
+        }))
+    })
+    .await
 }
 
 /// Ends one of the caller's live sessions.
@@ -121,12 +144,18 @@ pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
     end_every(cx, own, "ended_by_user").await
 }
 
-/// Ends all sessions of a user, for an admin.
+/// Ends all sessions of a user, for an admin. To end those of another admin takes a recent factor: a stolen session must not
+/// be enough to throw the admins out who could end it.
 ///
 /// # Errors
 /// [`SessionError`].
 pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     cx.require(Permission::EndUserSessions)?;
+    let found = cx.read(async |work| work.users().find(user).await).await?;
+    let found = found.ok_or(SessionError::NotFound)?;
+    if found.role == Role::Admin && cx.scope().user() != Some(user) {
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     end_every(cx, user, "ended_by_admin").await
 }
 

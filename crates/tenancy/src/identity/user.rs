@@ -10,9 +10,10 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, invitation};
+use crate::identity::step_up::{GrantedRole, RecentFactor};
+use crate::identity::{account_link, address, invitation, mfa, security_notice};
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
 
 /// Why it was not done.
@@ -71,9 +72,9 @@ impl From<StoreError> for UserError {
 pub struct AddUser {
     /// Their address.
     pub email: String,
-    /// Their name.
+    /// The name of the person, as shown to others.
     pub full_name: String,
-    /// Their role.
+    /// What the user may do in the tenant.
     pub role: Role,
     /// Their password; generated when absent.
     pub password: Option<String>,
@@ -82,7 +83,7 @@ pub struct AddUser {
 /// A user that was added.
 #[derive(Debug, Clone)]
 pub struct Added {
-    /// The user.
+    /// What is stored of the new user.
     pub user: User,
     /// The password, when it was generated; this is the only time it is seen.
     pub generated_password: Option<Password>,
@@ -118,10 +119,23 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         .read(async |work| work.tenants().current().await?.ok_or(UserError::NotFound))
         .await?;
     AllowedDomains::of(cx).await?.check_text(&data.email)?;
-    let (user, generated) = prepare(cx, data, &tenant).await?;
+    let role = GrantedRole::by_caller(cx, data.role).await??;
+    let applicant = Applicant {
+        email: data.email,
+        full_name: data.full_name,
+        password: data.password,
+    };
+    let (user, generated) = prepare(cx, applicant, role, &tenant).await?;
     cx.write(async |work| {
+        address::lock_tenant(work).await?;
+        if address::is_former(cx, work, &user.email, None).await? {
+            return Err(UserError::EmailTaken);
+        }
         invitation::supersede(cx, work, &user.email).await?;
-        entitlement::one_more(cx, work, Countable::Users).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
         work.users().insert(&user).await?;
         let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
@@ -134,7 +148,9 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     .await
 }
 
-/// Changes a user: admins anybody, everybody themselves, but role and activity only admins.
+/// Changes a user: admins anybody, everybody themselves, but role and activity only admins. Role, activity and the address of
+/// another user take a recent factor. A user whose new role needs a second factor that they do not have loses their sessions,
+/// and enrolls one at the next login.
 ///
 /// # Errors
 /// [`UserError`].
@@ -144,10 +160,19 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     if privileged || cx.scope().user() != Some(id) {
         cx.require(Permission::ManageUsers)?;
     }
+    let moves_another = cx.scope().user() != Some(id) && !patch.email.is_keep();
+    let factor = if privileged || moves_another {
+        Some(cx.require_recent_factor().await??)
+    } else {
+        None
+    };
     let domains = AllowedDomains::of(cx).await?;
+    let required = mfa::requirement(cx).await?;
     cx.write(async |work| {
-        if privileged {
-            lock_admins(work).await?;
+        if let Some(factor) = factor.filter(|_| privileged) {
+            lock_admins(work, factor).await?;
+        } else if !patch.email.is_keep() {
+            address::lock_tenant(work).await?;
         }
         let before = work
             .users()
@@ -164,19 +189,19 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
                 return Err(Invalid::one("/email", "confirmation_required", detail).into());
             }
             domains.check(&user.email)?;
-            if invitation::is_reserved(cx, work, &user.email).await? {
+            if address::is_reserved(cx, work, &user.email, Some(id)).await? {
                 return Err(UserError::EmailTaken);
             }
         }
         keep_an_admin(cx, work, &before, &user).await?;
         if user.is_active && !before.is_active {
-            entitlement::free_seat(cx, work).await?;
+            cx.ports().entitlements.require_seat(cx, work).await?;
         }
         work.users().update(&user).await?;
-        if user.email != before.email {
-            readdressed(cx, work, &user).await?;
+        if let Some(factor) = factor.filter(|_| user.email != before.email) {
+            readdressed(cx, work, (&before, &user), factor).await?;
         }
-        if !user.is_active {
+        if !user.is_active || mfa::is_missing_since(work, required, &before, &user).await? {
             work.sessions().revoke_all(id, cx.now()).await?;
         }
         let event = cx.changed("user.updated", "user", id.uuid(), Some(&before), Some(&user));
@@ -192,8 +217,9 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
 /// [`UserError`].
 pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), UserError> {
     cx.require(Permission::ManageUsers)?;
+    let factor = cx.require_recent_factor().await??;
     cx.write(async |work| {
-        lock_admins(work).await?;
+        lock_admins(work, factor).await?;
         let before = work
             .users()
             .find_for_update(id)
@@ -212,16 +238,22 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
 }
 
 /// What follows when an admin gives a user another address, which is not proven. Links to former addresses that take a change
-/// back stay: the admin may not be who the owner of the account takes them for.
-async fn readdressed(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
+/// back stay: the admin may not be who the owner of the account takes them for. The former address is notified.
+async fn readdressed(
+    cx: &Cx,
+    work: &mut Work,
+    (former, user): (&User, &User),
+    _: RecentFactor,
+) -> Result<(), StoreError> {
     let links = work.account_links();
     links.delete_of(user.id, &LinkPurpose::OF_PRESENT_ADDRESS).await?;
+    security_notice::notify_former(cx, work, former).await?;
     account_link::verify(cx, work, user).await
 }
 
 /// Serialises everything that could take away an admin: two requests that each see the other admin must not both
 /// succeed.
-async fn lock_admins(work: &mut Work) -> Result<(), UserError> {
+async fn lock_admins(work: &mut Work, _: RecentFactor) -> Result<(), UserError> {
     work.tenants()
         .current_for_update()
         .await?
@@ -241,11 +273,23 @@ async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) ->
     Ok(invitation::revoke_of(cx, work, after.id).await?)
 }
 
+/// Who becomes a user.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    /// Their address.
+    pub email: String,
+    /// The name of the person, as shown to others.
+    pub full_name: String,
+    /// Their password; generated when absent.
+    pub password: Option<String>,
+}
+
 /// A new user of the tenant: all fields checked, the password hashed. The password too when it was
 /// generated, because none was given.
 pub(crate) async fn prepare(
     cx: &Cx,
-    data: AddUser,
+    data: Applicant,
+    role: GrantedRole,
     tenant: &Tenant,
 ) -> Result<(User, Option<Password>), PrepareError> {
     let passwords = &cx.ports().passwords;
@@ -270,7 +314,7 @@ pub(crate) async fn prepare(
     let new = NewUser {
         email,
         full_name: data.full_name,
-        role: data.role,
+        role: role.role(),
     };
     let user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
     Ok((user, generated))

@@ -8,14 +8,16 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, InvitationTokens, LinkTokens,
-    OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource,
+    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
+    KeyRing, LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
     SystemScope, TenantId, Time, UserId,
 };
-use tenantry_domain::operations::{Mailer, OperatorGate, OperatorTokens, Operators};
+use tenantry_domain::operations::{
+    MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
+};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
@@ -23,8 +25,13 @@ use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
+use crate::billing::Subscriptions;
+use crate::kernel::state::ProcessState;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
-use crate::{KeyUses, Metering, Traces, ViewCounter};
+use crate::operations::mail::UnsentMails;
+use crate::plans::Entitlements;
+use crate::usage::{QuotaRecovery, UsageRecorder};
+use crate::{KeyUses, Traces, ViewCounter};
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -43,11 +50,15 @@ pub struct Ports {
     pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
-    /// Access tokens.
+    /// The keys that sign and verify tokens in this process.
+    pub key_ring: Arc<dyn KeyRing>,
+    /// The signing keys that all servers share.
+    pub signing_keys: Arc<dyn SigningKeys>,
+    /// Issues and verifies access tokens (JWT).
     pub access_tokens: Arc<dyn AccessTokens>,
-    /// Refresh tokens.
+    /// Issues and recognizes refresh tokens.
     pub refresh_tokens: Arc<dyn RefreshTokens>,
-    /// Tokens of invitations.
+    /// Issues and recognizes the tokens of invitations.
     pub invitation_tokens: Arc<dyn InvitationTokens>,
     /// One-time codes of second factors.
     pub one_time_codes: Arc<dyn OneTimeCodes>,
@@ -69,16 +80,30 @@ pub struct Ports {
     pub usage_upkeep: Arc<dyn UsageUpkeep>,
     /// Leases of quotas across tenants.
     pub quota_upkeep: Arc<dyn QuotaUpkeep>,
+    /// Recording of what use cases use.
+    pub usage_recorder: Arc<dyn UsageRecorder>,
+    /// Taking back leases of quotas.
+    pub quota_recovery: Arc<dyn QuotaRecovery>,
     /// Plans on offer.
     pub plans: Arc<dyn PlanCatalogue>,
+    /// What tenants may use, and how much they may add.
+    pub entitlements: Arc<dyn Entitlements>,
+    /// Subscriptions of tenants that sign up.
+    pub subscriptions: Arc<dyn Subscriptions>,
     /// Whoever takes the money; nobody does where it is absent.
     pub payments: Option<Arc<dyn PaymentProvider>>,
     /// Which of its customers is which tenant.
     pub customers: Arc<dyn Customers>,
     /// What it tells of.
     pub provider_events: Arc<dyn ProviderEvents>,
+    /// How much mail was sent to whom, of all tenants.
+    pub sent_mails: Arc<dyn SentMails>,
+    /// Puts mails into words, in the language of a tenant.
+    pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
+    /// The challenges that requests without a credential need; none do where it is absent.
+    pub challenges: Option<Challenges>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
     /// What tenants have set, and how they look.
@@ -87,7 +112,7 @@ pub struct Ports {
     pub resolver: Arc<dyn HostResolver>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Ids.
+    /// Source of new ids (UUIDv7).
     pub ids: Arc<dyn IdSource>,
 }
 
@@ -110,6 +135,8 @@ pub struct Policy {
     pub enforce_api_calls: bool,
     /// Where people use the product; mails lead there.
     pub app_url: String,
+    /// The maximum numbers of mails to an address and of a tenant within a day.
+    pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
 }
@@ -137,18 +164,19 @@ impl Default for BillingPolicy {
 
 /// The application: ports, policy and the few things it keeps in memory.
 pub struct Tenancy {
-    /// The ports.
+    /// The adapters that use cases work with.
     pub ports: Ports,
-    /// The policy.
+    /// The rules that the configuration decides.
     pub policy: Policy,
     /// Views that are counted but not stored yet.
     pub views: ViewCounter,
     /// When API keys were last used.
     pub key_uses: KeyUses,
-    /// What is known of metering besides what is stored.
-    pub metering: Metering,
     /// Refusals of the last hour, which are recorded once and counted.
     pub refusals: Refusals,
+    state: ProcessState,
+    /// How many mails were not sent because of a limit.
+    pub unsent_mails: UnsentMails,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -167,9 +195,16 @@ impl Tenancy {
             policy,
             views: ViewCounter::default(),
             key_uses: KeyUses::default(),
-            metering: Metering::default(),
             refusals: Refusals::default(),
+            state: ProcessState::default(),
+            unsent_mails: UnsentMails::default(),
         }
+    }
+
+    /// Returns what a crate above this one keeps in memory for this application: one value of each type, which is created
+    /// by the first call.
+    pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.state.get()
     }
 }
 
@@ -210,7 +245,10 @@ impl Cx {
     }
 
     /// The system's context in a tenant; `None` of one that has been deleted since it was listed.
-    pub(crate) async fn enter(
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn enter(
         app: &Arc<Tenancy>,
         because: SystemScope,
         tenant: TenantId,
@@ -253,7 +291,8 @@ impl Cx {
     }
 
     /// The same context without an idempotency key: for work that is not what the request is answered with.
-    pub(crate) fn without_key(&self) -> Self {
+    #[must_use]
+    pub fn without_key(&self) -> Self {
         Self {
             once: None,
             ..self.clone()
@@ -265,7 +304,7 @@ impl Cx {
     ///
     /// # Errors
     /// [`StoreError::Key`], and those of the store.
-    pub(crate) async fn check_once(&self) -> Result<(), StoreError> {
+    pub async fn check_once(&self) -> Result<(), StoreError> {
         match &self.once {
             Some(once) => self.read(async |work| once.check(self, work).await).await,
             None => Ok(()),
@@ -291,12 +330,12 @@ impl Cx {
         &self.app
     }
 
-    /// The ports.
+    /// Returns the adapters that use cases work with.
     pub fn ports(&self) -> &Ports {
         &self.app.ports
     }
 
-    /// The scope.
+    /// Returns the proof of admission to the tenant.
     pub fn scope(&self) -> &TenantScope {
         &self.scope
     }
@@ -382,7 +421,7 @@ impl Cx {
     ///
     /// # Errors
     /// Those of the work and of the store.
-    pub(crate) async fn write_behind<T, E>(
+    pub async fn write_behind<T, E>(
         &self,
         work: impl AsyncFnOnce(&mut Work) -> Result<T, E> + Clone,
     ) -> Result<T, E>
@@ -476,7 +515,9 @@ impl Precondition {
     }
 }
 
-/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries.
+/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries. The caller's crate
+/// depends on `tenantry-domain`.
+#[macro_export]
 macro_rules! carries_store_error {
     ($name:ident) => {
         impl tenantry_domain::kernel::AsStoreError for $name {

@@ -9,10 +9,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tenantry_domain::billing::ProviderError;
 use tenantry_domain::kernel::{
     Constraint, Invalid, JobId, StoreError, SystemJobId, SystemScope, TenantId, Time,
 };
-use tenantry_domain::operations::{Enqueued, Job, JobFilter, Misstep, NewJob, SystemJob};
+use tenantry_domain::operations::{Enqueued, InvalidTransition, Job, JobFilter, NewJob, SystemJob};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, Refused};
 
@@ -20,10 +21,10 @@ use crate::kernel::context::carries_store_error;
 use crate::{Cx, Origin, Tenancy};
 
 /// In how many tenants at once something is looked after: few, so that requests find connections.
-pub(crate) const TENANTS_AT_ONCE: usize = 2;
+pub const TENANTS_AT_ONCE: usize = 2;
 
 /// Whether so many tenants are there is asked at once.
-pub(crate) const ADMITTED_AT_ONCE: usize = 500;
+pub const ADMITTED_AT_ONCE: usize = 500;
 
 /// Does the jobs of one kind.
 ///
@@ -164,11 +165,23 @@ impl From<JobError> for JobFailure {
     }
 }
 
+impl From<ProviderError> for JobFailure {
+    fn from(error: ProviderError) -> Self {
+        if error.may_pass() {
+            Self::Retry(error.to_string())
+        } else {
+            Self::Permanent(error.to_string())
+        }
+    }
+}
+
 impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden | Refused::FactorRequired => Self::Permanent(refused.to_string()),
+            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing => {
+                Self::Permanent(refused.to_string())
+            }
         }
     }
 }
@@ -193,36 +206,16 @@ impl Handlers {
         Self::default()
             .with(crate::tenant::purge::Purge)
             .with(crate::identity::api_key_expiry::NotifyOfExpiry)
-            .with(crate::usage::usage_rollup::Keep)
             .with_system(crate::operations::upkeep::TendSome)
             .with_system(crate::tenant::purge::FreeNames)
-            .with(crate::usage::quota_alert::TellAlert)
-            .with(crate::usage::quota_recovery::Lapse)
-            .with(crate::usage::quota_recovery::SettleEnded)
-            .with_system(crate::usage::quota_recovery::LapseAll)
+            .with_system(crate::tenant::purge::PurgeSentMails)
             .with(crate::operations::mail::SendMail)
             .with(crate::identity::invitation::SendInvitation)
             .with(crate::operations::mail::SendFarewell)
             .with(crate::identity::account_mail::SendNotice)
             .with(crate::identity::account_mail::SendLink)
+            .with(crate::identity::security_notice::SendSecurityNotice)
             .with(crate::identity::account_link::AskForLink)
-            .with(crate::usage::usage_rollup::RollUp)
-            .with_system(crate::usage::usage_rollup::RollUpAll)
-            .with_system(crate::usage::usage_rollup::MakePartitions)
-    }
-
-    /// Adds those that follow the payment provider, for where there is one.
-    #[must_use]
-    pub fn with_billing(self) -> Self {
-        self.with(crate::billing::billing_provision::Provision)
-            .with(crate::billing::billing_sync::Sync)
-            .with(crate::billing::Change)
-            .with(crate::billing::billing_surplus::EndSurplus)
-            .with(crate::billing::meter_report::Publish)
-            .with_system(crate::billing::meter_report::PublishAll)
-            .with_system(crate::billing::billing_provision::RemoveLeftBehind)
-            .with_system(crate::billing::provider_event::Process)
-            .with_system(crate::billing::provider_event::FetchMissed)
     }
 
     /// Adds one, in place of any other of the same kind.
@@ -274,7 +267,7 @@ pub enum JobError {
     NotFound,
     /// The job is not in a state for it.
     #[error(transparent)]
-    Misstep(#[from] Misstep),
+    InvalidTransition(#[from] InvalidTransition),
     /// Another job with its key has taken its place.
     #[error("an open job has the same key")]
     KeyTaken,
@@ -298,7 +291,7 @@ impl From<StoreError> for JobError {
 }
 
 /// What kept a job from being stored, for use cases to which only the store can say no.
-pub(crate) fn store_error(error: JobError) -> StoreError {
+pub fn store_error(error: JobError) -> StoreError {
     match error {
         JobError::Store(error) => error,
         other => StoreError::Other(other.to_string()),
@@ -334,7 +327,7 @@ pub async fn enqueue<H: JobHandler>(
 ///
 /// # Errors
 /// [`JobFailure`] when not even the jobs could be stored.
-pub(crate) async fn run_in_each<H: JobHandler>(
+pub async fn run_in_each<H: JobHandler>(
     app: &Arc<Tenancy>,
     because: SystemScope,
     tenants: &[TenantId],
@@ -373,7 +366,10 @@ where
 }
 
 /// Puts a job into the tenant's queue unless one of its kind is open there: one is enough.
-pub(crate) async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), JobFailure> {
+///
+/// # Errors
+/// [`JobFailure`].
+pub async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> Result<(), JobFailure> {
     let terms = Terms {
         dedupe_key: Some(H::KIND.to_owned()),
         ..Terms::default()
@@ -388,7 +384,7 @@ pub(crate) async fn enqueue_in<H: JobHandler>(cx: &Cx, payload: &H::Payload) -> 
 ///
 /// # Errors
 /// [`StoreError`] for one that is not proper, which is a mistake of ours.
-pub(crate) fn of_system<H: SystemJobHandler>(
+pub fn of_system<H: SystemJobHandler>(
     app: &Tenancy,
     payload: &H::Payload,
     dedupe_key: String,
@@ -455,7 +451,7 @@ async fn change(
     cx: &Cx,
     id: JobId,
     action: &'static str,
-    step: impl Fn(&mut Job) -> Result<(), Misstep> + Sync,
+    step: impl Fn(&mut Job) -> Result<(), InvalidTransition> + Sync,
 ) -> Result<Job, JobError> {
     let step = &step;
     cx.write(async |work| {
@@ -546,7 +542,11 @@ impl<H: SystemJobHandler> AnySystemHandler for TypedSystem<H> {
     }
 }
 
-fn read<T: DeserializeOwned>(known: i32, schema_version: i32, payload: Value) -> Result<T, String> {
+/// Reads a stored payload of the form that is `known`.
+///
+/// # Errors
+/// What is wrong with it, in words for an operator.
+pub fn read<T: DeserializeOwned>(known: i32, schema_version: i32, payload: Value) -> Result<T, String> {
     if schema_version != known {
         return Err(format!(
             "the payload has version {schema_version}, this handler knows version {known}"

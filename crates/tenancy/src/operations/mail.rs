@@ -6,16 +6,21 @@
 //! `Message-ID`, which is made of the job's id: where a server took it and its answer was lost, mail programs
 //! show it once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tenantry_domain::billing::Notice;
+use tenantry_domain::customization::{Branding, Colour};
 use tenantry_domain::identity::{Email, User, UserFilter};
 use tenantry_domain::kernel::{
-    Letter, Line, PageRequest, Permission, Reader, Role, StoreError, Time, UserId,
+    Language, Line, Message, PageRequest, Permission, Reader, Role, StoreError, SystemScope, Time, UserId,
 };
-use tenantry_domain::operations::{Mail, MailError, Mailbox, MessageId};
+use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
+use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 
 /// A notice to one person.
@@ -41,7 +46,7 @@ impl JobHandler for SendMail {
     type Payload = Parcel;
 
     async fn run(&self, cx: &Cx, parcel: Parcel) -> Result<(), JobFailure> {
-        deliver(cx, &parcel).await
+        deliver(cx, Self::KIND, &parcel).await
     }
 }
 
@@ -57,7 +62,7 @@ impl JobHandler for SendFarewell {
     type Payload = Parcel;
 
     async fn run(&self, cx: &Cx, parcel: Parcel) -> Result<(), JobFailure> {
-        deliver(cx, &parcel).await
+        deliver(cx, Self::KIND, &parcel).await
     }
 }
 
@@ -75,7 +80,10 @@ impl From<MailError> for JobFailure {
 }
 
 /// Asks for a mail to each admin of the tenant, with the running transaction.
-pub(crate) async fn tell_admins<H>(cx: &Cx, work: &mut Work, notice: &Notice) -> Result<(), JobError>
+///
+/// # Errors
+/// [`JobError`].
+pub async fn tell_admins<H>(cx: &Cx, work: &mut Work, notice: &Notice) -> Result<(), JobError>
 where
     H: JobHandler<Payload = Parcel>,
 {
@@ -104,74 +112,195 @@ where
     }
 }
 
-async fn deliver(cx: &Cx, parcel: &Parcel) -> Result<(), JobFailure> {
+async fn deliver(cx: &Cx, kind: &'static str, parcel: &Parcel) -> Result<(), JobFailure> {
     cx.require(Permission::SendMail)?;
-    match compose(cx, parcel).await? {
-        Some(mail) => cx
-            .ports()
-            .mailer
-            .send(&mail)
-            .await
-            .map(|_| ())
-            .map_err(Into::into),
-        None => {
-            tracing::info!("a mail is not sent: its recipient is no active admin any more");
-            Ok(())
-        }
-    }
-}
-
-/// The mail to whoever the recipient is now; none to somebody who is no admin any more.
-async fn compose(cx: &Cx, parcel: &Parcel) -> Result<Option<Mail>, JobFailure> {
-    let found = reader(cx, parcel.to).await?;
-    let Some((user, reader)) = found.filter(|(user, _)| user.is_acting_admin()) else {
-        return Ok(None);
+    let found = recipient(cx, parcel.to, To::Present).await?;
+    let Some((_, recipient)) = found.filter(|(user, _)| user.is_acting_admin()) else {
+        tracing::info!("a mail is not sent: its recipient is no active admin any more");
+        return Ok(());
     };
-    let letter = parcel.notice.letter(&reader);
-    addressed(cx, (user.email, reader), letter, parcel.at).map(Some)
+    let message = parcel.notice.message(&recipient.reader);
+    send(cx, kind, &recipient, &message, parcel.at).await
 }
 
-/// A user, and how mails to them are written; `None` when there is no such user.
-pub(crate) async fn reader(cx: &Cx, id: UserId) -> Result<Option<(User, Reader)>, StoreError> {
+/// Which address of a user a mail goes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum To<'a> {
+    /// The address that the account has now.
+    Present,
+    /// Another one, which may be a stranger's.
+    Other(&'a Email),
+    /// One that was verified before the user got another one.
+    Former(&'a Email),
+}
+
+/// Who gets a mail.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipient {
+    /// The address.
+    pub email: Email,
+    /// Whether the recipient has verified it, as a user of the tenant.
+    pub is_verified: bool,
+    /// How mails to the recipient are written.
+    pub reader: Reader,
+    /// How they look, and in which language they are.
+    pub look: Look,
+}
+
+/// A user, and the user as the recipient of a mail; `None` when there is no such user.
+pub(crate) async fn recipient(
+    cx: &Cx,
+    id: UserId,
+    to: To<'_>,
+) -> Result<Option<(User, Recipient)>, StoreError> {
+    let user = cx.read(async |work| work.users().find(id).await).await?;
+    let Some(user) = user else { return Ok(None) };
+    let (email, is_verified) = match to {
+        To::Present => (&user.email, user.email_verified),
+        To::Other(email) => (email, false),
+        To::Former(email) => (email, true),
+    };
+    let recipient = addressed(cx, email.clone(), &user.full_name, is_verified).await?;
+    Ok(recipient.map(|recipient| (user, recipient)))
+}
+
+/// The recipient at an address. To one who has not verified it, the names that senders choose are shown as
+/// [`Line::of_stranger`] shows them.
+pub(crate) async fn addressed(
+    cx: &Cx,
+    email: Email,
+    name: &str,
+    is_verified: bool,
+) -> Result<Option<Recipient>, StoreError> {
     let found = cx
         .read(async |work| {
-            let user = work.users().find(id).await?;
             let tenant = work.tenants().current().await?;
             let branding = work.branding().current().await?;
-            Ok::<_, StoreError>(user.zip(tenant).map(|(user, tenant)| (user, tenant, branding)))
+            Ok::<_, StoreError>(tenant.map(|tenant| (tenant, branding)))
         })
         .await?;
-    Ok(found.map(|(user, tenant, branding)| {
-        let reader = Reader {
-            name: Line::of(&user.full_name),
-            tenant: Line::of(branding.display_name.as_ref().unwrap_or(&tenant.name)),
-            zone: tenant.settings.timezone,
+    let shown = if is_verified { Line::of } else { Line::of_stranger };
+    Ok(found.map(|(tenant, branding)| Recipient {
+        email,
+        is_verified,
+        reader: Reader {
+            name: shown(name),
+            tenant: shown(branding.display_name.as_ref().unwrap_or(&tenant.name)),
+            zone: tenant.settings.timezone.clone(),
             app_url: Line::of(&cx.app().policy.app_url),
-        };
-        (user, reader)
+        },
+        look: look(&tenant.settings.locale, &branding),
     }))
 }
 
-/// The mail of the job that the context is of.
+fn look(locale: &str, branding: &Branding) -> Look {
+    let color = Colour::parse(&branding.primary_color).unwrap_or(Colour::BLACK);
+    Look {
+        language: Language::of(locale),
+        color: color.to_string(),
+        text_color: color.text().to_string(),
+    }
+}
+
+/// Sends the mail of the job that the context is of, unless a limit of [`MailLimits`](tenantry_domain::operations::MailLimits)
+/// is reached. Then nothing is sent, and the job is done: neither the tenant nor a caller gets another answer. That the limit
+/// of all tenants is reached is in the metrics only.
 ///
 /// # Errors
-/// [`JobFailure::Permanent`] when the context is of no job.
-pub(crate) fn addressed(
+/// [`JobFailure::Permanent`] when the context is of no job; those of the mailer and the store.
+pub(crate) async fn send(
     cx: &Cx,
-    (email, reader): (Email, Reader),
-    letter: Letter,
+    kind: &'static str,
+    to: &Recipient,
+    message: &Message,
     written_at: Time,
-) -> Result<Mail, JobFailure> {
+) -> Result<(), JobFailure> {
     let id = cx.scope().job().map(MessageId::of_job);
-    Ok(Mail {
-        id: id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?,
+    let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
+    let outgoing = OutgoingMail {
+        id,
+        tenant: cx.scope().tenant(),
+        recipient: OutgoingMail::recipient(cx.ports().seal.as_ref(), &to.email),
+        kind,
+        is_verified: to.is_verified,
+        at: cx.now(),
+    };
+    let because = SystemScope::because("mail to an address is limited over all tenants");
+    let limits = cx.app().policy.mail_limits;
+    let decision = cx.ports().sent_mails.admit(because, &outgoing, limits).await?;
+    if decision != MailDecision::Send {
+        withhold(cx, kind, decision).await;
+        return Ok(());
+    }
+    let rendered = cx.ports().mail_templates.render(message, &to.reader, &to.look);
+    let rendered = rendered.map_err(|error| JobFailure::Permanent(error.to_string()))?;
+    let mail = Mail {
+        id,
         to: Mailbox {
-            name: Some(reader.name),
-            email,
+            name: to.is_verified.then(|| to.reader.name.clone()),
+            email: to.email.clone(),
         },
-        subject: letter.subject,
-        text: letter.text,
-        html: None,
+        subject: rendered.subject,
+        text: rendered.text,
+        html: Some(rendered.html),
         written_at,
-    })
+    };
+    cx.ports().mailer.send(&mail).await?;
+    Ok(())
+}
+
+/// Counts a mail that is not sent. It is in the tenant's audit log, too, where the tenant's own mails have reached the limit.
+async fn withhold(cx: &Cx, kind: &'static str, decision: MailDecision) {
+    cx.app().unsent_mails.count(decision);
+    tracing::warn!(
+        kind,
+        limit = decision.as_str(),
+        "mail not sent: a limit is reached"
+    );
+    match decision {
+        MailDecision::Send | MailDecision::Recipient => return,
+        MailDecision::Tenant | MailDecision::Account => {}
+    }
+    let refusal = Refusal {
+        action: RefusedAction::Mail,
+        target_type: "mail",
+        target: None,
+        actor: None,
+        ip: None,
+        details: json!({"kind": kind, "limit": decision.as_str()}),
+    };
+    // A deleted tenant has no log any more.
+    if let Err(error) = refusal::record(cx, refusal).await {
+        tracing::warn!(error = %error, "a mail that was not sent is not in the audit log");
+    }
+}
+
+/// How many mails were not sent because of a limit, since the start of this process.
+#[derive(Debug, Default)]
+pub struct UnsentMails {
+    tenant: AtomicU64,
+    account: AtomicU64,
+    recipient: AtomicU64,
+}
+
+impl UnsentMails {
+    /// Each limit with its count.
+    pub fn counts(&self) -> [(MailDecision, u64); 3] {
+        [
+            (MailDecision::Tenant, &self.tenant),
+            (MailDecision::Account, &self.account),
+            (MailDecision::Recipient, &self.recipient),
+        ]
+        .map(|(limit, count)| (limit, count.load(Ordering::Relaxed)))
+    }
+
+    fn count(&self, limit: MailDecision) {
+        let count = match limit {
+            MailDecision::Send => return,
+            MailDecision::Tenant => &self.tenant,
+            MailDecision::Account => &self.account,
+            MailDecision::Recipient => &self.recipient,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }

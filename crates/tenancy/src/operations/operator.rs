@@ -47,7 +47,7 @@ impl OperatorCx {
         &self.app
     }
 
-    /// The scope.
+    /// Returns the proof that an operator acts.
     pub fn scope(&self) -> &OperatorScope {
         &self.scope
     }
@@ -109,21 +109,21 @@ impl OperatorCx {
     }
 }
 
-/// An operator is logged in.
+/// The answer to an operator's successful login.
 #[derive(Debug, Clone)]
 pub struct OperatorLoggedIn {
     /// The access token (JWT).
     pub access_token: String,
     /// How long it lives, in seconds.
     pub expires_in: i64,
-    /// The operator.
+    /// The operator whose password was right.
     pub operator: Operator,
 }
 
 /// An operator with a new password, and that password when it was generated.
 #[derive(Debug, Clone)]
 pub struct CreatedOperator {
-    /// The operator.
+    /// The stored operator.
     pub operator: Operator,
     /// The password, when it was generated; it is never shown again.
     pub generated_password: Option<Password>,

@@ -1,7 +1,7 @@
 //! What operators do to the system's own jobs.
 
 use tenantry_domain::kernel::{SystemJobId, SystemScope};
-use tenantry_domain::operations::{Misstep, SystemJob, SystemJobs};
+use tenantry_domain::operations::{InvalidTransition, SystemJob, SystemJobs};
 
 use crate::Tenancy;
 use crate::operations::job::JobError;
@@ -27,7 +27,7 @@ pub async fn cancel(app: &Tenancy, jobs: &dyn SystemJobs, id: SystemJobId) -> Re
 async fn change(
     jobs: &dyn SystemJobs,
     id: SystemJobId,
-    step: impl FnOnce(&mut SystemJob) -> Result<(), Misstep>,
+    step: impl FnOnce(&mut SystemJob) -> Result<(), InvalidTransition>,
 ) -> Result<SystemJob, JobError> {
     let because = SystemScope::because("an operator looks after the system's own jobs");
     let mut job = jobs.find(because, id).await?.ok_or(JobError::NotFound)?;
@@ -40,6 +40,6 @@ async fn change(
         Ok(job)
     } else {
         // A worker has taken a step in between.
-        Err(Misstep::Wrong(was.0).into())
+        Err(InvalidTransition::From(was.0).into())
     }
 }

@@ -9,7 +9,6 @@ use crate::Tenancy;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
-use crate::usage::usage_rollup::Keep;
 
 /// How often some tenants are looked after.
 const EVERY: Duration = Duration::minutes(5);
@@ -19,7 +18,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`] and [`Keep`].
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -32,7 +31,7 @@ impl SystemJobHandler for TendSome {
         let tenants = app.ports.registry.dealt(because, part, PARTS).await?;
         run_in_each(app, because, &tenants, &Purge, &Ended { days: KEPT_DAYS }).await?;
         run_in_each(app, because, &tenants, &NotifyOfExpiry, &Nothing {}).await?;
-        run_in_each(app, because, &tenants, &Keep, &Nothing {}).await
+        app.ports.usage_recorder.keep(app, because, &tenants).await
     }
 
     fn schedule() -> Option<(Duration, Nothing)> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tenantry_domain::kernel::{IdSource, LeaseId, StoreError, SystemJobId, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{
-    Backoff, Claim, Job, JobQueue, JobState, Misstep, NewJob, Progress, SystemJob, SystemJobs,
+    Backoff, Claim, InvalidTransition, Job, JobQueue, JobState, NewJob, Progress, SystemJob, SystemJobs,
 };
 use tenantry_domain::tenant::{Denied, JobLease, Standing, TenantScope};
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -471,7 +471,7 @@ impl Worker {
         progress: &mut Progress,
         lease: LeaseId,
         end: &Result<(), JobFailure>,
-    ) -> Result<Outcome, Misstep> {
+    ) -> Result<Outcome, InvalidTransition> {
         let now = self.now();
         match end {
             Ok(()) => progress.complete(lease, now).map(|()| Outcome::Done),

@@ -25,9 +25,9 @@ pub struct Hints {
 /// By what a request's tenant was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolvedBy {
-    /// The credential.
+    /// The access token or API key.
     Credential,
-    /// A header.
+    /// `X-Tenant-ID` or `X-Tenant-Slug`.
     Header,
     /// The host.
     Subdomain,

@@ -20,7 +20,7 @@ pub enum LifecycleError {
     /// The tenant is not in a state for it.
     #[error("a tenant that is {} cannot become {}", is.as_str(), wanted.as_str())]
     WrongState {
-        /// In which it is.
+        /// The present state.
         is: TenantStatus,
         /// In which it was to be.
         wanted: TenantStatus,

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User};
+use tenantry_domain::identity::{
+    ChallengeError, ChallengePurpose, Email, NewUser, Password, PasswordError, User,
+};
 use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 
-use crate::billing::billing_provision::{Provision, SignedUpFor};
+use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
 use crate::identity::{account_link, auth, auth::LoggedIn};
 use crate::kernel::context::carries_store_error;
-use crate::operations::job;
-use crate::operations::job::{Terms, store_error};
 use crate::{Cx, Origin, Tenancy};
 
 /// The first admin of a new tenant.
@@ -19,7 +19,7 @@ use crate::{Cx, Origin, Tenancy};
 pub struct NewAdmin {
     /// Their address.
     pub email: String,
-    /// Their name.
+    /// The admin's name; 1 to 120 characters.
     pub full_name: String,
     /// Their password; generated when absent.
     pub password: Option<String>,
@@ -49,6 +49,9 @@ pub enum SignUpError {
     /// Input that does not hold.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// No response to a challenge was accepted.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
     /// Another tenant has the slug.
     #[error("the slug is taken")]
     SlugTaken,
@@ -79,8 +82,18 @@ impl From<StoreError> for SignUpError {
 ///
 /// # Errors
 /// [`SignUpError`].
-pub async fn sign_up(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<SignedUp, SignUpError> {
+pub async fn sign_up(
+    cx: &Cx,
+    tenant: NewTenant,
+    admin: NewAdmin,
+    challenge: &ChallengeResponse,
+) -> Result<SignedUp, SignUpError> {
     let slug = tenant.slug.clone();
+    if let Err(refused) = challenge::check(cx, ChallengePurpose::SignUp, challenge).await {
+        // A request that is repeated with its idempotency key has used the response up.
+        check_signed_up(cx, &slug).await?;
+        return Err(refused.into());
+    }
     match establish(cx, tenant, admin, Paying::First).await {
         Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
             check_signed_up(cx, &slug).await?;
@@ -154,9 +167,7 @@ async fn establish(
     paying: Paying,
 ) -> Result<SignedUp, SignUpError> {
     let mut checked = check(cx, tenant, admin)?;
-    let wanted = SignedUpFor {
-        plan: checked.tenant.plan.clone(),
-    };
+    let wanted = checked.tenant.plan.clone();
     if paying == Paying::First {
         await_payment(cx, &mut checked.tenant)?;
     }
@@ -172,7 +183,7 @@ async fn establish(
     let user =
         User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
     let generated_password = checked.password.is_none().then_some(password);
-    store(cx, checked.tenant, user, wanted, generated_password).await
+    store(cx, checked.tenant, user, &wanted, generated_password).await
 }
 
 /// Where payments are taken, a plan with a price and without a trial is granted when it is paid; until then there is the
@@ -187,7 +198,7 @@ fn await_payment(cx: &Cx, tenant: &mut Tenant) -> Result<(), SignUpError> {
     if terms.prices.is_empty() {
         return Err(SignUpError::PlanNeedsOperator(tenant.plan.clone()));
     }
-    if cx.ports().payments.is_none() {
+    if !cx.ports().subscriptions.takes_payments(cx) {
         return Err(SignUpError::PlanNeedsPayment(tenant.plan.clone()));
     }
     if terms.trial_days > 0 {
@@ -260,7 +271,7 @@ async fn store(
     cx: &Cx,
     tenant: Tenant,
     admin: User,
-    wanted: SignedUpFor,
+    wanted: &str,
     generated_password: Option<Password>,
 ) -> Result<SignedUp, SignUpError> {
     let (session, refresh_token) = auth::new_session(cx, admin.id);
@@ -273,10 +284,7 @@ async fn store(
         let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
         work.audit().record(added).await?;
         account_link::verify(cx, work, &admin).await?;
-        if cx.ports().payments.is_some() {
-            let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
-            asked.map_err(store_error)?;
-        }
+        cx.ports().subscriptions.provision(cx, work, wanted).await?;
         let refresh_token = refresh_token.clone();
         let login = auth::logged_in(
             cx,

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tenantry_domain::identity::Lockout;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
-use tenantry_domain::operations::SystemJobs;
+use tenantry_domain::operations::{MailLimits, SystemJobs};
 
 use crate::identity::invitation;
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
-use crate::usage::quota_drift::{self, Repair};
-use crate::usage::quota_recovery;
 use crate::{Cx, Tenancy};
 
 /// For how long ended sessions and finished jobs are kept, in days: for whoever looks into what happened.
@@ -44,12 +43,13 @@ impl JobHandler for Purge {
     async fn run(&self, cx: &Cx, payload: Ended) -> Result<(), JobFailure> {
         cx.require(Permission::Purge)?;
         let before = cx.now() - payload.length();
-        quota_recovery::lapse(cx).await?;
+        cx.ports().quota_recovery.lapse(cx).await?;
         cx.write(async |work| {
             work.jobs().delete_finished(before).await?;
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
             work.second_factors().delete_expired(cx.now()).await?;
+            work.lockouts().delete_before(cx.now() - Lockout::MEMORY).await?;
             work.account_links().delete_expired(cx.now()).await?;
             work.quotas().delete_ended(before).await?;
             work.api_keys().delete_revoked(before).await?;
@@ -64,7 +64,7 @@ impl JobHandler for Purge {
         .await?;
         invitation::purge(cx, before).await?;
         // In transactions of its own: each counter is locked while it is put right.
-        quota_drift::reconcile(cx, Repair::Ended).await?;
+        cx.ports().quota_recovery.reconcile_ended(cx).await?;
         Ok(())
     }
 }
@@ -88,6 +88,26 @@ impl SystemJobHandler for FreeNames {
 
     fn schedule() -> Option<(Duration, Nothing)> {
         Some((Duration::days(1), Nothing {}))
+    }
+}
+
+/// Deletes the records of mails that no limit counts any more.
+#[derive(Debug, Clone, Copy)]
+pub struct PurgeSentMails;
+
+impl SystemJobHandler for PurgeSentMails {
+    const KIND: &'static str = "sent_mail.purge";
+    type Payload = Nothing;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
+        let before = app.ports.clock.now() - MailLimits::WINDOW;
+        let deleted = app.ports.sent_mails.delete_before(because, before).await?;
+        tracing::info!(deleted, "records of sent mails were deleted");
+        Ok(())
+    }
+
+    fn schedule() -> Option<(Duration, Nothing)> {
+        Some((Duration::hours(1), Nothing {}))
     }
 }
 

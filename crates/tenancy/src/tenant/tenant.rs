@@ -3,6 +3,7 @@
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError};
 use tenantry_domain::tenant::{Refused, Tenant, TenantPatch};
 
+use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Precondition, Stale};
 
@@ -55,6 +56,10 @@ pub async fn get(cx: &Cx) -> Result<Tenant, TenantError> {
 /// [`TenantError`].
 pub async fn update(cx: &Cx, when: &Precondition, patch: TenantPatch) -> Result<Tenant, TenantError> {
     cx.require(Permission::ManageTenant)?;
+    if !patch.self_registration.is_keep() {
+        // It decides who becomes a user.
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     cx.write(async |work| {
         let before = work
             .tenants()

@@ -1,13 +1,8 @@
-//! Metering and quotas: calls and events that are counted, roll-ups, reservations, alerts, and the comparison with the ledger.
+//! The ports of usage: recording of stored bytes and the upkeep of quotas and ledger. The crate `tenantry-billing` implements
+//! them, and holds the use cases of metering and quotas; this crate never names it.
+//!
+//! Any room may use them. [`Unmetered`] is the default of a service without billing.
 
-pub mod cycle;
-pub mod metering;
-pub mod quota;
-pub mod quota_alert;
-pub mod quota_drift;
-pub mod quota_lending;
-pub mod quota_recovery;
-mod usage;
-pub mod usage_rollup;
+mod ports;
 
-pub use usage::*;
+pub use ports::{QuotaRecovery, Unmetered, UsageRecorder};

@@ -2,5 +2,6 @@
 
 pub mod project;
 pub mod resource;
+mod storage;
 pub mod task;
 pub(crate) mod views;

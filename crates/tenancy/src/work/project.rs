@@ -10,7 +10,7 @@ use tenantry_domain::work::{
 };
 
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, Countable, NotInPlan};
+use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
 
 /// Why it was not done.
@@ -110,7 +110,10 @@ pub async fn create(cx: &Cx, data: NewProject) -> Result<Project, ProjectError> 
         created_at: project.created_at,
     };
     cx.write(async |work| {
-        entitlement::one_more(cx, work, Countable::Projects).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Projects)
+            .await?;
         work.projects().insert(&project).await?;
         work.members().insert(&member).await?;
         let event = cx.changed(
@@ -192,7 +195,10 @@ pub async fn restore(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
             .await?
             .ok_or(ProjectError::NotFound)?;
         let deleted_at = before.deleted_at.ok_or(ProjectError::NotDeleted)?;
-        entitlement::one_more(cx, work, Countable::Projects).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Projects)
+            .await?;
         let mut project = before.clone();
         project.restore(cx.now());
         work.projects().update(&project).await?;

@@ -9,7 +9,8 @@ use tenantry_domain::tenant::Refused;
 use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
 
 use crate::kernel::context::carries_store_error;
-use crate::plans::entitlement::{self, AddError, NotInPlan};
+use crate::plans::{AddError, NotInPlan};
+use crate::work::storage;
 use crate::{Cx, Precondition, Stale};
 
 /// Why it was not done.
@@ -157,7 +158,7 @@ pub async fn delete(cx: &Cx, id: ResourceId, when: &Precondition) -> Result<(), 
             .ok_or(ResourceError::NotFound)?;
         when.check(before.version)?;
         let bytes = work.storage().used_by(id).await?;
-        entitlement::store_less(cx, work, bytes).await?;
+        storage::store_less(cx, work, bytes).await?;
         work.resources().delete(id).await?;
         let event = cx.changed("resource.deleted", "resource", id.uuid(), Some(&before), None);
         Ok(work.audit().record(event).await?)
@@ -209,7 +210,7 @@ async fn keep_version(
 ) -> Result<(), ResourceError> {
     let version = resource.snapshot(ResourceVersionId::next(cx.ids()), author);
     let bytes = version.content.as_ref().map_or(0, |content| content.len() as u64);
-    entitlement::store_more(cx, work, bytes).await?;
+    storage::store_more(cx, work, bytes).await?;
     Ok(work.resources().insert_version(&version).await?)
 }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// Logs.
+/// Which log lines are written, and in which format.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {

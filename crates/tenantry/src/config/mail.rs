@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::operations::Mailbox;
+use tenantry_domain::operations::{MailLimits, Mailbox};
 
 use super::range::in_range;
 use super::{Secret, SettingsError};
@@ -16,6 +16,10 @@ pub struct Mail {
     pub app_url: String,
     /// Whether the log says who would have got which mail while there is no server to send it with.
     pub log_contents: bool,
+    /// The maximum number of mails within a day to an address that its owner has not verified, from all tenants together.
+    pub recipient_per_day: u32,
+    /// The maximum number of mails within a day from a tenant to such addresses.
+    pub tenant_per_day: u32,
     pub smtp: Smtp,
 }
 
@@ -25,6 +29,8 @@ impl Default for Mail {
             from: String::new(),
             app_url: "http://127.0.0.1:8080/".into(),
             log_contents: false,
+            recipient_per_day: MailLimits::default().recipient,
+            tenant_per_day: MailLimits::default().tenant,
             smtp: Smtp::default(),
         }
     }
@@ -100,6 +106,18 @@ impl Mail {
                 self.smtp.connect_timeout_ms,
                 100,
                 60_000,
+            ),
+            (
+                "mail.recipient_per_day",
+                u64::from(self.recipient_per_day),
+                1,
+                10_000,
+            ),
+            (
+                "mail.tenant_per_day",
+                u64::from(self.tenant_per_day),
+                1,
+                10_000_000,
             ),
             ("mail.smtp.timeout_ms", self.smtp.timeout_ms, 100, 600_000),
             ("mail.smtp.pool_size", self.smtp.pool_size as u64, 1, 100),

@@ -6,6 +6,7 @@
 mod auth;
 mod billing;
 mod cache;
+mod challenge;
 mod database;
 mod error;
 mod guard;
@@ -46,6 +47,7 @@ use crate::Extension;
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
+pub use challenge::{Challenge, ChallengeProvider};
 pub use database::Database;
 pub use error::SettingsError;
 pub use guard::Guard;
@@ -150,7 +152,7 @@ impl Settings {
         self.http.check()?;
         self.auth.check()?;
         self.billing.check()?;
-        self.signup.check()?;
+        self.signup.check(self.profile)?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tenantry_billing::PlanOverride;
+use tenantry_billing::plans::PlanOverride;
 
 /// The plan catalogue.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

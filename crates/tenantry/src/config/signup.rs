@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
 use super::range::in_range;
+use super::{Challenge, Profile, SettingsError};
 
 /// Who may found a tenant, and what it begins with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub struct Signup {
     pub locale: String,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant.
     pub name_quarantine_days: u32,
+    /// What keeps programs from signing up.
+    pub challenge: Challenge,
 }
 
 impl Default for Signup {
@@ -24,13 +26,15 @@ impl Default for Signup {
             timezone: "UTC".into(),
             locale: "en".into(),
             name_quarantine_days: 30,
+            challenge: Challenge::default(),
         }
     }
 }
 
 impl Signup {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+        self.challenge.check(profile)?;
         in_range(&[(
             "signup.name_quarantine_days",
             self.name_quarantine_days.into(),

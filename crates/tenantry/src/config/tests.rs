@@ -462,3 +462,39 @@ fn secrets_are_not_printed() {
     let shown = format!("{settings:?}");
     assert!(!shown.contains("a-long-password") && !shown.contains("hush-hush"));
 }
+
+#[test]
+fn challenges_are_checked_when_they_are_configured() {
+    type Change = fn(&mut Challenge);
+    let checked = |profile, change: Change| {
+        let mut settings = complete();
+        settings.profile = profile;
+        let challenge = &mut settings.signup.challenge;
+        challenge.provider = ChallengeProvider::Siteverify;
+        challenge.url = "https://api.hcaptcha.com/siteverify".into();
+        challenge.secret = Secret::new("secret".into());
+        challenge.site_key = "site".into();
+        change(challenge);
+        complaint(&settings)
+    };
+    let changes: [(Change, &str); 9] = [
+        (|it| it.url.clear(), "url"),
+        (|it| it.url = "http://api.hcaptcha.com/siteverify".into(), "url"),
+        (|it| it.url = "api.hcaptcha.com".into(), "url"),
+        (|it| it.secret = Secret::default(), "secret"),
+        (|it| it.site_key.clear(), "site_key"),
+        (|it| it.purposes = vec!["login".into()], "purposes"),
+        (|it| it.purposes.clear(), "purposes"),
+        (|it| it.difficulty = 33, "difficulty"),
+        (|it| it.timeout_ms = 0, "timeout_ms"),
+    ];
+    for (change, key) in changes {
+        let complaint = checked(Profile::Production, change);
+        let expected = format!("setting signup.challenge.{key}: ");
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+    assert_eq!(checked(Profile::Production, |_| ()), "");
+    assert_eq!(checked(Profile::Production, |it| *it = Challenge::default()), "");
+    let local: Change = |it| it.url = "http://127.0.0.1:9/siteverify".into();
+    assert_eq!(checked(Profile::Development, local), "");
+}

@@ -27,11 +27,11 @@ pub enum TenantSelector {
 /// What the directory stores of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantFacts {
-    /// Its id.
+    /// Identifies the tenant; never used again after deletion.
     pub id: TenantId,
-    /// Its slug.
+    /// The tenant's name in URLs.
     pub slug: Slug,
-    /// Its subdomain.
+    /// The tenant's label below the base domain, if it has one.
     pub subdomain: Option<Slug>,
     /// Its plan, and what was agreed with it.
     pub subscription: Arc<Subscription>,
@@ -42,7 +42,7 @@ pub struct TenantFacts {
 /// What is stored of a user's place in a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MembershipFacts {
-    /// The tenant.
+    /// The tenant that the user belongs to.
     pub tenant: TenantFacts,
     /// The user's role.
     pub role: Role,
@@ -57,7 +57,7 @@ pub struct MembershipFacts {
 /// What is stored of an API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyFacts {
-    /// The tenant.
+    /// The tenant that the key belongs to.
     pub tenant: TenantFacts,
     /// The key, which may be revoked or expired.
     pub key: ApiKey,
@@ -83,7 +83,7 @@ impl ApiKeyFacts {
 /// What is stored of a job that a worker has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFacts {
-    /// The tenant.
+    /// The tenant that the job belongs to.
     pub tenant: TenantFacts,
     /// Who asked for it.
     pub initiator: Initiator,

@@ -1,17 +1,17 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::billing::{
-    BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
-};
-use tenantry_domain::kernel::{Invalid, Period, TenantId};
-use tenantry_tenancy::billing::{
+use tenantry_billing::billing::{
     billing_finding::Finding,
     billing_oversight::{self, DriftLine, Sweep, Swept},
     billing_surplus::Surplus,
     dunning::{self, Failure, Simulation},
     meter_report::Drift,
 };
+use tenantry_domain::billing::{
+    BillingAccount, DunningState, DunningStep, EventState, MeterReport, ReceivedEvent,
+};
+use tenantry_domain::kernel::{Invalid, Period, TenantId};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::kernel::schema};
@@ -285,7 +285,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .service(Endpoint::operator("/admin/billing/accounts").get(accounts))
         .service(Endpoint::operator("/admin/billing/dead-letters").get(dead_letters))
-        .service(Endpoint::operator("/admin/billing/drift").unhurried().get(drift))
+        .service(
+            Endpoint::operator("/admin/billing/drift")
+                .without_deadline()
+                .get(drift),
+        )
         .service(Endpoint::operator("/admin/billing/events").get(events))
         .service(Endpoint::operator("/admin/dunning/simulate").post(simulate));
 }

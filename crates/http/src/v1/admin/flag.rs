@@ -187,7 +187,7 @@ pub(crate) enum ConditionValue {
     Boolean(bool),
 }
 
-/// A version of a flag.
+/// A flag as one of its versions defined it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FlagVersion)]
 pub(crate) struct FlagVersionView {

@@ -6,8 +6,8 @@ use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
-use super::flag::{ConditionDocument, RollBackBody};
 use crate::extract::{idempotency::replayed, page::PageParams};
+use crate::v1::admin::flag::{ConditionDocument, RollBackBody};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
     created, entity, no_content,
@@ -39,7 +39,7 @@ pub(crate) struct SegmentDocument {
     version: i64,
 }
 
-/// A version of a segment.
+/// A segment as one of its versions defined it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SegmentVersion)]
 pub(crate) struct SegmentVersionView {

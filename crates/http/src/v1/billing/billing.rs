@@ -1,18 +1,17 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tenantry_billing::billing::{
+    self, ChangePreview, LimitChange, Wish,
+    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
+    invoice,
+};
+use tenantry_billing::plans::{Changing, SubscriptionChange};
 use tenantry_domain::billing::{
     BillingAccount, Invoice, InvoiceLine, InvoiceStatus, Link, ProrationPreview, ProviderInvoice,
 };
 use tenantry_domain::kernel::{Currency, Interval, InvoiceId, Limit, Period, Projection};
-use tenantry_tenancy::billing::{
-    billing_dashboard::{self, CostLine, Dashboard, MeterUse, NextInvoice},
-    invoice,
-};
-use tenantry_tenancy::{
-    Cx,
-    billing::{self, ChangePreview, Changing, LimitChange, SubscriptionChange, Wish},
-};
+use tenantry_tenancy::Cx;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::page::PageParams;
@@ -61,7 +60,7 @@ pub(crate) struct BillingView {
     version: i64,
 }
 
-/// A plan.
+/// The plan of a subscription.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BillingPlan)]
 pub(crate) struct BillingPlanView {
@@ -204,7 +203,7 @@ pub(crate) struct InvoiceView {
     lines: Vec<InvoiceLineView>,
 }
 
-/// A line of an invoice.
+/// A position of an invoice: what is charged, how much of it and for which amount.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InvoiceLine)]
 pub(crate) struct InvoiceLineView {
@@ -356,7 +355,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/billing", operation_id = "get_billing", tag = "Billing",
     responses((status = 200, description = "The overview.", body = BillingView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
 pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
@@ -371,7 +370,7 @@ pub(crate) async fn read(cx: Ctx<ReadBilling>) -> Answer {
     get, path = "/api/v1/billing/invoices", operation_id = "list_invoices", tag = "Billing",
     params(PageParams),
     responses((status = 200, description = "The invoices, newest first.", body = PageView<InvoiceView>, headers(("Link")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable"]))),
 )]
 pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) -> Answer {
@@ -381,12 +380,13 @@ pub(crate) async fn list_invoices(cx: Ctx<ReadBilling>, query: Paged<NoParams>) 
 
 /// Preview a subscription change
 ///
-/// Returns the cost of another plan, interval or number of seats. Nothing is changed. Minimum role: admin.
+/// Returns the cost of another plan, interval or number of seats. Nothing is changed. `proration` is null where the plan is
+/// bought by a checkout: without a subscription, and during a trial of another plan for a plan without one. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/billing/preview", operation_id = "preview_subscription", tag = "Billing",
     params(PreviewParams),
     responses((status = 200, description = "The change and its cost.", body = PreviewView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "billing_customer_gone", "conflict"]))),
 )]
 pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -> Answer {
@@ -398,12 +398,13 @@ pub(crate) async fn preview(cx: Ctx<ReadBilling>, query: Query<PreviewParams>) -
 ///
 /// Returns the URL of a payment page. The plan changes when the payment succeeds. A tenant has one open checkout: the same
 /// request returns the same page, and another request closes the earlier page. While it is open, its seats limit active
-/// users. Available to suspended tenants. Minimum role: admin.
+/// users. While an invoice of an ended subscription is open the answer is 422 (`invoice_open`). Available to suspended tenants.
+/// Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/billing/checkout", operation_id = "begin_checkout", tag = "Billing",
     params(IdempotencyKey), request_body = CheckoutBody,
     responses((status = 200, description = "The URL of the payment page.", body = LinkView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
 pub(crate) async fn checkout(
@@ -426,7 +427,7 @@ pub(crate) async fn checkout(
 #[utoipa::path(
     post, path = "/api/v1/billing/portal", operation_id = "open_billing_portal", tag = "Billing",
     responses((status = 200, description = "The URL of the portal.", body = LinkView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "conflict"]))),
 )]
 pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
@@ -442,7 +443,7 @@ pub(crate) async fn portal(cx: Ctx<ManageBilling>) -> Answer {
     post, path = "/api/v1/billing/subscription", operation_id = "change_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey), request_body = ChangeBody,
     responses((status = 202, description = "The change is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn change(
@@ -467,7 +468,7 @@ pub(crate) async fn change(
     post, path = "/api/v1/billing/subscription/cancel", operation_id = "cancel_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
     responses((status = 202, description = "The cancellation is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {
@@ -482,7 +483,7 @@ pub(crate) async fn cancel(cx: Ctx<ManageBilling>, when: IfMatch, key: Idempoten
     post, path = "/api/v1/billing/subscription/resume", operation_id = "resume_subscription", tag = "Billing",
     params(IfMatch, IdempotencyKey),
     responses((status = 202, description = "The resumption is in progress.", body = PendingView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["billing_unavailable", "no_subscription", "conflict"]))),
 )]
 pub(crate) async fn resume(cx: Ctx<ManageBilling>, when: IfMatch, key: IdempotencyKey) -> Answer {

@@ -72,9 +72,9 @@ pub(crate) struct ContrastView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ColorContrast)]
 pub(crate) struct ColourView {
-    /// With white.
+    /// The contrast ratio to white, 1 to 21.
     white: f64,
-    /// With black.
+    /// The contrast ratio to black, 1 to 21.
     black: f64,
     /// The colour of text on it that is read best: black or white.
     text: String,
@@ -156,13 +156,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
                 .opened()
                 .get(read),
         )
-        .service(Endpoint::visited("/branding/theme.css").get(theme))
-        .service(Endpoint::visited("/branding/preview").get(preview));
+        .service(Endpoint::anonymous("/branding/theme.css").get(theme))
+        .service(Endpoint::anonymous("/branding/preview").get(preview));
 }
 
 /// The page for people, at an address that they can be told.
 pub(crate) fn pages(config: &mut ServiceConfig) {
-    config.service(Endpoint::visited("/branding/preview").get(preview_page));
+    config.service(Endpoint::anonymous("/branding/preview").get(preview_page));
 }
 
 /// Get the branding
@@ -190,7 +190,7 @@ pub(crate) async fn read(guest: Guest, seen: IfNoneMatch) -> Answer {
     responses(
         (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
 pub(crate) async fn replace(
@@ -212,7 +212,7 @@ pub(crate) async fn replace(
     responses(
         (status = 200, description = "The updated branding.", body = ChangedBrandingView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required"]))),
 )]
 pub(crate) async fn update(

@@ -173,7 +173,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     get, path = "/api/v1/tenant/settings", operation_id = "list_settings", tag = "Settings",
     params(IfNoneMatch),
     responses((status = 200, description = "The settings, by key.", body = SettingsView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     let configuration = setting::list(&cx).await?;
@@ -190,7 +190,7 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     responses(
         (status = 200, description = "A JSON Schema (2020-12).", body = Value, content_type = "application/schema+json"),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn schema(cx: Ctx<ReadTenant>) -> Answer {
     let schema = cx.ports().settings.schema(cx.scope());
@@ -254,7 +254,7 @@ pub(crate) async fn roll_back(
     responses(
         (status = 200, description = "The versions, newest first.", body = PageView<SettingsVersionView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list_versions(cx: Ctx<ReadSettingHistory>, query: Paged<NoParams>) -> Answer {
     let versions = setting::list_versions(&cx, query.before(cx.scope())?, query.limit).await?;
@@ -269,7 +269,7 @@ pub(crate) async fn list_versions(cx: Ctx<ReadSettingHistory>, query: Paged<NoPa
     get, path = "/api/v1/tenant/settings/versions/{n}", operation_id = "get_settings_version", tag = "Settings",
     params(("n" = i64, Path, description = "The number of the version, from 1.")),
     responses((status = 200, description = "The version.", body = SettingsVersionView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read_version(cx: Ctx<ReadSettingHistory>, number: Id<VersionNumber>) -> Answer {
@@ -288,7 +288,7 @@ pub(crate) async fn read_version(cx: Ctx<ReadSettingHistory>, number: Id<Version
         ("b" = i64, Path, description = "The number of the other version."),
     ),
     responses((status = 200, description = "The changes from `a` to `b`.", body = DiffView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn diff(cx: Ctx<ReadSettingHistory>, numbers: Ids<VersionNumber, VersionNumber>) -> Answer {

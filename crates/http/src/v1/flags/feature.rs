@@ -171,7 +171,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/features", operation_id = "list_features", tag = "Features",
     responses((status = 200, description = "The flags by key, always on one page.", body = PageView<FeatureView>)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadFeatures>) -> Answer {
     let features = flag::list(&cx).await?;
@@ -189,7 +189,7 @@ pub(crate) async fn list(cx: Ctx<ReadFeatures>) -> Answer {
     put, path = "/api/v1/features/{key}/override", operation_id = "override_feature", tag = "Features",
     params(("key" = String, Path), IfMatch), request_body = ChooseVariant,
     responses((status = 200, description = "The updated flag.", body = FeatureView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found", "tenant_suspended"]))),
 )]
 pub(crate) async fn choose(
@@ -210,7 +210,7 @@ pub(crate) async fn choose(
     delete, path = "/api/v1/features/{key}/override", operation_id = "delete_feature_override", tag = "Features",
     params(("key" = String, Path), IfMatch),
     responses((status = 204, description = "The override is deleted.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found", "tenant_suspended"]))),
 )]
 pub(crate) async fn unchoose(cx: Ctx<ManageFeatures>, key: Id<FlagKey>, when: IfMatch) -> Answer {
@@ -226,7 +226,7 @@ pub(crate) async fn unchoose(cx: Ctx<ManageFeatures>, key: Id<FlagKey>, when: If
     get, path = "/api/v1/features/{key}/explain", operation_id = "explain_feature", tag = "Features",
     params(("key" = String, Path)),
     responses((status = 200, description = "The result of each level.", body = ExplanationView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn explain(cx: Ctx<ExplainFeatures>, key: Id<FlagKey>) -> Answer {

@@ -3,9 +3,10 @@ use serde::Deserialize;
 use tenantry_domain::identity::{LinkPurpose, Password};
 use tenantry_domain::kernel::{Network, UserId};
 use tenantry_domain::operations::{Account, AccountName};
-use tenantry_tenancy::identity::{account, account_email};
+use tenantry_tenancy::identity::{account, account_email, challenge::ChallengeResponse};
 use utoipa::ToSchema;
 
+use crate::extract::challenge::{ChallengeHeader, Response};
 use crate::extract::guest::{Guest, TenantHeaders};
 use crate::middleware::limits;
 use crate::{
@@ -90,7 +91,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     request_body = ChangePasswordBody,
     responses((status = 204, description = "The password is changed.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials"]))),
 )]
 pub(crate) async fn change_password(
     cx: Ctx<ManageOwnAccount>,
@@ -111,12 +112,15 @@ pub(crate) async fn change_password(
 /// hour, and replaces the one before it. Within five minutes no second mail is sent. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/forgot-password", operation_id = "forgot_password", tag = "Authentication",
-    params(TenantHeaders), request_body = AskForLinkBody,
+    params(TenantHeaders, ChallengeHeader), request_body = AskForLinkBody,
     responses((status = 202, description = "If a user has this address, a mail is on its way.")),
-    extensions(("x-errors" = json!(["tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+    extensions(("x-errors" = json!([
+        "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "challenge_required",
+        "challenge_unavailable"
+    ]))),
 )]
-pub(crate) async fn forgot_password(guest: Guest, body: Body<AskForLinkBody>) -> Answer {
-    ask_for_link(guest, body.0, LinkPurpose::ResetPassword).await
+pub(crate) async fn forgot_password(guest: Guest, challenge: Response, body: Body<AskForLinkBody>) -> Answer {
+    ask_for_link(guest, body.0, LinkPurpose::ResetPassword, challenge.0).await
 }
 
 /// Reset the password
@@ -164,7 +168,13 @@ pub(crate) async fn verify_email(guest: Guest, body: Body<LinkBody>) -> Answer {
     extensions(("x-errors" = json!(["tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
 )]
 pub(crate) async fn resend_verification(guest: Guest, body: Body<AskForLinkBody>) -> Answer {
-    ask_for_link(guest, body.0, LinkPurpose::VerifyEmail).await
+    ask_for_link(
+        guest,
+        body.0,
+        LinkPurpose::VerifyEmail,
+        ChallengeResponse::default(),
+    )
+    .await
 }
 
 /// Change the e-mail address
@@ -177,7 +187,7 @@ pub(crate) async fn resend_verification(guest: Guest, body: Body<AskForLinkBody>
     request_body = ChangeEmailBody,
     responses((status = 202, description = "A mail is on its way.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn change_email(
     cx: Ctx<ManageOwnAccount>,
@@ -234,15 +244,20 @@ pub(crate) async fn revert_email(guest: Guest, body: Body<LinkBody>) -> Answer {
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "A mail is on its way.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn send_reset(cx: Ctx<ManageUsers>, id: Id<UserId>) -> Answer {
     account::send_reset(&cx, id.0).await?;
     Ok(HttpResponse::Accepted().finish())
 }
 
-async fn ask_for_link(guest: Guest, body: AskForLinkBody, purpose: LinkPurpose) -> Answer {
+async fn ask_for_link(
+    guest: Guest,
+    body: AskForLinkBody,
+    purpose: LinkPurpose,
+    challenge: ChallengeResponse,
+) -> Answer {
     let cx = guest.enter_to_ask(body.tenant_slug, &body.email).await?;
-    account::ask_for_link(&cx, purpose, &body.email).await?;
+    account::ask_for_link(&cx, purpose, &body.email, &challenge).await?;
     Ok(HttpResponse::Accepted().finish())
 }

@@ -81,7 +81,7 @@ pub(crate) struct NewApiKeyBody {
     service_account: Option<bool>,
 }
 
-/// A change of a key.
+/// A change of a key; fields that are absent stay as they are.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeApiKey, examples(json!({"expires_at": "2026-12-31T12:00:00Z"})))]
@@ -147,7 +147,7 @@ pub(crate) async fn list(cx: Ctx<ReadApiKeys>, query: Paged<NoParams>) -> Answer
     params(IdempotencyKey), request_body = NewApiKeyBody,
     responses((status = 201, description = "The key.", body = IssuedApiKeyView, headers(("ETag"), ("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ManageApiKeys>, key: IdempotencyKey, body: Body<NewApiKeyBody>) -> Answer {
     let create = async |cx: &Cx| api_key::create(cx, body.0.into()).await;
@@ -184,7 +184,7 @@ pub(crate) async fn read(cx: Ctx<ReadApiKeys>, id: Id<ApiKeyId>, seen: IfNoneMat
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeApiKeyBody,
     responses((status = 200, description = "The updated key.", body = ApiKeyView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended"]))),
 )]
 pub(crate) async fn update(
     cx: Ctx<ManageApiKeys>,
@@ -218,8 +218,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeApiKeys>, id: Id<ApiKeyId>, when: IfMat
     post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "API keys",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = RotateApiKeyBody,
     responses((status = 201, description = "The key.", body = IssuedApiKeyView, headers(("ETag"), ("Location")))),
-    security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    security(("bearer" = []), ("api_key" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn rotate(
     cx: Ctx<RotateApiKeys>,

@@ -9,6 +9,7 @@ use tenantry_tenancy::identity::{
 use utoipa::ToSchema;
 
 use crate::extract::{
+    challenge::{ChallengeHeader, Response},
     guest::{Guest, TenantHeaders},
     idempotency::UnguessableKey,
 };
@@ -107,6 +108,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     params(TenantHeaders), request_body = LoginBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     extensions(("x-errors" = json!([
+        "account_locked",
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "invalid_credentials", "mfa_required",
         "email_not_verified"
     ]))),
@@ -131,19 +133,25 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 
 /// Register a user
 ///
-/// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login.
+/// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login. An address
+/// that is invited, or that a user gave up within seven days, is answered like that of a user: 409 `email_taken`.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
-    params(TenantHeaders, UnguessableKey), request_body = RegisterBody,
+    params(TenantHeaders, UnguessableKey, ChallengeHeader), request_body = RegisterBody,
     responses(
         (status = 201, description = "The tokens, the user and the tenant.", body = LoggedInView, headers(("Location"))),
     ),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
-        "forbidden", "email_taken", "plan_limit_reached"
+        "forbidden", "email_taken", "plan_limit_reached", "challenge_required", "challenge_unavailable"
     ]))),
 )]
-pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<RegisterBody>) -> Answer {
+pub(crate) async fn register(
+    guest: Guest,
+    key: IdempotencyKey,
+    challenge: Response,
+    body: Body<RegisterBody>,
+) -> Answer {
     let RegisterBody {
         email,
         password,
@@ -152,7 +160,7 @@ pub(crate) async fn register(guest: Guest, key: IdempotencyKey, body: Body<Regis
     } = body.0;
     let cx = guest.enter(tenant_slug).await?;
     let user = |done: &LoggedIn| done.user.id;
-    let register = async |cx: &Cx| auth::register(cx, &email, full_name, password).await;
+    let register = async |cx: &Cx| auth::register(cx, &email, full_name, password, &challenge.0).await;
     key.once_registered(&cx, email.clone(), user, register, |login| {
         let location = format!("/api/v1/users/{}", login.user.id);
         created(&location, None, &LoggedInView::from(login))

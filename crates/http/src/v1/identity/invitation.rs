@@ -14,7 +14,7 @@ use crate::extract::{
 use crate::v1::{identity::auth::LoggedInView, kernel::schema, work::project::NoParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, PageView, Paged, created, no_content,
-    permission::{ManageUsers, ReadInvitations},
+    permission::{ManageUsers, ReadInvitations, RevokeInvitations},
 };
 
 /// An invitation that was neither accepted nor revoked.
@@ -112,7 +112,7 @@ pub(crate) async fn list(cx: Ctx<ReadInvitations>, query: Paged<NoParams>) -> An
     params(IdempotencyKey), request_body = NewInvitationBody,
     responses((status = 201, description = "The invitation.", body = InvitationView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "conflict", "plan_limit_reached"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
     cx: Ctx<ManageUsers>,
@@ -163,15 +163,14 @@ pub(crate) async fn resend(cx: Ctx<ManageUsers>, id: Id<InvitationId>) -> Answer
 
 /// Revoke an invitation
 ///
-/// Its link no longer works. Minimum role: admin.
+/// Its link no longer works. Works in a suspended tenant too. Minimum role: admin.
 #[utoipa::path(
     delete, path = "/api/v1/invitations/{id}", operation_id = "revoke_invitation", tag = "Users",
     params(("id" = Uuid, Path)),
     responses((status = 204, description = "The invitation is revoked.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
-pub(crate) async fn revoke(cx: Ctx<ManageUsers>, id: Id<InvitationId>) -> Answer {
+pub(crate) async fn revoke(cx: Ctx<RevokeInvitations>, id: Id<InvitationId>) -> Answer {
     invitation::revoke(&cx, id.0).await?;
     Ok(no_content())
 }

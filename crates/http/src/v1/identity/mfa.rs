@@ -17,8 +17,8 @@ use crate::extract::guest::{Guest, TenantHeaders};
 use crate::middleware::limits::{self, Attempt};
 use crate::v1::identity::auth::LoggedInView;
 use crate::{
-    Answer, Api, ApiError, Body, Ctx, Endpoint, Id, no_content,
-    permission::{EditSelf, ManageOwnAccount, ManageUsers},
+    Answer, Api, ApiError, Body, Ctx, Endpoint, Id, OptionalBody, no_content,
+    permission::{ManageOwnAccount, ManageUsers},
 };
 
 /// An authenticator app that waits for its confirmation. It is shown once.
@@ -134,6 +134,15 @@ pub(crate) struct TrustedDevicesView {
     data: Vec<TrustedDeviceView>,
 }
 
+/// The enrollment of an app in a session.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EnrollMfa)]
+pub(crate) struct EnrollOwnBody {
+    /// The password of the account; needed when the session began more than 10 minutes ago.
+    password: Option<String>,
+}
+
 /// A login that waits for the enrollment of a second factor.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -174,15 +183,23 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Enroll an authenticator app
 ///
 /// Returns a new secret. It takes effect when `POST /auth/mfa/confirm` gets a code of it; an earlier enrollment that was
-/// not confirmed ends. Minimum role: viewer.
+/// not confirmed ends. When the session began more than 10 minutes ago, send the password. A wrong one counts as a failed
+/// login. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/enroll", operation_id = "enroll_mfa", tag = "Authentication",
+    request_body = Option<EnrollOwnBody>,
     responses((status = 200, description = "The secret, as text, URI and QR code.", body = EnrollmentView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn enroll(cx: Ctx<EditSelf>) -> Answer {
-    let enrollment = mfa::enroll(&cx).await?;
+pub(crate) async fn enroll(
+    cx: Ctx<ManageOwnAccount>,
+    http: HttpRequest,
+    body: OptionalBody<EnrollOwnBody>,
+) -> Answer {
+    let password = body.0.and_then(|body| body.password).map(Password::presented);
+    let attempt = attempt_of_caller(&cx, &http).await?;
+    let enrollment = attempt.settle(mfa::enroll(&cx, password).await).await?;
     Ok(HttpResponse::Ok().json(EnrollmentView::of(enrollment)?))
 }
 
@@ -194,9 +211,9 @@ pub(crate) async fn enroll(cx: Ctx<EditSelf>) -> Answer {
     request_body = CodeBody,
     responses((status = 200, description = "The recovery codes.", body = RecoveryCodesView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn confirm(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
+pub(crate) async fn confirm(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
     let codes = attempt.settle(mfa::confirm(&cx, &body.code).await).await?;
     Ok(HttpResponse::Ok().json(RecoveryCodesView::from(codes)))
@@ -210,9 +227,9 @@ pub(crate) async fn confirm(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<Cod
     request_body = DisableBody,
     responses((status = 204, description = "The second factor is removed.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn disable(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<DisableBody>) -> Answer {
+pub(crate) async fn disable(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<DisableBody>) -> Answer {
     let DisableBody { password, code } = body.0;
     let attempt = attempt_of_caller(&cx, &http).await?;
     let outcome = mfa::disable(&cx, Password::presented(password), &code).await;
@@ -228,10 +245,10 @@ pub(crate) async fn disable(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<Dis
     request_body = CodeBody,
     responses((status = 200, description = "The recovery codes.", body = RecoveryCodesView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn renew_recovery_codes(
-    cx: Ctx<EditSelf>,
+    cx: Ctx<ManageOwnAccount>,
     http: HttpRequest,
     body: Body<CodeBody>,
 ) -> Answer {
@@ -250,9 +267,9 @@ pub(crate) async fn renew_recovery_codes(
     request_body = CodeBody,
     responses((status = 200, description = "The access token.", body = FreshTokenView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn step_up(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
+pub(crate) async fn step_up(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
     let fresh = attempt.settle(mfa::step_up(&cx, &body.code).await).await?;
     Ok(HttpResponse::Ok().json(FreshTokenView::from(fresh)))
@@ -267,6 +284,7 @@ pub(crate) async fn step_up(cx: Ctx<EditSelf>, http: HttpRequest, body: Body<Cod
     params(TenantHeaders), request_body = VerifyBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = VerifiedView)),
     extensions(("x-errors" = json!([
+        "account_locked",
         "invalid_credentials", "token_revoked", "tenant_not_found", "tenant_mismatch", "tenant_gone"
     ]))),
 )]
@@ -340,16 +358,16 @@ pub(crate) async fn list_devices(cx: Ctx<ManageOwnAccount>) -> Answer {
     delete, path = "/api/v1/auth/mfa/devices", operation_id = "revoke_trusted_devices", tag = "Authentication",
     responses((status = 204, description = "No device is trusted.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
-pub(crate) async fn revoke_devices(cx: Ctx<EditSelf>) -> Answer {
+pub(crate) async fn revoke_devices(cx: Ctx<ManageOwnAccount>) -> Answer {
     mfa::revoke_devices(&cx).await?;
     Ok(no_content())
 }
 
 /// Remove the second factor of a user
 ///
-/// For a user who has lost it. Ends the sessions of the user. Users disable their own factor instead. Minimum role: admin.
+/// For a user who has lost it. Ends the sessions of the user. Users disable their own factor instead. The caller needs a
+/// second factor of their own, given within 10 minutes. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/reset-mfa", operation_id = "reset_mfa", tag = "Users",
     params(("id" = Uuid, Path)),

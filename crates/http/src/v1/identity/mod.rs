@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod api_key;
 pub(crate) mod auth;
+pub(crate) mod challenge;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
 pub(crate) mod permission;

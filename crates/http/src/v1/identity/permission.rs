@@ -40,7 +40,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/permissions", operation_id = "list_permissions", tag = "Users",
     responses((status = 200, description = "The permissions.", body = PermissionsView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(_: Ctx<ReadTenant>) -> Answer {
     let of_users = |permission: &Permission| {

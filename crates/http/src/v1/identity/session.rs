@@ -1,10 +1,9 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tenantry_domain::identity::Session;
 use tenantry_domain::kernel::{SessionId, UserId};
 use tenantry_domain::tenant::TenantScope;
-use tenantry_tenancy::identity::session;
+use tenantry_tenancy::identity::session::{self, Listed};
 use utoipa::ToSchema;
 
 use crate::extract::page::PageParams;
@@ -35,7 +34,8 @@ pub(crate) struct SessionView {
     /// The IP address of the login.
     #[schema(required = true)]
     address: Option<String>,
-    /// Always `false`: a trusted device is not bound to a session. `GET /api/v1/auth/mfa/devices` lists the devices.
+    /// Whether its login came from a device that is trusted now, or became trusted with it. `GET /api/v1/auth/mfa/devices` lists
+    /// the devices.
     trusted: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 )]
 pub(crate) async fn list(cx: Ctx<EndSession>, query: Paged<NoParams>) -> Answer {
     let page = session::list(&cx, query.request(cx.scope())?).await?;
-    let view = |session| SessionView::of(session, cx.scope());
+    let view = |listed| SessionView::of(listed, cx.scope());
     Ok(query.answer(cx.scope(), page.map(view)))
 }
 
@@ -99,6 +99,7 @@ pub(crate) async fn logout_all(cx: Ctx<EndSession>) -> Answer {
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "All sessions of the user have ended.")),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn end_of_user(cx: Ctx<EndUserSessions>, id: Id<UserId>) -> Answer {
     session::end_of_user(&cx, id.0).await?;
@@ -106,7 +107,8 @@ pub(crate) async fn end_of_user(cx: Ctx<EndUserSessions>, id: Id<UserId>) -> Ans
 }
 
 impl SessionView {
-    fn of(session: Session, scope: &TenantScope) -> Self {
+    fn of(listed: Listed, scope: &TenantScope) -> Self {
+        let session = listed.session;
         Self {
             id: session.id,
             current: scope.session() == Some(session.id),
@@ -114,7 +116,7 @@ impl SessionView {
             last_used_at: session.last_used_at(),
             user_agent: session.user_agent,
             address: session.ip,
-            trusted: false,
+            trusted: listed.is_trusted,
         }
     }
 }

@@ -117,7 +117,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The users, newest first.", body = PageView<UserView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer {
     let filter = UserFilter {
@@ -138,7 +138,7 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
         (status = 201, description = "The user.", body = AddedUserView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "plan_limit_reached"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body<NewUserBody>) -> Answer {
     let create = async |cx: &Cx| user::create(cx, body.0.into()).await;
@@ -156,7 +156,7 @@ pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body
     get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "Users",
     params(("id" = Uuid, Path), IfNoneMatch),
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) -> Answer {
     let user = user::get(&cx, id.0).await?;
@@ -172,7 +172,7 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "email_taken", "last_admin"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "last_admin"]))),
 )]
 pub(crate) async fn update(
     cx: Ctx<EditSelf>,
@@ -192,7 +192,7 @@ pub(crate) async fn update(
     params(("id" = Uuid, Path), IfMatch),
     responses((status = 204, description = "The user is deleted.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "last_admin"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "last_admin"]))),
 )]
 pub(crate) async fn delete(cx: Ctx<ManageUsers>, id: Id<UserId>, when: IfMatch) -> Answer {
     user::delete(&cx, id.0, &when.0).await?;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use tenantry_billing::billing::billing_finding::FindingKind;
 use tenantry_domain as domain;
-use tenantry_tenancy::billing::billing_finding::FindingKind;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},

@@ -1,7 +1,7 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
+use tenantry_billing::plans::entitlement::{self, Capabilities};
 use tenantry_domain::kernel::{Limit, Resolved};
-use tenantry_tenancy::plans::entitlement::{self, Capabilities};
 use utoipa::ToSchema;
 
 use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
@@ -69,7 +69,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/tenant/capabilities", operation_id = "get_capabilities", tag = "Tenant",
     responses((status = 200, description = "The features and limits.", body = CapabilitiesView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
     let can = entitlement::capabilities(&cx).await?;

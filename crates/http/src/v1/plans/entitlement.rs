@@ -4,8 +4,8 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tenantry_billing::plans::entitlement::{self, Entitled, Extent};
 use tenantry_domain::kernel::{ErrorCode, Limit, ParseIdError};
-use tenantry_tenancy::plans::entitlement::{self, Entitled, Extent};
 use utoipa::ToSchema;
 
 use crate::v1::usage::quota::{amount, source};
@@ -81,7 +81,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/entitlements", operation_id = "list_entitlements", tag = "Quotas",
     responses((status = 200, description = "The entitlements, by name.", body = PageView<EntitlementView>)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     let all = entitlement::list(&cx).await?;
@@ -99,7 +99,7 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     get, path = "/api/v1/entitlements/{feature}", operation_id = "get_entitlement", tag = "Quotas",
     params(("feature" = String, Path, description = "A feature, a limit or a meter.", example = "api_calls")),
     responses((status = 200, description = "The entitlement.", body = EntitlementView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>, name: Id<FeatureName>) -> Answer {

@@ -5,7 +5,11 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
 use utoipa::ToSchema;
 
-use crate::extract::{guest::Guest, idempotency::UnguessableKey};
+use crate::extract::{
+    challenge::{ChallengeHeader, Response},
+    guest::Guest,
+    idempotency::UnguessableKey,
+};
 use crate::v1::{identity::user::UserView, tenant::tenant::TenantView};
 use crate::{Answer, Body, Endpoint, IdempotencyKey, created};
 
@@ -84,18 +88,23 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// slug or address is another request.
 #[utoipa::path(
     post, path = "/api/v1/tenants", operation_id = "sign_up", tag = "Sign-up",
-    params(UnguessableKey), request_body = SignUpBody,
+    params(UnguessableKey, ChallengeHeader), request_body = SignUpBody,
     responses(
         (status = 201, description = "The tenant, its admin and the admin's credentials.", body = SignedUpView, headers(("ETag"), ("Location"))),
     ),
-    extensions(("x-errors" = json!(["forbidden", "plan_requires_payment", "slug_taken", "subdomain_taken"]))),
+    extensions(("x-errors" = json!(["forbidden", "plan_requires_payment", "slug_taken", "subdomain_taken", "challenge_required", "challenge_unavailable"]))),
 )]
-pub(crate) async fn sign_up(guest: Guest, key: IdempotencyKey, body: Body<SignUpBody>) -> Answer {
+pub(crate) async fn sign_up(
+    guest: Guest,
+    key: IdempotencyKey,
+    challenge: Response,
+    body: Body<SignUpBody>,
+) -> Answer {
     let (tenant, admin): (NewTenant, NewAdmin) = body.0.into();
     let cx = provision::sign_up_cx(guest.app(), guest.origin(), guest.request())?;
     let email = admin.email.clone();
     let user = |done: &SignedUp| done.login.user.id;
-    let sign_up = async |cx: &Cx| provision::sign_up(cx, tenant, admin).await;
+    let sign_up = async |cx: &Cx| provision::sign_up(cx, tenant, admin, &challenge.0).await;
     key.once_registered(&cx, email, user, sign_up, |done| {
         let version = done.login.tenant.version;
         created("/api/v1/tenant", Some(version), &SignedUpView::from(done))

@@ -56,7 +56,7 @@ pub(crate) struct SettingsView {
     locale: String,
 }
 
-/// A change of the tenant.
+/// A change of the tenant. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTenant, examples(json!({"name": "Acme Ltd", "settings": {"self_registration": true}})))]
@@ -100,7 +100,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     get, path = "/api/v1/tenant", operation_id = "get_tenant", tag = "Tenant",
     params(IfNoneMatch),
     responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     let tenant = tenant::get(&cx).await?;
@@ -115,7 +115,7 @@ pub(crate) async fn read(cx: Ctx<ReadTenant>, seen: IfNoneMatch) -> Answer {
     params(IfMatch), request_body = ChangeTenant,
     responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "subdomain_taken"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "subdomain_taken"]))),
 )]
 pub(crate) async fn update(cx: Ctx<ManageTenant>, when: IfMatch, body: Body<ChangeTenant>) -> Answer {
     let tenant = tenant::update(&cx, &when.0, body.0.try_into()?).await?;

@@ -3,10 +3,10 @@ use std::str::FromStr;
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tenantry_billing::usage::quota::{self, QuotaStanding};
 use tenantry_domain::kernel::{Level, Limit, ParseIdError, QuotaAlertId, QuotaReservationId};
 use tenantry_domain::usage::{AlertBase, MeterKey, QuotaAlert, QuotaReservation, ReservationState};
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::usage::quota::{self, QuotaStanding};
 use utoipa::ToSchema;
 
 use crate::extract::page::PageParams;
@@ -156,7 +156,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 #[utoipa::path(
     get, path = "/api/v1/quotas", operation_id = "list_quotas", tag = "Quotas",
     responses((status = 200, description = "The quotas, by meter.", body = PageView<QuotaView>)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     let all = quota::list(&cx).await?;
@@ -174,7 +174,7 @@ pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     get, path = "/api/v1/quotas/alerts", operation_id = "list_quota_alerts", tag = "Quotas",
     params(PageParams),
     responses((status = 200, description = "The alerts, newest first.", body = PageView<AlertView>, headers(("Link")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answer {
     let page = quota::alerts(&cx, query.request(cx.scope())?).await?;
@@ -190,7 +190,7 @@ pub(crate) async fn alerts(cx: Ctx<ReadTenant>, query: Paged<NoParams>) -> Answe
     responses((
         status = 200, description = "A page of reservations.", body = PageView<ReservationView>, headers(("Link")),
     )),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn reservations(
@@ -211,7 +211,7 @@ pub(crate) async fn reservations(
     post, path = "/api/v1/quotas/{meter}/reservations", operation_id = "reserve_quota", tag = "Quotas",
     params(("meter" = String, Path, example = "renders"), IdempotencyKey), request_body = NewReservation,
     responses((status = 201, description = "The reservation.", body = ReservationView, headers(("Location")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["not_found", "meter_reserved", "quota_exceeded", "tenant_suspended"]))),
 )]
 pub(crate) async fn reserve(
@@ -236,7 +236,7 @@ pub(crate) async fn reserve(
     get, path = "/api/v1/quotas/{meter}/reservations/{id}", operation_id = "get_quota_reservation", tag = "Quotas",
     params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)),
     responses((status = 200, description = "The reservation.", body = ReservationView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read_reservation(
     cx: Ctx<ReadTenant>,
@@ -255,7 +255,7 @@ pub(crate) async fn read_reservation(
     tag = "Quotas",
     params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)), request_body = CommitReservation,
     responses((status = 200, description = "The reservation.", body = ReservationView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["conflict", "quota_exceeded", "tenant_suspended"]))),
 )]
 pub(crate) async fn commit(
@@ -275,7 +275,7 @@ pub(crate) async fn commit(
     tag = "Quotas",
     params(("meter" = String, Path, example = "renders"), ("id" = Uuid, Path)),
     responses((status = 204, description = "The reservation is released.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["conflict", "tenant_suspended"]))),
 )]
 pub(crate) async fn release(cx: Ctx<ReserveQuota>, path: Ids<MeterName, QuotaReservationId>) -> Answer {

@@ -10,12 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tenantry_billing::usage::{
+    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
+};
 use tenantry_domain::kernel::{ErrorCode, FieldError, Invalid, Limit, UsageEventId};
 use tenantry_domain::usage::{
     Aggregation, Granularity, MeterKey, NewUsage, OutOfWindow, USAGE_BATCH, UsageEvent, UsageKey, UsageOrigin,
-};
-use tenantry_tenancy::usage::{
-    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -349,7 +349,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         (Vec<CloudEventBody> = "application/cloudevents-batch+json"),
     )),
     responses((status = 200, description = "The outcome of each event.", body = RecordedView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!([
         "unknown_meter", "meter_reserved", "usage_conflict", "usage_too_old", "usage_in_future", "quota_exceeded"
     ]))),
@@ -377,7 +377,7 @@ pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, bod
     post, path = "/api/v1/usage/events/{id}/invalidate", operation_id = "invalidate_usage", tag = "Usage",
     params(("id" = Uuid, Path)), request_body = InvalidateBody,
     responses((status = 200, description = "The record of the invalidation.", body = InvalidationView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["usage_conflict", "usage_too_old"]))),
 )]
 pub(crate) async fn invalidate(
@@ -396,7 +396,7 @@ pub(crate) async fn invalidate(
     get, path = "/api/v1/usage", operation_id = "get_usage", tag = "Usage",
     params(SeriesParams),
     responses((status = 200, description = "The usage by hour or day.", body = SeriesView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
 pub(crate) async fn series(cx: Ctx<ReadUsage>, query: Query<SeriesParams>) -> Answer {
@@ -411,7 +411,7 @@ pub(crate) async fn series(cx: Ctx<ReadUsage>, query: Query<SeriesParams>) -> An
 #[utoipa::path(
     get, path = "/api/v1/usage/summary", operation_id = "get_usage_summary", tag = "Usage",
     responses((status = 200, description = "The usage, by meter.", body = SummaryView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn summary(cx: Ctx<ReadUsage>) -> Answer {
     let meters = usage::summary(&cx).await?.into_iter().map(UsedView::from);

@@ -77,7 +77,7 @@ pub(crate) struct NewProjectBody {
     description: Option<String>,
 }
 
-/// A change of a project.
+/// A change of a project. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeProject, examples(json!({"status": "archived", "description": null})))]
@@ -154,7 +154,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The projects, newest first.", body = PageView<ProjectView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> Answer {
     let filter = ProjectFilter {
@@ -174,7 +174,7 @@ pub(crate) async fn list(cx: Ctx<ReadProjects>, query: Paged<ProjectParams>) -> 
     responses(
         (status = 201, description = "The project.", body = ProjectView, headers(("ETag"), ("Location"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
@@ -200,7 +200,7 @@ pub(crate) async fn create(
     get, path = "/api/v1/projects/{id}", operation_id = "get_project", tag = "Projects",
     params(("id" = Uuid, Path), IfNoneMatch),
     responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadProjects>, id: Id<ProjectId>, seen: IfNoneMatch) -> Answer {
     let project = project::get(&cx, id.0).await?;
@@ -216,7 +216,7 @@ pub(crate) async fn read(cx: Ctx<ReadProjects>, id: Id<ProjectId>, seen: IfNoneM
     responses(
         (status = 200, description = "The updated project.", body = ProjectView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn update(
@@ -236,7 +236,7 @@ pub(crate) async fn update(
     delete, path = "/api/v1/projects/{id}", operation_id = "delete_project", tag = "Projects",
     params(("id" = Uuid, Path), IfMatch),
     responses((status = 204, description = "The project is deleted.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
 pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMatch) -> Answer {
@@ -251,7 +251,7 @@ pub(crate) async fn delete(cx: Ctx<WriteProjects>, id: Id<ProjectId>, when: IfMa
     post, path = "/api/v1/projects/{id}/restore", operation_id = "restore_project", tag = "Projects",
     params(("id" = Uuid, Path), IdempotencyKey),
     responses((status = 200, description = "The project.", body = ProjectView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict", "plan_limit_reached"]))),
 )]
 pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>, key: IdempotencyKey) -> Answer {
@@ -271,7 +271,7 @@ pub(crate) async fn restore(cx: Ctx<RestoreProjects>, id: Id<ProjectId>, key: Id
     responses(
         (status = 200, description = "The members, newest first.", body = PageView<MemberView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query: Paged<NoParams>) -> Answer {
     let page = project::list_members(&cx, id.0, query.request(cx.scope())?).await?;
@@ -285,7 +285,7 @@ pub(crate) async fn list_members(cx: Ctx<ReadProjects>, id: Id<ProjectId>, query
     post, path = "/api/v1/projects/{id}/members", operation_id = "add_project_member", tag = "Projects",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewMemberBody,
     responses((status = 201, description = "The member.", body = MemberView, headers(("Location")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn add_member(
@@ -311,7 +311,7 @@ pub(crate) async fn add_member(
     tag = "Projects",
     params(("id" = Uuid, Path), ("user_id" = Uuid, Path)),
     responses((status = 204, description = "The member is removed.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "conflict"]))),
 )]
 pub(crate) async fn remove_member(cx: Ctx<WriteProjects>, ids: Ids<ProjectId, UserId>) -> Answer {

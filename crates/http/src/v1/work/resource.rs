@@ -151,7 +151,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The resources, newest first.", body = PageView<ResourceView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadResources>, query: Paged<ResourceParams>) -> Answer {
     let filter = ResourceFilter {
@@ -170,7 +170,7 @@ pub(crate) async fn list(cx: Ctx<ReadResources>, query: Paged<ResourceParams>) -
     responses(
         (status = 201, description = "The resource.", body = ResourceView, headers(("ETag"), ("Location"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_limit_reached"]))),
 )]
 pub(crate) async fn create(
@@ -196,7 +196,7 @@ pub(crate) async fn create(
     get, path = "/api/v1/resources/{id}", operation_id = "get_resource", tag = "Resources",
     params(("id" = Uuid, Path), IfNoneMatch),
     responses((status = 200, description = "The resource.", body = ResourceView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadResources>, id: Id<ResourceId>, seen: IfNoneMatch) -> Answer {
     let resource = resource::get(&cx, id.0).await?;
@@ -212,7 +212,7 @@ pub(crate) async fn read(cx: Ctx<ReadResources>, id: Id<ResourceId>, seen: IfNon
     responses(
         (status = 200, description = "The updated resource.", body = ResourceView, headers(("ETag"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended", "plan_limit_reached"]))),
 )]
 pub(crate) async fn update(
@@ -232,7 +232,7 @@ pub(crate) async fn update(
     delete, path = "/api/v1/resources/{id}", operation_id = "delete_resource", tag = "Resources",
     params(("id" = Uuid, Path), IfMatch),
     responses((status = 204, description = "The resource is deleted.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
 pub(crate) async fn delete(cx: Ctx<WriteResources>, id: Id<ResourceId>, when: IfMatch) -> Answer {
@@ -249,7 +249,7 @@ pub(crate) async fn delete(cx: Ctx<WriteResources>, id: Id<ResourceId>, when: If
     responses(
         (status = 200, description = "The versions, newest first.", body = PageView<VersionView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list_versions(
     cx: Ctx<ReadResources>,
@@ -269,7 +269,7 @@ pub(crate) async fn list_versions(
     tag = "Resources",
     params(("id" = Uuid, Path), ("n" = i64, Path, description = "The number of the version, from 1.")),
     responses((status = 200, description = "The version.", body = VersionView)),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read_version(cx: Ctx<ReadResources>, ids: Ids<ResourceId, VersionNumber>) -> Answer {
     let version = resource::get_version(&cx, ids.0, ids.1.0).await?;

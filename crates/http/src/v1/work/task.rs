@@ -71,7 +71,7 @@ pub(crate) struct NewTaskBody {
     due_at: Option<Moment>,
 }
 
-/// A change of a task.
+/// A change of a task. An absent field is unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeTask, examples(json!({"status": "in_progress", "due_at": null})))]
@@ -158,7 +158,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses(
         (status = 200, description = "The tasks, newest first.", body = PageView<TaskView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(cx: Ctx<ReadTasks>, query: Paged<TaskParams>) -> Answer {
     let page = task::list(&cx, &TaskFilter::from(&query.filter), query.request(cx.scope())?).await?;
@@ -174,7 +174,7 @@ pub(crate) async fn list(cx: Ctx<ReadTasks>, query: Paged<TaskParams>) -> Answer
     responses(
         (status = 200, description = "The tasks, newest first.", body = PageView<TaskView>, headers(("Link"))),
     ),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list_of_project(
     cx: Ctx<ReadTasks>,
@@ -193,7 +193,7 @@ pub(crate) async fn list_of_project(
     post, path = "/api/v1/projects/{id}/tasks", operation_id = "create_task", tag = "Tasks",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewTaskBody,
     responses((status = 201, description = "The task.", body = TaskView, headers(("ETag"), ("Location")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
 pub(crate) async fn create(
@@ -224,7 +224,7 @@ pub(crate) async fn create(
     get, path = "/api/v1/tasks/{id}", operation_id = "get_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfNoneMatch),
     responses((status = 200, description = "The task.", body = TaskView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTasks>, id: Id<TaskId>, seen: IfNoneMatch) -> Answer {
     let task = task::get(&cx, id.0).await?;
@@ -238,7 +238,7 @@ pub(crate) async fn read(cx: Ctx<ReadTasks>, id: Id<TaskId>, seen: IfNoneMatch) 
     patch, path = "/api/v1/tasks/{id}", operation_id = "update_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeTask,
     responses((status = 200, description = "The updated task.", body = TaskView, headers(("ETag")))),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
 pub(crate) async fn update(
@@ -258,7 +258,7 @@ pub(crate) async fn update(
     delete, path = "/api/v1/tasks/{id}", operation_id = "delete_task", tag = "Tasks",
     params(("id" = Uuid, Path), IfMatch),
     responses((status = 204, description = "The task is deleted.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["tenant_suspended"]))),
 )]
 pub(crate) async fn delete(cx: Ctx<WriteTasks>, id: Id<TaskId>, when: IfMatch) -> Answer {

@@ -54,7 +54,7 @@ pub struct PoolSettings {
 /// After how long PostgreSQL gives up; each as the role has it where absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatementTimeouts {
-    /// A statement.
+    /// Running a single statement.
     pub statement: Option<Duration>,
     /// Waiting for a lock.
     pub lock: Option<Duration>,

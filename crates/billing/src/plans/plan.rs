@@ -1,0 +1,158 @@
+//! Which plan a tenant is on, as the operator decides it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::tenant::{Denied, Tenant};
+use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::{Cx, Origin, Tenancy};
+
+use crate::usage::quota;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanChangeError {
+    /// No plan of that name is on offer.
+    #[error("there is no plan '{name}': there are {}", .on_offer.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        on_offer: Vec<String>,
+    },
+    /// No such tenant, or it is deleted.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(PlanChangeError);
+
+/// Puts a tenant on what a plan grants now; also when it has an older version of the same plan. What it has more of than
+/// the plan allows stays, and nothing can be added to it.
+///
+/// # Errors
+/// [`PlanChangeError`].
+pub async fn change(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    plan: &str,
+) -> Result<Tenant, PlanChangeError> {
+    let unknown = || PlanChangeError::Unknown {
+        name: plan.to_owned(),
+        on_offer: app.ports.plans.names(),
+    };
+    let terms = app.ports.plans.current(plan).ok_or_else(unknown)?;
+    alter(app, because, tenant, "tenant.plan_changed", |tenant, now| {
+        tenant.subscribe(&terms, now)
+    })
+    .await
+}
+
+/// What is to be agreed with a tenant; `None` takes back what was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Features by name.
+    pub features: BTreeMap<String, Option<bool>>,
+    /// Limits by name.
+    pub limits: BTreeMap<String, Option<Limit>>,
+    /// Hard limits of meters.
+    pub meters: BTreeMap<MeterKey, Option<Limit>>,
+}
+
+/// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
+///
+/// # Errors
+/// [`PlanChangeError`].
+pub async fn agree(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    agreement: Agreement,
+) -> Result<Tenant, PlanChangeError> {
+    alter(app, because, tenant, "tenant.agreed", |tenant, now| {
+        let mut agreed = tenant.agreed.clone();
+        merge(&mut agreed.features, &agreement.features);
+        merge(&mut agreed.limits, &agreement.limits);
+        merge(&mut agreed.meters, &agreement.meters);
+        tenant.agree(agreed, now)
+    })
+    .await
+}
+
+/// Changes a tenant in its own scope, with the entry in its audit log; nothing is stored when `change` says that there
+/// is nothing to change.
+async fn alter(
+    app: &Arc<Tenancy>,
+    because: SystemScope,
+    tenant: TenantId,
+    action: &'static str,
+    change: impl Fn(&mut Tenant, Time) -> bool,
+) -> Result<Tenant, PlanChangeError> {
+    let scope = app.ports.gate.system(because, tenant).await?;
+    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
+    cx.write(async |work| {
+        let before = work.tenants().current_for_update().await?;
+        let before = before.ok_or(Denied::TenantNotFound)?;
+        let mut after = before.clone();
+        if !change(&mut after, cx.now()) {
+            return Ok(after);
+        }
+        work.tenants().update(&after).await?;
+        quota::count_from_ledger(&cx, work, &before, &after).await?;
+        let event = cx.changed(action, "tenant", tenant.uuid(), Some(&before), Some(&after));
+        work.audit().record(event).await?;
+        Ok(after)
+    })
+    .await
+}
+
+fn merge<K: Ord + Clone, V: Copy>(agreed: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
+    for (name, change) in changes {
+        match change {
+            Some(value) => agreed.insert(name.clone(), *value),
+            None => agreed.remove(name),
+        };
+    }
+}
+
+/// How many tenants have a version of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Key of the subscribed plan.
+    pub plan: String,
+    /// The number of its version, from 1.
+    pub version: u32,
+    /// How many tenants that are not deleted have it.
+    pub tenants: Vec<TenantId>,
+}
+
+/// Who has which version of which plan, by plan and version.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn subscribed(app: &Tenancy, because: SystemScope) -> Result<Vec<Subscribed>, StoreError> {
+    let mut found = BTreeMap::<(String, u32), Vec<TenantId>>::new();
+    let mut after = None;
+    loop {
+        let tenants = app.ports.registry.list(because, after, 500).await?;
+        let Some(last) = tenants.last() else { break };
+        after = Some(last.id);
+        for tenant in tenants.into_iter().filter(|tenant| tenant.deleted_at.is_none()) {
+            found
+                .entry((tenant.plan, tenant.plan_version))
+                .or_default()
+                .push(tenant.id);
+        }
+    }
+    let subscribed = |((plan, version), tenants)| Subscribed {
+        plan,
+        version,
+        tenants,
+    };
+    Ok(found.into_iter().map(subscribed).collect())
+}

@@ -1,0 +1,200 @@
+//! Verifies challenges of a provider: the adapter of [`tenantry_domain::identity::ChallengeVerifier`] to the siteverify protocol,
+//! which hCaptcha, Turnstile and reCAPTCHA have in common.
+#![deny(missing_docs)]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use serde::Deserialize;
+use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier};
+use tokio::sync::Semaphore;
+use url::Url;
+use url::form_urlencoded::Serializer;
+
+/// How the provider is reached.
+#[derive(Clone)]
+pub struct SiteVerifySettings {
+    /// Where responses are verified, for example `https://challenges.cloudflare.com/turnstile/v0/siteverify`.
+    pub url: Url,
+    /// The secret of the account.
+    pub secret: String,
+    /// The public key of the widget.
+    pub site_key: String,
+    /// The host names of the pages that have the widget; every one when empty.
+    pub hostnames: Vec<String>,
+    /// How long a verification may take.
+    pub timeout: Duration,
+}
+
+/// Verifies the tokens of widgets at their provider.
+pub struct SiteVerify {
+    settings: SiteVerifySettings,
+    client: reqwest::Client,
+    /// Bounds the calls that are under way.
+    places: Semaphore,
+}
+
+impl SiteVerify {
+    /// A verifier. It does not call the provider yet.
+    ///
+    /// # Errors
+    /// Why there is no HTTP client.
+    pub fn new(settings: SiteVerifySettings) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .timeout(settings.timeout)
+            .connect_timeout(settings.timeout)
+            // A secret goes to the configured address and to no other.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self {
+            settings,
+            client,
+            places: Semaphore::new(AT_ONCE),
+        })
+    }
+
+    fn form(&self, response: &str, address: Option<IpAddr>) -> String {
+        let mut form = Serializer::new(String::new());
+        form.append_pair("secret", &self.settings.secret)
+            .append_pair("response", response);
+        if let Some(address) = address {
+            form.append_pair("remoteip", &address.to_string());
+        }
+        form.finish()
+    }
+
+    async fn ask(&self, response: &str, address: Option<IpAddr>) -> Result<Verdict, ChallengeError> {
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_| unavailable(format!("{AT_ONCE} verifications are under way")))?;
+        let request = self.client.post(self.settings.url.clone());
+        let request = request
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .body(self.form(response, address));
+        // An error of the client names the address, which has no secret in it.
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| unavailable(describe(&error)))?;
+        if !answer.status().is_success() {
+            return Err(unavailable(format!("the provider answered {}", answer.status())));
+        }
+        read(answer).await
+    }
+}
+
+#[async_trait]
+impl ChallengeVerifier for SiteVerify {
+    fn offer(&self, _: ChallengePurpose) -> ChallengeOffer {
+        ChallengeOffer::Widget {
+            site_key: self.settings.site_key.clone(),
+        }
+    }
+
+    /// The provider accepts a token once, and says so of later attempts.
+    async fn verify(
+        &self,
+        purpose: ChallengePurpose,
+        response: &str,
+        address: Option<IpAddr>,
+    ) -> Result<(), ChallengeError> {
+        let verdict = self.ask(response, address).await?;
+        if !verdict.success {
+            return Err(refusal(purpose, &verdict.error_codes));
+        }
+        let expected = &self.settings.hostnames;
+        let hostname = verdict.hostname.unwrap_or_default();
+        if expected.is_empty() || expected.iter().any(|name| name.eq_ignore_ascii_case(&hostname)) {
+            return Ok(());
+        }
+        tracing::info!(
+            hostname,
+            purpose = purpose.as_str(),
+            "a challenge was answered on another site"
+        );
+        Err(ChallengeError::Refused("was given on another site"))
+    }
+}
+
+/// What the provider answers. Providers add members of their own.
+#[derive(Debug, Deserialize)]
+struct Verdict {
+    success: bool,
+    #[serde(default)]
+    hostname: Option<String>,
+    #[serde(default, rename = "error-codes")]
+    error_codes: Vec<String>,
+}
+
+/// How many verifications may be under way at once.
+const AT_ONCE: usize = 64;
+/// The longest answer, in bytes.
+const LONGEST: usize = 65_536;
+/// The codes that say that the configuration is wrong, or that the provider failed: the client can do nothing about it.
+const OURS: [&str; 7] = [
+    "missing-input-secret",
+    "invalid-input-secret",
+    "sitekey-secret-mismatch",
+    "not-using-dummy-passcode",
+    "bad-request",
+    "internal-error",
+    "invalid-keys",
+];
+/// The codes that say that a token is too old, or was verified before.
+const SPENT: [&str; 4] = [
+    "timeout-or-duplicate",
+    "expired-input-response",
+    "already-seen-response",
+    "invalid-or-already-seen-response",
+];
+
+fn refusal(purpose: ChallengePurpose, codes: &[String]) -> ChallengeError {
+    let has = |list: &[&str]| codes.iter().any(|code| list.contains(&code.as_str()));
+    tracing::debug!(
+        ?codes,
+        purpose = purpose.as_str(),
+        "the provider refused a challenge"
+    );
+    if has(&OURS) {
+        return unavailable(format!("the provider refused the request: {}", codes.join(", ")));
+    }
+    if has(&SPENT) {
+        return ChallengeError::Refused("has expired or was used already");
+    }
+    ChallengeError::Refused("is not valid")
+}
+
+async fn read(mut answer: reqwest::Response) -> Result<Verdict, ChallengeError> {
+    let mut body = Vec::new();
+    while let Some(part) = answer
+        .chunk()
+        .await
+        .map_err(|error| unavailable(describe(&error)))?
+    {
+        body.extend_from_slice(&part);
+        if body.len() > LONGEST {
+            return Err(unavailable("the provider's answer is too long".into()));
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| unavailable(format!("the provider's answer: {error}")))
+}
+
+/// An error with its causes: the first line alone does not say that it was the timeout.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn unavailable(reason: String) -> ChallengeError {
+    ChallengeError::Unavailable(reason)
+}

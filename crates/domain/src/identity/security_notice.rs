@@ -1,0 +1,161 @@
+//! Mails to one user about what protects their account: second factors, trusted devices, API keys, the address.
+
+use async_trait::async_trait;
+use chrono::Duration;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{
+    AccountNoticeId, Line, MailTemplate, Message, Reader, StoreError, Time, UserId, wall_clock,
+};
+
+/// Something that happened to what protects a user's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityNotice {
+    /// An admin gave the account another address. The former address gets it.
+    EmailChangedByAdmin,
+    /// A second factor was enrolled and confirmed.
+    FactorEnabled,
+    /// The user removed the second factor.
+    FactorDisabled,
+    /// An admin removed the second factor.
+    FactorReset,
+    /// The recovery codes were replaced.
+    RecoveryCodesRenewed,
+    /// A recovery code was used.
+    RecoveryCodeUsed,
+    /// A device became trusted: it needs no code for a while.
+    DeviceTrusted {
+        /// The address of its login.
+        address: Option<String>,
+        /// Its program, as it calls itself.
+        user_agent: Option<String>,
+    },
+    /// Several wrong codes were given at logins with the right password, or in sessions.
+    WrongCodes {
+        /// The address of the last one.
+        address: Option<String>,
+    },
+    /// The user made an API key.
+    ApiKeyCreated {
+        /// The name of the key.
+        name: String,
+    },
+    /// The user gave an API key a new secret.
+    ApiKeyRotated {
+        /// The name of the key.
+        name: String,
+    },
+    /// The password was replaced with a link, and API keys of the user stay valid.
+    PasswordResetWithKeys {
+        /// How many keys.
+        keys: u64,
+    },
+}
+
+impl SecurityNotice {
+    /// How many notices of a kind a user gets within [`SecurityNotice::WINDOW`]. The last one says that it is the last.
+    pub const MOST: i32 = 5;
+
+    /// In which time these are counted, from the first one on.
+    pub const WINDOW: Duration = Duration::days(1);
+
+    /// Its kind, under which it is counted.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::EmailChangedByAdmin => "email_changed_by_admin",
+            Self::FactorEnabled => "factor_enabled",
+            Self::FactorDisabled => "factor_disabled",
+            Self::FactorReset => "factor_reset",
+            Self::RecoveryCodesRenewed => "recovery_codes_renewed",
+            Self::RecoveryCodeUsed => "recovery_code_used",
+            Self::DeviceTrusted { .. } => "device_trusted",
+            Self::WrongCodes { .. } => "wrong_codes",
+            Self::ApiKeyCreated { .. } => "api_key_created",
+            Self::ApiKeyRotated { .. } => "api_key_rotated",
+            Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
+        }
+    }
+
+    /// The notice as a mail. `is_last` says that no further one of this kind is sent for a while.
+    pub fn message(&self, reader: &Reader, at: Time, is_last: bool) -> Message {
+        let (mut address, mut user_agent, mut key, mut keys) = (None, None, None, 0);
+        match self {
+            Self::DeviceTrusted {
+                address: from,
+                user_agent: program,
+            } => {
+                address = from.as_deref().map(Line::of);
+                user_agent = program.as_deref().map(Line::of);
+            }
+            Self::WrongCodes { address: from } => address = from.as_deref().map(Line::of),
+            // A name stands within a sentence.
+            Self::ApiKeyCreated { name } | Self::ApiKeyRotated { name } => {
+                key = Some(Line::within(name, Line::SHORT));
+            }
+            Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
+            Self::EmailChangedByAdmin
+            | Self::FactorEnabled
+            | Self::FactorDisabled
+            | Self::FactorReset
+            | Self::RecoveryCodesRenewed
+            | Self::RecoveryCodeUsed => {}
+        }
+        Message::new(MailTemplate::SecurityNotice)
+            .with("kind", self.kind())
+            .with("when", wall_clock(at, &reader.zone))
+            .with("address", address)
+            .with("user_agent", user_agent)
+            .with("key", key)
+            .with("keys", keys)
+            .with("is_last", is_last)
+    }
+}
+
+/// Which bounded notices users of the scope's tenant got.
+#[async_trait]
+pub trait BoundedNotices: Send {
+    /// Counts a notice of a kind to a user, at most `most` since then. Returns the number of it, from 1; `None`, and nothing
+    /// is counted, when there were as many.
+    async fn count(
+        &mut self,
+        id: AccountNoticeId,
+        (user, kind): (UserId, &'static str),
+        (now, since): (Time, Time),
+        most: i32,
+    ) -> Result<Option<i32>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &str) -> [SecurityNotice; 11] {
+        let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
+        let name = || text.to_owned();
+        [
+            SecurityNotice::EmailChangedByAdmin,
+            SecurityNotice::FactorEnabled,
+            SecurityNotice::FactorDisabled,
+            SecurityNotice::FactorReset,
+            SecurityNotice::RecoveryCodesRenewed,
+            SecurityNotice::RecoveryCodeUsed,
+            SecurityNotice::DeviceTrusted { address, user_agent },
+            SecurityNotice::WrongCodes {
+                address: Some(name()),
+            },
+            SecurityNotice::ApiKeyCreated { name: name() },
+            SecurityNotice::ApiKeyRotated { name: name() },
+            SecurityNotice::PasswordResetWithKeys { keys: 2 },
+        ]
+    }
+
+    #[test]
+    fn kinds_are_distinct_names() {
+        let kinds: std::collections::BTreeSet<_> = all("x").iter().map(SecurityNotice::kind).collect();
+        assert_eq!(kinds.len(), 11);
+        assert!(kinds.iter().all(
+            |kind| kind.len() <= 40 && kind.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        ));
+    }
+}

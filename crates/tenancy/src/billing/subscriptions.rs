@@ -1,0 +1,36 @@
+//! The port of subscriptions: what sign-up asks of payments.
+
+use async_trait::async_trait;
+use tenantry_domain::kernel::StoreError;
+use tenantry_domain::store::Work;
+
+use crate::Cx;
+
+/// Subscribes tenants to plans that have a price.
+#[async_trait]
+pub trait Subscriptions: Send + Sync {
+    /// Whether payments are taken, so that a tenant may sign up for a plan that has a price.
+    fn takes_payments(&self, cx: &Cx) -> bool;
+
+    /// Asks for the scope's tenant to become a customer and to be subscribed to the plan of this name, in the transaction that
+    /// creates the tenant. Where no payments are taken it does nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn provision(&self, cx: &Cx, work: &mut Work, plan: &str) -> Result<(), StoreError>;
+}
+
+/// No payments are taken: for a service without billing.
+#[derive(Debug, Clone, Copy)]
+pub struct Unbilled;
+
+#[async_trait]
+impl Subscriptions for Unbilled {
+    fn takes_payments(&self, _: &Cx) -> bool {
+        false
+    }
+
+    async fn provision(&self, _: &Cx, _: &mut Work, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Challenges that keep programs from signing up, registering and asking for links.
+
+use std::sync::Arc;
+
+use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose};
+
+use crate::{Cx, Tenancy};
+
+/// A client's response to a challenge, where the request has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChallengeResponse(pub Option<String>);
+
+/// Returns what a client needs to answer the challenge of a request; `None` for a request that needs none.
+pub fn offer(app: &Arc<Tenancy>, purpose: ChallengePurpose) -> Option<ChallengeOffer> {
+    let challenges = app.ports.challenges.as_ref()?;
+    let needs = challenges.purposes.contains(&purpose);
+    needs.then(|| challenges.verifier.offer(purpose))
+}
+
+/// Verifies the response to the challenge of a request, when the request needs one. A response is accepted once, whatever
+/// becomes of the request.
+///
+/// # Errors
+/// [`ChallengeError`].
+pub(crate) async fn check(
+    cx: &Cx,
+    purpose: ChallengePurpose,
+    response: &ChallengeResponse,
+) -> Result<(), ChallengeError> {
+    let Some(challenges) = &cx.ports().challenges else {
+        return Ok(());
+    };
+    if !challenges.purposes.contains(&purpose) {
+        return Ok(());
+    }
+    let given = response.0.as_deref().filter(|text| !text.is_empty());
+    let given = given.ok_or(ChallengeError::Missing)?;
+    let address = cx.origin().address();
+    match challenges.verifier.verify(purpose, given, address).await {
+        Err(ChallengeError::Unavailable(reason)) if challenges.fail_open => {
+            tracing::warn!(
+                reason,
+                purpose = purpose.as_str(),
+                "accepted without a verified challenge"
+            );
+            Ok(())
+        }
+        Err(ChallengeError::Unavailable(reason)) => {
+            tracing::error!(
+                reason,
+                purpose = purpose.as_str(),
+                "a challenge cannot be verified"
+            );
+            Err(ChallengeError::Unavailable(reason))
+        }
+        verified => verified,
+    }
+}

@@ -1,0 +1,160 @@
+//! Lockout of accounts after failed guesses: when a guess is refused, and what counts as one.
+//!
+//! The rows are in the tenant's database, so that they hold across servers and restarts. They are of addresses, known or
+//! unknown, so unknown ones wait alike. A wait never holds up a trusted device; failures elsewhere hold up neither a network
+//! from which the account has lately logged in, nor one from which its password was just reset.
+
+use serde_json::json;
+use tenantry_domain::identity::{AccountDigest, Email, Guess, Lockout, Place, SecurityNotice, User};
+use tenantry_domain::kernel::{Network, StoreError, UserId};
+use tenantry_domain::operations::AccountName;
+use tenantry_domain::store::Work;
+
+use crate::Cx;
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::security_notice;
+
+/// Who guesses: at which account, and from where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guesser {
+    account: AccountDigest,
+    here: Place,
+    is_known: bool,
+}
+
+impl Guesser {
+    /// The caller of the context, who names an address. `is_known` says whether its account has lately logged in from the
+    /// caller's network.
+    pub(crate) fn of(cx: &Cx, email: &str, is_known: bool) -> Self {
+        Self {
+            account: AccountName::of(email).bytes(),
+            here: Place::Network(Network::site(cx.origin().address())),
+            is_known,
+        }
+    }
+
+    /// Whether the account has lately logged in from the caller's network.
+    pub(crate) const fn is_known(self) -> bool {
+        self.is_known
+    }
+
+    /// Where a failure counts: from a known network only there, so that its owner's mistakes lock nobody out elsewhere.
+    fn places(self) -> impl Iterator<Item = Place> {
+        let anywhere = (!self.is_known).then_some(Place::Anywhere);
+        [self.here].into_iter().chain(anywhere)
+    }
+}
+
+/// How a guesser stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing {
+    /// How many seconds the guesser has to wait; `None` when a guess is allowed now.
+    pub wait: Option<i64>,
+    /// Whether there is something to forget when the guess is right.
+    pub has_failed: bool,
+}
+
+/// Looks up how a guesser stands.
+pub(crate) async fn look(
+    cx: &Cx,
+    work: &mut Work,
+    guess: Guess,
+    guesser: Guesser,
+) -> Result<Standing, StoreError> {
+    let places = [guesser.here, Place::Anywhere];
+    let rows = work.lockouts().find(guesser.account, guess, &places).await?;
+    let now = cx.now();
+    let is_here = |row: &&Lockout| row.place == guesser.here;
+    let is_exempt = guesser.is_known || rows.iter().filter(is_here).any(|row| row.is_exempt(now));
+    let binding = rows.iter().filter(|row| is_here(row) || !is_exempt);
+    Ok(Standing {
+        wait: binding.filter_map(|row| row.seconds_left(now)).max(),
+        has_failed: !rows.is_empty(),
+    })
+}
+
+/// Counts a failed guess, and returns whether a wait begins with it.
+pub(crate) async fn fail(
+    cx: &Cx,
+    work: &mut Work,
+    guess: Guess,
+    guesser: Guesser,
+) -> Result<bool, StoreError> {
+    let mut begins = false;
+    for place in guesser.places() {
+        let new = Lockout::new(guesser.account, guess, place, cx.now());
+        let mut row = work.lockouts().find_or_insert(&new).await?;
+        begins |= row.fail(cx.now());
+        work.lockouts().update(&row).await?;
+    }
+    Ok(begins)
+}
+
+/// Counts a wrong code of a user, and notifies the user when a wait begins: whoever tries codes knows the password.
+pub(crate) async fn fail_code(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    guesser: Guesser,
+) -> Result<(), StoreError> {
+    if fail(cx, work, Guess::Code, guesser).await? {
+        let address = cx.origin().ip.clone();
+        security_notice::notify(cx, work, user.id, SecurityNotice::WrongCodes { address }).await?;
+    }
+    Ok(())
+}
+
+/// Forgets the failures, once a guess was right: those from the guesser's network; of codes, which only the owner has, those
+/// from all networks together, too.
+pub(crate) async fn succeed(work: &mut Work, guess: Guess, guesser: Guesser) -> Result<(), StoreError> {
+    work.lockouts()
+        .delete(guesser.account, guess, guesser.here)
+        .await?;
+    match guess {
+        Guess::Password => Ok(()),
+        Guess::Code => {
+            work.lockouts()
+                .delete(guesser.account, guess, Place::Anywhere)
+                .await
+        }
+    }
+}
+
+/// Ends all waits of an account whose password was replaced, and exempts the network of the caller, who read the account's
+/// mail, from failures elsewhere for a while.
+pub(crate) async fn lift(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), StoreError> {
+    let guesser = Guesser::of(cx, email.as_str(), false);
+    work.lockouts().delete_of(guesser.account).await?;
+    for guess in Guess::ALL {
+        let new = Lockout {
+            exempt_until: Some(cx.now() + Lockout::EXEMPT),
+            ..Lockout::new(guesser.account, guess, guesser.here, cx.now())
+        };
+        // A guess that fails at this moment may have stored its row.
+        work.lockouts().find_or_insert(&new).await?;
+        work.lockouts().update(&new).await?;
+    }
+    Ok(())
+}
+
+/// Records a guess that was refused unseen, or counts it.
+pub(crate) async fn record(
+    cx: &Cx,
+    guess: Guess,
+    user: Option<UserId>,
+    email: Option<&Email>,
+) -> Result<(), StoreError> {
+    let details = match user {
+        Some(_) => json!({"guess": guess.as_str()}),
+        None => json!({"guess": guess.as_str(), "email": email}),
+    };
+    let refusal = Refusal {
+        action: RefusedAction::Locked,
+        target_type: "user",
+        target: user.map(UserId::uuid),
+        actor: cx.scope().user(),
+        ip: cx.origin().ip.clone(),
+        details,
+    };
+    refusal::record(cx, refusal).await
+}

@@ -1,0 +1,117 @@
+//! Step-up: requests that matter more than others need a second factor that was given minutes ago.
+//!
+//! A use case asks for a [`RecentFactor`] and hands it to the function that makes the change, which takes it as an argument:
+//! a forgotten check does not compile. API keys, jobs and the system have no session in which a factor could be given, so
+//! they pass; the permissions of the requests that matter are no scopes of API keys, with one exception: the key of a service
+//! account rotates itself.
+
+use chrono::Duration;
+use tenantry_domain::identity::TotpFactor;
+use tenantry_domain::kernel::{Role, StoreError, Time, UserId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Refused;
+
+use crate::Cx;
+
+/// For how long a factor that was given counts as recent, in seconds.
+pub const RECENT_SECONDS: i64 = 600;
+
+/// Proof that the caller gave a second factor within [`RECENT_SECONDS`], or has none to give.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "the function that makes the change takes it"]
+pub struct RecentFactor(());
+
+/// A role that the caller may give to a user now: the role of an admin needs a [`RecentFactor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GrantedRole(Role);
+
+impl GrantedRole {
+    /// The role of a user who registers.
+    pub(crate) const REGISTERED: Self = Self(Role::Member);
+
+    /// A role that the caller gives to another user. The outer error is the store's.
+    ///
+    /// # Errors
+    /// [`Refused::FactorRequired`] inside.
+    pub(crate) async fn by_caller(cx: &Cx, role: Role) -> Result<Result<Self, Refused>, StoreError> {
+        if role == Role::Admin
+            && let Err(refused) = cx.require_recent_factor().await?
+        {
+            return Ok(Err(refused));
+        }
+        Ok(Ok(Self(role)))
+    }
+
+    /// The role of an invitation, which the inviter was granted.
+    pub(crate) const fn invited(role: Role) -> Self {
+        Self(role)
+    }
+
+    /// The role that may be given.
+    pub(crate) const fn role(self) -> Role {
+        self.0
+    }
+}
+
+impl Cx {
+    /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
+    /// others. The outer error is the store's.
+    ///
+    /// # Errors
+    /// [`Refused::FactorRequired`] inside.
+    pub async fn require_recent_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
+        Ok(match self.recent_factor().await? {
+            Given::Recently | Given::NotEnrolled => Ok(RecentFactor(())),
+            Given::TooLongAgo => Err(Refused::FactorRequired),
+        })
+    }
+
+    /// The same for use cases that nobody may do without a second factor of their own. The outer error is the store's.
+    ///
+    /// # Errors
+    /// [`Refused::FactorRequired`] and [`Refused::FactorMissing`] inside.
+    pub async fn require_own_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
+        Ok(match self.recent_factor().await? {
+            Given::Recently => Ok(RecentFactor(())),
+            Given::NotEnrolled => Err(Refused::FactorMissing),
+            Given::TooLongAgo => Err(Refused::FactorRequired),
+        })
+    }
+
+    async fn recent_factor(&self) -> Result<Given, StoreError> {
+        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
+        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
+            return Ok(Given::Recently);
+        };
+        if self.scope().factor_at().is_some_and(is_recent) {
+            return Ok(Given::Recently);
+        }
+        // A token of before the factor was given is as good as the session.
+        self.read(async |work| {
+            let given_at = work.second_factors().given_at(session).await?;
+            if !has_factor(work, user).await? {
+                return Ok(Given::NotEnrolled);
+            }
+            let is_recent = given_at.is_some_and(is_recent);
+            Ok(if is_recent {
+                Given::Recently
+            } else {
+                Given::TooLongAgo
+            })
+        })
+        .await
+    }
+}
+
+/// When the caller gave a second factor.
+enum Given {
+    Recently,
+    TooLongAgo,
+    NotEnrolled,
+}
+
+/// Whether a user has a confirmed second factor.
+pub(crate) async fn has_factor(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    let factor = work.second_factors().find_totp(user).await?;
+    Ok(factor.as_ref().is_some_and(TotpFactor::is_confirmed))
+}

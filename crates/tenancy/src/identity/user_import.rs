@@ -1,0 +1,109 @@
+//! Users who move in from another system, with their password hashes.
+
+use std::sync::Arc;
+
+use tenantry_domain::identity::{Email, NewUser, PasswordHash, User};
+use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, TenantId, UserId};
+use tenantry_domain::tenant::Denied;
+
+use crate::identity::email_domain::AllowedDomains;
+use crate::identity::invitation;
+use crate::identity::user::UserError;
+use crate::plans::Countable;
+use crate::{Cx, Origin, Tenancy};
+
+/// A user who moves in.
+#[derive(Debug, Clone)]
+pub struct ImportUser {
+    /// The address.
+    pub email: String,
+    /// The name of the person, as shown to others.
+    pub full_name: String,
+    /// What the user may do in the tenant.
+    pub role: Role,
+    /// A hash that [`PasswordHasher::import`](tenantry_domain::identity::PasswordHasher::import) accepts; without one the user
+    /// has to reset the password before the first login.
+    pub password_hash: Option<String>,
+    /// Whether the address counts as verified. No mail is sent in either case.
+    pub email_verified: bool,
+}
+
+/// What became of a user to import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imported {
+    /// The user was created.
+    Created,
+    /// The tenant has a user of that address already, who is left as they are.
+    Present,
+}
+
+/// Returns the context in which users of a tenant are imported.
+///
+/// # Errors
+/// [`Denied`], also for a tenant that is suspended or deleted.
+pub async fn context(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied> {
+    let because = SystemScope::because("an operator imports users");
+    let scope = app.ports.gate.system(because, tenant).await?;
+    Ok(Cx::new(Arc::clone(app), scope, Origin::default()))
+}
+
+/// Creates a user, unless the tenant has one of that address. An open invitation of the address is revoked, as when an admin
+/// adds a user.
+///
+/// # Errors
+/// `invalid_hash` at `/password_hash` among the [`UserError::Invalid`]; [`UserError::NotInPlan`], [`UserError::Refused`], and
+/// those of the store.
+pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
+    cx.require(Permission::ImportUsers)?;
+    let user = prepare(cx, data)?;
+    AllowedDomains::of(cx).await?.check(&user.email)?;
+    let imported = cx
+        .write(async |work| {
+            if work.users().find_by_email(&user.email).await?.is_some() {
+                return Ok(Imported::Present);
+            }
+            invitation::supersede(cx, work, &user.email).await?;
+            cx.ports()
+                .entitlements
+                .require_one_more(cx, work, Countable::Users)
+                .await?;
+            work.users().insert(&user).await?;
+            let event = cx.changed("user.imported", "user", user.id.uuid(), None, Some(&user));
+            work.audit().record(event).await?;
+            Ok(Imported::Created)
+        })
+        .await;
+    match imported {
+        // Another caller has created the user between the look and the insertion.
+        Err(UserError::EmailTaken) => Ok(Imported::Present),
+        imported => imported,
+    }
+}
+
+fn prepare(cx: &Cx, data: ImportUser) -> Result<User, Invalid> {
+    let passwords = &cx.ports().passwords;
+    let mut check = Check::new();
+    let email = check.take(Email::parse(&data.email, "/email"));
+    check.line("/full_name", data.full_name.trim(), 1..=120);
+    let hash = data
+        .password_hash
+        .map_or_else(|| Ok(passwords.unusable()), |text| read_hash(cx, text));
+    let hash = check.take(hash);
+    check.verdict()?;
+    let (Some(email), Some(hash)) = (email, hash) else {
+        return Err(Invalid(Vec::new()));
+    };
+    let new = NewUser {
+        email,
+        full_name: data.full_name,
+        role: data.role,
+    };
+    let mut user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
+    user.email_verified = data.email_verified;
+    Ok(user)
+}
+
+fn read_hash(cx: &Cx, text: String) -> Result<PasswordHash, Invalid> {
+    let read = cx.ports().passwords.import(text);
+    read.map_err(|refused| Invalid::one("/password_hash", "invalid_hash", refused.0))
+}

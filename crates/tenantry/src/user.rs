@@ -1,0 +1,259 @@
+//! `tenantry user`: what an operator does to users of a tenant from the command line.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tenantry_domain::kernel::{Invalid, Role};
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::identity::user::UserError;
+use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
+
+use crate::boot::{Booted, boot};
+use crate::config::Settings;
+use crate::tenant::{find, invalid, other};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Create users who move in from another system, with their password hashes. Users of addresses that the tenant has already
+    /// are left as they are, so the same file can be imported again. No mail is sent.
+    ///
+    /// Each line of the file is a JSON object with `email`, `full_name`, `role` (admin, member, viewer) and, where there is
+    /// one, `password_hash`: bcrypt, or a PHC string of argon2id, pbkdf2-sha256, pbkdf2-sha512 or scrypt. It is replaced at
+    /// the first login. A user without a hash resets the password before the first login.
+    #[command(
+        after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
+                            {\"email\":\"ada@acme.example\",\"full_name\":\"Ada\",\"role\":\"member\",\
+                            \"password_hash\":\"$2b$12$…\"}"
+    )]
+    Import {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The file, in UTF-8; `-` reads standard input.
+        #[arg(long)]
+        file: PathBuf,
+        /// The other system has verified the addresses. Otherwise they are unverified.
+        #[arg(long)]
+        verified: bool,
+    },
+}
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let Action::Import {
+        tenant,
+        file,
+        verified,
+    } = &args.action;
+    let done = import(&booted, tenant, file, *verified).await;
+    booted.finish().await;
+    done
+}
+
+/// A line of the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    email: String,
+    full_name: String,
+    role: Role,
+    #[serde(default)]
+    password_hash: Option<String>,
+}
+
+/// The longest line, in bytes.
+const LONGEST_LINE: u64 = 65_536;
+/// After how many lines the progress is shown.
+const PROGRESS: u64 = 1_000;
+
+/// How many lines had which outcome.
+#[derive(Debug, Default)]
+struct Counts {
+    created: u64,
+    present: u64,
+    failed: u64,
+}
+
+async fn import(booted: &Booted, slug: &str, file: &Path, verified: bool) -> Result<(), CommandError> {
+    booted.plans.sync(booted).await.map_err(|error| other(&error))?;
+    let tenant = find(&booted.app, slug).await?;
+    let cx = user_import::context(&booted.app, tenant).await;
+    let cx = cx.map_err(|error| other(&error))?;
+    let mut reader = open(file).map_err(|error| at_file(file, &error))?;
+    let (mut counts, mut number) = (Counts::default(), 0);
+    while let Some(line) = next_line(&mut reader).map_err(|error| at_file(file, &error))? {
+        number += 1;
+        match import_line(&cx, &line, verified).await {
+            Ok(None) => {}
+            Ok(Some(Imported::Created)) => counts.created += 1,
+            Ok(Some(Imported::Present)) => counts.present += 1,
+            Err(Fault::Line(problem)) => {
+                counts.failed += 1;
+                console::error(&format!("line {number}: {problem}"));
+            }
+            Err(Fault::Rest(problem)) => {
+                say(&counts);
+                let what =
+                    format!("line {number}: {problem}; this line and those after it were not imported");
+                return Err(CommandError::Other(what));
+            }
+        }
+        if number % PROGRESS == 0 {
+            console::progress(&format!("{number} lines read"));
+        }
+    }
+    say(&counts);
+    if counts.failed > 0 {
+        let what = format!(
+            "{} line(s) were not imported: correct them and import the file again",
+            counts.failed
+        );
+        return Err(CommandError::Other(what));
+    }
+    Ok(())
+}
+
+fn say(counts: &Counts) {
+    let Counts {
+        created,
+        present,
+        failed,
+    } = counts;
+    console::say(&format!(
+        "{created} created, {present} already there, {failed} failed"
+    ));
+}
+
+/// Why a line was not imported.
+enum Fault {
+    /// Something is wrong with the line.
+    Line(String),
+    /// The lines after it would fail as well.
+    Rest(String),
+}
+
+/// Imports one line; `None` for an empty one.
+async fn import_line(cx: &Cx, line: &[u8], verified: bool) -> Result<Option<Imported>, Fault> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    if line.len() as u64 > LONGEST_LINE {
+        return Err(Fault::Line(format!("is longer than {LONGEST_LINE} bytes")));
+    }
+    let read = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(line));
+    let Line {
+        email,
+        full_name,
+        role,
+        password_hash,
+    } = read.map_err(|error| Fault::Line(at_field(&error)))?;
+    let user = ImportUser {
+        email,
+        full_name,
+        role,
+        password_hash,
+        email_verified: verified,
+    };
+    match user_import::import(cx, user).await {
+        Ok(imported) => Ok(Some(imported)),
+        Err(UserError::Invalid(errors)) => Err(Fault::Line(invalid(&errors).to_string())),
+        Err(error) => Err(Fault::Rest(error.to_string())),
+    }
+}
+
+fn at_field(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = error.path().to_string();
+    if path == "." {
+        return error.inner().to_string();
+    }
+    let field = Invalid::one(format!("/{path}"), "invalid", error.inner().to_string());
+    invalid(&field).to_string()
+}
+
+fn open(file: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    Ok(Box::new(BufReader::new(File::open(file)?)))
+}
+
+/// Reads a line. Of one that is too long no more is kept than shows that.
+fn next_line<R: BufRead>(reader: &mut R) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = reader
+        .by_ref()
+        .take(LONGEST_LINE + 2)
+        .read_until(b'\n', &mut line)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') && line.len() as u64 > LONGEST_LINE {
+        skip_line(reader)?;
+    }
+    Ok(Some(line))
+}
+
+fn skip_line<R: BufRead>(reader: &mut R) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let (used, done) = match end {
+            Some(end) => (end + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        reader.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+fn at_file(file: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::Other(format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_skipped_and_the_next_is_read() {
+        let long = "x".repeat(200_000);
+        let text = format!("one\n{long}\n\ntwo");
+        let mut reader = BufReader::new(text.as_bytes());
+        let mut lengths = Vec::new();
+        while let Some(line) = next_line(&mut reader).unwrap() {
+            lengths.push(line.trim_ascii().len());
+        }
+        assert_eq!(lengths, [3, 65_538, 0, 3]);
+    }
+
+    #[test]
+    fn a_fault_of_a_line_names_its_field() {
+        let read = |text: &str| {
+            let mut json = serde_json::Deserializer::from_str(text);
+            let read: Result<Line, _> = serde_path_to_error::deserialize(&mut json);
+            read.map(|_| ()).map_err(|error| at_field(&error)).unwrap_err()
+        };
+        let wrong = read(r#"{"email":1,"full_name":"A","role":"member"}"#);
+        assert!(wrong.starts_with("/email: invalid type"), "{wrong}");
+        let wrong = read(r#"{"email":"a@b.example","full_name":"A","role":"owner"}"#);
+        assert!(wrong.starts_with("/role: must be one of"), "{wrong}");
+        let wrong = read(r#"{"email":"a@b.example","role":"member"}"#);
+        assert!(wrong.contains("missing field `full_name`"), "{wrong}");
+        let wrong = read(r#"{"email":"a@b.example","full_name":"A","role":"member","admin":true}"#);
+        assert!(wrong.contains("unknown field `admin`"), "{wrong}");
+        assert!(read("nonsense").contains("expected"));
+    }
+}

@@ -1,0 +1,280 @@
+//! Challenges that keep programs from signing up, registering and asking for links.
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the helpers of tests too, a failure is a failed test"
+)]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::Duration;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tenantry_domain::identity::{
+    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges,
+};
+use tenantry_tests::{Client, Options, PASSWORD, Request, World};
+
+const CHALLENGE: &str = "/api/v1/auth/challenge";
+const HEADER: &str = "Challenge-Response";
+
+fn all() -> Options {
+    Options {
+        proof_of_work: ChallengePurpose::ALL.into(),
+        ..Options::default()
+    }
+}
+
+/// Makes a request for a new name.
+type Make = fn(&Client, &str) -> Request;
+
+async fn solved(client: &Client, purpose: &str) -> String {
+    let path = format!("{CHALLENGE}?purpose={purpose}");
+    let reply = client.get(&path).send().await.expect(200);
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let offer = reply.json();
+    assert_eq!(
+        (
+            &offer["required"],
+            &offer["kind"],
+            &offer["algorithm"],
+            &offer["difficulty"]
+        ),
+        (
+            &json!(true),
+            &json!("proof_of_work"),
+            &json!("SHA-256"),
+            &json!(8)
+        )
+    );
+    let challenge = offer["challenge"].as_str().unwrap();
+    let mut answers = (0..).map(|nonce| format!("{challenge}.{nonce}"));
+    answers
+        .find(|text| Sha256::digest(text.as_bytes())[0] == 0)
+        .unwrap()
+}
+
+fn sign_up(client: &Client, slug: &str) -> Request {
+    let admin = json!({"email": "ada@new.example", "full_name": "Ada", "password": PASSWORD});
+    let body = json!({"name": "New", "slug": slug, "admin": admin});
+    client.post("/api/v1/tenants", &body)
+}
+
+fn register(client: &Client, name: &str) -> Request {
+    let body = json!({"email": format!("{name}@acme.example"), "full_name": name, "password": PASSWORD, "tenant_slug": "acme"});
+    client.post("/api/v1/auth/register", &body)
+}
+
+fn forgot(client: &Client, _: &str) -> Request {
+    let body = json!({"email": "member@acme.example", "tenant_slug": "acme"});
+    client.post("/api/v1/auth/forgot-password", &body)
+}
+
+#[actix_web::test]
+async fn anonymous_requests_need_a_solved_challenge_of_their_purpose() {
+    let world = World::with(all()).await;
+    let client = &world.client;
+    for (purpose, status, request) in [
+        ("sign_up", 201, sign_up as Make),
+        ("register", 201, register as Make),
+        ("forgot_password", 202, forgot as Make),
+    ] {
+        let request = |name| request(client, name);
+        request("first").send().await.problem(403, "challenge_required");
+        let wrong = if purpose == "register" {
+            "sign_up"
+        } else {
+            "register"
+        };
+        let wrong = solved(client, wrong).await;
+        let refused = request("first").header(HEADER, &wrong).send().await;
+        let detail = refused.problem(403, "challenge_required").json()["detail"].clone();
+        assert!(detail.as_str().unwrap().contains("another purpose"), "{detail}");
+        let response = solved(client, purpose).await;
+        request("first")
+            .header(HEADER, &response)
+            .send()
+            .await
+            .expect(status);
+        let again = request("second").header(HEADER, &response).send().await;
+        let detail = again.problem(403, "challenge_required").json()["detail"].clone();
+        assert!(detail.as_str().unwrap().contains("used already"), "{detail}");
+        let response = solved(client, purpose).await;
+        world.clock.advance(Duration::minutes(5));
+        let late = request("third").header(HEADER, &response).send().await;
+        let detail = late.problem(403, "challenge_required").json()["detail"].clone();
+        assert!(detail.as_str().unwrap().contains("expired"), "{detail}");
+    }
+    world
+        .login("acme", "member@acme.example", PASSWORD)
+        .await
+        .expect(200);
+}
+
+#[actix_web::test]
+async fn a_response_is_accepted_once_by_all_servers() {
+    let world = World::with(all()).await;
+    let elsewhere = world.other_instance(&all()).await;
+    let response = solved(&world.client, "register").await;
+    let one = register(&world.client, "one").header(HEADER, &response);
+    let other = register(&elsewhere, "other").header(HEADER, &response);
+    let (one, other) = tokio::join!(one.send(), other.send());
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 403]);
+}
+
+/// A lost answer is repeated with its idempotency key; the response to the challenge is used up by then.
+#[actix_web::test]
+async fn a_repeated_request_gets_its_answer_without_a_new_challenge() {
+    let world = World::with(all()).await;
+    let client = &world.client;
+    let key = "5f0c7d4e-0d0a-4f0e-9f43-6f3d2a1b0c9d";
+    for (purpose, request) in [("sign_up", sign_up as Make), ("register", register as Make)] {
+        let response = solved(client, purpose).await;
+        let send = || {
+            let request = request(client, "again").header("Idempotency-Key", key);
+            request.header(HEADER, &response).send()
+        };
+        let first = send().await.expect(201).json();
+        let second = send().await.expect(201);
+        assert_eq!(second.header("idempotent-replayed"), Some("true"), "{purpose}");
+        assert_eq!(second.json(), first, "{purpose}");
+    }
+}
+
+#[actix_web::test]
+async fn requests_that_need_no_challenge_ask_for_none() {
+    let world = World::with(Options {
+        proof_of_work: [ChallengePurpose::SignUp].into(),
+        ..Options::default()
+    })
+    .await;
+    let offer = world
+        .client
+        .get(&format!("{CHALLENGE}?purpose=register"))
+        .send()
+        .await;
+    assert_eq!(
+        offer.expect(200).json(),
+        json!({"required": false, "kind": "none"})
+    );
+    register(&world.client, "free").send().await.expect(201);
+    forgot(&world.client, "").send().await.expect(202);
+    for purpose in ["", "login", "SIGN_UP"] {
+        let path = format!("{CHALLENGE}?purpose={purpose}");
+        world
+            .client
+            .get(&path)
+            .send()
+            .await
+            .problem(422, "validation_failed");
+    }
+    world
+        .client
+        .get(CHALLENGE)
+        .send()
+        .await
+        .problem(422, "validation_failed");
+    let long = "x".repeat(4_097);
+    let refused = sign_up(&world.client, "long").header(HEADER, &long).send().await;
+    refused.problem(400, "invalid_request");
+}
+
+/// Expired rows are deleted as challenges are answered, so the table stays as small as its traffic.
+#[actix_web::test]
+async fn answered_challenges_are_deleted_when_they_have_expired() {
+    let world = World::with(all()).await;
+    let count = async || -> i64 {
+        let sql = "SELECT count(*) FROM spent_challenges";
+        sqlx::query_scalar(sql)
+            .fetch_one(&mut world.database.admin().await)
+            .await
+            .unwrap()
+    };
+    for round in 1..=3 {
+        let response = solved(&world.client, "forgot_password").await;
+        forgot(&world.client, "")
+            .header(HEADER, &response)
+            .send()
+            .await
+            .expect(202);
+        assert_eq!(count().await, round);
+    }
+    world.clock.advance(Duration::minutes(6));
+    let response = solved(&world.client, "forgot_password").await;
+    forgot(&world.client, "")
+        .header(HEADER, &response)
+        .send()
+        .await
+        .expect(202);
+    assert_eq!(count().await, 1);
+}
+
+struct Provider(AtomicBool);
+
+#[async_trait::async_trait]
+impl ChallengeVerifier for Provider {
+    fn offer(&self, _: ChallengePurpose) -> ChallengeOffer {
+        ChallengeOffer::Widget {
+            site_key: "site".into(),
+        }
+    }
+
+    async fn verify(&self, _: ChallengePurpose, _: &str, _: Option<IpAddr>) -> Result<(), ChallengeError> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(ChallengeError::Unavailable("secret of the inside".into())),
+        }
+    }
+}
+
+/// While the provider is away nothing is created, unless the operator has chosen that.
+#[actix_web::test]
+async fn a_provider_that_is_away_closes_sign_up_unless_set() {
+    let provider = Arc::new(Provider(AtomicBool::new(false)));
+    let options = |fail_open| Options {
+        challenges: Some(Challenges {
+            verifier: provider.clone(),
+            purposes: [ChallengePurpose::Register].into(),
+            fail_open,
+        }),
+        ..Options::default()
+    };
+    let world = World::with(options(false)).await;
+    let offer = world
+        .client
+        .get(&format!("{CHALLENGE}?purpose=register"))
+        .send()
+        .await;
+    let expected = json!({"required": true, "kind": "widget", "site_key": "site"});
+    assert_eq!(offer.expect(200).json(), expected);
+    let before = world.digest(&world.acme).await;
+    let closed = register(&world.client, "one")
+        .header(HEADER, "token")
+        .send()
+        .await;
+    let problem = closed.problem(503, "challenge_unavailable");
+    assert!(problem.header("retry-after").is_some());
+    let text: Value = problem.json();
+    assert!(!text.to_string().contains("secret of the inside"), "{text}");
+    assert_eq!(world.digest(&world.acme).await, before);
+
+    let open = world.other_instance(&options(true)).await;
+    register(&open, "two")
+        .header(HEADER, "token")
+        .send()
+        .await
+        .expect(201);
+    register(&open, "three")
+        .send()
+        .await
+        .problem(403, "challenge_required");
+    provider.0.store(true, Ordering::Relaxed);
+    register(&world.client, "four")
+        .header(HEADER, "token")
+        .send()
+        .await
+        .expect(201);
+}

@@ -1,0 +1,335 @@
+//! Step-up: which requests need a recent second factor, and who may bind or remove one.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which the lint does not recognise outside of test functions"
+)]
+
+use std::collections::BTreeSet;
+
+use chrono::Duration;
+use serde_json::{Value, json};
+use tenantry_domain::operations::{AccountRates, Rate};
+use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, World};
+
+use crate::mfa::{App, with_factor};
+
+const ENROLL: &str = "/api/v1/auth/mfa/enroll";
+const STEP_UP: &str = "/api/v1/auth/mfa/step-up";
+const SETTINGS: &str = "/api/v1/tenant/settings";
+const ME: &str = "/api/v1/auth/me";
+
+/// Gives the factor again, and returns the user with the fresh access token.
+async fn stepped_up(world: &World, who: &Person, app: &App) -> Person {
+    let body = json!({"code": app.next_code(world)});
+    let fresh = world.post(who, STEP_UP, &body).send().await.expect(200).json();
+    Person {
+        access_token: fresh["access_token"].as_str().unwrap().to_owned(),
+        ..who.clone()
+    }
+}
+
+async fn new_user(world: &World, name: &str, role: &str) -> String {
+    let body = json!({"email": format!("{name}@acme.example"), "full_name": name, "role": role});
+    let added = world.post(&world.acme.admin, "/api/v1/users", &body).send().await;
+    added.expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
+async fn new_key(world: &World) -> String {
+    let body = json!({"name": "A key", "scopes": ["tasks.read"]});
+    let made = world
+        .post(&world.acme.admin, "/api/v1/api-keys", &body)
+        .send()
+        .await;
+    made.expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Every request that needs a recent factor: its operation in the document, and how it is sent.
+async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Value)> {
+    let (user, gone) = (
+        new_user(world, "one", "member").await,
+        new_user(world, "two", "member").await,
+    );
+    let (other, key) = (new_user(world, "three", "admin").await, new_key(world).await);
+    let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
+    let post = |path: &str, body| ("POST", path.to_owned(), body);
+    let at_user = |id: &str| format!("/api/v1/users/{id}");
+    let admin =
+        |name: &str| json!({"email": format!("{name}@acme.example"), "full_name": name, "role": "admin"});
+    let requests = [
+        ("create_user", post("/api/v1/users", admin("four"))),
+        ("update_user", patch(&at_user(&user), json!({"role": "admin"}))),
+        ("update_user", patch(&at_user(&user), json!({"is_active": false}))),
+        (
+            "update_user",
+            patch(&at_user(&user), json!({"email": "moved@acme.example"})),
+        ),
+        ("delete_user", ("DELETE", at_user(&gone), json!(null))),
+        (
+            "send_reset",
+            post(&format!("{}/send-reset", at_user(&other)), json!({})),
+        ),
+        (
+            "end_user_sessions",
+            post(&format!("{}/end-sessions", at_user(&other)), json!({})),
+        ),
+        (
+            "reset_mfa",
+            post(&format!("{}/reset-mfa", at_user(&other)), json!({})),
+        ),
+        (
+            "create_invitation",
+            post(
+                "/api/v1/invitations",
+                json!({"email": "five@acme.example", "role": "admin"}),
+            ),
+        ),
+        (
+            "create_api_key",
+            post(
+                "/api/v1/api-keys",
+                json!({"name": "Two", "scopes": ["tasks.read"]}),
+            ),
+        ),
+        (
+            "update_api_key",
+            patch(&format!("/api/v1/api-keys/{key}"), json!({"name": "Three"})),
+        ),
+        (
+            "rotate_api_key",
+            post(
+                &format!("/api/v1/api-keys/{key}/rotate"),
+                json!({"overlap_seconds": 0}),
+            ),
+        ),
+        (
+            "update_settings",
+            patch(SETTINGS, json!({"security.session_idle_minutes": 45})),
+        ),
+        (
+            "roll_back_settings",
+            post(&format!("{SETTINGS}/rollback"), json!({"version": 1})),
+        ),
+        (
+            "update_tenant",
+            patch(
+                "/api/v1/tenant",
+                json!({"settings": {"self_registration": false}}),
+            ),
+        ),
+    ];
+    let flat = |(operation, (method, path, body))| (operation, method, path, body);
+    requests.into_iter().map(flat).collect()
+}
+
+fn request(world: &World, who: &Person, method: &str, path: &str, body: &Value) -> Request {
+    match method {
+        "PATCH" => world.patch(who, path, body),
+        "DELETE" => world.delete(who, path),
+        _ => world.post(who, path, body),
+    }
+}
+
+/// The operations of the document that answer 403 `mfa_required`.
+async fn documented(world: &World) -> BTreeSet<String> {
+    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|item| item.as_object().unwrap().values());
+    let asking = operations.filter(|operation| {
+        operation["responses"]["403"]
+            .to_string()
+            .contains("mfa_required_403")
+    });
+    asking
+        .map(|operation| operation["operationId"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Each of them is refused without a recent factor and changes nothing, and is done with one.
+#[actix_web::test]
+async fn sensitive_requests_need_a_recent_factor() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    world
+        .patch(admin, SETTINGS, &json!({"security.session_idle_minutes": 30}))
+        .send()
+        .await
+        .expect(200);
+    world
+        .patch(admin, SETTINGS, &json!({"security.session_idle_minutes": 40}))
+        .send()
+        .await
+        .expect(200);
+    let sensitive = sensitive(&world).await;
+    let names: BTreeSet<_> = sensitive
+        .iter()
+        .map(|(operation, ..)| (*operation).to_owned())
+        .collect();
+    assert_eq!(names, documented(&world).await);
+
+    let app = with_factor(&world, admin).await;
+    world.clock.advance(Duration::seconds(600));
+    let before = world.digest(&world.acme).await;
+    for (operation, method, path, body) in &sensitive {
+        let refused = request(&world, admin, method, path, body).send().await;
+        let refused = refused.problem(403, "mfa_required").json();
+        assert_eq!(refused["max_age"], 600, "{operation}");
+        assert_eq!(refused.get("methods"), None, "{operation}");
+    }
+    assert_eq!(world.digest(&world.acme).await, before);
+    let admin = &stepped_up(&world, admin, &app).await;
+    for (operation, method, path, body) in &sensitive {
+        let done = request(&world, admin, method, path, body).send().await;
+        assert!(done.status < 300, "{operation}: {} {}", done.status, done.text());
+    }
+}
+
+#[actix_web::test]
+async fn harmless_requests_need_no_recent_factor() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    with_factor(&world, admin).await;
+    world.clock.advance(Duration::seconds(600));
+    new_user(&world, "six", "member").await;
+    let invited = json!({"email": "invited@acme.example", "role": "member"});
+    world
+        .post(admin, "/api/v1/invitations", &invited)
+        .send()
+        .await
+        .expect(201);
+    let own = format!("/api/v1/users/{}", admin.id);
+    world
+        .patch(admin, &own, &json!({"full_name": "Ada"}))
+        .send()
+        .await
+        .expect(200);
+    let member = format!("/api/v1/users/{}", world.acme.member.id);
+    world
+        .patch(admin, &member, &json!({"full_name": "Bea"}))
+        .send()
+        .await
+        .expect(200);
+    let end = format!("{member}/end-sessions");
+    world.post(admin, &end, &json!({})).send().await.expect(202);
+    world
+        .patch(admin, "/api/v1/tenant", &json!({"name": "Acme"}))
+        .send()
+        .await
+        .expect(200);
+}
+
+/// A stolen password of an admin without a factor must not be enough to take the factors of all others away.
+#[actix_web::test]
+async fn admin_without_a_factor_resets_none() {
+    let world = World::new().await;
+    let (admin, member) = (&world.acme.admin, &world.acme.member);
+    with_factor(&world, member).await;
+    let path = format!("/api/v1/users/{}/reset-mfa", member.id);
+    let refused = world.post(admin, &path, &json!({})).send().await;
+    let refused = refused.problem(403, "mfa_required").json();
+    assert_eq!(
+        (&refused["methods"], &refused["max_age"]),
+        (&json!(["enroll"]), &json!(600))
+    );
+    world.get(member, ME).send().await.expect(200);
+    world
+        .login("acme", &member.email, PASSWORD)
+        .await
+        .problem(401, "mfa_required");
+    with_factor(&world, admin).await;
+    world.post(admin, &path, &json!({})).send().await.expect(204);
+    world.login("acme", &member.email, PASSWORD).await.expect(200);
+}
+
+fn needs_password(reply: Reply) {
+    let errors = reply.problem(422, "validation_failed").json()["errors"].clone();
+    assert_eq!(
+        (&errors[0]["pointer"], &errors[0]["code"]),
+        (&json!("/password"), &json!("required"))
+    );
+}
+
+#[actix_web::test]
+async fn stolen_session_cannot_bind_a_factor() {
+    let rate = Rate::new(1, 2).unwrap();
+    let account_rates = AccountRates {
+        network: rate,
+        anywhere: rate,
+    };
+    let world = World::with(Options {
+        account_rates,
+        ..Options::default()
+    })
+    .await;
+    let (member, viewer) = (&world.acme.member, &world.acme.viewer);
+    // Just after the login the password was given already. A request without a body is the same as an empty object.
+    world
+        .client
+        .request("POST".parse().unwrap(), ENROLL)
+        .bearer(&member.access_token)
+        .send()
+        .await
+        .expect(200);
+    world.clock.advance(Duration::seconds(599));
+    world.post(member, ENROLL, &json!({})).send().await.expect(200);
+    world.clock.advance(Duration::seconds(1));
+    needs_password(world.post(member, ENROLL, &json!({})).send().await);
+    needs_password(
+        world
+            .post(member, ENROLL, &json!({"password": null}))
+            .send()
+            .await,
+    );
+    let with = |password: &str| world.post(member, ENROLL, &json!({"password": password}));
+    with(PASSWORD).send().await.expect(200);
+    for wrong in ["", "wrong horse"] {
+        with(wrong).send().await.problem(401, "invalid_credentials");
+    }
+    // Guesses count as failed logins, those of this user alone.
+    with(PASSWORD).send().await.problem(429, "rate_limited");
+    world
+        .post(viewer, ENROLL, &json!({"password": PASSWORD}))
+        .send()
+        .await
+        .expect(200);
+    let unknown = world.post(viewer, ENROLL, &json!({"code": "1"}));
+    unknown.send().await.problem(422, "unknown_field");
+}
+
+#[actix_web::test]
+async fn promoted_admin_without_a_required_factor_logs_in_again() {
+    let world = World::new().await;
+    let (admin, member, viewer) = (&world.acme.admin, &world.acme.member, &world.acme.viewer);
+    with_factor(&world, viewer).await;
+    let promote = async |who: &Person, role: &str| {
+        let path = format!("/api/v1/users/{}", who.id);
+        world
+            .patch(admin, &path, &json!({"role": role}))
+            .send()
+            .await
+            .expect(200);
+    };
+    // Where no factor is required, a session goes on with its new role.
+    promote(member, "admin").await;
+    world.get(member, ME).send().await.expect(200);
+    promote(member, "member").await;
+    world
+        .patch(admin, SETTINGS, &json!({"security.mfa_required": "admins"}))
+        .send()
+        .await
+        .expect(200);
+    promote(member, "viewer").await;
+    world.get(member, ME).send().await.expect(200);
+    promote(member, "admin").await;
+    world.get(member, ME).send().await.problem(401, "token_revoked");
+    let refresh = json!({"refresh_token": member.refresh_token});
+    let refresh = world.client.post("/api/v1/auth/refresh", &refresh).send().await;
+    refresh.problem(401, "token_revoked");
+    let login = world
+        .login("acme", &member.email, PASSWORD)
+        .await
+        .problem(401, "mfa_required");
+    assert_eq!(login.json()["methods"], json!(["enroll"]));
+    // Who has a factor keeps the session.
+    promote(viewer, "admin").await;
+    world.get(viewer, ME).send().await.expect(200);
+}
