@@ -126,9 +126,9 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// The names of the migrations of Tenantry, in order.
-pub fn migration_names() -> Vec<String> {
-    let migrations = Migrator::migrations();
+/// The names of the migrations of a migrator, in order.
+pub fn migration_names<M: MigratorTrait>() -> Vec<String> {
+    let migrations = M::migrations();
     migrations
         .iter()
         .map(|migration| migration.name().to_owned())

@@ -24,10 +24,9 @@ pub async fn up(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationE
 /// # Errors
 /// As for [`up`].
 pub async fn up_with<M: MigratorTrait>(url: &str, steps: Option<u32>) -> Result<Vec<String>, MigrationError> {
-    let session = Session::begin(url).await?;
+    let session = Session::begin::<M>(url).await?;
     let before = session.applied::<M>().await?;
-    let others = unknown::names::<M>(&session.pool).await?;
-    unknown::beside(others, Beside::<M>::up(&session.database, steps))
+    unknown::beside(session.others.clone(), Beside::<M>::up(&session.database, steps))
         .await
         .map_err(MigrationError::Migration)?;
     let after = session.applied::<M>().await?;
@@ -57,10 +56,9 @@ pub async fn down_with<M: MigratorTrait>(
     url: &str,
     steps: Option<u32>,
 ) -> Result<Vec<String>, MigrationError> {
-    let session = Session::begin(url).await?;
+    let session = Session::begin::<M>(url).await?;
     let before = session.applied::<M>().await?;
-    let others = unknown::names::<M>(&session.pool).await?;
-    if let Some(first) = others.first() {
+    if let Some(first) = session.others.first().cloned() {
         session.end().await;
         return Err(MigrationError::Refused(format!(
             "{first} is a migration of another service, whose tables may refer to ours: take it back with that service first"
@@ -93,7 +91,7 @@ pub async fn fresh(url: &str) -> Result<Vec<String>, MigrationError> {
 /// # Errors
 /// As for [`up`].
 pub async fn fresh_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, MigrationError> {
-    let session = Session::begin(url).await?;
+    let session = Session::begin::<M>(url).await?;
     M::fresh(&session.database)
         .await
         .map_err(MigrationError::Migration)?;
@@ -119,7 +117,7 @@ pub async fn status(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
 /// As for [`status`].
 pub async fn status_with<M: MigratorTrait>(url: &str) -> Result<Vec<(String, bool)>, MigrationError> {
     let pool = single(&options(url)?).await?;
-    let found = known::<M>(&pool).await;
+    let found = look_up::<M>(&pool).await;
     pool.close().await;
     let found = found?;
     let missing = found.iter().filter(|(_, applied)| !applied).count();
@@ -167,10 +165,12 @@ pub async fn unknown_with<M: MigratorTrait>(url: &str) -> Result<Vec<String>, Mi
 struct Session {
     pool: PgPool,
     database: DatabaseConnection,
+    /// The migrations of other services. No process adds one while the lock is held.
+    others: Vec<String>,
 }
 
 impl Session {
-    async fn begin(url: &str) -> Result<Self, MigrationError> {
+    async fn begin<M: MigratorTrait>(url: &str) -> Result<Self, MigrationError> {
         let pool = single(&options(url)?).await?;
         let mut connection = pool
             .acquire()
@@ -189,11 +189,16 @@ impl Session {
         lock(&mut connection).await?;
         drop(connection);
         let database = database(&pool);
-        Ok(Self { pool, database })
+        let others = unknown::names::<M>(&pool).await?;
+        Ok(Self {
+            pool,
+            database,
+            others,
+        })
     }
 
     async fn applied<M: MigratorTrait>(&self) -> Result<Vec<String>, MigrationError> {
-        let found = known::<M>(&self.pool).await?;
+        let found = known::<M>(&self.pool, &self.others).await?;
         Ok(found
             .into_iter()
             .filter(|(_, applied)| *applied)
@@ -211,11 +216,18 @@ fn database(pool: &PgPool) -> DatabaseConnection {
     SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone())
 }
 
-async fn known<M: MigratorTrait>(pool: &PgPool) -> Result<Vec<(String, bool)>, MigrationError> {
+async fn look_up<M: MigratorTrait>(pool: &PgPool) -> Result<Vec<(String, bool)>, MigrationError> {
     let others = unknown::names::<M>(pool).await?;
+    known::<M>(pool, &others).await
+}
+
+async fn known<M: MigratorTrait>(
+    pool: &PgPool,
+    others: &[String],
+) -> Result<Vec<(String, bool)>, MigrationError> {
     let database = database(pool);
     let found = unknown::beside(
-        others.clone(),
+        others.to_vec(),
         Beside::<M>::get_migration_with_status_read_only(&database),
     );
     let found = found.await.map_err(MigrationError::Migration)?;

@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 use sea_orm_migration::prelude::*;
 use sqlx::postgres::PgPool;
 
-use crate::MigrationError;
 use crate::connection::failed;
+use crate::{MigrationError, migration_names};
 
 tokio::task_local! {
     static OTHERS: Vec<String>;
@@ -48,7 +48,7 @@ pub(crate) async fn names<M: MigratorTrait>(pool: &PgPool) -> Result<Vec<String>
         .fetch_all(pool)
         .await
         .map_err(|cause| failed(asked, cause))?;
-    let ours: Vec<String> = M::migrations().iter().map(|one| one.name().to_owned()).collect();
+    let ours = migration_names::<M>();
     Ok(applied.into_iter().filter(|name| !ours.contains(name)).collect())
 }
 

@@ -190,7 +190,7 @@ impl Schema {
             fresh: |url| Box::pin(async move { tenantry_migration::fresh_with::<M>(&url).await }),
             status: |url| Box::pin(async move { tenantry_migration::status_with::<M>(&url).await }),
             unknown: |url| Box::pin(async move { tenantry_migration::unknown_with::<M>(&url).await }),
-            names: || M::migrations().iter().map(|one| one.name().to_owned()).collect(),
+            names: tenantry_migration::migration_names::<M>,
         }
     }
 }

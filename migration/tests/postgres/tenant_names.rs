@@ -1,4 +1,4 @@
-use tenantry_migration::{migration_names, pending, up};
+use tenantry_migration::{Migrator, migration_names, pending, up};
 
 use crate::support::{A, B, Database, code, names, run, run_in};
 
@@ -9,7 +9,7 @@ const NAMES: &str = "SELECT format('%s %s', name, of_tenant) FROM tenant_names O
 /// A database as it was before there were names, with two tenants.
 async fn before(first: (&str, &str), second: (&str, &str)) -> Database {
     let database = Database::empty().await;
-    let steps = migration_names()
+    let steps = migration_names::<Migrator>()
         .iter()
         .position(|name| name == MIGRATION)
         .unwrap();
