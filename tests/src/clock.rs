@@ -15,6 +15,11 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
+    /// A clock that stands at a time.
+    pub fn at(time: Time) -> Self {
+        Self(Mutex::new(time))
+    }
+
     /// Moves time.
     pub fn advance(&self, by: Duration) {
         *self.0.lock().unwrap() += by;

@@ -14,10 +14,13 @@ pub struct Database {
 impl Database {
     /// A fresh database.
     pub async fn new() -> Self {
+        Self::like(&Server::get().template()).await
+    }
+
+    /// A copy of another database, to which nobody is connected.
+    pub async fn like(template: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let server = Server::get();
-        let name = server.name(NEXT.fetch_add(1, Ordering::Relaxed));
-        let template = server.template();
+        let name = Server::get().name(NEXT.fetch_add(1, Ordering::Relaxed));
         admin(&format!(
             "CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner"
         ))
@@ -32,6 +35,15 @@ impl Database {
             name,
             has_bypass_role: AtomicBool::new(false),
         }
+    }
+
+    /// Ends all connections to it: a database can be copied only while nobody is connected.
+    pub async fn disconnect_all(&self) {
+        let name = &self.name;
+        admin(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        ))
+        .await;
     }
 
     /// As the runtime role: what the application uses.

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
 use tenantry_domain::identity::{ChallengePurpose, Challenges};
 use tenantry_domain::kernel::{
-    Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, UserId,
+    Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
     AccountRates, MailLimits, Mailer, Rate, RateBook, RateLimiter, TenantRates,
@@ -37,6 +37,7 @@ use tenantry_tenancy::usage::Unmetered;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Tenancy, Traces};
 
+use crate::server::block_on;
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
 
 /// The password of everybody in the world.
@@ -245,6 +246,48 @@ pub struct Person {
     pub refresh_token: String,
 }
 
+/// The two tenants of the usual world, made once in a process: further worlds start from a copy of their database.
+struct Seed {
+    database: Database,
+    tenants: [TenantWorld; 2],
+    /// When the last of it was made: worlds go on from there.
+    ended_at: Time,
+}
+
+impl Seed {
+    /// The seed, where nothing that these options change takes part in making it.
+    fn of(options: &Options) -> Option<&'static Self> {
+        static SEED: OnceLock<Seed> = OnceLock::new();
+        let usual = options.signup_enabled
+            && options.self_registration
+            && options.plans.is_none()
+            && options.passwords.is_none()
+            && options.keys.is_empty()
+            && options.payments.is_none()
+            && options.clock.is_none()
+            && !options.without_billing;
+        // On a thread of its own: the seed outlives the runtime of the first test.
+        usual.then(|| SEED.get_or_init(|| std::thread::spawn(|| block_on(Self::make())).join().unwrap()))
+    }
+
+    async fn make() -> Self {
+        let database = Database::new().await;
+        let clock = Arc::new(ManualClock::default());
+        let instance = application(
+            &database,
+            &Options::default(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        );
+        let tenants = tenants(&instance.app, &database).await;
+        database.disconnect_all().await;
+        Self {
+            database,
+            tenants,
+            ended_at: clock.now(),
+        }
+    }
+}
+
 impl World {
     /// The usual world.
     pub async fn new() -> Self {
@@ -253,12 +296,17 @@ impl World {
 
     /// A world that differs.
     pub async fn with(options: Options) -> Self {
-        let database = Database::new().await;
+        let seed = Seed::of(&options);
+        let database = match seed {
+            Some(seed) => Database::like(seed.database.name()).await,
+            None => Database::new().await,
+        };
         options.extension.migrate(&database.owner_url()).await.unwrap();
         if options.bypass_row_security {
             database.make_bypass_role().await;
         }
-        let clock = options.clock.clone().unwrap_or_default();
+        let own_clock = || seed.map_or_else(Arc::default, |seed| Arc::new(ManualClock::at(seed.ended_at)));
+        let clock = options.clock.clone().unwrap_or_else(own_clock);
         let instance = application(&database, &options, Arc::clone(&clock) as Arc<dyn Clock>);
         let Instance {
             app,
@@ -272,9 +320,10 @@ impl World {
             .with_limits(limits(&options, &clock));
         let api = options.extension.extend(api);
         let client = Client::new(api.clone()).await;
-        let acme = tenant(&app, "acme", "Acme Inc").await;
-        let globex = tenant(&app, "globex", "Globex Corp").await;
-        forget_links(&database).await;
+        let [acme, globex] = match seed {
+            Some(seed) => seed.tenants.clone(),
+            None => tenants(&app, &database).await,
+        };
         Self {
             acme,
             globex,
@@ -672,8 +721,15 @@ pub fn plans_with_meters() -> Arc<PlanBook> {
 }
 
 fn signing_key() -> SigningKey {
-    static KEY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    static KEY: OnceLock<String> = OnceLock::new();
     SigningKey::from_pem(KEY.get_or_init(|| SigningKey::generate().to_pem())).unwrap()
+}
+
+async fn tenants(app: &Arc<Tenancy>, database: &Database) -> [TenantWorld; 2] {
+    let acme = tenant(app, "acme", "Acme Inc").await;
+    let globex = tenant(app, "globex", "Globex Corp").await;
+    forget_links(database).await;
+    [acme, globex]
 }
 
 async fn tenant(app: &Arc<Tenancy>, slug: &'static str, name: &str) -> TenantWorld {

@@ -282,6 +282,7 @@ fn settings(durability: Durability, port: u16, socket_dir: &Path) -> String {
             "full_page_writes=off",
             "wal_level=minimal",
             "max_wal_senders=0",
+            "max_wal_size=256MB",
         ],
     };
     let all = place

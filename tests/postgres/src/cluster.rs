@@ -1,3 +1,4 @@
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
@@ -14,7 +15,7 @@ impl Running {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tenantry-tests-{}-{number}", std::process::id());
         let options = ClusterOptions {
-            data_dir: std::env::temp_dir().join(name),
+            data_dir: folder().join(name),
             durability: Durability::Throwaway,
         };
         let cluster = Cluster::start(options).await.unwrap();
@@ -36,4 +37,27 @@ impl Running {
         let path = self.0.data_dir().join("postgres.log");
         tokio::fs::read_to_string(path).await.unwrap()
     }
+}
+
+/// Where clusters are kept: in memory where there is plenty. Each test makes a database of 600 files and removes it, which
+/// takes a file system on a disk longer than PostgreSQL needs for the test.
+fn folder() -> PathBuf {
+    const PLENTY_BYTES: u64 = 6 << 30;
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map(|volume| volume.f_bavail * volume.f_frsize);
+    if room.unwrap_or(0).min(available_memory()) >= PLENTY_BYTES {
+        return memory.to_owned();
+    }
+    std::env::temp_dir()
+}
+
+/// What this machine can give without swapping, in bytes; 0 where it does not say.
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mut lines = text.lines();
+    let kibibytes = lines.find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+    kibibytes
+        .and_then(|number| number.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
