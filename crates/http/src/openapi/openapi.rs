@@ -237,6 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn only_reads_are_answered_not_modified() {
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let conditional = operation["parameters"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|one| one["name"] == "If-None-Match"));
+                let reads = method == "get" || path.starts_with("/ofrep/");
+                assert_eq!(
+                    operation["responses"]["304"].is_object(),
+                    conditional && reads,
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn every_operation_is_described() {
         let mut ids = BTreeSet::new();
         for (path, methods) in documented() {

@@ -238,10 +238,11 @@ fn is_for_operators(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == "Operators") && operation.security.is_some()
 }
 
-/// Every answer has a request id, and one from within a tenant says how it got there, and how much it may ask for. A conditional GET may
-/// have nothing new to say.
+/// Every answer has a request id, and one from within a tenant says how it got there, and how much it may ask for. A conditional read
+/// may have nothing new to say; a change is refused (412) where what it excludes exists.
 fn add_headers(operation: &mut Operation) {
-    if takes(operation, ParameterIn::Header, "If-None-Match") {
+    let is_change = operation.responses.responses.contains_key("412");
+    if takes(operation, ParameterIn::Header, "If-None-Match") && !is_change {
         let unchanged = ResponseBuilder::new().description("The client's copy is current.");
         let unchanged = unchanged.header("ETag", header("")).build();
         operation
