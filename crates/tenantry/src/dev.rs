@@ -351,11 +351,16 @@ fn for_another_terminal(sources: &Sources) -> String {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
     };
+    let config_dir = sources.config_dir.as_deref().unwrap_or(Path::new("config"));
+    // Without a folder the settings that are compiled in apply, wherever the command is given.
+    let settings = match config_dir.join("development.toml").is_file() {
+        true => format!(" TENANTRY_CONFIG_DIR={}", quoted(config_dir)),
+        false => String::new(),
+    };
     format!(
-        "export PATH={}:\"$PATH\" TENANTRY_PROFILE=development TENANTRY_DATA_DIR={} TENANTRY_CONFIG_DIR={}",
+        "export PATH={}:\"$PATH\" TENANTRY_PROFILE=development TENANTRY_DATA_DIR={}{settings}",
         quoted(folder),
         quoted(&sources.data_dir),
-        quoted(&sources.config_dir)
     )
 }
 

@@ -9,9 +9,10 @@ use crate::{CommandError, Extension, console};
 /// The options that every command has.
 #[derive(Debug, clap::Args)]
 pub struct Sources {
-    /// The folder with development.toml and production.toml.
-    #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR", default_value = "config")]
-    pub config_dir: PathBuf,
+    /// The folder with development.toml and production.toml. Without it they are read from the folder `config`; where that is
+    /// missing, those of this version apply, which are compiled in.
+    #[arg(long, global = true, env = "TENANTRY_CONFIG_DIR")]
+    pub config_dir: Option<PathBuf>,
     /// The folder of the demo: its private PostgreSQL, keys and passwords.
     #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = "data/dev")]
     pub data_dir: PathBuf,
@@ -75,7 +76,7 @@ impl Sources {
 
     /// The settings of a profile, unchecked.
     pub fn load(&self, profile: Profile) -> Result<Settings, CommandError> {
-        let mut settings = Settings::load(&self.config_dir, profile)?;
+        let mut settings = Settings::load(self.config_dir.as_deref(), profile)?;
         settings.extension = self.extension.clone();
         Ok(settings)
     }

@@ -3,6 +3,8 @@
 pub enum SettingsError {
     #[error("settings: {0}")]
     Read(String),
+    #[error("settings: there is no file {} (--config-dir or TENANTRY_CONFIG_DIR names its folder; without it, the settings that are compiled in apply)", file.display())]
+    NoFile { file: std::path::PathBuf },
     #[error("setting {key}: {problem} (set it in {env} or the profile's TOML file)")]
     Invalid {
         key: &'static str,

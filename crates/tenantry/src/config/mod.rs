@@ -101,11 +101,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings of a profile; `<config_dir>/<profile>.toml` may be missing.
-    pub fn load(config_dir: &Path, profile: Profile) -> Result<Self, SettingsError> {
-        let file = config_dir.join(format!("{}.toml", profile.as_str()));
+    /// Reads the settings of a profile from `<config_dir>/<profile>.toml`. Where no folder is named, `config` is one that may be
+    /// missing: the profile's file of this version, which is compiled in, takes its place.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for a file that does not fit, and for a named folder without the profile's file.
+    pub fn load(config_dir: Option<&Path>, profile: Profile) -> Result<Self, SettingsError> {
+        let folder = config_dir.unwrap_or(Path::new("config"));
+        let file = folder.join(format!("{}.toml", profile.as_str()));
+        let of_profile = if file.is_file() {
+            Figment::from(Toml::file_exact(file))
+        } else if config_dir.is_some() {
+            return Err(SettingsError::NoFile { file });
+        } else {
+            Figment::from(Toml::string(profile.compiled_in()))
+        };
         let figment = Figment::from(Serialized::defaults(Self::default()))
-            .merge(Toml::file(file))
+            .merge(of_profile)
             .merge(Env::prefixed("TENANTRY__").split("__"));
         let mut settings: Self = figment
             .extract()

@@ -18,4 +18,12 @@ impl Profile {
             Self::Production => "production",
         }
     }
+
+    /// Its settings file as of this version.
+    pub(super) const fn compiled_in(self) -> &'static str {
+        match self {
+            Self::Development => include_str!("../../../../config/development.toml"),
+            Self::Production => include_str!("../../../../config/production.toml"),
+        }
+    }
 }

@@ -24,6 +24,24 @@ fn complete_settings_hold() {
 }
 
 #[test]
+fn without_a_folder_the_settings_of_this_version_apply() {
+    // Tests run in the crate's folder, which has no folder `config`.
+    let settings = Settings::load(None, Profile::Development).unwrap();
+    assert_eq!(settings.http.base_domain.as_deref(), Some("localhost"));
+    assert!(settings.signup.enabled && settings.mail.log_contents);
+    assert!(Settings::load(None, Profile::Production).unwrap().http.hsts);
+}
+
+#[test]
+fn named_folder_without_the_file_is_refused() {
+    let error = Settings::load(Some(Path::new("/nowhere/at/all")), Profile::Production).unwrap_err();
+    assert!(
+        error.to_string().contains("/nowhere/at/all/production.toml"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_missing_signing_key_is_named() {
     let mut settings = complete();
     settings.auth.signing_key = Secret::default();
