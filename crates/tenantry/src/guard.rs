@@ -117,24 +117,12 @@ impl Guard {
 
     /// Checks again after each interval and whenever the signal arrives; after a failed check, within a minute. Ends when the
     /// terminal that the server was started from has hung up, for then the signal means that.
-    pub async fn watch(self: Arc<Self>, every: Duration, mut hangup: Signal) {
-        let interactive = stdin().is_terminal();
-        let mut wait = every;
-        loop {
-            tokio::select! {
-                () = sleep(wait) => {}
-                _ = hangup.recv() => {
-                    if interactive && !stdin().is_terminal() {
-                        return;
-                    }
-                }
-            }
+    pub async fn watch(self: Arc<Self>, every: Duration, hangup: Signal) {
+        let check = || async {
             self.check_again().await;
-            wait = match self.outcome() {
-                Outcome::Failed => every.min(RETRY),
-                Outcome::Ok | Outcome::Findings => every,
-            };
-        }
+            self.outcome()
+        };
+        check_from_time_to_time(every, hangup, check).await;
     }
 
     /// What readiness says: `ok`; `degraded` when the last check found something or failed; `overridden` when it found what
@@ -318,6 +306,28 @@ fn lines(report: &Report) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+async fn check_from_time_to_time<F>(every: Duration, mut hangup: Signal, check: impl Fn() -> F)
+where
+    F: Future<Output = Outcome>,
+{
+    let interactive = stdin().is_terminal();
+    let mut wait = every;
+    loop {
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = hangup.recv() => {
+                if interactive && !stdin().is_terminal() {
+                    return;
+                }
+            }
+        }
+        wait = match check().await {
+            Outcome::Failed => every.min(RETRY),
+            Outcome::Ok | Outcome::Findings => every,
+        };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,5 +400,19 @@ mod tests {
             text.contains("the last check failed: connection refused"),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn checks_are_repeated_by_the_clock() {
+        let (ran, mut runs) = tokio::sync::mpsc::unbounded_channel();
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
+        let watching = check_from_time_to_time(Duration::from_millis(1), hangup, || async {
+            ran.send(()).unwrap();
+            Outcome::Findings
+        });
+        tokio::select! {
+            () = watching => panic!("the guard watches until the process ends"),
+            () = async { for _ in 0..3 { runs.recv().await.unwrap(); } } => {}
+        }
     }
 }

@@ -415,6 +415,9 @@ async fn a_browser_at_a_known_origin_may_call() {
     for method in ["GET", "POST", "PATCH", "DELETE"] {
         assert!(methods.contains(method), "{methods}");
     }
+    for method in ["TRACE", "CONNECT"] {
+        assert!(!methods.contains(method), "{methods}");
+    }
     let headers = allowed
         .header("access-control-allow-headers")
         .unwrap()

@@ -30,13 +30,16 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "operator reset-password olga@example.com",
         "operator list",
         "flags list",
-        "settings set acme retention.audit_days 400",
+        "settings set acme security.session_idle_minutes 30",
         "keys rotate",
         "keys list",
         "settings rotate-keys",
         "jobs list --state dead",
         "quota reconcile",
+        "quota correct acme --meter api_calls --used 5 --reason 'counted twice'",
+        "user import --tenant acme --file /dev/null",
         "billing publish",
+        "billing customers",
         "billing reconcile",
         "billing events --fetch",
         "mail test --to ada@example.com",
@@ -52,6 +55,16 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         let roles = std::fs::read_to_string(folder.0.join("roles.json")).unwrap();
         let roles: std::collections::BTreeMap<String, String> = serde_json::from_str(&roles).unwrap();
         assert!(roles.values().all(|password| !told.contains(password)), "{told}");
+    }
+    for command in ["replay", "cancel"] {
+        let nothing = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
+        let output = in_another_terminal(&export, &format!("tenantry jobs {command} {nothing}"));
+        let told = stderr(&output);
+        assert!(
+            !output.status.success() && told.starts_with(&using),
+            "{command}: {told}"
+        );
+        assert!(told.contains("there is no such job"), "{command}: {told}");
     }
     assert_eq!(dev.stop(), Some(0));
     let output = in_another_terminal(&export, "tenantry plan list");
