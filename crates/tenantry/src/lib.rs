@@ -105,7 +105,7 @@ enum Command {
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
     Doctor(doctor::Args),
-    /// List, found, suspend and resume tenants.
+    /// List, create, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
     /// List plans, and put tenants on them.

@@ -25,7 +25,7 @@ enum Action {
     /// List all tenants: id, slug, plan, status, name.
     #[command(after_help = "Example: tenantry tenant list")]
     List,
-    /// Found a tenant; prints the admin's generated password.
+    /// Create a tenant; prints the admin's generated password.
     #[command(
         after_help = "Example: tenantry tenant create --name 'Acme Inc' --slug acme \\\n         \
                             --admin-email ada@acme.example --admin-name 'Ada Acme' --plan pro"

@@ -26,8 +26,8 @@ pub struct Args {
 enum Action {
     /// Set something for a tenant, also what its admins cannot change.
     #[command(
-        after_help = "Example: tenantry settings set acme retention.audit_days 400\n         \
-                            tenantry settings set acme retention.audit_days null    (back to the plan's)"
+        after_help = "Example: tenantry settings set acme security.session_idle_minutes 30\n         \
+                            tenantry settings set acme security.session_idle_minutes null    (back to the plan's)"
     )]
     Set {
         slug: String,

@@ -54,7 +54,7 @@ error_codes! {
     EmailNotVerified = "email_not_verified", 403, "E-mail address not verified", "The tenant only lets users with a verified e-mail address log in. `POST /api/v1/auth/resend-verification` sends a link.";
     ChallengeRequired = "challenge_required", 403, "Challenge required", "This request needs the response to a challenge: get one at `GET /api/v1/auth/challenge`, and send the response in `Challenge-Response`. A response is accepted once.";
     ChallengeUnavailable = "challenge_unavailable", 503, "Challenge unavailable", "The response to the challenge cannot be verified now. Get another challenge and send the request again later.";
-    Forbidden = "forbidden", 403, "Forbidden", "The user's role does not allow this request.";
+    Forbidden = "forbidden", 403, "Forbidden", "The role of the user does not allow this request, or the scopes of the API key do not.";
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";
     NotAcceptable = "not_acceptable", 406, "Not acceptable", "The response is not available in a format that `Accept` allows.";

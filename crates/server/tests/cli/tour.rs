@@ -130,9 +130,9 @@ fn tour_gives_the_answers_shown_when_taken_twice() {
     assert_eq!(dev.stop(), Some(0));
 }
 
-/// A prompt in front of a command makes it fail when it is pasted.
+/// A prompt in front of a command makes it fail when it is pasted, and so does a variable that nobody has set.
 #[test]
-fn command_blocks_of_documentation_have_no_prompts() {
+fn command_blocks_of_documentation_can_be_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut pages = vec![
         root.join("README.md"),
@@ -152,6 +152,16 @@ fn command_blocks_of_documentation_have_no_prompts() {
         for block in blocks(&text).iter().filter(|block| block.language == "sh") {
             for line in block.text.lines() {
                 assert!(!line.starts_with("$ "), "{}: {line}", page.display());
+            }
+            for variable in ["A", "TOKEN", "OPERATOR"] {
+                let uses = [format!("${variable}/"), format!("${variable}\"")];
+                let explained = ["=", "`", " is "].map(|behind| format!("{variable}{behind}"));
+                let is_explained = explained.iter().any(|words| text.contains(words));
+                assert!(
+                    is_explained || !uses.iter().any(|used| block.text.contains(used)),
+                    "{}: nothing says what ${variable} is",
+                    page.display()
+                );
             }
         }
     }

@@ -109,7 +109,7 @@ pub(crate) async fn change_password(
 /// Send a link to reset the password
 ///
 /// Always 202, whether or not an active user has the address; such a user gets a mail with a link that works once, for an
-/// hour, and replaces the one before it. Within five minutes no second mail is sent. Name the tenant as at login.
+/// hour, and up to three links work at once. Within five minutes no second mail is sent. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/forgot-password", operation_id = "forgot_password", tag = "Authentication",
     params(TenantHeaders, ChallengeHeader), request_body = AskForLinkBody,
