@@ -8,10 +8,10 @@ use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, Password, Prese
 use tenantry_domain::kernel::{Invalid, Permission, StoreError};
 use tenantry_domain::store::Work;
 
-use crate::Cx;
 use crate::identity::account::{self, AccountError};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::{account_link, address};
+use crate::{Changed, Cx};
 
 /// Sends a link to the address that the caller's account is to get. Whether another user has it is not said here: only who
 /// reads its mail learns that, by [`confirm`].
@@ -53,9 +53,8 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
         let mut user = before.clone();
         user.move_to(link.email, cx.now());
         work.users().update(&user).await?;
-        let target = user.id.uuid();
-        let event = cx.changed("user.email_changed", "user", target, Some(&before), Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("user.email_changed", Some(&before), &user))
+            .await?;
         Ok(moved(cx, work, &user, &before).await?)
     })
     .await
@@ -80,8 +79,8 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         withdraw(work, &user, &link).await?;
         account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
         let target = user.id.uuid();
-        let event = cx.changed("user.email_reverted", "user", target, Some(&before), Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("user.email_reverted", Some(&before), &user))
+            .await?;
         let event = cx.security(
             "session.ended_all",
             "user",

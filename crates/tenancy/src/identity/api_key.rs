@@ -16,7 +16,7 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
 use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
-use crate::{Cx, Origin, Precondition, Stale, Tenancy};
+use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
 
 /// How many revoked keys a tenant keeps at the most; they tell a revoked key from an unknown one in the audit log.
 const REVOKED_KEPT: u64 = 200;
@@ -96,8 +96,7 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
             return Err(ApiKeyError::TooMany);
         }
         work.api_keys().insert(&key).await?;
-        let event = cx.changed("api_key.created", "api_key", id.uuid(), None, Some(&key));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&key)).await?;
         let name = key.name.clone();
         security_notice::notify(cx, work, creator, SecurityNotice::ApiKeyCreated { name }).await?;
         Ok(Issued { key, issued })
@@ -146,8 +145,9 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
         key.revoke(cx.now());
         work.api_keys().update(&key).await?;
         work.api_keys().keep_latest_revoked(REVOKED_KEPT).await?;
-        let event = cx.changed("api_key.revoked", "api_key", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        Ok(cx
+            .record(work, Changed::ended("api_key.revoked", &before))
+            .await?)
     })
     .await
 }

@@ -12,7 +12,6 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
-use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout::{self, Guesser};
@@ -26,6 +25,7 @@ use crate::identity::{
 };
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
+use crate::{Changed, Cx};
 
 /// Somebody is logged in: tokens, and who and where they are.
 #[derive(Debug, Clone)]
@@ -255,8 +255,8 @@ pub async fn register(
             return Err(AuthError::EmailTaken);
         }
         work.users().insert(&user).await?;
-        let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("user.registered", None, &user))
+            .await?;
         work.sessions().insert(&session).await?;
         account_link::verify(cx, work, &user).await?;
         let refresh_token = refresh_token.clone();

@@ -17,7 +17,6 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
-use crate::Cx;
 use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
@@ -29,6 +28,7 @@ use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
 use crate::plans::{AddError, Countable, NotInPlan};
+use crate::{Changed, Cx};
 
 /// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
 /// the tenant chooses.
@@ -150,14 +150,7 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
             .require_one_more(cx, work, Countable::Users)
             .await?;
         work.invitations().insert(&invitation).await?;
-        let event = cx.changed(
-            "invitation.created",
-            "invitation",
-            id.uuid(),
-            None,
-            Some(&invitation),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&invitation)).await?;
         send(cx, work, id, &token).await?;
         Ok(invitation)
     })
@@ -268,8 +261,7 @@ async fn join(
         let target = Some(invitation.id.uuid());
         let accepted = cx.security("invitation.accepted", "invitation", target, details);
         work.audit().record(accepted).await?;
-        let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
-        work.audit().record(created).await?;
+        cx.record(work, Changed::created(&user)).await?;
         let claim = Claim::of_new(cx, &user);
         match mfa::at_login(cx, work, &user, &claim, required).await? {
             AtLogin::Session(_) => {}
@@ -461,13 +453,9 @@ async fn settle_as_revoked(cx: &Cx, work: &mut Work, before: Invitation) -> Resu
     let mut invitation = before.clone();
     invitation.revoked_at = Some(cx.now());
     work.invitations().update(&invitation).await?;
-    let id = invitation.id.uuid();
-    let event = cx.changed(
-        "invitation.revoked",
-        "invitation",
-        id,
-        Some(&before),
-        Some(&invitation),
-    );
-    work.audit().record(event).await
+    cx.record(
+        work,
+        Changed::with("invitation.revoked", Some(&before), &invitation),
+    )
+    .await
 }

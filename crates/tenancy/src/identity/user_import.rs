@@ -10,7 +10,7 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::invitation;
 use crate::identity::user::UserError;
 use crate::plans::Countable;
-use crate::{Cx, Origin, Tenancy};
+use crate::{Changed, Cx, Origin, Tenancy};
 
 /// A user who moves in.
 #[derive(Debug, Clone)]
@@ -68,8 +68,8 @@ pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
                 .require_one_more(cx, work, Countable::Users)
                 .await?;
             work.users().insert(&user).await?;
-            let event = cx.changed("user.imported", "user", user.id.uuid(), None, Some(&user));
-            work.audit().record(event).await?;
+            cx.record(work, Changed::with("user.imported", None, &user))
+                .await?;
             Ok(Imported::Created)
         })
         .await;

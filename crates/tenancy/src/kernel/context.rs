@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
 use crate::billing::Subscriptions;
+use crate::kernel::changed::Changed;
 use crate::kernel::state::ProcessState;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
 use crate::operations::mail::UnsentMails;
@@ -139,6 +140,28 @@ pub struct Policy {
     pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+}
+
+/// The defaults of the stock server: sign-up is closed.
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            signup_enabled: false,
+            default_settings: Settings {
+                self_registration: false,
+                timezone: "UTC".into(),
+                locale: "en".into(),
+            },
+            session_days: 30,
+            api_keys: ApiKeyFormat::default(),
+            name_quarantine_days: 30,
+            quota_thresholds: vec![80, 100],
+            enforce_api_calls: true,
+            app_url: "http://127.0.0.1:8080/".into(),
+            mail_limits: MailLimits::default(),
+            billing: BillingPolicy::default(),
+        }
+    }
 }
 
 /// What the operator decided about payments.
@@ -451,6 +474,17 @@ impl Cx {
             before: before.map(to_json).map(cut_state),
             after: after.map(to_json).map(cut_state),
         }
+    }
+
+    /// Records a change in the audit log, in the transaction of the change.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn record(&self, work: &mut Work, changed: Changed) -> Result<(), StoreError> {
+        let mut event = self.changed::<()>(changed.action, changed.kind, changed.target, None, None);
+        event.before = changed.before;
+        event.after = changed.after;
+        work.audit().record(event).await
     }
 
     /// An audit entry for something that concerns security.
