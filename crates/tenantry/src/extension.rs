@@ -11,6 +11,8 @@ use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
 use tenantry_tenancy::operations::job::Handlers;
 use utoipa::openapi::OpenApi;
 
+use crate::Routes;
+
 /// A service built on Tenantry: its migrations, routes, settings and jobs, in every command.
 ///
 /// ```
@@ -83,6 +85,12 @@ impl Extension {
     pub fn document(mut self, document: fn() -> OpenApi) -> Self {
         self.documents.push(document);
         self
+    }
+
+    /// Its routes with their description, as [`routes!`](crate::routes) declares them.
+    #[must_use]
+    pub fn serve(self, routes: Routes) -> Self {
+        self.routes(routes.add).document(routes.document)
     }
 
     /// Settings of tenants beside those of the product.

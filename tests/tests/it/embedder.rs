@@ -162,7 +162,7 @@ fn own_tables_are_those_of_the_migrations() {
         let name = line.strip_prefix("table\tpublic.")?.split('\t').next()?;
         (!name.contains('/')).then_some(name)
     });
-    assert!(tables.eq(tenantry_persistence::OWN_TABLES));
+    assert!(tables.eq(tenantry_persistence::OWN_TABLES.iter().copied()));
 }
 
 #[actix_web::test]
@@ -218,4 +218,48 @@ async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
             .json()["data"],
         json!([])
     );
+}
+
+const EXAMPLE: [&str; 2] = ["examples/notes/src/lib.rs", "examples/notes/src/main.rs"];
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// `TENANTRY_WRITE_README=1` writes it there.
+#[test]
+fn readme_shows_the_example_whole() {
+    let readme = file("README.md");
+    let mut expected = readme.clone();
+    for path in EXAMPLE {
+        let (before, rest) = expected
+            .split_once(&format!("<!-- {path} -->\n```rust,ignore\n"))
+            .unwrap();
+        let (_, after) = rest.split_once("\n```\n").unwrap();
+        let shown = file(path);
+        expected = format!("{before}<!-- {path} -->\n```rust,ignore\n{shown}```\n{after}");
+    }
+    if std::env::var_os("TENANTRY_WRITE_README").is_some() {
+        let path = format!("{}/../README.md", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, &expected).unwrap();
+    }
+    assert!(
+        readme == expected,
+        "README.md does not show examples/notes as it is"
+    );
+}
+
+/// Lines of code: neither blank nor a comment.
+#[test]
+fn example_has_at_most_a_hundred_lines() {
+    let lines = EXAMPLE.iter().flat_map(|path| {
+        let text = file(path);
+        let code = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("//"));
+        code.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let lines = lines.count();
+    assert!(lines <= 100, "{lines}");
 }
