@@ -11,6 +11,17 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-tenancy", &["tenantry-domain"]),
     ("tenantry-billing", &["tenantry-domain", "tenantry-tenancy"]),
     ("tenantry-persistence", &["tenantry-domain"]),
+    (
+        "tenantry-compose",
+        &[
+            "tenantry-domain",
+            "tenantry-tenancy",
+            "tenantry-billing",
+            "tenantry-persistence",
+            "tenantry-system",
+            "tenantry-mail",
+        ],
+    ),
     ("tenantry-redis", &["tenantry-domain"]),
     ("tenantry-system", &["tenantry-domain"]),
     (
@@ -30,6 +41,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-domain",
             "tenantry-tenancy",
             "tenantry-billing",
+            "tenantry-compose",
             "tenantry-persistence",
             "tenantry-redis",
             "tenantry-system",
@@ -48,7 +60,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 
 /// Which crates of ours may name a crate of others.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("sea-orm", &["tenantry-persistence", "tenantry-tests", "notes"]),
+    (
+        "sea-orm",
+        &["tenantry-persistence", "tenantry-tests", "notes", "axum-notes"],
+    ),
     ("sea-orm-migration", &["tenantry-migration"]),
     ("sea-query-sqlx", &["tenantry-persistence"]),
     (
@@ -69,6 +84,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         "actix-web",
         &["tenantry-http", "tenantry", "tenantry-tests", "notes"],
     ),
+    ("axum", &["axum-notes"]),
     ("actix-cors", &["tenantry-http"]),
     ("actix-http", &["tenantry-http", "tenantry-tests"]),
     ("actix-server", &["tenantry-http"]),
@@ -101,6 +117,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &[
             "tenantry-tenancy",
             "tenantry-billing",
+            "tenantry-compose",
             "tenantry-persistence",
             "tenantry-redis",
             "tenantry-system",
@@ -117,6 +134,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-test-postgres",
             "tenantry-bench",
             "notes",
+            "axum-notes",
         ],
     ),
 ];
@@ -149,6 +167,7 @@ fn crates_depend_in_one_direction_only() {
             "tenantry-test-postgres",
             "tenantry-bench",
             "notes",
+            "axum-notes",
         ]
         .contains(&package.name.as_str())
         {

@@ -11,6 +11,7 @@ mod account_passwords;
 mod api_keys;
 mod architecture;
 mod auth;
+mod axum_notes;
 mod billing;
 mod billing_checkout;
 mod billing_drift;

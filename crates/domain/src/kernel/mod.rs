@@ -6,6 +6,7 @@
 mod address;
 mod announce;
 mod code;
+mod failure;
 mod hierarchy;
 mod id;
 mod invalid;
@@ -35,6 +36,7 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use code::ErrorCode;
+pub use failure::Failure;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::kernel::{
-    ApiKeyId, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId, Time, UserId,
+    ApiKeyId, ErrorCode, Failure, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId,
+    Time, UserId,
 };
 use crate::plans::Subscription;
 
@@ -129,6 +130,23 @@ pub enum Refused {
     /// The user has no second factor, and the request is not allowed without one.
     #[error("the request needs a second factor, and the user has none")]
     FactorMissing,
+}
+
+/// What a caller is answered whose request is refused. The answer to a missing second factor says more than a code can, so the
+/// HTTP layer makes it of [`Refused`] itself; what only has the code says that the request is forbidden.
+impl From<Refused> for ErrorCode {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Suspended => ErrorCode::TenantSuspended,
+            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing => ErrorCode::Forbidden,
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        ErrorCode::from(refused).into()
+    }
 }
 
 impl TenantScope {

@@ -12,7 +12,7 @@ use tenantry_billing::usage::quota::QuotaError;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
-use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
+use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
@@ -40,10 +40,11 @@ impl From<ErrorCode> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let code = match &error {
+        let code = ErrorCode::from(&error);
+        match &error {
             StoreError::Check(rule) => return of_rule(rule).caused_by(error),
             StoreError::Exclusion(rule) => {
-                return Self::new(ErrorCode::Conflict)
+                return Self::new(code)
                     .with_detail(format!("Another row excludes this one: rule `{rule}`."))
                     .caused_by(error);
             }
@@ -57,17 +58,8 @@ impl From<StoreError> for ApiError {
                 let invalid = Invalid::one("", "invalid_value", detail);
                 return Self::from(invalid).caused_by(error);
             }
-            StoreError::Unique(_) => ErrorCode::Conflict,
-            StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
-            StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
-            StoreError::Key(KeyTaken::Reused) => ErrorCode::IdempotencyKeyReused,
-            StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,
-            StoreError::Key(KeyTaken::Done(_) | KeyTaken::Unreadable) => ErrorCode::Conflict,
-            StoreError::Reference(_)
-            | StoreError::RowSecurity(_)
-            | StoreError::IsolationBreach { .. }
-            | StoreError::Other(_) => ErrorCode::Internal,
-        };
+            _ => {}
+        }
         let answer = Self::new(code);
         let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
             answer.with_detail("The request was done, and its answer can no longer be read.")
@@ -93,8 +85,7 @@ impl From<PasswordError> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Forbidden => Self::new(ErrorCode::Forbidden),
-            Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+            Refused::Forbidden | Refused::Suspended => Self::new(refused.into()),
             Refused::FactorRequired => Self::factor_needed(FactorNeeded::Recent {
                 max_age: RECENT_SECONDS,
             })
@@ -103,6 +94,16 @@ impl From<Refused> for ApiError {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure.cause {
+            Some(error) => error.into(),
+            None if failure.fields.is_empty() => Self::new(failure.code),
+            None => Invalid(failure.fields).into(),
         }
     }
 }
@@ -282,13 +283,9 @@ impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Token(error) => error.into(),
-            Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
             Denied::ApiKey(_) => api_key::refused(),
-            Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
-            Denied::TenantGone => Self::new(ErrorCode::TenantGone),
-            // Leases are for workers; no request has one.
-            Denied::LeaseLost => Self::new(ErrorCode::Internal),
             Denied::Store(error) => error.into(),
+            denied => Self::new(ErrorCode::from(&denied)),
         }
     }
 }

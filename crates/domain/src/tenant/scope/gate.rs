@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::{Actor, Standing, TenantScope, has_role};
 use crate::identity::{AccessTokens, ApiKey, KeyRefusal, PasswordError, PresentedApiKey, TokenError};
 use crate::kernel::{
-    ApiKeyId, IdSource, Permission, PermissionSet, RequestId, Role, SessionId, StoreError, SystemScope,
-    TenantId, Time, UserId,
+    ApiKeyId, ErrorCode, Failure, IdSource, Permission, PermissionSet, RequestId, Role, SessionId,
+    StoreError, SystemScope, TenantId, Time, UserId,
 };
 use crate::plans::Subscription;
 use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
@@ -147,6 +147,31 @@ pub enum Denied {
 impl From<PasswordError> for Denied {
     fn from(error: PasswordError) -> Self {
         Self::Store(error.into())
+    }
+}
+
+/// What a caller is answered who is not admitted.
+impl From<&Denied> for ErrorCode {
+    fn from(denied: &Denied) -> Self {
+        match denied {
+            Denied::Token(TokenError::Invalid) | Denied::ApiKey(_) => ErrorCode::Unauthenticated,
+            Denied::Token(TokenError::Expired) => ErrorCode::TokenExpired,
+            Denied::Revoked => ErrorCode::TokenRevoked,
+            Denied::TenantNotFound => ErrorCode::TenantNotFound,
+            Denied::TenantGone => ErrorCode::TenantGone,
+            // Leases are for workers; no request has one.
+            Denied::LeaseLost => ErrorCode::Internal,
+            Denied::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Store(error) => error.into(),
+            denied => ErrorCode::from(&denied).into(),
+        }
     }
 }
 
