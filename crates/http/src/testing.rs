@@ -38,8 +38,8 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
-    Permission, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved,
-    UserId,
+    Permission, PermissionRegistry, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId,
+    Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
@@ -105,6 +105,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         mailer: fake.clone(),
         challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
+        permissions: Arc::default(),
         configurations: fake.clone(),
         resolver: fake.clone(),
         clock: fake.clone(),
@@ -349,7 +350,14 @@ impl SomeKey {
         let hash = Self::format()
             .issue(acme().id, self.id(), Self::SECRET)
             .secret_hash;
-        ApiKey::new(self.id(), Uuid::from_u128(2).into(), hash, new, now).unwrap()
+        ApiKey::new(
+            self.id(),
+            Uuid::from_u128(2).into(),
+            hash,
+            (new, &PermissionRegistry::default()),
+            now,
+        )
+        .unwrap()
     }
 }
 

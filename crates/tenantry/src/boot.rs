@@ -16,7 +16,9 @@ use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
     ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasswordHasher,
 };
-use tenantry_domain::kernel::{Announcer, Clock, HostResolver, IdSource, Memory, StoreError};
+use tenantry_domain::kernel::{
+    Announcer, Clock, HostResolver, IdSource, Memory, PermissionError, StoreError,
+};
 use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_domain::store::Units;
@@ -61,6 +63,8 @@ pub enum BootError {
     Settings(#[from] SettingsError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Permission(#[from] PermissionError),
     #[error("{path}: {problem}")]
     File { path: PathBuf, problem: String },
 }
@@ -163,6 +167,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     reason = "the composition of the whole application, in one place: each line is a port"
 )]
 pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
+    let permissions = Arc::new(settings.extension.permissions()?);
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let runtime = overrides
@@ -336,6 +341,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         mailer: overrides.mailer.unwrap_or_else(|| mailer.clone()),
         challenges,
         settings: registry,
+        permissions,
         configurations: configurations.clone(),
         resolver: overrides
             .resolver

@@ -6,12 +6,13 @@ use std::pin::Pin;
 
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
+use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
 use tenantry_tenancy::operations::job::Handlers;
 use utoipa::openapi::OpenApi;
 
-/// A service built on Tenantry: its migrations, routes, settings and jobs, in every command.
+/// A service built on Tenantry: its migrations, routes, permissions, settings and jobs, in every command.
 ///
 /// ```
 /// use tenantry::Extension;
@@ -32,6 +33,7 @@ pub struct Extension {
     routes: Vec<fn(&mut ServiceConfig)>,
     documents: Vec<fn() -> OpenApi>,
     pub(crate) definitions: Vec<Definition>,
+    permissions: Vec<Permission>,
     jobs: Vec<fn(Handlers) -> Handlers>,
 }
 
@@ -46,6 +48,7 @@ impl Extension {
             routes: Vec::new(),
             documents: Vec::new(),
             definitions: Vec::new(),
+            permissions: Vec::new(),
             jobs: Vec::new(),
         }
     }
@@ -92,11 +95,27 @@ impl Extension {
         self
     }
 
+    /// A permission of its own, declared with [`permission!`](crate::permission): it is listed beside the product's, API keys may have
+    /// it, and use cases may demand it. The start fails where its name is taken.
+    #[must_use]
+    pub fn permission<P: Needs>(mut self) -> Self {
+        self.permissions.push(P::PERMISSION);
+        self
+    }
+
     /// Its jobs: a function that adds their handlers.
     #[must_use]
     pub fn jobs(mut self, add: fn(Handlers) -> Handlers) -> Self {
         self.jobs.push(add);
         self
+    }
+
+    /// The product's permissions and its own.
+    ///
+    /// # Errors
+    /// [`PermissionError`] when names collide or are malformed.
+    pub fn permissions(&self) -> Result<PermissionRegistry, PermissionError> {
+        PermissionRegistry::new(self.permissions.iter().copied())
     }
 
     /// The API with its routes and documents.

@@ -60,6 +60,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use tenantry_domain::permission;
 pub use tenantry_migration::migrator;
 pub use tenantry_persistence::tenant_entity;
 

@@ -2,7 +2,7 @@
 
 pub use actix_web::HttpResponse;
 pub use tenantry_domain::kernel::{
-    Check, ErrorCode, Invalid, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
+    Check, ErrorCode, Invalid, Needs, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
     StoreError, TaskId, TenantId, UserId,
 };
 pub use tenantry_domain::store::Work;

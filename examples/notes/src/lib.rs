@@ -16,11 +16,20 @@ tenantry::migrator! {
     }
 }
 
+tenantry::permission! {
+    /// See the notes on tasks.
+    pub ReadNotes = "notes.read" reads for Role::Viewer;
+    /// Write notes on tasks.
+    pub WriteNotes = "notes.write" writes for Role::Member;
+}
+
 /// What this service adds to Tenantry.
 pub fn extension() -> Extension {
     Extension::new("notes")
         .migrations::<Migrator>()
         .catalogue(include_str!("../catalogue.txt"))
+        .permission::<ReadNotes>()
+        .permission::<WriteNotes>()
         .routes(|config| {
             config.service(Endpoint::at("/tasks/{id}/notes").get(list).post(create));
             config.service(Endpoint::at("/notes/{id}").get(read));
@@ -60,8 +69,8 @@ struct NewNote {
 
 /// List the notes on a task
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/notes", operation_id = "list_notes", tag = "Notes",
-    params(("id" = Uuid, Path)), responses((status = 200, body = PageView<Model>)), security(("bearer" = [])))]
-async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
+    params(("id" = Uuid, Path)), responses((status = 200, body = PageView<Model>)), security(("bearer" = []), ("api_key" = [])))]
+async fn list(cx: Ctx<ReadNotes>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
     let request = query.request(cx.scope())?;
     let read = async |work: &mut Work| -> Result<_, ApiError> {
         work.tasks().find(task.0).await?.ok_or(ErrorCode::NotFound)?;
@@ -77,14 +86,15 @@ async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> A
 /// Create a note on a task
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/notes", operation_id = "create_note", tag = "Notes",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewNote, responses((status = 201, body = Model)),
-    security(("bearer" = [])))]
-async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
+    security(("bearer" = []), ("api_key" = [])))]
+async fn create(cx: Ctx<WriteNotes>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
     let add = async |cx: &Cx| add(cx, task.0, &body.0.text).await;
     let answer = |note: Model| created(&format!("/api/v1/notes/{}", note.id), None, &note);
     key.once(&cx, add, answer).await
 }
 
 async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
+    cx.require(WriteNotes::PERMISSION)?;
     let mut check = Check::new();
     check.text("/text", text, 1..=1_000);
     check.verdict()?;
@@ -112,8 +122,8 @@ async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
 
 /// Get a note
 #[utoipa::path(get, path = "/api/v1/notes/{id}", operation_id = "get_note", tag = "Notes",
-    params(("id" = Uuid, Path)), responses((status = 200, body = Model)), security(("bearer" = [])))]
-async fn read(cx: Ctx<ReadTasks>, id: Id<Uuid>) -> Answer {
+    params(("id" = Uuid, Path)), responses((status = 200, body = Model)), security(("bearer" = []), ("api_key" = [])))]
+async fn read(cx: Ctx<ReadNotes>, id: Id<Uuid>) -> Answer {
     let read = async |work: &mut Work| -> Result<_, ApiError> {
         let tx = tenant_tx(work)?;
         let note = tx.find::<Entity>().filter(Column::Id.eq(id.0));

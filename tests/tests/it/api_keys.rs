@@ -4,7 +4,7 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::identity::ApiKeyFormat;
-use tenantry_domain::kernel::{Permission, SystemScope, Time};
+use tenantry_domain::kernel::{SystemScope, Time};
 use tenantry_domain::operations::{Rate, TenantRates};
 use tenantry_tenancy::identity::api_key_expiry::NotifyOfExpiry;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
@@ -62,7 +62,8 @@ fn service(world: &World, scopes: &[&str]) -> Value {
 
 /// The text of a key with every scope.
 pub(crate) async fn with_every_scope(world: &World, who: &Person) -> String {
-    let scopes = Permission::ALL.iter().filter(|permission| permission.is_scope());
+    let permissions = world.app.ports.permissions.all().iter();
+    let scopes = permissions.filter(|permission| permission.is_scope());
     let scopes: Vec<_> = scopes.map(|permission| permission.as_str()).collect();
     Key::new(world, who, &scoped(&scopes)).await.text
 }

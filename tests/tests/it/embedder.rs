@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
+use tenantry_domain::kernel::Needs as _;
+use tenantry_domain::tenant::Refused;
 use tenantry_http::ApiError;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{ManualClock, MemoryPayments, Options, Payments, World};
+use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, World};
 
 use crate::jobs;
 
@@ -87,6 +89,154 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     assert_eq!(
         shouted["errors"],
         json!([{"pointer": "", "code": "check_violated", "detail": "breaks the rule `notes_text_is_calm`"}])
+    );
+}
+
+/// The text of a new key of acme's admin.
+async fn key(world: &World, scopes: &[&str]) -> String {
+    let body = json!({"name": "Notes", "scopes": scopes});
+    let reply = world
+        .post(&world.acme.admin, "/api/v1/api-keys", &body)
+        .send()
+        .await;
+    reply.expect(201).json()["key"].as_str().unwrap().to_owned()
+}
+
+#[actix_web::test]
+async fn its_permissions_are_had_by_role_and_by_key() {
+    let world = world().await;
+    let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    let note = json!({"text": "Ours"});
+    world.get(&world.acme.viewer, &path).send().await.expect(200);
+    let refused = world.post(&world.acme.viewer, &path, &note).send().await;
+    refused.problem(403, "forbidden");
+    let all = world
+        .get(&world.acme.viewer, "/api/v1/permissions")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let own = all["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["name"].as_str().unwrap().starts_with("notes."));
+    let own: Vec<_> = own.cloned().collect();
+    assert_eq!(
+        json!(own),
+        json!([
+            {"name": "notes.read", "description": "See the notes on tasks.", "least_role": "viewer", "scope": true},
+            {"name": "notes.write", "description": "Write notes on tasks.", "least_role": "member", "scope": true},
+        ])
+    );
+    for (scopes, lists, creates) in [
+        (&["notes.read"] as &[_], 200, 403),
+        (&["notes.write"], 403, 201),
+        (&["tasks.read", "tasks.write"], 403, 403),
+    ] {
+        let key = key(&world, scopes).await;
+        world.client.get(&path).bearer(&key).send().await.expect(lists);
+        world
+            .client
+            .post(&path, &note)
+            .bearer(&key)
+            .send()
+            .await
+            .expect(creates);
+    }
+    // A key falls with its creator, whatever its scopes are.
+    let key = key(&world, &["notes.read", "notes.write"]).await;
+    let demote =
+        sqlx::query("UPDATE users SET role = 'viewer' WHERE id = $1").bind(world.acme.admin.id.uuid());
+    demote.execute(&mut world.database.admin().await).await.unwrap();
+    world.outlive_the_cache();
+    world.client.get(&path).bearer(&key).send().await.expect(200);
+    world
+        .client
+        .post(&path, &note)
+        .bearer(&key)
+        .send()
+        .await
+        .expect(403);
+}
+
+/// Two services in one process, over one database: what one has registered is nothing to the other.
+#[actix_web::test]
+async fn scopes_of_a_service_that_is_not_linked_grant_nothing() {
+    let world = world().await;
+    let key = key(&world, &["notes.read", "tasks.read"]).await;
+    let without = world.other_instance(&Options::default()).await;
+    let admin = &world.acme.admin.access_token;
+    let scopes = async |client: &Client| {
+        let list = client
+            .get("/api/v1/api-keys")
+            .bearer(admin)
+            .send()
+            .await
+            .expect(200)
+            .json();
+        let row = list["data"][0].clone();
+        (
+            row["scopes"].clone(),
+            format!("/api/v1/api-keys/{}", row["id"].as_str().unwrap()),
+        )
+    };
+    let (stored, path) = scopes(&without).await;
+    assert_eq!(stored, json!(["tasks.read", "notes.read"]));
+    without.get("/api/v1/tasks").bearer(&key).send().await.expect(200);
+    without
+        .get("/api/v1/projects")
+        .bearer(&key)
+        .send()
+        .await
+        .expect(403);
+    // No other key gets it there.
+    let body = json!({"name": "Notes", "scopes": ["notes.read"]});
+    let refused = without.post("/api/v1/api-keys", &body).bearer(admin).send().await;
+    let refused = refused.problem(422, "validation_failed").json();
+    assert_eq!(refused["errors"][0]["code"], "unknown_scope");
+    // A change there loses nothing, also when it sends back what it read.
+    for (change, expected) in [
+        (json!({"name": "Renamed"}), json!(["tasks.read", "notes.read"])),
+        (
+            json!({"scopes": ["notes.read", "tasks.read", "tasks.write"]}),
+            json!(["tasks.read", "tasks.write", "notes.read"]),
+        ),
+    ] {
+        let changed = without.patch(&path, &change).bearer(admin).send().await;
+        assert_eq!(changed.expect(200).json()["scopes"], expected);
+    }
+    world.outlive_the_cache();
+    let notes = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    world.client.get(&notes).bearer(&key).send().await.expect(200);
+}
+
+tenantry::permission! {
+    /// See what no extension has registered.
+    ReadForgotten = "forgotten.read" reads for tenantry_domain::kernel::Role::Viewer;
+}
+
+#[actix_web::test]
+async fn a_permission_that_is_not_registered_is_refused() {
+    let world = world().await;
+    let cx = world.cx(&world.acme.admin).await;
+    assert_eq!(cx.require(ReadForgotten::PERMISSION), Err(Refused::Forbidden));
+    assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Ok(()));
+    let without = World::new().await;
+    let cx = without.cx(&without.acme.admin).await;
+    assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Err(Refused::Forbidden));
+}
+
+#[test]
+fn a_permission_that_is_registered_twice_refuses_the_start() {
+    let settings = tenantry::Settings {
+        extension: notes::extension().permission::<notes::ReadNotes>(),
+        ..tenantry::Settings::default()
+    };
+    let error = tenantry::boot(&settings).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "this service registers the permission `notes.read` twice: give one of them another name"
     );
 }
 

@@ -23,7 +23,7 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
-    /// What an API key may do; everybody else goes by the role.
+    /// The scopes of an API key, which bound what it may do; everybody else goes by the role.
     grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
     factor_at: Option<Time>,
@@ -214,9 +214,19 @@ impl TenantScope {
             // What no user may do. What users may do, a job that one asked for does without their role.
             Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
             Actor::User { .. } | Actor::Founder => has_role(self.role, permission),
-            Actor::ApiKey { .. } => self.grants.contains(permission),
+            Actor::ApiKey { service_account, .. } => self.key_has(service_account, permission),
             Actor::Guest => false,
         }
+    }
+
+    /// Whether the API key has a permission: it is among its scopes, and its creator still has it. A service account's key has no
+    /// other ceiling than its scopes, and may rotate itself.
+    fn key_has(&self, service_account: bool, permission: Permission) -> bool {
+        if service_account && permission == Permission::RotateApiKeys {
+            return true;
+        }
+        let within = service_account || has_role(self.role, permission);
+        permission.is_scope() && self.grants.contains(permission) && within
     }
 
     /// Whether the tenant is active or read-only.

@@ -86,8 +86,9 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     let factor = cx.require_recent_factor().await??;
     let id = ApiKeyId::next(cx.ids());
     let issued = issue(cx, id, factor);
+    let new = (new, cx.ports().permissions.as_ref());
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
-    require_all(cx, key.scopes)?;
+    require_all(cx, &key.scopes)?;
     cx.write(async |work| {
         // Two requests for the last place come one after the other.
         let tenant = work.tenants().current_for_update().await?;
@@ -122,9 +123,9 @@ pub async fn update(
         let before = before.ok_or(ApiKeyError::NotFound)?;
         when.check(before.version)?;
         let mut key = before.clone();
-        key.apply(patch.clone(), cx.now())?;
+        key.apply(patch.clone(), &cx.ports().permissions, cx.now())?;
         if key.scopes != before.scopes {
-            require_all(cx, key.scopes)?;
+            require_all(cx, &key.scopes)?;
         }
         store(cx, work, ("api_key.updated", &before, &key), factor).await?;
         Ok(key)
@@ -250,8 +251,10 @@ fn issue(cx: &Cx, id: ApiKeyId, _: RecentFactor) -> IssuedApiKey {
     cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
 }
 
-fn require_all(cx: &Cx, scopes: PermissionSet) -> Result<(), Refused> {
-    if scopes.iter().all(|permission| cx.scope().has(permission)) {
+/// The caller must have each of the permissions. Names that this service does not know grant nothing.
+fn require_all(cx: &Cx, scopes: &PermissionSet) -> Result<(), Refused> {
+    let mut asked = cx.ports().permissions.all().iter();
+    if asked.all(|permission| !scopes.contains(*permission) || cx.scope().has(*permission)) {
         Ok(())
     } else {
         Err(Refused::Forbidden)

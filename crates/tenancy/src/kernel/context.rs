@@ -12,8 +12,8 @@ use tenantry_domain::identity::{
     KeyRing, LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
 };
 use tenantry_domain::kernel::{
-    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
-    SystemScope, TenantId, Time, UserId,
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
+    Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
@@ -106,6 +106,8 @@ pub struct Ports {
     pub challenges: Option<Challenges>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
+    /// The permissions of the product and of the service that embeds it.
+    pub permissions: Arc<PermissionRegistry>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
@@ -345,11 +347,20 @@ impl Cx {
         &self.origin
     }
 
-    /// The first line of every use case.
+    /// The first line of every use case. A permission that is not registered is refused to every caller: it would be missing in
+    /// the list of permissions, and no API key could have it.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        if !self.app.ports.permissions.contains(permission) {
+            let permission = permission.as_str();
+            tracing::error!(
+                permission,
+                "unregistered permission refused: register it with `Extension::permission`"
+            );
+            return Err(Refused::Forbidden);
+        }
         self.scope.require(permission)
     }
 

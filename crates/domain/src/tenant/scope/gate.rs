@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Actor, Standing, TenantScope, has_role};
+use super::{Actor, Standing, TenantScope};
 use crate::identity::{AccessTokens, ApiKey, KeyRefusal, PasswordError, PresentedApiKey, TokenError};
 use crate::kernel::{
-    ApiKeyId, IdSource, Permission, PermissionSet, RequestId, Role, SessionId, StoreError, SystemScope,
-    TenantId, Time, UserId,
+    ApiKeyId, IdSource, PermissionSet, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, Time,
+    UserId,
 };
 use crate::plans::Subscription;
 use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
@@ -66,17 +66,12 @@ pub struct ApiKeyFacts {
 }
 
 impl ApiKeyFacts {
-    /// The role to which the key is held, and what it may do.
-    fn grants(&self) -> Result<(Option<Role>, PermissionSet), KeyRefusal> {
+    /// The role to which the key is held; none for a service account.
+    fn role(&self) -> Result<Option<Role>, KeyRefusal> {
         if self.key.service_account {
-            return Ok((None, self.key.scopes.with(Permission::RotateApiKeys)));
+            return Ok(None);
         }
-        let role = Some(self.creator_role.ok_or(KeyRefusal::Creator)?);
-        let scopes = self.key.scopes.iter();
-        Ok((
-            role,
-            scopes.filter(|permission| has_role(role, *permission)).collect(),
-        ))
+        self.creator_role.map(Some).ok_or(KeyRefusal::Creator)
     }
 }
 
@@ -207,7 +202,7 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
-            grants: PermissionSet::NONE,
+            grants: PermissionSet::default(),
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: claims.factor_at,
             request,
@@ -234,7 +229,7 @@ impl Gate {
         let facts = facts.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
         let admitted = facts.key.admit(&presented.secret_hash, address, now);
         admitted.map_err(Denied::ApiKey)?;
-        let (role, grants) = facts.grants().map_err(Denied::ApiKey)?;
+        let role = facts.role().map_err(Denied::ApiKey)?;
         let scope = TenantScope {
             tenant: facts.tenant.id,
             standing: standing(facts.tenant.status)?,
@@ -244,7 +239,7 @@ impl Gate {
                 service_account: facts.key.service_account,
             },
             role,
-            grants,
+            grants: facts.key.scopes,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: None,
             request,
@@ -351,7 +346,7 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
-            grants: PermissionSet::NONE,
+            grants: PermissionSet::default(),
             subscription: None,
             factor_at: None,
             request,
@@ -381,7 +376,7 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         standing,
         actor,
         role: None,
-        grants: PermissionSet::NONE,
+        grants: PermissionSet::default(),
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,
         request,

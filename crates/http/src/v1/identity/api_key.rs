@@ -27,8 +27,8 @@ pub(crate) struct ApiKeyView {
     #[schema(value_type = Uuid)]
     id: ApiKeyId,
     name: String,
-    /// The permissions of the key.
-    scopes: Vec<&'static str>,
+    /// The permissions of the key. A name that `GET /api/v1/permissions` does not list grants nothing.
+    scopes: Vec<String>,
     /// Whether the key belongs to the tenant. Otherwise it can do at most what its creator can.
     service_account: bool,
     /// The user who created the key.
@@ -245,7 +245,7 @@ impl From<ApiKey> for ApiKeyView {
         Self {
             id: key.id,
             name: key.name,
-            scopes: key.scopes.names(),
+            scopes: key.scopes.names().to_vec(),
             service_account: key.service_account,
             created_by: key.creator,
             allowed_networks: (!networks.is_empty()).then_some(networks),
