@@ -51,6 +51,8 @@ pub struct Options {
     pub http: HttpSettings,
     /// Whether sign-up is open.
     pub signup_enabled: bool,
+    /// Whether operators need a second factor.
+    pub operator_mfa_required: bool,
     /// Whether new tenants let people register.
     pub self_registration: bool,
     /// The runtime role is one that row-level security does not bind, made for this world and dropped with it: what
@@ -145,6 +147,7 @@ impl Default for Options {
             pool,
             http,
             signup_enabled: true,
+            operator_mfa_required: false,
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
@@ -544,6 +547,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.database.platform_pool_size = 2;
     settings.signup.enabled = options.signup_enabled;
     settings.signup.self_registration = options.self_registration;
+    settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();
         settings.signup.challenge = Challenge {

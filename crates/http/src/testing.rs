@@ -43,8 +43,8 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
-    OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail,
-    RenderedMail, SentMails, SystemJob, TemplateError,
+    OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
+    OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -121,6 +121,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        operator_mfa_required: false,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
@@ -647,6 +648,10 @@ impl Operators for Fake {
     }
 
     async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+
+    async fn begin_guess(&self, _: SystemScope) -> Result<Box<dyn OperatorGuesses>, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }

@@ -115,6 +115,9 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/revert-email"),
         (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
+        (&post, "/api/v1/admin/mfa/verify"),
+        (&post, "/api/v1/admin/mfa/required/enroll"),
+        (&post, "/api/v1/admin/mfa/required/confirm"),
         (&get, "/api/v1/auth/challenge"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -335,13 +338,20 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 26] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
         || json!({"key": SHARED_FLAG, "when": [{"attribute": "a", "operator": "in", "values": ["b"]}]});
+    let code = || Some(json!({"code": "123456"}));
+    let both = || Some(json!({"password": "correct horse battery staple", "code": "123456"}));
+    let password = || Some(json!({"password": "correct horse battery staple"}));
     [
         (Method::GET, "/health/detailed", None),
+        (Method::POST, "/api/v1/admin/mfa/enroll", password()),
+        (Method::POST, "/api/v1/admin/mfa/confirm", code()),
+        (Method::POST, "/api/v1/admin/mfa/disable", both()),
+        (Method::POST, "/api/v1/admin/mfa/recovery-codes", code()),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),

@@ -42,6 +42,7 @@ mod mfa;
 mod month;
 mod ofrep;
 mod openfeature;
+mod operator_mfa;
 mod operators;
 mod pages;
 mod passwords;

@@ -49,6 +49,16 @@ impl App {
         HmacOneTimeCodes.code(&self.secret, step.try_into().unwrap())
     }
 
+    /// The secret as people type it into an app.
+    pub(crate) fn base32(&self) -> &str {
+        &self.base32
+    }
+
+    /// Notes the codes that came with the confirmation.
+    pub(crate) fn set_recovery_codes(&mut self, codes: Vec<String>) {
+        self.recovery_codes = codes;
+    }
+
     /// One of the ten recovery codes.
     pub(crate) fn recovery_code(&self, index: usize) -> &str {
         &self.recovery_codes[index]
@@ -61,7 +71,7 @@ impl App {
     }
 }
 
-fn app_of(enrollment: &Value) -> App {
+pub(crate) fn app_of(enrollment: &Value) -> App {
     let base32 = enrollment["secret"].as_str().unwrap().to_owned();
     let bits = base32.chars().flat_map(|character| {
         let value = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".find(character).unwrap();
@@ -82,7 +92,7 @@ async fn enroll(world: &World, who: &Person) -> App {
     app_of(&enrollment.json())
 }
 
-fn codes_of(reply: &Reply) -> Vec<String> {
+pub(crate) fn codes_of(reply: &Reply) -> Vec<String> {
     serde_json::from_value(reply.json()["recovery_codes"].clone()).unwrap()
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
-use crate::kernel::{MfaChallengeId, Role, SessionId, StoreError, TenantId, Time, UserId};
+use crate::kernel::{MfaChallengeId, OperatorId, Role, SessionId, StoreError, TenantId, Time, UserId};
 
 /// How long a TOTP code is valid, in seconds.
 pub const TOTP_STEP_SECONDS: i64 = 30;
@@ -94,14 +94,14 @@ impl TotpSecret {
     }
 }
 
-/// The authenticator app of a user. It is in effect once it is confirmed.
+/// The authenticator app of a user, or of an operator of the platform. It is in effect once it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TotpFactor {
+pub struct TotpFactor<Owner = UserId> {
     /// Whose it is.
-    pub user_id: UserId,
-    /// The secret, sealed for [`TotpFactor::place`].
+    pub owner: Owner,
+    /// The secret, sealed for the place of the owner ([`TotpFactor::place`]).
     pub sealed_secret: Vec<u8>,
-    /// When the user proved that the app works.
+    /// When the owner proved that the app works.
     pub confirmed_at: Option<Time>,
     /// The step of the last code that was accepted.
     pub last_step: Option<i64>,
@@ -114,7 +114,16 @@ impl TotpFactor {
     pub fn place(tenant: TenantId, user: UserId) -> String {
         format!("totp secret of {user} in {tenant}")
     }
+}
 
+impl TotpFactor<OperatorId> {
+    /// The place that the secret of an operator is sealed for.
+    pub fn place_of_operator(operator: OperatorId) -> String {
+        format!("totp secret of operator {operator}")
+    }
+}
+
+impl<Owner> TotpFactor<Owner> {
     /// Whether a login needs it.
     pub const fn is_confirmed(&self) -> bool {
         self.confirmed_at.is_some()
@@ -155,6 +164,11 @@ impl RecoveryCode {
     /// The SHA-256 that is stored of it, of this tenant and user only.
     pub fn hash(&self, tenant: TenantId, user: UserId) -> [u8; 32] {
         Sha256::digest(format!("{tenant} {user} {}", self.0)).into()
+    }
+
+    /// The SHA-256 that is stored of it, of this operator only.
+    pub fn hash_of_operator(&self, operator: OperatorId) -> [u8; 32] {
+        Sha256::digest(format!("operator {operator} {}", self.0)).into()
     }
 }
 
@@ -492,5 +506,8 @@ mod tests {
         assert_eq!(hash(1, 2), hash(1, 2));
         assert_ne!(hash(1, 2), hash(2, 2));
         assert_ne!(hash(1, 2), hash(1, 1));
+        let operator = |number| code.hash_of_operator(id(number).into());
+        assert_ne!(operator(2), operator(1));
+        assert_ne!(operator(2), hash(2, 2));
     }
 }

@@ -19,8 +19,14 @@ use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
-    account::AccountError, api_key::ApiKeyError, auth::AuthError, invitation::InvitationError, mfa::MfaError,
-    session::SessionError, step_up::RECENT_SECONDS, user::UserError,
+    account::AccountError,
+    api_key::ApiKeyError,
+    auth::AuthError,
+    invitation::InvitationError,
+    mfa::{MfaError, Pending},
+    session::SessionError,
+    step_up::RECENT_SECONDS,
+    user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
@@ -322,17 +328,12 @@ impl From<AuthError> for ApiError {
             AuthError::Refused(refused) => refused.into(),
             AuthError::Invalid(invalid) => invalid.into(),
             AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
-            AuthError::FactorRequired(pending) => Self::factor_needed(FactorNeeded::AtLogin {
-                mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
-                methods: pending.methods,
-                expires_in: pending.expires_in,
-            })
-            .with_detail(
+            AuthError::FactorRequired(pending) => factor_required(pending).with_detail(
                 "Send mfa_token and a code to POST /auth/mfa/verify. When methods is enroll, send it to \
                  POST /auth/mfa/required/enroll.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
-            AuthError::Locked(seconds) => locked(seconds),
+            AuthError::Locked(seconds) => locked(seconds, WAYS_IN),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
@@ -351,12 +352,23 @@ impl From<AuthError> for ApiError {
     }
 }
 
+/// The answer to a login that waits for its second factor.
+fn factor_required(pending: Pending) -> ApiError {
+    ApiError::factor_needed(FactorNeeded::AtLogin {
+        mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
+        methods: pending.methods,
+        expires_in: pending.expires_in,
+    })
+}
+
+/// What a user can do who does not want to wait.
+const WAYS_IN: &str = "on a trusted device, or reset the password";
+
 /// The answer while an account waits after wrong guesses.
-fn locked(seconds: i64) -> ApiError {
+fn locked(seconds: i64, ways_in: &str) -> ApiError {
     ApiError::new(ErrorCode::AccountLocked)
         .with_detail(format!(
-            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, on a trusted device, or reset the \
-             password."
+            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, {ways_in}."
         ))
         .with_header(header::RETRY_AFTER, seconds.into())
 }
@@ -373,7 +385,7 @@ impl From<MfaError> for ApiError {
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
-            MfaError::Locked(seconds) => locked(seconds),
+            MfaError::Locked(seconds) => locked(seconds, WAYS_IN),
             MfaError::PasswordRequired => Invalid::one(
                 "/password",
                 "required",
@@ -402,7 +414,7 @@ impl From<AccountError> for ApiError {
             AccountError::Invalid(invalid) => invalid.into(),
             AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The password is not that of the account."),
-            AccountError::Locked(seconds) => locked(seconds),
+            AccountError::Locked(seconds) => locked(seconds, WAYS_IN),
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
@@ -419,10 +431,29 @@ impl From<AccountError> for ApiError {
 
 impl From<OperatorError> for ApiError {
     fn from(error: OperatorError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
         match error {
             OperatorError::Invalid(invalid) => invalid.into(),
             OperatorError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("There is no active operator with this address and password."),
+            OperatorError::FactorRequired(pending) => factor_required(pending).with_detail(
+                "Send mfa_token and a code to POST /admin/mfa/verify. When methods is enroll, send it to \
+                 POST /admin/mfa/required/enroll.",
+            ),
+            OperatorError::InvalidToken => MfaError::InvalidToken.into(),
+            OperatorError::WrongCode => MfaError::WrongCode.into(),
+            OperatorError::WrongPassword => MfaError::WrongPassword.into(),
+            OperatorError::Locked(seconds) => locked(
+                seconds,
+                "from a network of an earlier login, or have the password reset on the server",
+            ),
+            OperatorError::AlreadyEnabled => {
+                conflict("The operator has a second factor. Disable it before you enroll another one.")
+            }
+            OperatorError::FactorNeeded => conflict("Operators need a second factor on this server."),
+            OperatorError::NotEnrolled => {
+                conflict("The operator has no second factor. Enroll one with POST /admin/mfa/enroll.")
+            }
             OperatorError::NotFound => Self::new(ErrorCode::NotFound),
             OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             OperatorError::Password(error) => error.into(),

@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 54] = [
+pub const OWN_TABLES: [&str; 57] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -21,6 +21,9 @@ pub const OWN_TABLES: [&str; 54] = [
     "meter_outbox",
     "mfa_challenges",
     "operator_events",
+    "operator_lockouts",
+    "operator_recovery_codes",
+    "operator_totp_factors",
     "operators",
     "plan_versions",
     "project_members",

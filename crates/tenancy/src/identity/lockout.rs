@@ -4,9 +4,13 @@
 //! unknown, so unknown ones wait alike. A wait never holds up a trusted device; failures elsewhere hold up neither a network
 //! from which the account has lately logged in, nor one from which its password was just reset.
 
+use std::net::IpAddr;
+
 use serde_json::json;
-use tenantry_domain::identity::{AccountDigest, Email, Guess, Lockout, Place, SecurityNotice, User};
-use tenantry_domain::kernel::{Network, StoreError, UserId};
+use tenantry_domain::identity::{
+    AccountDigest, Email, Guess, Lockout, Lockouts, Place, SecurityNotice, User,
+};
+use tenantry_domain::kernel::{Network, StoreError, Time, UserId};
 use tenantry_domain::operations::AccountName;
 use tenantry_domain::store::Work;
 
@@ -26,9 +30,14 @@ impl Guesser {
     /// The caller of the context, who names an address. `is_known` says whether its account has lately logged in from the
     /// caller's network.
     pub(crate) fn of(cx: &Cx, email: &str, is_known: bool) -> Self {
+        Self::at(cx.origin().address(), email, is_known)
+    }
+
+    /// The same for a caller at an address.
+    pub(crate) fn at(address: Option<IpAddr>, email: &str, is_known: bool) -> Self {
         Self {
             account: AccountName::of(email).bytes(),
-            here: Place::Network(Network::site(cx.origin().address())),
+            here: Place::Network(Network::site(address)),
             is_known,
         }
     }
@@ -61,9 +70,18 @@ pub(crate) async fn look(
     guess: Guess,
     guesser: Guesser,
 ) -> Result<Standing, StoreError> {
+    look_at(work.lockouts(), guess, guesser, cx.now()).await
+}
+
+/// The same among these rows.
+pub(crate) async fn look_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+    now: Time,
+) -> Result<Standing, StoreError> {
     let places = [guesser.here, Place::Anywhere];
-    let rows = work.lockouts().find(guesser.account, guess, &places).await?;
-    let now = cx.now();
+    let rows = lockouts.find(guesser.account, guess, &places).await?;
     let is_here = |row: &&Lockout| row.place == guesser.here;
     let is_exempt = guesser.is_known || rows.iter().filter(is_here).any(|row| row.is_exempt(now));
     let binding = rows.iter().filter(|row| is_here(row) || !is_exempt);
@@ -80,12 +98,22 @@ pub(crate) async fn fail(
     guess: Guess,
     guesser: Guesser,
 ) -> Result<bool, StoreError> {
+    fail_at(work.lockouts(), guess, guesser, cx.now()).await
+}
+
+/// The same among these rows.
+pub(crate) async fn fail_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+    now: Time,
+) -> Result<bool, StoreError> {
     let mut begins = false;
     for place in guesser.places() {
-        let new = Lockout::new(guesser.account, guess, place, cx.now());
-        let mut row = work.lockouts().find_or_insert(&new).await?;
-        begins |= row.fail(cx.now());
-        work.lockouts().update(&row).await?;
+        let new = Lockout::new(guesser.account, guess, place, now);
+        let mut row = lockouts.find_or_insert(&new).await?;
+        begins |= row.fail(now);
+        lockouts.update(&row).await?;
     }
     Ok(begins)
 }
@@ -107,16 +135,19 @@ pub(crate) async fn fail_code(
 /// Forgets the failures, once a guess was right: those from the guesser's network; of codes, which only the owner has, those
 /// from all networks together, too.
 pub(crate) async fn succeed(work: &mut Work, guess: Guess, guesser: Guesser) -> Result<(), StoreError> {
-    work.lockouts()
-        .delete(guesser.account, guess, guesser.here)
-        .await?;
+    succeed_at(work.lockouts(), guess, guesser).await
+}
+
+/// The same among these rows.
+pub(crate) async fn succeed_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+) -> Result<(), StoreError> {
+    lockouts.delete(guesser.account, guess, guesser.here).await?;
     match guess {
         Guess::Password => Ok(()),
-        Guess::Code => {
-            work.lockouts()
-                .delete(guesser.account, guess, Place::Anywhere)
-                .await
-        }
+        Guess::Code => lockouts.delete(guesser.account, guess, Place::Anywhere).await,
     }
 }
 

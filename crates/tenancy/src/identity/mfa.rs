@@ -4,8 +4,8 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement,
-    Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
-    TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
+    Password, PasswordError, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS, TotpFactor,
+    TotpSecret, TrustedDevice, User,
 };
 use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
@@ -21,6 +21,7 @@ use crate::identity::lockout::{self, Guesser};
 use crate::identity::security_notice;
 use crate::identity::session;
 use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
+use crate::identity::totp::{self, Apps};
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Tenancy};
 
@@ -99,10 +100,10 @@ pub struct Pending {
 }
 
 /// What finishes the login of a user with a second factor.
-const CODES: &[&str] = &["totp", "recovery_code"];
+pub(crate) const CODES: &[&str] = &["totp", "recovery_code"];
 
 /// What finishes the login of a user who needs a second factor and has none.
-const ENROLLMENT: &[&str] = &["enroll"];
+pub(crate) const ENROLLMENT: &[&str] = &["enroll"];
 
 /// A login that was finished by enrolling a second factor.
 #[derive(Debug, Clone)]
@@ -487,16 +488,16 @@ pub(crate) async fn at_login(
 /// Seals the secrets of a tenant's second factors with the present key.
 pub(crate) async fn reseal_all(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
     for mut factor in work.second_factors().list_totp_for_update().await? {
-        let place = place(cx, factor.user_id);
-        if cx.ports().seal.is_current(&place, &factor.sealed_secret) {
+        let place = place(cx, factor.owner);
+        let apps = apps(cx, &place);
+        if apps.is_current(&factor) {
             done.current += 1;
-        } else if open(cx, &factor).is_some() {
-            reseal(cx, &mut factor);
+        } else if apps.reseal(&mut factor) {
             work.second_factors().update_totp(&factor).await?;
             done.resealed += 1;
         } else {
             done.unreadable
-                .push(format!("second factor of user {}", factor.user_id));
+                .push(format!("second factor of user {}", factor.owner));
         }
     }
     Ok(())
@@ -566,6 +567,14 @@ const TOKEN: &str = "login that waits for a second factor";
 
 fn place(cx: &Cx, user: UserId) -> String {
     TotpFactor::place(cx.scope().tenant(), user)
+}
+
+fn apps<'a>(cx: &'a Cx, place: &'a str) -> Apps<'a> {
+    Apps {
+        codes: cx.ports().one_time_codes.as_ref(),
+        seal: cx.ports().seal.as_ref(),
+        place,
+    }
 }
 
 fn caller(cx: &Cx) -> Result<UserId, Refused> {
@@ -740,13 +749,7 @@ async fn enroll_user(
     if present.is_some_and(|factor| factor.is_confirmed()) {
         return Err(MfaError::AlreadyEnabled);
     }
-    let factor = TotpFactor {
-        user_id: user.id,
-        sealed_secret: cx.ports().seal.seal(&place(cx, user.id), secret.bytes()),
-        confirmed_at: None,
-        last_step: None,
-        created_at: cx.now(),
-    };
+    let factor = apps(cx, &place(cx, user.id)).enroll(user.id, &secret, cx.now());
     work.second_factors().replace_totp(&factor).await?;
     record(cx, work, "mfa.enrolled", user.id).await?;
     let uri = secret.uri(&tenant.name, user.email.as_str());
@@ -765,9 +768,9 @@ async fn confirm_user(
     if factor.is_confirmed() {
         return Err(MfaError::AlreadyEnabled);
     }
-    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
-    factor.last_step = Some(step);
-    factor.confirmed_at = Some(cx.now());
+    if !apps(cx, &place(cx, user)).confirm(&mut factor, code, cx.now()) {
+        return Err(MfaError::WrongCode);
+    }
     work.second_factors().update_totp(&factor).await?;
     record(cx, work, "mfa.enabled", user).await?;
     security_notice::notify(cx, work, user, SecurityNotice::FactorEnabled).await?;
@@ -820,11 +823,9 @@ async fn use_recovery_code(
 }
 
 async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, StoreError> {
-    let Some(step) = accepted_step(cx, &factor, code) else {
+    if !apps(cx, &place(cx, factor.owner)).use_step(&mut factor, code, cx.now()) {
         return Ok(false);
-    };
-    factor.last_step = Some(step);
-    reseal(cx, &mut factor);
+    }
     work.second_factors().update_totp(&factor).await?;
     Ok(true)
 }
@@ -832,36 +833,6 @@ async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) 
 /// What was done with a code; without it the code was wrong.
 fn accepted<T>(outcome: Result<Option<T>, MfaError>) -> Result<T, MfaError> {
     outcome?.ok_or(MfaError::WrongCode)
-}
-
-fn accepted_step(cx: &Cx, factor: &TotpFactor, code: &str) -> Option<i64> {
-    let secret = open(cx, factor)?;
-    let codes = cx.ports().one_time_codes.as_ref();
-    secret.accepted_step(codes, &without_separators(code), cx.now(), factor.last_step)
-}
-
-/// The secret of a factor; `None` when the key that it was sealed with is not known any more.
-fn open(cx: &Cx, factor: &TotpFactor) -> Option<TotpSecret> {
-    let opened = cx
-        .ports()
-        .seal
-        .open(&place(cx, factor.user_id), &factor.sealed_secret);
-    let bytes = opened.and_then(|bytes| bytes.try_into().ok());
-    if bytes.is_none() {
-        tracing::error!(user = %factor.user_id, "the secret of a second factor cannot be opened");
-    }
-    bytes.map(TotpSecret::new)
-}
-
-/// Seals the secret with the present key when it was sealed with an earlier one.
-fn reseal(cx: &Cx, factor: &mut TotpFactor) {
-    let (seal, place) = (&cx.ports().seal, place(cx, factor.user_id));
-    if seal.is_current(&place, &factor.sealed_secret) {
-        return;
-    }
-    if let Some(secret) = open(cx, factor) {
-        factor.sealed_secret = seal.seal(&place, secret.bytes());
-    }
 }
 
 /// Notes in the caller's session that a factor was given now.
@@ -876,10 +847,7 @@ async fn note_in_session(cx: &Cx, work: &mut Work) -> Result<Time, MfaError> {
 }
 
 async fn new_recovery_codes(cx: &Cx, work: &mut Work, user: UserId) -> Result<Vec<RecoveryCode>, MfaError> {
-    let random = &cx.ports().one_time_codes;
-    let codes: Vec<_> = (0..RECOVERY_CODES)
-        .map(|_| RecoveryCode::of(&random.token()))
-        .collect();
+    let codes = totp::new_recovery_codes(cx.ports().one_time_codes.as_ref());
     let tenant = cx.scope().tenant();
     let hashes: Vec<_> = codes.iter().map(|code| code.hash(tenant, user)).collect();
     work.second_factors()

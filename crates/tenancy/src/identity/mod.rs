@@ -18,5 +18,6 @@ pub mod security_notice;
 pub mod session;
 pub mod signing_key;
 pub mod step_up;
+pub(crate) mod totp;
 pub mod user;
 pub mod user_import;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::range::in_range;
-use super::{Secret, SettingsError};
+use super::{Profile, Secret, SettingsError};
 
 /// Tokens and passwords.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Auth {
     pub audience: String,
     pub access_token_minutes: i64,
     pub session_days: i64,
+    /// Whether operators need a second factor. Without a value, they do in production.
+    pub operator_mfa_required: Option<bool>,
     /// The second part of the text of API keys; keys of another environment are refused.
     pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
@@ -39,6 +41,7 @@ impl Default for Auth {
             audience: "tenantry-api".into(),
             access_token_minutes: 15,
             session_days: 30,
+            operator_mfa_required: None,
             api_key_environment: "live".into(),
             password_memory_kib: 19_456,
             password_iterations: 2,
@@ -50,6 +53,12 @@ impl Default for Auth {
 }
 
 impl Auth {
+    /// Whether operators need a second factor under a profile.
+    pub(crate) fn operators_need_factor(&self, profile: Profile) -> bool {
+        self.operator_mfa_required
+            .unwrap_or(profile == Profile::Production)
+    }
+
     /// Whether each number is in its range.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
         in_range(&[

@@ -36,6 +36,18 @@ fn a_missing_signing_key_is_named() {
 }
 
 #[test]
+fn operators_need_a_factor_in_production_unless_told_otherwise() {
+    let mut auth = Auth::default();
+    assert!(auth.operators_need_factor(Profile::Production));
+    assert!(!auth.operators_need_factor(Profile::Development));
+    for given in [true, false] {
+        auth.operator_mfa_required = Some(given);
+        assert_eq!(auth.operators_need_factor(Profile::Production), given);
+        assert_eq!(auth.operators_need_factor(Profile::Development), given);
+    }
+}
+
+#[test]
 fn default_and_short_passwords_are_refused_outside_development() {
     for password in ["postgres", "tenantry_app", "hunter2"] {
         let mut settings = complete();

@@ -65,7 +65,7 @@ pub(crate) struct FreshTokenView {
 #[schema(as = MfaCode, examples(json!({"code": "123456"})))]
 pub(crate) struct CodeBody {
     /// Six digits of the app, or a recovery code. When an enrollment is confirmed: six digits of the app.
-    code: String,
+    pub code: String,
 }
 
 /// The password and a code of the second factor.
@@ -73,9 +73,9 @@ pub(crate) struct CodeBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = DisableMfa, examples(json!({"password": "correct horse battery staple", "code": "123456"})))]
 pub(crate) struct DisableBody {
-    password: String,
+    pub password: String,
     /// Six digits of the app, or a recovery code.
-    code: String,
+    pub code: String,
 }
 
 /// A login that waits for its second factor, and the code.
@@ -97,9 +97,9 @@ pub(crate) struct VerifyBody {
 #[schema(as = ConfirmMfaAtLogin)]
 pub(crate) struct ConfirmBody {
     /// The `mfa_token` of the problem `mfa_required` whose `methods` are `enroll`.
-    mfa_token: String,
+    pub mfa_token: String,
     /// Six digits of the app.
-    code: String,
+    pub code: String,
 }
 
 /// The tokens of a session that began with a code.
@@ -149,7 +149,7 @@ pub(crate) struct EnrollOwnBody {
 #[schema(as = EnrollMfaAtLogin)]
 pub(crate) struct EnrollBody {
     /// The `mfa_token` of the problem `mfa_required` whose `methods` are `enroll`.
-    mfa_token: String,
+    pub mfa_token: String,
 }
 
 /// The tokens of a session that began with the enrollment of a second factor.
@@ -403,7 +403,7 @@ async fn attempt(cx: &Cx, http: &HttpRequest, email: &str) -> Result<Attempt, Ap
 }
 
 impl EnrollmentView {
-    fn of(enrollment: Enrollment) -> Result<Self, ApiError> {
+    pub(crate) fn of(enrollment: Enrollment) -> Result<Self, ApiError> {
         let code = QrCode::with_error_correction_level(&enrollment.uri, EcLevel::M);
         // The names in the URI are bounded, so that it always fits.
         let code = code.map_err(|error| ApiError::new(ErrorCode::Internal).caused_by(error.to_string()))?;
