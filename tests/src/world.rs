@@ -51,6 +51,8 @@ pub struct Options {
     pub http: HttpSettings,
     /// Whether sign-up is open.
     pub signup_enabled: bool,
+    /// How long a session lives from its login, in days.
+    pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
     /// Whether new tenants let people register.
@@ -147,6 +149,7 @@ impl Default for Options {
             pool,
             http,
             signup_enabled: true,
+            session_max_days: 30,
             operator_mfa_required: false,
             self_registration: true,
             bypass_row_security: false,
@@ -547,6 +550,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.database.platform_pool_size = 2;
     settings.signup.enabled = options.signup_enabled;
     settings.signup.self_registration = options.self_registration;
+    settings.auth.session_max_days = options.session_max_days;
     settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();

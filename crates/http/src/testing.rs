@@ -121,6 +121,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        session_max_days: 30,
         operator_mfa_required: false,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,

@@ -626,6 +626,7 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        session_max_days: settings.auth.session_max_days,
         operator_mfa_required: settings.auth.operators_need_factor(settings.profile),
         // The settings were checked.
         api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),

@@ -41,7 +41,8 @@ pub use password::{
 };
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,
+    SessionLifetime, Sessions,
 };
 pub use signing_key::{
     JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,

@@ -35,6 +35,22 @@ pub struct Session {
     pub device_hash: Option<[u8; 32]>,
 }
 
+/// How long sessions live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLifetime {
+    /// Without a refresh.
+    pub unused: chrono::Duration,
+    /// From the login, however often a session is refreshed.
+    pub longest: chrono::Duration,
+}
+
+impl SessionLifetime {
+    /// When the refresh token expires of a session that began at `began_at` and is refreshed now.
+    pub fn expiry(self, began_at: Time, now: Time) -> Time {
+        (now + self.unused).min(began_at + self.longest)
+    }
+}
+
 /// What presenting a refresh token leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
@@ -69,6 +85,11 @@ impl Session {
         now - self.last_used_at() > timeout
     }
 
+    /// Whether the session began longer ago than sessions live.
+    pub fn is_outlived(&self, now: Time, lifetime: SessionLifetime) -> bool {
+        now >= self.created_at + lifetime.longest
+    }
+
     /// Where the session is in a list.
     pub fn position(&self) -> Position {
         Position {
@@ -83,16 +104,16 @@ impl Session {
         presented: [u8; 32],
         child: [u8; 32],
         now: Time,
-        lifetime: chrono::Duration,
+        lifetime: SessionLifetime,
     ) -> Rotation {
-        if !self.is_live(now) {
+        if !self.is_live(now) || self.is_outlived(now, lifetime) {
             return Rotation::Ended;
         }
         if presented == self.token_hash {
             self.previous_hash = Some(presented);
             self.token_hash = child;
             self.rotated_at = Some(now);
-            self.expires_at = now + lifetime;
+            self.expires_at = lifetime.expiry(self.created_at, now);
             return Rotation::Rotated;
         }
         let grace = chrono::Duration::seconds(Self::REUSE_GRACE_SECONDS);

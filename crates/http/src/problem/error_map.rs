@@ -336,6 +336,9 @@ impl From<AuthError> for ApiError {
             AuthError::Locked(seconds) => locked(seconds, WAYS_IN),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::SessionOutlived(days) => Self::new(ErrorCode::TokenRevoked).with_detail(format!(
+                "A session lasts for at most {days} days from its login, however often it is refreshed. Log in again."
+            )),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
                 "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
             ),

@@ -4,7 +4,8 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     AccessClaims, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, Password,
-    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
+    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, SessionLifetime, User,
+    Verified,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
@@ -60,6 +61,9 @@ pub enum AuthError {
     /// The refresh token is not one of ours, or its session has ended.
     #[error("the refresh token is not valid")]
     InvalidRefresh,
+    /// The session of the refresh token began more than so many days ago.
+    #[error("the session began more than {0} days ago")]
+    SessionOutlived(i64),
     /// The token of an invitation is not one of ours, or the invitation is not open.
     #[error("the invitation was accepted or revoked, has expired, or its token is not valid")]
     InvalidInvitation,
@@ -274,17 +278,23 @@ pub async fn register(
 }
 
 /// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
-/// for too long ends too.
+/// for too long, or began too long ago, ends too.
 ///
 /// # Errors
-/// [`AuthError::InvalidRefresh`], and those of the store.
+/// [`AuthError::InvalidRefresh`], [`AuthError::SessionOutlived`], and those of the store.
 pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
     let verified_only = account::verified_only(cx).await?;
     let outcome = cx
         .write(async |work| rotate(cx, work, presented, (rules, verified_only)).await)
         .await?;
-    let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
+    let (user, tenant, factor_at) = match outcome {
+        Refreshed::Session(session) => *session,
+        Refreshed::Ended => return Err(AuthError::InvalidRefresh),
+        Refreshed::Outlived => {
+            return Err(AuthError::SessionOutlived(cx.app().policy.session_max_days));
+        }
+    };
     Ok(logged_in(
         cx,
         rules,
@@ -354,7 +364,7 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         previous_hash: None,
         rotated_at: None,
         created_at: now,
-        expires_at: now + session_lifetime(cx),
+        expires_at: session_lifetime(cx).expiry(now, now),
         revoked_at: None,
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
@@ -428,8 +438,12 @@ pub(crate) async fn start(
     work.audit().record(event).await
 }
 
-fn session_lifetime(cx: &Cx) -> Duration {
-    Duration::days(cx.app().policy.session_days)
+fn session_lifetime(cx: &Cx) -> SessionLifetime {
+    let policy = &cx.app().policy;
+    SessionLifetime {
+        unused: Duration::days(policy.session_days),
+        longest: Duration::days(policy.session_max_days),
+    }
 }
 
 /// What is known of a login before its password is compared.
@@ -614,18 +628,30 @@ async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<()
     Ok(refusal::record(cx, refusal).await?)
 }
 
-/// `None` when the token gets nothing; the revocation that reuse leads to must be committed, so it is no error here.
+/// What a refresh token leads to. The end of its session must be committed, so that it is no error.
+enum Refreshed {
+    /// The user and the tenant of the session, and when a second factor was given in it.
+    Session(Box<(User, Tenant, Option<Time>)>),
+    /// The session has ended.
+    Ended,
+    /// The session began too long ago.
+    Outlived,
+}
+
 async fn rotate(
     cx: &Cx,
     work: &mut Work,
     presented: &PresentedRefresh,
     (rules, verified_only): (SessionRules, bool),
-) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
+) -> Result<Refreshed, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
-        return Ok(None);
+        return Ok(Refreshed::Ended);
     };
+    if session::end_outlived(cx, work, &mut session, session_lifetime(cx)).await? {
+        return Ok(Refreshed::Outlived);
+    }
     if session::end_idle(cx, work, &mut session, rules).await? {
-        return Ok(None);
+        return Ok(Refreshed::Ended);
     }
     let rotation = session.rotate(
         presented.hash,
@@ -634,7 +660,7 @@ async fn rotate(
         session_lifetime(cx),
     );
     match rotation {
-        Rotation::Ended => return Ok(None),
+        Rotation::Ended => return Ok(Refreshed::Ended),
         Rotation::Rotated => work.sessions().update(&session).await?,
         Rotation::Repeated => {}
         Rotation::Reused => {
@@ -647,7 +673,7 @@ async fn rotate(
             );
             work.audit().record(event).await?;
             account_mail::note_reuse(cx, work, session.user_id).await?;
-            return Ok(None);
+            return Ok(Refreshed::Ended);
         }
     }
     let user = work
@@ -658,11 +684,10 @@ async fn rotate(
     match user {
         // The token stays valid: nothing of this transaction is stored.
         Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
-        Some(user) => Ok(Some((
-            user,
-            own_tenant::<AuthError>(work).await?,
-            session.factor_at,
-        ))),
-        None => Ok(None),
+        Some(user) => {
+            let tenant = own_tenant::<AuthError>(work).await?;
+            Ok(Refreshed::Session(Box::new((user, tenant, session.factor_at))))
+        }
+        None => Ok(Refreshed::Ended),
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::identity::{LiveAt, Session, TrustedDevice, User};
+use tenantry_domain::identity::{LiveAt, Session, SessionLifetime, TrustedDevice, User};
 use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
@@ -186,6 +186,20 @@ pub(crate) async fn end_idle(
         revoke(cx, work, session, "idle").await?;
     }
     Ok(is_idle)
+}
+
+/// Ends a session that began longer ago than sessions live, and returns whether it did; in a transaction that holds its row.
+pub(crate) async fn end_outlived(
+    cx: &Cx,
+    work: &mut Work,
+    session: &mut Session,
+    lifetime: SessionLifetime,
+) -> Result<bool, StoreError> {
+    let is_outlived = session.revoked_at.is_none() && session.is_outlived(cx.now(), lifetime);
+    if is_outlived {
+        revoke(cx, work, session, "lifetime").await?;
+    }
+    Ok(is_outlived)
 }
 
 /// Ends the oldest sessions of a user, so that one more is within the limit; in the transaction that adds it, which holds

@@ -125,6 +125,8 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// How long a session lives from its login, however often it is refreshed, in days; 1..=365.
+    pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
     /// How API keys are written.

@@ -18,6 +18,8 @@ pub struct Auth {
     pub audience: String,
     pub access_token_minutes: i64,
     pub session_days: i64,
+    /// How long a session lives from its login, however often it is refreshed.
+    pub session_max_days: i64,
     /// Whether operators need a second factor. Without a value, they do in production.
     pub operator_mfa_required: Option<bool>,
     /// The second part of the text of API keys; keys of another environment are refused.
@@ -41,6 +43,7 @@ impl Default for Auth {
             audience: "tenantry-api".into(),
             access_token_minutes: 15,
             session_days: 30,
+            session_max_days: 30,
             operator_mfa_required: None,
             api_key_environment: "live".into(),
             password_memory_kib: 19_456,
@@ -71,6 +74,12 @@ impl Auth {
             (
                 "auth.session_days",
                 self.session_days.max(0).unsigned_abs(),
+                1,
+                365,
+            ),
+            (
+                "auth.session_max_days",
+                self.session_max_days.max(0).unsigned_abs(),
                 1,
                 365,
             ),

@@ -170,7 +170,8 @@ pub(crate) async fn register(
 
 /// Refresh the tokens
 ///
-/// A refresh token can be used once. Using it again later ends the session.
+/// A refresh token can be used once. Using it again later ends the session. A session ends `auth.session_max_days` after its
+/// login; then the answer is 401 `token_revoked`, and the user logs in again.
 #[utoipa::path(
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
     params(TenantHeaders), request_body = RefreshBody,
