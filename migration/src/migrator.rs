@@ -17,7 +17,7 @@ use crate::{
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
     m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
-    m20261129_000075_spent_challenges, m20261129_000078_dunning_suspends_at,
+    m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -122,6 +122,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000075_spent_challenges::Migration),
             Box::new(m20261129_000072_sent_mails::Migration),
             Box::new(m20261129_000073_former_addresses::Migration),
+            Box::new(m20261129_000076_passkeys::Migration),
         ]
     }
 }

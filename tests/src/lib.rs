@@ -36,6 +36,6 @@ pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
-    Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
-    plans_without_prices,
+    Instance, Mailing, Options, PASSKEY_DOMAIN, PASSKEY_ORIGIN, PASSWORD, Payments, Person, TenantWorld,
+    World, plans_with_meters, plans_without_prices,
 };

@@ -94,6 +94,8 @@ pub struct Options {
     pub mailer: Option<Mailing>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
+    /// The id of the relying party of passkeys and the origin of its pages; none when absent.
+    pub passkeys: Option<(&'static str, String)>,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
     /// Whether tenancy has the plain defaults of its ports in place of those of `tenantry-billing`: a service without billing.
@@ -172,6 +174,7 @@ impl Default for Options {
             mail_limits: MailLimits::default(),
             mailer: None,
             clock: None,
+            passkeys: Some((PASSKEY_DOMAIN, PASSKEY_ORIGIN.into())),
             billing: BillingPolicy::default(),
             without_billing: false,
             proof_of_work: BTreeSet::new(),
@@ -180,6 +183,12 @@ impl Default for Options {
         }
     }
 }
+
+/// The domain that passkeys of a world are bound to.
+pub const PASSKEY_DOMAIN: &str = "example.test";
+
+/// Where the pages of a world are that use passkeys.
+pub const PASSKEY_ORIGIN: &str = "https://app.example.test";
 
 /// Two tenants with somebody of each role in each, a project, a task and a resource in each, and an API over them.
 ///
@@ -554,6 +563,10 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
         };
     }
     settings.auth.api_key_environment = "test".into();
+    if let Some((domain, origin)) = &options.passkeys {
+        (*domain).clone_into(&mut settings.auth.passkeys.rp_id);
+        settings.auth.passkeys.origins = vec![origin.clone()];
+    }
     settings.mail.recipient_per_day = options.mail_limits.recipient;
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();

@@ -10,7 +10,8 @@ use crate::billing::{BillingAccounts, Invoices, MeterReports};
 use crate::customization::{Brandings, SettingSheets};
 use crate::flags::FlagOverrides;
 use crate::identity::{
-    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, Passkeys, RareNotices, SecondFactors,
+    Sessions, Users,
 };
 use crate::kernel::{AsStoreError, Storage, StoreError};
 use crate::operations::{IdempotencyKeys, Jobs};
@@ -56,6 +57,8 @@ pub trait Store: Send {
     fn invitations(&mut self) -> &mut dyn Invitations;
     /// Second factors, and logins that wait for one.
     fn second_factors(&mut self) -> &mut dyn SecondFactors;
+    /// Passkeys of users.
+    fn passkeys(&mut self) -> &mut dyn Passkeys;
     /// Links that were sent to users by mail.
     fn account_links(&mut self) -> &mut dyn AccountLinks;
     /// Which rare notices users got.
@@ -146,6 +149,10 @@ impl Work {
     /// Second factors, and logins that wait for one.
     pub fn second_factors(&mut self) -> &mut dyn SecondFactors {
         self.store.second_factors()
+    }
+    /// Passkeys of users.
+    pub fn passkeys(&mut self) -> &mut dyn Passkeys {
+        self.store.passkeys()
     }
     /// Links that were sent to users by mail.
     pub fn account_links(&mut self) -> &mut dyn AccountLinks {

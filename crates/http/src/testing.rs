@@ -30,11 +30,12 @@ use tenantry_domain::billing::{
 use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
+    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller, InvitationTokens,
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
-    OpenSigningKey, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
+    PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, Verified,
+    TokenError, TotpSecret, UserHandle, Verified,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -85,6 +86,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
         one_time_codes: fake.clone(),
+        passkeys: Some(fake.clone()),
         link_tokens: fake.clone(),
         secrets: fake.clone(),
         seal: fake.clone(),
@@ -397,6 +399,7 @@ impl AccessTokens for Fake {
             session: Uuid::from_u128(1).into(),
             role: Role::Viewer,
             factor_at: None,
+            methods: AuthMethods::PASSWORD,
             issued_at: self.now(),
             expires_at: self.now(),
         })
@@ -426,6 +429,36 @@ impl OneTimeCodes for Fake {
 
     fn code(&self, _: &TotpSecret, _: u64) -> String {
         "000000".into()
+    }
+}
+
+impl PasskeyCeremonies for Fake {
+    fn start_registration(&self, _: &PasskeyOwner<'_>, _: &[PasskeyCredential]) -> PasskeyCeremony {
+        self.start_login()
+    }
+
+    fn finish_registration(&self, _: &[u8], _: &str) -> Result<PasskeyCredential, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
+    }
+
+    fn start_login(&self) -> PasskeyCeremony {
+        PasskeyCeremony {
+            options: Value::Null,
+            state: Vec::new(),
+        }
+    }
+
+    fn credential_id(&self, _: &str) -> Result<Vec<u8>, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
+    }
+
+    fn finish_login(
+        &self,
+        _: &[u8],
+        _: &str,
+        _: Option<(UserHandle, &PasskeyCredential)>,
+    ) -> Result<PasskeyAssertion, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
     }
 }
 

@@ -14,7 +14,7 @@ use tenantry_challenge::{SiteVerify, SiteVerifySettings};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
-    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasswordHasher,
+    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies, PasswordHasher,
 };
 use tenantry_domain::kernel::{Announcer, Clock, HostResolver, IdSource, Memory, StoreError};
 use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate};
@@ -306,6 +306,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         refresh_tokens: Arc::new(refresh_tokens),
         invitation_tokens: Arc::new(invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
+        passkeys: passkeys(settings)?,
         link_tokens: Arc::new(link_tokens),
         secrets: Arc::new(SystemSecrets),
         seal: Arc::new(seal),
@@ -370,6 +371,12 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
     crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+/// The relying party of passkeys, when there is one.
+fn passkeys(settings: &Settings) -> Result<Option<Arc<dyn PasskeyCeremonies>>, BootError> {
+    let party = settings.auth.passkeys.relying_party()?;
+    Ok(party.map(|party| Arc::new(party) as Arc<dyn PasskeyCeremonies>))
 }
 
 /// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.

@@ -23,6 +23,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-stripe", &["tenantry-domain"]),
     ("tenantry-mail", &["tenantry-domain"]),
     ("tenantry-challenge", &["tenantry-domain"]),
+    ("tenantry-passkeys", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry",
@@ -36,6 +37,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-http",
             "tenantry-mail",
             "tenantry-challenge",
+            "tenantry-passkeys",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -86,12 +88,18 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("async-stripe-types", &["tenantry-stripe"]),
     (
         "aws-lc-rs",
-        &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
+        &[
+            "tenantry-system",
+            "tenantry-stripe",
+            "tenantry-stripe-fake",
+            "tenantry-tests",
+        ],
     ),
     ("miniserde", &["tenantry-stripe"]),
     // For what goes to an OpenTelemetry collector, and to the provider of challenges.
     ("reqwest", &["tenantry", "tenantry-challenge"]),
     ("minijinja", &["tenantry-mail"]),
+    ("webauthn_rp", &["tenantry-passkeys"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),

@@ -9,7 +9,7 @@ use chrono::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tenantry_domain::identity::{AccessClaims, AccessTokens as _, RefreshTokens as _};
+use tenantry_domain::identity::{AccessClaims, AccessTokens as _, AuthMethods, RefreshTokens as _};
 use tenantry_domain::kernel::{Clock as _, Role};
 use tenantry_http::{Api, Readiness};
 use tenantry_system::{HmacRefreshTokens, JwtAccessTokens, SigningKey, SigningKeyRing, SystemIds};
@@ -771,6 +771,7 @@ fn access_claims(world: &World, tenant: &TenantWorld, who: &Person) -> AccessCla
             .unwrap(),
         role: Role::Admin,
         factor_at: None,
+        methods: AuthMethods::PASSWORD,
         issued_at,
         expires_at: issued_at + Duration::minutes(15),
     }

@@ -692,6 +692,8 @@ async fn the_description_of_the_api_is_complete() {
         "verify_mfa",
         "enroll_required_mfa",
         "confirm_required_mfa",
+        "begin_passkey_login",
+        "finish_passkey_login",
         "forgot_password",
         "reset_password",
         "verify_email",

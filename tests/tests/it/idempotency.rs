@@ -225,7 +225,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 39] = [
+const WITHOUT_KEY: [(&str, &str); 41] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
@@ -278,6 +278,14 @@ const WITHOUT_KEY: [(&str, &str); 39] = [
         "an enrollment is confirmed once",
     ),
     ("/api/v1/users/{id}/reset-mfa", "it makes nothing"),
+    (
+        "/api/v1/auth/passkeys/registration",
+        "what it begins is not stored until PUT finishes it, once",
+    ),
+    (
+        "/api/v1/auth/passkeys/login",
+        "what it begins is not stored until PUT finishes it, once",
+    ),
     (
         "/api/v1/admin/login",
         "it makes a token, of which one may have any number",

@@ -1,4 +1,4 @@
-//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys and second factors.
+//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys, second factors and passkeys.
 //!
 //! May use: `kernel`.
 
@@ -9,6 +9,7 @@ mod challenge;
 mod invitation;
 mod lockout;
 mod mfa;
+mod passkey;
 mod password;
 mod security_notice;
 mod session;
@@ -35,13 +36,19 @@ pub use mfa::{
     OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,
     TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
 };
+pub use passkey::{
+    ClonedPasskey, PASSKEY_CEREMONY_SECONDS, PASSKEYS, Passkey, PasskeyAssertion, PasskeyBackup,
+    PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner, PasskeyRefusal, Passkeys,
+    UserHandle,
+};
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
     RefusedHash, Verified, normalized,
 };
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+    AuthMethods, IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,
+    Sessions,
 };
 pub use signing_key::{
     JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,

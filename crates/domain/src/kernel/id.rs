@@ -72,6 +72,8 @@ typed_ids! {
     SessionId;
     /// A login that waits for its second factor.
     MfaChallengeId;
+    /// A passkey of a user.
+    PasskeyId;
     /// A link that was sent to a user by mail.
     AccountLinkId;
     /// When a user got a notice of a kind.

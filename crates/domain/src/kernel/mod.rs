@@ -39,8 +39,9 @@ pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,
     InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId,
-    OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
-    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
+    QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
+    UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use kept_answer::{KeptAnswer, KeyTaken};

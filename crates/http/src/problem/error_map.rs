@@ -20,7 +20,7 @@ use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingE
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
     account::AccountError, api_key::ApiKeyError, auth::AuthError, invitation::InvitationError, mfa::MfaError,
-    session::SessionError, step_up::RECENT_SECONDS, user::UserError,
+    passkey::PasskeyError, session::SessionError, step_up::RECENT_SECONDS, user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
@@ -98,7 +98,10 @@ impl From<Refused> for ApiError {
             Refused::FactorRequired => Self::factor_needed(FactorNeeded::Recent {
                 max_age: RECENT_SECONDS,
             })
-            .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
+            .with_detail(
+                "Give a code of the second factor at POST /auth/mfa/step-up, or log in with a passkey, and send the request again with \
+                 the new access token.",
+            ),
             Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
                 max_age: RECENT_SECONDS,
             })
@@ -329,7 +332,7 @@ impl From<AuthError> for ApiError {
             })
             .with_detail(
                 "Send mfa_token and a code to POST /auth/mfa/verify. When methods is enroll, send it to \
-                 POST /auth/mfa/required/enroll.",
+                 POST /auth/mfa/required/enroll. When methods has passkey, a login at /auth/passkeys/login does without either.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
             AuthError::Locked(seconds) => locked(seconds),
@@ -391,6 +394,43 @@ impl From<MfaError> for ApiError {
             }
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PasskeyError> for ApiError {
+    fn from(error: PasskeyError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            PasskeyError::Refused(refused) => refused.into(),
+            PasskeyError::Invalid(invalid) => invalid.into(),
+            PasskeyError::Unavailable => Self::new(ErrorCode::PasskeysUnavailable),
+            PasskeyError::LoginEnded => Self::new(ErrorCode::TokenRevoked)
+                .with_detail("The token is not valid, was used, or has expired. Begin the login again."),
+            PasskeyError::RegistrationEnded => {
+                conflict("The token is not valid in this session, was used, or has expired. Begin the registration again.")
+            }
+            PasskeyError::PasswordNeeded => Invalid::one(
+                "/password",
+                "required",
+                "is required: the session began more than 10 minutes ago",
+            )
+            .into(),
+            PasskeyError::Locked(seconds) => locked(seconds),
+            PasskeyError::WrongPassword => {
+                Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
+            }
+            PasskeyError::NotAccepted => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The tenant has no active user with this passkey, or the response of the authenticator is not accepted."),
+            PasskeyError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
+            PasskeyError::TooMany => conflict("The user has ten passkeys, and no more are allowed. Remove one first."),
+            PasskeyError::AlreadyRegistered => conflict("The passkey is registered already."),
+            PasskeyError::LastFactor => conflict(
+                "The tenant requires a second factor of this user, and this is the last one. Add another one first.",
+            ),
+            PasskeyError::NotFound => Self::new(ErrorCode::NotFound),
+            PasskeyError::Password(error) => error.into(),
+            PasskeyError::Store(error) => error.into(),
         }
     }
 }

@@ -3,7 +3,7 @@ use tenantry_domain::kernel::{Constraint, StoreError};
 
 /// The tables of Tenantry itself, in order; a test compares them with the catalogue of the migrations. What is stored in
 /// them is checked before, so that a violated CHECK constraint is a fault of ours and not the caller's.
-pub const OWN_TABLES: [&str; 54] = [
+pub const OWN_TABLES: [&str; 56] = [
     "account_links",
     "account_notices",
     "api_keys",
@@ -22,6 +22,8 @@ pub const OWN_TABLES: [&str; 54] = [
     "mfa_challenges",
     "operator_events",
     "operators",
+    "passkey_ceremonies",
+    "passkeys",
     "plan_versions",
     "project_members",
     "projects",
@@ -169,6 +171,7 @@ fn constraint(name: &str) -> Constraint {
         "tenants_subdomain_key" => Constraint::TenantSubdomain,
         "users_email_key" => Constraint::UserEmail,
         "invitations_email_key" => Constraint::InvitationEmail,
+        "passkeys_credential_key" => Constraint::PasskeyCredential,
         "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,

@@ -8,7 +8,8 @@ use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
 use tenantry_domain::customization::{Brandings, SettingSheets};
 use tenantry_domain::flags::FlagOverrides;
 use tenantry_domain::identity::{
-    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
+    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, Passkeys, RareNotices, SecondFactors,
+    Sessions, Users,
 };
 use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
 use tenantry_domain::operations::{IdempotencyKeys, Jobs};
@@ -125,6 +126,9 @@ impl Store for PgStore {
         self
     }
     fn second_factors(&mut self) -> &mut dyn SecondFactors {
+        self
+    }
+    fn passkeys(&mut self) -> &mut dyn Passkeys {
         self
     }
     fn account_links(&mut self) -> &mut dyn AccountLinks {

@@ -62,7 +62,7 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
 }
 
 /// Gives the account that a link opens its former address back, which the link was sent to, ends all of its sessions, and
-/// removes its second factor and trusted devices.
+/// removes its second factor, trusted devices and passkeys.
 /// Whoever changed the address may know the password, so a link to reset it is sent to the address, too.
 ///
 /// # Errors
@@ -77,6 +77,7 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
         // Whoever moved the account may have enrolled a factor of their own, which would keep its owner out.
         work.second_factors().delete_all(user.id).await?;
+        work.passkeys().delete_all(user.id).await?;
         withdraw(work, &user, &link).await?;
         account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
         let target = user.id.uuid();

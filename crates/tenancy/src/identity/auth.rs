@@ -3,12 +3,11 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, Password,
-    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
+    AccessClaims, AuthMethods, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller,
+    Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User,
+    Verified,
 };
-use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
-};
+use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
@@ -263,11 +262,10 @@ pub async fn register(
         Ok::<_, AuthError>(logged_in(
             cx,
             rules,
-            session.id,
+            &session,
             refresh_token,
             user.clone(),
             tenant.clone(),
-            None,
         ))
     })
     .await
@@ -284,16 +282,9 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
     let outcome = cx
         .write(async |work| rotate(cx, work, presented, (rules, verified_only)).await)
         .await?;
-    let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
-    Ok(logged_in(
-        cx,
-        rules,
-        presented.session,
-        presented.child.token.clone(),
-        user,
-        tenant,
-        factor_at,
-    ))
+    let (user, tenant, session) = outcome.ok_or(AuthError::InvalidRefresh)?;
+    let refresh_token = presented.child.token.clone();
+    Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
 }
 
 /// Ends the caller's own session.
@@ -360,21 +351,21 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         ip: cx.origin().ip.clone(),
         factor_at: None,
         device_hash: None,
+        methods: AuthMethods::PASSWORD,
     };
     (session, first.token)
 }
 
-/// The answer to a login, in whose session a second factor was given at `factor_at`.
+/// The answer to a login.
 pub(crate) fn logged_in(
     cx: &Cx,
     rules: SessionRules,
-    session: SessionId,
+    session: &Session,
     refresh_token: String,
     user: User,
     tenant: Tenant,
-    factor_at: Option<Time>,
 ) -> LoggedIn {
-    let (access_token, expires_in) = access_token(cx, rules, session, &user, factor_at);
+    let (access_token, expires_in) = access_token(cx, rules, session, &user);
     LoggedIn {
         access_token,
         refresh_token,
@@ -385,22 +376,17 @@ pub(crate) fn logged_in(
 }
 
 /// A new access token of a session, and how long it lives, in seconds.
-pub(crate) fn access_token(
-    cx: &Cx,
-    rules: SessionRules,
-    session: SessionId,
-    user: &User,
-    factor_at: Option<Time>,
-) -> (String, i64) {
+pub(crate) fn access_token(cx: &Cx, rules: SessionRules, session: &Session, user: &User) -> (String, i64) {
     let tokens = &cx.ports().access_tokens;
     let issued_at = cx.now();
     let expires_in = rules.access_seconds(cx);
     let claims = AccessClaims {
         tenant: cx.scope().tenant(),
         user: user.id,
-        session,
+        session: session.id,
         role: user.role,
-        factor_at,
+        factor_at: session.factor_at,
+        methods: session.methods,
         issued_at,
         expires_at: issued_at + Duration::seconds(expires_in),
     };
@@ -543,7 +529,7 @@ pub(crate) async fn renew(
 
 /// What a right password has led to.
 enum Opened {
-    Session(Box<(User, Tenant)>, Option<Time>),
+    Session(Box<(User, Tenant, Session)>),
     Pending(Pending),
     WrongCode,
 }
@@ -578,22 +564,14 @@ async fn open_session(
             };
             let session = proven.put_into(session.clone());
             start(cx, work, (&user, &claim.addresses), rules, &session).await?;
-            let opened = Box::new((user, own_tenant::<AuthError>(work).await?));
-            Ok::<_, AuthError>(Opened::Session(opened, session.factor_at))
+            let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
+            Ok::<_, AuthError>(Opened::Session(opened))
         })
         .await?;
     match opened {
-        Opened::Session(opened, factor_at) => {
-            let (user, tenant) = *opened;
-            Ok(logged_in(
-                cx,
-                rules,
-                session.id,
-                refresh_token,
-                user,
-                tenant,
-                factor_at,
-            ))
+        Opened::Session(opened) => {
+            let (user, tenant, session) = *opened;
+            Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
         }
         Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
         Opened::WrongCode => Err(AuthError::WrongCode),
@@ -620,7 +598,7 @@ async fn rotate(
     work: &mut Work,
     presented: &PresentedRefresh,
     (rules, verified_only): (SessionRules, bool),
-) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
+) -> Result<Option<(User, Tenant, Session)>, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(None);
     };
@@ -658,11 +636,7 @@ async fn rotate(
     match user {
         // The token stays valid: nothing of this transaction is stored.
         Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
-        Some(user) => Ok(Some((
-            user,
-            own_tenant::<AuthError>(work).await?,
-            session.factor_at,
-        ))),
+        Some(user) => Ok(Some((user, own_tenant::<AuthError>(work).await?, session))),
         None => Ok(None),
     }
 }

@@ -281,11 +281,10 @@ async fn join(
         Ok::<_, AuthError>(Ok(auth::logged_in(
             cx,
             rules,
-            session.id,
+            &session,
             token,
             user.clone(),
             tenant.clone(),
-            None,
         )))
     });
     opened.await?.map_err(AuthError::FactorRequired)

@@ -3,9 +3,9 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement,
-    Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
-    TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
+    AuthMethods, DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge,
+    MfaRequirement, Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session,
+    TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
 };
 use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
@@ -18,9 +18,8 @@ use crate::customization::setting::{self, Resealed};
 use crate::identity::account::{self, Compared};
 use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
 use crate::identity::lockout::{self, Guesser};
-use crate::identity::security_notice;
-use crate::identity::session;
 use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
+use crate::identity::{security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Tenancy};
 
@@ -101,6 +100,12 @@ pub struct Pending {
 /// What finishes the login of a user with a second factor.
 const CODES: &[&str] = &["totp", "recovery_code"];
 
+/// The same of a user who has passkeys, too: a login with one takes the place of this one.
+const CODES_OR_PASSKEY: &[&str] = &["totp", "recovery_code", "passkey"];
+
+/// What takes the place of the login of a user who needs a second factor and has passkeys alone.
+const PASSKEY: &[&str] = &["passkey"];
+
 /// What finishes the login of a user who needs a second factor and has none.
 const ENROLLMENT: &[&str] = &["enroll"];
 
@@ -162,12 +167,12 @@ pub(crate) struct Proven {
 
 impl Proven {
     /// The session that says so.
-    pub(crate) fn put_into(self, session: Session) -> Session {
-        Session {
-            factor_at: self.factor_at,
-            device_hash: self.device_hash,
-            ..session
+    pub(crate) fn put_into(self, mut session: Session) -> Session {
+        session.device_hash = self.device_hash;
+        if let Some(at) = self.factor_at {
+            session.note_factor(AuthMethods::CODE, at);
         }
+        session
     }
 }
 
@@ -177,13 +182,21 @@ impl Proven {
 ///
 /// # Errors
 /// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one, [`MfaError::PasswordRequired`],
-/// [`MfaError::WrongPassword`].
+/// [`MfaError::WrongPassword`]; [`Refused::FactorRequired`] of a caller with passkeys.
 pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
     let compared = match password {
         Some(password) => Some(with_password(cx, password).await?),
         None => None,
     };
+    let id = caller(cx)?;
+    if cx
+        .read(async |work| step_up::has_passkey(cx, work, id).await)
+        .await?
+    {
+        // Otherwise the password alone would add a factor beside the passkeys.
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     let secret = cx.ports().one_time_codes.secret();
     let outcome = cx
         .write(async |work| {
@@ -212,7 +225,7 @@ pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError>
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
             let codes = confirm_user(cx, work, user.id, code).await?;
-            note_in_session(cx, work).await?;
+            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             Ok(codes)
         })
         .await;
@@ -228,6 +241,7 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
     cx.write(async |work| {
         let waiting = waiting(cx, work, login).await?;
         let (user, _) = waiting.ok_or(MfaError::InvalidToken)?;
+        refuse_passkeys(cx, work, user.id).await?;
         let tenant = own_tenant::<MfaError>(work).await?;
         enroll_user(cx, work, &user, &tenant, secret).await
     })
@@ -239,7 +253,10 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
 /// # Errors
 /// [`MfaError::InvalidToken`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`].
 pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Result<Enrolled, MfaError> {
-    let prove = async |work: &mut Work, user: User, _: Guesser| confirm_user(cx, work, user.id, code).await;
+    let prove = async |work: &mut Work, user: User, _: Guesser| {
+        refuse_passkeys(cx, work, user.id).await?;
+        confirm_user(cx, work, user.id, code).await
+    };
     let (login, recovery_codes) = finish(cx, login, None, prove).await?;
     Ok(Enrolled {
         login,
@@ -262,7 +279,7 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
             if user.password_hash != seen.password_hash {
                 return Err(MfaError::WrongPassword);
             }
-            if required.applies_to(user.role) {
+            if required.applies_to(user.role) && !step_up::has_passkey(cx, work, id).await? {
                 return Err(MfaError::Required);
             }
             if !give_own(cx, work, &user, code).await? {
@@ -277,7 +294,7 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
     recorded(cx, accepted(outcome)).await
 }
 
-/// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
+/// Removes the second factor and the passkeys of another user, who has lost them, and ends their sessions. The caller gives a factor of their
 /// own: without it, a stolen password of an admin would be enough to take every account's second factor away.
 ///
 /// # Errors
@@ -306,7 +323,7 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            note_in_session(cx, work).await?;
+            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
             security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
             new_recovery_codes(cx, work, user.id).await.map(Some)
@@ -321,21 +338,20 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
-    let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            let given_at = note_in_session(cx, work).await?;
+            let session = note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok(Some((user, given_at)))
+            Ok(Some((user, session)))
         })
         .await;
-    let (user, given_at) = recorded(cx, accepted(outcome)).await?;
+    let (user, session) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
-    let (access_token, expires_in) = auth::access_token(cx, rules, own, &user, Some(given_at));
+    let (access_token, expires_in) = auth::access_token(cx, rules, &session, &user);
     Ok(FreshToken {
         access_token,
         expires_in,
@@ -458,10 +474,11 @@ pub(crate) async fn at_login(
     claim: &Claim,
     required: MfaRequirement,
 ) -> Result<AtLogin, MfaError> {
-    let factor = work.second_factors().find_totp(user.id).await?;
-    if !factor.is_some_and(|factor| factor.is_confirmed()) {
+    if !step_up::has_app(work, user.id).await? {
         if required.applies_to(user.role) {
-            return Ok(AtLogin::Pending(suspend(cx, work, user, ENROLLMENT).await?));
+            let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
+            let methods = if has_passkey { PASSKEY } else { ENROLLMENT };
+            return Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?));
         }
         return Ok(AtLogin::Session(Proven::default()));
     }
@@ -481,7 +498,9 @@ pub(crate) async fn at_login(
             device_hash,
         }));
     }
-    Ok(AtLogin::Pending(suspend(cx, work, user, CODES).await?))
+    let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
+    let methods = if has_passkey { CODES_OR_PASSKEY } else { CODES };
+    Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?))
 }
 
 /// Seals the secrets of a tenant's second factors with the present key.
@@ -539,7 +558,8 @@ async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> 
     }
 }
 
-/// Whether a user has a role now that needs a second factor, which the former role did not, and has none.
+/// Whether a user has a role now that needs a second factor, which the former role did not, and may have sessions without one:
+/// passkeys do not count, since their user may have logged in with the password.
 pub(crate) async fn is_missing_since(
     work: &mut Work,
     required: MfaRequirement,
@@ -547,15 +567,18 @@ pub(crate) async fn is_missing_since(
     after: &User,
 ) -> Result<bool, StoreError> {
     let is_new = required.applies_to(after.role) && !required.applies_to(before.role);
-    Ok(is_new && !step_up::has_factor(work, after.id).await?)
+    Ok(is_new && !step_up::has_app(work, after.id).await?)
 }
 
 async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
-    if work.second_factors().delete_all(user.id).await? {
+    let passkeys = work.passkeys().delete_all(user.id).await?;
+    if work.second_factors().delete_all(user.id).await? || passkeys > 0 {
         work.sessions().revoke_all(user.id, cx.now()).await?;
-        record(cx, work, "mfa.reset", user.id).await?;
+        let details = json!({"passkeys": passkeys});
+        let event = cx.security("mfa.reset", "user", Some(user.id.uuid()), details);
+        work.audit().record(event).await?;
         security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
     }
     Ok(())
@@ -658,17 +681,17 @@ async fn finish<T: 'static>(
             let session = given.put_into(session.clone());
             auth::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
-            Ok(Some((user, tenant, session.factor_at, proven)))
+            Ok(Some((user, tenant, session, proven)))
         })
         .await;
     if let Err(MfaError::Locked(_)) = &opened {
         lockout::record(cx, Guess::Code, Some(login.user), None).await?;
     }
-    let Some((user, tenant, factor_at, proven)) = opened? else {
+    let Some((user, tenant, session, proven)) = opened? else {
         record_failure(cx, login.user).await?;
         return Err(MfaError::WrongCode);
     };
-    let login = auth::logged_in(cx, rules, session.id, refresh_token, user, tenant, factor_at);
+    let login = auth::logged_in(cx, rules, &session, refresh_token, user, tenant);
     Ok((login, proven))
 }
 
@@ -726,6 +749,14 @@ async fn count_failure(work: &mut Work, mut waiting: MfaChallenge) -> Result<(),
     } else {
         work.second_factors().delete_challenge(waiting.id).await
     }
+}
+
+/// Refuses the enrollment of an app at the login of a user with passkeys: the password alone must not add a factor beside them.
+async fn refuse_passkeys(cx: &Cx, work: &mut Work, user: UserId) -> Result<(), MfaError> {
+    if step_up::has_passkey(cx, work, user).await? {
+        return Err(MfaError::AlreadyEnabled);
+    }
+    Ok(())
 }
 
 /// Stores a new app of a user who has no confirmed one.
@@ -865,14 +896,17 @@ fn reseal(cx: &Cx, factor: &mut TotpFactor) {
 }
 
 /// Notes in the caller's session that a factor was given now.
-async fn note_in_session(cx: &Cx, work: &mut Work) -> Result<Time, MfaError> {
+pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
+    cx: &Cx,
+    work: &mut Work,
+    method: AuthMethods,
+) -> Result<Session, E> {
     let id = cx.scope().session().ok_or(Refused::Forbidden)?;
     let session = work.sessions().find_for_update(id).await?;
     let mut session = session.ok_or(Refused::Forbidden)?;
-    let now = cx.now();
-    session.factor_at = Some(now);
+    session.note_factor(method, cx.now());
     work.sessions().update(&session).await?;
-    Ok(now)
+    Ok(session)
 }
 
 async fn new_recovery_codes(cx: &Cx, work: &mut Work, user: UserId) -> Result<Vec<RecoveryCode>, MfaError> {

@@ -89,7 +89,7 @@ impl Cx {
         // A token of before the factor was given is as good as the session.
         self.read(async |work| {
             let given_at = work.second_factors().given_at(session).await?;
-            if !has_factor(work, user).await? {
+            if !has_factor(self, work, user).await? {
                 return Ok(Given::NotEnrolled);
             }
             let is_recent = given_at.is_some_and(is_recent);
@@ -110,8 +110,18 @@ enum Given {
     NotEnrolled,
 }
 
-/// Whether a user has a confirmed second factor.
-pub(crate) async fn has_factor(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+/// Whether a user has a second factor: a confirmed app, or a passkey.
+pub(crate) async fn has_factor(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    Ok(has_app(work, user).await? || has_passkey(cx, work, user).await?)
+}
+
+/// Whether a user has a confirmed app.
+pub(crate) async fn has_app(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
     let factor = work.second_factors().find_totp(user).await?;
     Ok(factor.as_ref().is_some_and(TotpFactor::is_confirmed))
+}
+
+/// Whether a user has a passkey on a server that offers passkeys.
+pub(crate) async fn has_passkey(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    Ok(cx.ports().passkeys.is_some() && !work.passkeys().list(user).await?.is_empty())
 }

@@ -9,7 +9,8 @@ use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
-    KeyRing, LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
+    KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
+    SigningKeys,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
@@ -62,6 +63,8 @@ pub struct Ports {
     pub invitation_tokens: Arc<dyn InvitationTokens>,
     /// One-time codes of second factors.
     pub one_time_codes: Arc<dyn OneTimeCodes>,
+    /// Ceremonies of passkeys; absent where the operator has not set up a relying party.
+    pub passkeys: Option<Arc<dyn PasskeyCeremonies>>,
     /// Tokens of links that are sent by mail.
     pub link_tokens: Arc<dyn LinkTokens>,
     /// Secrets of API keys.

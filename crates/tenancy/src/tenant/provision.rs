@@ -289,11 +289,10 @@ async fn store(
         let login = auth::logged_in(
             cx,
             SessionRules::default(),
-            session.id,
+            &session,
             refresh_token,
             admin.clone(),
             tenant.clone(),
-            None,
         );
         Ok::<_, SignUpError>(SignedUp {
             login,

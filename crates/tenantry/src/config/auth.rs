@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
 use super::{Secret, SettingsError};
@@ -27,6 +28,17 @@ pub struct Auth {
     /// How many passwords are hashed at once, and how many may wait for that.
     pub password_at_once: usize,
     pub password_queue: usize,
+    pub passkeys: Passkeys,
+}
+
+/// Who passkeys are for. Without an id there are none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Passkeys {
+    /// The domain that browsers bind passkeys to.
+    pub rp_id: String,
+    /// Where the pages are that use them; `https://` and the id when there is none.
+    pub origins: Vec<String>,
 }
 
 impl Default for Auth {
@@ -45,13 +57,15 @@ impl Default for Auth {
             password_lanes: 1,
             password_at_once: 2,
             password_queue: 64,
+            passkeys: Passkeys::default(),
         }
     }
 }
 
 impl Auth {
-    /// Whether each number is in its range.
+    /// Whether each number is in its range, and the relying party of passkeys is one.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
+        self.passkeys.relying_party()?;
         in_range(&[
             (
                 "auth.access_token_minutes",
@@ -67,5 +81,30 @@ impl Auth {
             ),
             ("auth.password_at_once", self.password_at_once as u64, 1, 64),
         ])
+    }
+}
+
+impl Passkeys {
+    /// Whose passkeys the server accepts, if any.
+    pub fn relying_party(&self) -> Result<Option<RelyingParty>, SettingsError> {
+        let of_id = |problem: &str| SettingsError::invalid("auth.passkeys.rp_id", problem);
+        if self.rp_id.is_empty() {
+            return match self.origins.as_slice() {
+                [] => Ok(None),
+                [..] => Err(of_id("is required when there are auth.passkeys.origins")),
+            };
+        }
+        let at_id = [format!("https://{}", self.rp_id)];
+        let origins = match self.origins.as_slice() {
+            [] => at_id.as_slice(),
+            origins => origins,
+        };
+        let party = RelyingParty::new(&self.rp_id, origins);
+        party.map(Some).map_err(|error| match error {
+            RelyingPartyError::Id => of_id(&error.to_string()),
+            RelyingPartyError::NoOrigin | RelyingPartyError::Origin { .. } => {
+                SettingsError::invalid("auth.passkeys.origins", error.to_string())
+            }
+        })
     }
 }

@@ -184,13 +184,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Returns a new secret. It takes effect when `POST /auth/mfa/confirm` gets a code of it; an earlier enrollment that was
 /// not confirmed ends. When the session began more than 10 minutes ago, send the password. A wrong one counts as a failed
-/// login. Minimum role: viewer.
+/// login. A user with a passkey logs in with it first (403 `mfa_required`). Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/enroll", operation_id = "enroll_mfa", tag = "Authentication",
     request_body = Option<EnrollOwnBody>,
     responses((status = 200, description = "The secret, as text, URI and QR code.", body = EnrollmentView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn enroll(
     cx: Ctx<ManageOwnAccount>,
