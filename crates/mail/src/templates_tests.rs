@@ -110,7 +110,7 @@ fn invitation(role: Role, inviter: &str) -> Message {
 }
 
 /// Every notice about what protects an account, with a text that others chose.
-fn security(text: &str) -> [SecurityNotice; 12] {
+fn security(text: &str) -> [SecurityNotice; 13] {
     let (address, user_agent, name) = (Some(text.to_owned()), Some(text.to_owned()), text.to_owned());
     [
         SecurityNotice::EmailChangedByAdmin,
@@ -125,7 +125,8 @@ fn security(text: &str) -> [SecurityNotice; 12] {
         },
         SecurityNotice::WrongCodes { address },
         SecurityNotice::ApiKeyCreated { name: name.clone() },
-        SecurityNotice::ApiKeyRotated { name },
+        SecurityNotice::ApiKeyRotated { name: name.clone() },
+        SecurityNotice::ApiKeyRotatedItself { name },
         SecurityNotice::PasswordResetWithKeys { keys: 1 },
         SecurityNotice::PasswordResetWithKeys { keys: 2 },
     ]

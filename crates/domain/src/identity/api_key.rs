@@ -235,6 +235,11 @@ impl ApiKey {
         Ok(())
     }
 
+    /// Whether this is its present secret, not one that a rotation replaced.
+    pub fn is_present_secret(&self, presented: &[u8; 32]) -> bool {
+        is_same(&self.secret_hash, presented)
+    }
+
     /// Ends the key.
     pub fn revoke(&mut self, now: Time) {
         self.revoked_at = Some(now);
@@ -259,7 +264,7 @@ impl ApiKey {
     pub fn admit(&self, presented: &[u8; 32], address: Option<IpAddr>, now: Time) -> Result<(), KeyRefusal> {
         let former = self.former.filter(|former| now < former.until);
         let is_former = former.is_some_and(|former| is_same(&former.hash, presented));
-        if !is_same(&self.secret_hash, presented) && !is_former {
+        if !self.is_present_secret(presented) && !is_former {
             return Err(KeyRefusal::Secret);
         }
         if self.revoked_at.is_some() {

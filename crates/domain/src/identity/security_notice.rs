@@ -46,6 +46,11 @@ pub enum SecurityNotice {
         /// The name of the key.
         name: String,
     },
+    /// The API key of a service account gave itself a new secret. The admins get it.
+    ApiKeyRotatedItself {
+        /// The name of the key.
+        name: String,
+    },
     /// The password was replaced with a link, and API keys of the user stay valid.
     PasswordResetWithKeys {
         /// How many keys.
@@ -73,6 +78,7 @@ impl SecurityNotice {
             Self::WrongCodes { .. } => "wrong_codes",
             Self::ApiKeyCreated { .. } => "api_key_created",
             Self::ApiKeyRotated { .. } => "api_key_rotated",
+            Self::ApiKeyRotatedItself { .. } => "api_key_rotated_itself",
             Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
         }
     }
@@ -90,7 +96,9 @@ impl SecurityNotice {
             }
             Self::WrongCodes { address: from } => address = from.as_deref().map(Line::of),
             // A name stands within a sentence.
-            Self::ApiKeyCreated { name } | Self::ApiKeyRotated { name } => {
+            Self::ApiKeyCreated { name }
+            | Self::ApiKeyRotated { name }
+            | Self::ApiKeyRotatedItself { name } => {
                 key = Some(Line::within(name, Line::SHORT));
             }
             Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
@@ -130,7 +138,7 @@ pub trait BoundedNotices: Send {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> [SecurityNotice; 11] {
+    fn all(text: &str) -> [SecurityNotice; 12] {
         let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
         let name = || text.to_owned();
         [
@@ -146,6 +154,7 @@ mod tests {
             },
             SecurityNotice::ApiKeyCreated { name: name() },
             SecurityNotice::ApiKeyRotated { name: name() },
+            SecurityNotice::ApiKeyRotatedItself { name: name() },
             SecurityNotice::PasswordResetWithKeys { keys: 2 },
         ]
     }

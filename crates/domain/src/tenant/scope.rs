@@ -27,6 +27,8 @@ pub struct TenantScope {
     grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
     factor_at: Option<Time>,
+    /// SHA-256 of the secret that an API key was presented with.
+    key_secret: Option<[u8; 32]>,
     request: RequestId,
 }
 
@@ -166,6 +168,12 @@ impl TenantScope {
             Actor::ApiKey { id, .. } => Some(id),
             Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
+    }
+
+    /// The SHA-256 of the secret that the acting API key was presented with; a rotated key has a former secret beside the
+    /// present one for a while.
+    pub const fn key_secret(&self) -> Option<&[u8; 32]> {
+        self.key_secret.as_ref()
     }
 
     /// The session of the acting user.

@@ -254,6 +254,9 @@ impl From<ApiKeyError> for ApiError {
                 "The tenant has {} API keys, which is the maximum: revoke one first.",
                 ApiKey::MOST
             )),
+            ApiKeyError::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
+                "This secret of the API key was replaced. Only the present secret rotates the key.",
+            ),
             ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
             ApiKeyError::Store(error) => error.into(),

@@ -210,6 +210,7 @@ impl Gate {
             grants: PermissionSet::NONE,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: claims.factor_at,
+            key_secret: None,
             request,
         };
         Ok(Admission {
@@ -247,6 +248,7 @@ impl Gate {
             grants,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: None,
+            key_secret: Some(presented.secret_hash),
             request,
         };
         Ok(Admission {
@@ -354,6 +356,7 @@ impl Gate {
             grants: PermissionSet::NONE,
             subscription: None,
             factor_at: None,
+            key_secret: None,
             request,
         }
     }
@@ -384,6 +387,7 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         grants: PermissionSet::NONE,
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,
+        key_secret: None,
         request,
     }
 }

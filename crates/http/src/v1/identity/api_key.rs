@@ -213,7 +213,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeApiKeys>, id: Id<ApiKeyId>, when: IfMat
 /// Rotate an API key
 ///
 /// Returns the key with a new secret, which is shown once. The present secret is accepted for `overlap_seconds` more; one
-/// that was replaced earlier no longer. The key of a service account may rotate itself. Minimum role: admin.
+/// that was replaced earlier no longer. The key of a service account may rotate itself with its present secret (403 `forbidden`
+/// with a former one). Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "API keys",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = RotateApiKeyBody,
