@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tenantry_tests::{PASSWORD, Person, World};
 
 use crate::account_passwords::{Mailed, post};
-use crate::mfa::{App, with_factor};
+use crate::mfa::{App, settle, with_factor};
 
 const KEYS: &str = "/api/v1/api-keys";
 const SUBJECT: &str = "[Acme Inc] ";
@@ -99,6 +99,7 @@ async fn each_change_of_a_factor_notifies_its_user() {
 
     let admin = &world.acme.admin;
     with_factor(world, admin).await;
+    settle(world, admin).await;
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
     world.post(admin, &path, &json!({})).send().await.expect(204);
     assert_eq!(

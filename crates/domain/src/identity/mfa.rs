@@ -1,6 +1,7 @@
 //! The second factor: time-based one-time codes (TOTP, RFC 6238) and recovery codes.
 
 use async_trait::async_trait;
+use chrono::Duration;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -110,6 +111,9 @@ pub struct TotpFactor {
 }
 
 impl TotpFactor {
+    /// How long after its confirmation a factor is settled: its user had a day to read the notice of it.
+    pub const SETTLES_AFTER: Duration = Duration::hours(24);
+
     /// The place that the secret of a user is sealed for.
     pub fn place(tenant: TenantId, user: UserId) -> String {
         format!("totp secret of {user} in {tenant}")
@@ -118,6 +122,13 @@ impl TotpFactor {
     /// Whether a login needs it.
     pub const fn is_confirmed(&self) -> bool {
         self.confirmed_at.is_some()
+    }
+
+    /// Whether it was confirmed [`TotpFactor::SETTLES_AFTER`] before `at`, or earlier. Until then a thief may have enrolled it
+    /// with a stolen password.
+    pub fn is_settled(&self, at: Time) -> bool {
+        self.confirmed_at
+            .is_some_and(|confirmed| at - confirmed >= Self::SETTLES_AFTER)
     }
 }
 
@@ -492,5 +503,19 @@ mod tests {
         assert_eq!(hash(1, 2), hash(1, 2));
         assert_ne!(hash(1, 2), hash(2, 2));
         assert_ne!(hash(1, 2), hash(1, 1));
+    }
+
+    #[test]
+    fn factor_is_settled_a_day_after_its_confirmation() {
+        let factor = |confirmed_at| TotpFactor {
+            user_id: uuid::Uuid::from_u128(1).into(),
+            sealed_secret: Vec::new(),
+            confirmed_at,
+            last_step: None,
+            created_at: at(0),
+        };
+        assert!(factor(Some(at(100))).is_settled(at(100 + 86_400)));
+        assert!(!factor(Some(at(100))).is_settled(at(99 + 86_400)));
+        assert!(!factor(None).is_settled(at(86_400)));
     }
 }

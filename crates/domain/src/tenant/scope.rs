@@ -131,6 +131,9 @@ pub enum Refused {
     /// The user has no second factor, and the request is not allowed without one.
     #[error("the request needs a second factor, and the user has none")]
     FactorMissing,
+    /// The user enrolled the second factor too lately for a request that concerns the accounts of others.
+    #[error("the request needs a second factor that was enabled at least 24 hours ago")]
+    FactorTooNew,
 }
 
 impl TenantScope {

@@ -103,6 +103,9 @@ impl From<Refused> for ApiError {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
+            Refused::FactorTooNew => Self::new(ErrorCode::Forbidden).with_detail(
+                "Your second factor was enabled less than 24 hours ago, which is too recent for this request.",
+            ),
         }
     }
 }

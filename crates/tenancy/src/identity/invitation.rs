@@ -164,7 +164,8 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
     .await
 }
 
-/// Sends the mail of an invitation again, with a new token and for seven more days. The former token is void.
+/// Sends the mail of an invitation again, with a new token and for seven more days. The former token is void. The invitation
+/// of an admin takes a recent factor, as a new one does.
 ///
 /// # Errors
 /// [`InvitationError`].
@@ -172,11 +173,16 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
     cx.require(Permission::ManageUsers)?;
     let by = cx.scope().user().ok_or(Refused::Forbidden)?;
     let domains = AllowedDomains::of(cx).await?;
+    let found = cx.read(async |work| work.invitations().find(id).await).await?;
+    let found = found.filter(Invitation::is_unsettled);
+    // The role of an invitation does not change.
+    let role = found.ok_or(InvitationError::NotFound)?.role;
+    let role = GrantedRole::by_caller(cx, role).await??;
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
     cx.write(async |work| {
         lock_tenant(work).await?;
         let before = find_unsettled(work, id).await?;
-        may_invite(work, by, before.role).await?;
+        may_invite(work, by, role.role()).await?;
         domains.check(&before.email)?;
         if work.users().find_by_email(&before.email).await?.is_some() {
             return Err(InvitationError::EmailTaken);

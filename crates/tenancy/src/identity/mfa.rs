@@ -278,10 +278,11 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
 }
 
 /// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
-/// own: without it, a stolen password of an admin would be enough to take every account's second factor away.
+/// own that is settled: otherwise a stolen password of an admin would be enough to take every account's second factor away.
 ///
 /// # Errors
-/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor.
+/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor,
+/// [`Refused::FactorTooNew`] of one whose factor is not settled.
 pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
     cx.require(Permission::ManageUsers)?;
     if cx.scope().user() == Some(id) {

@@ -66,16 +66,31 @@ impl Cx {
         })
     }
 
-    /// The same for use cases that nobody may do without a second factor of their own. The outer error is the store's.
+    /// The same for use cases that remove factors of others, which are not allowed without a settled one of one's own
+    /// ([`TotpFactor::is_settled`]): a stolen password must not be enough, by enrolling a factor first. The outer error is the
+    /// store's.
     ///
     /// # Errors
-    /// [`Refused::FactorRequired`] and [`Refused::FactorMissing`] inside.
+    /// [`Refused::FactorRequired`], [`Refused::FactorMissing`] and [`Refused::FactorTooNew`] inside.
     pub async fn require_own_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
-        Ok(match self.recent_factor().await? {
-            Given::Recently => Ok(RecentFactor(())),
+        let (given, is_settled) = (self.recent_factor().await?, self.is_settled().await?);
+        Ok(match given {
+            Given::Recently if is_settled => Ok(RecentFactor(())),
+            Given::Recently => Err(Refused::FactorTooNew),
             Given::NotEnrolled => Err(Refused::FactorMissing),
             Given::TooLongAgo => Err(Refused::FactorRequired),
         })
+    }
+
+    /// Whether the caller has a settled second factor, or is no user.
+    async fn is_settled(&self) -> Result<bool, StoreError> {
+        let Some(user) = self.scope().user() else {
+            return Ok(true);
+        };
+        let factor = self
+            .read(async |work| work.second_factors().find_totp(user).await)
+            .await?;
+        Ok(factor.is_some_and(|factor| factor.is_settled(self.now())))
     }
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {

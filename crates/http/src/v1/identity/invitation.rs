@@ -146,14 +146,15 @@ pub(crate) async fn read(cx: Ctx<ReadInvitations>, id: Id<InvitationId>) -> Answ
 /// Resend an invitation
 ///
 /// Sends another mail, with a new link for seven days; the link in the former mail no longer works. An invitation is mailed
-/// at most 10 times, and at most once in a minute. Minimum role: admin.
+/// at most 10 times, and at most once in a minute. With the role `admin`, a user with a second factor gives it within 10 minutes
+/// before. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/invitations/{id}/resend", operation_id = "resend_invitation", tag = "Users",
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "The invitation, whose mail will be sent.", body = InvitationView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
-        "tenant_suspended", "email_taken", "conflict", "plan_limit_reached", "validation_failed"
+        "403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached", "validation_failed"
     ]))),
 )]
 pub(crate) async fn resend(cx: Ctx<ManageUsers>, id: Id<InvitationId>) -> Answer {

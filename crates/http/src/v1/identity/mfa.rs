@@ -367,7 +367,7 @@ pub(crate) async fn revoke_devices(cx: Ctx<ManageOwnAccount>) -> Answer {
 /// Remove the second factor of a user
 ///
 /// For a user who has lost it. Ends the sessions of the user. Users disable their own factor instead. The caller needs a
-/// second factor of their own, given within 10 minutes. Minimum role: admin.
+/// second factor of their own that was enabled at least 24 hours ago, and gives it within 10 minutes before. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/reset-mfa", operation_id = "reset_mfa", tag = "Users",
     params(("id" = Uuid, Path)),
