@@ -10,6 +10,7 @@ use crate::mail;
 
 const VERIFY: &str = "/api/v1/auth/verify-email";
 const RESEND: &str = "/api/v1/auth/resend-verification";
+const NEW_PASSWORD: &str = "battery staple";
 
 async fn is_verified(world: &World, tenant: &TenantWorld, email: &str) -> bool {
     let sql = "SELECT email_verified FROM users WHERE tenant_id = $1 AND email = $2";
@@ -144,30 +145,90 @@ async fn unverified_users_stay_out_where_the_tenant_says_so() {
     login().await.expect(200);
 }
 
-/// Else the session of a registration would need no proof of the address for as long as it is refreshed.
+/// Otherwise a caller with a made-up address of the company would be a member of its tenant.
 #[actix_web::test]
-async fn session_of_a_registration_is_not_refreshed_before_verification() {
+async fn registration_opens_no_session_before_verification() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    for (settings, name) in [
+        (json!({"security.require_verified_email": true}), "one"),
+        (
+            json!({"security.require_verified_email": false, "security.allowed_email_domains": ["acme.example"]}),
+            "two",
+        ),
+    ] {
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+        patch.send().await.expect(200);
+        let email = format!("{name}@acme.example");
+        let registered =
+            json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
+        let register = || post(world, "/api/v1/auth/register", registered.clone());
+        let key = "5d0f0b9c-8f0e-4a59-9f5a-0e8d4f1d2c33".replace("5d0f", name);
+        let first = register()
+            .header("Idempotency-Key", &key)
+            .send()
+            .await
+            .expect(202);
+        assert!(first.bytes.is_empty(), "{}", first.text());
+        let again = register()
+            .header("Idempotency-Key", &key)
+            .send()
+            .await
+            .expect(202);
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+        register().send().await.problem(409, "email_taken");
+        let login = |password: &'static str| world.login("acme", &email, password);
+        login(NEW_PASSWORD).await.problem(403, "email_not_verified");
+        login("wrong horse").await.problem(401, "invalid_credentials");
+        // The link proves the address, also when the settings are looser by then.
+        let loose = json!({"security.require_verified_email": false, "security.allowed_email_domains": []});
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &loose);
+        patch.send().await.expect(200);
+        login(NEW_PASSWORD).await.problem(403, "email_not_verified");
+        let token = mailed.token_for(&email).await;
+        post(world, VERIFY, json!({"token": token}))
+            .send()
+            .await
+            .expect(204);
+        login(NEW_PASSWORD).await.expect(200);
+    }
+    // An address that an admin vouches for needs no proof where only domains are listed.
+    let settings = json!({"security.allowed_email_domains": ["acme.example"]});
+    let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+    patch.send().await.expect(200);
+    world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+}
+
+/// A reset of the password proves the address, too.
+#[actix_web::test]
+async fn reset_lets_a_registered_user_in() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     require_verified(world, acme).await;
-    let registered = json!({"tenant_slug": "acme", "email": "self@acme.example", "full_name": "Self",
-        "password": "battery staple"});
-    let registered = post(world, "/api/v1/auth/register", registered)
+    let email = "self@acme.example";
+    let registered =
+        json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
+    post(world, "/api/v1/auth/register", registered)
         .send()
         .await
-        .expect(201)
-        .json();
-    let refresh = || {
-        let body = json!({"refresh_token": registered["refresh_token"]});
-        post(world, "/api/v1/auth/refresh", body).send()
-    };
-    refresh().await.problem(403, "email_not_verified");
-    let token = mailed.token_for("self@acme.example").await;
-    post(world, VERIFY, json!({"token": token}))
+        .expect(202);
+    mailed.token_for(email).await;
+    ask(world, "/api/v1/auth/forgot-password", "acme", email)
+        .await
+        .expect(202);
+    let body = json!({"token": mailed.token_for(email).await, "new_password": "a staple of horses"});
+    post(world, "/api/v1/auth/reset-password", body)
         .send()
         .await
         .expect(204);
-    refresh().await.expect(200);
+    world.login("acme", email, "a staple of horses").await.expect(200);
+    world
+        .login("acme", email, NEW_PASSWORD)
+        .await
+        .problem(401, "invalid_credentials");
 }
 
 // ------------------------------------------------------------------------------------------------------------- change

@@ -737,7 +737,7 @@ async fn allowed_domains_hold_for_every_way_to_an_address() {
     post.invite(&world.acme, "i@ACME.example", "member")
         .await
         .expect(201);
-    register("r@acme.example").await.expect(201);
+    register("r@acme.example").await.expect(202);
     create("c@acme.example").await.expect(201);
     change("m@acme.example").await.expect(200);
     // The other tenant allows all.

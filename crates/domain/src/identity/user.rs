@@ -78,7 +78,7 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
-    /// The password as a PHC string; never the password.
+    /// The password as a PHC string, which may be [pending](PasswordHash::pending); never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
     /// When they were added.
@@ -186,18 +186,25 @@ impl User {
         self.touch(now);
     }
 
-    /// Notes that the address was proven.
+    /// Notes that the address was proven, and puts a pending password in force.
     pub fn verify_email(&mut self, now: Time) {
         if !self.email_verified {
             self.email_verified = true;
+            self.password_hash = self.password_hash.in_force();
             self.touch(now);
         }
+    }
+
+    /// Whether the user registered where an address has to be proven first, and has not proven it.
+    pub fn awaits_proof(&self) -> bool {
+        !self.email_verified && self.password_hash.is_pending()
     }
 
     /// Takes over an address that was proven.
     pub fn move_to(&mut self, email: Email, now: Time) {
         self.email = email;
         self.email_verified = true;
+        self.password_hash = self.password_hash.in_force();
         self.touch(now);
     }
 

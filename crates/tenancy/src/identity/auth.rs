@@ -42,6 +42,25 @@ pub struct LoggedIn {
     pub tenant: Tenant,
 }
 
+/// The outcome of a registration.
+#[derive(Debug, Clone)]
+pub enum Registered {
+    /// The user is logged in.
+    LoggedIn(Box<LoggedIn>),
+    /// The user can log in once the address is verified, with the link that was mailed to it.
+    Unverified(UserId),
+}
+
+impl Registered {
+    /// The user who registered.
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::LoggedIn(login) => login.user.id,
+            Self::Unverified(user) => *user,
+        }
+    }
+}
+
 /// Why nobody was logged in.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -161,7 +180,7 @@ pub async fn login(
         lockout::record(cx, Guess::Password, target, address.as_ref()).await?;
         return Err(AuthError::Locked(seconds));
     }
-    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let hash = user.as_ref().map(|user| user.password_hash.in_force());
     let passwords = &cx.ports().passwords;
     let caller = HashingCaller {
         class: claim.class(),
@@ -170,7 +189,7 @@ pub async fn login(
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
         Some(user) if verified.is_right() => {
-            if !user.email_verified && account::verified_only(cx).await? {
+            if user.awaits_proof() || (!user.email_verified && account::verified_only(cx).await?) {
                 return Err(AuthError::EmailNotVerified);
             }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
@@ -205,7 +224,8 @@ pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) ->
         .await
 }
 
-/// Registers somebody as a member of a tenant that allows it, and logs them in.
+/// Registers a user as a member of a tenant that allows it, and logs in. Where the tenant lets only verified addresses in, or
+/// only those of some domains, no session begins: the password is in force once the address is verified.
 ///
 /// # Errors
 /// [`AuthError`].
@@ -215,7 +235,7 @@ pub async fn register(
     full_name: String,
     password: String,
     challenge: &ChallengeResponse,
-) -> Result<LoggedIn, AuthError> {
+) -> Result<Registered, AuthError> {
     let tenant = cx.read(async |work| own_tenant::<AuthError>(work).await).await?;
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
@@ -230,7 +250,9 @@ pub async fn register(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
-    AllowedDomains::of(cx).await?.check_text(email)?;
+    let domains = AllowedDomains::of(cx).await?;
+    domains.check_text(email)?;
+    let needs_proof = domains.is_limited() || account::verified_only(cx).await?;
     if let Err(refused) = challenge::check(cx, ChallengePurpose::Register, challenge).await {
         // A request that is repeated with its idempotency key has used the response up.
         cx.check_once().await?;
@@ -241,7 +263,10 @@ pub async fn register(
         full_name,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    let (mut user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    if needs_proof {
+        user.password_hash = user.password_hash.pending();
+    }
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
@@ -257,10 +282,13 @@ pub async fn register(
         work.users().insert(&user).await?;
         let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
         work.audit().record(event).await?;
-        work.sessions().insert(&session).await?;
         account_link::verify(cx, work, &user).await?;
+        if needs_proof {
+            return Ok(Registered::Unverified(user.id));
+        }
+        work.sessions().insert(&session).await?;
         let refresh_token = refresh_token.clone();
-        Ok::<_, AuthError>(logged_in(
+        let login = logged_in(
             cx,
             rules,
             session.id,
@@ -268,7 +296,8 @@ pub async fn register(
             user.clone(),
             tenant.clone(),
             None,
-        ))
+        );
+        Ok::<_, AuthError>(Registered::LoggedIn(Box::new(login)))
     })
     .await
 }

@@ -21,6 +21,11 @@ impl AllowedDomains {
         Ok(Self(domains.unwrap_or_default()))
     }
 
+    /// Whether some domains are listed, so that others are not allowed.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Makes sure that an address is of one of the domains; of a subdomain is not enough. Where no domain is listed every
     /// address is allowed. The detail does not list the domains, since callers without an account read it too.
     ///
