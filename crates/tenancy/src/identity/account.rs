@@ -16,7 +16,7 @@ use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail, security_notice};
+use crate::identity::{account_link, account_mail, security_notice, session};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -175,11 +175,10 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
         work.users().update(&user).await?;
-        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        let ended = session::end_all(cx, work, user.id).await?;
         lockout::lift(cx, work, &user.email).await?;
-        work.account_links()
-            .delete_of(user.id, &[LinkPurpose::VerifyEmail, LinkPurpose::ConfirmEmail])
-            .await?;
+        let links = work.account_links();
+        links.delete_of(user.id, &[LinkPurpose::VerifyEmail]).await?;
         let details = json!({"ended_sessions": ended});
         let event = cx.security("user.password_reset", "user", Some(user.id.uuid()), details);
         work.audit().record(event).await?;

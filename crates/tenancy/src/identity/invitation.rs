@@ -223,7 +223,8 @@ pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
 /// Accepts an invitation: makes its address a user, whose address is verified by the mail, and logs in.
 ///
 /// # Errors
-/// [`AuthError::InvalidInvitation`] alike for a token that was used, replaced, revoked or never stored, or has expired.
+/// [`AuthError::InvalidInvitation`] alike for a token that was used, replaced, revoked or never stored, or has expired;
+/// `domain_not_allowed` at `/token` when the tenant does not allow the domain any more.
 pub async fn accept(
     cx: &Cx,
     presented: &PresentedInvitation,
@@ -234,6 +235,9 @@ pub async fn accept(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
+    AllowedDomains::of(cx)
+        .await?
+        .check_at(&invitation.email, "/token")?;
     let data = Applicant {
         email: invitation.email.as_str().to_owned(),
         full_name,

@@ -555,9 +555,25 @@ async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) 
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
     if work.second_factors().delete_all(user.id).await? {
-        work.sessions().revoke_all(user.id, cx.now()).await?;
+        session::end_all(cx, work, user.id).await?;
         record(cx, work, "mfa.reset", user.id).await?;
         security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
+    }
+    Ok(())
+}
+
+/// Removes the second factor of a user unless it was settled at `since`, and the trust in all devices; the user is locked.
+pub(crate) async fn remove_unsettled(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    since: Time,
+) -> Result<(), StoreError> {
+    let factor = work.second_factors().find_totp_for_update(user).await?;
+    if factor.is_some_and(|factor| factor.is_settled(since)) {
+        work.second_factors().delete_devices(user).await?;
+    } else if work.second_factors().delete_all(user).await? {
+        record(cx, work, "mfa.reset", user).await?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::step_up::{GrantedRole, RecentFactor};
-use crate::identity::{account_link, address, invitation, mfa, security_notice};
+use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Cx, Precondition, Stale};
@@ -202,7 +202,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             readdressed(cx, work, (&before, &user), factor).await?;
         }
         if !user.is_active || mfa::is_missing_since(work, required, &before, &user).await? {
-            work.sessions().revoke_all(id, cx.now()).await?;
+            session::end_all(cx, work, id).await?;
         }
         let event = cx.changed("user.updated", "user", id.uuid(), Some(&before), Some(&user));
         work.audit().record(event).await?;
@@ -230,7 +230,7 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         user.remove(cx.now());
         keep_an_admin(cx, work, &before, &user).await?;
         work.users().update(&user).await?;
-        work.sessions().revoke_all(id, cx.now()).await?;
+        session::end_all(cx, work, id).await?;
         let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
         Ok(work.audit().record(event).await?)
     })

@@ -179,7 +179,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeInvitations>, id: Id<InvitationId>) -> 
 /// Accept an invitation
 ///
 /// Creates the user of the invitation and logs in. The token names the tenant. A token that was used, replaced or revoked,
-/// has expired or never existed is 401 `token_revoked`.
+/// has expired or never existed is 401 `token_revoked`. An address of a domain that the tenant does not allow any more is
+/// `domain_not_allowed` at `/token`.
 #[utoipa::path(
     post, path = "/api/v1/invitations/accept", operation_id = "accept_invitation", tag = "Authentication",
     params(TenantHeaders), request_body = AcceptBody,
