@@ -90,10 +90,7 @@ impl Guest {
         let cx = self.enter(body_slug).await?;
         let account = Account::Mailed(cx.scope().tenant(), AccountName::of(email));
         let network = Network::site(cx.origin().address());
-        let is_known = async || auth::is_known_network(&cx, email, network).await;
-        limits::take_of_account(&http, &api, account, network, is_known)
-            .await?
-            .spend();
+        limits::take_of_mailed(&http, &api, account, network).await?;
         Ok(cx)
     }
 

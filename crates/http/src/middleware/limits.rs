@@ -294,13 +294,8 @@ pub(crate) async fn take_of_account(
         decision = limits.decide(&demand).await;
     }
     api.metrics().decided("account", &decision);
-    if decision.allowed() {
-        // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
-        return Ok(Attempt(Some((Arc::clone(limits), demand))));
-    }
-    let refusal = refused(&decision);
-    request.extensions_mut().insert(decision);
-    Err(refusal)
+    // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
+    attempt(request, limits, demand, decision)
 }
 
 /// Takes an attempt of a logged-in user to confirm their password. Their network is known: they have logged in.
@@ -339,6 +334,16 @@ pub(crate) async fn take_of_unknown_key(request: &HttpRequest, api: &Api) -> Res
     let demand = Demand::of_visitor(address, limits.addresses.visitor, READ);
     let decision = limits.decide(&demand).await;
     api.metrics().decided("visitor", &decision);
+    attempt(request, limits, demand, decision)
+}
+
+/// The attempt that a decision allows.
+fn attempt(
+    request: &HttpRequest,
+    limits: &Arc<Limits>,
+    demand: Demand,
+    decision: Decision,
+) -> Result<Attempt, ApiError> {
     if decision.allowed() {
         return Ok(Attempt(Some((Arc::clone(limits), demand))));
     }

@@ -411,6 +411,9 @@ impl From<AccountError> for ApiError {
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",
             ),
+            AccountError::AskedTooOften => Self::new(ErrorCode::Conflict).with_detail(
+                "Ten links to confirm an address were sent within a day. Wait until the next day.",
+            ),
             AccountError::Password(error) => error.into(),
             AccountError::Store(error) => error.into(),
         }

@@ -49,6 +49,9 @@ pub enum AccountError {
     /// The address was changed too often within days.
     #[error("the address was changed too often")]
     ChangedTooOften,
+    /// A user got as many links to confirm an address as a day allows.
+    #[error("links to confirm an address were asked for too often")]
+    AskedTooOften,
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),

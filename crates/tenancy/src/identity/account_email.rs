@@ -17,7 +17,7 @@ use crate::identity::{account_link, address};
 /// reads its mail learns that, by [`confirm`].
 ///
 /// # Errors
-/// `/email`; [`AccountError::InvalidCredentials`] for another password; [`AccountError`].
+/// `/email`; [`AccountError::InvalidCredentials`] for another password; [`AccountError::AskedTooOften`]; [`AccountError`].
 pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), AccountError> {
     cx.require(Permission::ManageOwnAccount)?;
     let email = Email::parse(email, "/email")?;
@@ -32,7 +32,11 @@ pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), Acco
         let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
         let user = user.ok_or(AccountError::InvalidCredentials)?;
         check_former(cx, work, &user).await?;
-        Ok(account_link::issue(cx, work, &user, LinkPurpose::ConfirmEmail, &email).await?)
+        if account_link::issue_to_confirm(cx, work, &user, &email).await? {
+            Ok(())
+        } else {
+            Err(AccountError::AskedTooOften)
+        }
     })
     .await
 }

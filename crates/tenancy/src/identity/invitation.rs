@@ -178,9 +178,7 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
         let before = find_unsettled(work, id).await?;
         may_invite(work, by, before.role).await?;
         domains.check(&before.email)?;
-        if work.users().find_by_email(&before.email).await?.is_some() {
-            return Err(InvitationError::EmailTaken);
-        }
+        require_free(cx, work, &before.email).await?;
         may_resend(cx, &before)?;
         if !before.is_open(cx.now()) {
             // It takes a seat again.
@@ -429,15 +427,21 @@ async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), 
 
 /// Makes sure that neither a user nor an open invitation has the address, nor a user had it lately. An expired invitation makes room.
 async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
-    let is_taken = work.users().find_by_email(email).await?.is_some();
-    if is_taken || address::is_former(cx, work, email, None).await? {
-        return Err(InvitationError::EmailTaken);
-    }
+    require_free(cx, work, email).await?;
     match work.invitations().find_unsettled(email).await? {
         Some(open) if open.is_open(cx.now()) => Err(InvitationError::AlreadyInvited),
         Some(expired) => Ok(settle_as_revoked(cx, work, expired).await?),
         None => Ok(()),
     }
+}
+
+/// Makes sure that no user has the address, nor had it lately.
+async fn require_free(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
+    let is_taken = work.users().find_by_email(email).await?.is_some();
+    if is_taken || address::is_former(cx, work, email, None).await? {
+        return Err(InvitationError::EmailTaken);
+    }
+    Ok(())
 }
 
 fn may_resend(cx: &Cx, invitation: &Invitation) -> Result<(), InvitationError> {

@@ -109,7 +109,7 @@ pub(crate) async fn change_password(
 /// Send a link to reset the password
 ///
 /// Always 202, whether or not an active user has the address; such a user gets a mail with a link that works once, for an
-/// hour, and replaces the one before it. Within five minutes no second mail is sent. Name the tenant as at login.
+/// hour. Within five minutes no second mail is sent. Up to three links work at once. Name the tenant as at login.
 #[utoipa::path(
     post, path = "/api/v1/auth/forgot-password", operation_id = "forgot_password", tag = "Authentication",
     params(TenantHeaders, ChallengeHeader), request_body = AskForLinkBody,
@@ -181,7 +181,7 @@ pub(crate) async fn resend_verification(guest: Guest, body: Body<AskForLinkBody>
 ///
 /// The new address gets a link that `confirm-email` takes; until then the account keeps its address. Always 202 after the
 /// right password, also when another user has the address. A wrong password is 401 `invalid_credentials` and counts as a
-/// failed login. Minimum role: viewer.
+/// failed login. A user gets ten of these links a day (409 `conflict`). Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/change-email", operation_id = "change_email", tag = "Authentication",
     request_body = ChangeEmailBody,
