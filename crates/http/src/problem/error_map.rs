@@ -311,7 +311,9 @@ impl From<ChallengeError> for ApiError {
             ChallengeError::Refused(why) => Self::new(ErrorCode::ChallengeRequired).with_detail(format!(
                 "The response to the challenge {why}. Get another challenge and send the request again."
             )),
-            ChallengeError::Unavailable(_) => Self::new(ErrorCode::ChallengeUnavailable).caused_by(error),
+            ChallengeError::Unavailable(_) | ChallengeError::Unverified(_) => {
+                Self::new(ErrorCode::ChallengeUnavailable).caused_by(error)
+            }
         }
     }
 }
