@@ -321,6 +321,8 @@ pub trait SecondFactors: Send {
     async fn insert_device(&mut self, device: &TrustedDevice) -> Result<(), StoreError>;
     /// The trusted devices of a user, newest first.
     async fn list_devices(&mut self, user: UserId) -> Result<Vec<TrustedDevice>, StoreError>;
+    /// Ends the trust in the device of a user whose token has this hash; whether it was there.
+    async fn delete_device(&mut self, user: UserId, token_hash: [u8; 32]) -> Result<bool, StoreError>;
     /// Ends the trust in all devices of a user; how many there were.
     async fn delete_devices(&mut self, user: UserId) -> Result<u64, StoreError>;
     /// Deletes waiting logins and trusted devices that expired before then; how many there were.

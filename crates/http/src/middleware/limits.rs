@@ -23,6 +23,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::Admission;
 use tenantry_tenancy::Cx;
+use tenantry_tenancy::identity::auth;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::extract::origin;
@@ -298,7 +299,27 @@ pub(crate) async fn take_of_account(
     attempt(request, limits, demand, decision)
 }
 
-/// Takes an attempt of a logged-in user to confirm their password. Their network is known: they have logged in.
+/// Takes a request for a link to an account from the bucket of the caller's network. There is no bucket of all networks
+/// together, which strangers could empty to keep the owner from asking: repeated requests find the same job, and the number of
+/// mails is limited.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_mailed(
+    request: &HttpRequest,
+    api: &Api,
+    account: Account,
+    network: Option<Network>,
+) -> Result<(), ApiError> {
+    let Some(limits) = &api.limits else { return Ok(()) };
+    let demand = Demand::of_account_here(account, network, limits.addresses.account);
+    let decision = limits.decide(&demand).await;
+    api.metrics().decided("account", &decision);
+    attempt(request, limits, demand, decision).map(Attempt::spend)
+}
+
+/// Takes an attempt of a logged-in user to confirm their password, as a login does. The session may be stolen, so it does not make
+/// the network a known one.
 ///
 /// # Errors
 /// `rate_limited`; then nothing was taken.
@@ -309,7 +330,8 @@ pub(crate) async fn confirm_account(
 ) -> Result<Attempt, ApiError> {
     let account = Account::User(cx.scope().tenant(), AccountName::of(email.as_str()));
     let network = Network::site(cx.origin().address());
-    take_of_account(request, &*Api::of(request)?, account, network, async || Ok(true)).await
+    let is_known = async || auth::is_known_network(cx, email.as_str(), network).await;
+    take_of_account(request, &*Api::of(request)?, account, network, is_known).await
 }
 
 /// Gives back what failed logins took from the buckets of an account: from the one of the caller's network, and from the one

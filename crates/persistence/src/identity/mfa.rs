@@ -253,6 +253,13 @@ impl SecondFactors for PgStore {
         rows.into_iter().map(TrustedDevice::try_from).collect()
     }
 
+    async fn delete_device(&mut self, user: UserId, token_hash: [u8; 32]) -> Result<bool, StoreError> {
+        let delete = self.tx.delete::<device::Entity>();
+        let delete = delete.filter(device::Column::UserId.eq(user.uuid()));
+        let delete = delete.filter(device::Column::TokenHash.eq(token_hash.to_vec()));
+        Ok(delete.run().await? > 0)
+    }
+
     async fn delete_devices(&mut self, user: UserId) -> Result<u64, StoreError> {
         let delete = self.tx.delete::<device::Entity>();
         delete.filter(device::Column::UserId.eq(user.uuid())).run().await

@@ -14,9 +14,9 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
-use crate::identity::lockout::{self, Guesser};
+use crate::identity::lockout;
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail, security_notice};
+use crate::identity::{account_link, account_mail, auth, security_notice};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -253,14 +253,19 @@ pub(crate) enum Compared {
     Locked(i64),
 }
 
-/// Compares a password with that of the caller's account, whose network is known by the session. A wrong one is counted.
+/// Compares a password with that of the caller's account. A wrong one is counted like one of a login: a session may be stolen,
+/// so it does not make the caller's network a known one.
 pub(crate) async fn compare<E>(cx: &Cx, user: &User, password: Password) -> Result<Compared, E>
 where
     E: From<PasswordError> + From<StoreError>,
 {
-    let guesser = Guesser::of(cx, user.email.as_str(), true);
-    let look = async |work: &mut Work| lockout::look(cx, work, Guess::Password, guesser).await;
-    let standing = cx.read(look).await?;
+    let (guesser, standing) = cx
+        .read(async |work| {
+            let guesser = auth::guesser(cx, work, user).await?;
+            let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
+            Ok::<_, StoreError>((guesser, standing))
+        })
+        .await?;
     if let Some(seconds) = standing.wait {
         lockout::record(cx, Guess::Password, Some(user.id), None).await?;
         return Ok(Compared::Locked(seconds));

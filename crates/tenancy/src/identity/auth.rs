@@ -184,9 +184,15 @@ pub async fn login(
             opened
         }
         user => {
-            record_failure(cx, email, user.map(|user| user.id)).await?;
-            cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, claim.guesser).await)
-                .await?;
+            let user = user.map(|user| user.id);
+            record_failure(cx, email, user).await?;
+            cx.write_behind(async |work| {
+                if let Some((user, device)) = user.zip(claim.device) {
+                    mfa::fail_on_device(cx, work, user, device).await?;
+                }
+                lockout::fail(cx, work, Guess::Password, claim.guesser).await
+            })
+            .await?;
             Err(AuthError::InvalidCredentials)
         }
     }
@@ -441,6 +447,8 @@ pub(crate) struct Claim {
     pub second: SecondFactor,
     /// Who guesses.
     pub guesser: Guesser,
+    /// The hash of the token of the trusted device that the login shows.
+    device: Option<[u8; 32]>,
     wait: Option<i64>,
     has_failed: bool,
 }
@@ -453,6 +461,7 @@ impl Claim {
             addresses: Vec::new(),
             second: SecondFactor::default(),
             guesser: Guesser::of(cx, user.email.as_str(), false),
+            device: None,
             wait: None,
             has_failed: false,
         }
@@ -481,26 +490,25 @@ async fn claim(
         };
         let guesser = Guesser::of(cx, typed, is_among(network, &addresses));
         let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
-        let wait = match standing.wait {
-            Some(_)
-                if mfa::shows_trusted_device(cx, work, user.as_ref(), &second)
-                    .await?
-                    .is_some() =>
-            {
-                None
-            }
-            wait => wait,
-        };
+        let device = mfa::shows_trusted_device(cx, work, user.as_ref(), &second).await?;
         Ok(Claim {
             user,
             addresses,
             second,
             guesser,
-            wait,
+            device,
+            wait: standing.wait.filter(|_| device.is_none()),
             has_failed: standing.has_failed,
         })
     })
     .await
+}
+
+/// The caller of the context, who guesses at a user's account.
+pub(crate) async fn guesser(cx: &Cx, work: &mut Work, user: &User) -> Result<Guesser, StoreError> {
+    let addresses = logins(cx, work, &user.email).await?;
+    let is_known = is_among(Network::site(cx.origin().address()), &addresses);
+    Ok(Guesser::of(cx, user.email.as_str(), is_known))
 }
 
 /// From where the account of an address has lately logged in.
@@ -569,6 +577,9 @@ async fn open_session(
             }
             if claim.has_failed {
                 lockout::succeed(work, Guess::Password, claim.guesser).await?;
+            }
+            if let Some(device) = claim.device {
+                lockout::succeed(work, Guess::Password, Guesser::of_device(device)).await?;
             }
             let proven = match mfa::at_login(cx, work, &user, claim, required).await? {
                 AtLogin::Session(proven) => proven,

@@ -1,7 +1,7 @@
 //! Lockout of accounts after failed guesses: when a guess is refused, and what counts as one.
 //!
 //! The rows are in the tenant's database, so that they hold across servers and restarts. They are of addresses, known or
-//! unknown, so unknown ones wait alike. A wait never holds up a trusted device; failures elsewhere hold up neither a network
+//! unknown, so unknown ones wait alike. A wait never holds up a trusted device, whose trust ends after as many wrong passwords; failures elsewhere hold up neither a network
 //! from which the account has lately logged in, nor one from which its password was just reset.
 
 use serde_json::json;
@@ -30,6 +30,18 @@ impl Guesser {
             account: AccountName::of(email).bytes(),
             here: Place::Network(Network::site(cx.origin().address())),
             is_known,
+        }
+    }
+
+    /// A caller who shows the token of a trusted device, by its hash. The device is not held up where its account waits, so its wrong
+    /// guesses are counted by themselves, wherever they come from.
+    pub(crate) fn of_device(token_hash: [u8; 32]) -> Self {
+        let mut account = AccountDigest::default();
+        account.copy_from_slice(token_hash.split_at(16).0);
+        Self {
+            account,
+            here: Place::Network(None),
+            is_known: true,
         }
     }
 

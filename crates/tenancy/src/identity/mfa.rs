@@ -713,6 +713,22 @@ pub(crate) async fn shows_trusted_device(
     Ok(devices.any(is_shown).then_some(hash))
 }
 
+/// Counts a wrong password of a login that shows a trusted device. After as many as make a network wait, the trust in the device
+/// ends: its token may be stolen, and no wait holds it up.
+pub(crate) async fn fail_on_device(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    token_hash: [u8; 32],
+) -> Result<(), StoreError> {
+    let guesser = Guesser::of_device(token_hash);
+    let ends = lockout::fail(cx, work, Guess::Password, guesser).await?;
+    if ends && work.second_factors().delete_device(user, token_hash).await? {
+        record(cx, work, "mfa.device_distrusted", user).await?;
+    }
+    Ok(())
+}
+
 /// Whether the trust in a device of a user stands.
 pub(crate) fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
     let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
@@ -798,9 +814,7 @@ async fn give(cx: &Cx, work: &mut Work, user: &User, guesser: Guesser, code: &st
 
 /// The same for the caller of a session.
 async fn give_own(cx: &Cx, work: &mut Work, user: &User, code: &str) -> Result<bool, MfaError> {
-    let addresses = auth::logins(cx, work, &user.email).await?;
-    let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
-    let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+    let guesser = auth::guesser(cx, work, user).await?;
     give(cx, work, user, guesser, code).await
 }
 
