@@ -18,6 +18,7 @@ use crate::{
     m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
     m20261129_000075_spent_challenges, m20261129_000078_dunning_suspends_at,
+    m20261129_000082_self_registered_users,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -122,6 +123,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000075_spent_challenges::Migration),
             Box::new(m20261129_000072_sent_mails::Migration),
             Box::new(m20261129_000073_former_addresses::Migration),
+            Box::new(m20261129_000082_self_registered_users::Migration),
         ]
     }
 }

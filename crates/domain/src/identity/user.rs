@@ -78,6 +78,9 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
+    /// Whether the user registered, so that nobody but the user has named the address.
+    #[serde(skip)]
+    pub self_registered: bool,
     /// The password as a PHC string; never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
@@ -141,6 +144,7 @@ impl User {
             role: data.role,
             is_active: true,
             email_verified: false,
+            self_registered: false,
             password_hash,
             created_at: now,
             updated_at: now,
@@ -192,6 +196,11 @@ impl User {
             self.email_verified = true;
             self.touch(now);
         }
+    }
+
+    /// Whether the account may have been registered by a stranger under the address of somebody else.
+    pub fn may_be_a_strangers(&self) -> bool {
+        self.self_registered && !self.email_verified
     }
 
     /// Takes over an address that was proven.

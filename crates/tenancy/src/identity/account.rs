@@ -16,7 +16,7 @@ use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::lockout;
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail, auth, security_notice};
+use crate::identity::{account_link, account_mail, auth, mfa, security_notice};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -149,7 +149,9 @@ async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) ->
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
-/// read from a mail to the address of the account, so it proves that address, too. API keys have secrets of their own and stay
+/// read from a mail to the address of the account, so it proves that address, too. Of a user who registered and never proved the
+/// address before, the second factor and the trusted devices are removed: a stranger may have registered with the address, and
+/// would keep its owner out. API keys have secrets of their own and stay
 /// valid; the notice of the reset says so to a user who has made some.
 ///
 /// # Errors
@@ -175,6 +177,9 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
     cx.write(async |work| {
         let redeemed = account_link::redeem(cx, work, RESET, token).await?;
         let (_, mut user) = redeemed.ok_or_else(account_link::unusable)?;
+        if user.may_be_a_strangers() {
+            mfa::remove_of_stranger(cx, work, user.id).await?;
+        }
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
         work.users().update(&user).await?;

@@ -247,7 +247,8 @@ pub async fn register(
         full_name,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    let (mut user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    user.self_registered = true;
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {

@@ -550,6 +550,14 @@ pub(crate) async fn is_missing_since(
     Ok(is_new && !step_up::has_factor(work, after.id).await?)
 }
 
+/// Removes the second factor and the trusted devices of a user who is locked, and who may not be the owner of the address.
+pub(crate) async fn remove_of_stranger(cx: &Cx, work: &mut Work, id: UserId) -> Result<(), StoreError> {
+    if work.second_factors().delete_all(id).await? {
+        record(cx, work, "mfa.removed_by_proof", id).await?;
+    }
+    Ok(())
+}
+
 async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
