@@ -17,7 +17,8 @@ use crate::{
     m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
     m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
-    m20261129_000075_spent_challenges, m20261129_000078_dunning_suspends_at,
+    m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
+    m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -26,8 +27,11 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // The definitions of flags and every version of them, which are everybody's: the runtime role has no grant on them.
     "flag_versions",
     "flags",
-    // What operators did, and who they are: the platform's, so the runtime role has no grant on either.
+    // What operators did, who they are, and how they log in: the platform's, so the runtime role has no grant on any.
     "operator_events",
+    "operator_lockouts",
+    "operator_recovery_codes",
+    "operator_totp_factors",
     "operators",
     // What plans grant, version by version: the operator's. The runtime role has no grant on it.
     "plan_versions",
@@ -122,6 +126,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000075_spent_challenges::Migration),
             Box::new(m20261129_000072_sent_mails::Migration),
             Box::new(m20261129_000073_former_addresses::Migration),
+            Box::new(m20261129_000076_passkeys::Migration),
+            Box::new(m20261129_000080_operator_factors::Migration),
+            Box::new(m20261129_000082_self_registered_users::Migration),
         ]
     }
 }

@@ -14,6 +14,7 @@ mod http;
 mod log;
 pub mod outside;
 mod payments;
+mod permissions;
 mod pgbouncer;
 mod program;
 mod redis;
@@ -29,6 +30,7 @@ pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
 pub use log::{Lines, listen};
 pub use payments::{Failing, MemoryPayments, SIGNATURE};
+pub use permissions::permission_matrix;
 pub use pgbouncer::PgBouncer;
 pub use program::{DevServer, Folder, Program, request};
 pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};
@@ -36,6 +38,6 @@ pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
-    Instance, Mailing, Options, PASSWORD, Payments, Person, TenantWorld, World, plans_with_meters,
-    plans_without_prices,
+    Instance, Mailing, Options, PASSKEY_DOMAIN, PASSKEY_ORIGIN, PASSWORD, Payments, Person, TenantWorld,
+    World, plans_with_meters, plans_without_prices,
 };

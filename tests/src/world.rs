@@ -52,6 +52,10 @@ pub struct Options {
     pub http: HttpSettings,
     /// Whether sign-up is open.
     pub signup_enabled: bool,
+    /// How long a session lives from its login, in days.
+    pub session_max_days: i64,
+    /// Whether operators need a second factor.
+    pub operator_mfa_required: bool,
     /// Whether new tenants let people register.
     pub self_registration: bool,
     /// The runtime role is one that row-level security does not bind, made for this world and dropped with it: what
@@ -95,6 +99,8 @@ pub struct Options {
     pub mailer: Option<Mailing>,
     /// Time; a clock of its own when absent.
     pub clock: Option<Arc<ManualClock>>,
+    /// The id of the relying party of passkeys and the origin of its pages; none when absent.
+    pub passkeys: Option<(&'static str, String)>,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
     /// Whether tenancy has the plain defaults of its ports in place of those of `tenantry-billing`: a service without billing.
@@ -146,6 +152,8 @@ impl Default for Options {
             pool,
             http,
             signup_enabled: true,
+            session_max_days: 30,
+            operator_mfa_required: false,
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
@@ -173,6 +181,7 @@ impl Default for Options {
             mail_limits: MailLimits::default(),
             mailer: None,
             clock: None,
+            passkeys: Some((PASSKEY_DOMAIN, PASSKEY_ORIGIN.into())),
             billing: BillingPolicy::default(),
             without_billing: false,
             proof_of_work: BTreeSet::new(),
@@ -181,6 +190,12 @@ impl Default for Options {
         }
     }
 }
+
+/// The domain that passkeys of a world are bound to.
+pub const PASSKEY_DOMAIN: &str = "example.test";
+
+/// Where the pages of a world are that use passkeys.
+pub const PASSKEY_ORIGIN: &str = "https://app.example.test";
 
 /// Two tenants with somebody of each role in each, a project, a task and a resource in each, and an API over them.
 ///
@@ -593,6 +608,8 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.database.platform_pool_size = 2;
     settings.signup.enabled = options.signup_enabled;
     settings.signup.self_registration = options.self_registration;
+    settings.auth.session_max_days = options.session_max_days;
+    settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();
         settings.signup.challenge = Challenge {
@@ -603,6 +620,10 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
         };
     }
     settings.auth.api_key_environment = "test".into();
+    if let Some((domain, origin)) = &options.passkeys {
+        (*domain).clone_into(&mut settings.auth.passkeys.rp_id);
+        settings.auth.passkeys.origins = vec![origin.clone()];
+    }
     settings.mail.recipient_per_day = options.mail_limits.recipient;
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();

@@ -69,7 +69,7 @@ impl SiteVerify {
         let _place = self
             .places
             .try_acquire()
-            .map_err(|_| unavailable(format!("{AT_ONCE} verifications are under way")))?;
+            .map_err(|_| unverified(format!("{AT_ONCE} verifications are under way")))?;
         let request = self.client.post(self.settings.url.clone());
         let request = request
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -80,8 +80,12 @@ impl SiteVerify {
             .send()
             .await
             .map_err(|error| unavailable(describe(&error)))?;
-        if !answer.status().is_success() {
-            return Err(unavailable(format!("the provider answered {}", answer.status())));
+        let status = answer.status();
+        if status.is_server_error() {
+            return Err(unavailable(format!("the provider answered {status}")));
+        }
+        if !status.is_success() {
+            return Err(unverified(format!("the provider answered {status}")));
         }
         read(answer).await
     }
@@ -134,7 +138,8 @@ struct Verdict {
 const AT_ONCE: usize = 64;
 /// The longest answer, in bytes.
 const LONGEST: usize = 65_536;
-/// The codes that say that the configuration is wrong, or that the provider failed: the client can do nothing about it.
+/// The codes that say that the configuration is wrong, or that the provider failed. A token may cause some of them, so none
+/// of them means that the provider is away.
 const OURS: [&str; 7] = [
     "missing-input-secret",
     "invalid-input-secret",
@@ -160,7 +165,7 @@ fn refusal(purpose: ChallengePurpose, codes: &[String]) -> ChallengeError {
         "the provider refused a challenge"
     );
     if has(&OURS) {
-        return unavailable(format!("the provider refused the request: {}", codes.join(", ")));
+        return unverified(format!("the provider refused the request: {}", codes.join(", ")));
     }
     if has(&SPENT) {
         return ChallengeError::Refused("has expired or was used already");
@@ -177,10 +182,10 @@ async fn read(mut answer: reqwest::Response) -> Result<Verdict, ChallengeError> 
     {
         body.extend_from_slice(&part);
         if body.len() > LONGEST {
-            return Err(unavailable("the provider's answer is too long".into()));
+            return Err(unverified("the provider's answer is too long".into()));
         }
     }
-    serde_json::from_slice(&body).map_err(|error| unavailable(format!("the provider's answer: {error}")))
+    serde_json::from_slice(&body).map_err(|error| unverified(format!("the provider's answer: {error}")))
 }
 
 /// An error with its causes: the first line alone does not say that it was the timeout.
@@ -195,6 +200,12 @@ fn describe(error: &reqwest::Error) -> String {
     text
 }
 
+/// The provider was not reached, did not answer in time, or failed.
 fn unavailable(reason: String) -> ChallengeError {
     ChallengeError::Unavailable(reason)
+}
+
+/// The provider was not asked, or its answer is none: clients may have caused that.
+fn unverified(reason: String) -> ChallengeError {
+    ChallengeError::Unverified(reason)
 }

@@ -5,6 +5,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_challenge::{SiteVerify, SiteVerifySettings};
@@ -159,20 +160,10 @@ async fn a_token_of_another_site_is_refused() {
 }
 
 #[tokio::test]
-async fn a_failure_of_the_provider_is_neither_yes_nor_no() {
-    let long = json(&format!(r#"{{"success":true,"x":"{}"}}"#, "x".repeat(70_000)));
-    let elsewhere = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+async fn failing_provider_is_unavailable() {
     for text in [
         &*answer("500 Internal Server Error", r#"{"success":true}"#),
         &*answer("503 Service Unavailable", ""),
-        &*answer("404 Not Found", "{}"),
-        elsewhere,
-        &*json("<html>"),
-        &*json(r#"{"success":"true"}"#),
-        &*json("{}"),
-        &*long,
-        &*json(r#"{"success":false,"error-codes":["invalid-input-secret"]}"#),
-        &*json(r#"{"success":false,"error-codes":["internal-error"]}"#),
         "nonsense\r\n\r\n",
     ] {
         let verified = verify(text, &[]).await;
@@ -181,6 +172,57 @@ async fn a_failure_of_the_provider_is_neither_yes_nor_no() {
             "{text}: {verified:?}"
         );
     }
+}
+
+/// A client may have caused these answers, so they must not count as a provider that is away.
+#[tokio::test]
+async fn answers_that_clients_can_cause_open_nothing() {
+    let long = json(&format!(r#"{{"success":true,"x":"{}"}}"#, "x".repeat(70_000)));
+    let elsewhere = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for text in [
+        &*answer("400 Bad Request", r#"{"success":true}"#),
+        &*answer("404 Not Found", "{}"),
+        &*answer("429 Too Many Requests", "{}"),
+        elsewhere,
+        &*json("<html>"),
+        &*json(r#"{"success":"true"}"#),
+        &*json("{}"),
+        &*long,
+        &*json(r#"{"success":false,"error-codes":["invalid-input-secret"]}"#),
+        &*json(r#"{"success":false,"error-codes":["bad-request"]}"#),
+        &*json(r#"{"success":false,"error-codes":["internal-error"]}"#),
+    ] {
+        let verified = verify(text, &[]).await;
+        assert!(
+            matches!(verified, Err(ChallengeError::Unverified(_))),
+            "{text}: {verified:?}"
+        );
+    }
+}
+
+/// Slow requests of one client must not switch the challenge off for others.
+#[tokio::test]
+async fn more_verifications_than_places_open_nothing() {
+    const PLACES: usize = 64;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/siteverify", listener.local_addr().unwrap());
+    let verifier = Arc::new(verifier(&url, &[], PATIENT));
+    let verify = |verifier: Arc<SiteVerify>| async move {
+        verifier.verify(ChallengePurpose::SignUp, "token", None).await
+    };
+    let slow: Vec<_> = (0..PLACES)
+        .map(|_| tokio::spawn(verify(Arc::clone(&verifier))))
+        .collect();
+    let mut connections = Vec::new();
+    while connections.len() < PLACES {
+        connections.push(listener.accept().await.unwrap());
+    }
+    let verified = verify(verifier).await;
+    assert!(
+        matches!(verified, Err(ChallengeError::Unverified(_))),
+        "{verified:?}"
+    );
+    slow.into_iter().for_each(|task| task.abort());
 }
 
 #[tokio::test]

@@ -5,18 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::audit::AuditLog;
-use crate::billing::{BillingAccounts, Invoices, MeterReports};
-use crate::customization::{Brandings, SettingSheets};
-use crate::flags::FlagOverrides;
-use crate::identity::{
-    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
-};
-use crate::kernel::{AsStoreError, Storage, StoreError};
-use crate::operations::{IdempotencyKeys, Jobs};
-use crate::tenant::{TenantScope, Tenants};
-use crate::usage::{Quotas, Usage};
-use crate::work::{Members, Projects, Resources, Tasks};
+use crate::kernel::{AsStoreError, StoreError};
+use crate::tenant::TenantScope;
 
 /// Whether a unit of work may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,61 +33,90 @@ pub trait UnitOfWork: Send + Sync {
     async fn make_durable(&self) -> Result<(), StoreError>;
 }
 
+/// Every repository, with its port: an entry here gives [`Work`] and [`Repositories`] its method, and the adapter's accessor. It
+/// calls a macro with the list.
+#[macro_export]
+macro_rules! repositories {
+    ($callback:ident) => {
+        $callback! {
+            /// The tenant itself.
+            tenants: $crate::tenant::Tenants,
+            /// The repository of users.
+            users: $crate::identity::Users,
+            /// Login sessions.
+            sessions: $crate::identity::Sessions,
+            /// Invitations to the tenant.
+            invitations: $crate::identity::Invitations,
+            /// Second factors, and logins that wait for one.
+            second_factors: $crate::identity::SecondFactors,
+            /// Passkeys of users.
+            passkeys: $crate::identity::Passkeys,
+            /// Links that were sent to users by mail.
+            account_links: $crate::identity::AccountLinks,
+            /// Which rare notices users got.
+            rare_notices: $crate::identity::RareNotices,
+            /// Which bounded notices users got.
+            bounded_notices: $crate::identity::BoundedNotices,
+            /// Failed guesses at accounts.
+            lockouts: $crate::identity::Lockouts,
+            /// The repository of API keys.
+            api_keys: $crate::identity::ApiKeys,
+            /// The repository of projects.
+            projects: $crate::work::Projects,
+            /// Members of projects.
+            members: $crate::work::Members,
+            /// The repository of tasks.
+            tasks: $crate::work::Tasks,
+            /// Resources and their versions.
+            resources: $crate::work::Resources,
+            /// How much is stored.
+            storage: $crate::kernel::Storage,
+            /// How much of its quotas is used.
+            quotas: $crate::usage::Quotas,
+            /// What is used.
+            usage: $crate::usage::Usage,
+            /// What the tenant has set.
+            settings: $crate::customization::SettingSheets,
+            /// How the tenant looks.
+            branding: $crate::customization::Brandings,
+            /// What the tenant has chosen of flags.
+            flag_overrides: $crate::flags::FlagOverrides,
+            /// What the tenant has with the payment provider.
+            billing: $crate::billing::BillingAccounts,
+            /// The repository of invoices.
+            invoices: $crate::billing::Invoices,
+            /// What was used, as the payment provider is told.
+            meter_reports: $crate::billing::MeterReports,
+            /// The audit log.
+            audit: $crate::audit::AuditLog,
+            /// Work that is done later.
+            jobs: $crate::operations::Jobs,
+            /// Requests that are done once.
+            idempotency_keys: $crate::operations::IdempotencyKeys,
+        }
+    };
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident: $port:path,)*) => {
+        /// A repository for each noun, in one open transaction.
+        pub trait Repositories: Send {
+            $($(#[$doc])* fn $name(&mut self) -> &mut dyn $port;)*
+        }
+
+        impl Work {
+            $($(#[$doc])* pub fn $name(&mut self) -> &mut dyn $port {
+                self.store.$name()
+            })*
+        }
+    };
+}
+
+repositories!(methods);
+
 /// An open transaction of one tenant, with a repository for each noun.
 #[async_trait]
-pub trait Store: Send {
-    /// The tenant itself.
-    fn tenants(&mut self) -> &mut dyn Tenants;
-    /// The repository of users.
-    fn users(&mut self) -> &mut dyn Users;
-    /// Login sessions.
-    fn sessions(&mut self) -> &mut dyn Sessions;
-    /// Invitations to the tenant.
-    fn invitations(&mut self) -> &mut dyn Invitations;
-    /// Second factors, and logins that wait for one.
-    fn second_factors(&mut self) -> &mut dyn SecondFactors;
-    /// Links that were sent to users by mail.
-    fn account_links(&mut self) -> &mut dyn AccountLinks;
-    /// Which rare notices users got.
-    fn rare_notices(&mut self) -> &mut dyn RareNotices;
-    /// Which bounded notices users got.
-    fn bounded_notices(&mut self) -> &mut dyn BoundedNotices;
-    /// Failed guesses at accounts.
-    fn lockouts(&mut self) -> &mut dyn Lockouts;
-    /// The repository of API keys.
-    fn api_keys(&mut self) -> &mut dyn ApiKeys;
-    /// The repository of projects.
-    fn projects(&mut self) -> &mut dyn Projects;
-    /// Members of projects.
-    fn members(&mut self) -> &mut dyn Members;
-    /// The repository of tasks.
-    fn tasks(&mut self) -> &mut dyn Tasks;
-    /// Resources and their versions.
-    fn resources(&mut self) -> &mut dyn Resources;
-    /// How much is stored.
-    fn storage(&mut self) -> &mut dyn Storage;
-    /// How much of its quotas is used.
-    fn quotas(&mut self) -> &mut dyn Quotas;
-    /// What is used.
-    fn usage(&mut self) -> &mut dyn Usage;
-    /// What the tenant has set.
-    fn settings(&mut self) -> &mut dyn SettingSheets;
-    /// How the tenant looks.
-    fn branding(&mut self) -> &mut dyn Brandings;
-    /// What the tenant has chosen of flags.
-    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides;
-    /// What the tenant has with the payment provider.
-    fn billing(&mut self) -> &mut dyn BillingAccounts;
-    /// The repository of invoices.
-    fn invoices(&mut self) -> &mut dyn Invoices;
-    /// What was used, as the payment provider is told.
-    fn meter_reports(&mut self) -> &mut dyn MeterReports;
-    /// The audit log.
-    fn audit(&mut self) -> &mut dyn AuditLog;
-    /// Work that is done later.
-    fn jobs(&mut self) -> &mut dyn Jobs;
-    /// Requests that are done once.
-    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys;
+pub trait Store: Repositories {
     /// The adapter's own transaction, for repositories added outside of these crates.
     fn adapter(&mut self) -> &mut dyn Any;
     /// Makes it last.
@@ -126,110 +145,6 @@ impl Work {
     /// The scope it was begun with.
     pub fn scope(&self) -> &TenantScope {
         &self.scope
-    }
-    /// The tenant itself.
-    pub fn tenants(&mut self) -> &mut dyn Tenants {
-        self.store.tenants()
-    }
-    /// The repository of users.
-    pub fn users(&mut self) -> &mut dyn Users {
-        self.store.users()
-    }
-    /// Login sessions.
-    pub fn sessions(&mut self) -> &mut dyn Sessions {
-        self.store.sessions()
-    }
-    /// Invitations to the tenant.
-    pub fn invitations(&mut self) -> &mut dyn Invitations {
-        self.store.invitations()
-    }
-    /// Second factors, and logins that wait for one.
-    pub fn second_factors(&mut self) -> &mut dyn SecondFactors {
-        self.store.second_factors()
-    }
-    /// Links that were sent to users by mail.
-    pub fn account_links(&mut self) -> &mut dyn AccountLinks {
-        self.store.account_links()
-    }
-    /// Which rare notices users got.
-    pub fn rare_notices(&mut self) -> &mut dyn RareNotices {
-        self.store.rare_notices()
-    }
-    /// Which bounded notices users got.
-    pub fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
-        self.store.bounded_notices()
-    }
-    /// Failed guesses at accounts.
-    pub fn lockouts(&mut self) -> &mut dyn Lockouts {
-        self.store.lockouts()
-    }
-    /// The repository of API keys.
-    pub fn api_keys(&mut self) -> &mut dyn ApiKeys {
-        self.store.api_keys()
-    }
-    /// The repository of projects.
-    pub fn projects(&mut self) -> &mut dyn Projects {
-        self.store.projects()
-    }
-    /// Members of projects.
-    pub fn members(&mut self) -> &mut dyn Members {
-        self.store.members()
-    }
-    /// The repository of tasks.
-    pub fn tasks(&mut self) -> &mut dyn Tasks {
-        self.store.tasks()
-    }
-    /// Resources and their versions.
-    pub fn resources(&mut self) -> &mut dyn Resources {
-        self.store.resources()
-    }
-    /// How much is stored.
-    pub fn storage(&mut self) -> &mut dyn Storage {
-        self.store.storage()
-    }
-    /// How much of its quotas is used.
-    pub fn quotas(&mut self) -> &mut dyn Quotas {
-        self.store.quotas()
-    }
-    /// What is used.
-    pub fn usage(&mut self) -> &mut dyn Usage {
-        self.store.usage()
-    }
-    /// What the tenant has set.
-    pub fn settings(&mut self) -> &mut dyn SettingSheets {
-        self.store.settings()
-    }
-    /// How the tenant looks.
-    pub fn branding(&mut self) -> &mut dyn Brandings {
-        self.store.branding()
-    }
-    /// What the tenant has chosen of flags.
-    pub fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
-        self.store.flag_overrides()
-    }
-    /// What the tenant has with the payment provider.
-    pub fn billing(&mut self) -> &mut dyn BillingAccounts {
-        self.store.billing()
-    }
-    /// The repository of invoices.
-    pub fn invoices(&mut self) -> &mut dyn Invoices {
-        self.store.invoices()
-    }
-    /// What was used, as the payment provider is told.
-    pub fn meter_reports(&mut self) -> &mut dyn MeterReports {
-        self.store.meter_reports()
-    }
-    /// The audit log.
-    pub fn audit(&mut self) -> &mut dyn AuditLog {
-        self.store.audit()
-    }
-    /// Work that is done later.
-    pub fn jobs(&mut self) -> &mut dyn Jobs {
-        self.store.jobs()
-    }
-    /// Requests that are done once.
-    pub fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
-        self.store.idempotency_keys()
     }
     /// The adapter's own transaction, for repositories added outside of these crates.
     pub fn adapter(&mut self) -> &mut dyn Any {

@@ -62,7 +62,6 @@ pub use extract::operator_ctx::OperatorCtx;
 pub use extract::page::{Lists, NoFilter, PageView, Paged};
 pub use extract::path::{Id, Ids};
 pub use extract::permission;
-pub use extract::permission::Needs;
 pub use extract::query::Query;
 pub use middleware::limits::{AddressRates, Limits};
 pub use middleware::quota::Quotas;

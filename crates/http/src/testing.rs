@@ -30,21 +30,22 @@ use tenantry_domain::billing::{
 use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, Email, HashingCaller, InvitationTokens,
+    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller, InvitationTokens,
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
-    OpenSigningKey, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
+    PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, Verified,
+    TokenError, TotpSecret, UserHandle, Verified,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
-    Permission, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId, Time, Unresolved,
-    UserId,
+    Permission, PermissionRegistry, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId,
+    Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
-    OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork, Operators, OutgoingMail,
-    RenderedMail, SentMails, SystemJob, TemplateError,
+    OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
+    OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -85,6 +86,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         refresh_tokens: fake.clone(),
         invitation_tokens: fake.clone(),
         one_time_codes: fake.clone(),
+        passkeys: Some(fake.clone()),
         link_tokens: fake.clone(),
         secrets: fake.clone(),
         seal: fake.clone(),
@@ -105,6 +107,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         mailer: fake.clone(),
         challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
+        permissions: Arc::default(),
         configurations: fake.clone(),
         resolver: fake.clone(),
         clock: fake.clone(),
@@ -121,6 +124,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         signup_enabled: false,
         default_settings,
         session_days: 30,
+        session_max_days: 30,
+        operator_mfa_required: false,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
@@ -349,7 +354,14 @@ impl SomeKey {
         let hash = Self::format()
             .issue(acme().id, self.id(), Self::SECRET)
             .secret_hash;
-        ApiKey::new(self.id(), Uuid::from_u128(2).into(), hash, new, now).unwrap()
+        ApiKey::new(
+            self.id(),
+            Uuid::from_u128(2).into(),
+            hash,
+            (new, &PermissionRegistry::default()),
+            now,
+        )
+        .unwrap()
     }
 }
 
@@ -397,6 +409,7 @@ impl AccessTokens for Fake {
             session: Uuid::from_u128(1).into(),
             role: Role::Viewer,
             factor_at: None,
+            methods: AuthMethods::PASSWORD,
             issued_at: self.now(),
             expires_at: self.now(),
         })
@@ -426,6 +439,36 @@ impl OneTimeCodes for Fake {
 
     fn code(&self, _: &TotpSecret, _: u64) -> String {
         "000000".into()
+    }
+}
+
+impl PasskeyCeremonies for Fake {
+    fn start_registration(&self, _: &PasskeyOwner<'_>, _: &[PasskeyCredential]) -> PasskeyCeremony {
+        self.start_login()
+    }
+
+    fn finish_registration(&self, _: &[u8], _: &str) -> Result<PasskeyCredential, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
+    }
+
+    fn start_login(&self) -> PasskeyCeremony {
+        PasskeyCeremony {
+            options: Value::Null,
+            state: Vec::new(),
+        }
+    }
+
+    fn credential_id(&self, _: &str) -> Result<Vec<u8>, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
+    }
+
+    fn finish_login(
+        &self,
+        _: &[u8],
+        _: &str,
+        _: Option<(UserHandle, &PasskeyCredential)>,
+    ) -> Result<PasskeyAssertion, PasskeyRefusal> {
+        Err(PasskeyRefusal::Malformed("none".into()))
     }
 }
 
@@ -647,6 +690,10 @@ impl Operators for Fake {
     }
 
     async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+
+    async fn begin_guess(&self, _: SystemScope) -> Result<Box<dyn OperatorGuesses>, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox as Party, Message, MultiPart, SinglePart};
+use tenantry_domain::kernel::Line;
 use tenantry_domain::operations::{Mail, MailError, Mailbox};
 
 /// The mail with its envelope. The same mail from the same sender is the same to the byte, whenever it is
@@ -20,7 +21,7 @@ pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailEr
         .date(SystemTime::from(mail.written_at))
         .from(party(from)?)
         .to(party(&mail.to)?)
-        .subject(mail.subject.as_str())
+        .subject(plain(&mail.subject))
         // Nobody's absence is to be answered to us (RFC 3834).
         .raw_header(HeaderValue::new(
             HeaderName::new_from_ascii_str("Auto-Submitted"),
@@ -51,14 +52,19 @@ pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailEr
 fn party(mailbox: &Mailbox) -> Result<Party, MailError> {
     let address: Result<Address, _> = mailbox.email.as_str().parse();
     let address = address.map_err(|error| MailError::Refused(format!("the address is none: {error}")))?;
-    let name = mailbox.name.as_ref().map(|name| name.as_str().to_owned());
+    let name = mailbox.name.as_ref().map(plain);
     Ok(Party::new(name, address))
+}
+
+/// A line as a header says it. What looks like an encoded word (RFC 2047) is broken with a space: mail programs would
+/// decode it, and show a link where the line has none.
+fn plain(line: &Line) -> String {
+    line.as_str().replace("=?", "= ?")
 }
 
 #[cfg(test)]
 mod tests {
     use tenantry_domain::identity::Email;
-    use tenantry_domain::kernel::Line;
     use tenantry_domain::operations::MessageId;
     use uuid::Uuid;
 
@@ -135,6 +141,29 @@ mod tests {
                 "Content-Transfer-Encoding"
             ]
         );
+    }
+
+    /// Mail programs decode them, wherever they stand in a subject or a name.
+    #[test]
+    fn no_name_is_an_encoded_word() {
+        let evil = "=?us-ascii?Q?Pay_http=3A=2F=2Fevil=2Eio=2F?=";
+        let mail = Mail {
+            to: Mailbox {
+                name: Some(Line::of(evil)),
+                email: Email::stored("ada@example.com".into()),
+            },
+            subject: Line::of(&format!("[Acme] {evil} =={evil} invites you")),
+            ..mail()
+        };
+        let text = encoded(&mail);
+        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        // The name of a mailbox is encoded by ourselves; what it decodes to is not decoded again.
+        assert_eq!(
+            head.matches("=?").count(),
+            head.matches("=?utf-8?b?").count(),
+            "{head}"
+        );
+        assert!(head.contains("us-ascii"), "{head}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn invitation(role: Role, inviter: &str) -> Message {
 }
 
 /// Every notice about what protects an account, with a text that others chose.
-fn security(text: &str) -> [SecurityNotice; 12] {
+fn security(text: &str) -> [SecurityNotice; 16] {
     let (address, user_agent, name) = (Some(text.to_owned()), Some(text.to_owned()), text.to_owned());
     [
         SecurityNotice::EmailChangedByAdmin,
@@ -125,14 +125,18 @@ fn security(text: &str) -> [SecurityNotice; 12] {
         },
         SecurityNotice::WrongCodes { address },
         SecurityNotice::ApiKeyCreated { name: name.clone() },
-        SecurityNotice::ApiKeyRotated { name },
+        SecurityNotice::ApiKeyRotated { name: name.clone() },
+        SecurityNotice::ApiKeyRotatedItself { name: name.clone() },
+        SecurityNotice::PasskeyAdded { name: name.clone() },
+        SecurityNotice::PasskeyRemoved { name: name.clone() },
+        SecurityNotice::PasskeyCloned { name },
         SecurityNotice::PasswordResetWithKeys { keys: 1 },
         SecurityNotice::PasswordResetWithKeys { keys: 2 },
     ]
 }
 
 #[test]
-fn names_of_keys_begin_no_line_of_a_notice() {
+fn names_of_keys_and_passkeys_begin_no_line_of_a_notice() {
     let now = at("2026-01-15T12:00:00Z");
     for notice in security("key\r\n\r\nClick https://evil.example") {
         let text = english(&notice.message(&reader(), now, false)).text;

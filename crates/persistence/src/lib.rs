@@ -91,8 +91,8 @@ pub use kernel::error::OWN_TABLES;
 pub use kernel::store::{PgUnits, tenant_tx};
 pub use kernel::transport::Transport;
 pub use kernel::tx::{
-    Delete, Find, FindBoth, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity, TenantTx,
-    Update,
+    Delete, Find, FindBoth, ListedEntity, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity,
+    TenantTx, Update,
 };
 pub use kernel::vitals::{Vitals, vitals};
 pub use operations::job::PgJobQueue;

@@ -406,6 +406,13 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
     assert_eq!(dev.stop(), Some(0));
 }
 
+/// The header with the access token of an answer to a login.
+fn bearer_of(answer: &str) -> String {
+    let token = answer.split("\"access_token\":\"").nth(1).unwrap();
+    let token = token.split('"').next().unwrap();
+    format!("Authorization: Bearer {token}\r\n")
+}
+
 #[test]
 fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     let folder = Folder::new("operators");
@@ -457,7 +464,18 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
         !told.contains("correct horse") && told.lines().count() == 1,
         "{told}"
     );
-    assert_eq!(login("otto@platform.example", "correct horse").0, 200);
+    let (status, otto) = login("otto@platform.example", "correct horse");
+    assert_eq!(status, 200, "{otto}");
+    let otto = bearer_of(&otto);
+    let reset = || output(&["operator", "reset-mfa", "otto@platform.example"], &settings);
+    assert!(stderr(&reset()).contains("the operator has no second factor"));
+    let enroll = "{\"password\":\"correct horse\"}";
+    assert_eq!(
+        dev.request("POST", "/api/v1/admin/mfa/enroll", &otto, enroll).0,
+        200
+    );
+    assert!(reset().status.success());
+    assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &otto, "").0, 401);
 
     assert!(
         output(&["operator", "deactivate", email], &settings)
@@ -465,14 +483,7 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
             .success()
     );
     assert_eq!(login(email, password).0, 401);
-    let token = answer
-        .split("\"access_token\":\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
-    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let bearer = bearer_of(&answer);
     assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0, 401);
     let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
     assert!(list.contains(&format!("{email} deactivated Olga")), "{list}");

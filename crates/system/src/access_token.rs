@@ -5,7 +5,7 @@ use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode}
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError,
+    AccessClaims, AccessTokens, AuthMethods, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError,
 };
 use tenantry_domain::kernel::{Clock, IdSource, Role, TenantId, Time};
 
@@ -129,7 +129,7 @@ impl AccessTokens for JwtAccessTokens {
             jti: self.ids.uuid().to_string(),
             nbf: None,
             mfa_at: claims.factor_at.map(|at| at.timestamp()),
-            amr: claims.factor_at.map(|_| WITH_FACTOR.map(str::to_owned).into()),
+            amr: claims.factor_at.map(|_| amr(claims.methods)),
         };
         signed(&self.keys.signing(), &claims)
     }
@@ -204,7 +204,10 @@ struct WireClaims {
 }
 
 /// The methods of a session in which a second factor was given.
-const WITH_FACTOR: [&str; 3] = ["pwd", "otp", "mfa"];
+fn amr(methods: AuthMethods) -> Vec<String> {
+    let names = methods.names().into_iter().chain(["mfa"]);
+    names.map(str::to_owned).collect()
+}
 
 impl WireClaims {
     fn read(&self) -> Option<AccessClaims> {
@@ -218,6 +221,10 @@ impl WireClaims {
             factor_at: match self.mfa_at {
                 Some(seconds) => Some(at(seconds)?),
                 None => None,
+            },
+            methods: match &self.amr {
+                Some(names) => AuthMethods::of_names(names)?,
+                None => AuthMethods::PASSWORD,
             },
             issued_at: at(self.iat)?,
             expires_at: at(self.exp)?,
@@ -313,6 +320,7 @@ mod tests {
             session: SESSION.parse().unwrap(),
             role: Role::Member,
             factor_at: None,
+            methods: AuthMethods::PASSWORD,
             issued_at: start(),
             expires_at: start() + TimeDelta::seconds(900),
         }
@@ -371,16 +379,30 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_when_a_factor_was_given() {
+    fn a_token_says_when_and_how_a_factor_was_given() {
         let World { tokens, .. } = world();
-        let claims = AccessClaims {
-            factor_at: Some(start() - TimeDelta::seconds(60)),
-            ..claims()
-        };
-        let token = tokens.sign(&claims);
-        assert_eq!(tokens.verify(&token), Ok(claims));
-        assert_eq!(part(&token, 1)["mfa_at"], json!(start().timestamp() - 60));
-        assert_eq!(part(&token, 1)["amr"], json!(["pwd", "otp", "mfa"]));
+        for (methods, amr) in [
+            (
+                AuthMethods::PASSWORD.and(AuthMethods::CODE),
+                json!(["pwd", "otp", "mfa"]),
+            ),
+            (AuthMethods::DEVICE_PASSKEY, json!(["hwk", "user", "mfa"])),
+            (AuthMethods::SYNCED_PASSKEY, json!(["swk", "user", "mfa"])),
+            (
+                AuthMethods::PASSWORD.and(AuthMethods::DEVICE_PASSKEY),
+                json!(["pwd", "hwk", "user", "mfa"]),
+            ),
+        ] {
+            let claims = AccessClaims {
+                factor_at: Some(start() - TimeDelta::seconds(60)),
+                methods,
+                ..claims()
+            };
+            let token = tokens.sign(&claims);
+            assert_eq!(tokens.verify(&token), Ok(claims));
+            assert_eq!(part(&token, 1)["mfa_at"], json!(start().timestamp() - 60));
+            assert_eq!(part(&token, 1)["amr"], amr);
+        }
     }
 
     #[test]

@@ -312,7 +312,7 @@ mod tests {
 
     use chrono::{Duration, TimeZone as _, Utc};
     use tenantry_domain::identity::{ApiKey, NewApiKey};
-    use tenantry_domain::kernel::Role;
+    use tenantry_domain::kernel::{PermissionRegistry, Role};
     use tenantry_domain::plans::{Agreed, Subscription};
     use tenantry_domain::tenant::{Slug, TenantStatus};
     use tokio::sync::Semaphore;
@@ -387,7 +387,14 @@ mod tests {
             };
             Ok(answer?.map(|role| ApiKeyFacts {
                 tenant: facts(),
-                key: ApiKey::new(id, user(), [0; 32], new, start()).unwrap(),
+                key: ApiKey::new(
+                    id,
+                    user(),
+                    [0; 32],
+                    (new, &PermissionRegistry::default()),
+                    start(),
+                )
+                .unwrap(),
                 creator_role: Some(role),
             }))
         }

@@ -106,7 +106,7 @@ impl WireClaims {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use tenantry_domain::identity::{AccessClaims, AccessTokens as _};
+    use tenantry_domain::identity::{AccessClaims, AccessTokens as _, AuthMethods};
     use tenantry_domain::kernel::{Role, Time};
     use uuid::Uuid;
 
@@ -174,6 +174,7 @@ mod tests {
                 session: Uuid::from_u128(2).into(),
                 role: Role::Admin,
                 factor_at: None,
+                methods: AuthMethods::PASSWORD,
                 issued_at: start(),
                 expires_at: start() + TimeDelta::seconds(900),
             });

@@ -19,6 +19,7 @@ pub mod usage;
 pub mod work;
 
 pub use identity::api_key_use::KeyUses;
+pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use kernel::traces::{NoTraces, Traces};
 pub use operations::operator::OperatorCx;

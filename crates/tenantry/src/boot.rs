@@ -4,42 +4,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::PlanBook;
-use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_lending::StoredQuotas;
-use tenantry_billing::usage::quota_recovery::LeaseRecovery;
-use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_challenge::{SiteVerify, SiteVerifySettings};
+use tenantry_compose::{Base, Caches, ComposeError};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
-    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasswordHasher,
+    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies, PasswordHasher,
 };
-use tenantry_domain::kernel::{Announcer, Clock, HostResolver, IdSource, Memory, StoreError};
-use tenantry_domain::operations::{MailLimits, Mailer, OperatorGate};
+use tenantry_domain::kernel::{
+    Announcer, Clock, HostResolver, IdSource, Memory, PermissionError, StoreError,
+};
+use tenantry_domain::operations::{MailLimits, Mailer};
 use tenantry_domain::plans::PlanCatalogue as _;
-use tenantry_domain::store::Units;
-use tenantry_domain::tenant::Gate;
 use tenantry_http::Limits;
-use tenantry_mail::{CompiledTemplates, TalliedMailer};
-use tenantry_persistence::{
-    PgCustomers, PgDirectory, PgFlags, PgOperators, PgPlanVersions, PgProviderEvents, PgQuotaUpkeep,
-    PgRegistry, PgSentMails, PgSigningKeys, PgSpentChallenges, PgUnits, PgUsageUpkeep, Pool, PoolSettings,
-    StatementTimeouts,
-};
+use tenantry_mail::TalliedMailer;
+use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolSettings, StatementTimeouts};
 use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
-    AeadSeal, Argon2Passwords, CacheSettings, CachedAccessTokens, CachedConfigurations, CachedDefinitions,
-    CachedDirectory, CachedFlags, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacOneTimeCodes,
-    HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, PasswordCost, ProofOfWork, QuotaLeases,
-    SigningKey, SigningKeyRing, SystemClock, SystemIds, SystemResolver, SystemSecrets,
+    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool, Memories,
+    PasswordCost, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
-use tenantry_tenancy::customization::setting::StoredConfigurations;
-use tenantry_tenancy::flags::flag::StoredFlags;
 use tenantry_tenancy::plans::Entitlements;
 use tenantry_tenancy::usage::{QuotaRecovery, UsageRecorder};
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
@@ -61,6 +50,8 @@ pub enum BootError {
     Settings(#[from] SettingsError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Permission(#[from] PermissionError),
     #[error("{path}: {problem}")]
     File { path: PathBuf, problem: String },
 }
@@ -163,6 +154,7 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
     reason = "the composition of the whole application, in one place: each line is a port"
 )]
 pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
+    let permissions = Arc::new(settings.extension.permissions()?);
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let runtime = overrides
@@ -185,46 +177,11 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
             ..platform
         },
     )?;
-    let Keys {
-        keys,
-        refresh_tokens,
-        link_tokens,
-        invitation_tokens,
-        seal,
-        challenge_secret,
-    } = Keys::of(match overrides.keys {
+    let keys = match overrides.keys {
         given if given.is_empty() => signing_keys(settings)?,
         given => given,
-    });
-    let key_ring = SigningKeyRing::new(keys, Arc::clone(&clock));
-    let key_ring =
-        Arc::new(key_ring.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?);
-    let operator_tokens = JwtOperatorTokens::new(
-        Arc::clone(&key_ring),
-        settings.auth.issuer.clone(),
-        &settings.auth.audience,
-        Arc::clone(&clock),
-        Arc::clone(&ids),
-    );
-    let operator_tokens = Arc::new(
-        operator_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
-    );
-    let access_tokens = JwtAccessTokens::new(
-        Arc::clone(&key_ring),
-        settings.auth.issuer.clone(),
-        settings.auth.audience.clone(),
-        settings.auth.access_token_minutes * 60,
-        Arc::clone(&clock),
-        Arc::clone(&ids),
-    );
-    let access_tokens = Arc::new(
-        access_tokens.map_err(|error| SettingsError::invalid("auth.signing_key", error.to_string()))?,
-    );
-    let remembering = cache_settings(&settings.cache);
-    let verified = CachedAccessTokens::new(access_tokens.clone(), Arc::clone(&clock), remembering.entries);
-    let directory = PgDirectory::new(runtime.clone(), platform.clone(), Arc::clone(&clock));
-    let cache = CachedDirectory::new(Arc::new(directory), Arc::clone(&clock), remembering);
-    let cache = Arc::new(cache);
+    };
+    let challenge_secret = keys[0].derive_secret("challenges");
     let plans = match overrides.plans {
         Some(given) => given,
         None => Arc::new(plan::book(&settings.plans)?),
@@ -235,24 +192,25 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         None => redis(settings)?,
     };
     let waker = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
-    let registry = Arc::new(registry(settings, &plans)?);
-    // It only reads, and has nothing to announce.
-    let reading = Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::new(()))));
-    let stored_flags = Arc::new(PgFlags::new(platform.clone()));
-    let definitions = CachedDefinitions::new(stored_flags.clone(), Arc::clone(&clock), remembering);
-    let definitions = Arc::new(definitions);
-    let in_tenants = StoredFlags::new(definitions.clone(), reading.clone());
-    let flags = CachedFlags::new(definitions, Arc::new(in_tenants), Arc::clone(&clock), remembering);
-    let flags = Arc::new(flags);
-    let stored = StoredConfigurations::new(reading, Arc::clone(&registry), plans.clone());
-    let configurations = CachedConfigurations::new(Arc::new(stored), Arc::clone(&clock), remembering);
-    let configurations = Arc::new(configurations);
-    let memories = Memories::new([
-        cache.clone() as Arc<dyn Memory>,
-        configurations.clone() as Arc<dyn Memory>,
-        flags.clone() as Arc<dyn Memory>,
-        waker,
-    ]);
+    let base = Base {
+        runtime: runtime.clone(),
+        platform: platform.clone(),
+        keys,
+        issuer: settings.auth.issuer.clone(),
+        audience: settings.auth.audience.clone(),
+        access_token_seconds: settings.auth.access_token_minutes * 60,
+        cache: cache_settings(&settings.cache),
+        passwords: match overrides.passwords {
+            Some(given) => given,
+            None => Arc::new(passwords(settings)?),
+        },
+        plans: plans.clone(),
+        settings: Arc::new(registry(settings, &plans)?),
+        clock: Arc::clone(&clock),
+        ids: Arc::clone(&ids),
+    };
+    let caches = Caches::new(&base);
+    let memories = Memories::new(caches.memories().into_iter().chain([waker as Arc<dyn Memory>]));
     let memories = Arc::new(memories);
     let announcements = redis
         .clone()
@@ -286,62 +244,23 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         None => challenges(settings, &challenge_secret, &platform, &clock)?,
     };
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
-    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
+    let ports = tenantry_compose::ports(&base, &caches, announcer).map_err(unusable)?;
     let ports = Ports {
-        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), Arc::clone(&announcer)))),
-        gate: Gate::new(cache.clone(), Arc::new(verified), Arc::clone(&ids)),
-        registry: Arc::new(PgRegistry::new(platform.clone())),
-        operators: operators.clone(),
-        operator_gate: OperatorGate::new(operators, operator_tokens.clone()),
-        operator_tokens,
-        flags: flags.clone(),
-        flag_definitions: stored_flags,
-        passwords: match overrides.passwords {
-            Some(given) => given,
-            None => Arc::new(passwords(settings)?),
-        },
-        key_ring,
-        signing_keys: Arc::new(PgSigningKeys::new(platform.clone())),
-        access_tokens,
-        refresh_tokens: Arc::new(refresh_tokens),
-        invitation_tokens: Arc::new(invitation_tokens),
-        one_time_codes: Arc::new(HmacOneTimeCodes),
-        link_tokens: Arc::new(link_tokens),
-        secrets: Arc::new(SystemSecrets),
-        seal: Arc::new(seal),
+        passkeys: passkeys(settings)?,
         traces: overrides
             .traces
             .unwrap_or_else(|| crate::traces::port(&settings.tracing)),
         calls: calls.clone(),
-        usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
-        quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
-        usage_recorder: overrides
-            .usage_recorder
-            .unwrap_or_else(|| Arc::new(LedgerRecorder)),
-        quota_recovery: overrides
-            .quota_recovery
-            .unwrap_or_else(|| Arc::new(LeaseRecovery)),
-        plans,
-        entitlements: overrides
-            .entitlements
-            .unwrap_or_else(|| Arc::new(PlanEntitlements)),
-        subscriptions: overrides
-            .subscriptions
-            .unwrap_or_else(|| Arc::new(PaidSubscriptions)),
+        usage_recorder: overrides.usage_recorder.unwrap_or(ports.usage_recorder),
+        quota_recovery: overrides.quota_recovery.unwrap_or(ports.quota_recovery),
+        entitlements: overrides.entitlements.unwrap_or(ports.entitlements),
+        subscriptions: overrides.subscriptions.unwrap_or(ports.subscriptions),
         payments,
-        customers: Arc::new(PgCustomers::new(platform.clone())),
-        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
-        sent_mails: Arc::new(PgSentMails::new(platform.clone())),
-        mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: overrides.mailer.unwrap_or_else(|| mailer.clone()),
         challenges,
-        settings: registry,
-        configurations: configurations.clone(),
-        resolver: overrides
-            .resolver
-            .unwrap_or_else(|| Arc::new(SystemResolver::default())),
-        clock,
-        ids,
+        permissions,
+        resolver: overrides.resolver.unwrap_or(ports.resolver),
+        ..ports
     };
     let app = Arc::new(Tenancy::new(ports, policy(settings)));
     Ok(Booted {
@@ -349,9 +268,9 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         app,
         runtime,
         platform,
-        cache,
-        configurations,
-        flags,
+        cache: caches.directory,
+        configurations: caches.configurations,
+        flags: caches.flags,
         redis,
         announcements,
         limits,
@@ -370,6 +289,12 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
     crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+}
+
+/// The relying party of passkeys, when there is one.
+fn passkeys(settings: &Settings) -> Result<Option<Arc<dyn PasskeyCeremonies>>, BootError> {
+    let party = settings.auth.passkeys.relying_party()?;
+    Ok(party.map(|party| Arc::new(party) as Arc<dyn PasskeyCeremonies>))
 }
 
 /// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.
@@ -414,40 +339,11 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
     }
 }
 
-/// The keys of access tokens, the present one first, and what has secrets that derive from them.
-struct Keys {
-    keys: Vec<SigningKey>,
-    refresh_tokens: HmacRefreshTokens,
-    link_tokens: HmacLinkTokens,
-    invitation_tokens: HmacInvitationTokens,
-    seal: AeadSeal,
-    challenge_secret: [u8; 32],
-}
-
-impl Keys {
-    /// Of signing keys, of which there is one at least, the present one first. The secrets that derive from the earlier ones
-    /// still open what they sealed.
-    fn of(keys: Vec<SigningKey>) -> Self {
-        let present = &keys[0];
-        let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
-        let mut invitation_tokens = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
-        let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
-        let mut seal = AeadSeal::new(&present.derive_secret("seal"));
-        for earlier in &keys[1..] {
-            refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
-            invitation_tokens = invitation_tokens.reading(&earlier.derive_secret("invitation tokens"));
-            link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
-            seal = seal.opening(&earlier.derive_secret("seal"));
-        }
-        let challenge_secret = present.derive_secret("challenges");
-        Self {
-            keys,
-            refresh_tokens,
-            link_tokens,
-            invitation_tokens,
-            seal,
-            challenge_secret,
-        }
+/// What the settings say of tokens, with the name of the setting.
+fn unusable(error: ComposeError) -> BootError {
+    match error {
+        ComposeError::Store(error) => error.into(),
+        error => SettingsError::invalid("auth.signing_key", error.to_string()).into(),
     }
 }
 
@@ -626,6 +522,8 @@ fn policy(settings: &Settings) -> Policy {
             locale: settings.signup.locale.clone(),
         },
         session_days: settings.auth.session_days,
+        session_max_days: settings.auth.session_max_days,
+        operator_mfa_required: settings.auth.operators_need_factor(settings.profile),
         // The settings were checked.
         api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: settings.signup.name_quarantine_days,

@@ -6,12 +6,15 @@ use std::pin::Pin;
 
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
+use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
 use tenantry_tenancy::operations::job::Handlers;
 use utoipa::openapi::OpenApi;
 
-/// A service built on Tenantry: its migrations, routes, settings and jobs, in every command.
+use crate::Routes;
+
+/// A service built on Tenantry: its migrations, routes, permissions, settings and jobs, in every command.
 ///
 /// ```
 /// use tenantry::Extension;
@@ -32,6 +35,7 @@ pub struct Extension {
     routes: Vec<fn(&mut ServiceConfig)>,
     documents: Vec<fn() -> OpenApi>,
     pub(crate) definitions: Vec<Definition>,
+    permissions: Vec<Permission>,
     jobs: Vec<fn(Handlers) -> Handlers>,
 }
 
@@ -46,6 +50,7 @@ impl Extension {
             routes: Vec::new(),
             documents: Vec::new(),
             definitions: Vec::new(),
+            permissions: Vec::new(),
             jobs: Vec::new(),
         }
     }
@@ -85,10 +90,24 @@ impl Extension {
         self
     }
 
+    /// Its routes with their description, as [`routes!`](crate::routes) declares them.
+    #[must_use]
+    pub fn serve(self, routes: Routes) -> Self {
+        self.routes(routes.add).document(routes.document)
+    }
+
     /// Settings of tenants beside those of the product.
     #[must_use]
     pub fn settings(mut self, definitions: impl IntoIterator<Item = Definition>) -> Self {
         self.definitions.extend(definitions);
+        self
+    }
+
+    /// A permission of its own, declared with [`permission!`](crate::permission): it is listed beside the product's, API keys may have
+    /// it, and use cases may demand it. The start fails where its name is taken.
+    #[must_use]
+    pub fn permission<P: Needs>(mut self) -> Self {
+        self.permissions.push(P::PERMISSION);
         self
     }
 
@@ -97,6 +116,14 @@ impl Extension {
     pub fn jobs(mut self, add: fn(Handlers) -> Handlers) -> Self {
         self.jobs.push(add);
         self
+    }
+
+    /// The product's permissions and its own.
+    ///
+    /// # Errors
+    /// [`PermissionError`] when names collide or are malformed.
+    pub fn permissions(&self) -> Result<PermissionRegistry, PermissionError> {
+        PermissionRegistry::new(self.permissions.iter().copied())
     }
 
     /// The API with its routes and documents.

@@ -1,22 +1,14 @@
-//! `tenantry keys`: the keys that sign access tokens. And the task of a server that reads them.
+//! `tenantry keys`: the keys that sign access tokens.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use tenantry_domain::identity::{PUBLICATION_SECONDS, SHORTEST_PUBLICATION_SECONDS};
-use tenantry_domain::kernel::{StoreError, SystemScope, Time};
+use tenantry_domain::identity::PUBLICATION_SECONDS;
+use tenantry_domain::kernel::{SystemScope, Time};
+use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
-use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
 use crate::tenant::{invalid, other};
 use crate::{CommandError, console};
-
-/// How often a server reads the stored keys: much more often than a new key needs to be published for.
-const EVERY: Duration = Duration::from_secs(5);
-
-const _: () = assert!(EVERY.as_secs().cast_signed() * 10 < SHORTEST_PUBLICATION_SECONDS);
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -92,31 +84,4 @@ fn line(key: &ListedKey) -> String {
 
 fn moment(at: Time) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-}
-
-/// Reads the stored keys before a server serves, so that it accepts what other servers sign.
-///
-/// # Errors
-/// Those of the store.
-pub async fn read(app: &Arc<Tenancy>) -> Result<(), StoreError> {
-    let unreadable = signing_key::refresh(app).await?;
-    for kid in unreadable {
-        tracing::error!(
-            kid,
-            "no configured key opens this signing key: its tokens are refused here"
-        );
-    }
-    Ok(())
-}
-
-/// Reads the stored keys again and again. While the database is away, the keys that were read last are used.
-pub async fn follow(app: Arc<Tenancy>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = signing_key::refresh(&app).await {
-            tracing::warn!(%error, "the signing keys could not be read");
-        }
-    }
 }

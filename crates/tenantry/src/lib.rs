@@ -6,9 +6,8 @@
 //!
 //! ```no_run
 //! # use tenantry::{Extension, Service};
-//! #[tokio::main]
-//! async fn main() -> std::process::ExitCode {
-//!     Service::new(Extension::new("notes")).command_line().await
+//! fn main() -> std::process::ExitCode {
+//!     Service::new(Extension::new("notes")).main()
 //! }
 //! ```
 //!
@@ -48,6 +47,7 @@ mod otlp_metrics;
 mod plan;
 pub mod prelude;
 mod quota;
+mod routes;
 mod seed;
 mod serve;
 mod sources;
@@ -60,12 +60,17 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use tenantry_domain::permission;
 pub use tenantry_migration::migrator;
 pub use tenantry_persistence::tenant_entity;
 
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
 pub use crate::config::{Challenge, ChallengeProvider, Profile, Secret, Settings, SettingsError};
 pub use crate::extension::Extension;
+pub use crate::routes::Routes;
+
+#[doc(hidden)]
+pub use utoipa as __utoipa;
 
 use crate::sources::Sources;
 
@@ -155,6 +160,17 @@ impl Service {
     /// The program of the service that adds this to the backend. [`Service::default`] is the stock backend.
     pub fn new(extension: Extension) -> Self {
         Self { extension }
+    }
+
+    /// [`Service::command_line`] on a runtime of its own: all that a `main` needs.
+    pub fn main(self) -> ExitCode {
+        match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(self.command_line()),
+            Err(error) => {
+                console::error(&format!("cannot start: {error}"));
+                ExitCode::FAILURE
+            }
+        }
     }
 
     /// Reads the command line, runs the command, and says how it ended.

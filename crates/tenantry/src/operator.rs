@@ -5,6 +5,7 @@ use std::io::BufRead as _;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::Operator;
 use tenantry_tenancy::operations::operator::{self, CreatedOperator, OperatorError};
+use tenantry_tenancy::operations::operator_mfa;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
@@ -47,6 +48,9 @@ enum Action {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Remove the second factor of an operator who has lost it, and end the operator's tokens.
+    #[command(after_help = "Example: tenantry operator reset-mfa olga@example.com")]
+    ResetMfa { email: String },
     /// List all operators: id, address, state, name.
     #[command(after_help = "Example: tenantry operator list")]
     List,
@@ -83,6 +87,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
                     .await
                     .map_err(told)?,
             );
+        }
+        Action::ResetMfa { email } => {
+            let because = SystemScope::because("an operator's second factor is reset from the command line");
+            let cx = OperatorCx::command(app, because);
+            say(&operator_mfa::reset(&cx, email).await.map_err(told)?);
         }
         Action::List => list(app).await?,
         Action::Deactivate { email } => {
@@ -142,6 +151,14 @@ fn told(error: OperatorError) -> CommandError {
             CommandError::Other("there is no operator with this address: see tenantry operator list".into())
         }
         error @ (OperatorError::InvalidCredentials
+        | OperatorError::FactorRequired(_)
+        | OperatorError::InvalidToken
+        | OperatorError::WrongCode
+        | OperatorError::WrongPassword
+        | OperatorError::Locked(_)
+        | OperatorError::AlreadyEnabled
+        | OperatorError::FactorNeeded
+        | OperatorError::NotEnrolled
         | OperatorError::EmailTaken
         | OperatorError::Password(_)
         | OperatorError::Store(_)) => other(&error),

@@ -1,8 +1,9 @@
 //! What the routes, entities and migrations of a service are written with: `use tenantry::prelude::*`.
 
 pub use actix_web::HttpResponse;
+pub use serde::{Deserialize, Serialize};
 pub use tenantry_domain::kernel::{
-    Check, ErrorCode, Invalid, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
+    Check, ErrorCode, Invalid, Needs, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
     StoreError, TaskId, TenantId, UserId,
 };
 pub use tenantry_domain::store::Work;
@@ -13,6 +14,7 @@ pub use tenantry_http::{
 };
 pub use tenantry_migration::{OnDelete, TenantTable};
 pub use tenantry_persistence::{ColumnTrait, IntoActiveModel, Set, tenant_tx};
-pub use tenantry_tenancy::Cx;
+pub use tenantry_tenancy::{Changed, Cx};
+pub use utoipa::ToSchema;
 
 pub use crate::{Extension, Service};

@@ -10,7 +10,6 @@ use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
-use tenantry_tenancy::audit::refusal;
 use tenantry_tenancy::operations::worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -20,7 +19,7 @@ use crate::boot::{Booted, boot};
 use crate::config::{Http, Profile, Server, Settings};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::{CommandError, billing, health, jobs, keys, mail, metrics, otlp};
+use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -28,7 +27,7 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
     let guard = Guard::before_serving(settings).await?;
     let synced = booted.plans.sync(&booted).await;
     synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
-    let read = keys::read(&booted.app).await;
+    let read = tenantry_compose::read_keys(&booted.app).await;
     read.map_err(|error| CommandError::Other(format!("the signing keys cannot be read: {error}")))?;
     let address = (settings.server.host.as_str(), settings.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -148,7 +147,7 @@ pub async fn serve(
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
-    let following = tokio::spawn(keys::follow(Arc::clone(&booted.app)));
+    let following = tokio::spawn(tenantry_compose::follow_keys(Arc::clone(&booted.app)));
     let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
     let offering = booted.stripe.clone().map(|stripe| {
         let plans = Arc::clone(&booted.app.ports.plans);
@@ -286,8 +285,7 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(every_seconds));
     loop {
         ticks.tick().await;
-        refusal::flush(&app).await;
-        app.key_uses.flush(&app).await;
+        tenantry_compose::store_notes(&app).await;
         let flushed = app.views.flush(&app).await;
         if flushed.views > 0 {
             tracing::debug!(
@@ -310,8 +308,7 @@ async fn store_all(booted: &Booted, within: Duration) {
             metering::flush(app).await;
         }
         app.views.flush(app).await;
-        app.key_uses.flush(app).await;
-        refusal::flush(app).await;
+        tenantry_compose::store_notes(app).await;
     };
     let in_time = tokio::time::timeout(within, all).await.is_ok();
     let calls = booted.calls.tally().pending;

@@ -8,6 +8,7 @@ use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::customization::setting::{self, SettingError};
 use tenantry_tenancy::identity::signing_key;
+use tenantry_tenancy::operations::operator_mfa;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
@@ -73,7 +74,7 @@ fn shown(key: &str, settings: &EffectiveSettings) -> String {
 /// Goes through all tenants, and through all of them also when something is wrong with one.
 async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
     let because = SystemScope::because("an operator has secrets sealed with a new key");
-    let readable = reseal_signing_keys(app).await?;
+    let readable = [reseal_signing_keys(app).await?, reseal_operators(app).await?];
     let (mut after, mut failed) = (None, 0);
     loop {
         let tenants = app
@@ -94,8 +95,9 @@ async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
         );
         return Err(CommandError::Other(what));
     }
-    if !readable {
-        let what = "signing keys still need a former key: do not take it away yet";
+    if readable.contains(&false) {
+        let what =
+            "signing keys or operators' second factors still need a former key: do not take it away yet";
         return Err(CommandError::Other(what.into()));
     }
     Ok(())
@@ -111,6 +113,22 @@ async fn reseal_signing_keys(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
     }
     for kid in &unreadable {
         console::error(&format!("signing key {kid} opens with no key that is configured"));
+    }
+    Ok(unreadable.is_empty())
+}
+
+/// Returns whether no former key is needed for the second factors of operators any more.
+async fn reseal_operators(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
+    let because = SystemScope::because("an operator has second factors sealed with a new key");
+    let cx = OperatorCx::command(app, because);
+    let (resealed, unreadable) = operator_mfa::reseal(&cx).await.map_err(|error| other(&error))?;
+    if resealed > 0 {
+        console::say(&format!("{resealed} second factor(s) of operators sealed anew"));
+    }
+    for id in &unreadable {
+        console::error(&format!(
+            "the second factor of operator {id} opens with no key that is configured"
+        ));
     }
     Ok(unreadable.is_empty())
 }

@@ -1,9 +1,7 @@
 //! Notes on tasks: a complete service that embeds Tenantry.
 
 use sea_orm::entity::prelude::*;
-use serde::{Deserialize, Serialize};
 use tenantry::prelude::*;
-use utoipa::{OpenApi, ToSchema};
 
 tenantry::migrator! {
     /// Tenantry's migrations, and the table of notes behind them.
@@ -16,21 +14,27 @@ tenantry::migrator! {
     }
 }
 
+tenantry::permission! {
+    /// See the notes on tasks.
+    pub ReadNotes = "notes.read" reads for Role::Viewer;
+    /// Write notes on tasks.
+    pub WriteNotes = "notes.write" writes for Role::Member;
+}
+
 /// What this service adds to Tenantry.
 pub fn extension() -> Extension {
     Extension::new("notes")
         .migrations::<Migrator>()
         .catalogue(include_str!("../catalogue.txt"))
-        .routes(|config| {
-            config.service(Endpoint::at("/tasks/{id}/notes").get(list).post(create));
-            config.service(Endpoint::at("/notes/{id}").get(read));
-        })
-        .document(Document::openapi)
+        .permission::<ReadNotes>()
+        .permission::<WriteNotes>()
+        .serve(routes())
 }
 
-#[derive(OpenApi)]
-#[openapi(paths(list, create, read))]
-struct Document;
+tenantry::routes! { routes:
+    "/tasks/{id}/notes" => get(list), post(create);
+    "/notes/{id}" => get(read);
+}
 
 /// A note.
 #[sea_orm::model]
@@ -47,8 +51,7 @@ pub struct Model {
     pub text: String,
     pub created_at: chrono::DateTime<chrono::Utc>,
 }
-impl ActiveModelBehavior for ActiveModel {}
-tenantry::tenant_entity!(Entity, Model, Column);
+tenantry::tenant_entity!(Entity, Model, ActiveModel, Column);
 
 /// A note to make.
 #[derive(Deserialize, ToSchema)]
@@ -60,16 +63,14 @@ struct NewNote {
 
 /// List the notes on a task
 #[utoipa::path(get, path = "/api/v1/tasks/{id}/notes", operation_id = "list_notes", tag = "Notes",
-    params(("id" = Uuid, Path)), responses((status = 200, body = PageView<Model>)), security(("bearer" = [])))]
-async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
+    params(("id" = Uuid, Path)), responses((status = 200, body = PageView<Model>)), security(("bearer" = []), ("api_key" = [])))]
+async fn list(cx: Ctx<ReadNotes>, task: Id<TaskId>, query: Paged<NoFilter>) -> Answer {
     let request = query.request(cx.scope())?;
     let read = async |work: &mut Work| -> Result<_, ApiError> {
         work.tasks().find(task.0).await?.ok_or(ErrorCode::NotFound)?;
         let tx = tenant_tx(work)?;
         let notes = tx.find::<Entity>().filter(Column::TaskId.eq(task.0.uuid()));
-        let position = |note: &Model| (note.created_at, note.id).into();
-        let page = notes.page((Column::CreatedAt, Column::Id), request, position);
-        Ok(page.await?)
+        Ok(notes.newest(request).await?)
     };
     Ok(query.answer(cx.scope(), cx.read(read).await?))
 }
@@ -77,33 +78,28 @@ async fn list(cx: Ctx<ReadTasks>, task: Id<TaskId>, query: Paged<NoFilter>) -> A
 /// Create a note on a task
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/notes", operation_id = "create_note", tag = "Notes",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = NewNote, responses((status = 201, body = Model)),
-    security(("bearer" = [])))]
-async fn create(cx: Ctx<WriteTasks>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
+    security(("bearer" = []), ("api_key" = [])))]
+async fn create(cx: Ctx<WriteNotes>, task: Id<TaskId>, key: IdempotencyKey, body: Body<NewNote>) -> Answer {
     let add = async |cx: &Cx| add(cx, task.0, &body.0.text).await;
     let answer = |note: Model| created(&format!("/api/v1/notes/{}", note.id), None, &note);
     key.once(&cx, add, answer).await
 }
 
 async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
-    let mut check = Check::new();
-    check.text("/text", text, 1..=1_000);
-    check.verdict()?;
-    let (tenant_id, task_id) = (cx.scope().tenant().uuid(), task.uuid());
-    let (id, created_at, text) = (cx.ids().uuid(), cx.now(), text.to_owned());
+    cx.require(WriteNotes::PERMISSION)?;
+    Check::all(|check| check.text("/text", text, 1..=1_000))?;
     let note = Model {
-        tenant_id,
-        id,
-        task_id,
-        text,
-        created_at,
+        tenant_id: cx.scope().tenant().uuid(),
+        id: cx.ids().uuid(),
+        task_id: task.uuid(),
+        text: text.to_owned(),
+        created_at: cx.now(),
     };
     cx.write(async |work| {
         let task = work.tasks().find_for_update(task).await?;
         task.ok_or(ErrorCode::NotFound)?;
-        let row = note.clone().into_active_model();
-        tenant_tx(work)?.insert(row).await?;
-        let event = cx.changed::<()>("note.created", "note", id, None, None);
-        work.audit().record(event).await?;
+        tenant_tx(work)?.insert(note.clone().into_active_model()).await?;
+        cx.record(work, Changed::new("note.created", note.id)).await?;
         // What the unit of work returns is what an answer of the idempotency key is made of.
         Ok(note.clone())
     })
@@ -112,12 +108,11 @@ async fn add(cx: &Cx, task: TaskId, text: &str) -> Result<Model, ApiError> {
 
 /// Get a note
 #[utoipa::path(get, path = "/api/v1/notes/{id}", operation_id = "get_note", tag = "Notes",
-    params(("id" = Uuid, Path)), responses((status = 200, body = Model)), security(("bearer" = [])))]
-async fn read(cx: Ctx<ReadTasks>, id: Id<Uuid>) -> Answer {
+    params(("id" = Uuid, Path)), responses((status = 200, body = Model)), security(("bearer" = []), ("api_key" = [])))]
+async fn read(cx: Ctx<ReadNotes>, id: Id<Uuid>) -> Answer {
     let read = async |work: &mut Work| -> Result<_, ApiError> {
-        let tx = tenant_tx(work)?;
-        let note = tx.find::<Entity>().filter(Column::Id.eq(id.0));
-        let note = note.one().await?.ok_or(ErrorCode::NotFound)?;
+        let note = tenant_tx(work)?.get::<Entity>(id.0).await?;
+        let note = note.ok_or(ErrorCode::NotFound)?;
         // A note is gone with its task.
         let task = work.tasks().find(note.task_id.into()).await?;
         task.map(|_| note).ok_or(ErrorCode::NotFound.into())

@@ -1,6 +1,3 @@
-use tenantry::Service;
-
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    Service::new(notes::extension()).command_line().await
+fn main() -> std::process::ExitCode {
+    tenantry::Service::new(notes::extension()).main()
 }

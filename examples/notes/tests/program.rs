@@ -19,6 +19,13 @@ fn beside(data: &Folder, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text.concat())
 }
 
+/// The committed table of roles and permissions, the product's and its own.
+#[test]
+fn permission_matrix() {
+    let permissions = notes::extension().permissions().unwrap();
+    insta::assert_snapshot!(tenantry_tests::permission_matrix(&permissions));
+}
+
 #[test]
 fn its_table_and_routes_are_in_every_command() {
     let data = Folder::new("notes");
@@ -36,6 +43,19 @@ fn its_table_and_routes_are_in_every_command() {
     assert_eq!(demo.request("GET", &note, &acme, "").0, 200);
     assert_eq!(demo.request("GET", &note, &globex, "").0, 404);
     assert_eq!(demo.request("POST", &path, &globex, "{\"text\":\"Ours\"}").0, 404);
+
+    let (_, permissions) = demo.request("GET", "/api/v1/permissions", &acme, "");
+    assert!(
+        permissions.contains("\"notes.read\"") && permissions.contains("\"notes.write\""),
+        "{permissions}"
+    );
+    let key = "{\"name\":\"Notes\",\"scopes\":[\"notes.read\"]}";
+    let (status, key) = demo.request("POST", "/api/v1/api-keys", &acme, key);
+    assert_eq!(status, 201, "{key}");
+    let key: Value = serde_json::from_str(&key).unwrap();
+    let key = format!("X-API-Key: {}\r\n", key["key"].as_str().unwrap());
+    assert_eq!(demo.request("GET", &note, &key, "").0, 200);
+    assert_eq!(demo.request("POST", &path, &key, "{\"text\":\"Ours\"}").0, 403);
 
     let (_, document) = beside(&data, &["openapi"]);
     assert!(document.contains("/api/v1/notes/{id}") && document.contains("/api/v1/tasks/{id}"));

@@ -318,6 +318,9 @@ async fn operators_are_out_of_reach_of_the_runtime_role_and_their_audit_is_appen
         deactivate,
         "SELECT count(*) FROM operators",
         "SELECT count(*) FROM operator_events",
+        "SELECT count(*) FROM operator_totp_factors",
+        "SELECT count(*) FROM operator_recovery_codes",
+        "SELECT count(*) FROM operator_lockouts",
     ] {
         assert_eq!(code(run_in(&mut app, A, sql).await), "42501", "{sql}");
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, HashingCaller, Password,
+    AccessClaims, AccessTokens, ApiKeyFormat, AuthMethods, CallerClass, CallerGroup, HashingCaller, Password,
     PasswordHasher,
 };
 use tenantry_domain::kernel::{Clock, Role};
@@ -112,6 +112,7 @@ impl Ground {
             session: tenant_id(tenant).into(),
             role: Role::Admin,
             factor_at: None,
+            methods: AuthMethods::PASSWORD,
             issued_at: now,
             expires_at: now + chrono::Duration::hours(1),
         };

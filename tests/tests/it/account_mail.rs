@@ -7,9 +7,11 @@ use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World};
 
 use crate::account_passwords::{Mailed, ask, is_unusable, post, token};
 use crate::mail;
+use crate::mfa::{settle, with_factor};
 
 const VERIFY: &str = "/api/v1/auth/verify-email";
 const RESEND: &str = "/api/v1/auth/resend-verification";
+const NEW_PASSWORD: &str = "battery staple";
 
 async fn is_verified(world: &World, tenant: &TenantWorld, email: &str) -> bool {
     let sql = "SELECT email_verified FROM users WHERE tenant_id = $1 AND email = $2";
@@ -144,30 +146,90 @@ async fn unverified_users_stay_out_where_the_tenant_says_so() {
     login().await.expect(200);
 }
 
-/// Else the session of a registration would need no proof of the address for as long as it is refreshed.
+/// Otherwise a caller with a made-up address of the company would be a member of its tenant.
 #[actix_web::test]
-async fn session_of_a_registration_is_not_refreshed_before_verification() {
+async fn registration_opens_no_session_before_verification() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    for (settings, name) in [
+        (json!({"security.require_verified_email": true}), "one"),
+        (
+            json!({"security.require_verified_email": false, "security.allowed_email_domains": ["acme.example"]}),
+            "two",
+        ),
+    ] {
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+        patch.send().await.expect(200);
+        let email = format!("{name}@acme.example");
+        let registered =
+            json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
+        let register = || post(world, "/api/v1/auth/register", registered.clone());
+        let key = "5d0f0b9c-8f0e-4a59-9f5a-0e8d4f1d2c33".replace("5d0f", name);
+        let first = register()
+            .header("Idempotency-Key", &key)
+            .send()
+            .await
+            .expect(202);
+        assert!(first.bytes.is_empty(), "{}", first.text());
+        let again = register()
+            .header("Idempotency-Key", &key)
+            .send()
+            .await
+            .expect(202);
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+        register().send().await.problem(409, "email_taken");
+        let login = |password: &'static str| world.login("acme", &email, password);
+        login(NEW_PASSWORD).await.problem(403, "email_not_verified");
+        login("wrong horse").await.problem(401, "invalid_credentials");
+        // The link proves the address, also when the settings are looser by then.
+        let loose = json!({"security.require_verified_email": false, "security.allowed_email_domains": []});
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &loose);
+        patch.send().await.expect(200);
+        login(NEW_PASSWORD).await.problem(403, "email_not_verified");
+        let token = mailed.token_for(&email).await;
+        post(world, VERIFY, json!({"token": token}))
+            .send()
+            .await
+            .expect(204);
+        login(NEW_PASSWORD).await.expect(200);
+    }
+    // An address that an admin vouches for needs no proof where only domains are listed.
+    let settings = json!({"security.allowed_email_domains": ["acme.example"]});
+    let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+    patch.send().await.expect(200);
+    world
+        .login("acme", &acme.viewer.email, PASSWORD)
+        .await
+        .expect(200);
+}
+
+/// A reset of the password proves the address, too.
+#[actix_web::test]
+async fn reset_lets_a_registered_user_in() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     require_verified(world, acme).await;
-    let registered = json!({"tenant_slug": "acme", "email": "self@acme.example", "full_name": "Self",
-        "password": "battery staple"});
-    let registered = post(world, "/api/v1/auth/register", registered)
+    let email = "self@acme.example";
+    let registered =
+        json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
+    post(world, "/api/v1/auth/register", registered)
         .send()
         .await
-        .expect(201)
-        .json();
-    let refresh = || {
-        let body = json!({"refresh_token": registered["refresh_token"]});
-        post(world, "/api/v1/auth/refresh", body).send()
-    };
-    refresh().await.problem(403, "email_not_verified");
-    let token = mailed.token_for("self@acme.example").await;
-    post(world, VERIFY, json!({"token": token}))
+        .expect(202);
+    mailed.token_for(email).await;
+    ask(world, "/api/v1/auth/forgot-password", "acme", email)
+        .await
+        .expect(202);
+    let body = json!({"token": mailed.token_for(email).await, "new_password": "a staple of horses"});
+    post(world, "/api/v1/auth/reset-password", body)
         .send()
         .await
         .expect(204);
-    refresh().await.expect(200);
+    world.login("acme", email, "a staple of horses").await.expect(200);
+    world
+        .login("acme", email, NEW_PASSWORD)
+        .await
+        .problem(401, "invalid_credentials");
 }
 
 // ------------------------------------------------------------------------------------------------------------- change
@@ -361,25 +423,176 @@ async fn former_address_that_was_not_verified_takes_nothing_back() {
     assert!(mailed.mails_to(&acme.viewer.email).await.is_empty());
 }
 
-/// An admin who moves a moved account once more takes nothing from its owner, nor does a factor that a thief enrolled.
+impl Mailed {
+    /// Chooses a new password for the viewer with the one link that was mailed, and logs in with it.
+    async fn log_in_anew(&self) -> Reply {
+        let viewer = &self.world.acme.viewer;
+        let reset = self.token_for(&viewer.email).await;
+        let body = json!({"token": reset, "new_password": "a staple of horses"});
+        let reset = post(&self.world, "/api/v1/auth/reset-password", body);
+        reset.send().await.expect(204);
+        self.world
+            .login("acme", &viewer.email, "a staple of horses")
+            .await
+    }
+
+    /// The viewer has a factor that was enabled so long before the present address was taken over.
+    async fn factor_since(&self, before: &str) {
+        let sql = format!(
+            "INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret, confirmed_at) \
+             SELECT u.tenant_id, gen_random_uuid(), now(), u.id, 's', l.created_at - interval '{before}' FROM users u \
+             JOIN account_links l ON l.user_id = u.id AND l.purpose = 'revert_email' WHERE u.id = $1"
+        );
+        let factor = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.world.acme.viewer.id.uuid());
+        let mut admin = self.world.database.admin().await;
+        assert_eq!(factor.execute(&mut admin).await.unwrap().rows_affected(), 1);
+    }
+}
+
+/// Otherwise the password and any session would be enough to make an address of the thief's a former one, and to remove the
+/// factor by taking the change back.
 #[actix_web::test]
-async fn owner_takes_an_account_back_from_admins_and_factors() {
+async fn password_and_session_change_no_address_without_a_factor() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let app = with_factor(world, &acme.viewer).await;
+    world.clock.advance(Duration::seconds(600));
+    change(world, &acme.viewer, NEW, PASSWORD)
+        .await
+        .problem(403, "mfa_required");
+    assert!(mailed.mails_to(NEW).await.is_empty());
+    let code = json!({"code": app.next_code(world)});
+    let step_up = world.post(&acme.viewer, "/api/v1/auth/mfa/step-up", &code);
+    step_up.send().await.expect(200);
+    change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
+}
+
+/// A factor that its user has had for a day stays; one that a thief enrolled before or after the change does not.
+#[actix_web::test]
+async fn revert_keeps_a_settled_factor_only() {
+    for (before, stays) in [
+        ("24 hours", true),
+        ("23 hours 59 minutes", false),
+        ("-1 hour", false),
+    ] {
+        let mailed = Mailed::new().await;
+        let (world, acme) = (&mailed.world, &mailed.world.acme);
+        let revert = mailed.move_viewer(NEW).await;
+        mailed.factor_since(before).await;
+        redeem(world, "revert", &revert).await.expect(204);
+        let login = mailed.log_in_anew().await;
+        if stays {
+            login.problem(401, "mfa_required");
+        } else {
+            login.expect(200);
+        }
+        let resets = mailed
+            .audit(acme)
+            .await
+            .iter()
+            .filter(|action| *action == "mfa.reset")
+            .count();
+        assert_eq!(resets, usize::from(!stays), "{before}");
+    }
+}
+
+/// The thief who moved the account knows the password.
+#[actix_web::test]
+async fn password_ends_when_a_change_of_address_is_taken_back() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let revert = mailed.move_viewer(NEW).await;
-    let sql = "INSERT INTO totp_factors (tenant_id, id, created_at, user_id, sealed_secret, confirmed_at) \
-               SELECT tenant_id, gen_random_uuid(), now(), id, 's', now() FROM users WHERE id = $1";
-    let mut admin = world.database.admin().await;
-    let factor = sqlx::query(sql).bind(acme.viewer.id.uuid());
-    factor.execute(&mut admin).await.unwrap();
+    redeem(world, "revert", &revert).await.expect(204);
+    for address in [NEW, &acme.viewer.email] {
+        world
+            .login("acme", address, PASSWORD)
+            .await
+            .problem(401, "invalid_credentials");
+    }
+    mailed.log_in_anew().await.expect(200);
+}
+
+/// An admin who moves a moved account once more takes nothing from its owner.
+#[actix_web::test]
+async fn owner_takes_an_account_back_from_admins() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let revert = mailed.move_viewer(NEW).await;
     let path = format!("/api/v1/users/{}", acme.viewer.id);
     let moved = json!({"email": "again@acme.example"});
     world.patch(&acme.admin, &path, &moved).send().await.expect(200);
     redeem(world, "revert", &revert).await.expect(204);
-    world
-        .login("acme", &acme.viewer.email, PASSWORD)
+    mailed.log_in_anew().await.expect(200);
+}
+
+/// An ended session may be the one that asked for the link.
+#[actix_web::test]
+async fn link_to_confirm_an_address_ends_with_the_sessions() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    with_factor(world, &acme.admin).await;
+    settle(world, &acme.admin).await;
+    let at_viewer = format!("/api/v1/users/{}", acme.viewer.id);
+    let active = |is_active: bool| world.patch(&acme.admin, &at_viewer, &json!({"is_active": is_active}));
+    for way in ["end-sessions", "logout-all", "deactivate", "reset-mfa"] {
+        let login = world
+            .login("acme", &acme.viewer.email, PASSWORD)
+            .await
+            .expect(200)
+            .json();
+        let viewer = Person {
+            access_token: login["access_token"].as_str().unwrap().to_owned(),
+            ..acme.viewer.clone()
+        };
+        let address = format!("{way}@acme.example");
+        change(world, &viewer, &address, PASSWORD).await.expect(202);
+        let confirm = mailed.token_for(&address).await;
+        let ended = match way {
+            "logout-all" => world.post(&viewer, "/api/v1/auth/logout-all", &json!({})),
+            "deactivate" => active(false),
+            _ => {
+                if way == "reset-mfa" {
+                    with_factor(world, &viewer).await;
+                }
+                world.post(&acme.admin, &format!("{at_viewer}/{way}"), &json!({}))
+            }
+        };
+        let ended = ended.send().await;
+        assert!(ended.status < 300, "{way}: {}", ended.text());
+        active(true).send().await.expect(200);
+        is_unusable(redeem(world, "confirm", &confirm).await);
+        assert_eq!(email(world, &acme.viewer).await, acme.viewer.email, "{way}");
+        world.clock.advance(Duration::minutes(1));
+    }
+}
+
+/// The link is refused while the domain is not allowed, and is not used up by that.
+#[actix_web::test]
+async fn tightened_domains_hold_for_open_links() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let allow = async |domains: serde_json::Value| {
+        let settings = json!({"security.allowed_email_domains": domains});
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+        patch.send().await.expect(200);
+    };
+    change(world, &acme.viewer, "moved@other.example", PASSWORD)
         .await
-        .expect(200);
+        .expect(202);
+    let confirm = mailed.token_for("moved@other.example").await;
+    allow(json!(["acme.example"])).await;
+    let refused = redeem(world, "confirm", &confirm).await;
+    let refused = refused.problem(422, "validation_failed").json();
+    let error = &refused["errors"][0];
+    assert_eq!(
+        (&error["pointer"], &error["code"]),
+        (&json!("/token"), &json!("domain_not_allowed"))
+    );
+    assert_eq!(email(world, &acme.viewer).await, acme.viewer.email);
+    allow(json!([])).await;
+    redeem(world, "confirm", &confirm).await.expect(204);
+    // The former address was the user's, whatever the tenant allows by now.
+    assert_eq!(email(world, &acme.viewer).await, "moved@other.example");
 }
 
 // ------------------------------------------------------------------------------------------------------------ notices

@@ -13,6 +13,7 @@ use tenantry_tests::{
 };
 
 use crate::mail;
+use crate::mfa::with_factor;
 
 const CHANGE: &str = "/api/v1/auth/change-password";
 const FORGOT: &str = "/api/v1/auth/forgot-password";
@@ -490,6 +491,50 @@ async fn reset_lifts_the_limit_of_failed_logins() {
     ask(world, FORGOT, "globex", &world.globex.viewer.email)
         .await
         .expect(202);
+}
+
+/// Anybody can register with the address of somebody else. A user whom an admin added keeps the factor.
+#[actix_web::test]
+async fn reset_that_first_proves_the_address_ends_a_strangers_factor() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let victim = "victim@elsewhere.example";
+    let body = json!({"tenant_slug": "acme", "email": victim, "full_name": "Eve", "password": PASSWORD});
+    let registered = post(world, "/api/v1/auth/register", body).send().await;
+    let registered = registered.expect(201).json();
+    let stranger = Person {
+        email: victim.to_owned(),
+        access_token: registered["access_token"].as_str().unwrap().to_owned(),
+        ..acme.viewer.clone()
+    };
+    with_factor(world, &stranger).await;
+    with_factor(world, &acme.member).await;
+    mailed.mails_to(victim).await;
+    for who in [&stranger, &acme.member] {
+        world.clock.advance(Duration::minutes(5));
+        let token = mailed.forgotten(acme, who).await;
+        reset(world, &token, NEW).await.expect(204);
+    }
+    world.login("acme", victim, NEW).await.expect(200);
+    let member = world.login("acme", &acme.member.email, NEW).await;
+    member.problem(401, "mfa_required");
+    let audit = mailed.audit(acme).await;
+    let removed = audit.iter().filter(|action| *action == "mfa.removed_by_proof");
+    assert_eq!(removed.count(), 1);
+    // The address is proven now, so the next factor outlives a reset.
+    let login = world.login("acme", victim, NEW).await.expect(200).json();
+    let owner = Person {
+        access_token: login["access_token"].as_str().unwrap().to_owned(),
+        ..stranger
+    };
+    with_factor(world, &owner).await;
+    mailed.mails_to(victim).await;
+    let token = mailed.forgotten(acme, &owner).await;
+    reset(world, &token, PASSWORD).await.expect(204);
+    world
+        .login("acme", victim, PASSWORD)
+        .await
+        .problem(401, "mfa_required");
 }
 
 #[actix_web::test]

@@ -4,7 +4,7 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::identity::ApiKeyFormat;
-use tenantry_domain::kernel::{Permission, SystemScope, Time};
+use tenantry_domain::kernel::{SystemScope, Time};
 use tenantry_domain::operations::{Rate, TenantRates};
 use tenantry_tenancy::identity::api_key_expiry::NotifyOfExpiry;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
@@ -62,7 +62,8 @@ fn service(world: &World, scopes: &[&str]) -> Value {
 
 /// The text of a key with every scope.
 pub(crate) async fn with_every_scope(world: &World, who: &Person) -> String {
-    let scopes = Permission::ALL.iter().filter(|permission| permission.is_scope());
+    let permissions = world.app.ports.permissions.all().iter();
+    let scopes = permissions.filter(|permission| permission.is_scope());
     let scopes: Vec<_> = scopes.map(|permission| permission.as_str()).collect();
     Key::new(world, who, &scoped(&scopes)).await.text
 }
@@ -430,6 +431,48 @@ async fn a_service_account_rotates_its_own_key_and_no_other() {
         .find(|(action, _)| action == "api_key.rotated")
         .unwrap();
     assert_eq!(rotated["actor_id"], json!(robot.id));
+}
+
+/// A secret that leaked, for which reason the owner rotated the key, must not take the key over.
+#[actix_web::test]
+async fn replaced_secret_rotates_no_key() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    let old = Key::new(&world, admin, &service(&world, &["tasks.read"])).await;
+    let path = format!("{}/rotate", old.path());
+    let rotated = world.post(admin, &path, &json!({"overlap_seconds": 86_400}));
+    let new = Key::of(&rotated.send().await.expect(201).json());
+    let globex = world.digest(&world.globex).await;
+    for overlap in [0, 60] {
+        let taken = old.post(&world, &path, &json!({"overlap_seconds": overlap}));
+        let refused = taken.send().await.problem(403, "forbidden");
+        assert!(refused.text().contains("replaced"), "{}", refused.text());
+    }
+    for key in [&old, &new] {
+        key.lists_tasks(&world).await.expect(200);
+    }
+    assert_eq!(reasons(&world).await, ["former_secret"]);
+    let again = new.post(&world, &path, &json!({"overlap_seconds": 0}));
+    let newest = Key::of(&again.send().await.expect(201).json());
+    newest.lists_tasks(&world).await.expect(200);
+    assert_eq!(world.digest(&world.globex).await, globex);
+}
+
+#[actix_web::test]
+async fn of_self_rotations_at_once_one_succeeds() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    for overlap in [0, 600] {
+        let robot = Key::new(&world, admin, &service(&world, &["tasks.read"])).await;
+        let path = format!("{}/rotate", robot.path());
+        let body = json!({"overlap_seconds": overlap});
+        let rotate = || robot.post(&world, &path, &body).send();
+        let replies = join_all((0..10).map(|_| rotate())).await;
+        let (made, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 201);
+        assert_eq!(made.len(), 1, "overlap {overlap}");
+        assert!(refused.iter().all(|reply| [401, 403].contains(&reply.status)));
+        Key::of(&made[0].json()).lists_tasks(&world).await.expect(200);
+    }
 }
 
 #[actix_web::test]

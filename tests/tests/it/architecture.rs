@@ -11,6 +11,17 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-tenancy", &["tenantry-domain"]),
     ("tenantry-billing", &["tenantry-domain", "tenantry-tenancy"]),
     ("tenantry-persistence", &["tenantry-domain"]),
+    (
+        "tenantry-compose",
+        &[
+            "tenantry-domain",
+            "tenantry-tenancy",
+            "tenantry-billing",
+            "tenantry-persistence",
+            "tenantry-system",
+            "tenantry-mail",
+        ],
+    ),
     ("tenantry-redis", &["tenantry-domain"]),
     ("tenantry-system", &["tenantry-domain"]),
     (
@@ -23,6 +34,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-stripe", &["tenantry-domain"]),
     ("tenantry-mail", &["tenantry-domain"]),
     ("tenantry-challenge", &["tenantry-domain"]),
+    ("tenantry-passkeys", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry",
@@ -30,12 +42,14 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-domain",
             "tenantry-tenancy",
             "tenantry-billing",
+            "tenantry-compose",
             "tenantry-persistence",
             "tenantry-redis",
             "tenantry-system",
             "tenantry-http",
             "tenantry-mail",
             "tenantry-challenge",
+            "tenantry-passkeys",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -48,7 +62,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 
 /// Which crates of ours may name a crate of others.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("sea-orm", &["tenantry-persistence", "tenantry-tests", "notes"]),
+    (
+        "sea-orm",
+        &["tenantry-persistence", "tenantry-tests", "notes", "axum-notes"],
+    ),
     ("sea-orm-migration", &["tenantry-migration"]),
     ("sea-query-sqlx", &["tenantry-persistence"]),
     (
@@ -69,6 +86,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         "actix-web",
         &["tenantry-http", "tenantry", "tenantry-tests", "notes"],
     ),
+    ("axum", &["axum-notes"]),
     ("actix-cors", &["tenantry-http"]),
     ("actix-http", &["tenantry-http", "tenantry-tests"]),
     ("actix-server", &["tenantry-http"]),
@@ -86,12 +104,18 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("async-stripe-types", &["tenantry-stripe"]),
     (
         "aws-lc-rs",
-        &["tenantry-system", "tenantry-stripe", "tenantry-stripe-fake"],
+        &[
+            "tenantry-system",
+            "tenantry-stripe",
+            "tenantry-stripe-fake",
+            "tenantry-tests",
+        ],
     ),
     ("miniserde", &["tenantry-stripe"]),
     // For what goes to an OpenTelemetry collector, and to the provider of challenges.
     ("reqwest", &["tenantry", "tenantry-challenge"]),
     ("minijinja", &["tenantry-mail"]),
+    ("webauthn_rp", &["tenantry-passkeys"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("http-body-util", &["tenantry-stripe-fake"]),
     ("hyper", &["tenantry-stripe-fake"]),
@@ -101,6 +125,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &[
             "tenantry-tenancy",
             "tenantry-billing",
+            "tenantry-compose",
             "tenantry-persistence",
             "tenantry-redis",
             "tenantry-system",
@@ -117,6 +142,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-test-postgres",
             "tenantry-bench",
             "notes",
+            "axum-notes",
         ],
     ),
 ];
@@ -149,6 +175,7 @@ fn crates_depend_in_one_direction_only() {
             "tenantry-test-postgres",
             "tenantry-bench",
             "notes",
+            "axum-notes",
         ]
         .contains(&package.name.as_str())
         {

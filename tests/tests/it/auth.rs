@@ -9,7 +9,7 @@ use chrono::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tenantry_domain::identity::{AccessClaims, AccessTokens as _, RefreshTokens as _};
+use tenantry_domain::identity::{AccessClaims, AccessTokens as _, AuthMethods, RefreshTokens as _};
 use tenantry_domain::kernel::{Clock as _, Role};
 use tenantry_http::{Api, Readiness};
 use tenantry_system::{HmacRefreshTokens, JwtAccessTokens, SigningKey, SigningKeyRing, SystemIds};
@@ -628,7 +628,11 @@ async fn a_user_who_is_not_active_or_not_there_any_more_cannot_refresh() {
 
 #[actix_web::test]
 async fn a_session_ends_after_thirty_days_without_a_refresh() {
-    let world = World::new().await;
+    let options = Options {
+        session_max_days: 365,
+        ..Options::default()
+    };
+    let world = World::with(options).await;
     let (kept, left) = (&world.acme.member, &world.acme.viewer);
     // Without an idle timeout that is shorter.
     let idle = json!({"security.session_idle_minutes": 43_200});
@@ -654,6 +658,64 @@ async fn a_session_ends_after_thirty_days_without_a_refresh() {
     refresh(&world, json["refresh_token"].as_str().unwrap())
         .await
         .problem(401, "token_revoked");
+}
+
+#[actix_web::test]
+async fn session_ends_thirty_days_after_its_login_however_used() {
+    let world = World::new().await;
+    let idle = json!({"security.session_idle_minutes": 43_200});
+    let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
+    patch.send().await.expect(200);
+    let mut member = login(&world, &world.acme, &world.acme.member).await;
+    for _ in 0..2 {
+        world.clock.advance(Duration::days(14));
+        let reply = refresh(&world, &member.refresh_token).await.expect(200).json();
+        member.refresh_token = reply["refresh_token"].as_str().unwrap().to_owned();
+    }
+    world.clock.advance(Duration::days(2) - Duration::seconds(1));
+    let reply = refresh(&world, &member.refresh_token).await.expect(200).json();
+    let last = reply["refresh_token"].as_str().unwrap();
+    world.clock.advance(Duration::seconds(1));
+    let reply = refresh(&world, last).await.problem(401, "token_revoked");
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("at most 30 days from its login"), "{detail}");
+    let audit = world.audit(&world.acme).await;
+    let ended = audit.iter().filter(|(action, _)| action == "session.ended");
+    let reasons: Vec<_> = ended.map(|(_, row)| row["after"]["reason"].clone()).collect();
+    assert_eq!(reasons, ["lifetime"]);
+    // It has ended, so it is not told again, and a login begins another one.
+    let again = refresh(&world, last).await.problem(401, "token_revoked");
+    assert!(
+        !again.json()["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("30 days")
+    );
+    login(&world, &world.acme, &world.acme.member).await;
+}
+
+/// A longest lifetime that was lowered holds for sessions that began before, too.
+#[actix_web::test]
+async fn lowered_lifetime_ends_older_sessions_at_their_refresh() {
+    let world = World::new().await;
+    let idle = json!({"security.session_idle_minutes": 43_200});
+    let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
+    patch.send().await.expect(200);
+    world.clock.advance(Duration::days(2));
+    let options = Options {
+        session_max_days: 1,
+        ..Options::default()
+    };
+    let client = world.other_instance(&options).await;
+    let body = json!({"refresh_token": world.acme.member.refresh_token});
+    let reply = client.post("/api/v1/auth/refresh", &body).send().await;
+    let reply = reply.problem(401, "token_revoked");
+    assert!(
+        reply.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("at most 1 days")
+    );
 }
 
 /// Clocks may differ by 30 seconds.
@@ -771,6 +833,7 @@ fn access_claims(world: &World, tenant: &TenantWorld, who: &Person) -> AccessCla
             .unwrap(),
         role: Role::Admin,
         factor_at: None,
+        methods: AuthMethods::PASSWORD,
         issued_at,
         expires_at: issued_at + Duration::minutes(15),
     }

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 
 use chrono::Duration;
 use serde_json::{Value, json};
@@ -212,7 +212,14 @@ async fn answered_challenges_are_deleted_when_they_have_expired() {
     assert_eq!(count().await, 1);
 }
 
-struct Provider(AtomicBool);
+/// What a provider answers next.
+struct Provider(Mutex<Result<(), ChallengeError>>);
+
+impl Provider {
+    fn answer(&self, answer: Result<(), ChallengeError>) {
+        *self.0.lock().unwrap() = answer;
+    }
+}
 
 #[async_trait::async_trait]
 impl ChallengeVerifier for Provider {
@@ -223,17 +230,15 @@ impl ChallengeVerifier for Provider {
     }
 
     async fn verify(&self, _: ChallengePurpose, _: &str, _: Option<IpAddr>) -> Result<(), ChallengeError> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err(ChallengeError::Unavailable("secret of the inside".into())),
-        }
+        self.0.lock().unwrap().clone()
     }
 }
 
 /// While the provider is away nothing is created, unless the operator has chosen that.
 #[actix_web::test]
 async fn a_provider_that_is_away_closes_sign_up_unless_set() {
-    let provider = Arc::new(Provider(AtomicBool::new(false)));
+    let away = Err(ChallengeError::Unavailable("secret of the inside".into()));
+    let provider = Arc::new(Provider(Mutex::new(away)));
     let options = |fail_open| Options {
         challenges: Some(Challenges {
             verifier: provider.clone(),
@@ -271,7 +276,13 @@ async fn a_provider_that_is_away_closes_sign_up_unless_set() {
         .send()
         .await
         .problem(403, "challenge_required");
-    provider.0.store(true, Ordering::Relaxed);
+    // What clients can cause does not switch the challenge off.
+    provider.answer(Err(ChallengeError::Unverified("secret of the inside".into())));
+    let full = register(&open, "three").header(HEADER, "token").send().await;
+    let problem = full.problem(503, "challenge_unavailable");
+    let text: Value = problem.json();
+    assert!(!text.to_string().contains("secret of the inside"), "{text}");
+    provider.answer(Ok(()));
     register(&world.client, "four")
         .header(HEADER, "token")
         .send()

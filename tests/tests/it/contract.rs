@@ -13,6 +13,8 @@ use tokio::process::Command;
 use crate::errors;
 use crate::openfeature::serve;
 
+const OPERATOR: &str = "contract@example.com";
+
 /// Writes the document to a file, once.
 fn document() -> PathBuf {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
@@ -124,17 +126,26 @@ async fn schemathesis_finds_nothing() {
     let Served { world, url, server } = Served::start().await;
     let folder = outside::root().join("tests/contract");
     let mut requests = command(schemathesis);
+    world.operator(OPERATOR).await;
     requests
-        .env("TENANT_TOKEN", &world.acme.admin.access_token)
-        .env("OPERATOR_TOKEN", world.operator("contract@example.com").await)
+        .env("TENANT_SLUG", world.acme.slug)
+        .env("TENANT_EMAIL", &world.acme.admin.email)
+        .env("GUESSER_TOKEN", &world.globex.viewer.access_token)
+        .env("OPERATOR_EMAIL", OPERATOR)
+        .env("PASSWORD", PASSWORD)
         .env("PYTHONPATH", &folder)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg("--config-file")
         .arg(folder.join("schemathesis.toml"))
         .args(["run", "--no-color", "--url", &url])
         .arg(document());
-    run(requests).await;
+    let report = run(requests).await;
     server.stop(false).await;
+    // Some need a token or a password that no generator makes. Without a valid login nearly all would be refused.
+    let refused = report
+        .split_once("Authentication failed: ")
+        .and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
+    assert!(refused.unwrap_or(0) <= 30, "{report}");
 }
 
 #[actix_web::test]

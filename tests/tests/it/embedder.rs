@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
+use tenantry_domain::kernel::Needs as _;
+use tenantry_domain::tenant::Refused;
 use tenantry_http::ApiError;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{ManualClock, MemoryPayments, Options, Payments, World};
+use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, World};
 
 use crate::jobs;
 
@@ -90,6 +92,154 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     );
 }
 
+/// The text of a new key of acme's admin.
+async fn key(world: &World, scopes: &[&str]) -> String {
+    let body = json!({"name": "Notes", "scopes": scopes});
+    let reply = world
+        .post(&world.acme.admin, "/api/v1/api-keys", &body)
+        .send()
+        .await;
+    reply.expect(201).json()["key"].as_str().unwrap().to_owned()
+}
+
+#[actix_web::test]
+async fn its_permissions_are_had_by_role_and_by_key() {
+    let world = world().await;
+    let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    let note = json!({"text": "Ours"});
+    world.get(&world.acme.viewer, &path).send().await.expect(200);
+    let refused = world.post(&world.acme.viewer, &path, &note).send().await;
+    refused.problem(403, "forbidden");
+    let all = world
+        .get(&world.acme.viewer, "/api/v1/permissions")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    let own = all["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["name"].as_str().unwrap().starts_with("notes."));
+    let own: Vec<_> = own.cloned().collect();
+    assert_eq!(
+        json!(own),
+        json!([
+            {"name": "notes.read", "description": "See the notes on tasks.", "least_role": "viewer", "scope": true},
+            {"name": "notes.write", "description": "Write notes on tasks.", "least_role": "member", "scope": true},
+        ])
+    );
+    for (scopes, lists, creates) in [
+        (&["notes.read"] as &[_], 200, 403),
+        (&["notes.write"], 403, 201),
+        (&["tasks.read", "tasks.write"], 403, 403),
+    ] {
+        let key = key(&world, scopes).await;
+        world.client.get(&path).bearer(&key).send().await.expect(lists);
+        world
+            .client
+            .post(&path, &note)
+            .bearer(&key)
+            .send()
+            .await
+            .expect(creates);
+    }
+    // A key falls with its creator, whatever its scopes are.
+    let key = key(&world, &["notes.read", "notes.write"]).await;
+    let demote =
+        sqlx::query("UPDATE users SET role = 'viewer' WHERE id = $1").bind(world.acme.admin.id.uuid());
+    demote.execute(&mut world.database.admin().await).await.unwrap();
+    world.outlive_the_cache();
+    world.client.get(&path).bearer(&key).send().await.expect(200);
+    world
+        .client
+        .post(&path, &note)
+        .bearer(&key)
+        .send()
+        .await
+        .expect(403);
+}
+
+/// Two services in one process, over one database: what one has registered is nothing to the other.
+#[actix_web::test]
+async fn scopes_of_a_service_that_is_not_linked_grant_nothing() {
+    let world = world().await;
+    let key = key(&world, &["notes.read", "tasks.read"]).await;
+    let without = world.other_instance(&Options::default()).await;
+    let admin = &world.acme.admin.access_token;
+    let scopes = async |client: &Client| {
+        let list = client
+            .get("/api/v1/api-keys")
+            .bearer(admin)
+            .send()
+            .await
+            .expect(200)
+            .json();
+        let row = list["data"][0].clone();
+        (
+            row["scopes"].clone(),
+            format!("/api/v1/api-keys/{}", row["id"].as_str().unwrap()),
+        )
+    };
+    let (stored, path) = scopes(&without).await;
+    assert_eq!(stored, json!(["tasks.read", "notes.read"]));
+    without.get("/api/v1/tasks").bearer(&key).send().await.expect(200);
+    without
+        .get("/api/v1/projects")
+        .bearer(&key)
+        .send()
+        .await
+        .expect(403);
+    // No other key gets it there.
+    let body = json!({"name": "Notes", "scopes": ["notes.read"]});
+    let refused = without.post("/api/v1/api-keys", &body).bearer(admin).send().await;
+    let refused = refused.problem(422, "validation_failed").json();
+    assert_eq!(refused["errors"][0]["code"], "unknown_scope");
+    // A change there loses nothing, also when it sends back what it read.
+    for (change, expected) in [
+        (json!({"name": "Renamed"}), json!(["tasks.read", "notes.read"])),
+        (
+            json!({"scopes": ["notes.read", "tasks.read", "tasks.write"]}),
+            json!(["tasks.read", "tasks.write", "notes.read"]),
+        ),
+    ] {
+        let changed = without.patch(&path, &change).bearer(admin).send().await;
+        assert_eq!(changed.expect(200).json()["scopes"], expected);
+    }
+    world.outlive_the_cache();
+    let notes = format!("/api/v1/tasks/{}/notes", world.acme.task);
+    world.client.get(&notes).bearer(&key).send().await.expect(200);
+}
+
+tenantry::permission! {
+    /// See what no extension has registered.
+    ReadForgotten = "forgotten.read" reads for tenantry_domain::kernel::Role::Viewer;
+}
+
+#[actix_web::test]
+async fn a_permission_that_is_not_registered_is_refused() {
+    let world = world().await;
+    let cx = world.cx(&world.acme.admin).await;
+    assert_eq!(cx.require(ReadForgotten::PERMISSION), Err(Refused::Forbidden));
+    assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Ok(()));
+    let without = World::new().await;
+    let cx = without.cx(&without.acme.admin).await;
+    assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Err(Refused::Forbidden));
+}
+
+#[test]
+fn a_permission_that_is_registered_twice_refuses_the_start() {
+    let settings = tenantry::Settings {
+        extension: notes::extension().permission::<notes::ReadNotes>(),
+        ..tenantry::Settings::default()
+    };
+    let error = tenantry::boot(&settings).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "this service registers the permission `notes.read` twice: give one of them another name"
+    );
+}
+
 /// What only the database knows of an embedding service's own tables is the caller's fault; of ours it is a fault of ours.
 #[actix_web::test]
 async fn violations_of_its_own_tables_are_the_callers_fault() {
@@ -162,7 +312,7 @@ fn own_tables_are_those_of_the_migrations() {
         let name = line.strip_prefix("table\tpublic.")?.split('\t').next()?;
         (!name.contains('/')).then_some(name)
     });
-    assert!(tables.eq(tenantry_persistence::OWN_TABLES));
+    assert!(tables.eq(tenantry_persistence::OWN_TABLES.iter().copied()));
 }
 
 #[actix_web::test]
@@ -218,4 +368,48 @@ async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
             .json()["data"],
         json!([])
     );
+}
+
+const EXAMPLE: [&str; 2] = ["examples/notes/src/lib.rs", "examples/notes/src/main.rs"];
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// `TENANTRY_WRITE_README=1` writes it there.
+#[test]
+fn readme_shows_the_example_whole() {
+    let readme = file("README.md");
+    let mut expected = readme.clone();
+    for path in EXAMPLE {
+        let (before, rest) = expected
+            .split_once(&format!("<!-- {path} -->\n```rust,ignore\n"))
+            .unwrap();
+        let (_, after) = rest.split_once("\n```\n").unwrap();
+        let shown = file(path);
+        expected = format!("{before}<!-- {path} -->\n```rust,ignore\n{shown}```\n{after}");
+    }
+    if std::env::var_os("TENANTRY_WRITE_README").is_some() {
+        let path = format!("{}/../README.md", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, &expected).unwrap();
+    }
+    assert!(
+        readme == expected,
+        "README.md does not show examples/notes as it is"
+    );
+}
+
+/// Lines of code: neither blank nor a comment.
+#[test]
+fn example_has_at_most_a_hundred_lines() {
+    let lines = EXAMPLE.iter().flat_map(|path| {
+        let text = file(path);
+        let code = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("//"));
+        code.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let lines = lines.count();
+    assert!(lines <= 100, "{lines}");
 }

@@ -225,7 +225,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 39] = [
+const WITHOUT_KEY: [(&str, &str); 48] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
@@ -279,8 +279,32 @@ const WITHOUT_KEY: [(&str, &str); 39] = [
     ),
     ("/api/v1/users/{id}/reset-mfa", "it makes nothing"),
     (
+        "/api/v1/auth/passkeys/registration",
+        "what it begins is not stored until PUT finishes it, once",
+    ),
+    (
+        "/api/v1/auth/passkeys/login",
+        "what it begins is not stored until PUT finishes it, once",
+    ),
+    (
         "/api/v1/admin/login",
         "it makes a token, of which one may have any number",
+    ),
+    (
+        "/api/v1/admin/mfa/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    ("/api/v1/admin/mfa/confirm", "an enrollment is confirmed once"),
+    ("/api/v1/admin/mfa/disable", "a code is accepted once"),
+    ("/api/v1/admin/mfa/recovery-codes", "a code is accepted once"),
+    ("/api/v1/admin/mfa/verify", "a code is accepted once"),
+    (
+        "/api/v1/admin/mfa/required/enroll",
+        "an enrollment takes the place of the one before it",
+    ),
+    (
+        "/api/v1/admin/mfa/required/confirm",
+        "an enrollment is confirmed once",
     ),
     ("/api/v1/admin/tenants/{id}/suspend", "it makes nothing"),
     ("/api/v1/admin/tenants/{id}/resume", "it makes nothing"),

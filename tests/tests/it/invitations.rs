@@ -737,7 +737,7 @@ async fn allowed_domains_hold_for_every_way_to_an_address() {
     post.invite(&world.acme, "i@ACME.example", "member")
         .await
         .expect(201);
-    register("r@acme.example").await.expect(201);
+    register("r@acme.example").await.expect(202);
     create("c@acme.example").await.expect(201);
     change("m@acme.example").await.expect(200);
     // The other tenant allows all.
@@ -749,6 +749,26 @@ async fn allowed_domains_hold_for_every_way_to_an_address() {
         .await;
     let rename = json!({"full_name": "Still here", "email": "m@acme.example"});
     world.patch(admin, &path, &rename).send().await.expect(200);
+}
+
+/// The link of an invitation is refused while its domain is not allowed, and is not used up by that.
+#[actix_web::test]
+async fn tightened_domains_hold_for_open_invitations() {
+    let post = Post::new().await;
+    post.invited("i@other.example", "member").await;
+    let token = post.token().await;
+    post.set(json!({"security.allowed_email_domains": ["acme.example"]}))
+        .await;
+    let before = post.world.digest(&post.world.acme).await;
+    let refused = post.accept(&token).await.problem(422, "validation_failed").json();
+    let error = &refused["errors"][0];
+    assert_eq!(
+        (&error["pointer"], &error["code"]),
+        (&json!("/token"), &json!("domain_not_allowed"))
+    );
+    assert_eq!(post.world.digest(&post.world.acme).await, before);
+    post.set(json!({"security.allowed_email_domains": []})).await;
+    post.accept(&token).await.expect(200);
 }
 
 // ---------------------------------------------------------------------------------------------- tenants and time

@@ -50,10 +50,11 @@ enum Of {
     /// Of the tenant's viewer.
     Session,
     Invitation,
+    Passkey,
 }
 use Of::{
-    ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Project, Reservation, Resource,
-    Session, Task, UsageEvent, User,
+    ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Passkey, Project, Reservation,
+    Resource, Session, Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -72,7 +73,7 @@ struct Operation {
     may_conflict: bool,
     /// Whether the row may be another user's, whom it is not there for.
     may_be_missing: bool,
-    /// Whether it needs a second factor of the caller's own, which the caller has not.
+    /// Whether it needs a second factor of the caller's own, which the caller has not given.
     may_need_factor: bool,
 }
 
@@ -91,6 +92,7 @@ struct Ids {
     reservation: String,
     session: String,
     invitation: String,
+    passkey: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -108,6 +110,8 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/mfa/verify"),
         (&post, "/api/v1/auth/mfa/required/enroll"),
         (&post, "/api/v1/auth/mfa/required/confirm"),
+        (&post, "/api/v1/auth/passkeys/login"),
+        (&put, "/api/v1/auth/passkeys/login"),
         (&post, "/api/v1/auth/forgot-password"),
         (&post, "/api/v1/auth/reset-password"),
         (&post, "/api/v1/auth/verify-email"),
@@ -115,6 +119,9 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/revert-email"),
         (&post, "/api/v1/auth/resend-verification"),
         (&post, "/api/v1/admin/login"),
+        (&post, "/api/v1/admin/mfa/verify"),
+        (&post, "/api/v1/admin/mfa/required/enroll"),
+        (&post, "/api/v1/admin/mfa/required/confirm"),
         (&get, "/api/v1/auth/challenge"),
         (&get, "/health"),
         (&get, "/health/liveness"),
@@ -141,6 +148,7 @@ fn table() -> Vec<Operation> {
         },
         Operation {
             writes: false,
+            may_need_factor: true,
             ..at(&post, "/api/v1/auth/change-email", viewer)
                 .body(|ids| json!({"email": format!("{}@moved.example", ids.label), "password": PASSWORD}))
         },
@@ -171,6 +179,26 @@ fn table() -> Vec<Operation> {
         at(&post, "/api/v1/auth/mfa/enroll", viewer)
             .body(|_| json!({"password": PASSWORD}))
             .of_factor(),
+        // A user has ten passkeys at the most.
+        at(&post, "/api/v1/auth/passkeys/registration", viewer).of_factor(),
+        // Without a registration that has begun, it conflicts.
+        at(&put, "/api/v1/auth/passkeys/registration", viewer)
+            .body(|_| json!({"token": "", "credential": {}}))
+            .of_factor(),
+        at(&get, "/api/v1/auth/passkeys", viewer),
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&patch, "/api/v1/auth/passkeys/{id}", viewer)
+                .ids(&[Passkey])
+                .body(|ids| json!({"name": ids.label}))
+        },
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            may_need_factor: true,
+            ..at(&delete, "/api/v1/auth/passkeys/{id}", viewer).ids(&[Passkey])
+        },
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
         at(&get, "/api/v1/entitlements", viewer),
@@ -335,13 +363,20 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 26] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
         || json!({"key": SHARED_FLAG, "when": [{"attribute": "a", "operator": "in", "values": ["b"]}]});
+    let code = || Some(json!({"code": "123456"}));
+    let both = || Some(json!({"password": "correct horse battery staple", "code": "123456"}));
+    let password = || Some(json!({"password": "correct horse battery staple"}));
     [
         (Method::GET, "/health/detailed", None),
+        (Method::POST, "/api/v1/admin/mfa/enroll", password()),
+        (Method::POST, "/api/v1/admin/mfa/confirm", code()),
+        (Method::POST, "/api/v1/admin/mfa/disable", both()),
+        (Method::POST, "/api/v1/admin/mfa/recovery-codes", code()),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),
@@ -428,11 +463,12 @@ impl Operation {
         }
     }
 
-    /// About the caller's second factor: it works in a suspended tenant, and the caller has none.
+    /// About the caller's second factor: it works in a suspended tenant, and the caller has none but a passkey.
     fn of_factor(self) -> Self {
         Self {
             writes: false,
             may_conflict: true,
+            may_need_factor: true,
             ..self
         }
     }
@@ -655,6 +691,7 @@ impl Ids {
             reservation,
             session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
             invitation,
+            passkey: passkey(world, tenant).await,
             label,
         }
     }
@@ -688,8 +725,9 @@ impl Ids {
         // No request deletes either of them.
         let sql = format!(
             "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'; \
-             DELETE FROM refresh_sessions WHERE id = '{}'; DELETE FROM invitations WHERE id = '{}'",
-            ids.usage_event, ids.reservation, ids.session, ids.invitation
+             DELETE FROM refresh_sessions WHERE id = '{}'; DELETE FROM invitations WHERE id = '{}'; \
+             DELETE FROM passkeys WHERE id = '{}'",
+            ids.usage_event, ids.reservation, ids.session, ids.invitation, ids.passkey
         );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
@@ -715,6 +753,7 @@ impl Ids {
             reservation: id(),
             session: id(),
             invitation: id(),
+            passkey: id(),
             label: label(),
         }
     }
@@ -735,10 +774,11 @@ impl Ids {
             Of::Reservation => &self.reservation,
             Of::Session => &self.session,
             Of::Invitation => &self.invitation,
+            Of::Passkey => &self.passkey,
         }
     }
 
-    fn all(&self) -> [&str; 12] {
+    fn all(&self) -> [&str; 13] {
         [
             &self.user,
             &self.outsider,
@@ -752,6 +792,7 @@ impl Ids {
             &self.reservation,
             &self.session,
             &self.invitation,
+            &self.passkey,
         ]
     }
 }
@@ -764,6 +805,18 @@ async fn usage_event(world: &World, tenant: &TenantWorld) -> String {
         .bind(tenant.id.uuid())
         .bind(world.app.ports.clock.now());
     query.fetch_one(&mut world.database.admin().await).await.unwrap()
+}
+
+/// A passkey of the viewer, whom the sweeps log in by password.
+async fn passkey(world: &World, tenant: &TenantWorld) -> String {
+    let sql = "INSERT INTO passkeys (tenant_id, id, created_at, user_id, name, credential_id, public_key, sign_count, backup, transports) \
+               VALUES ($1, gen_random_uuid(), now(), $2, $3, sha256(gen_random_uuid()::text::bytea), '', 0, 'none', 0) RETURNING id::text";
+    let query = sqlx::query_scalar(sql)
+        .bind(tenant.id.uuid())
+        .bind(tenant.viewer.id.uuid())
+        .bind(format!("secret of {}", tenant.slug));
+    let mut admin = world.database.admin().await;
+    query.fetch_one(&mut admin).await.unwrap()
 }
 
 /// Sees to it that the shared flag is there and that the tenant has overridden it.

@@ -353,8 +353,9 @@ async fn a_caller_cannot_choose_the_address_they_are_held_to() {
         violated(attempt("192.0.2.3, 2001:db8:1:2:3:4:5:6").await),
         ["address"]
     );
-    // What is no address is none: the peer's counts, for all such claims together.
-    let hostile = ["rl:{x}:t", "1.2.3.4 5", "{}", "fe80::1%eth0", "*", "1.2.3.4:80"];
+    // What is no address is none, which is one caller for all such claims together; one with a port is an address.
+    attempt("192.0.2.4, 198.51.100.7:80").await.expect(401);
+    let hostile = ["rl:{x}:t", "1.2.3.4 5", "{}", "fe80::1%eth0", "*", "1.2.3.4:x"];
     let mut refused = 0;
     for claim in hostile {
         refused += usize::from(attempt(claim).await.status == 429);

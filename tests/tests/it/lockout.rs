@@ -313,6 +313,65 @@ async fn guesses_in_a_session_are_locked_too() {
     at("change-password", change(PASSWORD)).send().await.expect(204);
 }
 
+/// A stolen session guesses from many networks; none of them is known by the session.
+#[actix_web::test]
+async fn guesses_in_a_session_count_for_all_networks() {
+    let world = World::with(behind_a_proxy()).await;
+    let member = &world.acme.member;
+    from(&world, HOME, &member.email, json!({})).await.expect(200);
+    let change = async |address: &str, password: &str| {
+        let body = json!({"current_password": password, "new_password": "a staple of batteries"});
+        let change = world.post(member, "/api/v1/auth/change-password", &body);
+        change.header("X-Forwarded-For", address).send().await
+    };
+    for network in 0..10 {
+        for _ in 0..10 {
+            let wrong = change(&format!("100.64.{network}.1"), "wrong horse").await;
+            wrong.problem(401, "invalid_credentials");
+        }
+    }
+    assert_eq!(wait(change("100.100.1.1", PASSWORD).await), 60);
+    change(HOME, PASSWORD).await.expect(204);
+}
+
+/// No wait holds a trusted device up, so its token must not be worth more than a network.
+#[actix_web::test]
+async fn trust_in_a_device_ends_after_wrong_passwords() {
+    let world = World::with(behind_a_proxy()).await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    let waiting = from(&world, HOME, &member.email, json!({}))
+        .await
+        .problem(401, "mfa_required");
+    let body = json!({"mfa_token": waiting.json()["mfa_token"], "code": app.next_code(&world), "trust_device": true});
+    let done = post(&world, "/api/v1/auth/mfa/verify", body).send().await;
+    let device = done.expect(200).json()["device_token"].clone();
+    let guess = async |network: usize, password: &str| {
+        let rest = json!({"device_token": device, "password": password});
+        from(&world, &format!("100.64.{network}.1"), &member.email, rest).await
+    };
+    for network in 0..19 {
+        guess(network, "wrong horse").await.expect(401);
+    }
+    // A right password forgets them.
+    guess(0, PASSWORD).await.expect(200);
+    for _ in 0..19 {
+        guess(50, "wrong horse").await.expect(401);
+    }
+    guess(51, PASSWORD).await.expect(200);
+    for _ in 0..20 {
+        guess(50, "wrong horse").await.expect(401);
+    }
+    // The network waits, and the token helps no more; elsewhere the login needs a code.
+    assert!(wait(guess(50, PASSWORD).await) > 0);
+    guess(51, PASSWORD).await.problem(401, "mfa_required");
+    let actions = world.audit(&world.acme).await;
+    let ended = actions
+        .iter()
+        .filter(|(action, _)| action == "mfa.device_distrusted");
+    assert_eq!(ended.count(), 1);
+}
+
 #[actix_web::test]
 async fn refused_guesses_are_recorded_once_and_counted() {
     let world = World::with(behind_a_proxy()).await;

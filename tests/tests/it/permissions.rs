@@ -1,31 +1,12 @@
 //! Permissions: their names, the least role of each, and what an API key may have of them.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
-use tenantry_domain::kernel::{Permission, Role};
+use tenantry_domain::kernel::{Permission, PermissionRegistry};
 use tenantry_tests::World;
 
-/// One row for each permission; who has it, whether a suspended tenant loses it, whether it can be a scope.
 #[test]
 fn permission_matrix() {
-    let mut matrix = format!(
-        "{:<24}{:<8}{:<8}{:<8}{:<8}{}\n",
-        "permission", "viewer", "member", "admin", "scope", "suspended"
-    );
-    let mark = |yes| if yes { "yes" } else { "-" };
-    for permission in Permission::ALL {
-        let has = |role: Role| mark(permission.least_role().is_some_and(|least| role >= least));
-        let [viewer, member, admin] = Role::ALL.map(has);
-        let scope = mark(permission.is_scope());
-        let suspended = mark(!permission.writes());
-        let name = permission.as_str();
-        writeln!(
-            matrix,
-            "{name:<24}{viewer:<8}{member:<8}{admin:<8}{scope:<8}{suspended}"
-        )
-        .unwrap();
-    }
+    let matrix = tenantry_tests::permission_matrix(&PermissionRegistry::default());
     insta::assert_snapshot!(matrix);
 }
 

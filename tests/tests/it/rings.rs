@@ -65,6 +65,8 @@ entities! {
     lockouts "lockouts"
     meter_outbox "meter_outbox"
     mfa_challenges "mfa_challenges"
+    passkey_ceremonies "passkey_ceremonies"
+    passkeys "passkeys"
     project_members "project_members"
     projects "projects"
     quota_alerts "quota_alerts"
@@ -111,7 +113,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1252,7 +1254,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
 fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json::Value> {
     match (method, template.trim_start_matches("/api/v1/")) {
         ("PATCH", "users/{id}") => Some(json!({"full_name": "x"})),
-        ("PATCH", "projects/{id}" | "api-keys/{id}") => Some(json!({"name": "x"})),
+        ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
@@ -2171,6 +2173,17 @@ const SEEDS: &[(&str, &str)] = &[
         "mfa_challenges",
         "INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at) \
          SELECT tenant_id, gen_random_uuid(), now(), id, sha256('test'), 0, now() FROM users WHERE role = 'admin'",
+    ),
+    (
+        "passkeys",
+        "INSERT INTO passkeys (tenant_id, id, created_at, user_id, name, credential_id, public_key, sign_count, backup, transports) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'Laptop', sha256(email::bytea), 'test', 0, 'none', 0 \
+         FROM users WHERE role = 'viewer'",
+    ),
+    (
+        "passkey_ceremonies",
+        "INSERT INTO passkey_ceremonies (tenant_id, id, created_at, user_id, digest, ends_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, sha256(email::bytea), now() FROM users WHERE role = 'admin'",
     ),
     (
         "tenant_settings",

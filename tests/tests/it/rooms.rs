@@ -166,7 +166,7 @@ const PERSISTENCE: Layer = Layer {
         ("customization", &["kernel"]),
         ("usage", &["kernel"]),
         ("tenant", &["kernel", "identity", "plans"]),
-        ("operations", &["kernel", "work", "tenant"]),
+        ("operations", &["kernel", "identity", "work", "tenant"]),
         ("flags", &["kernel", "operations"]),
         ("billing", &["kernel", "plans", "operations"]),
     ],
@@ -188,7 +188,7 @@ const HTTP: Layer = Layer {
         ("customization", &["kernel", "work"]),
         ("flags", &["kernel"]),
         ("billing", &["kernel", "work"]),
-        ("admin", &["kernel", "work", "tenant", "flags"]),
+        ("admin", &["kernel", "work", "tenant", "identity", "flags"]),
     ],
     // The answer of a sign-up has the user, that of a login the tenant.
     upward: &[("tenant", "identity")],

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tenantry_tests::{PASSWORD, Person, World};
 
 use crate::account_passwords::{Mailed, post};
-use crate::mfa::{App, with_factor};
+use crate::mfa::{App, settle, with_factor};
 
 const KEYS: &str = "/api/v1/api-keys";
 const SUBJECT: &str = "[Acme Inc] ";
@@ -99,6 +99,7 @@ async fn each_change_of_a_factor_notifies_its_user() {
 
     let admin = &world.acme.admin;
     with_factor(world, admin).await;
+    settle(world, admin).await;
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
     world.post(admin, &path, &json!({})).send().await.expect(204);
     assert_eq!(
@@ -255,4 +256,32 @@ async fn reset_keeps_api_keys_and_its_notice_names_them() {
         .send()
         .await
         .expect(200);
+}
+
+/// A thief takes a stolen key over by rotating it, so the admins get a mail.
+#[actix_web::test]
+async fn admins_are_notified_of_a_key_that_rotates_itself() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let expires_at = world.app.ports.clock.now() + Duration::days(30);
+    let robot =
+        json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true, "expires_at": expires_at});
+    let made = world.post(&acme.admin, KEYS, &robot).send().await;
+    let made = made.expect(201).json();
+    mailed.mails_to(&acme.admin.email).await;
+    let path = format!("{KEYS}/{}/rotate", made["id"].as_str().unwrap());
+    let rotated = post(world, &path, json!({"overlap_seconds": 0}));
+    let rotated = rotated.bearer(made["key"].as_str().unwrap()).send().await;
+    let rotated = rotated.expect(201).json();
+    let mails = mailed.mails_to(&acme.admin.email).await;
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].header("Subject").ends_with("an API key rotated itself"));
+    let text = mails[0].text();
+    assert!(text.contains("The API key \"Robot\" of Acme Inc"), "{text}");
+    assert!(!text.contains(rotated["key"].as_str().unwrap()));
+    let received = mailed.server.received();
+    let notices = received
+        .iter()
+        .filter(|mail| mail.header("Subject").ends_with("rotated itself"));
+    assert_eq!(notices.count(), 1, "only the tenant's admins get it");
 }

@@ -481,6 +481,7 @@ async fn write_everything(world: &World) {
         .await
         .expect(204);
     crate::mfa::use_all(world).await;
+    crate::passkeys::use_all(world).await;
     override_a_flag(world).await;
     crate::usage::look_after(&world.app, world.acme.id).await;
     bill(world).await;
@@ -843,6 +844,12 @@ async fn fill(world: &World) {
            FROM users, generate_series(1, 3) g;
          INSERT INTO mfa_challenges (tenant_id, id, created_at, user_id, password_digest, failures, expires_at)
            SELECT tenant_id, gen_random_uuid(), now(), id, sha256('x'), 0, now() + g * interval '1 minute'
+           FROM users, generate_series(1, 3) g;
+         INSERT INTO passkeys (tenant_id, id, created_at, user_id, name, credential_id, public_key, sign_count, backup, transports)
+           SELECT tenant_id, gen_random_uuid(), now(), id, 'K', sha256((id::text || g)::bytea), 'x', 0, 'none', 0
+           FROM users, generate_series(1, 3) g WHERE email LIKE 'u%@x.example';
+         INSERT INTO passkey_ceremonies (tenant_id, id, created_at, user_id, digest, ends_at)
+           SELECT tenant_id, gen_random_uuid(), now(), id, sha256((id::text || g)::bytea), now() + g * interval '1 minute'
            FROM users, generate_series(1, 3) g;
          INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, expires_at,
              notified, revoked_at, updated_at, version)

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tenantry_domain::operations::{AccountRates, Rate};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, World};
 
-use crate::mfa::{App, with_factor};
+use crate::auth::overtaken;
+use crate::mfa::{App, settle, with_factor};
 
 const ENROLL: &str = "/api/v1/auth/mfa/enroll";
 const STEP_UP: &str = "/api/v1/auth/mfa/step-up";
@@ -43,6 +44,15 @@ async fn new_key(world: &World) -> String {
     made.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
+async fn new_invitation(world: &World, email: &str, role: &str) -> String {
+    let body = json!({"email": email, "role": role});
+    let made = world
+        .post(&world.acme.admin, "/api/v1/invitations", &body)
+        .send()
+        .await;
+    made.expect(201).json()["id"].as_str().unwrap().to_owned()
+}
+
 /// Every request that needs a recent factor: its operation in the document, and how it is sent.
 async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Value)> {
     let (user, gone) = (
@@ -50,6 +60,7 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
         new_user(world, "two", "member").await,
     );
     let (other, key) = (new_user(world, "three", "admin").await, new_key(world).await);
+    let invited = new_invitation(world, "seven@acme.example", "admin").await;
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
     let post = |path: &str, body| ("POST", path.to_owned(), body);
     let at_user = |id: &str| format!("/api/v1/users/{id}");
@@ -81,6 +92,17 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             post(
                 "/api/v1/invitations",
                 json!({"email": "five@acme.example", "role": "admin"}),
+            ),
+        ),
+        (
+            "resend_invitation",
+            post(&format!("/api/v1/invitations/{invited}/resend"), json!({})),
+        ),
+        (
+            "change_email",
+            post(
+                "/api/v1/auth/change-email",
+                json!({"email": "eight@acme.example", "password": PASSWORD}),
             ),
         ),
         (
@@ -160,13 +182,18 @@ async fn sensitive_requests_need_a_recent_factor() {
         .await
         .expect(200);
     let sensitive = sensitive(&world).await;
+    // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`.
+    let of_passkeys = ["begin_passkey_registration", "enroll_mfa", "remove_passkey"];
     let names: BTreeSet<_> = sensitive
         .iter()
-        .map(|(operation, ..)| (*operation).to_owned())
+        .map(|(operation, ..)| *operation)
+        .chain(of_passkeys)
+        .map(str::to_owned)
         .collect();
     assert_eq!(names, documented(&world).await);
 
     let app = with_factor(&world, admin).await;
+    settle(&world, admin).await;
     world.clock.advance(Duration::seconds(600));
     let before = world.digest(&world.acme).await;
     for (operation, method, path, body) in &sensitive {
@@ -191,11 +218,11 @@ async fn harmless_requests_need_no_recent_factor() {
     world.clock.advance(Duration::seconds(600));
     new_user(&world, "six", "member").await;
     let invited = json!({"email": "invited@acme.example", "role": "member"});
-    world
-        .post(admin, "/api/v1/invitations", &invited)
-        .send()
-        .await
-        .expect(201);
+    let invited = world.post(admin, "/api/v1/invitations", &invited).send().await;
+    let invited = invited.expect(201).json()["id"].clone();
+    world.clock.advance(Duration::seconds(60));
+    let resend = format!("/api/v1/invitations/{}/resend", invited.as_str().unwrap());
+    world.post(admin, &resend, &json!({})).send().await.expect(202);
     let own = format!("/api/v1/users/{}", admin.id);
     world
         .patch(admin, &own, &json!({"full_name": "Ada"}))
@@ -217,9 +244,9 @@ async fn harmless_requests_need_no_recent_factor() {
         .expect(200);
 }
 
-/// A stolen password of an admin without a factor must not be enough to take the factors of all others away.
+/// A stolen password of an admin without a factor that is a day old must not be enough to take the factors of all others away.
 #[actix_web::test]
-async fn admin_without_a_factor_resets_none() {
+async fn admin_without_a_settled_factor_resets_none() {
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     with_factor(&world, member).await;
@@ -235,9 +262,70 @@ async fn admin_without_a_factor_resets_none() {
         .login("acme", &member.email, PASSWORD)
         .await
         .problem(401, "mfa_required");
-    with_factor(&world, admin).await;
-    world.post(admin, &path, &json!({})).send().await.expect(204);
+    // Nor is it enough to enroll a factor with that password first: its owner is notified, and has a day to act.
+    let app = with_factor(&world, admin).await;
+    let reset = async |who: &Person| world.post(who, &path, &json!({})).send().await;
+    let refused = reset(admin).await.problem(403, "forbidden");
+    assert!(refused.text().contains("24 hours"), "{}", refused.text());
+    world.clock.advance(Duration::minutes(24 * 60 - 1));
+    let log_in = async || {
+        let body = json!({"tenant_slug": "acme", "email": admin.email, "password": PASSWORD,
+            "totp_code": app.code_at(&world, 0)});
+        let login = world.client.post("/api/v1/auth/login", &body).send().await;
+        Person {
+            access_token: login.expect(200).json()["access_token"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+            ..admin.clone()
+        }
+    };
+    let admin = log_in().await;
+    reset(&admin).await.problem(403, "forbidden");
+    world
+        .login("acme", &member.email, PASSWORD)
+        .await
+        .problem(401, "mfa_required");
+    world.clock.advance(Duration::minutes(1));
+    reset(&admin).await.expect(204);
     world.login("acme", &member.email, PASSWORD).await.expect(200);
+}
+
+/// What decides is the role and the values that the change finds, not those that were seen before it.
+#[actix_web::test]
+async fn factor_is_asked_for_by_what_the_change_finds() {
+    let world = World::new().await;
+    let (admin, member) = (&world.acme.admin, &world.acme.member);
+    for minutes in [30, 40] {
+        let values = json!({"security.session_idle_minutes": minutes});
+        world.patch(admin, SETTINGS, &values).send().await.expect(200);
+    }
+    with_factor(&world, admin).await;
+    world.clock.advance(Duration::seconds(600));
+    // The values of version 1 are those in force when the rollback begins, and differ once it has the row.
+    let former = "UPDATE tenant_settings SET values = values || '{\"security.session_idle_minutes\": 30}'";
+    let of_acme = format!("WHERE tenant_id = '{}'", world.acme.id);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("{former} {of_acme}")))
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let change = format!(
+        "SELECT 1 FROM tenants WHERE id = '{}' FOR UPDATE; UPDATE tenant_settings SET values = \
+         values || '{{\"security.session_idle_minutes\": 55}}' {of_acme}",
+        world.acme.id
+    );
+    let back = json!({"version": 1});
+    let back = world.post(admin, &format!("{SETTINGS}/rollback"), &back).send();
+    overtaken(&world, &change, 1, back)
+        .await
+        .problem(403, "mfa_required");
+    // A member who becomes an admin meanwhile.
+    let change = format!("UPDATE users SET role = 'admin' WHERE id = '{}'", member.id);
+    let path = format!("/api/v1/users/{}/end-sessions", member.id);
+    let end = world.post(admin, &path, &json!({})).send();
+    overtaken(&world, &change, 1, end)
+        .await
+        .problem(403, "mfa_required");
 }
 
 fn needs_password(reply: Reply) {

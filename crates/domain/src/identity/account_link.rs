@@ -111,6 +111,13 @@ impl AccountLink {
     /// link does not replace those before it: while there are so many, none is added.
     pub const MOST_LIVE: usize = 3;
 
+    /// The maximum number of links to confirm an address that a user gets sent within [`AccountLink::CONFIRMATIONS_WINDOW`]: each
+    /// goes to an address of the user's choice and counts for the tenant, which sends a bounded number to strangers.
+    pub const MOST_CONFIRMATIONS: i32 = 10;
+
+    /// The time over which links to confirm an address are counted.
+    pub const CONFIRMATIONS_WINDOW: Duration = Duration::days(1);
+
     /// The most former addresses of an account that can be given back to it.
     pub const MOST_FORMER: usize = 5;
 

@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::{
-    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, Permission, PermissionSet, StoreError, TenantId,
-    Time, UserId,
+    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, Permission, PermissionRegistry, PermissionSet,
+    StoreError, TenantId, Time, UserId,
 };
 
 /// The most networks that a key may be limited to.
@@ -135,7 +135,7 @@ impl ApiKey {
     /// The longest overlap of a rotation, in seconds: a week.
     pub const LONGEST_OVERLAP: i64 = 604_800;
 
-    /// A new key.
+    /// A new key, with scopes among the permissions of a registry.
     ///
     /// # Errors
     /// [`Invalid`].
@@ -143,7 +143,7 @@ impl ApiKey {
         id: ApiKeyId,
         creator: UserId,
         secret_hash: [u8; 32],
-        new: NewApiKey,
+        (new, permissions): (NewApiKey, &PermissionRegistry),
         now: Time,
     ) -> Result<Self, Invalid> {
         let mut check = Check::new();
@@ -157,7 +157,9 @@ impl ApiKey {
             name: new.name.trim().to_owned(),
             creator,
             service_account: new.service_account,
-            scopes: check.take(scopes(&new.scopes)).unwrap_or_default(),
+            scopes: check
+                .take(scopes(&new.scopes, &PermissionSet::default(), permissions))
+                .unwrap_or_default(),
             allowed_networks: check
                 .take(networks.map_or(Ok(Vec::new()), read_networks))
                 .unwrap_or_default(),
@@ -178,11 +180,16 @@ impl ApiKey {
         Ok(key)
     }
 
-    /// Applies a change.
+    /// Applies a change. Scopes are among the permissions of a registry; those that the key has already may stay.
     ///
     /// # Errors
     /// [`Invalid`]; then nothing has changed.
-    pub fn apply(&mut self, patch: ApiKeyPatch, now: Time) -> Result<(), Invalid> {
+    pub fn apply(
+        &mut self,
+        patch: ApiKeyPatch,
+        permissions: &PermissionRegistry,
+        now: Time,
+    ) -> Result<(), Invalid> {
         let mut check = Check::new();
         let mut key = self.clone();
         for (cleared, pointer) in [
@@ -197,7 +204,9 @@ impl ApiKey {
             check.line("/name", &key.name, 1..=120);
         }
         if let Patch::Set(names) = patch.scopes {
-            key.scopes = check.take(scopes(&names)).unwrap_or_default();
+            key.scopes = check
+                .take(scopes(&names, &self.scopes, permissions))
+                .unwrap_or_default();
         }
         if let Patch::Set(at) = patch.expires_at {
             key.expires_at = at;
@@ -235,6 +244,11 @@ impl ApiKey {
         Ok(())
     }
 
+    /// Whether this is its present secret, not one that a rotation replaced.
+    pub fn is_present_secret(&self, presented: &[u8; 32]) -> bool {
+        is_same(&self.secret_hash, presented)
+    }
+
     /// Ends the key.
     pub fn revoke(&mut self, now: Time) {
         self.revoked_at = Some(now);
@@ -259,7 +273,7 @@ impl ApiKey {
     pub fn admit(&self, presented: &[u8; 32], address: Option<IpAddr>, now: Time) -> Result<(), KeyRefusal> {
         let former = self.former.filter(|former| now < former.until);
         let is_former = former.is_some_and(|former| is_same(&former.hash, presented));
-        if !is_same(&self.secret_hash, presented) && !is_former {
+        if !self.is_present_secret(presented) && !is_former {
             return Err(KeyRefusal::Secret);
         }
         if self.revoked_at.is_some() {
@@ -336,10 +350,14 @@ fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Reads the names of scopes: permissions that keys may have, at least one.
-fn scopes(names: &[String]) -> Result<PermissionSet, Invalid> {
+/// Reads the names of scopes: permissions that keys may have, or that this one has already, at least one. In the order of the
+/// registry.
+fn scopes(
+    names: &[String],
+    held: &PermissionSet,
+    permissions: &PermissionRegistry,
+) -> Result<PermissionSet, Invalid> {
     let mut check = Check::new();
-    let mut set = PermissionSet::NONE;
     check.require(
         !names.is_empty(),
         "/scopes",
@@ -347,17 +365,20 @@ fn scopes(names: &[String]) -> Result<PermissionSet, Invalid> {
         "must name at least one scope",
     );
     for (index, name) in names.iter().enumerate() {
-        match Permission::parse(name).filter(|permission| permission.is_scope()) {
-            Some(permission) => set = set.with(permission),
-            None => check.fail(
-                &format!("/scopes/{index}"),
-                "unknown_scope",
-                "must be a permission with `scope: true` in GET /api/v1/permissions",
-            ),
-        }
+        let is_scope = permissions.find(name).is_some_and(Permission::is_scope);
+        check.require(
+            is_scope || held.has_name(name),
+            &format!("/scopes/{index}"),
+            "unknown_scope",
+            "must be a permission with `scope: true` in GET /api/v1/permissions",
+        );
     }
     check.verdict()?;
-    Ok(set)
+    let asked: PermissionSet = names.iter().map(String::as_str).collect();
+    let known = permissions.all().iter().map(|permission| permission.as_str());
+    let known = known.filter(|name| asked.has_name(name));
+    // Then those that no permission of this service has.
+    Ok(known.chain(names.iter().map(String::as_str)).collect())
 }
 
 fn read_networks(texts: &[String]) -> Result<Vec<AllowedNetwork>, Invalid> {
@@ -696,7 +717,7 @@ mod tests {
             Uuid::from_u128(2).into(),
             Uuid::from_u128(3).into(),
             [1; 32],
-            new,
+            (new, &PermissionRegistry::default()),
             Time::UNIX_EPOCH,
         )
     }
@@ -884,6 +905,28 @@ mod tests {
         );
     }
 
+    /// A scope of a service that is no longer part of the program: a client that sends back what it read loses nothing.
+    #[test]
+    fn an_update_may_keep_unknown_scopes_but_not_add_them() {
+        let registry = PermissionRegistry::default();
+        let mut key = key(new(&["tasks.write", "tasks.read"])).unwrap();
+        assert_eq!(
+            key.scopes.names(),
+            ["tasks.read", "tasks.write"],
+            "in the registry's order"
+        );
+        let names = |names: &[&str]| ApiKeyPatch {
+            scopes: Patch::Set(names.iter().map(|name| (*name).to_owned()).collect()),
+            ..ApiKeyPatch::default()
+        };
+        let added = key.apply(names(&["notes.read", "tasks.read"]), &registry, Time::UNIX_EPOCH);
+        assert_eq!(added.unwrap_err().0[0].pointer, "/scopes/0");
+        key.scopes = ["notes.read", "tasks.read"].into_iter().collect();
+        let kept = names(&["notes.read", "tasks.read", "projects.read", "notes.read"]);
+        key.apply(kept, &registry, Time::UNIX_EPOCH).unwrap();
+        assert_eq!(key.scopes.names(), ["projects.read", "tasks.read", "notes.read"]);
+    }
+
     #[test]
     fn admins_are_notified_once_of_each_stage() {
         let now = Time::UNIX_EPOCH;
@@ -900,9 +943,11 @@ mod tests {
             expires_at: Patch::Set(at(days)),
             ..ApiKeyPatch::default()
         };
-        key.apply(patch(300), at(100)).unwrap();
+        key.apply(patch(300), &PermissionRegistry::default(), at(100))
+            .unwrap();
         assert_eq!(key.notified, ExpiryStage::Far);
-        key.apply(patch(105), at(100)).unwrap();
+        key.apply(patch(105), &PermissionRegistry::default(), at(100))
+            .unwrap();
         assert_eq!(
             (key.notified, key.due_notice(at(101))),
             (ExpiryStage::Ahead, None)

@@ -65,9 +65,14 @@ pub enum ChallengeError {
     /// The response is wrong; what is wrong with it.
     #[error("the response to the challenge {0}")]
     Refused(&'static str),
-    /// The response could not be verified; why, for the log.
+    /// The response could not be verified, since the verifier was not reached or failed; why, for the log. A request is
+    /// accepted all the same where [`Challenges::fail_open`] says so.
     #[error("the response to the challenge could not be verified: {0}")]
     Unavailable(String),
+    /// The response could not be verified, for a reason that clients can cause: by what they send, or by sending much of it.
+    /// No request is accepted then. Why, for the log.
+    #[error("the response to the challenge was not verified: {0}")]
+    Unverified(String),
 }
 
 /// Verifies that a client has answered a challenge.
@@ -79,7 +84,7 @@ pub trait ChallengeVerifier: Send + Sync {
     /// Verifies a response, which is accepted once. `address` is the client's.
     ///
     /// # Errors
-    /// [`ChallengeError::Refused`], [`ChallengeError::Unavailable`].
+    /// [`ChallengeError::Refused`], [`ChallengeError::Unavailable`], [`ChallengeError::Unverified`].
     async fn verify(
         &self,
         purpose: ChallengePurpose,
@@ -95,7 +100,7 @@ pub struct Challenges {
     pub verifier: Arc<dyn ChallengeVerifier>,
     /// The requests that need one.
     pub purposes: BTreeSet<ChallengePurpose>,
-    /// Whether requests are accepted while responses cannot be verified.
+    /// Whether requests are accepted while the verifier is away ([`ChallengeError::Unavailable`]).
     pub fail_open: bool,
 }
 

@@ -1,11 +1,12 @@
 //! The second factor: time-based one-time codes (TOTP, RFC 6238) and recovery codes.
 
 use async_trait::async_trait;
+use chrono::Duration;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
-use crate::kernel::{MfaChallengeId, Role, SessionId, StoreError, TenantId, Time, UserId};
+use crate::kernel::{MfaChallengeId, OperatorId, Role, SessionId, StoreError, TenantId, Time, UserId};
 
 /// How long a TOTP code is valid, in seconds.
 pub const TOTP_STEP_SECONDS: i64 = 30;
@@ -94,14 +95,14 @@ impl TotpSecret {
     }
 }
 
-/// The authenticator app of a user. It is in effect once it is confirmed.
+/// The authenticator app of a user, or of an operator of the platform. It is in effect once it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TotpFactor {
+pub struct TotpFactor<Owner = UserId> {
     /// Whose it is.
-    pub user_id: UserId,
-    /// The secret, sealed for [`TotpFactor::place`].
+    pub owner: Owner,
+    /// The secret, sealed for the place of the owner ([`TotpFactor::place`]).
     pub sealed_secret: Vec<u8>,
-    /// When the user proved that the app works.
+    /// When the owner proved that the app works.
     pub confirmed_at: Option<Time>,
     /// The step of the last code that was accepted.
     pub last_step: Option<i64>,
@@ -109,15 +110,34 @@ pub struct TotpFactor {
     pub created_at: Time,
 }
 
+/// How long after its confirmation a factor is settled: its user had a day to read the notice of it.
+pub const FACTOR_SETTLES_AFTER: Duration = Duration::hours(24);
+
 impl TotpFactor {
     /// The place that the secret of a user is sealed for.
     pub fn place(tenant: TenantId, user: UserId) -> String {
         format!("totp secret of {user} in {tenant}")
     }
+}
 
+impl TotpFactor<OperatorId> {
+    /// The place that the secret of an operator is sealed for.
+    pub fn place_of_operator(operator: OperatorId) -> String {
+        format!("totp secret of operator {operator}")
+    }
+}
+
+impl<Owner> TotpFactor<Owner> {
     /// Whether a login needs it.
     pub const fn is_confirmed(&self) -> bool {
         self.confirmed_at.is_some()
+    }
+
+    /// Whether it was confirmed [`FACTOR_SETTLES_AFTER`] before `at`, or earlier. Until then a thief may have enrolled it
+    /// with a stolen password.
+    pub fn is_settled(&self, at: Time) -> bool {
+        self.confirmed_at
+            .is_some_and(|confirmed| at - confirmed >= FACTOR_SETTLES_AFTER)
     }
 }
 
@@ -155,6 +175,11 @@ impl RecoveryCode {
     /// The SHA-256 that is stored of it, of this tenant and user only.
     pub fn hash(&self, tenant: TenantId, user: UserId) -> [u8; 32] {
         Sha256::digest(format!("{tenant} {user} {}", self.0)).into()
+    }
+
+    /// The SHA-256 that is stored of it, of this operator only.
+    pub fn hash_of_operator(&self, operator: OperatorId) -> [u8; 32] {
+        Sha256::digest(format!("operator {operator} {}", self.0)).into()
     }
 }
 
@@ -321,6 +346,8 @@ pub trait SecondFactors: Send {
     async fn insert_device(&mut self, device: &TrustedDevice) -> Result<(), StoreError>;
     /// The trusted devices of a user, newest first.
     async fn list_devices(&mut self, user: UserId) -> Result<Vec<TrustedDevice>, StoreError>;
+    /// Ends the trust in the device of a user whose token has this hash; whether it was there.
+    async fn delete_device(&mut self, user: UserId, token_hash: [u8; 32]) -> Result<bool, StoreError>;
     /// Ends the trust in all devices of a user; how many there were.
     async fn delete_devices(&mut self, user: UserId) -> Result<u64, StoreError>;
     /// Deletes waiting logins and trusted devices that expired before then; how many there were.
@@ -492,5 +519,22 @@ mod tests {
         assert_eq!(hash(1, 2), hash(1, 2));
         assert_ne!(hash(1, 2), hash(2, 2));
         assert_ne!(hash(1, 2), hash(1, 1));
+        let operator = |number| code.hash_of_operator(id(number).into());
+        assert_ne!(operator(2), operator(1));
+        assert_ne!(operator(2), hash(2, 2));
+    }
+
+    #[test]
+    fn factor_is_settled_a_day_after_its_confirmation() {
+        let factor = |confirmed_at| TotpFactor {
+            owner: UserId::from(uuid::Uuid::from_u128(1)),
+            sealed_secret: Vec::new(),
+            confirmed_at,
+            last_step: None,
+            created_at: at(0),
+        };
+        assert!(factor(Some(at(100))).is_settled(at(100 + 86_400)));
+        assert!(!factor(Some(at(100))).is_settled(at(99 + 86_400)));
+        assert!(!factor(None).is_settled(at(86_400)));
     }
 }

@@ -1,4 +1,4 @@
-//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys and second factors.
+//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys, second factors and passkeys.
 //!
 //! May use: `kernel`.
 
@@ -9,6 +9,7 @@ mod challenge;
 mod invitation;
 mod lockout;
 mod mfa;
+mod passkey;
 mod password;
 mod security_notice;
 mod session;
@@ -31,9 +32,15 @@ pub use invitation::{
 };
 pub use lockout::{AccountDigest, DelayRule, Guess, Lockout, Lockouts, Place};
 pub use mfa::{
-    DeviceToken, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES, MfaChallenge, MfaRequirement,
-    OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors, TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS,
-    TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice, without_separators,
+    DeviceToken, FACTOR_SETTLES_AFTER, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES,
+    MfaChallenge, MfaRequirement, OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors,
+    TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS, TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice,
+    without_separators,
+};
+pub use passkey::{
+    ClonedPasskey, PASSKEY_CEREMONY_SECONDS, PASSKEYS, Passkey, PasskeyAssertion, PasskeyBackup,
+    PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner, PasskeyRefusal, Passkeys,
+    UserHandle,
 };
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
@@ -41,7 +48,8 @@ pub use password::{
 };
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
-    IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session, Sessions,
+    AuthMethods, IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,
+    SessionLifetime, Sessions,
 };
 pub use signing_key::{
     JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,

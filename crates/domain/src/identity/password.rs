@@ -79,6 +79,9 @@ fn folded(text: &str) -> String {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
+/// What stands before the hash of a password that is not in force yet.
+const PENDING: &str = "pending:";
+
 impl PasswordHash {
     /// A hash as the hasher made it or the database kept it.
     pub fn new(phc: String) -> Self {
@@ -88,6 +91,23 @@ impl PasswordHash {
     /// The PHC string, for adapters.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same hash, marked as that of a password which opens the account once the address of its user is proven.
+    #[must_use]
+    pub fn pending(&self) -> Self {
+        Self(format!("{PENDING}{}", self.in_force().0))
+    }
+
+    /// Whether the password waits for the proof of the address.
+    pub fn is_pending(&self) -> bool {
+        self.0.starts_with(PENDING)
+    }
+
+    /// The hash without the mark of [`PasswordHash::pending`], to compare a password with.
+    #[must_use]
+    pub fn in_force(&self) -> Self {
+        Self(self.0.strip_prefix(PENDING).unwrap_or(&self.0).to_owned())
     }
 }
 
@@ -304,5 +324,14 @@ mod tests {
             assert_eq!(chosen(text, name), Err(detail.to_owned()), "{text}");
         }
         assert_eq!(chosen(&"e\u{301}".repeat(128), "x"), Ok("\u{e9}".repeat(128)));
+    }
+
+    #[test]
+    fn pending_hash_is_in_force_without_its_mark() {
+        let hash = PasswordHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into());
+        let pending = hash.pending();
+        assert!(pending.is_pending() && !hash.is_pending());
+        assert_eq!(pending.pending(), pending);
+        assert_eq!((pending.in_force(), hash.in_force()), (hash.clone(), hash));
     }
 }

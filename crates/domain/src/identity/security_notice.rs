@@ -1,4 +1,4 @@
-//! Mails to one user about what protects their account: second factors, trusted devices, API keys, the address.
+//! Mails to one user about what protects their account: second factors, passkeys, trusted devices, API keys, the address.
 
 use async_trait::async_trait;
 use chrono::Duration;
@@ -46,6 +46,26 @@ pub enum SecurityNotice {
         /// The name of the key.
         name: String,
     },
+    /// The API key of a service account gave itself a new secret. The admins get it.
+    ApiKeyRotatedItself {
+        /// The name of the key.
+        name: String,
+    },
+    /// A passkey was registered.
+    PasskeyAdded {
+        /// The name of the passkey.
+        name: String,
+    },
+    /// The user removed a passkey.
+    PasskeyRemoved {
+        /// The name of the passkey.
+        name: String,
+    },
+    /// A login with a passkey was refused, since its signature counter did not grow: there may be a copy of it.
+    PasskeyCloned {
+        /// The name of the passkey.
+        name: String,
+    },
     /// The password was replaced with a link, and API keys of the user stay valid.
     PasswordResetWithKeys {
         /// How many keys.
@@ -73,6 +93,10 @@ impl SecurityNotice {
             Self::WrongCodes { .. } => "wrong_codes",
             Self::ApiKeyCreated { .. } => "api_key_created",
             Self::ApiKeyRotated { .. } => "api_key_rotated",
+            Self::ApiKeyRotatedItself { .. } => "api_key_rotated_itself",
+            Self::PasskeyAdded { .. } => "passkey_added",
+            Self::PasskeyRemoved { .. } => "passkey_removed",
+            Self::PasskeyCloned { .. } => "passkey_cloned",
             Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
         }
     }
@@ -90,7 +114,12 @@ impl SecurityNotice {
             }
             Self::WrongCodes { address: from } => address = from.as_deref().map(Line::of),
             // A name stands within a sentence.
-            Self::ApiKeyCreated { name } | Self::ApiKeyRotated { name } => {
+            Self::ApiKeyCreated { name }
+            | Self::ApiKeyRotated { name }
+            | Self::ApiKeyRotatedItself { name }
+            | Self::PasskeyAdded { name }
+            | Self::PasskeyRemoved { name }
+            | Self::PasskeyCloned { name } => {
                 key = Some(Line::within(name, Line::SHORT));
             }
             Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
@@ -130,7 +159,7 @@ pub trait BoundedNotices: Send {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> [SecurityNotice; 11] {
+    fn all(text: &str) -> [SecurityNotice; 15] {
         let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
         let name = || text.to_owned();
         [
@@ -146,6 +175,10 @@ mod tests {
             },
             SecurityNotice::ApiKeyCreated { name: name() },
             SecurityNotice::ApiKeyRotated { name: name() },
+            SecurityNotice::ApiKeyRotatedItself { name: name() },
+            SecurityNotice::PasskeyAdded { name: name() },
+            SecurityNotice::PasskeyRemoved { name: name() },
+            SecurityNotice::PasskeyCloned { name: name() },
             SecurityNotice::PasswordResetWithKeys { keys: 2 },
         ]
     }
@@ -153,7 +186,7 @@ mod tests {
     #[test]
     fn kinds_are_distinct_names() {
         let kinds: std::collections::BTreeSet<_> = all("x").iter().map(SecurityNotice::kind).collect();
-        assert_eq!(kinds.len(), 11);
+        assert_eq!(kinds.len(), all("x").len());
         assert!(kinds.iter().all(
             |kind| kind.len() <= 40 && kind.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
         ));

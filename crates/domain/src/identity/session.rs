@@ -6,6 +6,63 @@ use crate::kernel::{Page, PageRequest, Position, SessionId, StoreError, TenantId
 /// The most addresses that are read of the logins of one account.
 pub const LOGIN_ADDRESSES: u64 = 1_000;
 
+/// How the user of a session has authenticated in it: a set of methods, never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthMethods(u8);
+
+impl AuthMethods {
+    /// The password; also of a session that begins with a registration or an invitation, which sets one.
+    pub const PASSWORD: Self = Self(1);
+    /// A code of an app, or a recovery code.
+    pub const CODE: Self = Self(2);
+    /// A passkey that stays on its device.
+    pub const DEVICE_PASSKEY: Self = Self(4);
+    /// A passkey that may be on several devices.
+    pub const SYNCED_PASSKEY: Self = Self(8);
+
+    /// The methods with their names of RFC 8176: the key of a passkey is in hardware as long as it cannot leave its device.
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::PASSWORD, "pwd"),
+        (Self::CODE, "otp"),
+        (Self::DEVICE_PASSKEY, "hwk"),
+        (Self::SYNCED_PASSKEY, "swk"),
+    ];
+
+    /// Returns the union of both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns the set as bits, which [`AuthMethods::of_bits`] reads.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the set with these bits; `None` when it is empty or has unknown ones.
+    pub fn of_bits(bits: u8) -> Option<Self> {
+        matches!(bits, 1..=15).then_some(Self(bits))
+    }
+
+    /// Returns the names of RFC 8176. Authenticators verify that the user of a passkey is there, so such a set has `user`, too.
+    pub fn names(self) -> Vec<&'static str> {
+        let is_in = |(method, _): &&(Self, &str)| self.0 & method.0 != 0;
+        let mut names: Vec<_> = Self::NAMES.iter().filter(is_in).map(|(_, name)| *name).collect();
+        if self.0 & (Self::DEVICE_PASSKEY.0 | Self::SYNCED_PASSKEY.0) != 0 {
+            names.push("user");
+        }
+        names
+    }
+
+    /// Returns the methods among these names; `None` when there is none.
+    pub fn of_names(names: &[String]) -> Option<Self> {
+        let named = Self::NAMES
+            .iter()
+            .filter(|(_, name)| names.iter().any(|one| one == name));
+        Self::of_bits(named.fold(0, |bits, (method, _)| bits | method.0))
+    }
+}
+
 /// A login session and the family of its refresh tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -33,6 +90,24 @@ pub struct Session {
     pub factor_at: Option<Time>,
     /// The hash of the token of the trusted device that its login came from.
     pub device_hash: Option<[u8; 32]>,
+    /// How the user has authenticated in it.
+    pub methods: AuthMethods,
+}
+
+/// How long sessions live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLifetime {
+    /// Without a refresh.
+    pub unused: chrono::Duration,
+    /// From the login, however often a session is refreshed.
+    pub longest: chrono::Duration,
+}
+
+impl SessionLifetime {
+    /// When the refresh token expires of a session that began at `began_at` and is refreshed now.
+    pub fn expiry(self, began_at: Time, now: Time) -> Time {
+        (now + self.unused).min(began_at + self.longest)
+    }
 }
 
 /// What presenting a refresh token leads to.
@@ -49,6 +124,12 @@ pub enum Rotation {
 }
 
 impl Session {
+    /// Notes that the user gave a second factor in this way.
+    pub fn note_factor(&mut self, method: AuthMethods, now: Time) {
+        self.factor_at = Some(now);
+        self.methods = self.methods.and(method);
+    }
+
     /// For how long a used-up token still gets its child again, in seconds. After Supabase Auth's reuse interval:
     /// long enough for a retry over a bad line, too short for a thief.
     pub const REUSE_GRACE_SECONDS: i64 = 10;
@@ -69,6 +150,11 @@ impl Session {
         now - self.last_used_at() > timeout
     }
 
+    /// Whether the session began longer ago than sessions live.
+    pub fn is_outlived(&self, now: Time, lifetime: SessionLifetime) -> bool {
+        now >= self.created_at + lifetime.longest
+    }
+
     /// Where the session is in a list.
     pub fn position(&self) -> Position {
         Position {
@@ -83,16 +169,16 @@ impl Session {
         presented: [u8; 32],
         child: [u8; 32],
         now: Time,
-        lifetime: chrono::Duration,
+        lifetime: SessionLifetime,
     ) -> Rotation {
-        if !self.is_live(now) {
+        if !self.is_live(now) || self.is_outlived(now, lifetime) {
             return Rotation::Ended;
         }
         if presented == self.token_hash {
             self.previous_hash = Some(presented);
             self.token_hash = child;
             self.rotated_at = Some(now);
-            self.expires_at = now + lifetime;
+            self.expires_at = lifetime.expiry(self.created_at, now);
             return Rotation::Rotated;
         }
         let grace = chrono::Duration::seconds(Self::REUSE_GRACE_SECONDS);

@@ -1,3 +1,4 @@
+use crate::identity::AuthMethods;
 use crate::kernel::{Role, SessionId, TenantId, Time, UserId};
 
 /// How far the clocks of a token's signer and its verifier may differ, in seconds: a token is accepted for that long after
@@ -20,6 +21,8 @@ pub struct AccessClaims {
     pub role: Role,
     /// `mfa_at`: when a second factor was last given in the session; then `amr` (RFC 8176) names it.
     pub factor_at: Option<Time>,
+    /// How the user has authenticated in the session; `amr` once a second factor was given.
+    pub methods: AuthMethods,
     /// `iat`.
     pub issued_at: Time,
     /// `exp`.

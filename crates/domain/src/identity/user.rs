@@ -78,7 +78,10 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
-    /// The password as a PHC string; never the password.
+    /// Whether the user registered, so that nobody but the user has named the address.
+    #[serde(skip)]
+    pub self_registered: bool,
+    /// The password as a PHC string, which may be [pending](PasswordHash::pending); never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
     /// When they were added.
@@ -141,6 +144,7 @@ impl User {
             role: data.role,
             is_active: true,
             email_verified: false,
+            self_registered: false,
             password_hash,
             created_at: now,
             updated_at: now,
@@ -186,18 +190,30 @@ impl User {
         self.touch(now);
     }
 
-    /// Notes that the address was proven.
+    /// Notes that the address was proven, and puts a pending password in force.
     pub fn verify_email(&mut self, now: Time) {
         if !self.email_verified {
             self.email_verified = true;
+            self.password_hash = self.password_hash.in_force();
             self.touch(now);
         }
+    }
+
+    /// Whether the user registered where an address has to be proven first, and has not proven it.
+    pub fn awaits_proof(&self) -> bool {
+        !self.email_verified && self.password_hash.is_pending()
+    }
+
+    /// Whether the account may have been registered by a stranger under the address of somebody else.
+    pub fn may_be_a_strangers(&self) -> bool {
+        self.self_registered && !self.email_verified
     }
 
     /// Takes over an address that was proven.
     pub fn move_to(&mut self, email: Email, now: Time) {
         self.email = email;
         self.email_verified = true;
+        self.password_hash = self.password_hash.in_force();
         self.touch(now);
     }
 

@@ -43,6 +43,12 @@ macro_rules! typed_ids {
             }
         }
 
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl std::str::FromStr for $name {
             type Err = ParseIdError;
 
@@ -72,6 +78,8 @@ typed_ids! {
     SessionId;
     /// A login that waits for its second factor.
     MfaChallengeId;
+    /// A passkey of a user.
+    PasskeyId;
     /// A link that was sent to a user by mail.
     AccountLinkId;
     /// When a user got a notice of a kind.

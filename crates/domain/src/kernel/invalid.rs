@@ -45,6 +45,16 @@ impl Check {
         Self::default()
     }
 
+    /// Gives the verdict on some checks: `Check::all(|check| check.text("/text", text, 1..=1_000))?`.
+    ///
+    /// # Errors
+    /// [`Invalid`] with each field error that they note.
+    pub fn all(checks: impl FnOnce(&mut Self)) -> Result<(), Invalid> {
+        let mut check = Self::new();
+        checks(&mut check);
+        check.verdict()
+    }
+
     /// Notes one field error.
     pub fn fail(&mut self, pointer: &str, code: &'static str, detail: impl Into<String>) {
         self.0.push(FieldError {

@@ -6,6 +6,7 @@
 mod address;
 mod announce;
 mod code;
+mod failure;
 mod hierarchy;
 mod id;
 mod invalid;
@@ -19,6 +20,7 @@ pub(crate) mod number;
 mod page;
 mod patch;
 mod period;
+mod permission;
 mod plan_limit;
 mod price;
 mod projection;
@@ -35,12 +37,14 @@ pub use address::{
 };
 pub use announce::{Announcer, Change, Memory};
 pub use code::ErrorCode;
+pub use failure::Failure;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,
     InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId,
-    OperatorId, ParseIdError, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
-    ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
+    QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
+    UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use kept_answer::{KeptAnswer, KeyTaken};
@@ -51,11 +55,12 @@ pub use network::Network;
 pub use page::{Page, PageRequest, Position};
 pub use patch::Patch;
 pub use period::{BillingCycle, Period, Reset};
+pub use permission::{Needs, PermissionError, PermissionRegistry, PermissionSet};
 pub use plan_limit::Limit;
 pub use price::{Currency, CurrencyError, Interval, Price};
 pub use projection::Projection;
 pub use request_id::RequestId;
-pub use role::{Permission, PermissionSet, Role};
+pub use role::{Permission, PermissionDefinition, Role};
 pub use seal::Seal;
 pub use storage::Storage;
 pub use store_error::{AsStoreError, Constraint, StoreError};

@@ -1,5 +1,3 @@
-use serde::Serialize;
-
 use crate::kernel::name::named_enum;
 
 named_enum! {
@@ -15,30 +13,44 @@ named_enum! {
     }
 }
 
-/// Declares the permissions: the one table of their names, least roles and properties.
+/// What a use case may require of its scope. The product's are the constants of this type, a row of the permission matrix
+/// each; a service that embeds the product declares its own with [`permission!`](crate::permission).
+///
+/// Who has a permission is decided by its definition alone, so services in one process do not see each other's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Permission(&'static PermissionDefinition);
+
+/// A row of the permission matrix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PermissionDefinition {
+    /// See [`Permission::as_str`].
+    pub name: &'static str,
+    /// See [`Permission::about`].
+    pub about: &'static str,
+    /// See [`Permission::least_role`].
+    pub least_role: Option<Role>,
+    /// See [`Permission::writes`].
+    pub writes: bool,
+    /// See [`Permission::is_scope`].
+    pub is_scope: bool,
+}
+
+/// Declares the product's permissions: the one table of their names, least roles and properties.
 macro_rules! permissions {
     ($($name:ident $wire:literal $least:ident $kind:ident $scope:ident $about:literal;)*) => {
-        /// What a use case may require of its scope. The least role of each is a row of the permission matrix.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Permission {
-            $(#[doc = $about] $name,)*
-        }
-
+        #[expect(non_upper_case_globals, reason = "named as the types that stand for them in the signatures of handlers")]
         impl Permission {
-            /// Every permission, in the order of the permission matrix.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            $(#[doc = $about]
+            pub const $name: Self = Self(&PermissionDefinition {
+                name: $wire,
+                about: $about,
+                least_role: least!($least),
+                writes: writes!($kind),
+                is_scope: scope!($scope),
+            });)*
 
-            const fn row(self) -> Row {
-                match self {
-                    $(Self::$name => Row {
-                        name: $wire,
-                        about: $about,
-                        least: least!($least),
-                        writes: writes!($kind),
-                        scope: scope!($scope),
-                    },)*
-                }
-            }
+            /// The product's permissions, in the order of the permission matrix.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
         }
     };
 }
@@ -68,15 +80,6 @@ macro_rules! scope {
     (people) => {
         false
     };
-}
-
-/// A row of the permission matrix.
-struct Row {
-    name: &'static str,
-    about: &'static str,
-    least: Option<Role>,
-    writes: bool,
-    scope: bool,
 }
 
 // Name, wire name, least role (`None`: only the system), whether a suspended tenant loses it, and whether an API key may have
@@ -131,109 +134,46 @@ permissions! {
 }
 
 impl Permission {
-    /// The stable name on the wire and in the database, for example `tasks.read`.
-    pub const fn as_str(self) -> &'static str {
-        self.row().name
+    /// The permission of a definition, for [`permission!`](crate::permission).
+    pub const fn defined(definition: &'static PermissionDefinition) -> Self {
+        Self(definition)
     }
 
-    /// The permission of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|permission| permission.as_str() == text)
+    /// The stable name on the wire and in the database, for example `tasks.read`.
+    pub const fn as_str(self) -> &'static str {
+        self.0.name
     }
 
     /// A sentence about it, for people.
     pub const fn about(self) -> &'static str {
-        self.row().about
+        self.0.about.trim_ascii()
     }
 
     /// The least role that has it; `None` means no user does.
     pub const fn least_role(self) -> Option<Role> {
-        self.row().least
+        self.0.least_role
     }
 
     /// Whether an API key may have it as a scope.
     pub const fn is_scope(self) -> bool {
-        self.row().scope
+        self.0.is_scope
     }
 
     /// Whether a suspended tenant, which is read-only, loses it.
     pub const fn writes(self) -> bool {
-        self.row().writes
+        self.0.writes
     }
 }
 
-/// Permissions as a bit set: copied, compared and intersected without allocation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PermissionSet(u64);
-
-const _: () = assert!(Permission::ALL.len() <= 64, "a set has a bit for each permission");
-
-impl PermissionSet {
-    /// No permission.
-    pub const NONE: Self = Self(0);
-
-    /// Whether the permission is in the set.
-    pub const fn contains(self, permission: Permission) -> bool {
-        self.0 & Self::bit(permission) != 0
-    }
-
-    /// The set with one permission more.
-    #[must_use]
-    pub const fn with(self, permission: Permission) -> Self {
-        Self(self.0 | Self::bit(permission))
-    }
-
-    /// The permissions of the set, in the order of the matrix.
-    pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL
-            .iter()
-            .copied()
-            .filter(move |permission| self.contains(*permission))
-    }
-
-    /// The names of the permissions, in the order of the matrix.
-    pub fn names(self) -> Vec<&'static str> {
-        self.iter().map(Permission::as_str).collect()
-    }
-
-    const fn bit(permission: Permission) -> u64 {
-        1 << permission as u64
-    }
-}
-
-impl FromIterator<Permission> for PermissionSet {
-    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
-        permissions.into_iter().fold(Self::NONE, Self::with)
-    }
-}
-
-impl Serialize for PermissionSet {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.names())
+impl std::fmt::Debug for Permission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permission({})", self.0.name)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn permission_names_are_unique_and_parse_back() {
-        let names: BTreeSet<_> = Permission::ALL.iter().map(|one| one.as_str()).collect();
-        assert_eq!(names.len(), Permission::ALL.len());
-        for permission in Permission::ALL {
-            assert_eq!(Permission::parse(permission.as_str()), Some(*permission));
-            let parts: Vec<_> = permission.as_str().split('.').collect();
-            let plain = |part: &&str| part.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-            assert!(parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && plain(part)));
-        }
-        assert_eq!(Permission::parse("tasks.fly"), None);
-    }
 
     #[test]
     fn no_system_permission_is_a_scope() {
@@ -244,25 +184,13 @@ mod tests {
             );
         }
         for people in [
-            "users.manage",
-            "api_keys.manage",
-            "settings.manage",
-            "tenant.manage",
-            "session.end",
+            Permission::ManageUsers,
+            Permission::ManageApiKeys,
+            Permission::ManageSettings,
+            Permission::ManageTenant,
+            Permission::EndSession,
         ] {
-            assert!(!Permission::parse(people).unwrap().is_scope(), "{people}");
+            assert!(!people.is_scope(), "{people:?}");
         }
-    }
-
-    #[test]
-    fn a_set_has_what_was_put_in() {
-        let set: PermissionSet = [Permission::WriteTasks, Permission::ReadTenant]
-            .into_iter()
-            .collect();
-        assert!(set.contains(Permission::ReadTenant) && !set.contains(Permission::ReadTasks));
-        assert_eq!(set.names(), ["tenant.read", "tasks.write"]);
-        assert!(PermissionSet::NONE.iter().next().is_none());
-        let last = Permission::ALL.last().copied().unwrap();
-        assert!(PermissionSet::NONE.with(last).contains(last));
     }
 }

@@ -11,6 +11,8 @@ pub enum Constraint {
     UserEmail,
     /// Two unsettled invitations of a tenant with one address.
     InvitationEmail,
+    /// Two passkeys of a tenant with one credential of an authenticator.
+    PasskeyCredential,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.

@@ -9,6 +9,8 @@ mod mail;
 mod mail_template;
 mod operator;
 mod operator_event;
+mod operator_factor;
+mod pending_operator;
 mod quota_gate;
 mod sent_mail;
 mod system_job;
@@ -25,10 +27,12 @@ pub use limit::{
 pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use mail_template::{Look, MailTemplates, RenderedMail, TemplateError};
 pub use operator::{
-    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorScope, OperatorTokens, OperatorWork,
-    Operators,
+    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens,
+    OperatorWork, Operators,
 };
 pub use operator_event::OperatorEvent;
+pub use operator_factor::{OperatorFactors, OperatorTotp};
+pub use pending_operator::PendingOperator;
 pub use quota_gate::{
     ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
     Spent,

@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::flags::FlagEditing;
-use crate::identity::{Email, PasswordHash, SigningKeyEditing, TokenError};
+use crate::identity::{Email, Lockouts, PasswordHash, SigningKeyEditing, TokenError};
 use crate::kernel::{
     Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
 };
-use crate::operations::OperatorEvent;
+use crate::operations::{OperatorEvent, OperatorFactors};
 use crate::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
 
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
@@ -28,6 +28,9 @@ pub struct Operator {
     pub password_hash: PasswordHash,
     /// Counts how often all tokens of the operator were ended; a token of another count is refused.
     pub epoch: i64,
+    /// When a login with a second factor was last finished: logins that began before then no longer wait for theirs.
+    #[serde(skip)]
+    pub factor_at: Option<Time>,
     /// When they were added.
     pub created_at: Time,
     /// When they were last changed.
@@ -57,6 +60,7 @@ impl Operator {
             is_active: true,
             password_hash,
             epoch: 0,
+            factor_at: None,
             created_at: now,
             updated_at: now,
         })
@@ -228,6 +232,20 @@ pub trait Operators: Send + Sync {
 
     /// The same for the record of a caller who was not admitted: on connections that operators' work does not need.
     async fn begin_for_guest(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError>;
+
+    /// Begins a transaction of failed guesses alone, on the same connections. Callers without an account cause it, so it
+    /// leaves no event: their number is bounded elsewhere.
+    async fn begin_guess(&self, because: SystemScope) -> Result<Box<dyn OperatorGuesses>, StoreError>;
+}
+
+/// A transaction of failed guesses at operators' accounts. Dropped, it is rolled back.
+#[async_trait]
+pub trait OperatorGuesses: Send {
+    /// The failed guesses at operators' accounts.
+    fn lockouts(&mut self) -> &mut dyn Lockouts;
+
+    /// Stores what was counted, and ends the transaction.
+    async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// A transaction of an operator's. It can only be committed with the record of what was done in it; dropped, it is
@@ -254,6 +272,9 @@ pub trait OperatorWork: Send {
     /// Adds an operator.
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
+    /// An operator, locked until the transaction ends: what concerns the second factor is done one after the other.
+    async fn lock_operator(&mut self, operator: OperatorId) -> Result<Option<Operator>, StoreError>;
+
     /// Stores another password of an operator, and ends all of their tokens.
     async fn replace_password(
         &mut self,
@@ -278,6 +299,15 @@ pub trait OperatorWork: Send {
 
     /// The signing keys of access tokens.
     fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing;
+
+    /// The second factors of operators.
+    fn factors(&mut self) -> &mut dyn OperatorFactors;
+
+    /// The failed guesses at operators' accounts.
+    fn lockouts(&mut self) -> &mut dyn Lockouts;
+
+    /// Stores the record of one more thing that is done in this transaction, besides that of [`OperatorWork::commit`].
+    async fn record(&mut self, record: OperatorEvent) -> Result<(), StoreError>;
 
     /// Commits, with the record of it.
     async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError>;

@@ -2,7 +2,9 @@
 //!
 //! Anybody may make the product mail a stranger: by a sign-up with the stranger's address, an invitation or a new user. So mail
 //! to an address that its owner has not verified is bounded for the address over all tenants, and for the tenant. Mail to a
-//! verified address is bounded for each account and kind of mail, so that one kind cannot use up the places of another.
+//! verified address is bounded for each account and kind of mail, so that one kind cannot use up the places of another. One
+//! mail in [`MailLimits::ALWAYS`] is sent all the same: callers without an account cause mails to reset a password, and must not
+//! keep its owner from getting one.
 
 use async_trait::async_trait;
 use chrono::Duration;
@@ -45,6 +47,8 @@ pub struct MailCounts {
     pub recipient: u64,
     /// Mails of this tenant to the address: all while it is unverified, else those of the mail's kind.
     pub account: u64,
+    /// Those of [`MailCounts::account`] that were sent within [`MailLimits::ALWAYS`].
+    pub account_lately: u64,
     /// Mails of this tenant to unverified addresses.
     pub tenant: u64,
 }
@@ -74,10 +78,14 @@ impl MailLimits {
     /// The maximum number of mails of a kind to a verified address from its tenant.
     pub const ACCOUNT: u64 = 20;
 
+    /// A mail of a kind to a verified address is always sent when so much time has passed since the last one. It is shorter
+    /// than a link to reset a password works, so that while mail is not sent the link of the last one does.
+    pub const ALWAYS: Duration = Duration::minutes(50);
+
     /// Whether one more mail may be sent.
     pub fn decide(&self, is_verified: bool, counts: MailCounts) -> MailDecision {
         if is_verified {
-            return if counts.account < Self::ACCOUNT {
+            return if counts.account < Self::ACCOUNT || counts.account_lately == 0 {
                 MailDecision::Send
             } else {
                 MailDecision::Account
@@ -185,7 +193,12 @@ mod tests {
         let counts = |recipient, account, tenant| MailCounts {
             recipient,
             account,
+            account_lately: 1,
             tenant,
+        };
+        let later = MailCounts {
+            account_lately: 0,
+            ..counts(0, 20, 0)
         };
         for (is_verified, counts, decision) in [
             (false, counts(4, 2, 9), MailDecision::Send),
@@ -194,6 +207,8 @@ mod tests {
             (false, counts(9, 9, 10), MailDecision::Tenant),
             (true, counts(99, 19, 99), MailDecision::Send),
             (true, counts(0, 20, 0), MailDecision::Account),
+            (true, later, MailDecision::Send),
+            (false, later, MailDecision::Account),
         ] {
             assert_eq!(limits.decide(is_verified, counts), decision, "{counts:?}");
         }

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::kernel::{
-    ApiKeyId, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId, Time, UserId,
+    ApiKeyId, ErrorCode, Failure, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId,
+    Time, UserId,
 };
 use crate::plans::Subscription;
 
@@ -23,10 +24,12 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
-    /// What an API key may do; everybody else goes by the role.
+    /// The scopes of an API key, which bound what it may do; everybody else goes by the role.
     grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
     factor_at: Option<Time>,
+    /// SHA-256 of the secret that an API key was presented with.
+    key_secret: Option<[u8; 32]>,
     request: RequestId,
 }
 
@@ -129,6 +132,28 @@ pub enum Refused {
     /// The user has no second factor, and the request is not allowed without one.
     #[error("the request needs a second factor, and the user has none")]
     FactorMissing,
+    /// The user enrolled the second factor too lately for a request that concerns the accounts of others.
+    #[error("the request needs a second factor that was enabled at least 24 hours ago")]
+    FactorTooNew,
+}
+
+/// What a caller is answered whose request is refused. The answer to a missing second factor says more than a code can, so the
+/// HTTP layer makes it of [`Refused`] itself; what only has the code says that the request is forbidden.
+impl From<Refused> for ErrorCode {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Suspended => ErrorCode::TenantSuspended,
+            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing | Refused::FactorTooNew => {
+                ErrorCode::Forbidden
+            }
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        ErrorCode::from(refused).into()
+    }
 }
 
 impl TenantScope {
@@ -166,6 +191,12 @@ impl TenantScope {
             Actor::ApiKey { id, .. } => Some(id),
             Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
         }
+    }
+
+    /// The SHA-256 of the secret that the acting API key was presented with; a rotated key has a former secret beside the
+    /// present one for a while.
+    pub const fn key_secret(&self) -> Option<&[u8; 32]> {
+        self.key_secret.as_ref()
     }
 
     /// The session of the acting user.
@@ -214,9 +245,19 @@ impl TenantScope {
             // What no user may do. What users may do, a job that one asked for does without their role.
             Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
             Actor::User { .. } | Actor::Founder => has_role(self.role, permission),
-            Actor::ApiKey { .. } => self.grants.contains(permission),
+            Actor::ApiKey { service_account, .. } => self.key_has(service_account, permission),
             Actor::Guest => false,
         }
+    }
+
+    /// Whether the API key has a permission: it is among its scopes, and its creator still has it. A service account's key has no
+    /// other ceiling than its scopes, and may rotate itself.
+    fn key_has(&self, service_account: bool, permission: Permission) -> bool {
+        if service_account && permission == Permission::RotateApiKeys {
+            return true;
+        }
+        let within = service_account || has_role(self.role, permission);
+        permission.is_scope() && self.grants.contains(permission) && within
     }
 
     /// Whether the tenant is active or read-only.

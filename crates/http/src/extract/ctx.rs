@@ -6,10 +6,11 @@ use std::{
 };
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload};
+use tenantry_domain::kernel::Needs;
 use tenantry_tenancy::Cx;
 
 use crate::middleware::authenticate::Admitted;
-use crate::{Api, ApiError, Needs};
+use crate::{Api, ApiError};
 
 /// The context of a handler behind authentication, and in its type the permission that the handler needs.
 ///

@@ -90,10 +90,7 @@ impl Guest {
         let cx = self.enter(body_slug).await?;
         let account = Account::Mailed(cx.scope().tenant(), AccountName::of(email));
         let network = Network::site(cx.origin().address());
-        let is_known = async || auth::is_known_network(&cx, email, network).await;
-        limits::take_of_account(&http, &api, account, network, is_known)
-            .await?
-            .spend();
+        limits::take_of_mailed(&http, &api, account, network).await?;
         Ok(cx)
     }
 
@@ -106,10 +103,7 @@ impl Guest {
 
     /// Takes an attempt to log in to an operator's account from the buckets of that account.
     pub async fn operator_attempt(&self, email: &str) -> Result<Attempt, ApiError> {
-        let account = Account::Operator(AccountName::of(email));
-        let network = Network::site(self.origin.address());
-        let is_known = async || operator::is_known_network(self.app(), email, network).await;
-        limits::take_of_account(&self.http, &self.api, account, network, is_known).await
+        operator_attempt(&self.http, self.app(), &self.origin, email).await
     }
 
     /// Enters the tenant of the credential, where there is one, else the one that headers or host name: to see what is
@@ -147,6 +141,21 @@ impl Guest {
         self.http.extensions_mut().insert(by);
         Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin)
     }
+}
+
+/// Takes an attempt to log in to an operator's account, or to prove that a caller is that operator, from the buckets of the
+/// account.
+pub(crate) async fn operator_attempt(
+    http: &HttpRequest,
+    app: &Tenancy,
+    origin: &Origin,
+    email: &str,
+) -> Result<Attempt, ApiError> {
+    let api = Api::of(http)?;
+    let account = Account::Operator(AccountName::of(email));
+    let network = Network::site(origin.address());
+    let is_known = async || operator::is_known_network(app, email, network).await;
+    limits::take_of_account(http, &api, account, network, is_known).await
 }
 
 /// The headers that name a tenant without a credential.

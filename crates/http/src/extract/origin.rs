@@ -1,9 +1,12 @@
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use actix_web::{HttpRequest, http::header};
+use actix_web::{
+    HttpRequest,
+    http::header::{self, HeaderValue},
+};
 use tenantry_tenancy::Origin;
 
 use crate::Api;
@@ -22,11 +25,15 @@ pub(crate) fn of(request: &HttpRequest, api: &Api) -> Origin {
     }
 }
 
-/// The caller's address; `None` where there is none, as on a Unix socket.
+/// The caller's address; `None` where there is none, as on a Unix socket, or behind a proxy that does not say it so that it can
+/// be read.
 pub(crate) fn address(request: &HttpRequest, api: &Api) -> Option<IpAddr> {
     let peer = request.peer_addr().map(|peer| peer.ip());
     if api.settings.trust_forwarded_for {
-        return last_hop(request).or(peer);
+        return match request.headers().get_all(header::X_FORWARDED_FOR).last() {
+            Some(hops) => last_hop(hops),
+            None => peer,
+        };
     }
     api.untrusted_proxy.notice(request, peer);
     peer
@@ -54,15 +61,13 @@ impl UntrustedProxy {
     }
 }
 
-/// The last entry is the only one that our own proxy has written; those before it are the caller's claims.
-fn last_hop(request: &HttpRequest) -> Option<IpAddr> {
-    let last = request
-        .headers()
-        .get_all(header::X_FORWARDED_FOR)
-        .last()?
-        .to_str()
-        .ok()?;
-    last.rsplit(',').next()?.trim().parse().ok()
+/// The last entry is the only one that our own proxy has written; those before it are the caller's claims. It may have a port. An
+/// entry that is no address is not replaced by the proxy's: a key that may be used in the proxy's network would be open to all.
+fn last_hop(hops: &HeaderValue) -> Option<IpAddr> {
+    let last = hops.to_str().ok()?.rsplit(',').next()?.trim();
+    let bare = last.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let with_port = || last.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    bare.unwrap_or(last).parse().ok().or_else(with_port)
 }
 
 #[cfg(test)]
@@ -91,5 +96,33 @@ mod tests {
             of(&request, &api(true)).user_agent.map(|agent| agent.len()),
             Some(256)
         );
+    }
+
+    #[test]
+    fn unreadable_hop_is_not_the_proxy() {
+        let api = api(HttpSettings {
+            trust_forwarded_for: true,
+            ..HttpSettings::default()
+        });
+        let peer = ([10, 0, 0, 1], 4711).into();
+        for (hops, address) in [
+            ("198.51.100.7:5678", Some("198.51.100.7")),
+            ("10.0.0.9, [2001:db8::1]:80", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("1.1.1.1, unknown", None),
+            ("1.1.1.1,", None),
+            ("_hidden", None),
+            ("", None),
+            ("1.2.3.4:99999", None),
+            ("[10.0.0.9]x", None),
+        ] {
+            let request = TestRequest::default().peer_addr(peer);
+            let request = request.append_header((header::X_FORWARDED_FOR, hops));
+            let origin = of(&request.to_http_request(), &api);
+            assert_eq!(origin.ip.as_deref(), address, "{hops}");
+        }
+        let direct = TestRequest::default().peer_addr(peer).to_http_request();
+        assert_eq!(of(&direct, &api).ip.as_deref(), Some("10.0.0.1"));
     }
 }

@@ -1,12 +1,6 @@
 //! The permissions as types, for the signatures of handlers: `Ctx<WriteTasks>`.
 
-use tenantry_domain::kernel::Permission;
-
-/// A type that stands for a permission.
-pub trait Needs: 'static {
-    /// The permission that the use case is called with.
-    const PERMISSION: Permission;
-}
+use tenantry_domain::kernel::{Needs, Permission};
 
 macro_rules! permissions {
     ($($name:ident)*) => {$(

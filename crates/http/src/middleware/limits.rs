@@ -23,6 +23,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::Admission;
 use tenantry_tenancy::Cx;
+use tenantry_tenancy::identity::auth;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::extract::origin;
@@ -35,7 +36,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 24] = [
+const COSTS: [(Method, &str, u32); 27] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -45,6 +46,9 @@ const COSTS: [(Method, &str, u32); 24] = [
     (Method::POST, "/api/v1/auth/register", 3),
     (Method::POST, "/api/v1/auth/mfa/enroll", 5),
     (Method::POST, "/api/v1/auth/mfa/disable", 5),
+    (Method::POST, "/api/v1/admin/mfa/enroll", 5),
+    (Method::POST, "/api/v1/admin/mfa/disable", 5),
+    (Method::POST, "/api/v1/auth/passkeys/registration", 5),
     (Method::POST, "/api/v1/auth/change-password", 5),
     (Method::POST, "/api/v1/auth/change-email", 4),
     (Method::POST, "/api/v1/auth/reset-password", 3),
@@ -294,16 +298,31 @@ pub(crate) async fn take_of_account(
         decision = limits.decide(&demand).await;
     }
     api.metrics().decided("account", &decision);
-    if decision.allowed() {
-        // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
-        return Ok(Attempt(Some((Arc::clone(limits), demand))));
-    }
-    let refusal = refused(&decision);
-    request.extensions_mut().insert(decision);
-    Err(refusal)
+    // The fields keep the address's numbers: what is left of an account is not the business of a caller who guesses.
+    attempt(request, limits, demand, decision)
 }
 
-/// Takes an attempt of a logged-in user to confirm their password. Their network is known: they have logged in.
+/// Takes a request for a link to an account from the bucket of the caller's network. There is no bucket of all networks
+/// together, which strangers could empty to keep the owner from asking: repeated requests find the same job, and the number of
+/// mails is limited.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_mailed(
+    request: &HttpRequest,
+    api: &Api,
+    account: Account,
+    network: Option<Network>,
+) -> Result<(), ApiError> {
+    let Some(limits) = &api.limits else { return Ok(()) };
+    let demand = Demand::of_account_here(account, network, limits.addresses.account);
+    let decision = limits.decide(&demand).await;
+    api.metrics().decided("account", &decision);
+    attempt(request, limits, demand, decision).map(Attempt::spend)
+}
+
+/// Takes an attempt of a logged-in user to confirm their password, as a login does. The session may be stolen, so it does not make
+/// the network a known one.
 ///
 /// # Errors
 /// `rate_limited`; then nothing was taken.
@@ -314,7 +333,8 @@ pub(crate) async fn confirm_account(
 ) -> Result<Attempt, ApiError> {
     let account = Account::User(cx.scope().tenant(), AccountName::of(email.as_str()));
     let network = Network::site(cx.origin().address());
-    take_of_account(request, &*Api::of(request)?, account, network, async || Ok(true)).await
+    let is_known = async || auth::is_known_network(cx, email.as_str(), network).await;
+    take_of_account(request, &*Api::of(request)?, account, network, is_known).await
 }
 
 /// Gives back what failed logins took from the buckets of an account: from the one of the caller's network, and from the one
@@ -339,6 +359,16 @@ pub(crate) async fn take_of_unknown_key(request: &HttpRequest, api: &Api) -> Res
     let demand = Demand::of_visitor(address, limits.addresses.visitor, READ);
     let decision = limits.decide(&demand).await;
     api.metrics().decided("visitor", &decision);
+    attempt(request, limits, demand, decision)
+}
+
+/// The attempt that a decision allows.
+fn attempt(
+    request: &HttpRequest,
+    limits: &Arc<Limits>,
+    demand: Demand,
+    decision: Decision,
+) -> Result<Attempt, ApiError> {
     if decision.allowed() {
         return Ok(Attempt(Some((Arc::clone(limits), demand))));
     }

@@ -223,7 +223,8 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
 }
 
 /// What has a body and asks for no credential is where one is presented or made, and what is open to everybody is held to a
-/// rate of the address, probes excepted. Operators are held to none.
+/// rate of the address, probes excepted. Operators are held to none, but for guesses at an account, whose errors the operations
+/// name themselves.
 fn is_limited(operation: &Operation) -> bool {
     let tagged = |name: &str| operation.tags.iter().flatten().any(|tag| tag == name);
     let probe = ["health", "liveness", "readiness"]

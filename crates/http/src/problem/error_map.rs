@@ -12,15 +12,22 @@ use tenantry_billing::usage::quota::QuotaError;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
-use tenantry_domain::kernel::{ErrorCode, Invalid, KeyTaken, StoreError};
+use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
 use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
 use tenantry_tenancy::identity::{
-    account::AccountError, api_key::ApiKeyError, auth::AuthError, invitation::InvitationError, mfa::MfaError,
-    session::SessionError, step_up::RECENT_SECONDS, user::UserError,
+    account::AccountError,
+    api_key::ApiKeyError,
+    auth::AuthError,
+    invitation::InvitationError,
+    mfa::{MfaError, Pending},
+    passkey::PasskeyError,
+    session::SessionError,
+    step_up::RECENT_SECONDS,
+    user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
@@ -40,10 +47,11 @@ impl From<ErrorCode> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let code = match &error {
+        let code = ErrorCode::from(&error);
+        match &error {
             StoreError::Check(rule) => return of_rule(rule).caused_by(error),
             StoreError::Exclusion(rule) => {
-                return Self::new(ErrorCode::Conflict)
+                return Self::new(code)
                     .with_detail(format!("Another row excludes this one: rule `{rule}`."))
                     .caused_by(error);
             }
@@ -57,17 +65,8 @@ impl From<StoreError> for ApiError {
                 let invalid = Invalid::one("", "invalid_value", detail);
                 return Self::from(invalid).caused_by(error);
             }
-            StoreError::Unique(_) => ErrorCode::Conflict,
-            StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
-            StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
-            StoreError::Key(KeyTaken::Reused) => ErrorCode::IdempotencyKeyReused,
-            StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,
-            StoreError::Key(KeyTaken::Done(_) | KeyTaken::Unreadable) => ErrorCode::Conflict,
-            StoreError::Reference(_)
-            | StoreError::RowSecurity(_)
-            | StoreError::IsolationBreach { .. }
-            | StoreError::Other(_) => ErrorCode::Internal,
-        };
+            _ => {}
+        }
         let answer = Self::new(code);
         let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
             answer.with_detail("The request was done, and its answer can no longer be read.")
@@ -93,16 +92,31 @@ impl From<PasswordError> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Forbidden => Self::new(ErrorCode::Forbidden),
-            Refused::Suspended => Self::new(ErrorCode::TenantSuspended),
+            Refused::Forbidden | Refused::Suspended => Self::new(refused.into()),
             Refused::FactorRequired => Self::factor_needed(FactorNeeded::Recent {
                 max_age: RECENT_SECONDS,
             })
-            .with_detail("Give a code of the second factor at POST /auth/mfa/step-up, and send the request again with the new access token."),
+            .with_detail(
+                "Give a code of the second factor at POST /auth/mfa/step-up, or log in with a passkey, and send the request again with \
+                 the new access token.",
+            ),
             Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
+            Refused::FactorTooNew => Self::new(ErrorCode::Forbidden).with_detail(
+                "Your second factor was enabled less than 24 hours ago, which is too recent for this request.",
+            ),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure.cause {
+            Some(error) => error.into(),
+            None if failure.fields.is_empty() => Self::new(failure.code),
+            None => Invalid(failure.fields).into(),
         }
     }
 }
@@ -254,6 +268,9 @@ impl From<ApiKeyError> for ApiError {
                 "The tenant has {} API keys, which is the maximum: revoke one first.",
                 ApiKey::MOST
             )),
+            ApiKeyError::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
+                "This secret of the API key was replaced. Only the present secret rotates the key.",
+            ),
             ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
             ApiKeyError::Store(error) => error.into(),
@@ -282,13 +299,9 @@ impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Token(error) => error.into(),
-            Denied::Revoked => Self::new(ErrorCode::TokenRevoked),
             Denied::ApiKey(_) => api_key::refused(),
-            Denied::TenantNotFound => Self::new(ErrorCode::TenantNotFound),
-            Denied::TenantGone => Self::new(ErrorCode::TenantGone),
-            // Leases are for workers; no request has one.
-            Denied::LeaseLost => Self::new(ErrorCode::Internal),
             Denied::Store(error) => error.into(),
+            denied => Self::new(ErrorCode::from(&denied)),
         }
     }
 }
@@ -311,7 +324,9 @@ impl From<ChallengeError> for ApiError {
             ChallengeError::Refused(why) => Self::new(ErrorCode::ChallengeRequired).with_detail(format!(
                 "The response to the challenge {why}. Get another challenge and send the request again."
             )),
-            ChallengeError::Unavailable(_) => Self::new(ErrorCode::ChallengeUnavailable).caused_by(error),
+            ChallengeError::Unavailable(_) | ChallengeError::Unverified(_) => {
+                Self::new(ErrorCode::ChallengeUnavailable).caused_by(error)
+            }
         }
     }
 }
@@ -322,19 +337,17 @@ impl From<AuthError> for ApiError {
             AuthError::Refused(refused) => refused.into(),
             AuthError::Invalid(invalid) => invalid.into(),
             AuthError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials),
-            AuthError::FactorRequired(pending) => Self::factor_needed(FactorNeeded::AtLogin {
-                mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
-                methods: pending.methods,
-                expires_in: pending.expires_in,
-            })
-            .with_detail(
+            AuthError::FactorRequired(pending) => factor_required(pending).with_detail(
                 "Send mfa_token and a code to POST /auth/mfa/verify. When methods is enroll, send it to \
-                 POST /auth/mfa/required/enroll.",
+                 POST /auth/mfa/required/enroll. When methods has passkey, a login at /auth/passkeys/login does without either.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
-            AuthError::Locked(seconds) => locked(seconds),
+            AuthError::Locked(seconds) => locked(seconds, WAYS_IN),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
+            AuthError::SessionOutlived(days) => Self::new(ErrorCode::TokenRevoked).with_detail(format!(
+                "A session lasts for at most {days} days from its login, however often it is refreshed. Log in again."
+            )),
             AuthError::InvalidInvitation => Self::new(ErrorCode::TokenRevoked).with_detail(
                 "The invitation was accepted or revoked, has expired, or its token is not valid. Ask for a new invitation.",
             ),
@@ -351,12 +364,23 @@ impl From<AuthError> for ApiError {
     }
 }
 
+/// The answer to a login that waits for its second factor.
+fn factor_required(pending: Pending) -> ApiError {
+    ApiError::factor_needed(FactorNeeded::AtLogin {
+        mfa_token: URL_SAFE_NO_PAD.encode(pending.token),
+        methods: pending.methods,
+        expires_in: pending.expires_in,
+    })
+}
+
+/// What a user can do who does not want to wait.
+const WAYS_IN: &str = "on a trusted device, or reset the password";
+
 /// The answer while an account waits after wrong guesses.
-fn locked(seconds: i64) -> ApiError {
+fn locked(seconds: i64, ways_in: &str) -> ApiError {
     ApiError::new(ErrorCode::AccountLocked)
         .with_detail(format!(
-            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, on a trusted device, or reset the \
-             password."
+            "Too many wrong passwords or codes in a row. Try again in {seconds} seconds, {ways_in}."
         ))
         .with_header(header::RETRY_AFTER, seconds.into())
 }
@@ -373,7 +397,7 @@ impl From<MfaError> for ApiError {
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
-            MfaError::Locked(seconds) => locked(seconds),
+            MfaError::Locked(seconds) => locked(seconds, WAYS_IN),
             MfaError::PasswordRequired => Invalid::one(
                 "/password",
                 "required",
@@ -395,6 +419,43 @@ impl From<MfaError> for ApiError {
     }
 }
 
+impl From<PasskeyError> for ApiError {
+    fn from(error: PasskeyError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            PasskeyError::Refused(refused) => refused.into(),
+            PasskeyError::Invalid(invalid) => invalid.into(),
+            PasskeyError::Unavailable => Self::new(ErrorCode::PasskeysUnavailable),
+            PasskeyError::LoginEnded => Self::new(ErrorCode::TokenRevoked)
+                .with_detail("The token is not valid, was used, or has expired. Begin the login again."),
+            PasskeyError::RegistrationEnded => {
+                conflict("The token is not valid in this session, was used, or has expired. Begin the registration again.")
+            }
+            PasskeyError::PasswordNeeded => Invalid::one(
+                "/password",
+                "required",
+                "is required: the session began more than 10 minutes ago",
+            )
+            .into(),
+            PasskeyError::Locked(seconds) => locked(seconds, WAYS_IN),
+            PasskeyError::WrongPassword => {
+                Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
+            }
+            PasskeyError::NotAccepted => Self::new(ErrorCode::InvalidCredentials)
+                .with_detail("The tenant has no active user with this passkey, or the response of the authenticator is not accepted."),
+            PasskeyError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
+            PasskeyError::TooMany => conflict("The user has ten passkeys, and no more are allowed. Remove one first."),
+            PasskeyError::AlreadyRegistered => conflict("The passkey is registered already."),
+            PasskeyError::LastFactor => conflict(
+                "The tenant requires a second factor of this user, and this is the last one. Add another one first.",
+            ),
+            PasskeyError::NotFound => Self::new(ErrorCode::NotFound),
+            PasskeyError::Password(error) => error.into(),
+            PasskeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
         match error {
@@ -402,7 +463,7 @@ impl From<AccountError> for ApiError {
             AccountError::Invalid(invalid) => invalid.into(),
             AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The password is not that of the account."),
-            AccountError::Locked(seconds) => locked(seconds),
+            AccountError::Locked(seconds) => locked(seconds, WAYS_IN),
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
@@ -410,6 +471,9 @@ impl From<AccountError> for ApiError {
             AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",
+            ),
+            AccountError::AskedTooOften => Self::new(ErrorCode::Conflict).with_detail(
+                "Ten links to confirm an address were sent within a day. Wait until the next day.",
             ),
             AccountError::Password(error) => error.into(),
             AccountError::Store(error) => error.into(),
@@ -419,10 +483,29 @@ impl From<AccountError> for ApiError {
 
 impl From<OperatorError> for ApiError {
     fn from(error: OperatorError) -> Self {
+        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
         match error {
             OperatorError::Invalid(invalid) => invalid.into(),
             OperatorError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("There is no active operator with this address and password."),
+            OperatorError::FactorRequired(pending) => factor_required(pending).with_detail(
+                "Send mfa_token and a code to POST /admin/mfa/verify. When methods is enroll, send it to \
+                 POST /admin/mfa/required/enroll.",
+            ),
+            OperatorError::InvalidToken => MfaError::InvalidToken.into(),
+            OperatorError::WrongCode => MfaError::WrongCode.into(),
+            OperatorError::WrongPassword => MfaError::WrongPassword.into(),
+            OperatorError::Locked(seconds) => locked(
+                seconds,
+                "from a network of an earlier login, or have the password reset on the server",
+            ),
+            OperatorError::AlreadyEnabled => {
+                conflict("The operator has a second factor. Disable it before you enroll another one.")
+            }
+            OperatorError::FactorNeeded => conflict("Operators need a second factor on this server."),
+            OperatorError::NotEnrolled => {
+                conflict("The operator has no second factor. Enroll one with POST /admin/mfa/enroll.")
+            }
             OperatorError::NotFound => Self::new(ErrorCode::NotFound),
             OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             OperatorError::Password(error) => error.into(),

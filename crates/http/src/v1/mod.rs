@@ -22,6 +22,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(identity::challenge::routes)
         .configure(identity::session::routes)
         .configure(identity::mfa::routes)
+        .configure(identity::passkey::routes)
         .configure(identity::account::routes)
         .configure(tenant::tenant::routes)
         .configure(plans::capability::routes)

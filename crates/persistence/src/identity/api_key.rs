@@ -3,7 +3,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
 use serde_json::Value;
 use tenantry_domain::identity::{AllowedNetwork, ApiKey, ApiKeys, ExpiryStage, FormerSecret};
 use tenantry_domain::kernel::{
-    ApiKeyId, Change, Page, PageRequest, Permission, PermissionSet, Position, StoreError, Time, UserId,
+    ApiKeyId, Change, Page, PageRequest, PermissionSet, Position, StoreError, Time, UserId,
 };
 
 use crate::kernel::error::column;
@@ -199,12 +199,13 @@ impl TryFrom<Model> for ApiKey {
             AllowedNetwork::parse(text).ok_or_else(|| unknown("api_keys.allowed_networks", text))
         };
         let networks = texts(&row.allowed_networks)?;
+        let scopes: PermissionSet = texts(&row.scopes)?.into_iter().collect();
         Ok(Self {
             id: row.id.into(),
             name: row.name,
             creator: row.user_id.into(),
             service_account: row.service_account,
-            scopes: scopes(&row.scopes)?,
+            scopes,
             allowed_networks: networks.into_iter().map(network).collect::<Result<_, _>>()?,
             secret_hash: sha256(row.secret_hash)?,
             former: former.map(|(hash, until)| FormerSecret { hash, until }),
@@ -218,12 +219,6 @@ impl TryFrom<Model> for ApiKey {
             version: row.version,
         })
     }
-}
-
-/// A scope that this version does not know, since a newer one stored it, gives nothing.
-fn scopes(json: &Value) -> Result<PermissionSet, StoreError> {
-    let known = texts(json)?.into_iter().filter_map(Permission::parse);
-    Ok(known.filter(|permission| permission.is_scope()).collect())
 }
 
 fn texts(json: &Value) -> Result<Vec<&str>, StoreError> {

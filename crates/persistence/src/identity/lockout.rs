@@ -52,16 +52,15 @@ impl Lockouts for PgStore {
             .filter(Column::Place.is_in(names));
         let rows = find.all().await?.into_iter();
         let lockouts = rows.map(|row| {
-            let place = places.iter().find(|place| place.to_string() == row.place);
-            let place = place.ok_or_else(|| unreadable("place"))?;
-            lockout(row, account, guess, *place)
+            let place = place_named(places, &row.place)?;
+            lockout(state(&row), account, guess, place)
         });
         lockouts.collect()
     }
 
     async fn find_or_insert(&mut self, new: &Lockout) -> Result<Lockout, StoreError> {
         if let Some(row) = self.held_lockout(new).await? {
-            return lockout(row, new.account, new.guess, new.place);
+            return lockout(state(&row), new.account, new.guess, new.place);
         }
         if self.tx.find::<Entity>().count().await? >= Lockout::MOST {
             self.evict_lockouts().await?;
@@ -78,7 +77,7 @@ impl Lockouts for PgStore {
         }
         // Another transaction has stored it meanwhile.
         match self.held_lockout(new).await? {
-            Some(row) => lockout(row, new.account, new.guess, new.place),
+            Some(row) => lockout(state(&row), new.account, new.guess, new.place),
             None => Ok(new.clone()),
         }
     }
@@ -144,28 +143,60 @@ fn row_of(account: AccountDigest, guess: Guess, place: Place) -> Condition {
 }
 
 fn changes(lockout: &Lockout) -> Result<ActiveModel, StoreError> {
-    let failures = i32::try_from(lockout.failures).map_err(|_| unreadable("failures"))?;
+    let (failures, last_at, locked_until, exempt_until) = stored(lockout)?;
     Ok(ActiveModel {
         failures: Set(failures),
-        last_at: Set(lockout.last_at),
-        locked_until: Set(lockout.locked_until),
-        exempt_until: Set(lockout.exempt_until),
+        last_at: Set(last_at),
+        locked_until: Set(locked_until),
+        exempt_until: Set(exempt_until),
         ..Default::default()
     })
 }
 
-fn lockout(row: Model, account: AccountDigest, guess: Guess, place: Place) -> Result<Lockout, StoreError> {
+fn state(row: &Model) -> State {
+    (row.failures, row.last_at, row.locked_until, row.exempt_until)
+}
+
+/// What changes of a row, of users and of operators: failures, the time of the last one, and the ends of the wait and of the
+/// exemption.
+pub(crate) type State = (i32, Time, Option<Time>, Option<Time>);
+
+/// What is stored of a lockout.
+pub(crate) fn stored(lockout: &Lockout) -> Result<State, StoreError> {
+    let failures = i32::try_from(lockout.failures).map_err(|_| unreadable("failures"))?;
+    Ok((
+        failures,
+        lockout.last_at,
+        lockout.locked_until,
+        lockout.exempt_until,
+    ))
+}
+
+/// The lockout of what is stored.
+pub(crate) fn lockout(
+    (failures, last_at, locked_until, exempt_until): State,
+    account: AccountDigest,
+    guess: Guess,
+    place: Place,
+) -> Result<Lockout, StoreError> {
     Ok(Lockout {
         account,
         guess,
         place,
-        failures: u32::try_from(row.failures).map_err(|_| unreadable("failures"))?,
-        last_at: row.last_at,
-        locked_until: row.locked_until,
-        exempt_until: row.exempt_until,
+        failures: u32::try_from(failures).map_err(|_| unreadable("failures"))?,
+        last_at,
+        locked_until,
+        exempt_until,
     })
 }
 
+/// The place among those that were asked for that a row names.
+pub(crate) fn place_named(places: &[Place], name: &str) -> Result<Place, StoreError> {
+    let mut places = places.iter();
+    let found = places.find(|place| place.to_string() == name);
+    found.copied().ok_or_else(|| unreadable("place"))
+}
+
 fn unreadable(name: &str) -> StoreError {
-    StoreError::Other(format!("lockouts.{name} is out of range"))
+    StoreError::Other(format!("{name} of a lockout is out of range"))
 }

@@ -116,10 +116,10 @@ impl SecondFactors for PgStore {
     }
 
     async fn replace_totp(&mut self, factor: &TotpFactor) -> Result<(), StoreError> {
-        self.delete_totp(factor.user_id).await?;
+        self.delete_totp(factor.owner).await?;
         let row = totp::ActiveModel {
             created_at: Set(factor.created_at),
-            user_id: Set(factor.user_id.uuid()),
+            user_id: Set(factor.owner.uuid()),
             ..changes(factor)
         };
         self.tx.insert(row).await
@@ -127,7 +127,7 @@ impl SecondFactors for PgStore {
 
     async fn update_totp(&mut self, factor: &TotpFactor) -> Result<(), StoreError> {
         let update = self.tx.update::<totp::Entity>().set(changes(factor));
-        let update = update.filter(totp::Column::UserId.eq(factor.user_id.uuid()));
+        let update = update.filter(totp::Column::UserId.eq(factor.owner.uuid()));
         exactly_one(update.run().await?)
     }
 
@@ -253,6 +253,13 @@ impl SecondFactors for PgStore {
         rows.into_iter().map(TrustedDevice::try_from).collect()
     }
 
+    async fn delete_device(&mut self, user: UserId, token_hash: [u8; 32]) -> Result<bool, StoreError> {
+        let delete = self.tx.delete::<device::Entity>();
+        let delete = delete.filter(device::Column::UserId.eq(user.uuid()));
+        let delete = delete.filter(device::Column::TokenHash.eq(token_hash.to_vec()));
+        Ok(delete.run().await? > 0)
+    }
+
     async fn delete_devices(&mut self, user: UserId) -> Result<u64, StoreError> {
         let delete = self.tx.delete::<device::Entity>();
         delete.filter(device::Column::UserId.eq(user.uuid())).run().await
@@ -322,7 +329,7 @@ fn changes(factor: &TotpFactor) -> totp::ActiveModel {
 impl From<totp::Model> for TotpFactor {
     fn from(row: totp::Model) -> Self {
         Self {
-            user_id: row.user_id.into(),
+            owner: row.user_id.into(),
             sealed_secret: row.sealed_secret,
             confirmed_at: row.confirmed_at,
             last_step: row.last_step,

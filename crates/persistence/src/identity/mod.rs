@@ -1,4 +1,4 @@
-//! Users, sessions, invitations, API keys, second factors, signing keys, answered challenges, and links and notices to accounts.
+//! Users, sessions, invitations, API keys, second factors, passkeys, signing keys, answered challenges, and links and notices to accounts.
 
 pub(crate) mod account_link;
 pub(crate) mod account_notice;
@@ -7,6 +7,7 @@ pub(crate) mod challenge;
 pub(crate) mod invitation;
 pub(crate) mod lockout;
 pub(crate) mod mfa;
+pub(crate) mod passkey;
 pub(crate) mod session;
 pub(crate) mod signing_key;
 pub(crate) mod user;

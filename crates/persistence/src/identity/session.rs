@@ -1,11 +1,11 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Func};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, LiveAt, Session, Sessions};
+use tenantry_domain::identity::{AuthMethods, Email, LOGIN_ADDRESSES, LiveAt, Session, Sessions};
 use tenantry_domain::kernel::{Change, Page, PageRequest, Position, SessionId, StoreError, Time, UserId};
 
 use crate::kernel::error::column;
-use crate::kernel::store::{PgStore, exactly_one};
+use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::{Lock, Update};
 
 pub(crate) mod entity {
@@ -30,6 +30,7 @@ pub(crate) mod entity {
         pub ip: Option<String>,
         pub factor_at: Option<DateTimeUtc>,
         pub device_hash: Option<Vec<u8>>,
+        pub methods: i16,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -189,7 +190,17 @@ impl TryFrom<Model> for Session {
             ip: row.ip,
             factor_at: row.factor_at,
             device_hash: row.device_hash.map(sha256).transpose()?,
+            methods: methods(row.methods, row.factor_at)?,
         })
+    }
+}
+
+/// Servers of an earlier release store the password alone, whichever code they get.
+fn methods(bits: i16, factor_at: Option<Time>) -> Result<AuthMethods, StoreError> {
+    let stored = u8::try_from(bits).ok().and_then(AuthMethods::of_bits);
+    match stored.ok_or_else(|| unknown("refresh_sessions.methods", &bits.to_string()))? {
+        AuthMethods::PASSWORD if factor_at.is_some() => Ok(AuthMethods::PASSWORD.and(AuthMethods::CODE)),
+        stored => Ok(stored),
     }
 }
 
@@ -201,6 +212,7 @@ fn changes(session: &Session) -> ActiveModel {
         expires_at: Set(session.expires_at),
         revoked_at: Set(session.revoked_at),
         factor_at: Set(session.factor_at),
+        methods: Set(session.methods.bits().into()),
         ..Default::default()
     }
 }

@@ -27,6 +27,7 @@ pub(crate) mod entity {
         pub updated_at: DateTimeUtc,
         pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
+        pub self_registered: bool,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -84,6 +85,7 @@ impl Users for PgStore {
         let row = ActiveModel {
             id: Set(user.id.uuid()),
             created_at: Set(user.created_at),
+            self_registered: Set(user.self_registered),
             ..changes(user)
         };
         self.tx.insert(row).await
@@ -126,6 +128,7 @@ impl TryFrom<Model> for User {
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
             version: row.version,
+            self_registered: row.self_registered,
         })
     }
 }

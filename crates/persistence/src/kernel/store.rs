@@ -3,19 +3,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::audit::AuditLog;
-use tenantry_domain::billing::{BillingAccounts, Invoices, MeterReports};
-use tenantry_domain::customization::{Brandings, SettingSheets};
-use tenantry_domain::flags::FlagOverrides;
-use tenantry_domain::identity::{
-    AccountLinks, ApiKeys, BoundedNotices, Invitations, Lockouts, RareNotices, SecondFactors, Sessions, Users,
-};
-use tenantry_domain::kernel::{Announcer, Change, Storage, StoreError};
-use tenantry_domain::operations::{IdempotencyKeys, Jobs};
-use tenantry_domain::store::{Mode, Store, UnitOfWork, Work};
-use tenantry_domain::tenant::{Actor, TenantScope, Tenants};
-use tenantry_domain::usage::{MeterKey, Quotas, Usage};
-use tenantry_domain::work::{Members, Projects, Resources, Tasks};
+use tenantry_domain::kernel::{Announcer, Change, StoreError};
+use tenantry_domain::store::{Mode, Repositories, Store, UnitOfWork, Work};
+use tenantry_domain::tenant::{Actor, TenantScope};
+use tenantry_domain::usage::MeterKey;
 
 use crate::kernel::tx::{Party, make_durable};
 use crate::{Pool, TenantTx};
@@ -110,86 +101,20 @@ impl Drop for Changes {
     }
 }
 
+macro_rules! accessors {
+    ($($(#[$doc:meta])* $name:ident: $port:path,)*) => {
+        impl Repositories for PgStore {
+            $(fn $name(&mut self) -> &mut dyn $port {
+                self
+            })*
+        }
+    };
+}
+
+tenantry_domain::repositories!(accessors);
+
 #[async_trait]
 impl Store for PgStore {
-    fn tenants(&mut self) -> &mut dyn Tenants {
-        self
-    }
-    fn users(&mut self) -> &mut dyn Users {
-        self
-    }
-    fn sessions(&mut self) -> &mut dyn Sessions {
-        self
-    }
-    fn invitations(&mut self) -> &mut dyn Invitations {
-        self
-    }
-    fn second_factors(&mut self) -> &mut dyn SecondFactors {
-        self
-    }
-    fn account_links(&mut self) -> &mut dyn AccountLinks {
-        self
-    }
-    fn rare_notices(&mut self) -> &mut dyn RareNotices {
-        self
-    }
-    fn bounded_notices(&mut self) -> &mut dyn BoundedNotices {
-        self
-    }
-    fn lockouts(&mut self) -> &mut dyn Lockouts {
-        self
-    }
-    fn api_keys(&mut self) -> &mut dyn ApiKeys {
-        self
-    }
-    fn projects(&mut self) -> &mut dyn Projects {
-        self
-    }
-    fn members(&mut self) -> &mut dyn Members {
-        self
-    }
-    fn tasks(&mut self) -> &mut dyn Tasks {
-        self
-    }
-    fn resources(&mut self) -> &mut dyn Resources {
-        self
-    }
-    fn storage(&mut self) -> &mut dyn Storage {
-        self
-    }
-    fn quotas(&mut self) -> &mut dyn Quotas {
-        self
-    }
-    fn usage(&mut self) -> &mut dyn Usage {
-        self
-    }
-    fn settings(&mut self) -> &mut dyn SettingSheets {
-        self
-    }
-    fn branding(&mut self) -> &mut dyn Brandings {
-        self
-    }
-    fn flag_overrides(&mut self) -> &mut dyn FlagOverrides {
-        self
-    }
-    fn billing(&mut self) -> &mut dyn BillingAccounts {
-        self
-    }
-    fn invoices(&mut self) -> &mut dyn Invoices {
-        self
-    }
-    fn meter_reports(&mut self) -> &mut dyn MeterReports {
-        self
-    }
-    fn audit(&mut self) -> &mut dyn AuditLog {
-        self
-    }
-    fn jobs(&mut self) -> &mut dyn Jobs {
-        self
-    }
-    fn idempotency_keys(&mut self) -> &mut dyn IdempotencyKeys {
-        self
-    }
     fn adapter(&mut self) -> &mut dyn Any {
         &mut self.tx
     }

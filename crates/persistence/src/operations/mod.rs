@@ -3,5 +3,7 @@
 pub(crate) mod idempotency;
 pub(crate) mod job;
 pub(crate) mod operator;
+pub(crate) mod operator_factor;
+pub(crate) mod operator_lockout;
 pub(crate) mod sent_mail;
 pub(crate) mod system_job;

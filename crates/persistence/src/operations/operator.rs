@@ -1,19 +1,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, ExprTrait as _, extension::postgres::PgExpr as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, extension::postgres::PgExpr as _};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
 use serde_json::Value;
 use tenantry_domain::flags::FlagEditing;
-use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, PasswordHash, SigningKeyEditing};
+use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Lockouts, PasswordHash, SigningKeyEditing};
 use tenantry_domain::kernel::{
     Announcer, Change, OperatorId, Page, PageRequest, Position, StoreError, SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{
-    Operator, OperatorActor, OperatorEvent, OperatorScope, OperatorWork, Operators,
+    Operator, OperatorActor, OperatorEvent, OperatorFactors, OperatorGuesses, OperatorScope, OperatorWork,
+    Operators,
 };
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
@@ -22,10 +23,11 @@ use crate::Pool;
 use crate::kernel::error::column;
 use crate::kernel::store::{Changes, exactly_one};
 use crate::kernel::tx::{PlatformTx, before};
+use crate::operations::operator_lockout::PgOperatorGuesses;
 use crate::tenant::tenant::entity as tenants;
 use crate::work::task::containing;
 
-mod entity {
+pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
 
     #[sea_orm::model]
@@ -39,6 +41,7 @@ mod entity {
         pub password_hash: String,
         pub is_active: bool,
         pub epoch: i64,
+        pub factor_at: Option<DateTimeUtc>,
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
     }
@@ -163,6 +166,11 @@ impl Operators for PgOperators {
         let tx = PlatformTx::begin_for_guest(&self.platform, because(scope), Mode::Write).await?;
         Ok(self.work(tx, scope))
     }
+
+    async fn begin_guess(&self, because: SystemScope) -> Result<Box<dyn OperatorGuesses>, StoreError> {
+        let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Write).await?;
+        Ok(Box::new(PgOperatorGuesses(tx)))
+    }
 }
 
 /// From where an operator has logged in. The limit is [`LOGIN_ADDRESSES`].
@@ -261,6 +269,13 @@ impl OperatorWork for PgOperatorWork {
         exactly_one(self.tx.execute(&sea_orm::Insert::one(row).into_query()).await?)
     }
 
+    async fn lock_operator(&mut self, operator: OperatorId) -> Result<Option<Operator>, StoreError> {
+        let find = Entity::find().filter(Column::Id.eq(operator.uuid()));
+        let find = find.lock(LockType::Update).into_query();
+        let rows = self.tx.fetch::<Entity>(&find).await?;
+        Ok(rows.into_iter().next().map(Operator::from))
+    }
+
     async fn replace_password(
         &mut self,
         operator: OperatorId,
@@ -316,24 +331,32 @@ impl OperatorWork for PgOperatorWork {
         self
     }
 
-    async fn commit(self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError> {
-        let Self {
-            mut tx,
-            scope,
-            changes,
-        } = *self;
+    fn factors(&mut self) -> &mut dyn OperatorFactors {
+        self
+    }
+
+    fn lockouts(&mut self) -> &mut dyn Lockouts {
+        &mut self.tx
+    }
+
+    async fn record(&mut self, record: OperatorEvent) -> Result<(), StoreError> {
         let row = event::ActiveModel {
             id: Set(record.id.uuid()),
             at: Set(record.at),
-            operator_id: Set(scope.operator().map(OperatorId::uuid)),
+            operator_id: Set(self.scope.operator().map(OperatorId::uuid)),
             action: Set(record.action.to_owned()),
             reason: Set(record.reason),
             target_tenant: Set(record.target_tenant.map(TenantId::uuid)),
-            request_id: Set(scope.request().as_str().to_owned()),
+            request_id: Set(self.scope.request().as_str().to_owned()),
             ip: Set(record.ip),
             details: Set(record.details),
         };
-        exactly_one(tx.execute(&sea_orm::Insert::one(row).into_query()).await?)?;
+        exactly_one(self.tx.execute(&sea_orm::Insert::one(row).into_query()).await?)
+    }
+
+    async fn commit(mut self: Box<Self>, record: OperatorEvent) -> Result<(), StoreError> {
+        self.record(record).await?;
+        let Self { tx, changes, .. } = *self;
         let done = tx.commit().await;
         // Announced when it is dropped: after the commit, also when that was cut off.
         drop(changes);
@@ -366,6 +389,7 @@ impl From<Model> for Operator {
             is_active: row.is_active,
             password_hash: PasswordHash::new(row.password_hash),
             epoch: row.epoch,
+            factor_at: row.factor_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

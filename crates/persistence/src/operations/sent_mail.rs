@@ -22,12 +22,15 @@ impl PgSentMails {
     }
 }
 
-/// `$1` id, `$2` recipient, `$3` tenant, `$4` from when on, `$5` whether the address is verified, `$6` kind.
+/// `$1` id, `$2` recipient, `$3` tenant, `$4` from when on, `$5` whether the address is verified, `$6` kind, `$7` from when on a
+/// mail was sent lately.
 const COUNT: &str = "\
 SELECT EXISTS (SELECT FROM sent_mails m WHERE m.id = $1) AS again, \
  (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND NOT m.is_verified) AS of_recipient, \
  (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND m.of_tenant = $3 \
    AND m.is_verified = $5 AND (m.kind = $6 OR NOT $5)) AS of_account, \
+ (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $7 AND m.of_tenant = $3 \
+   AND m.is_verified = $5 AND (m.kind = $6 OR NOT $5)) AS of_account_lately, \
  (SELECT count(*) FROM sent_mails m WHERE m.of_tenant = $3 AND m.sent_at > $4 AND NOT m.is_verified) AS of_tenant";
 
 const ADD: &str = "\
@@ -80,6 +83,7 @@ async fn count(tx: &mut PlatformTx, mail: &OutgoingMail) -> Result<(bool, MailCo
         (mail.at - MailLimits::WINDOW).into(),
         mail.is_verified.into(),
         mail.kind.into(),
+        (mail.at - MailLimits::ALWAYS).into(),
     ];
     let rows = tx.fetch_fixed(COUNT, arguments).await?;
     let row = rows.first();
@@ -89,6 +93,7 @@ async fn count(tx: &mut PlatformTx, mail: &OutgoingMail) -> Result<(bool, MailCo
     let counts = MailCounts {
         recipient: number("of_recipient")?,
         account: number("of_account")?,
+        account_lately: number("of_account_lately")?,
         tenant: number("of_tenant")?,
     };
     Ok((column(row, "again")?, counts))

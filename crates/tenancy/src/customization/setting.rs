@@ -178,14 +178,16 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
         })
         .await?;
     let former = former.ok_or_else(unknown)?;
-    if security_of(&sheet.values) != security_of(&former.values) {
-        let _: RecentFactor = cx.require_recent_factor().await??;
-    }
+    let factor = cx.require_recent_factor().await?;
     let registry = &cx.ports().settings;
     let warnings = check_addresses(cx, &registry.check_rollback(&sheet, &former)?.addresses).await?;
     cx.write(async |work| {
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
+        // The locked values decide: they may have changed since the first look.
+        if security_of(&before.values) != security_of(&former.values) {
+            let _: RecentFactor = factor?;
+        }
         let change = registry.check_rollback(&before, &former)?;
         let after = store(cx, work, before, &change, Some(version)).await?;
         let settings = effective(cx, &tenant, &after);

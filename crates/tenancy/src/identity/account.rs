@@ -14,9 +14,9 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
-use crate::identity::lockout::{self, Guesser};
+use crate::identity::lockout;
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail, security_notice};
+use crate::identity::{account_link, account_mail, auth, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 
 /// Why it was not done.
@@ -49,6 +49,9 @@ pub enum AccountError {
     /// The address was changed too often within days.
     #[error("the address was changed too often")]
     ChangedTooOften,
+    /// A user got as many links to confirm an address as a day allows.
+    #[error("links to confirm an address were asked for too often")]
+    AskedTooOften,
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -146,7 +149,9 @@ async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) ->
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
-/// read from a mail to the address of the account, so it proves that address, too. API keys have secrets of their own and stay
+/// read from a mail to the address of the account, so it proves that address, too. Of a user who registered and never proved the
+/// address before, the second factor and the trusted devices are removed: a stranger may have registered with the address, and
+/// would keep its owner out. API keys have secrets of their own and stay
 /// valid; the notice of the reset says so to a user who has made some.
 ///
 /// # Errors
@@ -172,14 +177,16 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
     cx.write(async |work| {
         let redeemed = account_link::redeem(cx, work, RESET, token).await?;
         let (_, mut user) = redeemed.ok_or_else(account_link::unusable)?;
+        if user.may_be_a_strangers() {
+            mfa::remove_of_stranger(cx, work, user.id).await?;
+        }
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
         work.users().update(&user).await?;
-        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        let ended = session::end_all(cx, work, user.id).await?;
         lockout::lift(cx, work, &user.email).await?;
-        work.account_links()
-            .delete_of(user.id, &[LinkPurpose::VerifyEmail, LinkPurpose::ConfirmEmail])
-            .await?;
+        let links = work.account_links();
+        links.delete_of(user.id, &[LinkPurpose::VerifyEmail]).await?;
         let details = json!({"ended_sessions": ended});
         let event = cx.security("user.password_reset", "user", Some(user.id.uuid()), details);
         work.audit().record(event).await?;
@@ -250,14 +257,19 @@ pub(crate) enum Compared {
     Locked(i64),
 }
 
-/// Compares a password with that of the caller's account, whose network is known by the session. A wrong one is counted.
+/// Compares a password with that of the caller's account. A wrong one is counted like one of a login: a session may be stolen,
+/// so it does not make the caller's network a known one.
 pub(crate) async fn compare<E>(cx: &Cx, user: &User, password: Password) -> Result<Compared, E>
 where
     E: From<PasswordError> + From<StoreError>,
 {
-    let guesser = Guesser::of(cx, user.email.as_str(), true);
-    let look = async |work: &mut Work| lockout::look(cx, work, Guess::Password, guesser).await;
-    let standing = cx.read(look).await?;
+    let (guesser, standing) = cx
+        .read(async |work| {
+            let guesser = auth::guesser(cx, work, user).await?;
+            let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
+            Ok::<_, StoreError>((guesser, standing))
+        })
+        .await?;
     if let Some(seconds) = standing.wait {
         lockout::record(cx, Guess::Password, Some(user.id), None).await?;
         return Ok(Compared::Locked(seconds));

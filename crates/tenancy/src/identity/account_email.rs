@@ -8,16 +8,19 @@ use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, Password, Prese
 use tenantry_domain::kernel::{Invalid, Permission, StoreError};
 use tenantry_domain::store::Work;
 
-use crate::Cx;
 use crate::identity::account::{self, AccountError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, address};
+use crate::identity::step_up::RecentFactor;
+use crate::identity::{account_link, address, mfa, session};
+use crate::{Changed, Cx};
 
 /// Sends a link to the address that the caller's account is to get. Whether another user has it is not said here: only who
-/// reads its mail learns that, by [`confirm`].
+/// reads its mail learns that, by [`confirm`]. It takes a recent factor: links to former addresses give an account back, so
+/// a password and a session must not be enough to make one's own address a former address.
 ///
 /// # Errors
-/// `/email`; [`AccountError::InvalidCredentials`] for another password; [`AccountError`].
+/// `/email`; [`AccountError::InvalidCredentials`] for another password; [`AccountError::Refused`] without a recent factor;
+/// [`AccountError::AskedTooOften`]; [`AccountError`].
 pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), AccountError> {
     cx.require(Permission::ManageOwnAccount)?;
     let email = Email::parse(email, "/email")?;
@@ -26,26 +29,41 @@ pub async fn change(cx: &Cx, email: &str, password: Password) -> Result<(), Acco
         return Err(Invalid::one("/email", "unchanged", "is the address of the account already").into());
     }
     AllowedDomains::of(cx).await?.check(&email)?;
+    let factor = cx.require_recent_factor().await??;
     account::confirm(cx, &seen, password).await?;
-    cx.write(async |work| {
-        let user = work.users().find_for_update(seen.id).await?;
-        let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
-        let user = user.ok_or(AccountError::InvalidCredentials)?;
-        check_former(cx, work, &user).await?;
-        Ok(account_link::issue(cx, work, &user, LinkPurpose::ConfirmEmail, &email).await?)
-    })
-    .await
+    cx.write(async |work| ask_to_confirm(cx, work, &seen, &email, factor).await)
+        .await
 }
 
-/// Gives the account that a link opens the address that the link was sent to.
+async fn ask_to_confirm(
+    cx: &Cx,
+    work: &mut Work,
+    seen: &User,
+    email: &Email,
+    _: RecentFactor,
+) -> Result<(), AccountError> {
+    let user = work.users().find_for_update(seen.id).await?;
+    let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
+    let user = user.ok_or(AccountError::InvalidCredentials)?;
+    check_former(cx, work, &user).await?;
+    if account_link::issue_to_confirm(cx, work, &user, email).await? {
+        Ok(())
+    } else {
+        Err(AccountError::AskedTooOften)
+    }
+}
+
+/// Gives the account that a link opens the address that the link was sent to, if the tenant still allows its domain.
 ///
 /// # Errors
 /// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
 pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+    let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
         let redeemed = account_link::redeem(cx, work, LinkPurpose::ConfirmEmail, token).await?;
         let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
+        domains.check_at(&link.email, "/token")?;
         check_former(cx, work, &before).await?;
         if address::is_reserved(cx, work, &link.email, Some(before.id)).await? {
             return Err(AccountError::EmailTaken);
@@ -53,17 +71,17 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
         let mut user = before.clone();
         user.move_to(link.email, cx.now());
         work.users().update(&user).await?;
-        let target = user.id.uuid();
-        let event = cx.changed("user.email_changed", "user", target, Some(&before), Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("user.email_changed", Some(&before), &user))
+            .await?;
         Ok(moved(cx, work, &user, &before).await?)
     })
     .await
 }
 
 /// Gives the account that a link opens its former address back, which the link was sent to, ends all of its sessions, and
-/// removes its second factor and trusted devices.
-/// Whoever changed the address may know the password, so a link to reset it is sent to the address, too.
+/// removes its trusted devices. Second factors and passkeys stay if they were settled before the change of address: later ones may be
+/// those of a thief, who changed the address. A thief may know the password, so it ends, and a link to choose a new one is sent to the
+/// address.
 ///
 /// # Errors
 /// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
@@ -73,15 +91,15 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
         let mut user = before.clone();
         user.move_to(link.email.clone(), cx.now());
+        user.set_password(cx.ports().passwords.unusable(), cx.now());
         work.users().update(&user).await?;
-        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
-        // Whoever moved the account may have enrolled a factor of their own, which would keep its owner out.
-        work.second_factors().delete_all(user.id).await?;
+        let ended = session::end_all(cx, work, user.id).await?;
+        mfa::remove_unsettled(cx, work, user.id, link.created_at).await?;
         withdraw(work, &user, &link).await?;
         account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
         let target = user.id.uuid();
-        let event = cx.changed("user.email_reverted", "user", target, Some(&before), Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("user.email_reverted", Some(&before), &user))
+            .await?;
         let event = cx.security(
             "session.ended_all",
             "user",

@@ -7,7 +7,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, PresentedLink, User};
-use tenantry_domain::kernel::{AccountLinkId, Invalid, Permission, StoreError};
+use tenantry_domain::kernel::{AccountLinkId, AccountNoticeId, Invalid, Permission, StoreError};
 use tenantry_domain::operations::AccountName;
 use tenantry_domain::store::Work;
 
@@ -100,6 +100,47 @@ pub(crate) async fn issue(
     if !make_room(cx, work, user, purpose, email).await? {
         return Ok(());
     }
+    add(cx, work, user, purpose, email).await
+}
+
+/// Does what [`issue`] does with a link to confirm an address that the user chose. Returns whether the user may get it: there are
+/// [`AccountLink::MOST_CONFIRMATIONS`] a day.
+pub(crate) async fn issue_to_confirm(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    email: &Email,
+) -> Result<bool, StoreError> {
+    let purpose = LinkPurpose::ConfirmEmail;
+    if !make_room(cx, work, user, purpose, email).await? {
+        return Ok(true);
+    }
+    let id = AccountNoticeId::next(cx.ids());
+    let span = (cx.now(), cx.now() - AccountLink::CONFIRMATIONS_WINDOW);
+    let counted = work
+        .bounded_notices()
+        .count(
+            id,
+            (user.id, purpose.as_str()),
+            span,
+            AccountLink::MOST_CONFIRMATIONS,
+        )
+        .await?;
+    if counted.is_none() {
+        return Ok(false);
+    }
+    add(cx, work, user, purpose, email).await?;
+    Ok(true)
+}
+
+/// Stores a new link and the job that sends it.
+async fn add(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    purpose: LinkPurpose,
+    email: &Email,
+) -> Result<(), StoreError> {
     let id = AccountLinkId::next(cx.ids());
     let issued = cx.ports().link_tokens.issue(cx.scope().tenant(), id);
     let link = AccountLink {

@@ -8,6 +8,7 @@ use tenantry_domain::identity::{AccountLink, AccountNotice, LinkPurpose, RareNot
 use tenantry_domain::kernel::{
     AccountLinkId, AccountNoticeId, Network, Permission, StoreError, Time, UserId,
 };
+use tenantry_domain::operations::MailDecision;
 use tenantry_domain::store::Work;
 
 use crate::Cx;
@@ -60,6 +61,9 @@ pub struct LinkTo {
     pub link: AccountLinkId,
     /// The token of the link, sealed, since only its hash is stored otherwise.
     pub sealed_token: Vec<u8>,
+    /// Whether an admin asked for the link. Such mails are counted apart from those that callers without an account cause.
+    #[serde(default)]
+    pub by_admin: bool,
 }
 
 impl JobHandler for SendLink {
@@ -84,8 +88,41 @@ impl JobHandler for SendLink {
         };
         let url = url(cx, &link, &payload.sealed_token)?;
         let message = link.purpose.message(&recipient.reader, &url, link.expires_at);
-        mail::send(cx, link.purpose.as_str(), &recipient, &message, link.created_at).await
+        let kind = if payload.by_admin {
+            BY_ADMIN
+        } else {
+            link.purpose.as_str()
+        };
+        match mail::try_to_send(cx, kind, &recipient, &message, link.created_at).await? {
+            MailDecision::Send => Ok(()),
+            MailDecision::Tenant | MailDecision::Account | MailDecision::Recipient => {
+                Ok(end_unsent(cx, &link).await?)
+            }
+        }
     }
+}
+
+/// The kind under which mails with links are counted that admins ask for.
+const BY_ADMIN: &str = "reset_password_by_admin";
+
+/// Ends a link whose mail is not sent, so that it takes no place of [`AccountLink::MOST_LIVE`]. The row stays, since the next
+/// link keeps its distance from it.
+async fn end_unsent(cx: &Cx, link: &AccountLink) -> Result<(), StoreError> {
+    if !link.purpose.is_of_present_address() {
+        return Ok(());
+    }
+    cx.write(async |work| {
+        work.users().find_for_update(link.user_id).await?;
+        if !work.account_links().delete(link.id).await? {
+            return Ok(());
+        }
+        let ended = AccountLink {
+            expires_at: cx.now().min(link.expires_at),
+            ..link.clone()
+        };
+        work.account_links().insert(&ended).await
+    })
+    .await
 }
 
 /// Stores the job that sends a notice to a user, with the running transaction.
@@ -160,6 +197,8 @@ pub(crate) async fn send_link(
     let payload = LinkTo {
         link: link.id,
         sealed_token: cx.ports().seal.seal(&place(cx, link.id), token.as_bytes()),
+        // Others ask without a credential, and a job makes the link.
+        by_admin: link.purpose == LinkPurpose::ResetPassword && cx.scope().author().is_some(),
     };
     let asked = job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await;
     asked.map(|_| ()).map_err(store_error)

@@ -16,7 +16,7 @@ use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
 use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
-use crate::{Cx, Origin, Precondition, Stale, Tenancy};
+use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
 
 /// How many revoked keys a tenant keeps at the most; they tell a revoked key from an unknown one in the audit log.
 const REVOKED_KEPT: u64 = 200;
@@ -39,6 +39,9 @@ pub enum ApiKeyError {
     /// The tenant has [`ApiKey::MOST`] keys.
     #[error("the tenant has {} API keys, which is the maximum", ApiKey::MOST)]
     TooMany,
+    /// The key rotates itself with a secret that a rotation replaced.
+    #[error("the secret of the API key was replaced")]
+    FormerSecret,
     /// An expired key is not rotated.
     #[error("the API key has expired")]
     Expired,
@@ -86,8 +89,9 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     let factor = cx.require_recent_factor().await??;
     let id = ApiKeyId::next(cx.ids());
     let issued = issue(cx, id, factor);
+    let new = (new, cx.ports().permissions.as_ref());
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
-    require_all(cx, key.scopes)?;
+    require_all(cx, &key.scopes)?;
     cx.write(async |work| {
         // Two requests for the last place come one after the other.
         let tenant = work.tenants().current_for_update().await?;
@@ -96,8 +100,7 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
             return Err(ApiKeyError::TooMany);
         }
         work.api_keys().insert(&key).await?;
-        let event = cx.changed("api_key.created", "api_key", id.uuid(), None, Some(&key));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&key)).await?;
         let name = key.name.clone();
         security_notice::notify(cx, work, creator, SecurityNotice::ApiKeyCreated { name }).await?;
         Ok(Issued { key, issued })
@@ -122,9 +125,9 @@ pub async fn update(
         let before = before.ok_or(ApiKeyError::NotFound)?;
         when.check(before.version)?;
         let mut key = before.clone();
-        key.apply(patch.clone(), cx.now())?;
+        key.apply(patch.clone(), &cx.ports().permissions, cx.now())?;
         if key.scopes != before.scopes {
-            require_all(cx, key.scopes)?;
+            require_all(cx, &key.scopes)?;
         }
         store(cx, work, ("api_key.updated", &before, &key), factor).await?;
         Ok(key)
@@ -146,17 +149,19 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
         key.revoke(cx.now());
         work.api_keys().update(&key).await?;
         work.api_keys().keep_latest_revoked(REVOKED_KEPT).await?;
-        let event = cx.changed("api_key.revoked", "api_key", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        Ok(cx
+            .record(work, Changed::ended("api_key.revoked", &before))
+            .await?)
     })
     .await
 }
 
-/// Gives a key a new secret. The present one is accepted for so many seconds more. A key may do this only for itself, and
-/// only when it is a service account's.
+/// Gives a key a new secret. The present one is accepted for so many seconds more. A key may do this only for itself, only
+/// when it is a service account's, and only with its present secret: a former one, which may have leaked, must not take
+/// the key over. The admins are notified of a key that rotates itself.
 ///
 /// # Errors
-/// [`ApiKeyError`].
+/// [`ApiKeyError::FormerSecret`]; [`ApiKeyError`].
 pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issued, ApiKeyError> {
     cx.require(Permission::RotateApiKeys)?;
     if cx.scope().api_key().is_some_and(|own| own != id) {
@@ -164,23 +169,36 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
     }
     let factor = cx.require_recent_factor().await??;
     let issued = issue(cx, id, factor);
-    cx.write(async |work| {
+    let rotated = cx.write(async |work| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
+        let presented = cx.scope().key_secret();
+        if presented.is_some_and(|presented| !before.is_present_secret(presented)) {
+            return Err(ApiKeyError::FormerSecret);
+        }
         if before.is_expired(cx.now()) {
             return Err(ApiKeyError::Expired);
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
         store(cx, work, ("api_key.rotated", &before, &key), factor).await?;
-        // A key that rotates itself had its secret already.
-        if let Some(user) = cx.scope().session().and(cx.scope().user()) {
-            let name = key.name.clone();
-            security_notice::notify(cx, work, user, SecurityNotice::ApiKeyRotated { name }).await?;
+        let name = key.name.clone();
+        match cx.scope().session().and(cx.scope().user()) {
+            Some(user) => {
+                security_notice::notify(cx, work, user, SecurityNotice::ApiKeyRotated { name }).await?;
+            }
+            None => {
+                let notice = SecurityNotice::ApiKeyRotatedItself { name };
+                security_notice::notify_admins(cx, work, &notice).await?;
+            }
         }
         Ok(Issued { key, issued })
-    })
-    .await
+    });
+    let rotated = rotated.await;
+    if let Err(ApiKeyError::FormerSecret) = &rotated {
+        refusal::record(&cx.without_key(), refused(id, "former_secret", cx.origin())).await?;
+    }
+    rotated
 }
 
 /// Admits a program with a key, and notes that the key was used. A refusal is recorded with its reason in the audit log of
@@ -222,15 +240,19 @@ async fn record_refusal(
         Err(_) => return Ok(()),
     };
     let cx = Cx::new(Arc::clone(app), admission.scope, origin.clone());
-    let refusal = Refusal {
+    Ok(refusal::record(&cx, refused(presented.id, &reason.to_string(), origin)).await?)
+}
+
+/// The audit entry of a key that was refused.
+fn refused(id: ApiKeyId, reason: &str, origin: &Origin) -> Refusal {
+    Refusal {
         action: RefusedAction::ApiKey,
         target_type: "api_key",
-        target: Some(presented.id.uuid()),
+        target: Some(id.uuid()),
         actor: None,
         ip: origin.ip.clone(),
-        details: json!({"reason": reason.to_string()}),
-    };
-    Ok(refusal::record(&cx, refusal).await?)
+        details: json!({"reason": reason}),
+    }
 }
 
 /// Stores a key that was changed, with the audit entry of the change.
@@ -250,8 +272,10 @@ fn issue(cx: &Cx, id: ApiKeyId, _: RecentFactor) -> IssuedApiKey {
     cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
 }
 
-fn require_all(cx: &Cx, scopes: PermissionSet) -> Result<(), Refused> {
-    if scopes.iter().all(|permission| cx.scope().has(permission)) {
+/// The caller must have each of the permissions. Names that this service does not know grant nothing.
+fn require_all(cx: &Cx, scopes: &PermissionSet) -> Result<(), Refused> {
+    let mut asked = cx.ports().permissions.all().iter();
+    if asked.all(|permission| !scopes.contains(*permission) || cx.scope().has(*permission)) {
         Ok(())
     } else {
         Err(Refused::Forbidden)

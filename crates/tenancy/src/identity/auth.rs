@@ -3,16 +3,14 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, Password,
-    PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session, User, Verified,
+    AccessClaims, AuthMethods, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller,
+    Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
+    SessionLifetime, User, Verified,
 };
-use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, Permission, SessionId, StoreError, Time, UserId,
-};
+use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
-use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout::{self, Guesser};
@@ -26,6 +24,7 @@ use crate::identity::{
 };
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
+use crate::{Changed, Cx};
 
 /// Somebody is logged in: tokens, and who and where they are.
 #[derive(Debug, Clone)]
@@ -40,6 +39,25 @@ pub struct LoggedIn {
     pub user: User,
     /// Where they are logged in.
     pub tenant: Tenant,
+}
+
+/// The outcome of a registration.
+#[derive(Debug, Clone)]
+pub enum Registered {
+    /// The user is logged in.
+    LoggedIn(Box<LoggedIn>),
+    /// The user can log in once the address is verified, with the link that was mailed to it.
+    Unverified(UserId),
+}
+
+impl Registered {
+    /// The user who registered.
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::LoggedIn(login) => login.user.id,
+            Self::Unverified(user) => *user,
+        }
+    }
 }
 
 /// Why nobody was logged in.
@@ -60,6 +78,9 @@ pub enum AuthError {
     /// The refresh token is not one of ours, or its session has ended.
     #[error("the refresh token is not valid")]
     InvalidRefresh,
+    /// The session of the refresh token began more than so many days ago.
+    #[error("the session began more than {0} days ago")]
+    SessionOutlived(i64),
     /// The token of an invitation is not one of ours, or the invitation is not open.
     #[error("the invitation was accepted or revoked, has expired, or its token is not valid")]
     InvalidInvitation,
@@ -161,7 +182,7 @@ pub async fn login(
         lockout::record(cx, Guess::Password, target, address.as_ref()).await?;
         return Err(AuthError::Locked(seconds));
     }
-    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let hash = user.as_ref().map(|user| user.password_hash.in_force());
     let passwords = &cx.ports().passwords;
     let caller = HashingCaller {
         class: claim.class(),
@@ -170,7 +191,7 @@ pub async fn login(
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
         Some(user) if verified.is_right() => {
-            if !user.email_verified && account::verified_only(cx).await? {
+            if user.awaits_proof() || (!user.email_verified && account::verified_only(cx).await?) {
                 return Err(AuthError::EmailNotVerified);
             }
             let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
@@ -184,9 +205,15 @@ pub async fn login(
             opened
         }
         user => {
-            record_failure(cx, email, user.map(|user| user.id)).await?;
-            cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, claim.guesser).await)
-                .await?;
+            let user = user.map(|user| user.id);
+            record_failure(cx, email, user).await?;
+            cx.write_behind(async |work| {
+                if let Some((user, device)) = user.zip(claim.device) {
+                    mfa::fail_on_device(cx, work, user, device).await?;
+                }
+                lockout::fail(cx, work, Guess::Password, claim.guesser).await
+            })
+            .await?;
             Err(AuthError::InvalidCredentials)
         }
     }
@@ -205,7 +232,8 @@ pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) ->
         .await
 }
 
-/// Registers somebody as a member of a tenant that allows it, and logs them in.
+/// Registers a user as a member of a tenant that allows it, and logs in. Where the tenant lets only verified addresses in, or
+/// only those of some domains, no session begins: the password is in force once the address is verified.
 ///
 /// # Errors
 /// [`AuthError`].
@@ -215,7 +243,7 @@ pub async fn register(
     full_name: String,
     password: String,
     challenge: &ChallengeResponse,
-) -> Result<LoggedIn, AuthError> {
+) -> Result<Registered, AuthError> {
     let tenant = cx.read(async |work| own_tenant::<AuthError>(work).await).await?;
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
@@ -230,7 +258,9 @@ pub async fn register(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
-    AllowedDomains::of(cx).await?.check_text(email)?;
+    let domains = AllowedDomains::of(cx).await?;
+    domains.check_text(email)?;
+    let needs_proof = domains.is_limited() || account::verified_only(cx).await?;
     if let Err(refused) = challenge::check(cx, ChallengePurpose::Register, challenge).await {
         // A request that is repeated with its idempotency key has used the response up.
         cx.check_once().await?;
@@ -241,7 +271,11 @@ pub async fn register(
         full_name,
         password: Some(password),
     };
-    let (user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    let (mut user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    if needs_proof {
+        user.password_hash = user.password_hash.pending();
+    }
+    user.self_registered = true;
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
@@ -255,45 +289,40 @@ pub async fn register(
             return Err(AuthError::EmailTaken);
         }
         work.users().insert(&user).await?;
-        let event = cx.changed("user.registered", "user", user.id.uuid(), None, Some(&user));
-        work.audit().record(event).await?;
-        work.sessions().insert(&session).await?;
+        cx.record(work, Changed::with("user.registered", None, &user))
+            .await?;
         account_link::verify(cx, work, &user).await?;
+        if needs_proof {
+            return Ok(Registered::Unverified(user.id));
+        }
+        work.sessions().insert(&session).await?;
         let refresh_token = refresh_token.clone();
-        Ok::<_, AuthError>(logged_in(
-            cx,
-            rules,
-            session.id,
-            refresh_token,
-            user.clone(),
-            tenant.clone(),
-            None,
-        ))
+        let login = logged_in(cx, rules, &session, refresh_token, user.clone(), tenant.clone());
+        Ok::<_, AuthError>(Registered::LoggedIn(Box::new(login)))
     })
     .await
 }
 
 /// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
-/// for too long ends too.
+/// for too long, or began too long ago, ends too.
 ///
 /// # Errors
-/// [`AuthError::InvalidRefresh`], and those of the store.
+/// [`AuthError::InvalidRefresh`], [`AuthError::SessionOutlived`], and those of the store.
 pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, AuthError> {
     let rules = session::rules(cx).await?;
     let verified_only = account::verified_only(cx).await?;
     let outcome = cx
         .write(async |work| rotate(cx, work, presented, (rules, verified_only)).await)
         .await?;
-    let (user, tenant, factor_at) = outcome.ok_or(AuthError::InvalidRefresh)?;
-    Ok(logged_in(
-        cx,
-        rules,
-        presented.session,
-        presented.child.token.clone(),
-        user,
-        tenant,
-        factor_at,
-    ))
+    let (user, tenant, session) = match outcome {
+        Refreshed::Session(session) => *session,
+        Refreshed::Ended => return Err(AuthError::InvalidRefresh),
+        Refreshed::Outlived => {
+            return Err(AuthError::SessionOutlived(cx.app().policy.session_max_days));
+        }
+    };
+    let refresh_token = presented.child.token.clone();
+    Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
 }
 
 /// Ends the caller's own session.
@@ -354,27 +383,27 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         previous_hash: None,
         rotated_at: None,
         created_at: now,
-        expires_at: now + session_lifetime(cx),
+        expires_at: session_lifetime(cx).expiry(now, now),
         revoked_at: None,
         user_agent: cx.origin().user_agent.clone(),
         ip: cx.origin().ip.clone(),
         factor_at: None,
         device_hash: None,
+        methods: AuthMethods::PASSWORD,
     };
     (session, first.token)
 }
 
-/// The answer to a login, in whose session a second factor was given at `factor_at`.
+/// The answer to a login.
 pub(crate) fn logged_in(
     cx: &Cx,
     rules: SessionRules,
-    session: SessionId,
+    session: &Session,
     refresh_token: String,
     user: User,
     tenant: Tenant,
-    factor_at: Option<Time>,
 ) -> LoggedIn {
-    let (access_token, expires_in) = access_token(cx, rules, session, &user, factor_at);
+    let (access_token, expires_in) = access_token(cx, rules, session, &user);
     LoggedIn {
         access_token,
         refresh_token,
@@ -385,22 +414,17 @@ pub(crate) fn logged_in(
 }
 
 /// A new access token of a session, and how long it lives, in seconds.
-pub(crate) fn access_token(
-    cx: &Cx,
-    rules: SessionRules,
-    session: SessionId,
-    user: &User,
-    factor_at: Option<Time>,
-) -> (String, i64) {
+pub(crate) fn access_token(cx: &Cx, rules: SessionRules, session: &Session, user: &User) -> (String, i64) {
     let tokens = &cx.ports().access_tokens;
     let issued_at = cx.now();
     let expires_in = rules.access_seconds(cx);
     let claims = AccessClaims {
         tenant: cx.scope().tenant(),
         user: user.id,
-        session,
+        session: session.id,
         role: user.role,
-        factor_at,
+        factor_at: session.factor_at,
+        methods: session.methods,
         issued_at,
         expires_at: issued_at + Duration::seconds(expires_in),
     };
@@ -428,8 +452,12 @@ pub(crate) async fn start(
     work.audit().record(event).await
 }
 
-fn session_lifetime(cx: &Cx) -> Duration {
-    Duration::days(cx.app().policy.session_days)
+fn session_lifetime(cx: &Cx) -> SessionLifetime {
+    let policy = &cx.app().policy;
+    SessionLifetime {
+        unused: Duration::days(policy.session_days),
+        longest: Duration::days(policy.session_max_days),
+    }
 }
 
 /// What is known of a login before its password is compared.
@@ -441,6 +469,8 @@ pub(crate) struct Claim {
     pub second: SecondFactor,
     /// Who guesses.
     pub guesser: Guesser,
+    /// The hash of the token of the trusted device that the login shows.
+    device: Option<[u8; 32]>,
     wait: Option<i64>,
     has_failed: bool,
 }
@@ -453,6 +483,7 @@ impl Claim {
             addresses: Vec::new(),
             second: SecondFactor::default(),
             guesser: Guesser::of(cx, user.email.as_str(), false),
+            device: None,
             wait: None,
             has_failed: false,
         }
@@ -481,26 +512,25 @@ async fn claim(
         };
         let guesser = Guesser::of(cx, typed, is_among(network, &addresses));
         let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
-        let wait = match standing.wait {
-            Some(_)
-                if mfa::shows_trusted_device(cx, work, user.as_ref(), &second)
-                    .await?
-                    .is_some() =>
-            {
-                None
-            }
-            wait => wait,
-        };
+        let device = mfa::shows_trusted_device(cx, work, user.as_ref(), &second).await?;
         Ok(Claim {
             user,
             addresses,
             second,
             guesser,
-            wait,
+            device,
+            wait: standing.wait.filter(|_| device.is_none()),
             has_failed: standing.has_failed,
         })
     })
     .await
+}
+
+/// The caller of the context, who guesses at a user's account.
+pub(crate) async fn guesser(cx: &Cx, work: &mut Work, user: &User) -> Result<Guesser, StoreError> {
+    let addresses = logins(cx, work, &user.email).await?;
+    let is_known = is_among(Network::site(cx.origin().address()), &addresses);
+    Ok(Guesser::of(cx, user.email.as_str(), is_known))
 }
 
 /// From where the account of an address has lately logged in.
@@ -543,7 +573,7 @@ pub(crate) async fn renew(
 
 /// What a right password has led to.
 enum Opened {
-    Session(Box<(User, Tenant)>, Option<Time>),
+    Session(Box<(User, Tenant, Session)>),
     Pending(Pending),
     WrongCode,
 }
@@ -570,6 +600,9 @@ async fn open_session(
             if claim.has_failed {
                 lockout::succeed(work, Guess::Password, claim.guesser).await?;
             }
+            if let Some(device) = claim.device {
+                lockout::succeed(work, Guess::Password, Guesser::of_device(device)).await?;
+            }
             let proven = match mfa::at_login(cx, work, &user, claim, required).await? {
                 AtLogin::Session(proven) => proven,
                 AtLogin::Pending(pending) => return Ok(Opened::Pending(pending)),
@@ -578,22 +611,14 @@ async fn open_session(
             };
             let session = proven.put_into(session.clone());
             start(cx, work, (&user, &claim.addresses), rules, &session).await?;
-            let opened = Box::new((user, own_tenant::<AuthError>(work).await?));
-            Ok::<_, AuthError>(Opened::Session(opened, session.factor_at))
+            let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
+            Ok::<_, AuthError>(Opened::Session(opened))
         })
         .await?;
     match opened {
-        Opened::Session(opened, factor_at) => {
-            let (user, tenant) = *opened;
-            Ok(logged_in(
-                cx,
-                rules,
-                session.id,
-                refresh_token,
-                user,
-                tenant,
-                factor_at,
-            ))
+        Opened::Session(opened) => {
+            let (user, tenant, session) = *opened;
+            Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
         }
         Opened::Pending(pending) => Err(AuthError::FactorRequired(pending)),
         Opened::WrongCode => Err(AuthError::WrongCode),
@@ -614,18 +639,30 @@ async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<()
     Ok(refusal::record(cx, refusal).await?)
 }
 
-/// `None` when the token gets nothing; the revocation that reuse leads to must be committed, so it is no error here.
+/// What a refresh token leads to. The end of its session must be committed, so that it is no error.
+enum Refreshed {
+    /// The user, the tenant and the session.
+    Session(Box<(User, Tenant, Session)>),
+    /// The session has ended.
+    Ended,
+    /// The session began too long ago.
+    Outlived,
+}
+
 async fn rotate(
     cx: &Cx,
     work: &mut Work,
     presented: &PresentedRefresh,
     (rules, verified_only): (SessionRules, bool),
-) -> Result<Option<(User, Tenant, Option<Time>)>, AuthError> {
+) -> Result<Refreshed, AuthError> {
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
-        return Ok(None);
+        return Ok(Refreshed::Ended);
     };
+    if session::end_outlived(cx, work, &mut session, session_lifetime(cx)).await? {
+        return Ok(Refreshed::Outlived);
+    }
     if session::end_idle(cx, work, &mut session, rules).await? {
-        return Ok(None);
+        return Ok(Refreshed::Ended);
     }
     let rotation = session.rotate(
         presented.hash,
@@ -634,7 +671,7 @@ async fn rotate(
         session_lifetime(cx),
     );
     match rotation {
-        Rotation::Ended => return Ok(None),
+        Rotation::Ended => return Ok(Refreshed::Ended),
         Rotation::Rotated => work.sessions().update(&session).await?,
         Rotation::Repeated => {}
         Rotation::Reused => {
@@ -647,7 +684,7 @@ async fn rotate(
             );
             work.audit().record(event).await?;
             account_mail::note_reuse(cx, work, session.user_id).await?;
-            return Ok(None);
+            return Ok(Refreshed::Ended);
         }
     }
     let user = work
@@ -658,11 +695,10 @@ async fn rotate(
     match user {
         // The token stays valid: nothing of this transaction is stored.
         Some(user) if verified_only && !user.email_verified => Err(AuthError::EmailNotVerified),
-        Some(user) => Ok(Some((
-            user,
-            own_tenant::<AuthError>(work).await?,
-            session.factor_at,
-        ))),
-        None => Ok(None),
+        Some(user) => {
+            let tenant = own_tenant::<AuthError>(work).await?;
+            Ok(Refreshed::Session(Box::new((user, tenant, session))))
+        }
+        None => Ok(Refreshed::Ended),
     }
 }

@@ -45,13 +45,13 @@ pub(crate) async fn check(
             );
             Ok(())
         }
-        Err(ChallengeError::Unavailable(reason)) => {
+        Err(error @ (ChallengeError::Unavailable(_) | ChallengeError::Unverified(_))) => {
             tracing::error!(
-                reason,
+                reason = %error,
                 purpose = purpose.as_str(),
                 "a challenge cannot be verified"
             );
-            Err(ChallengeError::Unavailable(reason))
+            Err(error)
         }
         verified => verified,
     }

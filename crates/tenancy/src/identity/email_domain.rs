@@ -21,19 +21,32 @@ impl AllowedDomains {
         Ok(Self(domains.unwrap_or_default()))
     }
 
+    /// Whether some domains are listed, so that others are not allowed.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Makes sure that an address is of one of the domains; of a subdomain is not enough. Where no domain is listed every
     /// address is allowed. The detail does not list the domains, since callers without an account read it too.
     ///
     /// # Errors
     /// `domain_not_allowed` at `/email`.
     pub(crate) fn check(&self, email: &Email) -> Result<(), Invalid> {
+        self.check_at(email, "/email")
+    }
+
+    /// The same for an address that the field at `pointer` stands for.
+    ///
+    /// # Errors
+    /// `domain_not_allowed` at `pointer`.
+    pub(crate) fn check_at(&self, email: &Email, pointer: &str) -> Result<(), Invalid> {
         let domain = email.as_str().rsplit_once('@').map(|(_, domain)| domain);
         let is_listed = domain.is_some_and(|domain| self.0.iter().any(|allowed| allowed == domain));
         if self.0.is_empty() || is_listed {
             return Ok(());
         }
         let detail = "the tenant does not allow addresses of this domain";
-        Err(Invalid::one("/email", "domain_not_allowed", detail))
+        Err(Invalid::one(pointer, "domain_not_allowed", detail))
     }
 
     /// The same for an address as the caller wrote it. One that is not valid is reported elsewhere.

@@ -17,7 +17,6 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
-use crate::Cx;
 use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
@@ -29,6 +28,7 @@ use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
 use crate::plans::{AddError, Countable, NotInPlan};
+use crate::{Changed, Cx};
 
 /// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
 /// the tenant chooses.
@@ -150,21 +150,15 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
             .require_one_more(cx, work, Countable::Users)
             .await?;
         work.invitations().insert(&invitation).await?;
-        let event = cx.changed(
-            "invitation.created",
-            "invitation",
-            id.uuid(),
-            None,
-            Some(&invitation),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&invitation)).await?;
         send(cx, work, id, &token).await?;
         Ok(invitation)
     })
     .await
 }
 
-/// Sends the mail of an invitation again, with a new token and for seven more days. The former token is void.
+/// Sends the mail of an invitation again, with a new token and for seven more days. The former token is void. The invitation
+/// of an admin takes a recent factor, as a new one does.
 ///
 /// # Errors
 /// [`InvitationError`].
@@ -172,15 +166,18 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
     cx.require(Permission::ManageUsers)?;
     let by = cx.scope().user().ok_or(Refused::Forbidden)?;
     let domains = AllowedDomains::of(cx).await?;
+    let found = cx.read(async |work| work.invitations().find(id).await).await?;
+    let found = found.filter(Invitation::is_unsettled);
+    // The role of an invitation does not change.
+    let role = found.ok_or(InvitationError::NotFound)?.role;
+    let role = GrantedRole::by_caller(cx, role).await??;
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
     cx.write(async |work| {
         lock_tenant(work).await?;
         let before = find_unsettled(work, id).await?;
-        may_invite(work, by, before.role).await?;
+        may_invite(work, by, role.role()).await?;
         domains.check(&before.email)?;
-        if work.users().find_by_email(&before.email).await?.is_some() {
-            return Err(InvitationError::EmailTaken);
-        }
+        require_free(cx, work, &before.email).await?;
         may_resend(cx, &before)?;
         if !before.is_open(cx.now()) {
             // It takes a seat again.
@@ -217,7 +214,8 @@ pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
 /// Accepts an invitation: makes its address a user, whose address is verified by the mail, and logs in.
 ///
 /// # Errors
-/// [`AuthError::InvalidInvitation`] alike for a token that was used, replaced, revoked or never stored, or has expired.
+/// [`AuthError::InvalidInvitation`] alike for a token that was used, replaced, revoked or never stored, or has expired;
+/// `domain_not_allowed` at `/token` when the tenant does not allow the domain any more.
 pub async fn accept(
     cx: &Cx,
     presented: &PresentedInvitation,
@@ -228,6 +226,9 @@ pub async fn accept(
     if cx.scope().standing() == Standing::Suspended {
         return Err(Refused::Suspended.into());
     }
+    AllowedDomains::of(cx)
+        .await?
+        .check_at(&invitation.email, "/token")?;
     let data = Applicant {
         email: invitation.email.as_str().to_owned(),
         full_name,
@@ -268,8 +269,7 @@ async fn join(
         let target = Some(invitation.id.uuid());
         let accepted = cx.security("invitation.accepted", "invitation", target, details);
         work.audit().record(accepted).await?;
-        let created = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
-        work.audit().record(created).await?;
+        cx.record(work, Changed::created(&user)).await?;
         let claim = Claim::of_new(cx, &user);
         match mfa::at_login(cx, work, &user, &claim, required).await? {
             AtLogin::Session(_) => {}
@@ -281,11 +281,10 @@ async fn join(
         Ok::<_, AuthError>(Ok(auth::logged_in(
             cx,
             rules,
-            session.id,
+            &session,
             token,
             user.clone(),
             tenant.clone(),
-            None,
         )))
     });
     opened.await?.map_err(AuthError::FactorRequired)
@@ -429,15 +428,21 @@ async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), 
 
 /// Makes sure that neither a user nor an open invitation has the address, nor a user had it lately. An expired invitation makes room.
 async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
-    let is_taken = work.users().find_by_email(email).await?.is_some();
-    if is_taken || address::is_former(cx, work, email, None).await? {
-        return Err(InvitationError::EmailTaken);
-    }
+    require_free(cx, work, email).await?;
     match work.invitations().find_unsettled(email).await? {
         Some(open) if open.is_open(cx.now()) => Err(InvitationError::AlreadyInvited),
         Some(expired) => Ok(settle_as_revoked(cx, work, expired).await?),
         None => Ok(()),
     }
+}
+
+/// Makes sure that no user has the address, nor had it lately.
+async fn require_free(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
+    let is_taken = work.users().find_by_email(email).await?.is_some();
+    if is_taken || address::is_former(cx, work, email, None).await? {
+        return Err(InvitationError::EmailTaken);
+    }
+    Ok(())
 }
 
 fn may_resend(cx: &Cx, invitation: &Invitation) -> Result<(), InvitationError> {
@@ -461,13 +466,9 @@ async fn settle_as_revoked(cx: &Cx, work: &mut Work, before: Invitation) -> Resu
     let mut invitation = before.clone();
     invitation.revoked_at = Some(cx.now());
     work.invitations().update(&invitation).await?;
-    let id = invitation.id.uuid();
-    let event = cx.changed(
-        "invitation.revoked",
-        "invitation",
-        id,
-        Some(&before),
-        Some(&invitation),
-    );
-    work.audit().record(event).await
+    cx.record(
+        work,
+        Changed::with("invitation.revoked", Some(&before), &invitation),
+    )
+    .await
 }

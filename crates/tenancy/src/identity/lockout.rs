@@ -1,12 +1,16 @@
 //! Lockout of accounts after failed guesses: when a guess is refused, and what counts as one.
 //!
 //! The rows are in the tenant's database, so that they hold across servers and restarts. They are of addresses, known or
-//! unknown, so unknown ones wait alike. A wait never holds up a trusted device; failures elsewhere hold up neither a network
+//! unknown, so unknown ones wait alike. A wait never holds up a trusted device, whose trust ends after as many wrong passwords; failures elsewhere hold up neither a network
 //! from which the account has lately logged in, nor one from which its password was just reset.
 
+use std::net::IpAddr;
+
 use serde_json::json;
-use tenantry_domain::identity::{AccountDigest, Email, Guess, Lockout, Place, SecurityNotice, User};
-use tenantry_domain::kernel::{Network, StoreError, UserId};
+use tenantry_domain::identity::{
+    AccountDigest, Email, Guess, Lockout, Lockouts, Place, SecurityNotice, User,
+};
+use tenantry_domain::kernel::{Network, StoreError, Time, UserId};
 use tenantry_domain::operations::AccountName;
 use tenantry_domain::store::Work;
 
@@ -26,10 +30,27 @@ impl Guesser {
     /// The caller of the context, who names an address. `is_known` says whether its account has lately logged in from the
     /// caller's network.
     pub(crate) fn of(cx: &Cx, email: &str, is_known: bool) -> Self {
+        Self::at(cx.origin().address(), email, is_known)
+    }
+
+    /// The same for a caller at an address.
+    pub(crate) fn at(address: Option<IpAddr>, email: &str, is_known: bool) -> Self {
         Self {
             account: AccountName::of(email).bytes(),
-            here: Place::Network(Network::site(cx.origin().address())),
+            here: Place::Network(Network::site(address)),
             is_known,
+        }
+    }
+
+    /// A caller who shows the token of a trusted device, by its hash. The device is not held up where its account waits, so its wrong
+    /// guesses are counted by themselves, wherever they come from.
+    pub(crate) fn of_device(token_hash: [u8; 32]) -> Self {
+        let mut account = AccountDigest::default();
+        account.copy_from_slice(token_hash.split_at(16).0);
+        Self {
+            account,
+            here: Place::Network(None),
+            is_known: true,
         }
     }
 
@@ -61,9 +82,18 @@ pub(crate) async fn look(
     guess: Guess,
     guesser: Guesser,
 ) -> Result<Standing, StoreError> {
+    look_at(work.lockouts(), guess, guesser, cx.now()).await
+}
+
+/// The same among these rows.
+pub(crate) async fn look_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+    now: Time,
+) -> Result<Standing, StoreError> {
     let places = [guesser.here, Place::Anywhere];
-    let rows = work.lockouts().find(guesser.account, guess, &places).await?;
-    let now = cx.now();
+    let rows = lockouts.find(guesser.account, guess, &places).await?;
     let is_here = |row: &&Lockout| row.place == guesser.here;
     let is_exempt = guesser.is_known || rows.iter().filter(is_here).any(|row| row.is_exempt(now));
     let binding = rows.iter().filter(|row| is_here(row) || !is_exempt);
@@ -80,12 +110,22 @@ pub(crate) async fn fail(
     guess: Guess,
     guesser: Guesser,
 ) -> Result<bool, StoreError> {
+    fail_at(work.lockouts(), guess, guesser, cx.now()).await
+}
+
+/// The same among these rows.
+pub(crate) async fn fail_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+    now: Time,
+) -> Result<bool, StoreError> {
     let mut begins = false;
     for place in guesser.places() {
-        let new = Lockout::new(guesser.account, guess, place, cx.now());
-        let mut row = work.lockouts().find_or_insert(&new).await?;
-        begins |= row.fail(cx.now());
-        work.lockouts().update(&row).await?;
+        let new = Lockout::new(guesser.account, guess, place, now);
+        let mut row = lockouts.find_or_insert(&new).await?;
+        begins |= row.fail(now);
+        lockouts.update(&row).await?;
     }
     Ok(begins)
 }
@@ -107,16 +147,19 @@ pub(crate) async fn fail_code(
 /// Forgets the failures, once a guess was right: those from the guesser's network; of codes, which only the owner has, those
 /// from all networks together, too.
 pub(crate) async fn succeed(work: &mut Work, guess: Guess, guesser: Guesser) -> Result<(), StoreError> {
-    work.lockouts()
-        .delete(guesser.account, guess, guesser.here)
-        .await?;
+    succeed_at(work.lockouts(), guess, guesser).await
+}
+
+/// The same among these rows.
+pub(crate) async fn succeed_at(
+    lockouts: &mut dyn Lockouts,
+    guess: Guess,
+    guesser: Guesser,
+) -> Result<(), StoreError> {
+    lockouts.delete(guesser.account, guess, guesser.here).await?;
     match guess {
         Guess::Password => Ok(()),
-        Guess::Code => {
-            work.lockouts()
-                .delete(guesser.account, guess, Place::Anywhere)
-                .await
-        }
+        Guess::Code => lockouts.delete(guesser.account, guess, Place::Anywhere).await,
     }
 }
 

@@ -3,9 +3,9 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge, MfaRequirement,
-    Password, PasswordError, RECOVERY_CODES, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
-    TotpFactor, TotpSecret, TrustedDevice, User, without_separators,
+    AuthMethods, DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge,
+    MfaRequirement, Password, PasswordError, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
+    TotpFactor, TotpSecret, TrustedDevice, User,
 };
 use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
@@ -18,9 +18,9 @@ use crate::customization::setting::{self, Resealed};
 use crate::identity::account::{self, Compared};
 use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
 use crate::identity::lockout::{self, Guesser};
-use crate::identity::security_notice;
-use crate::identity::session;
 use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
+use crate::identity::totp::{self, Apps};
+use crate::identity::{security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::{Cx, Tenancy};
 
@@ -99,10 +99,16 @@ pub struct Pending {
 }
 
 /// What finishes the login of a user with a second factor.
-const CODES: &[&str] = &["totp", "recovery_code"];
+pub(crate) const CODES: &[&str] = &["totp", "recovery_code"];
+
+/// The same of a user who has passkeys, too: a login with one takes the place of this one.
+const CODES_OR_PASSKEY: &[&str] = &["totp", "recovery_code", "passkey"];
+
+/// What takes the place of the login of a user who needs a second factor and has passkeys alone.
+const PASSKEY: &[&str] = &["passkey"];
 
 /// What finishes the login of a user who needs a second factor and has none.
-const ENROLLMENT: &[&str] = &["enroll"];
+pub(crate) const ENROLLMENT: &[&str] = &["enroll"];
 
 /// A login that was finished by enrolling a second factor.
 #[derive(Debug, Clone)]
@@ -162,12 +168,12 @@ pub(crate) struct Proven {
 
 impl Proven {
     /// The session that says so.
-    pub(crate) fn put_into(self, session: Session) -> Session {
-        Session {
-            factor_at: self.factor_at,
-            device_hash: self.device_hash,
-            ..session
+    pub(crate) fn put_into(self, mut session: Session) -> Session {
+        session.device_hash = self.device_hash;
+        if let Some(at) = self.factor_at {
+            session.note_factor(AuthMethods::CODE, at);
         }
+        session
     }
 }
 
@@ -177,13 +183,21 @@ impl Proven {
 ///
 /// # Errors
 /// [`MfaError::AlreadyEnabled`] when the caller has a confirmed one, [`MfaError::PasswordRequired`],
-/// [`MfaError::WrongPassword`].
+/// [`MfaError::WrongPassword`]; [`Refused::FactorRequired`] of a caller with passkeys.
 pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
     let compared = match password {
         Some(password) => Some(with_password(cx, password).await?),
         None => None,
     };
+    let id = caller(cx)?;
+    if cx
+        .read(async |work| step_up::has_passkey(cx, work, id).await)
+        .await?
+    {
+        // Otherwise the password alone would add a factor beside the passkeys.
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     let secret = cx.ports().one_time_codes.secret();
     let outcome = cx
         .write(async |work| {
@@ -212,7 +226,7 @@ pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError>
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
             let codes = confirm_user(cx, work, user.id, code).await?;
-            note_in_session(cx, work).await?;
+            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             Ok(codes)
         })
         .await;
@@ -228,6 +242,7 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
     cx.write(async |work| {
         let waiting = waiting(cx, work, login).await?;
         let (user, _) = waiting.ok_or(MfaError::InvalidToken)?;
+        refuse_passkeys(cx, work, user.id).await?;
         let tenant = own_tenant::<MfaError>(work).await?;
         enroll_user(cx, work, &user, &tenant, secret).await
     })
@@ -239,7 +254,10 @@ pub async fn enroll_at_login(cx: &Cx, login: &PendingLogin) -> Result<Enrollment
 /// # Errors
 /// [`MfaError::InvalidToken`], [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`].
 pub async fn confirm_at_login(cx: &Cx, login: &PendingLogin, code: &str) -> Result<Enrolled, MfaError> {
-    let prove = async |work: &mut Work, user: User, _: Guesser| confirm_user(cx, work, user.id, code).await;
+    let prove = async |work: &mut Work, user: User, _: Guesser| {
+        refuse_passkeys(cx, work, user.id).await?;
+        confirm_user(cx, work, user.id, code).await
+    };
     let (login, recovery_codes) = finish(cx, login, None, prove).await?;
     Ok(Enrolled {
         login,
@@ -262,7 +280,7 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
             if user.password_hash != seen.password_hash {
                 return Err(MfaError::WrongPassword);
             }
-            if required.applies_to(user.role) {
+            if required.applies_to(user.role) && !step_up::has_passkey(cx, work, id).await? {
                 return Err(MfaError::Required);
             }
             if !give_own(cx, work, &user, code).await? {
@@ -277,11 +295,12 @@ pub async fn disable(cx: &Cx, password: Password, code: &str) -> Result<(), MfaE
     recorded(cx, accepted(outcome)).await
 }
 
-/// Removes the second factor of another user, who has lost it, and ends their sessions. The caller gives a factor of their
-/// own: without it, a stolen password of an admin would be enough to take every account's second factor away.
+/// Removes the second factor and the passkeys of another user, who has lost them, and ends their sessions. The caller gives a factor of their
+/// own that is settled: otherwise a stolen password of an admin would be enough to take every account's second factor away.
 ///
 /// # Errors
-/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor.
+/// [`MfaError::NoSuchUser`], [`MfaError::Own`]; [`Refused::FactorMissing`] of a caller without a second factor,
+/// [`Refused::FactorTooNew`] of one whose factor is not settled.
 pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
     cx.require(Permission::ManageUsers)?;
     if cx.scope().user() == Some(id) {
@@ -306,7 +325,7 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            note_in_session(cx, work).await?;
+            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
             security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
             new_recovery_codes(cx, work, user.id).await.map(Some)
@@ -321,21 +340,20 @@ pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCod
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
 pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
-    let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            let given_at = note_in_session(cx, work).await?;
+            let session = note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok(Some((user, given_at)))
+            Ok(Some((user, session)))
         })
         .await;
-    let (user, given_at) = recorded(cx, accepted(outcome)).await?;
+    let (user, session) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
-    let (access_token, expires_in) = auth::access_token(cx, rules, own, &user, Some(given_at));
+    let (access_token, expires_in) = auth::access_token(cx, rules, &session, &user);
     Ok(FreshToken {
         access_token,
         expires_in,
@@ -458,10 +476,11 @@ pub(crate) async fn at_login(
     claim: &Claim,
     required: MfaRequirement,
 ) -> Result<AtLogin, MfaError> {
-    let factor = work.second_factors().find_totp(user.id).await?;
-    if !factor.is_some_and(|factor| factor.is_confirmed()) {
+    if !step_up::has_app(work, user.id).await? {
         if required.applies_to(user.role) {
-            return Ok(AtLogin::Pending(suspend(cx, work, user, ENROLLMENT).await?));
+            let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
+            let methods = if has_passkey { PASSKEY } else { ENROLLMENT };
+            return Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?));
         }
         return Ok(AtLogin::Session(Proven::default()));
     }
@@ -481,22 +500,24 @@ pub(crate) async fn at_login(
             device_hash,
         }));
     }
-    Ok(AtLogin::Pending(suspend(cx, work, user, CODES).await?))
+    let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
+    let methods = if has_passkey { CODES_OR_PASSKEY } else { CODES };
+    Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?))
 }
 
 /// Seals the secrets of a tenant's second factors with the present key.
 pub(crate) async fn reseal_all(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
     for mut factor in work.second_factors().list_totp_for_update().await? {
-        let place = place(cx, factor.user_id);
-        if cx.ports().seal.is_current(&place, &factor.sealed_secret) {
+        let place = place(cx, factor.owner);
+        let apps = apps(cx, &place);
+        if apps.is_current(&factor) {
             done.current += 1;
-        } else if open(cx, &factor).is_some() {
-            reseal(cx, &mut factor);
+        } else if apps.reseal(&mut factor) {
             work.second_factors().update_totp(&factor).await?;
             done.resealed += 1;
         } else {
             done.unreadable
-                .push(format!("second factor of user {}", factor.user_id));
+                .push(format!("second factor of user {}", factor.owner));
         }
     }
     Ok(())
@@ -539,7 +560,8 @@ async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> 
     }
 }
 
-/// Whether a user has a role now that needs a second factor, which the former role did not, and has none.
+/// Whether a user has a role now that needs a second factor, which the former role did not, and may have sessions without one:
+/// passkeys do not count, since their user may have logged in with the password.
 pub(crate) async fn is_missing_since(
     work: &mut Work,
     required: MfaRequirement,
@@ -547,16 +569,54 @@ pub(crate) async fn is_missing_since(
     after: &User,
 ) -> Result<bool, StoreError> {
     let is_new = required.applies_to(after.role) && !required.applies_to(before.role);
-    Ok(is_new && !step_up::has_factor(work, after.id).await?)
+    Ok(is_new && !step_up::has_app(work, after.id).await?)
+}
+
+/// Removes the second factor, the passkeys and the trusted devices of a user who is locked, and who may not be the owner of the
+/// address.
+pub(crate) async fn remove_of_stranger(cx: &Cx, work: &mut Work, id: UserId) -> Result<(), StoreError> {
+    let passkeys = work.passkeys().delete_all(id).await?;
+    if work.second_factors().delete_all(id).await? || passkeys > 0 {
+        record(cx, work, "mfa.removed_by_proof", id).await?;
+    }
+    Ok(())
 }
 
 async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
-    if work.second_factors().delete_all(user.id).await? {
-        work.sessions().revoke_all(user.id, cx.now()).await?;
-        record(cx, work, "mfa.reset", user.id).await?;
+    let passkeys = work.passkeys().delete_all(user.id).await?;
+    if work.second_factors().delete_all(user.id).await? || passkeys > 0 {
+        session::end_all(cx, work, user.id).await?;
+        let details = json!({"passkeys": passkeys});
+        let event = cx.security("mfa.reset", "user", Some(user.id.uuid()), details);
+        work.audit().record(event).await?;
         security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
+    }
+    Ok(())
+}
+
+/// Removes the second factor and the passkeys of a user that were not settled at `since`, and the trust in all devices; the user
+/// is locked.
+pub(crate) async fn remove_unsettled(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    since: Time,
+) -> Result<(), StoreError> {
+    let factor = work.second_factors().find_totp_for_update(user).await?;
+    if factor.is_some_and(|factor| factor.is_settled(since)) {
+        work.second_factors().delete_devices(user).await?;
+    } else if work.second_factors().delete_all(user).await? {
+        record(cx, work, "mfa.reset", user).await?;
+    }
+    for passkey in work.passkeys().list(user).await? {
+        if !passkey.is_settled(since) {
+            work.passkeys().delete(passkey.id).await?;
+            let details = json!({"name": passkey.name});
+            let event = cx.security("passkey.removed", "passkey", Some(passkey.id.uuid()), details);
+            work.audit().record(event).await?;
+        }
     }
     Ok(())
 }
@@ -566,6 +626,14 @@ const TOKEN: &str = "login that waits for a second factor";
 
 fn place(cx: &Cx, user: UserId) -> String {
     TotpFactor::place(cx.scope().tenant(), user)
+}
+
+fn apps<'a>(cx: &'a Cx, place: &'a str) -> Apps<'a> {
+    Apps {
+        codes: cx.ports().one_time_codes.as_ref(),
+        seal: cx.ports().seal.as_ref(),
+        place,
+    }
 }
 
 fn caller(cx: &Cx) -> Result<UserId, Refused> {
@@ -658,17 +726,17 @@ async fn finish<T: 'static>(
             let session = given.put_into(session.clone());
             auth::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
-            Ok(Some((user, tenant, session.factor_at, proven)))
+            Ok(Some((user, tenant, session, proven)))
         })
         .await;
     if let Err(MfaError::Locked(_)) = &opened {
         lockout::record(cx, Guess::Code, Some(login.user), None).await?;
     }
-    let Some((user, tenant, factor_at, proven)) = opened? else {
+    let Some((user, tenant, session, proven)) = opened? else {
         record_failure(cx, login.user).await?;
         return Err(MfaError::WrongCode);
     };
-    let login = auth::logged_in(cx, rules, session.id, refresh_token, user, tenant, factor_at);
+    let login = auth::logged_in(cx, rules, &session, refresh_token, user, tenant);
     Ok((login, proven))
 }
 
@@ -713,6 +781,22 @@ pub(crate) async fn shows_trusted_device(
     Ok(devices.any(is_shown).then_some(hash))
 }
 
+/// Counts a wrong password of a login that shows a trusted device. After as many as make a network wait, the trust in the device
+/// ends: its token may be stolen, and no wait holds it up.
+pub(crate) async fn fail_on_device(
+    cx: &Cx,
+    work: &mut Work,
+    user: UserId,
+    token_hash: [u8; 32],
+) -> Result<(), StoreError> {
+    let guesser = Guesser::of_device(token_hash);
+    let ends = lockout::fail(cx, work, Guess::Password, guesser).await?;
+    if ends && work.second_factors().delete_device(user, token_hash).await? {
+        record(cx, work, "mfa.device_distrusted", user).await?;
+    }
+    Ok(())
+}
+
 /// Whether the trust in a device of a user stands.
 pub(crate) fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
     let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
@@ -728,6 +812,14 @@ async fn count_failure(work: &mut Work, mut waiting: MfaChallenge) -> Result<(),
     }
 }
 
+/// Refuses the enrollment of an app at the login of a user with passkeys: the password alone must not add a factor beside them.
+async fn refuse_passkeys(cx: &Cx, work: &mut Work, user: UserId) -> Result<(), MfaError> {
+    if step_up::has_passkey(cx, work, user).await? {
+        return Err(MfaError::AlreadyEnabled);
+    }
+    Ok(())
+}
+
 /// Stores a new app of a user who has no confirmed one.
 async fn enroll_user(
     cx: &Cx,
@@ -740,13 +832,7 @@ async fn enroll_user(
     if present.is_some_and(|factor| factor.is_confirmed()) {
         return Err(MfaError::AlreadyEnabled);
     }
-    let factor = TotpFactor {
-        user_id: user.id,
-        sealed_secret: cx.ports().seal.seal(&place(cx, user.id), secret.bytes()),
-        confirmed_at: None,
-        last_step: None,
-        created_at: cx.now(),
-    };
+    let factor = apps(cx, &place(cx, user.id)).enroll(user.id, &secret, cx.now());
     work.second_factors().replace_totp(&factor).await?;
     record(cx, work, "mfa.enrolled", user.id).await?;
     let uri = secret.uri(&tenant.name, user.email.as_str());
@@ -765,9 +851,9 @@ async fn confirm_user(
     if factor.is_confirmed() {
         return Err(MfaError::AlreadyEnabled);
     }
-    let step = accepted_step(cx, &factor, code).ok_or(MfaError::WrongCode)?;
-    factor.last_step = Some(step);
-    factor.confirmed_at = Some(cx.now());
+    if !apps(cx, &place(cx, user)).confirm(&mut factor, code, cx.now()) {
+        return Err(MfaError::WrongCode);
+    }
     work.second_factors().update_totp(&factor).await?;
     record(cx, work, "mfa.enabled", user).await?;
     security_notice::notify(cx, work, user, SecurityNotice::FactorEnabled).await?;
@@ -798,9 +884,7 @@ async fn give(cx: &Cx, work: &mut Work, user: &User, guesser: Guesser, code: &st
 
 /// The same for the caller of a session.
 async fn give_own(cx: &Cx, work: &mut Work, user: &User, code: &str) -> Result<bool, MfaError> {
-    let addresses = auth::logins(cx, work, &user.email).await?;
-    let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
-    let guesser = Guesser::of(cx, user.email.as_str(), is_known);
+    let guesser = auth::guesser(cx, work, user).await?;
     give(cx, work, user, guesser, code).await
 }
 
@@ -820,11 +904,9 @@ async fn use_recovery_code(
 }
 
 async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, StoreError> {
-    let Some(step) = accepted_step(cx, &factor, code) else {
+    if !apps(cx, &place(cx, factor.owner)).use_step(&mut factor, code, cx.now()) {
         return Ok(false);
-    };
-    factor.last_step = Some(step);
-    reseal(cx, &mut factor);
+    }
     work.second_factors().update_totp(&factor).await?;
     Ok(true)
 }
@@ -834,52 +916,22 @@ fn accepted<T>(outcome: Result<Option<T>, MfaError>) -> Result<T, MfaError> {
     outcome?.ok_or(MfaError::WrongCode)
 }
 
-fn accepted_step(cx: &Cx, factor: &TotpFactor, code: &str) -> Option<i64> {
-    let secret = open(cx, factor)?;
-    let codes = cx.ports().one_time_codes.as_ref();
-    secret.accepted_step(codes, &without_separators(code), cx.now(), factor.last_step)
-}
-
-/// The secret of a factor; `None` when the key that it was sealed with is not known any more.
-fn open(cx: &Cx, factor: &TotpFactor) -> Option<TotpSecret> {
-    let opened = cx
-        .ports()
-        .seal
-        .open(&place(cx, factor.user_id), &factor.sealed_secret);
-    let bytes = opened.and_then(|bytes| bytes.try_into().ok());
-    if bytes.is_none() {
-        tracing::error!(user = %factor.user_id, "the secret of a second factor cannot be opened");
-    }
-    bytes.map(TotpSecret::new)
-}
-
-/// Seals the secret with the present key when it was sealed with an earlier one.
-fn reseal(cx: &Cx, factor: &mut TotpFactor) {
-    let (seal, place) = (&cx.ports().seal, place(cx, factor.user_id));
-    if seal.is_current(&place, &factor.sealed_secret) {
-        return;
-    }
-    if let Some(secret) = open(cx, factor) {
-        factor.sealed_secret = seal.seal(&place, secret.bytes());
-    }
-}
-
 /// Notes in the caller's session that a factor was given now.
-async fn note_in_session(cx: &Cx, work: &mut Work) -> Result<Time, MfaError> {
+pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
+    cx: &Cx,
+    work: &mut Work,
+    method: AuthMethods,
+) -> Result<Session, E> {
     let id = cx.scope().session().ok_or(Refused::Forbidden)?;
     let session = work.sessions().find_for_update(id).await?;
     let mut session = session.ok_or(Refused::Forbidden)?;
-    let now = cx.now();
-    session.factor_at = Some(now);
+    session.note_factor(method, cx.now());
     work.sessions().update(&session).await?;
-    Ok(now)
+    Ok(session)
 }
 
 async fn new_recovery_codes(cx: &Cx, work: &mut Work, user: UserId) -> Result<Vec<RecoveryCode>, MfaError> {
-    let random = &cx.ports().one_time_codes;
-    let codes: Vec<_> = (0..RECOVERY_CODES)
-        .map(|_| RecoveryCode::of(&random.token()))
-        .collect();
+    let codes = totp::new_recovery_codes(cx.ports().one_time_codes.as_ref());
     let tenant = cx.scope().tenant();
     let hashes: Vec<_> = codes.iter().map(|code| code.hash(tenant, user)).collect();
     work.second_factors()

@@ -1,4 +1,4 @@
-//! Accounts of people: login, registration, sessions, second factors, links of mails, invitations, API keys, signing keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, API keys, signing keys, and the users of a tenant.
 
 pub mod account;
 pub mod account_email;
@@ -14,9 +14,11 @@ pub(crate) mod email_domain;
 pub mod invitation;
 pub(crate) mod lockout;
 pub mod mfa;
+pub mod passkey;
 pub mod security_notice;
 pub mod session;
 pub mod signing_key;
 pub mod step_up;
+pub(crate) mod totp;
 pub mod user;
 pub mod user_import;

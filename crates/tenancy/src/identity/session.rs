@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::identity::{LiveAt, Session, TrustedDevice, User};
+use tenantry_domain::identity::{LinkPurpose, LiveAt, Session, SessionLifetime, TrustedDevice, User};
 use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
@@ -13,7 +13,6 @@ use crate::customization::product_settings::{
 };
 use crate::customization::setting;
 use crate::identity::mfa;
-use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 
 /// Errors of the session use cases.
@@ -141,7 +140,7 @@ pub async fn end(cx: &Cx, id: SessionId) -> Result<(), SessionError> {
 pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
-    end_every(cx, own, "ended_by_user").await
+    end_every(cx, own, "ended_by_user", |_| Ok(())).await
 }
 
 /// Ends all sessions of a user, for an admin. To end those of another admin takes a recent factor: a stolen session must not
@@ -151,12 +150,21 @@ pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
 /// [`SessionError`].
 pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     cx.require(Permission::EndUserSessions)?;
-    let found = cx.read(async |work| work.users().find(user).await).await?;
-    let found = found.ok_or(SessionError::NotFound)?;
-    if found.role == Role::Admin && cx.scope().user() != Some(user) {
-        let _: RecentFactor = cx.require_recent_factor().await??;
-    }
-    end_every(cx, user, "ended_by_admin").await
+    let is_other = cx.scope().user() != Some(user);
+    let factor = cx.require_recent_factor().await?;
+    let may_end = |role: Role| match factor {
+        Err(refused) if is_other && role == Role::Admin => Err(refused),
+        Ok(_) | Err(_) => Ok(()),
+    };
+    end_every(cx, user, "ended_by_admin", may_end).await
+}
+
+/// Ends all sessions of a user, and deletes the links to confirm a new address: one of these sessions may have asked for
+/// them. Returns how many sessions ended. The user is locked.
+pub(crate) async fn end_all(cx: &Cx, work: &mut Work, user: UserId) -> Result<u64, StoreError> {
+    let links = work.account_links();
+    links.delete_of(user, &[LinkPurpose::ConfirmEmail]).await?;
+    work.sessions().revoke_all(user, cx.now()).await
 }
 
 /// Ends a session in the running transaction, which holds its row.
@@ -188,6 +196,20 @@ pub(crate) async fn end_idle(
     Ok(is_idle)
 }
 
+/// Ends a session that began longer ago than sessions live, and returns whether it did; in a transaction that holds its row.
+pub(crate) async fn end_outlived(
+    cx: &Cx,
+    work: &mut Work,
+    session: &mut Session,
+    lifetime: SessionLifetime,
+) -> Result<bool, StoreError> {
+    let is_outlived = session.revoked_at.is_none() && session.is_outlived(cx.now(), lifetime);
+    if is_outlived {
+        revoke(cx, work, session, "lifetime").await?;
+    }
+    Ok(is_outlived)
+}
+
 /// Ends the oldest sessions of a user, so that one more is within the limit; in the transaction that adds it, which holds
 /// the user's row. Logins of one user therefore come one after the other.
 pub(crate) async fn make_room(
@@ -204,12 +226,19 @@ pub(crate) async fn make_room(
     Ok(())
 }
 
-async fn end_every(cx: &Cx, user: UserId, reason: &'static str) -> Result<(), SessionError> {
+/// Ends all sessions of a user whose role, as locked, `may_end` accepts.
+async fn end_every(
+    cx: &Cx,
+    user: UserId,
+    reason: &'static str,
+    may_end: impl Fn(Role) -> Result<(), Refused>,
+) -> Result<(), SessionError> {
     cx.write(async |work| {
         // A login holds the user's row too: its session is ended, or begins afterwards.
         let user = work.users().find_for_update(user).await?;
         let user = user.ok_or(SessionError::NotFound)?;
-        let ended = work.sessions().revoke_all(user.id, cx.now()).await?;
+        may_end(user.role)?;
+        let ended = end_all(cx, work, user.id).await?;
         record_all(cx, work, user.id, ended, reason).await?;
         Ok(())
     })

@@ -66,16 +66,37 @@ impl Cx {
         })
     }
 
-    /// The same for use cases that nobody may do without a second factor of their own. The outer error is the store's.
+    /// The same for use cases that remove factors of others, which are not allowed without a settled one of one's own
+    /// ([`TotpFactor::is_settled`]): a stolen password must not be enough, by enrolling a factor first. The outer error is the
+    /// store's.
     ///
     /// # Errors
-    /// [`Refused::FactorRequired`] and [`Refused::FactorMissing`] inside.
+    /// [`Refused::FactorRequired`], [`Refused::FactorMissing`] and [`Refused::FactorTooNew`] inside.
     pub async fn require_own_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
-        Ok(match self.recent_factor().await? {
-            Given::Recently => Ok(RecentFactor(())),
+        let (given, is_settled) = (self.recent_factor().await?, self.is_settled().await?);
+        Ok(match given {
+            Given::Recently if is_settled => Ok(RecentFactor(())),
+            Given::Recently => Err(Refused::FactorTooNew),
             Given::NotEnrolled => Err(Refused::FactorMissing),
             Given::TooLongAgo => Err(Refused::FactorRequired),
         })
+    }
+
+    /// Whether the caller has a settled second factor, or is no user.
+    async fn is_settled(&self) -> Result<bool, StoreError> {
+        let Some(user) = self.scope().user() else {
+            return Ok(true);
+        };
+        self.read(async |work| {
+            let now = self.now();
+            let app = work.second_factors().find_totp(user).await?;
+            if app.is_some_and(|factor| factor.is_settled(now)) {
+                return Ok(true);
+            }
+            let passkeys = work.passkeys().list(user).await?;
+            Ok(passkeys.iter().any(|passkey| passkey.is_settled(now)))
+        })
+        .await
     }
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {
@@ -89,7 +110,7 @@ impl Cx {
         // A token of before the factor was given is as good as the session.
         self.read(async |work| {
             let given_at = work.second_factors().given_at(session).await?;
-            if !has_factor(work, user).await? {
+            if !has_factor(self, work, user).await? {
                 return Ok(Given::NotEnrolled);
             }
             let is_recent = given_at.is_some_and(is_recent);
@@ -110,8 +131,18 @@ enum Given {
     NotEnrolled,
 }
 
-/// Whether a user has a confirmed second factor.
-pub(crate) async fn has_factor(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+/// Whether a user has a second factor: a confirmed app, or a passkey.
+pub(crate) async fn has_factor(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    Ok(has_app(work, user).await? || has_passkey(cx, work, user).await?)
+}
+
+/// Whether a user has a confirmed app.
+pub(crate) async fn has_app(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
     let factor = work.second_factors().find_totp(user).await?;
     Ok(factor.as_ref().is_some_and(TotpFactor::is_confirmed))
+}
+
+/// Whether a user has a passkey on a server that offers passkeys.
+pub(crate) async fn has_passkey(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    Ok(cx.ports().passkeys.is_some() && !work.passkeys().list(user).await?.is_empty())
 }

@@ -11,10 +11,10 @@ use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::step_up::{GrantedRole, RecentFactor};
-use crate::identity::{account_link, address, invitation, mfa, security_notice};
+use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
-use crate::{Cx, Precondition, Stale};
+use crate::{Changed, Cx, Precondition, Stale};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +137,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
             .require_one_more(cx, work, Countable::Users)
             .await?;
         work.users().insert(&user).await?;
-        let event = cx.changed("user.created", "user", user.id.uuid(), None, Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&user)).await?;
         account_link::verify(cx, work, &user).await?;
         Ok(Added {
             user,
@@ -202,10 +201,9 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             readdressed(cx, work, (&before, &user), factor).await?;
         }
         if !user.is_active || mfa::is_missing_since(work, required, &before, &user).await? {
-            work.sessions().revoke_all(id, cx.now()).await?;
+            session::end_all(cx, work, id).await?;
         }
-        let event = cx.changed("user.updated", "user", id.uuid(), Some(&before), Some(&user));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::updated(&before, &user)).await?;
         Ok(user)
     })
     .await
@@ -230,9 +228,8 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         user.remove(cx.now());
         keep_an_admin(cx, work, &before, &user).await?;
         work.users().update(&user).await?;
-        work.sessions().revoke_all(id, cx.now()).await?;
-        let event = cx.changed("user.deleted", "user", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        session::end_all(cx, work, id).await?;
+        Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
 }

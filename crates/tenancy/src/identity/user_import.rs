@@ -7,10 +7,10 @@ use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, Ten
 use tenantry_domain::tenant::Denied;
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::invitation;
 use crate::identity::user::UserError;
+use crate::identity::{address, invitation};
 use crate::plans::Countable;
-use crate::{Cx, Origin, Tenancy};
+use crate::{Changed, Cx, Origin, Tenancy};
 
 /// A user who moves in.
 #[derive(Debug, Clone)]
@@ -51,33 +51,38 @@ pub async fn context(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied>
 /// adds a user.
 ///
 /// # Errors
-/// `invalid_hash` at `/password_hash` among the [`UserError::Invalid`]; [`UserError::NotInPlan`], [`UserError::Refused`], and
+/// `invalid_hash` at `/password_hash` and `email_reserved` at `/email` among the [`UserError::Invalid`]; [`UserError::NotInPlan`], [`UserError::Refused`], and
 /// those of the store.
 pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
     cx.require(Permission::ImportUsers)?;
     let user = prepare(cx, data)?;
     AllowedDomains::of(cx).await?.check(&user.email)?;
-    let imported = cx
-        .write(async |work| {
-            if work.users().find_by_email(&user.email).await?.is_some() {
-                return Ok(Imported::Present);
-            }
-            invitation::supersede(cx, work, &user.email).await?;
-            cx.ports()
-                .entitlements
-                .require_one_more(cx, work, Countable::Users)
-                .await?;
-            work.users().insert(&user).await?;
-            let event = cx.changed("user.imported", "user", user.id.uuid(), None, Some(&user));
-            work.audit().record(event).await?;
-            Ok(Imported::Created)
-        })
-        .await;
-    match imported {
-        // Another caller has created the user between the look and the insertion.
-        Err(UserError::EmailTaken) => Ok(Imported::Present),
-        imported => imported,
-    }
+    cx.write(async |work| {
+        address::lock_tenant(work).await?;
+        if work.users().find_by_email(&user.email).await?.is_some() {
+            return Ok(Imported::Present);
+        }
+        if address::is_former(cx, work, &user.email, None).await? {
+            return Err(reserved().into());
+        }
+        invitation::supersede(cx, work, &user.email).await?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
+        work.users().insert(&user).await?;
+        cx.record(work, Changed::with("user.imported", None, &user))
+            .await?;
+        Ok(Imported::Created)
+    })
+    .await
+}
+
+/// The address of a line is kept for another user.
+fn reserved() -> Invalid {
+    let detail =
+        "was the address of another user within seven days, who can take it back; import the line after that";
+    Invalid::one("/email", "email_reserved", detail)
 }
 
 fn prepare(cx: &Cx, data: ImportUser) -> Result<User, Invalid> {

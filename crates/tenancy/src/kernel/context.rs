@@ -9,11 +9,12 @@ use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
-    KeyRing, LinkTokens, OneTimeCodes, PasswordHasher, RefreshTokens, SecretSource, SigningKeys,
+    KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
+    SigningKeys,
 };
 use tenantry_domain::kernel::{
-    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, Seal, StoreError,
-    SystemScope, TenantId, Time, UserId,
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
+    Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
 use crate::billing::Subscriptions;
+use crate::kernel::changed::Changed;
 use crate::kernel::state::ProcessState;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
 use crate::operations::mail::UnsentMails;
@@ -62,6 +64,8 @@ pub struct Ports {
     pub invitation_tokens: Arc<dyn InvitationTokens>,
     /// One-time codes of second factors.
     pub one_time_codes: Arc<dyn OneTimeCodes>,
+    /// Ceremonies of passkeys; absent where the operator has not set up a relying party.
+    pub passkeys: Option<Arc<dyn PasskeyCeremonies>>,
     /// Tokens of links that are sent by mail.
     pub link_tokens: Arc<dyn LinkTokens>,
     /// Secrets of API keys.
@@ -106,6 +110,8 @@ pub struct Ports {
     pub challenges: Option<Challenges>,
     /// What can be set.
     pub settings: Arc<SettingRegistry>,
+    /// The permissions of the product and of the service that embeds it.
+    pub permissions: Arc<PermissionRegistry>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
@@ -125,6 +131,10 @@ pub struct Policy {
     pub default_settings: Settings,
     /// How long a session lives without being refreshed, in days; 1..=365.
     pub session_days: i64,
+    /// How long a session lives from its login, however often it is refreshed, in days; 1..=365.
+    pub session_max_days: i64,
+    /// Whether operators need a second factor.
+    pub operator_mfa_required: bool,
     /// How API keys are written.
     pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
@@ -139,6 +149,30 @@ pub struct Policy {
     pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+}
+
+/// The defaults of the stock server: sign-up is closed.
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            signup_enabled: false,
+            default_settings: Settings {
+                self_registration: false,
+                timezone: "UTC".into(),
+                locale: "en".into(),
+            },
+            session_days: 30,
+            session_max_days: 30,
+            operator_mfa_required: true,
+            api_keys: ApiKeyFormat::default(),
+            name_quarantine_days: 30,
+            quota_thresholds: vec![80, 100],
+            enforce_api_calls: true,
+            app_url: "http://127.0.0.1:8080/".into(),
+            mail_limits: MailLimits::default(),
+            billing: BillingPolicy::default(),
+        }
+    }
 }
 
 /// What the operator decided about payments.
@@ -345,11 +379,20 @@ impl Cx {
         &self.origin
     }
 
-    /// The first line of every use case.
+    /// The first line of every use case. A permission that is not registered is refused to every caller: it would be missing in
+    /// the list of permissions, and no API key could have it.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
+        if !self.app.ports.permissions.contains(permission) {
+            let permission = permission.as_str();
+            tracing::error!(
+                permission,
+                "unregistered permission refused: register it with `Extension::permission`"
+            );
+            return Err(Refused::Forbidden);
+        }
         self.scope.require(permission)
     }
 
@@ -451,6 +494,17 @@ impl Cx {
             before: before.map(to_json).map(cut_state),
             after: after.map(to_json).map(cut_state),
         }
+    }
+
+    /// Records a change in the audit log, in the transaction of the change.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn record(&self, work: &mut Work, changed: Changed) -> Result<(), StoreError> {
+        let mut event = self.changed::<()>(changed.action, changed.kind, changed.target, None, None);
+        event.before = changed.before;
+        event.after = changed.after;
+        work.audit().record(event).await
     }
 
     /// An audit entry for something that concerns security.

@@ -179,7 +179,7 @@ impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing => {
+            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing | Refused::FactorTooNew => {
                 Self::Permanent(refused.to_string())
             }
         }

@@ -215,6 +215,20 @@ pub(crate) async fn send(
     message: &Message,
     written_at: Time,
 ) -> Result<(), JobFailure> {
+    try_to_send(cx, kind, to, message, written_at).await.map(|_| ())
+}
+
+/// Does what [`send`] does, and returns whether the mail was sent or which limit is reached.
+///
+/// # Errors
+/// Those of [`send`].
+pub(crate) async fn try_to_send(
+    cx: &Cx,
+    kind: &'static str,
+    to: &Recipient,
+    message: &Message,
+    written_at: Time,
+) -> Result<MailDecision, JobFailure> {
     let id = cx.scope().job().map(MessageId::of_job);
     let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
     let outgoing = OutgoingMail {
@@ -230,7 +244,7 @@ pub(crate) async fn send(
     let decision = cx.ports().sent_mails.admit(because, &outgoing, limits).await?;
     if decision != MailDecision::Send {
         withhold(cx, kind, decision).await;
-        return Ok(());
+        return Ok(decision);
     }
     let rendered = cx.ports().mail_templates.render(message, &to.reader, &to.look);
     let rendered = rendered.map_err(|error| JobFailure::Permanent(error.to_string()))?;
@@ -246,7 +260,7 @@ pub(crate) async fn send(
         written_at,
     };
     cx.ports().mailer.send(&mail).await?;
-    Ok(())
+    Ok(decision)
 }
 
 /// Counts a mail that is not sent. It is in the tenant's audit log, too, where the tenant's own mails have reached the limit.

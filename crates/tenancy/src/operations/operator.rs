@@ -1,23 +1,21 @@
-//! Operators of the platform: who they are, how they log in, and the context they do things in.
+//! Operators of the platform: who they are, and the context they do things in.
 
 use std::sync::Arc;
 
-use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::identity::{
-    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, PasswordHash, TokenError,
+    CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, PasswordHash,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, Network, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId,
     Time,
 };
 use tenantry_domain::operations::{
-    KeptRequest, Operator, OperatorClaims, OperatorEvent, OperatorScope, OperatorWork,
+    AccountName, KeptRequest, Operator, OperatorEvent, OperatorScope, OperatorWork,
 };
-use tenantry_domain::tenant::Denied;
 
-use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::auth;
+use crate::identity::mfa::Pending;
 use crate::operations::idempotency::OperatorRequest;
 use crate::{Origin, Tenancy};
 
@@ -109,17 +107,6 @@ impl OperatorCx {
     }
 }
 
-/// The answer to an operator's successful login.
-#[derive(Debug, Clone)]
-pub struct OperatorLoggedIn {
-    /// The access token (JWT).
-    pub access_token: String,
-    /// How long it lives, in seconds.
-    pub expires_in: i64,
-    /// The operator whose password was right.
-    pub operator: Operator,
-}
-
 /// An operator with a new password, and that password when it was generated.
 #[derive(Debug, Clone)]
 pub struct CreatedOperator {
@@ -138,6 +125,30 @@ pub enum OperatorError {
     /// No such active operator, or another password; which of them is not told.
     #[error("there is no active operator with this address and password")]
     InvalidCredentials,
+    /// The password is right, and a code of the second factor is missing.
+    #[error("the login needs a second factor")]
+    FactorRequired(Pending),
+    /// The login that a token names has ended, or the token is not one of ours.
+    #[error("the login no longer waits for a second factor")]
+    InvalidToken,
+    /// The code is wrong, out of its time, or was used before.
+    #[error("the code is not accepted")]
+    WrongCode,
+    /// The password of an operator who is logged in is wrong.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// The account waits for so many seconds after wrong passwords or codes.
+    #[error("the account waits for {0} seconds")]
+    Locked(i64),
+    /// The operator has a second factor.
+    #[error("the operator has a second factor already")]
+    AlreadyEnabled,
+    /// Operators need a second factor on this server.
+    #[error("operators need a second factor")]
+    FactorNeeded,
+    /// The operator has no second factor, or has not enrolled one.
+    #[error("the operator has no second factor")]
+    NotEnrolled,
     /// No such operator.
     #[error("there is no such operator")]
     NotFound,
@@ -161,62 +172,6 @@ impl From<StoreError> for OperatorError {
     }
 }
 
-/// Logs an operator in. An unknown address costs the same time as a wrong password, and both are recorded.
-///
-/// # Errors
-/// [`OperatorError::InvalidCredentials`], and those of the store.
-pub async fn login(
-    app: &Arc<Tenancy>,
-    origin: Origin,
-    request: RequestId,
-    email: &str,
-    password: Password,
-) -> Result<OperatorLoggedIn, OperatorError> {
-    let because = SystemScope::because("an operator logs in");
-    let ports = &app.ports;
-    let email = Email::parse(email, "/email").ok();
-    let operator = match &email {
-        Some(email) => ports.operators.find_to_log_in(because, email).await?,
-        None => None,
-    };
-    let operator = operator.filter(|operator| operator.is_active);
-    let hash = operator.as_ref().map(|operator| operator.password_hash.clone());
-    let class = match &email {
-        Some(email) => class_of_caller(app, &origin, email).await?,
-        None => CallerClass::Guest,
-    };
-    let caller = HashingCaller::new(class, CallerGroup::Operator, origin.address());
-    let verified = ports.passwords.verify(&caller, password.clone(), hash).await?;
-    let admitted = match operator.filter(|_| verified.is_right()) {
-        Some(operator) => admit(app, operator, request.clone()).await?,
-        None => None,
-    };
-    let Some((scope, login)) = admitted else {
-        let scope = ports.operator_gate.system(because, request);
-        let cx = OperatorCx::new(Arc::clone(app), scope, origin);
-        let refusal = Refusal {
-            action: RefusedAction::OperatorLogin,
-            target_type: "operator",
-            target: None,
-            actor: None,
-            ip: cx.origin().ip.clone(),
-            // What was typed may be a password in the wrong box: only something that is an address is kept.
-            details: json!({"email": email}),
-        };
-        refusal::record_of_operators(&cx, refusal).await?;
-        return Err(OperatorError::InvalidCredentials);
-    };
-    let cx = OperatorCx::new(Arc::clone(app), scope, origin);
-    let event = cx.record("operator.logged_in", None, json!({}));
-    let renewed = auth::renew(ports.passwords.as_ref(), &caller, verified, password).await;
-    let mut work = cx.begin().await?;
-    if let Some(renewed) = renewed {
-        work.renew_hash(&login.operator, &renewed).await?;
-    }
-    work.commit(event).await?;
-    Ok(login)
-}
-
 /// Whether the operator with that mail address has lately logged in from this network. An unknown operator has not, and
 /// costs the same.
 ///
@@ -233,7 +188,7 @@ pub async fn is_known_network(
     has_logged_in_from(app, &email, network).await
 }
 
-async fn has_logged_in_from(
+pub(crate) async fn has_logged_in_from(
     app: &Tenancy,
     email: &Email,
     network: Option<Network>,
@@ -243,11 +198,6 @@ async fn has_logged_in_from(
     let operators = &app.ports.operators;
     let addresses = operators.login_addresses(because, email, since).await?;
     Ok(auth::is_among(network, &addresses))
-}
-
-async fn class_of_caller(app: &Tenancy, origin: &Origin, email: &Email) -> Result<CallerClass, StoreError> {
-    let is_known = has_logged_in_from(app, email, Network::site(origin.address())).await?;
-    Ok(CallerClass::known_if(is_known))
 }
 
 /// Adds an operator, with a generated password unless one is given.
@@ -275,7 +225,8 @@ pub async fn create(
     })
 }
 
-/// Replaces an operator's password, with a generated one unless one is given, and ends all of their tokens at once.
+/// Replaces an operator's password, with a generated one unless one is given. Ends all of the operator's tokens, and the wait
+/// after wrong guesses, at once.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -291,6 +242,8 @@ pub async fn reset_password(
     let new = password_of(cx, &email, &operator.full_name, password).await?;
     let mut work = cx.begin().await?;
     work.replace_password(operator.id, &new.hash, cx.now()).await?;
+    let account = AccountName::of(email.as_str()).bytes();
+    work.lockouts().delete_of(account).await?;
     let event = cx.record("operator.password_reset", None, json!({"operator": operator.id}));
     work.commit(event).await?;
     Ok(CreatedOperator {
@@ -339,41 +292,4 @@ pub async fn deactivate(cx: &OperatorCx, email: &str) -> Result<Operator, Operat
     let event = cx.record("operator.deactivated", None, json!({"operator": operator}));
     work.commit(event).await?;
     Ok(operator)
-}
-
-/// A token for an operator whose password was right, and the scope that it leads to: the password was verified outside
-/// of any transaction, so the gate looks at the operator once more. `None` when it refuses.
-async fn admit(
-    app: &Arc<Tenancy>,
-    operator: Operator,
-    request: RequestId,
-) -> Result<Option<(OperatorScope, OperatorLoggedIn)>, StoreError> {
-    let tokens = &app.ports.operator_tokens;
-    let issued_at = app.ports.clock.now();
-    let expires_in = tokens.lifetime_seconds();
-    let access_token = tokens.sign(&OperatorClaims {
-        operator: operator.id,
-        epoch: operator.epoch,
-        issued_at,
-        expires_at: issued_at + Duration::seconds(expires_in),
-    });
-    match app.ports.operator_gate.bearer(&access_token, request).await {
-        Ok(scope) => {
-            let login = OperatorLoggedIn {
-                access_token,
-                expires_in,
-                operator,
-            };
-            Ok(Some((scope, login)))
-        }
-        Err(Denied::Store(error)) => Err(error),
-        Err(Denied::Token(TokenError::Invalid | TokenError::Expired))
-        | Err(
-            Denied::Revoked
-            | Denied::ApiKey(_)
-            | Denied::TenantNotFound
-            | Denied::TenantGone
-            | Denied::LeaseLost,
-        ) => Ok(None),
-    }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tenantry_domain::identity::{ApiKeyFormat, KeyRefusal};
 use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
 use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::identity::api_key;
 use crate::{Cx, Origin, Tenancy};
 
 /// How a request names its tenant apart from a credential, as the caller wrote it.
@@ -50,6 +52,25 @@ pub enum AccessError {
     /// The mismatch could not be recorded.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Admits the bearer of a credential: an access token, or an API key of this application's environment. For services with HTTP
+/// of their own; they hold callers to rates themselves.
+///
+/// # Errors
+/// [`Denied`]; a text that is neither is [`TokenError::Invalid`](tenantry_domain::identity::TokenError).
+pub async fn admit(
+    app: &Arc<Tenancy>,
+    credential: &str,
+    origin: &Origin,
+    request: RequestId,
+) -> Result<Admission, Denied> {
+    if !ApiKeyFormat::is_claimed(credential) {
+        return app.ports.gate.bearer(credential, request).await;
+    }
+    let presented = app.policy.api_keys.read(credential);
+    let presented = presented.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
+    api_key::admit(app, &presented, origin, request).await
 }
 
 /// The second half of admitting the bearer of an access token: a header or host that names another tenant is

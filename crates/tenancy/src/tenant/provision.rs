@@ -12,7 +12,7 @@ use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
 use crate::identity::{account_link, auth, auth::LoggedIn};
 use crate::kernel::context::carries_store_error;
-use crate::{Cx, Origin, Tenancy};
+use crate::{Changed, Cx, Origin, Tenancy};
 
 /// The first admin of a new tenant.
 #[derive(Debug, Clone)]
@@ -279,21 +279,18 @@ async fn store(
         work.tenants().insert(&tenant).await?;
         work.users().insert(&admin).await?;
         work.sessions().insert(&session).await?;
-        let created = cx.changed("tenant.created", "tenant", tenant.id.uuid(), None, Some(&tenant));
-        work.audit().record(created).await?;
-        let added = cx.changed("user.created", "user", admin.id.uuid(), None, Some(&admin));
-        work.audit().record(added).await?;
+        cx.record(work, Changed::created(&tenant)).await?;
+        cx.record(work, Changed::created(&admin)).await?;
         account_link::verify(cx, work, &admin).await?;
         cx.ports().subscriptions.provision(cx, work, wanted).await?;
         let refresh_token = refresh_token.clone();
         let login = auth::logged_in(
             cx,
             SessionRules::default(),
-            session.id,
+            &session,
             refresh_token,
             admin.clone(),
             tenant.clone(),
-            None,
         );
         Ok::<_, SignUpError>(SignedUp {
             login,

@@ -17,7 +17,7 @@ use crate::{Cx, Tenancy};
 pub const KEPT_DAYS: i64 = 30;
 
 /// Deletes the ended sessions of a tenant, its revoked API keys, its invitations that were accepted, revoked or expired, its jobs that were done or
-/// cancelled, its idempotency keys that are free again, expired links, logins that no longer wait for a second factor, and what was counted
+/// cancelled, its idempotency keys that are free again, expired links, logins that no longer wait for a second factor, ceremonies of passkeys that would have ended, and what was counted
 /// of its quotas; parts of quotas that nobody returned are taken back, and count no more once the period is over. Jobs that
 /// were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,10 @@ impl JobHandler for Purge {
             // A key that is free again says nothing to anybody, so these are not kept for so many days.
             work.idempotency_keys().delete_expired(cx.now()).await?;
             work.second_factors().delete_expired(cx.now()).await?;
+            // Clocks of servers differ: none may accept what was finished under another.
+            work.passkeys()
+                .delete_ended(cx.now() - Duration::hours(1))
+                .await?;
             work.lockouts().delete_before(cx.now() - Lockout::MEMORY).await?;
             work.account_links().delete_expired(cx.now()).await?;
             work.quotas().delete_ended(before).await?;

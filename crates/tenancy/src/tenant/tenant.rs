@@ -5,7 +5,7 @@ use tenantry_domain::tenant::{Refused, Tenant, TenantPatch};
 
 use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
-use crate::{Cx, Precondition, Stale};
+use crate::{Changed, Cx, Precondition, Stale};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -70,14 +70,7 @@ pub async fn update(cx: &Cx, when: &Precondition, patch: TenantPatch) -> Result<
         let mut tenant = before.clone();
         tenant.apply(patch.clone(), cx.now())?;
         work.tenants().update(&tenant).await?;
-        let event = cx.changed(
-            "tenant.updated",
-            "tenant",
-            tenant.id.uuid(),
-            Some(&before),
-            Some(&tenant),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::updated(&before, &tenant)).await?;
         Ok(tenant)
     })
     .await

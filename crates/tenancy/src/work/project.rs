@@ -11,7 +11,7 @@ use tenantry_domain::work::{
 
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
-use crate::{Cx, Precondition, Stale};
+use crate::{Changed, Cx, Precondition, Stale};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -116,14 +116,7 @@ pub async fn create(cx: &Cx, data: NewProject) -> Result<Project, ProjectError> 
             .await?;
         work.projects().insert(&project).await?;
         work.members().insert(&member).await?;
-        let event = cx.changed(
-            "project.created",
-            "project",
-            project.id.uuid(),
-            None,
-            Some(&project),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&project)).await?;
         Ok(project)
     })
     .await
@@ -147,14 +140,7 @@ pub async fn update(
             let mut project = before.clone();
             project.apply(patch.clone(), cx.now())?;
             work.projects().update(&project).await?;
-            let event = cx.changed(
-                "project.updated",
-                "project",
-                id.uuid(),
-                Some(&before),
-                Some(&project),
-            );
-            work.audit().record(event).await?;
+            cx.record(work, Changed::updated(&before, &project)).await?;
             Ok::<_, ProjectError>(project)
         })
         .await?;
@@ -176,8 +162,7 @@ pub async fn delete(cx: &Cx, id: ProjectId, when: &Precondition) -> Result<(), P
         project.delete(now);
         work.projects().update(&project).await?;
         work.projects().delete_contents(id, now).await?;
-        let event = cx.changed("project.deleted", "project", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
 }
@@ -203,14 +188,8 @@ pub async fn restore(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
         project.restore(cx.now());
         work.projects().update(&project).await?;
         work.projects().restore_contents(id, deleted_at).await?;
-        let event = cx.changed(
-            "project.restored",
-            "project",
-            id.uuid(),
-            Some(&before),
-            Some(&project),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::with("project.restored", Some(&before), &project))
+            .await?;
         Ok(project)
     })
     .await

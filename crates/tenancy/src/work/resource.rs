@@ -11,7 +11,7 @@ use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, NotInPlan};
 use crate::work::storage;
-use crate::{Cx, Precondition, Stale};
+use crate::{Changed, Cx, Precondition, Stale};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -92,14 +92,7 @@ pub async fn create(cx: &Cx, data: NewResource) -> Result<Resource, ResourceErro
         check_project(work, resource.project_id).await?;
         work.resources().insert(&resource).await?;
         keep_version(cx, work, &resource, author).await?;
-        let event = cx.changed(
-            "resource.created",
-            "resource",
-            resource.id.uuid(),
-            None,
-            Some(&resource),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&resource)).await?;
         Ok(resource)
     })
     .await
@@ -131,14 +124,7 @@ pub async fn update(
         }
         work.resources().update(&resource).await?;
         keep_version(cx, work, &resource, author).await?;
-        let event = cx.changed(
-            "resource.updated",
-            "resource",
-            id.uuid(),
-            Some(&before),
-            Some(&resource),
-        );
-        work.audit().record(event).await?;
+        cx.record(work, Changed::updated(&before, &resource)).await?;
         Ok(resource)
     })
     .await
@@ -160,8 +146,7 @@ pub async fn delete(cx: &Cx, id: ResourceId, when: &Precondition) -> Result<(), 
         let bytes = work.storage().used_by(id).await?;
         storage::store_less(cx, work, bytes).await?;
         work.resources().delete(id).await?;
-        let event = cx.changed("resource.deleted", "resource", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
 }

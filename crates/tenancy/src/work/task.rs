@@ -9,7 +9,7 @@ use tenantry_domain::tenant::Refused;
 use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
 
 use crate::kernel::context::carries_store_error;
-use crate::{Cx, Precondition, Stale};
+use crate::{Changed, Cx, Precondition, Stale};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +101,7 @@ pub async fn create(cx: &Cx, project: ProjectId, data: NewTask) -> Result<Task, 
             .ok_or(TaskError::NotFound)?;
         check_assignee(work, task.assignee_id).await?;
         work.tasks().insert(&task).await?;
-        let event = cx.changed("task.created", "task", task.id.uuid(), None, Some(&task));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::created(&task)).await?;
         Ok(task)
     })
     .await
@@ -133,8 +132,7 @@ pub async fn update(cx: &Cx, id: TaskId, when: &Precondition, patch: TaskPatch) 
             check_assignee(work, Some(assignee)).await?;
         }
         work.tasks().update(&task).await?;
-        let event = cx.changed("task.updated", "task", id.uuid(), Some(&before), Some(&task));
-        work.audit().record(event).await?;
+        cx.record(work, Changed::updated(&before, &task)).await?;
         Ok(task)
     })
     .await
@@ -156,8 +154,7 @@ pub async fn delete(cx: &Cx, id: TaskId, when: &Precondition) -> Result<(), Task
         let mut task = before.clone();
         task.delete(cx.now());
         work.tasks().update(&task).await?;
-        let event = cx.changed("task.deleted", "task", id.uuid(), Some(&before), None);
-        Ok(work.audit().record(event).await?)
+        Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
 }

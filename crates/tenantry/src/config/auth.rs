@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
-use super::{Secret, SettingsError};
+use super::{Profile, Secret, SettingsError};
 
 /// Tokens and passwords.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub struct Auth {
     pub audience: String,
     pub access_token_minutes: i64,
     pub session_days: i64,
+    /// How long a session lives from its login, however often it is refreshed.
+    pub session_max_days: i64,
+    /// Whether operators need a second factor. Without a value, they do in production.
+    pub operator_mfa_required: Option<bool>,
     /// The second part of the text of API keys; keys of another environment are refused.
     pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
@@ -27,6 +32,17 @@ pub struct Auth {
     /// How many passwords are hashed at once, and how many may wait for that.
     pub password_at_once: usize,
     pub password_queue: usize,
+    pub passkeys: Passkeys,
+}
+
+/// Who passkeys are for. Without an id there are none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Passkeys {
+    /// The domain that browsers bind passkeys to.
+    pub rp_id: String,
+    /// Where the pages are that use them; `https://` and the id when there is none.
+    pub origins: Vec<String>,
 }
 
 impl Default for Auth {
@@ -39,19 +55,29 @@ impl Default for Auth {
             audience: "tenantry-api".into(),
             access_token_minutes: 15,
             session_days: 30,
+            session_max_days: 30,
+            operator_mfa_required: None,
             api_key_environment: "live".into(),
             password_memory_kib: 19_456,
             password_iterations: 2,
             password_lanes: 1,
             password_at_once: 2,
             password_queue: 64,
+            passkeys: Passkeys::default(),
         }
     }
 }
 
 impl Auth {
-    /// Whether each number is in its range.
+    /// Whether operators need a second factor under a profile.
+    pub(crate) fn operators_need_factor(&self, profile: Profile) -> bool {
+        self.operator_mfa_required
+            .unwrap_or(profile == Profile::Production)
+    }
+
+    /// Whether each number is in its range, and the relying party of passkeys is one.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
+        self.passkeys.relying_party()?;
         in_range(&[
             (
                 "auth.access_token_minutes",
@@ -65,7 +91,38 @@ impl Auth {
                 1,
                 365,
             ),
+            (
+                "auth.session_max_days",
+                self.session_max_days.max(0).unsigned_abs(),
+                1,
+                365,
+            ),
             ("auth.password_at_once", self.password_at_once as u64, 1, 64),
         ])
+    }
+}
+
+impl Passkeys {
+    /// Whose passkeys the server accepts, if any.
+    pub fn relying_party(&self) -> Result<Option<RelyingParty>, SettingsError> {
+        let of_id = |problem: &str| SettingsError::invalid("auth.passkeys.rp_id", problem);
+        if self.rp_id.is_empty() {
+            return match self.origins.as_slice() {
+                [] => Ok(None),
+                [..] => Err(of_id("is required when there are auth.passkeys.origins")),
+            };
+        }
+        let at_id = [format!("https://{}", self.rp_id)];
+        let origins = match self.origins.as_slice() {
+            [] => at_id.as_slice(),
+            origins => origins,
+        };
+        let party = RelyingParty::new(&self.rp_id, origins);
+        party.map(Some).map_err(|error| match error {
+            RelyingPartyError::Id => of_id(&error.to_string()),
+            RelyingPartyError::NoOrigin | RelyingPartyError::Origin { .. } => {
+                SettingsError::invalid("auth.passkeys.origins", error.to_string())
+            }
+        })
     }
 }

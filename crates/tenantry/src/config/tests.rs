@@ -1,5 +1,4 @@
-use std::collections::BTreeMap;
-
+use super::auth::Passkeys;
 use super::mail::Smtp;
 use super::*;
 
@@ -27,7 +26,7 @@ fn complete_settings_hold() {
 fn without_a_folder_the_settings_of_this_version_apply() {
     // Tests run in the crate's folder, which has no folder `config`.
     let settings = Settings::load(None, Profile::Development).unwrap();
-    assert_eq!(settings.http.base_domain.as_deref(), Some("localhost"));
+    assert_eq!(settings.http.base_domain, "localhost");
     assert!(settings.signup.enabled && settings.mail.log_contents);
     assert!(Settings::load(None, Profile::Production).unwrap().http.hsts);
 }
@@ -54,6 +53,18 @@ fn a_missing_signing_key_is_named() {
 }
 
 #[test]
+fn operators_need_a_factor_in_production_unless_told_otherwise() {
+    let mut auth = Auth::default();
+    assert!(auth.operators_need_factor(Profile::Production));
+    assert!(!auth.operators_need_factor(Profile::Development));
+    for given in [true, false] {
+        auth.operator_mfa_required = Some(given);
+        assert_eq!(auth.operators_need_factor(Profile::Production), given);
+        assert_eq!(auth.operators_need_factor(Profile::Development), given);
+    }
+}
+
+#[test]
 fn default_and_short_passwords_are_refused_outside_development() {
     for password in ["postgres", "tenantry_app", "hunter2"] {
         let mut settings = complete();
@@ -73,6 +84,41 @@ fn a_number_out_of_range_is_named_with_its_range() {
     let mut settings = complete();
     settings.database.pool_size = 0;
     assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+}
+
+#[test]
+fn relying_party_of_passkeys_is_checked() {
+    let with = |rp_id: &str, origins: &[&str]| {
+        let mut settings = complete();
+        settings.auth.passkeys = Passkeys {
+            rp_id: rp_id.into(),
+            origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+        };
+        settings
+    };
+    assert!(matches!(with("", &[]).auth.passkeys.relying_party(), Ok(None)));
+    for (rp_id, origins) in [
+        ("example.com", &[][..]),
+        (
+            "example.com",
+            &["https://app.example.com", "https://example.com:8443"],
+        ),
+        ("localhost", &["http://localhost:3000"]),
+    ] {
+        let settings = with(rp_id, origins);
+        assert_eq!(complaint(&settings), "", "{rp_id}");
+        assert!(matches!(settings.auth.passkeys.relying_party(), Ok(Some(_))));
+    }
+    for (rp_id, origins, key) in [
+        ("", &["https://example.com"][..], "auth.passkeys.rp_id"),
+        ("https://example.com", &[], "auth.passkeys.rp_id"),
+        ("10.0.0.1", &[], "auth.passkeys.rp_id"),
+        ("example.com", &["https://example.org"], "auth.passkeys.origins"),
+        ("example.com", &["http://example.com"], "auth.passkeys.origins"),
+    ] {
+        let complaint = complaint(&with(rp_id, origins));
+        assert!(complaint.contains(key), "{rp_id} {origins:?}: {complaint}");
+    }
 }
 
 /// The driver would look it up as a name at the first connection.
@@ -445,6 +491,17 @@ fn unknown_keys_and_wrong_types_name_the_key() {
     assert!(describe(&wrong.unwrap_err()).starts_with("database.pool_size: "));
 }
 
+/// The settings of a file, each with its name.
+fn leaves(name: &str, value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
+    let Some(section) = value.as_object() else {
+        return vec![(name.trim_start_matches('.').to_owned(), value.clone())];
+    };
+    let below = section
+        .iter()
+        .map(|(key, value)| leaves(&format!("{name}.{key}"), value));
+    below.flatten().collect()
+}
+
 /// Who reads the table must not be surprised by a file.
 #[test]
 fn readme_names_what_a_profile_sets_differently() {
@@ -454,19 +511,15 @@ fn readme_names_what_a_profile_sets_differently() {
         ("development", include_str!("../../../../config/development.toml")),
         ("production", include_str!("../../../../config/production.toml")),
     ] {
-        let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
-            Figment::from(Toml::string(file)).extract().unwrap();
-        let set = sections.iter().flat_map(|(section, keys)| {
-            keys.iter()
-                .map(move |(key, value)| (section.as_str(), key.as_str(), value))
-        });
-        for (section, key, value) in set.filter(|(section, key, value)| defaults[*section][*key] != **value) {
-            let name = format!("{section}.{key}");
+        let set: serde_json::Value = Figment::from(Toml::string(file)).extract().unwrap();
+        let default = |name: &str| defaults.pointer(&format!("/{}", name.replace('.', "/")));
+        let set = leaves("", &set).into_iter();
+        for (name, value) in set.filter(|(name, value)| default(name) != Some(value)) {
             let of = |row: &&str| row.split(" | ").next().is_some_and(|cell| cell.contains(&name));
             let row = readme.lines().filter(|line| line.starts_with("| `")).find(of);
             let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
             assert!(row.contains(&format!("in {profile}")), "{profile}: {name}: {row}");
-            let shown = value.as_array().map_or(value, |list| &list[0]).to_string();
+            let shown = value.as_array().map_or(&value, |list| &list[0]).to_string();
             let shown = shown.trim_matches('"');
             assert!(row.contains(&format!("`{shown}`")), "{shown}: {row}");
         }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Actor, Standing, TenantScope, has_role};
+use super::{Actor, Standing, TenantScope};
 use crate::identity::{AccessTokens, ApiKey, KeyRefusal, PasswordError, PresentedApiKey, TokenError};
 use crate::kernel::{
-    ApiKeyId, IdSource, Permission, PermissionSet, RequestId, Role, SessionId, StoreError, SystemScope,
-    TenantId, Time, UserId,
+    ApiKeyId, ErrorCode, Failure, IdSource, PermissionSet, RequestId, Role, SessionId, StoreError,
+    SystemScope, TenantId, Time, UserId,
 };
 use crate::plans::Subscription;
 use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
@@ -66,17 +66,12 @@ pub struct ApiKeyFacts {
 }
 
 impl ApiKeyFacts {
-    /// The role to which the key is held, and what it may do.
-    fn grants(&self) -> Result<(Option<Role>, PermissionSet), KeyRefusal> {
+    /// The role to which the key is held; none for a service account.
+    fn role(&self) -> Result<Option<Role>, KeyRefusal> {
         if self.key.service_account {
-            return Ok((None, self.key.scopes.with(Permission::RotateApiKeys)));
+            return Ok(None);
         }
-        let role = Some(self.creator_role.ok_or(KeyRefusal::Creator)?);
-        let scopes = self.key.scopes.iter();
-        Ok((
-            role,
-            scopes.filter(|permission| has_role(role, *permission)).collect(),
-        ))
+        self.creator_role.map(Some).ok_or(KeyRefusal::Creator)
     }
 }
 
@@ -150,6 +145,31 @@ impl From<PasswordError> for Denied {
     }
 }
 
+/// What a caller is answered who is not admitted.
+impl From<&Denied> for ErrorCode {
+    fn from(denied: &Denied) -> Self {
+        match denied {
+            Denied::Token(TokenError::Invalid) | Denied::ApiKey(_) => ErrorCode::Unauthenticated,
+            Denied::Token(TokenError::Expired) => ErrorCode::TokenExpired,
+            Denied::Revoked => ErrorCode::TokenRevoked,
+            Denied::TenantNotFound => ErrorCode::TenantNotFound,
+            Denied::TenantGone => ErrorCode::TenantGone,
+            // Leases are for workers; no request has one.
+            Denied::LeaseLost => ErrorCode::Internal,
+            Denied::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Store(error) => error.into(),
+            denied => ErrorCode::from(&denied).into(),
+        }
+    }
+}
+
 /// Somebody was admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
@@ -207,9 +227,10 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
-            grants: PermissionSet::NONE,
+            grants: PermissionSet::default(),
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: claims.factor_at,
+            key_secret: None,
             request,
         };
         Ok(Admission {
@@ -234,7 +255,7 @@ impl Gate {
         let facts = facts.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
         let admitted = facts.key.admit(&presented.secret_hash, address, now);
         admitted.map_err(Denied::ApiKey)?;
-        let (role, grants) = facts.grants().map_err(Denied::ApiKey)?;
+        let role = facts.role().map_err(Denied::ApiKey)?;
         let scope = TenantScope {
             tenant: facts.tenant.id,
             standing: standing(facts.tenant.status)?,
@@ -244,9 +265,10 @@ impl Gate {
                 service_account: facts.key.service_account,
             },
             role,
-            grants,
+            grants: facts.key.scopes,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: None,
+            key_secret: Some(presented.secret_hash),
             request,
         };
         Ok(Admission {
@@ -351,9 +373,10 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
-            grants: PermissionSet::NONE,
+            grants: PermissionSet::default(),
             subscription: None,
             factor_at: None,
+            key_secret: None,
             request,
         }
     }
@@ -381,9 +404,10 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         standing,
         actor,
         role: None,
-        grants: PermissionSet::NONE,
+        grants: PermissionSet::default(),
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,
+        key_secret: None,
         request,
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod billing;
 pub(crate) mod flag;
+pub(crate) mod mfa;
 pub(crate) mod operator;
 pub(crate) mod segment;
 pub(crate) mod tenant;
@@ -11,6 +12,7 @@ use actix_web::web::ServiceConfig;
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .configure(operator::routes)
+        .configure(mfa::routes)
         .configure(tenant::routes)
         .configure(billing::routes)
         .configure(flag::routes)

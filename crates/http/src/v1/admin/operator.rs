@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::OperatorId;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operations::operator::{self, OperatorLoggedIn};
+use tenantry_tenancy::operations::operator_login::{self, OperatorLoggedIn, Visit};
 use utoipa::ToSchema;
 
 use crate::extract::guest::Guest;
@@ -51,6 +51,9 @@ pub(crate) struct OperatorLoggedInView {
 pub(crate) struct OperatorLoginBody {
     email: String,
     password: String,
+    /// The code of the second factor, or a recovery code. Without it, the login of an operator with a second factor is
+    /// answered `mfa_required`.
+    totp_code: Option<String>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -59,20 +62,35 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 
 /// Log in as an operator
 ///
-/// Returns an access token for the operations below `/api/v1/admin`.
+/// Returns an access token for the operations below `/api/v1/admin`. An operator with a second factor gets 401 `mfa_required`
+/// with an `mfa_token` for `POST /admin/mfa/verify`, unless `totp_code` has the code already. Where operators need a factor
+/// (`auth.operator_mfa_required`), one without it gets an `mfa_token` for `POST /admin/mfa/required/enroll`.
 #[utoipa::path(
     post, path = "/api/v1/admin/login", operation_id = "login_operator", tag = "Operators",
     request_body = OperatorLoginBody,
     responses((status = 200, description = "The access token and the operator.", body = OperatorLoggedInView)),
-    extensions(("x-errors" = json!(["invalid_credentials"]))),
+    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "mfa_required"]))),
 )]
 pub(crate) async fn login(guest: Guest, body: Body<OperatorLoginBody>) -> Answer {
-    let OperatorLoginBody { email, password } = body.0;
+    let OperatorLoginBody {
+        email,
+        password,
+        totp_code,
+    } = body.0;
     let attempt = guest.operator_attempt(&email).await?;
     let password = Password::presented(password);
-    let outcome = operator::login(guest.app(), guest.origin(), guest.request(), &email, password).await;
+    let (app, code) = (guest.app(), totp_code.as_deref());
+    let outcome = operator_login::login(app, visit(&guest), &email, password, code).await;
     let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
+}
+
+/// From where and in which request a guest acts.
+pub(crate) fn visit(guest: &Guest) -> Visit {
+    Visit {
+        origin: guest.origin(),
+        request: guest.request(),
+    }
 }
 
 impl From<OperatorLoggedIn> for OperatorLoggedInView {

@@ -181,13 +181,14 @@ pub(crate) async fn resend_verification(guest: Guest, body: Body<AskForLinkBody>
 ///
 /// The new address gets a link that `confirm-email` takes; until then the account keeps its address. Always 202 after the
 /// right password, also when another user has the address. A wrong password is 401 `invalid_credentials` and counts as a
-/// failed login. Minimum role: viewer.
+/// failed login. A user with a second factor gives it within 10 minutes before. A user gets ten of these links a day (409
+/// `conflict`). Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/change-email", operation_id = "change_email", tag = "Authentication",
     request_body = ChangeEmailBody,
     responses((status = 202, description = "A mail is on its way.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn change_email(
     cx: Ctx<ManageOwnAccount>,
@@ -205,7 +206,8 @@ pub(crate) async fn change_email(
 /// Confirm a new e-mail address
 ///
 /// Takes the token of a link from `change-email`. The account has the new address then, verified, and the former one gets a
-/// link that `revert-email` takes for seven days.
+/// link that `revert-email` takes for seven days. An address of a domain that the tenant does not allow any more is
+/// `domain_not_allowed` at `/token`.
 #[utoipa::path(
     post, path = "/api/v1/auth/confirm-email", operation_id = "confirm_email", tag = "Authentication",
     params(TenantHeaders), request_body = LinkBody,
@@ -222,8 +224,9 @@ pub(crate) async fn confirm_email(guest: Guest, body: Body<LinkBody>) -> Answer 
 
 /// Take a change of e-mail address back
 ///
-/// Takes the token of the link that the former address got. The account has that address again, all sessions of the user
-/// end, and a link to reset the password is mailed.
+/// Takes the token of the link that the former address got. The account has that address again. All sessions of the user and
+/// the password end, and a link to choose a new password is mailed. A second factor stays if it was enabled at least 24 hours
+/// before the change.
 #[utoipa::path(
     post, path = "/api/v1/auth/revert-email", operation_id = "revert_email", tag = "Authentication",
     params(TenantHeaders), request_body = LinkBody,

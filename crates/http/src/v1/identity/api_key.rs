@@ -27,8 +27,8 @@ pub(crate) struct ApiKeyView {
     #[schema(value_type = Uuid)]
     id: ApiKeyId,
     name: String,
-    /// The permissions of the key.
-    scopes: Vec<&'static str>,
+    /// The permissions of the key. A name that `GET /api/v1/permissions` does not list grants nothing.
+    scopes: Vec<String>,
     /// Whether the key belongs to the tenant. Otherwise it can do at most what its creator can.
     service_account: bool,
     /// The user who created the key.
@@ -213,7 +213,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeApiKeys>, id: Id<ApiKeyId>, when: IfMat
 /// Rotate an API key
 ///
 /// Returns the key with a new secret, which is shown once. The present secret is accepted for `overlap_seconds` more; one
-/// that was replaced earlier no longer. The key of a service account may rotate itself. Minimum role: admin.
+/// that was replaced earlier no longer. The key of a service account may rotate itself with its present secret (403 `forbidden`
+/// with a former one). Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "API keys",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = RotateApiKeyBody,
@@ -245,7 +246,7 @@ impl From<ApiKey> for ApiKeyView {
         Self {
             id: key.id,
             name: key.name,
-            scopes: key.scopes.names(),
+            scopes: key.scopes.names().to_vec(),
             service_account: key.service_account,
             created_by: key.creator,
             allowed_networks: (!networks.is_empty()).then_some(networks),

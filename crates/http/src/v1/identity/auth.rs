@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{
-    auth::{self, AuthError, LoggedIn},
+    auth::{self, AuthError, LoggedIn, Registered},
     mfa::SecondFactor,
 };
 use utoipa::ToSchema;
@@ -135,11 +135,14 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 ///
 /// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login. An address
 /// that is invited, or that a user gave up within seven days, is answered like that of a user: 409 `email_taken`.
+/// Where `security.require_verified_email` is on, or `security.allowed_email_domains` lists domains, the response is 202 without
+/// tokens: the user logs in after the address is verified with the link that is mailed to it.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
     params(TenantHeaders, UnguessableKey, ChallengeHeader), request_body = RegisterBody,
     responses(
         (status = 201, description = "The tokens, the user and the tenant.", body = LoggedInView, headers(("Location"))),
+        (status = 202, description = "The user is registered. A mail with a link to verify the address is on its way."),
     ),
     extensions(("x-errors" = json!([
         "tenant_required", "tenant_not_found", "tenant_mismatch", "tenant_gone", "tenant_suspended",
@@ -159,18 +162,27 @@ pub(crate) async fn register(
         tenant_slug,
     } = body.0;
     let cx = guest.enter(tenant_slug).await?;
-    let user = |done: &LoggedIn| done.user.id;
     let register = async |cx: &Cx| auth::register(cx, &email, full_name, password, &challenge.0).await;
-    key.once_registered(&cx, email.clone(), user, register, |login| {
-        let location = format!("/api/v1/users/{}", login.user.id);
-        created(&location, None, &LoggedInView::from(login))
-    })
+    key.once_registered(
+        &cx,
+        email.clone(),
+        Registered::user,
+        register,
+        |done| match done {
+            Registered::LoggedIn(login) => {
+                let location = format!("/api/v1/users/{}", login.user.id);
+                created(&location, None, &LoggedInView::from(*login))
+            }
+            Registered::Unverified(_) => HttpResponse::Accepted().finish(),
+        },
+    )
     .await
 }
 
 /// Refresh the tokens
 ///
-/// A refresh token can be used once. Using it again later ends the session.
+/// A refresh token can be used once. Using it again later ends the session. A session ends `auth.session_max_days` after its
+/// login; then the answer is 401 `token_revoked`, and the user logs in again.
 #[utoipa::path(
     post, path = "/api/v1/auth/refresh", operation_id = "refresh", tag = "Authentication",
     params(TenantHeaders), request_body = RefreshBody,

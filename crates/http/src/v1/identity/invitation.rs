@@ -146,14 +146,15 @@ pub(crate) async fn read(cx: Ctx<ReadInvitations>, id: Id<InvitationId>) -> Answ
 /// Resend an invitation
 ///
 /// Sends another mail, with a new link for seven days; the link in the former mail no longer works. An invitation is mailed
-/// at most 10 times, and at most once in a minute. Minimum role: admin.
+/// at most 10 times, and at most once in a minute. With the role `admin`, a user with a second factor gives it within 10 minutes
+/// before. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/invitations/{id}/resend", operation_id = "resend_invitation", tag = "Users",
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "The invitation, whose mail will be sent.", body = InvitationView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
-        "tenant_suspended", "email_taken", "conflict", "plan_limit_reached", "validation_failed"
+        "403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached", "validation_failed"
     ]))),
 )]
 pub(crate) async fn resend(cx: Ctx<ManageUsers>, id: Id<InvitationId>) -> Answer {
@@ -178,7 +179,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeInvitations>, id: Id<InvitationId>) -> 
 /// Accept an invitation
 ///
 /// Creates the user of the invitation and logs in. The token names the tenant. A token that was used, replaced or revoked,
-/// has expired or never existed is 401 `token_revoked`.
+/// has expired or never existed is 401 `token_revoked`. An address of a domain that the tenant does not allow any more is
+/// `domain_not_allowed` at `/token`.
 #[utoipa::path(
     post, path = "/api/v1/invitations/accept", operation_id = "accept_invitation", tag = "Authentication",
     params(TenantHeaders), request_body = AcceptBody,

@@ -65,7 +65,7 @@ pub(crate) struct FreshTokenView {
 #[schema(as = MfaCode, examples(json!({"code": "123456"})))]
 pub(crate) struct CodeBody {
     /// Six digits of the app, or a recovery code. When an enrollment is confirmed: six digits of the app.
-    code: String,
+    pub code: String,
 }
 
 /// The password and a code of the second factor.
@@ -73,9 +73,9 @@ pub(crate) struct CodeBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = DisableMfa, examples(json!({"password": "correct horse battery staple", "code": "123456"})))]
 pub(crate) struct DisableBody {
-    password: String,
+    pub password: String,
     /// Six digits of the app, or a recovery code.
-    code: String,
+    pub code: String,
 }
 
 /// A login that waits for its second factor, and the code.
@@ -97,9 +97,9 @@ pub(crate) struct VerifyBody {
 #[schema(as = ConfirmMfaAtLogin)]
 pub(crate) struct ConfirmBody {
     /// The `mfa_token` of the problem `mfa_required` whose `methods` are `enroll`.
-    mfa_token: String,
+    pub mfa_token: String,
     /// Six digits of the app.
-    code: String,
+    pub code: String,
 }
 
 /// The tokens of a session that began with a code.
@@ -149,7 +149,7 @@ pub(crate) struct EnrollOwnBody {
 #[schema(as = EnrollMfaAtLogin)]
 pub(crate) struct EnrollBody {
     /// The `mfa_token` of the problem `mfa_required` whose `methods` are `enroll`.
-    mfa_token: String,
+    pub mfa_token: String,
 }
 
 /// The tokens of a session that began with the enrollment of a second factor.
@@ -184,13 +184,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Returns a new secret. It takes effect when `POST /auth/mfa/confirm` gets a code of it; an earlier enrollment that was
 /// not confirmed ends. When the session began more than 10 minutes ago, send the password. A wrong one counts as a failed
-/// login. Minimum role: viewer.
+/// login. A user with a passkey logs in with it first (403 `mfa_required`). Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/enroll", operation_id = "enroll_mfa", tag = "Authentication",
     request_body = Option<EnrollOwnBody>,
     responses((status = 200, description = "The secret, as text, URI and QR code.", body = EnrollmentView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "account_locked", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn enroll(
     cx: Ctx<ManageOwnAccount>,
@@ -367,7 +367,7 @@ pub(crate) async fn revoke_devices(cx: Ctx<ManageOwnAccount>) -> Answer {
 /// Remove the second factor of a user
 ///
 /// For a user who has lost it. Ends the sessions of the user. Users disable their own factor instead. The caller needs a
-/// second factor of their own, given within 10 minutes. Minimum role: admin.
+/// second factor of their own that was enabled at least 24 hours ago, and gives it within 10 minutes before. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/reset-mfa", operation_id = "reset_mfa", tag = "Users",
     params(("id" = Uuid, Path)),
@@ -403,7 +403,7 @@ async fn attempt(cx: &Cx, http: &HttpRequest, email: &str) -> Result<Attempt, Ap
 }
 
 impl EnrollmentView {
-    fn of(enrollment: Enrollment) -> Result<Self, ApiError> {
+    pub(crate) fn of(enrollment: Enrollment) -> Result<Self, ApiError> {
         let code = QrCode::with_error_correction_level(&enrollment.uri, EcLevel::M);
         // The names in the URI are bounded, so that it always fits.
         let code = code.map_err(|error| ApiError::new(ErrorCode::Internal).caused_by(error.to_string()))?;

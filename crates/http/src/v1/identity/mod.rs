@@ -6,6 +6,7 @@ pub(crate) mod auth;
 pub(crate) mod challenge;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
+pub(crate) mod passkey;
 pub(crate) mod permission;
 pub(crate) mod session;
 pub(crate) mod user;

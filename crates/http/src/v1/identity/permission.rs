@@ -36,13 +36,13 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// List permissions
 ///
 /// Returns every permission that a user can have, with the least role that has it and whether it can be a scope of an API
-/// key. Minimum role: viewer.
+/// key. Those of a service that embeds the API come last. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/permissions", operation_id = "list_permissions", tag = "Users",
     responses((status = 200, description = "The permissions.", body = PermissionsView)),
     security(("bearer" = []), ("api_key" = [])),
 )]
-pub(crate) async fn list(_: Ctx<ReadTenant>) -> Answer {
+pub(crate) async fn list(cx: Ctx<ReadTenant>) -> Answer {
     let of_users = |permission: &Permission| {
         let least_role = permission.least_role()?;
         Some(PermissionView {
@@ -52,6 +52,6 @@ pub(crate) async fn list(_: Ctx<ReadTenant>) -> Answer {
             scope: permission.is_scope(),
         })
     };
-    let data = Permission::ALL.iter().filter_map(of_users).collect();
+    let data = cx.ports().permissions.all().iter().filter_map(of_users).collect();
     Ok(HttpResponse::Ok().json(PermissionsView { data }))
 }

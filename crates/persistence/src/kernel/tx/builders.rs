@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use tenantry_domain::kernel::{Page, PageRequest, Position, StoreError};
 
-use super::{TenantEntity, TenantTx};
+use super::{ListedEntity, TenantEntity, TenantTx};
 use crate::kernel::error::from_orm;
 
 /// How strongly found rows are locked until the transaction ends.
@@ -154,6 +154,17 @@ impl<'tx, E: TenantEntity> Find<'tx, E> {
             .clone()
             .filter(self.tx.only::<E>(self.condition.clone()))
             .into_query()
+    }
+}
+
+impl<E: ListedEntity> Find<'_, E> {
+    /// A page, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn newest(self, page: PageRequest) -> Result<Page<E::Model>, StoreError> {
+        self.page((E::created_at_column(), E::id_column()), page, E::position)
+            .await
     }
 }
 

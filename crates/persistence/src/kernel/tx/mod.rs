@@ -7,12 +7,13 @@ mod turns;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement, StatementBuilder, Value,
+    ActiveModelTrait, ColumnTrait as _, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement,
+    StatementBuilder, Value,
 };
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Row as _};
-use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::kernel::{Position, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Mode;
 use uuid::Uuid;
 
@@ -39,12 +40,46 @@ pub trait TenantEntity: EntityTrait {
     fn tenant_of(model: &Self::Model) -> TenantId;
 }
 
+/// An entity whose rows are found by an id and listed by their creation time. Implemented by
+/// [`tenant_entity!`](crate::tenant_entity) with four names.
+pub trait ListedEntity: TenantEntity {
+    /// The column by which [`TenantTx::get`] finds a row.
+    fn id_column() -> Self::Column;
+
+    /// The column of the creation time.
+    fn created_at_column() -> Self::Column;
+
+    /// The position of a row in the list.
+    fn position(model: &Self::Model) -> Position;
+}
+
 /// States that an entity is tenant-scoped: `tenant_entity!(Entity, Model, Column)`, with the tenant in the field
-/// `tenant_id`, or `tenant_entity!(Entity, Model, Column, Id, id)` where it is another.
+/// `tenant_id`, or `tenant_entity!(Entity, Model, Column, Id, id)` where it is another. For an entity whose
+/// rows have an `id` and a `created_at` and whose active model behaves as usual, `tenant_entity!(Entity, Model, ActiveModel, Column)`
+/// states that too, for [`TenantTx::get`] and [`Find::newest`].
 #[macro_export]
 macro_rules! tenant_entity {
     ($entity:ty, $model:ty, $column:ident) => {
         $crate::tenant_entity!($entity, $model, $column, TenantId, tenant_id);
+    };
+    ($entity:ty, $model:ty, $active:ty, $column:ident) => {
+        $crate::tenant_entity!($entity, $model, $column);
+
+        impl $crate::__sea_orm::ActiveModelBehavior for $active {}
+
+        impl $crate::ListedEntity for $entity {
+            fn id_column() -> $column {
+                $column::Id
+            }
+
+            fn created_at_column() -> $column {
+                $column::CreatedAt
+            }
+
+            fn position(model: &$model) -> $crate::__domain::kernel::Position {
+                (model.created_at, model.id).into()
+            }
+        }
     };
     ($entity:ty, $model:ty, $column:ident, $variant:ident, $field:ident) => {
         impl $crate::TenantEntity for $entity {
@@ -97,6 +132,14 @@ impl TenantTx {
     /// Deletes rows.
     pub fn delete<E: TenantEntity>(&mut self) -> Delete<'_, E> {
         Delete::new(self)
+    }
+
+    /// Returns the row with an id.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn get<E: ListedEntity>(&mut self, id: Uuid) -> Result<Option<E::Model>, StoreError> {
+        self.find::<E>().filter(E::id_column().eq(id)).one().await
     }
 
     /// Inserts a row. The tenant is set here; a row that names another one is refused.

@@ -1,0 +1,56 @@
+use std::sync::Arc;
+
+use tenantry_domain::kernel::Memory;
+use tenantry_domain::store::Units;
+use tenantry_persistence::{PgDirectory, PgFlags, PgUnits};
+use tenantry_system::{CachedConfigurations, CachedDefinitions, CachedDirectory, CachedFlags};
+use tenantry_tenancy::customization::setting::StoredConfigurations;
+use tenantry_tenancy::flags::flag::StoredFlags;
+
+use crate::Base;
+
+/// What is cached of tenants.
+#[derive(Clone)]
+pub struct Caches {
+    /// Memberships, API keys and names of tenants.
+    pub directory: Arc<CachedDirectory>,
+    /// Settings and branding.
+    pub configurations: Arc<CachedConfigurations>,
+    /// Feature flags.
+    pub flags: Arc<CachedFlags>,
+}
+
+impl std::fmt::Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Caches")
+    }
+}
+
+impl Caches {
+    /// Empty caches over the database.
+    pub fn new(base: &Base) -> Self {
+        let clock = || Arc::clone(&base.clock);
+        let directory = PgDirectory::new(base.runtime.clone(), base.platform.clone(), clock());
+        // It only reads, and has nothing to announce.
+        let reading = Units::new(Arc::new(PgUnits::new(base.runtime.clone(), Arc::new(()))));
+        let stored = Arc::new(PgFlags::new(base.platform.clone()));
+        let definitions = Arc::new(CachedDefinitions::new(stored, clock(), base.cache));
+        let in_tenants = Arc::new(StoredFlags::new(definitions.clone(), reading.clone()));
+        let (settings, plans) = (Arc::clone(&base.settings), Arc::clone(&base.plans));
+        let configurations = Arc::new(StoredConfigurations::new(reading, settings, plans));
+        Self {
+            directory: Arc::new(CachedDirectory::new(Arc::new(directory), clock(), base.cache)),
+            configurations: Arc::new(CachedConfigurations::new(configurations, clock(), base.cache)),
+            flags: Arc::new(CachedFlags::new(definitions, in_tenants, clock(), base.cache)),
+        }
+    }
+
+    /// Those that hear of changes.
+    pub fn memories(&self) -> [Arc<dyn Memory>; 3] {
+        [
+            self.directory.clone(),
+            self.configurations.clone(),
+            self.flags.clone(),
+        ]
+    }
+}

@@ -1,0 +1,160 @@
+use std::sync::Arc;
+
+use tenantry_billing::billing::billing_provision::PaidSubscriptions;
+use tenantry_billing::plans::entitlement::PlanEntitlements;
+use tenantry_billing::usage::quota_recovery::LeaseRecovery;
+use tenantry_billing::usage::usage_rollup::LedgerRecorder;
+use tenantry_domain::kernel::{Announcer, PermissionRegistry};
+use tenantry_domain::operations::OperatorGate;
+use tenantry_domain::store::Units;
+use tenantry_domain::tenant::Gate;
+use tenantry_mail::{CompiledTemplates, LogMailer};
+use tenantry_persistence::{
+    PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
+    PgSigningKeys, PgUnits, PgUsageUpkeep,
+};
+use tenantry_system::{
+    AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
+    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, SigningKey,
+    SigningKeyRing, SystemResolver, SystemSecrets,
+};
+use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
+
+use crate::{Base, Caches, ComposeError};
+
+/// The use cases of one process that nothing else has to hear from.
+///
+/// # Errors
+/// [`ComposeError::Tokens`].
+pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeError> {
+    let caches = Caches::new(base);
+    let announcer = Arc::new(Memories::new(caches.memories()));
+    Ok(Arc::new(Tenancy::new(ports(base, &caches, announcer)?, policy)))
+}
+
+/// A port for everything the use cases need. The announcer hears of each change that the process commits, and tells at least
+/// the caches. Without being replaced, the ports write mail to the log, keep calls in memory, and have neither a payment
+/// provider nor challenges.
+///
+/// # Errors
+/// [`ComposeError::Tokens`].
+pub fn ports(base: &Base, caches: &Caches, announcer: Arc<dyn Announcer>) -> Result<Ports, ComposeError> {
+    let (runtime, platform) = (&base.runtime, &base.platform);
+    let tokens = Tokens::new(base)?;
+    let derived = Derived::of(&base.keys);
+    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
+    let verified =
+        CachedAccessTokens::new(tokens.access.clone(), Arc::clone(&base.clock), base.cache.entries);
+    Ok(Ports {
+        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), announcer))),
+        gate: Gate::new(
+            caches.directory.clone(),
+            Arc::new(verified),
+            Arc::clone(&base.ids),
+        ),
+        registry: Arc::new(PgRegistry::new(platform.clone())),
+        operators: operators.clone(),
+        operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
+        operator_tokens: tokens.operator,
+        flags: caches.flags.clone(),
+        flag_definitions: Arc::new(PgFlags::new(platform.clone())),
+        permissions: Arc::new(PermissionRegistry::default()),
+        passkeys: None,
+        passwords: Arc::clone(&base.passwords),
+        key_ring: tokens.ring,
+        signing_keys: Arc::new(PgSigningKeys::new(platform.clone())),
+        access_tokens: tokens.access,
+        refresh_tokens: Arc::new(derived.refresh_tokens),
+        invitation_tokens: Arc::new(derived.invitation_tokens),
+        one_time_codes: Arc::new(HmacOneTimeCodes),
+        link_tokens: Arc::new(derived.link_tokens),
+        secrets: Arc::new(SystemSecrets),
+        seal: Arc::new(derived.seal),
+        traces: Arc::new(NoTraces),
+        calls: Arc::new(FileSpool::new(None, base.ids.uuid().to_string())),
+        usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),
+        quota_upkeep: Arc::new(PgQuotaUpkeep::new(platform.clone())),
+        usage_recorder: Arc::new(LedgerRecorder),
+        quota_recovery: Arc::new(LeaseRecovery),
+        plans: Arc::clone(&base.plans),
+        entitlements: Arc::new(PlanEntitlements),
+        subscriptions: Arc::new(PaidSubscriptions),
+        payments: None,
+        customers: Arc::new(PgCustomers::new(platform.clone())),
+        provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
+        sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        mail_templates: Arc::new(CompiledTemplates::new()),
+        mailer: Arc::new(LogMailer::new(false)),
+        challenges: None,
+        settings: Arc::clone(&base.settings),
+        configurations: caches.configurations.clone(),
+        resolver: Arc::new(SystemResolver::default()),
+        clock: Arc::clone(&base.clock),
+        ids: Arc::clone(&base.ids),
+    })
+}
+
+/// The keys of tokens, and what signs and verifies with them.
+struct Tokens {
+    ring: Arc<SigningKeyRing>,
+    access: Arc<JwtAccessTokens>,
+    operator: Arc<JwtOperatorTokens>,
+}
+
+impl Tokens {
+    fn new(base: &Base) -> Result<Self, AccessTokensError> {
+        let ring = Arc::new(SigningKeyRing::new(base.keys.clone(), Arc::clone(&base.clock))?);
+        let operator = JwtOperatorTokens::new(
+            Arc::clone(&ring),
+            base.issuer.clone(),
+            &base.audience,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.ids),
+        )?;
+        let access = JwtAccessTokens::new(
+            Arc::clone(&ring),
+            base.issuer.clone(),
+            base.audience.clone(),
+            base.access_token_seconds,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.ids),
+        )?;
+        Ok(Self {
+            ring,
+            access: Arc::new(access),
+            operator: Arc::new(operator),
+        })
+    }
+}
+
+/// What has secrets that derive from the signing keys.
+struct Derived {
+    refresh_tokens: HmacRefreshTokens,
+    link_tokens: HmacLinkTokens,
+    invitation_tokens: HmacInvitationTokens,
+    seal: AeadSeal,
+}
+
+impl Derived {
+    /// Of signing keys, of which there is one at least, the present one first. The secrets that derive from the earlier ones
+    /// still open what they sealed.
+    fn of(keys: &[SigningKey]) -> Self {
+        let present = &keys[0];
+        let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
+        let mut invitation_tokens = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
+        let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
+        let mut seal = AeadSeal::new(&present.derive_secret("seal"));
+        for earlier in &keys[1..] {
+            refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
+            invitation_tokens = invitation_tokens.reading(&earlier.derive_secret("invitation tokens"));
+            link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
+            seal = seal.opening(&earlier.derive_secret("seal"));
+        }
+        Self {
+            refresh_tokens,
+            link_tokens,
+            invitation_tokens,
+            seal,
+        }
+    }
+}
