@@ -537,6 +537,36 @@ async fn reset_that_first_proves_the_address_ends_a_strangers_factor() {
         .problem(401, "mfa_required");
 }
 
+/// A stolen password of an admin, who gives an account an address of the thief's, is not enough to take its factor away.
+#[actix_web::test]
+async fn reset_to_an_address_that_an_admin_set_keeps_the_factor() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let (first, second) = ("ada@elsewhere.example", "thief@elsewhere.example");
+    let body = json!({"tenant_slug": "acme", "email": first, "full_name": "Ada Else", "password": PASSWORD});
+    let registered = post(world, "/api/v1/auth/register", body).send().await;
+    let registered = registered.expect(201).json();
+    let ada = Person {
+        email: first.to_owned(),
+        access_token: registered["access_token"].as_str().unwrap().to_owned(),
+        ..acme.viewer.clone()
+    };
+    with_factor(world, &ada).await;
+    let path = format!("/api/v1/users/{}", registered["user"]["id"].as_str().unwrap());
+    let moved = world.patch(&acme.admin, &path, &json!({"email": second}));
+    moved.send().await.expect(200);
+    mailed.mails_to(second).await;
+    world.clock.advance(Duration::minutes(5));
+    let ada = Person {
+        email: second.to_owned(),
+        ..ada
+    };
+    let token = mailed.forgotten(acme, &ada).await;
+    reset(world, &token, NEW).await.expect(204);
+    let login = world.login("acme", second, NEW).await;
+    login.problem(401, "mfa_required");
+}
+
 #[actix_web::test]
 async fn links_are_stored_hashed_and_sealed_only() {
     let mailed = Mailed::new().await;

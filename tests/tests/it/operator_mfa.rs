@@ -467,6 +467,28 @@ async fn wrong_operator_codes_lock_after_five() {
     assert_eq!(count(&actions, "account.locked"), 1);
 }
 
+/// A stolen token guesses from many networks; none of them is known by the token.
+#[actix_web::test]
+async fn guesses_with_an_operators_token_count_for_all_networks() {
+    let world = behind_a_proxy().await;
+    world.operator(OLGA).await;
+    let login = from(&world, HOME, OLGA, PASSWORD, None).await.expect(200);
+    let token = login.json()["access_token"].as_str().unwrap().to_owned();
+    let enroll = async |address: &str, password: &str| {
+        let request = world.client.post(ENROLL, &json!({"password": password}));
+        let request = request.bearer(&token).header("X-Forwarded-For", address);
+        request.send().await
+    };
+    for network in 0..10 {
+        for _ in 0..10 {
+            let wrong = enroll(&format!("100.64.{network}.1"), "wrong horse").await;
+            wrong.problem(401, "invalid_credentials");
+        }
+    }
+    assert_eq!(wait(enroll("100.100.1.1", PASSWORD).await), 60);
+    enroll(HOME, PASSWORD).await.expect(200);
+}
+
 #[actix_web::test]
 async fn operators_secrets_and_codes_are_not_in_the_database() {
     let world = World::new().await;

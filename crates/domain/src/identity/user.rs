@@ -78,7 +78,8 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
-    /// Whether the user registered, so that nobody but the user has named the address.
+    /// Whether the user registered and neither proved the address nor got another one since: nobody but the user has named the
+    /// address.
     #[serde(skip)]
     pub self_registered: bool,
     /// The password as a PHC string, which may be [pending](PasswordHash::pending); never the password.
@@ -170,6 +171,8 @@ impl User {
         {
             next.email = email;
             next.email_verified = false;
+            // An admin has named this one, so the account is no stranger's because the address is not proven.
+            next.self_registered = false;
         }
         patch
             .full_name
@@ -194,6 +197,7 @@ impl User {
     pub fn verify_email(&mut self, now: Time) {
         if !self.email_verified {
             self.email_verified = true;
+            self.self_registered = false;
             self.password_hash = self.password_hash.in_force();
             self.touch(now);
         }
@@ -213,6 +217,7 @@ impl User {
     pub fn move_to(&mut self, email: Email, now: Time) {
         self.email = email;
         self.email_verified = true;
+        self.self_registered = false;
         self.password_hash = self.password_hash.in_force();
         self.touch(now);
     }

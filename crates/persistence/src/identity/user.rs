@@ -85,7 +85,6 @@ impl Users for PgStore {
         let row = ActiveModel {
             id: Set(user.id.uuid()),
             created_at: Set(user.created_at),
-            self_registered: Set(user.self_registered),
             ..changes(user)
         };
         self.tx.insert(row).await
@@ -140,6 +139,7 @@ fn changes(user: &User) -> ActiveModel {
         role: Set(user.role.as_str().to_owned()),
         is_active: Set(user.is_active),
         email_verified: Set(user.email_verified),
+        self_registered: Set(user.self_registered),
         password_hash: Set(user.password_hash.as_str().to_owned()),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),

@@ -87,6 +87,7 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
 /// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
 pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
     cx.write(async |work| {
+        address::lock_tenant(work).await?;
         let redeemed = account_link::redeem(cx, work, LinkPurpose::RevertEmail, token).await?;
         let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
         let mut user = before.clone();

@@ -46,7 +46,7 @@ audited!(Task, "task");
 audited!(Tenant, "tenant");
 audited!(User, "user");
 
-/// A change, as [`Cx::record`] writes it into the audit log.
+/// A change, as [`Cx::record`](crate::Cx::record) writes it into the audit log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Changed {
     pub(crate) action: &'static str,

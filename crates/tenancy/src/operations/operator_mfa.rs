@@ -4,7 +4,7 @@ use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, Guess, HashingCaller, Password, RecoveryCode, TotpFactor,
 };
-use tenantry_domain::kernel::{StoreError, SystemScope};
+use tenantry_domain::kernel::{Network, StoreError, SystemScope};
 use tenantry_domain::operations::{AccountName, Operator, OperatorTotp, OperatorWork, PendingOperator};
 
 use crate::OperatorCx;
@@ -12,7 +12,7 @@ use crate::audit::refusal::RefusedAction;
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, Enrollment, Pending};
 use crate::identity::totp::{self, Apps};
-use crate::operations::operator::OperatorError;
+use crate::operations::operator::{self, OperatorError};
 use crate::operations::operator_guess;
 
 /// Returns the address of the operator who is logged in; wrong codes are counted like failed logins to it.
@@ -307,7 +307,7 @@ async fn own(cx: &OperatorCx) -> Result<Operator, OperatorError> {
 /// The operator who is logged in, whose password was compared with the given one.
 async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, OperatorError> {
     let operator = own(cx).await?;
-    let guesser = guesser(cx, &operator);
+    let guesser = guesser(cx, &operator).await?;
     let standing = operator_guess::look(cx.app(), guesser).await?;
     if let Some(seconds) = standing.wait {
         operator_guess::record_locked(cx, Guess::Password, Some(&operator.email)).await?;
@@ -328,9 +328,12 @@ async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, 
     Ok(operator)
 }
 
-/// A logged-in operator has a token from their network's point of view: failures elsewhere do not hold them up.
-fn guesser(cx: &OperatorCx, operator: &Operator) -> Guesser {
-    Guesser::at(cx.origin().address(), operator.email.as_str(), true)
+/// A session makes no network a known one: it may be stolen.
+async fn guesser(cx: &OperatorCx, operator: &Operator) -> Result<Guesser, StoreError> {
+    let address = cx.origin().address();
+    let network = Network::site(address);
+    let is_known = operator::has_logged_in_from(cx.app(), &operator.email, network).await?;
+    Ok(Guesser::at(address, operator.email.as_str(), is_known))
 }
 
 /// Locks an operator, whose tokens and password must not have changed since they were seen.
@@ -346,9 +349,11 @@ async fn give_own(
     seen: &Operator,
     code: &str,
 ) -> Result<(Box<dyn OperatorWork>, Operator), OperatorError> {
+    // Before the transaction, so that a request needs one connection at a time.
+    let guesser = guesser(cx, seen).await?;
     let mut work = cx.begin().await?;
     let operator = lock(work.as_mut(), seen).await?;
-    match give(cx, work.as_mut(), &operator, guesser(cx, &operator), code).await {
+    match give(cx, work.as_mut(), &operator, guesser, code).await {
         Ok(Given::Right(_)) => Ok((work, operator)),
         Ok(Given::Wrong(wait_begins)) => Err(wrong_code(cx, work, &operator, wait_begins).await?),
         Err(OperatorError::Locked(seconds)) => {
