@@ -4,8 +4,8 @@
 //! ([`SecurityNotice::MOST`]), so that nobody floods a mailbox; the audit log has them all.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{Email, SecurityNotice, User, UserFilter};
-use tenantry_domain::kernel::{AccountNoticeId, PageRequest, Permission, Role, StoreError, Time, UserId};
+use tenantry_domain::identity::{Email, SecurityNotice, User};
+use tenantry_domain::kernel::{AccountNoticeId, Permission, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
@@ -71,24 +71,10 @@ pub(crate) async fn notify_admins(
     work: &mut Work,
     notice: &SecurityNotice,
 ) -> Result<(), StoreError> {
-    let admins = UserFilter {
-        role: Some(Role::Admin),
-        is_active: Some(true),
-    };
-    let mut page = PageRequest {
-        limit: 100,
-        after: None,
-    };
-    loop {
-        let found = work.users().list(admins, page).await?;
-        for admin in &found.items {
-            notify(cx, work, admin.id, notice.clone()).await?;
-        }
-        page.after = found.next;
-        if page.after.is_none() {
-            return Ok(());
-        }
+    for admin in mail::acting_admins(work).await? {
+        notify(cx, work, admin, notice.clone()).await?;
     }
+    Ok(())
 }
 
 /// Notifies the former address of a user of whom an admin changed the address.

@@ -87,7 +87,20 @@ pub async fn tell_admins<H>(cx: &Cx, work: &mut Work, notice: &Notice) -> Result
 where
     H: JobHandler<Payload = Parcel>,
 {
-    let admins = UserFilter {
+    for to in acting_admins(work).await? {
+        let parcel = Parcel {
+            to,
+            at: cx.now(),
+            notice: notice.clone(),
+        };
+        job::enqueue::<H>(cx, work, &parcel, Terms::default()).await?;
+    }
+    Ok(())
+}
+
+/// The active admins of the tenant, who get what concerns all of it.
+pub(crate) async fn acting_admins(work: &mut Work) -> Result<Vec<UserId>, StoreError> {
+    let filter = UserFilter {
         role: Some(Role::Admin),
         is_active: Some(true),
     };
@@ -95,19 +108,13 @@ where
         limit: 100,
         after: None,
     };
+    let mut admins = Vec::new();
     loop {
-        let found = work.users().list(admins, page).await?;
-        for user in &found.items {
-            let parcel = Parcel {
-                to: user.id,
-                at: cx.now(),
-                notice: notice.clone(),
-            };
-            job::enqueue::<H>(cx, work, &parcel, Terms::default()).await?;
-        }
+        let found = work.users().list(filter, page).await?;
+        admins.extend(found.items.iter().map(|admin| admin.id));
         page.after = found.next;
         if page.after.is_none() {
-            return Ok(());
+            return Ok(admins);
         }
     }
 }
