@@ -1,5 +1,6 @@
 //! Operators of the platform: who they are, and the context they do things in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tenantry_domain::operations::{
 };
 
 use crate::identity::auth;
+use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
 use crate::operations::idempotency::OperatorRequest;
 use crate::{Origin, Tenancy};
@@ -186,6 +188,16 @@ pub async fn is_known_network(
         return Ok(false);
     };
     has_logged_in_from(app, &email, network).await
+}
+
+/// A caller at an address who guesses at the account of an operator.
+pub(crate) async fn guesser_at(
+    app: &Tenancy,
+    address: Option<IpAddr>,
+    email: &Email,
+) -> Result<Guesser, StoreError> {
+    let is_known = has_logged_in_from(app, email, Network::site(address)).await?;
+    Ok(Guesser::at(address, email.as_str(), is_known))
 }
 
 pub(crate) async fn has_logged_in_from(

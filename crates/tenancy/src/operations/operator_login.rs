@@ -289,10 +289,7 @@ struct Entered {
 async fn enter(app: &Arc<Tenancy>, visit: Visit, pending: PendingOperator) -> Result<Entered, OperatorError> {
     let operator = waiting(app, pending).await?;
     // Before the transaction, so that a login needs one connection at a time.
-    let address = visit.origin.address();
-    let network = Network::site(address);
-    let is_known = operator::has_logged_in_from(app, &operator.email, network).await?;
-    let guesser = Guesser::at(address, operator.email.as_str(), is_known);
+    let guesser = operator::guesser_at(app, visit.origin.address(), &operator.email).await?;
     let admitted = admit(app, operator, visit.request).await?;
     let (scope, login) = admitted.ok_or(OperatorError::InvalidToken)?;
     let cx = OperatorCx::new(Arc::clone(app), scope, visit.origin);

@@ -4,7 +4,7 @@ use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, Guess, HashingCaller, Password, RecoveryCode, TotpFactor,
 };
-use tenantry_domain::kernel::{Network, StoreError, SystemScope};
+use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::operations::{AccountName, Operator, OperatorTotp, OperatorWork, PendingOperator};
 
 use crate::OperatorCx;
@@ -330,10 +330,7 @@ async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, 
 
 /// A session makes no network a known one: it may be stolen.
 async fn guesser(cx: &OperatorCx, operator: &Operator) -> Result<Guesser, StoreError> {
-    let address = cx.origin().address();
-    let network = Network::site(address);
-    let is_known = operator::has_logged_in_from(cx.app(), &operator.email, network).await?;
-    Ok(Guesser::at(address, operator.email.as_str(), is_known))
+    operator::guesser_at(cx.app(), cx.origin().address(), &operator.email).await
 }
 
 /// Locks an operator, whose tokens and password must not have changed since they were seen.
