@@ -180,6 +180,7 @@ impl Ground {
                     now() + interval '1 day', 'far', now(), 1 FROM tenants"
         );
         run(&mut admin, &keys).await?;
+        run(&mut admin, PEOPLE).await?;
         self.forget_calls()
     }
 
@@ -225,6 +226,18 @@ pub fn tenant_id(tenant: usize) -> Uuid {
     Uuid::parse_str(&format!("{TENANT_PREFIX}{}", FIRST + tenant)).unwrap_or_default()
 }
 
+/// A session of each admin, whose token a run uses, and a viewer for the logins: a user has a bounded number of sessions, and
+/// logins of the admin would end that one. Users that earlier runs have added go.
+const PEOPLE: &str = "DELETE FROM refresh_sessions;
+    DELETE FROM users WHERE email LIKE 'user-%@bench.example';
+    INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
+    SELECT id, id, id, sha256(slug::bytea), now(), now() + interval '30 days' FROM tenants;
+    INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified, password_hash, created_at, updated_at,
+                       version)
+    SELECT tenant_id, gen_random_uuid(), 'login@bench.example', 'Login', 'viewer', true, true, password_hash, now(), now(), 1
+      FROM users WHERE email = 'admin@bench.example'
+    ON CONFLICT DO NOTHING";
+
 /// The secret of every API key.
 const SECRET: [u8; 32] = [7; 32];
 
@@ -259,9 +272,6 @@ async fn fill(
              INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified, password_hash,
                                 created_at, updated_at, version)
              SELECT {tenant}, {tenant}, 'admin@bench.example', 'Admin', 'admin', true, true, '{hash}', now(), now(), 1
-               FROM {tenants};
-             INSERT INTO refresh_sessions (tenant_id, id, user_id, token_hash, created_at, expires_at)
-             SELECT {tenant}, {tenant}, {tenant}, sha256(t::text::bytea), now(), now() + interval '30 days'
                FROM {tenants};
              INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
              SELECT {tenant}, {tenant}, 'Project', 'active', {tenant}, now(), now(), 1 FROM {tenants};

@@ -157,10 +157,10 @@ pub fn list_of_ten(token: &str) -> String {
     format!("GET /api/v1/tasks?limit=10 HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n")
 }
 
-/// A login of the admin of the tenant with this number.
+/// A login of the viewer of the tenant with this number.
 pub fn login(number: usize) -> String {
     let body = format!(
-        r#"{{"tenant_slug":"bench-{number}","email":"admin@bench.example","password":"{PASSWORD}"}}"#
+        r#"{{"tenant_slug":"bench-{number}","email":"login@bench.example","password":"{PASSWORD}"}}"#
     );
     format!(
         "POST /api/v1/auth/login HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -222,7 +222,7 @@ fn mixed(tenants: usize) -> Scenario {
 
 fn login(tenants: usize) -> Scenario {
     let body = format!(
-        r#"{{"tenant_slug":"bench-' .. n .. '","email":"admin@bench.example","password":"{PASSWORD}"}}"#
+        r#"{{"tenant_slug":"bench-' .. n .. '","email":"login@bench.example","password":"{PASSWORD}"}}"#
     );
     Scenario {
         name: "login",
