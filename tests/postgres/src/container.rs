@@ -1,6 +1,5 @@
 use std::collections::HashMap;
-use std::os::unix::process::CommandExt as _;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::ChildStdin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
 use crate::TestServer;
+use crate::remover::remover;
 
 /// The image, as `name:tag`; it has to understand `POSTGRES_PASSWORD` as the official one does.
 const IMAGE_VARIABLE: &str = "TEST_POSTGRES_IMAGE";
@@ -83,20 +83,10 @@ fn on_loopback(settings: &mut HostConfig) {
 /// Never emptied, because dropping an end of a pipe is the signal.
 static HELD: Mutex<Vec<ChildStdin>> = Mutex::new(Vec::new());
 
-/// Signals of a terminal or of a test runner are not the end of the process that is watched.
-const REMOVE: &str =
-    "trap '' HUP INT TERM; cat >/dev/null; exec docker rm --force --volumes \"$1\" >/dev/null 2>&1";
-
 /// Removes a container when this process ends, also when it is killed. Containers of tests are in statics, which are never
 /// dropped, so the library does not remove them. The system closes the pipe to the process that does.
 fn remove_when_process_ends(id: &str) {
-    let mut command = Command::new("sh");
-    command.args(["-c", REMOVE, "sh", id]).process_group(0);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut remover = command.spawn().unwrap();
+    let mut remover = remover(id).spawn().unwrap();
     let input = remover.stdin.take().unwrap();
     HELD.lock().unwrap_or_else(PoisonError::into_inner).push(input);
 }

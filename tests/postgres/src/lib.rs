@@ -9,6 +9,8 @@
 mod cluster;
 #[cfg(feature = "docker")]
 mod container;
+#[cfg(any(test, feature = "docker"))]
+mod remover;
 
 #[cfg(not(feature = "docker"))]
 use cluster::Running;

@@ -262,6 +262,29 @@ mod tests {
         }
     }
 
+    /// "Create a tenant", not "Creates a tenant", "The tenant" or "Who is in the tenant".
+    #[test]
+    fn summaries_begin_with_a_verb_in_the_imperative() {
+        let no_verbs = [
+            "A", "An", "The", "All", "Who", "What", "How", "Where", "When", "Whether",
+        ];
+        for (path, methods) in documented() {
+            for (method, operation) in methods {
+                let summary = operation["summary"].as_str().unwrap_or_default();
+                let first = summary.split(' ').next().unwrap_or_default();
+                let is_third_person = first.ends_with('s') && !first.ends_with("ss");
+                assert!(
+                    first.starts_with(|c: char| c.is_ascii_uppercase())
+                        && !no_verbs.contains(&first)
+                        && !is_third_person
+                        && !summary.ends_with('.')
+                        && summary.len() <= 60,
+                    "{method} {path}: {summary}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn every_operation_is_described() {
         let mut ids = BTreeSet::new();
