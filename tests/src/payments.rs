@@ -189,7 +189,7 @@ impl MemoryPayments {
             let owes = state
                 .invoices
                 .values()
-                .any(|other| other.subscription.as_ref() == Some(id) && other.is_owed());
+                .any(|other| other.subscription.as_ref() == Some(id) && other.is_outstanding());
             let subscription = state.subscriptions.get_mut(id.as_str()).unwrap();
             if !owes && subscription.status != SubscriptionStatus::Canceled {
                 subscription.status = SubscriptionStatus::Active;

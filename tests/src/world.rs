@@ -20,7 +20,7 @@ use tenantry_domain::tenant::NewTenant;
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
 use tenantry_persistence::{Pool, PoolSettings};
-use tenantry_redis::{Announcements, Redis};
+use tenantry_redis::{Invalidations, Redis};
 use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
@@ -218,7 +218,7 @@ pub struct World {
     /// What it remembers of tenants' settings and looks.
     pub configurations: Arc<CachedConfigurations>,
     /// What it tells other instances and hears from them.
-    pub announcements: Option<Announcements>,
+    pub invalidations: Option<Invalidations>,
     /// The runtime role's connections.
     pub pool: Pool,
     /// Readiness of the API.
@@ -328,7 +328,7 @@ impl World {
             pool,
             cache,
             configurations,
-            announcements,
+            invalidations,
         } = instance;
         let readiness = Arc::new(Readiness::new().with_check("database", Arc::new(PoolCheck(pool.clone()))));
         let api = Api::new(Arc::clone(&app), options.http.clone(), Arc::clone(&readiness))
@@ -348,7 +348,7 @@ impl World {
             clock,
             cache,
             configurations,
-            announcements,
+            invalidations,
             pool,
             readiness,
             database,
@@ -549,7 +549,7 @@ pub struct Instance {
     /// What it remembers of tenants' settings and looks.
     pub configurations: Arc<CachedConfigurations>,
     /// What it tells others and hears from them.
-    pub announcements: Option<Announcements>,
+    pub invalidations: Option<Invalidations>,
 }
 
 fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) -> Instance {
@@ -568,7 +568,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         ..billing_ports(options)
     };
     let booted = compose(&settings(database, options), overrides).unwrap();
-    if let Some(everywhere) = &booted.announcements {
+    if let Some(everywhere) = &booted.invalidations {
         tokio::spawn(everywhere.clone().run());
     }
     Instance {
@@ -576,7 +576,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         pool: booted.runtime,
         cache: booted.cache,
         configurations: booted.configurations,
-        announcements: booted.announcements,
+        invalidations: booted.invalidations,
     }
 }
 

@@ -64,7 +64,7 @@ impl Base {
         };
         let platform = Pool::new(platform, &across_tenants)?;
         let plans = PlanBook::new(Plans::standard())?;
-        // It only reads, and has nothing to announce.
+        // It only reads, so it publishes no invalidations.
         plans.refresh_from(Arc::new(PgPlanVersions::new(platform.clone(), Arc::new(()))));
         let settings = SettingRegistry::new(product_settings::definitions());
         Ok(Self {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use tenantry_domain::kernel::Memory;
+use tenantry_domain::kernel::InvalidatedCache;
 use tenantry_domain::store::Units;
 use tenantry_persistence::{PgDirectory, PgFlags, PgUnits};
 use tenantry_system::{CachedConfigurations, CachedDefinitions, CachedDirectory, CachedFlags};
@@ -31,7 +31,7 @@ impl Caches {
     pub fn new(base: &Base) -> Self {
         let clock = || Arc::clone(&base.clock);
         let directory = PgDirectory::new(base.runtime.clone(), base.platform.clone(), clock());
-        // It only reads, and has nothing to announce.
+        // It only reads, so it publishes no invalidations.
         let reading = Units::new(Arc::new(PgUnits::new(base.runtime.clone(), Arc::new(()))));
         let stored = Arc::new(PgFlags::new(base.platform.clone()));
         let definitions = Arc::new(CachedDefinitions::new(stored, clock(), base.cache));
@@ -45,8 +45,8 @@ impl Caches {
         }
     }
 
-    /// Those that hear of changes.
-    pub fn memories(&self) -> [Arc<dyn Memory>; 3] {
+    /// Returns the caches that take invalidations.
+    pub fn invalidated(&self) -> [Arc<dyn InvalidatedCache>; 3] {
         [
             self.directory.clone(),
             self.configurations.clone(),

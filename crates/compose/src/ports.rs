@@ -4,7 +4,7 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
-use tenantry_domain::kernel::{Announcer, PermissionRegistry};
+use tenantry_domain::kernel::{InvalidationPublisher, PermissionRegistry};
 use tenantry_domain::operations::OperatorGate;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
@@ -15,7 +15,7 @@ use tenantry_persistence::{
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
-    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, Memories, SigningKey,
+    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalCaches, SigningKey,
     SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
@@ -28,25 +28,29 @@ use crate::{Base, Caches, ComposeError};
 /// [`ComposeError::Tokens`].
 pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeError> {
     let caches = Caches::new(base);
-    let announcer = Arc::new(Memories::new(caches.memories()));
-    Ok(Arc::new(Tenancy::new(ports(base, &caches, announcer)?, policy)))
+    let publisher = Arc::new(LocalCaches::new(caches.invalidated()));
+    Ok(Arc::new(Tenancy::new(ports(base, &caches, publisher)?, policy)))
 }
 
-/// A port for everything the use cases need. The announcer hears of each change that the process commits, and tells at least
-/// the caches. Without being replaced, the ports write mail to the log, keep calls in memory, and have neither a payment
+/// A port for everything the use cases need. The publisher gets each change that the process commits, and invalidates at
+/// least the caches. Without being replaced, the ports write mail to the log, keep calls in memory, and have neither a payment
 /// provider nor challenges.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
-pub fn ports(base: &Base, caches: &Caches, announcer: Arc<dyn Announcer>) -> Result<Ports, ComposeError> {
+pub fn ports(
+    base: &Base,
+    caches: &Caches,
+    publisher: Arc<dyn InvalidationPublisher>,
+) -> Result<Ports, ComposeError> {
     let (runtime, platform) = (&base.runtime, &base.platform);
     let tokens = Tokens::new(base)?;
     let derived = Derived::of(&base.keys);
-    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&announcer)));
+    let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&publisher)));
     let verified =
         CachedAccessTokens::new(tokens.access.clone(), Arc::clone(&base.clock), base.cache.entries);
     Ok(Ports {
-        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), announcer))),
+        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), publisher))),
         gate: Gate::new(
             caches.directory.clone(),
             Arc::new(verified),

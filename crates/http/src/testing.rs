@@ -39,8 +39,8 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
-    Permission, PermissionRegistry, Reader, Reset, Role, Seal, SessionId, StoreError, SystemScope, TenantId,
-    Time, Unresolved, UserId,
+    Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError, SystemScope,
+    TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
@@ -629,7 +629,7 @@ impl ProviderEvents for Fake {
         away()
     }
 
-    async fn forget_bodies(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+    async fn clear_bodies(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         away()
     }
 }
@@ -704,7 +704,7 @@ impl FlagSource for Fake {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 
-    fn remembered(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
+    fn cached(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
         None
     }
 }
@@ -887,7 +887,7 @@ impl PlanCatalogue for Fake {
 
 #[async_trait]
 impl Configurations for Fake {
-    fn remembered(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
+    fn cached(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
         None
     }
 
@@ -904,9 +904,9 @@ impl HostResolver for Fake {
 }
 
 impl MailTemplates for Fake {
-    fn render(&self, _: &Message, reader: &Reader, _: &Look) -> Result<RenderedMail, TemplateError> {
+    fn render(&self, _: &Message, recipient: &Recipient, _: &Look) -> Result<RenderedMail, TemplateError> {
         Ok(RenderedMail {
-            subject: reader.subject(""),
+            subject: recipient.subject(""),
             text: String::new(),
             html: String::new(),
         })

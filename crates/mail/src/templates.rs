@@ -6,7 +6,7 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context};
-use tenantry_domain::kernel::{Language, Message, Reader};
+use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
@@ -130,7 +130,7 @@ impl CompiledTemplates {
         &self,
         part: Part,
         message: &Message,
-        reader: &Reader,
+        recipient: &Recipient,
         look: &Look,
     ) -> Result<String, TemplateError> {
         let name = format!("{}.{}", name(message, look.language), part.format());
@@ -139,9 +139,9 @@ impl CompiledTemplates {
             ("part", part.name()),
             ("format", part.format()),
             ("lang", look.language.as_str()),
-            ("name", reader.name.as_str()),
-            ("tenant", reader.tenant.as_str()),
-            ("app_url", reader.app_url.as_str()),
+            ("name", recipient.name.as_str()),
+            ("tenant", recipient.tenant.as_str()),
+            ("app_url", recipient.app_url.as_str()),
         ];
         for (name, value) in common {
             values.insert(name.to_owned(), value.into());
@@ -160,15 +160,20 @@ impl CompiledTemplates {
 }
 
 impl MailTemplates for CompiledTemplates {
-    fn render(&self, message: &Message, reader: &Reader, look: &Look) -> Result<RenderedMail, TemplateError> {
-        let [subject, text, html] = Part::ALL.map(|part| self.part(part, message, reader, look));
-        let subject = reader.subject(subject?.trim());
+    fn render(
+        &self,
+        message: &Message,
+        recipient: &Recipient,
+        look: &Look,
+    ) -> Result<RenderedMail, TemplateError> {
+        let [subject, text, html] = Part::ALL.map(|part| self.part(part, message, recipient, look));
+        let subject = recipient.subject(subject?.trim());
         let layout = context! {
             lang => look.language.as_str(),
             subject => subject.as_str(),
             color => look.color.as_str(),
             text_color => look.text_color.as_str(),
-            tenant => reader.tenant.as_str(),
+            tenant => recipient.tenant.as_str(),
             // Its values are escaped already.
             content => Value::from_safe_string(html?),
         };

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use tenantry_domain::billing::{
-    ApiKeyNotice, DunningNotice, DunningStep, EndingKey, Notice, Owed, QuotaNotice,
+    ApiKeyNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
 };
 use tenantry_domain::identity::{
     AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice,
@@ -16,8 +16,8 @@ fn at(text: &str) -> Time {
     text.parse().unwrap()
 }
 
-fn reader() -> Reader {
-    Reader {
+fn recipient() -> Recipient {
+    Recipient {
         name: Line::of("Ada"),
         tenant: Line::of("Acme Inc"),
         zone: "Europe/Berlin".into(),
@@ -36,7 +36,7 @@ fn look(language: Language) -> Look {
 fn english(message: &Message) -> RenderedMail {
     let templates = CompiledTemplates::new();
     templates
-        .render(message, &reader(), &look(Language::English))
+        .render(message, &recipient(), &look(Language::English))
         .unwrap()
 }
 
@@ -58,8 +58,8 @@ fn quota(base: AlertBase, percent: u32, enforced: bool) -> Notice {
     })
 }
 
-fn owed(number: u32, amount: i64, currency: &str) -> Owed {
-    Owed {
+fn open_invoice(number: u32, amount: i64, currency: &str) -> OpenInvoice {
+    OpenInvoice {
         number: Some(format!("INV-{number}")),
         amount,
         currency: Currency::try_from(currency.to_owned()).unwrap(),
@@ -67,10 +67,10 @@ fn owed(number: u32, amount: i64, currency: &str) -> Owed {
     }
 }
 
-fn dunning(step: DunningStep, owed: Vec<Owed>) -> Notice {
+fn dunning(step: DunningStep, open_invoices: Vec<OpenInvoice>) -> Notice {
     Notice::Dunning(DunningNotice {
         step,
-        owed,
+        open_invoices,
         suspended_at: Some(at("2026-07-08T00:00:00Z")),
         deleted_at: Some(at("2026-08-08T00:00:00Z")),
     })
@@ -106,7 +106,7 @@ fn invitation(role: Role, inviter: &str) -> Message {
         inviter,
         link: "https://app.example.com/accept-invitation#token=inv_x",
     }
-    .message(&reader())
+    .message(&recipient())
 }
 
 /// Every notice about what protects an account, with a text that others chose.
@@ -139,7 +139,7 @@ fn security(text: &str) -> [SecurityNotice; 16] {
 fn names_of_keys_and_passkeys_begin_no_line_of_a_notice() {
     let now = at("2026-01-15T12:00:00Z");
     for notice in security("key\r\n\r\nClick https://evil.example") {
-        let text = english(&notice.message(&reader(), now, false)).text;
+        let text = english(&notice.message(&recipient(), now, false)).text;
         assert!(
             !text.lines().any(|line| line.trim_start().starts_with("Click")),
             "{text}"
@@ -149,11 +149,11 @@ fn names_of_keys_and_passkeys_begin_no_line_of_a_notice() {
 
 /// Every mail there is, in every variant.
 fn all() -> Vec<Message> {
-    let reader = reader();
+    let recipient = recipient();
     let now = at("2026-01-15T12:00:00Z");
     let mut all = Vec::new();
     for purpose in LinkPurpose::ALL {
-        all.push(purpose.message(&reader, "https://app.example.com/x#token=y", now));
+        all.push(purpose.message(&recipient, "https://app.example.com/x#token=y", now));
     }
     for notice in [
         AccountNotice::PasswordChanged,
@@ -162,32 +162,32 @@ fn all() -> Vec<Message> {
         network(None, None),
         AccountNotice::TokenReused,
     ] {
-        all.push(notice.message(&reader, now));
+        all.push(notice.message(&recipient, now));
     }
-    all.extend(security("x").map(|notice| notice.message(&reader, now, false)));
-    all.extend(security("x").map(|notice| notice.message(&reader, now, true)));
+    all.extend(security("x").map(|notice| notice.message(&recipient, now, false)));
+    all.extend(security("x").map(|notice| notice.message(&recipient, now, true)));
     for role in [Role::Admin, Role::Member, Role::Viewer] {
         all.push(invitation(role, "Grace"));
     }
     for base in [AlertBase::Included, AlertBase::Limit] {
         for (percent, enforced) in [(80, true), (100, true), (100, false)] {
-            all.push(quota(base, percent, enforced).message(&reader));
+            all.push(quota(base, percent, enforced).message(&recipient));
         }
     }
     for step in DunningStep::ALL {
-        let many: Vec<_> = (0..12).map(|number| owed(number, 100, "usd")).collect();
-        for owed in [Vec::new(), vec![owed(1, 2_900, "usd")], many] {
-            all.push(dunning(step, owed).message(&reader));
+        let many: Vec<_> = (0..12).map(|number| open_invoice(number, 100, "usd")).collect();
+        for invoices in [Vec::new(), vec![open_invoice(1, 2_900, "usd")], many] {
+            all.push(dunning(step, invoices).message(&recipient));
         }
         let mut never = dunning(step, Vec::new());
         if let Notice::Dunning(notice) = &mut never {
             (notice.suspended_at, notice.deleted_at) = (None, None);
         }
-        all.push(never.message(&reader));
+        all.push(never.message(&recipient));
     }
     let (over, ahead) = ([true; 12], [false; 12]);
     for ends in [&over[..1], &ahead[..1], &over, &ahead, &[true, false]] {
-        all.push(keys(ends).message(&reader));
+        all.push(keys(ends).message(&recipient));
     }
     all
 }
@@ -220,7 +220,7 @@ fn every_mail_is_written_in_every_language() {
     let templates = CompiledTemplates::new();
     for message in all() {
         let [english, german] = Language::ALL.map(|language| {
-            let mail = templates.render(&message, &reader(), &look(language)).unwrap();
+            let mail = templates.render(&message, &recipient(), &look(language)).unwrap();
             assert!(
                 mail.subject.as_str().starts_with("[Acme Inc] "),
                 "{}",
@@ -265,7 +265,7 @@ fn missing_value_is_an_error() {
     let templates = CompiledTemplates::new();
     let message = Message::new(MailTemplate::Invitation).with("inviter", "Ada");
     let error = templates
-        .render(&message, &reader(), &look(Language::English))
+        .render(&message, &recipient(), &look(Language::English))
         .unwrap_err();
     assert!(error.template.starts_with("en/invitation."), "{}", error.template);
 }
@@ -274,7 +274,7 @@ fn missing_value_is_an_error() {
 fn link_is_on_a_line_of_its_own_with_its_end() {
     for purpose in LinkPurpose::ALL {
         let message = purpose.message(
-            &reader(),
+            &recipient(),
             "https://app.example.com/x#token=y",
             at("2026-01-15T12:00:00Z"),
         );
@@ -296,7 +296,7 @@ fn link_is_on_a_line_of_its_own_with_its_end() {
 fn notice_of_a_login_has_a_table() {
     let at = at("2026-01-15T12:00:00Z");
     let notice = network(None, Some("Mail\r\n\r\nClick: https://evil.example"));
-    let text = english(&notice.message(&reader(), at)).text;
+    let text = english(&notice.message(&recipient(), at)).text;
     assert!(
         text.contains(
             "\n\n  Address  unknown\n  Program  Mail Click: https://evil.example\n\nIf this was not you"
@@ -346,7 +346,7 @@ fn numbers_are_grouped_by_three() {
 
 #[test]
 fn quota_is_shown_with_its_figures_in_the_time_of_the_tenant() {
-    let mail = english(&quota(AlertBase::Limit, 80, true).message(&reader()));
+    let mail = english(&quota(AlertBase::Limit, 80, true).message(&recipient()));
     assert_eq!(
         mail.subject.as_str(),
         "[Acme Inc] API calls: 80 % of the limit is used"
@@ -360,14 +360,14 @@ fn quota_is_shown_with_its_figures_in_the_time_of_the_tenant() {
          (Europe/Berlin).\n\nLook at what is used, or change the plan: https://app.example.com/\n\n\
          You get this mail because you are an admin of Acme Inc.\n"
     );
-    let lenient = english(&quota(AlertBase::Limit, 100, false).message(&reader())).text;
+    let lenient = english(&quota(AlertBase::Limit, 100, false).message(&recipient())).text;
     assert!(lenient.contains("is not refused"), "{lenient}");
-    let full = english(&quota(AlertBase::Included, 100, true).message(&reader())).text;
+    let full = english(&quota(AlertBase::Included, 100, true).message(&recipient())).text;
     assert!(full.contains("costs what the plan says"), "{full}");
     let german = CompiledTemplates::new()
         .render(
-            &quota(AlertBase::Limit, 80, true).message(&reader()),
-            &reader(),
+            &quota(AlertBase::Limit, 80, true).message(&recipient()),
+            &recipient(),
             &look(Language::German),
         )
         .unwrap();
@@ -378,8 +378,12 @@ fn quota_is_shown_with_its_figures_in_the_time_of_the_tenant() {
 fn every_step_of_dunning_says_what_is_open_and_what_comes_next() {
     let mut subjects = Vec::new();
     for step in DunningStep::ALL {
-        let invoices = vec![owed(1, 2_900, "usd"), owed(2, 500, "jpy"), owed(3, 1, "usd")];
-        let mail = english(&dunning(step, invoices).message(&reader()));
+        let invoices = vec![
+            open_invoice(1, 2_900, "usd"),
+            open_invoice(2, 500, "jpy"),
+            open_invoice(3, 1, "usd"),
+        ];
+        let mail = english(&dunning(step, invoices).message(&recipient()));
         let text = &mail.text;
         let first = "\n\n  Invoice INV-1: 29.00 USD\n    https://pay.example.com/1\n  Invoice INV-2";
         assert!(text.contains(first), "{text}");
@@ -391,10 +395,10 @@ fn every_step_of_dunning_says_what_is_open_and_what_comes_next() {
     }
     subjects.dedup();
     assert_eq!(subjects.len(), DunningStep::ALL.len());
-    let without = english(&dunning(DunningStep::PaymentFailed, Vec::new()).message(&reader())).text;
+    let without = english(&dunning(DunningStep::PaymentFailed, Vec::new()).message(&recipient())).text;
     assert!(!without.contains("Invoice"), "{without}");
-    let many = (0..12).map(|number| owed(number, 100, "usd")).collect();
-    let many = english(&dunning(DunningStep::PaymentFailed, many).message(&reader())).text;
+    let many = (0..12).map(|number| open_invoice(number, 100, "usd")).collect();
+    let many = english(&dunning(DunningStep::PaymentFailed, many).message(&recipient())).text;
     assert!(many.contains("and 2 more\n  Together: 12.00 USD"), "{many}");
 }
 
@@ -404,17 +408,17 @@ proptest! {
     #[test]
     fn hostile_names_are_text_and_nothing_else(names in prop::array::uniform4(".{0,30}|<[a-z]{1,6} x=['\"&]{1,3}>"), url in "[!-~]{0,20}") {
         let [name, tenant, title, number] = names;
-        let hostile = Reader { name: Line::of(&name), tenant: Line::of(&tenant), ..reader() };
+        let hostile = Recipient { name: Line::of(&name), tenant: Line::of(&tenant), ..recipient() };
         let notices = |title: &str, number: &str, url: &str| {
             let mut quota = quota(AlertBase::Limit, 80, true);
             if let Notice::Quota(notice) = &mut quota {
                 title.clone_into(&mut notice.title);
             }
-            let owed = Owed { number: Some(number.into()), url: Some(format!("https://{url}")), ..owed(1, 2_900, "usd") };
+            let invoice = OpenInvoice { number: Some(number.into()), url: Some(format!("https://{url}")), ..open_invoice(1, 2_900, "usd") };
             let at = at("2026-01-15T12:00:00Z");
             [
                 quota.message(&hostile),
-                dunning(DunningStep::PaymentFailed, vec![owed]).message(&hostile),
+                dunning(DunningStep::PaymentFailed, vec![invoice]).message(&hostile),
                 network(Some(title), Some(number)).message(&hostile, at),
                 LinkPurpose::ResetPassword.message(&hostile, "https://app.example.com/x#token=y", at),
                 invitation(Role::Member, title),
@@ -425,7 +429,7 @@ proptest! {
             let tame = notices("title", "number", "url");
             for (message, tame) in notices(&title, &number, &url).iter().zip(&tame) {
                 let mail = templates.render(message, &hostile, &look(language)).unwrap();
-                let expected = templates.render(tame, &reader(), &look(language)).unwrap();
+                let expected = templates.render(tame, &recipient(), &look(language)).unwrap();
                 prop_assert_eq!(mail.text.lines().count(), expected.text.lines().count(), "{}", mail.text);
                 prop_assert!(!mail.text.replace('\n', "").contains(char::is_control), "{}", mail.text);
                 prop_assert!(!mail.subject.as_str().contains(['\r', '\n']));

@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_millis(200);
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Announcements between instances.
+/// Invalidations between instances.
 ///
 /// Every message reaches every instance that is subscribed at that moment, the sender's own included, and is gone.
 /// So whoever relies on hearing of something has to know when it would not: [`Channel::live`] says whether the

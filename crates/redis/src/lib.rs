@@ -1,4 +1,4 @@
-//! What several instances share through Redis: rate limits ([`RedisLimiter`]) and announcements ([`Announcements`]
+//! What several instances share through Redis: rate limits ([`RedisLimiter`]) and invalidations ([`Invalidations`]
 //! of changes, over a [`Channel`]).
 //!
 //! Nothing here is lost with Redis, and nothing waits for it. While it is away the limiter gives each instance its
@@ -7,16 +7,16 @@
 //! Sentinels name, and a cluster will do ([`RedisMode`]).
 #![deny(missing_docs)]
 
-mod announcements;
 mod backend;
 mod channel;
+mod invalidations;
 mod limiter;
 mod redis;
 mod settings;
 mod slots;
 
-pub use announcements::Announcements;
 pub use channel::Channel;
+pub use invalidations::Invalidations;
 pub use limiter::{RedisLimiter, Tally};
 pub use redis::{Away, Redis};
 pub use settings::{RedisMode, RedisSettings, RedisUrlError};

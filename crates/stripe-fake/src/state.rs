@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Keys are forgotten after a day. They are looked through once an hour, not with each call.
-    fn forget(&mut self, now: i64) {
+    fn drop_expired(&mut self, now: i64) {
         if now >= self.forgot_at + HOUR {
             self.remembered.retain(|_, it| it.at > now - DAY);
             self.forgot_at = now;
@@ -586,7 +586,7 @@ fn once(state: &mut State, incoming: &Incoming<'_>) -> Outcome {
     let call = format!("{} {}", incoming.method, incoming.path);
     let given = incoming.params.value();
     let key = incoming.key.filter(|_| incoming.method == "POST");
-    state.forget(now);
+    state.drop_expired(now);
     let known = key.and_then(|key| state.remembered.get(key));
     if let Some(earlier) = known.filter(|earlier| earlier.at > now - DAY) {
         if earlier.call != call || earlier.params != given {

@@ -18,22 +18,22 @@ use tenantry_domain::usage::MeterKey;
 use crate::StripePayments;
 use crate::failure::failure;
 
-/// Prices do not change, but new ones are published.
-const REMEMBERED: Duration = Duration::from_secs(300);
+/// TTL of cached prices and meters. Prices do not change, but new ones are published.
+const TTL: Duration = Duration::from_secs(300);
 
 /// What a version of a plan may be, as it is stored.
 const VERSIONS: RangeInclusive<u32> = 1..=i32::MAX.unsigned_abs();
 
-/// What is remembered of Stripe.
+/// A cache of Stripe's prices and meters.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    offers: Memory<Offer, Priced>,
-    meters: Memory<String, Metered>,
+    offers: TtlCache<Offer, Priced>,
+    meters: TtlCache<String, Metered>,
 }
 
 impl Catalogue {
-    /// Forgets everything, because it was changed.
-    pub fn forget(&self) {
+    /// Drops all cached values, after a change.
+    pub fn invalidate(&self) {
         self.offers.clear();
         self.meters.clear();
     }
@@ -60,25 +60,25 @@ pub struct Metered {
 }
 
 #[derive(Debug)]
-struct Memory<K, V>(Mutex<HashMap<K, (Instant, V)>>);
+struct TtlCache<K, V>(Mutex<HashMap<K, (Instant, V)>>);
 
-impl<K, V> Default for Memory<K, V> {
+impl<K, V> Default for TtlCache<K, V> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Hash + Eq, V: Clone> Memory<K, V> {
+impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
     fn get(&self, key: &K) -> Option<V> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, value) = known.get(key)?;
-        (since.elapsed() < REMEMBERED).then(|| value.clone())
+        (since.elapsed() < TTL).then(|| value.clone())
     }
 
     fn put(&self, key: K, value: V) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // There are as many as there are offers; what nobody asks for any more goes all the same.
-        known.retain(|_, (since, _)| since.elapsed() < REMEMBERED);
+        // The cache is bounded by the number of offers; expired values go all the same.
+        known.retain(|_, (since, _)| since.elapsed() < TTL);
         known.insert(key, (Instant::now(), value));
     }
 

@@ -53,7 +53,7 @@ impl StripePayments {
         for terms in plans.iter().filter(|terms| !terms.prices.is_empty()) {
             self.publish_plan(terms, &ids, &mut published).await?;
         }
-        self.catalogue.forget();
+        self.catalogue.invalidate();
         Ok(published)
     }
 

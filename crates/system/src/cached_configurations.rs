@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::customization::{Configurations, TenantConfiguration};
-use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, TenantId};
+use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, TenantId};
 use tenantry_domain::tenant::TenantScope;
 
 use crate::{CacheSettings, CacheStats, ConfigurationCache};
@@ -36,8 +36,8 @@ impl CachedConfigurations {
 
 #[async_trait]
 impl Configurations for CachedConfigurations {
-    fn remembered(&self, tenant: TenantId) -> Option<Arc<TenantConfiguration>> {
-        self.cache.remembered(tenant)
+    fn cached(&self, tenant: TenantId) -> Option<Arc<TenantConfiguration>> {
+        self.cache.cached(tenant)
     }
 
     async fn of(&self, scope: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {
@@ -46,12 +46,12 @@ impl Configurations for CachedConfigurations {
     }
 }
 
-impl Memory for CachedConfigurations {
-    fn forget(&self, change: Change) {
-        self.cache.forget(change);
+impl InvalidatedCache for CachedConfigurations {
+    fn invalidate(&self, change: Change) {
+        self.cache.invalidate(change);
     }
 
-    fn hears(&self, others: bool) {
-        self.cache.hears(others);
+    fn set_live(&self, live: bool) {
+        self.cache.set_live(live);
     }
 }

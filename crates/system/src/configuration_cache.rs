@@ -2,7 +2,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, TenantId, Time};
+use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, TenantId, Time};
 
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::Freshness;
@@ -12,11 +12,11 @@ use crate::{CacheSettings, CacheStats};
 /// A tenant's configuration is never used for longer than this after it was loaded, in milliseconds.
 const LONGEST_MS: i64 = 30_000;
 
-/// What was put together of each tenant's configuration, remembered for a while: its settings, its flags.
+/// A cache of what is derived from each tenant's configuration: its settings, its flags.
 ///
-/// The key is the tenant and nothing else. Loads for the same tenant wait for one another. What was loaded is used until
-/// a change of the tenant or of the catalogue is announced, or its time is over; a load that a change overtakes is used
-/// for nobody who came after the change.
+/// The key is the tenant and nothing else. Loads for the same tenant wait for one another. A loaded value is used until
+/// a change of the tenant or of the catalogue invalidates it, or it expires. Callers that come after an invalidation never
+/// get a load that began before it.
 pub struct ConfigurationCache<V> {
     clock: Arc<dyn Clock>,
     epochs: Epochs,
@@ -41,8 +41,8 @@ impl<V> std::fmt::Debug for ConfigurationCache<V> {
 }
 
 impl<V: Send + Sync + 'static> ConfigurationCache<V> {
-    /// An empty cache. Until it is told otherwise ([`Memory::hears`]) the short time applies; no time is longer than
-    /// thirty seconds.
+    /// An empty cache. The short TTL applies until [`InvalidatedCache::set_live`] says otherwise; no TTL is longer than thirty
+    /// seconds.
     pub fn new(clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
         let longest = CacheSettings {
             ttl_ms: settings.ttl_ms.min(LONGEST_MS),
@@ -58,23 +58,23 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
         }
     }
 
-    /// What is remembered of a tenant and still good, without waiting.
-    pub fn remembered(&self, tenant: TenantId) -> Option<Arc<V>> {
+    /// Returns the cached value of a tenant without waiting, if it is fresh.
+    pub fn cached(&self, tenant: TenantId) -> Option<Arc<V>> {
         let entry = self.entries.get(&tenant)?;
         let found = self.holds(tenant, &entry).then(|| entry.found.clone())?.ok()?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(found)
     }
 
-    /// A tenant's configuration: what is remembered of it, or else what `load` brings.
+    /// Returns a tenant's value: the cached one, or else that of `load`.
     ///
     /// # Errors
-    /// Those of `load`, which are not remembered.
+    /// Those of `load`, which are not cached.
     pub async fn get<F>(&self, tenant: TenantId, load: impl Fn() -> F) -> Result<Arc<V>, StoreError>
     where
         F: Future<Output = Result<V, StoreError>>,
     {
-        if let Some(found) = self.remembered(tenant) {
+        if let Some(found) = self.cached(tenant) {
             return Ok(found);
         }
         let began = self.clock.now();
@@ -122,13 +122,13 @@ impl<V: Send + Sync + 'static> ConfigurationCache<V> {
     }
 }
 
-impl<V: Send + Sync + 'static> Memory for ConfigurationCache<V> {
-    fn forget(&self, change: Change) {
+impl<V: Send + Sync + 'static> InvalidatedCache for ConfigurationCache<V> {
+    fn invalidate(&self, change: Change) {
         self.epochs.advance_configuration(change, self.clock.now());
     }
 
-    fn hears(&self, others: bool) {
-        self.freshness.hears(others, self.clock.now());
+    fn set_live(&self, live: bool) {
+        self.freshness.set_live(live, self.clock.now());
     }
 }
 
@@ -193,14 +193,18 @@ mod tests {
         world.pass(999);
         assert_eq!(world.get(tenant(1)).await, 0);
         world.pass(1);
-        assert_eq!(world.get(tenant(1)).await, 1, "a second, while nothing is heard");
-        world.cache.hears(true);
+        assert_eq!(
+            world.get(tenant(1)).await,
+            1,
+            "a second, while no invalidations arrive"
+        );
+        world.cache.set_live(true);
         world.pass(1_000);
         world.stored.store(2, Ordering::SeqCst);
         assert_eq!(
             world.get(tenant(1)).await,
             2,
-            "loaded before changes were heard of"
+            "loaded before invalidations arrived"
         );
         world.stored.store(3, Ordering::SeqCst);
         world.pass(LONGEST_MS - 1);
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_announced_change_is_seen_at_once_by_those_it_concerns() {
+    async fn invalidation_is_seen_at_once_by_those_it_concerns() {
         let world = World::new();
         for (change, first, second) in [
             (Change::Configuration(tenant(1)), true, false),
@@ -224,7 +228,7 @@ mod tests {
         ] {
             let before = (world.get(tenant(1)).await, world.get(tenant(2)).await);
             let now = world.stored.fetch_add(1, Ordering::SeqCst) + 1;
-            world.cache.forget(change);
+            world.cache.invalidate(change);
             let expected = (
                 if first { now } else { before.0 },
                 if second { now } else { before.1 },
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_change_overtakes_is_not_remembered_and_errors_never_are() {
+    async fn overtaken_loads_and_errors_are_not_cached() {
         let world = World::new();
         let gate = Semaphore::new(0);
         let slow = || async {
@@ -248,16 +252,16 @@ mod tests {
         };
         let change = async {
             world.stored.store(5, Ordering::SeqCst);
-            world.cache.forget(Change::Configuration(tenant(1)));
+            world.cache.invalidate(Change::Configuration(tenant(1)));
             gate.add_permits(1);
         };
         let (first, ()) = tokio::join!(world.cache.get(tenant(1), slow), change);
         assert_eq!(
             first.unwrap().1,
             0,
-            "whoever asked before the change may be told what was"
+            "a caller that asked before the change may get the former value"
         );
-        assert!(world.cache.remembered(tenant(1)).is_none());
+        assert!(world.cache.cached(tenant(1)).is_none());
         assert_eq!(world.get(tenant(1)).await, 5);
 
         let failing = || async { Err(StoreError::Unavailable("gone".into())) };

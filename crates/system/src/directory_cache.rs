@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tenantry_domain::kernel::{
-    ApiKeyId, Change, Clock, Memory, SessionId, StoreError, TenantId, Time, UserId,
+    ApiKeyId, Change, Clock, InvalidatedCache, SessionId, StoreError, TenantId, Time, UserId,
 };
 use tenantry_domain::tenant::{
     ApiKeyFacts, Directory, JobFacts, JobLease, MembershipFacts, TenantFacts, TenantSelector,
@@ -13,15 +13,15 @@ use crate::epochs::{Epoch, Epochs};
 use crate::freshness::{Freshness, SETTLING_MS};
 use crate::single_flight::SingleFlight;
 
-/// How much a [`CachedDirectory`] remembers and for how long.
+/// The size and the lifetimes of a [`CachedDirectory`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSettings {
     /// At most so many memberships, as many API keys and as many names of tenants.
     pub entries: u64,
-    /// For how long, in milliseconds, while changes made elsewhere are heard of.
+    /// TTL in milliseconds while invalidations of other processes arrive.
     pub ttl_ms: i64,
     /// For how long while they are not, and for what was not found. It bounds how long a revocation made by another
-    /// instance goes unnoticed, so it is at most a second where there are several. 0 remembers nothing then.
+    /// instance goes unnoticed, so it is at most a second where there are several. 0 caches nothing then.
     pub alone_ttl_ms: i64,
 }
 
@@ -35,11 +35,11 @@ impl Default for CacheSettings {
     }
 }
 
-/// A directory that remembers for a while what another one has read.
+/// A cache before another directory.
 ///
 /// Every request asks for a membership, so this is what keeps it from the database. Keys begin with the tenant. Loads for
-/// the same key wait for one another. What was loaded is used until a change to it is announced ([`Memory::forget`]), its time
-/// is over, or the session it is of has ended; a load that a change overtakes is not used at all.
+/// the same key wait for one another. A loaded value is used until it is invalidated
+/// ([`InvalidatedCache::invalidate`]), it expires, or its session has ended; a load that an invalidation overtakes is not used.
 pub struct CachedDirectory {
     directory: Arc<dyn Directory>,
     clock: Arc<dyn Clock>,
@@ -65,14 +65,14 @@ struct Counters {
     loads: AtomicU64,
 }
 
-/// How a cache does.
+/// Figures of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Answers from memory since the start.
+    /// Hits since the start.
     pub hits: u64,
-    /// Looks into the database since the start.
+    /// Loads from the database since the start.
     pub loads: u64,
-    /// What is remembered at present, more or less.
+    /// Cached values at present, approximately.
     pub entries: u64,
 }
 
@@ -86,7 +86,7 @@ impl std::fmt::Debug for CachedDirectory {
 }
 
 impl CachedDirectory {
-    /// Remembers what `directory` says. Until it is told otherwise ([`Memory::hears`]) the short time applies.
+    /// An empty cache before `directory`. The short TTL applies until [`InvalidatedCache::set_live`] says otherwise.
     pub fn new(directory: Arc<dyn Directory>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
         Self {
             directory,
@@ -290,19 +290,19 @@ impl Directory for CachedDirectory {
         entry.is_some_and(|entry| self.api_key_holds((tenant, key), &entry))
     }
 
-    /// Leases are not remembered: each is asked for once.
+    /// Leases are not cached: each is asked for once.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         self.directory.job(lease).await
     }
 }
 
-impl Memory for CachedDirectory {
-    fn forget(&self, change: Change) {
+impl InvalidatedCache for CachedDirectory {
+    fn invalidate(&self, change: Change) {
         self.epochs.advance(change, self.clock.now());
     }
 
-    fn hears(&self, others: bool) {
-        self.freshness.hears(others, self.clock.now());
+    fn set_live(&self, live: bool) {
+        self.freshness.set_live(live, self.clock.now());
     }
 }
 
@@ -452,7 +452,7 @@ mod tests {
             let settings = CacheSettings::default();
             let directory = Arc::clone(&stored) as Arc<dyn Directory>;
             let cache = CachedDirectory::new(directory, Arc::clone(&clock) as Arc<dyn Clock>, settings);
-            cache.hears(true);
+            cache.set_live(true);
             *clock.0.lock().unwrap() += Duration::milliseconds(1);
             Self {
                 cache: Arc::new(cache),
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_is_remembered_than_the_settings_say() {
+    async fn entries_are_bounded_by_the_settings() {
         let mut world = World::new();
         let settings = CacheSettings {
             entries: 10,
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_is_remembered_until_a_change_is_announced() {
+    async fn values_are_cached_until_they_are_invalidated() {
         let world = World::new();
         for _ in 0..3 {
             assert_eq!(world.role().await, Ok(Some(Role::Admin)));
@@ -515,12 +515,12 @@ mod tests {
         assert_eq!(world.asked(), 1);
         for change in [Change::User(tenant(), user()), Change::Tenant(tenant())] {
             let before = world.asked();
-            world.cache.forget(change);
+            world.cache.invalidate(change);
             world.role().await.unwrap();
             assert_eq!(world.asked(), before + 1, "{change:?}");
         }
         let others = Change::User(Uuid::from_u128(7).into(), Uuid::from_u128(8).into());
-        world.cache.forget(others);
+        world.cache.invalidate(others);
         let before = world.asked();
         world.role().await.unwrap();
         assert_eq!(world.asked(), before, "a change of somebody else");
@@ -538,7 +538,7 @@ mod tests {
         world.stored.read.acquire().await.unwrap().forget();
         // The load has read the role; now it is changed and announced, and somebody asks for the new one.
         world.store(Ok(Some(Role::Viewer)));
-        world.cache.forget(Change::User(tenant(), user()));
+        world.cache.invalidate(Change::User(tenant(), user()));
         world.wait(1);
         let late = tokio::spawn({
             let world = Arc::clone(&world);
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_remembered_for_long_only_while_changes_of_others_are_heard_of() {
+    async fn long_ttl_applies_only_while_invalidations_arrive() {
         let world = World::new();
         world.role().await.unwrap();
         world.wait(59_999);
@@ -580,29 +580,29 @@ mod tests {
         world.role().await.unwrap();
         assert_eq!(world.asked(), 2, "a minute is over");
         world.wait(1_000);
-        world.cache.hears(false);
+        world.cache.set_live(false);
         world.role().await.unwrap();
         assert_eq!(
             world.asked(),
             3,
-            "remembered for a second already, and now nobody says what changes"
+            "cached for a second already, and invalidations no longer arrive"
         );
         world.wait(999);
         world.role().await.unwrap();
         assert_eq!(world.asked(), 3);
-        world.cache.hears(true);
+        world.cache.set_live(true);
         world.wait(1);
         world.role().await.unwrap();
-        assert_eq!(world.asked(), 4, "what changed in between was told to nobody");
+        assert_eq!(world.asked(), 4, "changes in between published no invalidation");
         world.wait(10_000);
         world.role().await.unwrap();
         assert_eq!(world.asked(), 4);
     }
 
     #[tokio::test]
-    async fn shortly_after_a_change_it_is_remembered_for_a_short_time_only() {
+    async fn short_ttl_applies_shortly_after_an_invalidation() {
         let world = World::new();
-        world.cache.forget(Change::User(tenant(), user()));
+        world.cache.invalidate(Change::User(tenant(), user()));
         world.role().await.unwrap();
         world.wait(1_000);
         // Whoever announced it may have done so before the commit took effect.
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_of_a_session_is_remembered_beyond_its_end() {
+    async fn nothing_of_a_session_is_cached_beyond_its_end() {
         let world = World::new();
         world.wait(3_599_998);
         world.role().await.unwrap();
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_are_not_remembered_and_absence_for_a_short_time() {
+    async fn failures_are_not_cached_and_absence_is_for_a_short_time() {
         let world = World::new();
         let failure = StoreError::Unavailable("gone".into());
         world.store(Err(failure.clone()));
@@ -649,11 +649,11 @@ mod tests {
         assert!(!world.there().await);
         assert_eq!(world.asked(), 1);
         world.store(Ok(Some(Role::Admin)));
-        world.cache.forget(Change::Tenant(tenant()));
+        world.cache.invalidate(Change::Tenant(tenant()));
         assert!(world.there().await);
         assert!(world.there().await);
         assert_eq!(world.asked(), 2);
-        world.cache.forget(Change::Tenant(tenant()));
+        world.cache.invalidate(Change::Tenant(tenant()));
         world.there().await;
         assert_eq!(world.asked(), 3);
     }

@@ -7,13 +7,13 @@ use uuid::Uuid;
 /// which costs a look into the database and nothing else.
 const SLOTS: usize = 4_096;
 
-/// Counts changes, so that what was remembered before a change is not taken for what holds after it.
+/// Counts changes, so that a value cached before a change is not used after it.
 ///
-/// A load notes the counters before it begins. What it brings is good while they stand still: a change that was
-/// announced while the load was under way makes its result stale too, whichever of the two ends first.
+/// A load notes the counters before it begins. Its result is valid while they stand still: a change that was
+/// published while the load was under way makes its result stale too, whichever of the two ends first.
 pub(crate) struct Epochs {
     slots: Box<[Slot]>,
-    /// Any tenant at all, for what was remembered not to be there; of configurations, what all have in common.
+    /// Any tenant at all, for cached absence; of configurations, what all have in common.
     tenants: AtomicU64,
     /// Any user at all, for what is loaded before it is known which user it depends on.
     users: AtomicU64,

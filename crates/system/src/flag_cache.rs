@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
-use tenantry_domain::kernel::{Change, Clock, Memory, StoreError, SystemScope, TenantId};
+use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, SystemScope, TenantId};
 use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
 use crate::{CacheSettings, CacheStats, ConfigurationCache};
 
-/// The definitions of flags, remembered once for everybody.
+/// A cache of the definitions of flags, one for all tenants.
 ///
-/// It is kept by [`CachedFlags`], which passes on what it hears.
+/// [`CachedFlags`] holds it and passes invalidations on to it.
 pub struct CachedDefinitions {
     inner: Arc<dyn FlagDefinitions>,
     cache: ConfigurationCache<Arc<FlagProgram>>,
@@ -45,8 +45,8 @@ impl FlagDefinitions for CachedDefinitions {
     }
 }
 
-/// The flags of each tenant, remembered. A change of a tenant's choices or plan is noticed for that tenant, a change of
-/// the definitions for all of them.
+/// A cache of each tenant's flags. A change of a tenant's choices or plan invalidates that tenant's, a change of
+/// the definitions those of all tenants.
 pub struct CachedFlags {
     definitions: Arc<CachedDefinitions>,
     inner: Arc<dyn FlagSource>,
@@ -60,7 +60,7 @@ impl std::fmt::Debug for CachedFlags {
 }
 
 impl CachedFlags {
-    /// A memory before `inner`, which puts together what holds in a tenant out of these definitions.
+    /// An empty cache before `inner`, which derives the flags of a tenant from these definitions.
     pub fn new(
         definitions: Arc<CachedDefinitions>,
         inner: Arc<dyn FlagSource>,
@@ -74,13 +74,13 @@ impl CachedFlags {
         }
     }
 
-    /// How it does.
+    /// Hits, loads and size.
     pub fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
 }
 
-/// A set is made of definitions that are remembered themselves: each for half of the time, so that together it is no
+/// Sets are derived from definitions that are cached themselves: each has half of the TTL, so that the sum is not
 /// longer than the settings say.
 fn halved(settings: CacheSettings) -> CacheSettings {
     CacheSettings {
@@ -97,21 +97,21 @@ impl FlagSource for CachedFlags {
         Ok(Arc::clone(&*self.cache.get(scope.tenant(), load).await?))
     }
 
-    fn remembered(&self, scope: &TenantScope) -> Option<Arc<FlagSet>> {
-        let set = self.cache.remembered(scope.tenant())?;
+    fn cached(&self, scope: &TenantScope) -> Option<Arc<FlagSet>> {
+        let set = self.cache.cached(scope.tenant())?;
         Some(Arc::clone(&*set))
     }
 }
 
-impl Memory for CachedFlags {
+impl InvalidatedCache for CachedFlags {
     /// The definitions first: a set that is put together from now on must not find the old ones.
-    fn forget(&self, change: Change) {
-        self.definitions.cache.forget(change);
-        self.cache.forget(change);
+    fn invalidate(&self, change: Change) {
+        self.definitions.cache.invalidate(change);
+        self.cache.invalidate(change);
     }
 
-    fn hears(&self, others: bool) {
-        self.definitions.cache.hears(others);
-        self.cache.hears(others);
+    fn set_live(&self, live: bool) {
+        self.definitions.cache.set_live(live);
+        self.cache.set_live(live);
     }
 }

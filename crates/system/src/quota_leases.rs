@@ -148,7 +148,7 @@ impl QuotaLeases {
                 slot.holding.is_overdue(at)
             })
             .await;
-            self.inner.forget_idle(at);
+            self.inner.evict_idle(at);
         }
     }
 
@@ -249,7 +249,7 @@ impl QuotaGate for QuotaLeases {
             }
             return QuotaTake::Ready(Ok(()));
         }
-        if let Some(refusal) = slot.remembered(at, limit) {
+        if let Some(refusal) = slot.cached(at, limit) {
             inner.counts.refused.fetch_add(1, Ordering::Relaxed);
             return QuotaTake::Ready(Err(refusal.into()));
         }
@@ -304,7 +304,7 @@ impl Inner {
         lock(&self.shards[hash.unwrap_or(0)])
     }
 
-    fn forget_idle(&self, at: ClockReading) {
+    fn evict_idle(&self, at: ClockReading) {
         for shard in &self.shards {
             lock(shard).retain(|_, slots| {
                 slots.retain(|slot| slot.asking || !slot.holding.is_idle(at));
@@ -316,7 +316,7 @@ impl Inner {
 
 impl Slot {
     /// What was answered a moment ago, unless the limit is another by now or the period is over.
-    fn remembered(&mut self, at: ClockReading, limit: u64) -> Option<QuotaExceeded> {
+    fn cached(&mut self, at: ClockReading, limit: u64) -> Option<QuotaExceeded> {
         let holds = |it: &Remembered| {
             at.steady < it.until && it.refusal.limit == limit && at.wall < it.refusal.resets_at
         };

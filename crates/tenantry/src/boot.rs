@@ -14,18 +14,18 @@ use tenantry_domain::identity::{
     ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies, PasswordHasher,
 };
 use tenantry_domain::kernel::{
-    Announcer, Clock, HostResolver, IdSource, Memory, PermissionError, StoreError,
+    Clock, HostResolver, IdSource, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
 };
 use tenantry_domain::operations::{MailLimits, Mailer};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolSettings, StatementTimeouts};
-use tenantry_redis::{Announcements, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
+use tenantry_redis::{Invalidations, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
-    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool, Memories,
-    PasswordCost, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
+    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool,
+    LocalCaches, PasswordCost, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
@@ -68,7 +68,7 @@ pub struct Booted {
     /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
     pub redis: Option<Redis>,
     /// What other servers are told, and hear from.
-    pub announcements: Option<Announcements>,
+    pub invalidations: Option<Invalidations>,
     /// What requests are held to.
     pub limits: Option<Limits>,
     /// What is held of quotas, where API calls are held to them.
@@ -88,10 +88,10 @@ pub struct Booted {
 impl Booted {
     /// Closes the connections of a command that has done its work, after others have been told of it.
     pub async fn finish(self) {
-        if let (Some(redis), Some(announcements)) = (&self.redis, &self.announcements) {
-            let telling = tokio::spawn(announcements.clone().run());
+        if let (Some(redis), Some(invalidations)) = (&self.redis, &self.invalidations) {
+            let telling = tokio::spawn(invalidations.clone().run());
             let keeping = tokio::spawn(redis.keep());
-            announcements.told(Duration::from_secs(2)).await;
+            invalidations.flush(Duration::from_secs(2)).await;
             telling.abort();
             keeping.abort();
         }
@@ -210,14 +210,19 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         ids: Arc::clone(&ids),
     };
     let caches = Caches::new(&base);
-    let memories = Memories::new(caches.memories().into_iter().chain([waker as Arc<dyn Memory>]));
-    let memories = Arc::new(memories);
-    let announcements = redis
+    let local_caches = LocalCaches::new(
+        caches
+            .invalidated()
+            .into_iter()
+            .chain([waker as Arc<dyn InvalidatedCache>]),
+    );
+    let local_caches = Arc::new(local_caches);
+    let invalidations = redis
         .clone()
-        .map(|redis| Announcements::new(redis, memories.clone()));
-    let announcer: Arc<dyn Announcer> = match announcements.clone() {
+        .map(|redis| Invalidations::new(redis, local_caches.clone()));
+    let publisher: Arc<dyn InvalidationPublisher> = match invalidations.clone() {
         Some(everywhere) => Arc::new(everywhere),
-        None => memories,
+        None => local_caches,
     };
     let shared_limits = shared(&settings.limits, redis.clone(), Arc::clone(&clock));
     let limits = limits(
@@ -227,7 +232,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         Arc::clone(&clock),
     )?
     .map(|limits| limits.spread_by(Arc::clone(&ids)));
-    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&announcer));
+    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&publisher));
     let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
     let spool = &settings.metering.spool_dir;
     let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
@@ -244,7 +249,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         None => challenges(settings, &challenge_secret, &platform, &clock)?,
     };
     let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
-    let ports = tenantry_compose::ports(&base, &caches, announcer).map_err(unusable)?;
+    let ports = tenantry_compose::ports(&base, &caches, publisher).map_err(unusable)?;
     let ports = Ports {
         passkeys: passkeys(settings)?,
         traces: overrides
@@ -272,7 +277,7 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         configurations: caches.configurations,
         flags: caches.flags,
         redis,
-        announcements,
+        invalidations,
         limits,
         plans: known_plans,
         calls,

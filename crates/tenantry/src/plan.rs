@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tenantry_billing::plans::plan::{self, Agreement};
 use tenantry_billing::plans::{PlanBook, PlanError, Plans};
-use tenantry_domain::kernel::{Change, Limit, Memory, StoreError, SystemScope};
+use tenantry_domain::kernel::{Change, InvalidatedCache, Limit, StoreError, SystemScope};
 use tenantry_domain::plans::PlanVersions;
 use tenantry_domain::usage::MeterKey;
 use tokio::sync::Notify;
@@ -252,15 +252,15 @@ impl KnownPlans {
 /// What wakes [`KnownPlans::run`] when another server has added a version.
 pub struct Waker(pub Arc<Notify>);
 
-impl Memory for Waker {
-    fn forget(&self, change: Change) {
+impl InvalidatedCache for Waker {
+    fn invalidate(&self, change: Change) {
         match change {
             Change::Catalogue => self.0.notify_one(),
             Change::Tenant(_) | Change::User(..) | Change::ApiKey(..) | Change::Configuration(_) => {}
         }
     }
 
-    fn hears(&self, _: bool) {
+    fn set_live(&self, _: bool) {
         self.0.notify_one();
     }
 }

@@ -143,7 +143,7 @@ pub async fn serve(
     let storing = tokio::spawn(store_calls(Arc::clone(&booted.app), every));
     let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
     let announcing = booted
-        .announcements
+        .invalidations
         .clone()
         .map(|everywhere| tokio::spawn(everywhere.run()));
     let plans = tokio::spawn(booted.plans.clone().run());
@@ -185,8 +185,8 @@ pub async fn serve(
     following.abort();
     counting.abort();
     lagging.abort();
-    if let Some(announcements) = &booted.announcements {
-        announcements.told(Duration::from_secs(1)).await;
+    if let Some(invalidations) = &booted.invalidations {
+        invalidations.flush(Duration::from_secs(1)).await;
     }
     for task in announcing.iter().chain(&redis).chain(&returning).chain(&offering) {
         task.abort();

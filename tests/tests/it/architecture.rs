@@ -208,6 +208,26 @@ fn domain_and_tenancy_do_without_billing() {
     }
 }
 
+/// The pool and its managers for single servers, Sentinel and Cluster are the library's, so that none are written here.
+#[test]
+fn redis_is_reached_through_its_pool_only() {
+    let metadata = metadata();
+    let mut pooled = Vec::new();
+    for package in metadata.workspace_packages() {
+        for dependency in &package.dependencies {
+            assert_ne!(
+                dependency.name, "redis",
+                "{} must use deadpool-redis",
+                package.name
+            );
+            if dependency.name == "deadpool-redis" && dependency.kind == DependencyKind::Normal {
+                pooled.push(package.name.as_str());
+            }
+        }
+    }
+    assert_eq!(pooled, ["tenantry-redis"]);
+}
+
 #[test]
 fn adapters_keep_their_libraries_to_themselves() {
     let metadata = metadata();

@@ -769,7 +769,7 @@ async fn what_is_revoked_on_one_instance_is_noticed_on_the_other_without_waiting
         redis: Some(connected(&server, PATIENCE).await),
         ..options.clone()
     });
-    let (here, there) = (world.announcements.clone().unwrap(), other.announcements.unwrap());
+    let (here, there) = (world.invalidations.clone().unwrap(), other.invalidations.unwrap());
     let api = Api::new(other.app, options.http, Arc::new(Readiness::new()));
     let elsewhere = Client::new(api).await;
     let me = async |who: &Person| {
@@ -816,7 +816,7 @@ async fn what_is_revoked_on_one_instance_is_noticed_on_the_other_without_waiting
 
     server.restart();
     until("both hear again", || here.is_live() && there.is_live()).await;
-    here.told(Duration::from_secs(20)).await;
+    here.flush(Duration::from_secs(20)).await;
     assert_eq!(me(&world.acme.viewer).await.json()["user"]["role"], "viewer");
     world.clock.advance(chrono::Duration::seconds(10));
     me(&world.acme.viewer).await.expect(200);
@@ -836,7 +836,7 @@ async fn configuration_changed_on_one_instance_is_seen_on_the_other_without_wait
         redis: Some(connected(&server, PATIENCE).await),
         ..options.clone()
     });
-    let (here, there) = (world.announcements.clone().unwrap(), other.announcements.unwrap());
+    let (here, there) = (world.invalidations.clone().unwrap(), other.invalidations.unwrap());
     let elsewhere = Client::new(Api::new(other.app, options.http, Arc::new(Readiness::new()))).await;
     until("both hear", || here.is_live() && there.is_live()).await;
     let admin = &world.acme.admin;

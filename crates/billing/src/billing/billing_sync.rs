@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_domain::billing::{
     BillingAccount, CustomerRef, Dunning, DunningNotice, DunningState, DunningStep, DunningTerms,
-    FetchedAccount, Invoice, InvoiceRef, Notice, Owed, PaymentProvider, PlanStep, ProviderError,
+    FetchedAccount, Invoice, InvoiceRef, Notice, OpenInvoice, PaymentProvider, PlanStep, ProviderError,
     ProviderInvoice, ProviderSubscription,
 };
 use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
@@ -311,7 +311,7 @@ async fn remind(
 ) -> Result<(), SyncError> {
     let before = account.dunning;
     let terms = dunning_terms(cx, account, tenant, fetched);
-    let taken = account.dunning.observe(fetched.owed_since(), terms, now);
+    let taken = account.dunning.observe(fetched.outstanding_since(), terms, now);
     for step in &taken {
         record(cx, work, account, *step).await?;
     }
@@ -357,7 +357,7 @@ fn dunning_terms(
     fetched: &FetchedAccount,
 ) -> DunningTerms {
     let present = || account.subscription.as_ref().and_then(|one| one.offer.as_ref());
-    let offer = fetched.owed_for().or_else(present);
+    let offer = fetched.outstanding_for().or_else(present);
     let plan = offer.map_or((tenant.plan.as_str(), tenant.plan_version), |offer| {
         (offer.plan.as_str(), offer.version)
     });
@@ -396,7 +396,7 @@ fn notice(
     };
     DunningNotice {
         step,
-        owed: fetched.owed().into_iter().map(Owed::from).collect(),
+        open_invoices: fetched.outstanding().into_iter().map(OpenInvoice::from).collect(),
         suspended_at: when(DunningStep::Suspended),
         deleted_at: when(DunningStep::Deleted),
     }

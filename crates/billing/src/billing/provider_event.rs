@@ -276,6 +276,6 @@ pub async fn fetch_missed(app: &Tenancy, because: SystemScope) -> Result<u64, Jo
     } else if missed > 0 {
         tracing::info!(missed, "events of the payment provider were fetched");
     }
-    events.forget_bodies(because, now - KEPT).await?;
+    events.clear_bodies(because, now - KEPT).await?;
     Ok(missed)
 }

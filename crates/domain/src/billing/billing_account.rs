@@ -315,10 +315,10 @@ impl FetchedAccount {
         all.filter(|one| !one.is_ours() && one.grants())
     }
 
-    /// What is owed, the oldest first: invoices that are open after an attempt to collect them. What belongs
+    /// Returns the outstanding invoices, the oldest first: those that are open after an attempt to collect them. What belongs
     /// to a subscription that never began, or that is not for our catalogue, is no debt; nor is the first invoice after a
     /// trial once the subscription has ended without it being paid.
-    pub fn owed(&self) -> Vec<&ProviderInvoice> {
+    pub fn outstanding(&self) -> Vec<&ProviderInvoice> {
         let does_not_count = |invoice: &ProviderInvoice| {
             let mut subscriptions = self.subscriptions.iter();
             subscriptions.any(|one| {
@@ -326,13 +326,13 @@ impl FetchedAccount {
                     && (one.never_began() || !one.is_ours() || self.is_of_lapsed_trial(one, invoice))
             })
         };
-        let owed = self
+        let outstanding = self
             .invoices
             .iter()
-            .filter(|invoice| invoice.is_owed() && !does_not_count(invoice));
-        let mut owed: Vec<_> = owed.collect();
-        owed.sort_by_key(|invoice| invoice.created_at);
-        owed
+            .filter(|invoice| invoice.is_outstanding() && !does_not_count(invoice));
+        let mut outstanding: Vec<_> = outstanding.collect();
+        outstanding.sort_by_key(|invoice| invoice.created_at);
+        outstanding
     }
 
     /// Whether an invoice is the first after a trial of a subscription that has ended: an invoice of the trial is of nothing.
@@ -350,17 +350,17 @@ impl FetchedAccount {
             && !others.any(is_earlier)
     }
 
-    /// What the subscription was for whose invoice is [`Self::owed`] longest, where that is known.
-    pub fn owed_for(&self) -> Option<&Offer> {
-        let subscription = self.owed().first()?.subscription.as_ref()?;
+    /// What the subscription was for whose invoice is [`Self::outstanding`] longest, where that is known.
+    pub fn outstanding_for(&self) -> Option<&Offer> {
+        let subscription = self.outstanding().first()?.subscription.as_ref()?;
         let mut subscriptions = self.subscriptions.iter();
         subscriptions.find(|one| one.id == *subscription)?.offer.as_ref()
     }
 
-    /// Since when something is owed: when the oldest invoice was made that is [`Self::owed`]. Where the
+    /// Since when something is owed: when the oldest invoice was made that is [`Self::outstanding`]. Where the
     /// subscription says that it is not paid and no such invoice is to be seen, it is the beginning of the
     /// period.
-    pub fn owed_since(&self) -> Option<Time> {
+    pub fn outstanding_since(&self) -> Option<Time> {
         let unpaid = || {
             let subscription = self.kept()?;
             let owes = matches!(
@@ -369,14 +369,14 @@ impl FetchedAccount {
             );
             owes.then_some(subscription.period.start)
         };
-        let oldest = self.owed().first().map(|invoice| invoice.created_at);
+        let oldest = self.outstanding().first().map(|invoice| invoice.created_at);
         oldest.or_else(unpaid)
     }
 }
 
 impl ProviderInvoice {
     /// Whether it was tried to collect it, in vain.
-    pub fn is_owed(&self) -> bool {
+    pub fn is_outstanding(&self) -> bool {
         self.status == Some(InvoiceStatus::Open) && self.attempts > 0 && self.amount_due > 0
     }
 }
@@ -641,7 +641,7 @@ mod tests {
         let debt = invoice("in_9", "sub_9", "2026-02-04T00:00:00Z");
         let alone = fetched(&mut account, vec![foreign.clone()], vec![debt.clone()]);
         assert_eq!(
-            (alone.kept(), alone.surplus().len(), alone.owed_since()),
+            (alone.kept(), alone.surplus().len(), alone.outstanding_since()),
             (None, 0, None)
         );
         assert_eq!(account.absorb(&alone), Some(PlanStep::Keep));
@@ -651,7 +651,7 @@ mod tests {
         assert_eq!(account.absorb(&beside), Some(PlanStep::Grant(offer("pro"))));
         assert_eq!(beside.kept(), Some(&ours));
         assert_eq!((beside.surplus().len(), beside.foreign().count()), (0, 1));
-        assert_eq!(beside.owed_since(), Some(ours.period.start));
+        assert_eq!(beside.outstanding_since(), Some(ours.period.start));
     }
 
     #[test]
@@ -808,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_the_oldest_open_invoice_that_was_tried() {
+    fn outstanding_since_the_oldest_open_invoice_that_was_tried() {
         let mut account = account();
         let subs = vec![
             subscription("sub_1", SubscriptionStatus::PastDue, "pro"),
@@ -827,11 +827,11 @@ mod tests {
             never,
         ];
         let mut all = fetched(&mut account, subs, invoices);
-        assert_eq!(all.owed_since(), Some(at("2026-02-04T00:00:00Z")));
+        assert_eq!(all.outstanding_since(), Some(at("2026-02-04T00:00:00Z")));
         all.invoices.clear();
-        assert_eq!(all.owed_since(), Some(at("2026-02-28T10:00:00Z")));
+        assert_eq!(all.outstanding_since(), Some(at("2026-02-28T10:00:00Z")));
         all.subscriptions[0].status = SubscriptionStatus::Active;
-        assert_eq!(all.owed_since(), None);
+        assert_eq!(all.outstanding_since(), None);
     }
 
     #[test]
@@ -845,17 +845,17 @@ mod tests {
         let first = invoice("in_1", "sub_1", "2026-02-14T10:00:00Z");
         let mut all = fetched(&mut account, vec![lapsed], vec![first, of_trial]);
         assert_eq!(
-            all.owed_since(),
+            all.outstanding_since(),
             Some(at("2026-02-14T10:00:00Z")),
             "it grants what was bought"
         );
         all.subscriptions[0].status = SubscriptionStatus::Canceled;
-        assert_eq!(all.owed_since(), None);
+        assert_eq!(all.outstanding_since(), None);
         let second = invoice("in_2", "sub_1", "2026-03-14T10:00:00Z");
         all.invoices.push(second);
-        assert_eq!(all.owed_since(), Some(at("2026-03-14T10:00:00Z")));
+        assert_eq!(all.outstanding_since(), Some(at("2026-03-14T10:00:00Z")));
         // What follows a paid invoice is owed.
         all.invoices[0].status = Some(InvoiceStatus::Paid);
-        assert_eq!(all.owed_since(), Some(at("2026-03-14T10:00:00Z")));
+        assert_eq!(all.outstanding_since(), Some(at("2026-03-14T10:00:00Z")));
     }
 }

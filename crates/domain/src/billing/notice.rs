@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::billing::{DunningStep, ProviderInvoice};
-use crate::kernel::{Currency, Line, MailTemplate, Message, Period, Reader, Time, wall_clock};
+use crate::kernel::{Currency, Line, MailTemplate, Message, Period, Recipient, Time, wall_clock};
 use crate::usage::{AlertBase, MeterKey, Threshold};
 
 /// Something that a tenant's admins are told of. It carries the figures of the moment in which it happened,
@@ -60,20 +60,21 @@ pub struct QuotaNotice {
 pub struct DunningNotice {
     /// The step of dunning that was taken.
     pub step: DunningStep,
-    /// What is owed, the oldest first.
-    pub owed: Vec<Owed>,
+    /// The open invoices, the oldest first.
+    #[serde(rename = "owed")]
+    pub open_invoices: Vec<OpenInvoice>,
     /// When the tenant becomes, or became, read-only.
     pub suspended_at: Option<Time>,
     /// When it is, or was, deleted; `None` when it never is.
     pub deleted_at: Option<Time>,
 }
 
-/// An invoice that is to be paid.
+/// An invoice that waits for payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owed {
+pub struct OpenInvoice {
     /// Its number, once it has one.
     pub number: Option<String>,
-    /// What is still to be paid, in the currency's minor unit.
+    /// The outstanding amount, in the currency's minor unit.
     pub amount: i64,
     /// The ISO 4217 currency of the amount.
     pub currency: Currency,
@@ -81,7 +82,7 @@ pub struct Owed {
     pub url: Option<String>,
 }
 
-impl From<&ProviderInvoice> for Owed {
+impl From<&ProviderInvoice> for OpenInvoice {
     fn from(invoice: &ProviderInvoice) -> Self {
         Self {
             number: invoice.number.clone(),
@@ -94,11 +95,11 @@ impl From<&ProviderInvoice> for Owed {
 
 impl Notice {
     /// The notice as a mail.
-    pub fn message(&self, reader: &Reader) -> Message {
+    pub fn message(&self, recipient: &Recipient) -> Message {
         match self {
-            Self::Quota(notice) => notice.message(reader),
-            Self::Dunning(notice) => notice.message(reader),
-            Self::ApiKeys(notice) => notice.message(reader),
+            Self::Quota(notice) => notice.message(recipient),
+            Self::Dunning(notice) => notice.message(recipient),
+            Self::ApiKeys(notice) => notice.message(recipient),
         }
     }
 }
@@ -110,7 +111,7 @@ const LISTED: usize = 10;
 const LONGEST_LINK: usize = 2_000;
 
 impl QuotaNotice {
-    fn message(&self, reader: &Reader) -> Message {
+    fn message(&self, recipient: &Recipient) -> Message {
         let Threshold {
             base,
             percent,
@@ -129,8 +130,8 @@ impl QuotaNotice {
             .with("used", self.used)
             .with("used_percent", self.used_percent().to_string())
             .with("enforced", self.enforced)
-            .with("start", wall_clock(self.period.start, &reader.zone))
-            .with("end", wall_clock(self.period.end, &reader.zone))
+            .with("start", wall_clock(self.period.start, &recipient.zone))
+            .with("end", wall_clock(self.period.end, &recipient.zone))
     }
 
     /// Rounded down, so that 100 means all of it.
@@ -141,11 +142,11 @@ impl QuotaNotice {
 }
 
 impl ApiKeyNotice {
-    fn message(&self, reader: &Reader) -> Message {
+    fn message(&self, recipient: &Recipient) -> Message {
         let listed = |key: &EndingKey| {
             json!({
                 "name": Line::within(&key.name, Line::SHORT),
-                "at": wall_clock(key.expires_at, &reader.zone),
+                "at": wall_clock(key.expires_at, &recipient.zone),
                 "is_over": key.is_over,
             })
         };
@@ -159,32 +160,38 @@ impl ApiKeyNotice {
 }
 
 impl DunningNotice {
-    fn message(&self, reader: &Reader) -> Message {
-        let clock = |at: Option<Time>| at.map(|at| wall_clock(at, &reader.zone));
-        let listed = |owed: &Owed| {
+    fn message(&self, recipient: &Recipient) -> Message {
+        let clock = |at: Option<Time>| at.map(|at| wall_clock(at, &recipient.zone));
+        let listed = |invoice: &OpenInvoice| {
             json!({
-                "number": owed.number.as_deref().map(Line::of),
-                "amount": owed.currency.amount(owed.amount),
-                "url": owed.url.as_deref().filter(|url| is_link(url)),
+                "number": invoice.number.as_deref().map(Line::of),
+                "amount": invoice.currency.amount(invoice.amount),
+                "url": invoice.url.as_deref().filter(|url| is_link(url)),
             })
         };
-        let invoices: Vec<_> = self.owed.iter().take(LISTED).map(listed).collect();
+        let invoices: Vec<_> = self.open_invoices.iter().take(LISTED).map(listed).collect();
         Message::new(MailTemplate::Dunning)
             .with("step", self.step.as_str())
             .with("suspended_at", clock(self.suspended_at))
             .with("deleted_at", clock(self.deleted_at))
             .with("invoices", invoices)
-            .with("more", self.owed.len().saturating_sub(LISTED))
-            .with("total", (self.owed.len() > 1).then(|| self.total().join(", ")))
+            .with("more", self.open_invoices.len().saturating_sub(LISTED))
+            .with(
+                "total",
+                (self.open_invoices.len() > 1).then(|| self.total().join(", ")),
+            )
     }
 
     /// One amount for each currency.
     fn total(&self) -> Vec<String> {
         let mut sums: Vec<(&Currency, i64)> = Vec::new();
-        for owed in &self.owed {
-            match sums.iter_mut().find(|(currency, _)| *currency == &owed.currency) {
-                Some((_, sum)) => *sum = sum.saturating_add(owed.amount),
-                None => sums.push((&owed.currency, owed.amount)),
+        for invoice in &self.open_invoices {
+            match sums
+                .iter_mut()
+                .find(|(currency, _)| *currency == &invoice.currency)
+            {
+                Some((_, sum)) => *sum = sum.saturating_add(invoice.amount),
+                None => sums.push((&invoice.currency, invoice.amount)),
             }
         }
         let written = sums.into_iter().map(|(currency, sum)| currency.amount(sum));
@@ -225,8 +232,8 @@ mod tests {
         })
     }
 
-    fn owed(number: u32, amount: i64, currency: &str) -> Owed {
-        Owed {
+    fn open_invoice(number: u32, amount: i64, currency: &str) -> OpenInvoice {
+        OpenInvoice {
             number: Some(format!("INV-{number}")),
             amount,
             currency: Currency::try_from(currency.to_owned()).unwrap(),
@@ -234,10 +241,10 @@ mod tests {
         }
     }
 
-    fn dunning(step: DunningStep, owed: Vec<Owed>) -> Notice {
+    fn dunning(step: DunningStep, open_invoices: Vec<OpenInvoice>) -> Notice {
         Notice::Dunning(DunningNotice {
             step,
-            owed,
+            open_invoices,
             suspended_at: Some(at("2026-07-08T00:00:00Z")),
             deleted_at: Some(at("2026-08-08T00:00:00Z")),
         })
@@ -247,7 +254,7 @@ mod tests {
     fn what_was_stored_is_read_again() {
         for notice in [
             quota(AlertBase::Limit, 80),
-            dunning(DunningStep::Deleted, vec![owed(1, 2, "usd")]),
+            dunning(DunningStep::Deleted, vec![open_invoice(1, 2, "usd")]),
         ] {
             let stored = serde_json::to_value(&notice).unwrap();
             assert_eq!(serde_json::from_value::<Notice>(stored).unwrap(), notice);

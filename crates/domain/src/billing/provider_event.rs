@@ -92,5 +92,5 @@ pub trait ProviderEvents: Send + Sync {
     async fn look_until(&self, because: SystemScope, at: Time) -> Result<(), StoreError>;
 
     /// Forgets the messages of events that were settled before then; how many.
-    async fn forget_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;
+    async fn clear_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;
 }

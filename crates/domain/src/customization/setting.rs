@@ -825,7 +825,7 @@ pub struct TenantConfiguration {
 #[async_trait]
 pub trait Configurations: Send + Sync {
     /// What is known of the tenant's without asking the store.
-    fn remembered(&self, tenant: TenantId) -> Option<Arc<TenantConfiguration>>;
+    fn cached(&self, tenant: TenantId) -> Option<Arc<TenantConfiguration>>;
 
     /// The configuration of the scope's tenant.
     async fn of(&self, scope: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError>;

@@ -20,5 +20,5 @@ pub trait FlagSource: Send + Sync {
     async fn flags(&self, scope: &TenantScope) -> Result<Arc<FlagSet>, StoreError>;
 
     /// The same without waiting for anything, when it is remembered.
-    fn remembered(&self, scope: &TenantScope) -> Option<Arc<FlagSet>>;
+    fn cached(&self, scope: &TenantScope) -> Option<Arc<FlagSet>>;
 }

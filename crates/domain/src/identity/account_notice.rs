@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::LinkPurpose;
 use crate::kernel::{
-    AccountNoticeId, Line, MailTemplate, Message, Reader, StoreError, Time, UserId, wall_clock,
+    AccountNoticeId, Line, MailTemplate, Message, Recipient, StoreError, Time, UserId, wall_clock,
 };
 
 /// Something that happened to a user's account, which its owner is notified of.
@@ -66,7 +66,7 @@ pub trait RareNotices: Send {
 
 impl AccountNotice {
     /// The notice as a mail.
-    pub fn message(&self, reader: &Reader, at: Time) -> Message {
+    pub fn message(&self, recipient: &Recipient, at: Time) -> Message {
         let (kind, address, user_agent) = match self {
             Self::PasswordChanged => ("password_changed", &None, &None),
             Self::PasswordReset => ("password_reset", &None, &None),
@@ -75,7 +75,7 @@ impl AccountNotice {
         };
         Message::new(MailTemplate::AccountNotice)
             .with("kind", kind)
-            .with("when", wall_clock(at, &reader.zone))
+            .with("when", wall_clock(at, &recipient.zone))
             .with("address", address.as_deref().map(Line::of))
             .with("user_agent", user_agent.as_deref().map(Line::of))
     }
@@ -83,10 +83,10 @@ impl AccountNotice {
 
 impl LinkPurpose {
     /// The mail that carries a link.
-    pub fn message(self, reader: &Reader, url: &str, expires_at: Time) -> Message {
+    pub fn message(self, recipient: &Recipient, url: &str, expires_at: Time) -> Message {
         Message::new(MailTemplate::AccountLink)
             .with("kind", self.as_str())
             .with("link", url)
-            .with("until", wall_clock(expires_at, &reader.zone))
+            .with("until", wall_clock(expires_at, &recipient.zone))
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::identity::Email;
 use crate::kernel::{
-    InvitationId, Line, MailTemplate, Message, Page, PageRequest, Position, Reader, Role, StoreError,
+    InvitationId, Line, MailTemplate, Message, Page, PageRequest, Position, Recipient, Role, StoreError,
     TenantId, Time, UserId, wall_clock,
 };
 
@@ -127,12 +127,12 @@ pub struct InvitationMail<'a> {
 
 impl InvitationMail<'_> {
     /// The invitation as a mail.
-    pub fn message(&self, reader: &Reader) -> Message {
+    pub fn message(&self, recipient: &Recipient) -> Message {
         Message::new(MailTemplate::Invitation)
             .with("inviter", Line::of_stranger(self.inviter))
             .with("role", self.invitation.role.as_str())
             .with("link", self.link)
-            .with("until", wall_clock(self.invitation.expires_at, &reader.zone))
+            .with("until", wall_clock(self.invitation.expires_at, &recipient.zone))
     }
 }
 

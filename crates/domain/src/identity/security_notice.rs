@@ -5,7 +5,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    AccountNoticeId, Line, MailTemplate, Message, Reader, StoreError, Time, UserId, wall_clock,
+    AccountNoticeId, Line, MailTemplate, Message, Recipient, StoreError, Time, UserId, wall_clock,
 };
 
 /// Something that happened to what protects a user's account.
@@ -102,7 +102,7 @@ impl SecurityNotice {
     }
 
     /// The notice as a mail. `is_last` says that no further one of this kind is sent for a while.
-    pub fn message(&self, reader: &Reader, at: Time, is_last: bool) -> Message {
+    pub fn message(&self, recipient: &Recipient, at: Time, is_last: bool) -> Message {
         let (mut address, mut user_agent, mut key, mut keys) = (None, None, None, 0);
         match self {
             Self::DeviceTrusted {
@@ -132,7 +132,7 @@ impl SecurityNotice {
         }
         Message::new(MailTemplate::SecurityNotice)
             .with("kind", self.kind())
-            .with("when", wall_clock(at, &reader.zone))
+            .with("when", wall_clock(at, &recipient.zone))
             .with("address", address)
             .with("user_agent", user_agent)
             .with("key", key)

@@ -4,14 +4,13 @@
 //! May use: no other room.
 
 mod address;
-mod announce;
 mod code;
 mod failure;
 mod hierarchy;
 mod id;
 mod invalid;
+mod invalidation;
 mod kept_answer;
-mod letter;
 mod locale;
 mod message;
 pub(crate) mod name;
@@ -24,6 +23,7 @@ mod permission;
 mod plan_limit;
 mod price;
 mod projection;
+mod recipient;
 mod request_id;
 mod role;
 mod seal;
@@ -35,7 +35,6 @@ mod time;
 pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
-pub use announce::{Announcer, Change, Memory};
 pub use code::ErrorCode;
 pub use failure::Failure;
 pub use hierarchy::{Level, Resolved, resolve};
@@ -47,8 +46,8 @@ pub use id::{
     UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};
 pub use kept_answer::{KeptAnswer, KeyTaken};
-pub use letter::{Line, Reader};
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use message::{Language, MailTemplate, Message};
 pub use network::Network;
@@ -59,6 +58,7 @@ pub use permission::{Needs, PermissionError, PermissionRegistry, PermissionSet};
 pub use plan_limit::Limit;
 pub use price::{Currency, CurrencyError, Interval, Price};
 pub use projection::Projection;
+pub use recipient::{Line, Recipient};
 pub use request_id::RequestId;
 pub use role::{Permission, PermissionDefinition, Role};
 pub use seal::Seal;

@@ -1,6 +1,6 @@
 //! Putting mails into words.
 
-use crate::kernel::{Language, Line, Message, Reader};
+use crate::kernel::{Language, Line, Message, Recipient};
 
 /// How mails of a tenant look, and in which language they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,5 +40,10 @@ pub trait MailTemplates: Send + Sync {
     ///
     /// # Errors
     /// [`TemplateError`].
-    fn render(&self, message: &Message, reader: &Reader, look: &Look) -> Result<RenderedMail, TemplateError>;
+    fn render(
+        &self,
+        message: &Message,
+        recipient: &Recipient,
+        look: &Look,
+    ) -> Result<RenderedMail, TemplateError>;
 }

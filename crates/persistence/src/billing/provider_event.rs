@@ -150,7 +150,7 @@ impl ProviderEvents for PgProviderEvents {
         tx.commit().await
     }
 
-    async fn forget_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {
+    async fn clear_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {
         let forgotten = ActiveModel {
             body: Set(None),
             ..Default::default()

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::kernel::{Announcer, Change, StoreError};
+use tenantry_domain::kernel::{Change, InvalidationPublisher, StoreError};
 use tenantry_domain::store::{Mode, Repositories, Store, UnitOfWork, Work};
 use tenantry_domain::tenant::{Actor, TenantScope};
 use tenantry_domain::usage::MeterKey;
@@ -15,7 +15,7 @@ use crate::{Pool, TenantTx};
 #[derive(Clone)]
 pub struct PgUnits {
     pool: Pool,
-    announcer: Arc<dyn Announcer>,
+    publisher: Arc<dyn InvalidationPublisher>,
 }
 
 impl std::fmt::Debug for PgUnits {
@@ -27,9 +27,9 @@ impl std::fmt::Debug for PgUnits {
 }
 
 impl PgUnits {
-    /// Units over a pool of the runtime role; `announcer` hears of every change to what scopes are made of.
-    pub fn new(pool: Pool, announcer: Arc<dyn Announcer>) -> Self {
-        Self { pool, announcer }
+    /// Units over a pool of the runtime role; `publisher` gets every change of what scopes are made of.
+    pub fn new(pool: Pool, publisher: Arc<dyn InvalidationPublisher>) -> Self {
+        Self { pool, publisher }
     }
 }
 
@@ -48,7 +48,7 @@ impl UnitOfWork for PgUnits {
         Ok(Box::new(PgStore {
             tx,
             scope: scope.clone(),
-            changes: Changes::new(Arc::clone(&self.announcer)),
+            changes: Changes::new(Arc::clone(&self.publisher)),
         }))
     }
 
@@ -73,17 +73,17 @@ pub(crate) struct PgStore {
     pub(crate) changes: Changes,
 }
 
-/// What a transaction has changed of the facts that scopes are made of. It is announced when this value is dropped: after
+/// What a transaction has changed of the facts that scopes are made of. It is published when this value is dropped: after
 /// the commit, and also when the caller goes away while the commit is under way.
 pub(crate) struct Changes {
-    announcer: Arc<dyn Announcer>,
+    publisher: Arc<dyn InvalidationPublisher>,
     made: BTreeSet<Change>,
 }
 
 impl Changes {
-    pub(crate) fn new(announcer: Arc<dyn Announcer>) -> Self {
+    pub(crate) fn new(publisher: Arc<dyn InvalidationPublisher>) -> Self {
         Self {
-            announcer,
+            publisher,
             made: BTreeSet::new(),
         }
     }
@@ -97,7 +97,7 @@ impl Drop for Changes {
     fn drop(&mut self) {
         self.made
             .iter()
-            .for_each(|change| self.announcer.announce(*change));
+            .for_each(|change| self.publisher.publish(*change));
     }
 }
 

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tenantry_domain::flags::FlagEditing;
 use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Lockouts, PasswordHash, SigningKeyEditing};
 use tenantry_domain::kernel::{
-    Announcer, Change, OperatorId, Page, PageRequest, Position, StoreError, SystemScope, TenantId, Time,
+    Change, InvalidationPublisher, OperatorId, Page, PageRequest, Position, StoreError, SystemScope,
+    TenantId, Time,
 };
 use tenantry_domain::operations::{
     Operator, OperatorActor, OperatorEvent, OperatorFactors, OperatorGuesses, OperatorScope, OperatorWork,
@@ -76,7 +77,7 @@ mod event {
 #[derive(Clone)]
 pub struct PgOperators {
     platform: Pool,
-    announcer: Arc<dyn Announcer>,
+    publisher: Arc<dyn InvalidationPublisher>,
 }
 
 impl std::fmt::Debug for PgOperators {
@@ -88,9 +89,9 @@ impl std::fmt::Debug for PgOperators {
 }
 
 impl PgOperators {
-    /// Operators over a pool of the platform role; `announcer` hears of every change to a tenant.
-    pub fn new(platform: Pool, announcer: Arc<dyn Announcer>) -> Self {
-        Self { platform, announcer }
+    /// Operators over a pool of the platform role; `publisher` gets every change of a tenant.
+    pub fn new(platform: Pool, publisher: Arc<dyn InvalidationPublisher>) -> Self {
+        Self { platform, publisher }
     }
 
     async fn one(
@@ -106,7 +107,7 @@ impl PgOperators {
         Box::new(PgOperatorWork {
             tx,
             scope: scope.clone(),
-            changes: Changes::new(Arc::clone(&self.announcer)),
+            changes: Changes::new(Arc::clone(&self.publisher)),
         })
     }
 }
@@ -358,7 +359,7 @@ impl OperatorWork for PgOperatorWork {
         self.record(record).await?;
         let Self { tx, changes, .. } = *self;
         let done = tx.commit().await;
-        // Announced when it is dropped: after the commit, also when that was cut off.
+        // Published when it is dropped: after the commit, also when that was cut off.
         drop(changes);
         done
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, EntityTrait as _, QueryOrder as _, QueryTrait as _};
 use serde_json::Value;
-use tenantry_domain::kernel::{Announcer, Change, StoreError, SystemScope, Time};
+use tenantry_domain::kernel::{Change, InvalidationPublisher, StoreError, SystemScope, Time};
 use tenantry_domain::plans::{PlanVersion, PlanVersions};
 use tenantry_domain::store::Mode;
 
@@ -35,7 +35,7 @@ use entity::{ActiveModel, Column, Entity, Model};
 #[derive(Clone)]
 pub struct PgPlanVersions {
     platform: Pool,
-    announcer: Arc<dyn Announcer>,
+    publisher: Arc<dyn InvalidationPublisher>,
 }
 
 impl std::fmt::Debug for PgPlanVersions {
@@ -47,9 +47,9 @@ impl std::fmt::Debug for PgPlanVersions {
 }
 
 impl PgPlanVersions {
-    /// Versions over a pool of the platform role; `announcer` hears of every new one.
-    pub fn new(platform: Pool, announcer: Arc<dyn Announcer>) -> Self {
-        Self { platform, announcer }
+    /// Versions over a pool of the platform role; `publisher` gets every new one.
+    pub fn new(platform: Pool, publisher: Arc<dyn InvalidationPublisher>) -> Self {
+        Self { platform, publisher }
     }
 }
 
@@ -71,7 +71,7 @@ impl PlanVersions for PgPlanVersions {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
         tx.fetch_fixed(advisory::KEEP_PLANS, []).await?;
         let kept = all(&mut tx).await?;
-        let mut changes = Changes::new(Arc::clone(&self.announcer));
+        let mut changes = Changes::new(Arc::clone(&self.publisher));
         for (name, definition) in definitions {
             let versions = || kept.iter().filter(|row| row.name == *name);
             if versions().any(|row| row.definition == *definition) {

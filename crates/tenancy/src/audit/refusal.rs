@@ -172,7 +172,7 @@ impl Refusals {
         Some((kind, refusal))
     }
 
-    fn forget(&self, tenant: Option<TenantId>, action: RefusedAction, kind: &Kind) {
+    fn discard(&self, tenant: Option<TenantId>, action: RefusedAction, kind: &Kind) {
         let mut state = self.state();
         let open = state.open.get_mut(&Budget { tenant, action });
         if open.is_some_and(|open| open.remove(kind).is_some()) {
@@ -277,7 +277,7 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
     };
     let recorded = write(cx, &refusal).await;
     if recorded.is_err() {
-        refusals.forget(tenant, refusal.action, &kind);
+        refusals.discard(tenant, refusal.action, &kind);
     }
     recorded
 }
@@ -298,7 +298,7 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
     let event = cx.record(refusal.action.as_str(), None, refusal.details);
     let recorded = async { cx.begin_for_guest().await?.commit(event).await }.await;
     if recorded.is_err() {
-        refusals.forget(None, refusal.action, &kind);
+        refusals.discard(None, refusal.action, &kind);
     }
     recorded
 }
@@ -531,7 +531,7 @@ mod tests {
     fn what_could_not_be_recorded_is_recorded_the_next_time() {
         let refusals = Refusals::default();
         let (kind, _) = refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).unwrap();
-        refusals.forget(tenant(1), RefusedAction::Login, &kind);
+        refusals.discard(tenant(1), RefusedAction::Login, &kind);
         assert!(refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).is_some());
     }
 }

@@ -461,7 +461,7 @@ impl StoredConfigurations {
 
 #[async_trait]
 impl Configurations for StoredConfigurations {
-    fn remembered(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
+    fn cached(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
         None
     }
 

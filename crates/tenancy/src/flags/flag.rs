@@ -74,7 +74,7 @@ pub struct Feature {
 /// Those of the store.
 pub async fn of(cx: &Cx) -> Result<Arc<FlagSet>, StoreError> {
     let flags = &cx.ports().flags;
-    match flags.remembered(cx.scope()) {
+    match flags.cached(cx.scope()) {
         Some(set) => Ok(set),
         None => flags.flags(cx.scope()).await,
     }
@@ -244,7 +244,7 @@ impl FlagSource for StoredFlags {
         Ok(Arc::new(FlagSet::new(program, tenant, overrides)))
     }
 
-    fn remembered(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
+    fn cached(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
         None
     }
 }

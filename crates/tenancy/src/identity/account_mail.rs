@@ -14,7 +14,7 @@ use tenantry_domain::store::Work;
 use crate::Cx;
 use crate::identity::auth;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{self, PATIENCE, Recipient, To};
+use crate::operations::mail::{self, Envelope, PATIENCE, To};
 
 /// Sends a notice to a user.
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +41,12 @@ impl JobHandler for SendNotice {
     async fn run(&self, cx: &Cx, payload: NoticeTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
         let found = mail::recipient(cx, payload.to, To::Present).await?;
-        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
+        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
-        let message = payload.notice.message(&recipient.reader, payload.at);
-        mail::send(cx, Self::KIND, &recipient, &message, payload.at).await
+        let message = payload.notice.message(&envelope.recipient, payload.at);
+        mail::send(cx, Self::KIND, &envelope, &message, payload.at).await
     }
 }
 
@@ -82,18 +82,18 @@ impl JobHandler for SendLink {
             return Ok(());
         };
         let found = recipient(cx, &link).await?;
-        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active) else {
+        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a link is not sent: the user was removed or deactivated");
             return Ok(());
         };
         let url = url(cx, &link, &payload.sealed_token)?;
-        let message = link.purpose.message(&recipient.reader, &url, link.expires_at);
+        let message = link.purpose.message(&envelope.recipient, &url, link.expires_at);
         let kind = if payload.by_admin {
             BY_ADMIN
         } else {
             link.purpose.as_str()
         };
-        match mail::try_to_send(cx, kind, &recipient, &message, link.created_at).await? {
+        match mail::try_to_send(cx, kind, &envelope, &message, link.created_at).await? {
             MailDecision::Send => Ok(()),
             MailDecision::Tenant | MailDecision::Account | MailDecision::Recipient => {
                 Ok(end_unsent(cx, &link).await?)
@@ -205,7 +205,7 @@ pub(crate) async fn send_link(
 }
 
 /// The user of a link, at the address that the link was made for.
-async fn recipient(cx: &Cx, link: &AccountLink) -> Result<Option<(User, Recipient)>, StoreError> {
+async fn recipient(cx: &Cx, link: &AccountLink) -> Result<Option<(User, Envelope)>, StoreError> {
     let to = match link.purpose {
         // It is made for an address that was verified.
         LinkPurpose::RevertEmail => To::Former(&link.email),

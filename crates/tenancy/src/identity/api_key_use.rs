@@ -58,7 +58,7 @@ impl KeyUses {
                 }
             }
         }
-        self.forget(app.ports.clock.now());
+        self.evict(app.ports.clock.now());
         stored
     }
 
@@ -87,7 +87,7 @@ impl KeyUses {
     }
 
     /// Drops what is stored and old enough to be noted again, so that memory is bounded by the keys in use.
-    fn forget(&self, now: Time) {
+    fn evict(&self, now: Time) {
         self.uses().retain(|_, uses| {
             uses.retain(|_, one| !one.is_stored || now - one.at < COARSE);
             !uses.is_empty()
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(uses.unstored(), [(tenant, vec![(key, at(0))])]);
         uses.mark(tenant, &[(key, at(0))]);
         assert!(uses.unstored().is_empty());
-        uses.forget(at(299));
+        uses.evict(at(299));
         uses.note(tenant, key, at(299));
         assert!(uses.unstored().is_empty());
         uses.note(tenant, key, at(300));
@@ -138,7 +138,7 @@ mod tests {
         uses.mark(tenant, &[(key, at(0))]);
         assert_eq!(uses.unstored().len(), 1, "what was noted meanwhile is not lost");
         uses.mark(tenant, &[(key, at(300))]);
-        uses.forget(at(600));
+        uses.evict(at(600));
         assert!(uses.uses().is_empty());
     }
 }

@@ -351,16 +351,16 @@ impl JobHandler for SendInvitation {
             return Ok(());
         };
         // Nobody has a name at the address yet.
-        let recipient = mail::addressed(cx, invitation.email.clone(), "", false).await?;
-        let Some(recipient) = recipient else { return Ok(()) };
+        let envelope = mail::addressed(cx, invitation.email.clone(), "", false).await?;
+        let Some(envelope) = envelope else { return Ok(()) };
         let app_url = cx.app().policy.app_url.trim_end_matches('/');
         let message = InvitationMail {
             invitation: &invitation,
             inviter: &inviter.full_name,
             link: &format!("{app_url}/accept-invitation#token={token}"),
         }
-        .message(&recipient.reader);
-        mail::send(cx, Self::KIND, &recipient, &message, invitation.sent_at).await
+        .message(&envelope.recipient);
+        mail::send(cx, Self::KIND, &envelope, &message, invitation.sent_at).await
     }
 }
 

@@ -44,14 +44,14 @@ impl JobHandler for SendSecurityNotice {
         let to = former.as_ref().map_or(To::Present, To::Former);
         let found = mail::recipient(cx, payload.to, to).await?;
         // A change of the address that also locks the user out still notifies the former address.
-        let Some((_, recipient)) = found.filter(|(user, _)| user.is_active || former.is_some()) else {
+        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active || former.is_some()) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
         let message = payload
             .notice
-            .message(&recipient.reader, payload.at, payload.is_last);
-        mail::send(cx, Self::KIND, &recipient, &message, payload.at).await
+            .message(&envelope.recipient, payload.at, payload.is_last);
+        mail::send(cx, Self::KIND, &envelope, &message, payload.at).await
     }
 }
 

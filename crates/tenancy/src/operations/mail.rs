@@ -14,7 +14,7 @@ use tenantry_domain::billing::Notice;
 use tenantry_domain::customization::{Branding, Colour};
 use tenantry_domain::identity::{Email, User, UserFilter};
 use tenantry_domain::kernel::{
-    Language, Line, Message, PageRequest, Permission, Reader, Role, StoreError, SystemScope, Time, UserId,
+    Language, Line, Message, PageRequest, Permission, Recipient, Role, StoreError, SystemScope, Time, UserId,
 };
 use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
 use tenantry_domain::store::Work;
@@ -122,12 +122,12 @@ pub(crate) async fn acting_admins(work: &mut Work) -> Result<Vec<UserId>, StoreE
 async fn deliver(cx: &Cx, kind: &'static str, parcel: &Parcel) -> Result<(), JobFailure> {
     cx.require(Permission::SendMail)?;
     let found = recipient(cx, parcel.to, To::Present).await?;
-    let Some((_, recipient)) = found.filter(|(user, _)| user.is_acting_admin()) else {
+    let Some((_, envelope)) = found.filter(|(user, _)| user.is_acting_admin()) else {
         tracing::info!("a mail is not sent: its recipient is no active admin any more");
         return Ok(());
     };
-    let message = parcel.notice.message(&recipient.reader);
-    send(cx, kind, &recipient, &message, parcel.at).await
+    let message = parcel.notice.message(&envelope.recipient);
+    send(cx, kind, &envelope, &message, parcel.at).await
 }
 
 /// Which address of a user a mail goes to.
@@ -141,25 +141,25 @@ pub(crate) enum To<'a> {
     Former(&'a Email),
 }
 
-/// Who gets a mail.
+/// The address of a mail, and what its text and its look depend on.
 #[derive(Debug, Clone)]
-pub(crate) struct Recipient {
+pub(crate) struct Envelope {
     /// The address.
     pub email: Email,
     /// Whether the recipient has verified it, as a user of the tenant.
     pub is_verified: bool,
-    /// How mails to the recipient are written.
-    pub reader: Reader,
-    /// How they look, and in which language they are.
+    /// The recipient's names, as the mail shows them.
+    pub recipient: Recipient,
+    /// The mail's colors and language.
     pub look: Look,
 }
 
-/// A user, and the user as the recipient of a mail; `None` when there is no such user.
+/// Returns a user and the envelope of a mail to the user; `None` when there is no such user.
 pub(crate) async fn recipient(
     cx: &Cx,
     id: UserId,
     to: To<'_>,
-) -> Result<Option<(User, Recipient)>, StoreError> {
+) -> Result<Option<(User, Envelope)>, StoreError> {
     let user = cx.read(async |work| work.users().find(id).await).await?;
     let Some(user) = user else { return Ok(None) };
     let (email, is_verified) = match to {
@@ -167,18 +167,18 @@ pub(crate) async fn recipient(
         To::Other(email) => (email, false),
         To::Former(email) => (email, true),
     };
-    let recipient = addressed(cx, email.clone(), &user.full_name, is_verified).await?;
-    Ok(recipient.map(|recipient| (user, recipient)))
+    let envelope = addressed(cx, email.clone(), &user.full_name, is_verified).await?;
+    Ok(envelope.map(|envelope| (user, envelope)))
 }
 
-/// The recipient at an address. To one who has not verified it, the names that senders choose are shown as
+/// Returns the envelope of a mail to an address. To a recipient who has not verified it, the names that senders choose are shown as
 /// [`Line::of_stranger`] shows them.
 pub(crate) async fn addressed(
     cx: &Cx,
     email: Email,
     name: &str,
     is_verified: bool,
-) -> Result<Option<Recipient>, StoreError> {
+) -> Result<Option<Envelope>, StoreError> {
     let found = cx
         .read(async |work| {
             let tenant = work.tenants().current().await?;
@@ -187,10 +187,10 @@ pub(crate) async fn addressed(
         })
         .await?;
     let shown = if is_verified { Line::of } else { Line::of_stranger };
-    Ok(found.map(|(tenant, branding)| Recipient {
+    Ok(found.map(|(tenant, branding)| Envelope {
         email,
         is_verified,
-        reader: Reader {
+        recipient: Recipient {
             name: shown(name),
             tenant: shown(branding.display_name.as_ref().unwrap_or(&tenant.name)),
             zone: tenant.settings.timezone.clone(),
@@ -218,7 +218,7 @@ fn look(locale: &str, branding: &Branding) -> Look {
 pub(crate) async fn send(
     cx: &Cx,
     kind: &'static str,
-    to: &Recipient,
+    to: &Envelope,
     message: &Message,
     written_at: Time,
 ) -> Result<(), JobFailure> {
@@ -232,7 +232,7 @@ pub(crate) async fn send(
 pub(crate) async fn try_to_send(
     cx: &Cx,
     kind: &'static str,
-    to: &Recipient,
+    to: &Envelope,
     message: &Message,
     written_at: Time,
 ) -> Result<MailDecision, JobFailure> {
@@ -253,12 +253,12 @@ pub(crate) async fn try_to_send(
         withhold(cx, kind, decision).await;
         return Ok(decision);
     }
-    let rendered = cx.ports().mail_templates.render(message, &to.reader, &to.look);
+    let rendered = cx.ports().mail_templates.render(message, &to.recipient, &to.look);
     let rendered = rendered.map_err(|error| JobFailure::Permanent(error.to_string()))?;
     let mail = Mail {
         id,
         to: Mailbox {
-            name: to.is_verified.then(|| to.reader.name.clone()),
+            name: to.is_verified.then(|| to.recipient.name.clone()),
             email: to.email.clone(),
         },
         subject: rendered.subject,

@@ -72,7 +72,7 @@ impl std::fmt::Display for Line {
 
 /// For whom a mail is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reader {
+pub struct Recipient {
     /// What they are called.
     pub name: Line,
     /// What their tenant is called.
@@ -83,7 +83,7 @@ pub struct Reader {
     pub app_url: Line,
 }
 
-impl Reader {
+impl Recipient {
     /// Returns the subject of a mail about something, with the name of the tenant.
     pub fn subject(&self, about: &str) -> Line {
         let tenant = Line::within(self.tenant.as_str(), Line::SHORT);
