@@ -168,6 +168,7 @@ fn every_command_explains_itself_with_an_example() {
         &["operator", "create", "--help"],
         &["operator", "list", "--help"],
         &["operator", "deactivate", "--help"],
+        &["operator", "activate", "--help"],
         &["plan", "--help"],
         &["plan", "list", "--help"],
         &["plan", "change", "--help"],
@@ -488,6 +489,16 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
     assert!(list.contains(&format!("{email} deactivated Olga")), "{list}");
     assert!(list.contains("otto@platform.example active Otto"), "{list}");
+
+    let activated = output(&["operator", "activate", email], &settings);
+    let line = String::from_utf8(activated.stdout).unwrap();
+    assert!(line.contains(&format!("{email} active Olga")), "{line}");
+    assert_eq!(login(email, password).0, 200);
+    assert_eq!(
+        dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0,
+        401,
+        "a token of the time before stays invalid"
+    );
     assert_eq!(dev.stop(), Some(0));
 }
 

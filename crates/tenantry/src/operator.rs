@@ -54,9 +54,12 @@ enum Action {
     /// List all operators: id, address, state, name.
     #[command(after_help = "Example: tenantry operator list")]
     List,
-    /// Refuse an operator from now on, whatever tokens they hold.
+    /// Deactivate an operator and end their tokens.
     #[command(after_help = "Example: tenantry operator deactivate olga@example.com")]
     Deactivate { email: String },
+    /// Activate an operator who was deactivated; password and second factor are the former ones.
+    #[command(after_help = "Example: tenantry operator activate olga@example.com")]
+    Activate { email: String },
 }
 
 /// Runs the command.
@@ -98,6 +101,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             let because = SystemScope::because("an operator is deactivated from the command line");
             let cx = OperatorCx::command(app, because);
             say(&operator::deactivate(&cx, email).await.map_err(told)?);
+        }
+        Action::Activate { email } => {
+            let because = SystemScope::because("an operator is activated from the command line");
+            let cx = OperatorCx::command(app, because);
+            say(&operator::activate(&cx, email).await.map_err(told)?);
         }
     }
     booted.finish().await;

@@ -115,6 +115,22 @@ async fn a_deactivated_operator_is_refused_at_once() {
 }
 
 #[actix_web::test]
+async fn activated_operator_logs_in_again_and_former_tokens_stay_invalid() {
+    let world = World::new().await;
+    let former = world.operator(OLGA).await;
+    let cx = world.operator_cx();
+    operator::deactivate(&cx, OLGA).await.unwrap();
+    assert!(operator::activate(&cx, OLGA).await.unwrap().is_active);
+    get(&world, &former, TENANTS)
+        .send()
+        .await
+        .problem(401, "token_revoked");
+    let login = login(&world, OLGA, PASSWORD).await.expect(200);
+    let token = login.json()["access_token"].as_str().unwrap().to_owned();
+    get(&world, &token, TENANTS).send().await.expect(200);
+}
+
+#[actix_web::test]
 async fn an_address_is_one_operators_and_input_is_checked() {
     let world = World::new().await;
     let cx = world.operator_cx();

@@ -65,12 +65,6 @@ impl Operator {
             updated_at: now,
         })
     }
-
-    /// From now on they are refused.
-    pub fn deactivate(&mut self, now: Time) {
-        self.is_active = false;
-        self.updated_at = now;
-    }
 }
 
 /// What an operator's access token says. It names no tenant.
@@ -283,8 +277,9 @@ pub trait OperatorWork: Send {
         at: Time,
     ) -> Result<(), StoreError>;
 
-    /// Stores a changed operator, the password excepted.
-    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
+    /// Activates or deactivates an operator, and ends all of their tokens.
+    async fn set_active(&mut self, operator: OperatorId, is_active: bool, at: Time)
+    -> Result<(), StoreError>;
 
     /// Returns the details of this operator's newest event with an idempotency key since a time; see
     /// [`OperatorEvent::details`].

@@ -264,8 +264,11 @@ impl OperatorWork for PgOperatorWork {
             email: Set(operator.email.as_str().to_owned()),
             password_hash: Set(operator.password_hash.as_str().to_owned()),
             epoch: Set(operator.epoch),
+            full_name: Set(operator.full_name.clone()),
+            is_active: Set(operator.is_active),
             created_at: Set(operator.created_at),
-            ..changes(operator)
+            updated_at: Set(operator.updated_at),
+            ..Default::default()
         };
         exactly_one(self.tx.execute(&sea_orm::Insert::one(row).into_query()).await?)
     }
@@ -291,10 +294,17 @@ impl OperatorWork for PgOperatorWork {
         exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
-    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError> {
+    async fn set_active(
+        &mut self,
+        operator: OperatorId,
+        is_active: bool,
+        at: Time,
+    ) -> Result<(), StoreError> {
         let update = Entity::update_many()
-            .set(changes(operator))
-            .filter(Column::Id.eq(operator.id.uuid()));
+            .col_expr(Column::IsActive, Expr::value(is_active))
+            .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
+            .col_expr(Column::UpdatedAt, Expr::value(at))
+            .filter(Column::Id.eq(operator.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
@@ -394,15 +404,5 @@ impl From<Model> for Operator {
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
-    }
-}
-
-/// All columns that may change, those of the password excepted.
-fn changes(operator: &Operator) -> ActiveModel {
-    ActiveModel {
-        full_name: Set(operator.full_name.clone()),
-        is_active: Set(operator.is_active),
-        updated_at: Set(operator.updated_at),
-        ..Default::default()
     }
 }

@@ -289,19 +289,48 @@ async fn password_of(
     Ok(NewPassword { hash, generated })
 }
 
-/// Refuses an operator from now on, whatever tokens they hold.
+/// Deactivates an operator and ends their tokens.
 ///
 /// # Errors
 /// [`OperatorError`].
 pub async fn deactivate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
     let because = SystemScope::because("an operator is deactivated");
+    set_active(cx, because, email, false).await
+}
+
+/// Activates an operator who was deactivated. Password and second factor are the former ones; former tokens stay invalid.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn activate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
+    let because = SystemScope::because("an operator is activated");
+    set_active(cx, because, email, true).await
+}
+
+async fn set_active(
+    cx: &OperatorCx,
+    because: SystemScope,
+    email: &str,
+    is_active: bool,
+) -> Result<Operator, OperatorError> {
     let email = Email::parse(email, "/email")?;
     let found = cx.app.ports.operators.find_by_email(because, &email).await?;
-    let mut operator = found.ok_or(OperatorError::NotFound)?;
-    operator.deactivate(cx.now());
+    let id = found.ok_or(OperatorError::NotFound)?.id;
     let mut work = cx.begin().await?;
-    work.update(&operator).await?;
-    let event = cx.record("operator.deactivated", None, json!({"operator": operator}));
-    work.commit(event).await?;
+    let before = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    work.set_active(id, is_active, cx.now()).await?;
+    let operator = Operator {
+        is_active,
+        epoch: before.epoch + 1,
+        updated_at: cx.now(),
+        ..before
+    };
+    let action = if is_active {
+        "operator.activated"
+    } else {
+        "operator.deactivated"
+    };
+    work.commit(cx.record(action, None, json!({"operator": operator})))
+        .await?;
     Ok(operator)
 }
