@@ -22,5 +22,6 @@ pub use identity::api_key_use::KeyUses;
 pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
 pub use kernel::traces::{NoTraces, Traces};
+pub use kernel::use_case_error::{NoReason, OwnReason, UseCaseError};
 pub use operations::operator::OperatorCx;
 pub use work::views::{Flushed, ViewCounter};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tenantry_domain::flags::{FlagDefinition, FlagVersion};
 use tenantry_domain::kernel::SystemScope;
-use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
+use tenantry_tenancy::flags::flag_definition::{self, DefinitionError, DefinitionReason};
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
@@ -117,9 +117,11 @@ fn told(error: DefinitionError) -> CommandError {
         DefinitionError::NotFound => {
             CommandError::Other("there is no such flag or version: see tenantry flags list".into())
         }
-        error @ (DefinitionError::Stale(_)
-        | DefinitionError::Taken
-        | DefinitionError::InUse(_)
+        error @ (DefinitionError::Refused(_)
+        | DefinitionError::Stale(_)
+        | DefinitionError::NotInPlan(_)
+        | DefinitionError::Denied(_)
+        | DefinitionError::Own(DefinitionReason::Taken | DefinitionReason::InUse(_))
         | DefinitionError::Store(_)) => other(&error),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
-use tenantry_tenancy::tenant::lifecycle::LifecycleError;
+use tenantry_tenancy::tenant::lifecycle::{LifecycleError, LifecycleReason};
 use tenantry_tenancy::tenant::provision::NewAdmin;
 use tenantry_tenancy::tenant::{lifecycle, provision};
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
@@ -158,9 +158,12 @@ fn command(app: &Arc<Tenancy>) -> OperatorCx {
 fn told(error: LifecycleError) -> CommandError {
     match error {
         LifecycleError::Invalid(bad) => invalid(&bad),
-        error @ (LifecycleError::NotFound
-        | LifecycleError::WrongState { .. }
+        error @ (LifecycleError::Refused(_)
+        | LifecycleError::Stale(_)
+        | LifecycleError::NotFound
+        | LifecycleError::NotInPlan(_)
         | LifecycleError::Denied(_)
+        | LifecycleError::Own(LifecycleReason::WrongState { .. })
         | LifecycleError::Store(_)) => other(&error),
     }
 }

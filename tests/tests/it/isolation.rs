@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule};
 use tenantry_domain::kernel::{Level, Role};
 use tenantry_persistence::PoolSettings;
-use tenantry_tenancy::flags::flag_definition::{self, DefinitionError};
+use tenantry_tenancy::flags::flag_definition::{self, DefinitionError, DefinitionReason};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, evidence};
 
 use crate::{api_keys, auth, embedder};
@@ -838,7 +838,7 @@ async fn share_a_flag(world: &World, tenant: &TenantWorld) {
         }
     }
     match flag_definition::create(&world.operator_cx(), flag).await {
-        Ok(_) | Err(DefinitionError::Taken) => {}
+        Ok(_) | Err(DefinitionError::Own(DefinitionReason::Taken)) => {}
         Err(error) => panic!("{error}"),
     }
     let path = format!("/api/v1/features/{SHARED_FLAG}/override");

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::plans::plan::{self, Agreement};
 use tenantry_billing::usage::metering;
-use tenantry_billing::usage::quota::{self, QuotaError};
+use tenantry_billing::usage::quota::{self, QuotaError, QuotaReason};
 use tenantry_billing::usage::quota_alert::{TellAlert, Which};
 use tenantry_billing::usage::quota_drift::{self, Repair};
 use tenantry_billing::usage::quota_lending::StoredQuotas;
@@ -79,7 +79,7 @@ async fn guarded(world: &World, gate: &QuotaLeases) -> Client {
 
 fn of_exceeded(error: &QuotaError) -> (u64, u64) {
     match error {
-        QuotaError::Exceeded(exceeded) => (exceeded.limit, exceeded.used),
+        QuotaError::Own(QuotaReason::Exceeded(exceeded)) => (exceeded.limit, exceeded.used),
         other => panic!("{other}"),
     }
 }
@@ -170,7 +170,7 @@ async fn amounts_that_cannot_be_are_refused_and_nothing_is_nothing() {
     of_exceeded(&quota::consume(&cx, &calls(), 1).await.unwrap_err());
     let unknown = MeterKey::parse("nothing").unwrap();
     let refused = quota::consume(&cx, &unknown, 1).await.unwrap_err();
-    assert!(matches!(refused, QuotaError::UnknownMeter(_)));
+    assert!(matches!(refused, QuotaError::Own(QuotaReason::UnknownMeter(_))));
 }
 
 #[actix_web::test]

@@ -8,7 +8,7 @@ use tenantry_domain::customization::{Definition, Kind, Setting, SettingSheet};
 use tenantry_domain::kernel::StoreError;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::customization::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
-use tenantry_tenancy::customization::setting::{self, Resealed, SettingError};
+use tenantry_tenancy::customization::setting::{self, Resealed, SettingError, SettingReason};
 use tenantry_tests::{KnownHosts, Options, Person, Reply, World};
 
 const SETTINGS: &str = "/api/v1/tenant/settings";
@@ -614,11 +614,11 @@ async fn code_reads_settings_with_their_types_and_without_the_database_once_they
     assert_eq!(setting::get(&acme, &MOST).await.unwrap(), 100);
     assert!(matches!(
         setting::get(&acme, &WRONG).await,
-        Err(SettingError::Undefined("notes.most_per_task"))
+        Err(SettingError::Own(SettingReason::Undefined("notes.most_per_task")))
     ));
     assert!(matches!(
         setting::get(&acme, &MISSING).await,
-        Err(SettingError::Undefined("notes.nothing"))
+        Err(SettingError::Own(SettingReason::Undefined("notes.nothing")))
     ));
     for most in [7, 8, 9] {
         patch(&world, &world.acme.admin, json!({MOST.key(): most}))

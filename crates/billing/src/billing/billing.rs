@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::billing::billing_customer;
 use crate::billing::billing_provision::{ProvisionError, seats_for};
 use crate::billing::billing_sync::{INVOICES, SyncError, begin_fetch, sync};
-use crate::plans::entitlement::{self, CapabilitiesError};
+use crate::plans::entitlement;
 use crate::plans::seats;
 use crate::plans::{Changing, SubscriptionChange};
 
@@ -93,15 +93,6 @@ impl From<SyncError> for BillingError {
             SyncError::Provider(error) => Self::Provider(error),
             SyncError::Job(error) => error.into(),
             SyncError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl From<CapabilitiesError> for BillingError {
-    fn from(error: CapabilitiesError) -> Self {
-        match error {
-            CapabilitiesError::Refused(refused) => Self::Refused(refused),
-            CapabilitiesError::Store(error) => Self::Store(error),
         }
     }
 }
@@ -249,9 +240,10 @@ async fn settled(cx: &Cx, account: &BillingAccount) -> Result<(), BillingError> 
         after: None,
     };
     let invoices = cx.read(async |work| work.invoices().list(newest).await).await?;
-    let is_owed =
-        |one: &&Invoice| one.mirror.is_owed() && Some(one.mirror.created_at) == account.dunning.failed_at;
-    let owed = invoices.items.iter().find(is_owed).map(|one| &one.mirror);
+    let is_outstanding = |one: &&Invoice| {
+        one.mirror.is_outstanding() && Some(one.mirror.created_at) == account.dunning.failed_at
+    };
+    let owed = invoices.items.iter().find(is_outstanding).map(|one| &one.mirror);
     let name = owed.map_or_else(String::new, |it| {
         format!(" {}", it.number.as_deref().unwrap_or(it.id.as_str()))
     });
@@ -670,7 +662,7 @@ pub async fn preview(cx: &Cx, wish: &Wish) -> Result<ChangePreview, BillingError
         }
         Some(_) | None => None,
     };
-    let can = entitlement::capabilities(cx).await?;
+    let can = entitlement::capabilities::<BillingError>(cx).await?;
     let (now, then) = (&can.plan.features, &terms.features);
     let limit = |(name, _, used): &(String, _, Option<u64>)| {
         let (now, then) = (can.plan.limit(name), terms.limit(name));

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tenantry_domain::billing::{DunningStep, DunningTerms};
-use tenantry_domain::kernel::{Invalid, StoreError, Time};
-use tenantry_tenancy::OperatorCx;
+use tenantry_domain::kernel::{Invalid, Time};
+use tenantry_tenancy::{OperatorCx, UseCaseError};
 
 /// A failed payment that is made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,16 +25,8 @@ pub struct Simulation {
     pub steps: Vec<(Time, DunningStep)>,
 }
 
-/// Why it is not told.
-#[derive(Debug, thiserror::Error)]
-pub enum SimulationError {
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+/// Errors of the simulation of dunning.
+pub type SimulationError = UseCaseError;
 
 /// The timetable of a failed payment. It changes nothing.
 ///

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::kernel::{Level, Limit, Period, Permission, Resolved, StoreError, Time};
+use tenantry_domain::kernel::{AsStoreError, Level, Limit, Period, Permission, Resolved, StoreError, Time};
 use tenantry_domain::plans::{Entitlements, PlanTerms};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::carries_store_error;
 use tenantry_tenancy::plans::{AddError, Countable, Feature, NotInPlan, RequiredPlans};
 
 use crate::kernel::granted;
@@ -119,8 +118,11 @@ pub struct Capabilities {
 /// What the tenant may do.
 ///
 /// # Errors
-/// [`CapabilitiesError`].
-pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
+/// [`Refused`] and those of the store, as an error of the use case that calls it.
+pub async fn capabilities<E>(cx: &Cx) -> Result<Capabilities, E>
+where
+    E: From<Refused> + From<StoreError> + AsStoreError,
+{
     cx.require(Permission::ReadTenant)?;
     let (tenant, used, seats) = cx
         .read(async |work| {
@@ -133,7 +135,7 @@ pub async fn capabilities(cx: &Cx) -> Result<Capabilities, CapabilitiesError> {
             used.push((STORAGE, work.storage().used().await?));
             let today = Period::day_of(cx.now()).start;
             used.push((granted::USAGE_EVENTS, work.usage().accepted_on(today).await?));
-            Ok::<_, CapabilitiesError>((tenant, used, seats))
+            Ok::<_, E>((tenant, used, seats))
         })
         .await?;
     let has = tenant.map_or_else(
@@ -222,10 +224,7 @@ impl Entitled {
 /// # Errors
 /// [`QuotaError`].
 pub async fn list(cx: &Cx) -> Result<Vec<Entitled>, QuotaError> {
-    let can = capabilities(cx).await.map_err(|error| match error {
-        CapabilitiesError::Refused(refused) => QuotaError::Refused(refused),
-        CapabilitiesError::Store(error) => QuotaError::Store(error),
-    })?;
+    let can = capabilities::<QuotaError>(cx).await?;
     let metered = quota::list(cx).await?.into_iter().map(|quota| Entitled {
         name: quota.meter.key.to_string(),
         level: quota.source(),
@@ -259,15 +258,3 @@ fn names(cx: &Cx, has: &Entitlements) -> (BTreeSet<String>, BTreeSet<String>) {
     let limits = all.iter().flat_map(|terms| terms.limits.keys().cloned());
     (features.collect(), limits.collect())
 }
-
-/// Why a tenant's capabilities are not told.
-#[derive(Debug, thiserror::Error)]
-pub enum CapabilitiesError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-carries_store_error!(CapabilitiesError);

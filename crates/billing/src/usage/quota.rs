@@ -12,47 +12,38 @@ use tenantry_domain::kernel::{
     Resolved, StoreError, SystemScope, TenantId,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Tenant};
+use tenantry_domain::tenant::Tenant;
 use tenantry_domain::usage::{
     Aggregation, CommitError, Ended, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, QuotaAlert,
     QuotaCounter, QuotaExceeded, QuotaReservation, ReservationState, Tally, check_reason,
 };
-use tenantry_tenancy::carries_store_error;
-use tenantry_tenancy::{Cx, Tenancy};
+use tenantry_tenancy::{Cx, OwnReason, Tenancy, UseCaseError};
 
 use crate::kernel::granted;
 use crate::usage::OverLimit;
 use crate::usage::{cycle::cycle, quota_alert};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum QuotaError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// What was given breaks a rule.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// Nothing of that name is metered.
+/// Errors of the use cases of quotas.
+pub type QuotaError = UseCaseError<QuotaReason>;
+
+/// Why units of a meter are not reserved, released or corrected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuotaReason {
+    /// No meter has that name.
     #[error("nothing is metered as '{0}'")]
     UnknownMeter(MeterKey),
-    /// The server itself counts the meter, so that nobody reserves units of it.
+    /// The server itself counts the meter, so callers cannot reserve units of it.
     #[error("{0} is counted by the server itself")]
     Reserved(MeterKey),
-    /// No such reservation.
-    #[error("there is no such reservation")]
-    NotFound,
     /// The hard limit does not allow it.
     #[error(transparent)]
-    Exceeded(#[from] QuotaExceeded),
+    Exceeded(QuotaExceeded),
     /// The reservation has come to another end.
     #[error(transparent)]
-    Ended(#[from] Ended),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Ended(Ended),
 }
-carries_store_error!(QuotaError);
+
+impl OwnReason for QuotaReason {}
 
 /// Uses so much of a meter, in a transaction of its own. Whoever calls it has asked for the permission to do what is counted.
 ///
@@ -83,7 +74,7 @@ pub async fn consume_in(cx: &Cx, work: &mut Work, uses: &[(MeterKey, u64)]) -> R
             None => {
                 let mut counter = quota.lock(cx, work).await?;
                 let used = counter.tally.consume(*amount, limit);
-                used.map_err(|NotEnough| counter.exceeded(limit, cx.now()))?;
+                used.map_err(|NotEnough| QuotaReason::Exceeded(counter.exceeded(limit, cx.now())))?;
                 work.quotas().save(&counter).await?;
                 counter
             }
@@ -108,13 +99,13 @@ pub async fn reserve(
     let ttl = check(amount, seconds)?;
     metered(cx, meter)?;
     if meter.is_servers_own() {
-        return Err(QuotaError::Reserved(meter.clone()));
+        return Err(QuotaReason::Reserved(meter.clone()).into());
     }
     cx.write(async |work| {
         let quota = Quota::of(cx, work, meter).await?;
         let mut counter = quota.lock(cx, work).await?;
         let reserved = counter.tally.reserve(amount, quota.terms.limit);
-        reserved.map_err(|NotEnough| counter.exceeded(quota.terms.limit, cx.now()))?;
+        reserved.map_err(|NotEnough| QuotaReason::Exceeded(counter.exceeded(quota.terms.limit, cx.now())))?;
         work.quotas().save(&counter).await?;
         let expires_at = work.quotas().now().await? + ttl;
         let reservation = QuotaReservation {
@@ -193,8 +184,10 @@ pub async fn commit(
         let terms = entitled(cx, meter)?.value;
         let committed = reservation.commit(&mut counter.tally, actual, terms.limit);
         committed.map_err(|error| match error {
-            CommitError::Ended(ended) => QuotaError::Ended(ended),
-            CommitError::NotEnough(NotEnough) => counter.exceeded(terms.limit, cx.now()).into(),
+            CommitError::Ended(ended) => QuotaReason::Ended(ended),
+            CommitError::NotEnough(NotEnough) => {
+                QuotaReason::Exceeded(counter.exceeded(terms.limit, cx.now()))
+            }
         })?;
         work.quotas().save(&counter).await?;
         work.quotas().update_reservation(&reservation).await?;
@@ -212,7 +205,9 @@ pub async fn release(cx: &Cx, meter: &MeterKey, id: QuotaReservationId) -> Resul
     cx.require(Permission::ReserveQuota)?;
     cx.write(async |work| {
         let (mut counter, mut reservation) = held(work, meter, id).await?;
-        reservation.release(&mut counter.tally)?;
+        reservation
+            .release(&mut counter.tally)
+            .map_err(QuotaReason::Ended)?;
         work.quotas().save(&counter).await?;
         work.quotas().update_reservation(&reservation).await?;
         Ok(())
@@ -520,7 +515,7 @@ fn metered(cx: &Cx, key: &MeterKey) -> Result<Arc<Meter>, QuotaError> {
     let meter = cx.ports().plans.meters().get(key);
     meter
         .cloned()
-        .ok_or_else(|| QuotaError::UnknownMeter(key.clone()))
+        .ok_or_else(|| QuotaReason::UnknownMeter(key.clone()).into())
 }
 
 fn entitled(cx: &Cx, key: &MeterKey) -> Result<Resolved<MeterTerms>, QuotaError> {

@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::kernel::{Invalid, Limit, Period, Permission, StoreError, Time, UsageEventId};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::Refused;
+
 use tenantry_domain::usage::{
     Aggregation, Appended, Granularity, Intake, KeyedUsage, Meter, MeterKey, NewUsage, OutOfWindow,
     QuotaExceeded, UsageEvent, UsageKey, UsageOrigin, UsageWindow, check_reason,
 };
-use tenantry_tenancy::Cx;
-use tenantry_tenancy::carries_store_error;
+use tenantry_tenancy::{Cx, OwnReason, UseCaseError};
 
 use crate::kernel::granted::{self, USAGE_EVENTS};
 use crate::usage::cycle::cycle;
@@ -242,10 +241,11 @@ fn too_much(
     let invalid = Invalid::one(event.key.pointers().quantity, "range", detail);
     Some((
         *index,
-        UsageError::TooMuch {
+        UsageReason::TooMuch {
             index: *index,
             invalid,
-        },
+        }
+        .into(),
     ))
 }
 
@@ -271,12 +271,12 @@ fn too_many(
         resets_at: Period::day_of(now).end,
         asked_at: now,
     };
-    let refusal = UsageError::TooMany {
+    let refusal = UsageReason::TooMany {
         exceeded,
         index: *index,
         fitting,
     };
-    Ok(Some((*index, refusal)))
+    Ok(Some((*index, refusal.into())))
 }
 
 fn events_per_day() -> Result<MeterKey, StoreError> {
@@ -298,11 +298,11 @@ pub async fn invalidate(cx: &Cx, id: UsageEventId, reason: &str) -> Result<Usage
             return Err(UsageError::NotFound);
         }
         if event.origin == UsageOrigin::Server {
-            return Err(UsageError::ServersOwn);
+            return Err(UsageReason::ServersOwn.into());
         }
         // Later the key under which it can be taken back once only might be forgotten.
         if event.accepted_at < now - UsageWindow::BACKFILL.past {
-            return Err(UsageError::TooOld);
+            return Err(UsageReason::TooOld.into());
         }
         let correction = UsageEvent {
             id: UsageEventId::next(cx.ids()),
@@ -328,7 +328,7 @@ pub async fn invalidate(cx: &Cx, id: UsageEventId, reason: &str) -> Result<Usage
             .as_slice()
         {
             [Appended::Accepted(_)] => {}
-            _ => return Err(UsageError::Conflict),
+            _ => return Err(UsageReason::Conflict.into()),
         }
         if let (Some(meter), day) = counted_on(&event) {
             // The number of events is a bound of what is stored, and the event stays stored.
@@ -620,25 +620,19 @@ fn payload_hash(new: &NewUsage) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Why usage is not recorded or shown.
-#[derive(Debug, thiserror::Error)]
-pub enum UsageError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Something asked for breaks a rule.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// No such event.
-    #[error("there is no such event")]
-    NotFound,
-    /// The server counted it, and does not take it back.
+/// Errors of the usage use cases.
+pub type UsageError = UseCaseError<UsageReason>;
+
+/// Why usage is not recorded or invalidated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageReason {
+    /// The server counted the event itself, and does not invalidate it.
     #[error("the server counted it itself")]
     ServersOwn,
-    /// It was accepted too long ago to be taken back.
+    /// The event was accepted too long ago to be invalidated.
     #[error("the event was accepted too long ago")]
     TooOld,
-    /// It was taken back already.
+    /// The event was invalidated already.
     #[error("the event has been invalidated already")]
     Conflict,
     /// The plan allows no more events on this day, so none of the request is recorded.
@@ -648,10 +642,10 @@ pub enum UsageError {
         exceeded: QuotaExceeded,
         /// The index in the request of the first event that does not fit; those before it do.
         index: usize,
-        /// How many new events fit.
+        /// The number of new events that fit.
         fitting: usize,
     },
-    /// The quantities of a meter and day come to more than is possible, so no event of the request is recorded.
+    /// The quantities of a meter and day exceed what can be counted, so no event of the request is recorded.
     #[error("{invalid}")]
     TooMuch {
         /// The index in the request of the first event that does not fit.
@@ -659,8 +653,6 @@ pub enum UsageError {
         /// What is wrong, with a pointer from the event on.
         invalid: Invalid,
     },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
-carries_store_error!(UsageError);
+
+impl OwnReason for UsageReason {}

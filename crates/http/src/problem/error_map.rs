@@ -3,12 +3,9 @@
 use actix_web::http::header;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tenantry_billing::billing::BillingError;
-use tenantry_billing::billing::{
-    billing_oversight::OversightError, dunning::SimulationError, provider_event::ReceiveError,
-};
-use tenantry_billing::plans::entitlement::CapabilitiesError;
-use tenantry_billing::usage::UsageError;
-use tenantry_billing::usage::quota::QuotaError;
+use tenantry_billing::billing::{billing_oversight::OversightError, provider_event::ReceiveError};
+use tenantry_billing::usage::UsageReason;
+use tenantry_billing::usage::quota::QuotaReason;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
@@ -16,8 +13,8 @@ use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError}
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
-use tenantry_tenancy::customization::{branding::BrandingError, setting::SettingError};
-use tenantry_tenancy::flags::{flag::FlagError, flag_definition::DefinitionError};
+use tenantry_tenancy::customization::setting::SettingReason;
+use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
     account::AccountError,
     api_key::ApiKeyError,
@@ -25,15 +22,15 @@ use tenantry_tenancy::identity::{
     invitation::InvitationError,
     mfa::{MfaError, Pending},
     passkey::PasskeyError,
-    session::SessionError,
     step_up::RECENT_SECONDS,
     user::UserError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
-use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleError, provision::SignUpError};
-use tenantry_tenancy::work::{project::ProjectError, resource::ResourceError, task::TaskError};
-use tenantry_tenancy::{Stale, tenant::TenantError};
+use tenantry_tenancy::tenant::TenantReason;
+use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
+use tenantry_tenancy::work::{project::ProjectReason, resource::ResourceReason, task::TaskReason};
+use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
 
 use crate::extract::api_key;
 use crate::problem::error::INVALID_TOKEN;
@@ -201,15 +198,6 @@ fn of_plans(plans: RequiredPlans) -> PlanProblem {
     }
 }
 
-impl From<CapabilitiesError> for ApiError {
-    fn from(error: CapabilitiesError) -> Self {
-        match error {
-            CapabilitiesError::Refused(refused) => refused.into(),
-            CapabilitiesError::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<QuotaExceeded> for ApiError {
     fn from(exceeded: QuotaExceeded) -> Self {
         of_quota(exceeded, None)
@@ -241,18 +229,15 @@ impl From<QuotaRefusal> for ApiError {
     }
 }
 
-impl From<QuotaError> for ApiError {
-    fn from(error: QuotaError) -> Self {
-        match error {
-            QuotaError::Refused(refused) => refused.into(),
-            QuotaError::Invalid(invalid) => invalid.into(),
-            QuotaError::UnknownMeter(_) | QuotaError::NotFound => Self::new(ErrorCode::NotFound),
-            QuotaError::Reserved(meter) => Self::new(ErrorCode::MeterReserved)
+impl From<QuotaReason> for ApiError {
+    fn from(reason: QuotaReason) -> Self {
+        match reason {
+            QuotaReason::UnknownMeter(_) => Self::new(ErrorCode::NotFound),
+            QuotaReason::Reserved(meter) => Self::new(ErrorCode::MeterReserved)
                 .with_detail(format!("Nothing of {meter} is reserved from outside.")),
-            QuotaError::Exceeded(exceeded) => exceeded.into(),
-            QuotaError::Ended(ended) => Self::new(ErrorCode::Conflict)
+            QuotaReason::Exceeded(exceeded) => exceeded.into(),
+            QuotaReason::Ended(ended) => Self::new(ErrorCode::Conflict)
                 .with_detail(format!("The reservation is {} already.", ended.0.as_str())),
-            QuotaError::Store(error) => error.into(),
         }
     }
 }
@@ -514,18 +499,16 @@ impl From<OperatorError> for ApiError {
     }
 }
 
-impl From<LifecycleError> for ApiError {
-    fn from(error: LifecycleError) -> Self {
-        match error {
-            LifecycleError::Invalid(invalid) => invalid.into(),
-            LifecycleError::NotFound => Self::new(ErrorCode::NotFound),
-            LifecycleError::WrongState { is, wanted } => Self::new(ErrorCode::Conflict).with_detail(format!(
-                "A tenant that is {} cannot become {}.",
-                is.as_str(),
-                wanted.as_str()
-            )),
-            LifecycleError::Denied(denied) => denied.into(),
-            LifecycleError::Store(error) => error.into(),
+impl From<LifecycleReason> for ApiError {
+    fn from(reason: LifecycleReason) -> Self {
+        match reason {
+            LifecycleReason::WrongState { is, wanted } => {
+                Self::new(ErrorCode::Conflict).with_detail(format!(
+                    "A tenant that is {} cannot become {}.",
+                    is.as_str(),
+                    wanted.as_str()
+                ))
+            }
         }
     }
 }
@@ -550,42 +533,18 @@ impl From<SignUpError> for ApiError {
     }
 }
 
-impl From<TenantError> for ApiError {
-    fn from(error: TenantError) -> Self {
-        match error {
-            TenantError::Refused(refused) => refused.into(),
-            TenantError::Invalid(invalid) => invalid.into(),
-            TenantError::Stale(stale) => stale.into(),
-            TenantError::NotFound => Self::new(ErrorCode::NotFound),
-            TenantError::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
-            TenantError::Store(error) => error.into(),
+impl From<TenantReason> for ApiError {
+    fn from(reason: TenantReason) -> Self {
+        match reason {
+            TenantReason::SubdomainTaken => Self::new(ErrorCode::SubdomainTaken),
         }
     }
 }
 
-impl From<SettingError> for ApiError {
-    fn from(error: SettingError) -> Self {
-        match error {
-            SettingError::Refused(refused) => refused.into(),
-            SettingError::Invalid(invalid) => invalid.into(),
-            SettingError::Stale(stale) => stale.into(),
-            SettingError::NotFound => Self::new(ErrorCode::NotFound),
-            SettingError::Undefined(_) => Self::new(ErrorCode::Internal).caused_by(error.to_string()),
-            SettingError::Denied(denied) => denied.into(),
-            SettingError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<BrandingError> for ApiError {
-    fn from(error: BrandingError) -> Self {
-        match error {
-            BrandingError::Refused(refused) => refused.into(),
-            BrandingError::Invalid(invalid) => invalid.into(),
-            BrandingError::Stale(stale) => stale.into(),
-            BrandingError::NotFound => Self::new(ErrorCode::NotFound),
-            BrandingError::NotInPlan(refused) => refused.into(),
-            BrandingError::Store(error) => error.into(),
+impl From<SettingReason> for ApiError {
+    fn from(reason: SettingReason) -> Self {
+        match reason {
+            SettingReason::Undefined(_) => Self::new(ErrorCode::Internal).caused_by(reason.to_string()),
         }
     }
 }
@@ -611,16 +570,6 @@ impl From<InvitationError> for ApiError {
     }
 }
 
-impl From<SessionError> for ApiError {
-    fn from(error: SessionError) -> Self {
-        match error {
-            SessionError::Refused(refused) => refused.into(),
-            SessionError::NotFound => Self::new(ErrorCode::NotFound),
-            SessionError::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<UserError> for ApiError {
     fn from(error: UserError) -> Self {
         match error {
@@ -637,101 +586,88 @@ impl From<UserError> for ApiError {
     }
 }
 
-impl From<ProjectError> for ApiError {
-    fn from(error: ProjectError) -> Self {
-        let conflict = |detail| Self::new(ErrorCode::Conflict).with_detail(detail);
+/// One answer to the reasons that all use cases share.
+impl<R: OwnReason + Into<Self>> From<UseCaseError<R>> for ApiError {
+    fn from(error: UseCaseError<R>) -> Self {
         match error {
-            ProjectError::Refused(refused) => refused.into(),
-            ProjectError::Invalid(invalid) => invalid.into(),
-            ProjectError::Stale(stale) => stale.into(),
-            ProjectError::NotFound => Self::new(ErrorCode::NotFound),
-            ProjectError::NameTaken => conflict("Another project has this name."),
-            ProjectError::AlreadyMember => conflict("The user is a member of the project already."),
-            ProjectError::OwnerStays => conflict("The owner of a project is always a member of it."),
-            ProjectError::NotDeleted => conflict("The project is not deleted."),
-            ProjectError::NotInPlan(refused) => refused.into(),
-            ProjectError::Store(error) => error.into(),
+            UseCaseError::Refused(refused) => refused.into(),
+            UseCaseError::Invalid(invalid) => invalid.into(),
+            UseCaseError::Stale(stale) => stale.into(),
+            UseCaseError::NotFound => Self::new(ErrorCode::NotFound),
+            UseCaseError::NotInPlan(refused) => refused.into(),
+            UseCaseError::Denied(denied) => denied.into(),
+            UseCaseError::Own(reason) => reason.into(),
+            UseCaseError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<FlagError> for ApiError {
-    fn from(error: FlagError) -> Self {
-        match error {
-            FlagError::Refused(refused) => refused.into(),
-            FlagError::Invalid(invalid) => invalid.into(),
-            FlagError::Stale(stale) => stale.into(),
-            FlagError::NotFound => Self::new(ErrorCode::NotFound),
-            FlagError::NotYours => {
+impl From<NoReason> for ApiError {
+    fn from(reason: NoReason) -> Self {
+        match reason {}
+    }
+}
+
+impl From<TaskReason> for ApiError {
+    fn from(reason: TaskReason) -> Self {
+        match reason {}
+    }
+}
+
+impl From<ResourceReason> for ApiError {
+    fn from(reason: ResourceReason) -> Self {
+        match reason {}
+    }
+}
+
+impl From<ProjectReason> for ApiError {
+    fn from(reason: ProjectReason) -> Self {
+        Self::new(ErrorCode::Conflict).with_detail(match reason {
+            ProjectReason::NameTaken => "Another project has this name.",
+            ProjectReason::AlreadyMember => "The user is a member of the project already.",
+            ProjectReason::OwnerStays => "The owner of a project is always a member of it.",
+            ProjectReason::NotDeleted => "The project is not deleted.",
+        })
+    }
+}
+
+impl From<FlagReason> for ApiError {
+    fn from(reason: FlagReason) -> Self {
+        match reason {
+            FlagReason::NotOverridable => {
                 Self::new(ErrorCode::Forbidden).with_detail("The flag is not the tenant's to choose.")
             }
-            FlagError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<DefinitionError> for ApiError {
-    fn from(error: DefinitionError) -> Self {
-        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
-        match error {
-            DefinitionError::Invalid(invalid) => invalid.into(),
-            DefinitionError::Stale(stale) => stale.into(),
-            DefinitionError::NotFound => Self::new(ErrorCode::NotFound),
-            DefinitionError::Taken => conflict("There is a definition of that key already.".into()),
-            DefinitionError::InUse(flags) => conflict(format!(
-                "Rules of these flags name the segment: {}.",
-                flags.join(", ")
-            )),
-            DefinitionError::Store(error) => error.into(),
-        }
+impl From<DefinitionReason> for ApiError {
+    fn from(reason: DefinitionReason) -> Self {
+        Self::new(ErrorCode::Conflict).with_detail(match reason {
+            DefinitionReason::Taken => "There is a definition of that key already.".to_owned(),
+            DefinitionReason::InUse(flags) => {
+                format!("Rules of these flags name the segment: {}.", flags.join(", "))
+            }
+        })
     }
 }
 
-impl From<TaskError> for ApiError {
-    fn from(error: TaskError) -> Self {
-        match error {
-            TaskError::Refused(refused) => refused.into(),
-            TaskError::Invalid(invalid) => invalid.into(),
-            TaskError::Stale(stale) => stale.into(),
-            TaskError::NotFound => Self::new(ErrorCode::NotFound),
-            TaskError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<ResourceError> for ApiError {
-    fn from(error: ResourceError) -> Self {
-        match error {
-            ResourceError::Refused(refused) => refused.into(),
-            ResourceError::Invalid(invalid) => invalid.into(),
-            ResourceError::Stale(stale) => stale.into(),
-            ResourceError::NotFound => Self::new(ErrorCode::NotFound),
-            ResourceError::NotInPlan(refused) => refused.into(),
-            ResourceError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<UsageError> for ApiError {
-    fn from(error: UsageError) -> Self {
-        match error {
-            UsageError::Refused(refused) => refused.into(),
-            UsageError::Invalid(invalid) => invalid.into(),
-            UsageError::NotFound => Self::new(ErrorCode::NotFound),
-            UsageError::ServersOwn => Self::new(ErrorCode::Forbidden)
+impl From<UsageReason> for ApiError {
+    fn from(reason: UsageReason) -> Self {
+        match reason {
+            UsageReason::ServersOwn => Self::new(ErrorCode::Forbidden)
                 .with_detail("What the server counts itself is not taken back."),
-            UsageError::TooOld => Self::new(ErrorCode::UsageTooOld)
+            UsageReason::TooOld => Self::new(ErrorCode::UsageTooOld)
                 .with_detail("An event can be taken back for 90 days after it was accepted."),
-            UsageError::Conflict => {
+            UsageReason::Conflict => {
                 Self::new(ErrorCode::UsageConflict).with_detail("The event has been invalidated already.")
             }
-            UsageError::TooMany {
+            UsageReason::TooMany {
                 exceeded,
                 index,
                 fitting,
             } => of_quota(exceeded, Some((index, fitting))),
-            UsageError::TooMuch { invalid, .. } => invalid.into(),
-            UsageError::Store(error) => error.into(),
+            UsageReason::TooMuch { invalid, .. } => invalid.into(),
         }
     }
 }
@@ -789,15 +725,6 @@ impl From<OversightError> for ApiError {
             OversightError::Unavailable => without_payments(),
             OversightError::Provider(error) => error.into(),
             OversightError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<SimulationError> for ApiError {
-    fn from(error: SimulationError) -> Self {
-        match error {
-            SimulationError::Invalid(invalid) => invalid.into(),
-            SimulationError::Store(error) => error.into(),
         }
     }
 }

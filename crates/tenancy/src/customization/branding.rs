@@ -3,37 +3,14 @@
 use std::sync::Arc;
 
 use tenantry_domain::customization::{BrandingPatch, SafeCss, TenantConfiguration, Warning};
-use tenantry_domain::kernel::{Invalid, Permission, StoreError};
-use tenantry_domain::tenant::Refused;
+use tenantry_domain::kernel::{Permission, StoreError};
 
 use crate::customization::setting;
-use crate::kernel::context::carries_store_error;
-use crate::plans::{Feature, NotInPlan};
-use crate::{Cx, Precondition, Stale};
+use crate::plans::Feature;
+use crate::{Cx, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum BrandingError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The branding has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// The tenant was purged in this very moment.
-    #[error("no such tenant")]
-    NotFound,
-    /// The plan has no branding.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-carries_store_error!(BrandingError);
+/// Errors of the branding use cases.
+pub type BrandingError = UseCaseError;
 
 /// The branding after a change, and what is to be said about it.
 #[derive(Debug, Clone)]

@@ -37,39 +37,24 @@ use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::{AddressError, Invalid, Patch, Permission, StoreError, SystemScope, TenantId};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
-use tenantry_domain::tenant::{Denied, Refused, Tenant, TenantScope};
+use tenantry_domain::tenant::{Tenant, TenantScope};
 
 use crate::identity::mfa;
 use crate::identity::step_up::RecentFactor;
-use crate::kernel::context::carries_store_error;
-use crate::{Cx, Origin, Precondition, Stale, Tenancy};
+use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The settings have changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such version.
-    #[error("no such version")]
-    NotFound,
-    /// A setting is read in process that is not defined, or not of that type: a mistake in the code that reads.
+/// Errors of the use cases of settings.
+pub type SettingError = UseCaseError<SettingReason>;
+
+/// Why a setting cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SettingReason {
+    /// A setting is read in process that is not defined, or has another type: a mistake in the code that reads.
     #[error("the setting {0} is not defined, or not of this type")]
     Undefined(&'static str),
-    /// The tenant cannot be entered.
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
-carries_store_error!(SettingError);
+
+impl OwnReason for SettingReason {}
 
 /// The settings after a change, and what is to be said about it.
 #[derive(Debug, Clone)]
@@ -83,12 +68,10 @@ pub struct Changed {
 /// The value of a setting for the tenant of the context. What is remembered is read without the database.
 ///
 /// # Errors
-/// [`SettingError::Undefined`], [`SettingError::Store`].
+/// [`SettingReason::Undefined`], [`SettingError::Store`].
 pub async fn get<T: DeserializeOwned>(cx: &Cx, setting: &Setting<T>) -> Result<T, SettingError> {
-    let undefined = || SettingError::Undefined(setting.key());
-    setting
-        .of(&configuration(cx).await?.settings)
-        .ok_or_else(undefined)
+    let value = setting.of(&configuration(cx).await?.settings);
+    Ok(value.ok_or(SettingReason::Undefined(setting.key()))?)
 }
 
 /// The value of a setting for the tenant of the context; `None` in a service whose registry does not have it.
@@ -105,7 +88,7 @@ pub(crate) async fn find<T: DeserializeOwned>(
 /// A secret of the tenant of the context, where it is set. For code that uses it; no route gives it out.
 ///
 /// # Errors
-/// [`SettingError::Undefined`] also when the key that it was sealed with is not known any more.
+/// [`SettingReason::Undefined`] also when the key that it was sealed with is not known any more.
 pub async fn reveal(cx: &Cx, setting: &Setting<String>) -> Result<Option<Password>, SettingError> {
     let settings = &configuration(cx).await?.settings;
     let Some(sealed) = settings.secrets.get(setting.key()) else {
@@ -117,7 +100,7 @@ pub async fn reveal(cx: &Cx, setting: &Setting<String>) -> Result<Option<Passwor
         .seal
         .open(&place, sealed)
         .and_then(|bytes| String::from_utf8(bytes).ok());
-    let text = opened.ok_or(SettingError::Undefined(setting.key()))?;
+    let text = opened.ok_or(SettingReason::Undefined(setting.key()))?;
     Ok(Some(Password::presented(text)))
 }
 

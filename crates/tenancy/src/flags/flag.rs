@@ -24,34 +24,22 @@ use tenantry_domain::flags::{
 };
 use tenantry_domain::kernel::{FlagOverrideId, Invalid, Level, Permission, StoreError, SystemScope};
 use tenantry_domain::store::Units;
-use tenantry_domain::tenant::{Refused, TenantScope};
+use tenantry_domain::tenant::TenantScope;
 
-use crate::kernel::context::carries_store_error;
-use crate::{Cx, Precondition, Stale};
+use crate::{Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum FlagError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// It has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such flag, or none that one may know of.
-    #[error("no such flag")]
-    NotFound,
-    /// The flag is not the tenant's to choose.
-    #[error("the flag is not the tenant's to choose")]
-    NotYours,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// Errors of the use cases of flags.
+pub type FlagError = UseCaseError<FlagReason>;
+
+/// Why a flag stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FlagReason {
+    /// Tenants cannot override this flag.
+    #[error("tenants cannot override this flag")]
+    NotOverridable,
 }
-carries_store_error!(FlagError);
+
+impl OwnReason for FlagReason {}
 
 /// A flag as somebody of the tenant sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,7 +120,7 @@ pub async fn choose(cx: &Cx, key: &str, when: &Precondition, variant: &str) -> R
     let set = of(cx).await?;
     let flag = visible(cx, &set, key)?;
     if !flag.tenant_overridable {
-        return Err(FlagError::NotYours);
+        return Err(FlagReason::NotOverridable.into());
     }
     cx.write(async |work| {
         let before = work.flag_overrides().find_for_update(key).await?;

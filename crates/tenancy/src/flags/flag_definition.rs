@@ -13,30 +13,23 @@ use tenantry_domain::kernel::{Invalid, StoreError, SystemScope, Time};
 use tenantry_domain::operations::OperatorWork;
 
 use crate::operations::idempotency::OperatorRequest;
-use crate::{OperatorCx, Precondition, Stale};
+use crate::{OperatorCx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum DefinitionError {
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// It has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such flag, segment or version.
-    #[error("there is no such definition")]
-    NotFound,
+/// Errors of the use cases of flag definitions and segments.
+pub type DefinitionError = UseCaseError<DefinitionReason>;
+
+/// Why a definition stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionReason {
     /// There is one of that key already, archived ones included.
     #[error("there is a definition of that key already")]
     Taken,
     /// Rules of these flags name the segment.
     #[error("rules of flags name the segment: {}", .0.join(", "))]
     InUse(Vec<String>),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
+
+impl OwnReason for DefinitionReason {}
 
 /// All flags and segments, as they are stored now.
 ///
@@ -87,7 +80,7 @@ pub async fn create_once<D: Definition>(
         return Ok((created.map_err(unreadable)?, true));
     }
     if D::among(&catalogue, new.key()).is_some() {
-        return Err(DefinitionError::Taken);
+        return Err(DefinitionReason::Taken.into());
     }
     let last = last_version::<D>(work.flags(), new.key()).await?;
     let new = new.numbered(last.unwrap_or(0) + 1);
@@ -145,9 +138,7 @@ pub async fn delete_segment(cx: &OperatorCx, key: &str, when: &Precondition) -> 
     when.check(before.version)?;
     let users = catalogue.users_of(key);
     if !users.is_empty() {
-        return Err(DefinitionError::InUse(
-            users.into_iter().map(str::to_owned).collect(),
-        ));
+        return Err(DefinitionReason::InUse(users.into_iter().map(str::to_owned).collect()).into());
     }
     let gone = before.version + 1;
     work.flags().delete_segment(key, gone, cx.now()).await?;

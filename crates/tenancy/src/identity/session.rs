@@ -7,28 +7,15 @@ use tenantry_domain::kernel::{Page, PageRequest, Permission, Role, SessionId, St
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
-use crate::Cx;
 use crate::customization::product_settings::{
     DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES, SESSIONS_PER_USER,
 };
 use crate::customization::setting;
 use crate::identity::mfa;
-use crate::kernel::context::carries_store_error;
+use crate::{Cx, UseCaseError};
 
-/// Errors of the session use cases.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// No such live session of the caller, or no such user in this tenant.
-    #[error("no such session or user")]
-    NotFound,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-carries_store_error!(SessionError);
+/// Errors of the use cases of sessions. `NotFound` also stands for a session that is not the caller's.
+pub type SessionError = UseCaseError;
 
 /// When sessions of a tenant end by themselves, as its settings say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

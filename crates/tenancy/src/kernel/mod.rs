@@ -6,3 +6,4 @@ pub(crate) mod changed;
 pub(crate) mod context;
 pub(crate) mod state;
 pub(crate) mod traces;
+pub(crate) mod use_case_error;

@@ -3,35 +3,28 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::kernel::{Invalid, Page, PageRequest, StoreError, SystemScope, TenantId, check_text};
-use tenantry_domain::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
+use tenantry_domain::kernel::{Invalid, Page, PageRequest, SystemScope, TenantId, check_text};
+use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
 
-use crate::{Cx, OperatorCx};
+use crate::{Cx, OperatorCx, OwnReason, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum LifecycleError {
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// No such tenant.
-    #[error("there is no such tenant")]
-    NotFound,
-    /// The tenant is not in a state for it.
+/// Errors of the use cases that move tenants through their life.
+pub type LifecycleError = UseCaseError<LifecycleReason>;
+
+/// Why a tenant keeps its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LifecycleReason {
+    /// The tenant's state does not allow it.
     #[error("a tenant that is {} cannot become {}", is.as_str(), wanted.as_str())]
     WrongState {
         /// The present state.
         is: TenantStatus,
-        /// In which it was to be.
+        /// The state that was asked for.
         wanted: TenantStatus,
     },
-    /// The tenant could not be entered for the entry in its audit log.
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
+
+impl OwnReason for LifecycleReason {}
 
 /// A page of all tenants, newest first.
 ///
@@ -93,7 +86,7 @@ async fn change(
     let from = [TenantStatus::Active, TenantStatus::Suspended];
     let Some(changed) = work.set_status(tenant, &from, status, cx.now()).await? else {
         let is = work.tenant(tenant).await?.ok_or(LifecycleError::NotFound)?.status;
-        return Err(LifecycleError::WrongState { is, wanted: status });
+        return Err(LifecycleReason::WrongState { is, wanted: status }.into());
     };
     let mut record = cx.record(action, Some(tenant), json!({"status": status}));
     record.reason = Some(reason.to_owned());

@@ -1,41 +1,27 @@
 //! The tenant itself, as its own people see and change it.
 
-use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError};
-use tenantry_domain::tenant::{Refused, Tenant, TenantPatch};
+use tenantry_domain::kernel::{Constraint, Permission, StoreError};
+use tenantry_domain::tenant::{Tenant, TenantPatch};
 
 use crate::identity::step_up::RecentFactor;
-use crate::kernel::context::carries_store_error;
-use crate::{Changed, Cx, Precondition, Stale};
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum TenantError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The tenant has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// The tenant was purged in this very moment.
-    #[error("no such tenant")]
-    NotFound,
+/// Errors of the tenant use cases. `NotFound` means that the tenant was purged meanwhile.
+pub type TenantError = UseCaseError<TenantReason>;
+
+/// Why a tenant stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TenantReason {
     /// Another tenant has the subdomain.
     #[error("the subdomain is taken")]
     SubdomainTaken,
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
 }
-carries_store_error!(TenantError);
 
-impl From<StoreError> for TenantError {
-    fn from(error: StoreError) -> Self {
+impl OwnReason for TenantReason {
+    fn of_store(error: StoreError) -> TenantError {
         match error {
-            StoreError::Unique(Constraint::TenantSubdomain) => Self::SubdomainTaken,
-            other => Self::Store(other),
+            StoreError::Unique(Constraint::TenantSubdomain) => Self::SubdomainTaken.into(),
+            other => UseCaseError::Store(other),
         }
     }
 }

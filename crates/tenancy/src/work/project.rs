@@ -9,61 +9,35 @@ use tenantry_domain::work::{
     Member, MemberDetails, NewProject, Project, ProjectFilter, ProjectPatch, ProjectRole,
 };
 
-use crate::kernel::context::carries_store_error;
-use crate::plans::{AddError, Countable, NotInPlan};
-use crate::{Changed, Cx, Precondition, Stale};
+use crate::plans::Countable;
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The project has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such project (or member) in this tenant.
-    #[error("no such project")]
-    NotFound,
+/// Errors of the project use cases.
+pub type ProjectError = UseCaseError<ProjectReason>;
+
+/// Why a project or its members stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectReason {
     /// Another live project of the tenant has that name.
     #[error("another project has this name")]
     NameTaken,
     /// The user is in the project already.
     #[error("the user is a member already")]
     AlreadyMember,
-    /// The project's owner cannot be taken out of it.
+    /// The project's owner cannot be removed from it.
     #[error("the owner of a project is always a member of it")]
     OwnerStays,
     /// The project is not deleted, so it cannot be restored.
     #[error("the project is not deleted")]
     NotDeleted,
-    /// The plan allows no more.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-}
-carries_store_error!(ProjectError);
-
-impl From<AddError> for ProjectError {
-    fn from(error: AddError) -> Self {
-        match error {
-            AddError::NotInPlan(refused) => refused.into(),
-            AddError::Store(error) => error.into(),
-        }
-    }
 }
 
-impl From<StoreError> for ProjectError {
-    fn from(error: StoreError) -> Self {
+impl OwnReason for ProjectReason {
+    fn of_store(error: StoreError) -> ProjectError {
         match error {
-            StoreError::Unique(Constraint::ProjectName) => Self::NameTaken,
-            StoreError::Unique(Constraint::ProjectMember) => Self::AlreadyMember,
-            other => Self::Store(other),
+            StoreError::Unique(Constraint::ProjectName) => Self::NameTaken.into(),
+            StoreError::Unique(Constraint::ProjectMember) => Self::AlreadyMember.into(),
+            other => UseCaseError::Store(other),
         }
     }
 }
@@ -179,7 +153,7 @@ pub async fn restore(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
             .find_for_update(id)
             .await?
             .ok_or(ProjectError::NotFound)?;
-        let deleted_at = before.deleted_at.ok_or(ProjectError::NotDeleted)?;
+        let deleted_at = before.deleted_at.ok_or(ProjectReason::NotDeleted)?;
         cx.ports()
             .entitlements
             .require_one_more(cx, work, Countable::Projects)
@@ -265,7 +239,7 @@ pub async fn remove_member(cx: &Cx, id: ProjectId, user: UserId) -> Result<(), P
             .await?
             .ok_or(ProjectError::NotFound)?;
         if project.owner_id == user {
-            return Err(ProjectError::OwnerStays);
+            return Err(ProjectReason::OwnerStays.into());
         }
         work.members().remove(id, user).await?;
         let event = cx.changed(

@@ -8,50 +8,22 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
 
-use crate::kernel::context::carries_store_error;
-use crate::plans::{AddError, NotInPlan};
 use crate::work::storage;
-use crate::{Changed, Cx, Precondition, Stale};
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum ResourceError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The resource has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such resource (or version) in this tenant.
-    #[error("no such resource")]
-    NotFound,
-    /// The plan allows no more.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-}
-carries_store_error!(ResourceError);
+/// Errors of the resource use cases.
+pub type ResourceError = UseCaseError<ResourceReason>;
 
-impl From<AddError> for ResourceError {
-    fn from(error: AddError) -> Self {
-        match error {
-            AddError::NotInPlan(refused) => refused.into(),
-            AddError::Store(error) => error.into(),
-        }
-    }
-}
+/// Resources have shared reasons only, but a constraint of their own. It has no values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResourceReason {}
 
-impl From<StoreError> for ResourceError {
-    fn from(error: StoreError) -> Self {
+impl OwnReason for ResourceReason {
+    fn of_store(error: StoreError) -> ResourceError {
         match error {
             // It is looked up first; this is the race that remains.
             StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
-            other => Self::Store(other),
+            other => UseCaseError::Store(other),
         }
     }
 }

@@ -5,40 +5,25 @@ use tenantry_domain::kernel::{
     check_text,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::Refused;
+
 use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
 
-use crate::kernel::context::carries_store_error;
-use crate::{Changed, Cx, Precondition, Stale};
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The task has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such task (or project) in this tenant.
-    #[error("no such task")]
-    NotFound,
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-}
-carries_store_error!(TaskError);
+/// Errors of the task use cases.
+pub type TaskError = UseCaseError<TaskReason>;
 
-impl From<StoreError> for TaskError {
-    fn from(error: StoreError) -> Self {
+/// Tasks have shared reasons only, but constraints of their own. It has no values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskReason {}
+
+impl OwnReason for TaskReason {
+    fn of_store(error: StoreError) -> TaskError {
         match error {
             // Both are looked up first; these are the races that remain.
             StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
             StoreError::Reference(Constraint::UserReference) => unknown_assignee().into(),
-            other => Self::Store(other),
+            other => UseCaseError::Store(other),
         }
     }
 }

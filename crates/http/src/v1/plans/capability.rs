@@ -2,6 +2,7 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
 use tenantry_billing::plans::entitlement::{self, Capabilities};
 use tenantry_domain::kernel::{Limit, Resolved};
+use tenantry_tenancy::UseCaseError;
 use utoipa::ToSchema;
 
 use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
@@ -72,7 +73,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     security(("bearer" = []), ("api_key" = [])),
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
-    let can = entitlement::capabilities(&cx).await?;
+    let can = entitlement::capabilities::<UseCaseError>(&cx).await?;
     Ok(HttpResponse::Ok().json(CapabilitiesView::from(can)))
 }
 

@@ -11,7 +11,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tenantry_billing::usage::{
-    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, Used,
+    self, Ingested, OverLimit, Recorded, Series, SeriesOf, UsageError, UsageFailure, UsageReason, Used,
 };
 use tenantry_domain::kernel::{ErrorCode, FieldError, Invalid, Limit, UsageEventId};
 use tenantry_domain::usage::{
@@ -357,7 +357,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 pub(crate) async fn record(cx: Ctx<RecordUsage>, query: Query<RecordParams>, body: Events) -> Answer {
     let recorded = usage::ingest(&cx, body.events, query.0.backfill).await;
     let recorded = recorded.map_err(|error| match error {
-        UsageError::TooMuch { index, invalid } if !body.single => invalid.under(&format!("/{index}")).into(),
+        UsageError::Own(UsageReason::TooMuch { index, invalid }) if !body.single => {
+            invalid.under(&format!("/{index}")).into()
+        }
         error => ApiError::from(error),
     })?;
     if body.single
