@@ -820,6 +820,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         email: email.clone(),
         full_name: format!("{} of {slug}", role.as_str()),
         role,
+        custom_role: None,
         password: Some(PASSWORD.into()),
     };
     let id = user::create(cx, data).await.unwrap().user.id;

@@ -284,6 +284,7 @@ impl Directory for Fake {
         Ok(role.map(|role| MembershipFacts {
             tenant: acme(),
             role,
+            narrowing: None,
             is_active: true,
             session_is_live: true,
             session_expires_at: self.now(),
@@ -297,6 +298,7 @@ impl Directory for Fake {
             tenant: acme,
             key: key.stored(self.now()),
             creator_role: Some(Role::Admin),
+            creator_narrowing: None,
         }))
     }
 

@@ -28,8 +28,9 @@ enum Action {
     /// are left as they are, so the same file can be imported again. No mail is sent.
     ///
     /// Each line of the file is a JSON object with `email`, `full_name`, `role` (admin, member, viewer) and, where there is
-    /// one, `password_hash`: bcrypt, or a PHC string of argon2id, pbkdf2-sha256, pbkdf2-sha512 or scrypt. It is replaced at
-    /// the first login. A user without a hash resets the password before the first login.
+    /// one, `custom_role` (the name of a custom role of the tenant) and `password_hash`: bcrypt, or a PHC string of argon2id,
+    /// pbkdf2-sha256, pbkdf2-sha512 or scrypt. It is replaced at the first login. A user without a hash resets the password
+    /// before the first login.
     #[command(
         after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
                             {\"email\":\"ada@acme.example\",\"full_name\":\"Ada\",\"role\":\"member\",\
@@ -68,6 +69,8 @@ struct Line {
     email: String,
     full_name: String,
     role: Role,
+    #[serde(default)]
+    custom_role: Option<String>,
     #[serde(default)]
     password_hash: Option<String>,
 }
@@ -156,12 +159,14 @@ async fn import_line(cx: &Cx, line: &[u8], verified: bool) -> Result<Option<Impo
         email,
         full_name,
         role,
+        custom_role,
         password_hash,
     } = read.map_err(|error| Fault::Line(at_field(&error)))?;
     let user = ImportUser {
         email,
         full_name,
         role,
+        custom_role,
         password_hash,
         email_verified: verified,
     };

@@ -434,6 +434,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             json!({"name": "M", "scopes": ["tasks.read"]}),
         ),
         (
+            "/api/v1/roles",
+            "/api/v1/roles".into(),
+            json!({"name": "n", "permissions": ["tasks.read"]}),
+            json!({"name": "m", "permissions": ["tasks.read"]}),
+        ),
+        (
             "/api/v1/api-keys/{id}/rotate",
             format!("/api/v1/api-keys/{api_key}/rotate"),
             json!({"overlap_seconds": 60}),

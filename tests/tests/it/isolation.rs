@@ -51,6 +51,8 @@ enum Of {
     Session,
     Invitation,
     Passkey,
+    /// The name of a custom role.
+    Role,
 }
 use Of::{
     ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Passkey, Project, Reservation,
@@ -93,6 +95,7 @@ struct Ids {
     session: String,
     invitation: String,
     passkey: String,
+    role: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -262,6 +265,14 @@ fn table() -> Vec<Operation> {
             ..at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation])
         },
         at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
+        at(&get, "/api/v1/roles", viewer),
+        at(&post, "/api/v1/roles", admin)
+            .body(|ids| json!({"name": format!("r{}", ids.label), "permissions": ["tasks.read"]})),
+        at(&get, "/api/v1/roles/{name}", viewer).ids(&[Of::Role]),
+        at(&patch, "/api/v1/roles/{name}", admin)
+            .ids(&[Of::Role])
+            .body(|_| json!({"permissions": ["projects.read"]})),
+        at(&delete, "/api/v1/roles/{name}", admin).ids(&[Of::Role]),
         at(&get, "/api/v1/api-keys", admin),
         at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),
         at(&get, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey]),
@@ -671,6 +682,10 @@ impl Ids {
             .execute(&mut admin)
             .await
             .unwrap();
+        let role = format!("role-{label}");
+        let body = json!({"name": role, "description": secret, "permissions": ["tasks.read"]});
+        let made = world.post(&tenant.admin, "/api/v1/roles", &body).send().await;
+        made.expect(201);
         let viewer = somebody(world, tenant, Role::Viewer).await;
         let sessions = world
             .get(&viewer, "/api/v1/auth/sessions?limit=1")
@@ -692,6 +707,7 @@ impl Ids {
             session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
             invitation,
             passkey: passkey(world, tenant).await,
+            role,
             label,
         }
     }
@@ -703,6 +719,7 @@ impl Ids {
             "tasks/task",
             "resources/resource",
             "api-keys/api_key",
+            "roles/role",
             "projects/project",
             "users/user",
             "users/outsider",
@@ -712,6 +729,7 @@ impl Ids {
                 "task" => &ids.task,
                 "resource" => &ids.resource,
                 "api_key" => &ids.api_key,
+                "role" => &ids.role,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -754,6 +772,7 @@ impl Ids {
             session: id(),
             invitation: id(),
             passkey: id(),
+            role: id(),
             label: label(),
         }
     }
@@ -775,10 +794,11 @@ impl Ids {
             Of::Session => &self.session,
             Of::Invitation => &self.invitation,
             Of::Passkey => &self.passkey,
+            Of::Role => &self.role,
         }
     }
 
-    fn all(&self) -> [&str; 13] {
+    fn all(&self) -> [&str; 14] {
         [
             &self.user,
             &self.outsider,
@@ -793,6 +813,7 @@ impl Ids {
             &self.session,
             &self.invitation,
             &self.passkey,
+            &self.role,
         ]
     }
 }

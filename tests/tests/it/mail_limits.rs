@@ -389,6 +389,7 @@ async fn former_address_is_kept_for_its_owner_for_seven_days() {
         email: former.clone(),
         full_name: "Eve".into(),
         role: Role::Member,
+        custom_role: None,
         password_hash: None,
         email_verified: true,
     };

@@ -25,6 +25,7 @@ mod challenges;
 mod concurrency;
 mod connections;
 mod contract;
+mod custom_roles;
 mod doc_comments;
 mod embedder;
 mod errors;

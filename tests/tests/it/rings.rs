@@ -57,6 +57,7 @@ entities! {
     audit_events "audit_events"
     billing_accounts "billing_accounts"
     brandings "brandings"
+    custom_roles "custom_roles"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     invitations "invitations"
@@ -113,7 +114,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_events billing_accounts brandings custom_roles flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1213,6 +1214,11 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("projects", "{id}") => world.globex.project.to_string(),
             ("tasks", "{id}") => world.globex.task.to_string(),
             ("resources", "{id}") => world.globex.resource.to_string(),
+            ("roles", "{name}") => {
+                let sql = "SELECT name FROM custom_roles WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
             ("quotas" | "entitlements", "{meter}" | "{feature}") => "api_calls".to_owned(),
             ("reservations", "{id}") => {
                 let sql = "SELECT id::text FROM quota_reservations WHERE tenant_id = $1";
@@ -1255,6 +1261,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
     match (method, template.trim_start_matches("/api/v1/")) {
         ("PATCH", "users/{id}") => Some(json!({"full_name": "x"})),
         ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
+        ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
@@ -2113,6 +2120,11 @@ const SEEDS: &[(&str, &str)] = &[
         "billing_accounts",
         "INSERT INTO billing_accounts (tenant_id, id, created_at, customer_ref, dunning, dunning_steps, fetches, applied, \
          updated_at, version) SELECT id, gen_random_uuid(), now(), 'cus_' || slug, 'healthy', 0, 0, 0, now(), 1 FROM tenants",
+    ),
+    (
+        "custom_roles",
+        "INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'r' || md5(slug), '', 'member', '[]', now(), 1 FROM tenants",
     ),
     (
         "invitations",

@@ -141,7 +141,9 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
         "/api/v1/api-keys".to_owned(),
+        "/api/v1/roles".to_owned(),
         "/api/v1/users".to_owned(),
+        "/api/v1/users?custom_role=support".to_owned(),
         "/api/v1/invitations".to_owned(),
         format!("/api/v1/invitations/{invitation}"),
         "/api/v1/users?role=member&is_active=true".to_owned(),
@@ -313,8 +315,26 @@ async fn use_a_key(world: &World) {
     world.delete(admin, &path).send().await.expect(204);
 }
 
+/// Creates, reads, gives, changes and deletes a custom role.
+async fn use_a_role(world: &World) {
+    let admin = &world.acme.admin;
+    let body = json!({"name": "support", "permissions": ["tasks.read"]});
+    world.post(admin, "/api/v1/roles", &body).send().await.expect(201);
+    let path = "/api/v1/roles/support";
+    world.get(admin, path).send().await.expect(200);
+    let user = format!("/api/v1/users/{}", world.acme.viewer.id);
+    for custom_role in [json!("support"), json!(null)] {
+        let give = world.patch(admin, &user, &json!({"custom_role": custom_role}));
+        give.send().await.expect(200);
+    }
+    let change = world.patch(admin, path, &json!({"permissions": ["projects.read"]}));
+    change.send().await.expect(200);
+    world.delete(admin, path).send().await.expect(204);
+}
+
 async fn write_everything(world: &World) {
     use_a_key(world).await;
+    use_a_role(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -855,6 +875,8 @@ async fn fill(world: &World) {
              notified, revoked_at, updated_at, version)
            SELECT tenant_id, gen_random_uuid(), now(), 'K', id, false, '[]', '[]', decode(repeat('00', 32), 'hex'), now(), 'far',
              CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
+         INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

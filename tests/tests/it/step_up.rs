@@ -61,6 +61,11 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
     );
     let (other, key) = (new_user(world, "three", "admin").await, new_key(world).await);
     let invited = new_invitation(world, "seven@acme.example", "admin").await;
+    for name in ["one", "two"] {
+        let body = json!({"name": name, "permissions": ["tasks.read"]});
+        let made = world.post(&world.acme.admin, "/api/v1/roles", &body).send().await;
+        made.expect(201);
+    }
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
     let post = |path: &str, body| ("POST", path.to_owned(), body);
     let at_user = |id: &str| format!("/api/v1/users/{id}");
@@ -122,6 +127,25 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
                 &format!("/api/v1/api-keys/{key}/rotate"),
                 json!({"overlap_seconds": 0}),
             ),
+        ),
+        (
+            "update_user",
+            patch(&at_user(&user), json!({"custom_role": "one"})),
+        ),
+        (
+            "create_role",
+            post(
+                "/api/v1/roles",
+                json!({"name": "three", "permissions": ["tasks.read"]}),
+            ),
+        ),
+        (
+            "update_role",
+            patch("/api/v1/roles/one", json!({"permissions": ["projects.read"]})),
+        ),
+        (
+            "delete_role",
+            ("DELETE", "/api/v1/roles/two".to_owned(), json!(null)),
         ),
         (
             "update_settings",

@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::{
-    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, Permission, PermissionRegistry, PermissionSet,
-    StoreError, TenantId, Time, UserId,
+    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, PermissionRegistry, PermissionSet, StoreError,
+    TenantId, Time, UserId,
 };
 
 /// The most networks that a key may be limited to.
@@ -350,35 +350,13 @@ fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Reads the names of scopes: permissions that keys may have, or that this one has already, at least one. In the order of the
-/// registry.
+/// Reads the names of scopes: permissions that keys may have, or that this one has already.
 fn scopes(
     names: &[String],
     held: &PermissionSet,
     permissions: &PermissionRegistry,
 ) -> Result<PermissionSet, Invalid> {
-    let mut check = Check::new();
-    check.require(
-        !names.is_empty(),
-        "/scopes",
-        "required",
-        "must name at least one scope",
-    );
-    for (index, name) in names.iter().enumerate() {
-        let is_scope = permissions.find(name).is_some_and(Permission::is_scope);
-        check.require(
-            is_scope || held.has_name(name),
-            &format!("/scopes/{index}"),
-            "unknown_scope",
-            "must be a permission with `scope: true` in GET /api/v1/permissions",
-        );
-    }
-    check.verdict()?;
-    let asked: PermissionSet = names.iter().map(String::as_str).collect();
-    let known = permissions.all().iter().map(|permission| permission.as_str());
-    let known = known.filter(|name| asked.has_name(name));
-    // Then those that no permission of this service has.
-    Ok(known.chain(names.iter().map(String::as_str)).collect())
+    permissions.scopes(("/scopes", "unknown_scope"), names, held)
 }
 
 fn read_networks(texts: &[String]) -> Result<Vec<AllowedNetwork>, Invalid> {

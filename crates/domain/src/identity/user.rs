@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::identity::PasswordHash;
+use crate::identity::{PasswordHash, RoleName};
 use crate::kernel::{Check, Invalid, Page, PageRequest, Patch, Position, Role, StoreError, Time, UserId};
 
 /// An e-mail address, in lower case.
@@ -74,6 +74,8 @@ pub struct User {
     pub full_name: String,
     /// What they may do.
     pub role: Role,
+    /// What narrows the role, if something does: see [`CustomRole`](crate::identity::CustomRole).
+    pub custom_role: Option<RoleName>,
     /// Whether they may log in.
     pub is_active: bool,
     /// Whether the address has been proven.
@@ -115,17 +117,30 @@ pub struct UserPatch {
     pub full_name: Patch<String>,
     /// See [`User::role`]; admins only.
     pub role: Patch<Role>,
+    /// See [`User::custom_role`]; admins only.
+    pub custom_role: Patch<String>,
     /// See [`User::is_active`]; admins only.
     pub is_active: Patch<bool>,
 }
 
 /// Which users a list is about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFilter {
     /// Only this role.
     pub role: Option<Role>,
     /// Only active or only inactive ones.
     pub is_active: Option<bool>,
+    /// Only those without a custom role, or with this one.
+    pub custom_role: Option<RoleFilter>,
+}
+
+/// Which custom role the users of a list have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoleFilter {
+    /// No custom role.
+    None,
+    /// The one of that name.
+    Named(RoleName),
 }
 
 impl User {
@@ -143,6 +158,7 @@ impl User {
             email: data.email,
             full_name,
             role: data.role,
+            custom_role: None,
             is_active: true,
             email_verified: false,
             self_registered: false,
@@ -180,6 +196,11 @@ impl User {
             .apply_required(&mut next.full_name);
         check.line("/full_name", &next.full_name, 1..=120);
         patch.role.apply_required(&mut next.role);
+        match patch.custom_role {
+            Patch::Keep => {}
+            Patch::Clear => next.custom_role = None,
+            Patch::Set(name) => next.custom_role = check.take(RoleName::of_user(&name)),
+        }
         patch.is_active.apply_required(&mut next.is_active);
         check.verdict()?;
         next.touch(now);
@@ -225,13 +246,14 @@ impl User {
     /// Removes the user; their row stays for those who refer to it.
     pub fn remove(&mut self, now: Time) {
         self.is_active = false;
+        self.custom_role = None;
         self.deleted_at = Some(now);
         self.touch(now);
     }
 
-    /// Whether the user counts as one of the tenant's admins.
+    /// Whether the user counts as one of the tenant's admins: one with a custom role does not.
     pub fn is_acting_admin(&self) -> bool {
-        self.role == Role::Admin && self.is_active && self.deleted_at.is_none()
+        self.role == Role::Admin && self.custom_role.is_none() && self.is_active && self.deleted_at.is_none()
     }
 
     /// Where the user is in a list.
@@ -258,11 +280,13 @@ pub trait Users: Send {
     /// The user with that address.
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError>;
     /// A page of users.
-    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
+    async fn list(&mut self, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
     /// How many there are that are not deleted.
     async fn count(&mut self) -> Result<u64, StoreError>;
     /// How many there are that are active: those take a seat.
     async fn count_active(&mut self) -> Result<u64, StoreError>;
+    /// How many there are with that custom role. Only meaningful while the tenant is locked.
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError>;
     /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
     /// Adds a user.

@@ -101,6 +101,8 @@ permissions! {
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
     EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.";
+    ReadRoles "roles.read" Viewer reads scope "See the tenant's custom roles.";
+    ManageRoles "roles.manage" Admin writes people "Create, change and delete custom roles.";
     ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";
     ManageApiKeys "api_keys.manage" Admin writes people "Create and change API keys.";
     RevokeApiKeys "api_keys.revoke" Admin reads people "Revoke API keys; works in a suspended tenant too.";
@@ -134,6 +136,14 @@ permissions! {
 }
 
 impl Permission {
+    /// What users keep with every custom role: to see the tenant and their own account, and to manage the account.
+    pub const OF_EVERY_USER: [Self; 4] = [
+        Self::ReadTenant,
+        Self::EditSelf,
+        Self::ManageOwnAccount,
+        Self::EndSession,
+    ];
+
     /// The permission of a definition, for [`permission!`](crate::permission).
     pub const fn defined(definition: &'static PermissionDefinition) -> Self {
         Self(definition)

@@ -13,6 +13,8 @@ pub enum Constraint {
     InvitationEmail,
     /// Two passkeys of a tenant with one credential of an authenticator.
     PasskeyCredential,
+    /// Two custom roles of a tenant with one name.
+    RoleName,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.

@@ -11,7 +11,7 @@ use tenantry_billing::usage::UsageError;
 use tenantry_billing::usage::quota::QuotaError;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
-use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
+use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
@@ -22,6 +22,7 @@ use tenantry_tenancy::identity::{
     account::AccountError,
     api_key::ApiKeyError,
     auth::AuthError,
+    custom_role::CustomRoleError,
     invitation::InvitationError,
     mfa::{MfaError, Pending},
     passkey::PasskeyError,
@@ -274,6 +275,29 @@ impl From<ApiKeyError> for ApiError {
             ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
             ApiKeyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CustomRoleError> for ApiError {
+    fn from(error: CustomRoleError) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            CustomRoleError::Refused(refused) => refused.into(),
+            CustomRoleError::Invalid(invalid) => invalid.into(),
+            CustomRoleError::Stale(stale) => stale.into(),
+            CustomRoleError::NotInPlan(refused) => refused.into(),
+            CustomRoleError::NotFound => Self::new(ErrorCode::NotFound),
+            CustomRoleError::NameTaken => conflict("Another role has this name.".into()),
+            CustomRoleError::TooMany => conflict(format!(
+                "The tenant has {} custom roles, which is the maximum: delete one first.",
+                CustomRole::MOST
+            )),
+            CustomRoleError::InUse { users, invitations } => conflict(format!(
+                "The role is in use by {users} user(s) and {invitations} invitation(s): give them another one, or revoke the \
+                 invitations, first."
+            )),
+            CustomRoleError::Store(error) => error.into(),
         }
     }
 }

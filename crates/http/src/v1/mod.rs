@@ -35,6 +35,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(identity::invitation::routes)
         .configure(identity::permission::routes)
         .configure(identity::api_key::routes)
+        .configure(identity::custom_role::routes)
         .configure(work::project::routes)
         .configure(work::task::routes)
         .configure(work::resource::routes)

@@ -1,9 +1,10 @@
-//! Users, sessions, invitations, API keys, second factors, passkeys, signing keys, answered challenges, and links and notices to accounts.
+//! Users, sessions, invitations, custom roles, API keys, second factors, passkeys, signing keys, answered challenges, and links and notices to accounts.
 
 pub(crate) mod account_link;
 pub(crate) mod account_notice;
 pub(crate) mod api_key;
 pub(crate) mod challenge;
+pub(crate) mod custom_role;
 pub(crate) mod invitation;
 pub(crate) mod lockout;
 pub(crate) mod mfa;

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::identity::{Email, PasswordHash, User, UserFilter, Users};
+use tenantry_domain::identity::{Email, PasswordHash, RoleFilter, RoleName, User, UserFilter, Users};
 use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, UserId};
 
 use crate::kernel::store::{PgStore, exactly_one, unknown};
@@ -20,6 +20,7 @@ pub(crate) mod entity {
         pub email: String,
         pub full_name: String,
         pub role: String,
+        pub custom_role: Option<String>,
         pub is_active: bool,
         pub email_verified: bool,
         pub password_hash: String,
@@ -49,13 +50,18 @@ impl Users for PgStore {
         one(self.live().filter(Column::Email.eq(email.as_str()))).await
     }
 
-    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
+    async fn list(&mut self, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
         let mut find = self.live();
         if let Some(role) = filter.role {
             find = find.filter(Column::Role.eq(role.as_str()));
         }
         if let Some(is_active) = filter.is_active {
             find = find.filter(Column::IsActive.eq(is_active));
+        }
+        match &filter.custom_role {
+            None => {}
+            Some(RoleFilter::None) => find = find.filter(Column::CustomRole.is_null()),
+            Some(RoleFilter::Named(name)) => find = find.filter(Column::CustomRole.eq(name.as_str())),
         }
         let position = |row: &Model| Position {
             created_at: row.created_at,
@@ -73,10 +79,16 @@ impl Users for PgStore {
         self.live().filter(Column::IsActive.eq(true)).count().await
     }
 
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError> {
+        let find = self.tx.find::<Entity>();
+        find.filter(Column::CustomRole.eq(name.as_str())).count().await
+    }
+
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
         let admins = self
             .live()
             .filter(Column::Role.eq(Role::Admin.as_str()))
+            .filter(Column::CustomRole.is_null())
             .filter(Column::IsActive.eq(true));
         admins.filter(Column::Id.ne(besides.uuid())).count().await
     }
@@ -120,6 +132,7 @@ impl TryFrom<Model> for User {
             email: Email::stored(row.email),
             full_name: row.full_name,
             role: Role::parse(&row.role).ok_or_else(|| unknown("users.role", &row.role))?,
+            custom_role: row.custom_role.map(RoleName::stored),
             is_active: row.is_active,
             email_verified: row.email_verified,
             password_hash: PasswordHash::new(row.password_hash),
@@ -137,6 +150,7 @@ fn changes(user: &User) -> ActiveModel {
         email: Set(user.email.as_str().to_owned()),
         full_name: Set(user.full_name.clone()),
         role: Set(user.role.as_str().to_owned()),
+        custom_role: Set(user.custom_role.as_ref().map(|name| name.as_str().to_owned())),
         is_active: Set(user.is_active),
         email_verified: Set(user.email_verified),
         self_registered: Set(user.self_registered),

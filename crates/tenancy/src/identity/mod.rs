@@ -1,15 +1,17 @@
-//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, API keys, signing keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, custom roles, API keys, signing keys, and the users of a tenant.
 
 pub mod account;
 pub mod account_email;
 pub mod account_link;
 pub mod account_mail;
+pub(crate) mod acting_admin;
 pub(crate) mod address;
 pub mod api_key;
 pub mod api_key_expiry;
 pub(crate) mod api_key_use;
 pub mod auth;
 pub mod challenge;
+pub mod custom_role;
 pub(crate) mod email_domain;
 pub mod invitation;
 pub(crate) mod lockout;

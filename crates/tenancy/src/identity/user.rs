@@ -1,7 +1,7 @@
 //! The people of a tenant.
 
 use tenantry_domain::identity::{
-    Email, LinkPurpose, NewUser, Password, PasswordError, User, UserFilter, UserPatch,
+    Email, LinkPurpose, NewUser, Password, PasswordError, RoleName, User, UserFilter, UserPatch,
 };
 use tenantry_domain::kernel::{
     Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
@@ -9,6 +9,8 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
+use crate::identity::acting_admin::require_acting_admin;
+use crate::identity::custom_role::{self, GiveError};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::step_up::{GrantedRole, RecentFactor};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
@@ -49,6 +51,17 @@ pub enum UserError {
 }
 carries_store_error!(UserError);
 
+impl From<GiveError> for UserError {
+    fn from(error: GiveError) -> Self {
+        match error {
+            GiveError::Refused(refused) => refused.into(),
+            GiveError::Invalid(invalid) => invalid.into(),
+            GiveError::NotInPlan(refused) => refused.into(),
+            GiveError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<AddError> for UserError {
     fn from(error: AddError) -> Self {
         match error {
@@ -76,6 +89,8 @@ pub struct AddUser {
     pub full_name: String,
     /// What the user may do in the tenant.
     pub role: Role,
+    /// The name of the custom role that narrows the role, if one does.
+    pub custom_role: Option<String>,
     /// Their password; generated when absent.
     pub password: Option<String>,
 }
@@ -93,7 +108,7 @@ pub struct Added {
 ///
 /// # Errors
 /// [`UserError`].
-pub async fn list(cx: &Cx, filter: UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
+pub async fn list(cx: &Cx, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
     cx.require(Permission::ReadUsers)?;
     cx.read(async |work| Ok(work.users().list(filter, page).await?))
         .await
@@ -120,14 +135,20 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         .await?;
     AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let role = GrantedRole::by_caller(cx, data.role).await??;
+    let custom_role = data.custom_role.as_deref().map(RoleName::of_user).transpose()?;
     let applicant = Applicant {
         email: data.email,
         full_name: data.full_name,
         password: data.password,
     };
-    let (user, generated) = prepare(cx, applicant, role, &tenant).await?;
+    let (mut user, generated) = prepare(cx, applicant, role, &tenant).await?;
+    user.custom_role = custom_role;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
+        require_acting_admin(cx, work).await??;
+        if let Some(name) = &user.custom_role {
+            custom_role::may_give(cx, work, name).await?;
+        }
         if address::is_former(cx, work, &user.email, None).await? {
             return Err(UserError::EmailTaken);
         }
@@ -147,7 +168,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     .await
 }
 
-/// Changes a user: admins anybody, everybody themselves, but role and activity only admins. Role, activity and the address of
+/// Changes a user: admins anybody, everybody themselves, but role, custom role and activity only admins. Those and the address of
 /// another user take a recent factor. A user whose new role needs a second factor that they do not have loses their sessions,
 /// and enrolls one at the next login.
 ///
@@ -155,7 +176,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
 /// [`UserError`].
 pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) -> Result<User, UserError> {
     cx.require(Permission::EditSelf)?;
-    let privileged = !patch.role.is_keep() || !patch.is_active.is_keep();
+    let privileged = !patch.role.is_keep() || !patch.custom_role.is_keep() || !patch.is_active.is_keep();
     if privileged || cx.scope().user() != Some(id) {
         cx.require(Permission::ManageUsers)?;
     }
@@ -193,6 +214,12 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             }
         }
         keep_an_admin(cx, work, &before, &user).await?;
+        if factor.is_some() {
+            require_acting_admin(cx, work).await??;
+        }
+        if let Some(name) = user.custom_role.as_ref().filter(|_| user.custom_role != before.custom_role) {
+            custom_role::may_give(cx, work, name).await?;
+        }
         if user.is_active && !before.is_active {
             cx.ports().entitlements.require_seat(cx, work).await?;
         }
@@ -227,6 +254,7 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         let mut user = before.clone();
         user.remove(cx.now());
         keep_an_admin(cx, work, &before, &user).await?;
+        require_acting_admin(cx, work).await??;
         work.users().update(&user).await?;
         session::end_all(cx, work, id).await?;
         Ok(cx.record(work, Changed::deleted(&before)).await?)

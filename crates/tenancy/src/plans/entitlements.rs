@@ -78,6 +78,8 @@ pub struct Feature(pub &'static str);
 impl Feature {
     /// The tenant's own logo, colours and style.
     pub const BRANDING: Self = Self("branding");
+    /// Roles that the tenant defines.
+    pub const CUSTOM_ROLES: Self = Self("custom_roles");
 }
 
 /// What is counted against a limit of the plan.

@@ -1,9 +1,10 @@
-//! Login, registration, sessions, second factors, links of mails, invitations, API keys, and the users of a tenant.
+//! Login, registration, sessions, second factors, links of mails, invitations, custom roles, API keys, and the users of a tenant.
 
 pub(crate) mod account;
 pub(crate) mod api_key;
 pub(crate) mod auth;
 pub(crate) mod challenge;
+pub(crate) mod custom_role;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
 pub(crate) mod passkey;
