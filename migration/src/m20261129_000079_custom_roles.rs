@@ -48,7 +48,7 @@ fn table() -> TenantTable {
 const UP: [&str; 4] = [
     "ALTER TABLE users ADD COLUMN custom_role text, \
      ADD CONSTRAINT users_custom_role_fkey FOREIGN KEY (tenant_id, custom_role) REFERENCES custom_roles (tenant_id, name)",
-    "CREATE INDEX users_custom_role_idx ON users (tenant_id, custom_role) WHERE custom_role IS NOT NULL",
+    "CREATE INDEX users_custom_role_idx ON users (tenant_id, custom_role)",
     "ALTER TABLE invitations ADD COLUMN custom_role text",
     "CREATE INDEX invitations_custom_role_idx ON invitations (tenant_id, custom_role) WHERE custom_role IS NOT NULL",
 ];

@@ -1293,6 +1293,9 @@ fn assert_tells(secrets: &[String], text: &str, what: &str) {
 async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
     let world = seeded(Options::default()).await;
     let mut admin = world.database.admin().await;
+    let mut outside = world.database.admin().await;
+    let narrow = "UPDATE users u SET custom_role = (SELECT max(r.name) FROM custom_roles r WHERE r.tenant_id = u.tenant_id)";
+    run(&mut admin, narrow).await.unwrap();
     let subjects = subjects(&world).await;
     let references = references(&mut admin, None).await;
     for Reference {
@@ -1300,6 +1303,7 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
         table,
         column,
         parent,
+        key,
     } in &references
     {
         let of = |name: &String| subjects.iter().find(|subject| subject.table == *name).unwrap();
@@ -1322,7 +1326,12 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
             run(&mut admin, "ROLLBACK").await.unwrap();
         };
         // A row of acme's that refers to globex's.
-        let theirs = parent.their_ids[0];
+        let theirs = format!(
+            "SELECT {key}::text FROM {} WHERE tenant_id = '{globex}' LIMIT 1",
+            parent.table
+        );
+        let theirs = sqlx::query_scalar(sqlx::AssertSqlSafe(theirs));
+        let theirs: String = theirs.fetch_one(&mut outside).await.unwrap();
         refuse(format!(
             "UPDATE {table} SET {column} = '{theirs}' WHERE (tenant_id, id) = (SELECT tenant_id, id FROM {table} WHERE tenant_id = '{acme}' LIMIT 1)"
         ))
@@ -1334,7 +1343,7 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
         .await;
         // A row that changes hands while others refer to it.
         refuse(format!(
-            "UPDATE {0} SET tenant_id = '{globex}' WHERE (tenant_id, id) = (SELECT tenant_id, {column} FROM {table} WHERE tenant_id = '{acme}' AND {column} IS NOT NULL LIMIT 1)",
+            "UPDATE {0} SET tenant_id = '{globex}' WHERE (tenant_id, {key}) = (SELECT tenant_id, {column} FROM {table} WHERE tenant_id = '{acme}' AND {column} IS NOT NULL LIMIT 1)",
             parent.table
         ))
         .await;
@@ -2060,12 +2069,15 @@ struct Reference {
     table: String,
     column: String,
     parent: String,
+    /// The column of the parent that it refers to, beside the tenant.
+    key: String,
 }
 
 /// The foreign keys between tenant tables, of one table or of all; each of them is of the tenant and one more column.
 async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Reference> {
-    let rows: Vec<(String, String, Vec<String>, String)> = sqlx::query_as(
-        "SELECT c.conname::text, c.conrelid::regclass::text, array_agg(a.attname::text ORDER BY k.n), c.confrelid::regclass::text \
+    let rows: Vec<(String, String, Vec<String>, String, String)> = sqlx::query_as(
+        "SELECT c.conname::text, c.conrelid::regclass::text, array_agg(a.attname::text ORDER BY k.n), c.confrelid::regclass::text, \
+         (SELECT p.attname::text FROM pg_attribute p WHERE p.attrelid = c.confrelid AND p.attnum = c.confkey[2]) \
          FROM pg_constraint c CROSS JOIN unnest(c.conkey) WITH ORDINALITY k (attnum, n) \
          JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum \
          WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace AND c.confrelid <> 'tenants'::regclass \
@@ -2077,7 +2089,7 @@ async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Refere
     .fetch_all(admin)
     .await
     .unwrap();
-    let reference = |(name, table, columns, parent): (String, String, Vec<String>, String)| {
+    let reference = |(name, table, columns, parent, key): (String, String, Vec<String>, String, String)| {
         assert_eq!(columns[0], "tenant_id", "{name}");
         let [_, column] = columns.try_into().unwrap();
         Reference {
@@ -2085,6 +2097,7 @@ async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Refere
             table,
             column,
             parent,
+            key,
         }
     };
     rows.into_iter().map(reference).collect()

@@ -11,10 +11,8 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
-use crate::identity::acting_admin::require_acting_admin;
-use crate::identity::custom_role::require_held;
 use crate::identity::security_notice;
-use crate::identity::step_up::RecentFactor;
+use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
 use crate::kernel::context::carries_store_error;
 use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
 

@@ -1,15 +1,12 @@
 //! Roles that a tenant defines for itself: each narrows the role of the users who have one.
 
 use tenantry_domain::identity::{CustomRole, CustomRolePatch, NewCustomRole, RoleName};
-use tenantry_domain::kernel::{
-    Constraint, CustomRoleId, Invalid, Page, PageRequest, Permission, PermissionSet, StoreError,
-};
+use tenantry_domain::kernel::{Constraint, CustomRoleId, Invalid, Page, PageRequest, Permission, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
-use crate::identity::acting_admin::require_acting_admin;
 use crate::identity::address::lock_tenant;
-use crate::identity::step_up::RecentFactor;
+use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{Feature, NotInPlan};
 use crate::{Changed, Cx, Precondition, Stale, audited};
@@ -162,43 +159,6 @@ pub async fn delete(cx: &Cx, name: &RoleName, when: &Precondition) -> Result<(),
         Ok(())
     })
     .await
-}
-
-/// Checks that the caller may give a custom role to a user or an invitation now: the plan has custom roles, the role is there, and
-/// the caller has what it allows. Runs in a transaction that holds the tenant's row, so that the role stays until it is given.
-///
-/// # Errors
-/// [`GiveError`].
-pub(crate) async fn may_give(cx: &Cx, work: &mut Work, name: &RoleName) -> Result<(), GiveError> {
-    cx.require_feature(Feature::CUSTOM_ROLES)?;
-    let role = work.custom_roles().find(name).await?;
-    let role = role.ok_or_else(RoleName::unknown)?;
-    Ok(require_held(cx, &role.permissions)?)
-}
-
-/// Why a custom role cannot be given.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GiveError {
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// The caller must have each of the permissions. Names that this service does not know grant nothing. The system, which imports
-/// users, has what it gives.
-pub(crate) fn require_held(cx: &Cx, permissions: &PermissionSet) -> Result<(), Refused> {
-    let mut asked = cx.ports().permissions.all().iter();
-    let held = asked.all(|permission| !permissions.contains(*permission) || cx.scope().has(*permission));
-    if held || cx.scope().has(Permission::ImportUsers) {
-        Ok(())
-    } else {
-        Err(Refused::Forbidden)
-    }
 }
 
 async fn find_for_update(work: &mut Work, name: &RoleName) -> Result<CustomRole, CustomRoleError> {

@@ -19,11 +19,10 @@ use tenantry_domain::tenant::{Refused, Standing, Tenant};
 
 use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
-use crate::identity::custom_role::{self, GiveError};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::step_up::GrantedRole;
+use crate::identity::step_up::{GiveError, GrantedRole, may_give_role};
 use crate::identity::user::{self, Applicant};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
@@ -161,7 +160,7 @@ pub async fn create(
         lock_tenant(work).await?;
         may_invite(work, invited_by, role.role()).await?;
         if let Some(name) = &invitation.custom_role {
-            custom_role::may_give(cx, work, name).await?;
+            may_give_role(cx, work, name).await?;
         }
         free_address(cx, work, &invitation.email).await?;
         let day_ago = cx.now() - Duration::days(1);

@@ -4,7 +4,6 @@ pub mod account;
 pub mod account_email;
 pub mod account_link;
 pub mod account_mail;
-pub(crate) mod acting_admin;
 pub(crate) mod address;
 pub mod api_key;
 pub mod api_key_expiry;

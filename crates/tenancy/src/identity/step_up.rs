@@ -4,14 +4,17 @@
 //! a forgotten check does not compile. API keys, jobs and the system have no session in which a factor could be given, so
 //! they pass; the permissions of the requests that matter are no scopes of API keys, with one exception: the key of a service
 //! account rotates itself.
+//!
+//! What callers may give to others is decided here too: roles, custom roles and scopes of API keys.
 
 use chrono::Duration;
-use tenantry_domain::identity::TotpFactor;
-use tenantry_domain::kernel::{Role, StoreError, Time, UserId};
+use tenantry_domain::identity::{RoleName, TotpFactor};
+use tenantry_domain::kernel::{Invalid, Permission, PermissionSet, Role, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::Cx;
+use crate::plans::{Feature, NotInPlan};
 
 /// For how long a factor that was given counts as recent, in seconds.
 pub const RECENT_SECONDS: i64 = 600;
@@ -50,6 +53,61 @@ impl GrantedRole {
     /// The role that may be given.
     pub(crate) const fn role(self) -> Role {
         self.0
+    }
+}
+
+/// Makes sure that a user who acts is an acting admin, as stored now: a scope is of the time when the request began, and a client
+/// that sends its body slowly could otherwise give itself back what it lost meanwhile. Exact while the tenant's row is locked.
+/// Callers that are no users (jobs, the system) pass. The outer error is the store's.
+///
+/// # Errors
+/// [`Refused::Forbidden`] inside.
+pub(crate) async fn require_acting_admin(
+    cx: &Cx,
+    work: &mut Work,
+) -> Result<Result<(), Refused>, StoreError> {
+    let Some(caller) = cx.scope().user() else {
+        return Ok(Ok(()));
+    };
+    let caller = work.users().find(caller).await?;
+    let acts = caller.is_some_and(|caller| caller.is_acting_admin());
+    Ok(if acts { Ok(()) } else { Err(Refused::Forbidden) })
+}
+
+/// Checks that the caller may give a custom role to a user or an invitation now: the plan has custom roles, the role is there, and
+/// the caller has what it allows. Runs in a transaction that holds the tenant's row, so that the role stays until it is given.
+///
+/// # Errors
+/// [`GiveError`].
+pub(crate) async fn may_give_role(cx: &Cx, work: &mut Work, name: &RoleName) -> Result<(), GiveError> {
+    cx.require_feature(Feature::CUSTOM_ROLES)?;
+    let role = work.custom_roles().find(name).await?;
+    let role = role.ok_or_else(RoleName::unknown)?;
+    Ok(require_held(cx, &role.permissions)?)
+}
+
+/// Why a custom role cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GiveError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The caller must have each of the permissions. Names that this service does not know grant nothing. The system, which imports
+/// users, has what it gives.
+pub(crate) fn require_held(cx: &Cx, permissions: &PermissionSet) -> Result<(), Refused> {
+    let mut asked = cx.ports().permissions.all().iter();
+    let held = asked.all(|permission| !permissions.contains(*permission) || cx.scope().has(*permission));
+    if held || cx.scope().has(Permission::ImportUsers) {
+        Ok(())
+    } else {
+        Err(Refused::Forbidden)
     }
 }
 

@@ -9,10 +9,8 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
-use crate::identity::acting_admin::require_acting_admin;
-use crate::identity::custom_role::{self, GiveError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::{GrantedRole, RecentFactor};
+use crate::identity::step_up::{GiveError, GrantedRole, RecentFactor, may_give_role, require_acting_admin};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -147,7 +145,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         address::lock_tenant(work).await?;
         require_acting_admin(cx, work).await??;
         if let Some(name) = &user.custom_role {
-            custom_role::may_give(cx, work, name).await?;
+            may_give_role(cx, work, name).await?;
         }
         if address::is_former(cx, work, &user.email, None).await? {
             return Err(UserError::EmailTaken);
@@ -218,7 +216,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             require_acting_admin(cx, work).await??;
         }
         if let Some(name) = user.custom_role.as_ref().filter(|_| user.custom_role != before.custom_role) {
-            custom_role::may_give(cx, work, name).await?;
+            may_give_role(cx, work, name).await?;
         }
         if user.is_active && !before.is_active {
             cx.ports().entitlements.require_seat(cx, work).await?;

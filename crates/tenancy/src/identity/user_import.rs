@@ -7,8 +7,9 @@ use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, Ten
 use tenantry_domain::tenant::Denied;
 
 use crate::identity::email_domain::AllowedDomains;
+use crate::identity::step_up::may_give_role;
 use crate::identity::user::UserError;
-use crate::identity::{address, custom_role, invitation};
+use crate::identity::{address, invitation};
 use crate::plans::Countable;
 use crate::{Changed, Cx, Origin, Tenancy};
 
@@ -68,7 +69,7 @@ pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
             return Err(reserved().into());
         }
         if let Some(name) = &user.custom_role {
-            custom_role::may_give(cx, work, name).await?;
+            may_give_role(cx, work, name).await?;
         }
         invitation::supersede(cx, work, &user.email).await?;
         cx.ports()

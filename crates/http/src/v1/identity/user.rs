@@ -110,7 +110,7 @@ pub(crate) struct UserParams {
     /// Only active or only inactive users.
     is_active: Option<bool>,
     /// Only users with the custom role of this name.
-    #[param(value_type = String, required = false)]
+    #[param(value_type = String, required = false, min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")]
     custom_role: Option<RoleName>,
 }
 
