@@ -74,7 +74,7 @@ pub(crate) struct AcceptBody {
     token: String,
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: String,
 }
 
