@@ -110,7 +110,7 @@ fn invitation(role: Role, inviter: &str) -> Message {
 }
 
 /// Every notice about what protects an account, with a text that others chose.
-fn security(text: &str) -> [SecurityNotice; 16] {
+fn security(text: &str) -> [SecurityNotice; 18] {
     let (address, user_agent, name) = (Some(text.to_owned()), Some(text.to_owned()), text.to_owned());
     [
         SecurityNotice::EmailChangedByAdmin,
@@ -129,7 +129,17 @@ fn security(text: &str) -> [SecurityNotice; 16] {
         SecurityNotice::ApiKeyRotatedItself { name: name.clone() },
         SecurityNotice::PasskeyAdded { name: name.clone() },
         SecurityNotice::PasskeyRemoved { name: name.clone() },
-        SecurityNotice::PasskeyCloned { name },
+        SecurityNotice::PasskeyCloned { name: name.clone() },
+        SecurityNotice::FactorsAfterRecovery {
+            app_removed: true,
+            removed: vec![name.clone(), "Phone".into()],
+            remaining: Vec::new(),
+        },
+        SecurityNotice::FactorsAfterRecovery {
+            app_removed: false,
+            removed: Vec::new(),
+            remaining: vec![name],
+        },
         SecurityNotice::PasswordResetWithKeys { keys: 1 },
         SecurityNotice::PasswordResetWithKeys { keys: 2 },
     ]

@@ -127,8 +127,11 @@ enum Command {
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
-    /// Import users who move in from another system.
-    #[command(after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified")]
+    /// Import users who move in from another system, or remove the second factor of one.
+    #[command(
+        after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
+                      tenantry user reset-mfa --tenant acme --email ada@acme.example"
+    )]
     User(user::Args),
     /// Rotate and list the keys that sign access tokens.
     #[command(after_help = "Example: tenantry keys rotate")]

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
-use tenantry_domain::kernel::{Invalid, Role};
-use tenantry_tenancy::Cx;
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{Invalid, Role, SystemScope};
+use tenantry_tenancy::identity::mfa;
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
+use tenantry_tenancy::{Cx, Origin};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
@@ -46,19 +49,56 @@ enum Action {
         #[arg(long)]
         verified: bool,
     },
+    /// Remove the authenticator app, the recovery codes, the trusted devices and the passkeys of a user, and end their sessions. For a
+    /// user who has lost them, or shares them with a thief, and has no other admin to ask. The user gets a mail. Check who asks
+    /// before you run it: afterwards the password alone logs in.
+    #[command(after_help = "Example: tenantry user reset-mfa --tenant acme --email ada@acme.example")]
+    ResetMfa {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The address of the user.
+        #[arg(long)]
+        email: String,
+    },
 }
 
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
-    let Action::Import {
-        tenant,
-        file,
-        verified,
-    } = &args.action;
-    let done = import(&booted, tenant, file, *verified).await;
+    let done = match &args.action {
+        Action::Import {
+            tenant,
+            file,
+            verified,
+        } => import(&booted, tenant, file, *verified).await,
+        Action::ResetMfa { tenant, email } => reset_mfa(&booted, tenant, email).await,
+    };
     booted.finish().await;
     done
+}
+
+async fn reset_mfa(booted: &Booted, slug: &str, email: &str) -> Result<(), CommandError> {
+    let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
+    let tenant = find(&booted.app, slug).await?;
+    let because = SystemScope::because("an operator removes the second factor of a user");
+    let scope = booted.app.ports.gate.system(because, tenant).await;
+    let cx = Cx::new(
+        Arc::clone(&booted.app),
+        scope.map_err(|error| other(&error))?,
+        Origin::default(),
+    );
+    let reset = mfa::reset_by_operator(&cx, &email).await;
+    let Some(reset) = reset.map_err(|error| other(&error))? else {
+        return Err(CommandError::Other("the user has no second factor".into()));
+    };
+    let app = if reset.app { "the app and " } else { "" };
+    console::say(&format!(
+        "{} has no second factor any more: {app}{} passkey(s) were removed, and all sessions have ended",
+        email.as_str(),
+        reset.passkeys
+    ));
+    Ok(())
 }
 
 /// A line of the file.

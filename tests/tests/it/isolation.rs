@@ -352,6 +352,7 @@ fn table() -> Vec<Operation> {
     // done again.
     table.push(Operation {
         writes: false,
+        may_need_factor: true,
         ..at(&post, "/api/v1/auth/change-password", viewer)
             .body(|_| json!({"current_password": PASSWORD, "new_password": PASSWORD}))
     });

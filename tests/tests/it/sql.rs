@@ -16,6 +16,8 @@ use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::operations::job::JobHandler as _;
+use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
     Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
@@ -118,6 +120,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     use_links(world, inbox).await;
     reuse_a_token(world).await;
     move_address(world, inbox).await;
+    end_registrations(world, inbox).await;
     (reads, seen.taken())
 }
 
@@ -528,6 +531,37 @@ async fn move_address(world: &World, inbox: &Inbox) {
         let path = format!("/api/v1/auth/{redeem}");
         world.client.post(&path, &body).send().await.expect(204);
     }
+}
+
+/// A registration ends with a link alone, and another one for want of a proof.
+async fn end_registrations(world: &World, inbox: &Inbox) {
+    let register = async |name: &str| {
+        let email = format!("{name}@globex.example");
+        let body = json!({"tenant_slug": "globex", "email": email, "full_name": "S", "password": PASSWORD});
+        let registered = world.client.post("/api/v1/auth/register", &body).send().await;
+        assert!([201, 202].contains(&registered.status), "{}", registered.text());
+    };
+    register("stranger").await;
+    embedder::work(world).await;
+    let body = json!({"token": inbox.token()});
+    let verify = world.client.post("/api/v1/auth/verify-email", &body);
+    verify.send().await.expect(204);
+    register("unproven").await;
+    let pending = "UPDATE users SET password_hash = 'pending:' || password_hash, updated_at = updated_at - interval '8 days' \
+                   WHERE email = 'unproven@globex.example'";
+    sqlx::raw_sql(pending)
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let scope = world
+        .app
+        .ports
+        .gate
+        .system(BECAUSE, world.globex.id)
+        .await
+        .unwrap();
+    let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
+    Purge.run(&cx, Ended { days: 30 }).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.

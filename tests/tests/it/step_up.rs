@@ -138,6 +138,13 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
                 json!({"settings": {"self_registration": false}}),
             ),
         ),
+        (
+            "change_password",
+            post(
+                "/api/v1/auth/change-password",
+                json!({"current_password": PASSWORD, "new_password": "a staple of batteries"}),
+            ),
+        ),
     ];
     let flat = |(operation, (method, path, body))| (operation, method, path, body);
     requests.into_iter().map(flat).collect()
@@ -182,8 +189,15 @@ async fn sensitive_requests_need_a_recent_factor() {
         .await
         .expect(200);
     let sensitive = sensitive(&world).await;
-    // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`.
-    let of_passkeys = ["begin_passkey_registration", "enroll_mfa", "remove_passkey"];
+    // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`; those that
+    // finish what was begun, see `recovery`.
+    let of_passkeys = [
+        "begin_passkey_registration",
+        "confirm_mfa",
+        "enroll_mfa",
+        "finish_passkey_registration",
+        "remove_passkey",
+    ];
     let names: BTreeSet<_> = sensitive
         .iter()
         .map(|(operation, ..)| *operation)

@@ -129,6 +129,9 @@ impl ApiKey {
     /// The most keys of a tenant that are not revoked.
     pub const MOST: u64 = 200;
 
+    /// The most revoked keys that a tenant keeps; they tell a revoked key from an unknown one in the audit log.
+    pub const MOST_REVOKED: u64 = 200;
+
     /// So many days before its end admins are notified.
     pub const NOTICE_DAYS: i64 = 7;
 
@@ -667,6 +670,8 @@ pub trait ApiKeys: Send {
     async fn find_for_update(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
     /// A page of the keys that are not revoked, newest first.
     async fn list(&mut self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
+    /// The keys that a user created and that are not revoked, locked until the transaction ends.
+    async fn list_of(&mut self, creator: UserId) -> Result<Vec<ApiKey>, StoreError>;
     /// How many keys that a user created are neither revoked nor expired.
     async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError>;
     /// How many keys are not revoked.

@@ -208,9 +208,10 @@ impl User {
         !self.email_verified && self.password_hash.is_pending()
     }
 
-    /// Whether the account may have been registered by a stranger under the address of somebody else.
+    /// Whether the account may have been registered by a stranger under the address of somebody else. The password of a
+    /// registration is a stranger's also when an admin has named another address since.
     pub fn may_be_a_strangers(&self) -> bool {
-        self.self_registered && !self.email_verified
+        self.awaits_proof() || (self.self_registered && !self.email_verified)
     }
 
     /// Takes over an address that was proven.
@@ -259,14 +260,22 @@ pub trait Users: Send {
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError>;
     /// A page of users.
     async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
-    /// How many there are that are not deleted.
+    /// How many there are that are not deleted, without registrations that [wait for proof](User::awaits_proof).
     async fn count(&mut self) -> Result<u64, StoreError>;
-    /// How many there are that are active: those take a seat.
+    /// How many of these are active: those take a seat.
     async fn count_active(&mut self) -> Result<u64, StoreError>;
     /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
+    /// Registrations that [wait for proof](User::awaits_proof) and were last changed before then, oldest first, at most `limit`.
+    async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError>;
+    /// Registrations that were removed while they waited for proof, at most `limit`.
+    async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError>;
+    /// How many registrations [wait for proof](User::awaits_proof).
+    async fn count_unproven(&mut self) -> Result<u64, StoreError>;
     /// Adds a user.
     async fn insert(&mut self, user: &User) -> Result<(), StoreError>;
     /// Stores a user's new state.
     async fn update(&mut self, user: &User) -> Result<(), StoreError>;
+    /// Deletes the row of a user who was removed. It fails where other rows refer to the user.
+    async fn delete(&mut self, id: UserId) -> Result<(), StoreError>;
 }

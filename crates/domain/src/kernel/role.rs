@@ -95,6 +95,7 @@ permissions! {
     ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
     ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
     ImportUsers "users.import" None writes people "Create users who move in with their password hashes; only the system does.";
+    RecoverUsers "users.recover" None reads people "Remove the second factors of a user who has lost them or shares them with a thief; only the system does.";
     ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
     RevokeInvitations "invitations.revoke" Admin reads people "Revoke invitations; works in a suspended tenant too, where nobody should join.";
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";

@@ -468,6 +468,8 @@ impl From<AccountError> for ApiError {
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
             AccountError::Challenge(error) => error.into(),
+            // As for a caller who registers.
+            AccountError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::identity::{Email, PasswordHash, User, UserFilter, Users};
-use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, UserId};
+use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, Time, UserId};
 
 use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::{Find, Lock};
@@ -66,11 +66,12 @@ impl Users for PgStore {
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
-        self.live().count().await
+        self.live().filter(is_proven()).count().await
     }
 
     async fn count_active(&mut self) -> Result<u64, StoreError> {
-        self.live().filter(Column::IsActive.eq(true)).count().await
+        let active = self.live().filter(Column::IsActive.eq(true));
+        active.filter(is_proven()).count().await
     }
 
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
@@ -79,6 +80,23 @@ impl Users for PgStore {
             .filter(Column::Role.eq(Role::Admin.as_str()))
             .filter(Column::IsActive.eq(true));
         admins.filter(Column::Id.ne(besides.uuid())).count().await
+    }
+
+    async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError> {
+        let find = self.live().filter(is_proven().not());
+        let find = find.filter(Column::UpdatedAt.lt(before));
+        let find = find.order_by_asc(Column::UpdatedAt).limit(limit as u64);
+        find.all().await?.into_iter().map(User::try_from).collect()
+    }
+
+    async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::DeletedAt.is_not_null());
+        let find = find.filter(is_proven().not()).limit(limit as u64);
+        find.all().await?.into_iter().map(User::try_from).collect()
+    }
+
+    async fn count_unproven(&mut self) -> Result<u64, StoreError> {
+        self.live().filter(is_proven().not()).count().await
     }
 
     async fn insert(&mut self, user: &User) -> Result<(), StoreError> {
@@ -99,12 +117,26 @@ impl Users for PgStore {
             .filter(Column::Id.eq(user.id.uuid()));
         exactly_one(update.run().await?)
     }
+
+    async fn delete(&mut self, id: UserId) -> Result<(), StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), id));
+        let delete = self.tx.delete::<Entity>().filter(Column::Id.eq(id.uuid()));
+        let removed = delete.filter(Column::DeletedAt.is_not_null());
+        exactly_one(removed.run().await?)
+    }
 }
 
 impl PgStore {
     fn live(&mut self) -> Find<'_, Entity> {
         self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
     }
+}
+
+/// Whether a user does not wait for the proof of the address: `User::awaits_proof` in SQL.
+fn is_proven() -> Condition {
+    Condition::any()
+        .add(Column::EmailVerified.eq(true))
+        .add(Column::PasswordHash.not_like(format!("{}%", PasswordHash::PENDING)))
 }
 
 async fn one(find: Find<'_, Entity>) -> Result<Option<User>, StoreError> {

@@ -18,9 +18,6 @@ use crate::identity::step_up::RecentFactor;
 use crate::kernel::context::carries_store_error;
 use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
 
-/// How many revoked keys a tenant keeps at the most; they tell a revoked key from an unknown one in the audit log.
-const REVOKED_KEPT: u64 = 200;
-
 /// Errors of the use cases of API keys.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiKeyError {
@@ -148,7 +145,7 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
         let mut key = before.clone();
         key.revoke(cx.now());
         work.api_keys().update(&key).await?;
-        work.api_keys().keep_latest_revoked(REVOKED_KEPT).await?;
+        work.api_keys().keep_latest_revoked(ApiKey::MOST_REVOKED).await?;
         Ok(cx
             .record(work, Changed::ended("api_key.revoked", &before))
             .await?)

@@ -248,7 +248,7 @@ pub async fn register(
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
-    // Who registers has a session at once, and no factor.
+    // A registration asks for no factor, so it is closed where members need one.
     if mfa::requirement(cx)
         .await?
         .applies_to(GrantedRole::REGISTERED.role())
@@ -280,13 +280,17 @@ pub async fn register(
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
         address::lock_tenant(work).await?;
-        // First, as for the address of a user: at the limit, all addresses get the same answer.
+        // First, as for the address of a user: at the limit, all addresses get the same answer. One who has to prove the address takes
+        // the place with the proof.
         cx.ports()
             .entitlements
             .require_one_more(cx, work, Countable::Users)
             .await?;
         if address::is_reserved(cx, work, &user.email, None).await? {
             return Err(AuthError::EmailTaken);
+        }
+        if needs_proof {
+            address::make_room_for_registration(cx, work).await?;
         }
         work.users().insert(&user).await?;
         cx.record(work, Changed::with("user.registered", None, &user))

@@ -436,8 +436,9 @@ async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), Inv
     }
 }
 
-/// Makes sure that no user has the address, nor had it lately.
+/// Makes sure that no user has the address, nor had it lately. A registration that waits for the proof of the address makes room.
 async fn require_free(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
+    address::supersede_registration(cx, work, email).await?;
     let is_taken = work.users().find_by_email(email).await?.is_some();
     if is_taken || address::is_former(cx, work, email, None).await? {
         return Err(InvitationError::EmailTaken);

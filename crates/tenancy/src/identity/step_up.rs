@@ -60,10 +60,7 @@ impl Cx {
     /// # Errors
     /// [`Refused::FactorRequired`] inside.
     pub async fn require_recent_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
-        Ok(match self.recent_factor().await? {
-            Given::Recently | Given::NotEnrolled => Ok(RecentFactor(())),
-            Given::TooLongAgo => Err(Refused::FactorRequired),
-        })
+        Ok(proof(self.recent_factor().await?))
     }
 
     /// The same for use cases that remove factors of others, which are not allowed without a settled one of one's own
@@ -93,6 +90,10 @@ impl Cx {
             if app.is_some_and(|factor| factor.is_settled(now)) {
                 return Ok(true);
             }
+            if self.ports().passkeys.is_none() {
+                // A passkey that cannot be used is no factor.
+                return Ok(false);
+            }
             let passkeys = work.passkeys().list(user).await?;
             Ok(passkeys.iter().any(|passkey| passkey.is_settled(now)))
         })
@@ -100,31 +101,66 @@ impl Cx {
     }
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {
-        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
-        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
-            return Ok(Given::Recently);
-        };
-        if self.scope().factor_at().is_some_and(is_recent) {
-            return Ok(Given::Recently);
+        match self.given_by_token() {
+            Some(given) => Ok(given),
+            None => self.read(async |work| given_in_session(self, work).await).await,
         }
-        // A token of before the factor was given is as good as the session.
-        self.read(async |work| {
-            let given_at = work.second_factors().given_at(session).await?;
-            if !has_factor(self, work, user).await? {
-                return Ok(Given::NotEnrolled);
-            }
-            let is_recent = given_at.is_some_and(is_recent);
-            Ok(if is_recent {
-                Given::Recently
-            } else {
-                Given::TooLongAgo
-            })
-        })
-        .await
+    }
+
+    /// What the credential alone says; `None` when the session has to be asked.
+    fn given_by_token(&self) -> Option<Given> {
+        let is_user = self.scope().user().zip(self.scope().session()).is_some();
+        let given_at = self.scope().factor_at();
+        let is_enough = !is_user || given_at.is_some_and(|at| is_recent(self, at));
+        is_enough.then_some(Given::Recently)
+    }
+}
+
+/// Asks for the same as [`Cx::require_recent_factor`] in the transaction that finishes what the caller began earlier: the user, who is
+/// locked, may have got a factor since. The outer error is the store's.
+///
+/// # Errors
+/// [`Refused::FactorRequired`] inside.
+pub(crate) async fn require_recent(
+    cx: &Cx,
+    work: &mut Work,
+) -> Result<Result<RecentFactor, Refused>, StoreError> {
+    let given = match cx.given_by_token() {
+        Some(given) => given,
+        None => given_in_session(cx, work).await?,
+    };
+    Ok(proof(given))
+}
+
+/// What the caller's session says. A token of before the factor was given is as good as the session.
+async fn given_in_session(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
+    let (Some(user), Some(session)) = (cx.scope().user(), cx.scope().session()) else {
+        return Ok(Given::Recently);
+    };
+    let given_at = work.second_factors().given_at(session).await?;
+    if !has_factor(cx, work, user).await? {
+        return Ok(Given::NotEnrolled);
+    }
+    Ok(if given_at.is_some_and(|at| is_recent(cx, at)) {
+        Given::Recently
+    } else {
+        Given::TooLongAgo
+    })
+}
+
+fn is_recent(cx: &Cx, at: Time) -> bool {
+    cx.now() - at < Duration::seconds(RECENT_SECONDS)
+}
+
+const fn proof(given: Given) -> Result<RecentFactor, Refused> {
+    match given {
+        Given::Recently | Given::NotEnrolled => Ok(RecentFactor(())),
+        Given::TooLongAgo => Err(Refused::FactorRequired),
     }
 }
 
 /// When the caller gave a second factor.
+#[derive(Debug, Clone, Copy)]
 enum Given {
     Recently,
     TooLongAgo,
@@ -145,4 +181,15 @@ pub(crate) async fn has_app(work: &mut Work, user: UserId) -> Result<bool, Store
 /// Whether a user has a passkey on a server that offers passkeys.
 pub(crate) async fn has_passkey(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
     Ok(cx.ports().passkeys.is_some() && !work.passkeys().list(user).await?.is_empty())
+}
+
+/// Whether a factor of a user was enabled so lately that it is not settled ([`TotpFactor::is_settled`]): it may be a thief's, and a reset
+/// by a mailed link removes it.
+pub(crate) async fn has_unsettled_factor(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    let app = work.second_factors().find_totp(user).await?;
+    if app.is_some_and(|app| app.is_confirmed() && !app.is_settled(cx.now())) {
+        return Ok(true);
+    }
+    let passkeys = work.passkeys().list(user).await?;
+    Ok(passkeys.iter().any(|passkey| !passkey.is_settled(cx.now())))
 }

@@ -10,7 +10,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::{GrantedRole, RecentFactor};
+use crate::identity::step_up::{self, GrantedRole, RecentFactor};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -132,6 +132,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
             return Err(UserError::EmailTaken);
         }
         invitation::supersede(cx, work, &user.email).await?;
+        address::supersede_registration(cx, work, &user.email).await?;
         cx.ports()
             .entitlements
             .require_one_more(cx, work, Countable::Users)
@@ -148,7 +149,8 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
 }
 
 /// Changes a user: admins anybody, everybody themselves, but role and activity only admins. Role, activity and the address of
-/// another user take a recent factor. A user whose new role needs a second factor that they do not have loses their sessions,
+/// another user take a recent factor. The address of a user whose factor is not settled takes a settled factor of one's own, as a reset of
+/// the factor does: a link to reset the password would remove it. A user whose new role needs a second factor that they do not have loses their sessions,
 /// and enrolls one at the next login.
 ///
 /// # Errors
@@ -162,6 +164,11 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     let moves_another = cx.scope().user() != Some(id) && !patch.email.is_keep();
     let factor = if privileged || moves_another {
         Some(cx.require_recent_factor().await??)
+    } else {
+        None
+    };
+    let own_factor = if moves_another {
+        Some(cx.require_own_factor().await?)
     } else {
         None
     };
@@ -182,15 +189,8 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
         if user.email != before.email {
-            // A session alone must not be enough to move an account to another inbox, and so to reset its password.
-            if cx.scope().user() == Some(id) {
-                let detail = "one's own address is changed by POST /api/v1/auth/change-email, which asks for the password";
-                return Err(Invalid::one("/email", "confirmation_required", detail).into());
-            }
+            may_move(cx, work, &user, own_factor).await?;
             domains.check(&user.email)?;
-            if address::is_reserved(cx, work, &user.email, Some(id)).await? {
-                return Err(UserError::EmailTaken);
-            }
         }
         keep_an_admin(cx, work, &before, &user).await?;
         if user.is_active && !before.is_active {
@@ -209,7 +209,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     .await
 }
 
-/// Removes a user and ends their sessions.
+/// Removes a user with their factors and passkeys, and ends their sessions.
 ///
 /// # Errors
 /// [`UserError`].
@@ -229,9 +229,32 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         keep_an_admin(cx, work, &before, &user).await?;
         work.users().update(&user).await?;
         session::end_all(cx, work, id).await?;
+        mfa::remove_all(work, id).await?;
         Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
+}
+
+/// Makes sure that a user may be given the address by the caller, who is another user.
+async fn may_move(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    own_factor: Option<Result<RecentFactor, Refused>>,
+) -> Result<(), UserError> {
+    // A session alone must not be enough to move an account to another inbox, and so to reset its password.
+    let Some(own_factor) = own_factor else {
+        let detail =
+            "one's own address is changed by POST /api/v1/auth/change-email, which asks for the password";
+        return Err(Invalid::one("/email", "confirmation_required", detail).into());
+    };
+    if address::is_reserved(cx, work, &user.email, Some(user.id)).await? {
+        return Err(UserError::EmailTaken);
+    }
+    if step_up::has_unsettled_factor(cx, work, user.id).await? {
+        let _: RecentFactor = own_factor?;
+    }
+    Ok(address::supersede_registration(cx, work, &user.email).await?)
 }
 
 /// What follows when an admin gives a user another address, which is not proven. Links to former addresses that take a change

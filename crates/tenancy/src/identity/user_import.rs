@@ -59,6 +59,7 @@ pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
     AllowedDomains::of(cx).await?.check(&user.email)?;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
+        address::supersede_registration(cx, work, &user.email).await?;
         if work.users().find_by_email(&user.email).await?.is_some() {
             return Ok(Imported::Present);
         }

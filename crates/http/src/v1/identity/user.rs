@@ -66,7 +66,7 @@ pub(crate) struct NewUserBody {
     #[schema(value_type = schema::Role, required = false)]
     role: Option<Role>,
     /// When absent, a password is generated and shown once.
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: Option<String>,
 }
 
@@ -166,7 +166,8 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
 /// Update a user
 ///
 /// A merge patch. Users may change themselves; admins may change every user. Only admins change `role` and
-/// `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password.
+/// `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password. To change that of a user whose
+/// second factor is less than 24 hours old takes what `POST /users/{id}/reset-mfa` takes.
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
