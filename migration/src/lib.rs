@@ -77,6 +77,7 @@ mod m20261129_000076_passkeys;
 mod m20261129_000078_dunning_suspends_at;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
+mod m20261129_000085_workspaces;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -28,4 +28,4 @@ mod upkeep;
 pub use base::{Base, ComposeError};
 pub use caches::Caches;
 pub use ports::{application, ports};
-pub use upkeep::{beside, follow_keys, read_keys, store_notes};
+pub use upkeep::{beside, follow_keys, mail_workspaces, read_keys, store_notes};

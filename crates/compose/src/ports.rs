@@ -11,7 +11,7 @@ use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
-    PgSigningKeys, PgUnits, PgUsageUpkeep,
+    PgSigningKeys, PgUnits, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -83,6 +83,7 @@ pub fn ports(base: &Base, caches: &Caches, announcer: Arc<dyn Announcer>) -> Res
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        workspaces: Arc::new(PgWorkspaces::new(platform.clone())),
         mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: Arc::new(LogMailer::new(false)),
         challenges: None,

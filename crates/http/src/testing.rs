@@ -35,7 +35,7 @@ use tenantry_domain::identity::{
     OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
     PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, UserHandle, Verified,
+    TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -103,6 +103,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         customers: fake.clone(),
         provider_events: fake.clone(),
         sent_mails: fake.clone(),
+        workspaces: fake.clone(),
         mail_templates: fake.clone(),
         mailer: fake.clone(),
         challenges: None,
@@ -926,6 +927,29 @@ impl SentMails for Fake {
 
     async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[async_trait]
+impl Workspaces for Fake {
+    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn take_due(&self, _: SystemScope, _: Time) -> Result<Option<WorkspaceRequest>, StoreError> {
+        Ok(None)
+    }
+
+    async fn put_off(&self, _: SystemScope, _: &WorkspaceRequest, _: Time) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn list(&self, _: SystemScope, _: &Email, _: usize) -> Result<Vec<Workspace>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

@@ -4,7 +4,8 @@ use tenantry_domain::billing::{
     ApiKeyNotice, DunningNotice, DunningStep, EndingKey, Notice, Owed, QuotaNotice,
 };
 use tenantry_domain::identity::{
-    AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice,
+    AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice, Workspace,
+    WorkspaceMail,
 };
 use tenantry_domain::kernel::{Currency, Line, MailTemplate, Period, Role, Time};
 use tenantry_domain::usage::{AlertBase, MeterKey, Threshold};
@@ -109,6 +110,19 @@ fn invitation(role: Role, inviter: &str) -> Message {
     .message(&reader())
 }
 
+/// A list of so many workspaces of that name.
+fn workspaces(number: usize, name: &str) -> Message {
+    let workspace = Workspace {
+        name: name.into(),
+        slug: "acme".into(),
+    };
+    WorkspaceMail {
+        workspaces: &vec![workspace; number],
+        app_url: "https://app.example.com/",
+    }
+    .message()
+}
+
 /// Every notice about what protects an account, with a text that others chose.
 fn security(text: &str) -> [SecurityNotice; 16] {
     let (address, user_agent, name) = (Some(text.to_owned()), Some(text.to_owned()), text.to_owned());
@@ -184,6 +198,9 @@ fn all() -> Vec<Message> {
             (notice.suspended_at, notice.deleted_at) = (None, None);
         }
         all.push(never.message(&reader));
+    }
+    for number in [1, 3, Workspace::MOST_LISTED + 1] {
+        all.push(workspaces(number, "Acme Inc"));
     }
     let (over, ahead) = ([true; 12], [false; 12]);
     for ends in [&over[..1], &ahead[..1], &over, &ahead, &[true, false]] {
@@ -418,6 +435,7 @@ proptest! {
                 network(Some(title), Some(number)).message(&hostile, at),
                 LinkPurpose::ResetPassword.message(&hostile, "https://app.example.com/x#token=y", at),
                 invitation(Role::Member, title),
+                workspaces(2, title),
             ]
         };
         let templates = CompiledTemplates::new();

@@ -155,6 +155,10 @@ pub async fn serve(
     });
     let every = Duration::from_secs(settings.guard.every_minutes * 60);
     let mut watching = tokio::spawn(guard.watch(every, hangup));
+    // Mail is for servers that have a worker.
+    let mailing = worker
+        .is_some()
+        .then(|| tokio::spawn(tenantry_compose::mail_workspaces(Arc::clone(&booted.app))));
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
 
@@ -187,6 +191,9 @@ pub async fn serve(
     lagging.abort();
     if let Some(announcements) = &booted.announcements {
         announcements.told(Duration::from_secs(1)).await;
+    }
+    if let Some(mailing) = &mailing {
+        mailing.abort();
     }
     for task in announcing.iter().chain(&redis).chain(&returning).chain(&offering) {
         task.abort();

@@ -701,6 +701,7 @@ async fn the_description_of_the_api_is_complete() {
         "begin_passkey_login",
         "finish_passkey_login",
         "forgot_password",
+        "discover_workspaces",
         "reset_password",
         "verify_email",
         "resend_verification",

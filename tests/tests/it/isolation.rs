@@ -73,7 +73,7 @@ struct Operation {
     may_conflict: bool,
     /// Whether the row may be another user's, whom it is not there for.
     may_be_missing: bool,
-    /// Whether it needs a second factor of the caller's own, which the caller has not given.
+    /// Whether it needs a second factor of the caller's own, or a proven mailbox, which the caller has not given.
     may_need_factor: bool,
 }
 
@@ -113,6 +113,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/passkeys/login"),
         (&put, "/api/v1/auth/passkeys/login"),
         (&post, "/api/v1/auth/forgot-password"),
+        (&post, "/api/v1/auth/discover"),
         (&post, "/api/v1/auth/reset-password"),
         (&post, "/api/v1/auth/verify-email"),
         (&post, "/api/v1/auth/confirm-email"),
@@ -152,6 +153,10 @@ fn table() -> Vec<Operation> {
             ..at(&post, "/api/v1/auth/change-email", viewer)
                 .body(|ids| json!({"email": format!("{}@moved.example", ids.label), "password": PASSWORD}))
         },
+        // These sessions prove no mailbox.
+        at(&post, "/api/v1/auth/switch-tenant", viewer)
+            .body(|_| json!({"tenant_slug": "nowhere-at-all"}))
+            .of_factor(),
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/auth/sessions", viewer),
         Operation {
@@ -477,8 +482,11 @@ impl Operation {
     fn is_done(&self, reply: &Reply) -> bool {
         let conflicts = self.may_conflict && reply.status == 409 && reply.json()["code"] == "conflict";
         let is_missing = self.may_be_missing && reply.status == 404;
-        let needs_factor =
-            self.may_need_factor && reply.status == 403 && reply.json()["code"] == "mfa_required";
+        let needs_factor = self.may_need_factor
+            && reply.status == 403
+            && ["mfa_required", "mailbox_proof_required"]
+                .map(Value::from)
+                .contains(&reply.json()["code"]);
         (200..300).contains(&reply.status) || conflicts || is_missing || needs_factor
     }
 

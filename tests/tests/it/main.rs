@@ -78,3 +78,4 @@ mod usage;
 mod user_import;
 mod users;
 mod views;
+mod workspaces;

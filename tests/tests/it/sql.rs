@@ -515,6 +515,22 @@ async fn use_links(world: &World, inbox: &Inbox) {
         }
         world.client.post(&path(redeem), &body).send().await.expect(204);
     }
+    switch(world).await;
+}
+
+/// A user whose password was chosen with a link asks for the list of workspaces, and switches to another one.
+async fn switch(world: &World) {
+    let member = &world.globex.member;
+    let discover = json!({"email": member.email});
+    let discover = world.client.post("/api/v1/auth/discover", &discover);
+    discover.send().await.expect(202);
+    tenantry_tenancy::identity::workspace::answer_due(&world.app)
+        .await
+        .unwrap();
+    let switch = json!({"tenant_slug": "acme"});
+    let switch = world.client.post("/api/v1/auth/switch-tenant", &switch);
+    let switched = switch.bearer(&log_in(world).await).send().await;
+    switched.problem(404, "tenant_not_found");
 }
 
 /// An address is changed, and the change taken back.
@@ -576,7 +592,12 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 18] = [
+const OF_WORKERS: [&str; 23] = [
+    "DELETE FROM workspace_requests ",
+    "INSERT INTO workspace_requests ",
+    "SELECT t.name, t.slug FROM user_addresses ",
+    "UPDATE workspace_requests SET attempts ",
+    "UPDATE workspace_requests SET due_at ",
     "DELETE FROM sent_mails ",
     "DELETE FROM tenant_names ",
     "INSERT INTO sent_mails ",

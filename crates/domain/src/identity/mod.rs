@@ -16,6 +16,7 @@ mod session;
 mod signing_key;
 mod token;
 mod user;
+mod workspace;
 
 pub use account_link::{AccountLink, AccountLinks, IssuedLink, LinkPurpose, LinkTokens, PresentedLink};
 pub use account_notice::{AccountNotice, RareNotice, RareNotices};
@@ -56,4 +57,5 @@ pub use signing_key::{
     SHORTEST_PUBLICATION_SECONDS, SigningKeyEditing, SigningKeyRecord, SigningKeyState, SigningKeys,
 };
 pub use token::{AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError};
-pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};
+pub use user::{Email, MailboxProof, NewUser, User, UserFilter, UserPatch, Users};
+pub use workspace::{Workspace, WorkspaceMail, WorkspaceRequest, Workspaces};

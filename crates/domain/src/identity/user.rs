@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
 use crate::kernel::{Check, Invalid, Page, PageRequest, Patch, Position, Role, StoreError, Time, UserId};
@@ -61,6 +62,11 @@ impl Email {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The SHA-256 of the text.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
 }
 
 /// A person in a tenant. Serialised (for the audit log) without the password hash.
@@ -78,6 +84,13 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
+    /// Since when the account has the address.
+    #[serde(skip)]
+    pub email_since: Time,
+    /// When the password was last chosen through a link that was mailed to the address, if it was. A password that an admin
+    /// or a stranger chose proves no mailbox, though the address is verified.
+    #[serde(skip)]
+    pub mailbox_proven_at: Option<Time>,
     /// Whether the user registered and neither proved the address nor got another one since: nobody but the user has named the
     /// address.
     #[serde(skip)]
@@ -93,6 +106,30 @@ pub struct User {
     pub deleted_at: Option<Time>,
     /// Counts the changes, from 1.
     pub version: i64,
+}
+
+/// Proof that the holder of a session reads the mailbox of an address: the session began with a password that was chosen through
+/// a link which was mailed there. It is worth something in other tenants, too, whose admins have no part in it.
+///
+/// It names the address, so that it proves nothing of the next one that an admin gives the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxProof {
+    /// The address.
+    pub email: Email,
+    /// When the password was chosen.
+    pub at: Time,
+}
+
+impl MailboxProof {
+    /// Whether it shows that its holder is the person of an account: the account has the address, verified, and neither got it nor
+    /// was proven anew later. A mailbox may change hands, and its former holder must not get into an account of the present
+    /// one.
+    pub fn is_of(&self, user: &User) -> bool {
+        let since = user
+            .mailbox_proven_at
+            .map_or(user.email_since, |at| at.max(user.email_since));
+        user.email_verified && self.email == user.email && self.at >= since
+    }
 }
 
 /// Who is to be added.
@@ -145,6 +182,8 @@ impl User {
             role: data.role,
             is_active: true,
             email_verified: false,
+            email_since: now,
+            mailbox_proven_at: None,
             self_registered: false,
             password_hash,
             created_at: now,
@@ -169,7 +208,7 @@ impl User {
             && let Some(email) = check.take(Email::parse(text, "/email"))
             && email != next.email
         {
-            next.email = email;
+            next.take_address(email, now);
             next.email_verified = false;
             // An admin has named this one, so the account is no stranger's because the address is not proven.
             next.self_registered = false;
@@ -203,6 +242,20 @@ impl User {
         }
     }
 
+    /// Notes that the password was chosen through a link that was mailed to the address.
+    pub fn prove_mailbox(&mut self, now: Time) {
+        self.mailbox_proven_at = Some(now);
+    }
+
+    /// What a session that begins with the password proves of the mailbox.
+    pub fn mailbox_proof(&self) -> Option<MailboxProof> {
+        let proof = |at| MailboxProof {
+            email: self.email.clone(),
+            at,
+        };
+        self.mailbox_proven_at.map(proof)
+    }
+
     /// Whether the user registered where an address has to be proven first, and has not proven it.
     pub fn awaits_proof(&self) -> bool {
         !self.email_verified && self.password_hash.is_pending()
@@ -215,7 +268,7 @@ impl User {
 
     /// Takes over an address that was proven.
     pub fn move_to(&mut self, email: Email, now: Time) {
-        self.email = email;
+        self.take_address(email, now);
         self.email_verified = true;
         self.self_registered = false;
         self.password_hash = self.password_hash.in_force();
@@ -240,6 +293,12 @@ impl User {
             created_at: self.created_at,
             id: self.id.uuid(),
         }
+    }
+
+    fn take_address(&mut self, email: Email, now: Time) {
+        self.email = email;
+        self.email_since = now;
+        self.mailbox_proven_at = None;
     }
 
     fn touch(&mut self, now: Time) {
@@ -269,4 +328,75 @@ pub trait Users: Send {
     async fn insert(&mut self, user: &User) -> Result<(), StoreError>;
     /// Stores a user's new state.
     async fn update(&mut self, user: &User) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Duration;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(minute: i64) -> Time {
+        let start: Time = "2026-01-15T12:00:00Z".parse().unwrap();
+        start + Duration::minutes(minute)
+    }
+
+    /// A user whose account got its address at minute 10.
+    fn user() -> User {
+        let new = NewUser {
+            email: Email::parse("ada@example.com", "").unwrap(),
+            full_name: "Ada".into(),
+            role: Role::Member,
+        };
+        let hash = PasswordHash::new("$argon2id$".into());
+        let mut user = User::new(Uuid::from_u128(1).into(), new, hash, at(10)).unwrap();
+        user.verify_email(at(11));
+        user
+    }
+
+    fn proof(email: &str, minute: i64) -> MailboxProof {
+        MailboxProof {
+            email: Email::parse(email, "").unwrap(),
+            at: at(minute),
+        }
+    }
+
+    #[test]
+    fn proof_holds_for_accounts_that_are_no_younger() {
+        let ada = "ada@example.com";
+        assert!(proof(ada, 10).is_of(&user()));
+        assert!(!proof(ada, 9).is_of(&user()));
+        assert!(!proof("bob@example.com", 20).is_of(&user()));
+        let mut proven = user();
+        proven.prove_mailbox(at(30));
+        assert!(!proof(ada, 29).is_of(&proven));
+        assert!(proof(ada, 30).is_of(&proven));
+        let mut unverified = user();
+        unverified.email_verified = false;
+        assert!(!proof(ada, 20).is_of(&unverified));
+    }
+
+    #[test]
+    fn another_address_takes_the_proof_away() {
+        let mut user = user();
+        user.prove_mailbox(at(30));
+        let own = user.mailbox_proof().unwrap();
+        assert!(own.is_of(&user));
+        let address = |text: &str| UserPatch {
+            email: Patch::Set(text.into()),
+            ..UserPatch::default()
+        };
+        user.apply(address("eve@example.com"), at(40)).unwrap();
+        assert_eq!(user.mailbox_proof(), None);
+        assert!(!own.is_of(&user));
+        // Not even with the address given back.
+        user.apply(address("ada@example.com"), at(50)).unwrap();
+        user.verify_email(at(51));
+        assert_eq!(user.mailbox_proof(), None);
+        assert!(!own.is_of(&user));
+        user.prove_mailbox(at(60));
+        user.move_to(Email::parse("bob@example.com", "").unwrap(), at(70));
+        assert_eq!((user.mailbox_proof(), user.email_since), (None, at(70)));
+    }
 }

@@ -28,6 +28,8 @@ use tenantry_tenancy::identity::{
     session::SessionError,
     step_up::RECENT_SECONDS,
     user::UserError,
+    workspace::DiscoverError,
+    workspace_switch::SwitchError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
@@ -360,6 +362,32 @@ impl From<AuthError> for ApiError {
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
             AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DiscoverError> for ApiError {
+    fn from(error: DiscoverError) -> Self {
+        match error {
+            DiscoverError::Invalid(invalid) => invalid.into(),
+            DiscoverError::Challenge(error) => error.into(),
+            DiscoverError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SwitchError> for ApiError {
+    fn from(error: SwitchError) -> Self {
+        match error {
+            SwitchError::Refused(refused) => refused.into(),
+            SwitchError::Unproven => Self::new(ErrorCode::MailboxProofRequired),
+            SwitchError::NotFound => Self::new(ErrorCode::TenantNotFound).with_detail(
+                "No tenant with this slug has an active account that you can switch to: with your address, verified, and no younger than the \
+                 link with which you chose your password here. When the account there is younger, ask for a new link with \
+                 POST /auth/forgot-password and choose a password, or log in there.",
+            ),
+            SwitchError::Login(error) => error.into(),
+            SwitchError::Store(error) => error.into(),
         }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(identity::mfa::routes)
         .configure(identity::passkey::routes)
         .configure(identity::account::routes)
+        .configure(identity::workspace::routes)
         .configure(tenant::tenant::routes)
         .configure(plans::capability::routes)
         .configure(plans::entitlement::routes)

@@ -1,4 +1,4 @@
-//! Users, sessions, invitations, API keys, second factors, passkeys, signing keys, answered challenges, and links and notices to accounts.
+//! Users, sessions, invitations, API keys, second factors, passkeys, signing keys, answered challenges, links and notices to accounts, and the index of addresses over all tenants.
 
 pub(crate) mod account_link;
 pub(crate) mod account_notice;
@@ -11,3 +11,4 @@ pub(crate) mod passkey;
 pub(crate) mod session;
 pub(crate) mod signing_key;
 pub(crate) mod user;
+pub(crate) mod workspace;

@@ -28,6 +28,8 @@ pub(crate) mod entity {
         pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
         pub self_registered: bool,
+        pub email_since: DateTimeUtc,
+        pub mailbox_proven_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -128,6 +130,8 @@ impl TryFrom<Model> for User {
             deleted_at: row.deleted_at,
             version: row.version,
             self_registered: row.self_registered,
+            email_since: row.email_since,
+            mailbox_proven_at: row.mailbox_proven_at,
         })
     }
 }
@@ -140,6 +144,8 @@ fn changes(user: &User) -> ActiveModel {
         is_active: Set(user.is_active),
         email_verified: Set(user.email_verified),
         self_registered: Set(user.self_registered),
+        email_since: Set(user.email_since),
+        mailbox_proven_at: Set(user.mailbox_proven_at),
         password_hash: Set(user.password_hash.as_str().to_owned()),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),

@@ -182,6 +182,7 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         }
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
+        user.prove_mailbox(cx.now());
         work.users().update(&user).await?;
         let ended = session::end_all(cx, work, user.id).await?;
         lockout::lift(cx, work, &user.email).await?;

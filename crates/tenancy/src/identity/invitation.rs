@@ -237,6 +237,8 @@ pub async fn accept(
     let role = GrantedRole::invited(invitation.role);
     let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
+    // The token came from a mail to the address, and with it the password was chosen.
+    user.prove_mailbox(cx.now());
     let rules = session::rules(cx).await?;
     join(cx, presented, user, tenant, rules).await
 }
@@ -250,7 +252,8 @@ async fn join(
     tenant: Tenant,
     rules: SessionRules,
 ) -> Result<LoggedIn, AuthError> {
-    let (session, refresh_token) = auth::new_session(cx, user.id);
+    let (mut session, refresh_token) = auth::new_session(cx, user.id);
+    session.mailbox_proof = user.mailbox_proof();
     let required = mfa::requirement(cx).await?;
     let opened = cx.write(async |work| {
         lock_tenant(work).await?;

@@ -127,6 +127,8 @@ pub struct PendingLogin {
     /// The user who logs in.
     pub user: UserId,
     challenge: MfaChallengeId,
+    /// The digest of the address whose mailbox was proven in another tenant, when that took the place of the password.
+    mailbox: Option<[u8; 32]>,
 }
 
 /// An enrollment that waits for its confirmation.
@@ -364,13 +366,15 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
 pub fn read_token(app: &Tenancy, token: &[u8]) -> Option<PendingLogin> {
     let plain = app.ports.seal.open(TOKEN, token)?;
     let id = |at: usize| Uuid::from_slice(plain.get(at..at + 16)?).ok();
-    if plain.len() != 48 {
-        return None;
-    }
+    let mailbox = match plain.get(48..)? {
+        [] => None,
+        digest => Some(digest.try_into().ok()?),
+    };
     Some(PendingLogin {
         tenant: id(0)?.into(),
         user: id(16)?.into(),
         challenge: id(32)?.into(),
+        mailbox,
     })
 }
 
@@ -480,7 +484,7 @@ pub(crate) async fn at_login(
         if required.applies_to(user.role) {
             let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
             let methods = if has_passkey { PASSKEY } else { ENROLLMENT };
-            return Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?));
+            return Ok(AtLogin::Pending(suspend(cx, work, user, claim, methods).await?));
         }
         return Ok(AtLogin::Session(Proven::default()));
     }
@@ -502,7 +506,7 @@ pub(crate) async fn at_login(
     }
     let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
     let methods = if has_passkey { CODES_OR_PASSKEY } else { CODES };
-    Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?))
+    Ok(AtLogin::Pending(suspend(cx, work, user, claim, methods).await?))
 }
 
 /// Seals the secrets of a tenant's second factors with the present key.
@@ -552,8 +556,8 @@ async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
 async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> {
     let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let session = work.sessions().find_for_update(own).await?;
-    let began = session.ok_or(Refused::Forbidden)?.created_at;
-    if cx.now() - began < Duration::seconds(RECENT_SECONDS) {
+    let began = session.ok_or(Refused::Forbidden)?.login_at();
+    if began.is_some_and(|at| cx.now() - at < Duration::seconds(RECENT_SECONDS)) {
         Ok(())
     } else {
         Err(MfaError::PasswordRequired)
@@ -652,6 +656,7 @@ async fn suspend(
     cx: &Cx,
     work: &mut Work,
     user: &User,
+    claim: &Claim,
     methods: &'static [&'static str],
 ) -> Result<Pending, MfaError> {
     let now = cx.now();
@@ -665,7 +670,8 @@ async fn suspend(
     };
     work.second_factors().insert_challenge(&waiting).await?;
     let ids = [cx.scope().tenant().uuid(), user.id.uuid(), waiting.id.uuid()];
-    let plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    let mut plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    plain.extend(claim.mailbox().into_iter().flat_map(|proof| proof.email.digest()));
     Ok(Pending {
         token: cx.ports().seal.seal(TOKEN, &plain),
         expires_in: MFA_CHALLENGE_SECONDS,
@@ -688,7 +694,8 @@ async fn waiting(
         .await?;
     let waiting = waiting.filter(|one| {
         let same_password = one.password_digest == MfaChallenge::digest_of(&user.password_hash);
-        user.is_active && one.user_id == user.id && same_password && cx.now() < one.expires_at
+        let same_mailbox = login.mailbox.is_none_or(|digest| digest == user.email.digest());
+        user.is_active && one.user_id == user.id && same_password && same_mailbox && cx.now() < one.expires_at
     });
     Ok(waiting.map(|waiting| (user, waiting)))
 }
@@ -723,7 +730,7 @@ async fn finish<T: 'static>(
                 factor_at: Some(cx.now()),
                 device_hash,
             };
-            let session = given.put_into(session.clone());
+            let session = given.put_into(auth::begun(&user, session.clone(), login.mailbox.is_some()));
             auth::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
             Ok(Some((user, tenant, session, proven)))

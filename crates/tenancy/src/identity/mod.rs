@@ -1,4 +1,4 @@
-//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, API keys, signing keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, API keys, signing keys, the users of a tenant, and the workspaces of an address.
 
 pub mod account;
 pub mod account_email;
@@ -22,3 +22,5 @@ pub mod step_up;
 pub(crate) mod totp;
 pub mod user;
 pub mod user_import;
+pub mod workspace;
+pub mod workspace_switch;

@@ -152,6 +152,7 @@ pub async fn finish_registration(
         credential,
         created_at: cx.now(),
         last_used_at: None,
+        mailbox_proof: None,
     };
     cx.write(async |work| {
         let user = work.users().find_for_update(passkey.user_id).await?;
@@ -162,12 +163,17 @@ pub async fn finish_registration(
         if work.passkeys().list(user.id).await?.len() >= PASSKEYS {
             return Err(PasskeyError::TooMany);
         }
+        let method = method(passkey.credential.backup);
+        let session = mfa::note_in_session::<PasskeyError>(cx, work, method).await?;
+        let passkey = Passkey {
+            mailbox_proof: session.mailbox_proof,
+            ..passkey.clone()
+        };
         work.passkeys().insert(&passkey).await?;
-        mfa::note_in_session::<PasskeyError>(cx, work, method(passkey.credential.backup)).await?;
         record(cx, work, "passkey.registered", &passkey, json!({})).await?;
         let name = passkey.name.clone();
         security_notice::notify(cx, work, user.id, SecurityNotice::PasskeyAdded { name }).await?;
-        Ok(passkey.clone())
+        Ok(passkey)
     })
     .await
 }
@@ -405,7 +411,7 @@ async fn confirm(cx: &Cx, password: Option<Password>) -> Result<RecentFactor, Pa
         .await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    if is_recent(session.created_at) || session.factor_at.is_some_and(is_recent) {
+    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
         Ok(factor)
     } else {
         Err(PasskeyError::PasswordNeeded)
@@ -489,6 +495,8 @@ async fn open_session(
     let session = Session {
         factor_at: Some(cx.now()),
         methods: method(assertion.backup),
+        // What another session has shown, in which the passkey was registered.
+        mailbox_proof: passkey.mailbox_proof.clone(),
         ..session
     };
     let opened = cx

@@ -10,7 +10,7 @@ use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
     KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
-    SigningKeys,
+    SigningKeys, Workspaces,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
@@ -102,6 +102,8 @@ pub struct Ports {
     pub provider_events: Arc<dyn ProviderEvents>,
     /// How much mail was sent to whom, of all tenants.
     pub sent_mails: Arc<dyn SentMails>,
+    /// Which workspaces an address has, and requests to mail that.
+    pub workspaces: Arc<dyn Workspaces>,
     /// Puts mails into words, in the language of a tenant.
     pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.

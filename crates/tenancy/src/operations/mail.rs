@@ -315,7 +315,7 @@ impl UnsentMails {
         .map(|(limit, count)| (limit, count.load(Ordering::Relaxed)))
     }
 
-    fn count(&self, limit: MailDecision) {
+    pub(crate) fn count(&self, limit: MailDecision) {
         let count = match limit {
             MailDecision::Send => return,
             MailDecision::Tenant => &self.tenant,

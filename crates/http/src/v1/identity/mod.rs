@@ -1,4 +1,4 @@
-//! Login, registration, sessions, second factors, links of mails, invitations, API keys, and the users of a tenant.
+//! Login, registration, sessions, second factors, links of mails, invitations, API keys, the users of a tenant, and workspaces of an address.
 
 pub(crate) mod account;
 pub(crate) mod api_key;
@@ -10,3 +10,4 @@ pub(crate) mod passkey;
 pub(crate) mod permission;
 pub(crate) mod session;
 pub(crate) mod user;
+pub(crate) mod workspace;
