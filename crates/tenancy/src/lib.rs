@@ -21,6 +21,7 @@ pub mod work;
 pub use identity::api_key_use::KeyUses;
 pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use kernel::forwarding::Forwarding;
 pub use kernel::traces::{NoTraces, Traces};
 pub use operations::operator::OperatorCx;
 pub use work::views::{Flushed, ViewCounter};

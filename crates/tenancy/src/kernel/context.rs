@@ -1,5 +1,6 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -252,6 +253,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The origin of a request: the caller's address, as [`Forwarding`](crate::Forwarding) finds it, and the value of its
+    /// `User-Agent`, which is cut and freed of control characters.
+    pub fn of_request(address: Option<IpAddr>, user_agent: Option<&[u8]>) -> Self {
+        let printable = |value: &[u8]| {
+            let text = String::from_utf8_lossy(value);
+            text.chars().filter(|c| !c.is_control()).take(256).collect()
+        };
+        Self {
+            ip: address.map(|ip| ip.to_string()),
+            user_agent: user_agent.map(printable),
+        }
+    }
+
     /// The caller's address, where it is one.
     pub fn address(&self) -> Option<IpAddr> {
         self.ip.as_ref().and_then(|ip| ip.parse().ok())
@@ -386,11 +400,7 @@ impl Cx {
     /// [`Refused`].
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
         if !self.app.ports.permissions.contains(permission) {
-            let permission = permission.as_str();
-            tracing::error!(
-                permission,
-                "unregistered permission refused: register it with `Extension::permission`"
-            );
+            self.app.state::<Unregistered>().notice(permission);
             return Err(Refused::Forbidden);
         }
         self.scope.require(permission)
@@ -525,6 +535,28 @@ impl Cx {
             ip: self.origin.ip.clone(),
             before: None,
             after: Some(cut_details(details)),
+        }
+    }
+}
+
+/// The permissions that were refused because they are not registered, so that each is logged once.
+#[derive(Default)]
+struct Unregistered(Mutex<BTreeSet<&'static str>>);
+
+impl Unregistered {
+    fn notice(&self, permission: Permission) {
+        let permission = permission.as_str();
+        if self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(permission)
+        {
+            tracing::error!(
+                permission,
+                "unregistered permission is refused to every caller: register it with `Extension::permission`, or in \
+                 `Base::permissions`"
+            );
         }
     }
 }

@@ -4,5 +4,6 @@
 
 pub(crate) mod changed;
 pub(crate) mod context;
+pub(crate) mod forwarding;
 pub(crate) mod state;
 pub(crate) mod traces;
