@@ -47,40 +47,19 @@ impl From<ErrorCode> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let code = ErrorCode::from(&error);
-        match &error {
-            StoreError::Check(rule) => return of_rule(rule).caused_by(error),
-            StoreError::Exclusion(rule) => {
-                return Self::new(code)
-                    .with_detail(format!("Another row excludes this one: rule `{rule}`."))
-                    .caused_by(error);
-            }
-            StoreError::Missing(column) => {
-                let detail = format!("the column `{column}` needs a value");
-                let invalid = Invalid::one("", "required", detail);
-                return Self::from(invalid).caused_by(error);
-            }
-            StoreError::Value { reason, .. } => {
-                let detail = format!("has a value that its column does not hold: {reason}");
-                let invalid = Invalid::one("", "invalid_value", detail);
-                return Self::from(invalid).caused_by(error);
-            }
-            _ => {}
+        if let Some(invalid) = error.invalid() {
+            return Self::from(invalid).caused_by(error);
         }
-        let answer = Self::new(code);
-        let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
+        let answer = Self::new(ErrorCode::from(&error));
+        let answer = if let StoreError::Exclusion(rule) = &error {
+            answer.with_detail(format!("Another row excludes this one: rule `{rule}`."))
+        } else if error == StoreError::Key(KeyTaken::Unreadable) {
             answer.with_detail("The request was done, and its answer can no longer be read.")
         } else {
             answer
         };
         answer.caused_by(error)
     }
-}
-
-/// A row breaks a CHECK constraint of an embedding service's table. A service that wants another answer matches
-/// [`StoreError::Check`] by the name of its constraint before it comes here, as the other errors of its own tables.
-fn of_rule(rule: &str) -> ApiError {
-    Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
 }
 
 impl From<PasswordError> for ApiError {
