@@ -31,7 +31,7 @@ impl Caches {
     pub fn new(base: &Base) -> Self {
         let clock = || Arc::clone(&base.clock);
         let directory = PgDirectory::new(base.runtime.clone(), base.platform.clone(), clock());
-        // It only reads, and has nothing to announce.
+        // It only reads, so it sends no invalidations.
         let reading = Units::new(Arc::new(PgUnits::new(base.runtime.clone(), Arc::new(()))));
         let stored = Arc::new(PgFlags::new(base.platform.clone()));
         let definitions = Arc::new(CachedDefinitions::new(stored, clock(), base.cache));
@@ -45,7 +45,7 @@ impl Caches {
         }
     }
 
-    /// Those that hear of changes.
+    /// The caches that invalidations go to.
     pub fn memories(&self) -> [Arc<dyn Memory>; 3] {
         [
             self.directory.clone(),

@@ -4,7 +4,7 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
-use tenantry_domain::kernel::{Announcer, PermissionRegistry};
+use tenantry_domain::kernel::Announcer;
 use tenantry_domain::operations::OperatorGate;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
@@ -22,7 +22,7 @@ use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 
 use crate::{Base, Caches, ComposeError};
 
-/// The use cases of one process that nothing else has to hear from.
+/// The use cases of one process, whose changes invalidate the caches of this process only.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -32,9 +32,9 @@ pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeE
     Ok(Arc::new(Tenancy::new(ports(base, &caches, announcer)?, policy)))
 }
 
-/// A port for everything the use cases need. The announcer hears of each change that the process commits, and tells at least
-/// the caches. Without being replaced, the ports write mail to the log, keep calls in memory, and have neither a payment
-/// provider nor challenges.
+/// A port for everything the use cases need. The announcer gets an invalidation for each change that the process commits, and
+/// passes it at least to the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory, and have
+/// neither a payment provider nor challenges.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -58,7 +58,7 @@ pub fn ports(base: &Base, caches: &Caches, announcer: Arc<dyn Announcer>) -> Res
         operator_tokens: tokens.operator,
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
-        permissions: Arc::new(PermissionRegistry::default()),
+        permissions: Arc::clone(&base.permissions),
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,

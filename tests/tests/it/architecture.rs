@@ -117,9 +117,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("minijinja", &["tenantry-mail"]),
     ("webauthn_rp", &["tenantry-passkeys"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
-    ("http-body-util", &["tenantry-stripe-fake"]),
-    ("hyper", &["tenantry-stripe-fake"]),
-    ("hyper-util", &["tenantry-stripe-fake"]),
+    ("http-body-util", &["tenantry-stripe-fake", "axum-notes"]),
+    ("hyper", &["tenantry-stripe-fake", "axum-notes"]),
+    ("hyper-util", &["tenantry-stripe-fake", "axum-notes"]),
     (
         "tokio",
         &[
