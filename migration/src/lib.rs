@@ -75,8 +75,10 @@ mod m20261129_000074_signing_keys;
 mod m20261129_000075_spent_challenges;
 mod m20261129_000076_passkeys;
 mod m20261129_000078_dunning_suspends_at;
+mod m20261129_000079_custom_roles;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
+mod m20261129_000085_workspaces;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

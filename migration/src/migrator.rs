@@ -18,7 +18,8 @@ use crate::{
     m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
     m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
-    m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
+    m20261129_000079_custom_roles, m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
+    m20261129_000085_workspaces,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -60,6 +61,10 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
     // operators and the tenant directory see all of it.
     "tenants",
+    // Which accounts of all tenants an address has, the address as a digest. Triggers keep it; the runtime role has no grant on it.
+    "user_addresses",
+    // Addresses to which a list of their workspaces is to be mailed. The runtime role has no grant on it.
+    "workspace_requests",
 ];
 
 /// The functions that triggers of tenant tables run as the owner of the tables, in alphabetical order: what each of them does
@@ -67,6 +72,10 @@ pub const GLOBAL_TABLES: &[&str] = &[
 pub const DEFINER_FUNCTIONS: &[&str] = &[
     // Takes and releases the names of the tenant whose row is stored, in a table that shows all tenants' names.
     "tenant_names_keep",
+    // Deletes the accounts of a deleted tenant from the index of addresses, which shows all tenants' accounts.
+    "user_addresses_drop",
+    // Keeps the account whose row is stored in the same index.
+    "user_addresses_keep",
 ];
 
 /// The migrations of Tenantry, in order.
@@ -129,6 +138,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000076_passkeys::Migration),
             Box::new(m20261129_000080_operator_factors::Migration),
             Box::new(m20261129_000082_self_registered_users::Migration),
+            Box::new(m20261129_000079_custom_roles::Migration),
+            Box::new(m20261129_000085_workspaces::Migration),
         ]
     }
 }

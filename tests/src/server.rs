@@ -84,6 +84,7 @@ async fn start() -> Server {
         run,
         _own: own,
     };
+    hold(server.admin_url("postgres"), server.run.clone());
     let template = server.template();
     let passwords = RolePasswords {
         owner: PASSWORD.into(),
@@ -101,7 +102,6 @@ async fn start() -> Server {
     tenantry_migration::up(&server.role_url("tenantry_owner", &template), None)
         .await
         .unwrap();
-    // Databases of runs that ended badly; those of a run that is still going on have connections and stay.
     drop_leftovers(&server).await;
     server
 }
@@ -114,22 +114,87 @@ async fn find() -> (String, Option<TestServer>) {
     (server.admin_url("postgres"), Some(server))
 }
 
+/// The key of the advisory lock that a run holds as long as it goes on.
+const LOCK: &str = "hashtextextended('tenantry test run ' || $1, 0)";
+
+/// Holds the lock of a run until this process ends.
+fn hold(url: String, run: String) {
+    let (held, is_held) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        block_on(async move {
+            let _connection = locked(&url, &run).await;
+            held.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    is_held.recv().unwrap();
+}
+
+/// A connection that holds the lock of a run.
+async fn locked(url: &str, run: &str) -> PgConnection {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let lock = format!("SELECT pg_advisory_lock({LOCK})");
+    let locking = sqlx::query(sqlx::AssertSqlSafe(lock)).bind(run.to_owned());
+    locking.execute(&mut connection).await.unwrap();
+    connection
+}
+
+/// Drops the databases of runs that ended badly. Those of a run that goes on stay, also while nothing is connected to them.
 async fn drop_leftovers(server: &Server) {
     let mut admin = PgConnection::connect(&server.admin_url("postgres"))
         .await
         .unwrap();
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT datname FROM pg_database d WHERE datname LIKE 'tenantry\\_test\\_%' \
-         AND datname NOT LIKE 'tenantry\\_test\\_' || $1 || '\\_%' \
-         AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datname = d.datname)",
-    )
-    .bind(&server.run)
-    .fetch_all(&mut admin)
-    .await
-    .unwrap();
+    let sql = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry\\_test\\_%'";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut admin).await.unwrap();
     for name in names {
+        let Some((run, _)) = name.trim_start_matches("tenantry_test_").rsplit_once('_') else {
+            continue;
+        };
+        let lock = format!("SELECT pg_try_advisory_lock({LOCK})");
+        let lock = sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(lock)).bind(run.to_owned());
+        if !lock.fetch_one(&mut admin).await.unwrap() {
+            continue;
+        }
         let drop = format!("DROP DATABASE IF EXISTS \"{name}\"");
         // Another run may be faster.
         let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut admin).await;
+        let unlock = format!("SELECT pg_advisory_unlock({LOCK})");
+        let unlock = sqlx::query(sqlx::AssertSqlSafe(unlock)).bind(run.to_owned());
+        unlock.execute(&mut admin).await.unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_of_live_runs_are_not_dropped() {
+        let server = Server::get();
+        let url = server.admin_url("postgres");
+        let left = block_on(async {
+            let mut admin = PgConnection::connect(&url).await.unwrap();
+            let _live = locked(&url, "1_live").await;
+            for name in ["tenantry_test_1_live_7", "tenantry_test_1_dead_7"] {
+                let create = format!("CREATE DATABASE {name}");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+                    .execute(&mut admin)
+                    .await
+                    .unwrap();
+            }
+            drop_leftovers(server).await;
+            let sql =
+                "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry\\_test\\_1\\_%' ORDER BY 1";
+            let left: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut admin).await.unwrap();
+            sqlx::raw_sql("DROP DATABASE tenantry_test_1_live_7")
+                .execute(&mut admin)
+                .await
+                .unwrap();
+            left
+        });
+        assert_eq!(left, ["tenantry_test_1_live_7"]);
+        let template = server.template();
+        let connects = block_on(PgConnection::connect(&server.admin_url(&template)));
+        assert!(connects.is_ok(), "the template of this run is still there");
     }
 }

@@ -273,16 +273,49 @@ impl Seed {
     /// The seed, where nothing that these options change takes part in making it.
     fn of(options: &Options) -> Option<&'static Self> {
         static SEED: OnceLock<Seed> = OnceLock::new();
-        let usual = options.signup_enabled
-            && options.self_registration
-            && options.plans.is_none()
-            && options.passwords.is_none()
-            && options.keys.is_empty()
-            && options.payments.is_none()
-            && options.clock.is_none()
-            && !options.without_billing;
+        // All of them, so that a new one is decided upon here.
+        let Options {
+            signup_enabled: true,
+            self_registration: true,
+            plans: None,
+            passwords: None,
+            payments: None,
+            clock: None,
+            without_billing: false,
+            keys,
+            pool: _,
+            http: _,
+            session_max_days: _,
+            operator_mfa_required: _,
+            bypass_row_security: _,
+            pooler: _,
+            rates: _,
+            credential_rate: _,
+            visitor_rate: _,
+            account_rates: _,
+            billing_rate: _,
+            limiter: _,
+            redis: _,
+            traces: _,
+            resolver: _,
+            definitions: _,
+            spool: _,
+            mail_limits: _,
+            mailer: _,
+            passkeys: _,
+            billing: _,
+            proof_of_work: _,
+            challenges: _,
+            extension: _,
+        } = options
+        else {
+            return None;
+        };
+        if !keys.is_empty() {
+            return None;
+        }
         // On a thread of its own: the seed outlives the runtime of the first test.
-        usual.then(|| SEED.get_or_init(|| std::thread::spawn(|| block_on(Self::make())).join().unwrap()))
+        Some(SEED.get_or_init(|| std::thread::spawn(|| block_on(Self::make())).join().unwrap()))
     }
 
     async fn make() -> Self {
@@ -820,6 +853,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         email: email.clone(),
         full_name: format!("{} of {slug}", role.as_str()),
         role,
+        custom_role: None,
         password: Some(PASSWORD.into()),
     };
     let id = user::create(cx, data).await.unwrap().user.id;

@@ -1,16 +1,88 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenantry_billing::plans::{PlanBook, Plans, RateError};
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::PasswordHasher;
-use tenantry_domain::kernel::{Clock, IdSource, StoreError};
+use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;
-use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
+use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings, StatementTimeouts};
 use tenantry_system::{
     AccessTokensError, Argon2Passwords, CacheSettings, PasswordCost, PasswordCostError, SigningKey,
     SystemClock, SystemIds,
 };
 use tenantry_tenancy::customization::product_settings;
+
+use crate::{Credentials, SettingsError};
+
+/// The cost of hashing passwords (Argon2id).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordHashing {
+    /// InvalidatedCache of one hash, in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub iterations: u32,
+    /// Lanes of a hash.
+    pub lanes: u32,
+    /// How many passwords are hashed at once.
+    pub at_once: usize,
+    /// How many may wait for that.
+    pub queue: usize,
+}
+
+/// What OWASP recommends, and two at once.
+impl Default for PasswordHashing {
+    fn default() -> Self {
+        Self {
+            memory_kib: 19_456,
+            iterations: 2,
+            lanes: 1,
+            at_once: 2,
+            queue: 64,
+        }
+    }
+}
+
+impl PasswordHashing {
+    /// The hasher.
+    ///
+    /// # Errors
+    /// [`PasswordCostError`].
+    pub fn hasher(self) -> Result<Argon2Passwords, PasswordCostError> {
+        let cost = PasswordCost::new(self.memory_kib, self.iterations, self.lanes)?;
+        Ok(Argon2Passwords::new(cost, self.at_once, self.queue))
+    }
+}
+
+/// The connections of [`Base::new`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pools {
+    /// Of the runtime role.
+    pub runtime: PoolSettings,
+    /// Of the platform role.
+    pub platform: PoolSettings,
+}
+
+/// The stock server's, shared by all threads.
+impl Default for Pools {
+    fn default() -> Self {
+        let runtime = PoolSettings {
+            timeouts: StatementTimeouts {
+                statement: Some(Duration::from_secs(30)),
+                lock: Some(Duration::from_secs(5)),
+                idle_in_transaction: Some(Duration::from_secs(60)),
+            },
+            ..PoolSettings::default()
+        };
+        let platform = PoolSettings {
+            size: 3,
+            // Its few statements look across tenants, where one plan for all values is not always the best.
+            generic_plans: false,
+            ..runtime.clone()
+        };
+        Self { runtime, platform }
+    }
+}
 
 /// What the use cases are put together from.
 #[derive(Clone)]
@@ -35,6 +107,9 @@ pub struct Base {
     pub plans: Arc<dyn PlanCatalogue>,
     /// The settings that tenants have.
     pub settings: Arc<SettingRegistry>,
+    /// The product's permissions and those of the service, which [`PermissionRegistry::new`] takes. A permission that is not
+    /// in here is refused to every caller.
+    pub permissions: Arc<PermissionRegistry>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids.
@@ -56,28 +131,25 @@ impl Base {
     /// # Errors
     /// [`ComposeError::Store`] for a URL that cannot be used.
     pub fn new(runtime: &str, platform: &str, keys: Vec<SigningKey>) -> Result<Self, ComposeError> {
-        let across_tenants = PoolSettings {
-            size: 2,
-            // Its few statements look across tenants, where one plan for all values is not always the best.
-            generic_plans: false,
-            ..PoolSettings::default()
-        };
-        let platform = Pool::new(platform, &across_tenants)?;
+        let pools = Pools::default();
+        let platform = Pool::new(platform, &pools.platform)?;
         let plans = PlanBook::new(Plans::standard())?;
         // It only reads, so it publishes no invalidations.
         plans.refresh_from(Arc::new(PgPlanVersions::new(platform.clone(), Arc::new(()))));
         let settings = SettingRegistry::new(product_settings::definitions());
+        let credentials = Credentials::default();
         Ok(Self {
-            runtime: Pool::new(runtime, &PoolSettings::default())?,
+            runtime: Pool::new(runtime, &pools.runtime)?,
             platform,
             keys,
-            issuer: "tenantry".into(),
-            audience: "tenantry-api".into(),
-            access_token_seconds: 15 * 60,
+            issuer: credentials.issuer,
+            audience: credentials.audience,
+            access_token_seconds: credentials.access_token_minutes * 60,
             cache: CacheSettings::default(),
-            passwords: Arc::new(Argon2Passwords::new(PasswordCost::new(19_456, 2, 1)?, 2, 64)),
+            passwords: Arc::new(PasswordHashing::default().hasher()?),
             plans: Arc::new(plans),
             settings: Arc::new(settings.map_err(|error| StoreError::Other(error.to_string()))?),
+            permissions: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(SystemIds),
         })
@@ -90,6 +162,9 @@ pub enum ComposeError {
     /// The signing keys, issuer, audience or lifetime of access tokens.
     #[error(transparent)]
     Tokens(#[from] AccessTokensError),
+    /// A setting is missing or has a value that is not allowed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The cost of hashing.
     #[error(transparent)]
     Passwords(#[from] PasswordCostError),

@@ -1,18 +1,15 @@
 //! The use cases put together over PostgreSQL, without HTTP.
 //!
 //! The crate `tenantry` builds on it and adds HTTP, Redis, Stripe and commands. A service with another web framework uses it
-//! as it is: [`Base`] says where the database and the keys are, [`application`] gives the use cases, and [`beside`] runs the
-//! service with the loops that they need.
+//! as it is: [`Configuration`] reads the settings that it shares with the server, [`application`] gives the use cases, and
+//! [`beside`] runs the service with the loops that they need.
 //!
 //! ```no_run
-//! # async fn example(pem: &str) -> Result<(), Box<dyn std::error::Error>> {
-//! use tenantry_compose::{Base, application};
-//! use tenantry_system::SigningKey;
-//! use tenantry_tenancy::Policy;
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tenantry_compose::{Configuration, application};
 //!
-//! let keys = vec![SigningKey::from_pem(pem)?];
-//! let (app, platform) = ("postgres://tenantry_app@db/tenantry", "postgres://tenantry_platform@db/tenantry");
-//! let app = application(&Base::new(app, platform, keys)?, Policy::default())?;
+//! let configuration = Configuration::load()?;
+//! let app = application(&configuration.base()?, configuration.policy()?)?;
 //! tenantry_compose::read_keys(&app).await?;
 //! tenantry_compose::beside(&app, async { /* serve */ }).await;
 //! # Ok(())
@@ -22,10 +19,18 @@
 
 mod base;
 mod caches;
+mod configuration;
 mod ports;
+mod secret;
+mod settings_error;
+mod signing_keys;
 mod upkeep;
 
-pub use base::{Base, ComposeError};
+pub use base::{Base, ComposeError, PasswordHashing, Pools};
 pub use caches::Caches;
+pub use configuration::{Configuration, Credentials, DatabaseUrls, Proxy};
 pub use ports::{application, ports};
-pub use upkeep::{beside, follow_keys, read_keys, store_notes};
+pub use secret::Secret;
+pub use settings_error::SettingsError;
+pub use signing_keys::{DEVELOPMENT_MARK, SigningKeySettings};
+pub use upkeep::{Upkeep, beside, follow_keys, mail_workspaces, read_keys, store_notes};

@@ -4,14 +4,14 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
-use tenantry_domain::kernel::{InvalidationPublisher, PermissionRegistry};
+use tenantry_domain::kernel::InvalidationPublisher;
 use tenantry_domain::operations::OperatorGate;
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
-    PgSigningKeys, PgUnits, PgUsageUpkeep,
+    PgSigningKeys, PgUnits, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -22,7 +22,7 @@ use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 
 use crate::{Base, Caches, ComposeError};
 
-/// The use cases of one process that nothing else has to hear from.
+/// The use cases of one process, whose changes invalidate the caches of this process only.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -33,8 +33,8 @@ pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeE
 }
 
 /// A port for everything the use cases need. The publisher gets each change that the process commits, and invalidates at
-/// least the caches. Without being replaced, the ports write mail to the log, keep calls in memory, and have neither a payment
-/// provider nor challenges.
+/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory, and have neither a
+/// payment provider nor challenges.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -62,7 +62,7 @@ pub fn ports(
         operator_tokens: tokens.operator,
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
-        permissions: Arc::new(PermissionRegistry::default()),
+        permissions: Arc::clone(&base.permissions),
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,
@@ -87,6 +87,7 @@ pub fn ports(
         customers: Arc::new(PgCustomers::new(platform.clone())),
         provider_events: Arc::new(PgProviderEvents::new(platform.clone())),
         sent_mails: Arc::new(PgSentMails::new(platform.clone())),
+        workspaces: Arc::new(PgWorkspaces::new(platform.clone())),
         mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: Arc::new(LogMailer::new(false)),
         challenges: None,

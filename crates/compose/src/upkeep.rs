@@ -1,44 +1,79 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenantry_billing::usage::metering;
 use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
-use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::audit::refusal;
-use tenantry_tenancy::identity::signing_key;
+use tenantry_tenancy::identity::{signing_key, workspace};
+use tenantry_tenancy::{Flushed, Tenancy};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// How often a process reads the stored signing keys: much more often than a new key needs to be published for.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
 
-/// How often a process stores what it has noted in memory.
-const NOTES_EVERY: Duration = Duration::from_secs(10);
+/// The pause between two looks for lists of workspaces to mail.
+const MAILS_EVERY: Duration = Duration::from_secs(2);
 
 const _: () = assert!(KEYS_EVERY.as_secs().cast_signed() * 10 < SHORTEST_PUBLICATION_SECONDS);
 
-/// Runs a service, and while it runs reads the stored signing keys and stores when API keys were used and what was refused; once more
-/// when it has ended. The stock server has loops of its own for that.
-pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
-    let storing = async {
-        let mut ticks = tokio::time::interval(NOTES_EVERY);
-        loop {
-            ticks.tick().await;
-            store_notes(app).await;
-        }
-    };
-    let done = tokio::select! {
-        done = service => done,
-        () = follow_keys(Arc::clone(app)) => unreachable!("it reads keys for ever"),
-        () = storing => unreachable!("it stores for ever"),
-    };
-    store_notes(app).await;
-    done
+/// The intervals of what a process does beside its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Between two reads of the stored signing keys. A new key is published for at least six minutes before it signs.
+    pub keys: Duration,
+    /// Between two writes of what is counted in memory.
+    pub notes: Duration,
 }
 
-/// Stores what admissions leave in memory: when API keys were used, and refusals that were repeated. What cannot be stored now
-/// is kept.
-pub async fn store_notes(app: &Arc<Tenancy>) {
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            keys: KEYS_EVERY,
+            notes: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Upkeep {
+    /// Runs a service, as [`beside`] does, with these intervals.
+    pub async fn beside<T>(self, app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
+        let storing = async {
+            let mut ticks = ticks(self.notes);
+            loop {
+                ticks.tick().await;
+                store_counts(app).await;
+            }
+        };
+        let done = tokio::select! {
+            done = service => done,
+            () = follow(app, self.keys) => unreachable!("it reads keys for ever"),
+            () = mail_workspaces(Arc::clone(app)) => unreachable!("it mails for ever"),
+            () = storing => unreachable!("it stores for ever"),
+        };
+        app.refusals.end_all();
+        store_counts(app).await;
+        done
+    }
+}
+
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, and stores what is counted in memory:
+/// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
+pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
+    Upkeep::default().beside(app, service).await
+}
+
+async fn store_counts(app: &Arc<Tenancy>) {
+    metering::flush(app).await;
+    store_notes(app).await;
+}
+
+/// Stores what requests leave in memory apart from calls: views, when API keys were used, and refusals that were repeated. What
+/// cannot be stored now is kept. Returns how many views were stored.
+pub async fn store_notes(app: &Arc<Tenancy>) -> Flushed {
     refusal::flush(app).await;
     app.key_uses.flush(app).await;
+    app.views.flush(app).await
 }
 
 /// Reads the stored signing keys before a process serves, so that it accepts what other servers sign.
@@ -50,7 +85,8 @@ pub async fn read_keys(app: &Arc<Tenancy>) -> Result<(), StoreError> {
     for kid in unreadable {
         tracing::error!(
             kid,
-            "no configured key opens this signing key: its tokens are refused here"
+            "no configured key opens this signing key: its tokens are refused here; auth.signing_key and \
+             auth.previous_key_files must be those of the server that created it"
         );
     }
     Ok(())
@@ -58,12 +94,34 @@ pub async fn read_keys(app: &Arc<Tenancy>) -> Result<(), StoreError> {
 
 /// Reads the stored signing keys every five seconds. While the database is unavailable, the keys that were read last are used.
 pub async fn follow_keys(app: Arc<Tenancy>) {
-    let mut ticks = tokio::time::interval(KEYS_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    follow(&app, KEYS_EVERY).await;
+}
+
+async fn follow(app: &Arc<Tenancy>, every: Duration) {
+    let mut ticks = ticks(every);
     loop {
         ticks.tick().await;
-        if let Err(error) = signing_key::refresh(&app).await {
+        if let Err(error) = signing_key::refresh(app).await {
             tracing::warn!(%error, "the signing keys could not be read");
         }
     }
+}
+
+/// Mails the lists of workspaces that are asked for. Any number of processes may do so. While the database or the mail server is
+/// unavailable, the requests wait.
+pub async fn mail_workspaces(app: Arc<Tenancy>) {
+    let mut ticks = ticks(MAILS_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = workspace::answer_due(&app).await {
+            tracing::warn!(%error, "lists of workspaces could not be mailed, trying again");
+        }
+    }
+}
+
+/// Ticks that come late after a long round, rather than all at once.
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -81,10 +81,16 @@ impl Default for Options {
                 "system_jobs",
                 "tenant_names",
                 "tenants",
+                "user_addresses",
+                "workspace_requests",
             ]),
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
-            allowed_definer_functions: list(&["tenant_names_keep"]),
+            allowed_definer_functions: list(&[
+                "tenant_names_keep",
+                "user_addresses_drop",
+                "user_addresses_keep",
+            ]),
             allowed_objects: Vec::new(),
             expected: None,
         }

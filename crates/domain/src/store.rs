@@ -47,6 +47,8 @@ macro_rules! repositories {
             sessions: $crate::identity::Sessions,
             /// Invitations to the tenant.
             invitations: $crate::identity::Invitations,
+            /// The tenant's custom roles.
+            custom_roles: $crate::identity::CustomRoles,
             /// Second factors, and logins that wait for one.
             second_factors: $crate::identity::SecondFactors,
             /// Passkeys of users.

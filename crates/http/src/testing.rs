@@ -1,7 +1,7 @@
 //! A small application for the tests of this crate: one tenant, one user of each role, and a database that is
 //! always away. A request that got as far as its use case ends as 503.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{
     Arc, LazyLock,
@@ -35,7 +35,7 @@ use tenantry_domain::identity::{
     OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
     PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, UserHandle, Verified,
+    TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -103,6 +103,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         customers: fake.clone(),
         provider_events: fake.clone(),
         sent_mails: fake.clone(),
+        workspaces: fake.clone(),
         mail_templates: fake.clone(),
         mailer: fake.clone(),
         challenges: None,
@@ -284,6 +285,7 @@ impl Directory for Fake {
         Ok(role.map(|role| MembershipFacts {
             tenant: acme(),
             role,
+            narrowing: None,
             is_active: true,
             session_is_live: true,
             session_expires_at: self.now(),
@@ -297,6 +299,7 @@ impl Directory for Fake {
             tenant: acme,
             key: key.stored(self.now()),
             creator_role: Some(Role::Admin),
+            creator_narrowing: None,
         }))
     }
 
@@ -879,7 +882,9 @@ impl PlanCatalogue for Fake {
             version: 1,
             title: "Free".into(),
             limits: BTreeMap::new(),
-            features: BTreeSet::from([Feature::BRANDING.0.to_owned()]),
+            features: [Feature::BRANDING, Feature::CUSTOM_ROLES]
+                .map(|feature| feature.0.to_owned())
+                .into(),
             settings: BTreeMap::new(),
         })
     }
@@ -926,6 +931,29 @@ impl SentMails for Fake {
 
     async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[async_trait]
+impl Workspaces for Fake {
+    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn take_due(&self, _: SystemScope, _: Time) -> Result<Option<WorkspaceRequest>, StoreError> {
+        Ok(None)
+    }
+
+    async fn put_off(&self, _: SystemScope, _: &WorkspaceRequest, _: Time) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn list(&self, _: SystemScope, _: &Email, _: usize) -> Result<Vec<Workspace>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

@@ -10,7 +10,7 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 14] = [
+const SOURCES: [(&str, &str); 16] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",
@@ -24,6 +24,7 @@ const SOURCES: [(&str, &str); 14] = [
         "en/security_notice",
         include_str!("../templates/en/security_notice.j2"),
     ),
+    ("en/workspaces", include_str!("../templates/en/workspaces.j2")),
     ("de/account_link", include_str!("../templates/de/account_link.j2")),
     (
         "de/account_notice",
@@ -37,6 +38,7 @@ const SOURCES: [(&str, &str); 14] = [
         "de/security_notice",
         include_str!("../templates/de/security_notice.j2"),
     ),
+    ("de/workspaces", include_str!("../templates/de/workspaces.j2")),
 ];
 
 /// What all templates use.

@@ -4,7 +4,8 @@ use tenantry_domain::billing::{
     ApiKeyNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
 };
 use tenantry_domain::identity::{
-    AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice,
+    AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice, Workspace,
+    WorkspaceMail,
 };
 use tenantry_domain::kernel::{Currency, Line, MailTemplate, Period, Role, Time};
 use tenantry_domain::usage::{AlertBase, MeterKey, Threshold};
@@ -109,8 +110,21 @@ fn invitation(role: Role, inviter: &str) -> Message {
     .message(&recipient())
 }
 
+/// A list of so many workspaces of that name.
+fn workspaces(number: usize, name: &str) -> Message {
+    let workspace = Workspace {
+        name: name.into(),
+        slug: "acme".into(),
+    };
+    WorkspaceMail {
+        workspaces: &vec![workspace; number],
+        app_url: "https://app.example.com/",
+    }
+    .message()
+}
+
 /// Every notice about what protects an account, with a text that others chose.
-fn security(text: &str) -> [SecurityNotice; 16] {
+fn security(text: &str) -> [SecurityNotice; 18] {
     let (address, user_agent, name) = (Some(text.to_owned()), Some(text.to_owned()), text.to_owned());
     [
         SecurityNotice::EmailChangedByAdmin,
@@ -129,7 +143,17 @@ fn security(text: &str) -> [SecurityNotice; 16] {
         SecurityNotice::ApiKeyRotatedItself { name: name.clone() },
         SecurityNotice::PasskeyAdded { name: name.clone() },
         SecurityNotice::PasskeyRemoved { name: name.clone() },
-        SecurityNotice::PasskeyCloned { name },
+        SecurityNotice::PasskeyCloned { name: name.clone() },
+        SecurityNotice::FactorsAfterRecovery {
+            app_removed: true,
+            removed: vec![name.clone(), "Phone".into()],
+            remaining: Vec::new(),
+        },
+        SecurityNotice::FactorsAfterRecovery {
+            app_removed: false,
+            removed: Vec::new(),
+            remaining: vec![name],
+        },
         SecurityNotice::PasswordResetWithKeys { keys: 1 },
         SecurityNotice::PasswordResetWithKeys { keys: 2 },
     ]
@@ -184,6 +208,9 @@ fn all() -> Vec<Message> {
             (notice.suspended_at, notice.deleted_at) = (None, None);
         }
         all.push(never.message(&recipient));
+    }
+    for number in [1, 3, Workspace::MOST_LISTED + 1] {
+        all.push(workspaces(number, "Acme Inc"));
     }
     let (over, ahead) = ([true; 12], [false; 12]);
     for ends in [&over[..1], &ahead[..1], &over, &ahead, &[true, false]] {
@@ -422,6 +449,7 @@ proptest! {
                 network(Some(title), Some(number)).message(&hostile, at),
                 LinkPurpose::ResetPassword.message(&hostile, "https://app.example.com/x#token=y", at),
                 invitation(Role::Member, title),
+                workspaces(2, title),
             ]
         };
         let templates = CompiledTemplates::new();

@@ -87,6 +87,7 @@ pub use billing::provider_event::PgProviderEvents;
 pub use flags::flag::PgFlags;
 pub use identity::challenge::PgSpentChallenges;
 pub use identity::signing_key::PgSigningKeys;
+pub use identity::workspace::PgWorkspaces;
 pub use kernel::error::OWN_TABLES;
 pub use kernel::store::{PgUnits, tenant_tx};
 pub use kernel::transport::Transport;

@@ -120,6 +120,8 @@ fn of_account(account: Account) -> String {
         Account::User(tenant, name) => format!("rl:{{{tenant}}}:l:{name}"),
         Account::Operator(name) => format!("rl:{{operators}}:l:{name}"),
         Account::Mailed(tenant, name) => format!("rl:{{{tenant}}}:m:{name}"),
+        Account::Switching(tenant, name) => format!("rl:{{{tenant}}}:s:{name}"),
+        Account::Discovered(name) => format!("rl:{{{name}}}:d"),
     }
 }
 

@@ -186,6 +186,7 @@ fn every_command_explains_itself_with_an_example() {
         &["tenant", "resume", "--help"],
         &["user", "--help"],
         &["user", "import", "--help"],
+        &["user", "reset-mfa", "--help"],
     ] {
         let help = output(command, NOTHING);
         let text = String::from_utf8(help.stdout).unwrap();

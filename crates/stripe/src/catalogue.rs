@@ -139,7 +139,7 @@ impl StripePayments {
         let request = ListPrice::new().lookup_keys([key.clone()]).active(true);
         let mut found = self.ask(&request).await?.data;
         let Some(base) = found.pop() else {
-            let text = format!("there is no price {key}; see `tenantry billing publish`");
+            let text = format!("there is no price {key}; publish it with the command `billing publish`");
             return Err(ProviderError::NotFound(text));
         };
         let beside = self.prices_of(base.product.id().as_str()).await?;
@@ -187,7 +187,7 @@ impl StripePayments {
         }
         let unknown = || {
             ProviderError::NotFound(format!(
-                "there is no meter {name}; see `tenantry billing publish`"
+                "there is no meter {name}; publish it with the command `billing publish`"
             ))
         };
         self.catalogue.meters.get(&name).ok_or_else(unknown)

@@ -367,6 +367,7 @@ mod tests {
             Ok(answer?.map(|role| MembershipFacts {
                 tenant: facts(),
                 role,
+                narrowing: None,
                 is_active: true,
                 session_is_live: true,
                 session_expires_at: start() + Duration::hours(1),
@@ -396,6 +397,7 @@ mod tests {
                 )
                 .unwrap(),
                 creator_role: Some(role),
+                creator_narrowing: None,
             }))
         }
 

@@ -130,6 +130,7 @@ const fn number_of(purpose: ChallengePurpose) -> u8 {
         ChallengePurpose::SignUp => 1,
         ChallengePurpose::Register => 2,
         ChallengePurpose::ForgotPassword => 3,
+        ChallengePurpose::Discover => 4,
     }
 }
 

@@ -20,7 +20,9 @@ pub mod work;
 
 pub use identity::api_key_use::KeyUses;
 pub use kernel::changed::{Audited, Changed};
-pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Precondition, Stale, Tenancy};
+pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Tenancy};
+pub use kernel::forwarding::Forwarding;
+pub use kernel::precondition::{Precondition, Stale};
 pub use kernel::traces::{NoTraces, Traces};
 pub use kernel::use_case_error::{NoReason, OwnReason, UseCaseError};
 pub use operations::operator::OperatorCx;

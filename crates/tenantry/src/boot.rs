@@ -7,14 +7,14 @@ use std::time::Duration;
 use tenantry_billing::plans::PlanBook;
 use tenantry_billing::usage::quota_lending::StoredQuotas;
 use tenantry_challenge::{SiteVerify, SiteVerifySettings};
-use tenantry_compose::{Base, Caches, ComposeError};
+use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHashing, SigningKeySettings};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
     ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies, PasswordHasher,
 };
 use tenantry_domain::kernel::{
-    Clock, HostResolver, IdSource, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
+    Clock, HostResolver, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
 };
 use tenantry_domain::operations::{MailLimits, Mailer};
 use tenantry_domain::plans::PlanCatalogue as _;
@@ -25,7 +25,7 @@ use tenantry_redis::{Invalidations, Redis, RedisLimiter, RedisMode, RedisSetting
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool,
-    LocalCaches, PasswordCost, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
+    LocalCaches, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
@@ -39,9 +39,7 @@ use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsE
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
-
-/// The first line of a key that `tenantry dev` made; production refuses it.
-const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
+use crate::routes::RouteError;
 
 /// Why the application cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +50,8 @@ pub enum BootError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Permission(#[from] PermissionError),
-    #[error("{path}: {problem}")]
-    File { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Route(#[from] RouteError),
 }
 
 /// The application and what has to be closed after it.
@@ -149,74 +147,22 @@ pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
 ///
 /// # Errors
 /// [`BootError`].
-#[expect(
-    clippy::too_many_lines,
-    reason = "the composition of the whole application, in one place: each line is a port"
-)]
 pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
-    let permissions = Arc::new(settings.extension.permissions()?);
-    let clock = overrides.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
-    let runtime = overrides
-        .pool
-        .clone()
-        .unwrap_or_else(|| pool(settings, settings.database.pool_size));
-    let runtime = Pool::new(settings.database.url.reveal(), &runtime)?;
-    let platform = match overrides.pool {
-        Some(given) => PoolSettings {
-            size: settings.database.platform_pool_size,
-            ..given
-        },
-        None => pool(settings, settings.database.platform_pool_size),
-    };
-    let platform = Pool::new(
-        settings.database.platform_url.reveal(),
-        // Its few statements look across tenants, where one plan for all values is not always the best.
-        &PoolSettings {
-            generic_plans: false,
-            ..platform
-        },
-    )?;
-    let keys = match overrides.keys {
-        given if given.is_empty() => signing_keys(settings)?,
-        given => given,
-    };
-    let challenge_secret = keys[0].derive_secret("challenges");
-    let plans = match overrides.plans {
-        Some(given) => given,
+    settings.extension.check_routes()?;
+    let plans = match &overrides.plans {
+        Some(given) => Arc::clone(given),
         None => Arc::new(plan::book(&settings.plans)?),
     };
-    let plans_changed = Arc::new(Notify::new());
-    let redis = match overrides.redis {
-        Some(given) => Some(given),
+    let redis = match &overrides.redis {
+        Some(given) => Some(given.clone()),
         None => redis(settings)?,
     };
-    let waker = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
-    let base = Base {
-        runtime: runtime.clone(),
-        platform: platform.clone(),
-        keys,
-        issuer: settings.auth.issuer.clone(),
-        audience: settings.auth.audience.clone(),
-        access_token_seconds: settings.auth.access_token_minutes * 60,
-        cache: cache_settings(&settings.cache),
-        passwords: match overrides.passwords {
-            Some(given) => given,
-            None => Arc::new(passwords(settings)?),
-        },
-        plans: plans.clone(),
-        settings: Arc::new(registry(settings, &plans)?),
-        clock: Arc::clone(&clock),
-        ids: Arc::clone(&ids),
-    };
+    let base = base(settings, &overrides, &plans)?;
+    let (clock, platform) = (Arc::clone(&base.clock), base.platform.clone());
     let caches = Caches::new(&base);
-    let local_caches = LocalCaches::new(
-        caches
-            .invalidated()
-            .into_iter()
-            .chain([waker as Arc<dyn InvalidatedCache>]),
-    );
-    let local_caches = Arc::new(local_caches);
+    let plans_changed = Arc::new(Notify::new());
+    let waker: Arc<dyn InvalidatedCache> = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
+    let local_caches = Arc::new(LocalCaches::new(caches.invalidated().into_iter().chain([waker])));
     let invalidations = redis
         .clone()
         .map(|redis| Invalidations::new(redis, local_caches.clone()));
@@ -225,65 +171,145 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         None => local_caches,
     };
     let shared_limits = shared(&settings.limits, redis.clone(), Arc::clone(&clock));
-    let limits = limits(
-        &settings.limits,
-        Arc::clone(&plans),
-        shared_limits.clone(),
-        Arc::clone(&clock),
-    )?
-    .map(|limits| limits.spread_by(Arc::clone(&ids)));
+    let limits = limits(&settings.limits, Arc::clone(&plans), shared_limits.clone(), clock)?;
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&publisher));
-    let known_plans = KnownPlans::new(Arc::clone(&plans), plans_changed, Arc::new(versions));
-    let spool = &settings.metering.spool_dir;
-    let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
     // One name for what this process notes and for what it holds of quotas: what its calls in the ledger do not account for is
     // given back after its death.
-    let instance = ids.uuid();
-    let calls = Arc::new(FileSpool::new(folder, instance.to_string()));
-    let stripe = stripe(settings, overrides.payment_clock)?.map(Arc::new);
-    let payments = overrides
-        .payments
-        .or_else(|| stripe.clone().map(|stripe| stripe as Arc<dyn PaymentProvider>));
-    let challenges = match overrides.challenges {
-        Some(given) => Some(given),
-        None => challenges(settings, &challenge_secret, &platform, &clock)?,
-    };
-    let mailer = Arc::new(mail::mailer(&settings.mail, Arc::clone(&clock))?);
+    let instance = base.ids.uuid();
+    let outside = Outside::new(settings, &base, overrides.payment_clock.clone(), instance)?;
     let ports = tenantry_compose::ports(&base, &caches, publisher).map_err(unusable)?;
-    let ports = Ports {
-        passkeys: passkeys(settings)?,
-        traces: overrides
-            .traces
-            .unwrap_or_else(|| crate::traces::port(&settings.tracing)),
-        calls: calls.clone(),
-        usage_recorder: overrides.usage_recorder.unwrap_or(ports.usage_recorder),
-        quota_recovery: overrides.quota_recovery.unwrap_or(ports.quota_recovery),
-        entitlements: overrides.entitlements.unwrap_or(ports.entitlements),
-        subscriptions: overrides.subscriptions.unwrap_or(ports.subscriptions),
-        payments,
-        mailer: overrides.mailer.unwrap_or_else(|| mailer.clone()),
-        challenges,
-        permissions,
-        resolver: overrides.resolver.unwrap_or(ports.resolver),
-        ..ports
-    };
+    let ports = ports_of(settings, &base, overrides, &outside, ports)?;
+    let ports = settings.extension.replace_ports(ports);
     let app = Arc::new(Tenancy::new(ports, policy(settings)));
     Ok(Booted {
         quotas: quotas(settings, &app, instance),
         app,
-        runtime,
+        limits: limits.map(|limits| limits.spread_by(Arc::clone(&base.ids))),
+        runtime: base.runtime,
         platform,
         cache: caches.directory,
         configurations: caches.configurations,
         flags: caches.flags,
         redis,
         invalidations,
-        limits,
-        plans: known_plans,
-        calls,
-        stripe,
-        mailer,
+        plans: KnownPlans::new(plans, plans_changed, Arc::new(versions)),
+        calls: outside.calls,
+        stripe: outside.stripe,
+        mailer: outside.mailer,
         shared_limits,
+    })
+}
+
+/// What the use cases are put together from.
+fn base(settings: &Settings, overrides: &Overrides, plans: &Arc<PlanBook>) -> Result<Base, BootError> {
+    let permissions = Arc::new(settings.extension.permissions()?);
+    let own = |size| pool(settings, size);
+    let runtime = overrides.pool.clone();
+    let runtime = runtime.unwrap_or_else(|| own(settings.database.pool_size));
+    let size = settings.database.platform_pool_size;
+    let platform = overrides.pool.clone().map(|given| PoolSettings { size, ..given });
+    let platform = PoolSettings {
+        // Its few statements look across tenants, where one plan for all values is not always the best.
+        generic_plans: false,
+        ..platform.unwrap_or_else(|| own(size))
+    };
+    let keys = match overrides.keys.as_slice() {
+        [] => signing_keys(settings)?,
+        given => given.to_vec(),
+    };
+    let passwords: Arc<dyn PasswordHasher> = match &overrides.passwords {
+        Some(given) => Arc::clone(given),
+        None => Arc::new(passwords(settings)?),
+    };
+    let clock = overrides.clock.clone();
+    Ok(Base {
+        runtime: Pool::new(settings.database.url.reveal(), &runtime)?,
+        platform: Pool::new(settings.database.platform_url.reveal(), &platform)?,
+        keys,
+        issuer: settings.auth.issuer.clone(),
+        audience: settings.auth.audience.clone(),
+        access_token_seconds: settings.auth.access_token_minutes * 60,
+        cache: cache_settings(&settings.cache),
+        passwords,
+        plans: plans.clone(),
+        settings: Arc::new(registry(settings, plans)?),
+        permissions,
+        clock: clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
+        ids: Arc::new(SystemIds),
+    })
+}
+
+/// The adapters to what is outside of the database, which the server also measures and closes.
+struct Outside {
+    calls: Arc<FileSpool>,
+    stripe: Option<Arc<StripePayments>>,
+    mailer: Arc<TalliedMailer>,
+}
+
+impl Outside {
+    fn new(
+        settings: &Settings,
+        base: &Base,
+        payment_clock: Option<Arc<dyn Clock>>,
+        instance: Uuid,
+    ) -> Result<Self, SettingsError> {
+        let spool = &settings.metering.spool_dir;
+        let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
+        Ok(Self {
+            calls: Arc::new(FileSpool::new(folder, instance.to_string())),
+            stripe: stripe(settings, payment_clock)?.map(Arc::new),
+            mailer: Arc::new(mail::mailer(&settings.mail, Arc::clone(&base.clock))?),
+        })
+    }
+}
+
+/// The ports of a server: those of the settings, and those that are replaced.
+fn ports_of(
+    settings: &Settings,
+    base: &Base,
+    overrides: Overrides,
+    outside: &Outside,
+    ports: Ports,
+) -> Result<Ports, BootError> {
+    // Each override is used here or a part of the base, so that a new one cannot be forgotten.
+    let Overrides {
+        clock: _,
+        payment_clock: _,
+        pool: _,
+        keys: _,
+        passwords: _,
+        plans: _,
+        redis: _,
+        traces,
+        resolver,
+        payments,
+        mailer,
+        entitlements,
+        challenges: given_challenges,
+        subscriptions,
+        usage_recorder,
+        quota_recovery,
+    } = overrides;
+    let stripe = outside.stripe.clone();
+    let stripe = stripe.map(|stripe| stripe as Arc<dyn PaymentProvider>);
+    let secret = base.keys[0].derive_secret("challenges");
+    let challenges = match given_challenges {
+        Some(given) => Some(given),
+        None => challenges(settings, &secret, &base.platform, &base.clock)?,
+    };
+    Ok(Ports {
+        passkeys: passkeys(settings)?,
+        traces: traces.unwrap_or_else(|| crate::traces::port(&settings.tracing)),
+        calls: outside.calls.clone(),
+        usage_recorder: usage_recorder.unwrap_or(ports.usage_recorder),
+        quota_recovery: quota_recovery.unwrap_or(ports.quota_recovery),
+        entitlements: entitlements.unwrap_or(ports.entitlements),
+        subscriptions: subscriptions.unwrap_or(ports.subscriptions),
+        payments: payments.or(stripe),
+        mailer: mailer.unwrap_or_else(|| outside.mailer.clone()),
+        challenges,
+        resolver: resolver.unwrap_or(ports.resolver),
+        ..ports
     })
 }
 
@@ -293,7 +319,11 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
         return Ok(());
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
-    crate::dev::write_private(path, &text).map_err(|error| file_error(path, &error.to_string()))
+    let failed = |error: std::io::Error| SettingsError::File {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
+    Ok(crate::dev::write_private(path, &text).map_err(failed)?)
 }
 
 /// The relying party of passkeys, when there is one.
@@ -348,39 +378,22 @@ fn pool(settings: &Settings, size: usize) -> PoolSettings {
 fn unusable(error: ComposeError) -> BootError {
     match error {
         ComposeError::Store(error) => error.into(),
-        error => SettingsError::invalid("auth.signing_key", error.to_string()).into(),
+        ComposeError::Settings(error) => error.into(),
+        error @ (ComposeError::Tokens(_) | ComposeError::Passwords(_) | ComposeError::Plans(_)) => {
+            SettingsError::invalid("auth.signing_key", error.to_string()).into()
+        }
     }
 }
 
 /// The signing keys of the settings, the present one first.
-fn signing_keys(settings: &Settings) -> Result<Vec<SigningKey>, BootError> {
-    let present = match &settings.auth.signing_key_file {
-        Some(path) if settings.auth.signing_key.is_empty() => read_key(path, settings.profile)?,
-        _ => parse_key(settings.auth.signing_key.reveal(), settings.profile)?,
+fn signing_keys(settings: &Settings) -> Result<Vec<SigningKey>, SettingsError> {
+    let keys = SigningKeySettings {
+        key: &settings.auth.signing_key,
+        file: settings.auth.signing_key_file.as_deref(),
+        previous: &settings.auth.previous_key_files,
+        development: settings.profile == Profile::Development,
     };
-    let mut keys = vec![present];
-    for path in &settings.auth.previous_key_files {
-        keys.push(read_key(path, settings.profile)?);
-    }
-    Ok(keys)
-}
-
-fn read_key(path: &Path, profile: Profile) -> Result<SigningKey, BootError> {
-    let text = std::fs::read_to_string(path).map_err(|error| file_error(path, &error.to_string()))?;
-    parse_key(&text, profile).map_err(|error| file_error(path, &error.to_string()))
-}
-
-fn parse_key(text: &str, profile: Profile) -> Result<SigningKey, BootError> {
-    let invalid = |problem: String| SettingsError::invalid("auth.signing_key", problem);
-    let text = text.replace("\\n", "\n");
-    let pem = match text.strip_prefix(DEVELOPMENT_MARK) {
-        Some(_) if profile == Profile::Production => {
-            return Err(invalid("this key was made for development".into()).into());
-        }
-        Some(pem) => pem.trim_start(),
-        None => &text,
-    };
-    SigningKey::from_pem(pem).map_err(|error| invalid(error.to_string()).into())
+    keys.read()
 }
 
 fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
@@ -486,19 +499,17 @@ fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, SettingsErro
     SiteVerify::new(settings).map_err(|error| invalid(error.to_string()))
 }
 
-fn passwords(settings: &Settings) -> Result<Argon2Passwords, BootError> {
+fn passwords(settings: &Settings) -> Result<Argon2Passwords, SettingsError> {
     let auth = &settings.auth;
-    let cost = PasswordCost::new(
-        auth.password_memory_kib,
-        auth.password_iterations,
-        auth.password_lanes,
-    );
-    let cost = cost.map_err(|error| SettingsError::invalid("auth.password_memory_kib", error.to_string()))?;
-    Ok(Argon2Passwords::new(
-        cost,
-        auth.password_at_once,
-        auth.password_queue,
-    ))
+    let hashing = PasswordHashing {
+        memory_kib: auth.password_memory_kib,
+        iterations: auth.password_iterations,
+        lanes: auth.password_lanes,
+        at_once: auth.password_at_once,
+        queue: auth.password_queue,
+    };
+    let hasher = hashing.hasher();
+    hasher.map_err(|error| SettingsError::invalid("auth.password_memory_kib", error.to_string()))
 }
 
 /// The settings that tenants have. What the plans say of them must hold.
@@ -548,9 +559,63 @@ fn policy(settings: &Settings) -> Policy {
     }
 }
 
-fn file_error(path: &Path, problem: &str) -> BootError {
-    BootError::File {
-        path: path.to_owned(),
-        problem: problem.to_owned(),
+#[cfg(test)]
+mod tests {
+    use tenantry_compose::Pools;
+
+    use super::*;
+
+    /// Services over `tenantry-compose` have them without these settings.
+    #[test]
+    fn defaults_of_compose_are_those_of_the_settings() {
+        let settings = Settings::default();
+        let set = policy(&settings);
+        assert_eq!(Policy::default(), set);
+        let urls = "postgres://tenantry_app@localhost/x";
+        let base = Base::new(urls, urls, vec![SigningKey::generate()]).unwrap();
+        assert_eq!(
+            (base.issuer, base.audience, base.access_token_seconds),
+            (
+                settings.auth.issuer.clone(),
+                settings.auth.audience.clone(),
+                settings.auth.access_token_minutes * 60
+            )
+        );
+        assert_eq!(base.cache, cache_settings(&settings.cache));
+        assert_eq!(
+            base.permissions.all(),
+            settings.extension.permissions().unwrap().all()
+        );
+        let alone = |pool: PoolSettings| PoolSettings { threads: 0, ..pool };
+        let Pools { runtime, platform } = Pools::default();
+        assert_eq!(runtime, alone(pool(&settings, settings.database.pool_size)));
+        let expected = PoolSettings {
+            generic_plans: false,
+            ..pool(&settings, settings.database.platform_pool_size)
+        };
+        assert_eq!(platform, alone(expected));
+    }
+
+    /// Both read the same files and variables.
+    #[test]
+    fn configuration_is_a_part_of_the_settings() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../config"));
+        for profile in [Profile::Development, Profile::Production] {
+            let settings = Settings::load(Some(folder), profile).unwrap();
+            let shared = tenantry_compose::Configuration::of(Some(folder), profile.as_str()).unwrap();
+            let given = (
+                &settings.auth.issuer,
+                &settings.auth.audience,
+                &settings.auth.api_key_environment,
+            );
+            let auth = &shared.auth;
+            assert_eq!(given, (&auth.issuer, &auth.audience, &auth.api_key_environment));
+            assert_eq!(settings.auth.access_token_minutes, auth.access_token_minutes);
+            assert_eq!(settings.auth.previous_key_files, auth.previous_key_files);
+            assert_eq!(settings.auth.signing_key_file, auth.signing_key_file);
+            assert_eq!(settings.http.trust_forwarded_for, shared.http.trust_forwarded_for);
+            assert_eq!(settings.database.url, shared.database.url);
+            assert_eq!(settings.database.platform_url, shared.database.platform_url);
+        }
     }
 }

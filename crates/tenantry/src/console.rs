@@ -1,5 +1,19 @@
 //! What commands say to the person who runs them; the only place that prints.
 
+use std::sync::OnceLock;
+
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// The name of this program, for hints with commands.
+pub fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or("tenantry")
+}
+
+/// Sets the name of this program, once.
+pub fn name_program(name: &'static str) {
+    PROGRAM.get_or_init(|| name);
+}
+
 /// A line of the answer, on standard output. A reader that has gone away is no reason to panic.
 pub fn say(line: &str) {
     use std::io::Write as _;

@@ -109,8 +109,9 @@ pub fn running(data_dir: &Path) -> Result<Option<Demo>, CommandError> {
         Err(error) => return Err(unusable(&path, &error)),
     };
     let problem = |error: serde_json::Error| {
-        let help = "the demo runs with another version of this program: restart it with `make run`";
-        CommandError::Other(format!("{}: {error}; {help}", path.display()))
+        let help = "the demo runs with another version of this program: restart it with";
+        let program = crate::console::program();
+        CommandError::Other(format!("{}: {error}; {help} `{program} dev`", path.display()))
     };
     serde_json::from_str(&text).map(Some).map_err(problem)
 }

@@ -251,7 +251,7 @@ async fn prepare(
     let applied = (schema.up)(owner.reveal().to_owned(), None)
         .await
         .map_err(|error| {
-            let hint = "when the tenantry roles have other passwords here, add --reset-role-passwords";
+            let hint = "when the roles tenantry_* have other passwords here, add --reset-role-passwords";
             CommandError::Other(if reset_passwords {
                 error.to_string()
             } else {
@@ -318,7 +318,7 @@ fn welcome(address: &str, sources: &Sources) {
         ));
     }
     lines.push(format!("  The platform's operator: {}", seed::OPERATOR));
-    let password = seed::PASSWORD;
+    let (password, program) = (seed::PASSWORD, console::program());
     lines.extend([
         String::new(),
         "Try:".to_owned(),
@@ -335,7 +335,7 @@ fn welcome(address: &str, sources: &Sources) {
             seed::OPERATOR
         ),
         String::new(),
-        "In another terminal, this line makes `tenantry` work on the demo (then try: tenantry doctor):".to_owned(),
+        format!("In another terminal, this line makes `{program}` work on the demo (then try: {program} doctor):"),
         format!("  {}", for_another_terminal(sources)),
         String::new(),
         "Ctrl-C stops everything.".to_owned(),

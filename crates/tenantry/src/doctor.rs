@@ -58,9 +58,17 @@ pub struct Args {
     /// What the catalogue has to be, as --record wrote it; in a database of Tenantry's, what its migrations make, when absent.
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
-    /// Write what the catalogue is into this file, for --expect, and examine nothing.
+    /// What the migrations of another service over the same database make, as --record with --beyond-own wrote it; may be given
+    /// several times. A server reads guard.catalogues.
+    #[arg(long, value_name = "FILE", conflicts_with = "expect")]
+    catalogue: Vec<PathBuf>,
+    /// Write what the catalogue is into this file, for --expect, and examine nothing. A service that embeds Tenantry writes what its
+    /// own migrations make.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["expect", "fix", "certificate"])]
     record: Option<PathBuf>,
+    /// With --record: leave out all that the migrations of this program make, so that what other services made is left.
+    #[arg(long, requires = "record")]
+    beyond_own: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,8 +87,12 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     let options = options(sources, args)?;
     if let Some(file) = &args.record {
         let manifest = record(&mut connection, &options).await.map_err(failed)?;
-        std::fs::write(file, sources.extension.own_facts(&manifest.to_string()))
-            .map_err(|error| unusable(file, error))?;
+        let recorded = manifest.to_string();
+        let facts = match args.beyond_own {
+            true => sources.extension.foreign_facts(&recorded),
+            false => sources.extension.own_facts(&recorded),
+        };
+        std::fs::write(file, facts).map_err(|error| unusable(file, error))?;
         console::progress(&format!("wrote {}", file.display()));
         return Ok(());
     }
@@ -100,7 +112,8 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     }
     let failures = report.failures().count();
     Err(CommandError::Other(format!(
-        "{failures} checks failed; tenantry doctor --fix prints what mends them"
+        "{failures} checks failed; {} doctor --fix prints what mends them",
+        console::program()
     )))
 }
 
@@ -144,15 +157,22 @@ fn options(sources: &Sources, args: &Args) -> Result<Options, CommandError> {
             let manifest = text.parse::<Manifest>();
             Some(manifest.map_err(|error| unusable(file, error))?)
         }
-        None if named_like_ours => Some(migrated(&sources.extension)?),
+        None if named_like_ours => Some(migrated(&sources.extension, &args.catalogue)?),
         None => None,
     };
     Ok(Options { expected, ..options })
 }
 
-/// What the migrations make, those of the service included.
-pub fn migrated(extension: &Extension) -> Result<Manifest, CommandError> {
-    extension.facts().parse::<Manifest>().map_err(failed)
+/// What the migrations make: those of the service, and those of other services whose catalogues are in files.
+pub fn migrated(extension: &Extension, others: &[PathBuf]) -> Result<Manifest, CommandError> {
+    let mut facts = extension.facts();
+    for file in others {
+        let text = std::fs::read_to_string(file).map_err(|error| unusable(file, error))?;
+        text.parse::<Manifest>().map_err(|error| unusable(file, error))?;
+        facts.push('\n');
+        facts.push_str(&text);
+    }
+    facts.parse::<Manifest>().map_err(failed)
 }
 
 /// The tables of Tenantry's, and further ones, that are no tenant's.
@@ -205,7 +225,7 @@ fn certify(report: &Report, folder: &Path, evidence: Option<&Path>) -> Result<()
         None => None,
     };
     let generated_at = SystemClock::new().now().to_rfc3339();
-    let command = "tenantry doctor --certificate <folder>".to_owned();
+    let command = format!("{} doctor --certificate <folder>", console::program());
     let certificate = Certificate::new(
         report,
         Occasion {

@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
 use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
+use tenantry_tenancy::Ports;
 use tenantry_tenancy::operations::job::Handlers;
 use utoipa::openapi::OpenApi;
 
-use crate::Routes;
+use crate::{RouteError, Routes};
 
 /// A service built on Tenantry: its migrations, routes, permissions, settings and jobs, in every command.
 ///
@@ -34,10 +36,15 @@ pub struct Extension {
     catalogue: &'static str,
     routes: Vec<fn(&mut ServiceConfig)>,
     documents: Vec<fn() -> OpenApi>,
+    declared: Vec<Routes>,
     pub(crate) definitions: Vec<Definition>,
     permissions: Vec<Permission>,
     jobs: Vec<fn(Handlers) -> Handlers>,
+    ports: Vec<ReplacePorts>,
 }
+
+/// Replaces some ports.
+type ReplacePorts = Arc<dyn Fn(Ports) -> Ports + Send + Sync>;
 
 impl Extension {
     /// A service that adds nothing yet. `name` is that of its program.
@@ -49,9 +56,11 @@ impl Extension {
             catalogue: "",
             routes: Vec::new(),
             documents: Vec::new(),
+            declared: Vec::new(),
             definitions: Vec::new(),
             permissions: Vec::new(),
             jobs: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -92,7 +101,8 @@ impl Extension {
 
     /// Its routes with their description, as [`routes!`](crate::routes) declares them.
     #[must_use]
-    pub fn serve(self, routes: Routes) -> Self {
+    pub fn serve(mut self, routes: Routes) -> Self {
+        self.declared.push(routes);
         self.routes(routes.add).document(routes.document)
     }
 
@@ -116,6 +126,38 @@ impl Extension {
     pub fn jobs(mut self, add: fn(Handlers) -> Handlers) -> Self {
         self.jobs.push(add);
         self
+    }
+
+    /// Its own adapters: a function that replaces ports of the finished composition, in the server and in every command. What
+    /// the composition has made of a port keeps the one that it was made of; the clock, the signing keys, the hasher of passwords and
+    /// the payment provider are therefore replaced by [`Overrides`](crate::Overrides).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tenantry::{Extension, Ports, tenancy::NoTraces};
+    ///
+    /// let notes = Extension::new("notes").ports(|ports| Ports {
+    ///     traces: Arc::new(NoTraces),
+    ///     ..ports
+    /// });
+    /// ```
+    #[must_use]
+    pub fn ports(mut self, replace: impl Fn(Ports) -> Ports + Send + Sync + 'static) -> Self {
+        self.ports.push(Arc::new(replace));
+        self
+    }
+
+    /// The ports with its own adapters.
+    pub(crate) fn replace_ports(&self, ports: Ports) -> Ports {
+        self.ports.iter().fold(ports, |ports, replace| replace(ports))
+    }
+
+    /// Compares the routes that [`routes!`](crate::routes) declares with what the OpenAPI document says of them.
+    ///
+    /// # Errors
+    /// [`RouteError`] with the first route that differs.
+    pub fn check_routes(&self) -> Result<(), RouteError> {
+        self.declared.iter().try_for_each(Routes::check)
     }
 
     /// The product's permissions and its own.
@@ -166,10 +208,20 @@ impl Extension {
         if !self.has_migrations {
             return recorded.to_owned();
         }
-        let known: HashSet<&str> = tenantry_migration::CATALOGUE.lines().collect();
-        let own = recorded.lines().filter(|line| !known.contains(line));
-        own.fold(String::new(), |text, line| text + line + "\n")
+        beyond(tenantry_migration::CATALOGUE, recorded)
     }
+
+    /// Of facts about a database those that neither Tenantry's migrations make nor its own.
+    pub(crate) fn foreign_facts(&self, recorded: &str) -> String {
+        beyond(&self.facts(), recorded)
+    }
+}
+
+/// Of recorded facts those that are not known.
+fn beyond(known: &str, recorded: &str) -> String {
+    let known: HashSet<&str> = known.lines().collect();
+    let further = recorded.lines().filter(|line| !known.contains(line));
+    further.fold(String::new(), |text, line| text + line + "\n")
 }
 
 impl Default for Extension {

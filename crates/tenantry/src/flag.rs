@@ -114,9 +114,10 @@ fn say_version(version: &FlagVersion) {
 fn told(error: DefinitionError) -> CommandError {
     match error {
         DefinitionError::Invalid(bad) => invalid(&bad),
-        DefinitionError::NotFound => {
-            CommandError::Other("there is no such flag or version: see tenantry flags list".into())
-        }
+        DefinitionError::NotFound => CommandError::Other(format!(
+            "there is no such flag or version: see {} flags list",
+            console::program()
+        )),
         error @ (DefinitionError::Refused(_)
         | DefinitionError::Stale(_)
         | DefinitionError::NotInPlan(_)

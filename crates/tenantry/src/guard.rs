@@ -93,9 +93,10 @@ impl Guard {
         let serve_anyway = settings.guard.serve_anyway;
         if found.is_grave() && !serve_anyway {
             return Err(CommandError::Other(format!(
-                "this database does not keep tenants apart, so nothing is served:\n{}\nmend it (tenantry doctor --fix \
+                "this database does not keep tenants apart, so nothing is served:\n{}\nmend it ({} doctor --fix \
                  prints a script), or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
-                lines(&report)
+                lines(&report),
+                crate::console::program()
             )));
         }
         if found.is_grave() {
@@ -106,6 +107,9 @@ impl Guard {
             );
         } else if !found.findings.is_empty() {
             tracing::warn!(findings = lines(&report), "the guard found something to look at");
+        }
+        for (object, notice) in notices(&report) {
+            tracing::info!(object, notice, "guard notice");
         }
         Ok(Arc::new(Self {
             url,
@@ -259,7 +263,7 @@ fn options(settings: &Settings) -> Result<Options, CommandError> {
         global_tables: global_tables(&settings.guard.global_tables),
         allowed_definer_functions: definer_functions(&[]),
         allowed_objects: settings.guard.allow.clone(),
-        expected: Some(migrated(&settings.extension)?),
+        expected: Some(migrated(&settings.extension, &settings.guard.catalogues)?),
         ..Options::default()
     };
     let platform = user_of(settings.database.platform_url.reveal()).map_err(failed)?;
@@ -287,6 +291,16 @@ async fn check(url: &Secret, options: &Options) -> Result<Report, CommandError> 
     };
     let mut connection = connect(url.reveal()).await.map_err(unreachable)?;
     guard(&mut connection, options).await.map_err(failed)
+}
+
+/// What is worth knowing, and no reason to do anything.
+fn notices(report: &Report) -> impl Iterator<Item = (String, &str)> {
+    let noticed = report
+        .checks
+        .iter()
+        .filter(|check| check.outcome == tenantry_doctor::Outcome::Notice);
+    let findings = noticed.flat_map(|check| &check.findings);
+    findings.map(|finding| (finding.object.to_string(), finding.found.as_str()))
 }
 
 fn lines(report: &Report) -> String {

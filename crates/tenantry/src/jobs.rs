@@ -150,7 +150,8 @@ enum Change {
 
 async fn change(booted: &Booted, which: &Which, change: Change) -> Result<(), CommandError> {
     let app = &booted.app;
-    let failed = |error: JobError| CommandError::Other(format!("{error}: see tenantry jobs list"));
+    let failed =
+        |error: JobError| CommandError::Other(format!("{error}: see {} jobs list", console::program()));
     let not_an_id = |_| CommandError::Other(format!("'{}' is not the id of a job", which.id));
     let Some(slug) = &which.tenant else {
         let id: SystemJobId = which.id.parse().map_err(not_an_id)?;

@@ -41,6 +41,7 @@ mod log;
 mod mail;
 mod metrics;
 mod migrate;
+mod naming;
 mod operator;
 mod otlp;
 mod otlp_metrics;
@@ -60,14 +61,20 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use tenantry_domain as domain;
+pub use tenantry_domain::customization::{Definition, Editor, Kind, Pattern};
 pub use tenantry_domain::permission;
+pub use tenantry_http as http;
 pub use tenantry_migration::migrator;
+pub use tenantry_persistence as persistence;
 pub use tenantry_persistence::tenant_entity;
+pub use tenantry_tenancy as tenancy;
+pub use tenantry_tenancy::Ports;
 
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
 pub use crate::config::{Challenge, ChallengeProvider, Profile, Secret, Settings, SettingsError};
 pub use crate::extension::Extension;
-pub use crate::routes::Routes;
+pub use crate::routes::{RouteError, Routes};
 
 #[doc(hidden)]
 pub use utoipa as __utoipa;
@@ -109,7 +116,7 @@ enum Command {
     #[command(after_help = "Example: tenantry doctor\n         \
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
-    Doctor(doctor::Args),
+    Doctor(Box<doctor::Args>),
     /// List, create, suspend and resume tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
@@ -127,8 +134,11 @@ enum Command {
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
-    /// Import users who move in from another system.
-    #[command(after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified")]
+    /// Import users who move in from another system, or remove the second factor of one.
+    #[command(
+        after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
+                      tenantry user reset-mfa --tenant acme --email ada@acme.example"
+    )]
     User(user::Args),
     /// Rotate and list the keys that sign access tokens.
     #[command(after_help = "Example: tenantry keys rotate")]
@@ -187,7 +197,8 @@ impl Service {
 
     /// The command line, which ends the process where it asks for help or cannot be understood.
     fn parsed(self) -> Cli {
-        let command = Cli::command().name(self.extension.name());
+        console::name_program(self.extension.name());
+        let command = naming::named(Cli::command(), self.extension.name());
         let parsed = Cli::from_arg_matches(&command.clone().get_matches());
         let mut cli = parsed.unwrap_or_else(|error| error.format(&mut command.clone()).exit());
         cli.sources.extension = self.extension;
@@ -225,6 +236,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
     }
     match cli.command {
         Command::Openapi => {
+            let checked = sources.extension.check_routes();
+            checked.map_err(|error| CommandError::Other(error.to_string()))?;
             let document = sources.extension.openapi();
             let json = document
                 .to_pretty_json()

@@ -50,7 +50,10 @@ pub async fn run(settings: &config::Mail, args: &Args) -> Result<(), CommandErro
             email: to.clone(),
         },
         subject: Line::of("A mail that tries the settings"),
-        text: "This mail was sent by `tenantry mail test`. If you read it, mail goes out.\n".into(),
+        text: format!(
+            "This mail was sent by `{} mail test`. If you read it, mail goes out.\n",
+            console::program()
+        ),
         html: None,
         written_at: clock.now(),
     };

@@ -54,6 +54,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
         "Memberships and names of tenants that are remembered",
         reading(|cache| Reading::Level(cache.stats().entries as f64)),
     );
+    let help = "Lines of the log that were dropped, because their reader was too slow";
     redis(metrics, booted);
     quotas(metrics, booted);
     mails(metrics, booted);

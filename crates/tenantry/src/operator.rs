@@ -155,9 +155,10 @@ fn say(operator: &Operator) {
 fn told(error: OperatorError) -> CommandError {
     match error {
         OperatorError::Invalid(invalid) => crate::tenant::invalid(&invalid),
-        OperatorError::NotFound => {
-            CommandError::Other("there is no operator with this address: see tenantry operator list".into())
-        }
+        OperatorError::NotFound => CommandError::Other(format!(
+            "there is no operator with this address: see {} operator list",
+            console::program()
+        )),
         error @ (OperatorError::InvalidCredentials
         | OperatorError::FactorRequired(_)
         | OperatorError::InvalidToken

@@ -64,6 +64,7 @@ async fn seed_tenant(app: &Arc<Tenancy>, slug: &str, name: &str, plan: &str) -> 
             email: format!("{}@{slug}.example", role.as_str()),
             full_name: format!("{name} {}", role.as_str()),
             role,
+            custom_role: None,
             password: Some(PASSWORD.into()),
         };
         user::create(&cx, data).await.map_err(|error| failed(&error))?;

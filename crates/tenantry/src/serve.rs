@@ -60,55 +60,21 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 /// Serves on a listener until SIGINT or SIGTERM, then says no to readiness, waits for the load balancer, lets the
 /// requests in flight finish, stores what is buffered, and closes the database connections. That the database was
 /// asked before anybody heard of the address is a parameter.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the composition of the whole application, in one place until a builder has it in parts"
-)]
 pub async fn serve(
     settings: &Settings,
     booted: Booted,
     guard: Arc<Guard>,
     listener: TcpListener,
 ) -> Result<(), CommandError> {
-    let failed = |error: std::io::Error| CommandError::Other(format!("cannot serve: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     spool(settings, &booted)?;
-    mail::warn(settings);
-    for setting in settings.plaintext() {
-        tracing::warn!(
-            setting,
-            "connections over a network without verified TLS are accepted"
-        );
-    }
+    warn(settings);
     let address = listener.local_addr().map_err(failed)?;
     lengthen(&listener, settings.server.backlog).map_err(failed)?;
-    let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
-    let isolation = Arc::clone(&guard);
-    let readiness = Readiness::new()
-        .with_check("database", database)
-        .with_state("isolation", move || isolation.state());
-    let readiness = match booted.redis.clone() {
-        Some(redis) => {
-            readiness.with_state("redis", move || if redis.is_there() { "ok" } else { "degraded" })
-        }
-        None => readiness,
-    };
-    let readiness = if settings.metering.spool_dir.as_os_str().is_empty() {
-        readiness
-    } else {
-        let calls = Arc::clone(&booted.calls);
-        let state = move || calls.tally().trouble.map_or("ok", |_| "degraded");
-        readiness.with_state("spool", state)
-    };
-    let readiness = Arc::new(health::with_components(readiness, settings, &booted, &guard));
-    let http = HttpSettings {
-        serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
-        ..http_settings(&settings.http)
-    };
-    let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(&readiness));
-    let api = settings.extension.extend(api);
+    let readiness = Arc::new(readiness(settings, &booted, &guard));
+    let api = api(settings, &booted, &readiness);
     metrics::register(api.metrics(), &booted);
     metrics::guard(api.metrics(), &guard);
     let worker = settings
@@ -119,14 +85,6 @@ pub async fn serve(
     let lagging = metrics::metering(api.metrics(), &booted);
     let scraped = metrics::serve(settings, api.metrics())?;
     let exported = MetricsExport::new(&settings.tracing, api.metrics()).map(MetricsExport::start);
-    let api = match booted.limits.clone() {
-        Some(limits) => api.with_limits(limits),
-        None => api,
-    };
-    let api = match booted.quotas.clone() {
-        Some(gate) => api.with_quotas(Quotas::new(Arc::new(gate))),
-        None => api,
-    };
     let workers = settings.server.threads();
     let runtime = booted.runtime.clone();
     // Once on each worker's thread.
@@ -138,21 +96,7 @@ pub async fn serve(
     let server = tenantry_http::listen(on_each, listener, listen_settings(settings)).map_err(failed)?;
     let handle = server.handle();
     let running = tokio::spawn(server);
-    let flushing = tokio::spawn(flush_views(Arc::clone(&booted.app), settings.views.flush_seconds));
-    let every = Duration::from_millis(settings.metering.flush_interval_ms);
-    let storing = tokio::spawn(store_calls(Arc::clone(&booted.app), every));
-    let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
-    let announcing = booted
-        .invalidations
-        .clone()
-        .map(|everywhere| tokio::spawn(everywhere.run()));
-    let plans = tokio::spawn(booted.plans.clone().run());
-    let following = tokio::spawn(tenantry_compose::follow_keys(Arc::clone(&booted.app)));
-    let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
-    let offering = booted.stripe.clone().map(|stripe| {
-        let plans = Arc::clone(&booted.app.ports.plans);
-        tokio::spawn(billing::offer(plans, stripe))
-    });
+    let loops = Loops::start(settings, &booted);
     let every = Duration::from_secs(settings.guard.every_minutes * 60);
     let mut watching = tokio::spawn(guard.watch(every, hangup));
     let jobs = JobsRunning::start(worker);
@@ -176,21 +120,9 @@ pub async fn serve(
     if let Some(scraped) = scraped {
         scraped.stop(true).await;
     }
-    for task in [flushing, storing] {
-        // What it had taken out to store is back when it has ended.
-        task.abort();
-        let _ = task.await;
-    }
-    plans.abort();
-    following.abort();
     counting.abort();
     lagging.abort();
-    if let Some(invalidations) = &booted.invalidations {
-        invalidations.flush(Duration::from_secs(1)).await;
-    }
-    for task in announcing.iter().chain(&redis).chain(&returning).chain(&offering) {
-        task.abort();
-    }
+    loops.stop(&booted).await;
     store_all(&booted, Duration::from_secs(settings.server.shutdown_seconds)).await;
     if let Some(quotas) = &booted.quotas {
         quotas.close().await;
@@ -203,6 +135,117 @@ pub async fn serve(
     }
     otlp::finish().await;
     Ok(())
+}
+
+fn failed(error: std::io::Error) -> CommandError {
+    CommandError::Other(format!("cannot serve: {error}"))
+}
+
+/// Logs settings that are allowed and weaken something.
+fn warn(settings: &Settings) {
+    mail::warn(settings);
+    for setting in settings.plaintext() {
+        tracing::warn!(
+            setting,
+            "connections over a network without verified TLS are accepted"
+        );
+    }
+}
+
+/// What readiness asks before it says that this server takes requests.
+fn readiness(settings: &Settings, booted: &Booted, guard: &Arc<Guard>) -> Readiness {
+    let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
+    let isolation = Arc::clone(guard);
+    let mut readiness = Readiness::new()
+        .with_check("database", database)
+        .with_state("isolation", move || isolation.state());
+    if let Some(redis) = booted.redis.clone() {
+        let state = move || if redis.is_there() { "ok" } else { "degraded" };
+        readiness = readiness.with_state("redis", state);
+    }
+    if !settings.metering.spool_dir.as_os_str().is_empty() {
+        let calls = Arc::clone(&booted.calls);
+        let state = move || calls.tally().trouble.map_or("ok", |_| "degraded");
+        readiness = readiness.with_state("spool", state);
+    }
+    health::with_components(readiness, settings, booted, guard)
+}
+
+/// The API with the routes of the service, its limits and its quotas.
+fn api(settings: &Settings, booted: &Booted, readiness: &Arc<Readiness>) -> Api {
+    let http = HttpSettings {
+        serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
+        ..http_settings(&settings.http)
+    };
+    let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(readiness));
+    let api = settings.extension.extend(api);
+    let api = match booted.limits.clone() {
+        Some(limits) => api.with_limits(limits),
+        None => api,
+    };
+    match booted.quotas.clone() {
+        Some(gate) => api.with_quotas(Quotas::new(Arc::new(gate))),
+        None => api,
+    }
+}
+
+/// What runs beside the requests of a server.
+struct Loops {
+    /// They take out what they store, and give back what they have not stored when they end.
+    storing: Vec<JoinHandle<()>>,
+    /// They read what servers share: plans, keys, and requests for lists of workspaces.
+    reading: Vec<JoinHandle<()>>,
+    /// They keep connections to other servers, which are still needed to store.
+    sharing: Vec<JoinHandle<()>>,
+}
+
+impl Loops {
+    fn start(settings: &Settings, booted: &Booted) -> Self {
+        let app = || Arc::clone(&booted.app);
+        let every = Duration::from_millis(settings.metering.flush_interval_ms);
+        let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
+        let announcing = booted.invalidations.clone();
+        let announcing = announcing.map(|everywhere| tokio::spawn(everywhere.run()));
+        let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
+        let offering = booted.stripe.clone().map(|stripe| {
+            let plans = Arc::clone(&booted.app.ports.plans);
+            tokio::spawn(billing::offer(plans, stripe))
+        });
+        // Mail is for servers that have a worker.
+        let mailing = settings.jobs.enabled;
+        let mailing = mailing.then(|| tokio::spawn(tenantry_compose::mail_workspaces(app())));
+        Self {
+            storing: vec![
+                tokio::spawn(flush_views(app(), settings.views.flush_seconds)),
+                tokio::spawn(store_calls(app(), every)),
+            ],
+            reading: [
+                tokio::spawn(booted.plans.clone().run()),
+                tokio::spawn(tenantry_compose::follow_keys(app())),
+            ]
+            .into_iter()
+            .chain(mailing)
+            .collect(),
+            sharing: [announcing, redis, returning, offering]
+                .into_iter()
+                .flatten()
+                .collect(),
+        }
+    }
+
+    /// Ends them, after other servers got the invalidations of this one.
+    async fn stop(self, booted: &Booted) {
+        for task in self.storing {
+            // What it had taken out to store is back when it has ended.
+            task.abort();
+            let _ = task.await;
+        }
+        self.reading.iter().for_each(JoinHandle::abort);
+        if let Some(invalidations) = &booted.invalidations {
+            invalidations.flush(Duration::from_secs(1)).await;
+        }
+        self.sharing.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// Says at the start, and not when the first call is counted, that there is no place for calls to wait.
@@ -285,8 +328,7 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(every_seconds));
     loop {
         ticks.tick().await;
-        tenantry_compose::store_notes(&app).await;
-        let flushed = app.views.flush(&app).await;
+        let flushed = tenantry_compose::store_notes(&app).await;
         if flushed.views > 0 {
             tracing::debug!(
                 views = flushed.views,
@@ -307,7 +349,6 @@ async fn store_all(booted: &Booted, within: Duration) {
         for _ in 0..2 {
             metering::flush(app).await;
         }
-        app.views.flush(app).await;
         tenantry_compose::store_notes(app).await;
     };
     let in_time = tokio::time::timeout(within, all).await.is_ok();

@@ -49,8 +49,9 @@ impl Sources {
         match demo::running(&self.data_dir)? {
             Some(demo) => self.beside(&demo),
             None => Err(CommandError::Other(format!(
-                "no demo is running over {}: start it with `make run`, or name a database in TENANTRY__DATABASE__URL",
-                self.data_dir.display()
+                "no demo is running over {}: start it with `{} dev`, or name a database in TENANTRY__DATABASE__URL",
+                self.data_dir.display(),
+                console::program()
             ))),
         }
     }

@@ -138,7 +138,10 @@ async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Resul
 }
 
 pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
-    let unknown = || CommandError::Other(format!("there is no tenant '{slug}': see tenantry tenant list"));
+    let unknown = || {
+        let program = console::program();
+        CommandError::Other(format!("there is no tenant '{slug}': see {program} tenant list"))
+    };
     let selector = TenantSelector::Slug(Slug::parse(slug).ok_or_else(unknown)?);
     let request = RequestId::next(app.ports.ids.as_ref());
     match app.ports.gate.guest(&selector, request).await {

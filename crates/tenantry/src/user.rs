@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
-use tenantry_domain::kernel::{Invalid, Role};
-use tenantry_tenancy::Cx;
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{Invalid, Role, SystemScope};
+use tenantry_tenancy::identity::mfa;
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
+use tenantry_tenancy::{Cx, Origin};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
@@ -28,8 +31,9 @@ enum Action {
     /// are left as they are, so the same file can be imported again. No mail is sent.
     ///
     /// Each line of the file is a JSON object with `email`, `full_name`, `role` (admin, member, viewer) and, where there is
-    /// one, `password_hash`: bcrypt, or a PHC string of argon2id, pbkdf2-sha256, pbkdf2-sha512 or scrypt. It is replaced at
-    /// the first login. A user without a hash resets the password before the first login.
+    /// one, `custom_role` (the name of a custom role of the tenant) and `password_hash`: bcrypt, or a PHC string of argon2id,
+    /// pbkdf2-sha256, pbkdf2-sha512 or scrypt. It is replaced at the first login. A user without a hash resets the password
+    /// before the first login.
     #[command(
         after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
                             {\"email\":\"ada@acme.example\",\"full_name\":\"Ada\",\"role\":\"member\",\
@@ -46,19 +50,56 @@ enum Action {
         #[arg(long)]
         verified: bool,
     },
+    /// Remove the authenticator app, the recovery codes, the trusted devices and the passkeys of a user, and end their sessions. For a
+    /// user who has lost them, or shares them with a thief, and has no other admin to ask. The user gets a mail. Check who asks
+    /// before you run it: afterwards the password alone logs in.
+    #[command(after_help = "Example: tenantry user reset-mfa --tenant acme --email ada@acme.example")]
+    ResetMfa {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The address of the user.
+        #[arg(long)]
+        email: String,
+    },
 }
 
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
-    let Action::Import {
-        tenant,
-        file,
-        verified,
-    } = &args.action;
-    let done = import(&booted, tenant, file, *verified).await;
+    let done = match &args.action {
+        Action::Import {
+            tenant,
+            file,
+            verified,
+        } => import(&booted, tenant, file, *verified).await,
+        Action::ResetMfa { tenant, email } => reset_mfa(&booted, tenant, email).await,
+    };
     booted.finish().await;
     done
+}
+
+async fn reset_mfa(booted: &Booted, slug: &str, email: &str) -> Result<(), CommandError> {
+    let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
+    let tenant = find(&booted.app, slug).await?;
+    let because = SystemScope::because("an operator removes the second factor of a user");
+    let scope = booted.app.ports.gate.system(because, tenant).await;
+    let cx = Cx::new(
+        Arc::clone(&booted.app),
+        scope.map_err(|error| other(&error))?,
+        Origin::default(),
+    );
+    let reset = mfa::reset_by_operator(&cx, &email).await;
+    let Some(reset) = reset.map_err(|error| other(&error))? else {
+        return Err(CommandError::Other("the user has no second factor".into()));
+    };
+    let app = if reset.app { "the app and " } else { "" };
+    console::say(&format!(
+        "{} has no second factor any more: {app}{} passkey(s) were removed, and all sessions have ended",
+        email.as_str(),
+        reset.passkeys
+    ));
+    Ok(())
 }
 
 /// A line of the file.
@@ -68,6 +109,8 @@ struct Line {
     email: String,
     full_name: String,
     role: Role,
+    #[serde(default)]
+    custom_role: Option<String>,
     #[serde(default)]
     password_hash: Option<String>,
 }
@@ -156,12 +199,14 @@ async fn import_line(cx: &Cx, line: &[u8], verified: bool) -> Result<Option<Impo
         email,
         full_name,
         role,
+        custom_role,
         password_hash,
     } = read.map_err(|error| Fault::Line(at_field(&error)))?;
     let user = ImportUser {
         email,
         full_name,
         role,
+        custom_role,
         password_hash,
         email_verified: verified,
     };

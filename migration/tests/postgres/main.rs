@@ -16,3 +16,5 @@ mod running;
 mod support;
 #[cfg(test)]
 mod tenant_names;
+#[cfg(test)]
+mod workspaces;

@@ -71,6 +71,10 @@ fn forgot(client: &Client, _: &str) -> Request {
     client.post("/api/v1/auth/forgot-password", &body)
 }
 
+fn discover(client: &Client, _: &str) -> Request {
+    client.post("/api/v1/auth/discover", &json!({"email": "member@acme.example"}))
+}
+
 #[actix_web::test]
 async fn anonymous_requests_need_a_solved_challenge_of_their_purpose() {
     let world = World::with(all()).await;
@@ -79,6 +83,7 @@ async fn anonymous_requests_need_a_solved_challenge_of_their_purpose() {
         ("sign_up", 201, sign_up as Make),
         ("register", 201, register as Make),
         ("forgot_password", 202, forgot as Make),
+        ("discover", 202, discover as Make),
     ] {
         let request = |name| request(client, name);
         request("first").send().await.problem(403, "challenge_required");

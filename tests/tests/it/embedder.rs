@@ -3,14 +3,21 @@
 
 use std::sync::Arc;
 
+use actix_web::HttpResponse;
+use actix_web::web::ServiceConfig;
 use serde_json::json;
+use tenantry::Extension;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
 use tenantry_domain::kernel::Needs as _;
+use tenantry_domain::operations::MailTemplates;
 use tenantry_domain::tenant::Refused;
-use tenantry_http::ApiError;
+use tenantry_http::permission::ReadTenant;
+use tenantry_http::{ApiError, Ctx, Endpoint};
+use tenantry_mail::CompiledTemplates;
+use tenantry_tenancy::Ports;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, World};
+use tenantry_tests::{Client, Lines, ManualClock, MemoryPayments, Options, Payments, World};
 
 use crate::jobs;
 
@@ -220,11 +227,58 @@ tenantry::permission! {
 async fn a_permission_that_is_not_registered_is_refused() {
     let world = world().await;
     let cx = world.cx(&world.acme.admin).await;
-    assert_eq!(cx.require(ReadForgotten::PERMISSION), Err(Refused::Forbidden));
+    let lines = Lines::default();
+    let guard = lines.listen();
+    for _ in 0..3 {
+        assert_eq!(cx.require(ReadForgotten::PERMISSION), Err(Refused::Forbidden));
+    }
+    assert_eq!(
+        lines.count("forgotten.read"),
+        1,
+        "a fault of the program is logged once"
+    );
+    drop(guard);
     assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Ok(()));
     let without = World::new().await;
     let cx = without.cx(&without.acme.admin).await;
     assert_eq!(cx.require(notes::ReadNotes::PERMISSION), Err(Refused::Forbidden));
+}
+
+#[actix_web::test]
+async fn any_port_can_be_replaced() {
+    let templates: Arc<dyn MailTemplates> = Arc::new(CompiledTemplates::new());
+    let given = Arc::clone(&templates);
+    let extension = notes::extension().ports(move |ports| Ports {
+        mail_templates: Arc::clone(&given),
+        ..ports
+    });
+    let world = World::with(Options {
+        extension,
+        ..Options::default()
+    });
+    let used = Arc::clone(&world.await.app.ports.mail_templates);
+    assert!(Arc::ptr_eq(&used, &templates));
+}
+
+#[actix_web::test]
+async fn routes_of_all_parts_are_served() {
+    fn first(config: &mut ServiceConfig) {
+        config.service(Endpoint::at("/first").get(ok));
+    }
+    fn second(config: &mut ServiceConfig) {
+        config.service(Endpoint::at("/second").get(ok));
+    }
+    async fn ok(_: Ctx<ReadTenant>) -> HttpResponse {
+        HttpResponse::Ok().finish()
+    }
+    let world = World::with(Options {
+        extension: Extension::new("parts").routes(first).routes(second),
+        ..Options::default()
+    });
+    let world = world.await;
+    for path in ["/api/v1/first", "/api/v1/second"] {
+        world.get(&world.acme.viewer, path).send().await.expect(200);
+    }
 }
 
 #[test]
@@ -380,27 +434,62 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// `TENANTRY_WRITE_README=1` writes it there.
+/// Each page with the files that it shows whole.
+const PAGES: [(&str, &[&str]); 2] = [
+    ("README.md", &EXAMPLE),
+    (
+        "docs/embedding.md",
+        &[EXAMPLE[0], EXAMPLE[1], "examples/notes/tests/isolation.rs"],
+    ),
+];
+
+/// `TENANTRY_WRITE_README=1` writes them there.
 #[test]
-fn readme_shows_the_example_whole() {
-    let readme = file("README.md");
-    let mut expected = readme.clone();
-    for path in EXAMPLE {
-        let (before, rest) = expected
-            .split_once(&format!("<!-- {path} -->\n```rust,ignore\n"))
-            .unwrap();
-        let (_, after) = rest.split_once("\n```\n").unwrap();
-        let shown = file(path);
-        expected = format!("{before}<!-- {path} -->\n```rust,ignore\n{shown}```\n{after}");
+fn pages_show_the_example_whole() {
+    for (page, files) in PAGES {
+        let text = file(page);
+        let mut expected = text.clone();
+        for path in files {
+            let (before, rest) = expected
+                .split_once(&format!("<!-- {path} -->\n```rust,ignore\n"))
+                .unwrap();
+            let (_, after) = rest.split_once("\n```\n").unwrap();
+            let shown = file(path);
+            expected = format!("{before}<!-- {path} -->\n```rust,ignore\n{shown}```\n{after}");
+        }
+        if std::env::var_os("TENANTRY_WRITE_README").is_some() {
+            let path = format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(path, &expected).unwrap();
+        }
+        assert!(text == expected, "{page} does not show examples/notes as it is");
     }
-    if std::env::var_os("TENANTRY_WRITE_README").is_some() {
-        let path = format!("{}/../README.md", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(path, &expected).unwrap();
+}
+
+/// The manifest of docs/embedding.md, for a repository outside of this one, names versions and features that this one has.
+#[test]
+fn manifest_of_the_page_fits_the_workspace() {
+    let page = file("docs/embedding.md");
+    let (_, manifest) = page.split_once("<!-- manifest -->\n```toml\n").unwrap();
+    let (manifest, _) = manifest.split_once("```\n").unwrap();
+    let workspace = file("Cargo.toml");
+    let of = |text: &str, name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} = ")))
+            .unwrap()
+            .to_owned();
+        let version = line
+            .split('"')
+            .find(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+        version.unwrap().split('.').next().unwrap().to_owned()
+    };
+    for name in ["chrono", "sea-orm", "serde", "utoipa", "actix-web", "serde_json"] {
+        assert_eq!(of(manifest, name), of(&workspace, name), "{name}");
     }
-    assert!(
-        readme == expected,
-        "README.md does not show examples/notes as it is"
-    );
+    for path in ["crates/tenantry", "tests"] {
+        assert!(manifest.contains(&format!("\"../tenantry/{path}\"")));
+        assert!(!file(&format!("{path}/Cargo.toml")).is_empty());
+    }
 }
 
 /// Lines of code: neither blank nor a comment.

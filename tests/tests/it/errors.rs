@@ -64,7 +64,9 @@ async fn invite(world: &World) {
          FROM users WHERE id = '{admin}'; \
          INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, \
          expires_at, notified, updated_at, version) SELECT tenant_id, '{API_KEY}', now(), 'Key', id, false, '[]', '[]', sha256('s'), \
-         now(), 'far', now(), 1 FROM users WHERE id = '{admin}'",
+         now(), 'far', now(), 1 FROM users WHERE id = '{admin}'; \
+         INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
+         SELECT tenant_id, gen_random_uuid(), now(), 'support', '', 'member', '[]', now(), 1 FROM users WHERE id = '{admin}'",
         admin = world.acme.admin.id
     );
     let mut admin = world.database.admin().await;
@@ -134,6 +136,7 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),
     };
+    let prefix = prefix.replace("{name}", "support");
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());
     let path = format!("{prefix}{id}{rest}").replace("{code}", "not_found");
     ["{n}", "{a}", "{b}"]

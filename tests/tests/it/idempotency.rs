@@ -225,10 +225,18 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 48] = [
+const WITHOUT_KEY: [(&str, &str); 50] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
+    ),
+    (
+        "/api/v1/auth/switch-tenant",
+        "it makes a session, of which one may have any number",
+    ),
+    (
+        "/api/v1/auth/discover",
+        "it stores one request for an address at a time",
     ),
     ("/api/v1/auth/refresh", "the refresh token is the key"),
     ("/api/v1/auth/logout", "it makes nothing"),
@@ -432,6 +440,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/api-keys".into(),
             key,
             json!({"name": "M", "scopes": ["tasks.read"]}),
+        ),
+        (
+            "/api/v1/roles",
+            "/api/v1/roles".into(),
+            json!({"name": "n", "permissions": ["tasks.read"]}),
+            json!({"name": "m", "permissions": ["tasks.read"]}),
         ),
         (
             "/api/v1/api-keys/{id}/rotate",

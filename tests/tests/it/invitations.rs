@@ -191,7 +191,7 @@ async fn invited_address_becomes_a_verified_user_by_its_link() {
         .expect(201);
     let (location, json) = (reply.header("location").unwrap().to_owned(), reply.json());
     let expected = json!({
-        "id": json["id"], "email": "grace@example.com", "role": "viewer", "status": "open", "invited_by": admin.id,
+        "id": json["id"], "email": "grace@example.com", "role": "viewer", "custom_role": null, "status": "open", "invited_by": admin.id,
         "created_at": json["created_at"], "sent_at": json["created_at"], "expires_at": json["expires_at"],
     });
     assert_eq!(json, expected);

@@ -51,6 +51,8 @@ enum Of {
     Session,
     Invitation,
     Passkey,
+    /// The name of a custom role.
+    Role,
 }
 use Of::{
     ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Passkey, Project, Reservation,
@@ -73,7 +75,7 @@ struct Operation {
     may_conflict: bool,
     /// Whether the row may be another user's, whom it is not there for.
     may_be_missing: bool,
-    /// Whether it needs a second factor of the caller's own, which the caller has not given.
+    /// Whether it needs a second factor of the caller's own, or a proven mailbox, which the caller has not given.
     may_need_factor: bool,
 }
 
@@ -93,6 +95,7 @@ struct Ids {
     session: String,
     invitation: String,
     passkey: String,
+    role: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -113,6 +116,7 @@ fn table() -> Vec<Operation> {
         (&post, "/api/v1/auth/passkeys/login"),
         (&put, "/api/v1/auth/passkeys/login"),
         (&post, "/api/v1/auth/forgot-password"),
+        (&post, "/api/v1/auth/discover"),
         (&post, "/api/v1/auth/reset-password"),
         (&post, "/api/v1/auth/verify-email"),
         (&post, "/api/v1/auth/confirm-email"),
@@ -152,6 +156,10 @@ fn table() -> Vec<Operation> {
             ..at(&post, "/api/v1/auth/change-email", viewer)
                 .body(|ids| json!({"email": format!("{}@moved.example", ids.label), "password": PASSWORD}))
         },
+        // These sessions prove no mailbox.
+        at(&post, "/api/v1/auth/switch-tenant", viewer)
+            .body(|_| json!({"tenant_slug": "nowhere-at-all"}))
+            .of_factor(),
         at(&get, "/api/v1/auth/me", viewer),
         at(&get, "/api/v1/auth/sessions", viewer),
         Operation {
@@ -262,6 +270,14 @@ fn table() -> Vec<Operation> {
             ..at(&delete, "/api/v1/invitations/{id}", admin).ids(&[Invitation])
         },
         at(&post, "/api/v1/invitations/{id}/resend", admin).ids(&[Invitation]),
+        at(&get, "/api/v1/roles", viewer),
+        at(&post, "/api/v1/roles", admin)
+            .body(|ids| json!({"name": format!("r{}", ids.label), "permissions": ["tasks.read"]})),
+        at(&get, "/api/v1/roles/{name}", viewer).ids(&[Of::Role]),
+        at(&patch, "/api/v1/roles/{name}", admin)
+            .ids(&[Of::Role])
+            .body(|_| json!({"permissions": ["projects.read"]})),
+        at(&delete, "/api/v1/roles/{name}", admin).ids(&[Of::Role]),
         at(&get, "/api/v1/api-keys", admin),
         at(&post, "/api/v1/api-keys", admin).body(|ids| json!({"name": ids.label, "scopes": ["tasks.read"]})),
         at(&get, "/api/v1/api-keys/{id}", admin).ids(&[ApiKey]),
@@ -352,6 +368,7 @@ fn table() -> Vec<Operation> {
     // done again.
     table.push(Operation {
         writes: false,
+        may_need_factor: true,
         ..at(&post, "/api/v1/auth/change-password", viewer)
             .body(|_| json!({"current_password": PASSWORD, "new_password": PASSWORD}))
     });
@@ -477,8 +494,11 @@ impl Operation {
     fn is_done(&self, reply: &Reply) -> bool {
         let conflicts = self.may_conflict && reply.status == 409 && reply.json()["code"] == "conflict";
         let is_missing = self.may_be_missing && reply.status == 404;
-        let needs_factor =
-            self.may_need_factor && reply.status == 403 && reply.json()["code"] == "mfa_required";
+        let needs_factor = self.may_need_factor
+            && reply.status == 403
+            && ["mfa_required", "mailbox_proof_required"]
+                .map(Value::from)
+                .contains(&reply.json()["code"]);
         (200..300).contains(&reply.status) || conflicts || is_missing || needs_factor
     }
 
@@ -671,6 +691,15 @@ impl Ids {
             .execute(&mut admin)
             .await
             .unwrap();
+        // Those of former requests would fill the tenant's places.
+        let sql = "DELETE FROM custom_roles WHERE id IN (SELECT id FROM custom_roles WHERE tenant_id = $1 \
+                   ORDER BY created_at DESC OFFSET 20)";
+        let delete = sqlx::query(sql).bind(tenant.id.uuid());
+        delete.execute(&mut admin).await.unwrap();
+        let role = format!("role-{label}");
+        let body = json!({"name": role, "description": secret, "permissions": ["tasks.read"]});
+        let made = world.post(&tenant.admin, "/api/v1/roles", &body).send().await;
+        made.expect(201);
         let viewer = somebody(world, tenant, Role::Viewer).await;
         let sessions = world
             .get(&viewer, "/api/v1/auth/sessions?limit=1")
@@ -692,6 +721,7 @@ impl Ids {
             session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
             invitation,
             passkey: passkey(world, tenant).await,
+            role,
             label,
         }
     }
@@ -703,6 +733,7 @@ impl Ids {
             "tasks/task",
             "resources/resource",
             "api-keys/api_key",
+            "roles/role",
             "projects/project",
             "users/user",
             "users/outsider",
@@ -712,6 +743,7 @@ impl Ids {
                 "task" => &ids.task,
                 "resource" => &ids.resource,
                 "api_key" => &ids.api_key,
+                "role" => &ids.role,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -754,6 +786,7 @@ impl Ids {
             session: id(),
             invitation: id(),
             passkey: id(),
+            role: id(),
             label: label(),
         }
     }
@@ -775,10 +808,11 @@ impl Ids {
             Of::Session => &self.session,
             Of::Invitation => &self.invitation,
             Of::Passkey => &self.passkey,
+            Of::Role => &self.role,
         }
     }
 
-    fn all(&self) -> [&str; 13] {
+    fn all(&self) -> [&str; 14] {
         [
             &self.user,
             &self.outsider,
@@ -793,6 +827,7 @@ impl Ids {
             &self.session,
             &self.invitation,
             &self.passkey,
+            &self.role,
         ]
     }
 }

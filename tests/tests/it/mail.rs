@@ -154,6 +154,7 @@ async fn add(world: &World, email: &str, role: Role) -> UserId {
         email: email.into(),
         full_name: "Grace Hopper".into(),
         role,
+        custom_role: None,
         password: Some(PASSWORD.into()),
     };
     let added = user::create(&cx, data).await.unwrap().user.id;

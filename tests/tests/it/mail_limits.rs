@@ -389,6 +389,7 @@ async fn former_address_is_kept_for_its_owner_for_seven_days() {
         email: former.clone(),
         full_name: "Eve".into(),
         role: Role::Member,
+        custom_role: None,
         password_hash: None,
         email_verified: true,
     };
@@ -439,7 +440,7 @@ async fn former_address_is_kept_from_an_expired_invitation() {
     let stranger = registered["access_token"].as_str().unwrap();
     let token = mailed.token_for(STRANGER).await;
     let verify = post(world, "/api/v1/auth/verify-email", json!({"token": token}));
-    verify.send().await.expect(204);
+    verify.bearer(stranger).send().await.expect(204);
     let body = json!({"email": "new@elsewhere.example", "password": PASSWORD});
     let change = post(world, "/api/v1/auth/change-email", body).bearer(stranger);
     change.send().await.expect(202);

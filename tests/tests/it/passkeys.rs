@@ -42,13 +42,18 @@ fn slug_of(who: &Person) -> &str {
 }
 
 /// A registration that has begun.
-async fn registration(world: &World, who: &Person) -> Value {
+pub(crate) async fn registration(world: &World, who: &Person) -> Value {
     let body = json!({"password": PASSWORD});
     let begun = world.post(who, REGISTRATION, &body).send().await;
     begun.expect(200).json()
 }
 
-async fn finish_registration(world: &World, who: &Person, token: &Value, credential: &Value) -> Reply {
+pub(crate) async fn finish_registration(
+    world: &World,
+    who: &Person,
+    token: &Value,
+    credential: &Value,
+) -> Reply {
     let body = json!({"token": token, "credential": credential, "name": "Laptop"});
     world.put(who, REGISTRATION, &body).send().await
 }
@@ -78,7 +83,7 @@ async fn finish_login(world: &World, token: &Value, credential: &Value) -> Reply
 }
 
 /// Logs in with an honest response.
-async fn log_in(world: &World, who: &Person, authenticator: &Authenticator) -> Reply {
+pub(crate) async fn log_in(world: &World, who: &Person, authenticator: &Authenticator) -> Reply {
     let begun = login(world, slug_of(who)).await;
     finish_login(world, &begun["token"], &authenticator.get(&begun["publicKey"])).await
 }
@@ -585,10 +590,14 @@ async fn deleted_user_keeps_no_passkey() {
     let member = &world.acme.member;
     let (authenticator, _) = register(&world, member).await;
     let path = format!("/api/v1/users/{}", member.id);
+    with_factor(&world, member).await;
     world.delete(&world.acme.admin, &path).send().await.expect(204);
     log_in(&world, member, &authenticator)
         .await
         .problem(401, "invalid_credentials");
+    for table in ["passkeys", "totp_factors", "recovery_codes"] {
+        assert_eq!(count(&world, table).await, 0, "{table}");
+    }
 }
 
 #[actix_web::test]

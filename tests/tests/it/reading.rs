@@ -44,6 +44,7 @@ fn fill(world: &World, template: &str) -> String {
         .map(|part| match part {
             "{n}" | "{a}" | "{b}" => "1",
             "{meter}" => "api_calls",
+            "{name}" => "support",
             part if part.starts_with('{') => &id,
             part => part,
         })

@@ -57,6 +57,7 @@ entities! {
     audit_events "audit_events"
     billing_accounts "billing_accounts"
     brandings "brandings"
+    custom_roles "custom_roles"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     invitations "invitations"
@@ -113,7 +114,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_events billing_accounts brandings flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_events billing_accounts brandings custom_roles flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1213,6 +1214,11 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("projects", "{id}") => world.globex.project.to_string(),
             ("tasks", "{id}") => world.globex.task.to_string(),
             ("resources", "{id}") => world.globex.resource.to_string(),
+            ("roles", "{name}") => {
+                let sql = "SELECT name FROM custom_roles WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
             ("quotas" | "entitlements", "{meter}" | "{feature}") => "api_calls".to_owned(),
             ("reservations", "{id}") => {
                 let sql = "SELECT id::text FROM quota_reservations WHERE tenant_id = $1";
@@ -1255,6 +1261,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
     match (method, template.trim_start_matches("/api/v1/")) {
         ("PATCH", "users/{id}") => Some(json!({"full_name": "x"})),
         ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
+        ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
@@ -1286,6 +1293,9 @@ fn assert_tells(secrets: &[String], text: &str, what: &str) {
 async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
     let world = seeded(Options::default()).await;
     let mut admin = world.database.admin().await;
+    let mut outside = world.database.admin().await;
+    let narrow = "UPDATE users u SET custom_role = (SELECT max(r.name) FROM custom_roles r WHERE r.tenant_id = u.tenant_id)";
+    run(&mut admin, narrow).await.unwrap();
     let subjects = subjects(&world).await;
     let references = references(&mut admin, None).await;
     for Reference {
@@ -1293,6 +1303,7 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
         table,
         column,
         parent,
+        key,
     } in &references
     {
         let of = |name: &String| subjects.iter().find(|subject| subject.table == *name).unwrap();
@@ -1315,7 +1326,12 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
             run(&mut admin, "ROLLBACK").await.unwrap();
         };
         // A row of acme's that refers to globex's.
-        let theirs = parent.their_ids[0];
+        let theirs = format!(
+            "SELECT {key}::text FROM {} WHERE tenant_id = '{globex}' LIMIT 1",
+            parent.table
+        );
+        let theirs = sqlx::query_scalar(sqlx::AssertSqlSafe(theirs));
+        let theirs: String = theirs.fetch_one(&mut outside).await.unwrap();
         refuse(format!(
             "UPDATE {table} SET {column} = '{theirs}' WHERE (tenant_id, id) = (SELECT tenant_id, id FROM {table} WHERE tenant_id = '{acme}' LIMIT 1)"
         ))
@@ -1327,7 +1343,7 @@ async fn without_any_other_ring_no_reference_leads_to_another_tenant() {
         .await;
         // A row that changes hands while others refer to it.
         refuse(format!(
-            "UPDATE {0} SET tenant_id = '{globex}' WHERE (tenant_id, id) = (SELECT tenant_id, {column} FROM {table} WHERE tenant_id = '{acme}' AND {column} IS NOT NULL LIMIT 1)",
+            "UPDATE {0} SET tenant_id = '{globex}' WHERE (tenant_id, {key}) = (SELECT tenant_id, {column} FROM {table} WHERE tenant_id = '{acme}' AND {column} IS NOT NULL LIMIT 1)",
             parent.table
         ))
         .await;
@@ -2053,12 +2069,15 @@ struct Reference {
     table: String,
     column: String,
     parent: String,
+    /// The column of the parent that it refers to, beside the tenant.
+    key: String,
 }
 
 /// The foreign keys between tenant tables, of one table or of all; each of them is of the tenant and one more column.
 async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Reference> {
-    let rows: Vec<(String, String, Vec<String>, String)> = sqlx::query_as(
-        "SELECT c.conname::text, c.conrelid::regclass::text, array_agg(a.attname::text ORDER BY k.n), c.confrelid::regclass::text \
+    let rows: Vec<(String, String, Vec<String>, String, String)> = sqlx::query_as(
+        "SELECT c.conname::text, c.conrelid::regclass::text, array_agg(a.attname::text ORDER BY k.n), c.confrelid::regclass::text, \
+         (SELECT p.attname::text FROM pg_attribute p WHERE p.attrelid = c.confrelid AND p.attnum = c.confkey[2]) \
          FROM pg_constraint c CROSS JOIN unnest(c.conkey) WITH ORDINALITY k (attnum, n) \
          JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum \
          WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace AND c.confrelid <> 'tenants'::regclass \
@@ -2070,7 +2089,7 @@ async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Refere
     .fetch_all(admin)
     .await
     .unwrap();
-    let reference = |(name, table, columns, parent): (String, String, Vec<String>, String)| {
+    let reference = |(name, table, columns, parent, key): (String, String, Vec<String>, String, String)| {
         assert_eq!(columns[0], "tenant_id", "{name}");
         let [_, column] = columns.try_into().unwrap();
         Reference {
@@ -2078,6 +2097,7 @@ async fn references(admin: &mut PgConnection, table: Option<&str>) -> Vec<Refere
             table,
             column,
             parent,
+            key,
         }
     };
     rows.into_iter().map(reference).collect()
@@ -2113,6 +2133,11 @@ const SEEDS: &[(&str, &str)] = &[
         "billing_accounts",
         "INSERT INTO billing_accounts (tenant_id, id, created_at, customer_ref, dunning, dunning_steps, fetches, applied, \
          updated_at, version) SELECT id, gen_random_uuid(), now(), 'cus_' || slug, 'healthy', 0, 0, 0, now(), 1 FROM tenants",
+    ),
+    (
+        "custom_roles",
+        "INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'r' || md5(slug), '', 'member', '[]', now(), 1 FROM tenants",
     ),
     (
         "invitations",

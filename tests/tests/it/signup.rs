@@ -113,7 +113,7 @@ async fn signing_up_answers_with_the_tenant_its_admin_and_their_credentials() {
         "version": 1,
     });
     let expected_admin = json!({
-        "id": admin["id"], "email": "peter@initech.example", "full_name": "Peter Gibbons", "role": "admin",
+        "id": admin["id"], "email": "peter@initech.example", "full_name": "Peter Gibbons", "role": "admin", "custom_role": null,
         "is_active": true, "email_verified": false, "created_at": admin["created_at"],
         "updated_at": admin["created_at"], "version": 1,
     });

@@ -16,6 +16,8 @@ use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::operations::job::JobHandler as _;
+use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
     Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
@@ -118,6 +120,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     use_links(world, inbox).await;
     reuse_a_token(world).await;
     move_address(world, inbox).await;
+    end_registrations(world, inbox).await;
     (reads, seen.taken())
 }
 
@@ -141,7 +144,9 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
         "/api/v1/api-keys".to_owned(),
+        "/api/v1/roles".to_owned(),
         "/api/v1/users".to_owned(),
+        "/api/v1/users?custom_role=support".to_owned(),
         "/api/v1/invitations".to_owned(),
         format!("/api/v1/invitations/{invitation}"),
         "/api/v1/users?role=member&is_active=true".to_owned(),
@@ -313,8 +318,26 @@ async fn use_a_key(world: &World) {
     world.delete(admin, &path).send().await.expect(204);
 }
 
+/// Creates, reads, gives, changes and deletes a custom role.
+async fn use_a_role(world: &World) {
+    let admin = &world.acme.admin;
+    let body = json!({"name": "support", "permissions": ["tasks.read"]});
+    world.post(admin, "/api/v1/roles", &body).send().await.expect(201);
+    let path = "/api/v1/roles/support";
+    world.get(admin, path).send().await.expect(200);
+    let user = format!("/api/v1/users/{}", world.acme.viewer.id);
+    for custom_role in [json!("support"), json!(null)] {
+        let give = world.patch(admin, &user, &json!({"custom_role": custom_role}));
+        give.send().await.expect(200);
+    }
+    let change = world.patch(admin, path, &json!({"permissions": ["projects.read"]}));
+    change.send().await.expect(200);
+    world.delete(admin, path).send().await.expect(204);
+}
+
 async fn write_everything(world: &World) {
     use_a_key(world).await;
+    use_a_role(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -515,6 +538,22 @@ async fn use_links(world: &World, inbox: &Inbox) {
         }
         world.client.post(&path(redeem), &body).send().await.expect(204);
     }
+    switch(world).await;
+}
+
+/// A user whose password was chosen with a link asks for the list of workspaces, and switches to another one.
+async fn switch(world: &World) {
+    let member = &world.globex.member;
+    let discover = json!({"email": member.email});
+    let discover = world.client.post("/api/v1/auth/discover", &discover);
+    discover.send().await.expect(202);
+    tenantry_tenancy::identity::workspace::answer_due(&world.app)
+        .await
+        .unwrap();
+    let switch = json!({"tenant_slug": "acme"});
+    let switch = world.client.post("/api/v1/auth/switch-tenant", &switch);
+    let switched = switch.bearer(&log_in(world).await).send().await;
+    switched.problem(404, "tenant_not_found");
 }
 
 /// An address is changed, and the change taken back.
@@ -528,6 +567,37 @@ async fn move_address(world: &World, inbox: &Inbox) {
         let path = format!("/api/v1/auth/{redeem}");
         world.client.post(&path, &body).send().await.expect(204);
     }
+}
+
+/// A registration ends with a link alone, and another one for want of a proof.
+async fn end_registrations(world: &World, inbox: &Inbox) {
+    let register = async |name: &str| {
+        let email = format!("{name}@globex.example");
+        let body = json!({"tenant_slug": "globex", "email": email, "full_name": "S", "password": PASSWORD});
+        let registered = world.client.post("/api/v1/auth/register", &body).send().await;
+        assert!([201, 202].contains(&registered.status), "{}", registered.text());
+    };
+    register("stranger").await;
+    embedder::work(world).await;
+    let body = json!({"token": inbox.token()});
+    let verify = world.client.post("/api/v1/auth/verify-email", &body);
+    verify.send().await.expect(204);
+    register("unproven").await;
+    let pending = "UPDATE users SET password_hash = 'pending:' || password_hash, updated_at = updated_at - interval '8 days' \
+                   WHERE email = 'unproven@globex.example'";
+    sqlx::raw_sql(pending)
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    let scope = world
+        .app
+        .ports
+        .gate
+        .system(BECAUSE, world.globex.id)
+        .await
+        .unwrap();
+    let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
+    Purge.run(&cx, Ended { days: 30 }).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.
@@ -576,7 +646,12 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 18] = [
+const OF_WORKERS: [&str; 23] = [
+    "DELETE FROM workspace_requests ",
+    "INSERT INTO workspace_requests ",
+    "SELECT t.name, t.slug FROM user_addresses ",
+    "UPDATE workspace_requests SET attempts ",
+    "UPDATE workspace_requests SET due_at ",
     "DELETE FROM sent_mails ",
     "DELETE FROM tenant_names ",
     "INSERT INTO sent_mails ",
@@ -855,6 +930,8 @@ async fn fill(world: &World) {
              notified, revoked_at, updated_at, version)
            SELECT tenant_id, gen_random_uuid(), now(), 'K', id, false, '[]', '[]', decode(repeat('00', 32), 'hex'), now(), 'far',
              CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
+         INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

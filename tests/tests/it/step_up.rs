@@ -61,6 +61,11 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
     );
     let (other, key) = (new_user(world, "three", "admin").await, new_key(world).await);
     let invited = new_invitation(world, "seven@acme.example", "admin").await;
+    for name in ["one", "two"] {
+        let body = json!({"name": name, "permissions": ["tasks.read"]});
+        let made = world.post(&world.acme.admin, "/api/v1/roles", &body).send().await;
+        made.expect(201);
+    }
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
     let post = |path: &str, body| ("POST", path.to_owned(), body);
     let at_user = |id: &str| format!("/api/v1/users/{id}");
@@ -124,6 +129,25 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             ),
         ),
         (
+            "update_user",
+            patch(&at_user(&user), json!({"custom_role": "one"})),
+        ),
+        (
+            "create_role",
+            post(
+                "/api/v1/roles",
+                json!({"name": "three", "permissions": ["tasks.read"]}),
+            ),
+        ),
+        (
+            "update_role",
+            patch("/api/v1/roles/one", json!({"permissions": ["projects.read"]})),
+        ),
+        (
+            "delete_role",
+            ("DELETE", "/api/v1/roles/two".to_owned(), json!(null)),
+        ),
+        (
             "update_settings",
             patch(SETTINGS, json!({"security.session_idle_minutes": 45})),
         ),
@@ -136,6 +160,13 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             patch(
                 "/api/v1/tenant",
                 json!({"settings": {"self_registration": false}}),
+            ),
+        ),
+        (
+            "change_password",
+            post(
+                "/api/v1/auth/change-password",
+                json!({"current_password": PASSWORD, "new_password": "a staple of batteries"}),
             ),
         ),
     ];
@@ -182,8 +213,15 @@ async fn sensitive_requests_need_a_recent_factor() {
         .await
         .expect(200);
     let sensitive = sensitive(&world).await;
-    // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`.
-    let of_passkeys = ["begin_passkey_registration", "enroll_mfa", "remove_passkey"];
+    // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`; those that
+    // finish what was begun, see `recovery`.
+    let of_passkeys = [
+        "begin_passkey_registration",
+        "confirm_mfa",
+        "enroll_mfa",
+        "finish_passkey_registration",
+        "remove_passkey",
+    ];
     let names: BTreeSet<_> = sensitive
         .iter()
         .map(|(operation, ..)| *operation)

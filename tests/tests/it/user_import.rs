@@ -28,6 +28,7 @@ fn user(name: &str, hash: Option<&str>) -> ImportUser {
         email: format!("{name}@moved.example"),
         full_name: name.to_uppercase(),
         role: Role::Member,
+        custom_role: None,
         password_hash: hash.map(str::to_owned),
         email_verified: true,
     }

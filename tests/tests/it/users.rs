@@ -113,7 +113,7 @@ async fn an_admin_adds_a_user_who_can_then_be_read_and_log_in() {
     let json = reply.json();
     let expected = json!({
         "id": json["id"], "email": "grace@acme.example", "full_name": "Grace Hopper", "role": "member",
-        "is_active": true, "email_verified": false, "created_at": json["created_at"],
+        "custom_role": null, "is_active": true, "email_verified": false, "created_at": json["created_at"],
         "updated_at": json["created_at"], "version": 1,
     });
     assert_eq!(json, expected, "and no password, since it was given");

@@ -13,7 +13,7 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, NewCustomer, NewSubscription, Offer, PaymentProvider,
     ProviderError, ProviderKey, ProviderSubscription,
 };
-use tenantry_domain::identity::UserFilter;
+use tenantry_domain::identity::{RoleFilter, UserFilter};
 use tenantry_domain::kernel::{
     BillingAccountId, Interval, PageRequest, Permission, Role, StoreError, SystemScope, TenantId,
 };
@@ -229,12 +229,13 @@ async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
     let filter = UserFilter {
         role: Some(Role::Admin),
         is_active: Some(true),
+        custom_role: Some(RoleFilter::None),
     };
     let one = PageRequest {
         limit: 1,
         after: None,
     };
-    let page = work.users().list(filter, one).await?;
+    let page = work.users().list(&filter, one).await?;
     Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
 }
 

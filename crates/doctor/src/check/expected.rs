@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::service_table::{ServiceTables, table_of};
 use super::{Check, Verdict, count};
 use crate::catalogue::Fact;
 use crate::subject::Subject;
@@ -20,7 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
         id: "CAT002",
         title: "No migration was applied that this version does not know, and no object is new with one",
         why: "A newer version made the schema, or another service did. What this version knows is compared all the same; new \
-              objects beside it are not known here.",
+              objects beside it are not known here. Tables of another service that obey every rule are no finding: see CAT011.",
         severity: Severity::Warning,
         guards: true,
         look: nothing_is_unknown,
@@ -89,6 +90,15 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Warning,
         guards: true,
         look: |subject| differences(subject, Part::Surroundings),
+    },
+    Check {
+        id: "CAT011",
+        title: "No tables of other services are unknown here",
+        why: "A migration that is not known here made them, as it makes tenant tables: owner, row-level security, policies, grants \
+              and keys are right. A later change that keeps to these rules is not noticed here.",
+        severity: Severity::Info,
+        guards: true,
+        look: obedient_tables,
     },
 ];
 
@@ -177,25 +187,44 @@ fn nothing_is_unknown(subject: &Subject<'_>) -> Verdict {
         return no_migrations();
     };
     let context = Context::of(subject, manifest);
-    let mut findings: Vec<Finding> = context
-        .unknown
-        .iter()
-        .map(|name| Finding::new(Object::new("migration", *name), "is not known here"))
+    let found = found(subject, |_| true);
+    let pairs = pairs(manifest, &found, |_| true);
+    let obedient = context.obedient(subject, &pairs);
+    let new = pairs.iter().filter(|(key, pair)| context.is_new(key, pair));
+    let others = new.filter(|((kind, object), _)| {
+        let table = table_of(kind, object);
+        !table.is_some_and(|table| obedient.contains(table))
+    });
+    let named = others.map(|((kind, object), pair)| (Object::new(word(kind), *object), pair));
+    let named = named.filter(|(object, pair)| !is_allowed(subject, object, &pair.1));
+    let objects: Vec<Finding> = named
+        .map(|(object, _)| Finding::new(object, "is not known here; an unknown migration may make it"))
         .collect();
-    if !findings.is_empty() {
-        let found = found(subject, |_| true);
-        let pairs = pairs(manifest, &found, |_| true);
-        let new = pairs.iter().filter(|(key, pair)| context.is_new(key, pair));
-        let named = new.map(|((kind, object), pair)| (Object::new(word(kind), *object), pair));
-        findings.extend(
-            named
-                .filter(|(object, pair)| !is_allowed(subject, object, &pair.1))
-                .map(|(object, _)| {
-                    Finding::new(object, "is not known here; an unknown migration may make it")
-                }),
-        );
-    }
-    Verdict::of(count(applied.len(), "migration"), findings)
+    // What such migrations made is known to obey the rules, when it is all there is.
+    let harmless = objects.is_empty() && !obedient.is_empty();
+    let unknown = context.unknown.iter().filter(|_| !harmless);
+    let migrations = unknown.map(|name| Finding::new(Object::new("migration", *name), "is not known here"));
+    Verdict::of(
+        count(applied.len(), "migration"),
+        migrations.chain(objects).collect(),
+    )
+}
+
+fn obedient_tables(subject: &Subject<'_>) -> Verdict {
+    let manifest = match expected(subject) {
+        Ok(manifest) => manifest,
+        Err(verdict) => return verdict,
+    };
+    let found = found(subject, |_| true);
+    let pairs = pairs(manifest, &found, |_| true);
+    let obedient = Context::of(subject, manifest).obedient(subject, &pairs);
+    let findings = obedient.into_iter().map(|table| {
+        let found = "is of another service and obeys every rule; to compare it with what its migrations make, record that \
+                     (doctor --record FILE --beyond-own) and name the file (doctor --catalogue, guard.catalogues)";
+        Finding::new(Object::new("table", table), found)
+    });
+    let findings: Vec<_> = findings.collect();
+    Verdict::of(count(findings.len(), "table"), findings)
 }
 
 fn no_migrations() -> Verdict {
@@ -205,7 +234,7 @@ fn no_migrations() -> Verdict {
 }
 
 /// Kind and name of an object.
-type Key<'a> = (&'a str, &'a str);
+pub(super) type Key<'a> = (&'a str, &'a str);
 
 /// Expected and found facts of one object.
 type Pair<'a> = (BTreeSet<&'a str>, BTreeSet<&'a str>);
@@ -310,6 +339,13 @@ impl<'a> Context<'a> {
             | "domain constraint" | "schema" | "statistics object" => true,
             _ => false,
         }
+    }
+
+    /// The new tables that are made as tenant tables are.
+    fn obedient(&self, subject: &Subject<'_>, pairs: &'a BTreeMap<Key<'a>, Pair<'a>>) -> BTreeSet<&'a str> {
+        let new = pairs.iter().filter(|(key, pair)| self.is_new(key, pair));
+        let tables = ServiceTables::of(new.map(|(key, pair)| (*key, &pair.1)));
+        tables.obedient(subject.options, subject.runtime())
     }
 
     /// Whether a migration that was not applied yet may make the object.
@@ -425,7 +461,7 @@ fn mend(kind: &str, object: &str, extra: &[&str], missing: &[&str]) -> Vec<Strin
 }
 
 /// The names on either side of a word that is in none of them: a quoted name may have anything in it.
-fn split<'t>(object: &'t str, word: &str) -> Option<(&'t str, &'t str)> {
+pub(super) fn split<'t>(object: &'t str, word: &str) -> Option<(&'t str, &'t str)> {
     let outside = |start: usize| object[..start].matches('"').count().is_multiple_of(2);
     let (start, _) = object.match_indices(word).find(|(start, _)| outside(*start))?;
     Some((&object[..start], &object[start + word.len()..]))

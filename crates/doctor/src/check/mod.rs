@@ -17,6 +17,7 @@ mod publication;
 mod reference;
 mod role;
 mod row_security;
+mod service_table;
 mod setting;
 mod table;
 mod tenant_column;

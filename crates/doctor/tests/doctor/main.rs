@@ -18,6 +18,8 @@ mod rules;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
+mod service_tables;
+#[cfg(test)]
 mod stranger;
 #[cfg(test)]
 mod support;

@@ -98,6 +98,10 @@ impl Database {
         PgConnection::connect(&url).await.unwrap()
     }
 
+    pub async fn owner_url(&self) -> String {
+        url(shared().await, "tenantry_owner", "owner", &self.name)
+    }
+
     pub async fn app(&self) -> PgConnection {
         self.connect("tenantry_app", "app").await
     }

@@ -103,10 +103,6 @@ impl AccountLink {
     /// The shortest time between two links for the same purpose to an address, so that no caller fills a user's inbox.
     pub const PAUSE: Duration = Duration::minutes(5);
 
-    /// The shortest time between two links to confirm different addresses: a user who mistyped an address asks again, and
-    /// no caller fills the inboxes of strangers.
-    pub const PAUSE_BETWEEN_ADDRESSES: Duration = Duration::minutes(1);
-
     /// The maximum number of links for a purpose that work at the same time. Anybody may ask for links to any address, so a new
     /// link does not replace those before it: while there are so many, none is added.
     pub const MOST_LIVE: usize = 3;

@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::kernel::{
-    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, Permission, PermissionRegistry, PermissionSet,
-    StoreError, TenantId, Time, UserId,
+    ApiKeyId, Check, Invalid, Page, PageRequest, Patch, PermissionRegistry, PermissionSet, StoreError,
+    TenantId, Time, UserId,
 };
 
 /// The most networks that a key may be limited to.
@@ -128,6 +128,9 @@ impl ApiKey {
 
     /// The most keys of a tenant that are not revoked.
     pub const MOST: u64 = 200;
+
+    /// The most revoked keys that a tenant keeps; they tell a revoked key from an unknown one in the audit log.
+    pub const MOST_REVOKED: u64 = 200;
 
     /// So many days before its end admins are notified.
     pub const NOTICE_DAYS: i64 = 7;
@@ -350,35 +353,13 @@ fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Reads the names of scopes: permissions that keys may have, or that this one has already, at least one. In the order of the
-/// registry.
+/// Reads the names of scopes: permissions that keys may have, or that this one has already.
 fn scopes(
     names: &[String],
     held: &PermissionSet,
     permissions: &PermissionRegistry,
 ) -> Result<PermissionSet, Invalid> {
-    let mut check = Check::new();
-    check.require(
-        !names.is_empty(),
-        "/scopes",
-        "required",
-        "must name at least one scope",
-    );
-    for (index, name) in names.iter().enumerate() {
-        let is_scope = permissions.find(name).is_some_and(Permission::is_scope);
-        check.require(
-            is_scope || held.has_name(name),
-            &format!("/scopes/{index}"),
-            "unknown_scope",
-            "must be a permission with `scope: true` in GET /api/v1/permissions",
-        );
-    }
-    check.verdict()?;
-    let asked: PermissionSet = names.iter().map(String::as_str).collect();
-    let known = permissions.all().iter().map(|permission| permission.as_str());
-    let known = known.filter(|name| asked.has_name(name));
-    // Then those that no permission of this service has.
-    Ok(known.chain(names.iter().map(String::as_str)).collect())
+    permissions.scopes(("/scopes", "unknown_scope"), names, held)
 }
 
 fn read_networks(texts: &[String]) -> Result<Vec<AllowedNetwork>, Invalid> {
@@ -667,6 +648,8 @@ pub trait ApiKeys: Send {
     async fn find_for_update(&mut self, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
     /// A page of the keys that are not revoked, newest first.
     async fn list(&mut self, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
+    /// The keys that a user created and that are not revoked, locked until the transaction ends.
+    async fn list_of(&mut self, creator: UserId) -> Result<Vec<ApiKey>, StoreError>;
     /// How many keys that a user created are neither revoked nor expired.
     async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError>;
     /// How many keys are not revoked.

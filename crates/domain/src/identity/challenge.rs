@@ -15,11 +15,13 @@ pub enum ChallengePurpose {
     Register,
     /// Asking for a link to reset a password.
     ForgotPassword,
+    /// Asking for the list of workspaces of an address.
+    Discover,
 }
 
 impl ChallengePurpose {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::SignUp, Self::Register, Self::ForgotPassword];
+    pub const ALL: [Self; 4] = [Self::SignUp, Self::Register, Self::ForgotPassword, Self::Discover];
 
     /// The name on the wire and in the configuration.
     pub const fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl ChallengePurpose {
             Self::SignUp => "sign_up",
             Self::Register => "register",
             Self::ForgotPassword => "forgot_password",
+            Self::Discover => "discover",
         }
     }
 

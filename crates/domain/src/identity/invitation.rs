@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::identity::Email;
+use crate::identity::{Email, RoleName};
 use crate::kernel::{
     InvitationId, Line, MailTemplate, Message, Page, PageRequest, Position, Recipient, Role, StoreError,
     TenantId, Time, UserId, wall_clock,
@@ -18,6 +18,8 @@ pub struct Invitation {
     pub email: Email,
     /// The role of the user who accepts it.
     pub role: Role,
+    /// The custom role of the user who accepts it, if it is to have one.
+    pub custom_role: Option<RoleName>,
     /// SHA-256 of the token in its latest mail.
     #[serde(skip)]
     pub token_hash: [u8; 32],
@@ -64,6 +66,7 @@ impl Invitation {
             id,
             email: data.email,
             role: data.role,
+            custom_role: None,
             token_hash,
             invited_by: data.invited_by,
             created_at: now,
@@ -185,6 +188,8 @@ pub trait Invitations: Send {
     async fn list_unsettled(&mut self, page: PageRequest) -> Result<Page<Invitation>, StoreError>;
     /// How many are open at that time: those take a seat. Only meaningful while the tenant is locked.
     async fn count_open(&mut self, now: Time) -> Result<u64, StoreError>;
+    /// How many were neither accepted nor revoked and have that custom role. Only meaningful while the tenant is locked.
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError>;
     /// How many were created since then.
     async fn count_created(&mut self, since: Time) -> Result<u64, StoreError>;
     /// Adds an invitation.

@@ -141,7 +141,8 @@ impl<Owner> TotpFactor<Owner> {
     }
 }
 
-/// A code that works once in place of the app: 80 random bits, written as `xxxx-xxxx-xxxx-xxxx`.
+/// A code that works once in place of the app: 120 random bits, written as `xxxx-xxxx-xxxx-xxxx-xxxx-xxxx`. A code of this length
+/// needs no slow hash (OWASP ASVS 5.0, 6.5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryCode(String);
 
@@ -152,16 +153,23 @@ impl std::fmt::Debug for RecoveryCode {
 }
 
 impl RecoveryCode {
-    /// The code of the first ten of some random bytes.
+    /// The number of characters of a code, without separators.
+    const LENGTH: usize = 24;
+
+    /// The same of a code that was made when codes had 80 bits. It works until it is used or replaced.
+    const FORMER_LENGTH: usize = 16;
+
+    /// The code of the first fifteen of some random bytes.
     pub fn of(random: &[u8; 32]) -> Self {
-        let (bytes, _) = random.split_at(10);
+        let (bytes, _) = random.split_at(15);
         Self(base32(bytes).to_ascii_lowercase())
     }
 
     /// Reads a code as people type it: case, spaces and hyphens make no difference.
     pub fn parse(text: &str) -> Option<Self> {
         let text = without_separators(text).to_ascii_lowercase();
-        let is_code = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
+        let is_code = matches!(text.len(), Self::LENGTH | Self::FORMER_LENGTH)
+            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
         is_code.then_some(Self(text))
     }
 
@@ -475,7 +483,7 @@ mod tests {
     fn a_recovery_code_is_read_as_people_type_it() {
         let code = RecoveryCode::of(&[0xA5; 32]);
         let text = code.reveal();
-        assert_eq!(text.len(), 19);
+        assert_eq!(text.len(), 29);
         for typed in [
             text.clone(),
             text.to_uppercase(),
@@ -484,12 +492,18 @@ mod tests {
         ] {
             assert_eq!(RecoveryCode::parse(&typed), Some(code.clone()), "{typed}");
         }
+        // A code of before the length grew is known as the same one.
+        let former = RecoveryCode("mfrggzdfmztwq2lk".into());
+        assert_eq!(RecoveryCode::parse("MFRG-gzdf mztwq2lk"), Some(former));
         for wrong in [
             "",
             "aaaa",
             "aaaa-aaaa-aaaa-aaa1",
             "aaaa-aaaa-aaaa-aaaaa",
             "ääää-aaaa-aaaa-aaaa",
+            "aaaa-aaaa-aaaa-aaaa-aaaa",
+            "aaaa-aaaa-aaaa-aaaa-aaaa-aaa1",
+            "aaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaa",
         ] {
             assert_eq!(RecoveryCode::parse(wrong), None, "{wrong}");
         }

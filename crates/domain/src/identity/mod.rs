@@ -1,4 +1,4 @@
-//! Accounts of people: users, sessions, tokens, passwords, invitations, API keys, second factors and passkeys.
+//! Accounts of people: users, sessions, tokens, passwords, invitations, custom roles, API keys, second factors and passkeys.
 //!
 //! May use: `kernel`.
 
@@ -6,6 +6,7 @@ mod account_link;
 mod account_notice;
 mod api_key;
 mod challenge;
+mod custom_role;
 mod invitation;
 mod lockout;
 mod mfa;
@@ -16,6 +17,7 @@ mod session;
 mod signing_key;
 mod token;
 mod user;
+mod workspace;
 
 pub use account_link::{AccountLink, AccountLinks, IssuedLink, LinkPurpose, LinkTokens, PresentedLink};
 pub use account_notice::{AccountNotice, RareNotice, RareNotices};
@@ -26,6 +28,7 @@ pub use api_key::{
 pub use challenge::{
     ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
 };
+pub use custom_role::{CustomRole, CustomRolePatch, CustomRoles, Narrowing, NewCustomRole, RoleName};
 pub use invitation::{
     Invitation, InvitationMail, InvitationTokens, Invitations, IssuedInvitation, NewInvitation,
     PresentedInvitation,
@@ -56,4 +59,5 @@ pub use signing_key::{
     SHORTEST_PUBLICATION_SECONDS, SigningKeyEditing, SigningKeyRecord, SigningKeyState, SigningKeys,
 };
 pub use token::{AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError};
-pub use user::{Email, NewUser, User, UserFilter, UserPatch, Users};
+pub use user::{Email, MailboxProof, NewUser, RoleFilter, User, UserFilter, UserPatch, Users};
+pub use workspace::{Workspace, WorkspaceMail, WorkspaceRequest, Workspaces};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::identity::FACTOR_SETTLES_AFTER;
+use crate::identity::{FACTOR_SETTLES_AFTER, MailboxProof};
 use crate::kernel::{Check, Invalid, PasskeyId, StoreError, TenantId, Time, UserId};
 
 /// How many passkeys a user may have.
@@ -28,6 +28,8 @@ pub struct Passkey {
     pub created_at: Time,
     /// When the user last logged in with it.
     pub last_used_at: Option<Time>,
+    /// What was proven of a mailbox in the session that registered it, and so is in each session that it begins.
+    pub mailbox_proof: Option<MailboxProof>,
 }
 
 /// What is known of a credential of an authenticator.
@@ -278,6 +280,7 @@ mod tests {
             },
             created_at: DateTime::UNIX_EPOCH,
             last_used_at: None,
+            mailbox_proof: None,
         }
     }
 

@@ -21,12 +21,18 @@ impl Password {
         Self(text)
     }
 
-    /// A password that a person chooses: 8 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
+    /// The fewest characters of a password that a person chooses.
+    pub const SHORTEST: usize = 12;
+
+    /// The most characters of one.
+    pub const LONGEST: usize = 128;
+
+    /// A password that a person chooses: 12 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
     /// composition rules), without the names that an attacker of this account tries first: the product's, and `names`,
     /// which are the tenant's slug and name, and the person's name and mail address (also without what follows the `@`).
     ///
     /// The text is normalized first ([`normalized`]), and all rules judge that, so that no other form of the same letters
-    /// passes. At least 8 characters must also have been typed: a few characters stand for a whole phrase.
+    /// passes. At least 12 characters must also have been typed: a few characters stand for a whole phrase.
     ///
     /// Whether it is one of the commonest is for [`PasswordHasher::is_common`]; see `dyn PasswordHasher::choose`.
     ///
@@ -37,8 +43,9 @@ impl Password {
         let typed = text.chars().count();
         let text = normalized(&text);
         let length = text.chars().count();
-        if !(8..=128).contains(&length) || typed < 8 {
-            return weak("must have 8 to 128 characters".into());
+        let (shortest, longest) = (Self::SHORTEST, Self::LONGEST);
+        if !(shortest..=longest).contains(&length) || typed < shortest {
+            return weak(format!("must have {shortest} to {longest} characters"));
         }
         let folded = folded(&text);
         let names = names.iter().copied().chain([PRODUCT]);
@@ -79,10 +86,10 @@ fn folded(text: &str) -> String {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
-/// What stands before the hash of a password that is not in force yet.
-const PENDING: &str = "pending:";
-
 impl PasswordHash {
+    /// What stands before the hash of a password that is not in force yet.
+    pub const PENDING: &'static str = "pending:";
+
     /// A hash as the hasher made it or the database kept it.
     pub fn new(phc: String) -> Self {
         Self(phc)
@@ -96,18 +103,18 @@ impl PasswordHash {
     /// The same hash, marked as that of a password which opens the account once the address of its user is proven.
     #[must_use]
     pub fn pending(&self) -> Self {
-        Self(format!("{PENDING}{}", self.in_force().0))
+        Self(format!("{}{}", Self::PENDING, self.in_force().0))
     }
 
     /// Whether the password waits for the proof of the address.
     pub fn is_pending(&self) -> bool {
-        self.0.starts_with(PENDING)
+        self.0.starts_with(Self::PENDING)
     }
 
     /// The hash without the mark of [`PasswordHash::pending`], to compare a password with.
     #[must_use]
     pub fn in_force(&self) -> Self {
-        Self(self.0.strip_prefix(PENDING).unwrap_or(&self.0).to_owned())
+        Self(self.0.strip_prefix(Self::PENDING).unwrap_or(&self.0).to_owned())
     }
 }
 
@@ -276,16 +283,18 @@ mod tests {
         };
         for text in [
             "correct horse",
-            "12345678",
-            "ådaåda 8",
+            "123456789012",
+            "ådaåda ådåda",
+            "correcthorse",
             &"x".repeat(128),
             "canada maple",
         ] {
             assert!(chosen(text).is_ok(), "{text}");
         }
         for (text, detail) in [
-            ("short", "must have 8 to 128 characters"),
-            (&*"x".repeat(129), "must have 8 to 128 characters"),
+            ("short", "must have 12 to 128 characters"),
+            (&*"x".repeat(11), "must have 12 to 128 characters"),
+            (&*"x".repeat(129), "must have 12 to 128 characters"),
             ("my INITECH stapler", "must not contain 'initech'"),
             ("peter.gibbons1999", "must not contain 'peter.gibbons'"),
             ("peter.gibbons@initech.example", "must not contain 'initech'"),
@@ -316,10 +325,10 @@ mod tests {
                 "must not contain 'z\u{fc}rich'",
             ),
             ("our \u{212a}elvin 99", "kelvin", "must not contain 'kelvin'"),
-            // Seven characters of two code points each, and one that stands for eighteen.
-            (&"e\u{301}".repeat(7), "x", "must have 8 to 128 characters"),
-            ("\u{fdfa}", "x", "must have 8 to 128 characters"),
-            (&"\u{fdfa}".repeat(8), "x", "must have 8 to 128 characters"),
+            // Eleven characters of two code points each, and one that stands for eighteen.
+            (&"e\u{301}".repeat(11), "x", "must have 12 to 128 characters"),
+            ("\u{fdfa}", "x", "must have 12 to 128 characters"),
+            (&"\u{fdfa}".repeat(12), "x", "must have 12 to 128 characters"),
         ] {
             assert_eq!(chosen(text, name), Err(detail.to_owned()), "{text}");
         }

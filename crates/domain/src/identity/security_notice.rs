@@ -66,6 +66,16 @@ pub enum SecurityNotice {
         /// The name of the passkey.
         name: String,
     },
+    /// A link in a mail gave the account back to its owner. Names the factors that were removed, since they may be a thief's, and the
+    /// passkeys that remain.
+    FactorsAfterRecovery {
+        /// Whether an authenticator app was removed.
+        app_removed: bool,
+        /// The names of the passkeys that were removed.
+        removed: Vec<String>,
+        /// The names of the passkeys that remain.
+        remaining: Vec<String>,
+    },
     /// The password was replaced with a link, and API keys of the user stay valid.
     PasswordResetWithKeys {
         /// How many keys.
@@ -97,6 +107,7 @@ impl SecurityNotice {
             Self::PasskeyAdded { .. } => "passkey_added",
             Self::PasskeyRemoved { .. } => "passkey_removed",
             Self::PasskeyCloned { .. } => "passkey_cloned",
+            Self::FactorsAfterRecovery { .. } => "factors_after_recovery",
             Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
         }
     }
@@ -104,6 +115,7 @@ impl SecurityNotice {
     /// The notice as a mail. `is_last` says that no further one of this kind is sent for a while.
     pub fn message(&self, recipient: &Recipient, at: Time, is_last: bool) -> Message {
         let (mut address, mut user_agent, mut key, mut keys) = (None, None, None, 0);
+        let (mut app_removed, mut removed, mut remaining) = (false, Vec::new(), Vec::new());
         match self {
             Self::DeviceTrusted {
                 address: from,
@@ -122,6 +134,14 @@ impl SecurityNotice {
             | Self::PasskeyCloned { name } => {
                 key = Some(Line::within(name, Line::SHORT));
             }
+            Self::FactorsAfterRecovery {
+                app_removed: app,
+                removed: gone,
+                remaining: there,
+            } => {
+                app_removed = *app;
+                (removed, remaining) = (names(gone), names(there));
+            }
             Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
             Self::EmailChangedByAdmin
             | Self::FactorEnabled
@@ -137,8 +157,16 @@ impl SecurityNotice {
             .with("user_agent", user_agent)
             .with("key", key)
             .with("keys", keys)
+            .with("app_removed", app_removed)
+            .with("removed", removed)
+            .with("remaining", remaining)
             .with("is_last", is_last)
     }
+}
+
+/// Names that stand within a sentence.
+fn names(names: &[String]) -> Vec<Line> {
+    names.iter().map(|name| Line::within(name, Line::SHORT)).collect()
 }
 
 /// Which bounded notices users of the scope's tenant got.
@@ -159,7 +187,7 @@ pub trait BoundedNotices: Send {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> [SecurityNotice; 15] {
+    fn all(text: &str) -> [SecurityNotice; 16] {
         let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
         let name = || text.to_owned();
         [
@@ -179,6 +207,11 @@ mod tests {
             SecurityNotice::PasskeyAdded { name: name() },
             SecurityNotice::PasskeyRemoved { name: name() },
             SecurityNotice::PasskeyCloned { name: name() },
+            SecurityNotice::FactorsAfterRecovery {
+                app_removed: true,
+                removed: vec![name()],
+                remaining: vec![name()],
+            },
             SecurityNotice::PasswordResetWithKeys { keys: 2 },
         ]
     }

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use crate::identity::Email;
+use crate::identity::{Email, MailboxProof};
 use crate::kernel::{Page, PageRequest, Position, SessionId, StoreError, TenantId, Time, UserId};
 
 /// The most addresses that are read of the logins of one account.
@@ -19,6 +19,8 @@ impl AuthMethods {
     pub const DEVICE_PASSKEY: Self = Self(4);
     /// A passkey that may be on several devices.
     pub const SYNCED_PASSKEY: Self = Self(8);
+    /// A session in another tenant whose holder proved to read the mailbox of the account. RFC 8176 has no name for it.
+    pub const OTHER_WORKSPACE: Self = Self(16);
 
     /// The methods with their names of RFC 8176: the key of a passkey is in hardware as long as it cannot leave its device.
     const NAMES: [(Self, &'static str); 4] = [
@@ -34,6 +36,11 @@ impl AuthMethods {
         Self(self.0 | other.0)
     }
 
+    /// Whether the user gave a password or used a passkey to begin the session.
+    pub const fn has_login(self) -> bool {
+        self.0 & Self::OTHER_WORKSPACE.0 == 0
+    }
+
     /// Returns the set as bits, which [`AuthMethods::of_bits`] reads.
     pub const fn bits(self) -> u8 {
         self.0
@@ -41,7 +48,7 @@ impl AuthMethods {
 
     /// Returns the set with these bits; `None` when it is empty or has unknown ones.
     pub fn of_bits(bits: u8) -> Option<Self> {
-        matches!(bits, 1..=15).then_some(Self(bits))
+        matches!(bits, 1..=31).then_some(Self(bits))
     }
 
     /// Returns the names of RFC 8176. Authenticators verify that the user of a passkey is there, so such a set has `user`, too.
@@ -92,6 +99,8 @@ pub struct Session {
     pub device_hash: Option<[u8; 32]>,
     /// How the user has authenticated in it.
     pub methods: AuthMethods,
+    /// What its holder has proven of a mailbox.
+    pub mailbox_proof: Option<MailboxProof>,
 }
 
 /// How long sessions live.
@@ -128,6 +137,11 @@ impl Session {
     pub fn note_factor(&mut self, method: AuthMethods, now: Time) {
         self.factor_at = Some(now);
         self.methods = self.methods.and(method);
+    }
+
+    /// When the session began with a password or a passkey; `None` when it began in another way.
+    pub fn login_at(&self) -> Option<Time> {
+        self.methods.has_login().then_some(self.created_at)
     }
 
     /// For how long a used-up token still gets its child again, in seconds. After Supabase Auth's reuse interval:
@@ -182,7 +196,7 @@ impl Session {
             return Rotation::Rotated;
         }
         let grace = chrono::Duration::seconds(Self::REUSE_GRACE_SECONDS);
-        let in_grace = self.rotated_at.is_some_and(|at| now - at <= grace);
+        let in_grace = self.rotated_at.is_some_and(|at| (now - at).abs() <= grace);
         if self.previous_hash == Some(presented) && child == self.token_hash && in_grace {
             return Rotation::Repeated;
         }

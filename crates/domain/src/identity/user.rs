@@ -1,7 +1,8 @@
 use async_trait::async_trait;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
-use crate::identity::PasswordHash;
+use crate::identity::{PasswordHash, RoleName};
 use crate::kernel::{Check, Invalid, Page, PageRequest, Patch, Position, Role, StoreError, Time, UserId};
 
 /// An e-mail address, in lower case.
@@ -61,6 +62,11 @@ impl Email {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The SHA-256 of the text.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
 }
 
 /// A person in a tenant. Serialised (for the audit log) without the password hash.
@@ -74,10 +80,19 @@ pub struct User {
     pub full_name: String,
     /// What they may do.
     pub role: Role,
+    /// What narrows the role, if something does: see [`CustomRole`](crate::identity::CustomRole).
+    pub custom_role: Option<RoleName>,
     /// Whether they may log in.
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
+    /// Since when the account has the address.
+    #[serde(skip)]
+    pub email_since: Time,
+    /// When the password was last chosen through a link that was mailed to the address, if it was. A password that an admin
+    /// or a stranger chose proves no mailbox, though the address is verified.
+    #[serde(skip)]
+    pub mailbox_proven_at: Option<Time>,
     /// Whether the user registered and neither proved the address nor got another one since: nobody but the user has named the
     /// address.
     #[serde(skip)]
@@ -93,6 +108,30 @@ pub struct User {
     pub deleted_at: Option<Time>,
     /// Counts the changes, from 1.
     pub version: i64,
+}
+
+/// Proof that the holder of a session reads the mailbox of an address: the session began with a password that was chosen through
+/// a link which was mailed there. It is worth something in other tenants, too, whose admins have no part in it.
+///
+/// It names the address, so that it proves nothing of the next one that an admin gives the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxProof {
+    /// The address.
+    pub email: Email,
+    /// When the password was chosen.
+    pub at: Time,
+}
+
+impl MailboxProof {
+    /// Whether it shows that its holder is the person of an account: the account has the address, verified, and neither got it nor
+    /// was proven anew later. A mailbox may change hands, and its former holder must not get into an account of the present
+    /// one.
+    pub fn is_of(&self, user: &User) -> bool {
+        let since = user
+            .mailbox_proven_at
+            .map_or(user.email_since, |at| at.max(user.email_since));
+        user.email_verified && self.email == user.email && self.at >= since
+    }
 }
 
 /// Who is to be added.
@@ -115,17 +154,30 @@ pub struct UserPatch {
     pub full_name: Patch<String>,
     /// See [`User::role`]; admins only.
     pub role: Patch<Role>,
+    /// See [`User::custom_role`]; admins only.
+    pub custom_role: Patch<String>,
     /// See [`User::is_active`]; admins only.
     pub is_active: Patch<bool>,
 }
 
 /// Which users a list is about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFilter {
     /// Only this role.
     pub role: Option<Role>,
     /// Only active or only inactive ones.
     pub is_active: Option<bool>,
+    /// Only those without a custom role, or with this one.
+    pub custom_role: Option<RoleFilter>,
+}
+
+/// Which custom role the users of a list have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoleFilter {
+    /// No custom role.
+    None,
+    /// The one of that name.
+    Named(RoleName),
 }
 
 impl User {
@@ -143,8 +195,11 @@ impl User {
             email: data.email,
             full_name,
             role: data.role,
+            custom_role: None,
             is_active: true,
             email_verified: false,
+            email_since: now,
+            mailbox_proven_at: None,
             self_registered: false,
             password_hash,
             created_at: now,
@@ -169,7 +224,7 @@ impl User {
             && let Some(email) = check.take(Email::parse(text, "/email"))
             && email != next.email
         {
-            next.email = email;
+            next.take_address(email, now);
             next.email_verified = false;
             // An admin has named this one, so the account is no stranger's because the address is not proven.
             next.self_registered = false;
@@ -180,6 +235,11 @@ impl User {
             .apply_required(&mut next.full_name);
         check.line("/full_name", &next.full_name, 1..=120);
         patch.role.apply_required(&mut next.role);
+        match patch.custom_role {
+            Patch::Keep => {}
+            Patch::Clear => next.custom_role = None,
+            Patch::Set(name) => next.custom_role = check.take(RoleName::of_user(&name)),
+        }
         patch.is_active.apply_required(&mut next.is_active);
         check.verdict()?;
         next.touch(now);
@@ -203,19 +263,34 @@ impl User {
         }
     }
 
+    /// Notes that the password was chosen through a link that was mailed to the address.
+    pub fn prove_mailbox(&mut self, now: Time) {
+        self.mailbox_proven_at = Some(now);
+    }
+
+    /// What a session that begins with the password proves of the mailbox.
+    pub fn mailbox_proof(&self) -> Option<MailboxProof> {
+        let proof = |at| MailboxProof {
+            email: self.email.clone(),
+            at,
+        };
+        self.mailbox_proven_at.map(proof)
+    }
+
     /// Whether the user registered where an address has to be proven first, and has not proven it.
     pub fn awaits_proof(&self) -> bool {
         !self.email_verified && self.password_hash.is_pending()
     }
 
-    /// Whether the account may have been registered by a stranger under the address of somebody else.
+    /// Whether the account may have been registered by a stranger under the address of somebody else. The password of a
+    /// registration is a stranger's also when an admin has named another address since.
     pub fn may_be_a_strangers(&self) -> bool {
-        self.self_registered && !self.email_verified
+        self.awaits_proof() || (self.self_registered && !self.email_verified)
     }
 
     /// Takes over an address that was proven.
     pub fn move_to(&mut self, email: Email, now: Time) {
-        self.email = email;
+        self.take_address(email, now);
         self.email_verified = true;
         self.self_registered = false;
         self.password_hash = self.password_hash.in_force();
@@ -225,13 +300,14 @@ impl User {
     /// Removes the user; their row stays for those who refer to it.
     pub fn remove(&mut self, now: Time) {
         self.is_active = false;
+        self.custom_role = None;
         self.deleted_at = Some(now);
         self.touch(now);
     }
 
-    /// Whether the user counts as one of the tenant's admins.
+    /// Whether the user counts as one of the tenant's admins: one with a custom role does not.
     pub fn is_acting_admin(&self) -> bool {
-        self.role == Role::Admin && self.is_active && self.deleted_at.is_none()
+        self.role == Role::Admin && self.custom_role.is_none() && self.is_active && self.deleted_at.is_none()
     }
 
     /// Where the user is in a list.
@@ -240,6 +316,12 @@ impl User {
             created_at: self.created_at,
             id: self.id.uuid(),
         }
+    }
+
+    fn take_address(&mut self, email: Email, now: Time) {
+        self.email = email;
+        self.email_since = now;
+        self.mailbox_proven_at = None;
     }
 
     fn touch(&mut self, now: Time) {
@@ -258,15 +340,96 @@ pub trait Users: Send {
     /// The user with that address.
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError>;
     /// A page of users.
-    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
-    /// How many there are that are not deleted.
+    async fn list(&mut self, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, StoreError>;
+    /// How many there are that are not deleted, without registrations that [wait for proof](User::awaits_proof).
     async fn count(&mut self) -> Result<u64, StoreError>;
-    /// How many there are that are active: those take a seat.
+    /// How many of these are active: those take a seat.
     async fn count_active(&mut self) -> Result<u64, StoreError>;
+    /// How many there are with that custom role. Only meaningful while the tenant is locked.
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError>;
     /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
+    /// Registrations that [wait for proof](User::awaits_proof) and were last changed before then, oldest first, at most `limit`.
+    async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError>;
+    /// Registrations that were removed while they waited for proof, at most `limit`.
+    async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError>;
+    /// How many registrations [wait for proof](User::awaits_proof).
+    async fn count_unproven(&mut self) -> Result<u64, StoreError>;
     /// Adds a user.
     async fn insert(&mut self, user: &User) -> Result<(), StoreError>;
     /// Stores a user's new state.
     async fn update(&mut self, user: &User) -> Result<(), StoreError>;
+    /// Deletes the row of a user who was removed. It fails where other rows refer to the user.
+    async fn delete(&mut self, id: UserId) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Duration;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(minute: i64) -> Time {
+        let start: Time = "2026-01-15T12:00:00Z".parse().unwrap();
+        start + Duration::minutes(minute)
+    }
+
+    /// A user whose account got its address at minute 10.
+    fn user() -> User {
+        let new = NewUser {
+            email: Email::parse("ada@example.com", "").unwrap(),
+            full_name: "Ada".into(),
+            role: Role::Member,
+        };
+        let hash = PasswordHash::new("$argon2id$".into());
+        let mut user = User::new(Uuid::from_u128(1).into(), new, hash, at(10)).unwrap();
+        user.verify_email(at(11));
+        user
+    }
+
+    fn proof(email: &str, minute: i64) -> MailboxProof {
+        MailboxProof {
+            email: Email::parse(email, "").unwrap(),
+            at: at(minute),
+        }
+    }
+
+    #[test]
+    fn proof_holds_for_accounts_that_are_no_younger() {
+        let ada = "ada@example.com";
+        assert!(proof(ada, 10).is_of(&user()));
+        assert!(!proof(ada, 9).is_of(&user()));
+        assert!(!proof("bob@example.com", 20).is_of(&user()));
+        let mut proven = user();
+        proven.prove_mailbox(at(30));
+        assert!(!proof(ada, 29).is_of(&proven));
+        assert!(proof(ada, 30).is_of(&proven));
+        let mut unverified = user();
+        unverified.email_verified = false;
+        assert!(!proof(ada, 20).is_of(&unverified));
+    }
+
+    #[test]
+    fn another_address_takes_the_proof_away() {
+        let mut user = user();
+        user.prove_mailbox(at(30));
+        let own = user.mailbox_proof().unwrap();
+        assert!(own.is_of(&user));
+        let address = |text: &str| UserPatch {
+            email: Patch::Set(text.into()),
+            ..UserPatch::default()
+        };
+        user.apply(address("eve@example.com"), at(40)).unwrap();
+        assert_eq!(user.mailbox_proof(), None);
+        assert!(!own.is_of(&user));
+        // Not even with the address given back.
+        user.apply(address("ada@example.com"), at(50)).unwrap();
+        user.verify_email(at(51));
+        assert_eq!(user.mailbox_proof(), None);
+        assert!(!own.is_of(&user));
+        user.prove_mailbox(at(60));
+        user.move_to(Email::parse("bob@example.com", "").unwrap(), at(70));
+        assert_eq!((user.mailbox_proof(), user.email_since), (None, at(70)));
+    }
 }

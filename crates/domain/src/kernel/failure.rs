@@ -34,6 +34,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let code = ErrorCode::from(&error);
         Self {
+            fields: error.invalid().map_or_else(Vec::new, |Invalid(fields)| fields),
             cause: Some(error),
             ..code.into()
         }

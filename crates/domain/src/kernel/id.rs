@@ -86,6 +86,8 @@ typed_ids! {
     AccountNoticeId;
     /// A credential for programs.
     ApiKeyId;
+    /// A role that a tenant defines.
+    CustomRoleId;
     /// A project, which groups tasks and resources.
     ProjectId;
     /// A user's place in a project.

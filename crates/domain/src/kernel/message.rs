@@ -50,11 +50,13 @@ pub enum MailTemplate {
     Quota,
     /// Something that happened to what protects an account.
     SecurityNotice,
+    /// The workspaces of an address.
+    Workspaces,
 }
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
@@ -62,6 +64,7 @@ impl MailTemplate {
         Self::Invitation,
         Self::Quota,
         Self::SecurityNotice,
+        Self::Workspaces,
     ];
 
     /// Its name, that of its file.
@@ -74,6 +77,7 @@ impl MailTemplate {
             Self::Invitation => "invitation",
             Self::Quota => "quota",
             Self::SecurityNotice => "security_notice",
+            Self::Workspaces => "workspaces",
         }
     }
 }

@@ -39,11 +39,11 @@ pub use code::ErrorCode;
 pub use failure::Failure;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
-    AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, FlagOverrideId, IdSource,
-    InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId,
-    OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId,
-    QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId, TenantId,
-    UsageEventId, UserId,
+    AccountLinkId, AccountNoticeId, ApiKeyId, AuditEventId, BillingAccountId, CustomRoleId, FlagOverrideId,
+    IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId,
+    OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId,
+    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId, TaskId,
+    TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};
@@ -54,7 +54,7 @@ pub use network::Network;
 pub use page::{Page, PageRequest, Position};
 pub use patch::Patch;
 pub use period::{BillingCycle, Period, Reset};
-pub use permission::{Needs, PermissionError, PermissionRegistry, PermissionSet};
+pub use permission::{MOST_NAMES, Needs, PermissionError, PermissionRegistry, PermissionSet};
 pub use plan_limit::Limit;
 pub use price::{Currency, CurrencyError, Interval, Price};
 pub use projection::Projection;

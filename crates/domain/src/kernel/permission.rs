@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::invalid::{Check, Invalid};
 use super::role::Permission;
 
 /// A type that stands for a permission, so that a signature can demand it: `Ctx<WriteTasks>`.
@@ -72,6 +73,9 @@ macro_rules! permission {
 /// The most characters of a permission's name.
 const LONGEST: usize = 64;
 
+/// The most names that a request may list: more than there are permissions, and few enough to have an error each.
+pub const MOST_NAMES: usize = 500;
+
 /// The permissions of one service: the product's and its own. Made at start and not changed.
 ///
 /// ```
@@ -124,6 +128,41 @@ impl PermissionRegistry {
     /// The permission of that name.
     pub fn find(&self, name: &str) -> Option<Permission> {
         self.by_name.get(name).copied()
+    }
+
+    /// The permissions of these names, in the order of the registry. Each is one that API keys may have, or one of `held`; there are
+    /// 1 to [`MOST_NAMES`]. `pointer` and `code` are those of a name that is neither.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn scopes(
+        &self,
+        (pointer, code): (&str, &'static str),
+        names: &[String],
+        held: &PermissionSet,
+    ) -> Result<PermissionSet, Invalid> {
+        let mut check = Check::new();
+        let detail = "must name at least one permission";
+        check.require(!names.is_empty(), pointer, "required", detail);
+        if names.len() > MOST_NAMES {
+            let detail = format!("must name at most {MOST_NAMES} permissions");
+            return Err(Invalid::one(pointer, "too_many", detail));
+        }
+        for (index, name) in names.iter().enumerate() {
+            let found = self.find(name);
+            check.require(
+                found.is_some_and(Permission::is_scope) || held.has_name(name),
+                &format!("{pointer}/{index}"),
+                code,
+                "must be a permission with `scope: true` in GET /api/v1/permissions",
+            );
+        }
+        check.verdict()?;
+        let asked: PermissionSet = names.iter().map(String::as_str).collect();
+        let known = self.all.iter().map(|permission| permission.as_str());
+        let known = known.filter(|name| asked.has_name(name));
+        // Then those that no permission of this service has.
+        Ok(known.chain(names.iter().map(String::as_str)).collect())
     }
 
     /// Whether the permission is registered with this definition.

@@ -95,12 +95,15 @@ permissions! {
     ReadUsers "users.read" Viewer reads scope "See the tenant's users.";
     ManageUsers "users.manage" Admin writes people "Create, change, invite and remove users.";
     ImportUsers "users.import" None writes people "Create users who move in with their password hashes; only the system does.";
+    RecoverUsers "users.recover" None reads people "Remove the second factors of a user who has lost them or shares them with a thief; only the system does.";
     ReadInvitations "invitations.read" Admin reads people "See the tenant's invitations.";
     RevokeInvitations "invitations.revoke" Admin reads people "Revoke invitations; works in a suspended tenant too, where nobody should join.";
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
     EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.";
+    ReadRoles "roles.read" Viewer reads scope "See the tenant's custom roles.";
+    ManageRoles "roles.manage" Admin writes people "Create, change and delete custom roles.";
     ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";
     ManageApiKeys "api_keys.manage" Admin writes people "Create and change API keys.";
     RevokeApiKeys "api_keys.revoke" Admin reads people "Revoke API keys; works in a suspended tenant too.";
@@ -134,6 +137,14 @@ permissions! {
 }
 
 impl Permission {
+    /// What users keep with every custom role: to see the tenant and their own account, and to manage the account.
+    pub const OF_EVERY_USER: [Self; 4] = [
+        Self::ReadTenant,
+        Self::EditSelf,
+        Self::ManageOwnAccount,
+        Self::EndSession,
+    ];
+
     /// The permission of a definition, for [`permission!`](crate::permission).
     pub const fn defined(definition: &'static PermissionDefinition) -> Self {
         Self(definition)

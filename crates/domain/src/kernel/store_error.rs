@@ -1,4 +1,4 @@
-use crate::kernel::{KeyTaken, TenantId};
+use crate::kernel::{Invalid, KeyTaken, TenantId};
 
 /// A named constraint of the database that a use case knows how to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Constraint {
     InvitationEmail,
     /// Two passkeys of a tenant with one credential of an authenticator.
     PasskeyCredential,
+    /// Two custom roles of a tenant with one name.
+    RoleName,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.
@@ -78,6 +80,32 @@ pub enum StoreError {
     /// Anything else.
     #[error("store: {0}")]
     Other(String),
+}
+
+impl StoreError {
+    /// What is invalid of a request, where only its caller can mend the error: it breaks a rule of an embedding service's table. The
+    /// rule is named by its constraint, or the column; which part of the request that is, only the service knows. A service that
+    /// wants another answer matches [`StoreError::Check`] by the name of its constraint first.
+    pub fn invalid(&self) -> Option<Invalid> {
+        let (code, detail) = match self {
+            Self::Check(rule) => ("check_violated", format!("breaks the rule `{rule}`")),
+            Self::Missing(column) => ("required", format!("the column `{column}` needs a value")),
+            Self::Value { reason, .. } => {
+                let detail = format!("has a value that its column does not hold: {reason}");
+                ("invalid_value", detail)
+            }
+            Self::Unique(_)
+            | Self::Reference(_)
+            | Self::Exclusion(_)
+            | Self::Contention
+            | Self::Unavailable(_)
+            | Self::RowSecurity(_)
+            | Self::IsolationBreach { .. }
+            | Self::Key(_)
+            | Self::Other(_) => return None,
+        };
+        Some(Invalid::one("", code, detail))
+    }
 }
 
 /// An error that may hold a [`StoreError`], so that the runner can tell contention from the rest.

@@ -204,6 +204,10 @@ pub enum Account {
     Operator(AccountName),
     /// Links that callers ask to be mailed to a user of a tenant; these are counted apart from failed logins.
     Mailed(TenantId, AccountName),
+    /// Switches to other tenants from a user of a tenant, named by the user's id.
+    Switching(TenantId, AccountName),
+    /// Lists of workspaces that callers ask to be mailed to an address.
+    Discovered(AccountName),
 }
 
 /// The mail address that a login names, known or unknown: a part of its SHA-256, since a key of a shared store holds no
@@ -254,6 +258,8 @@ pub enum Partition {
     Address(ClientAddress),
     /// That of an operator's account.
     Operator(AccountName),
+    /// Those of an address whose workspaces are asked for.
+    Discovered(AccountName),
 }
 
 /// One bucket that a request takes from, and how it fills.
@@ -326,7 +332,10 @@ impl Demand {
         let key = BucketKey::Account(account, network);
         Self {
             partition: match account {
-                Account::User(tenant, _) | Account::Mailed(tenant, _) => Partition::Tenant(tenant),
+                Account::User(tenant, _) | Account::Mailed(tenant, _) | Account::Switching(tenant, _) => {
+                    Partition::Tenant(tenant)
+                }
+                Account::Discovered(name) => Partition::Discovered(name),
                 Account::Operator(name) => Partition::Operator(name),
             },
             rules: vec![Rule {

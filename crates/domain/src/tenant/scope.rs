@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::identity::Narrowing;
 use crate::kernel::{
     ApiKeyId, ErrorCode, Failure, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId,
     Time, UserId,
@@ -24,6 +25,8 @@ pub struct TenantScope {
     standing: Standing,
     actor: Actor,
     role: Option<Role>,
+    /// What the custom role of the user, or of an API key's creator, leaves of the role.
+    narrowing: Option<Narrowing>,
     /// The scopes of an API key, which bound what it may do; everybody else goes by the role.
     grants: PermissionSet,
     subscription: Option<Arc<Subscription>>,
@@ -219,9 +222,15 @@ impl TenantScope {
         }
     }
 
-    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none.
-    pub const fn role(&self) -> Option<Role> {
-        self.role
+    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none. A user with a
+    /// custom role has at most its base role, and is a member at the most.
+    pub fn role(&self) -> Option<Role> {
+        let narrowed = |role| {
+            self.narrowing
+                .as_ref()
+                .map_or(role, |narrowing| narrowing.narrowed(role))
+        };
+        self.role.map(narrowed)
     }
 
     /// The tenant's plan and what was agreed with it, as stored when the scope was made; none while the tenant is founded.
@@ -234,9 +243,10 @@ impl TenantScope {
         self.factor_at
     }
 
-    /// Whether the actor is an admin of the tenant. An API key is none, whoever created it: it can do what its scopes say.
+    /// Whether the actor is an admin of the tenant, without a custom role. An API key is none, whoever created it: it can do what
+    /// its scopes say.
     pub fn is_admin(&self) -> bool {
-        self.role == Some(Role::Admin) && self.api_key().is_none()
+        self.role() == Some(Role::Admin) && self.api_key().is_none()
     }
 
     /// Whether the actor has a permission, also while a suspended tenant is without it.
@@ -244,10 +254,18 @@ impl TenantScope {
         match self.actor {
             // What no user may do. What users may do, a job that one asked for does without their role.
             Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
-            Actor::User { .. } | Actor::Founder => has_role(self.role, permission),
+            Actor::User { .. } | Actor::Founder => self.user_has(permission),
             Actor::ApiKey { service_account, .. } => self.key_has(service_account, permission),
             Actor::Guest => false,
         }
+    }
+
+    /// Whether the role has a permission, and the custom role leaves it.
+    fn user_has(&self, permission: Permission) -> bool {
+        let least = permission.least_role();
+        let by_role = least.is_some_and(|least| self.role.is_some_and(|role| role >= least));
+        let is_left = |narrowing: &Narrowing| narrowing.leaves(permission);
+        by_role && self.narrowing.as_ref().is_none_or(is_left)
     }
 
     /// Whether the API key has a permission: it is among its scopes, and its creator still has it. A service account's key has no
@@ -256,7 +274,7 @@ impl TenantScope {
         if service_account && permission == Permission::RotateApiKeys {
             return true;
         }
-        let within = service_account || has_role(self.role, permission);
+        let within = service_account || self.user_has(permission);
         permission.is_scope() && self.grants.contains(permission) && within
     }
 
@@ -281,9 +299,4 @@ impl TenantScope {
             (true, _) => Ok(()),
         }
     }
-}
-
-fn has_role(role: Option<Role>, permission: Permission) -> bool {
-    let least = permission.least_role();
-    least.is_some_and(|least| role.is_some_and(|role| role >= least))
 }

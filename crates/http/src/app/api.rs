@@ -9,11 +9,10 @@ use actix_web::{
     middleware::{Compress, Condition, from_fn},
     web::{self, Data, ServiceConfig},
 };
-use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::{Forwarding, Tenancy};
 use utoipa::openapi::OpenApi;
 
 use crate::app::{observe::observe, system};
-use crate::extract::origin::UntrustedProxy;
 use crate::middleware::authenticate::authenticate_known;
 use crate::ofrep::{event_stream::Streams, ofrep};
 use crate::openapi::{docs, docs::Texts, openapi, operation};
@@ -42,7 +41,7 @@ pub struct Api {
     pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) quotas: Option<Arc<Quotas>>,
-    pub(crate) untrusted_proxy: Arc<UntrustedProxy>,
+    pub(crate) forwarding: Arc<Forwarding>,
     routes: Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>,
 }
 
@@ -58,6 +57,7 @@ impl Api {
     /// The API over an application.
     pub fn new(app: Arc<Tenancy>, settings: HttpSettings, readiness: Arc<Readiness>) -> Self {
         let document = Arc::new(openapi::openapi());
+        let forwarding = Arc::new(Forwarding::new(settings.trust_forwarded_for));
         Self {
             app,
             settings: Arc::new(settings),
@@ -68,7 +68,7 @@ impl Api {
             streams: Arc::default(),
             limits: None,
             quotas: None,
-            untrusted_proxy: Arc::default(),
+            forwarding,
             routes: Arc::new(|_| {}),
         }
     }
@@ -91,7 +91,11 @@ impl Api {
     /// they are made; routes of Tenantry itself come first.
     #[must_use]
     pub fn with_routes(mut self, routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
-        self.routes = Arc::new(routes);
+        let earlier = Arc::clone(&self.routes);
+        self.routes = Arc::new(move |config| {
+            earlier(config);
+            routes(config);
+        });
         self
     }
 

@@ -29,6 +29,7 @@ macro_rules! features {
 
 features! {
     Branding = BRANDING;
+    CustomRoles = CUSTOM_ROLES;
 }
 
 /// The tenant's plan has the feature; in a handler's signature right after its [`Ctx`](crate::Ctx), so that the body of

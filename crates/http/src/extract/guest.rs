@@ -5,9 +5,9 @@ use std::{
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
 use tenantry_domain::identity::PresentedLink;
-use tenantry_domain::kernel::{Network, RequestId, TenantId};
+use tenantry_domain::kernel::{Network, RequestId, TenantId, UserId};
 use tenantry_domain::operations::{Account, AccountName};
-use tenantry_domain::tenant::{Admission, TenantSelector};
+use tenantry_domain::tenant::{Admission, Denied, TenantSelector};
 use tenantry_tenancy::identity::{account_link, auth};
 use tenantry_tenancy::operations::operator;
 use tenantry_tenancy::tenant::access::{self, AccessError, Hints, ResolvedBy};
@@ -58,6 +58,18 @@ impl Guest {
             return Err(AccessError::Mismatch.into());
         }
         Ok(self.admitted(admission, by))
+    }
+
+    /// The user of the live session whose access token comes with the request; `None` also for a token that does not count any more.
+    pub async fn signed_in(&self) -> Result<Option<UserId>, ApiError> {
+        let Ok(Credential::Token(token)) = api_key::presented(self.http.headers(), &self.api) else {
+            return Ok(None);
+        };
+        match self.api.app.ports.gate.bearer(&token, self.request()).await {
+            Ok(admission) => Ok(admission.scope.user()),
+            Err(Denied::Store(error)) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The tenant of an access token or API key that comes with the request.

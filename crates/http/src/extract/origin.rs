@@ -1,12 +1,6 @@
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::net::IpAddr;
 
-use actix_web::{
-    HttpRequest,
-    http::header::{self, HeaderValue},
-};
+use actix_web::{HttpRequest, http::header};
 use tenantry_tenancy::Origin;
 
 use crate::Api;
@@ -14,60 +8,23 @@ use crate::Api;
 /// From where a request came. A proxy's word on the address is taken only when the operator says that there
 /// is one.
 pub(crate) fn of(request: &HttpRequest, api: &Api) -> Origin {
-    let ip = address(request, api);
-    let user_agent = request.headers().get(header::USER_AGENT).map(|value| {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        text.chars().filter(|c| !c.is_control()).take(256).collect()
-    });
-    Origin {
-        ip: ip.map(|ip| ip.to_string()),
-        user_agent,
-    }
+    let user_agent = request.headers().get(header::USER_AGENT);
+    Origin::of_request(
+        address(request, api),
+        user_agent.map(header::HeaderValue::as_bytes),
+    )
 }
 
 /// The caller's address; `None` where there is none, as on a Unix socket, or behind a proxy that does not say it so that it can
 /// be read.
 pub(crate) fn address(request: &HttpRequest, api: &Api) -> Option<IpAddr> {
     let peer = request.peer_addr().map(|peer| peer.ip());
-    if api.settings.trust_forwarded_for {
-        return match request.headers().get_all(header::X_FORWARDED_FOR).last() {
-            Some(hops) => last_hop(hops),
-            None => peer,
-        };
+    let forwarded_for = request.headers().get_all(header::X_FORWARDED_FOR).last();
+    if request.headers().contains_key(header::FORWARDED) {
+        api.forwarding.notice(peer);
     }
-    api.untrusted_proxy.notice(request, peer);
-    peer
-}
-
-/// Whether requests have come through a proxy whose word on addresses is not taken. All its callers then share the bounds of
-/// one address.
-#[derive(Debug, Default)]
-pub(crate) struct UntrustedProxy(AtomicBool);
-
-impl UntrustedProxy {
-    /// Logs the first request with a forwarding header. Any caller can send one, so it is logged once.
-    fn notice(&self, request: &HttpRequest, peer: Option<IpAddr>) {
-        let is_forwarded = || {
-            let headers = [header::X_FORWARDED_FOR, header::FORWARDED];
-            headers.iter().any(|name| request.headers().contains_key(name))
-        };
-        if !self.0.load(Ordering::Relaxed) && is_forwarded() && !self.0.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                peer = peer.map(tracing::field::display),
-                "a request has a forwarding header, which is ignored: behind a proxy all callers share the limits of its \
-                 address; set http.trust_forwarded_for if a proxy of yours sets X-Forwarded-For"
-            );
-        }
-    }
-}
-
-/// The last entry is the only one that our own proxy has written; those before it are the caller's claims. It may have a port. An
-/// entry that is no address is not replaced by the proxy's: a key that may be used in the proxy's network would be open to all.
-fn last_hop(hops: &HeaderValue) -> Option<IpAddr> {
-    let last = hops.to_str().ok()?.rsplit(',').next()?.trim();
-    let bare = last.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let with_port = || last.parse::<SocketAddr>().ok().map(|socket| socket.ip());
-    bare.unwrap_or(last).parse().ok().or_else(with_port)
+    api.forwarding
+        .caller(peer, forwarded_for.map(header::HeaderValue::as_bytes))
 }
 
 #[cfg(test)]

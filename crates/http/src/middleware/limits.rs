@@ -36,7 +36,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 27] = [
+const COSTS: [(Method, &str, u32); 29] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -52,6 +52,8 @@ const COSTS: [(Method, &str, u32); 27] = [
     (Method::POST, "/api/v1/auth/change-password", 5),
     (Method::POST, "/api/v1/auth/change-email", 4),
     (Method::POST, "/api/v1/auth/reset-password", 3),
+    (Method::POST, "/api/v1/auth/discover", 3),
+    (Method::POST, "/api/v1/auth/switch-tenant", 3),
     (Method::POST, "/api/v1/tenants", 5),
     (Method::POST, "/api/v1/users", 5),
     // They send mail to an address that the caller chooses, or hash a password.
@@ -302,7 +304,7 @@ pub(crate) async fn take_of_account(
     attempt(request, limits, demand, decision)
 }
 
-/// Takes a request for a link to an account from the bucket of the caller's network. There is no bucket of all networks
+/// Takes a request that an account is counted for, such as one for a link, from the bucket of the caller's network. There is no bucket of all networks
 /// together, which strangers could empty to keep the owner from asking: repeated requests find the same job, and the number of
 /// mails is limited.
 ///

@@ -8,7 +8,7 @@ use tenantry_billing::usage::UsageReason;
 use tenantry_billing::usage::quota::QuotaReason;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
-use tenantry_domain::identity::{ApiKey, PasswordError, TokenError};
+use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
@@ -19,11 +19,14 @@ use tenantry_tenancy::identity::{
     account::AccountError,
     api_key::ApiKeyError,
     auth::AuthError,
+    custom_role::CustomRoleError,
     invitation::InvitationError,
     mfa::{MfaError, Pending},
     passkey::PasskeyError,
     step_up::RECENT_SECONDS,
     user::UserError,
+    workspace::DiscoverError,
+    workspace_switch::SwitchError,
 };
 use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
@@ -44,40 +47,19 @@ impl From<ErrorCode> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let code = ErrorCode::from(&error);
-        match &error {
-            StoreError::Check(rule) => return of_rule(rule).caused_by(error),
-            StoreError::Exclusion(rule) => {
-                return Self::new(code)
-                    .with_detail(format!("Another row excludes this one: rule `{rule}`."))
-                    .caused_by(error);
-            }
-            StoreError::Missing(column) => {
-                let detail = format!("the column `{column}` needs a value");
-                let invalid = Invalid::one("", "required", detail);
-                return Self::from(invalid).caused_by(error);
-            }
-            StoreError::Value { reason, .. } => {
-                let detail = format!("has a value that its column does not hold: {reason}");
-                let invalid = Invalid::one("", "invalid_value", detail);
-                return Self::from(invalid).caused_by(error);
-            }
-            _ => {}
+        if let Some(invalid) = error.invalid() {
+            return Self::from(invalid).caused_by(error);
         }
-        let answer = Self::new(code);
-        let answer = if error == StoreError::Key(KeyTaken::Unreadable) {
+        let answer = Self::new(ErrorCode::from(&error));
+        let answer = if let StoreError::Exclusion(rule) = &error {
+            answer.with_detail(format!("Another row excludes this one: rule `{rule}`."))
+        } else if error == StoreError::Key(KeyTaken::Unreadable) {
             answer.with_detail("The request was done, and its answer can no longer be read.")
         } else {
             answer
         };
         answer.caused_by(error)
     }
-}
-
-/// A row breaks a CHECK constraint of an embedding service's table. A service that wants another answer matches
-/// [`StoreError::Check`] by the name of its constraint before it comes here, as the other errors of its own tables.
-fn of_rule(rule: &str) -> ApiError {
-    Invalid::one("", "check_violated", format!("breaks the rule `{rule}`")).into()
 }
 
 impl From<PasswordError> for ApiError {
@@ -263,6 +245,29 @@ impl From<ApiKeyError> for ApiError {
     }
 }
 
+impl From<CustomRoleError> for ApiError {
+    fn from(error: CustomRoleError) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match error {
+            CustomRoleError::Refused(refused) => refused.into(),
+            CustomRoleError::Invalid(invalid) => invalid.into(),
+            CustomRoleError::Stale(stale) => stale.into(),
+            CustomRoleError::NotInPlan(refused) => refused.into(),
+            CustomRoleError::NotFound => Self::new(ErrorCode::NotFound),
+            CustomRoleError::NameTaken => conflict("Another role has this name.".into()),
+            CustomRoleError::TooMany => conflict(format!(
+                "The tenant has {} custom roles, which is the maximum: delete one first.",
+                CustomRole::MOST
+            )),
+            CustomRoleError::InUse { users, invitations } => conflict(format!(
+                "The role is in use by {users} user(s) and {invitations} invitation(s): give them another one, or revoke the \
+                 invitations, first."
+            )),
+            CustomRoleError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Stale> for ApiError {
     fn from(stale: Stale) -> Self {
         Self::new(ErrorCode::StaleVersion).with_detail(stale.to_string())
@@ -345,6 +350,32 @@ impl From<AuthError> for ApiError {
             // Whoever registers is a stranger yet: the tenant's plan and numbers are none of their business.
             AuthError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AuthError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DiscoverError> for ApiError {
+    fn from(error: DiscoverError) -> Self {
+        match error {
+            DiscoverError::Invalid(invalid) => invalid.into(),
+            DiscoverError::Challenge(error) => error.into(),
+            DiscoverError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SwitchError> for ApiError {
+    fn from(error: SwitchError) -> Self {
+        match error {
+            SwitchError::Refused(refused) => refused.into(),
+            SwitchError::Unproven => Self::new(ErrorCode::MailboxProofRequired),
+            SwitchError::NotFound => Self::new(ErrorCode::TenantNotFound).with_detail(
+                "No tenant with this slug has an active account that you can switch to: with your address, verified, and no younger than the \
+                 link with which you chose your password here. When the account there is younger, ask for a new link with \
+                 POST /auth/forgot-password and choose a password, or log in there.",
+            ),
+            SwitchError::Login(error) => error.into(),
+            SwitchError::Store(error) => error.into(),
         }
     }
 }
@@ -453,6 +484,8 @@ impl From<AccountError> for ApiError {
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
             AccountError::Challenge(error) => error.into(),
+            // As for a caller who registers.
+            AccountError::NotInPlan(_) => Self::new(ErrorCode::PlanLimitReached),
             AccountError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AccountError::ChangedTooOften => Self::new(ErrorCode::Conflict).with_detail(
                 "The address was changed five times in seven days. Wait until it can be changed again.",

@@ -64,6 +64,14 @@ impl ApiKeys for PgStore {
         page.try_map(ApiKey::try_from)
     }
 
+    async fn list_of(&mut self, creator: UserId) -> Result<Vec<ApiKey>, StoreError> {
+        let keys = self.valid_keys().filter(Column::UserId.eq(creator.uuid()));
+        // One order everywhere, so that two servers cannot deadlock.
+        let rows = keys.order_by_asc(Column::ExpiresAt).order_by_asc(Column::Id);
+        let rows = rows.lock(Lock::Update).all().await?;
+        rows.into_iter().map(ApiKey::try_from).collect()
+    }
+
     async fn count_of(&mut self, creator: UserId, now: Time) -> Result<u64, StoreError> {
         let keys = self.valid_keys().filter(Column::UserId.eq(creator.uuid()));
         keys.filter(Column::ExpiresAt.gt(now)).count().await

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::identity::{Email, Invitation, Invitations};
+use tenantry_domain::identity::{Email, Invitation, Invitations, RoleName};
 use tenantry_domain::kernel::{InvitationId, Page, PageRequest, Position, Role, StoreError, Time, UserId};
 
 use crate::identity::session::sha256;
@@ -20,6 +20,7 @@ pub(crate) mod entity {
         pub id: Uuid,
         pub email: String,
         pub role: String,
+        pub custom_role: Option<String>,
         pub token_hash: Vec<u8>,
         pub invited_by: Uuid,
         pub created_at: DateTimeUtc,
@@ -64,6 +65,11 @@ impl Invitations for PgStore {
         self.unsettled().filter(Column::ExpiresAt.gt(now)).count().await
     }
 
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError> {
+        let find = self.unsettled();
+        find.filter(Column::CustomRole.eq(name.as_str())).count().await
+    }
+
     async fn count_created(&mut self, since: Time) -> Result<u64, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::CreatedAt.gt(since));
         find.count().await
@@ -74,6 +80,10 @@ impl Invitations for PgStore {
             id: Set(invitation.id.uuid()),
             email: Set(invitation.email.as_str().to_owned()),
             role: Set(invitation.role.as_str().to_owned()),
+            custom_role: Set(invitation
+                .custom_role
+                .as_ref()
+                .map(|name| name.as_str().to_owned())),
             created_at: Set(invitation.created_at),
             ..changes(invitation)?
         };
@@ -146,6 +156,7 @@ impl TryFrom<Model> for Invitation {
             id: row.id.into(),
             email: Email::stored(row.email),
             role: Role::parse(&row.role).ok_or_else(|| unknown("invitations.role", &row.role))?,
+            custom_role: row.custom_role.map(RoleName::stored),
             token_hash: sha256(row.token_hash)?,
             invited_by: row.invited_by.into(),
             created_at: row.created_at,

@@ -3,6 +3,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use tenantry_domain::identity::{Passkey, PasskeyBackup, PasskeyCredential, Passkeys};
 use tenantry_domain::kernel::{PasskeyId, StoreError, Time, UserId};
 
+use crate::identity::session::{mailbox, mailbox_proof};
 use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::Lock;
 
@@ -26,6 +27,8 @@ pub(crate) mod entity {
         pub backup: String,
         pub transports: i16,
         pub last_used_at: Option<DateTimeUtc>,
+        pub mailbox: Option<String>,
+        pub mailbox_proven_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -83,6 +86,8 @@ impl Passkeys for PgStore {
             credential_id: Set(credential.credential_id.clone()),
             public_key: Set(credential.public_key.clone()),
             transports: Set(credential.transports.into()),
+            mailbox: Set(mailbox(passkey.mailbox_proof.as_ref())),
+            mailbox_proven_at: Set(passkey.mailbox_proof.as_ref().map(|proof| proof.at)),
             ..changes(passkey)
         };
         self.tx.insert(row).await
@@ -164,6 +169,7 @@ impl TryFrom<Model> for Passkey {
             },
             created_at: row.created_at,
             last_used_at: row.last_used_at,
+            mailbox_proof: mailbox_proof(row.mailbox, row.mailbox_proven_at),
         })
     }
 }

@@ -1,7 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Func};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
-use tenantry_domain::identity::{AuthMethods, Email, LOGIN_ADDRESSES, LiveAt, Session, Sessions};
+use tenantry_domain::identity::{
+    AuthMethods, Email, LOGIN_ADDRESSES, LiveAt, MailboxProof, Session, Sessions,
+};
 use tenantry_domain::kernel::{Change, Page, PageRequest, Position, SessionId, StoreError, Time, UserId};
 
 use crate::kernel::error::column;
@@ -31,6 +33,8 @@ pub(crate) mod entity {
         pub factor_at: Option<DateTimeUtc>,
         pub device_hash: Option<Vec<u8>>,
         pub methods: i16,
+        pub mailbox: Option<String>,
+        pub mailbox_proven_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -57,6 +61,8 @@ impl Sessions for PgStore {
             user_agent: Set(session.user_agent.clone()),
             ip: Set(session.ip.clone()),
             device_hash: Set(session.device_hash.map(|hash| hash.to_vec())),
+            mailbox: Set(mailbox(session.mailbox_proof.as_ref())),
+            mailbox_proven_at: Set(session.mailbox_proof.as_ref().map(|proof| proof.at)),
             ..changes(session)
         };
         self.tx.insert(row).await
@@ -191,6 +197,7 @@ impl TryFrom<Model> for Session {
             factor_at: row.factor_at,
             device_hash: row.device_hash.map(sha256).transpose()?,
             methods: methods(row.methods, row.factor_at)?,
+            mailbox_proof: mailbox_proof(row.mailbox, row.mailbox_proven_at),
         })
     }
 }
@@ -215,6 +222,20 @@ fn changes(session: &Session) -> ActiveModel {
         methods: Set(session.methods.bits().into()),
         ..Default::default()
     }
+}
+
+/// The address of a proof, as it is stored beside its time.
+pub(crate) fn mailbox(proof: Option<&MailboxProof>) -> Option<String> {
+    proof.map(|proof| proof.email.as_str().to_owned())
+}
+
+/// The proof that is stored as an address and a time.
+pub(crate) fn mailbox_proof(mailbox: Option<String>, at: Option<Time>) -> Option<MailboxProof> {
+    let proof = |(email, at)| MailboxProof {
+        email: Email::stored(email),
+        at,
+    };
+    mailbox.zip(at).map(proof)
 }
 
 pub(crate) fn sha256(bytes: Vec<u8>) -> Result<[u8; 32], StoreError> {

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
-use tenantry_domain::identity::{Email, PasswordHash, User, UserFilter, Users};
-use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, UserId};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
+use tenantry_domain::identity::{Email, PasswordHash, RoleFilter, RoleName, User, UserFilter, Users};
+use tenantry_domain::kernel::{Change, Page, PageRequest, Position, Role, StoreError, Time, UserId};
 
 use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::{Find, Lock};
@@ -20,6 +20,7 @@ pub(crate) mod entity {
         pub email: String,
         pub full_name: String,
         pub role: String,
+        pub custom_role: Option<String>,
         pub is_active: bool,
         pub email_verified: bool,
         pub password_hash: String,
@@ -28,6 +29,8 @@ pub(crate) mod entity {
         pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
         pub self_registered: bool,
+        pub email_since: DateTimeUtc,
+        pub mailbox_proven_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -49,13 +52,18 @@ impl Users for PgStore {
         one(self.live().filter(Column::Email.eq(email.as_str()))).await
     }
 
-    async fn list(&mut self, filter: UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
+    async fn list(&mut self, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
         let mut find = self.live();
         if let Some(role) = filter.role {
             find = find.filter(Column::Role.eq(role.as_str()));
         }
         if let Some(is_active) = filter.is_active {
             find = find.filter(Column::IsActive.eq(is_active));
+        }
+        match &filter.custom_role {
+            None => {}
+            Some(RoleFilter::None) => find = find.filter(Column::CustomRole.is_null()),
+            Some(RoleFilter::Named(name)) => find = find.filter(Column::CustomRole.eq(name.as_str())),
         }
         let position = |row: &Model| Position {
             created_at: row.created_at,
@@ -66,19 +74,43 @@ impl Users for PgStore {
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
-        self.live().count().await
+        self.live().filter(is_proven()).count().await
     }
 
     async fn count_active(&mut self) -> Result<u64, StoreError> {
-        self.live().filter(Column::IsActive.eq(true)).count().await
+        let active = self.live().filter(Column::IsActive.eq(true));
+        active.filter(is_proven()).count().await
+    }
+
+    async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError> {
+        let find = self.tx.find::<Entity>();
+        find.filter(Column::CustomRole.eq(name.as_str())).count().await
     }
 
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
         let admins = self
             .live()
             .filter(Column::Role.eq(Role::Admin.as_str()))
+            .filter(Column::CustomRole.is_null())
             .filter(Column::IsActive.eq(true));
         admins.filter(Column::Id.ne(besides.uuid())).count().await
+    }
+
+    async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError> {
+        let find = self.live().filter(is_proven().not());
+        let find = find.filter(Column::UpdatedAt.lt(before));
+        let find = find.order_by_asc(Column::UpdatedAt).limit(limit as u64);
+        find.all().await?.into_iter().map(User::try_from).collect()
+    }
+
+    async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::DeletedAt.is_not_null());
+        let find = find.filter(is_proven().not()).limit(limit as u64);
+        find.all().await?.into_iter().map(User::try_from).collect()
+    }
+
+    async fn count_unproven(&mut self) -> Result<u64, StoreError> {
+        self.live().filter(is_proven().not()).count().await
     }
 
     async fn insert(&mut self, user: &User) -> Result<(), StoreError> {
@@ -99,12 +131,26 @@ impl Users for PgStore {
             .filter(Column::Id.eq(user.id.uuid()));
         exactly_one(update.run().await?)
     }
+
+    async fn delete(&mut self, id: UserId) -> Result<(), StoreError> {
+        self.changes.note(Change::User(self.scope.tenant(), id));
+        let delete = self.tx.delete::<Entity>().filter(Column::Id.eq(id.uuid()));
+        let removed = delete.filter(Column::DeletedAt.is_not_null());
+        exactly_one(removed.run().await?)
+    }
 }
 
 impl PgStore {
     fn live(&mut self) -> Find<'_, Entity> {
         self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
     }
+}
+
+/// Whether a user does not wait for the proof of the address: `User::awaits_proof` in SQL.
+fn is_proven() -> Condition {
+    Condition::any()
+        .add(Column::EmailVerified.eq(true))
+        .add(Column::PasswordHash.not_like(format!("{}%", PasswordHash::PENDING)))
 }
 
 async fn one(find: Find<'_, Entity>) -> Result<Option<User>, StoreError> {
@@ -120,6 +166,7 @@ impl TryFrom<Model> for User {
             email: Email::stored(row.email),
             full_name: row.full_name,
             role: Role::parse(&row.role).ok_or_else(|| unknown("users.role", &row.role))?,
+            custom_role: row.custom_role.map(RoleName::stored),
             is_active: row.is_active,
             email_verified: row.email_verified,
             password_hash: PasswordHash::new(row.password_hash),
@@ -128,6 +175,8 @@ impl TryFrom<Model> for User {
             deleted_at: row.deleted_at,
             version: row.version,
             self_registered: row.self_registered,
+            email_since: row.email_since,
+            mailbox_proven_at: row.mailbox_proven_at,
         })
     }
 }
@@ -137,9 +186,12 @@ fn changes(user: &User) -> ActiveModel {
         email: Set(user.email.as_str().to_owned()),
         full_name: Set(user.full_name.clone()),
         role: Set(user.role.as_str().to_owned()),
+        custom_role: Set(user.custom_role.as_ref().map(|name| name.as_str().to_owned())),
         is_active: Set(user.is_active),
         email_verified: Set(user.email_verified),
         self_registered: Set(user.self_registered),
+        email_since: Set(user.email_since),
+        mailbox_proven_at: Set(user.mailbox_proven_at),
         password_hash: Set(user.password_hash.as_str().to_owned()),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),

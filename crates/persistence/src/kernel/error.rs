@@ -127,6 +127,7 @@ fn constraint(name: &str) -> Constraint {
         "users_email_key" => Constraint::UserEmail,
         "invitations_email_key" => Constraint::InvitationEmail,
         "passkeys_credential_key" => Constraint::PasskeyCredential,
+        "custom_roles_name_key" => Constraint::RoleName,
         "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,

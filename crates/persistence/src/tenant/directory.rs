@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
+use tenantry_domain::identity::Narrowing;
 use tenantry_domain::kernel::{
     ApiKeyId, Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId,
 };
@@ -14,7 +15,7 @@ use tenantry_domain::tenant::{
 };
 
 use crate::Pool;
-use crate::identity::api_key;
+use crate::identity::{api_key, custom_role};
 use crate::kernel::error::{column, from_json};
 use crate::kernel::store::unknown;
 use crate::kernel::tx::{Literal, Lookup, PlatformTx, TenantTx};
@@ -60,11 +61,13 @@ static MEMBERSHIP: Lookup = Lookup {
 };
 
 const MEMBERSHIP_SQL: &str = "\
-SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.role, u.is_active, \
-       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at \
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, u.role, u.custom_role, u.is_active, \
+       s.revoked_at IS NULL AND s.expires_at > $4 AS session_is_live, s.expires_at AS session_expires_at, \
+       r.base_role, r.permissions \
   FROM tenants t \
   JOIN users u ON u.tenant_id = $1 AND u.id = $2 AND u.deleted_at IS NULL \
   JOIN refresh_sessions s ON s.tenant_id = $1 AND s.id = $3 AND s.user_id = u.id \
+  LEFT JOIN custom_roles r ON r.tenant_id = $1 AND r.name = u.custom_role \
  WHERE t.id = $1";
 
 /// Key, creator and tenant in one round trip. Each table is compared with the tenant by itself. A creator who is deactivated or
@@ -78,10 +81,11 @@ static API_KEY: Lookup = Lookup {
 const API_KEY_SQL: &str = "\
 SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, k.created_at AS key_created_at, k.name, k.user_id, \
        k.service_account, k.scopes, k.allowed_networks, k.secret_hash, k.former_hash, k.former_until, k.expires_at, k.notified, k.last_used_at, \
-       k.revoked_at, k.updated_at, k.version, u.role \
+       k.revoked_at, k.updated_at, k.version, u.role, u.custom_role, r.base_role, r.permissions \
   FROM tenants t \
   JOIN api_keys k ON k.tenant_id = $1 AND k.id = $2 \
   LEFT JOIN users u ON u.tenant_id = $1 AND u.id = k.user_id AND u.is_active AND u.deleted_at IS NULL \
+  LEFT JOIN custom_roles r ON r.tenant_id = $1 AND r.name = u.custom_role \
  WHERE t.id = $1";
 
 /// A running job and its tenant in one round trip, each compared with the tenant by itself. The lease expires by the clock of
@@ -151,6 +155,7 @@ fn api_key_facts(row: &QueryResult, in_tenant: TenantId, key: ApiKeyId) -> Resul
         tenant: tenant(row)?,
         key: api_key::of_row(row, in_tenant.uuid(), key)?,
         creator_role: role.transpose()?,
+        creator_narrowing: narrowing(row)?,
     })
 }
 
@@ -171,10 +176,24 @@ fn membership(row: &QueryResult) -> Result<MembershipFacts, StoreError> {
     Ok(MembershipFacts {
         tenant: tenant(row)?,
         role: Role::parse(&role).ok_or_else(|| unknown("users.role", &role))?,
+        narrowing: narrowing(row)?,
         is_active: column(row, "is_active")?,
         session_is_live: column(row, "session_is_live")?,
         session_expires_at: column(row, "session_expires_at")?,
     })
+}
+
+/// What a user's custom role leaves. One that is not there, which a foreign key rules out, leaves nothing.
+fn narrowing(row: &QueryResult) -> Result<Option<Narrowing>, StoreError> {
+    let name: Option<String> = column(row, "custom_role")?;
+    let base_role: Option<String> = column(row, "base_role")?;
+    let permissions: Option<serde_json::Value> = column(row, "permissions")?;
+    let base_role = base_role.as_deref().map(custom_role::base_role).transpose()?;
+    let permissions = permissions.as_ref().map(custom_role::permissions).transpose()?;
+    Ok(name.map(|_| Narrowing {
+        base_role: base_role.unwrap_or(Role::Viewer),
+        permissions: permissions.unwrap_or_default(),
+    }))
 }
 
 fn tenant(row: &QueryResult) -> Result<TenantFacts, StoreError> {

@@ -70,7 +70,7 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
     let output = in_another_terminal(&export, "tenantry plan list");
     assert!(!output.status.success());
     assert!(
-        stderr(&output).contains("start it with `make run`"),
+        stderr(&output).contains("start it with `tenantry dev`"),
         "{}",
         stderr(&output)
     );

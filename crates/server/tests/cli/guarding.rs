@@ -119,3 +119,59 @@ fn doctor_fails_with_every_failed_check() {
     assert!(healthy, "{report}");
     assert_eq!(dev.stop(), Some(0));
 }
+
+tenantry_migration::migrator! {
+    /// Those of another service over the same database.
+    Bills {
+        "m20270101_000001_bills" => tenantry_migration::TenantTable::new("bills")
+            .column("number", "text NOT NULL")
+            .unique("bills_number_key", &["number"]),
+    }
+}
+
+#[test]
+fn tables_of_another_service_do_not_degrade_readiness() {
+    let folder = Folder::new("beside");
+    let dev = Dev::start(&folder.0);
+    let owner = url(&folder.0, "tenantry_owner");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime
+        .block_on(tenantry_migration::up_with::<Bills>(&owner, None))
+        .unwrap();
+    let (healthy, report) = doctor(&folder.0, &[]);
+    assert!(healthy && report.contains("public.bills"), "{report}");
+    let serving = Serving::start(&beside(&folder.0));
+    let readiness = body(&serving.address, "/health/readiness");
+    assert!(readiness.contains("\"isolation\":\"ok\""), "{readiness}");
+
+    let catalogue = folder.0.join("bills.txt");
+    let catalogue = catalogue.to_str().unwrap();
+    let (written, report) = doctor(&folder.0, &["--record", catalogue, "--beyond-own"]);
+    assert!(written, "{report}");
+    let recorded = std::fs::read_to_string(catalogue).unwrap();
+    assert!(recorded.lines().all(|line| line.contains("bills")), "{recorded}");
+    let (healthy, report) = doctor(&folder.0, &["--catalogue", catalogue]);
+    assert!(healthy && !report.contains("public.bills"), "{report}");
+    let mut settings = beside(&folder.0);
+    settings.push(("TENANTRY__GUARD__CATALOGUES", format!("[{catalogue:?}]")));
+    let comparing = Serving::start(&settings);
+
+    execute(&folder.0, "ALTER TABLE bills ADD COLUMN further text");
+    check_again(&serving);
+    check_again(&comparing);
+    wait_for(
+        &comparing.address,
+        "/health/readiness",
+        "\"isolation\":\"degraded\"",
+    );
+    execute(&folder.0, "ALTER TABLE bills NO FORCE ROW LEVEL SECURITY");
+    check_again(&serving);
+    wait_for(
+        &serving.address,
+        "/health/readiness",
+        "\"isolation\":\"degraded\"",
+    );
+    serving.end("TERM");
+    comparing.end("TERM");
+    assert_eq!(dev.stop(), Some(0));
+}

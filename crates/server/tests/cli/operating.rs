@@ -515,3 +515,32 @@ fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
     let unknown = refused("user import --tenant nobody --file /nowhere", &settings);
     assert!(unknown.contains("there is no tenant 'nobody'"), "{unknown}");
 }
+
+#[test]
+fn factor_of_a_user_is_reset_from_the_command_line() {
+    let folder = Folder::new("user-reset-mfa");
+    let dev = Dev::start(&folder.0);
+    let settings = beside(&folder.0);
+    for (command, reason) in [
+        (
+            "user reset-mfa --tenant nobody --email ada@acme.example",
+            "there is no tenant 'nobody'",
+        ),
+        (
+            "user reset-mfa --tenant acme --email nobody@acme.example",
+            "no such user",
+        ),
+        (
+            "user reset-mfa --tenant acme --email nonsense",
+            "/email: must be an e-mail address",
+        ),
+        (
+            "user reset-mfa --tenant acme --email admin@acme.example",
+            "the user has no second factor",
+        ),
+    ] {
+        let refused = refused(command, &settings);
+        assert!(refused.contains(reason), "{command}: {refused}");
+    }
+    drop(dev);
+}

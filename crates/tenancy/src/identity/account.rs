@@ -2,22 +2,25 @@
 
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccountNotice, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, LinkPurpose,
-    Password, PasswordError, PresentedLink, SecurityNotice, User,
+    AccountLink, AccountNotice, ApiKey, CallerClass, ChallengeError, ChallengePurpose, Email, Guess,
+    HashingCaller, LinkPurpose, Password, PasswordError, PasswordHash, PresentedLink, SecurityNotice, User,
 };
-use tenantry_domain::kernel::{Constraint, Invalid, Permission, StoreError, UserId};
+use tenantry_domain::kernel::{Constraint, Invalid, Permission, SessionId, StoreError, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
-use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
 use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
+use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
+use crate::identity::mfa::{self, Removed};
 use crate::identity::step_up::RecentFactor;
-use crate::identity::{account_link, account_mail, auth, mfa, security_notice, session};
+use crate::identity::{account_link, account_mail, address, auth, security_notice, session};
 use crate::kernel::context::carries_store_error;
+use crate::plans::{AddError, Countable, NotInPlan};
+use crate::{Changed, Cx};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,9 @@ pub enum AccountError {
     /// No response to a challenge was accepted.
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
+    /// The plan has no place for a user who registered and proves the address now.
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -60,6 +66,15 @@ pub enum AccountError {
     Store(StoreError),
 }
 carries_store_error!(AccountError);
+
+impl From<AddError> for AccountError {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::NotInPlan(refused) => refused.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
 
 impl From<StoreError> for AccountError {
     fn from(error: StoreError) -> Self {
@@ -80,17 +95,30 @@ pub async fn own_email(cx: &Cx) -> Result<Email, AccountError> {
     Ok(user.email)
 }
 
-/// Changes the caller's password, who knows the present one, and ends all of their other sessions.
+/// Changes the caller's password, who knows the present one, and ends all of their other sessions. It takes a recent factor: the
+/// password alone must not be enough to keep the owner out.
 ///
 /// # Errors
-/// [`AccountError::InvalidCredentials`] for another present password; [`AccountError`].
+/// [`AccountError::InvalidCredentials`] for another present password; [`AccountError::Refused`] without a recent factor;
+/// [`AccountError`].
 pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<(), AccountError> {
     cx.require(Permission::ManageOwnAccount)?;
     let session = cx.scope().session().ok_or(Refused::Forbidden)?;
     let (seen, tenant) = own(cx).await?;
+    let factor = cx.require_recent_factor().await??;
     let new = chosen(cx, new, &seen, &tenant)?;
     confirm(cx, &seen, current).await?;
     let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
+    replace_password(cx, &seen, session, hash, factor).await
+}
+
+async fn replace_password(
+    cx: &Cx,
+    seen: &User,
+    session: SessionId,
+    hash: PasswordHash,
+    _: RecentFactor,
+) -> Result<(), AccountError> {
     cx.write(async |work| {
         let user = work.users().find_for_update(seen.id).await?;
         // What the password was compared with must still stand.
@@ -149,39 +177,36 @@ async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) ->
 }
 
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
-/// read from a mail to the address of the account, so it proves that address, too. Of a user who registered and never proved the
-/// address before, the second factor and the trusted devices are removed: a stranger may have registered with the address, and
-/// would keep its owner out. API keys have secrets of their own and stay
-/// valid; the notice of the reset says so to a user who has made some.
+/// read from a mail to the address of the account, so it proves that address, too.
+///
+/// Factors that were not settled when the link was made are removed: a thief who knew the password may have bound them, and they would
+/// outlive the new password. Of a user who registered and never proved the address before, all factors and API keys end: a
+/// stranger may have registered with the address, and would keep its owner out. API keys of others have secrets of their own and stay
+/// valid; the notices of the reset say so to a user who has made some, and name the passkeys that remain.
 ///
 /// # Errors
-/// `/token` when the link does not work, `/new_password`; [`AccountError`].
+/// `/token` when the link does not work, `/new_password`; [`AccountError::NotInPlan`] when there is no place for a user who proves the
+/// address now; [`AccountError`].
 pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Result<User, AccountError> {
     const RESET: LinkPurpose = LinkPurpose::ResetPassword;
-    let seen = cx
-        .read(async |work| {
-            let Some(link) = account_link::find(cx, work, RESET, token).await? else {
-                return Ok(None);
-            };
-            let user = work.users().find(link.user_id).await?;
-            Ok::<_, StoreError>(user.zip(work.tenants().current().await?))
-        })
-        .await?;
-    let (user, tenant) = seen.ok_or_else(account_link::unusable)?;
+    let (user, tenant) = opened(cx, RESET, token).await?;
     let new = chosen(cx, new, &user, &tenant)?;
     let caller = HashingCaller {
         class: CallerClass::Known,
         ..cx.hashing_caller()
     };
     let hash = cx.ports().passwords.hash(&caller, new).await?;
+    let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
-        let redeemed = account_link::redeem(cx, work, RESET, token).await?;
-        let (_, mut user) = redeemed.ok_or_else(account_link::unusable)?;
-        if user.may_be_a_strangers() {
-            mfa::remove_of_stranger(cx, work, user.id).await?;
-        }
+        let (link, mut user) = redeem_proof(cx, work, (RESET, token), &domains).await?;
+        let removed = if user.may_be_a_strangers() {
+            end_strangers_access(cx, work, &user).await?
+        } else {
+            mfa::remove_unsettled(cx, work, user.id, link.created_at).await?
+        };
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
+        user.prove_mailbox(cx.now());
         work.users().update(&user).await?;
         let ended = session::end_all(cx, work, user.id).await?;
         lockout::lift(cx, work, &user.email).await?;
@@ -197,26 +222,124 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
                 security_notice::notify(cx, work, user.id, notice).await?;
             }
         }
+        removed.notify(cx, work, user.id).await?;
         Ok(user)
     })
     .await
 }
 
+/// What shows that the caller who opens a link is the user who chose the password of the account.
+#[derive(Debug, Default)]
+pub struct Registrant {
+    /// The user of the live session that the request comes from.
+    pub session_of: Option<UserId>,
+    /// The password of the account.
+    pub password: Option<Password>,
+}
+
 /// Notes that the address of the account that a link opens belongs to its user.
 ///
+/// Anybody can register with an address, and its owner may open the link of a stranger's registration. So the link alone keeps
+/// nothing of a registration: its password, sessions, factors and API keys end, and a link to choose a password is mailed. All of it
+/// stays for the registrant, who sends the password or has a session of the account.
+///
 /// # Errors
-/// `/token` when the link does not work; those of the store.
-pub async fn verify_email(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+/// `/token` when the link does not work; [`AccountError::InvalidCredentials`] and [`AccountError::Locked`] when a password is sent;
+/// [`AccountError::NotInPlan`] when there is no place for a user who proves the address now; those of the store.
+pub async fn verify_email(
+    cx: &Cx,
+    token: &PresentedLink,
+    registrant: Registrant,
+) -> Result<(), AccountError> {
+    const VERIFY: LinkPurpose = LinkPurpose::VerifyEmail;
+    let (seen, _) = opened(cx, VERIFY, token).await?;
+    let with_password = registrant.password.is_some();
+    if let Some(password) = registrant.password {
+        // The password of a registration is not in force before the proof.
+        let waiting = User {
+            password_hash: seen.password_hash.in_force(),
+            ..seen.clone()
+        };
+        confirm(cx, &waiting, password).await?;
+    }
+    let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
-        let redeemed = account_link::redeem(cx, work, LinkPurpose::VerifyEmail, token).await?;
-        let (link, mut user) = redeemed.ok_or_else(account_link::unusable)?;
+        let (link, mut user) = redeem_proof(cx, work, (VERIFY, token), &domains).await?;
+        if with_password && user.password_hash != seen.password_hash {
+            return Err(AccountError::InvalidCredentials);
+        }
+        let is_registrant = with_password || registrant.session_of == Some(user.id);
+        let is_strangers = user.may_be_a_strangers() && !is_registrant;
+        if is_strangers {
+            let removed = end_strangers_access(cx, work, &user).await?;
+            removed.notify(cx, work, user.id).await?;
+            session::end_all(cx, work, user.id).await?;
+            user.set_password(cx.ports().passwords.unusable(), cx.now());
+        }
         user.verify_email(cx.now());
         work.users().update(&user).await?;
-        let details = json!({"email": link.email});
+        let details = json!({"email": link.email, "password_ended": is_strangers});
         let event = cx.security("user.email_verified", "user", Some(user.id.uuid()), details);
-        Ok(work.audit().record(event).await?)
+        work.audit().record(event).await?;
+        if is_strangers {
+            account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
+        }
+        Ok(())
     })
     .await
+}
+
+/// The user whose account a link opens, and the tenant.
+async fn opened(
+    cx: &Cx,
+    purpose: LinkPurpose,
+    token: &PresentedLink,
+) -> Result<(User, Tenant), AccountError> {
+    let seen = cx
+        .read(async |work| {
+            let Some(link) = account_link::find(cx, work, purpose, token).await? else {
+                return Ok(None);
+            };
+            let user = work.users().find(link.user_id).await?;
+            Ok::<_, StoreError>(user.zip(work.tenants().current().await?))
+        })
+        .await?;
+    Ok(seen.ok_or_else(account_link::unusable)?)
+}
+
+/// Uses up a link that proves the present address of its user, and locks the user. One who registered and waits for the proof takes a
+/// place of the plan with it.
+async fn redeem_proof(
+    cx: &Cx,
+    work: &mut Work,
+    (purpose, token): (LinkPurpose, &PresentedLink),
+    domains: &AllowedDomains,
+) -> Result<(AccountLink, User), AccountError> {
+    // First, as for every address that is taken.
+    address::lock_tenant(work).await?;
+    let redeemed = account_link::redeem(cx, work, purpose, token).await?;
+    let (link, user) = redeemed.ok_or_else(account_link::unusable)?;
+    if user.awaits_proof() {
+        domains.check_at(&user.email, "/token")?;
+        cx.ports()
+            .entitlements
+            .require_one_more(cx, work, Countable::Users)
+            .await?;
+    }
+    Ok((link, user))
+}
+
+/// Ends what a stranger who registered with the address may have set up, but for the password and the sessions. The user is locked.
+async fn end_strangers_access(cx: &Cx, work: &mut Work, user: &User) -> Result<Removed, StoreError> {
+    for before in work.api_keys().list_of(user.id).await? {
+        let mut key = before.clone();
+        key.revoke(cx.now());
+        work.api_keys().update(&key).await?;
+        cx.record(work, Changed::ended("api_key.revoked", &before))
+            .await?;
+    }
+    work.api_keys().keep_latest_revoked(ApiKey::MOST_REVOKED).await?;
+    mfa::remove_of_stranger(cx, work, user.id).await
 }
 
 /// Whether the tenant lets only users with a proven address in.

@@ -68,6 +68,7 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
         if address::is_reserved(cx, work, &link.email, Some(before.id)).await? {
             return Err(AccountError::EmailTaken);
         }
+        address::supersede_registration(cx, work, &link.email).await?;
         let mut user = before.clone();
         user.move_to(link.email, cx.now());
         work.users().update(&user).await?;
@@ -90,12 +91,14 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         address::lock_tenant(work).await?;
         let redeemed = account_link::redeem(cx, work, LinkPurpose::RevertEmail, token).await?;
         let (link, before) = redeemed.ok_or_else(account_link::unusable)?;
+        address::supersede_registration(cx, work, &link.email).await?;
         let mut user = before.clone();
         user.move_to(link.email.clone(), cx.now());
         user.set_password(cx.ports().passwords.unusable(), cx.now());
         work.users().update(&user).await?;
         let ended = session::end_all(cx, work, user.id).await?;
-        mfa::remove_unsettled(cx, work, user.id, link.created_at).await?;
+        let removed = mfa::remove_unsettled(cx, work, user.id, link.created_at).await?;
+        removed.notify(cx, work, user.id).await?;
         withdraw(work, &user, &link).await?;
         account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;
         let target = user.id.uuid();

@@ -168,15 +168,10 @@ async fn make_room(
     email: &Email,
 ) -> Result<bool, StoreError> {
     let links = work.account_links().list(user.id, purpose).await?;
-    let pause = |last: &AccountLink| match purpose {
-        _ if last.email == *email => AccountLink::PAUSE,
-        LinkPurpose::ConfirmEmail => AccountLink::PAUSE_BETWEEN_ADDRESSES,
-        LinkPurpose::ResetPassword | LinkPurpose::VerifyEmail | LinkPurpose::RevertEmail => Duration::zero(),
-    };
-    if links
-        .first()
-        .is_some_and(|last| cx.now() < last.created_at + pause(last))
-    {
+    // A link to another address is sent at once: a user who mistyped an address corrects it.
+    let is_repeated =
+        |last: &AccountLink| last.email == *email && cx.now() < last.created_at + AccountLink::PAUSE;
+    if links.first().is_some_and(is_repeated) {
         return Ok(false);
     }
     match purpose {

@@ -3,11 +3,22 @@
 //! Who takes an address, or reserves one, holds the tenant's row first. So of two requests at once for an address one sees what
 //! the other has done.
 
-use tenantry_domain::identity::Email;
-use tenantry_domain::kernel::{StoreError, UserId};
+use chrono::Duration;
+use tenantry_domain::identity::{Email, LinkPurpose, User};
+use tenantry_domain::kernel::{StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 
-use crate::Cx;
+use crate::{Changed, Cx};
+
+/// For how long a registration waits for the proof of its address.
+const REGISTRATION_WAITS: Duration = Duration::days(7);
+
+/// The maximum number of registrations of a tenant that wait for the proof of their address. Anybody can register, so a further one
+/// ends the oldest.
+const REGISTRATIONS_WAITING: u64 = 1_000;
+
+/// The maximum number of registrations that a purge removes in one transaction.
+const PURGED_AT_ONCE: usize = 100;
 
 /// Locks the tenant's row until the transaction ends.
 pub(crate) async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
@@ -44,4 +55,93 @@ pub(crate) async fn is_former(
         }
     }
     Ok(false)
+}
+
+/// Removes the user who registered with an address and has not proven it, so that another one can have it: anybody can register with
+/// the address of somebody else. In a transaction that holds the tenant's row.
+pub(crate) async fn supersede_registration(
+    cx: &Cx,
+    work: &mut Work,
+    email: &Email,
+) -> Result<(), StoreError> {
+    let Some(found) = work.users().find_by_email(email).await? else {
+        return Ok(());
+    };
+    let locked = work.users().find_for_update(found.id).await?;
+    match locked.filter(|user| user.awaits_proof() && user.email == *email) {
+        Some(user) => remove_registration(cx, work, user, "user.registration_superseded").await,
+        None => Ok(()),
+    }
+}
+
+/// Ends the oldest registration that waits for the proof of its address when there are [`REGISTRATIONS_WAITING`]; in the transaction that
+/// adds one, which holds the tenant's row.
+pub(crate) async fn make_room_for_registration(cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
+    if work.users().count_unproven().await? >= REGISTRATIONS_WAITING {
+        remove_unproven(cx, work, cx.now(), 1).await?;
+    }
+    Ok(())
+}
+
+/// Deletes registrations whose address was not proven in [`REGISTRATION_WAITS`], and those that were removed before, some in each
+/// transaction.
+pub(crate) async fn purge_registrations(cx: &Cx) -> Result<(), StoreError> {
+    let before = cx.now() - REGISTRATION_WAITS;
+    let remove = async || {
+        cx.write(async |work| remove_unproven(cx, work, before, PURGED_AT_ONCE).await)
+            .await
+    };
+    while remove().await? == PURGED_AT_ONCE {}
+    loop {
+        let removed = cx
+            .read(async |work| work.users().list_removed_unproven(PURGED_AT_ONCE).await)
+            .await?;
+        for user in &removed {
+            delete_removed(cx, user).await?;
+        }
+        if removed.len() < PURGED_AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// Deletes the row of a registration that was removed. Where others refer to it, for example a task that is assigned to it, the row
+/// stays like that of every removed user.
+async fn delete_removed(cx: &Cx, user: &User) -> Result<(), StoreError> {
+    let Err(error) = cx.write(async |work| work.users().delete(user.id).await).await else {
+        return Ok(());
+    };
+    tracing::info!(user = %user.id, %error, "the row of a removed registration stays");
+    let mut kept = user.clone();
+    kept.set_password(cx.ports().passwords.unusable(), cx.now());
+    cx.write(async |work| work.users().update(&kept).await).await
+}
+
+/// Removes the oldest registrations that have waited since before then, at most `limit`. Returns how many.
+async fn remove_unproven(cx: &Cx, work: &mut Work, before: Time, limit: usize) -> Result<usize, StoreError> {
+    let found = work.users().list_unproven(before, limit).await?;
+    let number = found.len();
+    for found in found {
+        let locked = work.users().find_for_update(found.id).await?;
+        if let Some(user) = locked.filter(User::awaits_proof) {
+            remove_registration(cx, work, user, "user.registration_expired").await?;
+        }
+    }
+    Ok(number)
+}
+
+/// Removes a user who registered and never proved the address.
+async fn remove_registration(
+    cx: &Cx,
+    work: &mut Work,
+    before: User,
+    action: &'static str,
+) -> Result<(), StoreError> {
+    work.account_links()
+        .delete_of(before.id, &LinkPurpose::ALL)
+        .await?;
+    let mut user = before.clone();
+    user.remove(cx.now());
+    work.users().update(&user).await?;
+    cx.record(work, Changed::ended(action, &before)).await
 }

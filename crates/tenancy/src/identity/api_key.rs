@@ -6,20 +6,15 @@ use serde_json::json;
 use tenantry_domain::identity::{
     ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey, SecurityNotice,
 };
-use tenantry_domain::kernel::{
-    ApiKeyId, Invalid, Page, PageRequest, Permission, PermissionSet, RequestId, StoreError,
-};
+use tenantry_domain::kernel::{ApiKeyId, Invalid, Page, PageRequest, Permission, RequestId, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
-use crate::identity::step_up::RecentFactor;
+use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
 use crate::kernel::context::carries_store_error;
 use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
-
-/// How many revoked keys a tenant keeps at the most; they tell a revoked key from an unknown one in the audit log.
-const REVOKED_KEPT: u64 = 200;
 
 /// Errors of the use cases of API keys.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +86,12 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     let issued = issue(cx, id, factor);
     let new = (new, cx.ports().permissions.as_ref());
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
-    require_all(cx, &key.scopes)?;
+    require_held(cx, &key.scopes)?;
     cx.write(async |work| {
         // Two requests for the last place come one after the other.
         let tenant = work.tenants().current_for_update().await?;
         tenant.ok_or(ApiKeyError::NotFound)?;
+        require_acting_admin(cx, work).await??;
         if work.api_keys().count().await? >= ApiKey::MOST {
             return Err(ApiKeyError::TooMany);
         }
@@ -127,7 +123,7 @@ pub async fn update(
         let mut key = before.clone();
         key.apply(patch.clone(), &cx.ports().permissions, cx.now())?;
         if key.scopes != before.scopes {
-            require_all(cx, &key.scopes)?;
+            require_held(cx, &key.scopes)?;
         }
         store(cx, work, ("api_key.updated", &before, &key), factor).await?;
         Ok(key)
@@ -148,7 +144,7 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
         let mut key = before.clone();
         key.revoke(cx.now());
         work.api_keys().update(&key).await?;
-        work.api_keys().keep_latest_revoked(REVOKED_KEPT).await?;
+        work.api_keys().keep_latest_revoked(ApiKey::MOST_REVOKED).await?;
         Ok(cx
             .record(work, Changed::ended("api_key.revoked", &before))
             .await?)
@@ -261,23 +257,14 @@ async fn store(
     work: &mut Work,
     (action, before, after): (&'static str, &ApiKey, &ApiKey),
     _: RecentFactor,
-) -> Result<(), StoreError> {
+) -> Result<(), ApiKeyError> {
+    require_acting_admin(cx, work).await??;
     work.api_keys().update(after).await?;
     let event = cx.changed(action, "api_key", after.id.uuid(), Some(before), Some(after));
-    work.audit().record(event).await
+    Ok(work.audit().record(event).await?)
 }
 
 fn issue(cx: &Cx, id: ApiKeyId, _: RecentFactor) -> IssuedApiKey {
     let secret = cx.ports().secrets.secret();
     cx.app().policy.api_keys.issue(cx.scope().tenant(), id, secret)
-}
-
-/// The caller must have each of the permissions. Names that this service does not know grant nothing.
-fn require_all(cx: &Cx, scopes: &PermissionSet) -> Result<(), Refused> {
-    let mut asked = cx.ports().permissions.all().iter();
-    if asked.all(|permission| !scopes.contains(*permission) || cx.scope().has(*permission)) {
-        Ok(())
-    } else {
-        Err(Refused::Forbidden)
-    }
 }

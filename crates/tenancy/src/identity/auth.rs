@@ -4,7 +4,7 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     AccessClaims, AuthMethods, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller,
-    Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
+    MailboxProof, Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
     SessionLifetime, User, Verified,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
@@ -219,6 +219,19 @@ pub async fn login(
     }
 }
 
+/// Begins a session of the user whose mailbox the caller of another tenant has proven to read, as a login does after the
+/// password. The context is a guest's in the tenant of the user.
+///
+/// # Errors
+/// [`AuthError::InvalidCredentials`] when the tenant has no active account of that person with a verified address,
+/// [`AuthError::FactorRequired`], [`AuthError::Locked`], and those of the store.
+pub(crate) async fn enter_by_mailbox(cx: &Cx, proof: MailboxProof) -> Result<LoggedIn, AuthError> {
+    let claim = Claim::of_mailbox(cx, proof).await?;
+    let user = claim.user.clone().filter(|user| claim.admits(user));
+    let user = user.ok_or(AuthError::InvalidCredentials)?;
+    open_session(cx, &user, None, &claim).await
+}
+
 /// Whether the user with that mail address has lately logged in from this network. An unknown user has not, and costs the
 /// same.
 ///
@@ -248,7 +261,7 @@ pub async fn register(
     if !tenant.settings.self_registration {
         return Err(AuthError::RegistrationClosed);
     }
-    // Who registers has a session at once, and no factor.
+    // A registration asks for no factor, so it is closed where members need one.
     if mfa::requirement(cx)
         .await?
         .applies_to(GrantedRole::REGISTERED.role())
@@ -280,13 +293,17 @@ pub async fn register(
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
         address::lock_tenant(work).await?;
-        // First, as for the address of a user: at the limit, all addresses get the same answer.
+        // First, as for the address of a user: at the limit, all addresses get the same answer. One who has to prove the address takes
+        // the place with the proof.
         cx.ports()
             .entitlements
             .require_one_more(cx, work, Countable::Users)
             .await?;
         if address::is_reserved(cx, work, &user.email, None).await? {
             return Err(AuthError::EmailTaken);
+        }
+        if needs_proof {
+            address::make_room_for_registration(cx, work).await?;
         }
         work.users().insert(&user).await?;
         cx.record(work, Changed::with("user.registered", None, &user))
@@ -390,8 +407,24 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         factor_at: None,
         device_hash: None,
         methods: AuthMethods::PASSWORD,
+        mailbox_proof: None,
     };
     (session, first.token)
+}
+
+/// The session of a user with how it began: with the password, or with a proof of the mailbox from another tenant. The latter has no
+/// proof to go on with, so that no chain of sessions outlives the login that it began with.
+pub(crate) fn begun(user: &User, session: Session, by_mailbox: bool) -> Session {
+    if by_mailbox {
+        return Session {
+            methods: AuthMethods::OTHER_WORKSPACE,
+            ..session
+        };
+    }
+    Session {
+        mailbox_proof: user.mailbox_proof(),
+        ..session
+    }
 }
 
 /// The answer to a login.
@@ -473,6 +506,8 @@ pub(crate) struct Claim {
     device: Option<[u8; 32]>,
     wait: Option<i64>,
     has_failed: bool,
+    /// What takes the place of the password when the user comes from another tenant.
+    mailbox: Option<MailboxProof>,
 }
 
 impl Claim {
@@ -486,7 +521,40 @@ impl Claim {
             device: None,
             wait: None,
             has_failed: false,
+            mailbox: None,
         }
+    }
+
+    /// Of the user of an address whose mailbox the caller has proven to read. Unknown addresses cost the same.
+    ///
+    /// # Errors
+    /// [`AuthError::InvalidCredentials`] when there is no such account for the proof, [`AuthError::Locked`], and those of the
+    /// store.
+    pub(crate) async fn of_mailbox(cx: &Cx, proof: MailboxProof) -> Result<Self, AuthError> {
+        let email = proof.email.clone();
+        let found = claim(cx, Some(&email), email.as_str(), SecondFactor::default()).await?;
+        if let Some(seconds) = found.wait {
+            let target = found.user.filter(|user| user.is_active).map(|user| user.id);
+            lockout::record(cx, Guess::Password, target, Some(&email)).await?;
+            return Err(AuthError::Locked(seconds));
+        }
+        Ok(Self {
+            // It says nothing of the guesses before it.
+            has_failed: false,
+            mailbox: Some(proof),
+            ..found
+        })
+    }
+
+    /// The proof that takes the place of the password, if one does.
+    pub(crate) const fn mailbox(&self) -> Option<&MailboxProof> {
+        self.mailbox.as_ref()
+    }
+
+    /// Whether a user as stored now may get in by this claim.
+    fn admits(&self, user: &User) -> bool {
+        let of_mailbox = self.mailbox.as_ref().is_none_or(|proof| proof.is_of(user));
+        user.is_active && of_mailbox
     }
 
     fn class(&self) -> CallerClass {
@@ -521,6 +589,7 @@ async fn claim(
             device,
             wait: standing.wait.filter(|_| device.is_none()),
             has_failed: standing.has_failed,
+            mailbox: None,
         })
     })
     .await
@@ -591,7 +660,7 @@ async fn open_session(
         .write(async |work| {
             // The password was verified outside of any transaction; what it was verified against must still stand.
             let user = work.users().find_for_update(seen.id).await?;
-            let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
+            let user = user.filter(|user| claim.admits(user) && user.password_hash == seen.password_hash);
             let mut user = user.ok_or(AuthError::InvalidCredentials)?;
             if let Some(renewed) = renewed {
                 user.password_hash = renewed;
@@ -609,7 +678,7 @@ async fn open_session(
                 // Committed, so that the code counts.
                 AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = proven.put_into(session.clone());
+            let session = proven.put_into(begun(&user, session.clone(), claim.mailbox.is_some()));
             start(cx, work, (&user, &claim.addresses), rules, &session).await?;
             let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
             Ok::<_, AuthError>(Opened::Session(opened))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose};
 
-use crate::{Cx, Tenancy};
+use crate::{Cx, Origin, Tenancy};
 
 /// A client's response to a challenge, where the request has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,17 @@ pub(crate) async fn check(
     purpose: ChallengePurpose,
     response: &ChallengeResponse,
 ) -> Result<(), ChallengeError> {
-    let Some(challenges) = &cx.ports().challenges else {
+    check_from(cx.app(), cx.origin(), purpose, response).await
+}
+
+/// Does what [`check`] does for a request that is of no tenant.
+pub(crate) async fn check_from(
+    app: &Tenancy,
+    origin: &Origin,
+    purpose: ChallengePurpose,
+    response: &ChallengeResponse,
+) -> Result<(), ChallengeError> {
+    let Some(challenges) = &app.ports.challenges else {
         return Ok(());
     };
     if !challenges.purposes.contains(&purpose) {
@@ -35,7 +45,7 @@ pub(crate) async fn check(
     }
     let given = response.0.as_deref().filter(|text| !text.is_empty());
     let given = given.ok_or(ChallengeError::Missing)?;
-    let address = cx.origin().address();
+    let address = origin.address();
     match challenges.verifier.verify(purpose, given, address).await {
         Err(ChallengeError::Unavailable(reason)) if challenges.fail_open => {
             tracing::warn!(

@@ -8,7 +8,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::identity::{
-    Email, Invitation, InvitationMail, IssuedInvitation, NewInvitation, PresentedInvitation, User,
+    Email, Invitation, InvitationMail, IssuedInvitation, NewInvitation, PresentedInvitation, RoleName, User,
 };
 use tenantry_domain::kernel::{
     Constraint, Invalid, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time,
@@ -22,7 +22,7 @@ use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::step_up::GrantedRole;
+use crate::identity::step_up::{GiveError, GrantedRole, may_give_role};
 use crate::identity::user::{self, Applicant};
 use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
@@ -79,6 +79,17 @@ impl From<StoreError> for InvitationError {
     }
 }
 
+impl From<GiveError> for InvitationError {
+    fn from(error: GiveError) -> Self {
+        match error {
+            GiveError::Refused(refused) => refused.into(),
+            GiveError::Invalid(invalid) => invalid.into(),
+            GiveError::NotInPlan(refused) => refused.into(),
+            GiveError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<AddError> for InvitationError {
     fn from(error: AddError) -> Self {
         match error {
@@ -119,16 +130,23 @@ pub async fn get(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationErro
         .ok_or(InvitationError::NotFound)
 }
 
-/// Invites an address, and asks for the mail to it.
+/// Invites an address, and asks for the mail to it. `custom_role` is the name of the custom role that narrows the role, if one
+/// does.
 ///
 /// # Errors
 /// [`InvitationError`].
-pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, InvitationError> {
+pub async fn create(
+    cx: &Cx,
+    email: &str,
+    role: Role,
+    custom_role: Option<&str>,
+) -> Result<Invitation, InvitationError> {
     cx.require(Permission::ManageUsers)?;
     let invited_by = cx.scope().user().ok_or(Refused::Forbidden)?;
     let email = Email::parse(email, "/email")?;
     AllowedDomains::of(cx).await?.check(&email)?;
     let role = GrantedRole::by_caller(cx, role).await??;
+    let custom_role = custom_role.map(RoleName::of_user).transpose()?;
     let id = InvitationId::next(cx.ids());
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
     let new = NewInvitation {
@@ -136,10 +154,14 @@ pub async fn create(cx: &Cx, email: &str, role: Role) -> Result<Invitation, Invi
         role: role.role(),
         invited_by,
     };
-    let invitation = Invitation::new(id, new, token.hash, cx.now());
+    let mut invitation = Invitation::new(id, new, token.hash, cx.now());
+    invitation.custom_role = custom_role;
     cx.write(async |work| {
         lock_tenant(work).await?;
         may_invite(work, invited_by, role.role()).await?;
+        if let Some(name) = &invitation.custom_role {
+            may_give_role(cx, work, name).await?;
+        }
         free_address(cx, work, &invitation.email).await?;
         let day_ago = cx.now() - Duration::days(1);
         if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
@@ -237,6 +259,9 @@ pub async fn accept(
     let role = GrantedRole::invited(invitation.role);
     let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
+    user.custom_role = invitation.custom_role;
+    // The token came from a mail to the address, and with it the password was chosen.
+    user.prove_mailbox(cx.now());
     let rules = session::rules(cx).await?;
     join(cx, presented, user, tenant, rules).await
 }
@@ -250,7 +275,8 @@ async fn join(
     tenant: Tenant,
     rules: SessionRules,
 ) -> Result<LoggedIn, AuthError> {
-    let (session, refresh_token) = auth::new_session(cx, user.id);
+    let (mut session, refresh_token) = auth::new_session(cx, user.id);
+    session.mailbox_proof = user.mailbox_proof();
     let required = mfa::requirement(cx).await?;
     let opened = cx.write(async |work| {
         lock_tenant(work).await?;
@@ -265,7 +291,7 @@ async fn join(
             .require_one_more(cx, work, Countable::Users)
             .await?;
         work.users().insert(&user).await?;
-        let details = json!({"user_id": user.id, "email": user.email, "role": user.role});
+        let details = json!({"user_id": user.id, "email": user.email, "role": user.role, "custom_role": user.custom_role});
         let target = Some(invitation.id.uuid());
         let accepted = cx.security("invitation.accepted", "invitation", target, details);
         work.audit().record(accepted).await?;
@@ -436,8 +462,9 @@ async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), Inv
     }
 }
 
-/// Makes sure that no user has the address, nor had it lately.
+/// Makes sure that no user has the address, nor had it lately. A registration that waits for the proof of the address makes room.
 async fn require_free(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
+    address::supersede_registration(cx, work, email).await?;
     let is_taken = work.users().find_by_email(email).await?.is_some();
     if is_taken || address::is_former(cx, work, email, None).await? {
         return Err(InvitationError::EmailTaken);

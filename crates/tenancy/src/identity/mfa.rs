@@ -3,7 +3,7 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AuthMethods, DeviceToken, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge,
+    AuthMethods, DeviceToken, Email, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge,
     MfaRequirement, Password, PasswordError, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
     TotpFactor, TotpSecret, TrustedDevice, User,
 };
@@ -127,6 +127,8 @@ pub struct PendingLogin {
     /// The user who logs in.
     pub user: UserId,
     challenge: MfaChallengeId,
+    /// The digest of the address whose mailbox was proven in another tenant, when that took the place of the password.
+    mailbox: Option<[u8; 32]>,
 }
 
 /// An enrollment that waits for its confirmation.
@@ -136,6 +138,15 @@ pub struct Enrollment {
     pub secret: TotpSecret,
     /// The key URI for the app.
     pub uri: String,
+}
+
+/// What an operator removed of a user's factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetFactors {
+    /// Whether there was an app.
+    pub app: bool,
+    /// How many passkeys there were.
+    pub passkeys: usize,
 }
 
 /// A fresh access token.
@@ -186,10 +197,7 @@ impl Proven {
 /// [`MfaError::WrongPassword`]; [`Refused::FactorRequired`] of a caller with passkeys.
 pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
-    let compared = match password {
-        Some(password) => Some(with_password(cx, password).await?),
-        None => None,
-    };
+    let compared = compared(cx, password).await?;
     let id = caller(cx)?;
     if cx
         .read(async |work| step_up::has_passkey(cx, work, id).await)
@@ -202,13 +210,7 @@ pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, M
     let outcome = cx
         .write(async |work| {
             let (user, tenant) = locked_caller(cx, work).await?;
-            match compared {
-                Some(compared) if compared.password_hash != user.password_hash => {
-                    return Err(MfaError::WrongPassword);
-                }
-                Some(_) => {}
-                None => require_recent_login(cx, work).await?,
-            }
+            require_password(cx, work, &user, compared.as_ref()).await?;
             enroll_user(cx, work, &user, &tenant, secret).await
         })
         .await;
@@ -216,15 +218,18 @@ pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, M
 }
 
 /// Confirms the caller's enrollment with a code of the app, and returns recovery codes. It counts as giving the factor in
-/// the caller's session.
+/// the caller's session. A user who got a passkey since the enrollment began has given it recently: the enrollment may be a thief's.
 ///
 /// # Errors
-/// [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`], [`MfaError::WrongCode`].
+/// [`MfaError::NotEnrolled`], [`MfaError::AlreadyEnabled`], [`MfaError::WrongCode`]; [`Refused::FactorRequired`].
 pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
+            if step_up::has_passkey(cx, work, user.id).await? {
+                let _: RecentFactor = step_up::require_recent(cx, work).await??;
+            }
             let codes = confirm_user(cx, work, user.id, code).await?;
             note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
             Ok(codes)
@@ -313,15 +318,46 @@ pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
         .await
 }
 
-/// Makes new recovery codes for the caller, given a code. The old ones end.
+/// Removes the second factor and the passkeys of the user with an address, and ends their sessions, for an operator: an admin who is
+/// alone in a tenant has nobody else to ask. Returns `None` when there is no factor.
 ///
 /// # Errors
-/// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
-pub async fn renew_recovery_codes(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError> {
+/// [`MfaError::NoSuchUser`]; those of the store.
+pub async fn reset_by_operator(cx: &Cx, email: &Email) -> Result<Option<ResetFactors>, MfaError> {
+    cx.require(Permission::RecoverUsers)?;
+    let removed = cx
+        .write(async |work| {
+            let user = work.users().find_by_email(email).await?;
+            let user = user.ok_or(MfaError::NoSuchUser)?;
+            let user = work.users().find_for_update(user.id).await?;
+            let user = user
+                .filter(|user| user.email == *email)
+                .ok_or(MfaError::NoSuchUser)?;
+            Ok::<_, MfaError>(reset_user(cx, work, user.id).await?)
+        })
+        .await?;
+    Ok(removed.is_some().then_some(ResetFactors {
+        app: removed.app,
+        passkeys: removed.passkeys.len(),
+    }))
+}
+
+/// Makes new recovery codes for the caller, given a code. The old ones end. It takes the password, too, unless the session began
+/// within [`RECENT_SECONDS`].
+///
+/// # Errors
+/// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`], [`MfaError::PasswordRequired`], [`MfaError::WrongPassword`].
+pub async fn renew_recovery_codes(
+    cx: &Cx,
+    code: &str,
+    password: Option<Password>,
+) -> Result<Vec<RecoveryCode>, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
+    let compared = compared(cx, password).await?;
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
+            require_password(cx, work, &user, compared.as_ref()).await?;
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
@@ -364,13 +400,15 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
 pub fn read_token(app: &Tenancy, token: &[u8]) -> Option<PendingLogin> {
     let plain = app.ports.seal.open(TOKEN, token)?;
     let id = |at: usize| Uuid::from_slice(plain.get(at..at + 16)?).ok();
-    if plain.len() != 48 {
-        return None;
-    }
+    let mailbox = match plain.get(48..)? {
+        [] => None,
+        digest => Some(digest.try_into().ok()?),
+    };
     Some(PendingLogin {
         tenant: id(0)?.into(),
         user: id(16)?.into(),
         challenge: id(32)?.into(),
+        mailbox,
     })
 }
 
@@ -480,7 +518,7 @@ pub(crate) async fn at_login(
         if required.applies_to(user.role) {
             let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
             let methods = if has_passkey { PASSKEY } else { ENROLLMENT };
-            return Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?));
+            return Ok(AtLogin::Pending(suspend(cx, work, user, claim, methods).await?));
         }
         return Ok(AtLogin::Session(Proven::default()));
     }
@@ -502,7 +540,7 @@ pub(crate) async fn at_login(
     }
     let has_passkey = step_up::has_passkey(cx, work, user.id).await?;
     let methods = if has_passkey { CODES_OR_PASSKEY } else { CODES };
-    Ok(AtLogin::Pending(suspend(cx, work, user, methods).await?))
+    Ok(AtLogin::Pending(suspend(cx, work, user, claim, methods).await?))
 }
 
 /// Seals the secrets of a tenant's second factors with the present key.
@@ -549,11 +587,34 @@ async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
     }
 }
 
+/// The same for a password that a request may leave out.
+async fn compared(cx: &Cx, password: Option<Password>) -> Result<Option<User>, MfaError> {
+    match password {
+        Some(password) => with_password(cx, password).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Makes sure that the password that was compared still stands, or that the caller's session began within [`RECENT_SECONDS`]. The user
+/// is locked.
+async fn require_password(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    compared: Option<&User>,
+) -> Result<(), MfaError> {
+    match compared {
+        Some(compared) if compared.password_hash != user.password_hash => Err(MfaError::WrongPassword),
+        Some(_) => Ok(()),
+        None => require_recent_login(cx, work).await,
+    }
+}
+
 async fn require_recent_login(cx: &Cx, work: &mut Work) -> Result<(), MfaError> {
     let own = cx.scope().session().ok_or(Refused::Forbidden)?;
     let session = work.sessions().find_for_update(own).await?;
-    let began = session.ok_or(Refused::Forbidden)?.created_at;
-    if cx.now() - began < Duration::seconds(RECENT_SECONDS) {
+    let began = session.ok_or(Refused::Forbidden)?.login_at();
+    if began.is_some_and(|at| cx.now() - at < Duration::seconds(RECENT_SECONDS)) {
         Ok(())
     } else {
         Err(MfaError::PasswordRequired)
@@ -572,53 +633,113 @@ pub(crate) async fn is_missing_since(
     Ok(is_new && !step_up::has_app(work, after.id).await?)
 }
 
+/// What was removed of a user's factors, and what remains.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    /// Whether a confirmed app was removed.
+    pub app: bool,
+    /// The names of the passkeys that were removed.
+    pub passkeys: Vec<String>,
+    /// The names of the passkeys that remain.
+    pub remaining: Vec<String>,
+}
+
+impl Removed {
+    /// Whether a factor was removed.
+    pub(crate) fn is_some(&self) -> bool {
+        self.app || !self.passkeys.is_empty()
+    }
+
+    /// Notifies the user, unless there is nothing to say.
+    pub(crate) async fn notify(self, cx: &Cx, work: &mut Work, user: UserId) -> Result<(), StoreError> {
+        if !self.is_some() && self.remaining.is_empty() {
+            return Ok(());
+        }
+        let notice = SecurityNotice::FactorsAfterRecovery {
+            app_removed: self.app,
+            removed: self.passkeys,
+            remaining: self.remaining,
+        };
+        security_notice::notify(cx, work, user, notice).await
+    }
+}
+
 /// Removes the second factor, the passkeys and the trusted devices of a user who is locked, and who may not be the owner of the
 /// address.
-pub(crate) async fn remove_of_stranger(cx: &Cx, work: &mut Work, id: UserId) -> Result<(), StoreError> {
-    let passkeys = work.passkeys().delete_all(id).await?;
-    if work.second_factors().delete_all(id).await? || passkeys > 0 {
-        record(cx, work, "mfa.removed_by_proof", id).await?;
+pub(crate) async fn remove_of_stranger(cx: &Cx, work: &mut Work, id: UserId) -> Result<Removed, StoreError> {
+    let removed = remove_all(work, id).await?;
+    if removed.is_some() {
+        let details = json!({"app": removed.app, "passkeys": removed.passkeys.len()});
+        let event = cx.security("mfa.removed_by_proof", "user", Some(id.uuid()), details);
+        work.audit().record(event).await?;
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// Removes the app, confirmed or not, the recovery codes, the trusted devices and the passkeys of a user.
+pub(crate) async fn remove_all(work: &mut Work, id: UserId) -> Result<Removed, StoreError> {
+    let app = step_up::has_app(work, id).await?;
+    let passkeys = work.passkeys().list(id).await?;
+    work.passkeys().delete_all(id).await?;
+    work.second_factors().delete_all(id).await?;
+    Ok(Removed {
+        app,
+        passkeys: passkeys.into_iter().map(|passkey| passkey.name).collect(),
+        remaining: Vec::new(),
+    })
 }
 
 async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
-    let passkeys = work.passkeys().delete_all(user.id).await?;
-    if work.second_factors().delete_all(user.id).await? || passkeys > 0 {
-        session::end_all(cx, work, user.id).await?;
-        let details = json!({"passkeys": passkeys});
-        let event = cx.security("mfa.reset", "user", Some(user.id.uuid()), details);
-        work.audit().record(event).await?;
-        security_notice::notify(cx, work, user.id, SecurityNotice::FactorReset).await?;
-    }
+    reset_user(cx, work, user.id).await?;
     Ok(())
 }
 
-/// Removes the second factor and the passkeys of a user that were not settled at `since`, and the trust in all devices; the user
-/// is locked.
+/// Removes all factors of a user who is locked, ends the sessions, and notifies the user, if there is a factor.
+async fn reset_user(cx: &Cx, work: &mut Work, id: UserId) -> Result<Removed, StoreError> {
+    let removed = remove_all(work, id).await?;
+    if removed.is_some() {
+        session::end_all(cx, work, id).await?;
+        let details = json!({"app": removed.app, "passkeys": removed.passkeys.len()});
+        let event = cx.security("mfa.reset", "user", Some(id.uuid()), details);
+        work.audit().record(event).await?;
+        security_notice::notify(cx, work, id, SecurityNotice::FactorReset).await?;
+    }
+    Ok(removed)
+}
+
+/// Removes the second factor and the passkeys of a user that were not settled at `since`, an app that waits for its confirmation, and
+/// the trust in all devices; the user is locked.
 pub(crate) async fn remove_unsettled(
     cx: &Cx,
     work: &mut Work,
     user: UserId,
     since: Time,
-) -> Result<(), StoreError> {
-    let factor = work.second_factors().find_totp_for_update(user).await?;
-    if factor.is_some_and(|factor| factor.is_settled(since)) {
+) -> Result<Removed, StoreError> {
+    let mut removed = Removed::default();
+    let app = work.second_factors().find_totp_for_update(user).await?;
+    if app.as_ref().is_some_and(|app| app.is_settled(since)) {
         work.second_factors().delete_devices(user).await?;
-    } else if work.second_factors().delete_all(user).await? {
+    } else {
+        work.second_factors().delete_all(user).await?;
+        removed.app = app.is_some_and(|app| app.is_confirmed());
+    }
+    if removed.app {
         record(cx, work, "mfa.reset", user).await?;
     }
     for passkey in work.passkeys().list(user).await? {
-        if !passkey.is_settled(since) {
-            work.passkeys().delete(passkey.id).await?;
-            let details = json!({"name": passkey.name});
-            let event = cx.security("passkey.removed", "passkey", Some(passkey.id.uuid()), details);
-            work.audit().record(event).await?;
+        if passkey.is_settled(since) {
+            removed.remaining.push(passkey.name);
+            continue;
         }
+        work.passkeys().delete(passkey.id).await?;
+        let details = json!({"user_id": user, "name": passkey.name});
+        let event = cx.security("passkey.removed", "passkey", Some(passkey.id.uuid()), details);
+        work.audit().record(event).await?;
+        removed.passkeys.push(passkey.name);
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// What tokens of waiting logins are sealed for: nothing else that is sealed opens as one.
@@ -652,6 +773,7 @@ async fn suspend(
     cx: &Cx,
     work: &mut Work,
     user: &User,
+    claim: &Claim,
     methods: &'static [&'static str],
 ) -> Result<Pending, MfaError> {
     let now = cx.now();
@@ -665,7 +787,8 @@ async fn suspend(
     };
     work.second_factors().insert_challenge(&waiting).await?;
     let ids = [cx.scope().tenant().uuid(), user.id.uuid(), waiting.id.uuid()];
-    let plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    let mut plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    plain.extend(claim.mailbox().into_iter().flat_map(|proof| proof.email.digest()));
     Ok(Pending {
         token: cx.ports().seal.seal(TOKEN, &plain),
         expires_in: MFA_CHALLENGE_SECONDS,
@@ -688,7 +811,8 @@ async fn waiting(
         .await?;
     let waiting = waiting.filter(|one| {
         let same_password = one.password_digest == MfaChallenge::digest_of(&user.password_hash);
-        user.is_active && one.user_id == user.id && same_password && cx.now() < one.expires_at
+        let same_mailbox = login.mailbox.is_none_or(|digest| digest == user.email.digest());
+        user.is_active && one.user_id == user.id && same_password && same_mailbox && cx.now() < one.expires_at
     });
     Ok(waiting.map(|waiting| (user, waiting)))
 }
@@ -723,7 +847,7 @@ async fn finish<T: 'static>(
                 factor_at: Some(cx.now()),
                 device_hash,
             };
-            let session = given.put_into(session.clone());
+            let session = given.put_into(auth::begun(&user, session.clone(), login.mailbox.is_some()));
             auth::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
             Ok(Some((user, tenant, session, proven)))
@@ -924,6 +1048,7 @@ pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
 ) -> Result<Session, E> {
     let id = cx.scope().session().ok_or(Refused::Forbidden)?;
     let session = work.sessions().find_for_update(id).await?;
+    let session = session.filter(|session| session.is_live(cx.now()));
     let mut session = session.ok_or(Refused::Forbidden)?;
     session.note_factor(method, cx.now());
     work.sessions().update(&session).await?;

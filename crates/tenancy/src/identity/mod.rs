@@ -1,4 +1,4 @@
-//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, API keys, signing keys, and the users of a tenant.
+//! Accounts of people: login, registration, sessions, second factors, passkeys, links of mails, invitations, custom roles, API keys, signing keys, the users of a tenant, and the workspaces of an address.
 
 pub mod account;
 pub mod account_email;
@@ -10,6 +10,7 @@ pub mod api_key_expiry;
 pub(crate) mod api_key_use;
 pub mod auth;
 pub mod challenge;
+pub mod custom_role;
 pub(crate) mod email_domain;
 pub mod invitation;
 pub(crate) mod lockout;
@@ -22,3 +23,5 @@ pub mod step_up;
 pub(crate) mod totp;
 pub mod user;
 pub mod user_import;
+pub mod workspace;
+pub mod workspace_switch;

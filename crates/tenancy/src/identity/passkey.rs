@@ -124,10 +124,12 @@ pub async fn begin_registration(cx: &Cx, password: Option<Password>) -> Result<B
 }
 
 /// Finishes the registration of a passkey that the caller began in this session. The authenticator has verified the user, so it
-/// counts as giving the factor in the session.
+/// counts as giving the factor in the session. A user with a factor has given it recently, also one who got it since the registration
+/// began; an app that was confirmed since ends the registration, and an app that waits for its confirmation ends: either may be a
+/// thief's.
 ///
 /// # Errors
-/// [`PasskeyError::RegistrationEnded`], `/credential` when the response is not accepted, `/name`, [`PasskeyError::TooMany`],
+/// [`Refused::FactorRequired`], [`PasskeyError::RegistrationEnded`], `/credential` when the response is not accepted, `/name`, [`PasskeyError::TooMany`],
 /// [`PasskeyError::AlreadyRegistered`].
 pub async fn finish_registration(
     cx: &Cx,
@@ -152,22 +154,32 @@ pub async fn finish_registration(
         credential,
         created_at: cx.now(),
         last_used_at: None,
+        mailbox_proof: None,
     };
     cx.write(async |work| {
         let user = work.users().find_for_update(passkey.user_id).await?;
         let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
-        if !finish(cx, work, &user, &state, ends_at).await? {
+        let _: RecentFactor = step_up::require_recent(cx, work).await??;
+        let began_at = ends_at - Duration::seconds(PASSKEY_CEREMONY_SECONDS);
+        if !end_enrollment(work, user.id, began_at).await?
+            || !finish(cx, work, &user, &state, ends_at).await?
+        {
             return Err(PasskeyError::RegistrationEnded);
         }
         if work.passkeys().list(user.id).await?.len() >= PASSKEYS {
             return Err(PasskeyError::TooMany);
         }
+        let method = method(passkey.credential.backup);
+        let session = mfa::note_in_session::<PasskeyError>(cx, work, method).await?;
+        let passkey = Passkey {
+            mailbox_proof: session.mailbox_proof,
+            ..passkey.clone()
+        };
         work.passkeys().insert(&passkey).await?;
-        mfa::note_in_session::<PasskeyError>(cx, work, method(passkey.credential.backup)).await?;
         record(cx, work, "passkey.registered", &passkey, json!({})).await?;
         let name = passkey.name.clone();
         security_notice::notify(cx, work, user.id, SecurityNotice::PasskeyAdded { name }).await?;
-        Ok(passkey.clone())
+        Ok(passkey)
     })
     .await
 }
@@ -262,11 +274,15 @@ pub fn counted_as(cx: &Cx, response: &str) -> Result<String, PasskeyError> {
 /// # Errors
 /// Those of the store.
 pub async fn is_known_network(cx: &Cx, response: &str, network: Option<Network>) -> Result<bool, StoreError> {
-    match presented(cx, response).await {
-        Ok(Some((user, _))) => auth::is_known_network(cx, user.email.as_str(), network).await,
-        Err(PasskeyError::Store(error)) => Err(error),
-        Ok(None) | Err(_) => Ok(false),
-    }
+    let found = match presented(cx, response).await {
+        Ok(found) => found,
+        Err(PasskeyError::Store(error)) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    // An unknown one costs the same.
+    let email = found.as_ref().map_or(NOBODY, |(user, _)| user.email.as_str());
+    let is_known = auth::is_known_network(cx, email, network).await?;
+    Ok(is_known && found.is_some())
 }
 
 /// Finishes a login with the response of an authenticator. The user was verified by the authenticator, so it counts as two
@@ -324,6 +340,15 @@ async fn start_registration(
     Ok(begun(cx, &registration_place(cx, user.id, session), ceremony))
 }
 
+/// Removes an app of a user that waits for its confirmation; false when an app was confirmed after `since`. The user is locked.
+async fn end_enrollment(work: &mut Work, user: UserId, since: Time) -> Result<bool, StoreError> {
+    match work.second_factors().find_totp_for_update(user).await? {
+        Some(app) if app.is_confirmed() => Ok(app.confirmed_at.is_none_or(|at| at <= since)),
+        Some(_) => work.second_factors().delete_all(user).await.map(|_| true),
+        None => Ok(true),
+    }
+}
+
 async fn remove_own(
     cx: &Cx,
     work: &mut Work,
@@ -346,6 +371,9 @@ async fn remove_own(
 
 /// What tokens of logins are sealed for: nothing else that is sealed opens as one.
 const LOGIN: &str = "login with a passkey";
+
+/// An address that no user has.
+const NOBODY: &str = "nobody@passkey.invalid";
 
 /// What tokens of a user's registrations in a session are sealed for.
 fn registration_place(cx: &Cx, user: UserId, session: SessionId) -> String {
@@ -405,7 +433,7 @@ async fn confirm(cx: &Cx, password: Option<Password>) -> Result<RecentFactor, Pa
         .await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    if is_recent(session.created_at) || session.factor_at.is_some_and(is_recent) {
+    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
         Ok(factor)
     } else {
         Err(PasskeyError::PasswordNeeded)
@@ -423,6 +451,7 @@ fn of_account(error: AccountError) -> PasskeyError {
         | AccountError::NotFound
         | AccountError::Inactive
         | AccountError::Challenge(_)
+        | AccountError::NotInPlan(_)
         | AccountError::EmailTaken
         | AccountError::AskedTooOften
         | AccountError::ChangedTooOften => PasskeyError::WrongPassword,
@@ -434,11 +463,13 @@ async fn presented(cx: &Cx, response: &str) -> Result<Option<(User, Passkey)>, P
     let id = ceremonies(cx)?.credential_id(response).map_err(not_accepted)?;
     let found = cx
         .read(async |work| {
-            let Some(passkey) = work.passkeys().find_by_credential(&id).await? else {
-                return Ok::<_, StoreError>(None);
-            };
-            let user = work.users().find(passkey.user_id).await?;
-            Ok(user.map(|user| (user, passkey)))
+            let passkey = work.passkeys().find_by_credential(&id).await?;
+            // An unknown one costs the same.
+            let user = passkey
+                .as_ref()
+                .map_or(Uuid::nil().into(), |passkey| passkey.user_id);
+            let user = work.users().find(user).await?;
+            Ok::<_, StoreError>(user.zip(passkey))
         })
         .await?;
     Ok(found)
@@ -489,6 +520,8 @@ async fn open_session(
     let session = Session {
         factor_at: Some(cx.now()),
         methods: method(assertion.backup),
+        // What another session has shown, in which the passkey was registered.
+        mailbox_proof: passkey.mailbox_proof.clone(),
         ..session
     };
     let opened = cx

@@ -4,14 +4,17 @@
 //! a forgotten check does not compile. API keys, jobs and the system have no session in which a factor could be given, so
 //! they pass; the permissions of the requests that matter are no scopes of API keys, with one exception: the key of a service
 //! account rotates itself.
+//!
+//! What callers may give to others is decided here too: roles, custom roles and scopes of API keys.
 
 use chrono::Duration;
-use tenantry_domain::identity::TotpFactor;
-use tenantry_domain::kernel::{Role, StoreError, Time, UserId};
+use tenantry_domain::identity::{RoleName, TotpFactor};
+use tenantry_domain::kernel::{Invalid, Permission, PermissionSet, Role, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::Cx;
+use crate::plans::{Feature, NotInPlan};
 
 /// For how long a factor that was given counts as recent, in seconds.
 pub const RECENT_SECONDS: i64 = 600;
@@ -53,6 +56,61 @@ impl GrantedRole {
     }
 }
 
+/// Makes sure that a user who acts is an acting admin, as stored now: a scope is of the time when the request began, and a client
+/// that sends its body slowly could otherwise give itself back what it lost meanwhile. Exact while the tenant's row is locked.
+/// Callers that are no users (jobs, the system) pass. The outer error is the store's.
+///
+/// # Errors
+/// [`Refused::Forbidden`] inside.
+pub(crate) async fn require_acting_admin(
+    cx: &Cx,
+    work: &mut Work,
+) -> Result<Result<(), Refused>, StoreError> {
+    let Some(caller) = cx.scope().user() else {
+        return Ok(Ok(()));
+    };
+    let caller = work.users().find(caller).await?;
+    let acts = caller.is_some_and(|caller| caller.is_acting_admin());
+    Ok(if acts { Ok(()) } else { Err(Refused::Forbidden) })
+}
+
+/// Checks that the caller may give a custom role to a user or an invitation now: the plan has custom roles, the role is there, and
+/// the caller has what it allows. Runs in a transaction that holds the tenant's row, so that the role stays until it is given.
+///
+/// # Errors
+/// [`GiveError`].
+pub(crate) async fn may_give_role(cx: &Cx, work: &mut Work, name: &RoleName) -> Result<(), GiveError> {
+    cx.require_feature(Feature::CUSTOM_ROLES)?;
+    let role = work.custom_roles().find(name).await?;
+    let role = role.ok_or_else(RoleName::unknown)?;
+    Ok(require_held(cx, &role.permissions)?)
+}
+
+/// Why a custom role cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GiveError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    NotInPlan(#[from] NotInPlan),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The caller must have each of the permissions. Names that this service does not know grant nothing. The system, which imports
+/// users, has what it gives.
+pub(crate) fn require_held(cx: &Cx, permissions: &PermissionSet) -> Result<(), Refused> {
+    let mut asked = cx.ports().permissions.all().iter();
+    let held = asked.all(|permission| !permissions.contains(*permission) || cx.scope().has(*permission));
+    if held || cx.scope().has(Permission::ImportUsers) {
+        Ok(())
+    } else {
+        Err(Refused::Forbidden)
+    }
+}
+
 impl Cx {
     /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
     /// others. The outer error is the store's.
@@ -60,10 +118,7 @@ impl Cx {
     /// # Errors
     /// [`Refused::FactorRequired`] inside.
     pub async fn require_recent_factor(&self) -> Result<Result<RecentFactor, Refused>, StoreError> {
-        Ok(match self.recent_factor().await? {
-            Given::Recently | Given::NotEnrolled => Ok(RecentFactor(())),
-            Given::TooLongAgo => Err(Refused::FactorRequired),
-        })
+        Ok(proof(self.recent_factor().await?))
     }
 
     /// The same for use cases that remove factors of others, which are not allowed without a settled one of one's own
@@ -93,6 +148,10 @@ impl Cx {
             if app.is_some_and(|factor| factor.is_settled(now)) {
                 return Ok(true);
             }
+            if self.ports().passkeys.is_none() {
+                // A passkey that cannot be used is no factor.
+                return Ok(false);
+            }
             let passkeys = work.passkeys().list(user).await?;
             Ok(passkeys.iter().any(|passkey| passkey.is_settled(now)))
         })
@@ -100,31 +159,66 @@ impl Cx {
     }
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {
-        let is_recent = |at: Time| self.now() - at < Duration::seconds(RECENT_SECONDS);
-        let (Some(user), Some(session)) = (self.scope().user(), self.scope().session()) else {
-            return Ok(Given::Recently);
-        };
-        if self.scope().factor_at().is_some_and(is_recent) {
-            return Ok(Given::Recently);
+        match self.given_by_token() {
+            Some(given) => Ok(given),
+            None => self.read(async |work| given_in_session(self, work).await).await,
         }
-        // A token of before the factor was given is as good as the session.
-        self.read(async |work| {
-            let given_at = work.second_factors().given_at(session).await?;
-            if !has_factor(self, work, user).await? {
-                return Ok(Given::NotEnrolled);
-            }
-            let is_recent = given_at.is_some_and(is_recent);
-            Ok(if is_recent {
-                Given::Recently
-            } else {
-                Given::TooLongAgo
-            })
-        })
-        .await
+    }
+
+    /// What the credential alone says; `None` when the session has to be asked.
+    fn given_by_token(&self) -> Option<Given> {
+        let is_user = self.scope().user().zip(self.scope().session()).is_some();
+        let given_at = self.scope().factor_at();
+        let is_enough = !is_user || given_at.is_some_and(|at| is_recent(self, at));
+        is_enough.then_some(Given::Recently)
+    }
+}
+
+/// Asks for the same as [`Cx::require_recent_factor`] in the transaction that finishes what the caller began earlier: the user, who is
+/// locked, may have got a factor since. The outer error is the store's.
+///
+/// # Errors
+/// [`Refused::FactorRequired`] inside.
+pub(crate) async fn require_recent(
+    cx: &Cx,
+    work: &mut Work,
+) -> Result<Result<RecentFactor, Refused>, StoreError> {
+    let given = match cx.given_by_token() {
+        Some(given) => given,
+        None => given_in_session(cx, work).await?,
+    };
+    Ok(proof(given))
+}
+
+/// What the caller's session says. A token of before the factor was given is as good as the session.
+async fn given_in_session(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
+    let (Some(user), Some(session)) = (cx.scope().user(), cx.scope().session()) else {
+        return Ok(Given::Recently);
+    };
+    let given_at = work.second_factors().given_at(session).await?;
+    if !has_factor(cx, work, user).await? {
+        return Ok(Given::NotEnrolled);
+    }
+    Ok(if given_at.is_some_and(|at| is_recent(cx, at)) {
+        Given::Recently
+    } else {
+        Given::TooLongAgo
+    })
+}
+
+fn is_recent(cx: &Cx, at: Time) -> bool {
+    cx.now() - at < Duration::seconds(RECENT_SECONDS)
+}
+
+const fn proof(given: Given) -> Result<RecentFactor, Refused> {
+    match given {
+        Given::Recently | Given::NotEnrolled => Ok(RecentFactor(())),
+        Given::TooLongAgo => Err(Refused::FactorRequired),
     }
 }
 
 /// When the caller gave a second factor.
+#[derive(Debug, Clone, Copy)]
 enum Given {
     Recently,
     TooLongAgo,
@@ -145,4 +239,15 @@ pub(crate) async fn has_app(work: &mut Work, user: UserId) -> Result<bool, Store
 /// Whether a user has a passkey on a server that offers passkeys.
 pub(crate) async fn has_passkey(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
     Ok(cx.ports().passkeys.is_some() && !work.passkeys().list(user).await?.is_empty())
+}
+
+/// Whether a factor of a user was enabled so lately that it is not settled ([`TotpFactor::is_settled`]): it may be a thief's, and a reset
+/// by a mailed link removes it.
+pub(crate) async fn has_unsettled_factor(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    let app = work.second_factors().find_totp(user).await?;
+    if app.is_some_and(|app| app.is_confirmed() && !app.is_settled(cx.now())) {
+        return Ok(true);
+    }
+    let passkeys = work.passkeys().list(user).await?;
+    Ok(passkeys.iter().any(|passkey| !passkey.is_settled(cx.now())))
 }

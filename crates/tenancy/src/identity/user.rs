@@ -1,7 +1,7 @@
 //! The people of a tenant.
 
 use tenantry_domain::identity::{
-    Email, LinkPurpose, NewUser, Password, PasswordError, User, UserFilter, UserPatch,
+    Email, LinkPurpose, NewUser, Password, PasswordError, RoleName, User, UserFilter, UserPatch,
 };
 use tenantry_domain::kernel::{
     Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
@@ -10,7 +10,9 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::{GrantedRole, RecentFactor};
+use crate::identity::step_up::{
+    self, GiveError, GrantedRole, RecentFactor, may_give_role, require_acting_admin,
+};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::context::carries_store_error;
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -49,6 +51,17 @@ pub enum UserError {
 }
 carries_store_error!(UserError);
 
+impl From<GiveError> for UserError {
+    fn from(error: GiveError) -> Self {
+        match error {
+            GiveError::Refused(refused) => refused.into(),
+            GiveError::Invalid(invalid) => invalid.into(),
+            GiveError::NotInPlan(refused) => refused.into(),
+            GiveError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<AddError> for UserError {
     fn from(error: AddError) -> Self {
         match error {
@@ -76,6 +89,8 @@ pub struct AddUser {
     pub full_name: String,
     /// What the user may do in the tenant.
     pub role: Role,
+    /// The name of the custom role that narrows the role, if one does.
+    pub custom_role: Option<String>,
     /// Their password; generated when absent.
     pub password: Option<String>,
 }
@@ -93,7 +108,7 @@ pub struct Added {
 ///
 /// # Errors
 /// [`UserError`].
-pub async fn list(cx: &Cx, filter: UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
+pub async fn list(cx: &Cx, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, UserError> {
     cx.require(Permission::ReadUsers)?;
     cx.read(async |work| Ok(work.users().list(filter, page).await?))
         .await
@@ -120,18 +135,25 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         .await?;
     AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let role = GrantedRole::by_caller(cx, data.role).await??;
+    let custom_role = data.custom_role.as_deref().map(RoleName::of_user).transpose()?;
     let applicant = Applicant {
         email: data.email,
         full_name: data.full_name,
         password: data.password,
     };
-    let (user, generated) = prepare(cx, applicant, role, &tenant).await?;
+    let (mut user, generated) = prepare(cx, applicant, role, &tenant).await?;
+    user.custom_role = custom_role;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
+        require_acting_admin(cx, work).await??;
+        if let Some(name) = &user.custom_role {
+            may_give_role(cx, work, name).await?;
+        }
         if address::is_former(cx, work, &user.email, None).await? {
             return Err(UserError::EmailTaken);
         }
         invitation::supersede(cx, work, &user.email).await?;
+        address::supersede_registration(cx, work, &user.email).await?;
         cx.ports()
             .entitlements
             .require_one_more(cx, work, Countable::Users)
@@ -147,21 +169,27 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     .await
 }
 
-/// Changes a user: admins anybody, everybody themselves, but role and activity only admins. Role, activity and the address of
-/// another user take a recent factor. A user whose new role needs a second factor that they do not have loses their sessions,
+/// Changes a user: admins anybody, everybody themselves, but role, custom role and activity only admins. Those and the address of
+/// another user take a recent factor. The address of a user whose factor is not settled takes a settled factor of one's own, as a reset of
+/// the factor does: a link to reset the password would remove it. A user whose new role needs a second factor that they do not have loses their sessions,
 /// and enrolls one at the next login.
 ///
 /// # Errors
 /// [`UserError`].
 pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) -> Result<User, UserError> {
     cx.require(Permission::EditSelf)?;
-    let privileged = !patch.role.is_keep() || !patch.is_active.is_keep();
+    let privileged = !patch.role.is_keep() || !patch.custom_role.is_keep() || !patch.is_active.is_keep();
     if privileged || cx.scope().user() != Some(id) {
         cx.require(Permission::ManageUsers)?;
     }
     let moves_another = cx.scope().user() != Some(id) && !patch.email.is_keep();
     let factor = if privileged || moves_another {
         Some(cx.require_recent_factor().await??)
+    } else {
+        None
+    };
+    let own_factor = if moves_another {
+        Some(cx.require_own_factor().await?)
     } else {
         None
     };
@@ -182,17 +210,20 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
         if user.email != before.email {
-            // A session alone must not be enough to move an account to another inbox, and so to reset its password.
-            if cx.scope().user() == Some(id) {
-                let detail = "one's own address is changed by POST /api/v1/auth/change-email, which asks for the password";
-                return Err(Invalid::one("/email", "confirmation_required", detail).into());
-            }
+            may_move(cx, work, &user, own_factor).await?;
             domains.check(&user.email)?;
-            if address::is_reserved(cx, work, &user.email, Some(id)).await? {
-                return Err(UserError::EmailTaken);
-            }
         }
         keep_an_admin(cx, work, &before, &user).await?;
+        if factor.is_some() {
+            require_acting_admin(cx, work).await??;
+        }
+        if let Some(name) = user
+            .custom_role
+            .as_ref()
+            .filter(|_| user.custom_role != before.custom_role)
+        {
+            may_give_role(cx, work, name).await?;
+        }
         if user.is_active && !before.is_active {
             cx.ports().entitlements.require_seat(cx, work).await?;
         }
@@ -209,7 +240,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     .await
 }
 
-/// Removes a user and ends their sessions.
+/// Removes a user with their factors and passkeys, and ends their sessions.
 ///
 /// # Errors
 /// [`UserError`].
@@ -227,11 +258,35 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         let mut user = before.clone();
         user.remove(cx.now());
         keep_an_admin(cx, work, &before, &user).await?;
+        require_acting_admin(cx, work).await??;
         work.users().update(&user).await?;
         session::end_all(cx, work, id).await?;
+        mfa::remove_all(work, id).await?;
         Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
     .await
+}
+
+/// Makes sure that a user may be given the address by the caller, who is another user.
+async fn may_move(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    own_factor: Option<Result<RecentFactor, Refused>>,
+) -> Result<(), UserError> {
+    // A session alone must not be enough to move an account to another inbox, and so to reset its password.
+    let Some(own_factor) = own_factor else {
+        let detail =
+            "one's own address is changed by POST /api/v1/auth/change-email, which asks for the password";
+        return Err(Invalid::one("/email", "confirmation_required", detail).into());
+    };
+    if address::is_reserved(cx, work, &user.email, Some(user.id)).await? {
+        return Err(UserError::EmailTaken);
+    }
+    if step_up::has_unsettled_factor(cx, work, user.id).await? {
+        let _: RecentFactor = own_factor?;
+    }
+    Ok(address::supersede_registration(cx, work, &user.email).await?)
 }
 
 /// What follows when an admin gives a user another address, which is not proven. Links to former addresses that take a change

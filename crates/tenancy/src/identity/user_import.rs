@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::identity::{Email, NewUser, PasswordHash, User};
+use tenantry_domain::identity::{Email, NewUser, PasswordHash, RoleName, User};
 use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, TenantId, UserId};
 use tenantry_domain::tenant::Denied;
 
 use crate::identity::email_domain::AllowedDomains;
+use crate::identity::step_up::may_give_role;
 use crate::identity::user::UserError;
 use crate::identity::{address, invitation};
 use crate::plans::Countable;
@@ -21,6 +22,8 @@ pub struct ImportUser {
     pub full_name: String,
     /// What the user may do in the tenant.
     pub role: Role,
+    /// The name of the custom role that narrows the role, if one does.
+    pub custom_role: Option<String>,
     /// A hash that [`PasswordHasher::import`](tenantry_domain::identity::PasswordHasher::import) accepts; without one the user
     /// has to reset the password before the first login.
     pub password_hash: Option<String>,
@@ -51,7 +54,7 @@ pub async fn context(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied>
 /// adds a user.
 ///
 /// # Errors
-/// `invalid_hash` at `/password_hash` and `email_reserved` at `/email` among the [`UserError::Invalid`]; [`UserError::NotInPlan`], [`UserError::Refused`], and
+/// `invalid_hash` at `/password_hash`, `unknown_role` at `/custom_role` and `email_reserved` at `/email` among the [`UserError::Invalid`]; [`UserError::NotInPlan`], [`UserError::Refused`], and
 /// those of the store.
 pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
     cx.require(Permission::ImportUsers)?;
@@ -59,11 +62,15 @@ pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
     AllowedDomains::of(cx).await?.check(&user.email)?;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
+        address::supersede_registration(cx, work, &user.email).await?;
         if work.users().find_by_email(&user.email).await?.is_some() {
             return Ok(Imported::Present);
         }
         if address::is_former(cx, work, &user.email, None).await? {
             return Err(reserved().into());
+        }
+        if let Some(name) = &user.custom_role {
+            may_give_role(cx, work, name).await?;
         }
         invitation::supersede(cx, work, &user.email).await?;
         cx.ports()
@@ -94,6 +101,8 @@ fn prepare(cx: &Cx, data: ImportUser) -> Result<User, Invalid> {
         .password_hash
         .map_or_else(|| Ok(passwords.unusable()), |text| read_hash(cx, text));
     let hash = check.take(hash);
+    let custom_role = data.custom_role.as_deref().map(RoleName::of_user).transpose();
+    let custom_role = check.take(custom_role).flatten();
     check.verdict()?;
     let (Some(email), Some(hash)) = (email, hash) else {
         return Err(Invalid(Vec::new()));
@@ -105,6 +114,7 @@ fn prepare(cx: &Cx, data: ImportUser) -> Result<User, Invalid> {
     };
     let mut user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
     user.email_verified = data.email_verified;
+    user.custom_role = custom_role;
     Ok(user)
 }
 

@@ -1,5 +1,6 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
     KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
-    SigningKeys,
+    SigningKeys, Workspaces,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
@@ -102,6 +103,8 @@ pub struct Ports {
     pub provider_events: Arc<dyn ProviderEvents>,
     /// How much mail was sent to whom, of all tenants.
     pub sent_mails: Arc<dyn SentMails>,
+    /// Which workspaces an address has, and requests to mail that.
+    pub workspaces: Arc<dyn Workspaces>,
     /// Puts mails into words, in the language of a tenant.
     pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.
@@ -252,6 +255,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The origin of a request: the caller's address, as [`Forwarding`](crate::Forwarding) finds it, and the value of its
+    /// `User-Agent`, which is cut and freed of control characters.
+    pub fn of_request(address: Option<IpAddr>, user_agent: Option<&[u8]>) -> Self {
+        let printable = |value: &[u8]| {
+            let text = String::from_utf8_lossy(value);
+            text.chars().filter(|c| !c.is_control()).take(256).collect()
+        };
+        Self {
+            ip: address.map(|ip| ip.to_string()),
+            user_agent: user_agent.map(printable),
+        }
+    }
+
     /// The caller's address, where it is one.
     pub fn address(&self) -> Option<IpAddr> {
         self.ip.as_ref().and_then(|ip| ip.parse().ok())
@@ -386,11 +402,7 @@ impl Cx {
     /// [`Refused`].
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
         if !self.app.ports.permissions.contains(permission) {
-            let permission = permission.as_str();
-            tracing::error!(
-                permission,
-                "unregistered permission refused: register it with `Extension::permission`"
-            );
+            self.app.state::<Unregistered>().notice(permission);
             return Err(Refused::Forbidden);
         }
         self.scope.require(permission)
@@ -529,43 +541,25 @@ impl Cx {
     }
 }
 
-/// Which version a caller expects to change (`If-Match`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Precondition {
-    /// Whatever there is.
-    None,
-    /// One of these versions.
-    Versions(Vec<i64>),
-    /// None of these versions.
-    NoneOf(Vec<i64>),
-    /// Nothing yet: a change that only makes something new.
-    Absent,
-    /// Both of these hold.
-    Both(Box<(Precondition, Precondition)>),
-}
+/// The permissions that were refused because they are not registered, so that each is logged once.
+#[derive(Default)]
+struct Unregistered(Mutex<BTreeSet<&'static str>>);
 
-/// The resource is not at the version that the caller expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the precondition does not hold: the resource is at version {current} now")]
-pub struct Stale {
-    /// The present version.
-    pub current: i64,
-}
-
-impl Precondition {
-    /// Whether the version is one that the caller expects; 0 is that of something that is not there yet.
-    ///
-    /// # Errors
-    /// [`Stale`] when it is not.
-    pub fn check(&self, current: i64) -> Result<(), Stale> {
-        let holds = match self {
-            Self::None => true,
-            Self::Versions(expected) => expected.contains(&current),
-            Self::NoneOf(versions) => !versions.contains(&current),
-            Self::Absent => current == 0,
-            Self::Both(both) => return both.0.check(current).and_then(|()| both.1.check(current)),
-        };
-        if holds { Ok(()) } else { Err(Stale { current }) }
+impl Unregistered {
+    fn notice(&self, permission: Permission) {
+        let permission = permission.as_str();
+        if self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(permission)
+        {
+            tracing::error!(
+                permission,
+                "unregistered permission is refused to every caller: register it with `Extension::permission`, or in \
+                 `Base::permissions`"
+            );
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 pub(crate) mod changed;
 pub(crate) mod context;
+pub(crate) mod forwarding;
+pub(crate) mod precondition;
 pub(crate) mod state;
 pub(crate) mod traces;
 pub(crate) mod use_case_error;

@@ -1,7 +1,7 @@
 use tenantry_domain::kernel::{AsStoreError, Invalid, StoreError};
 use tenantry_domain::tenant::{Denied, Refused};
 
-use crate::Stale;
+use crate::kernel::precondition::Stale;
 use crate::plans::{AddError, NotInPlan};
 
 /// Why a use case did nothing: the reasons that all use cases share, and those of one capability.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::Notice;
 use tenantry_domain::customization::{Branding, Colour};
-use tenantry_domain::identity::{Email, User, UserFilter};
+use tenantry_domain::identity::{Email, RoleFilter, User, UserFilter};
 use tenantry_domain::kernel::{
     Language, Line, Message, PageRequest, Permission, Recipient, Role, StoreError, SystemScope, Time, UserId,
 };
@@ -103,6 +103,7 @@ pub(crate) async fn acting_admins(work: &mut Work) -> Result<Vec<UserId>, StoreE
     let filter = UserFilter {
         role: Some(Role::Admin),
         is_active: Some(true),
+        custom_role: Some(RoleFilter::None),
     };
     let mut page = PageRequest {
         limit: 100,
@@ -110,7 +111,7 @@ pub(crate) async fn acting_admins(work: &mut Work) -> Result<Vec<UserId>, StoreE
     };
     let mut admins = Vec::new();
     loop {
-        let found = work.users().list(filter, page).await?;
+        let found = work.users().list(&filter, page).await?;
         admins.extend(found.items.iter().map(|admin| admin.id));
         page.after = found.next;
         if page.after.is_none() {
@@ -315,7 +316,7 @@ impl UnsentMails {
         .map(|(limit, count)| (limit, count.load(Ordering::Relaxed)))
     }
 
-    fn count(&self, limit: MailDecision) {
+    pub(crate) fn count(&self, limit: MailDecision) {
         let count = match limit {
             MailDecision::Send => return,
             MailDecision::Tenant => &self.tenant,

@@ -4,5 +4,7 @@
 //! Any room may use it. [`Unlimited`] is the default of a service without billing.
 
 mod entitlements;
+mod not_in_plan;
 
-pub use entitlements::{AddError, Countable, Entitlements, Feature, NotInPlan, RequiredPlans, Unlimited};
+pub use entitlements::{Countable, Entitlements, Feature, Unlimited};
+pub use not_in_plan::{AddError, NotInPlan, RequiredPlans};

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tenantry_compose::{Credentials, PasswordHashing};
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
@@ -47,22 +48,32 @@ pub struct Passkeys {
 
 impl Default for Auth {
     fn default() -> Self {
+        let Credentials {
+            signing_key,
+            signing_key_file,
+            previous_key_files,
+            issuer,
+            audience,
+            access_token_minutes,
+            api_key_environment,
+        } = Credentials::default();
+        let hashing = PasswordHashing::default();
         Self {
-            signing_key: Secret::default(),
-            signing_key_file: None,
-            previous_key_files: Vec::new(),
-            issuer: "tenantry".into(),
-            audience: "tenantry-api".into(),
-            access_token_minutes: 15,
+            signing_key,
+            signing_key_file,
+            previous_key_files,
+            issuer,
+            audience,
+            access_token_minutes,
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: None,
-            api_key_environment: "live".into(),
-            password_memory_kib: 19_456,
-            password_iterations: 2,
-            password_lanes: 1,
-            password_at_once: 2,
-            password_queue: 64,
+            api_key_environment,
+            password_memory_kib: hashing.memory_kib,
+            password_iterations: hashing.iterations,
+            password_lanes: hashing.lanes,
+            password_at_once: hashing.at_once,
+            password_queue: hashing.queue,
             passkeys: Passkeys::default(),
         }
     }

@@ -10,7 +10,7 @@ use super::{Profile, Secret, SettingsError};
 pub struct Challenge {
     /// Who verifies that a client has answered a challenge.
     pub provider: ChallengeProvider,
-    /// Which requests need one: `sign_up`, `register`, `forgot_password`.
+    /// Which requests need one: `sign_up`, `register`, `forgot_password`, `discover`.
     pub purposes: Vec<String>,
     /// Of a proof of work: how many zero bits, and how many minutes a challenge lives.
     pub difficulty: u8,
@@ -68,7 +68,7 @@ impl Challenge {
             .iter()
             .all(|name| ChallengePurpose::parse(name).is_some());
         if !known || (self.purposes.is_empty() && self.provider != ChallengeProvider::None) {
-            let problem = "must be a list of sign_up, register and forgot_password";
+            let problem = "must be a list of sign_up, register, forgot_password and discover";
             return wrong("signup.challenge.purposes", problem);
         }
         if self.provider != ChallengeProvider::Siteverify {

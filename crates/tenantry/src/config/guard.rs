@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
@@ -14,6 +16,9 @@ pub struct Guard {
     /// Objects that no migration of Tenantry makes and that are meant all the same, as `tenantry doctor` names them:
     /// `trigger audit on public.tasks`.
     pub allow: Vec<String>,
+    /// Files with what the migrations of other services over this database make, as `doctor --record FILE --beyond-own` writes
+    /// them. Their tables are compared as Tenantry's are.
+    pub catalogues: Vec<PathBuf>,
     /// Minutes between two checks of a running server, 1 to 1,440.
     pub every_minutes: u64,
 }
@@ -24,6 +29,7 @@ impl Default for Guard {
             serve_anyway: false,
             global_tables: Vec::new(),
             allow: Vec::new(),
+            catalogues: Vec::new(),
             every_minutes: 60,
         }
     }

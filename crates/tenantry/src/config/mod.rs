@@ -8,7 +8,6 @@ mod billing;
 mod cache;
 mod challenge;
 mod database;
-mod error;
 mod guard;
 mod http;
 mod jobs;
@@ -23,7 +22,6 @@ mod profile;
 mod quotas;
 mod range;
 mod redis;
-mod secret;
 mod server;
 mod signup;
 mod stripe;
@@ -44,12 +42,13 @@ use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 
 use crate::Extension;
 
+pub use tenantry_compose::{Secret, SettingsError};
+
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
 pub use challenge::{Challenge, ChallengeProvider};
 pub use database::Database;
-pub use error::SettingsError;
 pub use guard::Guard;
 pub use http::Http;
 pub use jobs::Jobs;
@@ -62,7 +61,6 @@ pub use plans::Plans;
 pub use profile::Profile;
 pub use quotas::Quotas;
 pub use redis::{Redis, RedisMode};
-pub use secret::Secret;
 pub use server::Server;
 pub use signup::Signup;
 pub use stripe::Stripe;
@@ -121,7 +119,7 @@ impl Settings {
             .merge(Env::prefixed("TENANTRY__").split("__"));
         let mut settings: Self = figment
             .extract()
-            .map_err(|error| SettingsError::Read(describe(&error)))?;
+            .map_err(|error| SettingsError::unreadable(&error))?;
         settings.profile = profile;
         Ok(settings)
     }
@@ -132,7 +130,7 @@ impl Settings {
             Figment::from(Serialized::defaults(demo)).merge(Env::prefixed("TENANTRY__").split("__"));
         let mut settings: Self = figment
             .extract()
-            .map_err(|error| SettingsError::Read(describe(&error)))?;
+            .map_err(|error| SettingsError::unreadable(&error))?;
         settings.profile = Profile::Development;
         Ok(settings)
     }
@@ -147,7 +145,9 @@ impl Settings {
             &mut settings.mail.smtp.ca_file,
         ];
         let paths = optional.into_iter().flatten();
-        let paths = paths.chain(&mut settings.auth.previous_key_files);
+        let paths = paths
+            .chain(&mut settings.auth.previous_key_files)
+            .chain(&mut settings.guard.catalogues);
         for path in paths.chain([&mut settings.metering.spool_dir]) {
             // An empty path is a setting that is not set, and has no absolute form.
             if let Ok(absolute) = std::path::absolute(&*path) {
@@ -202,24 +202,4 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// One line that names key and source.
-fn describe(error: &figment::Error) -> String {
-    let first = error.clone().into_iter().next();
-    let Some(first) = first else {
-        return error.to_string();
-    };
-    let key = first.path.join(".");
-    let source = first
-        .metadata
-        .as_ref()
-        .map(|metadata| metadata.name.to_string())
-        .unwrap_or_default();
-    let key = if key.is_empty() {
-        String::new()
-    } else {
-        format!("{key}: ")
-    };
-    format!("{key}{} (in {source})", first.kind)
 }

@@ -12,7 +12,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Development => "development",
             Self::Production => "production",

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Actor, Standing, TenantScope};
-use crate::identity::{AccessTokens, ApiKey, KeyRefusal, PasswordError, PresentedApiKey, TokenError};
+use crate::identity::{
+    AccessTokens, ApiKey, KeyRefusal, Narrowing, PasswordError, PresentedApiKey, TokenError,
+};
 use crate::kernel::{
     ApiKeyId, ErrorCode, Failure, IdSource, PermissionSet, RequestId, Role, SessionId, StoreError,
     SystemScope, TenantId, Time, UserId,
@@ -46,6 +48,8 @@ pub struct MembershipFacts {
     pub tenant: TenantFacts,
     /// The user's role.
     pub role: Role,
+    /// What the user's custom role leaves of the role, if they have one.
+    pub narrowing: Option<Narrowing>,
     /// Whether the user may log in.
     pub is_active: bool,
     /// Whether the session has been neither revoked nor outlived.
@@ -63,6 +67,8 @@ pub struct ApiKeyFacts {
     pub key: ApiKey,
     /// The role of its creator; none when they are deactivated or removed.
     pub creator_role: Option<Role>,
+    /// What its creator's custom role leaves of the role, if they have one.
+    pub creator_narrowing: Option<Narrowing>,
 }
 
 impl ApiKeyFacts {
@@ -227,6 +233,7 @@ impl Gate {
             standing,
             actor,
             role: Some(facts.role),
+            narrowing: facts.narrowing,
             grants: PermissionSet::default(),
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: claims.factor_at,
@@ -265,6 +272,7 @@ impl Gate {
                 service_account: facts.key.service_account,
             },
             role,
+            narrowing: facts.creator_narrowing,
             grants: facts.key.scopes,
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: None,
@@ -373,6 +381,7 @@ impl Gate {
             standing: Standing::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
+            narrowing: None,
             grants: PermissionSet::default(),
             subscription: None,
             factor_at: None,
@@ -404,6 +413,7 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
         standing,
         actor,
         role: None,
+        narrowing: None,
         grants: PermissionSet::default(),
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,

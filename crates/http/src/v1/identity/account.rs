@@ -3,7 +3,11 @@ use serde::Deserialize;
 use tenantry_domain::identity::{LinkPurpose, Password};
 use tenantry_domain::kernel::{Network, UserId};
 use tenantry_domain::operations::{Account, AccountName};
-use tenantry_tenancy::identity::{account, account_email, challenge::ChallengeResponse};
+use tenantry_tenancy::identity::{
+    account::{self, Registrant},
+    account_email,
+    challenge::ChallengeResponse,
+};
 use utoipa::ToSchema;
 
 use crate::extract::challenge::{ChallengeHeader, Response};
@@ -22,7 +26,7 @@ use crate::{
 })))]
 pub(crate) struct ChangePasswordBody {
     current_password: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     new_password: String,
 }
 
@@ -56,7 +60,7 @@ pub(crate) struct ChangeEmailBody {
 pub(crate) struct ResetPasswordBody {
     /// What follows `#token=` in the link.
     token: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     new_password: String,
 }
 
@@ -67,6 +71,17 @@ pub(crate) struct ResetPasswordBody {
 pub(crate) struct LinkBody {
     /// What follows `#token=` in the link.
     token: String,
+}
+
+/// The token of a link to verify an address, and what shows that the caller has registered with it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = VerifyEmail, examples(json!({"token": "lt_…", "password": "correct horse battery staple"})))]
+pub(crate) struct VerifyBody {
+    /// What follows `#token=` in the link.
+    token: String,
+    /// The password of the account: a user who registered keeps it so. Not needed with an access token of the account.
+    password: Option<String>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -85,13 +100,14 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Change the password
 ///
 /// All other sessions of the user end, and the user is notified by mail. A wrong present password is 401
-/// `invalid_credentials` and counts as a failed login. Also possible in a suspended tenant. Minimum role: viewer.
+/// `invalid_credentials` and counts as a failed login. A user with a second factor gives it within 10 minutes before. Also
+/// possible in a suspended tenant. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/change-password", operation_id = "change_password", tag = "Authentication",
     request_body = ChangePasswordBody,
     responses((status = 204, description = "The password is changed.")),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["account_locked", "invalid_credentials"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "account_locked", "invalid_credentials"]))),
 )]
 pub(crate) async fn change_password(
     cx: Ctx<ManageOwnAccount>,
@@ -126,12 +142,15 @@ pub(crate) async fn forgot_password(guest: Guest, challenge: Response, body: Bod
 /// Reset the password
 ///
 /// Takes the token of a link from `forgot-password`. All sessions of the user end, the address counts as verified, and
-/// logins that failed before no longer count. A token that was used, was replaced or has expired is 422.
+/// logins that failed before no longer count. Apps and passkeys that were added within the 24 hours before the link was made are removed;
+/// of a user who registered and never proved the address, all of them, and the user's API keys are revoked. A mail names the passkeys that
+/// remain. A token that was used, was replaced or has expired is 422. So is a token of a registration whose domain the tenant does not
+/// allow any more (`domain_not_allowed` at `/token`); where the plan has no place for it the answer is `plan_limit_reached`.
 #[utoipa::path(
     post, path = "/api/v1/auth/reset-password", operation_id = "reset_password", tag = "Authentication",
     params(TenantHeaders), request_body = ResetPasswordBody,
     responses((status = 204, description = "The password is replaced.")),
-    extensions(("x-errors" = json!(["tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+    extensions(("x-errors" = json!(["tenant_not_found", "tenant_mismatch", "tenant_gone", "plan_limit_reached"]))),
 )]
 pub(crate) async fn reset_password(guest: Guest, http: HttpRequest, body: Body<ResetPasswordBody>) -> Answer {
     let (cx, token) = guest.enter_by_link(&body.0.token).await?;
@@ -146,15 +165,27 @@ pub(crate) async fn reset_password(guest: Guest, http: HttpRequest, body: Body<R
 ///
 /// Takes the token of a link that was mailed to the address: at registration and sign-up, when an admin creates a user, or
 /// by `resend-verification`. A token that was used, was replaced or has expired is 422.
+///
+/// A user who registered sends the password, too, or an access token of the account. Without either, the password, sessions, factors and
+/// API keys of the registration end, since a stranger may have registered with the address, and a link to choose a new password is mailed.
+/// A wrong password is 401 `invalid_credentials`, counts for the lockout of the account, and does not use the link up. A registration whose domain the
+/// tenant does not allow any more is `domain_not_allowed` at `/token`; where the plan has no place for it the answer is
+/// `plan_limit_reached`.
 #[utoipa::path(
     post, path = "/api/v1/auth/verify-email", operation_id = "verify_email", tag = "Authentication",
-    params(TenantHeaders), request_body = LinkBody,
+    params(TenantHeaders), request_body = VerifyBody,
     responses((status = 204, description = "The address is verified.")),
-    extensions(("x-errors" = json!(["tenant_not_found", "tenant_mismatch", "tenant_gone"]))),
+    extensions(("x-errors" = json!([
+        "tenant_not_found", "tenant_mismatch", "tenant_gone", "account_locked", "invalid_credentials", "plan_limit_reached"
+    ]))),
 )]
-pub(crate) async fn verify_email(guest: Guest, body: Body<LinkBody>) -> Answer {
+pub(crate) async fn verify_email(guest: Guest, body: Body<VerifyBody>) -> Answer {
+    let registrant = Registrant {
+        session_of: guest.signed_in().await?,
+        password: body.0.password.map(Password::presented),
+    };
     let (cx, token) = guest.enter_by_link(&body.0.token).await?;
-    account::verify_email(&cx, &token).await?;
+    account::verify_email(&cx, &token, registrant).await?;
     Ok(no_content())
 }
 
@@ -225,7 +256,7 @@ pub(crate) async fn confirm_email(guest: Guest, body: Body<LinkBody>) -> Answer 
 /// Take a change of e-mail address back
 ///
 /// Takes the token of the link that the former address got. The account has that address again. All sessions of the user and
-/// the password end, and a link to choose a new password is mailed. A second factor stays if it was enabled at least 24 hours
+/// the password end, and a link to choose a new password is mailed. A second factor or a passkey stays if it was added at least 24 hours
 /// before the change.
 #[utoipa::path(
     post, path = "/api/v1/auth/revert-email", operation_id = "revert_email", tag = "Authentication",

@@ -74,7 +74,7 @@ pub(crate) struct LoginBody {
 pub(crate) struct RegisterBody {
     #[schema(format = "email", max_length = 254)]
     email: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: String,
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,

@@ -16,8 +16,11 @@ use crate::{Answer, Api, Endpoint, Query};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ChallengeQuery {
-    /// The request that the challenge is for: `sign_up`, `register` or `forgot_password`.
-    #[param(example = "sign_up", pattern = "^(sign_up|register|forgot_password)$")]
+    /// The request that the challenge is for: `sign_up`, `register`, `forgot_password` or `discover`.
+    #[param(
+        example = "sign_up",
+        pattern = "^(sign_up|register|forgot_password|discover)$"
+    )]
     purpose: String,
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 )]
 pub(crate) async fn get(api: Data<Api>, query: Query<ChallengeQuery>) -> Answer {
     let purpose = ChallengePurpose::parse(&query.0.purpose).ok_or_else(|| {
-        let detail = "must be sign_up, register or forgot_password";
+        let detail = "must be sign_up, register, forgot_password or discover";
         Invalid::one("/query/purpose", "invalid_value", detail)
     })?;
     let view = ChallengeView::from(challenge::offer(&api.app, purpose));

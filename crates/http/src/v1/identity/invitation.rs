@@ -20,7 +20,7 @@ use crate::{
 /// An invitation that was neither accepted nor revoked.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invitation, examples(json!({
-    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a14", "email": "grace@example.com", "role": "member", "status": "open",
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a14", "email": "grace@example.com", "role": "member", "custom_role": null, "status": "open",
     "invited_by": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "created_at": "2026-01-31T12:00:00Z",
     "sent_at": "2026-01-31T12:00:00Z", "expires_at": "2026-02-07T12:00:00Z",
 })))]
@@ -31,6 +31,9 @@ pub(crate) struct InvitationView {
     /// The role of the user who accepts it.
     #[schema(value_type = schema::Role)]
     role: Role,
+    /// The custom role of the user who accepts it.
+    #[schema(required = true)]
+    custom_role: Option<String>,
     status: InvitationStatus,
     /// The user who sent the latest mail.
     #[schema(value_type = Uuid)]
@@ -61,6 +64,8 @@ pub(crate) struct NewInvitationBody {
     /// `member` when absent.
     #[schema(value_type = schema::Role, required = false)]
     role: Option<Role>,
+    /// The name of a custom role, which narrows the role. Needs the plan feature `custom_roles`.
+    custom_role: Option<String>,
 }
 
 /// An invitation to accept.
@@ -74,7 +79,7 @@ pub(crate) struct AcceptBody {
     token: String,
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: String,
 }
 
@@ -112,16 +117,20 @@ pub(crate) async fn list(cx: Ctx<ReadInvitations>, query: Paged<NoParams>) -> An
     params(IdempotencyKey), request_body = NewInvitationBody,
     responses((status = 201, description = "The invitation.", body = InvitationView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "conflict", "plan_limit_reached", "plan_feature_required"]))),
 )]
 pub(crate) async fn create(
     cx: Ctx<ManageUsers>,
     key: IdempotencyKey,
     body: Body<NewInvitationBody>,
 ) -> Answer {
-    let NewInvitationBody { email, role } = body.0;
-    let now = cx.now();
-    let create = async |cx: &Cx| invitation::create(cx, &email, role.unwrap_or(Role::Member)).await;
+    let NewInvitationBody {
+        email,
+        role,
+        custom_role,
+    } = body.0;
+    let (now, role) = (cx.now(), role.unwrap_or(Role::Member));
+    let create = async |cx: &Cx| invitation::create(cx, &email, role, custom_role.as_deref()).await;
     key.once(&cx, create, move |invitation| {
         let location = format!("/api/v1/invitations/{}", invitation.id);
         created(&location, None, &InvitationView::of(invitation, now))
@@ -214,6 +223,7 @@ impl InvitationView {
             id: invitation.id,
             email: invitation.email.as_str().to_owned(),
             role: invitation.role,
+            custom_role: invitation.custom_role.map(|name| name.as_str().to_owned()),
             status,
             invited_by: invitation.invited_by,
             created_at: invitation.created_at,

@@ -68,6 +68,17 @@ pub(crate) struct CodeBody {
     pub code: String,
 }
 
+/// A code of the second factor, and the password of the account.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RenewRecoveryCodes, examples(json!({"code": "123456"})))]
+pub(crate) struct RenewBody {
+    /// Six digits of the app, or a recovery code.
+    code: String,
+    /// The password of the account; needed when the session began more than 10 minutes ago.
+    password: Option<String>,
+}
+
 /// The password and a code of the second factor.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -205,13 +216,14 @@ pub(crate) async fn enroll(
 
 /// Confirm the authenticator app
 ///
-/// From now on a login needs the second factor. Returns recovery codes. Minimum role: viewer.
+/// From now on a login needs the second factor. Returns recovery codes. A user who got a passkey since the enrollment began logs in
+/// with it first (403 `mfa_required`). Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/confirm", operation_id = "confirm_mfa", tag = "Authentication",
     request_body = CodeBody,
     responses((status = 200, description = "The recovery codes.", body = RecoveryCodesView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["invalid_credentials", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "invalid_credentials", "conflict"]))),
 )]
 pub(crate) async fn confirm(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
@@ -239,10 +251,11 @@ pub(crate) async fn disable(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: 
 
 /// Renew the recovery codes
 ///
-/// Returns ten new codes and ends the old ones. Minimum role: viewer.
+/// Returns ten new codes and ends the old ones. When the session began more than 10 minutes ago, send the password, too. A wrong one
+/// counts as a failed login. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/recovery-codes", operation_id = "renew_recovery_codes", tag = "Authentication",
-    request_body = CodeBody,
+    request_body = RenewBody,
     responses((status = 200, description = "The recovery codes.", body = RecoveryCodesView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
@@ -250,10 +263,11 @@ pub(crate) async fn disable(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: 
 pub(crate) async fn renew_recovery_codes(
     cx: Ctx<ManageOwnAccount>,
     http: HttpRequest,
-    body: Body<CodeBody>,
+    body: Body<RenewBody>,
 ) -> Answer {
+    let RenewBody { code, password } = body.0;
     let attempt = attempt_of_caller(&cx, &http).await?;
-    let outcome = mfa::renew_recovery_codes(&cx, &body.code).await;
+    let outcome = mfa::renew_recovery_codes(&cx, &code, password.map(Password::presented)).await;
     let codes = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(RecoveryCodesView::from(codes)))
 }

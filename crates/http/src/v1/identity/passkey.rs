@@ -166,13 +166,14 @@ pub(crate) async fn begin_registration(
 /// Register a passkey
 ///
 /// Takes the response of the authenticator to the options of `POST /auth/passkeys/registration`. A token that was used or has
-/// expired is 409. Minimum role: viewer.
+/// expired is 409, and so is one that is older than the user's app. A user who got a second factor since the registration began gives it
+/// first (403 `mfa_required`). An app that waits for its confirmation is removed. Minimum role: viewer.
 #[utoipa::path(
     put, path = "/api/v1/auth/passkeys/registration", operation_id = "finish_passkey_registration", tag = "Authentication",
     request_body = FinishRegistrationBody,
     responses((status = 201, description = "The passkey.", body = PasskeyView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["passkeys_unavailable", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "passkeys_unavailable", "conflict"]))),
 )]
 pub(crate) async fn finish_registration(
     cx: Ctx<ManageOwnAccount>,

@@ -1,7 +1,7 @@
 use actix_web::web::ServiceConfig;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{User, UserFilter, UserPatch};
+use tenantry_domain::identity::{RoleFilter, RoleName, User, UserFilter, UserPatch};
 use tenantry_domain::kernel::{Patch, Role, UserId};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::user::{self, AddUser, Added};
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User, examples(json!({
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "email": "ada@example.com", "full_name": "Ada Lovelace",
-    "role": "admin", "is_active": true, "email_verified": false,
+    "role": "admin", "custom_role": null, "is_active": true, "email_verified": false,
     "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "version": 1,
 })))]
 pub(crate) struct UserView {
@@ -29,6 +29,9 @@ pub(crate) struct UserView {
     full_name: String,
     #[schema(value_type = schema::Role)]
     role: Role,
+    /// The custom role, which narrows the role.
+    #[schema(required = true)]
+    custom_role: Option<String>,
     /// Whether the user may log in.
     is_active: bool,
     /// Whether the e-mail address is verified.
@@ -65,12 +68,14 @@ pub(crate) struct NewUserBody {
     /// `member` when absent.
     #[schema(value_type = schema::Role, required = false)]
     role: Option<Role>,
+    /// The name of a custom role, which narrows the role. Needs the plan feature `custom_roles`.
+    custom_role: Option<String>,
     /// When absent, a password is generated and shown once.
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: Option<String>,
 }
 
-/// A change of a user. Only admins change `role` and `is_active`.
+/// A change of a user. Only admins change `role`, `custom_role` and `is_active`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChangeUser, examples(json!({"full_name": "Ada King"})))]
@@ -85,6 +90,10 @@ pub(crate) struct ChangeUser {
     #[serde(default)]
     #[schema(value_type = schema::Role, required = false)]
     role: Patch<Role>,
+    /// The name of a custom role, which narrows the role; null: none. Needs the plan feature `custom_roles`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    custom_role: Patch<String>,
     #[serde(default)]
     #[schema(value_type = bool, required = false)]
     is_active: Patch<bool>,
@@ -100,6 +109,9 @@ pub(crate) struct UserParams {
     role: Option<Role>,
     /// Only active or only inactive users.
     is_active: Option<bool>,
+    /// Only users with the custom role of this name.
+    #[param(value_type = String, required = false, min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")]
+    custom_role: Option<RoleName>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -123,8 +135,9 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
     let filter = UserFilter {
         role: query.filter.role,
         is_active: query.filter.is_active,
+        custom_role: query.filter.custom_role.clone().map(RoleFilter::Named),
     };
-    let page = user::list(&cx, filter, query.request(cx.scope())?).await?;
+    let page = user::list(&cx, &filter, query.request(cx.scope())?).await?;
     Ok(query.answer(cx.scope(), page.map(UserView::from)))
 }
 
@@ -138,7 +151,7 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
         (status = 201, description = "The user.", body = AddedUserView, headers(("ETag"), ("Location"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "plan_limit_reached"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "plan_limit_reached", "plan_feature_required"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ManageUsers>, key: IdempotencyKey, body: Body<NewUserBody>) -> Answer {
     let create = async |cx: &Cx| user::create(cx, body.0.into()).await;
@@ -165,14 +178,15 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
 
 /// Update a user
 ///
-/// A merge patch. Users may change themselves; admins may change every user. Only admins change `role` and
-/// `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password.
+/// A merge patch. Users may change themselves; admins may change every user. Only admins change `role`,
+/// `custom_role` and `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password. To change that
+/// of a user whose second factor is less than 24 hours old takes what `POST /users/{id}/reset-mfa` takes.
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "last_admin"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "last_admin", "plan_feature_required"]))),
 )]
 pub(crate) async fn update(
     cx: Ctx<EditSelf>,
@@ -206,6 +220,7 @@ impl From<User> for UserView {
             email: user.email.as_str().to_owned(),
             full_name: user.full_name,
             role: user.role,
+            custom_role: user.custom_role.map(|name| name.as_str().to_owned()),
             is_active: user.is_active,
             email_verified: user.email_verified,
             created_at: user.created_at,
@@ -234,6 +249,7 @@ impl From<NewUserBody> for AddUser {
             email: body.email,
             full_name: body.full_name,
             role,
+            custom_role: body.custom_role,
             password: body.password,
         }
     }
@@ -245,6 +261,7 @@ impl From<ChangeUser> for UserPatch {
             email: body.email,
             full_name: body.full_name,
             role: body.role,
+            custom_role: body.custom_role,
             is_active: body.is_active,
         }
     }

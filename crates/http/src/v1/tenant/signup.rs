@@ -73,7 +73,7 @@ pub(crate) struct NewAdminBody {
     #[schema(min_length = 1, max_length = 120)]
     full_name: String,
     /// When absent, a password is generated and shown once.
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 12, max_length = 128)]
     password: Option<String>,
 }
 

@@ -6,14 +6,17 @@ use serde::{Deserialize, Serialize};
 pub struct Secret(String);
 
 impl Secret {
+    /// A secret with this text.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
+    /// Returns its text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
+    /// Whether the setting is not set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,0 +1,92 @@
+use actix_web::{HttpRequest, HttpResponse, web::ServiceConfig};
+use serde::Deserialize;
+use tenantry_domain::kernel::Network;
+use tenantry_domain::operations::{Account, AccountName};
+use tenantry_tenancy::identity::{workspace, workspace_switch};
+use utoipa::ToSchema;
+
+use crate::extract::challenge::{ChallengeHeader, Response};
+use crate::extract::guest::Guest;
+use crate::middleware::limits;
+use crate::v1::identity::auth::LoggedInView;
+use crate::{Answer, Api, Body, Ctx, Endpoint, permission::ManageOwnAccount};
+
+/// The address whose workspaces are asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Discover, examples(json!({"email": "ada@example.com"})))]
+pub(crate) struct DiscoverBody {
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+}
+
+/// Where the user also has an account with the same address.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SwitchTenant, examples(json!({"tenant_slug": "globex"})))]
+pub(crate) struct SwitchTenantBody {
+    /// Names the other tenant, as at its login.
+    tenant_slug: String,
+}
+
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(Endpoint::credential("/auth/discover").post(discover))
+        .service(Endpoint::at("/auth/switch-tenant").post(switch_tenant));
+}
+
+/// Send the list of workspaces
+///
+/// Always 202, whether or not the address has an account. An address that has active accounts for which it is verified gets a mail
+/// with the names, slugs and login links of their tenants; any other gets none. While a request of the address waits, further ones
+/// do nothing. Headers and host name no tenant here.
+#[utoipa::path(
+    post, path = "/api/v1/auth/discover", operation_id = "discover_workspaces", tag = "Authentication",
+    params(ChallengeHeader), request_body = DiscoverBody,
+    responses((status = 202, description = "If the address has workspaces, a mail is on its way.")),
+    extensions(("x-errors" = json!(["challenge_required", "challenge_unavailable"]))),
+)]
+pub(crate) async fn discover(
+    guest: Guest,
+    http: HttpRequest,
+    challenge: Response,
+    body: Body<DiscoverBody>,
+) -> Answer {
+    let origin = guest.origin();
+    let account = Account::Discovered(AccountName::of(&body.0.email));
+    let network = Network::site(origin.address());
+    limits::take_of_mailed(&http, &*Api::of(&http)?, account, network).await?;
+    workspace::discover(guest.app(), &origin, &body.0.email, &challenge.0).await?;
+    Ok(HttpResponse::Accepted().finish())
+}
+
+/// Switch to another tenant
+///
+/// Begins a session in another tenant in which the user has an active account with the same, verified address, and answers as a
+/// login there does: with tokens for that tenant alone, or 401 `mfa_required` for its second factor. The present session goes on.
+/// It must have begun with a password that was chosen through a mailed link (`reset-password`, `accept-invitation`), or with a
+/// passkey that was registered in such a session; otherwise the response is 403 `mailbox_proof_required`. The link must be no older
+/// than the account in the other tenant and its own latest proof. Without such an account the response is 404 `tenant_not_found`,
+/// whatever the reason. Also possible in a suspended tenant. Minimum role: viewer.
+#[utoipa::path(
+    post, path = "/api/v1/auth/switch-tenant", operation_id = "switch_tenant", tag = "Authentication",
+    request_body = SwitchTenantBody,
+    responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!([
+        "account_locked", "mailbox_proof_required", "mfa_required", "tenant_not_found"
+    ]))),
+)]
+pub(crate) async fn switch_tenant(
+    cx: Ctx<ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<SwitchTenantBody>,
+) -> Answer {
+    if let Some(user) = cx.scope().user() {
+        let account = Account::Switching(cx.scope().tenant(), AccountName::of(&user.to_string()));
+        let network = Network::site(cx.origin().address());
+        limits::take_of_mailed(&http, &*Api::of(&http)?, account, network).await?;
+    }
+    let login = workspace_switch::switch(&cx, &body.0.tenant_slug).await?;
+    Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
+}

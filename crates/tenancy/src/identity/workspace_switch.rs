@@ -1,0 +1,89 @@
+//! Switching to another tenant in which the caller has an account with the same address.
+//!
+//! Users are per tenant, and the admins of a tenant choose the first password of the users they add. So an account is no proof of a
+//! person: whoever added it may hold its session. What counts is that the session shows who reads the mailbox of the address
+//! ([`MailboxProof`]). Nothing is read across tenants: the other tenant's own scope is opened, as a login opens it.
+
+use serde_json::json;
+use tenantry_domain::identity::MailboxProof;
+use tenantry_domain::kernel::{Permission, RequestId, StoreError};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
+
+use crate::Cx;
+use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::kernel::context::carries_store_error;
+
+/// Why no session begins in the other tenant.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// Not allowed: the caller has no session.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The session does not show that its holder reads the mailbox of the account.
+    #[error("the session proves no mailbox")]
+    Unproven,
+    /// There is no such tenant, or no account in it for this proof; which of them is not told.
+    #[error("there is no such workspace of the caller")]
+    NotFound,
+    /// The login in the other tenant needs more, or waits.
+    #[error(transparent)]
+    Login(AuthError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+carries_store_error!(SwitchError);
+
+impl From<AuthError> for SwitchError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::InvalidCredentials => Self::NotFound,
+            AuthError::Store(error) => Self::Store(error),
+            other => Self::Login(other),
+        }
+    }
+}
+
+/// Begins a session of the caller in the tenant of that slug, as a login there does after the password was right. Both tenants
+/// record it, each without a word of the other.
+///
+/// # Errors
+/// [`SwitchError::Unproven`], which says nothing of the other tenant; [`SwitchError::NotFound`] alike for a tenant that does not
+/// exist or is deleted, and for an account that does not exist, is inactive, has an unverified address or is younger than the
+/// proof; [`SwitchError::Login`] with [`AuthError::FactorRequired`] or [`AuthError::Locked`]; [`SwitchError`].
+pub async fn switch(cx: &Cx, slug: &str) -> Result<LoggedIn, SwitchError> {
+    cx.require(Permission::ManageOwnAccount)?;
+    let proof = cx.write(async |work| leave(cx, work).await).await?;
+    let selector = Slug::parse(slug).map(TenantSelector::Slug);
+    let selector = selector.ok_or(SwitchError::NotFound)?;
+    // A request id of its own, so that the two audit logs have nothing in common.
+    let request = RequestId::next(cx.ids());
+    let admitted = cx.ports().gate.guest(&selector, request).await;
+    let admission = admitted.map_err(|denied| match denied {
+        Denied::Store(error) => SwitchError::Store(error),
+        _ => SwitchError::NotFound,
+    })?;
+    let there = cx.without_key().in_scope(admission.scope);
+    Ok(auth::enter_by_mailbox(&there, proof).await?)
+}
+
+/// What the caller's session proves. That the caller asked to switch is recorded, and not whereto or with which success: the
+/// tenant does not learn where its users have other accounts.
+async fn leave(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
+    let (user, session) = cx
+        .scope()
+        .user()
+        .zip(cx.scope().session())
+        .ok_or(Refused::Forbidden)?;
+    let user = work.users().find(user).await?.ok_or(Refused::Forbidden)?;
+    let found = work.sessions().find_for_update(session).await?;
+    let proof = found.ok_or(Refused::Forbidden)?.mailbox_proof;
+    let proof = proof
+        .filter(|proof| proof.is_of(&user))
+        .ok_or(SwitchError::Unproven)?;
+    let details = json!({"user_id": user.id});
+    let event = cx.security("session.switch_asked", "session", Some(session.uuid()), details);
+    work.audit().record(event).await?;
+    Ok(proof)
+}
