@@ -38,6 +38,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod log;
+mod log_lines;
 mod mail;
 mod metrics;
 mod migrate;
@@ -186,7 +187,10 @@ impl Service {
     /// Reads the command line, runs the command, and says how it ended.
     pub async fn command_line(self) -> ExitCode {
         keep_pages_small();
-        match run(self.parsed()).await {
+        outlive_file_limits();
+        let ended = run(self.parsed()).await;
+        log::flush();
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 console::error(&error.to_string());
@@ -213,6 +217,15 @@ fn keep_pages_small() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
+
+/// A file that reaches the limit of the process (`ulimit -f`) ends the process by a signal, without a word. With a handler the write
+/// fails instead, which is treated as a full disk is.
+fn outlive_file_limits() {
+    let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ));
+}
+
+/// The number of that signal on Linux, macOS and the BSDs.
+const SIGXFSZ: i32 = 25;
 
 /// Why a command failed: one line each, which says what to do.
 #[derive(Debug, thiserror::Error)]

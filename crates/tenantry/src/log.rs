@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -11,12 +13,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, registry};
 
 use crate::config::{Log, LogFormat, Tracing};
+use crate::log_lines::Lines;
 use crate::otlp;
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
 pub fn init(settings: &Log, tracing: &Tracing) {
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(lines_at_once())
+        .with_writer(lines_of_thread())
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
@@ -70,14 +73,28 @@ fn without_faults_of_others(targets: Targets) -> Targets {
     })
 }
 
-/// Standard error, to which each line is one `write(2)`. The standard library holds a lock while it writes, and a thread that
-/// loses the processor there keeps all others waiting: milliseconds, on a busy machine. The system keeps lines apart without
-/// it, in a pipe up to 4,096 bytes (`PIPE_BUF`) whatever happens and longer ones unless it is full.
-fn lines_at_once() -> BoxMakeWriter {
-    match std::io::stderr().as_fd().try_clone_to_owned() {
-        Ok(file) => BoxMakeWriter::new(File::from(file)),
+/// Standard error, which a thread of its own writes. A request that wrote its line itself would wait while nobody reads the pipe
+/// (a stalled log driver), and with it the server: also its end, and what asks whether it is alive.
+fn lines_of_thread() -> BoxMakeWriter {
+    let lines = std::io::stderr().as_fd().try_clone_to_owned();
+    match lines.and_then(|file| Lines::to(File::from(file))) {
+        Ok(lines) => BoxMakeWriter::new(LINES.get_or_init(|| lines).clone()),
         Err(_) => BoxMakeWriter::new(std::io::stderr),
     }
+}
+
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// Waits until the lines of the log are written, at most a second: the process is about to end.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush(Duration::from_secs(1));
+    }
+}
+
+/// Returns how many lines of the log were dropped since the start, because their reader was too slow.
+pub fn dropped() -> u64 {
+    LINES.get().map_or(0, Lines::dropped)
 }
 
 /// Logs of commands that a person watches: warnings and worse.

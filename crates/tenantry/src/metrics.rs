@@ -55,6 +55,11 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
         reading(|cache| Reading::Level(cache.stats().entries as f64)),
     );
     let help = "Lines of the log that were dropped, because their reader was too slow";
+    metrics.register(
+        "log_lines_dropped",
+        help,
+        || Reading::Total(crate::log::dropped()),
+    );
     redis(metrics, booted);
     quotas(metrics, booted);
     mails(metrics, booted);
