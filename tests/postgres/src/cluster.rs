@@ -11,12 +11,21 @@ pub struct Running(Cluster);
 
 impl Running {
     pub async fn start() -> TestServer {
+        Self::start_as(Durability::Throwaway).await
+    }
+
+    /// One that can become a standby, which takes a log with all that a standby needs.
+    pub async fn start_durable() -> TestServer {
+        Self::start_as(Durability::Durable).await
+    }
+
+    async fn start_as(durability: Durability) -> TestServer {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tenantry-tests-{}-{number}", std::process::id());
         let options = ClusterOptions {
             data_dir: folder().join(name),
-            durability: Durability::Throwaway,
+            durability,
         };
         let cluster = Cluster::start(options).await.unwrap();
         cluster.stop_when_process_ends().unwrap();
@@ -31,6 +40,19 @@ impl Running {
 
     pub async fn stop(self) {
         self.0.stop().await.unwrap();
+    }
+
+    /// Restarts it in recovery, at the same port: as a standby that follows nobody.
+    pub async fn restart_as_standby(&self) {
+        self.0.stop().await.unwrap();
+        let data_dir = self.0.data_dir().to_owned();
+        tokio::fs::write(data_dir.join("pg/standby.signal"), "")
+            .await
+            .unwrap();
+        let durability = Durability::Durable;
+        Cluster::start(ClusterOptions { data_dir, durability })
+            .await
+            .unwrap();
     }
 
     pub async fn log(&self) -> String {

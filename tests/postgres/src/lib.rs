@@ -53,6 +53,24 @@ impl TestServer {
         self.running.stop().await;
     }
 
+    /// Starts one that can be restarted as a standby.
+    ///
+    /// # Panics
+    /// When there are no binaries of PostgreSQL.
+    #[cfg(not(feature = "docker"))]
+    pub async fn start_durable() -> Self {
+        Running::start_durable().await
+    }
+
+    /// Restarts a server of [`TestServer::start_durable`] as a standby: it takes reads only.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[cfg(not(feature = "docker"))]
+    pub async fn restart_as_standby(&self) {
+        self.running.restart_as_standby().await;
+    }
+
     /// What the server has logged so far.
     ///
     /// # Panics

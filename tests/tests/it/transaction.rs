@@ -11,7 +11,8 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::kernel::{SessionId, StoreError, TenantId, UserId};
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Directory as _, TenantScope};
-use tenantry_persistence::{Lock, PgDirectory, PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_persistence::{Lock, PgDirectory, Pool, PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_test_postgres::TestServer;
 use tenantry_tests::{Options, TenantWorld, World};
 use uuid::Uuid;
 
@@ -878,4 +879,20 @@ async fn statements_are_planned_once_for_all_values_unless_the_settings_say_othe
         });
         assert_eq!(seen.await.unwrap().len(), usize::from(generic_plans));
     }
+}
+
+/// After a failover a name may lead to a standby for a while. Its rows are of the past, and a pool keeps connections for long.
+#[actix_web::test]
+async fn connection_to_a_standby_is_refused() {
+    let server = TestServer::start_durable().await;
+    let pool = Pool::new(&server.admin_url("postgres"), &PoolSettings::default()).unwrap();
+    pool.ping().await.unwrap();
+    server.restart_as_standby().await;
+    // The first use finds the connection of before closed.
+    let _ = pool.ping().await;
+    let refused = pool.ping().await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Unavailable(why) if why.contains("the server is a standby")),
+        "{refused}"
+    );
 }

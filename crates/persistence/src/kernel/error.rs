@@ -72,6 +72,11 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StoreError {
         {
             StoreError::Unavailable(error.message().to_owned())
         }
+        // A write to a standby, or to a server that is read-only for maintenance.
+        "25006" => StoreError::Unavailable(error.message().to_owned()),
+        "0A000" if error.message().contains("recovery") => {
+            StoreError::Unavailable(error.message().to_owned())
+        }
         state if state.starts_with("22") => StoreError::Value {
             state: state.to_owned(),
             reason: data_exception(state),

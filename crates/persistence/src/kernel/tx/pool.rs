@@ -8,7 +8,7 @@ use deadpool::managed::{
 };
 use deadpool::{Runtime, Status};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tenantry_domain::kernel::{StoreError, TenantId};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
@@ -503,7 +503,8 @@ impl Manager for Connector {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Open, sqlx::Error> {
-        let driver = self.connect().await?;
+        let mut driver = self.connect().await?;
+        refuse_standby(&mut driver).await?;
         // Connections that were opened together are not replaced together: up to a tenth earlier, by their address
         // in memory, which is as good as chance here.
         let spread = self.max_lifetime / 10 * u32::from((&raw const driver as usize >> 4) as u8) / 256;
@@ -525,6 +526,18 @@ impl Manager for Connector {
         }
         Ok(())
     }
+}
+
+/// A standby answers reads from the past and refuses writes. A name may lead to one for a while after a failover, and a pool
+/// would keep such a connection long after.
+async fn refuse_standby(driver: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let row = sqlx::raw_sql("SELECT pg_is_in_recovery()")
+        .fetch_one(driver)
+        .await?;
+    if row.try_get(0)? {
+        return Err(std::io::Error::other("the server is a standby, in recovery").into());
+    }
+    Ok(())
 }
 
 fn no_connection() -> StoreError {
