@@ -44,7 +44,15 @@ impl Channel {
     /// # Errors
     /// When Redis is away: then nobody was told.
     pub async fn publish(&self, message: impl AsRef<[u8]>) -> Result<(), Away> {
-        self.redis.publish(&self.name, message.as_ref()).await
+        self.publish_all(&[message]).await
+    }
+
+    /// Publishes messages in their order, in one round trip.
+    ///
+    /// # Errors
+    /// When Redis is away: then it is not certain which of them were sent.
+    pub async fn publish_all(&self, messages: &[impl AsRef<[u8]>]) -> Result<(), Away> {
+        self.redis.publish(&self.name, messages).await
     }
 
     /// Whether messages are heard, and when that changes.

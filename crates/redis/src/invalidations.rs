@@ -29,12 +29,22 @@ pub struct Invalidations {
 /// The most invalidations that wait. Beyond that, one message says that everything may have changed.
 const MOST_PENDING: usize = 1_000;
 
+/// The most invalidations that are published in one round trip.
+const MOST_AT_ONCE: usize = 100;
+
 #[derive(Default)]
 struct Pending {
-    /// `None` stands for everything. The first one may be on its way.
-    changes: Mutex<VecDeque<Option<Change>>>,
+    queue: Mutex<Queue>,
     added: Notify,
     published: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// `None` stands for everything.
+    changes: VecDeque<Option<Change>>,
+    /// So many of the first are on their way: a change that was made again since then has to be published again.
+    in_flight: usize,
 }
 
 impl std::fmt::Debug for Invalidations {
@@ -83,7 +93,7 @@ impl Invalidations {
     /// Waits until all pending invalidations are published, at most for `timeout`. For processes that are about to end.
     pub async fn flush(&self, timeout: Duration) {
         let all = async {
-            while self.next().is_some() {
+            while !self.is_empty() {
                 self.pending.published.notified().await;
             }
         };
@@ -96,45 +106,57 @@ impl Invalidations {
 
     async fn publish_pending(&self) {
         loop {
-            let Some(change) = self.next() else {
+            let batch = self.batch();
+            if batch.is_empty() {
                 self.pending.added.notified().await;
-                continue;
-            };
-            let Ok(message) = serde_json::to_vec(&change) else {
-                continue;
-            };
-            if self.channel.publish(message).await.is_ok() {
-                self.changes().pop_front();
-                self.pending.published.notify_one();
+            } else if self.channel.publish_all(&batch).await.is_ok() {
+                self.published();
             } else {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }
 
-    fn next(&self) -> Option<Option<Change>> {
-        self.changes().front().copied()
+    /// The messages that are published next. They stay in the queue until they are.
+    fn batch(&self) -> Vec<Vec<u8>> {
+        let mut queue = self.queue();
+        queue.in_flight = queue.changes.len().min(MOST_AT_ONCE);
+        let next = queue.changes.iter().take(queue.in_flight);
+        // Ids and names of variants always have a form in JSON; without one the message would stand for everything.
+        next.map(|change| serde_json::to_vec(change).unwrap_or_default())
+            .collect()
+    }
+
+    /// Removes the messages that were on their way.
+    fn published(&self) {
+        let mut queue = self.queue();
+        let count = std::mem::take(&mut queue.in_flight);
+        queue.changes.drain(..count);
+        drop(queue);
+        self.pending.published.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue().changes.is_empty()
     }
 
     fn add(&self, change: Change) {
-        let mut changes = self.changes();
+        let mut queue = self.queue();
+        let in_flight = queue.in_flight;
         let covers = |pending: &Option<Change>| pending.is_none_or(|pending| pending == change);
-        if changes.iter().skip(1).any(covers) {
+        if queue.changes.iter().skip(in_flight).any(covers) {
             return;
         }
-        if changes.len() < MOST_PENDING {
-            changes.push_back(Some(change));
+        if queue.changes.len() < MOST_PENDING {
+            queue.changes.push_back(Some(change));
         } else {
-            changes.truncate(1);
-            changes.push_back(None);
+            queue.changes.truncate(in_flight);
+            queue.changes.push_back(None);
         }
     }
 
-    fn changes(&self) -> std::sync::MutexGuard<'_, VecDeque<Option<Change>>> {
-        self.pending
-            .changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.pending.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,24 +194,37 @@ mod tests {
         Change::User(Uuid::from_u128(1).into(), Uuid::from_u128(number).into())
     }
 
+    fn pending(invalidations: &Invalidations) -> Vec<Option<Change>> {
+        invalidations.queue().changes.iter().copied().collect()
+    }
+
     #[test]
-    fn pending_changes_are_published_once_and_one_in_flight_again() {
+    fn pending_changes_are_published_once_and_those_in_flight_again() {
         let invalidations = invalidations();
-        for number in [1, 2, 2, 1, 1] {
+        for number in [1, 2, 2, 1] {
             invalidations.publish(change(number));
         }
-        let waiting: Vec<_> = invalidations.changes().iter().copied().collect();
-        assert_eq!(waiting, [1, 2, 1].map(|number| Some(change(number))));
+        assert_eq!(invalidations.batch().len(), 2);
+        for number in [2, 3, 2, 3] {
+            invalidations.publish(change(number));
+        }
+        let all = [1, 2, 2, 3].map(|number| Some(change(number)));
+        assert_eq!(pending(&invalidations), all);
+        invalidations.published();
+        assert_eq!(pending(&invalidations), all[2..]);
     }
 
     #[test]
     fn too_many_pending_changes_become_one_for_everything() {
         let invalidations = invalidations();
-        for number in 0..5_000 {
+        invalidations.publish(change(0));
+        assert_eq!(invalidations.batch().len(), 1);
+        for number in 1..5_000 {
             invalidations.publish(change(number));
         }
-        let waiting: Vec<_> = invalidations.changes().iter().copied().collect();
-        assert_eq!(waiting, [Some(change(0)), None]);
+        assert_eq!(pending(&invalidations), [Some(change(0)), None]);
+        invalidations.published();
+        assert_eq!(pending(&invalidations), [None]);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::PubSub;
-use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, cmd};
+use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, pipe};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -169,16 +169,22 @@ impl Redis {
     ///
     /// # Errors
     /// [`Away`]: then it is not certain that it was sent.
-    pub(crate) async fn publish(&self, channel: &str, message: &[u8]) -> Result<(), Away> {
+    pub(crate) async fn publish(&self, channel: &str, messages: &[impl AsRef<[u8]>]) -> Result<(), Away> {
         if !self.is_there() {
             return Err(Away::NotThere);
         }
         let publishing = async {
             let pooled = self.shared.backend.pooled().await?;
             let mut connection = pooled.connection();
-            let mut command = cmd("PUBLISH");
-            command.arg(channel).arg(message);
-            command
+            let mut commands = pipe();
+            for message in messages {
+                commands
+                    .cmd("PUBLISH")
+                    .arg(channel)
+                    .arg(message.as_ref())
+                    .ignore();
+            }
+            commands
                 .query_async(&mut connection)
                 .await
                 .map_err(Unconnected::Failed)
@@ -389,6 +395,9 @@ mod tests {
         let redis = Redis::new("redis://127.0.0.1:1", CONNECT).unwrap();
         assert!(!redis.is_there());
         assert!(matches!(redis.probe().await, Err(Away::NotThere)));
-        assert!(matches!(redis.publish("tests", b"").await, Err(Away::NotThere)));
+        assert!(matches!(
+            redis.publish("tests", &[b""]).await,
+            Err(Away::NotThere)
+        ));
     }
 }
