@@ -206,7 +206,8 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         };
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());
-        user.prove_mailbox(cx.now());
+        // The mailbox was read when the mail came, which may be some time before the link is used.
+        user.prove_mailbox(link.created_at);
         work.users().update(&user).await?;
         let ended = session::end_all(cx, work, user.id).await?;
         lockout::lift(cx, work, &user.email).await?;

@@ -260,8 +260,6 @@ pub async fn accept(
     let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
     user.custom_role = invitation.custom_role;
-    // The token came from a mail to the address, and with it the password was chosen.
-    user.prove_mailbox(cx.now());
     let rules = session::rules(cx).await?;
     join(cx, presented, user, tenant, rules).await
 }

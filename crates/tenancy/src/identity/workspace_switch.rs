@@ -76,8 +76,11 @@ async fn leave(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
         .user()
         .zip(cx.scope().session())
         .ok_or(Refused::Forbidden)?;
-    let user = work.users().find(user).await?.ok_or(Refused::Forbidden)?;
+    let user = work.users().find_for_update(user).await?;
+    let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
+    // The scope may be a minute old; what ended since then opens nothing.
     let found = work.sessions().find_for_update(session).await?;
+    let found = found.filter(|session| session.user_id == user.id && session.is_live(cx.now()));
     let proof = found.ok_or(Refused::Forbidden)?.mailbox_proof;
     let proof = proof
         .filter(|proof| proof.is_of(&user))
