@@ -263,7 +263,7 @@ impl User {
         }
     }
 
-    /// Notes that the password was chosen through a link that was mailed to the address.
+    /// Notes that the password was chosen through a link that was mailed to the address at a time.
     pub fn prove_mailbox(&mut self, now: Time) {
         self.mailbox_proven_at = Some(now);
     }

@@ -64,7 +64,7 @@ pub(crate) async fn discover(
 ///
 /// Begins a session in another tenant in which the user has an active account with the same, verified address, and answers as a
 /// login there does: with tokens for that tenant alone, or 401 `mfa_required` for its second factor. The present session goes on.
-/// It must have begun with a password that was chosen through a mailed link (`reset-password`, `accept-invitation`), or with a
+/// It must have begun with a password that was chosen through a mailed link (`reset-password`), or with a
 /// passkey that was registered in such a session; otherwise the response is 403 `mailbox_proof_required`. The link must be no older
 /// than the account in the other tenant and its own latest proof. Without such an account the response is 404 `tenant_not_found`,
 /// whatever the reason. Also possible in a suspended tenant. Minimum role: viewer.
