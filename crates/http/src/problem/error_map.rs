@@ -17,14 +17,14 @@ use tenantry_tenancy::customization::setting::SettingReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
     account::AccountError,
-    api_key::ApiKeyError,
+    api_key::ApiKeyReason,
     auth::AuthError,
-    custom_role::CustomRoleError,
-    invitation::InvitationError,
+    custom_role::CustomRoleReason,
+    invitation::InvitationReason,
     mfa::{MfaError, Pending},
     passkey::PasskeyError,
     step_up::RECENT_SECONDS,
-    user::UserError,
+    user::UserReason,
     workspace::DiscoverError,
     workspace_switch::SwitchError,
 };
@@ -224,46 +224,35 @@ impl From<QuotaReason> for ApiError {
     }
 }
 
-impl From<ApiKeyError> for ApiError {
-    fn from(error: ApiKeyError) -> Self {
-        match error {
-            ApiKeyError::Refused(refused) => refused.into(),
-            ApiKeyError::Invalid(invalid) => invalid.into(),
-            ApiKeyError::Stale(stale) => stale.into(),
-            ApiKeyError::NotFound => Self::new(ErrorCode::NotFound),
-            ApiKeyError::TooMany => Self::new(ErrorCode::Conflict).with_detail(format!(
+impl From<ApiKeyReason> for ApiError {
+    fn from(reason: ApiKeyReason) -> Self {
+        match reason {
+            ApiKeyReason::TooMany => Self::new(ErrorCode::Conflict).with_detail(format!(
                 "The tenant has {} API keys, which is the maximum: revoke one first.",
                 ApiKey::MOST
             )),
-            ApiKeyError::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
+            ApiKeyReason::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
                 "This secret of the API key was replaced. Only the present secret rotates the key.",
             ),
-            ApiKeyError::Expired => Self::new(ErrorCode::Conflict)
+            ApiKeyReason::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
-            ApiKeyError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<CustomRoleError> for ApiError {
-    fn from(error: CustomRoleError) -> Self {
+impl From<CustomRoleReason> for ApiError {
+    fn from(reason: CustomRoleReason) -> Self {
         let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
-        match error {
-            CustomRoleError::Refused(refused) => refused.into(),
-            CustomRoleError::Invalid(invalid) => invalid.into(),
-            CustomRoleError::Stale(stale) => stale.into(),
-            CustomRoleError::NotInPlan(refused) => refused.into(),
-            CustomRoleError::NotFound => Self::new(ErrorCode::NotFound),
-            CustomRoleError::NameTaken => conflict("Another role has this name.".into()),
-            CustomRoleError::TooMany => conflict(format!(
+        match reason {
+            CustomRoleReason::NameTaken => conflict("Another role has this name.".into()),
+            CustomRoleReason::TooMany => conflict(format!(
                 "The tenant has {} custom roles, which is the maximum: delete one first.",
                 CustomRole::MOST
             )),
-            CustomRoleError::InUse { users, invitations } => conflict(format!(
+            CustomRoleReason::InUse { users, invitations } => conflict(format!(
                 "The role is in use by {users} user(s) and {invitations} invitation(s): give them another one, or revoke the \
                  invitations, first."
             )),
-            CustomRoleError::Store(error) => error.into(),
         }
     }
 }
@@ -582,39 +571,28 @@ impl From<SettingReason> for ApiError {
     }
 }
 
-impl From<InvitationError> for ApiError {
-    fn from(error: InvitationError) -> Self {
-        match error {
-            InvitationError::Refused(refused) => refused.into(),
-            InvitationError::Invalid(invalid) => invalid.into(),
-            InvitationError::NotFound => Self::new(ErrorCode::NotFound),
-            InvitationError::EmailTaken => Self::new(ErrorCode::EmailTaken),
-            InvitationError::AlreadyInvited => Self::new(ErrorCode::Conflict)
+impl From<InvitationReason> for ApiError {
+    fn from(reason: InvitationReason) -> Self {
+        match reason {
+            InvitationReason::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            InvitationReason::AlreadyInvited => Self::new(ErrorCode::Conflict)
                 .with_detail("An open invitation has this address. Send it again, or revoke it."),
-            InvitationError::NoMoreMails => Self::new(ErrorCode::Conflict).with_detail(
+            InvitationReason::NoMoreMails => Self::new(ErrorCode::Conflict).with_detail(
                 "The invitation has had all its mails. Revoke it, and invite the address again.",
             ),
-            InvitationError::TooMany(seconds) => Self::new(ErrorCode::RateLimited)
+            InvitationReason::TooMany(seconds) => Self::new(ErrorCode::RateLimited)
                 .with_detail(format!("Too many invitations. Try again in {seconds} seconds."))
                 .with_header(header::RETRY_AFTER, seconds.into()),
-            InvitationError::NotInPlan(refused) => refused.into(),
-            InvitationError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<UserError> for ApiError {
-    fn from(error: UserError) -> Self {
-        match error {
-            UserError::Refused(refused) => refused.into(),
-            UserError::Invalid(invalid) => invalid.into(),
-            UserError::Stale(stale) => stale.into(),
-            UserError::NotFound => Self::new(ErrorCode::NotFound),
-            UserError::EmailTaken => Self::new(ErrorCode::EmailTaken),
-            UserError::LastAdmin => Self::new(ErrorCode::LastAdmin),
-            UserError::Password(error) => error.into(),
-            UserError::NotInPlan(refused) => refused.into(),
-            UserError::Store(error) => error.into(),
+impl From<UserReason> for ApiError {
+    fn from(reason: UserReason) -> Self {
+        match reason {
+            UserReason::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            UserReason::LastAdmin => Self::new(ErrorCode::LastAdmin),
+            UserReason::Password(error) => error.into(),
         }
     }
 }

@@ -6,31 +6,21 @@ use serde_json::json;
 use tenantry_domain::identity::{
     ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey, SecurityNotice,
 };
-use tenantry_domain::kernel::{ApiKeyId, Invalid, Page, PageRequest, Permission, RequestId, StoreError};
+use tenantry_domain::kernel::{ApiKeyId, Page, PageRequest, Permission, RequestId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
 use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
-use crate::kernel::context::carries_store_error;
-use crate::{Changed, Cx, Origin, Precondition, Stale, Tenancy};
+use crate::{Changed, Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
-/// Errors of the use cases of API keys.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiKeyError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The key has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such key in this tenant, or it is revoked.
-    #[error("no such API key")]
-    NotFound,
+/// Errors of the use cases of API keys. A revoked key is not found.
+pub type ApiKeyError = UseCaseError<ApiKeyReason>;
+
+/// Why an API key is not created or rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeyReason {
     /// The tenant has [`ApiKey::MOST`] keys.
     #[error("the tenant has {} API keys, which is the maximum", ApiKey::MOST)]
     TooMany,
@@ -40,11 +30,9 @@ pub enum ApiKeyError {
     /// An expired key is not rotated.
     #[error("the API key has expired")]
     Expired,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
-carries_store_error!(ApiKeyError);
+
+impl OwnReason for ApiKeyReason {}
 
 /// A key with its text, which is shown this once.
 #[derive(Debug, Clone)]
@@ -93,7 +81,7 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
         tenant.ok_or(ApiKeyError::NotFound)?;
         require_acting_admin(cx, work).await??;
         if work.api_keys().count().await? >= ApiKey::MOST {
-            return Err(ApiKeyError::TooMany);
+            return Err(ApiKeyReason::TooMany.into());
         }
         work.api_keys().insert(&key).await?;
         cx.record(work, Changed::created(&key)).await?;
@@ -157,7 +145,7 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
 /// the key over. The admins are notified of a key that rotates itself.
 ///
 /// # Errors
-/// [`ApiKeyError::FormerSecret`]; [`ApiKeyError`].
+/// [`ApiKeyReason::FormerSecret`]; [`ApiKeyError`].
 pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issued, ApiKeyError> {
     cx.require(Permission::RotateApiKeys)?;
     if cx.scope().api_key().is_some_and(|own| own != id) {
@@ -170,10 +158,10 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         let before = before.ok_or(ApiKeyError::NotFound)?;
         let presented = cx.scope().key_secret();
         if presented.is_some_and(|presented| !before.is_present_secret(presented)) {
-            return Err(ApiKeyError::FormerSecret);
+            return Err(ApiKeyReason::FormerSecret.into());
         }
         if before.is_expired(cx.now()) {
-            return Err(ApiKeyError::Expired);
+            return Err(ApiKeyReason::Expired.into());
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
@@ -191,7 +179,7 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         Ok(Issued { key, issued })
     });
     let rotated = rotated.await;
-    if let Err(ApiKeyError::FormerSecret) = &rotated {
+    if let Err(ApiKeyError::Own(ApiKeyReason::FormerSecret)) = &rotated {
         refusal::record(&cx.without_key(), refused(id, "former_secret", cx.origin())).await?;
     }
     rotated

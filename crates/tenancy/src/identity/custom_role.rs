@@ -1,36 +1,22 @@
 //! Roles that a tenant defines for itself: each narrows the role of the users who have one.
 
 use tenantry_domain::identity::{CustomRole, CustomRolePatch, NewCustomRole, RoleName};
-use tenantry_domain::kernel::{Constraint, CustomRoleId, Invalid, Page, PageRequest, Permission, StoreError};
+use tenantry_domain::kernel::{Constraint, CustomRoleId, Page, PageRequest, Permission, StoreError};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::Refused;
 
 use crate::identity::address::lock_tenant;
 use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
-use crate::kernel::context::carries_store_error;
-use crate::plans::{Feature, NotInPlan};
-use crate::{Changed, Cx, Precondition, Stale, audited};
+use crate::plans::Feature;
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(CustomRole, "role");
 
 /// Errors of the use cases of custom roles.
-#[derive(Debug, thiserror::Error)]
-pub enum CustomRoleError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The role has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// The plan has no custom roles.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// No such role in this tenant.
-    #[error("no such role")]
-    NotFound,
+pub type CustomRoleError = UseCaseError<CustomRoleReason>;
+
+/// Why a custom role is not created or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CustomRoleReason {
     /// Another role of the tenant has that name.
     #[error("another role has this name")]
     NameTaken,
@@ -45,17 +31,13 @@ pub enum CustomRoleError {
         /// How many invitations, neither accepted nor revoked, name it.
         invitations: u64,
     },
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
 }
-carries_store_error!(CustomRoleError);
 
-impl From<StoreError> for CustomRoleError {
-    fn from(error: StoreError) -> Self {
+impl OwnReason for CustomRoleReason {
+    fn of_store(error: StoreError) -> CustomRoleError {
         match error {
-            StoreError::Unique(Constraint::RoleName) => Self::NameTaken,
-            other => Self::Store(other),
+            StoreError::Unique(Constraint::RoleName) => Self::NameTaken.into(),
+            other => UseCaseError::Store(other),
         }
     }
 }
@@ -98,7 +80,7 @@ pub async fn create(cx: &Cx, new: NewCustomRole) -> Result<CustomRole, CustomRol
         lock_tenant(work).await?;
         require_acting_admin(cx, work).await??;
         if work.custom_roles().count().await? >= CustomRole::MOST {
-            return Err(CustomRoleError::TooMany);
+            return Err(CustomRoleReason::TooMany.into());
         }
         work.custom_roles().insert(&role).await?;
         record(cx, work, Changed::created(&role), factor).await?;
@@ -152,7 +134,7 @@ pub async fn delete(cx: &Cx, name: &RoleName, when: &Precondition) -> Result<(),
         let users = work.users().count_with_role(name).await?;
         let invitations = work.invitations().count_with_role(name).await?;
         if users + invitations > 0 {
-            return Err(CustomRoleError::InUse { users, invitations });
+            return Err(CustomRoleReason::InUse { users, invitations }.into());
         }
         work.custom_roles().delete(&before).await?;
         record(cx, work, Changed::deleted(&before), factor).await?;

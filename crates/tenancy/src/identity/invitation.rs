@@ -11,8 +11,7 @@ use tenantry_domain::identity::{
     Email, Invitation, InvitationMail, IssuedInvitation, NewInvitation, PresentedInvitation, RoleName, User,
 };
 use tenantry_domain::kernel::{
-    Constraint, Invalid, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time,
-    UserId,
+    Constraint, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Standing, Tenant};
@@ -22,13 +21,12 @@ use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::step_up::{GiveError, GrantedRole, may_give_role};
+use crate::identity::step_up::{GrantedRole, may_give_role};
 use crate::identity::user::{self, Applicant};
-use crate::kernel::context::carries_store_error;
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
-use crate::plans::{AddError, Countable, NotInPlan};
-use crate::{Changed, Cx};
+use crate::plans::Countable;
+use crate::{Changed, Cx, OwnReason, UseCaseError};
 
 /// The maximum number of invitations of a tenant within 24 hours, revoked ones included: they are mail to addresses that
 /// the tenant chooses.
@@ -37,18 +35,12 @@ pub const MOST_A_DAY: u64 = 500;
 /// The maximum number of rows that a purge deletes in one transaction.
 const PURGED_AT_ONCE: u64 = 1_000;
 
-/// Errors of the invitation use cases.
-#[derive(Debug, thiserror::Error)]
-pub enum InvitationError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// No such invitation that was neither accepted nor revoked.
-    #[error("no such invitation")]
-    NotFound,
+/// Errors of the use cases of invitations. One that was accepted or revoked is not found.
+pub type InvitationError = UseCaseError<InvitationReason>;
+
+/// Why an address is not invited, or an invitation not sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvitationReason {
     /// A user of the tenant has the address.
     #[error("a user has the address")]
     EmailTaken,
@@ -61,40 +53,13 @@ pub enum InvitationError {
     /// Too many invitations or mails: try again after so many seconds.
     #[error("too many invitations, try again in {0} seconds")]
     TooMany(i64),
-    /// The plan allows no more.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-}
-carries_store_error!(InvitationError);
-
-impl From<StoreError> for InvitationError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unique(Constraint::InvitationEmail) => Self::AlreadyInvited,
-            other => Self::Store(other),
-        }
-    }
 }
 
-impl From<GiveError> for InvitationError {
-    fn from(error: GiveError) -> Self {
+impl OwnReason for InvitationReason {
+    fn of_store(error: StoreError) -> InvitationError {
         match error {
-            GiveError::Refused(refused) => refused.into(),
-            GiveError::Invalid(invalid) => invalid.into(),
-            GiveError::NotInPlan(refused) => refused.into(),
-            GiveError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<AddError> for InvitationError {
-    fn from(error: AddError) -> Self {
-        match error {
-            AddError::NotInPlan(refused) => refused.into(),
-            AddError::Store(error) => error.into(),
+            StoreError::Unique(Constraint::InvitationEmail) => Self::AlreadyInvited.into(),
+            other => UseCaseError::Store(other),
         }
     }
 }
@@ -160,12 +125,12 @@ pub async fn create(
         lock_tenant(work).await?;
         may_invite(work, invited_by, role.role()).await?;
         if let Some(name) = &invitation.custom_role {
-            may_give_role(cx, work, name).await?;
+            may_give_role::<InvitationError>(cx, work, name).await?;
         }
         free_address(cx, work, &invitation.email).await?;
         let day_ago = cx.now() - Duration::days(1);
         if work.invitations().count_created(day_ago).await? >= MOST_A_DAY {
-            return Err(InvitationError::TooMany(3_600));
+            return Err(InvitationReason::TooMany(3_600).into());
         }
         cx.ports()
             .entitlements
@@ -454,7 +419,7 @@ async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), 
 async fn free_address(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), InvitationError> {
     require_free(cx, work, email).await?;
     match work.invitations().find_unsettled(email).await? {
-        Some(open) if open.is_open(cx.now()) => Err(InvitationError::AlreadyInvited),
+        Some(open) if open.is_open(cx.now()) => Err(InvitationReason::AlreadyInvited.into()),
         Some(expired) => Ok(settle_as_revoked(cx, work, expired).await?),
         None => Ok(()),
     }
@@ -465,18 +430,18 @@ async fn require_free(cx: &Cx, work: &mut Work, email: &Email) -> Result<(), Inv
     address::supersede_registration(cx, work, email).await?;
     let is_taken = work.users().find_by_email(email).await?.is_some();
     if is_taken || address::is_former(cx, work, email, None).await? {
-        return Err(InvitationError::EmailTaken);
+        return Err(InvitationReason::EmailTaken.into());
     }
     Ok(())
 }
 
 fn may_resend(cx: &Cx, invitation: &Invitation) -> Result<(), InvitationError> {
     if invitation.mails >= Invitation::MOST_MAILS {
-        return Err(InvitationError::NoMoreMails);
+        return Err(InvitationReason::NoMoreMails.into());
     }
     match invitation.seconds_until_resend(cx.now()) {
         0 => Ok(()),
-        wait => Err(InvitationError::TooMany(wait)),
+        wait => Err(InvitationReason::TooMany(wait).into()),
     }
 }
 

@@ -1046,10 +1046,7 @@ pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
     work: &mut Work,
     method: AuthMethods,
 ) -> Result<Session, E> {
-    let id = cx.scope().session().ok_or(Refused::Forbidden)?;
-    let session = work.sessions().find_for_update(id).await?;
-    let session = session.filter(|session| session.is_live(cx.now()));
-    let mut session = session.ok_or(Refused::Forbidden)?;
+    let mut session = session::lock_own::<E>(cx, work).await?;
     session.note_factor(method, cx.now());
     work.sessions().update(&session).await?;
     Ok(session)

@@ -146,6 +146,22 @@ pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     end_every(cx, user, "ended_by_admin", may_end).await
 }
 
+/// Returns the caller's session, locked until the transaction ends. The scope may be a minute old: a session that has ended since
+/// then is refused.
+///
+/// # Errors
+/// [`Refused::Forbidden`] and those of the store, as an error of the use case that calls it.
+pub(crate) async fn lock_own<E: From<Refused> + From<StoreError>>(
+    cx: &Cx,
+    work: &mut Work,
+) -> Result<Session, E> {
+    let id = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let session = work.sessions().find_for_update(id).await?;
+    let own =
+        session.filter(|session| Some(session.user_id) == cx.scope().user() && session.is_live(cx.now()));
+    Ok(own.ok_or(Refused::Forbidden)?)
+}
+
 /// Ends all sessions of a user, and deletes the links to confirm a new address: one of these sessions may have asked for
 /// them. Returns how many sessions ended. The user is locked.
 pub(crate) async fn end_all(cx: &Cx, work: &mut Work, user: UserId) -> Result<u64, StoreError> {

@@ -78,25 +78,15 @@ pub(crate) async fn require_acting_admin(
 /// the caller has what it allows. Runs in a transaction that holds the tenant's row, so that the role stays until it is given.
 ///
 /// # Errors
-/// [`GiveError`].
-pub(crate) async fn may_give_role(cx: &Cx, work: &mut Work, name: &RoleName) -> Result<(), GiveError> {
+/// [`Refused`], [`NotInPlan`], `unknown_role` at `/custom_role`, and those of the store, as an error of the use case that calls it.
+pub(crate) async fn may_give_role<E>(cx: &Cx, work: &mut Work, name: &RoleName) -> Result<(), E>
+where
+    E: From<Refused> + From<NotInPlan> + From<Invalid> + From<StoreError>,
+{
     cx.require_feature(Feature::CUSTOM_ROLES)?;
     let role = work.custom_roles().find(name).await?;
     let role = role.ok_or_else(RoleName::unknown)?;
     Ok(require_held(cx, &role.permissions)?)
-}
-
-/// Why a custom role cannot be given.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GiveError {
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// The caller must have each of the permissions. Names that this service does not know grant nothing. The system, which imports

@@ -10,29 +10,17 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::{
-    self, GiveError, GrantedRole, RecentFactor, may_give_role, require_acting_admin,
-};
+use crate::identity::step_up::{self, GrantedRole, RecentFactor, may_give_role, require_acting_admin};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
-use crate::kernel::context::carries_store_error;
-use crate::plans::{AddError, Countable, NotInPlan};
-use crate::{Changed, Cx, Precondition, Stale};
+use crate::plans::Countable;
+use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
-/// Why it was not done.
+/// Errors of the user use cases.
+pub type UserError = UseCaseError<UserReason>;
+
+/// Why a user is not added, changed or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum UserError {
-    /// Not allowed.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Input that does not hold.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The user has changed meanwhile.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    /// No such user in this tenant.
-    #[error("no such user")]
-    NotFound,
+pub enum UserReason {
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -41,41 +29,14 @@ pub enum UserError {
     LastAdmin,
     /// Passwords cannot be hashed now.
     #[error(transparent)]
-    Password(#[from] PasswordError),
-    /// The plan allows no more.
-    #[error(transparent)]
-    NotInPlan(#[from] NotInPlan),
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-}
-carries_store_error!(UserError);
-
-impl From<GiveError> for UserError {
-    fn from(error: GiveError) -> Self {
-        match error {
-            GiveError::Refused(refused) => refused.into(),
-            GiveError::Invalid(invalid) => invalid.into(),
-            GiveError::NotInPlan(refused) => refused.into(),
-            GiveError::Store(error) => error.into(),
-        }
-    }
+    Password(PasswordError),
 }
 
-impl From<AddError> for UserError {
-    fn from(error: AddError) -> Self {
+impl OwnReason for UserReason {
+    fn of_store(error: StoreError) -> UserError {
         match error {
-            AddError::NotInPlan(refused) => refused.into(),
-            AddError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<StoreError> for UserError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken,
-            other => Self::Store(other),
+            StoreError::Unique(Constraint::UserEmail) => Self::EmailTaken.into(),
+            other => UseCaseError::Store(other),
         }
     }
 }
@@ -147,10 +108,10 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         address::lock_tenant(work).await?;
         require_acting_admin(cx, work).await??;
         if let Some(name) = &user.custom_role {
-            may_give_role(cx, work, name).await?;
+            may_give_role::<UserError>(cx, work, name).await?;
         }
         if address::is_former(cx, work, &user.email, None).await? {
-            return Err(UserError::EmailTaken);
+            return Err(UserReason::EmailTaken.into());
         }
         invitation::supersede(cx, work, &user.email).await?;
         address::supersede_registration(cx, work, &user.email).await?;
@@ -222,7 +183,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             .as_ref()
             .filter(|_| user.custom_role != before.custom_role)
         {
-            may_give_role(cx, work, name).await?;
+            may_give_role::<UserError>(cx, work, name).await?;
         }
         if user.is_active && !before.is_active {
             cx.ports().entitlements.require_seat(cx, work).await?;
@@ -281,7 +242,7 @@ async fn may_move(
         return Err(Invalid::one("/email", "confirmation_required", detail).into());
     };
     if address::is_reserved(cx, work, &user.email, Some(user.id)).await? {
-        return Err(UserError::EmailTaken);
+        return Err(UserReason::EmailTaken.into());
     }
     if step_up::has_unsettled_factor(cx, work, user.id).await? {
         let _: RecentFactor = own_factor?;
@@ -320,7 +281,7 @@ async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) ->
         return Ok(());
     }
     if work.users().count_other_admins(after.id).await? == 0 {
-        return Err(UserError::LastAdmin);
+        return Err(UserReason::LastAdmin.into());
     }
     Ok(invitation::revoke_of(cx, work, after.id).await?)
 }
@@ -385,7 +346,7 @@ impl From<PrepareError> for UserError {
     fn from(error: PrepareError) -> Self {
         match error {
             PrepareError::Invalid(invalid) => invalid.into(),
-            PrepareError::Password(error) => error.into(),
+            PrepareError::Password(error) => UserReason::Password(error).into(),
         }
     }
 }

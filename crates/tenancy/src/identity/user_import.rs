@@ -70,7 +70,7 @@ pub async fn import(cx: &Cx, data: ImportUser) -> Result<Imported, UserError> {
             return Err(reserved().into());
         }
         if let Some(name) = &user.custom_role {
-            may_give_role(cx, work, name).await?;
+            may_give_role::<UserError>(cx, work, name).await?;
         }
         invitation::supersede(cx, work, &user.email).await?;
         cx.ports()

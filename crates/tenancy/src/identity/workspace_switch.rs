@@ -12,6 +12,7 @@ use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 
 use crate::Cx;
 use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::session;
 use crate::kernel::context::carries_store_error;
 
 /// Why no session begins in the other tenant.
@@ -71,22 +72,21 @@ pub async fn switch(cx: &Cx, slug: &str) -> Result<LoggedIn, SwitchError> {
 /// What the caller's session proves. That the caller asked to switch is recorded, and not whereto or with which success: the
 /// tenant does not learn where its users have other accounts.
 async fn leave(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
-    let (user, session) = cx
-        .scope()
-        .user()
-        .zip(cx.scope().session())
-        .ok_or(Refused::Forbidden)?;
+    let user = cx.scope().user().ok_or(Refused::Forbidden)?;
     let user = work.users().find_for_update(user).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
-    // The scope may be a minute old; what ended since then opens nothing.
-    let found = work.sessions().find_for_update(session).await?;
-    let found = found.filter(|session| session.user_id == user.id && session.is_live(cx.now()));
-    let proof = found.ok_or(Refused::Forbidden)?.mailbox_proof;
-    let proof = proof
+    let session = session::lock_own::<SwitchError>(cx, work).await?;
+    let proof = session
+        .mailbox_proof
         .filter(|proof| proof.is_of(&user))
         .ok_or(SwitchError::Unproven)?;
     let details = json!({"user_id": user.id});
-    let event = cx.security("session.switch_asked", "session", Some(session.uuid()), details);
+    let event = cx.security(
+        "session.switch_asked",
+        "session",
+        Some(session.id.uuid()),
+        details,
+    );
     work.audit().record(event).await?;
     Ok(proof)
 }
