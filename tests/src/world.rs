@@ -477,11 +477,31 @@ impl World {
             "UPDATE tenants SET status = '{status}', deleted_at = {deleted} WHERE id = '{}'",
             tenant.id
         );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .execute(&mut self.database.admin().await)
-            .await
-            .unwrap();
+        self.sql(sql).await;
         self.outlive_the_cache();
+    }
+
+    /// Runs a statement behind the application's back, as a superuser. Returns how many rows it changed.
+    pub async fn sql(&self, sql: impl Into<String>) -> u64 {
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()))
+            .execute(&mut self.database.admin().await)
+            .await;
+        done.unwrap().rows_affected()
+    }
+
+    /// Adds another admin of acme and logs them in.
+    pub async fn second_admin(&self) -> Person {
+        let email = "second@acme.example";
+        let body = json!({"email": email, "full_name": "Second", "role": "admin", "password": PASSWORD});
+        let added = self.post(&self.acme.admin, "/api/v1/users", &body);
+        let added = added.send().await.expect(201).json();
+        let login = self.login("acme", email, PASSWORD).await.expect(200).json();
+        Person {
+            id: added["id"].as_str().unwrap().parse().unwrap(),
+            email: email.into(),
+            access_token: login["access_token"].as_str().unwrap().into(),
+            refresh_token: login["refresh_token"].as_str().unwrap().into(),
+        }
     }
 
     /// Lets so much time pass that what the API remembers is too old to be used.

@@ -77,28 +77,6 @@ async fn reasons(world: &World) -> Vec<String> {
         .collect()
 }
 
-async fn sql(world: &World, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
-/// Another admin of acme, logged in.
-async fn second_admin(world: &World) -> Person {
-    let body = json!({"email": "second@acme.example", "full_name": "Second", "role": "admin", "password": "correct horse"});
-    let made = world.post(&world.acme.admin, "/api/v1/users", &body).send().await;
-    let id = made.expect(201).json()["id"].as_str().unwrap().parse().unwrap();
-    let login = world.login("acme", "second@acme.example", "correct horse").await;
-    let login = login.expect(200).json();
-    Person {
-        id,
-        email: "second@acme.example".into(),
-        access_token: login["access_token"].as_str().unwrap().into(),
-        refresh_token: login["refresh_token"].as_str().unwrap().into(),
-    }
-}
-
 #[actix_web::test]
 async fn a_key_opens_what_its_scopes_say_by_either_header() {
     let world = World::new().await;
@@ -336,7 +314,7 @@ async fn a_network_list_lets_its_addresses_in() {
 #[actix_web::test]
 async fn a_key_loses_at_once_what_its_creator_loses() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let key = Key::new(
         &world,
         &second,
@@ -368,7 +346,7 @@ async fn a_key_loses_at_once_what_its_creator_loses() {
 #[actix_web::test]
 async fn a_service_account_outlives_its_creator() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let without = json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true});
     let refused = world.post(&second, KEYS, &without).send().await;
     let refused = refused.problem(422, "validation_failed").json();
@@ -800,7 +778,7 @@ async fn last_place_for_a_key_is_taken_once() {
          sha256('x'), now(), 'far', now(), 1 FROM users, generate_series(1, 199) WHERE id = '{}'",
         world.acme.admin.id
     );
-    sql(&world, &fill).await;
+    world.sql(&fill).await;
     let create = || {
         world
             .post(&world.acme.admin, KEYS, &scoped(&["tasks.read"]))
@@ -831,7 +809,7 @@ async fn revoked_keys_are_bounded_in_number() {
          FROM users, generate_series(1, 250) n WHERE id = '{}'",
         world.acme.admin.id
     );
-    sql(&world, &fill).await;
+    world.sql(&fill).await;
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
     world
         .delete(&world.acme.admin, &key.path())

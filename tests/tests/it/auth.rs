@@ -68,15 +68,6 @@ fn encoded(part: &Value) -> String {
     URL_SAFE_NO_PAD.encode(part.to_string())
 }
 
-/// Behind the application's back.
-async fn sql(world: &World, sql: &str) {
-    let sql = AssertSqlSafe(sql.to_owned());
-    sqlx::raw_sql(sql)
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn patch_user(world: &World, id: impl std::fmt::Display, body: Value) -> Reply {
     world
         .patch(&world.acme.admin, &format!("/api/v1/users/{id}"), &body)
@@ -621,16 +612,18 @@ async fn a_user_who_is_not_active_or_not_there_any_more_cannot_refresh() {
     // It is the stored user that counts, not that their sessions were ended along with them.
     let world = World::new().await;
     let (member, viewer) = (&world.acme.member, &world.acme.viewer);
-    sql(
-        &world,
-        &format!("UPDATE users SET is_active = false WHERE id = '{}'", member.id),
-    )
-    .await;
-    sql(
-        &world,
-        &format!("UPDATE users SET deleted_at = now() WHERE id = '{}'", viewer.id),
-    )
-    .await;
+    world
+        .sql(&format!(
+            "UPDATE users SET is_active = false WHERE id = '{}'",
+            member.id
+        ))
+        .await;
+    world
+        .sql(&format!(
+            "UPDATE users SET deleted_at = now() WHERE id = '{}'",
+            viewer.id
+        ))
+        .await;
     for who in [member, viewer] {
         refresh(&world, &who.refresh_token)
             .await
@@ -1260,7 +1253,7 @@ async fn a_login_that_is_overtaken_by_a_change_of_the_user_fails() {
             (action.as_str(), &row["target_id"]),
             ("login.failed", &json!(member.id))
         );
-        sql(&world, &undo).await;
+        world.sql(&undo).await;
     }
     world.login("acme", &member.email, PASSWORD).await.expect(200);
 }

@@ -23,29 +23,6 @@ async fn give(world: &World, who: &Person, custom_role: Value) -> Reply {
     world.patch(&world.acme.admin, &path, &body).send().await
 }
 
-async fn sql(world: &World, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
-/// Another admin of acme, logged in.
-async fn second_admin(world: &World) -> Person {
-    let body =
-        json!({"email": "second@acme.example", "full_name": "Second", "role": "admin", "password": PASSWORD});
-    let made = world.post(&world.acme.admin, USERS, &body).send().await;
-    let id = made.expect(201).json()["id"].as_str().unwrap().parse().unwrap();
-    let login = world.login("acme", "second@acme.example", PASSWORD).await;
-    let login = login.expect(200).json();
-    Person {
-        id,
-        email: "second@acme.example".into(),
-        access_token: login["access_token"].as_str().unwrap().into(),
-        refresh_token: login["refresh_token"].as_str().unwrap().into(),
-    }
-}
-
 /// Whether somebody may list tasks, and create one.
 async fn may(world: &World, who: &Person) -> (u16, u16) {
     let read = world.get(who, TASKS).send().await.status;
@@ -148,7 +125,7 @@ async fn roles_that_do_not_hold_are_refused() {
     let many = "INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
         SELECT t.id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM tenants t, generate_series(1, 50) g \
         WHERE t.slug = 'acme'";
-    sql(&world, many).await;
+    world.sql(many).await;
     let refused = world.post(admin, ROLES, &body).send().await;
     let refused = refused.problem(409, "conflict").json();
     assert!(refused["detail"].as_str().unwrap().contains("50"), "{refused}");
@@ -225,7 +202,7 @@ async fn a_custom_role_narrows_a_role_with_the_next_request() {
 #[actix_web::test]
 async fn api_keys_of_a_narrowed_admin_are_narrowed() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let body = json!({"name": "CI", "scopes": ["tasks.read", "projects.read"]});
     let key = world.post(&second, "/api/v1/api-keys", &body).send().await;
     let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
@@ -274,7 +251,7 @@ async fn an_admin_with_a_custom_role_is_no_admin() {
     give(&world, admin, json!("everything"))
         .await
         .problem(409, "last_admin");
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     give(&world, &second, json!("everything")).await.expect(200);
     for (path, body) in [
         (USERS, json!({"email": "x@acme.example", "full_name": "X"})),
@@ -367,11 +344,11 @@ async fn accepted_invitation_gives_its_custom_role() {
         .invitation_tokens
         .issue(world.acme.id, invitation.id);
     let hash: String = token.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    sql(
-        &world,
-        &format!("UPDATE invitations SET token_hash = decode('{hash}', 'hex')"),
-    )
-    .await;
+    world
+        .sql(&format!(
+            "UPDATE invitations SET token_hash = decode('{hash}', 'hex')"
+        ))
+        .await;
     let body = json!({"token": token.token, "full_name": "New", "password": "a long enough passphrase"});
     let accepted = world
         .client
@@ -395,11 +372,9 @@ async fn without_the_plan_feature_roles_stay_and_none_is_given() {
     give(&world, &world.acme.member, json!("reader"))
         .await
         .expect(200);
-    sql(
-        &world,
-        "UPDATE tenants SET plan = 'free', plan_version = 1 WHERE slug = 'acme'",
-    )
-    .await;
+    world
+        .sql("UPDATE tenants SET plan = 'free', plan_version = 1 WHERE slug = 'acme'")
+        .await;
     world.outlive_the_cache();
     assert_eq!(may(&world, &world.acme.member).await, (200, 403));
     let body = json!({"name": "other", "permissions": ["tasks.read"]});
@@ -553,15 +528,13 @@ async fn a_narrowed_role_is_narrowed_on_other_servers() {
 #[actix_web::test]
 async fn base_role_bounds_the_role_of_the_user() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
     give(&world, &second, json!("reader")).await.expect(200);
     // As if a permission had become one of members since.
-    sql(
-        &world,
-        "UPDATE custom_roles SET permissions = '[\"tasks.read\", \"tasks.write\"]'",
-    )
-    .await;
+    world
+        .sql("UPDATE custom_roles SET permissions = '[\"tasks.read\", \"tasks.write\"]'")
+        .await;
     world.outlive_the_cache();
     assert_eq!(may(&world, &second).await, (200, 403));
     let path = format!("{ROLES}/reader");
@@ -586,11 +559,9 @@ async fn permissions_of_unlinked_services_stay_and_grant_nothing() {
     let (admin, path) = (&world.acme.admin, format!("{ROLES}/clerk"));
     create(&world, &world.acme, "clerk", &["tasks.read"]).await;
     give(&world, &world.acme.member, json!("clerk")).await.expect(200);
-    sql(
-        &world,
-        "UPDATE custom_roles SET permissions = '[\"notes.read\", \"tasks.read\"]'",
-    )
-    .await;
+    world
+        .sql("UPDATE custom_roles SET permissions = '[\"notes.read\", \"tasks.read\"]'")
+        .await;
     world.outlive_the_cache();
     assert_eq!(may(&world, &world.acme.member).await, (200, 403));
     let described = world
@@ -621,7 +592,7 @@ async fn permissions_of_unlinked_services_stay_and_grant_nothing() {
 async fn two_admins_who_narrow_each_other_leave_one() {
     let world = World::new().await;
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let body = json!({"custom_role": "reader"});
     let narrow = async |by: &Person, whom: &Person| {
         let path = format!("{USERS}/{}", whom.id);
@@ -643,7 +614,7 @@ async fn two_admins_who_narrow_each_other_leave_one() {
 async fn request_begun_before_narrowing_changes_nothing() {
     let world = World::new().await;
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let change = format!(
         "SELECT 1 FROM tenants WHERE id = '{}' FOR UPDATE; UPDATE users SET custom_role = 'reader' WHERE id = '{}'",
         world.acme.id, second.id
@@ -680,7 +651,7 @@ async fn request_begun_before_narrowing_changes_nothing() {
         };
         let refused = crate::auth::overtaken(&world, &change, 1, request.send()).await;
         assert_eq!(refused.status, 403, "{method} {path}: {}", refused.text());
-        sql(&world, &undo).await;
+        world.sql(&undo).await;
         world.outlive_the_cache();
     }
 }
@@ -689,7 +660,7 @@ async fn request_begun_before_narrowing_changes_nothing() {
 #[actix_web::test]
 async fn service_accounts_are_not_narrowed_with_their_creator() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let expires_at = (world.app.ports.clock.now() + chrono::Duration::days(30)).to_rfc3339();
     let body =
         json!({"name": "CI", "scopes": ["projects.read"], "service_account": true, "expires_at": expires_at});
@@ -707,7 +678,7 @@ async fn service_accounts_are_not_narrowed_with_their_creator() {
 #[actix_web::test]
 async fn a_narrowed_admin_is_replayed_nothing_of_admins() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let body = json!({"email": "new@acme.example", "full_name": "New"});
     let add = async || {
         let request = world
@@ -725,7 +696,7 @@ async fn a_narrowed_admin_is_replayed_nothing_of_admins() {
 #[actix_web::test]
 async fn invitations_of_a_narrowed_admin_are_revoked() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     let body = json!({"email": "back@acme.example", "role": "admin"});
     let invited = world.post(&second, "/api/v1/invitations", &body).send().await;
     invited.expect(201);
@@ -739,7 +710,7 @@ async fn invitations_of_a_narrowed_admin_are_revoked() {
 #[actix_web::test]
 async fn a_new_login_of_a_narrowed_admin_is_narrowed() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
     give(&world, &second, json!("reader")).await.expect(200);
     let login = world

@@ -104,13 +104,6 @@ async fn outcomes(worker: &Worker) -> Vec<Outcome> {
         .collect()
 }
 
-async fn sql(world: &World, sql: &str) -> u64 {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(&mut world.database.admin().await)
-        .await;
-    done.unwrap().rows_affected()
-}
-
 /// Says in which tenant it ran, as whom, and which of the given projects it could see.
 #[derive(Clone, Default)]
 struct Look {
@@ -422,17 +415,15 @@ async fn the_job_of_a_deleted_tenant_is_cancelled() {
     ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
     // A parked one too.
     ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
-    sql(
-        &world,
-        "UPDATE jobs SET state = 'parked' WHERE kind = 'test.wait'",
-    )
-    .await;
+    world
+        .sql("UPDATE jobs SET state = 'parked' WHERE kind = 'test.wait'")
+        .await;
     world.set_status(&world.acme, "suspended").await;
     world.set_status(&world.acme, "deleted").await;
     assert_eq!(outcomes(&worker).await, [Outcome::Cancelled, Outcome::Cancelled]);
     let cancelled =
         "UPDATE jobs SET id = id WHERE state = 'cancelled' AND lease_id IS NULL AND finished_at IS NOT NULL";
-    assert_eq!(sql(&world, cancelled).await, 2);
+    assert_eq!(world.sql(cancelled).await, 2);
     assert!(look.seen.lock().unwrap().is_empty());
     assert_eq!(outcomes(&worker).await, []);
 }
@@ -535,7 +526,9 @@ async fn a_key_keeps_a_second_open_job_out() {
     .await
     .unwrap();
     assert_eq!(
-        sql(&world, "UPDATE projects SET id = id WHERE view_count = 5").await,
+        world
+            .sql("UPDATE projects SET id = id WHERE view_count = 5")
+            .await,
         1
     );
     assert_eq!(jobs(&world, &world.acme).await.len(), 1);
@@ -737,8 +730,12 @@ async fn a_job_that_nobody_understands_is_given_up_with_the_reason() {
     for number in [1, 2] {
         ask::<Count>(&world, &world.acme, &number, Terms::default()).await;
     }
-    sql(&world, "UPDATE jobs SET payload = '\"text\"' WHERE payload = '1'").await;
-    sql(&world, "UPDATE jobs SET schema_version = 7 WHERE payload = '2'").await;
+    world
+        .sql("UPDATE jobs SET payload = '\"text\"' WHERE payload = '1'")
+        .await;
+    world
+        .sql("UPDATE jobs SET schema_version = 7 WHERE payload = '2'")
+        .await;
     let worker = worker(&world, Handlers::default().with(Count::default()));
     assert_eq!(outcomes(&worker).await, [Outcome::Dead; 3]);
     let mut errors: Vec<_> = jobs(&world, &world.acme)
@@ -773,8 +770,8 @@ fn claim(world: &World, limit: u32, per_tenant: u32) -> Claim {
 /// Leases expire by the clock of the database, which tests do not move.
 pub async fn expire_leases(world: &World) {
     let expired = "lease_until = now() - interval '1 second' WHERE state = 'running'";
-    sql(world, &format!("UPDATE jobs SET {expired}")).await;
-    sql(world, &format!("UPDATE system_jobs SET {expired}")).await;
+    world.sql(&format!("UPDATE jobs SET {expired}")).await;
+    world.sql(&format!("UPDATE system_jobs SET {expired}")).await;
 }
 
 fn shares(world: &World, leases: &[JobLease]) -> (usize, usize) {
@@ -791,7 +788,7 @@ async fn copy_jobs_of(world: &World, tenant: &TenantWorld, copies: u32) {
            FROM jobs, generate_series(1, {copies}) WHERE tenant_id = '{}'",
         tenant.id
     );
-    sql(world, &copy).await;
+    world.sql(&copy).await;
 }
 
 #[actix_web::test]
@@ -835,7 +832,7 @@ async fn crowd(world: &World, tenants: u32) {
            FROM jobs, crowd c;
          DELETE FROM jobs WHERE run_at <= (SELECT min(run_at) FROM jobs)"
     );
-    sql(world, &crowd).await;
+    world.sql(&crowd).await;
 }
 
 #[actix_web::test]
@@ -1133,9 +1130,15 @@ async fn sessions_that_ended_long_ago_are_deleted_within_a_day_in_each_tenant() 
             person.id
         )
     };
-    sql(&world, &end(&world.acme.viewer, "revoked_at", "2025-12-01")).await;
-    sql(&world, &end(&world.acme.member, "revoked_at", "2026-01-10")).await;
-    sql(&world, &end(&world.globex.viewer, "expires_at", "2025-12-01")).await;
+    world
+        .sql(&end(&world.acme.viewer, "revoked_at", "2025-12-01"))
+        .await;
+    world
+        .sql(&end(&world.acme.member, "revoked_at", "2026-01-10"))
+        .await;
+    world
+        .sql(&end(&world.globex.viewer, "expires_at", "2025-12-01"))
+        .await;
     let workers = [worker(&world, purging()), worker(&world, purging())];
     a_day(&world, &workers).await;
     let left = |tenant: &TenantWorld| {
@@ -1144,8 +1147,8 @@ async fn sessions_that_ended_long_ago_are_deleted_within_a_day_in_each_tenant() 
             tenant.id
         )
     };
-    assert_eq!(sql(&world, &left(&world.acme)).await, 2);
-    assert_eq!(sql(&world, &left(&world.globex)).await, 2);
+    assert_eq!(world.sql(&left(&world.acme)).await, 2);
+    assert_eq!(world.sql(&left(&world.globex)).await, 2);
     for tenant in [&world.acme, &world.globex] {
         let audit = world.audit(tenant).await;
         let purged: Vec<_> = audit
@@ -1183,30 +1186,26 @@ async fn what_cannot_be_looked_after_becomes_a_job_of_its_tenant_and_the_others_
     let world = World::new().await;
     let end = "UPDATE refresh_sessions SET revoked_at = '2025-12-01'";
     let ended = |tenant: &TenantWorld| format!("{end} WHERE tenant_id = '{}'", tenant.id);
-    sql(&world, &ended(&world.acme)).await;
-    sql(&world, &ended(&world.globex)).await;
+    world.sql(&ended(&world.acme)).await;
+    world.sql(&ended(&world.globex)).await;
     let acme = world.acme.id;
-    sql(
-        &world,
-        &format!(
+    world
+        .sql(&format!(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN IF OLD.tenant_id = '{acme}' THEN RAISE 'not today'; END IF; RETURN OLD; END $$; \
              CREATE TRIGGER refuse BEFORE DELETE ON refresh_sessions FOR EACH ROW EXECUTE FUNCTION refuse()"
-        ),
-    )
-    .await;
+        ))
+        .await;
     let worker = [worker(&world, purging())];
     // Once in each: after a whole day some tenants would have had two turns.
     turns(&world, &worker, 263).await;
     let sessions = async |tenant: &TenantWorld| {
-        sql(
-            &world,
-            &format!(
+        world
+            .sql(&format!(
                 "UPDATE refresh_sessions SET id = id WHERE tenant_id = '{}'",
                 tenant.id
-            ),
-        )
-        .await
+            ))
+            .await
     };
     assert_eq!(sessions(&world.globex).await, 0);
     assert_eq!(jobs(&world, &world.globex).await, []);
@@ -1216,7 +1215,7 @@ async fn what_cannot_be_looked_after_becomes_a_job_of_its_tenant_and_the_others_
         (job.kind.as_str(), job.progress.attempts > 1),
         ("tenant.purge", true)
     );
-    sql(&world, "DROP TRIGGER refuse ON refresh_sessions").await;
+    world.sql("DROP TRIGGER refuse ON refresh_sessions").await;
     a_day(&world, &worker).await;
     assert_eq!(sessions(&world.acme).await, 0);
 }

@@ -162,13 +162,6 @@ async fn add(world: &World, email: &str, role: Role) -> UserId {
     added
 }
 
-async fn sql(world: &World, sql: String) {
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await;
-    done.unwrap();
-}
-
 /// Who got something, in order of their addresses.
 fn recipients(server: &SmtpServer) -> Vec<String> {
     let mut all: Vec<_> = server.received().into_iter().flat_map(|mail| mail.to).collect();
@@ -326,11 +319,9 @@ async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
     server.stop();
     paying.pass(10).await;
     assert_eq!(paying.tenant(acme).await.status, TenantStatus::Deleted);
-    sql(
-        world,
-        format!("UPDATE users SET is_active = false WHERE id = '{left}'"),
-    )
-    .await;
+    world
+        .sql(format!("UPDATE users SET is_active = false WHERE id = '{left}'"))
+        .await;
     server.restart();
     paying.pass(1).await;
     let received = server.received().split_off(before);
@@ -481,11 +472,11 @@ async fn names_that_are_meant_to_do_harm_stay_names() {
     for (number, name) in evil.iter().copied().chain([long.as_str()]).enumerate() {
         let acme = post.world.acme.id;
         let users = format!("UPDATE users SET full_name = E'{name}' WHERE tenant_id = '{acme}';");
-        sql(
-            &post.world,
-            format!("{users} UPDATE tenants SET name = E'{name}' WHERE id = '{acme}'"),
-        )
-        .await;
+        post.world
+            .sql(format!(
+                "{users} UPDATE tenants SET name = E'{name}' WHERE id = '{acme}'"
+            ))
+            .await;
         let cx = post.world.cx(&post.world.acme.admin).await;
         cx.write(async |work| job::enqueue::<SendMail>(&cx, work, &parcel, Terms::default()).await)
             .await

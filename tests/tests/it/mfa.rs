@@ -136,13 +136,6 @@ async fn give(world: &World, who: &Person, path: &str, code: &str) -> Reply {
     world.post(who, path, &json!({"code": code})).send().await
 }
 
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn count(world: &World, sql: &'static str) -> i64 {
     let mut admin = world.database.admin().await;
     sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap()
@@ -553,25 +546,19 @@ async fn changed_account_ends_a_waiting_login() {
         "is_active = false",
         "deleted_at = now()",
     ] {
-        sql(
-            &world,
-            format!(
+        world
+            .sql(format!(
                 "UPDATE users SET is_active = true, deleted_at = NULL WHERE id = '{}'",
                 member.id
-            ),
-        )
-        .await;
-        sql(
-            &world,
-            "UPDATE users SET password_hash = rtrim(password_hash, '!')".into(),
-        )
-        .await;
+            ))
+            .await;
+        world
+            .sql("UPDATE users SET password_hash = rtrim(password_hash, '!')")
+            .await;
         let token = begun(&world, member).await;
-        sql(
-            &world,
-            format!("UPDATE users SET {change} WHERE id = '{}'", member.id),
-        )
-        .await;
+        world
+            .sql(format!("UPDATE users SET {change} WHERE id = '{}'", member.id))
+            .await;
         let refused = verify(&world, &token, &app.next_code(&world)).await;
         refused.problem(401, "token_revoked");
     }
@@ -1103,14 +1090,12 @@ async fn trust_ends_with_password_factor_and_wish() {
         .problem(401, "mfa_required");
     let device = trusted(&app).await;
     let of_admin = format!("(SELECT password_hash FROM users WHERE id = '{}')", admin.id);
-    sql(
-        &world,
-        format!(
+    world
+        .sql(format!(
             "UPDATE users SET password_hash = {of_admin} WHERE id = '{}'",
             member.id
-        ),
-    )
-    .await;
+        ))
+        .await;
     login_on(&world, member, &device)
         .await
         .problem(401, "mfa_required");

@@ -107,13 +107,6 @@ async fn require_factor(world: &World, of: &str) {
     change.send().await.expect(200);
 }
 
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn count(world: &World, table: &'static str) -> i64 {
     let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
     let mut admin = world.database.admin().await;
@@ -542,19 +535,15 @@ async fn passkey_login_follows_tenant_and_user() {
     let member = &world.acme.member;
     let (authenticator, _) = register(&world, member).await;
     let id = member.id;
-    sql(
-        &world,
-        format!("UPDATE users SET is_active = false WHERE id = '{id}'"),
-    )
-    .await;
+    world
+        .sql(format!("UPDATE users SET is_active = false WHERE id = '{id}'"))
+        .await;
     log_in(&world, member, &authenticator)
         .await
         .problem(401, "invalid_credentials");
-    sql(
-        &world,
-        format!("UPDATE users SET is_active = true WHERE id = '{id}'"),
-    )
-    .await;
+    world
+        .sql(format!("UPDATE users SET is_active = true WHERE id = '{id}'"))
+        .await;
     // Where logins need a verified address, these do, too.
     let body = json!({"security.require_verified_email": true});
     world
@@ -562,19 +551,19 @@ async fn passkey_login_follows_tenant_and_user() {
         .send()
         .await
         .expect(200);
-    sql(
-        &world,
-        format!("UPDATE users SET email_verified = false WHERE id = '{id}'"),
-    )
-    .await;
+    world
+        .sql(format!(
+            "UPDATE users SET email_verified = false WHERE id = '{id}'"
+        ))
+        .await;
     log_in(&world, member, &authenticator)
         .await
         .problem(403, "email_not_verified");
-    sql(
-        &world,
-        format!("UPDATE users SET email_verified = true WHERE id = '{id}'"),
-    )
-    .await;
+    world
+        .sql(format!(
+            "UPDATE users SET email_verified = true WHERE id = '{id}'"
+        ))
+        .await;
     world.set_status(&world.acme, "suspended").await;
     log_in(&world, member, &authenticator).await.expect(200);
     let waiting = login(&world, "acme").await;

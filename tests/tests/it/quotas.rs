@@ -59,13 +59,6 @@ async fn system(app: &Arc<Tenancy>, tenant: TenantId) -> Cx {
     Cx::new(Arc::clone(app), scope, Origin::default())
 }
 
-async fn sql(world: &World, sql: &'static str) {
-    sqlx::raw_sql(sql)
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 /// An instance with a gate of its own over the world's database.
 fn gate(app: &Arc<Tenancy>) -> QuotaLeases {
     let lender = Arc::new(StoredQuotas::new(Arc::clone(app)));
@@ -562,11 +555,9 @@ async fn open_reservations_are_listed_by_page() {
     let at = |number: usize| format!("{RESERVATIONS}/{}", made[number].as_str().unwrap());
     commit(&world, &at(0), 1).await.expect(200);
     world.delete(&world.acme.member, &at(1)).send().await.expect(204);
-    sql(
-        &world,
-        "UPDATE quota_reservations SET expires_at = now() - interval '1 second' WHERE amount = 1",
-    )
-    .await;
+    world
+        .sql("UPDATE quota_reservations SET expires_at = now() - interval '1 second' WHERE amount = 1")
+        .await;
     assert_eq!(ids(&list("").await), [made[2].clone()]);
     let unknown = world.get(&world.acme.viewer, "/api/v1/quotas/unknown/reservations");
     unknown.send().await.problem(404, "not_found");
@@ -860,7 +851,7 @@ async fn what_an_instance_that_died_held_counts_as_used_until_somebody_knows_bet
     assert_eq!((lost.bought, lost.lease.unwrap().1), (1, 10));
     let stands = standing(&world, &world.acme, "api_calls").await;
     assert_eq!((&stands["used"], &stands["reserved"]), (&json!(1), &json!(10)));
-    sql(&world, "UPDATE quota_leases SET expires_at = now()").await;
+    world.sql("UPDATE quota_leases SET expires_at = now()").await;
     let stands = standing(&world, &world.acme, "api_calls").await;
     assert_eq!((&stands["used"], &stands["reserved"]), (&json!(11), &json!(0)));
     // Whoever comes next finds it so; it may be the one that held it, who was only slow.
@@ -900,17 +891,15 @@ async fn what_servers_that_died_held_is_found_in_the_ledger_or_given_back() {
     let (drift, back) = reconciled(&world, Repair::All).await;
     assert_eq!((drift.finding(), back), (QuotaFinding::Lent, None));
     // Expired just now: whoever held it may be slow.
-    sql(&world, "UPDATE quota_leases SET expires_at = now()").await;
+    world.sql("UPDATE quota_leases SET expires_at = now()").await;
     let (drift, back) = reconciled(&world, Repair::All).await;
     assert_eq!((drift.tally.used, drift.lost, back), (21, 20, None));
     assert_eq!(drift.finding(), QuotaFinding::Lost(16), "it is seen at once");
     // One is heard of after all, the other is not: of its ten units the ledger knows two.
     lend(&world.app, world.acme.id, (0, 0), vec![spent(&held, 2)]).await;
-    sql(
-        &world,
-        "UPDATE quota_leases SET expires_at = now() - interval '2 hours'",
-    )
-    .await;
+    world
+        .sql("UPDATE quota_leases SET expires_at = now() - interval '2 hours'")
+        .await;
     let (drift, back) = reconciled(&world, Repair::Ended).await;
     assert_eq!((drift.tally.used, drift.ledger, drift.lost), (13, 5, 10));
     assert_eq!(
@@ -938,11 +927,9 @@ async fn what_was_lost_is_put_right_every_day_once_the_period_is_over() {
     let world = World::new().await;
     limit(&world, &world.acme, "api_calls", 100).await;
     lend(&world.app, world.acme.id, (3, 10), Vec::new()).await;
-    sql(
-        &world,
-        "UPDATE quota_leases SET expires_at = now() - interval '2 hours'",
-    )
-    .await;
+    world
+        .sql("UPDATE quota_leases SET expires_at = now() - interval '2 hours'")
+        .await;
     let purge = async || {
         let system = system(&world.app, world.acme.id).await;
         Purge.run(&system, Ended { days: 30 }).await.unwrap();
@@ -1017,11 +1004,9 @@ async fn the_purge_takes_back_what_nobody_returned() {
     limit(&world, &world.acme, "api_calls", 100).await;
     lend(&world.app, world.acme.id, (0, 10), Vec::new()).await;
     reserve(&world, 5).await.expect(201);
-    sql(
-        &world,
-        "UPDATE quota_leases SET expires_at = now(); UPDATE quota_reservations SET expires_at = now()",
-    )
-    .await;
+    world
+        .sql("UPDATE quota_leases SET expires_at = now(); UPDATE quota_reservations SET expires_at = now()")
+        .await;
     let system = system(&world.app, world.acme.id).await;
     Purge.run(&system, Ended { days: 30 }).await.unwrap();
     let mut admin = world.database.admin().await;
@@ -1046,11 +1031,9 @@ async fn leases_lapse_by_the_clock_and_raise_their_alerts() {
     let numbers = "SELECT used, leased, (SELECT count(*) FROM quota_alerts) FROM quota_counters";
     worker.run_once().await.unwrap();
     assert_eq!(counted(&world, numbers).await, (78, 5, 0), "its time is not over");
-    sql(
-        &world,
-        "UPDATE quota_leases SET expires_at = now() - interval '1 second'",
-    )
-    .await;
+    world
+        .sql("UPDATE quota_leases SET expires_at = now() - interval '1 second'")
+        .await;
     world.clock.advance(chrono::Duration::minutes(1));
     worker.run_once().await.unwrap();
     assert_eq!(counted(&world, numbers).await, (83, 0, 1));
@@ -1132,11 +1115,9 @@ async fn leases_of_a_dead_server_that_lost_calls_count_as_used() {
         drop(spool);
         metering::flush(&world.app).await;
         assert!(!home.exists(), "{damage}");
-        sql(
-            &world,
-            "UPDATE quota_leases SET expires_at = now() - interval '1 second'",
-        )
-        .await;
+        world
+            .sql("UPDATE quota_leases SET expires_at = now() - interval '1 second'")
+            .await;
         let stands = standing(&world, &world.acme, "api_calls").await;
         let (drift, _) = reconciled(&world, Repair::Nothing).await;
         let (used, lost) = if damage == "nothing" { (9, 0) } else { (22, 20) };
@@ -1165,11 +1146,9 @@ async fn leases_of_a_dead_server_are_settled_by_its_calls() {
         let living = lend(&world.app, world.acme.id, (0, 4), Vec::new()).await;
         assert_eq!(living.lease.unwrap().1, 4);
         if lapsed {
-            sql(
-                &world,
-                "UPDATE quota_leases SET expires_at = now() - interval '1 second' WHERE amount = 20",
-            )
-            .await;
+            world
+                .sql("UPDATE quota_leases SET expires_at = now() - interval '1 second' WHERE amount = 20")
+                .await;
             assert_eq!(standing(&world, &world.acme, "api_calls").await["used"], 22);
         }
         metering::flush(&world.app).await;
@@ -1234,7 +1213,7 @@ async fn many_instances_over_leases_never_exceed_the_limit_and_lose_nothing_they
         gate.close().await;
         assert_eq!((gate.stats().leases, gate.stats().units), (0, 0));
     }
-    sql(&world, "UPDATE quota_leases SET expires_at = now()").await;
+    world.sql("UPDATE quota_leases SET expires_at = now()").await;
     let rest = lend(&world.app, id, (1_000, 0), Vec::new()).await.bought;
     let over = 1_000 - rest - taken;
     let (used, held) = (died.taken + died.waited, died.units);

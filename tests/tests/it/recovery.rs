@@ -52,13 +52,6 @@ async fn in_other_session(world: &World, who: &Person) -> Person {
     }
 }
 
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn count(world: &World, table: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
         .fetch_one(&mut world.database.admin().await)
@@ -170,9 +163,7 @@ async fn revert_removes_the_fresh_passkey_only() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let viewer = &acme.viewer;
     let (of_owner, id) = register(world, viewer).await;
-    sql(
-        world,
-        format!("UPDATE passkeys SET created_at = created_at - interval '24 hours', name = 'Key' WHERE id = '{id}'"),
+    world.sql(format!("UPDATE passkeys SET created_at = created_at - interval '24 hours', name = 'Key' WHERE id = '{id}'"),
     )
     .await;
     let (of_thief, _) = register(world, viewer).await;
@@ -239,11 +230,11 @@ async fn enrollment_from_before_a_passkey_is_not_confirmed() {
     confirm(&world, &thief, &begun).await.problem(403, "mfa_required");
     enroll().await.problem(403, "mfa_required");
     // One that was stored at the same moment is not confirmed, either.
-    sql(&world, "DELETE FROM passkeys".into()).await;
+    world.sql("DELETE FROM passkeys").await;
     let begun = enroll().await.expect(200).json();
     let row = "INSERT INTO passkeys (tenant_id, id, created_at, user_id, name, credential_id, public_key, sign_count, backup, transports) \
                SELECT tenant_id, gen_random_uuid(), now(), id, 'K', sha256('k'), 'x', 0, 'none', 0 FROM users WHERE id = ";
-    sql(&world, format!("{row}'{}'", member.id)).await;
+    world.sql(format!("{row}'{}'", member.id)).await;
     confirm(&world, &thief, &begun).await.problem(403, "mfa_required");
     assert_eq!(
         count(&world, "totp_factors WHERE confirmed_at IS NOT NULL").await,
@@ -299,11 +290,9 @@ async fn passkey_that_cannot_be_used_settles_no_app() {
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     register(&world, admin).await;
-    sql(
-        &world,
-        "UPDATE passkeys SET created_at = created_at - interval '2 days'".into(),
-    )
-    .await;
+    world
+        .sql("UPDATE passkeys SET created_at = created_at - interval '2 days'")
+        .await;
     with_factor(&world, admin).await;
     with_factor(&world, member).await;
     let without = Options {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use tenantry_domain::kernel::{Role, SystemScope};
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
 use tenantry_tenancy::operations::job::JobHandler as _;
@@ -68,13 +67,6 @@ async fn rows(world: &World, email: &str) -> i64 {
         .unwrap()
 }
 
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn system(world: &World) -> Cx {
     let because = SystemScope::because("a test of registrations");
     let scope = world.app.ports.gate.system(because, world.acme.id).await.unwrap();
@@ -103,7 +95,7 @@ async fn link_alone_keeps_nothing_of_a_registration() {
          sha256('k'), now() + interval '1 year', 'far', now(), 1 FROM users WHERE id = '{}'",
         stranger.id
     );
-    sql(world, key).await;
+    world.sql(key).await;
     mailed.mails_to(SELF).await;
 
     verify(world, json!({"token": token})).await.expect(204);
@@ -421,7 +413,7 @@ async fn registration_without_proof_is_purged_after_seven_days() {
     );
     let task = world.post(&world.acme.member, &path, &json!({"title": "Assigned"}));
     task.send().await.expect(201);
-    sql(world, assign.into()).await;
+    world.sql(assign).await;
 
     let purge = async || Purge.run(&system(world).await, Ended { days: 30 }).await.unwrap();
     world.clock.advance(Duration::days(7) - Duration::seconds(1));
@@ -462,7 +454,7 @@ async fn oldest_registration_makes_room_beyond_a_thousand() {
          '2020-01-01', timestamptz '2020-01-01' + g * interval '1 second', 1, true FROM generate_series(1, 999) g",
         world.acme.id
     );
-    sql(world, waiting).await;
+    world.sql(waiting).await;
     let live = async |email: &str| {
         let sql = "SELECT count(*) FROM users WHERE email = $1 AND deleted_at IS NULL";
         let count = sqlx::query_scalar::<_, i64>(sql).bind(email);

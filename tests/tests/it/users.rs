@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use actix_web::http::Method;
 use futures_util::future::join;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use tenantry_tests::{Person, Reply, Request, TenantWorld, World};
 
 use crate::auth::overtaken;
@@ -26,13 +25,6 @@ fn patch(world: &World, who: &Person, id: impl std::fmt::Display, body: Value) -
 fn grace() -> Value {
     let email = "grace@acme.example";
     json!({"email": email, "full_name": "Grace Hopper", "role": "member", "password": "battery staple"})
-}
-
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
 }
 
 fn refused(reply: &Reply) -> BTreeSet<(String, String)> {
@@ -66,28 +58,6 @@ async fn listed(world: &World, who: &Person, query: &str) -> Vec<String> {
         .iter()
         .map(|user| user["email"].as_str().unwrap().to_owned())
         .collect()
-}
-
-/// Another admin of acme, logged in.
-async fn second_admin(world: &World) -> Person {
-    let body =
-        json!({"email": "second@acme.example", "full_name": "Second", "role": "admin", "password": PASSWORD});
-    world
-        .post(&world.acme.admin, USERS, &body)
-        .send()
-        .await
-        .expect(201);
-    let json = world
-        .login("acme", "second@acme.example", PASSWORD)
-        .await
-        .expect(200)
-        .json();
-    Person {
-        id: json["user"]["id"].as_str().unwrap().parse().unwrap(),
-        email: "second@acme.example".into(),
-        access_token: json["access_token"].as_str().unwrap().into(),
-        refresh_token: json["refresh_token"].as_str().unwrap().into(),
-    }
 }
 
 async fn acting_admins(world: &World, tenant: &TenantWorld) -> i64 {
@@ -538,14 +508,12 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
 async fn a_new_address_has_to_be_proven_again() {
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
-    sql(
-        &world,
-        format!(
+    world
+        .sql(format!(
             "UPDATE users SET email_verified = true WHERE id = '{}'",
             member.id
-        ),
-    )
-    .await;
+        ))
+        .await;
     for same in [
         json!({"full_name": "New"}),
         json!({"email": "Member@ACME.example"}),
@@ -754,7 +722,7 @@ async fn the_last_admin_cannot_be_demoted_deactivated_or_removed() {
 #[actix_web::test]
 async fn only_an_acting_admin_counts_as_another_one() {
     let world = World::new().await;
-    let (admin, second) = (&world.acme.admin, second_admin(&world).await);
+    let (admin, second) = (&world.acme.admin, world.second_admin().await);
     let demote = || patch(&world, admin, admin.id, json!({"role": "member"})).send();
     patch(&world, admin, second.id, json!({"is_active": false}))
         .send()
@@ -800,7 +768,7 @@ async fn only_an_acting_admin_counts_as_another_one() {
 #[actix_web::test]
 async fn of_two_admins_one_may_go() {
     let world = World::new().await;
-    let second = second_admin(&world).await;
+    let second = world.second_admin().await;
     world.delete(&second, &path(second.id)).send().await.expect(204);
     world
         .get(&second, "/api/v1/auth/me")
@@ -818,7 +786,7 @@ async fn of_two_admins_one_may_go() {
 /// Two admins do the same to each other at the same time, twenty times.
 async fn exactly_one_of_two_admins_remains(attack: impl Fn(&World, &Person, &Person) -> Request) {
     let world = World::new().await;
-    let (first, second) = (world.acme.admin.clone(), second_admin(&world).await);
+    let (first, second) = (world.acme.admin.clone(), world.second_admin().await);
     let globex = world.digest(&world.globex).await;
     let lock = format!(
         "SELECT FROM tenants WHERE id = '{}' FOR NO KEY UPDATE",
@@ -854,7 +822,7 @@ async fn exactly_one_of_two_admins_remains(attack: impl Fn(&World, &Person, &Per
             _ => lost.problem(409, "last_admin"),
         };
         assert_eq!(acting_admins(&world, &world.acme).await, 1, "round {round}");
-        sql(&world, restore.clone()).await;
+        world.sql(restore.clone()).await;
         // Nobody announced that, and a request that came late may have been remembered as refused.
         world.outlive_the_cache();
     }

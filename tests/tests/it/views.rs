@@ -3,7 +3,6 @@
 use chrono::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
 use tenantry_domain::kernel::{ProjectId, RequestId};
 use tenantry_tenancy::work::project;
 use tenantry_tenancy::{Cx, Flushed, Origin};
@@ -19,14 +18,6 @@ async fn view(world: &World, tenant: &TenantWorld) -> Reply {
 
 async fn flush(world: &World) -> Flushed {
     world.app.views.flush(&world.app).await
-}
-
-async fn sql(world: &World, sql: &str) {
-    let sql = AssertSqlSafe(sql.to_owned());
-    sqlx::raw_sql(sql)
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
 }
 
 /// How many views of a project are stored.
@@ -260,14 +251,14 @@ async fn views_that_cannot_be_stored_are_kept() {
         view(&world, &world.acme).await;
     }
     view(&world, &world.globex).await;
-    sql(&world, "ALTER TABLE projects RENAME TO out_of_reach").await;
+    world.sql("ALTER TABLE projects RENAME TO out_of_reach").await;
     assert_eq!(flush(&world).await, flushed(0, 0, 4));
     assert_eq!(
         flush(&world).await,
         flushed(0, 0, 4),
         "nor are they counted twice"
     );
-    sql(&world, "ALTER TABLE out_of_reach RENAME TO projects").await;
+    world.sql("ALTER TABLE out_of_reach RENAME TO projects").await;
     assert_eq!(view(&world, &world.acme).await.json()["view_count"], 4);
     assert_eq!(flush(&world).await, flushed(5, 2, 0));
     assert_eq!(stored(&world, world.acme.project).await, 4);
@@ -288,11 +279,11 @@ async fn one_tenants_trouble_does_not_hold_up_anothers_views() {
          EXECUTE FUNCTION fail()",
         world.acme.id
     );
-    sql(&world, &trigger).await;
+    world.sql(&trigger).await;
     assert_eq!(flush(&world).await, flushed(2, 1, 2));
     assert_eq!(stored(&world, world.acme.project).await, 0);
     assert_eq!(stored(&world, world.globex.project).await, 2);
-    sql(&world, "DROP TRIGGER fail ON projects").await;
+    world.sql("DROP TRIGGER fail ON projects").await;
     assert_eq!(flush(&world).await, flushed(2, 1, 0));
     assert_eq!(stored(&world, world.acme.project).await, 2);
     assert_eq!(stored(&world, world.globex.project).await, 2);

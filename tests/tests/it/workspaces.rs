@@ -72,16 +72,11 @@ async fn add(world: &World, tenant: &TenantWorld) -> String {
     added.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
-async fn sql(world: &World, sql: String) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-        .execute(&mut world.database.admin().await)
-        .await
-        .unwrap();
-}
-
 async fn verify_in(world: &World, tenant: &TenantWorld) {
     let change = "UPDATE users SET email_verified = true WHERE email =";
-    sql(world, format!("{change} '{BOB}' AND tenant_id = '{}'", tenant.id)).await;
+    world
+        .sql(format!("{change} '{BOB}' AND tenant_id = '{}'", tenant.id))
+        .await;
 }
 
 /// Chooses Bob's own password with a mailed link.
@@ -455,7 +450,7 @@ async fn all_reasons_of_not_found_are_answered_alike() {
         "is_active = true, email = 'other@both.example'",
         "email = 'bob@both.example2', deleted_at = now()",
     ] {
-        sql(world, of_globex(set)).await;
+        world.sql(of_globex(set)).await;
         answers.insert(
             switch(world, &bob, "globex")
                 .await
@@ -505,11 +500,9 @@ async fn suspended_tenants_are_left_and_entered_as_by_login() {
     let body = json!({"name": "New"});
     let path = format!("/api/v1/projects/{}", globex.project);
     world.get(&there, &path).send().await.expect(200);
-    sql(
-        world,
-        format!("UPDATE users SET role = 'member' WHERE email = '{BOB}'"),
-    )
-    .await;
+    world
+        .sql(format!("UPDATE users SET role = 'member' WHERE email = '{BOB}'"))
+        .await;
     world.outlive_the_cache();
     let write = world.post(&there, "/api/v1/projects", &body).send().await;
     write.problem(403, "tenant_suspended");
@@ -702,14 +695,12 @@ async fn list_has_verified_accounts_of_live_tenants_only() {
     discover(world, BOB).await.expect(202);
     assert!(lists(&mailed, BOB).await.is_empty(), "neither is verified");
     verify_in(world, acme).await;
-    sql(
-        world,
-        format!(
+    world
+        .sql(format!(
             "UPDATE tenants SET name = E'<b>Ac&me</b>\\r\\nBcc: eve@example.com' WHERE id = '{}'",
             acme.id
-        ),
-    )
-    .await;
+        ))
+        .await;
     discover(world, BOB).await.expect(202);
     let mails = lists(&mailed, BOB).await;
     let [mail] = &mails[..] else { panic!("{mails:?}") };
@@ -809,7 +800,7 @@ async fn requests_for_lists_are_bounded() {
     }
     let fill = "INSERT INTO workspace_requests SELECT gen_random_uuid(), n || '@full.example', now(), 0, now() \
                 FROM generate_series(1, 9998) n";
-    sql(world, fill.to_owned()).await;
+    world.sql(fill.to_owned()).await;
     discover(world, "one-more@both.example").await.expect(202);
     assert_eq!(mailed.count("workspace_requests").await, 10_000);
 }
@@ -858,11 +849,9 @@ async fn index_follows_each_account() {
         (indexed(world, BOB).await, indexed(world, "bob@new.example").await),
         (1, 0)
     );
-    sql(
-        world,
-        "UPDATE users SET email_verified = true WHERE email = 'bob@new.example'".to_owned(),
-    )
-    .await;
+    world
+        .sql("UPDATE users SET email_verified = true WHERE email = 'bob@new.example'".to_owned())
+        .await;
     assert_eq!(indexed(world, "bob@new.example").await, 1);
     world.delete(&acme.admin, &path).send().await.expect(204);
     assert_eq!(indexed(world, "bob@new.example").await, 0);
