@@ -25,11 +25,11 @@ use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
 };
+use tenantry_tenancy::admin::operator;
 use tenantry_tenancy::billing::Unbilled;
 use tenantry_tenancy::identity::mfa::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
-use tenantry_tenancy::operations::operator;
 use tenantry_tenancy::plans::Unlimited;
 use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;

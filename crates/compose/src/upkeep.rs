@@ -51,7 +51,7 @@ impl Upkeep {
             () = mail_workspaces(Arc::clone(app)) => unreachable!("it mails for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
-        app.refusals.end_all();
+        app.refusals().end_all();
         store_counts(app).await;
         done
     }
@@ -72,8 +72,8 @@ async fn store_counts(app: &Arc<Tenancy>) {
 /// cannot be stored now is kept. Returns how many views were stored.
 pub async fn store_notes(app: &Arc<Tenancy>) -> Flushed {
     refusal::flush(app).await;
-    app.key_uses.flush(app).await;
-    app.views.flush(app).await
+    app.key_uses().flush(app).await;
+    app.views().flush(app).await
 }
 
 /// Reads the stored signing keys before a process serves, so that it accepts what other servers sign.

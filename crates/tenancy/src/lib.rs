@@ -6,10 +6,12 @@
 //! transaction as the change.
 #![deny(missing_docs)]
 
+pub mod admin;
 pub mod audit;
 pub mod billing;
 pub mod customization;
 pub mod flags;
+mod handlers;
 pub mod identity;
 mod kernel;
 pub mod operations;
@@ -22,8 +24,9 @@ pub use identity::api_key_use::KeyUses;
 pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Tenancy};
 pub use kernel::forwarding::Forwarding;
+pub use kernel::operator_context::OperatorCx;
 pub use kernel::precondition::{Precondition, Stale};
+pub use kernel::step_up;
 pub use kernel::traces::{NoTraces, Traces};
 pub use kernel::use_case_error::{NoReason, OwnReason, UseCaseError};
-pub use operations::operator::OperatorCx;
 pub use work::views::{Flushed, ViewCounter};

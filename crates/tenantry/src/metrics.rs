@@ -268,7 +268,7 @@ fn mails(metrics: &Metrics, booted: &Booted) {
     let app = Arc::clone(&booted.app);
     let help = "Mails that were not sent because a limit of a tenant, an account or an address was reached";
     metrics.register_labelled("mails_withheld", help, MetricType::Counter, move || {
-        let counts = app.unsent_mails.counts();
+        let counts = app.unsent_mails().counts();
         let labelled = counts.map(|(limit, count)| (vec![("limit", limit.as_str().to_owned())], count));
         labelled.into()
     });

@@ -4,8 +4,8 @@ use std::io::BufRead as _;
 
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operations::operator::{self, CreatedOperator, OperatorError};
-use tenantry_tenancy::operations::operator_mfa;
+use tenantry_tenancy::admin::operator::{self, CreatedOperator, OperatorError};
+use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;

@@ -343,7 +343,7 @@ async fn flush_views(app: Arc<Tenancy>, every_seconds: u64) {
 async fn store_all(booted: &Booted, within: Duration) {
     let app = &booted.app;
     // So that they are counted below, also when the time is over before their turn.
-    app.refusals.end_all();
+    app.refusals().end_all();
     let all = async {
         // A batch that was being stored when its task ended is stored again, and the calls since then after it.
         for _ in 0..2 {
@@ -353,7 +353,7 @@ async fn store_all(booted: &Booted, within: Duration) {
     };
     let in_time = tokio::time::timeout(within, all).await.is_ok();
     let calls = booted.calls.tally().pending;
-    let (views, refusals) = (app.views.waiting(), app.refusals.waiting());
+    let (views, refusals) = (app.views().waiting(), app.refusals().waiting());
     if calls > 0 || views > 0 || refusals > 0 {
         tracing::warn!(
             calls,

@@ -6,9 +6,9 @@ use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
+use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::customization::setting::{self, SettingError};
-use tenantry_tenancy::identity::signing_key;
-use tenantry_tenancy::operations::operator_mfa;
+use tenantry_tenancy::identity::{reseal, signing_key};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
@@ -135,7 +135,7 @@ async fn reseal_operators(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
 
 /// Whether no former key is needed for the tenant any more.
 async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> bool {
-    match setting::reseal(app, tenant).await {
+    match reseal::reseal(app, tenant).await {
         Ok(done) => {
             console::say(&format!(
                 "{slug} {} sealed anew, {} were already",

@@ -707,16 +707,16 @@ async fn last_use_is_stored_later_and_at_most_every_five_minutes() {
         "a request writes nothing"
     );
     assert_eq!(last_used().await, Value::Null);
-    assert_eq!(world.app.key_uses.flush(&world.app).await, 1);
+    assert_eq!(world.app.key_uses().flush(&world.app).await, 1);
     let first = last_used().await;
     assert!(first.is_string(), "{first}");
     world.clock.advance(Duration::seconds(299));
     key.lists_tasks(&world).await.expect(200);
-    assert_eq!(world.app.key_uses.flush(&world.app).await, 0);
+    assert_eq!(world.app.key_uses().flush(&world.app).await, 0);
     assert_eq!(last_used().await, first);
     world.clock.advance(Duration::seconds(1));
     key.lists_tasks(&world).await.expect(200);
-    assert_eq!(world.app.key_uses.flush(&world.app).await, 1);
+    assert_eq!(world.app.key_uses().flush(&world.app).await, 1);
     assert_ne!(last_used().await, first);
     // No version of the key: it is no change of it.
     let read = world.get(&world.acme.admin, &key.path()).send().await.expect(200);

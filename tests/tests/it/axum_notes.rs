@@ -402,7 +402,7 @@ async fn keys_are_read_and_counts_stored_while_it_runs() {
         })
         .await;
         assert!(admitted(&app, &key).await);
-        app.views.note(&scope, world.acme.project);
+        app.views().note(&scope, world.acme.project);
         until("counts are stored", async || stored(&world).await == (1, 1)).await;
     });
     running.await;
@@ -425,12 +425,12 @@ async fn counts_are_stored_at_the_end() {
         tokio::task::yield_now().await;
         for _ in 0..2 {
             assert!(admitted(&app, &key).await && !admitted(&app, &elsewhere).await);
-            app.views.note(cx.scope(), world.acme.project);
+            app.views().note(cx.scope(), world.acme.project);
         }
     });
     running.await;
     assert_eq!(stored(&world).await, (2, 1));
-    assert_eq!((app.views.waiting(), app.refusals.waiting()), (0, 0));
+    assert_eq!((app.views().waiting(), app.refusals().waiting()), (0, 0));
     let refused = world.audit(&world.acme).await;
     let refused = refused.iter().filter(|(action, _)| action == "api_key.refused");
     assert_eq!(refused.count(), 2, "the first one, and the repeats as one");

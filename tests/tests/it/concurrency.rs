@@ -120,7 +120,7 @@ fn whatever_happens_answers_and_rows_stay_with_their_tenants() {
         });
         over.store(true, Ordering::Relaxed);
         trouble.join().unwrap();
-        runtime.block_on(app.views.flush(&app));
+        runtime.block_on(app.views().flush(&app));
         pool.close();
     }
     let rows = runtime.block_on(async {

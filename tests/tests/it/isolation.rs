@@ -1440,7 +1440,7 @@ async fn a_header_that_names_another_tenant_is_refused_and_recorded() {
         assert_eq!(event["after"]["tenant_id"], globex);
         assert_eq!(event["actor_id"], world.acme.admin.id.to_string());
     }
-    world.app.refusals.end_all();
+    world.app.refusals().end_all();
     tenantry_tenancy::audit::refusal::flush(&world.app).await;
     let (_, repeated) = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(repeated["after"]["repeated"]["count"], refused);

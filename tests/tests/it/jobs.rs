@@ -20,10 +20,10 @@ use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{
     Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms,
 };
-use tenantry_tenancy::operations::upkeep::TendSome;
 use tenantry_tenancy::operations::worker::{Outcome, Queues, Worker, WorkerSettings};
 use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
+use tenantry_tenancy::tenant::upkeep::TendSome;
 use tenantry_tenancy::{Cx, Tenancy, Traces};
 use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};

@@ -393,7 +393,7 @@ async fn refused_guesses_are_recorded_once_and_counted() {
         (&entries[0]["target_id"], &entries[0]["category"]),
         (&json!(member.id), &json!("security"))
     );
-    world.app.refusals.end_all();
+    world.app.refusals().end_all();
     refusal::flush(&world.app).await;
     assert_eq!(locked().await.len(), 2);
     assert_eq!(

@@ -87,7 +87,7 @@ async fn one_tenant_mails_a_stranger_a_few_times_a_day() {
     // Once, with the others counted.
     assert_eq!(withheld(&mailed, acme.id.uuid()).await, 1);
     assert_eq!(withheld(&mailed, world.globex.id.uuid()).await, 0);
-    let counts = world.app.unsent_mails.counts();
+    let counts = world.app.unsent_mails().counts();
     assert!(counts.contains(&(MailDecision::Account, 3)), "{counts:?}");
     invite(world, &acme.admin, "other@elsewhere.example")
         .await
@@ -120,7 +120,7 @@ async fn all_tenants_together_mail_a_stranger_a_few_times() {
     assert!(
         world
             .app
-            .unsent_mails
+            .unsent_mails()
             .counts()
             .contains(&(MailDecision::Recipient, 1))
     );

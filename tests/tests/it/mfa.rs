@@ -16,7 +16,7 @@ use tenantry_domain::identity::{OneTimeCodes as _, TotpSecret};
 use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_domain::operations::{AccountRates, Rate};
 use tenantry_system::{HmacOneTimeCodes, SigningKey};
-use tenantry_tenancy::customization::setting;
+use tenantry_tenancy::identity::reseal;
 use tenantry_tenancy::operations::job::JobHandler as _;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
@@ -183,7 +183,7 @@ pub(crate) async fn use_all(world: &World) {
     give(world, who, RENEW, &app.recovery_codes[0]).await.expect(200);
     let body = json!({"password": PASSWORD, "code": app.next_code(world)});
     world.post(who, DISABLE, &body).send().await.expect(204);
-    setting::reseal(&world.app, world.globex.id).await.unwrap();
+    reseal::reseal(&world.app, world.globex.id).await.unwrap();
 }
 
 #[actix_web::test]
@@ -834,9 +834,9 @@ async fn secrets_outlive_a_rotation_of_the_signing_key() {
     let (acme, globex) = (&world.acme.member, &world.globex.member);
     let apps = [with_factor(&world, acme).await, with_factor(&world, globex).await];
     let both = world.instance(&keys(&[&new, &old])).app;
-    let resealed = setting::reseal(&both, world.acme.id).await.unwrap();
+    let resealed = reseal::reseal(&both, world.acme.id).await.unwrap();
     assert_eq!((resealed.resealed, resealed.unreadable.len()), (1, 0));
-    let again = setting::reseal(&both, world.acme.id).await.unwrap();
+    let again = reseal::reseal(&both, world.acme.id).await.unwrap();
     assert_eq!((again.resealed, again.current), (0, 1));
     // A code that is accepted has the same effect.
     let client = world.other_instance(&keys(&[&new, &old])).await;

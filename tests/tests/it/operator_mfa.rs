@@ -11,8 +11,8 @@ use tenantry_domain::kernel::SystemScope;
 use tenantry_http::HttpSettings;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::OperatorCx;
-use tenantry_tenancy::operations::operator::{self, OperatorError};
-use tenantry_tenancy::operations::operator_mfa;
+use tenantry_tenancy::admin::operator::{self, OperatorError};
+use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tests::{Options, PASSWORD, Reply, Request, World};
 
 use crate::mfa::{App, app_of, codes_of};

@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_tenancy::operations::operator::{self, OperatorError};
+use tenantry_tenancy::admin::operator::{self, OperatorError};
 use tenantry_tests::{PASSWORD, Reply, Request, World};
 
 const OLGA: &str = "olga@platform.example";

@@ -59,76 +59,30 @@ const TENANCY: Layer = Layer {
     folder: "tenancy/src",
     module: None,
     rooms: &[
-        (
-            "kernel",
-            &[
-                "audit",
-                "operations",
-                "usage",
-                "plans",
-                "identity",
-                "work",
-                "billing",
-            ],
-        ),
-        ("audit", &["kernel", "operations"]),
-        ("operations", &["kernel", "audit", "identity", "tenant"]),
-        ("usage", &["kernel", "operations"]),
+        ("kernel", &[]),
+        ("usage", &["kernel"]),
         ("plans", &["kernel"]),
-        ("customization", &["kernel", "plans", "identity"]),
-        (
-            "identity",
-            &["kernel", "audit", "operations", "plans", "customization"],
-        ),
-        ("work", &["kernel", "plans"]),
-        ("flags", &["kernel", "operations"]),
         ("billing", &["kernel"]),
+        ("audit", &["kernel"]),
+        ("operations", &["kernel", "audit"]),
+        ("customization", &["kernel"]),
+        ("identity", &["kernel", "audit", "operations", "customization"]),
+        ("admin", &["kernel", "audit", "identity"]),
+        ("work", &["kernel"]),
+        ("flags", &["kernel"]),
         ("tenant", &["kernel", "audit", "operations", "identity"]),
+        ("handlers", &["operations", "identity", "tenant"]),
     ],
-    // The context has the ports of every room, and the list of job handlers names those of every room.
-    upward: &[
-        ("kernel", "audit"),
-        ("kernel", "operations"),
-        ("kernel", "usage"),
-        ("kernel", "plans"),
-        ("kernel", "identity"),
-        ("kernel", "work"),
-        ("kernel", "billing"),
-        ("audit", "operations"),
-        ("operations", "identity"),
-        ("operations", "tenant"),
-        ("customization", "identity"),
-    ],
+    upward: &[],
     circles: &[&[
-        "audit/refusal.rs",
-        "billing/subscriptions.rs",
-        "customization/setting.rs",
         "identity/account.rs",
         "identity/account_link.rs",
         "identity/account_mail.rs",
-        "identity/address.rs",
-        "identity/api_key_expiry.rs",
-        "identity/api_key_use.rs",
         "identity/auth.rs",
-        "identity/challenge.rs",
-        "identity/email_domain.rs",
         "identity/invitation.rs",
-        "identity/lockout.rs",
         "identity/mfa.rs",
-        "identity/security_notice.rs",
         "identity/session.rs",
-        "identity/step_up.rs",
         "identity/user.rs",
-        "kernel/context.rs",
-        "operations/idempotency.rs",
-        "operations/job.rs",
-        "operations/mail.rs",
-        "operations/operator.rs",
-        "operations/upkeep.rs",
-        "plans/entitlements.rs",
-        "tenant/purge.rs",
-        "usage/ports.rs",
-        "work/views.rs",
     ]],
 };
 
@@ -312,7 +266,12 @@ fn shown(files: &BTreeMap<String, String>) -> BTreeMap<(String, String), String>
                 let Some((name, modules)) = path.split_last() else {
                     continue;
                 };
-                let (room, target) = if is_root(file) {
+                // A room may show what is in another: `pub use crate::kernel::context::Cx`.
+                let elsewhere = modules.first().is_some_and(|first| first == "crate");
+                let (room, target) = if elsewhere {
+                    let room = if is_root(file) { "" } else { room(file) };
+                    (room.to_owned(), modules[1..].join("/"))
+                } else if is_root(file) {
                     (String::new(), modules.join("/"))
                 } else {
                     (

@@ -9,6 +9,7 @@ use tenantry_domain::kernel::StoreError;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::customization::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
 use tenantry_tenancy::customization::setting::{self, Resealed, SettingError, SettingReason};
+use tenantry_tenancy::identity::reseal;
 use tenantry_tests::{KnownHosts, Options, Person, Reply, World};
 
 const SETTINGS: &str = "/api/v1/tenant/settings";
@@ -731,9 +732,9 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
     };
     let versions = get(&world, &globex.admin, "/versions").await;
     for tenant in [acme.id, globex.id] {
-        assert_eq!(setting::reseal(&both, tenant).await.unwrap(), one);
+        assert_eq!(reseal::reseal(&both, tenant).await.unwrap(), one);
         assert_eq!(
-            setting::reseal(&both, tenant).await.unwrap(),
+            reseal::reseal(&both, tenant).await.unwrap(),
             none,
             "a second time there is nothing to do"
         );
@@ -758,7 +759,7 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
         "of acme"
     );
     let stranger = world.instance(&with(&[&old])).app;
-    let lost = setting::reseal(&stranger, acme.id).await.unwrap();
+    let lost = reseal::reseal(&stranger, acme.id).await.unwrap();
     assert_eq!(lost.unreadable, [PASSWORD], "what no key opens is left as it is");
 }
 

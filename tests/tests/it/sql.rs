@@ -309,7 +309,7 @@ async fn use_a_key(world: &World) {
         .get("/api/v1/tasks")
         .bearer(key["key"].as_str().unwrap());
     tasks.send().await.expect(200);
-    assert_eq!(world.app.key_uses.flush(&world.app).await, 1);
+    assert_eq!(world.app.key_uses().flush(&world.app).await, 1);
     let change = world.patch(admin, &path, &json!({"name": "CD"}));
     change.send().await.expect(200);
     let rotate = json!({"overlap_seconds": 60});
@@ -446,7 +446,7 @@ async fn write_everything(world: &World) {
         .send()
         .await
         .expect(204);
-    let flushed = world.app.views.flush(&world.app).await;
+    let flushed = world.app.views().flush(&world.app).await;
     assert!(flushed.views > 0);
     let registered =
         json!({"tenant_slug": "acme", "email": "self@acme.example", "password": PASSWORD, "full_name": "S"});

@@ -17,7 +17,7 @@ async fn view(world: &World, tenant: &TenantWorld) -> Reply {
 }
 
 async fn flush(world: &World) -> Flushed {
-    world.app.views.flush(&world.app).await
+    world.app.views().flush(&world.app).await
 }
 
 /// How many views of a project are stored.
@@ -155,8 +155,8 @@ async fn a_count_under_a_foreign_project_is_stored_nowhere() {
     let world = World::new().await;
     // As if the use case had not looked first.
     let cx = world.cx(&world.acme.admin).await;
-    world.app.views.note(cx.scope(), world.globex.project);
-    world.app.views.note(cx.scope(), world.acme.project);
+    world.app.views().note(cx.scope(), world.globex.project);
+    world.app.views().note(cx.scope(), world.acme.project);
     let globex = world.digest(&world.globex).await;
     assert_eq!(flush(&world).await.kept, 0);
     assert_eq!(
@@ -194,7 +194,7 @@ async fn two_instances_add_to_one_count() {
         project::get(&cx, world.acme.project).await.unwrap();
     }
     view(&world, &world.acme).await;
-    let (here, there) = join(flush(&world), other.views.flush(&other)).await;
+    let (here, there) = join(flush(&world), other.views().flush(&other)).await;
     assert_eq!((here, there), (flushed(1, 1, 0), flushed(3, 1, 0)));
     assert_eq!(stored(&world, world.acme.project).await, 4);
 }

@@ -13,6 +13,7 @@ use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError}
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
+use tenantry_tenancy::admin::operator::OperatorError;
 use tenantry_tenancy::customization::setting::SettingReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
@@ -23,13 +24,12 @@ use tenantry_tenancy::identity::{
     invitation::InvitationReason,
     mfa::{MfaError, Pending},
     passkey::PasskeyError,
-    step_up::RECENT_SECONDS,
     user::UserReason,
     workspace::DiscoverError,
     workspace_switch::SwitchError,
 };
-use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
+use tenantry_tenancy::step_up::RECENT_SECONDS;
 use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
 use tenantry_tenancy::work::{project::ProjectReason, resource::ResourceReason, task::TaskReason};

@@ -94,6 +94,13 @@ pub struct Refusals {
     state: Mutex<State>,
 }
 
+impl Tenancy {
+    /// Returns the refusals of the last hour, which are recorded once and counted.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        self.state()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<Budget, HashMap<Kind, Window>>,
@@ -267,7 +274,7 @@ fn kind_of(open: &HashMap<Kind, Window>, refusal: Refusal, altogether: usize) ->
 /// Those of the store.
 pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
     let tenant = Some(cx.scope().tenant());
-    let refusals = &cx.app().refusals;
+    let refusals = cx.app().refusals();
     let refusal = Refusal {
         details: cut_details(refusal.details),
         ..refusal
@@ -287,7 +294,7 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
 /// # Errors
 /// Those of the store.
 pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<(), StoreError> {
-    let refusals = &cx.app().refusals;
+    let refusals = cx.app().refusals();
     let refusal = Refusal {
         details: cut_details(refusal.details),
         ..refusal
@@ -307,7 +314,8 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
 pub async fn flush(app: &Arc<Tenancy>) -> usize {
     let now = app.ports.clock.now();
     {
-        let mut state = app.refusals.state();
+        let refusals = app.refusals();
+        let mut state = refusals.state();
         let budgets: Vec<_> = state.open.keys().copied().collect();
         budgets.into_iter().for_each(|budget| state.end(budget, now));
     }
@@ -317,7 +325,8 @@ pub async fn flush(app: &Arc<Tenancy>) -> usize {
 /// What cannot be stored now is kept for the next time; what belongs to a tenant that is gone is dropped.
 async fn store(app: &Arc<Tenancy>) -> usize {
     let (waiting, dropped) = {
-        let mut state = app.refusals.state();
+        let refusals = app.refusals();
+        let mut state = refusals.state();
         (state.over.len(), std::mem::take(&mut state.dropped))
     };
     if dropped > 0 {
@@ -327,12 +336,13 @@ async fn store(app: &Arc<Tenancy>) -> usize {
         );
     }
     let mut stored = 0;
+    let refusals = app.refusals();
     for _ in 0..waiting {
-        let Some((tenant, window)) = app.refusals.state().over.pop_front() else {
+        let Some((tenant, window)) = refusals.state().over.pop_front() else {
             break;
         };
         let mut taken = TakenOut {
-            refusals: &app.refusals,
+            refusals: Arc::clone(&refusals),
             entry: Some((tenant, window.clone())),
         };
         match store_one(app, tenant, &window).await {
@@ -347,12 +357,12 @@ async fn store(app: &Arc<Tenancy>) -> usize {
 }
 
 /// A repeat that is being recorded; unless it was, it waits again, also when nobody waits for that any more.
-struct TakenOut<'a> {
-    refusals: &'a Refusals,
+struct TakenOut {
+    refusals: Arc<Refusals>,
     entry: Option<(Option<TenantId>, Window)>,
 }
 
-impl Drop for TakenOut<'_> {
+impl Drop for TakenOut {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
             self.refusals.state().over.push_back(entry);

@@ -3,6 +3,4 @@
 //!
 //! Any room may use it. [`Unbilled`] is the default of a service without billing.
 
-mod subscriptions;
-
-pub use subscriptions::{Subscriptions, Unbilled};
+pub use crate::kernel::context::subscriptions::{Subscriptions, Unbilled};

@@ -39,8 +39,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
 
-use crate::identity::mfa;
-use crate::identity::step_up::RecentFactor;
+use crate::kernel::step_up::RecentFactor;
 use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
 /// Errors of the use cases of settings.
@@ -247,51 +246,6 @@ pub struct Resealed {
     pub unreadable: Vec<String>,
 }
 
-/// Seals a tenant's secrets, those of its users' second factors included, with the present key, so that earlier ones are not needed for them. It can be done again, and
-/// then does nothing.
-///
-/// # Errors
-/// [`SettingError`].
-pub async fn reseal(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Resealed, SettingError> {
-    let cx = system(
-        app,
-        tenant,
-        SystemScope::because("secrets are sealed with a new key"),
-    )
-    .await?;
-    let seal = app.ports.seal.as_ref();
-    cx.write(async |work| {
-        work.tenants()
-            .current_for_update()
-            .await?
-            .ok_or(SettingError::NotFound)?;
-        let mut sheet = work.settings().current().await?;
-        let mut done = Resealed::default();
-        for (key, secret) in &mut sheet.secrets {
-            let place = SettingSheet::place(tenant, key);
-            if seal.is_current(&place, &secret.sealed) {
-                done.current += 1;
-            } else if let Some(plain) = seal.open(&place, &secret.sealed) {
-                secret.sealed = seal.seal(&place, &plain);
-                done.resealed += 1;
-            } else {
-                done.unreadable.push(key.clone());
-            }
-        }
-        if done.resealed > 0 {
-            work.settings().store_resealed(&sheet).await?;
-        }
-        mfa::reseal_all(&cx, work, &mut done).await?;
-        if done.resealed > 0 {
-            let details = json!({"resealed": done.resealed, "unreadable": done.unreadable});
-            let event = cx.security("settings.resealed", "settings", Some(tenant.uuid()), details);
-            work.audit().record(event).await?;
-        }
-        Ok(done)
-    })
-    .await
-}
-
 /// Resolves the names in addresses. One that leads inside is refused; one that nobody knows is let in with a warning,
 /// because a name may be made tomorrow and a resolver be away today: whoever fetches has to ask again anyway.
 ///
@@ -339,7 +293,15 @@ fn security_of(values: &BTreeMap<String, Value>) -> BTreeMap<&String, &Value> {
     all.filter(|(key, _)| is_of_security(key)).collect()
 }
 
-async fn system(app: &Arc<Tenancy>, tenant: TenantId, because: SystemScope) -> Result<Cx, SettingError> {
+/// The context of the system or an operator in a tenant's settings.
+///
+/// # Errors
+/// [`SettingError`].
+pub(crate) async fn system(
+    app: &Arc<Tenancy>,
+    tenant: TenantId,
+    because: SystemScope,
+) -> Result<Cx, SettingError> {
     let scope = app.ports.gate.system(because, tenant).await?;
     let cx = Cx::new(Arc::clone(app), scope, Origin::default());
     cx.require(Permission::OperateSettings)?;

@@ -16,9 +16,9 @@ use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
-use crate::identity::step_up::RecentFactor;
 use crate::identity::{account_link, account_mail, address, auth, security_notice, session};
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
+use crate::kernel::step_up::RecentFactor;
 use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Changed, Cx};
 

@@ -10,8 +10,8 @@ use tenantry_domain::store::Work;
 
 use crate::identity::account::{self, AccountError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::RecentFactor;
 use crate::identity::{account_link, address, mfa, session};
+use crate::kernel::step_up::RecentFactor;
 use crate::{Changed, Cx};
 
 /// Sends a link to the address that the caller's account is to get. Whether another user has it is not said here: only who

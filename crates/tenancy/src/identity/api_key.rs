@@ -12,7 +12,7 @@ use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
-use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
+use crate::kernel::step_up::{RecentFactor, require_acting_admin, require_held};
 use crate::{Changed, Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
 /// Errors of the use cases of API keys. A revoked key is not found.
@@ -202,7 +202,7 @@ pub async fn admit(
         .api_key(presented, origin.address(), now, request.clone())
         .await;
     match &outcome {
-        Ok(_) => app.key_uses.note(presented.tenant, presented.id, now),
+        Ok(_) => app.key_uses().note(presented.tenant, presented.id, now),
         Err(Denied::ApiKey(reason)) => record_refusal(app, presented, *reason, origin, request).await?,
         Err(_) => {}
     }

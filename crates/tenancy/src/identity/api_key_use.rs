@@ -25,6 +25,13 @@ struct Use {
     is_stored: bool,
 }
 
+impl Tenancy {
+    /// Returns when API keys were last used.
+    pub fn key_uses(&self) -> Arc<KeyUses> {
+        self.state()
+    }
+}
+
 impl KeyUses {
     /// Notes that a key is used, unless it was a few minutes ago.
     pub fn note(&self, tenant: TenantId, key: ApiKeyId, now: Time) {

@@ -16,13 +16,13 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::step_up::GrantedRole;
 use crate::identity::{
     account, account_link, account_mail, address,
     challenge::{self, ChallengeResponse},
     user::{self, Applicant, PrepareError},
 };
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
+use crate::kernel::step_up::GrantedRole;
 use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Changed, Cx};
 

@@ -5,7 +5,7 @@ use tenantry_domain::kernel::{Constraint, CustomRoleId, Page, PageRequest, Permi
 use tenantry_domain::store::Work;
 
 use crate::identity::address::lock_tenant;
-use crate::identity::step_up::{RecentFactor, require_acting_admin, require_held};
+use crate::kernel::step_up::{RecentFactor, require_acting_admin, require_held};
 use crate::plans::Feature;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 

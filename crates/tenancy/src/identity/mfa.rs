@@ -18,10 +18,10 @@ use crate::customization::setting::{self, Resealed};
 use crate::identity::account::{self, Compared};
 use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
 use crate::identity::lockout::{self, Guesser};
-use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::identity::totp::{self, Apps};
 use crate::identity::{security_notice, session};
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
+use crate::kernel::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::{Cx, Tenancy};
 
 /// Errors of the use cases of second factors.

@@ -22,9 +22,9 @@ use uuid::Uuid;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::account::{self, AccountError};
 use crate::identity::auth::{self, LoggedIn, own_tenant};
-use crate::identity::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::identity::{mfa, security_notice, session};
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
+use crate::kernel::step_up::{self, RECENT_SECONDS, RecentFactor};
 use crate::{Cx, Tenancy};
 
 /// Errors of the use cases of passkeys.

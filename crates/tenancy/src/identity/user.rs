@@ -10,8 +10,8 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::{self, GrantedRole, RecentFactor, may_give_role, require_acting_admin};
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
+use crate::kernel::step_up::{self, GrantedRole, RecentFactor, may_give_role, require_acting_admin};
 use crate::plans::Countable;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 

@@ -7,9 +7,9 @@ use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, Ten
 use tenantry_domain::tenant::Denied;
 
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::step_up::may_give_role;
 use crate::identity::user::UserError;
 use crate::identity::{address, invitation};
+use crate::kernel::step_up::may_give_role;
 use crate::plans::Countable;
 use crate::{Changed, Cx, Origin, Tenancy};
 

@@ -118,7 +118,7 @@ async fn answer(app: &Tenancy, because: SystemScope, request: &WorkspaceRequest)
     let limits = app.policy.mail_limits;
     let decision = app.ports.sent_mails.admit(because, &outgoing, limits).await?;
     if decision != MailDecision::Send {
-        app.unsent_mails.count(decision);
+        app.unsent_mails().count(decision);
         tracing::warn!(
             kind = outgoing.kind,
             limit = decision.as_str(),

@@ -13,7 +13,7 @@ use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 use crate::Cx;
 use crate::identity::auth::{self, AuthError, LoggedIn};
 use crate::identity::session;
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
 
 /// Why no session begins in the other tenant.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 use tenantry_domain::kernel::{AsStoreError, Invalid, StoreError};
 use tenantry_domain::tenant::{Denied, Refused};
 
+use crate::kernel::not_in_plan::{AddError, NotInPlan};
 use crate::kernel::precondition::Stale;
-use crate::plans::{AddError, NotInPlan};
 
 /// Why a use case did nothing: the reasons that all use cases share, and those of one capability.
 ///

@@ -9,15 +9,15 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tenantry_domain::billing::ProviderError;
 use tenantry_domain::kernel::{
     Constraint, Invalid, JobId, StoreError, SystemJobId, SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{Enqueued, InvalidTransition, Job, JobFilter, NewJob, SystemJob};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::tenant::Denied;
 
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
+pub use crate::kernel::job_failure::JobFailure;
 use crate::{Cx, Origin, Tenancy};
 
 /// In how many tenants at once something is looked after: few, so that requests find connections.
@@ -113,75 +113,11 @@ pub trait SystemJobHandler: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nothing {}
 
-/// Why a job was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum JobFailure {
-    /// It may go better later.
-    #[error("{0}")]
-    Retry(String),
-    /// It will not go better later.
-    #[error("{0}")]
-    Permanent(String),
-    /// The tenant may not write: the job waits until it may, and this was no attempt.
-    #[error("the tenant is suspended")]
-    Suspended,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-carries_store_error!(JobFailure);
-
-impl JobFailure {
-    /// Whether trying again is of any use.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Permanent(_) => true,
-            Self::Retry(_) | Self::Suspended => false,
-            // A mistake of ours that stays one, and one that nobody should repeat.
-            Self::Store(StoreError::RowSecurity(_) | StoreError::IsolationBreach { .. }) => true,
-            Self::Store(
-                StoreError::Unique(_)
-                | StoreError::Reference(_)
-                | StoreError::Check(_)
-                | StoreError::Exclusion(_)
-                | StoreError::Missing(_)
-                | StoreError::Value { .. }
-                | StoreError::Contention
-                | StoreError::Unavailable(_)
-                | StoreError::Key(_)
-                | StoreError::Other(_),
-            ) => false,
-        }
-    }
-}
-
 impl From<JobError> for JobFailure {
     fn from(error: JobError) -> Self {
         match error {
             JobError::Store(error) => Self::Store(error),
             other => Self::Retry(other.to_string()),
-        }
-    }
-}
-
-impl From<ProviderError> for JobFailure {
-    fn from(error: ProviderError) -> Self {
-        if error.may_pass() {
-            Self::Retry(error.to_string())
-        } else {
-            Self::Permanent(error.to_string())
-        }
-    }
-}
-
-impl From<Refused> for JobFailure {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Suspended => Self::Suspended,
-            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing | Refused::FactorTooNew => {
-                Self::Permanent(refused.to_string())
-            }
         }
     }
 }
@@ -201,23 +137,6 @@ impl std::fmt::Debug for Handlers {
 }
 
 impl Handlers {
-    /// Those of Tenantry itself.
-    pub fn standard() -> Self {
-        Self::default()
-            .with(crate::tenant::purge::Purge)
-            .with(crate::identity::api_key_expiry::NotifyOfExpiry)
-            .with_system(crate::operations::upkeep::TendSome)
-            .with_system(crate::tenant::purge::FreeNames)
-            .with_system(crate::tenant::purge::PurgeSentMails)
-            .with(crate::operations::mail::SendMail)
-            .with(crate::identity::invitation::SendInvitation)
-            .with(crate::operations::mail::SendFarewell)
-            .with(crate::identity::account_mail::SendNotice)
-            .with(crate::identity::account_mail::SendLink)
-            .with(crate::identity::security_notice::SendSecurityNotice)
-            .with(crate::identity::account_link::AskForLink)
-    }
-
     /// Adds one, in place of any other of the same kind.
     #[must_use]
     pub fn with<H: JobHandler>(mut self, handler: H) -> Self {

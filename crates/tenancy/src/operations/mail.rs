@@ -6,6 +6,7 @@
 //! `Message-ID`, which is made of the job's id: where a server took it and its answer was lost, mail programs
 //! show it once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,9 @@ use tenantry_domain::kernel::{
 use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
 use tenantry_domain::store::Work;
 
-use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
+use crate::{Cx, Tenancy};
 
 /// A notice to one person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,7 +274,7 @@ pub(crate) async fn try_to_send(
 
 /// Counts a mail that is not sent. It is in the tenant's audit log, too, where the tenant's own mails have reached the limit.
 async fn withhold(cx: &Cx, kind: &'static str, decision: MailDecision) {
-    cx.app().unsent_mails.count(decision);
+    cx.app().unsent_mails().count(decision);
     tracing::warn!(
         kind,
         limit = decision.as_str(),
@@ -303,6 +304,13 @@ pub struct UnsentMails {
     tenant: AtomicU64,
     account: AtomicU64,
     recipient: AtomicU64,
+}
+
+impl Tenancy {
+    /// Returns how many mails were not sent because of a limit.
+    pub fn unsent_mails(&self) -> Arc<UnsentMails> {
+        self.state()
+    }
 }
 
 impl UnsentMails {

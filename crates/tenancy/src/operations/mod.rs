@@ -1,12 +1,8 @@
-//! Running the service: jobs and their worker, mail, idempotency keys, operators, and the upkeep of stored rows.
+//! Running the service: jobs and their worker, mail, and idempotency keys.
 
-pub mod idempotency;
 pub mod job;
 pub mod mail;
-pub mod operator;
-pub(crate) mod operator_guess;
-pub mod operator_login;
-pub mod operator_mfa;
 pub mod system_job;
-pub mod upkeep;
 pub mod worker;
+
+pub use crate::kernel::context::idempotency;

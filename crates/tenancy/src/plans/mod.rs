@@ -3,8 +3,5 @@
 //!
 //! Any room may use it. [`Unlimited`] is the default of a service without billing.
 
-mod entitlements;
-mod not_in_plan;
-
-pub use entitlements::{Countable, Entitlements, Feature, Unlimited};
-pub use not_in_plan::{AddError, NotInPlan, RequiredPlans};
+pub use crate::kernel::context::entitlements::{Countable, Entitlements, Feature, Unlimited};
+pub use crate::kernel::not_in_plan::{AddError, NotInPlan, RequiredPlans};

@@ -5,5 +5,6 @@ pub mod lifecycle;
 pub mod provision;
 pub mod purge;
 mod tenant;
+pub mod upkeep;
 
 pub use tenant::*;

@@ -11,7 +11,7 @@ use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
 use crate::identity::{account_link, auth, auth::LoggedIn};
-use crate::kernel::context::carries_store_error;
+use crate::kernel::carries_store_error::carries_store_error;
 use crate::{Changed, Cx, Origin, Tenancy};
 
 /// The first admin of a new tenant.

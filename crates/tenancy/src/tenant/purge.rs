@@ -1,4 +1,4 @@
-//! What nobody needs any more is deleted, in each tenant's own scope; [`upkeep`](crate::operations::upkeep) says when.
+//! What nobody needs any more is deleted, in each tenant's own scope; [`upkeep`](crate::tenant::upkeep) says when.
 
 use std::sync::Arc;
 

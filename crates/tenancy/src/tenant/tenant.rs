@@ -3,7 +3,7 @@
 use tenantry_domain::kernel::{Constraint, Permission, StoreError};
 use tenantry_domain::tenant::{Tenant, TenantPatch};
 
-use crate::identity::step_up::RecentFactor;
+use crate::kernel::step_up::RecentFactor;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
 /// Errors of the tenant use cases. `NotFound` means that the tenant was purged meanwhile.

@@ -3,6 +3,4 @@
 //!
 //! Any room may use them. [`Unmetered`] is the default of a service without billing.
 
-mod ports;
-
-pub use ports::{QuotaRecovery, Unmetered, UsageRecorder};
+pub use crate::kernel::context::metering::{QuotaRecovery, Unmetered, UsageRecorder};

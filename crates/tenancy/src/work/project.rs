@@ -64,7 +64,7 @@ pub async fn list(cx: &Cx, filter: ProjectFilter, page: PageRequest) -> Result<P
 pub async fn get(cx: &Cx, id: ProjectId) -> Result<Project, ProjectError> {
     cx.require(Permission::ReadProjects)?;
     let project = cx.read(async |work| live(work, id).await).await?;
-    cx.app().views.note(cx.scope(), id);
+    cx.app().views().note(cx.scope(), id);
     Ok(with_pending_views(cx, project))
 }
 
@@ -274,6 +274,6 @@ fn require_ownership(cx: &Cx, project: &Project) -> Result<(), Refused> {
 }
 
 fn with_pending_views(cx: &Cx, mut project: Project) -> Project {
-    project.view_count += cx.app().views.pending(cx.scope(), project.id);
+    project.view_count += cx.app().views().pending(cx.scope(), project.id);
     project
 }

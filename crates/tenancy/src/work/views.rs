@@ -26,6 +26,13 @@ pub struct Flushed {
     pub kept: i64,
 }
 
+impl Tenancy {
+    /// Returns the views that are counted but not stored yet.
+    pub fn views(&self) -> Arc<ViewCounter> {
+        self.state()
+    }
+}
+
 impl ViewCounter {
     /// Counts a view of a project by whoever has the scope.
     pub fn note(&self, scope: &TenantScope, project: ProjectId) {

@@ -3,9 +3,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{Password, RecoveryCode};
 use tenantry_domain::operations::PendingOperator;
-use tenantry_tenancy::operations::operator::OperatorError;
-use tenantry_tenancy::operations::operator_login::{self, OperatorEnrolled};
-use tenantry_tenancy::operations::operator_mfa;
+use tenantry_tenancy::admin::operator::OperatorError;
+use tenantry_tenancy::admin::operator_login::{self, OperatorEnrolled};
+use tenantry_tenancy::admin::operator_mfa;
 use utoipa::ToSchema;
 
 use crate::extract::guest::{Guest, operator_attempt};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::OperatorId;
 use tenantry_domain::operations::Operator;
-use tenantry_tenancy::operations::operator_login::{self, OperatorLoggedIn, Visit};
+use tenantry_tenancy::admin::operator_login::{self, OperatorLoggedIn, Visit};
 use utoipa::ToSchema;
 
 use crate::extract::guest::Guest;

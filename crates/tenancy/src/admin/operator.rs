@@ -1,113 +1,18 @@
 //! Operators of the platform: who they are, and the context they do things in.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, PasswordHash,
 };
-use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId,
-    Time,
-};
-use tenantry_domain::operations::{
-    AccountName, KeptRequest, Operator, OperatorEvent, OperatorScope, OperatorWork,
-};
+use tenantry_domain::kernel::{Constraint, Invalid, Network, OperatorId, StoreError, SystemScope};
+use tenantry_domain::operations::{AccountName, Operator};
 
 use crate::identity::auth;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
-use crate::operations::idempotency::OperatorRequest;
-use crate::{Origin, Tenancy};
-
-/// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
-#[derive(Debug, Clone)]
-pub struct OperatorCx {
-    app: Arc<Tenancy>,
-    scope: OperatorScope,
-    origin: Origin,
-}
-
-impl OperatorCx {
-    /// A context of one request or command.
-    pub fn new(app: Arc<Tenancy>, scope: OperatorScope, origin: Origin) -> Self {
-        Self { app, scope, origin }
-    }
-
-    /// The context of a command on the server, with the reason.
-    pub fn command(app: &Arc<Tenancy>, because: SystemScope) -> Self {
-        let request = RequestId::next(app.ports.ids.as_ref());
-        let scope = app.ports.operator_gate.system(because, request);
-        Self::new(Arc::clone(app), scope, Origin::default())
-    }
-
-    /// The application.
-    pub fn app(&self) -> &Arc<Tenancy> {
-        &self.app
-    }
-
-    /// Returns the proof that an operator acts.
-    pub fn scope(&self) -> &OperatorScope {
-        &self.scope
-    }
-
-    /// From where the request came.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// The present time.
-    pub fn now(&self) -> Time {
-        self.app.ports.clock.now()
-    }
-
-    /// Begins a transaction; it can only be committed with the record of what was done in it.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn begin(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
-        self.app.ports.operators.begin(&self.scope).await
-    }
-
-    /// Begins a transaction for the record of a caller who was not admitted. It leaves operators their connections.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub(crate) async fn begin_for_guest(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
-        self.app.ports.operators.begin_for_guest(&self.scope).await
-    }
-
-    /// Returns the details of what this operator did with an idempotency key within the last day.
-    ///
-    /// # Errors
-    /// [`KeyTaken::Reused`] when the key identifies another request, and those of the store.
-    pub(crate) async fn done_before(
-        &self,
-        work: &mut dyn OperatorWork,
-        request: &OperatorRequest,
-    ) -> Result<Option<Value>, StoreError> {
-        let since = self.now() - KeptRequest::LIFETIME;
-        let details = work.keyed(&request.route, &request.key, since).await?;
-        if let Some(details) = &details {
-            request.check(details)?;
-        }
-        Ok(details)
-    }
-
-    /// The record of what was done.
-    pub fn record(&self, action: &'static str, target: Option<TenantId>, details: Value) -> OperatorEvent {
-        OperatorEvent {
-            id: OperatorEventId::next(self.app.ports.ids.as_ref()),
-            at: self.now(),
-            action,
-            reason: None,
-            target_tenant: target,
-            ip: self.origin.ip.clone(),
-            details,
-        }
-    }
-}
+use crate::{OperatorCx, Tenancy};
 
 /// An operator with a new password, and that password when it was generated.
 #[derive(Debug, Clone)]
@@ -222,7 +127,7 @@ pub async fn create(
     full_name: &str,
     password: Option<String>,
 ) -> Result<CreatedOperator, OperatorError> {
-    let ports = &cx.app.ports;
+    let ports = &cx.app().ports;
     let email = Email::parse(email, "/email")?;
     let new = password_of(cx, &email, full_name, password).await?;
     let id = OperatorId::next(ports.ids.as_ref());
@@ -249,7 +154,7 @@ pub async fn reset_password(
 ) -> Result<CreatedOperator, OperatorError> {
     let because = SystemScope::because("an operator's password is reset");
     let email = Email::parse(email, "/email")?;
-    let found = cx.app.ports.operators.find_by_email(because, &email).await?;
+    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
     let operator = found.ok_or(OperatorError::NotFound)?;
     let new = password_of(cx, &email, &operator.full_name, password).await?;
     let mut work = cx.begin().await?;
@@ -278,12 +183,12 @@ async fn password_of(
     full_name: &str,
     given: Option<String>,
 ) -> Result<NewPassword, OperatorError> {
-    let passwords = &cx.app.ports.passwords;
+    let passwords = &cx.app().ports.passwords;
     let chosen = given
         .map(|text| passwords.choose(text, "/password", &[email.as_str(), full_name]))
         .transpose()?;
     let password = chosen.clone().unwrap_or_else(|| passwords.generate());
-    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin.address());
+    let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin().address());
     let hash = passwords.hash(&caller, password.clone()).await?;
     let generated = chosen.is_none().then_some(password);
     Ok(NewPassword { hash, generated })
@@ -314,7 +219,7 @@ async fn set_active(
     is_active: bool,
 ) -> Result<Operator, OperatorError> {
     let email = Email::parse(email, "/email")?;
-    let found = cx.app.ports.operators.find_by_email(because, &email).await?;
+    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
     let id = found.ok_or(OperatorError::NotFound)?.id;
     let mut work = cx.begin().await?;
     let before = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;

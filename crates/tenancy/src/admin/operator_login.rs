@@ -11,13 +11,13 @@ use tenantry_domain::kernel::{Network, RequestId, StoreError, SystemScope};
 use tenantry_domain::operations::{Operator, OperatorClaims, OperatorScope, OperatorWork, PendingOperator};
 use tenantry_domain::tenant::Denied;
 
+use crate::admin::operator::{self, OperatorError};
+use crate::admin::operator_guess;
+use crate::admin::operator_mfa::{self, AtLogin, Given};
 use crate::audit::refusal::RefusedAction;
 use crate::identity::auth;
 use crate::identity::lockout::{self, Guesser, Standing};
 use crate::identity::mfa::Enrollment;
-use crate::operations::operator::{self, OperatorError};
-use crate::operations::operator_guess;
-use crate::operations::operator_mfa::{self, AtLogin, Given};
 use crate::{OperatorCx, Origin, Tenancy};
 
 /// The answer to an operator's successful login.

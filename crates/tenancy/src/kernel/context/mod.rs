@@ -1,3 +1,10 @@
+//! The application and the contexts of its use cases, with the ports that take a context.
+
+pub mod entitlements;
+pub mod idempotency;
+pub mod metering;
+pub mod subscriptions;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,15 +33,13 @@ use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegi
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
-use crate::audit::refusal::Refusals;
-use crate::billing::Subscriptions;
+use self::entitlements::Entitlements;
+use self::idempotency::{KeyedRegistration, KeyedRequest, Once};
+use self::metering::{QuotaRecovery, UsageRecorder};
+use self::subscriptions::Subscriptions;
 use crate::kernel::changed::Changed;
 use crate::kernel::state::ProcessState;
-use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
-use crate::operations::mail::UnsentMails;
-use crate::plans::Entitlements;
-use crate::usage::{QuotaRecovery, UsageRecorder};
-use crate::{KeyUses, Traces, ViewCounter};
+use crate::kernel::traces::Traces;
 
 /// Everything the use cases need from outside.
 #[derive(Clone)]
@@ -205,15 +210,7 @@ pub struct Tenancy {
     pub ports: Ports,
     /// The rules that the configuration decides.
     pub policy: Policy,
-    /// Views that are counted but not stored yet.
-    pub views: ViewCounter,
-    /// When API keys were last used.
-    pub key_uses: KeyUses,
-    /// Refusals of the last hour, which are recorded once and counted.
-    pub refusals: Refusals,
     state: ProcessState,
-    /// How many mails were not sent because of a limit.
-    pub unsent_mails: UnsentMails,
 }
 
 impl std::fmt::Debug for Tenancy {
@@ -230,16 +227,12 @@ impl Tenancy {
         Self {
             ports,
             policy,
-            views: ViewCounter::default(),
-            key_uses: KeyUses::default(),
-            refusals: Refusals::default(),
             state: ProcessState::default(),
-            unsent_mails: UnsentMails::default(),
         }
     }
 
-    /// Returns what a crate above this one keeps in memory for this application: one value of each type, which is created
-    /// by the first call.
+    /// Returns what a room, or a crate above this one, keeps in memory for this application: one value of each type, which
+    /// is created by the first call.
     pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         self.state.get()
     }
@@ -562,24 +555,6 @@ impl Unregistered {
         }
     }
 }
-
-/// States that an error enum carries the store's error in its `Store` variant, for the runner's retries. The caller's crate
-/// depends on `tenantry-domain`.
-#[macro_export]
-macro_rules! carries_store_error {
-    ($name:ident) => {
-        impl tenantry_domain::kernel::AsStoreError for $name {
-            fn as_store_error(&self) -> Option<&tenantry_domain::kernel::StoreError> {
-                if let Self::Store(error) = self {
-                    Some(error)
-                } else {
-                    None
-                }
-            }
-        }
-    };
-}
-pub(crate) use carries_store_error;
 
 fn to_json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)

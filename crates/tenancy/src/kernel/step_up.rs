@@ -13,8 +13,9 @@ use tenantry_domain::kernel::{Invalid, Permission, PermissionSet, Role, StoreErr
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
-use crate::Cx;
-use crate::plans::{Feature, NotInPlan};
+use crate::kernel::context::Cx;
+use crate::kernel::context::entitlements::Feature;
+use crate::kernel::not_in_plan::NotInPlan;
 
 /// For how long a factor that was given counts as recent, in seconds.
 pub const RECENT_SECONDS: i64 = 600;

@@ -15,7 +15,7 @@ use tenantry_domain::operations::{KeptRequest, RequestKey};
 use tenantry_domain::store::Work;
 use uuid::Uuid;
 
-use crate::Cx;
+use crate::kernel::context::Cx;
 
 /// A request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tenantry_domain::kernel::StoreError;
 use tenantry_domain::store::Work;
 
-use crate::Cx;
+use crate::kernel::context::Cx;
 
 /// Subscribes tenants to plans that have a price.
 #[async_trait]

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
 
-use crate::operations::job::JobFailure;
-use crate::{Cx, Tenancy};
+use crate::kernel::context::{Cx, Tenancy};
+use crate::kernel::job_failure::JobFailure;
 
 /// Records in the ledger what use cases of tenancy use.
 #[async_trait]

@@ -8,12 +8,12 @@ use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::operations::{AccountName, Operator, OperatorTotp, OperatorWork, PendingOperator};
 
 use crate::OperatorCx;
+use crate::admin::operator::{self, OperatorError};
+use crate::admin::operator_guess;
 use crate::audit::refusal::RefusedAction;
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, Enrollment, Pending};
 use crate::identity::totp::{self, Apps};
-use crate::operations::operator::{self, OperatorError};
-use crate::operations::operator_guess;
 
 /// Returns the address of the operator who is logged in; wrong codes are counted like failed logins to it.
 ///

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use tenantry_domain::store::Work;
 
-use crate::Cx;
-use crate::plans::{AddError, NotInPlan};
+use crate::kernel::context::Cx;
+use crate::kernel::not_in_plan::{AddError, NotInPlan};
 
 /// Decides what a tenant may use, and how much it may add.
 #[async_trait]

@@ -1,0 +1,9 @@
+//! Operators of the platform: their accounts, login, lockout and second factors.
+//!
+//! It uses the rules of accounts of the room `identity`. What operators do to tenants is in the room of the thing that they
+//! change.
+
+pub mod operator;
+pub(crate) mod operator_guess;
+pub mod operator_login;
+pub mod operator_mfa;

@@ -1,0 +1,22 @@
+//! The job handlers of the product, from every room.
+
+use crate::operations::job::Handlers;
+
+impl Handlers {
+    /// Those of Tenantry itself.
+    pub fn standard() -> Self {
+        Self::default()
+            .with(crate::tenant::purge::Purge)
+            .with(crate::identity::api_key_expiry::NotifyOfExpiry)
+            .with_system(crate::tenant::upkeep::TendSome)
+            .with_system(crate::tenant::purge::FreeNames)
+            .with_system(crate::tenant::purge::PurgeSentMails)
+            .with(crate::operations::mail::SendMail)
+            .with(crate::identity::invitation::SendInvitation)
+            .with(crate::operations::mail::SendFarewell)
+            .with(crate::identity::account_mail::SendNotice)
+            .with(crate::identity::account_mail::SendLink)
+            .with(crate::identity::security_notice::SendSecurityNotice)
+            .with(crate::identity::account_link::AskForLink)
+    }
+}
