@@ -32,7 +32,7 @@ impl BillingHandlers for Handlers {
             .with(billing::Change)
             .with(billing::billing_surplus::EndSurplus)
             .with(billing::meter_report::Publish)
-            .with_system(billing::meter_report::PublishAll)
+            .with_system(billing::publish::PublishAll)
             .with_system(billing::billing_provision::RemoveLeftBehind)
             .with_system(billing::provider_event::Process)
             .with_system(billing::provider_event::FetchMissed)

@@ -97,15 +97,7 @@ const BILLING: Layer = Layer {
         ("handlers", &["usage", "billing"]),
     ],
     upward: &[],
-    circles: &[
-        &[
-            "billing/billing_surplus.rs",
-            "billing/billing_sync.rs",
-            "billing/meter_report.rs",
-        ],
-        &["plans/plan_book.rs", "plans/rates.rs"],
-        &["usage/metering.rs", "usage/quota_recovery.rs"],
-    ],
+    circles: &[],
 };
 
 const PERSISTENCE: Layer = Layer {

@@ -13,7 +13,8 @@ use tenantry_domain::tenant::TenantStatus;
 use tenantry_tenancy::Cx;
 
 use crate::billing::billing_provision::{self, ProvisionError, begin, find_or_create};
-use crate::billing::billing_sync::{SyncError, follow, sync};
+use crate::billing::billing_sync::{follow, sync};
+use crate::billing::sync_error::SyncError;
 use crate::usage::quota;
 
 /// A tenant as a customer that the provider has.

@@ -8,7 +8,7 @@ use tenantry_domain::kernel::TenantId;
 use tenantry_tenancy::Cx;
 
 use crate::billing::billing_surplus::{Surplus, fetched, running_of_former};
-use crate::billing::billing_sync::SyncError;
+use crate::billing::sync_error::SyncError;
 
 /// What the provider has of a tenant and a person has to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use crate::billing::billing_customer;
 use crate::billing::billing_finding::{self, Finding};
 use crate::billing::billing_provision::ProvisionError;
 use crate::billing::billing_surplus::Surplus;
-use crate::billing::billing_sync::SyncError;
 use crate::billing::meter_report::{self, Drift};
+use crate::billing::sync_error::SyncError;
 
 const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing");
 

@@ -12,51 +12,17 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Tenant, TenantStatus};
-use tenantry_tenancy::carries_store_error;
 use tenantry_tenancy::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 use tenantry_tenancy::operations::mail::{SendFarewell, SendMail, tell_admins};
 use tenantry_tenancy::{Cx, Tenancy};
 
-use crate::billing;
+use crate::billing::subscription_completion::{self, complete};
+use crate::billing::sync_error::SyncError;
 use crate::billing::{billing_surplus, meter_report};
 use crate::usage::quota;
 
 /// How many of the newest invoices are looked at. One that is older and still open is no longer seen.
 pub(crate) const INVOICES: u8 = 100;
-
-/// Why it was not taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum SyncError {
-    /// The provider did not answer, or not as promised.
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
-    /// The next step of dunning could not be put into the queue.
-    #[error(transparent)]
-    Job(JobError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-carries_store_error!(SyncError);
-
-impl From<JobError> for SyncError {
-    fn from(error: JobError) -> Self {
-        match error {
-            JobError::Store(error) => Self::Store(error),
-            other => Self::Job(other),
-        }
-    }
-}
-
-impl From<SyncError> for JobFailure {
-    fn from(error: SyncError) -> Self {
-        match error {
-            SyncError::Store(error) => Self::Store(error),
-            SyncError::Provider(error) => error.into(),
-            SyncError::Job(error) => Self::Retry(error.to_string()),
-        }
-    }
-}
 
 /// Asks the provider for all that it has of the scope's tenant, and takes it over: subscription, invoices, the tenant's
 /// plan, and dunning. Gives the account as it is then; `None` while the tenant is no customer.
@@ -178,7 +144,7 @@ async fn apply(
         billing_surplus::end(cx, work, &account, fetched).await?;
         follow(cx, &mut tenant, &step);
         if matches!(step, PlanStep::Grant(_)) {
-            billing::complete(cx, work, &account).await?;
+            complete(cx, work, &account).await?;
         }
         if ended_at(&before) != ended_at(&account) {
             meter_report::publish_soon(cx, work).await?;
@@ -447,9 +413,8 @@ pub async fn catch_up(cx: &Cx, payments: &dyn PaymentProvider) -> Result<(), Syn
         sync(cx, payments).await?;
     }
     billing_surplus::end_former(cx, payments, &account).await?;
-    if billing::lacking(cx, &account).is_some() {
-        cx.write(async |work| billing::complete(cx, work, &account).await)
-            .await?;
+    if subscription_completion::lacking(cx, &account).is_some() {
+        cx.write(async |work| complete(cx, work, &account).await).await?;
     }
     Ok(())
 }

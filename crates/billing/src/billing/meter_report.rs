@@ -8,18 +8,14 @@ use tenantry_domain::billing::{
     ChargedTime, CustomerRef, Delivered, MeterReport, PaymentProvider, ProviderError, ProviderKey,
     ReportState, UsageReport,
 };
-use tenantry_domain::kernel::{
-    BillingCycle, MeterReportId, Period, Permission, StoreError, SystemScope, TenantId, Time,
-};
+use tenantry_domain::kernel::{BillingCycle, MeterReportId, Period, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::TenantStatus;
 use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
-use tenantry_tenancy::operations::job::{
-    self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms,
-};
+use tenantry_tenancy::operations::job::{self, JobError, Nothing, Terms};
 use tenantry_tenancy::{Cx, Tenancy};
 
-use crate::billing::billing_sync::{SyncError, catch_up};
+use crate::billing::sync_error::SyncError;
 
 /// How far back it is looked for hours that have changed: as far as usage can be recorded.
 const REACH: Duration = Duration::days(90);
@@ -30,45 +26,6 @@ const AT_A_TIME: u32 = 500;
 /// asks for what a subscription lacks.
 #[derive(Debug, Clone, Copy)]
 pub struct Publish;
-
-impl JobHandler for Publish {
-    const KIND: &'static str = "billing.publish";
-    const WRITES: bool = false;
-    type Payload = Nothing;
-
-    async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
-        cx.require(Permission::OperateBilling)?;
-        if let Some(payments) = &cx.ports().payments {
-            catch_up(cx, payments.as_ref()).await?;
-        }
-        publish(cx).await.map(|_| ()).map_err(JobFailure::from)
-    }
-}
-
-/// Asks for [`Publish`] in every tenant that is a customer.
-#[derive(Debug, Clone, Copy)]
-pub struct PublishAll;
-
-impl SystemJobHandler for PublishAll {
-    const KIND: &'static str = "billing.publish_all";
-    type Payload = Nothing;
-
-    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
-        let mut after = None;
-        loop {
-            let tenants = app.ports.customers.list(because, after, 500).await?;
-            let Some(last) = tenants.last() else { return Ok(()) };
-            after = Some(*last);
-            for tenant in tenants {
-                ask(app, because, tenant).await?;
-            }
-        }
-    }
-
-    fn schedule() -> Option<(Duration, Nothing)> {
-        Some((Duration::hours(1), Nothing {}))
-    }
-}
 
 /// Asks for [`Publish`] in the scope's tenant, of which something has ended: its last invoice becomes final an hour later. What
 /// servers and totals still have to store is waited for.
@@ -83,13 +40,6 @@ pub(crate) async fn publish_soon(cx: &Cx, work: &mut Work) -> Result<(), JobErro
     };
     job::enqueue::<Publish>(cx, work, &Nothing {}, terms).await?;
     Ok(())
-}
-
-async fn ask(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<(), JobFailure> {
-    let Some(cx) = Cx::enter(app, because, tenant).await? else {
-        return Ok(());
-    };
-    job::enqueue_in::<Publish>(&cx, &Nothing {}).await
 }
 
 /// What came of telling.

@@ -17,5 +17,10 @@ pub mod dunning;
 pub mod invoice;
 pub mod meter_report;
 pub mod provider_event;
+pub mod publish;
+mod subscription_completion;
+mod surplus_end;
+mod sync_error;
 
 pub use billing::*;
+pub use sync_error::SyncError;

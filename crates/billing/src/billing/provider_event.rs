@@ -15,7 +15,8 @@ use tenantry_tenancy::operations::job::{self, JobFailure, Nothing, SystemJobHand
 use tenantry_tenancy::{Cx, Origin, Tenancy};
 
 use crate::billing::billing_surplus;
-use crate::billing::billing_sync::{SyncError, sync};
+use crate::billing::billing_sync::sync;
+use crate::billing::sync_error::SyncError;
 
 /// Why a message was not kept.
 #[derive(Debug, thiserror::Error)]

@@ -12,10 +12,12 @@ pub mod plan;
 mod plan_book;
 mod rates;
 pub(crate) mod seats;
+mod stated_rates;
 mod subscription_change;
 
 pub use catalogue::{PlanError, PlanOverride, Plans};
 pub use offered::Plan;
 pub use plan_book::PlanBook;
-pub use rates::{PlanRates, RateError, RateOverride};
+pub use rates::{PlanRates, RateOverride};
+pub use stated_rates::RateError;
 pub use subscription_change::{Changing, SubscriptionChange};

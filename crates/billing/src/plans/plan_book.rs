@@ -9,7 +9,7 @@ use tenantry_domain::operations::TenantRates;
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms, PlanVersion, PlanVersions};
 use tenantry_domain::usage::Meters;
 
-use crate::plans::rates::{of_plan, of_plan_or};
+use crate::plans::stated_rates::{of_plan, of_plan_or};
 use crate::plans::{Plan, Plans, RateError};
 
 /// The plans on offer and every version of them that was ever on offer.

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tenantry_domain::kernel::Limit;
 use tenantry_domain::operations::{Rate, RateBook, TenantRates};
 use tenantry_domain::tenant::TenantFacts;
 
-use crate::plans::{Plan, PlanBook};
+use crate::plans::PlanBook;
+use crate::plans::stated_rates::{self, RateError};
 
 /// The request rates of every tenant: those of its plan, and what was agreed with it beside the plan.
 ///
@@ -32,48 +32,12 @@ pub struct RateOverride {
     pub user_requests_burst: Option<u32>,
 }
 
-/// Why there are no rates.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RateError {
-    /// A plan does not state a limit that rates are made of.
-    #[error("plan {plan}: limits.{limit} is missing")]
-    Missing {
-        /// Key of the incomplete plan.
-        plan: String,
-        /// Name of the missing limit.
-        limit: &'static str,
-    },
-    /// A limit is not a number of requests.
-    #[error("plan {plan}: limits.{limit} must be {allowed}")]
-    OutOfRange {
-        /// Key of the plan that is wrong.
-        plan: String,
-        /// Name of the limit that is wrong.
-        limit: &'static str,
-        /// What it may be.
-        allowed: String,
-    },
-    /// What was agreed with a tenant is not a number of requests.
-    #[error("{slug}.{limit} must be in {:?}", PlanRates::RANGE)]
-    Override {
-        /// The tenant.
-        slug: String,
-        /// Name of the agreed limit that is wrong.
-        limit: &'static str,
-    },
-}
-
 impl PlanRates {
     /// The limits of a plan that its rates are made of.
-    pub const LIMITS: [&'static str; 4] = [
-        "requests_per_minute",
-        "requests_burst",
-        "user_requests_per_minute",
-        "user_requests_burst",
-    ];
+    pub const LIMITS: [&'static str; 4] = stated_rates::LIMITS;
 
     /// What each of them may be.
-    pub const RANGE: RangeInclusive<u32> = 1..=1_000_000;
+    pub const RANGE: RangeInclusive<u32> = stated_rates::RANGE;
 
     /// The rates of a plan book, with what was agreed with single tenants (by slug), all of it times `factor`.
     ///
@@ -112,52 +76,6 @@ impl RateBook for PlanRates {
             user: each.map(|rate| rate.times(self.factor)),
         }
     }
-}
-
-pub(crate) fn of_plan(plan: &Plan) -> Result<TenantRates, RateError> {
-    let [tenant, tenant_burst, user, user_burst] = PlanRates::LIMITS;
-    Ok(TenantRates {
-        tenant: rate(plan, tenant, tenant_burst)?,
-        user: rate(plan, user, user_burst)?,
-    })
-}
-
-/// The rates of a plan; of another where it does not say them.
-pub(crate) fn of_plan_or(plan: &Plan, other: &Plan) -> TenantRates {
-    of_plan(plan).or_else(|_| of_plan(other)).unwrap_or_default()
-}
-
-fn rate(plan: &Plan, per_minute: &'static str, burst: &'static str) -> Result<Option<Rate>, RateError> {
-    let stated = |limit| {
-        let missing = || RateError::Missing {
-            plan: plan.name.clone(),
-            limit,
-        };
-        plan.limit(limit).ok_or_else(missing)
-    };
-    let out_of_range = |limit, besides: &str| RateError::OutOfRange {
-        plan: plan.name.clone(),
-        limit,
-        allowed: format!("in {:?}{besides}", PlanRates::RANGE),
-    };
-    let requests = match stated(per_minute)? {
-        Limit::Unlimited => return Ok(None),
-        Limit::Of(requests) => in_range(requests),
-    };
-    let at_once = match stated(burst)? {
-        // At once only so many are possible as there are in a bucket.
-        Limit::Unlimited => None,
-        Limit::Of(at_once) => in_range(at_once),
-    };
-    let requests = requests.ok_or_else(|| out_of_range(per_minute, ", or \"unlimited\""))?;
-    let at_once = at_once.ok_or_else(|| out_of_range(burst, ""))?;
-    Ok(Rate::new(requests, at_once))
-}
-
-fn in_range(number: u64) -> Option<u32> {
-    u32::try_from(number)
-        .ok()
-        .filter(|number| PlanRates::RANGE.contains(number))
 }
 
 fn check(slug: &str, numbers: &RateOverride) -> Result<(), RateError> {

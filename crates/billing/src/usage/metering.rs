@@ -181,11 +181,6 @@ async fn settle_ended(app: &Arc<Tenancy>) {
     }
 }
 
-/// With what the keys of the calls begin that a process has answered.
-pub(crate) fn calls_of(instance: Uuid) -> String {
-    format!("calls:{instance}/")
-}
-
 async fn flush_batch(app: &Arc<Tenancy>, batch: &str) -> Result<Stored, String> {
     let name = batch.to_owned();
     let tenants = on_spool(app, move |spool| by_tenant(spool, &name)).await?;

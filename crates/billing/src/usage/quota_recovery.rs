@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::kernel::granted;
 use crate::usage::quota_drift::{self, Repair};
-use crate::usage::{metering, quota, quota_alert};
+use crate::usage::{quota, quota_alert};
 
 /// How many tenants are listed at a time.
 const AT_A_TIME: u32 = 500;
@@ -160,7 +160,7 @@ async fn settle_ended(cx: &Cx, instance: Uuid, id: QuotaCounterId) -> Result<(),
         let Some(since) = leases.iter().map(|lease| lease.counting_since).min() else {
             return Ok(());
         };
-        let source = metering::calls_of(instance);
+        let source = calls_of(instance);
         let recorded = work
             .usage()
             .recorded_since(&counter.meter, whole_minute(since), &source)
@@ -176,6 +176,12 @@ async fn settle_ended(cx: &Cx, instance: Uuid, id: QuotaCounterId) -> Result<(),
         Ok(())
     })
     .await
+}
+
+/// The beginning of the ledger keys of the calls that a process has answered: the name of its spool's batches, which
+/// [`metering`](super::metering) makes the keys of.
+fn calls_of(instance: Uuid) -> String {
+    format!("calls:{instance}/")
 }
 
 /// Calls are recorded at the beginning of their minute; those of an earlier one count too, in case the clock has stepped back.
