@@ -87,7 +87,7 @@ impl RateLimiter for RedisLimiter {
 /// Key and arguments of each bucket for the script; with the sign -1 it is given back.
 fn rules(demand: &Demand, sign: i64) -> impl Iterator<Item = (String, [i64; 3])> {
     demand.rules().iter().map(move |rule| {
-        let (rate, price) = (rule.rate, rule.rate.price(demand.cost()));
+        let (rate, price) = (rule.rate, demand.price(rule));
         // All of them are below 2^53.
         let arguments = [
             rate.per_minute().into(),

@@ -132,11 +132,7 @@ impl Shard {
         let levels: Vec<_> = buckets.iter().map(|bucket| bucket.level()).collect();
         let decision = Decision::of(demand, &levels);
         for (rule, bucket) in demand.rules().iter().zip(buckets) {
-            let taken = if decision.allowed() {
-                rule.rate.price(demand.cost())
-            } else {
-                0
-            };
+            let taken = if decision.allowed() { demand.price(rule) } else { 0 };
             let bucket = bucket.without(taken);
             let full_at = bucket.full_at(rule.rate);
             self.buckets.insert(rule.key, Kept { bucket, full_at });
@@ -151,7 +147,7 @@ impl Shard {
     fn give_back(&mut self, demand: &Demand) {
         for rule in demand.rules() {
             if let Some(kept) = self.buckets.get_mut(&rule.key) {
-                kept.bucket = kept.bucket.with(rule.rate, rule.rate.price(demand.cost()));
+                kept.bucket = kept.bucket.with(rule.rate, demand.price(rule));
                 kept.full_at = kept.bucket.full_at(rule.rate);
             }
         }

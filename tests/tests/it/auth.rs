@@ -513,6 +513,41 @@ async fn two_tenants_in_one_request_are_refused_at_login_and_refresh() {
         .expect(200);
 }
 
+/// Which of two credentials counts is nothing that a server may guess, on public routes and those of operators too.
+#[actix_web::test]
+async fn two_credentials_that_differ_are_refused_on_every_kind_of_route() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let new = json!({"name": "Ours", "scopes": ["tasks.read"]});
+    let key = world.post(&acme.admin, "/api/v1/api-keys", &new).send().await;
+    let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
+    let operator = world.operator("olga@ops.example").await;
+    let bodies = [
+        (
+            "login",
+            json!({"tenant_slug": "globex", "email": globex.admin.email, "password": PASSWORD}),
+        ),
+        ("refresh", json!({"refresh_token": globex.admin.refresh_token})),
+        (
+            "forgot-password",
+            json!({"tenant_slug": "globex", "email": globex.admin.email}),
+        ),
+        ("discover", json!({"email": globex.admin.email})),
+    ];
+    let before = world.digest(globex).await;
+    for bearer in [&globex.admin.access_token, &operator, "junk"] {
+        for (route, body) in &bodies {
+            let request = world.client.post(&format!("/api/v1/auth/{route}"), body);
+            let reply = request.bearer(bearer).header("X-API-Key", &key).send().await;
+            reply.problem(401, "unauthenticated");
+        }
+    }
+    let tenants = world.client.get("/api/v1/admin/tenants").bearer(&operator);
+    let reply = tenants.header("X-API-Key", &key).send().await;
+    reply.problem(401, "unauthenticated");
+    assert_eq!(world.digest(globex).await, before);
+}
+
 #[actix_web::test]
 async fn what_is_no_refresh_token_of_ours_gets_nothing_and_ends_nothing() {
     let world = World::new().await;

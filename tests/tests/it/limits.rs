@@ -165,6 +165,29 @@ async fn a_refused_request_takes_nothing_reads_nothing_and_changes_nothing() {
     assert_eq!(after, before);
 }
 
+/// A long list empties a full bucket and is answered, also where its length is known only when it was read.
+#[actix_web::test]
+async fn long_usage_without_a_length_takes_a_full_bucket_once() {
+    let world = World::with(limited(60, 30, 10)).await;
+    let acme = &world.acme;
+    let list = format!("[]{}", " ".repeat(40_000));
+    let send = |length: &str, value: String| {
+        let request = world.client.request(Method::POST, "/api/v1/usage/events");
+        let request = request.bearer(&acme.admin.access_token).header(length, value);
+        let request = request.header("Content-Type", "application/json");
+        request.body(list.clone()).send()
+    };
+    for (length, value) in [
+        ("Transfer-Encoding", "chunked".to_owned()),
+        ("Content-Length", list.len().to_string()),
+    ] {
+        let reply = send(length, value.clone()).await;
+        assert_ne!(reply.status, 429, "{length}: {}", reply.text());
+        assert_eq!(violated(tasks(&world, &acme.admin).await), ["user"], "{length}");
+        world.clock.advance(Duration::minutes(2));
+    }
+}
+
 #[actix_web::test]
 async fn a_noisy_user_leaves_the_others_what_is_theirs() {
     let world = World::with(limited(100, 10, 10)).await;

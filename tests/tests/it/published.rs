@@ -179,7 +179,7 @@ fn every_error_code_is_raised() {
 #[test]
 fn every_feature_of_a_plan_is_asked_for() {
     let (sources, plans) = (sources(), read("config/plans.toml"));
-    let entitlement = read("crates/tenancy/src/plans/entitlements.rs");
+    let entitlement = read("crates/tenancy/src/kernel/context/entitlements.rs");
     let lists = plans.lines().filter_map(|line| line.strip_prefix("features = "));
     let mut features: Vec<_> = lists
         .flat_map(|list| list.split('"').skip(1).step_by(2))
@@ -193,7 +193,10 @@ fn every_feature_of_a_plan_is_asked_for() {
             .lines()
             .find_map(|line| line.trim().strip_suffix(&end));
         let name = definition.and_then(|line| line.strip_prefix("pub const "));
-        let files = ["tenancy/src/plans/entitlements.rs", "http/src/extract/feature.rs"];
+        let files = [
+            "tenancy/src/kernel/context/entitlements.rs",
+            "http/src/extract/feature.rs",
+        ];
         name.is_some_and(|name| named_outside(&sources, &files, &format!("Feature::{name}")))
     };
     let unread = features.into_iter().filter(|feature| !is_asked_for(feature));

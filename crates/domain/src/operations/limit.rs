@@ -277,6 +277,7 @@ pub struct Demand {
     partition: Partition,
     rules: Vec<Rule>,
     cost: u32,
+    paid: u32,
 }
 
 impl Demand {
@@ -294,6 +295,7 @@ impl Demand {
             partition: Partition::Tenant(tenant),
             rules: of_tenant.into_iter().chain(of_user).collect(),
             cost,
+            paid: 0,
         }
     }
 
@@ -303,6 +305,14 @@ impl Demand {
     pub fn with_billing(mut self, tenant: TenantId, rate: Rate) -> Self {
         let key = BucketKey::Billing(tenant);
         self.rules.push(Rule { key, rate });
+        self
+    }
+
+    /// The same demand of a request that has paid so much already: what costs more than a full bucket takes a full bucket in
+    /// all, and not one beside what was paid.
+    #[must_use]
+    pub const fn after(mut self, paid: u32) -> Self {
+        self.paid = paid;
         self
     }
 
@@ -343,6 +353,7 @@ impl Demand {
                 rate: rates.network,
             }],
             cost: 1,
+            paid: 0,
         }
     }
 
@@ -359,6 +370,7 @@ impl Demand {
             partition: Partition::Address(address),
             rules: vec![Rule { key, rate }],
             cost,
+            paid: 0,
         }
     }
 
@@ -375,6 +387,12 @@ impl Demand {
     /// What each bucket is to give, in requests.
     pub const fn cost(&self) -> u32 {
         self.cost
+    }
+
+    /// What the bucket of a rule is to give, in grains; see [`Rate::price`].
+    pub fn price(&self, rule: &Rule) -> u64 {
+        let whole = rule.rate.price(self.paid.saturating_add(self.cost));
+        whole - rule.rate.price(self.paid)
     }
 
     /// The same demand at one of several instances that cannot ask each other.
@@ -421,12 +439,11 @@ impl Decision {
     /// Decides about a demand, given what is in each of its buckets, in grains and in the order of its rules: all
     /// give what it costs, or none does. A rule without a bucket counts as empty.
     pub fn of(demand: &Demand, levels: &[u64]) -> Self {
-        let cost = demand.cost;
         let levels = levels.iter().copied().chain(std::iter::repeat(0));
         let pairs = || demand.rules.iter().zip(levels.clone());
-        let enough = pairs().all(|(rule, level)| level >= rule.rate.price(cost));
+        let enough = pairs().all(|(rule, level)| level >= demand.price(rule));
         let allowances = pairs()
-            .map(|(rule, level)| allowance(*rule, level, cost, enough))
+            .map(|(rule, level)| allowance(*rule, level, demand.price(rule), enough))
             .collect();
         Self { allowances }
     }
@@ -538,8 +555,7 @@ impl fmt::Debug for Deciding<'_> {
     }
 }
 
-fn allowance(rule: Rule, level: u64, cost: u32, enough: bool) -> Allowance {
-    let price = rule.rate.price(cost);
+fn allowance(rule: Rule, level: u64, price: u64, enough: bool) -> Allowance {
     let violated = level < price;
     let left = if enough { level - price } else { level };
     let missing = if violated {
@@ -589,10 +605,21 @@ mod tests {
         let decision = Decision::of(demand, &levels);
         for (bucket, rule) in buckets.iter_mut().zip(demand.rules()) {
             if decision.allowed() {
-                *bucket = bucket.without(rule.rate.price(demand.cost()));
+                *bucket = bucket.without(demand.price(rule));
             }
         }
         decision
+    }
+
+    #[test]
+    fn a_demand_that_is_paid_in_two_parts_takes_a_full_bucket_at_most() {
+        let (tenant, user) = (rate(60, 60), rate(30, 30));
+        let mut buckets = [TokenBucket::full(tenant, 0), TokenBucket::full(user, 0)];
+        assert!(spend(&mut buckets, &demand(tenant, user, 2), 0).allowed());
+        let rest = demand(tenant, user, 35).after(2);
+        assert!(spend(&mut buckets, &rest, 0).allowed());
+        assert_eq!(buckets.map(|bucket| bucket.level() / REQUEST), [23, 0]);
+        assert!(!spend(&mut buckets, &demand(tenant, user, 1), 0).allowed());
     }
 
     #[test]

@@ -44,13 +44,28 @@ pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
     headers.contains_key(header::AUTHORIZATION) || headers.contains_key(HEADER)
 }
 
+/// Refuses a request with two credentials that differ, on every route, public ones and those of operators too: a server does not
+/// guess which of them counts.
+///
+/// # Errors
+/// 401 as for a key that is not accepted.
+pub(crate) fn agree(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(key) = hints::single(headers, HEADER)? else {
+        return Ok(());
+    };
+    if headers.contains_key(header::AUTHORIZATION) && bearer(headers)? != key {
+        return Err(refused());
+    }
+    Ok(())
+}
+
 /// The credential of a request. A key whose checksum is wrong is refused here, before anything is looked up.
 pub(crate) fn presented<'a>(headers: &'a HeaderMap, api: &Api) -> Result<Credential<'a>, ApiError> {
     let Some(key) = hints::single(headers, HEADER)? else {
         return of_text(bearer(headers)?, api);
     };
-    let agrees = !headers.contains_key(header::AUTHORIZATION) || bearer(headers)? == key;
-    if agrees && ApiKeyFormat::is_claimed(key) {
+    agree(headers)?;
+    if ApiKeyFormat::is_claimed(key) {
         of_text(key, api)
     } else {
         Err(refused())

@@ -22,7 +22,7 @@ use crate::middleware::{limits, limits::Attempt, request::RequestContext};
 use crate::{Api, ApiError};
 
 /// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
-/// all the same, expired or not, must be of the tenant that the request names.
+/// all the same, expired or not, must be of the tenant that the request names. Two credentials are refused.
 pub(crate) struct Guest {
     api: Data<Api>,
     hints: Hints,
@@ -194,6 +194,7 @@ impl FromRequest for Guest {
 
 fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
     let api = Api::of(request)?;
+    api_key::agree(request.headers())?;
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, &api);
     Ok(Guest {

@@ -17,7 +17,7 @@ use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::{OperatorCx, Origin};
 use tokio::time::timeout;
 
-use crate::extract::origin;
+use crate::extract::{api_key, origin};
 use crate::middleware::{authenticate::bearer, request::RequestContext};
 use crate::{Api, ApiError};
 
@@ -75,6 +75,7 @@ pub(crate) async fn authenticate_operator(
 pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
+    api_key::agree(request.headers())?;
     let token = bearer(request.headers())?;
     let gate = &api.app.ports.operator_gate;
     let scope = gate.bearer(token, context.id.clone()).await?;
@@ -113,6 +114,7 @@ impl FromRequest for OperatorProbe {
 async fn probe(request: &HttpRequest) -> Result<OperatorProbe, ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
+    api_key::agree(request.headers())?;
     let token = bearer(request.headers())?;
     let gate = &api.app.ports.operator_gate;
     match timeout(PATIENCE, gate.bearer(token, context.id.clone())).await {

@@ -189,7 +189,8 @@ pub(crate) async fn take_of_body(request: &HttpRequest, length: usize) -> Result
     };
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
-    take(request, &api, limits, ("tenant", &payer.demand(rest))).await
+    let demand = payer.demand(rest).after(WRITE);
+    take(request, &api, limits, ("tenant", &demand)).await
 }
 
 /// Whose buckets pay for a body.
