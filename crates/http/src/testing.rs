@@ -34,8 +34,8 @@ use tenantry_domain::identity::{
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
     OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
     PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
-    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
+    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, Signature, SigningKeyRecord,
+    SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -385,6 +385,18 @@ impl KeyRing for Fake {
 
     fn replace(&self, _: Vec<OpenSigningKey>) -> Vec<String> {
         Vec::new()
+    }
+
+    fn sign(&self, _: &[u8]) -> Signature {
+        Signature {
+            kid: "kid".into(),
+            public_key: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn verifies(&self, _: &[u8], _: &[u8], _: &[u8]) -> bool {
+        true
     }
 }
 
