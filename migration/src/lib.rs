@@ -79,6 +79,8 @@ mod m20261129_000079_custom_roles;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
 mod m20261129_000085_workspaces;
+mod m20261129_000088_audit_entries;
+mod m20261129_000089_audit_chain;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

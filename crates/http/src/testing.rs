@@ -894,7 +894,7 @@ impl PlanCatalogue for Fake {
             version: 1,
             title: "Free".into(),
             limits: BTreeMap::new(),
-            features: [Feature::BRANDING, Feature::CUSTOM_ROLES]
+            features: [Feature::AUDIT_EXPORT, Feature::BRANDING, Feature::CUSTOM_ROLES]
                 .map(|feature| feature.0.to_owned())
                 .into(),
             settings: BTreeMap::new(),

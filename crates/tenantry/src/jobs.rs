@@ -91,8 +91,8 @@ pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
         backoff: Backoff::default(),
     };
     let handlers = match booted.app.ports.payments {
-        Some(_) => Handlers::standard().with_usage().with_billing(),
-        None => Handlers::standard().with_usage(),
+        Some(_) => Handlers::standard().with_audit().with_usage().with_billing(),
+        None => Handlers::standard().with_audit().with_usage(),
     };
     let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
     let handlers = settings.extension.handlers(handlers);

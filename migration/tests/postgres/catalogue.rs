@@ -199,6 +199,9 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         "SELECT policyname::text FROM pg_policies WHERE tablename = '{table}' AND roles <> '{{tenantry_app}}' ORDER BY 1"
     );
     let platform: &[&str] = match table {
+        "audit_blocks" => &["audit_blocks_retention_delete", "audit_blocks_retention_select"],
+        "audit_events" => &["audit_events_retention_delete", "audit_events_retention_select"],
+        "audit_heads" => &["audit_heads_retention_delete", "audit_heads_retention_select"],
         "jobs" => &["jobs_platform_select", "jobs_platform_update"],
         "quota_leases" => &["quota_leases_platform_select"],
         "usage_dirty" => &["usage_dirty_platform_select"],

@@ -83,7 +83,17 @@ const TENANCY: Layer = Layer {
         ("work", &["kernel", "plans"]),
         ("flags", &["kernel", "operations"]),
         ("billing", &["kernel"]),
-        ("tenant", &["kernel", "audit", "operations", "identity"]),
+        (
+            "tenant",
+            &[
+                "kernel",
+                "audit",
+                "operations",
+                "identity",
+                "plans",
+                "customization",
+            ],
+        ),
     ],
     // The context has the ports of every room, and the list of job handlers names those of every room.
     upward: &[
@@ -188,6 +198,7 @@ const HTTP: Layer = Layer {
         ("customization", &["kernel", "work"]),
         ("flags", &["kernel"]),
         ("billing", &["kernel", "work"]),
+        ("audit", &["kernel"]),
         ("admin", &["kernel", "work", "tenant", "identity", "flags"]),
     ],
     // The answer of a sign-up has the user, that of a login the tenant.

@@ -9,7 +9,7 @@ use crate::identity::{Email, Lockouts, PasswordHash, SigningKeyEditing, TokenErr
 use crate::kernel::{
     Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
 };
-use crate::operations::{OperatorEvent, OperatorFactors};
+use crate::operations::{OperatorEvent, OperatorEventFilter, OperatorFactors, RecordedOperatorEvent};
 use crate::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
 
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
@@ -252,6 +252,13 @@ pub trait OperatorWork: Send {
     /// A page of the tenants, newest first.
     async fn tenants(&mut self, filter: &TenantFilter, page: PageRequest)
     -> Result<Page<Tenant>, StoreError>;
+
+    /// A page of what operators have done, newest first.
+    async fn events(
+        &mut self,
+        filter: &OperatorEventFilter,
+        page: PageRequest,
+    ) -> Result<Page<RecordedOperatorEvent>, StoreError>;
 
     /// Puts a tenant that is in one of the states `from` into another; the tenant as it is then, or `None` when there
     /// was none in those.

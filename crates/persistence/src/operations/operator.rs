@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,8 +15,8 @@ use tenantry_domain::kernel::{
     TenantId, Time,
 };
 use tenantry_domain::operations::{
-    Operator, OperatorActor, OperatorEvent, OperatorFactors, OperatorGuesses, OperatorScope, OperatorWork,
-    Operators,
+    Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
+    OperatorScope, OperatorWork, Operators, RecordedOperatorEvent,
 };
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
@@ -235,6 +236,43 @@ impl OperatorWork for PgOperatorWork {
         Page::from_rows(rows, page, position).try_map(Tenant::try_from)
     }
 
+    async fn events(
+        &mut self,
+        filter: &OperatorEventFilter,
+        page: PageRequest,
+    ) -> Result<Page<RecordedOperatorEvent>, StoreError> {
+        let mut find = event::Entity::find().filter(recorded(filter));
+        if let Some(after) = page.after {
+            find = find.filter(before(event::Column::At, event::Column::Id, after));
+        }
+        let find = find
+            .order_by_desc(event::Column::At)
+            .order_by_desc(event::Column::Id)
+            .limit(u64::from(page.limit) + 1);
+        let rows = self.tx.fetch::<event::Entity>(&find.into_query()).await?;
+        let ids = rows.iter().filter_map(|row| row.operator_id);
+        let names = Entity::find().filter(Column::Id.is_in(ids));
+        let names = self.tx.fetch::<Entity>(&names.into_query()).await?;
+        let names: HashMap<_, _> = names.into_iter().map(|row| (row.id, row.full_name)).collect();
+        let position = |row: &event::Model| Position {
+            created_at: row.at,
+            id: row.id,
+        };
+        let page = Page::from_rows(rows, page, position);
+        Ok(page.map(|row| RecordedOperatorEvent {
+            id: row.id.into(),
+            at: row.at,
+            operator: row.operator_id.map(Into::into),
+            operator_name: row.operator_id.and_then(|id| names.get(&id).cloned()),
+            action: row.action,
+            reason: row.reason,
+            target_tenant: row.target_tenant.map(Into::into),
+            request_id: row.request_id,
+            ip: row.ip,
+            details: row.details,
+        }))
+    }
+
     async fn set_status(
         &mut self,
         tenant: TenantId,
@@ -373,6 +411,20 @@ impl OperatorWork for PgOperatorWork {
         drop(changes);
         done
     }
+}
+
+fn recorded(filter: &OperatorEventFilter) -> Condition {
+    use event::Column;
+    let parts = [
+        filter
+            .operator
+            .map(|operator| Column::OperatorId.eq(operator.uuid())),
+        filter.action.as_deref().map(|action| Column::Action.eq(action)),
+        filter.tenant.map(|tenant| Column::TargetTenant.eq(tenant.uuid())),
+        filter.from.map(|from| Column::At.gte(from)),
+        filter.to.map(|to| Column::At.lt(to)),
+    ];
+    parts.into_iter().flatten().fold(Condition::all(), Condition::add)
 }
 
 fn matching(filter: &TenantFilter) -> Condition {

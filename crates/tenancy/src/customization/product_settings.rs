@@ -24,6 +24,8 @@ pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.a
 pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
 /// Whether only users with a verified address may log in.
 pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require_verified_email");
+/// For how many days the audit log is kept.
+pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_days");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -194,7 +196,7 @@ fn retention() -> Vec<Definition> {
             "retention.audit_days",
             Kind::Integer(30..=3_650),
             json!(365),
-            "Not yet in effect: for how many days the audit log is kept. The plan says it.",
+            "For how many days the audit log is kept. The plan says it.",
         )
         .operator_only(),
     ]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
-use tenantry_domain::audit::{AuditEvent, Category, cut_details, cut_state};
+use tenantry_domain::audit::{AuditEvent, Category, changed_fields, cut_details, cut_state};
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
@@ -14,8 +14,8 @@ use tenantry_domain::identity::{
     SigningKeys, Workspaces,
 };
 use tenantry_domain::kernel::{
-    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
-    Seal, StoreError, SystemScope, TenantId, Time, UserId,
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, OperatorId, Permission,
+    PermissionRegistry, Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::audit::refusal::Refusals;
 use crate::billing::Subscriptions;
+use crate::kernel::audit_marks::AuditMarks;
 use crate::kernel::changed::Changed;
 use crate::kernel::state::ProcessState;
 use crate::operations::idempotency::{KeyedRegistration, KeyedRequest, Once};
@@ -211,6 +212,8 @@ pub struct Tenancy {
     pub key_uses: KeyUses,
     /// Refusals of the last hour, which are recorded once and counted.
     pub refusals: Refusals,
+    /// The tenants whose audit logs have entries to chain.
+    pub audit_marks: AuditMarks,
     state: ProcessState,
     /// How many mails were not sent because of a limit.
     pub unsent_mails: UnsentMails,
@@ -233,6 +236,7 @@ impl Tenancy {
             views: ViewCounter::default(),
             key_uses: KeyUses::default(),
             refusals: Refusals::default(),
+            audit_marks: AuditMarks::default(),
             state: ProcessState::default(),
             unsent_mails: UnsentMails::default(),
         }
@@ -281,6 +285,8 @@ pub struct Cx {
     scope: TenantScope,
     origin: Origin,
     once: Option<Once>,
+    /// The operator who acts in the tenant, where the scope is the system's.
+    operator: Option<OperatorId>,
 }
 
 impl Cx {
@@ -291,6 +297,7 @@ impl Cx {
             scope,
             origin,
             once: None,
+            operator: None,
         }
     }
 
@@ -372,6 +379,13 @@ impl Cx {
     /// The same context for what came from elsewhere.
     pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// The same context for an operator who acts in the tenant: the audit log names the operator.
+    #[must_use]
+    pub fn by_operator(mut self, operator: Option<OperatorId>) -> Self {
+        self.operator = operator;
         self
     }
 
@@ -486,7 +500,7 @@ impl Cx {
         self.app.ports.units.write_behind(&self.scope, work).await
     }
 
-    /// An audit entry for a change; record it in the transaction of the change.
+    /// An audit entry for a change; record it in the transaction of the change. Of an update only what has changed is recorded.
     pub fn changed<T: Serialize>(
         &self,
         action: &'static str,
@@ -495,16 +509,18 @@ impl Cx {
         before: Option<&T>,
         after: Option<&T>,
     ) -> AuditEvent {
+        let state = |state: Option<&T>| state.map(to_json).map(cut_state);
+        let (before, after) = match (state(before), state(after)) {
+            (Some(before), Some(after)) => {
+                let (before, after) = changed_fields(before, after);
+                (Some(before), Some(after))
+            }
+            created_or_deleted => created_or_deleted,
+        };
         AuditEvent {
-            id: AuditEventId::next(self.ids()),
-            at: self.now(),
-            category: Category::Change,
-            action,
-            target_type,
-            target_id: Some(target),
-            ip: self.origin.ip.clone(),
-            before: before.map(to_json).map(cut_state),
-            after: after.map(to_json).map(cut_state),
+            before,
+            after,
+            ..self.event(Category::Change, action, (target_type, Some(target)))
         }
     }
 
@@ -513,9 +529,15 @@ impl Cx {
     /// # Errors
     /// Those of the store.
     pub async fn record(&self, work: &mut Work, changed: Changed) -> Result<(), StoreError> {
-        let mut event = self.changed::<()>(changed.action, changed.kind, changed.target, None, None);
-        event.before = changed.before;
-        event.after = changed.after;
+        let event = AuditEvent {
+            before: changed.before,
+            after: changed.after,
+            ..self.event(
+                Category::Change,
+                changed.action,
+                (changed.kind, Some(changed.target)),
+            )
+        };
         work.audit().record(event).await
     }
 
@@ -528,15 +550,33 @@ impl Cx {
         details: Value,
     ) -> AuditEvent {
         AuditEvent {
+            after: Some(cut_details(details)),
+            ..self.event(Category::Security, action, (target_type, target))
+        }
+    }
+
+    /// An entry without states. The tenant is marked here, so that no caller can forget it; its log is chained seconds later, when
+    /// the transaction has usually ended.
+    fn event(
+        &self,
+        category: Category,
+        action: &'static str,
+        (target_type, target_id): (&'static str, Option<Uuid>),
+    ) -> AuditEvent {
+        let at = self.now();
+        self.app.audit_marks.note(self.scope.tenant(), at);
+        AuditEvent {
             id: AuditEventId::next(self.ids()),
-            at: self.now(),
-            category: Category::Security,
+            at,
+            category,
             action,
             target_type,
-            target_id: target,
+            target_id,
             ip: self.origin.ip.clone(),
+            user_agent: self.origin.user_agent.clone(),
+            operator: self.operator,
             before: None,
-            after: Some(cut_details(details)),
+            after: None,
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod job;
 pub mod mail;
 pub mod operator;
 pub(crate) mod operator_guess;
+pub mod operator_log;
 pub mod operator_login;
 pub mod operator_mfa;
 pub mod system_job;

@@ -107,7 +107,8 @@ async fn tell_the_tenant(
     let app = cx.app();
     let scope = app.ports.gate.system(because, tenant).await?;
     let details = json!({"reason": reason, "operator_id": cx.scope().operator()});
-    let cx = Cx::new(Arc::clone(app), scope, cx.origin().clone());
+    let operator = cx.scope().operator();
+    let cx = Cx::new(Arc::clone(app), scope, cx.origin().clone()).by_operator(operator);
     cx.write(async |work| {
         let event = cx.security(action, "tenant", Some(tenant.uuid()), details.clone());
         work.audit().record(event).await
