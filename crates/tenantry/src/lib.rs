@@ -22,6 +22,7 @@
     )
 )]
 
+mod audit;
 mod billing;
 mod boot;
 mod config;
@@ -153,6 +154,9 @@ enum Command {
     /// Try how mail goes out.
     #[command(after_help = "Example: tenantry mail test --to ada@example.com")]
     Mail(mail::Args),
+    /// Verify the hash chains of audit logs.
+    #[command(after_help = "Example: tenantry audit verify --tenant acme")]
+    Audit(audit::Args),
     /// Compare what quotas have counted with the ledger.
     #[command(after_help = "Example: tenantry quota reconcile --tenant acme")]
     Quota(quota::Args),
@@ -275,6 +279,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
         Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
+        Command::Audit(args) => audit::run(&sources.of_command()?, &args).await,
         Command::Quota(args) => quota::run(&sources.of_command()?, &args).await,
         Command::Jobs(args) => jobs::run(&sources.of_command()?, &args).await,
     }

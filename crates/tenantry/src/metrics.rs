@@ -63,6 +63,23 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     redis(metrics, booted);
     quotas(metrics, booted);
     mails(metrics, booted);
+    audit(metrics, booted);
+}
+
+/// Adds how far behind the chains of audit logs are.
+fn audit(metrics: &Metrics, booted: &Booted) {
+    let app = Arc::clone(&booted.app);
+    let help = "Tenants with audit entries of this server that are not chained yet";
+    metrics.register("audit_chain_waiting_tenants", help, move || {
+        Reading::Level(app.audit_marks.waiting().0 as f64)
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "How long the oldest audit entry of this server has waited to be chained";
+    metrics.register("audit_chain_lag_seconds", help, move || {
+        let since = app.audit_marks.waiting().1;
+        let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
+        Reading::Level(waiting.max(0) as f64 / 1_000.0)
+    });
 }
 
 /// Adds what the guard found.
