@@ -350,6 +350,9 @@ fn table() -> Vec<Operation> {
                 .body(|_| json!({}))
         },
         at(&get, "/ofrep/v1/events", viewer),
+        at(&get, "/api/v1/audit-events", admin),
+        at(&get, "/api/v1/audit-events/verify", admin),
+        at(&get, "/api/v1/audit-events/export", admin),
         at(&get, "/api/v1/usage", viewer),
         at(&get, "/api/v1/usage/summary", viewer),
         // A list is answered for each of its events, none of which is taken here.
@@ -380,7 +383,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 31] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -394,6 +397,7 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
         (Method::POST, "/api/v1/admin/mfa/confirm", code()),
         (Method::POST, "/api/v1/admin/mfa/disable", both()),
         (Method::POST, "/api/v1/admin/mfa/recovery-codes", code()),
+        (Method::GET, "/api/v1/admin/audit-events", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),

@@ -10,6 +10,7 @@ mod account_mail;
 mod account_passwords;
 mod api_keys;
 mod architecture;
+mod audit;
 mod auth;
 mod authenticator;
 mod axum_notes;

@@ -16,7 +16,8 @@ use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
-use tenantry_tenancy::operations::job::JobHandler as _;
+use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
+use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
@@ -177,6 +178,10 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/usage?meter=api_calls".to_owned(),
         "/api/v1/usage?meter=storage_bytes&granularity=day".to_owned(),
         "/api/v1/usage/summary".to_owned(),
+        "/api/v1/audit-events".to_owned(),
+        "/api/v1/audit-events?actor=user&action=task.created&risk=low&from=2026-01-01T00:00:00Z".to_owned(),
+        format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
+        "/api/v1/audit-events/verify".to_owned(),
     ];
     paths.push(format!(
         "/api/v1/tasks?limit=1&cursor={}",
@@ -598,6 +603,7 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
         .unwrap();
     let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
     Purge.run(&cx, Ended { days: 30 }).await.unwrap();
+    KeepAudit.run(&cx, Nothing {}).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.
