@@ -8,7 +8,6 @@ use tenantry_domain::audit::{
 use tenantry_domain::kernel::{AuditEventId, OperatorId, Page, PageRequest, Position, StoreError};
 use uuid::Uuid;
 
-use crate::audit::chain::id_list;
 use crate::kernel::error::column;
 use crate::kernel::store::{PgStore, unknown};
 
@@ -164,6 +163,12 @@ impl PgStore {
         }
         Ok(places)
     }
+}
+
+/// Ids as the text of an array, since arrays are no values of the driver.
+pub(crate) fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    format!("{{{}}}", ids.join(","))
 }
 
 impl TryFrom<Model> for AuditEntry {

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
@@ -7,7 +7,7 @@ use tenantry_domain::audit::{AuditChain, AuditEntry, Block, Cursor, Head, HeadKi
 use tenantry_domain::kernel::{AuditEventId, StoreError, Time};
 use uuid::Uuid;
 
-use crate::audit::audit::entity as events;
+use crate::audit::audit::{entity as events, id_list};
 use crate::kernel::error::column;
 use crate::kernel::store::{PgStore, unknown};
 
@@ -64,7 +64,7 @@ mod head {
 /// The transactions that had ended, and those that have begun: all below `ended` have ended, and none from `next` on has begun.
 const TRANSACTIONS: &str = "\
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS ended, \
- pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next WHERE $1::uuid IS NOT NULL";
+ pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next, now() AS at WHERE $1::uuid IS NOT NULL";
 
 /// `$2` as of [`TRANSACTIONS`], `$3` the next: the ids of entries that no block has, for a database that was restored into another
 /// server, whose transactions have lower numbers.
@@ -74,12 +74,12 @@ SELECT encode(substr(b.links, n * 64 + 1, 16), 'hex')::uuid \
 FROM audit_blocks b CROSS JOIN LATERAL generate_series(0, octet_length(b.links) / 64 - 1) AS n WHERE b.tenant_id = $1) \
 ORDER BY e.created_at, e.id LIMIT $4";
 
-/// `$2`, `$3` a cursor.
+/// `$2`, `$3` a cursor. What a server with higher numbers has written before a restore was before it.
 const COUNT: &str = "\
-SELECT count(*) FILTER (WHERE (e.xact, e.id) <= ($2, $3)) AS before, \
- count(*) FILTER (WHERE (e.xact, e.id) > ($2, $3)) AS behind, \
- min(e.created_at) FILTER (WHERE (e.xact, e.id) > ($2, $3)) AS oldest \
-FROM audit_events e WHERE e.tenant_id = $1";
+SELECT count(*) FILTER (WHERE NOT e.behind) AS before, count(*) FILTER (WHERE e.behind) AS behind, \
+ min(e.created_at) FILTER (WHERE e.behind) AS oldest FROM (\
+SELECT a.created_at, (a.xact, a.id) > ($2, $3) AND a.xact < pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS behind \
+FROM audit_events a WHERE a.tenant_id = $1) AS e";
 
 /// `$2` up to which number.
 const RETAIN: &str = "SELECT audit_retain($2) AS deleted WHERE $1::uuid IS NOT NULL";
@@ -106,40 +106,24 @@ impl AuditChain for PgStore {
     }
 
     async fn unchained(&mut self, cursor: Cursor, limit: u32) -> Result<Unchained, StoreError> {
-        let transactions = self.tx.fetch_fixed(TRANSACTIONS, []).await?;
-        let transactions = transactions.ok_or_else(|| StoreError::Other("no snapshot".into()))?;
-        let (ended, next): (i64, i64) = (column(&transactions, "ended")?, column(&transactions, "next")?);
-        if cursor.transaction > next {
-            return self.unchained_after_restore((cursor, limit), (ended, next)).await;
-        }
-        let rows = self
+        let row = self.tx.fetch_fixed(TRANSACTIONS, []).await?;
+        let row = row.ok_or_else(|| StoreError::Other("no snapshot".into()))?;
+        let (ended, next): (i64, i64) = (column(&row, "ended")?, column(&row, "next")?);
+        let recent = column::<Time>(&row, "at")? - Block::longest_span();
+        let waiting = self
             .tx
             .find::<events::Entity>()
             .filter(behind(cursor))
-            .filter(events::Column::Xact.lt(ended))
-            .order_by_asc(events::Column::Xact)
-            .order_by_asc(events::Column::Id)
-            .limit(limit.into())
-            .all()
-            .await?;
-        let waiting = rows.len() < limit as usize && {
-            let late = self.tx.find::<events::Entity>().filter(behind(cursor));
-            late.filter(events::Column::Xact.gte(ended))
-                .one()
+            .filter(events::Column::Xact.gte(ended))
+            .filter(events::Column::Xact.lt(next));
+        let waiting = waiting.one().await?.is_some();
+        let entries = if cursor.transaction > next {
+            self.unchained_after_restore((cursor, limit), (ended, next))
                 .await?
-                .is_some()
+        } else {
+            self.unchained_behind((cursor, limit), (ended, recent)).await?
         };
-        let entry = |row: events::Model| {
-            let cursor = Cursor {
-                transaction: row.xact,
-                event: row.id,
-            };
-            Ok((AuditEntry::try_from(row)?, cursor))
-        };
-        Ok(Unchained {
-            entries: rows.into_iter().map(entry).collect::<Result<_, StoreError>>()?,
-            waiting,
-        })
+        Ok(Unchained { entries, waiting })
     }
 
     async fn append(&mut self, block: &Block) -> Result<(), StoreError> {
@@ -240,12 +224,66 @@ impl PgStore {
         find.all().await?.into_iter().map(Block::try_from).collect()
     }
 
+    /// Entries behind a cursor, of transactions below `ended`.
+    async fn unchained_behind(
+        &mut self,
+        (mut cursor, limit): (Cursor, u32),
+        (ended, recent): (i64, Time),
+    ) -> Result<Vec<(AuditEntry, Cursor)>, StoreError> {
+        loop {
+            let find = self.tx.find::<events::Entity>().filter(behind(cursor));
+            let rows = find
+                .filter(events::Column::Xact.lt(ended))
+                .order_by_asc(events::Column::Xact)
+                .order_by_asc(events::Column::Id)
+                .limit(limit.into())
+                .all()
+                .await?;
+            let is_last = rows.len() < limit as usize;
+            let of_row = |row: &events::Model| Cursor {
+                transaction: row.xact,
+                event: row.id,
+            };
+            cursor = rows.last().map_or(cursor, of_row);
+            let chained = self.chained_before_a_restore(&rows, recent).await?;
+            let rows = rows.into_iter().filter(|row| !chained.contains(&row.id));
+            let entries = rows.map(|row| {
+                let cursor = of_row(&row);
+                Ok((AuditEntry::try_from(row)?, cursor))
+            });
+            let entries: Vec<_> = entries.collect::<Result<_, StoreError>>()?;
+            if is_last || !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Those of entries to chain that a block has already: after a restore into another server its transactions reach the numbers
+    /// of the old ones one day. An entry is chained within seconds, so only those of before `recent` are looked for.
+    async fn chained_before_a_restore(
+        &mut self,
+        rows: &[events::Model],
+        recent: Time,
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let times: Vec<Time> = rows
+            .iter()
+            .map(|row| row.created_at)
+            .filter(|at| *at < recent)
+            .collect();
+        let (Some(oldest), Some(latest)) = (times.iter().min(), times.iter().max()) else {
+            return Ok(HashSet::new());
+        };
+        let blocks = self.blocks_between(*oldest, *latest).await?;
+        let links = blocks.iter().flat_map(|block| &block.links);
+        Ok(links.map(|link| link.id.uuid()).collect())
+    }
+
     /// Entries that no block has. The cursor stays foreign until there are none left.
     async fn unchained_after_restore(
         &mut self,
         (cursor, limit): (Cursor, u32),
         (ended, next): (i64, i64),
-    ) -> Result<Unchained, StoreError> {
+    ) -> Result<Vec<(AuditEntry, Cursor)>, StoreError> {
         let arguments = [ended.into(), next.into(), i64::from(limit).into()];
         let rows = self.tx.fetch_all_fixed(NOT_IN_A_BLOCK, arguments).await?;
         let ids: Vec<Uuid> = rows
@@ -263,10 +301,7 @@ impl PgStore {
         };
         let mut entries = self.entries(&ids).await?;
         let entries = ids.iter().filter_map(|id| entries.remove(id));
-        Ok(Unchained {
-            entries: entries.map(|entry| (entry, cursor)).collect(),
-            waiting: false,
-        })
+        Ok(entries.map(|entry| (entry, cursor)).collect())
     }
 }
 
@@ -277,12 +312,6 @@ fn behind(cursor: Cursor) -> sea_orm::Condition {
     ]);
     let last = Expr::tuple([Expr::value(cursor.transaction), Expr::value(cursor.event)]);
     sea_orm::Condition::all().add(key.gt(last))
-}
-
-/// Ids as the text of an array, since arrays are no values of the driver.
-pub(crate) fn id_list(ids: impl IntoIterator<Item = Uuid>) -> String {
-    let ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
-    format!("{{{}}}", ids.join(","))
 }
 
 impl TryFrom<Model> for Block {
