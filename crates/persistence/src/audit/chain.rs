@@ -64,7 +64,7 @@ mod head {
 /// The transactions that had ended, and those that have begun: all below `ended` have ended, and none from `next` on has begun.
 const TRANSACTIONS: &str = "\
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS ended, \
- pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next, now() AS at WHERE $1::uuid IS NOT NULL";
+ pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next, now() AS at, $1::uuid AS tenant";
 
 /// `$2` as of [`TRANSACTIONS`], `$3` the next: the ids of entries that no block has, for a database that was restored into another
 /// server, whose transactions have lower numbers.
