@@ -41,19 +41,24 @@ use entity::{ActiveModel, Column, Entity, Model};
 #[async_trait]
 impl Users for PgStore {
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
-        one(self.live().filter(Column::Id.eq(id.uuid()))).await
+        one(self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()))).await
     }
 
     async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
-        one(self.live().filter(Column::Id.eq(id.uuid())).lock(Lock::Update)).await
+        one(self
+            .tx
+            .find::<Entity>()
+            .filter(Column::Id.eq(id.uuid()))
+            .lock(Lock::Update))
+        .await
     }
 
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<User>, StoreError> {
-        one(self.live().filter(Column::Email.eq(email.as_str()))).await
+        one(self.tx.find::<Entity>().filter(Column::Email.eq(email.as_str()))).await
     }
 
     async fn list(&mut self, filter: &UserFilter, page: PageRequest) -> Result<Page<User>, StoreError> {
-        let mut find = self.live();
+        let mut find = self.tx.find::<Entity>();
         if let Some(role) = filter.role {
             find = find.filter(Column::Role.eq(role.as_str()));
         }
@@ -74,22 +79,24 @@ impl Users for PgStore {
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
-        self.live().filter(is_proven()).count().await
+        self.tx.find::<Entity>().filter(is_proven()).count().await
     }
 
     async fn count_active(&mut self) -> Result<u64, StoreError> {
-        let active = self.live().filter(Column::IsActive.eq(true));
+        let active = self.tx.find::<Entity>().filter(Column::IsActive.eq(true));
         active.filter(is_proven()).count().await
     }
 
     async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError> {
         let find = self.tx.find::<Entity>();
+        let find = find.with_deleted("the row of a removed user still refers to the role");
         find.filter(Column::CustomRole.eq(name.as_str())).count().await
     }
 
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError> {
         let admins = self
-            .live()
+            .tx
+            .find::<Entity>()
             .filter(Column::Role.eq(Role::Admin.as_str()))
             .filter(Column::CustomRole.is_null())
             .filter(Column::IsActive.eq(true));
@@ -97,20 +104,22 @@ impl Users for PgStore {
     }
 
     async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError> {
-        let find = self.live().filter(is_proven().not());
+        let find = self.tx.find::<Entity>().filter(is_proven().not());
         let find = find.filter(Column::UpdatedAt.lt(before));
         let find = find.order_by_asc(Column::UpdatedAt).limit(limit as u64);
         find.all().await?.into_iter().map(User::try_from).collect()
     }
 
     async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError> {
-        let find = self.tx.find::<Entity>().filter(Column::DeletedAt.is_not_null());
+        let find = self.tx.find::<Entity>();
+        let find = find.with_deleted("removed registrations are deleted for good");
+        let find = find.filter(Column::DeletedAt.is_not_null());
         let find = find.filter(is_proven().not()).limit(limit as u64);
         find.all().await?.into_iter().map(User::try_from).collect()
     }
 
     async fn count_unproven(&mut self) -> Result<u64, StoreError> {
-        self.live().filter(is_proven().not()).count().await
+        self.tx.find::<Entity>().filter(is_proven().not()).count().await
     }
 
     async fn insert(&mut self, user: &User) -> Result<(), StoreError> {
@@ -135,14 +144,9 @@ impl Users for PgStore {
     async fn delete(&mut self, id: UserId) -> Result<(), StoreError> {
         self.changes.note(Change::User(self.scope.tenant(), id));
         let delete = self.tx.delete::<Entity>().filter(Column::Id.eq(id.uuid()));
+        let delete = delete.with_deleted("only a removed user is deleted for good");
         let removed = delete.filter(Column::DeletedAt.is_not_null());
         exactly_one(removed.run().await?)
-    }
-}
-
-impl PgStore {
-    fn live(&mut self) -> Find<'_, Entity> {
-        self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
     }
 }
 

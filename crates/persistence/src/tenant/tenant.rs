@@ -42,11 +42,15 @@ pub(crate) mod entity {
 }
 use entity::{ActiveModel, Entity, Model};
 
+/// Why the row of a tenant is never left out.
+const BY_STATE: &str = "the state of a tenant decides what can be done in it";
+
 #[async_trait]
 impl Tenants for PgStore {
     async fn current(&mut self) -> Result<Option<Tenant>, StoreError> {
         self.tx
             .find::<Entity>()
+            .with_deleted(BY_STATE)
             .one()
             .await?
             .map(Tenant::try_from)
@@ -56,6 +60,7 @@ impl Tenants for PgStore {
     async fn current_for_update(&mut self) -> Result<Option<Tenant>, StoreError> {
         self.tx
             .find::<Entity>()
+            .with_deleted(BY_STATE)
             .lock(Lock::Update)
             .one()
             .await?
@@ -75,7 +80,8 @@ impl Tenants for PgStore {
 
     async fn update(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
         self.changes.note(Change::Tenant(tenant.id));
-        exactly_one(self.tx.update::<Entity>().set(changes(tenant)?).run().await?)
+        let update = self.tx.update::<Entity>().with_deleted(BY_STATE);
+        exactly_one(update.set(changes(tenant)?).run().await?)
     }
 }
 
