@@ -79,6 +79,8 @@ mod m20261129_000079_custom_roles;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
 mod m20261129_000085_workspaces;
+mod m20261129_000091_tenant_lifecycle;
+mod m20261129_000092_tenant_rows;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

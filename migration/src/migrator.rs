@@ -19,7 +19,7 @@ use crate::{
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
     m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
     m20261129_000079_custom_roles, m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
-    m20261129_000085_workspaces,
+    m20261129_000085_workspaces, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -58,6 +58,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // Which slugs and subdomains are taken, one namespace for all tenants. A trigger keeps it; the runtime role has no grant
     // on it.
     "tenant_names",
+    // What is left of tenants that were purged: id, times, counts. The runtime role has no grant on it.
+    "tenant_tombstones",
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
     // operators and the tenant directory see all of it.
     "tenants",
@@ -140,6 +142,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000082_self_registered_users::Migration),
             Box::new(m20261129_000079_custom_roles::Migration),
             Box::new(m20261129_000085_workspaces::Migration),
+            Box::new(m20261129_000091_tenant_lifecycle::Migration),
+            Box::new(m20261129_000092_tenant_rows::Migration),
         ]
     }
 }

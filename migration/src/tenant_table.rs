@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use sea_orm_migration::SchemaManager;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbErr};
 
-use crate::{APP_ROLE, TableError};
+use crate::{APP_ROLE, OWNER_ROLE, TableError};
 
 /// The run-time setting that says whose rows a transaction may touch.
 pub const TENANT_SETTING: &str = "app.current_tenant";
@@ -210,6 +210,9 @@ impl TenantTable {
             "SELECT, INSERT, UPDATE, DELETE"
         };
         sql.extend(security_sql(&self.name, "tenant_id", grants));
+        if self.append_only {
+            sql.extend(purge_policies(&self.name, &self.name));
+        }
         if self.partitioned_by.is_some() {
             sql.extend(self.default_partition_sql());
         }
@@ -456,6 +459,16 @@ pub(crate) fn security_sql(table: &str, column: &str, grants: &str) -> Vec<Strin
         format!("REVOKE ALL ON TABLE {table} FROM PUBLIC, {APP_ROLE}"),
         format!("GRANT {grants} ON TABLE {table} TO {APP_ROLE}"),
     ]
+}
+
+/// What lets the function of the owner that purges tenants find and erase rows of the tenant that is set, in a table of which the
+/// runtime role may delete none. The owner is held by row-level security, which is forced, and sees no other row.
+pub(crate) fn purge_policies(table: &str, prefix: &str) -> [String; 2] {
+    let rule = policy_expression("tenant_id");
+    let policy = |name: &str, command: &str| {
+        format!("CREATE POLICY {prefix}_{name} ON {table} FOR {command} TO {OWNER_ROLE} USING ({rule})")
+    };
+    [policy("purge_select", "SELECT"), policy("purge", "DELETE")]
 }
 
 /// Runs statements one after the other.

@@ -80,6 +80,7 @@ impl Default for Options {
                 "sent_mails",
                 "system_jobs",
                 "tenant_names",
+                "tenant_tombstones",
                 "tenants",
                 "user_addresses",
                 "workspace_requests",
