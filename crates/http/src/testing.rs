@@ -50,8 +50,9 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, Settings, Slug, Tenant, TenantFacts,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus,
+    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, Settings,
+    Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSelector, TenantStatus,
+    Tombstone,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -74,6 +75,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         units: Units::new(fake.clone()),
         gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
+        tenant_rows: fake.clone(),
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
@@ -129,6 +131,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         operator_mfa_required: false,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
+        purge_after_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
         mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
@@ -537,6 +540,40 @@ impl TenantRegistry for Fake {
 
     async fn free_names(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[async_trait]
+impl TenantRows for Fake {
+    async fn tables(&self, _: SystemScope) -> Result<Vec<RowTable>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn step(
+        &self,
+        _: SystemScope,
+        _: TenantId,
+        _: (RowWork, &RowTable),
+        _: Option<Uuid>,
+        _: u32,
+    ) -> Result<RowStep, StoreError> {
+        Ok(RowStep::Stopped)
+    }
+
+    async fn tenant(&self, _: SystemScope, _: TenantId) -> Result<Option<Tenant>, StoreError> {
+        Ok(None)
+    }
+
+    async fn tenant_named(&self, _: SystemScope, _: &Slug) -> Result<Option<Tenant>, StoreError> {
+        Ok(None)
+    }
+
+    async fn pending(&self, _: SystemScope, _: Time, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn tombstones(&self, _: SystemScope) -> Result<Vec<Tombstone>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

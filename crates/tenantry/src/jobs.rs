@@ -13,6 +13,7 @@ use tenantry_tenancy::operations::job::{Handlers, JobError};
 use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerSettings};
 use tenantry_tenancy::operations::{job, system_job};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
+use tenantry_tenancy::tenant::row_work::SettleAll;
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
@@ -94,7 +95,9 @@ pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
         Some(_) => Handlers::standard().with_usage().with_billing(),
         None => Handlers::standard().with_usage(),
     };
-    let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
+    let handlers = handlers
+        .with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)))
+        .with_system(SettleAll);
     let handlers = settings.extension.handlers(handlers);
     Worker::new(Arc::clone(&booted.app), queues, handlers, terms)
 }

@@ -55,6 +55,7 @@ mod serve;
 mod sources;
 mod tenant;
 mod tenant_settings;
+mod tombstones;
 mod traces;
 mod user;
 
@@ -118,9 +119,12 @@ enum Command {
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
     Doctor(Box<doctor::Args>),
-    /// List, create, suspend and resume tenants.
+    /// List, create, suspend, resume, delete, restore and purge tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// List what is left of purged tenants, and purge again those that a restored backup brought back.
+    #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
+    Tombstones(tombstones::Args),
     /// List plans, and put tenants on them.
     #[command(after_help = "Example: tenantry plan change acme --to pro")]
     Plan(plan::Args),
@@ -267,6 +271,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Migrate(args) => migrate::run(&sources, &args).await,
         Command::Doctor(args) => doctor::run(&sources, &args).await,
         Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
+        Command::Tombstones(args) => tombstones::run(&sources.of_command()?, &args).await,
         Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,
         Command::Flags(args) => flag::run(&sources.of_command()?, &args).await,

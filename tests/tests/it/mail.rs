@@ -22,6 +22,7 @@ use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
 use tenantry_tenancy::operations::mail::{Parcel, SendMail};
 use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
+use tenantry_tenancy::tenant::row_work::{self, Settled};
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
 };
@@ -322,6 +323,9 @@ async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
     world
         .sql(format!("UPDATE users SET is_active = false WHERE id = '{left}'"))
         .await;
+    // Its users are marked as deleted by then.
+    let settled = row_work::settle(&world.app, acme, None, &|_| {}).await;
+    assert_eq!(settled.unwrap(), Settled::Done);
     server.restart();
     paying.pass(1).await;
     let received = server.received().split_off(before);
@@ -347,7 +351,7 @@ async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
         .fetch_all(&mut world.database.admin().await)
         .await
         .unwrap();
-    assert_eq!(left_over, [("mail.send".to_owned(), "cancelled".to_owned(), 3)]);
+    assert_eq!(left_over, [("mail.send".to_owned(), "parked".to_owned(), 3)]);
 }
 
 #[actix_web::test]
@@ -684,7 +688,7 @@ async fn a_suspended_tenant_is_told_and_a_deleted_one_is_not_told_of_its_use() {
     post.use_calls(&post.world.acme, 20).await;
     post.tell_alerts().await;
     post.world.set_status(&post.world.acme, "deleted").await;
-    assert_eq!(post.outcomes().await, [Outcome::Cancelled, Outcome::Cancelled]);
+    assert_eq!(post.outcomes().await, [Outcome::Parked, Outcome::Parked]);
     assert_eq!(post.server.received().len(), 2);
 }
 

@@ -36,6 +36,7 @@ mod idempotency;
 mod invitations;
 mod isolation;
 mod jobs;
+mod lifecycle;
 mod limits;
 mod lockout;
 mod mail;

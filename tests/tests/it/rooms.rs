@@ -182,7 +182,7 @@ const HTTP: Layer = Layer {
         ("kernel", &[]),
         ("work", &["kernel"]),
         ("usage", &["kernel", "work"]),
-        ("plans", &["usage"]),
+        ("plans", &["kernel", "usage"]),
         ("tenant", &["kernel", "identity"]),
         ("identity", &["kernel", "work", "tenant"]),
         ("customization", &["kernel", "work"]),

@@ -12,7 +12,7 @@ use tenantry_domain::kernel::{
     BillingCycle, MeterReportId, Period, Permission, StoreError, SystemScope, TenantId, Time,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::tenant::Capability;
 use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
 use tenantry_tenancy::operations::job::{
     self, JobError, JobFailure, JobHandler, Nothing, SystemJobHandler, Terms,
@@ -145,7 +145,7 @@ async fn plan(cx: &Cx, work: &mut Work) -> Result<Option<Plan>, StoreError> {
     let (Some(customer), Some(subscription)) = (&account.customer, &account.subscription) else {
         return Ok(None);
     };
-    if tenant.status == TenantStatus::Deleted {
+    if !tenant.status.allows(Capability::Billing) {
         return Ok(None);
     }
     let meters = cx.ports().plans.meters().values();

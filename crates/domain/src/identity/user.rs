@@ -335,6 +335,9 @@ impl User {
 pub trait Users: Send {
     /// A user.
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
+
+    /// A user of a tenant that was deleted at that time, as they were then: removed users are not among them.
+    async fn find_as_of_deletion(&mut self, id: UserId, deleted: Time) -> Result<Option<User>, StoreError>;
     /// A user, locked until the transaction ends.
     async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
     /// The user with that address.

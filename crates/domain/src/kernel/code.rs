@@ -43,7 +43,7 @@ error_codes! {
     TenantRequired = "tenant_required", 400, "Tenant required", "Name the tenant by a credential, X-Tenant-ID, X-Tenant-Slug, the subdomain, or tenant_slug in the body of endpoints that accept it.";
     TenantNotFound = "tenant_not_found", 404, "Tenant not found", "The tenant that the request names does not exist.";
     TenantMismatch = "tenant_mismatch", 403, "Tenant mismatch", "Headers, host, body and credential must all name the same tenant. With a credential, the attempt is recorded in its tenant's audit log.";
-    TenantGone = "tenant_gone", 410, "Tenant deleted", "The tenant was deleted. Its data cannot be read or changed.";
+    TenantGone = "tenant_gone", 410, "Tenant deleted", "The tenant was deleted. Its data cannot be read or changed. The operator can restore it until it is purged.";
     TenantSuspended = "tenant_suspended", 403, "Tenant suspended", "The tenant is suspended and read-only. It cannot write until it is resumed.";
     Unauthenticated = "unauthenticated", 401, "Authentication required", "Send a valid access token as `Authorization: Bearer …`.";
     TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";

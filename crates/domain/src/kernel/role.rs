@@ -88,6 +88,7 @@ macro_rules! scope {
 permissions! {
     ReadTenant "tenant.read" Viewer reads scope "See the tenant and its plan.";
     ManageTenant "tenant.manage" Admin writes people "Rename the tenant and change its settings.";
+    DeleteTenant "tenant.delete" Admin reads people "Delete the tenant; works in a suspended tenant too.";
     ReadSettingHistory "settings.history" Admin reads scope "See what the tenant had set at which time.";
     ManageSettings "settings.manage" Admin writes people "Change what the tenant has set.";
     ManageBranding "branding.manage" Admin writes scope "Change how the tenant looks.";

@@ -524,13 +524,14 @@ impl From<OperatorError> for ApiError {
 impl From<LifecycleReason> for ApiError {
     fn from(reason: LifecycleReason) -> Self {
         match reason {
-            LifecycleReason::WrongState { is, wanted } => {
-                Self::new(ErrorCode::Conflict).with_detail(format!(
-                    "A tenant that is {} cannot become {}.",
-                    is.as_str(),
-                    wanted.as_str()
-                ))
+            LifecycleReason::InvalidTransition(refused) => {
+                let detail = refused.to_string();
+                let detail = detail.strip_prefix('t').map_or(detail.clone(), |rest| format!("T{rest}."));
+                Self::new(ErrorCode::Conflict).with_detail(detail)
             }
+            LifecycleReason::NameInUse => Self::new(ErrorCode::Conflict).with_detail(
+                "A name of the tenant's rows is in use by a row that was added since the deletion. Rename one of them.",
+            ),
         }
     }
 }

@@ -44,6 +44,20 @@ impl Users for PgStore {
         one(self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()))).await
     }
 
+    async fn find_as_of_deletion(&mut self, id: UserId, deleted: Time) -> Result<Option<User>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
+        let find =
+            find.with_deleted("the deletion of a tenant marks its users, who are told of it afterwards");
+        let live = Condition::any()
+            .add(Column::DeletedAt.is_null())
+            .add(Column::DeletedAt.eq(deleted));
+        let user = one(find.filter(live)).await?;
+        Ok(user.map(|user| User {
+            deleted_at: None,
+            ..user
+        }))
+    }
+
     async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
         one(self
             .tx
@@ -136,6 +150,7 @@ impl Users for PgStore {
         let update = self
             .tx
             .update::<Entity>()
+            .with_deleted("the password of a removed registration is replaced where its row stays")
             .set(changes(user))
             .filter(Column::Id.eq(user.id.uuid()));
         exactly_one(update.run().await?)

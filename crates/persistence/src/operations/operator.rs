@@ -18,14 +18,14 @@ use tenantry_domain::operations::{
     Operators,
 };
 use tenantry_domain::store::Mode;
-use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
+use tenantry_domain::tenant::{Tenant, TenantFilter};
 
 use crate::Pool;
 use crate::kernel::error::column;
 use crate::kernel::store::{Changes, exactly_one};
 use crate::kernel::tx::{PlatformTx, before};
 use crate::operations::operator_lockout::PgOperatorGuesses;
-use crate::tenant::tenant::entity as tenants;
+use crate::tenant::tenant::{entity as tenants, lifecycle};
 use crate::work::task::containing;
 
 pub(crate) mod entity {
@@ -174,6 +174,11 @@ impl Operators for PgOperators {
     }
 }
 
+const REQUEUE: &str =
+    "UPDATE jobs j SET state = 'queued' WHERE j.tenant_id = $1 AND j.state = 'parked' RETURNING j.id";
+
+const BURY: &str = "SELECT tenant_bury($1, $2) AS buried";
+
 /// From where an operator has logged in. The limit is [`LOGIN_ADDRESSES`].
 const LOGINS: &str = "\
 SELECT DISTINCT e.ip FROM operator_events e JOIN operators o ON o.id = e.operator_id \
@@ -235,27 +240,31 @@ impl OperatorWork for PgOperatorWork {
         Page::from_rows(rows, page, position).try_map(Tenant::try_from)
     }
 
-    async fn set_status(
-        &mut self,
-        tenant: TenantId,
-        from: &[TenantStatus],
-        to: TenantStatus,
-        at: Time,
-    ) -> Result<Option<Tenant>, StoreError> {
-        use tenants::Column;
+    async fn tenant_for_update(&mut self, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+        let find = tenants::Entity::find().filter(tenants::Column::Id.eq(id.uuid()));
+        let find = find.lock(LockType::NoKeyUpdate).into_query();
+        let rows = self.tx.fetch::<tenants::Entity>(&find).await?;
+        rows.into_iter().next().map(Tenant::try_from).transpose()
+    }
+
+    async fn update_lifecycle(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        self.changes.note(Change::Tenant(tenant.id));
         let update = tenants::Entity::update_many()
-            .col_expr(Column::Status, Expr::value(to.as_str()))
-            // Whatever was owed, from here on it is the operator who decides.
-            .col_expr(Column::SuspendedForPayment, Expr::value(false))
-            .col_expr(Column::UpdatedAt, Expr::value(at))
-            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
-            .filter(Column::Id.eq(tenant.uuid()))
-            .filter(Column::Status.is_in(from.iter().map(|status| status.as_str())));
-        if self.tx.execute(&update.into_query()).await? == 0 {
-            return Ok(None);
-        }
+            .set(lifecycle(tenant)?)
+            .filter(tenants::Column::Id.eq(tenant.id.uuid()));
+        exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    async fn requeue_parked(&mut self, tenant: TenantId) -> Result<u64, StoreError> {
+        let rows = self.tx.fetch_fixed(REQUEUE, [tenant.uuid().into()]).await?;
+        Ok(rows.len() as u64)
+    }
+
+    async fn bury(&mut self, tenant: TenantId, at: Time) -> Result<bool, StoreError> {
         self.changes.note(Change::Tenant(tenant));
-        self.tenant(tenant).await
+        let arguments = [tenant.uuid().into(), at.into()];
+        let rows = self.tx.fetch_fixed(BURY, arguments).await?;
+        rows.first().map_or(Ok(false), |row| column(row, "buried"))
     }
 
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError> {

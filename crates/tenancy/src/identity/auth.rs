@@ -9,7 +9,7 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Standing, Tenant};
+use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::email_domain::AllowedDomains;
@@ -268,9 +268,7 @@ pub async fn register(
     {
         return Err(AuthError::RegistrationClosed);
     }
-    if cx.scope().standing() == Standing::Suspended {
-        return Err(Refused::Suspended.into());
-    }
+    cx.scope().require_write()?;
     let domains = AllowedDomains::of(cx).await?;
     domains.check_text(email)?;
     let needs_proof = domains.is_limited() || account::verified_only(cx).await?;

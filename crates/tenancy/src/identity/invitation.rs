@@ -14,7 +14,7 @@ use tenantry_domain::kernel::{
     Constraint, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time, UserId,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Standing, Tenant};
+use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
@@ -210,9 +210,7 @@ pub async fn accept(
     password: String,
 ) -> Result<LoggedIn, AuthError> {
     let (invitation, tenant) = cx.read(async |work| admitted(cx, work, presented).await).await?;
-    if cx.scope().standing() == Standing::Suspended {
-        return Err(Refused::Suspended.into());
-    }
+    cx.scope().require_write()?;
     AllowedDomains::of(cx)
         .await?
         .check_at(&invitation.email, "/token")?;

@@ -22,7 +22,9 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
-use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
+use tenantry_domain::tenant::{
+    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope,
+};
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
@@ -45,6 +47,8 @@ pub struct Ports {
     pub gate: Gate,
     /// Tenants across tenants, for sweeps.
     pub registry: Arc<dyn TenantRegistry>,
+    /// The rows of tenants that are deleted, restored or purged.
+    pub tenant_rows: Arc<dyn TenantRows>,
     /// Operators, and what they do across tenants.
     pub operators: Arc<dyn Operators>,
     /// Admission of operators.
@@ -142,6 +146,8 @@ pub struct Policy {
     pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
     pub name_quarantine_days: u32,
+    /// So many days after its deletion a tenant is purged, and can be restored until then; 1..=3650.
+    pub purge_after_days: u32,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
     /// Whether a tenant whose API calls of a period are used up is refused.
@@ -169,12 +175,20 @@ impl Default for Policy {
             operator_mfa_required: true,
             api_keys: ApiKeyFormat::default(),
             name_quarantine_days: 30,
+            purge_after_days: 30,
             quota_thresholds: vec![80, 100],
             enforce_api_calls: true,
             app_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
             billing: BillingPolicy::default(),
         }
+    }
+}
+
+impl Policy {
+    /// When a tenant that is deleted now will be purged.
+    pub fn purge_at(&self, now: Time) -> Time {
+        now + chrono::Duration::days(self.purge_after_days.into())
     }
 }
 

@@ -18,6 +18,7 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
 use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Capability;
 
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
@@ -131,6 +132,18 @@ async fn deliver(cx: &Cx, kind: &'static str, parcel: &Parcel) -> Result<(), Job
     send(cx, kind, &envelope, &message, parcel.at).await
 }
 
+/// The user, also of a tenant that is deleted.
+async fn user_of(cx: &Cx, work: &mut Work, id: UserId) -> Result<Option<User>, StoreError> {
+    if cx.scope().allows(Capability::Read) {
+        return work.users().find(id).await;
+    }
+    let tenant = work.tenants().current().await?;
+    match tenant.and_then(|tenant| tenant.deleted_at) {
+        Some(deleted) => work.users().find_as_of_deletion(id, deleted).await,
+        None => Ok(None),
+    }
+}
+
 /// Which address of a user a mail goes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum To<'a> {
@@ -161,7 +174,7 @@ pub(crate) async fn recipient(
     id: UserId,
     to: To<'_>,
 ) -> Result<Option<(User, Envelope)>, StoreError> {
-    let user = cx.read(async |work| work.users().find(id).await).await?;
+    let user = cx.read(async |work| user_of(cx, work, id).await).await?;
     let Some(user) = user else { return Ok(None) };
     let (email, is_verified) = match to {
         To::Present => (&user.email, user.email_verified),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod lifecycle;
 pub mod provision;
 pub mod purge;
+pub mod row_work;
 mod tenant;
 
 pub use tenant::*;
