@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::UserId;
 use tenantry_domain::operations::{AccountRates, Rate};
 use tenantry_tenancy::identity::workspace;
+use tenantry_tenancy::tenant::{lifecycle, row_work};
 use tenantry_tests::{Options, PASSWORD, Person, Reaction, Received, Reply, TenantWorld, World};
 
 use crate::account_passwords::{Mailed, ask, is_unusable, token};
@@ -855,7 +856,11 @@ async fn index_follows_each_account() {
     assert_eq!(indexed(world, "bob@new.example").await, 1);
     world.delete(&acme.admin, &path).send().await.expect(204);
     assert_eq!(indexed(world, "bob@new.example").await, 0);
-    world.set_status(globex, "deleted").await;
+    let operator = world.operator_cx();
+    lifecycle::delete(&operator, globex.id, "a test").await.unwrap();
+    row_work::settle(&world.app, globex.id, None, &|_| {})
+        .await
+        .unwrap();
     assert_eq!(indexed(world, BOB).await, 0);
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM user_addresses WHERE of_tenant = $1")
         .bind(globex.id.uuid())
@@ -863,6 +868,10 @@ async fn index_follows_each_account() {
         .await
         .unwrap();
     assert_eq!(rows, 0);
+    row_work::restore(&operator, globex.id, "a test", None)
+        .await
+        .unwrap();
+    assert_eq!(indexed(world, BOB).await, 1);
 }
 
 #[actix_web::test]
