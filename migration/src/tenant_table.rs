@@ -209,10 +209,10 @@ impl TenantTable {
         } else {
             "SELECT, INSERT, UPDATE, DELETE"
         };
-        sql.extend(security_sql(&self.name, "tenant_id", grants));
         if self.append_only {
             sql.extend(purge_policies(&self.name, &self.name));
         }
+        sql.extend(security_sql(&self.name, "tenant_id", grants));
         if self.partitioned_by.is_some() {
             sql.extend(self.default_partition_sql());
         }

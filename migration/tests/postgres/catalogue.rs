@@ -198,12 +198,25 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
     let others = format!(
         "SELECT policyname::text FROM pg_policies WHERE tablename = '{table}' AND roles <> '{{tenantry_app}}' ORDER BY 1"
     );
-    let platform: &[&str] = match table {
+    let further: &[&str] = match table {
+        "audit_events" => &["audit_events_purge", "audit_events_purge_select"],
+        "resource_versions" => &["resource_versions_purge", "resource_versions_purge_select"],
+        "tenant_setting_versions" => &[
+            "tenant_setting_versions_purge",
+            "tenant_setting_versions_purge_select",
+        ],
+        "usage_events" => &["usage_events_purge", "usage_events_purge_select"],
         "jobs" => &["jobs_platform_select", "jobs_platform_update"],
         "quota_leases" => &["quota_leases_platform_select"],
         "usage_dirty" => &["usage_dirty_platform_select"],
-        "tenants" => &["tenants_platform_select", "tenants_platform_update"],
+        "tenants" => &[
+            "tenants_platform_select",
+            "tenants_platform_update",
+            "tenants_purge_delete",
+            "tenants_purge_select",
+            "tenants_purge_update",
+        ],
         _ => &[],
     };
-    assert_eq!(names(owner, &others).await, platform);
+    assert_eq!(names(owner, &others).await, further);
 }
