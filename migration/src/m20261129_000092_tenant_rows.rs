@@ -118,7 +118,7 @@ END $do$";
 /// All tables that have rows of tenants, as the catalogue says, so that none can be forgotten. Those that refer to others come
 /// before them; a circle of references ends the count of steps, and the rows are tried in the order that there is.
 const TABLES_SQL: &str = "\
-CREATE FUNCTION tenant_row_tables(OUT name text, OUT soft boolean, OUT by_runtime boolean) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION tenant_row_tables(OUT name text, OUT soft boolean, OUT by_runtime boolean) RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE tables AS (
         SELECT c.oid, c.relname::text AS name FROM pg_class c
@@ -148,7 +148,7 @@ $$";
 ///
 /// Rows that were deleted before the tenant have another `deleted_at`, and stay as they are.
 const STEP_SQL: &str = "\
-CREATE FUNCTION tenant_rows_step(
+CREATE OR REPLACE FUNCTION tenant_rows_step(
     in_table text, work text, behind uuid, at_most integer, OUT last uuid, OUT seen integer, OUT done integer
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -197,7 +197,7 @@ END $$";
 /// who is held by row-level security as well: its policies show it rows of the tenant that is set, and it sets the one whose
 /// state says that its rows are to be erased.
 const ERASE_SQL: &str = "\
-CREATE FUNCTION tenant_rows_erase(
+CREATE OR REPLACE FUNCTION tenant_rows_erase(
     which uuid, in_table text, behind uuid, at_most integer, OUT last uuid, OUT seen integer, OUT done integer
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -212,7 +212,7 @@ END $$";
 /// Erases a tenant that has no more rows, with what the tables of the platform hold of it (their columns `of_tenant`), and leaves a
 /// tombstone. A row that is left makes it fail, by its foreign key. Its slug and subdomain are free at once.
 const BURY_SQL: &str = "\
-CREATE FUNCTION tenant_bury(which uuid, moment timestamptz) RETURNS boolean
+CREATE OR REPLACE FUNCTION tenant_bury(which uuid, moment timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     former text := current_setting('app.current_tenant', true);
