@@ -442,7 +442,8 @@ impl TenantTable {
 /// Row-level security and grants of a table whose `column` says which tenant a row is of.
 ///
 /// The policies are for the runtime role alone, so everybody else who is not exempt sees nothing: the owner,
-/// for whom it is forced, too. Each command has its own policy, so that none is covered by accident only.
+/// for whom it is forced, too, apart from [`purge_policies`]. Each command has its own policy, so that none is covered by accident
+/// only.
 pub(crate) fn security_sql(table: &str, column: &str, grants: &str) -> Vec<String> {
     let rule = policy_expression(column);
     let policy = |command: &str, clauses: String| {
