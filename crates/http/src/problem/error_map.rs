@@ -32,7 +32,7 @@ use tenantry_tenancy::operations::operator::OperatorError;
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
-use tenantry_tenancy::work::{project::ProjectReason, resource::ResourceReason, task::TaskReason};
+use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
 
 use crate::extract::api_key;
@@ -619,14 +619,8 @@ impl From<NoReason> for ApiError {
     }
 }
 
-impl From<TaskReason> for ApiError {
-    fn from(reason: TaskReason) -> Self {
-        match reason {}
-    }
-}
-
-impl From<ResourceReason> for ApiError {
-    fn from(reason: ResourceReason) -> Self {
+impl From<ReferenceReason> for ApiError {
+    fn from(reason: ReferenceReason) -> Self {
         match reason {}
     }
 }
