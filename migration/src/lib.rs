@@ -79,6 +79,7 @@ mod m20261129_000079_custom_roles;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
 mod m20261129_000085_workspaces;
+mod m20261129_000087_account_ends;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -19,7 +19,7 @@ use crate::{
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
     m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
     m20261129_000079_custom_roles, m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
-    m20261129_000085_workspaces,
+    m20261129_000085_workspaces, m20261129_000087_account_ends,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -140,6 +140,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000082_self_registered_users::Migration),
             Box::new(m20261129_000079_custom_roles::Migration),
             Box::new(m20261129_000085_workspaces::Migration),
+            Box::new(m20261129_000087_account_ends::Migration),
         ]
     }
 }

@@ -34,8 +34,8 @@ use tenantry_domain::identity::{
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
     OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
     PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
-    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
+    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested, SecretSource, SigningKeyRecord,
+    SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -43,7 +43,7 @@ use tenantry_domain::kernel::{
     TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
-    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
+    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
     OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
     OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
@@ -929,6 +929,10 @@ impl SentMails for Fake {
         Ok(MailDecision::Send)
     }
 
+    async fn note_in_doubt(&self, _: SystemScope, _: MessageId) -> Result<u32, StoreError> {
+        Ok(1)
+    }
+
     async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
     }
@@ -936,8 +940,8 @@ impl SentMails for Fake {
 
 #[async_trait]
 impl Workspaces for Fake {
-    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<bool, StoreError> {
-        Ok(true)
+    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<Requested, StoreError> {
+        Ok(Requested::Stored)
     }
 
     async fn take_due(&self, _: SystemScope, _: Time) -> Result<Option<WorkspaceRequest>, StoreError> {
@@ -948,8 +952,12 @@ impl Workspaces for Fake {
         Ok(())
     }
 
-    async fn delete(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<(), StoreError> {
+    async fn settle(&self, _: SystemScope, _: &WorkspaceRequest, _: Time) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn delete_settled(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     async fn list(&self, _: SystemScope, _: &Email, _: usize) -> Result<Vec<Workspace>, StoreError> {

@@ -14,6 +14,7 @@ use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::identity::workspace::DroppedRequests;
 use tenantry_tenancy::operations::worker::Worker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -254,12 +255,13 @@ fn quotas(metrics: &Metrics, booted: &Booted) {
 /// Adds what became of mail.
 fn mails(metrics: &Metrics, booted: &Booted) {
     let mailer = Arc::clone(&booted.mailer);
-    let help = "Attempts to send a mail: sent, to be tried again, or refused for good";
+    let help = "Attempts to send a mail: sent, to be tried again, without an answer of the server, or refused for good";
     metrics.register_labelled("mails", help, MetricType::Counter, move || {
         let stats = mailer.stats();
         let outcomes = [
             ("sent", stats.sent),
             ("retried", stats.retried),
+            ("in_doubt", stats.in_doubt),
             ("failed", stats.failed),
         ];
         let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
@@ -272,6 +274,24 @@ fn mails(metrics: &Metrics, booted: &Booted) {
         let labelled = counts.map(|(limit, count)| (vec![("limit", limit.as_str().to_owned())], count));
         labelled.into()
     });
+    let app = Arc::clone(&booted.app);
+    let help = "Mails that were given up since the server got each several times and did not answer";
+    metrics.register("mails_given_up", help, move || {
+        Reading::Total(app.unsent_mails.given_up())
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "Requests for the workspaces of an address that were dropped";
+    metrics.register_labelled(
+        "workspace_requests_dropped",
+        help,
+        MetricType::Counter,
+        move || {
+            let counts = app.state::<DroppedRequests>().counts();
+            let labelled =
+                counts.map(|(reason, count)| (vec![("reason", reason.as_str().to_owned())], count));
+            labelled.into()
+        },
+    );
 }
 
 /// Adds how Redis is, and who decides about rates.

@@ -120,6 +120,15 @@ impl Post {
     }
 }
 
+/// A mailer whose pauses pass with a clock of the test's.
+fn timed_by(settings: SmtpSettings, clock: &Arc<ManualClock>) -> SmtpMailer {
+    let (start, clock) = (clock.now(), Arc::clone(clock));
+    SmtpMailer::timed_by(settings, move || {
+        (clock.now() - start).to_std().unwrap_or_default()
+    })
+    .unwrap()
+}
+
 pub(crate) fn mailing(
     options: Options,
     server: &SmtpServer,
@@ -128,7 +137,7 @@ pub(crate) fn mailing(
     let clock = Arc::new(ManualClock::default());
     let mut settings = plain(server);
     change(&mut settings);
-    let mailer = SmtpMailer::new(settings, clock.clone()).unwrap();
+    let mailer = timed_by(settings, &clock);
     Options {
         mailer: Some(Mailing(Arc::new(mailer))),
         clock: Some(clock),
@@ -603,6 +612,39 @@ async fn a_mail_whose_acceptance_was_lost_is_the_same_mail_when_it_is_sent_again
     assert_eq!(received[0].data, received[1].data, "to the byte");
 }
 
+/// Each attempt is a copy for the reader, so there are few.
+#[actix_web::test]
+async fn mail_without_an_answer_is_given_up_after_three_copies() {
+    let post = Post::with(Options::default(), |settings| {
+        settings.timeout = Duration::from_millis(300);
+    })
+    .await;
+    // A refusal is an answer, so it does not count.
+    post.server.refuse("admin@globex.example", 450);
+    for tenant in [&post.world.acme, &post.world.globex] {
+        limit(&post.world, tenant, "api_calls", 100).await;
+    }
+    for reaction in [
+        Reaction::TakeAndHang,
+        Reaction::TakeAndVanish,
+        Reaction::TakeAndHang,
+    ] {
+        post.server.react(reaction);
+    }
+    for tenant in [&post.world.acme, &post.world.globex] {
+        post.use_calls(tenant, 80).await;
+    }
+    for outcome in [Outcome::Retried, Outcome::Retried, Outcome::Dead] {
+        assert_eq!(post.outcomes().await, [outcome, Outcome::Retried]);
+        post.world.clock.advance(chrono::Duration::minutes(15));
+    }
+    assert_eq!(post.outcomes().await, [Outcome::Retried]);
+    assert_eq!(post.server.received().len(), 3);
+    assert_eq!(post.world.app.unsent_mails.given_up(), 1);
+    let problem = post.mails().await.remove(0).progress.last_error.unwrap();
+    assert!(problem.contains("3 times"), "{problem}");
+}
+
 #[actix_web::test]
 async fn a_worker_that_dies_after_sending_leaves_the_same_mail_to_the_next() {
     let post = Post::new().await;
@@ -709,7 +751,7 @@ fn mail(to: &str) -> Mail {
 }
 
 fn mailer(settings: SmtpSettings) -> SmtpMailer {
-    SmtpMailer::new(settings, clock()).unwrap()
+    SmtpMailer::new(settings).unwrap()
 }
 
 #[actix_web::test]
@@ -817,7 +859,7 @@ async fn a_file_without_a_certificate_is_refused() {
             ca_file: Some(file.into()),
             ..plain(&server)
         };
-        let error = SmtpMailer::new(settings, clock()).unwrap_err().to_string();
+        let error = SmtpMailer::new(settings).unwrap_err().to_string();
         assert!(error.contains(problem) && error.contains(file), "{error}");
     }
 }
@@ -830,16 +872,26 @@ async fn a_connection_that_went_bad_is_replaced_and_one_that_hangs_is_given_up()
         timeout: Duration::from_millis(300),
         ..plain(&server)
     };
-    let mailer = SmtpMailer::new(settings, clock.clone()).unwrap();
+    let mailer = timed_by(settings, &clock);
     mailer.send(&mail("ada@example.com")).await.unwrap();
     // The connection that is kept is dead by now.
     server.restart();
     mailer.send(&mail("ada@example.com")).await.unwrap();
     server.react(Reaction::TakeAndHang);
     let slow = mailer.send(&mail("ada@example.com")).await.unwrap_err();
-    assert_eq!(slow, MailError::Unavailable("no answer within 300 ms".into()));
+    let problem = "no answer within 300 ms".to_owned();
+    assert_eq!(
+        slow,
+        MailError::InDoubt(problem.clone()),
+        "it has all of the mail"
+    );
     let connections = server.connections();
-    assert_eq!(mailer.send(&mail("ada@example.com")).await.unwrap_err(), slow);
+    let away = mailer.send(&mail("ada@example.com")).await.unwrap_err();
+    assert_eq!(
+        away,
+        MailError::Unavailable(problem),
+        "it has nothing of this one"
+    );
     assert_eq!(server.connections(), connections, "nobody waits again at once");
     clock.advance(chrono::Duration::seconds(5));
     mailer.send(&mail("ada@example.com")).await.unwrap();
@@ -857,7 +909,10 @@ async fn what_became_of_mail_is_counted() {
         let _ = tallied.send(&mail(to)).await;
     }
     let stats = tallied.stats();
-    assert_eq!((stats.sent, stats.failed, stats.retried), (1, 1, 1));
+    assert_eq!(
+        (stats.sent, stats.failed, stats.retried, stats.in_doubt),
+        (1, 1, 1, 0)
+    );
     assert!(!stats.goes_out(), "the last one was not taken");
     assert!(stats.last_failure.unwrap().1.contains("450"));
     tallied.send(&mail("ada@example.com")).await.unwrap();

@@ -31,7 +31,7 @@ const BECAUSE: SystemScope = SystemScope::because("a test of statements");
 
 /// Collects what the transactions send.
 #[derive(Clone, Default)]
-struct Statements(Arc<Mutex<BTreeSet<String>>>);
+pub(crate) struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Statements {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
@@ -51,7 +51,7 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
 }
 
 impl Statements {
-    fn taken(&self) -> BTreeSet<String> {
+    pub(crate) fn taken(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -646,9 +646,10 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 23] = [
+const OF_WORKERS: [&str; 24] = [
     "DELETE FROM workspace_requests ",
-    "INSERT INTO workspace_requests ",
+    "WITH present AS (SELECT (SELECT count(*) FROM (SELECT FROM workspace_requests ",
+    "UPDATE workspace_requests SET answered_at ",
     "SELECT t.name, t.slug FROM user_addresses ",
     "UPDATE workspace_requests SET attempts ",
     "UPDATE workspace_requests SET due_at ",

@@ -13,9 +13,8 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, NewCustomer, NewSubscription, Offer, PaymentProvider,
     ProviderError, ProviderKey, ProviderSubscription,
 };
-use tenantry_domain::identity::{RoleFilter, UserFilter};
 use tenantry_domain::kernel::{
-    BillingAccountId, Interval, PageRequest, Permission, Role, StoreError, SystemScope, TenantId,
+    BillingAccountId, Interval, PageRequest, Permission, StoreError, SystemScope, TenantId,
 };
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
@@ -226,16 +225,11 @@ pub(crate) async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, N
 
 /// Where invoices go: to an admin.
 async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
-    let filter = UserFilter {
-        role: Some(Role::Admin),
-        is_active: Some(true),
-        custom_role: Some(RoleFilter::None),
-    };
     let one = PageRequest {
         limit: 1,
         after: None,
     };
-    let page = work.users().list(&filter, one).await?;
+    let page = work.users().list_acting_admins(one).await?;
     Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
 }
 

@@ -46,7 +46,7 @@ pub async fn update(cx: &Cx, when: &Precondition, patch: TenantPatch) -> Result<
         // It decides who becomes a user.
         let _: RecentFactor = cx.require_recent_factor().await??;
     }
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let before = work
             .tenants()
             .current_for_update()
