@@ -260,6 +260,12 @@ async fn pending(world: &World, email: &str) -> Person {
     }
 }
 
+async fn set_active(world: &World, user: &Person, is_active: bool) -> Reply {
+    let body = json!({"is_active": is_active});
+    let change = world.patch(&world.acme.admin, &user_path(user), &body);
+    change.send().await
+}
+
 /// An admin made of a registration would be whoever registered, or nobody for ever.
 #[actix_web::test]
 async fn pending_registration_keeps_role_and_address() {
@@ -327,11 +333,7 @@ async fn deactivated_registration_stays_and_keeps_its_address() {
     require_proof(world).await;
     let user = pending(world, SELF).await;
     let token = mailed.token_for(SELF).await;
-    let active = async |is_active: bool| {
-        let body = json!({"is_active": is_active});
-        world.patch(&acme.admin, &user_path(&user), &body).send().await
-    };
-    active(false).await.expect(200);
+    set_active(world, &user, false).await.expect(200);
     register(world, SELF).await.problem(409, "email_taken");
     let invited = json!({"email": SELF, "role": "member"});
     let invited = world
@@ -369,15 +371,11 @@ async fn reactivated_registration_takes_no_seat() {
     let mailed = full_but_one().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let user = pending(world, SELF).await;
-    let active = async |is_active: bool| {
-        let body = json!({"is_active": is_active});
-        world.patch(&acme.admin, &user_path(&user), &body).send().await
-    };
-    active(false).await.expect(200);
+    set_active(world, &user, false).await.expect(200);
     let last = json!({"email": "last@acme.example", "full_name": "Last"});
     let last = world.post(&acme.admin, "/api/v1/users", &last).send().await;
     last.expect(201);
-    active(true).await.expect(200);
+    set_active(world, &user, true).await.expect(200);
 }
 
 /// That a row could not be deleted says nothing about who refers to it.

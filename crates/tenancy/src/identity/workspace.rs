@@ -110,7 +110,7 @@ pub async fn answer_due(app: &Tenancy) -> Result<u64, StoreError> {
             Ok(()) => {
                 workspaces
                     .settle(because, &request, app.ports.clock.now())
-                    .await?
+                    .await?;
             }
             // A row that cannot be answered must hold up no other, and must not be tried for ever.
             Err(error) if error.may_pass() && request.attempts < WorkspaceRequest::MOST_ATTEMPTS => {
