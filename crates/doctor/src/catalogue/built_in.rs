@@ -79,6 +79,7 @@ pub(super) fn alterations() -> String {
         ("pg_amop", "x.oid BETWEEN 10000 AND 11999"),
         ("pg_amproc", "x.oid BETWEEN 10000 AND 11999"),
         ("pg_am", "x.oid < 8000"),
+        ("pg_conversion", "false"),
     ];
     let simple = simple.map(|(class, covered)| {
         format!(
@@ -106,6 +107,19 @@ pub(super) fn alterations() -> String {
          UNION ALL
          SELECT 'language', l.lanname, 'it uses a function of users', NULL, NULL, NULL
          FROM pg_language l WHERE l.oid < 16384 AND greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) >= 16384
+         UNION ALL
+         SELECT 'language', l.lanname, 'its functions are not its own', NULL, NULL, NULL
+         FROM pg_language l WHERE l.lanname IN ('internal', 'c', 'sql', 'plpgsql')
+            AND greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) < 16384
+            AND concat_ws(' ', l.lanname, l.lanplcallfoid::regproc, l.laninline::regproc, l.lanvalidator::regproc)
+                NOT IN ('internal - - fmgr_internal_validator', 'c - - fmgr_c_validator', 'sql - - fmgr_sql_validator',
+                    'plpgsql plpgsql_call_handler plpgsql_inline_handler plpgsql_validator')
+         UNION ALL
+         SELECT 'range', format_type(x.rngtypid, NULL), NULL, NULL, NULL, NULL
+         FROM pg_range x WHERE x.rngtypid < 16384 AND x.xmin::text::bigint > 2
+         UNION ALL
+         SELECT 'text search configuration', m.mapcfg::regconfig::text, 'its dictionaries were replaced', NULL, NULL, NULL
+         FROM pg_ts_config_map m WHERE m.mapcfg < 16384 AND m.xmin::text::bigint > {last_of_initdb}
          UNION ALL
          SELECT 'collation', quote_ident(x.collname), 'it is not deterministic', NULL, NULL, NULL
          FROM pg_collation x WHERE x.oid < 16384 AND NOT x.collisdeterministic

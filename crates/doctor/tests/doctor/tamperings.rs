@@ -176,6 +176,24 @@ pub const TAMPERINGS: &[Tampering] = &[
         "SET allow_system_table_mods = on; \
          UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'ucs_basic'",
     ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_language SET lanvalidator = 2246 WHERE lanname = 'plpgsql'",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_conversion SET condefault = false \
+         WHERE conname = 'iso_8859_1_to_utf8'",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_range SET rngcanonical = 0 WHERE rngtypid = 'int4range'::regtype",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_ts_config_map SET mapdict = 'simple'::regdictionary \
+         WHERE mapcfg = 'english'::regconfig",
+    ),
     // Grants on the system.
     guarded(&["SYS002"], "GRANT SELECT ON pg_statistic TO tenantry_app"),
     guarded(
@@ -296,6 +314,15 @@ pub const TAMPERINGS: &[Tampering] = &[
     guarded(
         &["KEY003", "CAT003"],
         "CREATE UNIQUE INDEX titles ON tasks (title)",
+    ),
+    guarded(
+        &["CAT003"],
+        "ALTER TABLE tasks ALTER title TYPE text COLLATE \"C\"",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_attribute SET atthasdef = false \
+         WHERE attrelid = 'projects'::regclass AND attname = 'view_count'",
     ),
     guarded(&["CAT003"], "ALTER TABLE tasks OWNER TO postgres"),
     guarded(&["CAT003"], "ALTER TABLE tasks REPLICA IDENTITY FULL"),
@@ -744,6 +771,21 @@ pub const ROLE_TAMPERINGS: &[Tampering] = &[
         &["ROLE010"],
         "CREATE ROLE standby LOGIN REPLICATION",
         "DROP ROLE standby",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolcanlogin = true WHERE rolname = 'pg_execute_server_program'",
+        "UPDATE pg_authid SET rolcanlogin = false WHERE rolname = 'pg_execute_server_program'",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolcanlogin = true WHERE rolname = 'pg_database_owner'",
+        "UPDATE pg_authid SET rolcanlogin = false WHERE rolname = 'pg_database_owner'",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolbypassrls = true, rolcreatedb = true WHERE rolname = 'pg_monitor'",
+        "UPDATE pg_authid SET rolbypassrls = false, rolcreatedb = false WHERE rolname = 'pg_monitor'",
     ),
     // What tells the age of initdb is moved.
     everywhere(
