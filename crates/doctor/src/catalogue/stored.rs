@@ -118,6 +118,7 @@ pub(super) fn risky(manifest: Option<&Manifest>) -> String {
             SELECT i.type, i.identity, 'code'
             FROM pg_type t, LATERAL pg_identify_object('pg_type'::regclass, t.oid, 0) i
             WHERE t.oid >= 16384 AND t.typtype NOT IN ('c', 'd', 'e')
+                AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid AND e.oid = t.typelem)
             UNION ALL
             SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
                 format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), 'code'
