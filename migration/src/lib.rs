@@ -79,6 +79,11 @@ mod m20261129_000079_custom_roles;
 mod m20261129_000080_operator_factors;
 mod m20261129_000082_self_registered_users;
 mod m20261129_000085_workspaces;
+mod m20261129_000087_account_ends;
+mod m20261129_000088_audit_entries;
+mod m20261129_000089_audit_chain;
+mod m20261129_000091_tenant_lifecycle;
+mod m20261129_000092_tenant_rows;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -19,7 +19,8 @@ use crate::{
     m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
     m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
     m20261129_000079_custom_roles, m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
-    m20261129_000085_workspaces,
+    m20261129_000085_workspaces, m20261129_000087_account_ends, m20261129_000088_audit_entries,
+    m20261129_000089_audit_chain, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -58,6 +59,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     // Which slugs and subdomains are taken, one namespace for all tenants. A trigger keeps it; the runtime role has no grant
     // on it.
     "tenant_names",
+    // What is left of tenants that were purged: id, times, counts. The runtime role has no grant on it.
+    "tenant_tombstones",
     // The tenants themselves. It obeys the same rule by its `id`, having no `tenant_id`; in addition
     // operators and the tenant directory see all of it.
     "tenants",
@@ -67,9 +70,11 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "workspace_requests",
 ];
 
-/// The functions that triggers of tenant tables run as the owner of the tables, in alphabetical order: what each of them does
-/// for a tenant, the runtime role may not do itself.
+/// The functions that triggers of tenant tables, or the runtime role, run as the owner of the tables, in alphabetical order: what
+/// each of them does for a tenant, the runtime role may not do itself.
 pub const DEFINER_FUNCTIONS: &[&str] = &[
+    // Deletes old entries of the tenant's audit log, behind a checkpoint. The runtime role may only add to the log.
+    "audit_retain",
     // Takes and releases the names of the tenant whose row is stored, in a table that shows all tenants' names.
     "tenant_names_keep",
     // Deletes the accounts of a deleted tenant from the index of addresses, which shows all tenants' accounts.
@@ -140,6 +145,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000082_self_registered_users::Migration),
             Box::new(m20261129_000079_custom_roles::Migration),
             Box::new(m20261129_000085_workspaces::Migration),
+            Box::new(m20261129_000087_account_ends::Migration),
+            Box::new(m20261129_000088_audit_entries::Migration),
+            Box::new(m20261129_000089_audit_chain::Migration),
+            Box::new(m20261129_000091_tenant_lifecycle::Migration),
+            Box::new(m20261129_000092_tenant_rows::Migration),
         ]
     }
 }

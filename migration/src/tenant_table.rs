@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use sea_orm_migration::SchemaManager;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbErr};
 
-use crate::{APP_ROLE, TableError};
+use crate::{APP_ROLE, OWNER_ROLE, TableError};
 
 /// The run-time setting that says whose rows a transaction may touch.
 pub const TENANT_SETTING: &str = "app.current_tenant";
@@ -209,6 +209,9 @@ impl TenantTable {
         } else {
             "SELECT, INSERT, UPDATE, DELETE"
         };
+        if self.append_only {
+            sql.extend(purge_policies(&self.name, &self.name));
+        }
         sql.extend(security_sql(&self.name, "tenant_id", grants));
         if self.partitioned_by.is_some() {
             sql.extend(self.default_partition_sql());
@@ -439,7 +442,8 @@ impl TenantTable {
 /// Row-level security and grants of a table whose `column` says which tenant a row is of.
 ///
 /// The policies are for the runtime role alone, so everybody else who is not exempt sees nothing: the owner,
-/// for whom it is forced, too. Each command has its own policy, so that none is covered by accident only.
+/// for whom it is forced, too, apart from [`purge_policies`]. Each command has its own policy, so that none is covered by accident
+/// only.
 pub(crate) fn security_sql(table: &str, column: &str, grants: &str) -> Vec<String> {
     let rule = policy_expression(column);
     let policy = |command: &str, clauses: String| {
@@ -456,6 +460,16 @@ pub(crate) fn security_sql(table: &str, column: &str, grants: &str) -> Vec<Strin
         format!("REVOKE ALL ON TABLE {table} FROM PUBLIC, {APP_ROLE}"),
         format!("GRANT {grants} ON TABLE {table} TO {APP_ROLE}"),
     ]
+}
+
+/// What lets the function of the owner that purges tenants find and erase rows of the tenant that is set, in a table of which the
+/// runtime role may delete none. The owner is held by row-level security, which is forced, and sees no other row.
+pub(crate) fn purge_policies(table: &str, prefix: &str) -> [String; 2] {
+    let rule = policy_expression("tenant_id");
+    let policy = |name: &str, command: &str| {
+        format!("CREATE POLICY {prefix}_{name} ON {table} FOR {command} TO {OWNER_ROLE} USING ({rule})")
+    };
+    [policy("purge_select", "SELECT"), policy("purge", "DELETE")]
 }
 
 /// Runs statements one after the other.

@@ -11,7 +11,7 @@ use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
-    PgSigningKeys, PgUnits, PgUsageUpkeep, PgWorkspaces,
+    PgSigningKeys, PgTenantRows, PgUnits, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -57,6 +57,7 @@ pub fn ports(
             Arc::clone(&base.ids),
         ),
         registry: Arc::new(PgRegistry::new(platform.clone())),
+        tenant_rows: Arc::new(PgTenantRows::new(runtime.clone(), platform.clone())),
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
         operator_tokens: tokens.operator,

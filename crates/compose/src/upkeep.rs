@@ -4,13 +4,16 @@ use std::time::Duration;
 use tenantry_billing::usage::metering;
 use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
-use tenantry_tenancy::audit::refusal;
+use tenantry_tenancy::audit::{chain, refusal};
 use tenantry_tenancy::identity::{signing_key, workspace};
 use tenantry_tenancy::{Flushed, Tenancy};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// How often a process reads the stored signing keys: much more often than a new key needs to be published for.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
+
+/// The pause between two looks for audit entries to chain.
+const CHAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// The pause between two looks for lists of workspaces to mail.
 const MAILS_EVERY: Duration = Duration::from_secs(2);
@@ -49,6 +52,7 @@ impl Upkeep {
             done = service => done,
             () = follow(app, self.keys) => unreachable!("it reads keys for ever"),
             () = mail_workspaces(Arc::clone(app)) => unreachable!("it mails for ever"),
+            () = chain_audit(Arc::clone(app)) => unreachable!("it chains for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
         app.refusals().end_all();
@@ -57,7 +61,7 @@ impl Upkeep {
     }
 }
 
-/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, and stores what is counted in memory:
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, chains audit entries, and stores what is counted in memory:
 /// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
 pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
     Upkeep::default().beside(app, service).await
@@ -116,6 +120,16 @@ pub async fn mail_workspaces(app: Arc<Tenancy>) {
         if let Err(error) = workspace::answer_due(&app).await {
             tracing::warn!(%error, "lists of workspaces could not be mailed, trying again");
         }
+    }
+}
+
+/// Chains the audit entries that this process has written, a second or two after each. While the database is unavailable, they
+/// wait.
+pub async fn chain_audit(app: Arc<Tenancy>) {
+    let mut ticks = ticks(CHAIN_EVERY);
+    loop {
+        ticks.tick().await;
+        chain::chain_due(&app).await;
     }
 }
 

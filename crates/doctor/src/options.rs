@@ -80,6 +80,7 @@ impl Default for Options {
                 "sent_mails",
                 "system_jobs",
                 "tenant_names",
+                "tenant_tombstones",
                 "tenants",
                 "user_addresses",
                 "workspace_requests",
@@ -87,6 +88,7 @@ impl Default for Options {
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
             allowed_definer_functions: list(&[
+                "audit_retain",
                 "tenant_names_keep",
                 "user_addresses_drop",
                 "user_addresses_keep",

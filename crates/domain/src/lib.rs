@@ -12,9 +12,9 @@
 //! A scope cannot be forged by the code that uses these crates:
 //!
 //! ```compile_fail,E0451
-//! use tenantry_domain::{kernel::{RequestId, Role, TenantId}, tenant::{Actor, Standing, TenantScope}};
+//! use tenantry_domain::{kernel::{RequestId, Role, TenantId}, tenant::{Actor, TenantScope, TenantStatus}};
 //! fn forge(tenant: TenantId, request: RequestId) -> TenantScope {
-//!     TenantScope { tenant, standing: Standing::Active, actor: Actor::Guest, role: Some(Role::Admin), request }
+//!     TenantScope { tenant, status: TenantStatus::Active, actor: Actor::Guest, role: Some(Role::Admin), request }
 //! }
 //! ```
 //!

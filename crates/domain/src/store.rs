@@ -91,6 +91,8 @@ macro_rules! repositories {
             meter_reports: $crate::billing::MeterReports,
             /// The audit log.
             audit: $crate::audit::AuditLog,
+            /// The hash chain of the audit log.
+            audit_chain: $crate::audit::AuditChain,
             /// Work that is done later.
             jobs: $crate::operations::Jobs,
             /// Requests that are done once.

@@ -34,8 +34,9 @@ use tenantry_domain::identity::{
     IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
     OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
     PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
-    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, SecretSource, SigningKeyRecord, SigningKeys,
-    TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest, Workspaces,
+    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested, SecretSource, Signature,
+    SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest,
+    Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
@@ -43,15 +44,16 @@ use tenantry_domain::kernel::{
     TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
-    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, Operator,
+    Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
     OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
     OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, Settings, Slug, Tenant, TenantFacts,
-    TenantRegistry, TenantScope, TenantSelector, TenantStatus,
+    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, Settings,
+    Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSelector, TenantStatus,
+    Tombstone,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -74,6 +76,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         units: Units::new(fake.clone()),
         gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
+        tenant_rows: fake.clone(),
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
@@ -129,6 +132,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         operator_mfa_required: false,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
+        purge_after_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
         mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
@@ -386,6 +390,18 @@ impl KeyRing for Fake {
     fn replace(&self, _: Vec<OpenSigningKey>) -> Vec<String> {
         Vec::new()
     }
+
+    fn sign(&self, _: &[u8]) -> Signature {
+        Signature {
+            kid: "kid".into(),
+            public_key: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn verifies(&self, _: &[u8], _: &[u8], _: &[u8]) -> bool {
+        true
+    }
 }
 
 #[async_trait]
@@ -537,6 +553,40 @@ impl TenantRegistry for Fake {
 
     async fn free_names(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[async_trait]
+impl TenantRows for Fake {
+    async fn tables(&self, _: SystemScope) -> Result<Vec<RowTable>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn step(
+        &self,
+        _: SystemScope,
+        _: TenantId,
+        _: (RowWork, &RowTable),
+        _: Option<Uuid>,
+        _: u32,
+    ) -> Result<RowStep, StoreError> {
+        Ok(RowStep::Stopped)
+    }
+
+    async fn tenant(&self, _: SystemScope, _: TenantId) -> Result<Option<Tenant>, StoreError> {
+        Ok(None)
+    }
+
+    async fn tenant_named(&self, _: SystemScope, _: &Slug) -> Result<Option<Tenant>, StoreError> {
+        Ok(None)
+    }
+
+    async fn pending(&self, _: SystemScope, _: Time, _: u32) -> Result<Vec<TenantId>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn tombstones(&self, _: SystemScope) -> Result<Vec<Tombstone>, StoreError> {
+        Ok(Vec::new())
     }
 }
 
@@ -882,7 +932,7 @@ impl PlanCatalogue for Fake {
             version: 1,
             title: "Free".into(),
             limits: BTreeMap::new(),
-            features: [Feature::BRANDING, Feature::CUSTOM_ROLES]
+            features: [Feature::AUDIT_EXPORT, Feature::BRANDING, Feature::CUSTOM_ROLES]
                 .map(|feature| feature.0.to_owned())
                 .into(),
             settings: BTreeMap::new(),
@@ -929,6 +979,10 @@ impl SentMails for Fake {
         Ok(MailDecision::Send)
     }
 
+    async fn note_in_doubt(&self, _: SystemScope, _: MessageId) -> Result<u32, StoreError> {
+        Ok(1)
+    }
+
     async fn delete_before(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
     }
@@ -936,8 +990,8 @@ impl SentMails for Fake {
 
 #[async_trait]
 impl Workspaces for Fake {
-    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<bool, StoreError> {
-        Ok(true)
+    async fn request(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<Requested, StoreError> {
+        Ok(Requested::Stored)
     }
 
     async fn take_due(&self, _: SystemScope, _: Time) -> Result<Option<WorkspaceRequest>, StoreError> {
@@ -948,8 +1002,12 @@ impl Workspaces for Fake {
         Ok(())
     }
 
-    async fn delete(&self, _: SystemScope, _: &WorkspaceRequest) -> Result<(), StoreError> {
+    async fn settle(&self, _: SystemScope, _: &WorkspaceRequest, _: Time) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn delete_settled(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     async fn list(&self, _: SystemScope, _: &Email, _: usize) -> Result<Vec<Workspace>, StoreError> {

@@ -15,7 +15,11 @@ use crate::{SmtpSettings, Tls};
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
 /// A connection over which mail can be handed over.
-pub struct Connection(AsyncSmtpConnection);
+pub struct Connection {
+    server: AsyncSmtpConnection,
+    /// Whether the server may have got a mail that it has not answered.
+    is_in_doubt: bool,
+}
 
 impl Connection {
     /// Connects, encrypts and logs in, as the settings say. Whatever goes wrong here is not the mail's fault.
@@ -37,28 +41,52 @@ impl Connection {
             let entered = connection.auth(&MECHANISMS, &credentials).await;
             entered.map_err(|error| unusable(&error))?;
         }
-        Ok(Self(connection))
+        Ok(Self {
+            server: connection,
+            is_in_doubt: false,
+        })
     }
 
     /// Whether the server is still there.
     pub async fn stands(&mut self) -> bool {
-        !self.0.has_broken() && self.0.test_connected().await
+        !self.server.has_broken() && self.server.test_connected().await
     }
 
     /// Hands a mail over.
     pub async fn hand_over(&mut self, envelope: &Envelope, message: &[u8]) -> Result<Accepted, MailError> {
         let sender = Mail::new(envelope.from().cloned(), Vec::new());
         // A server that refuses whoever sends refuses every mail: that is for the settings to mend.
-        self.0.command(sender).await.map_err(|error| unusable(&error))?;
+        self.server
+            .command(sender)
+            .await
+            .map_err(|error| unusable(&error))?;
         for recipient in envelope.to() {
             let command = Rcpt::new(recipient.clone(), Vec::new());
-            self.0.command(command).await.map_err(|error| refusal(&error))?;
+            self.server
+                .command(command)
+                .await
+                .map_err(|error| refusal(&error))?;
         }
-        self.0.command(Data).await.map_err(|error| refusal(&error))?;
-        let answer = self.0.message(message).await.map_err(|error| refusal(&error))?;
+        self.server.command(Data).await.map_err(|error| refusal(&error))?;
+        self.is_in_doubt = true;
+        let answer = self.server.message(message).await;
+        let answer = answer.map_err(|error| {
+            // A code is an answer.
+            self.is_in_doubt = error.status().is_none();
+            self.in_doubt(refusal(&error))
+        })?;
+        self.is_in_doubt = false;
         let words: Vec<_> = answer.message().collect();
         let words = format!("{} {}", answer.code(), words.join(" "));
         Ok(Accepted(Line::of(&words).to_string()))
+    }
+
+    /// What an error means for the mail that was handed over last: the server may have got all of it.
+    pub fn in_doubt(&self, error: MailError) -> MailError {
+        match error {
+            MailError::Unavailable(problem) if self.is_in_doubt => MailError::InDoubt(problem),
+            other => other,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lettre::address::Envelope;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use tenantry_domain::kernel::{Clock, Line, Time};
+use tenantry_domain::kernel::Line;
 use tenantry_domain::operations::{Accepted, Mail, MailError, Mailer};
 use tokio::time::{Instant, timeout};
 
@@ -29,16 +29,19 @@ pub struct SmtpMailer {
     settings: SmtpSettings,
     tls: TlsParameters,
     hello: ClientId,
-    clock: Arc<dyn Clock>,
+    uptime: Uptime,
     state: Mutex<State>,
 }
+
+/// Returns how much time has passed since some moment. It never goes back as a wall clock does, which would lengthen the pause.
+type Uptime = Box<dyn Fn() -> Duration + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     /// Connections that wait for the next mail, and since when.
     idle: Vec<(Connection, Instant)>,
-    /// While the server is away: when to try the next connection, and what the matter was.
-    away: Option<(Time, MailError)>,
+    /// While the server is away: when to try the next connection, by the uptime, and what the matter was.
+    away: Option<(Duration, MailError)>,
 }
 
 impl std::fmt::Debug for SmtpMailer {
@@ -54,7 +57,19 @@ impl SmtpMailer {
     ///
     /// # Errors
     /// [`SmtpSettingsError`].
-    pub fn new(settings: SmtpSettings, clock: Arc<dyn Clock>) -> Result<Self, SmtpSettingsError> {
+    pub fn new(settings: SmtpSettings) -> Result<Self, SmtpSettingsError> {
+        let start = Instant::now();
+        Self::timed_by(settings, move || start.elapsed())
+    }
+
+    /// The same with another source of the time that passes, for tests.
+    ///
+    /// # Errors
+    /// [`SmtpSettingsError`].
+    pub fn timed_by(
+        settings: SmtpSettings,
+        uptime: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Result<Self, SmtpSettingsError> {
         let tls = tls(&settings)?;
         let from = settings.from.email.as_str();
         let hello = from.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
@@ -62,7 +77,7 @@ impl SmtpMailer {
             hello: ClientId::Domain(hello.to_owned()),
             settings,
             tls,
-            clock,
+            uptime: Box::new(uptime),
             state: Mutex::default(),
         })
     }
@@ -72,7 +87,8 @@ impl SmtpMailer {
         let mut connection = self.connection().await?;
         let handing = connection.hand_over(envelope, message);
         let Ok(handed) = timeout(self.settings.timeout, handing).await else {
-            return Err(self.is_away(too_slow(self.settings.timeout)));
+            let error = self.is_away(too_slow(self.settings.timeout));
+            return Err(connection.in_doubt(error));
         };
         let mut state = self.lock();
         state.away = None;
@@ -100,7 +116,7 @@ impl SmtpMailer {
     /// Whether a connection may be tried now. One of those who ask after a pause is let through, and the
     /// others are not until it is known what becomes of it.
     fn admit(&self) -> Result<(), MailError> {
-        let now = self.clock.now();
+        let now = (self.uptime)();
         let trying = self.settings.connect_timeout + self.settings.timeout;
         match &mut self.lock().away {
             Some((until, error)) if now < *until => Err(error.clone()),
@@ -116,7 +132,7 @@ impl SmtpMailer {
     fn is_away(&self, error: MailError) -> MailError {
         let mut state = self.lock();
         state.idle.clear();
-        state.away = Some((self.clock.now() + PAUSE, error.clone()));
+        state.away = Some(((self.uptime)() + PAUSE, error.clone()));
         error
     }
 
@@ -150,6 +166,8 @@ fn discreet(error: MailError, address: &str) -> MailError {
     let without = |problem: String| Line::of(&problem.replace(address, "…")).to_string();
     match error {
         MailError::Unavailable(problem) => MailError::Unavailable(without(problem)),
+        MailError::InDoubt(problem) => MailError::InDoubt(without(problem)),
+        MailError::GivenUp(times) => MailError::GivenUp(times),
         MailError::Misconfigured(problem) => MailError::Misconfigured(without(problem)),
         MailError::Refused(problem) => MailError::Refused(without(problem)),
     }

@@ -11,6 +11,8 @@ pub struct MailStats {
     pub sent: u64,
     /// Attempts that failed and may be repeated.
     pub retried: u64,
+    /// Attempts whose mail the server got and did not answer. They may be repeated, too.
+    pub in_doubt: u64,
     /// Mails that were refused for good.
     pub failed: u64,
     /// When one was last taken.
@@ -78,7 +80,10 @@ impl Mailer for TalliedMailer {
                 stats.last_success = Some(now);
             }
             Err(error) if error.may_pass() => {
-                stats.retried += 1;
+                match error {
+                    MailError::InDoubt(_) => stats.in_doubt += 1,
+                    _ => stats.retried += 1,
+                }
                 stats.last_failure = Some((now, error.to_string()));
             }
             Err(_) => {

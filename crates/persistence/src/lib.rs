@@ -104,6 +104,7 @@ pub use plans::plan::PgPlanVersions;
 pub use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, IntoActiveModel};
 pub use tenant::directory::PgDirectory;
 pub use tenant::registry::PgRegistry;
+pub use tenant::rows::PgTenantRows;
 pub use usage::quota_upkeep::PgQuotaUpkeep;
 pub use usage::usage_upkeep::PgUsageUpkeep;
 

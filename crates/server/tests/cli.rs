@@ -16,6 +16,8 @@ mod demo_payments;
 mod documented_metrics;
 #[path = "cli/guarding.rs"]
 mod guarding;
+#[path = "cli/lifecycle.rs"]
+mod lifecycle;
 #[path = "cli/mail.rs"]
 mod mail;
 #[path = "cli/metering.rs"]
@@ -184,6 +186,12 @@ fn every_command_explains_itself_with_an_example() {
         &["tenant", "create", "--help"],
         &["tenant", "suspend", "--help"],
         &["tenant", "resume", "--help"],
+        &["tenant", "delete", "--help"],
+        &["tenant", "restore", "--help"],
+        &["tenant", "purge", "--help"],
+        &["tombstones", "--help"],
+        &["tombstones", "list", "--help"],
+        &["tombstones", "apply", "--help"],
         &["user", "--help"],
         &["user", "import", "--help"],
         &["user", "reset-mfa", "--help"],

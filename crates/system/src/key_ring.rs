@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tenantry_domain::identity::{KeyRing, OpenSigningKey, SigningKeyState};
+use tenantry_domain::identity::{KeyRing, OpenSigningKey, Signature, SigningKeyState};
 use tenantry_domain::kernel::{Clock, Time};
 
 use crate::{AccessTokensError, SigningKey};
@@ -113,6 +113,14 @@ impl KeyRing for SigningKeyRing {
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;
         wrong
     }
+
+    fn sign(&self, message: &[u8]) -> Signature {
+        self.signing().sign(message)
+    }
+
+    fn verifies(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        SigningKey::verifies(public_key, message, signature)
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +208,18 @@ mod tests {
         set(&clock, 250);
         assert_eq!(ring.signing().kid(), configured.kid());
         assert!(ring.accepted(one.kid()).is_some() && ring.accepted("other").is_none());
+    }
+
+    #[test]
+    fn signatures_are_verified_with_the_key_that_they_name() {
+        let configured = SigningKey::generate();
+        let (_, ring) = ring(&configured);
+        let signature = ring.sign(b"head");
+        assert_eq!(signature.kid, configured.kid());
+        assert!(ring.verifies(&signature.public_key, b"head", &signature.bytes));
+        assert!(!ring.verifies(&signature.public_key, b"heaD", &signature.bytes));
+        assert!(!ring.verifies(&[0; 32], b"head", &signature.bytes));
+        assert!(!ring.verifies(&[], b"head", &[]));
     }
 
     #[test]

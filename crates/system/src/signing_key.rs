@@ -1,7 +1,8 @@
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey};
+use tenantry_domain::identity::Signature;
 
 use crate::secret;
 
@@ -54,6 +55,23 @@ impl SigningKey {
     /// deployment has one secret to keep. What one label yields says nothing of the key or of another label.
     pub fn derive_secret(&self, label: &str) -> [u8; 32] {
         secret::hmac_sha256(&secret::hmac_key(self.private.as_bytes()), &[label.as_bytes()])
+    }
+
+    /// Signs a text.
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
+        let pair = Ed25519KeyPair::from_pkcs8(self.private.as_bytes())
+            .expect("a signing key holds the PKCS#8 of a key pair");
+        Signature {
+            kid: self.kid.clone(),
+            public_key: pair.public_key().as_ref().to_vec(),
+            bytes: pair.sign(message).as_ref().to_vec(),
+        }
+    }
+
+    /// Whether a signature of a text is that of a public key.
+    pub(crate) fn verifies(public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&ED25519, public_key);
+        key.verify(message, signature).is_ok()
     }
 
     pub(crate) const fn private(&self) -> &EncodingKey {

@@ -21,6 +21,7 @@ pub mod usage;
 pub mod work;
 
 pub use identity::api_key_use::KeyUses;
+pub use kernel::audit_marks::AuditMarks;
 pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, Origin, Policy, Ports, Tenancy};
 pub use kernel::forwarding::Forwarding;

@@ -543,6 +543,7 @@ fn policy(settings: &Settings) -> Policy {
         // The settings were checked.
         api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: settings.signup.name_quarantine_days,
+        purge_after_days: settings.tenants.purge_after_days,
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),

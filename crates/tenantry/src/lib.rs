@@ -22,6 +22,7 @@
     )
 )]
 
+mod audit;
 mod billing;
 mod boot;
 mod config;
@@ -55,6 +56,7 @@ mod serve;
 mod sources;
 mod tenant;
 mod tenant_settings;
+mod tombstones;
 mod traces;
 mod user;
 
@@ -118,9 +120,12 @@ enum Command {
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
     Doctor(Box<doctor::Args>),
-    /// List, create, suspend and resume tenants.
+    /// List, create, suspend, resume, delete, restore and purge tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// List what is left of purged tenants, and purge again those that a restored backup brought back.
+    #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
+    Tombstones(tombstones::Args),
     /// List plans, and put tenants on them.
     #[command(after_help = "Example: tenantry plan change acme --to pro")]
     Plan(plan::Args),
@@ -153,6 +158,9 @@ enum Command {
     /// Try how mail goes out.
     #[command(after_help = "Example: tenantry mail test --to ada@example.com")]
     Mail(mail::Args),
+    /// Verify the hash chains of audit logs.
+    #[command(after_help = "Example: tenantry audit verify --tenant acme")]
+    Audit(audit::Args),
     /// Compare what quotas have counted with the ledger.
     #[command(after_help = "Example: tenantry quota reconcile --tenant acme")]
     Quota(quota::Args),
@@ -267,6 +275,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Migrate(args) => migrate::run(&sources, &args).await,
         Command::Doctor(args) => doctor::run(&sources, &args).await,
         Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
+        Command::Tombstones(args) => tombstones::run(&sources.of_command()?, &args).await,
         Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,
         Command::Flags(args) => flag::run(&sources.of_command()?, &args).await,
@@ -275,6 +284,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
         Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
+        Command::Audit(args) => audit::run(&sources.of_command()?, &args).await,
         Command::Quota(args) => quota::run(&sources.of_command()?, &args).await,
         Command::Jobs(args) => jobs::run(&sources.of_command()?, &args).await,
     }

@@ -69,7 +69,7 @@ pub fn mailer(settings: &config::Mail, clock: Arc<dyn Clock>) -> Result<TalliedM
         let log = LogMailer::new(settings.log_contents);
         return Ok(TalliedMailer::new(Box::new(log), clock));
     }
-    let smtp = SmtpMailer::new(smtp(settings)?, Arc::clone(&clock)).map_err(|error| match error {
+    let smtp = SmtpMailer::new(smtp(settings)?).map_err(|error| match error {
         SmtpSettingsError::Trusted(problem) => SettingsError::invalid("mail.smtp.ca_file", problem),
         SmtpSettingsError::Tls(problem) => SettingsError::invalid("mail.smtp.tls", problem),
     })?;

@@ -14,6 +14,7 @@ use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::identity::workspace::DroppedRequests;
 use tenantry_tenancy::operations::worker::Worker;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -63,6 +64,23 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     redis(metrics, booted);
     quotas(metrics, booted);
     mails(metrics, booted);
+    audit(metrics, booted);
+}
+
+/// Adds how far behind the chains of audit logs are.
+fn audit(metrics: &Metrics, booted: &Booted) {
+    let app = Arc::clone(&booted.app);
+    let help = "Tenants with audit entries of this server that are not chained yet";
+    metrics.register("audit_chain_waiting_tenants", help, move || {
+        Reading::Level(app.audit_marks().waiting().0 as f64)
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "How long the oldest audit entry of this server has waited to be chained";
+    metrics.register("audit_chain_lag_seconds", help, move || {
+        let since = app.audit_marks().waiting().1;
+        let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
+        Reading::Level(waiting.max(0) as f64 / 1_000.0)
+    });
 }
 
 /// Adds what the guard found.
@@ -254,12 +272,13 @@ fn quotas(metrics: &Metrics, booted: &Booted) {
 /// Adds what became of mail.
 fn mails(metrics: &Metrics, booted: &Booted) {
     let mailer = Arc::clone(&booted.mailer);
-    let help = "Attempts to send a mail: sent, to be tried again, or refused for good";
+    let help = "Attempts to send a mail: sent, to be tried again, without an answer of the server, or refused for good";
     metrics.register_labelled("mails", help, MetricType::Counter, move || {
         let stats = mailer.stats();
         let outcomes = [
             ("sent", stats.sent),
             ("retried", stats.retried),
+            ("in_doubt", stats.in_doubt),
             ("failed", stats.failed),
         ];
         let labelled = outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count));
@@ -272,6 +291,24 @@ fn mails(metrics: &Metrics, booted: &Booted) {
         let labelled = counts.map(|(limit, count)| (vec![("limit", limit.as_str().to_owned())], count));
         labelled.into()
     });
+    let app = Arc::clone(&booted.app);
+    let help = "Mails that were given up since the server got each several times and did not answer";
+    metrics.register("mails_given_up", help, move || {
+        Reading::Total(app.unsent_mails().given_up())
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "Requests for the workspaces of an address that were dropped";
+    metrics.register_labelled(
+        "workspace_requests_dropped",
+        help,
+        MetricType::Counter,
+        move || {
+            let counts = app.state::<DroppedRequests>().counts();
+            let labelled =
+                counts.map(|(reason, count)| (vec![("reason", reason.as_str().to_owned())], count));
+            labelled.into()
+        },
+    );
 }
 
 /// Adds how Redis is, and who decides about rates.

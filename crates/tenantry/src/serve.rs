@@ -193,7 +193,7 @@ fn api(settings: &Settings, booted: &Booted, readiness: &Arc<Readiness>) -> Api 
 struct Loops {
     /// They take out what they store, and give back what they have not stored when they end.
     storing: Vec<JoinHandle<()>>,
-    /// They read what servers share: plans, keys, and requests for lists of workspaces.
+    /// They read what servers share: plans, keys, requests for lists of workspaces, and audit entries to chain.
     reading: Vec<JoinHandle<()>>,
     /// They keep connections to other servers, which are still needed to store.
     sharing: Vec<JoinHandle<()>>,
@@ -222,6 +222,7 @@ impl Loops {
             reading: [
                 tokio::spawn(booted.plans.clone().run()),
                 tokio::spawn(tenantry_compose::follow_keys(app())),
+                tokio::spawn(tenantry_compose::chain_audit(app())),
             ]
             .into_iter()
             .chain(mailing)

@@ -6,6 +6,7 @@ use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 use tenantry_tenancy::tenant::lifecycle::{LifecycleError, LifecycleReason};
 use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::tenant::row_work::{self, RowProgress, Settled};
 use tenantry_tenancy::tenant::{lifecycle, provision};
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
 
@@ -50,6 +51,33 @@ enum Action {
         #[arg(long)]
         reason: String,
     },
+    /// Delete a tenant: it is gone at once, and can be restored until it is purged.
+    #[command(after_help = "Example: tenantry tenant delete acme --reason 'contract ended'")]
+    Delete {
+        slug: String,
+        /// Goes into the tenant's audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Restore a deleted tenant, exactly as it was.
+    #[command(after_help = "Example: tenantry tenant restore acme --reason 'deleted by mistake'")]
+    Restore {
+        slug: String,
+        /// Goes into the tenant's audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Erase every row of a deleted tenant now. Nothing leads back; a tombstone stays.
+    #[command(after_help = "Example: tenantry tenant purge acme --confirm")]
+    Purge {
+        slug: String,
+        /// Confirms that the rows are to be erased for good.
+        #[arg(long)]
+        confirm: bool,
+        /// Goes into the operators' log.
+        #[arg(long, default_value = "purged from the command line")]
+        reason: String,
+    },
     /// Let a suspended tenant write again.
     #[command(after_help = "Example: tenantry tenant resume acme --reason 'invoice paid'")]
     Resume {
@@ -87,6 +115,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             };
             create(app, tenant, admin).await?;
         }
+        Action::Delete { slug, reason } => delete(app, slug, reason).await?,
+        Action::Restore { slug, reason } => restore(app, slug, reason).await?,
+        Action::Purge {
+            slug,
+            confirm,
+            reason,
+        } => purge(app, slug, *confirm, reason).await?,
         Action::Suspend { slug, reason } => {
             let id = find(app, slug).await?;
             say(&lifecycle::suspend(&command(app), id, reason)
@@ -99,6 +134,54 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         }
     }
     booted.finish().await;
+    Ok(())
+}
+
+async fn delete(app: &Arc<Tenancy>, slug: &str, reason: &str) -> Result<(), CommandError> {
+    let id = find_any(app, slug).await?.id;
+    lifecycle::delete(&command(app), id, reason).await.map_err(told)?;
+    settle_and_say(app, id).await
+}
+
+async fn restore(app: &Arc<Tenancy>, slug: &str, reason: &str) -> Result<(), CommandError> {
+    let id = find_any(app, slug).await?.id;
+    let begun = lifecycle::begin_restore(&command(app), id, reason).await;
+    begun.map_err(told)?;
+    settle_and_say(app, id).await
+}
+
+async fn purge(app: &Arc<Tenancy>, slug: &str, confirm: bool, reason: &str) -> Result<(), CommandError> {
+    let tenant = find_any(app, slug).await?;
+    if !confirm {
+        return Err(CommandError::Other(format!(
+            "every row of '{slug}' ({}) would be erased for good: add --confirm",
+            tenant.name
+        )));
+    }
+    lifecycle::purge(&command(app), tenant.id, reason)
+        .await
+        .map_err(told)?;
+    settle(app, tenant.id).await?;
+    console::say(&format!("{} {slug} purged", tenant.id));
+    Ok(())
+}
+
+/// Does what is to be done to the rows of a tenant, and shows how far it is.
+pub async fn settle(app: &Arc<Tenancy>, id: TenantId) -> Result<(), CommandError> {
+    let show = |progress: &RowProgress| {
+        let RowProgress { work, table, rows } = progress;
+        if *rows > 0 {
+            console::progress(&format!("{} {table}: {rows} rows", work.as_str()));
+        }
+    };
+    while row_work::settle(app, id, None, &show).await.map_err(told)? == Settled::Later {}
+    Ok(())
+}
+
+async fn settle_and_say(app: &Arc<Tenancy>, id: TenantId) -> Result<(), CommandError> {
+    settle(app, id).await?;
+    let tenant = lifecycle::get(&command(app), id).await.map_err(told)?;
+    say(&tenant);
     Ok(())
 }
 
@@ -138,10 +221,7 @@ async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Resul
 }
 
 pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
-    let unknown = || {
-        let program = console::program();
-        CommandError::Other(format!("there is no tenant '{slug}': see {program} tenant list"))
-    };
+    let unknown = || unknown(slug);
     let selector = TenantSelector::Slug(Slug::parse(slug).ok_or_else(unknown)?);
     let request = RequestId::next(app.ports.ids.as_ref());
     match app.ports.gate.guest(&selector, request).await {
@@ -151,14 +231,28 @@ pub async fn find(app: &Tenancy, slug: &str) -> Result<TenantId, CommandError> {
     }
 }
 
-fn command(app: &Arc<Tenancy>) -> OperatorCx {
+fn unknown(slug: &str) -> CommandError {
+    let program = console::program();
+    CommandError::Other(format!("there is no tenant '{slug}': see {program} tenant list"))
+}
+
+/// The tenant with a slug, deleted ones included.
+async fn find_any(app: &Tenancy, slug: &str) -> Result<Tenant, CommandError> {
+    let unknown = || unknown(slug);
+    let because = SystemScope::because("a tenant is named on the command line");
+    let slug = Slug::parse(slug).ok_or_else(unknown)?;
+    let found = app.ports.tenant_rows.tenant_named(because, &slug).await;
+    found.map_err(|error| other(&error))?.ok_or_else(unknown)
+}
+
+pub fn command(app: &Arc<Tenancy>) -> OperatorCx {
     OperatorCx::command(
         app,
         SystemScope::because("a tenant is changed from the command line"),
     )
 }
 
-fn told(error: LifecycleError) -> CommandError {
+pub fn told(error: LifecycleError) -> CommandError {
     match error {
         LifecycleError::Invalid(bad) => invalid(&bad),
         error @ (LifecycleError::Refused(_)
@@ -166,7 +260,7 @@ fn told(error: LifecycleError) -> CommandError {
         | LifecycleError::NotFound
         | LifecycleError::NotInPlan(_)
         | LifecycleError::Denied(_)
-        | LifecycleError::Own(LifecycleReason::WrongState { .. })
+        | LifecycleError::Own(LifecycleReason::InvalidTransition(_) | LifecycleReason::NameInUse)
         | LifecycleError::Store(_)) => other(&error),
     }
 }

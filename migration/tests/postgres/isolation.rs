@@ -163,16 +163,34 @@ async fn what_nobody_needs_is_refused() {
     assert_eq!(code(run(&mut app, "DELETE FROM seaql_migrations").await), "42501");
 }
 
+/// But for the rows that its function erases where the runtime role may not: those of the tenant that is set.
 #[tokio::test]
-async fn the_owner_sees_nothing_even_with_a_tenant() {
+async fn the_owner_sees_nothing_but_what_a_purge_erases() {
     let database = Database::populated().await;
     let mut owner = database.owner().await;
     for table in TABLES {
+        let all = format!("SELECT count(*) FROM {table}");
         assert_eq!(
-            count_in(&mut owner, A, &format!("SELECT count(*) FROM {table}")).await,
+            value::<i64>(&mut owner, &all).await,
             0,
-            "{table}"
+            "{table} without a tenant"
         );
+        let column = if table == "tenants" { "id" } else { "tenant_id" };
+        let others = format!("{all} WHERE {column} <> '{A}'");
+        assert_eq!(
+            count_in(&mut owner, A, &others).await,
+            0,
+            "{table} of another tenant"
+        );
+        let erased = [
+            "tenants",
+            "resource_versions",
+            "audit_events",
+            "tenant_setting_versions",
+        ];
+        if !erased.contains(&table) {
+            assert_eq!(count_in(&mut owner, A, &all).await, 0, "{table}");
+        }
     }
     assert_eq!(
         run_in(&mut owner, A, "UPDATE tasks SET title = 'x'")
@@ -373,7 +391,7 @@ async fn checks_hold() {
     for sql in [
         "UPDATE tenants SET slug = 'ab'",
         "UPDATE tenants SET subdomain = '-abc'",
-        "UPDATE tenants SET status = 'purged'",
+        "UPDATE tenants SET status = 'buried'",
         "UPDATE tenants SET settings = '[]'",
         "UPDATE users SET role = 'owner'",
         "UPDATE users SET version = 0",

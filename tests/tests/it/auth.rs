@@ -122,7 +122,8 @@ async fn a_login_answers_with_tokens_the_user_and_the_tenant() {
             "id": acme.id, "name": "Acme Inc", "slug": "acme", "subdomain": "acme", "plan": "pro",
             "status": "active", "settings": {"self_registration": true, "timezone": "UTC", "locale": "en"},
             "created_at": json["tenant"]["created_at"], "updated_at": json["tenant"]["updated_at"],
-            "deleted_at": null, "version": 1,
+            "suspended_at": null, "status_reason": null, "status_actor": null, "deleted_at": null, "purge_at": null,
+            "row_work": null, "version": 1,
         },
     });
     assert_eq!(json, expected);

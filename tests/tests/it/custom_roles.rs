@@ -372,11 +372,20 @@ async fn without_the_plan_feature_roles_stay_and_none_is_given() {
     give(&world, &world.acme.member, json!("reader"))
         .await
         .expect(200);
+    let invited = json!({"email": "sent@acme.example", "role": "member", "custom_role": "reader"});
+    let invited = world.post(admin, "/api/v1/invitations", &invited).send().await;
+    let invited = invited.expect(201).json()["id"].as_str().unwrap().to_owned();
     world
         .sql("UPDATE tenants SET plan = 'free', plan_version = 1 WHERE slug = 'acme'")
         .await;
     world.outlive_the_cache();
     assert_eq!(may(&world, &world.acme.member).await, (200, 403));
+    // To send it again is to give the role again.
+    let resend = format!("/api/v1/invitations/{invited}/resend");
+    let refused = world.post(admin, &resend, &json!({})).send().await;
+    refused.problem(403, "plan_feature_required");
+    let gone = world.delete(admin, &format!("/api/v1/invitations/{invited}"));
+    gone.send().await.expect(204);
     let body = json!({"name": "other", "permissions": ["tasks.read"]});
     let refused = world.post(admin, ROLES, &body).send().await;
     refused.problem(403, "plan_feature_required");

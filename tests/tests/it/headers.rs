@@ -454,7 +454,7 @@ async fn a_browser_at_a_known_origin_may_call() {
             .await
             .problem(405, "method_not_allowed"),
         world
-            .delete(viewer, "/api/v1/tenant")
+            .delete(viewer, "/api/v1/auth/me")
             .header("Origin", APP)
             .send()
             .await

@@ -225,7 +225,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 50] = [
+const WITHOUT_KEY: [(&str, &str); 53] = [
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",
@@ -316,6 +316,9 @@ const WITHOUT_KEY: [(&str, &str); 50] = [
     ),
     ("/api/v1/admin/tenants/{id}/suspend", "it makes nothing"),
     ("/api/v1/admin/tenants/{id}/resume", "it makes nothing"),
+    ("/api/v1/admin/tenants/{id}/delete", "it makes nothing"),
+    ("/api/v1/admin/tenants/{id}/restore", "it makes nothing"),
+    ("/api/v1/admin/tenants/{id}/purge", "it makes nothing"),
     ("/api/v1/admin/flags/{key}/archive", "it makes nothing"),
     (
         "/api/v1/admin/flags/{key}/rollback",

@@ -75,6 +75,8 @@ struct Operation {
     may_conflict: bool,
     /// Whether the row may be another user's, whom it is not there for.
     may_be_missing: bool,
+    /// Whether its body confirms something with a name, which the sweep gets wrong on purpose.
+    may_be_unconfirmed: bool,
     /// Whether it needs a second factor of the caller's own, or a proven mailbox, which the caller has not given.
     may_need_factor: bool,
 }
@@ -350,6 +352,15 @@ fn table() -> Vec<Operation> {
                 .body(|_| json!({}))
         },
         at(&get, "/ofrep/v1/events", viewer),
+        at(&get, "/api/v1/audit-events", admin),
+        at(&get, "/api/v1/audit-events/verify", admin),
+        at(&get, "/api/v1/audit-events/export", admin),
+        // It works in a suspended tenant too. Confirmed, it would be the last operation of each sweep.
+        Operation {
+            writes: false,
+            may_be_unconfirmed: true,
+            ..at(&delete, "/api/v1/tenant", admin).body(|_| json!({"confirm_slug": "of-no-tenant"}))
+        },
         at(&get, "/api/v1/usage", viewer),
         at(&get, "/api/v1/usage/summary", viewer),
         // A list is answered for each of its events, none of which is taken here.
@@ -380,7 +391,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 34] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -394,10 +405,14 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 30] {
         (Method::POST, "/api/v1/admin/mfa/confirm", code()),
         (Method::POST, "/api/v1/admin/mfa/disable", both()),
         (Method::POST, "/api/v1/admin/mfa/recovery-codes", code()),
+        (Method::GET, "/api/v1/admin/audit-events", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),
         (Method::POST, "/api/v1/admin/tenants/{id}/resume", reason()),
+        (Method::POST, "/api/v1/admin/tenants/{id}/delete", reason()),
+        (Method::POST, "/api/v1/admin/tenants/{id}/restore", reason()),
+        (Method::POST, "/api/v1/admin/tenants/{id}/purge", reason()),
         (Method::GET, "/api/v1/admin/billing/accounts", None),
         (Method::GET, "/api/v1/admin/billing/dead-letters", None),
         (Method::GET, "/api/v1/admin/billing/drift", None),
@@ -467,6 +482,7 @@ impl Operation {
             writes,
             may_conflict: false,
             may_be_missing: false,
+            may_be_unconfirmed: false,
             may_need_factor: false,
         }
     }
@@ -499,7 +515,10 @@ impl Operation {
             && ["mfa_required", "mailbox_proof_required"]
                 .map(Value::from)
                 .contains(&reply.json()["code"]);
-        (200..300).contains(&reply.status) || conflicts || is_missing || needs_factor
+        let is_unconfirmed =
+            self.may_be_unconfirmed && reply.status == 422 && reply.json()["errors"][0]["code"] == "mismatch";
+        let is_done = (200..300).contains(&reply.status);
+        is_done || conflicts || is_missing || needs_factor || is_unconfirmed
     }
 
     fn ids(self, ids: &'static [Of]) -> Self {

@@ -13,7 +13,7 @@ use tenantry_domain::operations::{
     Claim, Enqueued, InvalidTransition, Job, JobFilter, JobQueue as _, JobState, NewJob, SystemJob,
     SystemJobs as _,
 };
-use tenantry_domain::tenant::{Actor, Denied, JobLease, Standing};
+use tenantry_domain::tenant::{Actor, Denied, JobLease, TenantStatus};
 use tenantry_domain::work::NewProject;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
 use tenantry_tenancy::operations::job;
@@ -113,7 +113,7 @@ struct Look {
 struct Seen {
     tenant: TenantId,
     actor: Actor,
-    standing: Standing,
+    status: TenantStatus,
     projects: Vec<ProjectId>,
 }
 
@@ -136,7 +136,7 @@ impl JobHandler for Look {
         self.seen.lock().unwrap().push(Seen {
             tenant: cx.scope().tenant(),
             actor: cx.scope().actor(),
-            standing: cx.scope().standing(),
+            status: cx.scope().status(),
             projects,
         });
         Ok(())
@@ -339,7 +339,7 @@ async fn a_job_runs_in_its_own_tenant_and_says_on_whose_behalf() {
             let seen: Vec<_> = seen.iter().filter(|seen| seen.tenant == tenant.id).collect();
             assert_eq!(seen.len(), 1);
             assert_eq!(seen[0].projects, [tenant.project]);
-            assert_eq!(seen[0].standing, Standing::Active);
+            assert_eq!(seen[0].status, TenantStatus::Active);
             assert!(
                 matches!(seen[0].actor, Actor::Job { on_behalf_of, .. } if on_behalf_of == Some(tenant.member.id))
             );
@@ -404,28 +404,23 @@ async fn a_job_that_only_reads_runs_in_a_suspended_tenant() {
         .await
         .unwrap();
     assert_eq!(outcomes(&worker).await, [Outcome::Done]);
-    assert_eq!(reads.0.seen.lock().unwrap()[0].standing, Standing::Suspended);
+    assert_eq!(reads.0.seen.lock().unwrap()[0].status, TenantStatus::Suspended);
 }
 
 #[actix_web::test]
-async fn the_job_of_a_deleted_tenant_is_cancelled() {
+async fn jobs_of_a_deleted_tenant_wait_until_it_is_restored() {
     let world = World::new().await;
-    let (look, wait) = (Look::default(), Wait::default());
-    let worker = worker(&world, Handlers::default().with(look.clone()).with(wait));
+    let look = Look::default();
+    let worker = worker(&world, Handlers::default().with(look.clone()));
     ask::<Look>(&world, &world.acme, &Vec::new(), Terms::default()).await;
-    // A parked one too.
-    ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
-    world
-        .sql("UPDATE jobs SET state = 'parked' WHERE kind = 'test.wait'")
-        .await;
-    world.set_status(&world.acme, "suspended").await;
     world.set_status(&world.acme, "deleted").await;
-    assert_eq!(outcomes(&worker).await, [Outcome::Cancelled, Outcome::Cancelled]);
-    let cancelled =
-        "UPDATE jobs SET id = id WHERE state = 'cancelled' AND lease_id IS NULL AND finished_at IS NOT NULL";
-    assert_eq!(world.sql(cancelled).await, 2);
+    assert_eq!(outcomes(&worker).await, [Outcome::Parked]);
+    let parked = "UPDATE jobs SET id = id WHERE state = 'parked' AND lease_id IS NULL AND attempts = 0";
+    assert_eq!(world.sql(parked).await, 1);
     assert!(look.seen.lock().unwrap().is_empty());
     assert_eq!(outcomes(&worker).await, []);
+    world.set_status(&world.acme, "active").await;
+    assert_eq!(outcomes(&worker).await, [Outcome::Done]);
 }
 
 #[actix_web::test]
@@ -908,15 +903,15 @@ async fn only_the_present_lease_leads_into_a_tenant() {
     assert_eq!(gate.job(&forged, BECAUSE).await, Err(Denied::LeaseLost));
     world.set_status(&world.acme, "suspended").await;
     assert_eq!(
-        gate.job(lease, BECAUSE).await.unwrap().standing(),
-        Standing::Suspended
+        gate.job(lease, BECAUSE).await.unwrap().status(),
+        TenantStatus::Suspended
     );
     world.set_status(&world.acme, "deleted").await;
     assert_eq!(gate.job(lease, BECAUSE).await, Err(Denied::TenantGone));
     let farewell = gate.farewell(lease, BECAUSE).await.unwrap();
     assert_eq!(
-        (farewell.tenant(), farewell.standing()),
-        (world.acme.id, Standing::Suspended)
+        (farewell.tenant(), farewell.status()),
+        (world.acme.id, TenantStatus::Deleted)
     );
     for other in [&elsewhere, &forged] {
         assert_eq!(gate.farewell(other, BECAUSE).await, Err(Denied::LeaseLost));
@@ -938,14 +933,7 @@ async fn only_the_present_lease_leads_into_a_tenant() {
     );
     assert!(gate.job(lease, BECAUSE).await.is_ok(), "nobody had taken it over");
     assert!(
-        !queue
-            .cancel_of_deleted(
-                BECAUSE,
-                lease,
-                tenantry_domain::kernel::Clock::now(world.clock.as_ref())
-            )
-            .await
-            .unwrap(),
+        !queue.park_of_deleted(BECAUSE, lease).await.unwrap(),
         "its tenant is not deleted"
     );
 }

@@ -22,6 +22,7 @@ use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
 use tenantry_tenancy::operations::mail::{Parcel, SendMail};
 use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
+use tenantry_tenancy::tenant::row_work::{self, Settled};
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
 };
@@ -120,6 +121,15 @@ impl Post {
     }
 }
 
+/// A mailer whose pauses pass with a clock of the test's.
+fn timed_by(settings: SmtpSettings, clock: &Arc<ManualClock>) -> SmtpMailer {
+    let (start, clock) = (clock.now(), Arc::clone(clock));
+    SmtpMailer::timed_by(settings, move || {
+        (clock.now() - start).to_std().unwrap_or_default()
+    })
+    .unwrap()
+}
+
 pub(crate) fn mailing(
     options: Options,
     server: &SmtpServer,
@@ -128,7 +138,7 @@ pub(crate) fn mailing(
     let clock = Arc::new(ManualClock::default());
     let mut settings = plain(server);
     change(&mut settings);
-    let mailer = SmtpMailer::new(settings, clock.clone()).unwrap();
+    let mailer = timed_by(settings, &clock);
     Options {
         mailer: Some(Mailing(Arc::new(mailer))),
         clock: Some(clock),
@@ -322,6 +332,9 @@ async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
     world
         .sql(format!("UPDATE users SET is_active = false WHERE id = '{left}'"))
         .await;
+    // Its users are marked as deleted by then.
+    let settled = row_work::settle(&world.app, acme, None, &|_| {}).await;
+    assert_eq!(settled.unwrap(), Settled::Done);
     server.restart();
     paying.pass(1).await;
     let received = server.received().split_off(before);
@@ -347,7 +360,7 @@ async fn a_deletion_is_told_after_it_has_happened_when_the_server_is_back() {
         .fetch_all(&mut world.database.admin().await)
         .await
         .unwrap();
-    assert_eq!(left_over, [("mail.send".to_owned(), "cancelled".to_owned(), 3)]);
+    assert_eq!(left_over, [("mail.send".to_owned(), "parked".to_owned(), 3)]);
 }
 
 #[actix_web::test]
@@ -603,6 +616,39 @@ async fn a_mail_whose_acceptance_was_lost_is_the_same_mail_when_it_is_sent_again
     assert_eq!(received[0].data, received[1].data, "to the byte");
 }
 
+/// Each attempt is a copy for the reader, so there are few.
+#[actix_web::test]
+async fn mail_without_an_answer_is_given_up_after_three_copies() {
+    let post = Post::with(Options::default(), |settings| {
+        settings.timeout = Duration::from_millis(300);
+    })
+    .await;
+    // A refusal is an answer, so it does not count.
+    post.server.refuse("admin@globex.example", 450);
+    for tenant in [&post.world.acme, &post.world.globex] {
+        limit(&post.world, tenant, "api_calls", 100).await;
+    }
+    for reaction in [
+        Reaction::TakeAndHang,
+        Reaction::TakeAndVanish,
+        Reaction::TakeAndHang,
+    ] {
+        post.server.react(reaction);
+    }
+    for tenant in [&post.world.acme, &post.world.globex] {
+        post.use_calls(tenant, 80).await;
+    }
+    for outcome in [Outcome::Retried, Outcome::Retried, Outcome::Dead] {
+        assert_eq!(post.outcomes().await, [outcome, Outcome::Retried]);
+        post.world.clock.advance(chrono::Duration::minutes(15));
+    }
+    assert_eq!(post.outcomes().await, [Outcome::Retried]);
+    assert_eq!(post.server.received().len(), 3);
+    assert_eq!(post.world.app.unsent_mails().given_up(), 1);
+    let problem = post.mails().await.remove(0).progress.last_error.unwrap();
+    assert!(problem.contains("3 times"), "{problem}");
+}
+
 #[actix_web::test]
 async fn a_worker_that_dies_after_sending_leaves_the_same_mail_to_the_next() {
     let post = Post::new().await;
@@ -684,7 +730,7 @@ async fn a_suspended_tenant_is_told_and_a_deleted_one_is_not_told_of_its_use() {
     post.use_calls(&post.world.acme, 20).await;
     post.tell_alerts().await;
     post.world.set_status(&post.world.acme, "deleted").await;
-    assert_eq!(post.outcomes().await, [Outcome::Cancelled, Outcome::Cancelled]);
+    assert_eq!(post.outcomes().await, [Outcome::Parked, Outcome::Parked]);
     assert_eq!(post.server.received().len(), 2);
 }
 
@@ -709,7 +755,7 @@ fn mail(to: &str) -> Mail {
 }
 
 fn mailer(settings: SmtpSettings) -> SmtpMailer {
-    SmtpMailer::new(settings, clock()).unwrap()
+    SmtpMailer::new(settings).unwrap()
 }
 
 #[actix_web::test]
@@ -817,7 +863,7 @@ async fn a_file_without_a_certificate_is_refused() {
             ca_file: Some(file.into()),
             ..plain(&server)
         };
-        let error = SmtpMailer::new(settings, clock()).unwrap_err().to_string();
+        let error = SmtpMailer::new(settings).unwrap_err().to_string();
         assert!(error.contains(problem) && error.contains(file), "{error}");
     }
 }
@@ -830,16 +876,26 @@ async fn a_connection_that_went_bad_is_replaced_and_one_that_hangs_is_given_up()
         timeout: Duration::from_millis(300),
         ..plain(&server)
     };
-    let mailer = SmtpMailer::new(settings, clock.clone()).unwrap();
+    let mailer = timed_by(settings, &clock);
     mailer.send(&mail("ada@example.com")).await.unwrap();
     // The connection that is kept is dead by now.
     server.restart();
     mailer.send(&mail("ada@example.com")).await.unwrap();
     server.react(Reaction::TakeAndHang);
     let slow = mailer.send(&mail("ada@example.com")).await.unwrap_err();
-    assert_eq!(slow, MailError::Unavailable("no answer within 300 ms".into()));
+    let problem = "no answer within 300 ms".to_owned();
+    assert_eq!(
+        slow,
+        MailError::InDoubt(problem.clone()),
+        "it has all of the mail"
+    );
     let connections = server.connections();
-    assert_eq!(mailer.send(&mail("ada@example.com")).await.unwrap_err(), slow);
+    let away = mailer.send(&mail("ada@example.com")).await.unwrap_err();
+    assert_eq!(
+        away,
+        MailError::Unavailable(problem),
+        "it has nothing of this one"
+    );
     assert_eq!(server.connections(), connections, "nobody waits again at once");
     clock.advance(chrono::Duration::seconds(5));
     mailer.send(&mail("ada@example.com")).await.unwrap();
@@ -857,7 +913,10 @@ async fn what_became_of_mail_is_counted() {
         let _ = tallied.send(&mail(to)).await;
     }
     let stats = tallied.stats();
-    assert_eq!((stats.sent, stats.failed, stats.retried), (1, 1, 1));
+    assert_eq!(
+        (stats.sent, stats.failed, stats.retried, stats.in_doubt),
+        (1, 1, 1, 0)
+    );
     assert!(!stats.goes_out(), "the last one was not taken");
     assert!(stats.last_failure.unwrap().1.contains("450"));
     tallied.send(&mail("ada@example.com")).await.unwrap();

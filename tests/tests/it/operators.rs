@@ -300,7 +300,7 @@ async fn what_cannot_be_done_to_a_tenant_is_said_clearly() {
     let problem = reply.problem(409, "conflict").json();
     assert_eq!(
         problem["detail"],
-        "A tenant that is deleted cannot become active."
+        "The transition 'resume' is not possible: the tenant is deleted."
     );
     let read = get(&world, &token, &format!("{TENANTS}/{}", world.acme.id));
     assert_eq!(read.send().await.expect(200).json()["status"], "deleted");

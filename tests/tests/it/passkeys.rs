@@ -22,9 +22,12 @@ use tenantry_tenancy::operations::job::JobHandler as _;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, World, outside};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::authenticator::Authenticator;
+use crate::headers::Log;
 use crate::mfa::with_factor;
+use crate::sql::Statements;
 
 const REGISTRATION: &str = "/api/v1/auth/passkeys/registration";
 const LOGIN: &str = "/api/v1/auth/passkeys/login";
@@ -227,6 +230,48 @@ async fn passkey_is_registered_used_renamed_and_removed() {
         ]
     );
     assert_eq!(world.digest(&world.globex).await, other);
+}
+
+/// The time of an answer must not say whether a passkey is known: its response is verified in the same way, with the same statements.
+#[actix_web::test]
+async fn unknown_passkey_costs_the_same_work() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    let (mut known, _) = register(&world, member).await;
+    let mut unknown = Authenticator::new();
+    unknown.create(&registration(&world, member).await["publicKey"]);
+    let refusal = async |authenticator: &Authenticator| {
+        let begun = login(&world, "acme").await;
+        let response = authenticator.get(&begun["publicKey"]);
+        let (log, statements) = (Log::default(), Statements::default());
+        let guard = log.collect();
+        finish_login(&world, &begun["token"], &response)
+            .await
+            .problem(401, "invalid_credentials");
+        drop(guard);
+        let lines = log.text();
+        let mut lines = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let refused = lines.find(|line| line["message"] == "a login with a passkey is not accepted");
+        let begun = login(&world, "acme").await;
+        let response = authenticator.get(&begun["publicKey"]);
+        let guard = tenantry_tests::listen(tracing_subscriber::registry().with(statements.clone()));
+        finish_login(&world, &begun["token"], &response)
+            .await
+            .problem(401, "invalid_credentials");
+        drop(guard);
+        (refused.unwrap()["refusal"].clone(), statements.taken())
+    };
+    known.spoilt = true;
+    // The first refusal of a kind is recorded, the others are counted.
+    refusal(&unknown).await;
+    refusal(&known).await;
+    let (of_known, of_unknown) = (refusal(&known).await, refusal(&unknown).await);
+    // The signature of an unknown one is verified, too, before it is refused.
+    let reason = of_unknown.0.as_str().unwrap();
+    assert!(reason.contains("signature"), "{of_unknown:?}");
+    assert_eq!(of_known, of_unknown);
 }
 
 #[actix_web::test]

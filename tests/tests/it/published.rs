@@ -20,7 +20,6 @@ const SETTINGS_NOT_IN_EFFECT: &[&str] = &[
     "integrations.smtp_password",
     "notifications.digest_hour",
     "notifications.email_digest",
-    "retention.audit_days",
     "webhook.default_url",
 ];
 

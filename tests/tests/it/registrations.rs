@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::kernel::{Role, SystemScope};
+use tenantry_domain::kernel::{PageRequest, Role, SystemScope};
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
 use tenantry_tenancy::operations::job::JobHandler as _;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
@@ -17,7 +17,7 @@ use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{PASSWORD, Person, Reply, World};
 
 use crate::account_passwords::{Mailed, is_unusable, post};
-use crate::mfa::with_factor;
+use crate::mfa::{settle, with_factor};
 use crate::passkeys::{log_in, register as register_passkey};
 use crate::plans::{book, options};
 
@@ -205,22 +205,206 @@ async fn users_that_admins_add_keep_their_password() {
 async fn moved_registration_is_still_a_strangers() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
-    require_proof(world).await;
-    register(world, "typo@acme.example").await.expect(202);
-    let id: String = sqlx::query_scalar("SELECT id::text FROM users WHERE email = 'typo@acme.example'")
+    // To move an account whose factors a link would remove takes what a reset of them takes.
+    with_factor(world, &acme.admin).await;
+    settle(world, &acme.admin).await;
+    for (name, is_registrant) in [("stranger", false), ("owner", true)] {
+        let registrant = registered(world, &format!("{name}-typo@acme.example")).await;
+        let (passkey, _) = register_passkey(world, &registrant).await;
+        // The links to the mistyped address and the notice go before.
+        mailed.mails_to(&registrant.email).await;
+        // A passkey is a factor, which is settled after a day.
+        world
+            .sql("UPDATE passkeys SET created_at = created_at - interval '25 hours'")
+            .await;
+        let (path, email) = (user_path(&registrant), format!("{name}@acme.example"));
+        let moved = world.patch(&acme.admin, &path, &json!({"email": email}));
+        moved.send().await.expect(200);
+        let body = json!({"token": mailed.token_for(&email).await});
+        let proof = if is_registrant {
+            world.post(&registrant, VERIFY, &body).send().await
+        } else {
+            verify(world, body).await
+        };
+        proof.expect(204);
+        let (me, password, key) = if is_registrant {
+            (200, 200, 200)
+        } else {
+            (401, 401, 401)
+        };
+        assert_eq!(world.get(&registrant, ME).send().await.status, me, "{name}");
+        let login = world.login("acme", &email, PASSWORD).await;
+        assert_eq!(login.status, password, "{name}: {}", login.text());
+        assert_eq!(log_in(world, &registrant, &passkey).await.status, key, "{name}");
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ pending
+
+fn user_path(user: &Person) -> String {
+    format!("/api/v1/users/{}", user.id)
+}
+
+/// Registers where the address has to be proven first, and returns the user, who has no session.
+async fn pending(world: &World, email: &str) -> Person {
+    register(world, email).await.expect(202);
+    let id: uuid::Uuid = sqlx::query_scalar("SELECT id FROM users WHERE email = $1 AND deleted_at IS NULL")
+        .bind(email)
         .fetch_one(&mut world.database.admin().await)
         .await
         .unwrap();
-    mailed.mails_to("typo@acme.example").await;
-    let path = format!("/api/v1/users/{id}");
-    let moved = world.patch(&acme.admin, &path, &json!({"email": SELF}));
-    moved.send().await.expect(200);
-    let token = mailed.token_for(SELF).await;
-    verify(world, json!({"token": token})).await.expect(204);
+    Person {
+        email: email.to_owned(),
+        id: id.into(),
+        ..world.acme.viewer.clone()
+    }
+}
+
+async fn set_active(world: &World, user: &Person, is_active: bool) -> Reply {
+    let body = json!({"is_active": is_active});
+    let change = world.patch(&world.acme.admin, &user_path(user), &body);
+    change.send().await
+}
+
+/// An admin made of a registration would be whoever registered, or nobody for ever.
+#[actix_web::test]
+async fn pending_registration_keeps_role_and_address() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_proof(world).await;
+    let user = pending(world, SELF).await;
+    let role = json!({"name": "reader", "permissions": ["tasks.read"]});
+    let role = world.post(&acme.admin, "/api/v1/roles", &role).send().await;
+    role.expect(201);
+    let change = async |body: Value| world.patch(&acme.admin, &user_path(&user), &body).send().await;
+    for body in [
+        json!({"role": "admin"}),
+        json!({"role": "viewer", "full_name": "X"}),
+        json!({"custom_role": "reader"}),
+        json!({"email": "other@acme.example"}),
+        json!({"is_active": false, "role": "admin"}),
+    ] {
+        change(body).await.problem(409, "registration_pending");
+    }
+    // What changes nothing is no change.
+    let same = json!({"role": "member", "email": SELF, "full_name": "New"});
+    assert_eq!(change(same).await.expect(200).json()["full_name"], "New");
+    let body = json!({"token": mailed.token_for(SELF).await, "password": PASSWORD});
+    verify(world, body).await.expect(204);
+    change(json!({"role": "admin"})).await.expect(200);
+}
+
+/// One from before registrations kept their role.
+#[actix_web::test]
+async fn pending_registration_counts_as_no_admin() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_proof(world).await;
+    let user = pending(world, SELF).await;
     world
-        .login("acme", SELF, PASSWORD)
+        .sql(format!(
+            "UPDATE users SET role = 'admin' WHERE id = '{}'",
+            user.id
+        ))
+        .await;
+    let admin = &acme.admin;
+    let demoted = world.patch(admin, &user_path(admin), &json!({"role": "member"}));
+    demoted.send().await.problem(409, "last_admin");
+    let gone = world.delete(admin, &user_path(admin)).send().await;
+    gone.problem(409, "last_admin");
+    let all = PageRequest {
+        limit: 100,
+        after: None,
+    };
+    let admins = system(world)
         .await
-        .problem(401, "invalid_credentials");
+        .read(async |work| work.users().list_acting_admins(all).await)
+        .await
+        .unwrap();
+    let admins: Vec<_> = admins.items.iter().map(|admin| admin.id).collect();
+    assert_eq!(admins, [admin.id]);
+}
+
+/// Otherwise whoever was locked out would register anew, or prove the address.
+#[actix_web::test]
+async fn deactivated_registration_stays_and_keeps_its_address() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_proof(world).await;
+    let user = pending(world, SELF).await;
+    let token = mailed.token_for(SELF).await;
+    set_active(world, &user, false).await.expect(200);
+    register(world, SELF).await.problem(409, "email_taken");
+    let invited = json!({"email": SELF, "role": "member"});
+    let invited = world
+        .post(&acme.admin, "/api/v1/invitations", &invited)
+        .send()
+        .await;
+    invited.problem(409, "email_taken");
+    let added = json!({"email": SELF, "full_name": "Added"});
+    let added = world.post(&acme.admin, "/api/v1/users", &added).send().await;
+    added.problem(409, "email_taken");
+    is_unusable(verify(world, json!({"token": token, "password": PASSWORD})).await);
+    world.clock.advance(Duration::days(8));
+    Purge.run(&system(world).await, Ended { days: 30 }).await.unwrap();
+    assert_eq!(rows(world, SELF).await, 1);
+    let system = system(world).await;
+    let waiting = system.read(async |work| work.users().count_unproven().await);
+    assert_eq!(waiting.await.unwrap(), 0, "it makes no room for others");
+    // An admin who removes it frees the address.
+    let verified = format!(
+        "UPDATE users SET email_verified = true WHERE id = '{}'",
+        acme.admin.id
+    );
+    world.sql(verified).await;
+    let login = world.login("acme", &acme.admin.email, PASSWORD).await;
+    let login = login.expect(200).json();
+    let gone = world.client.request("DELETE".parse().unwrap(), &user_path(&user));
+    let gone = gone.bearer(login["access_token"].as_str().unwrap());
+    let gone = gone.send().await;
+    gone.expect(204);
+    register(world, SELF).await.expect(202);
+}
+
+#[actix_web::test]
+async fn reactivated_registration_takes_no_seat() {
+    let mailed = full_but_one().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let user = pending(world, SELF).await;
+    set_active(world, &user, false).await.expect(200);
+    let last = json!({"email": "last@acme.example", "full_name": "Last"});
+    let last = world.post(&acme.admin, "/api/v1/users", &last).send().await;
+    last.expect(201);
+    set_active(world, &user, true).await.expect(200);
+}
+
+/// That a row could not be deleted says nothing about who refers to it.
+#[actix_web::test]
+async fn failed_deletion_of_a_registration_is_tried_again() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_proof(world).await;
+    register(world, SELF).await.expect(202);
+    let invited = json!({"email": SELF, "role": "member"});
+    let invited = world
+        .post(&acme.admin, "/api/v1/invitations", &invited)
+        .send()
+        .await;
+    invited.expect(201);
+    let run = async |sql: &str| {
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        sql.execute(&mut world.database.admin().await).await.unwrap();
+    };
+    run(
+        "CREATE FUNCTION refuse_deletion() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$; \
+         CREATE TRIGGER refuse_deletion BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION refuse_deletion()",
+    )
+    .await;
+    let purge = async || Purge.run(&system(world).await, Ended { days: 30 }).await;
+    assert!(purge().await.is_err());
+    run("DROP TRIGGER refuse_deletion ON users; DROP FUNCTION refuse_deletion()").await;
+    purge().await.unwrap();
+    assert_eq!(rows(world, SELF).await, 0);
 }
 
 // -------------------------------------------------------------------------------------------------------------- seats

@@ -54,7 +54,9 @@ entities! {
     account_links "account_links"
     account_notices "account_notices"
     api_keys "api_keys"
+    audit_blocks "audit_blocks"
     audit_events "audit_events"
+    audit_heads "audit_heads"
     billing_accounts "billing_accounts"
     brandings "brandings"
     custom_roles "custom_roles"
@@ -114,7 +116,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_events billing_accounts brandings custom_roles flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -230,6 +232,11 @@ async fn a_conflict_with_another_tenants_unique_key_does_not_exist() {
                     // One of few values, which a CHECK knows.
                     "purpose" | "kind" if table.starts_with("account_") => of(column, row),
                     "account" | "kind" if table == "lockouts" => of(column, row),
+                    // A CHECK compares it with the last one and with the length of the links.
+                    "first_sequence" if table == "audit_blocks" => format!(
+                        "|| jsonb_build_object('first_sequence', 900000, 'last_sequence', 900000 + \
+                         ('{row}'::jsonb->>'last_sequence')::bigint - ('{row}'::jsonb->>'first_sequence')::bigint)"
+                    ),
                     _ => format!("|| jsonb_build_object('{column}', {})", random(kind)),
                 })
                 .collect();
@@ -2128,6 +2135,18 @@ const SEEDS: &[(&str, &str)] = &[
         "INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, \
          expires_at, notified, updated_at, version) SELECT tenant_id, gen_random_uuid(), now(), 'Key', id, false, '[]', '[]', \
          sha256(email::bytea), now(), 'far', now(), 1 FROM users WHERE role = 'admin'",
+    ),
+    (
+        "audit_blocks",
+        // Numbers that differ, so that a row is in nobody's way in the other tenant.
+        "INSERT INTO audit_blocks (tenant_id, id, created_at, first_sequence, last_sequence, links, min_at, max_at, cursor_xact, \
+         cursor_id) SELECT id, gen_random_uuid(), now(), row_number() OVER (ORDER BY slug), row_number() OVER (ORDER BY slug), \
+         sha256('one') || sha256('two'), now(), now(), 0, gen_random_uuid() FROM tenants",
+    ),
+    (
+        "audit_heads",
+        "INSERT INTO audit_heads (tenant_id, id, created_at, kind, sequence, hash, kid, public_key, signature) \
+         SELECT id, gen_random_uuid(), now(), 'head', 1, sha256('one'), 'key', '', '' FROM tenants",
     ),
     (
         "billing_accounts",

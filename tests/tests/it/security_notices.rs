@@ -108,6 +108,40 @@ async fn each_change_of_a_factor_notifies_its_user() {
     );
 }
 
+/// A thief who gives the account another address while mail is delayed must not be the one who is notified.
+#[actix_web::test]
+async fn delayed_notices_go_to_the_address_of_the_event() {
+    let mut mailed = Mailed::new().await;
+    let member = mailed.world.acme.member.clone();
+    let verified = format!(
+        "UPDATE users SET email_verified = true WHERE id = '{}'",
+        member.id
+    );
+    mailed.world.sql(verified).await;
+    mailed.server.stop();
+    // One notice of each kind: of a factor, and of the password.
+    with_factor(&mailed.world, &member).await;
+    let body = json!({"current_password": PASSWORD, "new_password": "a staple of batteries"});
+    let changed = mailed.world.post(&member, "/api/v1/auth/change-password", &body);
+    changed.send().await.expect(204);
+    crate::mail::work(&mailed.world).await;
+    let moved = format!(
+        "UPDATE users SET email = 'thief@acme.example' WHERE id = '{}'",
+        member.id
+    );
+    mailed.world.sql(moved).await;
+    mailed.server.restart();
+    mailed.world.clock.advance(Duration::minutes(15));
+    let mut told = subjects(&mailed, &member.email).await;
+    told.sort();
+    assert_eq!(told, ["a second factor was enabled", "your password was changed"]);
+    let received = mailed.server.received();
+    assert!(
+        received.iter().all(|mail| mail.to == [member.email.as_str()]),
+        "{received:?}"
+    );
+}
+
 #[actix_web::test]
 async fn api_keys_notify_who_makes_or_rotates_them() {
     let mailed = Mailed::new().await;

@@ -109,8 +109,8 @@ async fn signing_up_answers_with_the_tenant_its_admin_and_their_credentials() {
     let expected_tenant = json!({
         "id": tenant["id"], "name": "Initech", "slug": "initech", "subdomain": "initech", "plan": "free",
         "status": "active", "settings": {"self_registration": true, "timezone": "UTC", "locale": "en"},
-        "created_at": tenant["created_at"], "updated_at": tenant["created_at"], "deleted_at": null,
-        "version": 1,
+        "created_at": tenant["created_at"], "updated_at": tenant["created_at"], "suspended_at": null,
+        "status_reason": null, "status_actor": null, "deleted_at": null, "purge_at": null, "row_work": null, "version": 1,
     });
     let expected_admin = json!({
         "id": admin["id"], "email": "peter@initech.example", "full_name": "Peter Gibbons", "role": "admin", "custom_role": null,

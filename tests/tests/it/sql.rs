@@ -16,7 +16,8 @@ use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
-use tenantry_tenancy::operations::job::JobHandler as _;
+use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
+use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
@@ -31,7 +32,7 @@ const BECAUSE: SystemScope = SystemScope::because("a test of statements");
 
 /// Collects what the transactions send.
 #[derive(Clone, Default)]
-struct Statements(Arc<Mutex<BTreeSet<String>>>);
+pub(crate) struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Statements {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
@@ -51,7 +52,7 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
 }
 
 impl Statements {
-    fn taken(&self) -> BTreeSet<String> {
+    pub(crate) fn taken(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -177,6 +178,10 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/usage?meter=api_calls".to_owned(),
         "/api/v1/usage?meter=storage_bytes&granularity=day".to_owned(),
         "/api/v1/usage/summary".to_owned(),
+        "/api/v1/audit-events".to_owned(),
+        "/api/v1/audit-events?actor=user&action=task.created&risk=low&from=2026-01-01T00:00:00Z".to_owned(),
+        format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
+        "/api/v1/audit-events/verify".to_owned(),
     ];
     paths.push(format!(
         "/api/v1/tasks?limit=1&cursor={}",
@@ -598,6 +603,7 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
         .unwrap();
     let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
     Purge.run(&cx, Ended { days: 30 }).await.unwrap();
+    KeepAudit.run(&cx, Nothing {}).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.
@@ -646,9 +652,10 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 23] = [
+const OF_WORKERS: [&str; 25] = [
     "DELETE FROM workspace_requests ",
-    "INSERT INTO workspace_requests ",
+    "WITH present AS (SELECT (SELECT count(*) FROM (SELECT FROM workspace_requests ",
+    "UPDATE workspace_requests SET answered_at ",
     "SELECT t.name, t.slug FROM user_addresses ",
     "UPDATE workspace_requests SET attempts ",
     "UPDATE workspace_requests SET due_at ",
@@ -667,6 +674,7 @@ const OF_WORKERS: [&str; 23] = [
     "SELECT clock_timestamp() AS at",
     "SELECT pg_advisory_xact_lock(1952804449, 1)",
     "SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))",
+    "SELECT t.id FROM tenants t WHERE t.row_work IS NOT NULL UNION ",
     "SELECT usage_events_partitions(",
     "WITH RECURSIVE next AS ((SELECT u.tenant_id FROM usage_dirty u ",
     "WITH RECURSIVE round (tenant_id, step) AS (",
@@ -728,7 +736,9 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
             && !sql.contains("FROM");
         // Nor is the clock.
         let clock = sql == "SELECT clock_timestamp() AS at, $1::uuid AS tenant";
-        directory || lock || clock || is_of_platform(sql) || is_scoped(sql)
+        // Nor are the transactions that are under way.
+        let snapshot = sql.starts_with("SELECT pg_snapshot_xmin(") && !sql.contains("FROM");
+        directory || lock || clock || snapshot || is_of_platform(sql) || is_scoped(sql)
     };
     let strange: Vec<&String> = reads.iter().chain(&writes).filter(|sql| !is_known(sql)).collect();
     assert!(strange.is_empty(), "{strange:#?}");
@@ -932,6 +942,14 @@ async fn fill(world: &World) {
              CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
+         INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)
+           SELECT id, gen_random_uuid(), now(), 'change', 'task.updated', 'task', 'user', 'r' FROM t, generate_series(1, 50) g;
+         INSERT INTO audit_blocks (tenant_id, id, created_at, first_sequence, last_sequence, links, min_at, max_at, cursor_xact, cursor_id)
+           SELECT id, gen_random_uuid(), now(), 1000000 + g, 1000000 + g, decode(repeat('00', 64), 'hex'), now(), now(), 1, gen_random_uuid()
+           FROM t, generate_series(1, 50) g;
+         INSERT INTO audit_heads (tenant_id, id, created_at, kind, sequence, hash, kid, public_key, signature)
+           SELECT id, gen_random_uuid(), now(), 'head', 1000000 + g, decode(repeat('00', 32), 'hex'), 'k', 'x', 'x'
+           FROM t, generate_series(1, 50) g;
          INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
            SELECT id, gen_random_uuid(), 'P' || g, 'active', gen_random_uuid(), now(), now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO project_members (tenant_id, id, project_id, user_id, role, created_at)

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::operations::{AccountRates, Rate};
+use tenantry_domain::tenant::Refused;
+use tenantry_tenancy::identity::mfa::{self, MfaError};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, World};
 
 use crate::auth::overtaken;
@@ -177,7 +179,8 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
 fn request(world: &World, who: &Person, method: &str, path: &str, body: &Value) -> Request {
     match method {
         "PATCH" => world.patch(who, path, body),
-        "DELETE" => world.delete(who, path),
+        "DELETE" if body.is_null() => world.delete(who, path),
+        "DELETE" => world.delete(who, path).json(body),
         _ => world.post(who, path, body),
     }
 }
@@ -212,10 +215,15 @@ async fn sensitive_requests_need_a_recent_factor() {
         .send()
         .await
         .expect(200);
-    let sensitive = sensitive(&world).await;
+    let mut sensitive = sensitive(&world).await;
+    // The last one: the tenant is gone afterwards.
+    let confirmed = json!({"confirm_slug": "acme"});
+    sensitive.push(("delete_tenant", "DELETE", "/api/v1/tenant".into(), confirmed));
     // Of a user who has a passkey these ask for it, see `passkeys::passkey_alone_is_a_factor_for_sensitive_requests`; those that
     // finish what was begun, see `recovery`.
-    let of_passkeys = [
+    let others = [
+        // Of a user whose mailbox is proven: `workspaces::stolen_access_token_opens_no_other_tenant`.
+        "switch_tenant",
         "begin_passkey_registration",
         "confirm_mfa",
         "enroll_mfa",
@@ -225,7 +233,7 @@ async fn sensitive_requests_need_a_recent_factor() {
     let names: BTreeSet<_> = sensitive
         .iter()
         .map(|(operation, ..)| *operation)
-        .chain(of_passkeys)
+        .chain(others)
         .map(str::to_owned)
         .collect();
     assert_eq!(names, documented(&world).await);
@@ -246,6 +254,96 @@ async fn sensitive_requests_need_a_recent_factor() {
         let done = request(&world, admin, method, path, body).send().await;
         assert!(done.status < 300, "{operation}: {} {}", done.status, done.text());
     }
+}
+
+/// An admin who loses the role, or the session, while a request waits finishes nothing: a slow body could give everything back.
+#[actix_web::test]
+async fn lost_admins_finish_nothing_that_they_began() {
+    let world = World::new().await;
+    let admin = &world.second_admin().await;
+    for minutes in [30, 40] {
+        let values = json!({"security.session_idle_minutes": minutes});
+        world.patch(admin, SETTINGS, &values).send().await.expect(200);
+    }
+    let mut requests = sensitive(&world).await;
+    requests.retain(|(operation, ..)| !operation.starts_with("change_"));
+    let (key, invited) = (
+        new_key(&world).await,
+        new_invitation(&world, "nine@acme.example", "member").await,
+    );
+    let rename = format!("/api/v1/users/{}", world.acme.member.id);
+    requests.extend([
+        (
+            "revoke_api_key",
+            "DELETE",
+            format!("/api/v1/api-keys/{key}"),
+            json!(null),
+        ),
+        (
+            "revoke_invitation",
+            "DELETE",
+            format!("/api/v1/invitations/{invited}"),
+            json!(null),
+        ),
+        (
+            "update_tenant",
+            "PATCH",
+            "/api/v1/tenant".into(),
+            json!({"name": "X"}),
+        ),
+        ("update_user", "PATCH", rename, json!({"full_name": "X"})),
+        (
+            "update_settings",
+            "PATCH",
+            SETTINGS.into(),
+            json!({"notifications.digest_hour": 3}),
+        ),
+    ]);
+    with_factor(&world, admin).await;
+    settle(&world, admin).await;
+    let before = world.digest(&world.acme).await;
+    let lock = format!("SELECT 1 FROM tenants WHERE id = '{}' FOR UPDATE", world.acme.id);
+    for (change, undo) in [
+        (
+            "UPDATE users SET role = 'member' WHERE id",
+            "UPDATE users SET role = 'admin' WHERE id",
+        ),
+        (
+            "UPDATE refresh_sessions SET revoked_at = now() WHERE user_id",
+            "UPDATE refresh_sessions SET revoked_at = NULL WHERE user_id",
+        ),
+    ] {
+        let change = format!("{lock}; {change} = '{}'", admin.id);
+        for (operation, method, path, body) in &requests {
+            let sent = request(&world, admin, method, path, body).send();
+            let refused = overtaken(&world, &change, 1, sent).await;
+            assert_eq!(refused.status, 403, "{operation}, {change}: {}", refused.text());
+            refused.problem(403, "forbidden");
+            world.sql(format!("{undo} = '{}'", admin.id)).await;
+            world.outlive_the_cache();
+        }
+    }
+    assert_eq!(world.digest(&world.acme).await, before);
+}
+
+/// A scope may be a minute old, and its session over by then.
+#[actix_web::test]
+async fn ended_session_takes_no_factor() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    let cx = world.cx(member).await;
+    let ended = format!(
+        "UPDATE refresh_sessions SET revoked_at = now() WHERE user_id = '{}'",
+        member.id
+    );
+    world.sql(ended).await;
+    world.clock.advance(Duration::seconds(30));
+    let given = mfa::step_up(&cx, &app.next_code(&world)).await;
+    assert!(
+        matches!(given, Err(MfaError::Refused(Refused::Forbidden))),
+        "{given:?}"
+    );
 }
 
 #[actix_web::test]

@@ -9,7 +9,7 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, PaymentProvider, PlanStep, ProviderError, ProviderKey,
 };
 use tenantry_domain::kernel::{StoreError, SystemScope};
-use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::tenant::Capability;
 use tenantry_tenancy::Cx;
 
 use crate::billing::billing_provision::{self, ProvisionError, begin, find_or_create};
@@ -108,7 +108,7 @@ async fn store(
     let stored = cx
         .write(async |work| {
             let tenant = work.tenants().current_for_update().await?;
-            let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted);
+            let tenant = tenant.filter(|tenant| tenant.status.allows(Capability::Billing));
             let before = tenant.ok_or(ProvisionError::Gone)?;
             let account = work.billing().current_for_update().await?;
             let mut account = account.ok_or(ProvisionError::Gone)?;

@@ -13,13 +13,12 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, NewCustomer, NewSubscription, Offer, PaymentProvider,
     ProviderError, ProviderKey, ProviderSubscription,
 };
-use tenantry_domain::identity::{RoleFilter, UserFilter};
 use tenantry_domain::kernel::{
-    BillingAccountId, Interval, PageRequest, Permission, Role, StoreError, SystemScope, TenantId,
+    BillingAccountId, Interval, PageRequest, Permission, StoreError, SystemScope, TenantId,
 };
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::tenant::Capability;
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::carries_store_error;
 use tenantry_tenancy::operations::job::{
@@ -107,6 +106,24 @@ impl Subscriptions for PaidSubscriptions {
         let asked = job::enqueue::<Provision>(cx, work, &wanted, Terms::default()).await;
         asked.map(|_| ()).map_err(store_error)
     }
+
+    async fn remove(&self, app: &Tenancy, because: SystemScope, tenant: TenantId) -> Result<(), StoreError> {
+        let Some(payments) = &app.ports.payments else {
+            return Ok(());
+        };
+        match app.ports.customers.known(because, tenant).await? {
+            Some(known) => {
+                let removed = remove(app, because, payments.as_ref(), &known).await;
+                removed.map_err(|error| match error {
+                    ProvisionError::Store(error) => error,
+                    ProvisionError::Gone | ProvisionError::Provider(_) => {
+                        StoreError::Unavailable(error.to_string())
+                    }
+                })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Asks for [`Provision`] in a tenant that is there already: where everything at the provider begins anew.
@@ -157,7 +174,7 @@ pub async fn customer(
     let stored = cx
         .write(async |work| {
             let tenant = work.tenants().current_for_update().await?;
-            if !tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted) {
+            if !tenant.is_some_and(|tenant| tenant.status.allows(Capability::Billing)) {
                 return Err(ProvisionError::Gone);
             }
             let missing = || StoreError::Other("the billing account is gone".into());
@@ -210,7 +227,7 @@ async fn unbound(
 /// The account of a tenant that is there, and what the provider is to know of it.
 pub(crate) async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, NewCustomer), ProvisionError> {
     let tenant = work.tenants().current().await?;
-    let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted);
+    let tenant = tenant.filter(|tenant| tenant.status.allows(Capability::Billing));
     let tenant = tenant.ok_or(ProvisionError::Gone)?;
     let account = BillingAccount::new(BillingAccountId::next(cx.ids()), cx.now());
     work.billing().insert_unless_there(&account).await?;
@@ -226,16 +243,11 @@ pub(crate) async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, N
 
 /// Where invoices go: to an admin.
 async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
-    let filter = UserFilter {
-        role: Some(Role::Admin),
-        is_active: Some(true),
-        custom_role: Some(RoleFilter::None),
-    };
     let one = PageRequest {
         limit: 1,
         after: None,
     };
-    let page = work.users().list(&filter, one).await?;
+    let page = work.users().list_acting_admins(one).await?;
     Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
 }
 
@@ -386,6 +398,11 @@ impl SystemJobHandler for RemoveLeftBehind {
             let Some(last) = some.last() else { break };
             after = Some(last.tenant);
             for known in &some {
+                // One that was restored since it was listed goes on paying.
+                let tenant = app.ports.tenant_rows.tenant(because, known.tenant).await?;
+                if tenant.is_some_and(|tenant| tenant.status.allows(Capability::Billing)) {
+                    continue;
+                }
                 if let Err(error) = remove(app, because, payments.as_ref(), known).await {
                     let tenant = known.tenant;
                     tracing::warn!(%tenant, %error, "the customer of a deleted tenant cannot be removed");

@@ -11,7 +11,7 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{InvoiceId, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Tenant, TenantStatus};
+use tenantry_domain::tenant::{StatusChange, Tenant, TenantStatus, UNPAID};
 use tenantry_tenancy::operations::job::{self, JobError, JobFailure, JobHandler, Nothing, Terms};
 use tenantry_tenancy::operations::mail::{SendFarewell, SendMail, tell_admins};
 use tenantry_tenancy::{Cx, Tenancy};
@@ -300,8 +300,9 @@ async fn remind(
     }
     // Whom an operator has let go on in spite of the debt is not deleted for it.
     if taken.contains(&DunningStep::Deleted) && tenant.suspended_for_payment {
-        tenant.delete_unpaid(cx.now());
-        return Ok(());
+        let purge_at = cx.app().policy.purge_at(cx.now());
+        let deleted = tenant.delete(StatusChange::of_system(UNPAID), cx.now(), purge_at);
+        return deleted.map_err(|refused| StoreError::Other(refused.to_string()).into());
     }
     if let Some(next_at) = account.dunning.next_at {
         let terms = Terms {

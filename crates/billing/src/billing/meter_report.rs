@@ -10,7 +10,7 @@ use tenantry_domain::billing::{
 };
 use tenantry_domain::kernel::{BillingCycle, MeterReportId, Period, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::TenantStatus;
+use tenantry_domain::tenant::Capability;
 use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
 use tenantry_tenancy::operations::job::{self, JobError, Nothing, Terms};
 use tenantry_tenancy::{Cx, Tenancy};
@@ -95,7 +95,7 @@ async fn plan(cx: &Cx, work: &mut Work) -> Result<Option<Plan>, StoreError> {
     let (Some(customer), Some(subscription)) = (&account.customer, &account.subscription) else {
         return Ok(None);
     };
-    if tenant.status == TenantStatus::Deleted {
+    if !tenant.status.allows(Capability::Billing) {
         return Ok(None);
     }
     let meters = cx.ports().plans.meters().values();

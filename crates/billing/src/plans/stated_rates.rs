@@ -77,7 +77,7 @@ fn rate(plan: &Plan, per_minute: &'static str, burst: &'static str) -> Result<Op
     let out_of_range = |limit, besides: &str| RateError::OutOfRange {
         plan: plan.name.clone(),
         limit,
-        allowed: format!("in {:?}{besides}", RANGE),
+        allowed: format!("in {RANGE:?}{besides}"),
     };
     let requests = match stated(per_minute)? {
         Limit::Unlimited => return Ok(None),

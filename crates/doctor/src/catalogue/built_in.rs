@@ -79,6 +79,7 @@ pub(super) fn alterations() -> String {
         ("pg_amop", "x.oid BETWEEN 10000 AND 11999"),
         ("pg_amproc", "x.oid BETWEEN 10000 AND 11999"),
         ("pg_am", "x.oid < 8000"),
+        ("pg_conversion", "false"),
     ];
     let simple = simple.map(|(class, covered)| {
         format!(
@@ -104,8 +105,13 @@ pub(super) fn alterations() -> String {
          FROM pg_type t WHERE t.oid < 16384 AND greatest(t.typinput::oid, t.typoutput::oid, t.typreceive::oid, t.typsend::oid,
             t.typsubscript::oid) >= 16384
          UNION ALL
-         SELECT 'language', l.lanname, 'it uses a function of users', NULL, NULL, NULL
-         FROM pg_language l WHERE l.oid < 16384 AND greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) >= 16384
+         {ALTERED_LANGUAGES}
+         UNION ALL
+         SELECT 'range', format_type(x.rngtypid, NULL), NULL, NULL, NULL, NULL
+         FROM pg_range x WHERE x.rngtypid < 16384 AND x.xmin::text::bigint > 2
+         UNION ALL
+         SELECT 'text search configuration', m.mapcfg::regconfig::text, 'its dictionaries were replaced', NULL, NULL, NULL
+         FROM pg_ts_config_map m WHERE m.mapcfg < 16384 AND m.xmin::text::bigint > {last_of_initdb}
          UNION ALL
          SELECT 'collation', quote_ident(x.collname), 'it is not deterministic', NULL, NULL, NULL
          FROM pg_collation x WHERE x.oid < 16384 AND NOT x.collisdeterministic
@@ -129,6 +135,16 @@ pub(super) fn alterations() -> String {
         otherwise = digest("false"),
     )
 }
+
+/// The row of a language is changed by a grant on it, so its functions are compared instead.
+const ALTERED_LANGUAGES: &str = "
+    SELECT 'language', l.lanname, CASE WHEN f.last >= 16384 THEN 'it uses a function of users' ELSE 'its functions are not its own' END,
+        NULL, NULL, NULL
+    FROM pg_language l, LATERAL (SELECT greatest(l.lanplcallfoid, l.laninline, l.lanvalidator) AS last) f
+    WHERE l.oid < 16384 AND (f.last >= 16384 OR l.lanname IN ('internal', 'c', 'sql', 'plpgsql')
+        AND concat_ws(' ', l.lanname, l.lanplcallfoid::regproc, l.laninline::regproc, l.lanvalidator::regproc)
+            NOT IN ('internal - - fmgr_internal_validator', 'c - - fmgr_c_validator', 'sql - - fmgr_sql_validator',
+                'plpgsql plpgsql_call_handler plpgsql_inline_handler plpgsql_validator'))";
 
 /// Whatever the rows say, initdb of versions 15 to 18 needs 724 to 752 transactions.
 const LAST_OF_INITDB: &str = "least(1000, (SELECT max(xmin::text::bigint) FROM pg_database WHERE datname = 'template0'), \

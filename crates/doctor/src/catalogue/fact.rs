@@ -56,7 +56,7 @@ pub(super) const HAS_MIGRATIONS: &str = "SELECT coalesce(pg_catalog.has_table_pr
 /// `shared` are the schemas whose objects other sessions can reach; `rel` are the relations, `made` those that no initdb
 /// made: others can have triggers, constraints and indexes of users. A relation is temporary by what it is, not by its
 /// schema.
-fn relations() -> String {
+pub(super) fn relations() -> String {
     format!(
         "shared AS MATERIALIZED (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
             WHERE oid NOT IN (SELECT oid FROM sessions)),
@@ -101,7 +101,8 @@ fn tables() -> String {
     )
 }
 
-/// Of a partition, defaults that its table does not have: they apply where the partition is written to directly.
+/// Of a partition, defaults that its table does not have: they apply where the partition is written to directly. A default that
+/// the row of the column denies does not apply.
 fn columns() -> String {
     let stored = otherwise("d.adbin");
     format!(
@@ -110,9 +111,10 @@ fn columns() -> String {
         CASE WHEN a.attnotnull THEN 'not null' END,
         CASE a.attgenerated WHEN '' THEN NULL WHEN 's' THEN 'generated' ELSE 'virtual' END,
         CASE WHEN a.attidentity <> '' THEN 'identity' END,
-        CASE WHEN a.attcollation NOT IN (0, 100, 950, 951) THEN 'collate ' || a.attcollation::regcollation::text END,
+        CASE WHEN a.attcollation <> (SELECT t.typcollation FROM pg_type t WHERE t.oid = a.atttypid)
+            THEN 'collate ' || a.attcollation::regcollation::text END,
         (SELECT 'default ' || pg_get_expr(d.adbin, d.adrelid) || {stored} FROM pg_attrdef d
-         WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum))
+         WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef))
     FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid
     WHERE r.made AND r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL

@@ -17,6 +17,7 @@ mod schema;
 mod server;
 mod setting;
 mod sql;
+mod stored;
 mod trigger;
 mod view;
 
@@ -41,6 +42,7 @@ pub(crate) use rule::RewriteRule;
 pub(crate) use schema::Schema;
 pub(crate) use server::{LargeObjects, Server};
 pub(crate) use setting::{Effective, RoleSetting, UNKNOWN};
+pub(crate) use stored::{Constrained, Risk, Risky};
 pub(crate) use trigger::{DefinerTrigger, EventTrigger, SendingTrigger, SilentTrigger};
 pub(crate) use view::ViewSource;
 
@@ -93,6 +95,10 @@ pub(crate) struct Catalogue {
     pub(crate) meanings: Vec<Meaning>,
     /// For a comparison with a manifest.
     pub(crate) facts: Vec<Fact>,
+    /// What an unknown migration is no excuse for. Empty where every migration is known.
+    pub(crate) risky: Vec<Risky>,
+    /// The columns of constraints. Empty where every migration is known.
+    pub(crate) constrained: Vec<Constrained>,
     /// The migrations that were applied; `None` when nobody asked, or the current user cannot read them.
     pub(crate) migrations: Option<Vec<Fact>>,
 }
@@ -190,6 +196,11 @@ impl Scope {
         }
         if self.migrations {
             sections.push(("migrations", sql::list(fact::MIGRATIONS)));
+            if self.depth != Depth::Facts {
+                let manifest = options.expected.as_ref();
+                sections.push(("risky", stored::risky(manifest)));
+                sections.push(("constrained", stored::constrained(manifest)));
+            }
         }
         let members: Vec<String> = sections
             .iter()

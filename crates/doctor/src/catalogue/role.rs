@@ -8,6 +8,8 @@ pub(crate) struct Role {
     pub(crate) login: bool,
     /// Whether initdb made it: the first superuser.
     pub(crate) initial: bool,
+    /// Whether it is one of PostgreSQL's own (`pg_read_all_data`), which nobody can be.
+    pub(crate) predefined: bool,
     pub(crate) superuser: bool,
     pub(crate) bypasses: bool,
     pub(crate) makes_roles: bool,
@@ -36,7 +38,9 @@ impl Membership {
 }
 
 pub(super) const ROLES: &str = "
-    SELECT rolname AS name, rolcanlogin AS login, oid = 10 AS initial, rolsuper AS superuser, rolbypassrls AS bypasses, rolcreaterole AS makes_roles,
+    SELECT rolname AS name, rolcanlogin AS login, oid = 10 AS initial,
+           oid < 16384 AND oid <> 10 OR rolname LIKE 'pg\\_%' AS predefined,
+           rolsuper AS superuser, rolbypassrls AS bypasses, rolcreaterole AS makes_roles,
            rolcreatedb AS makes_databases, rolreplication AS replicates
     FROM pg_roles ORDER BY rolname";
 

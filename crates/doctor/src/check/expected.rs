@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::service_table::{ServiceTables, table_of};
+use super::excuse::Excuse;
+use super::service_table::table_of;
 use super::{Check, Verdict, count};
 use crate::catalogue::Fact;
 use crate::subject::Subject;
@@ -21,7 +22,8 @@ pub(super) const CHECKS: &[Check] = &[
         id: "CAT002",
         title: "No migration was applied that this version does not know, and no object is new with one",
         why: "A newer version made the schema, or another service did. What this version knows is compared all the same; new \
-              objects beside it are not known here. Tables of another service that obey every rule are no finding: see CAT011.",
+              objects beside it are not known here. Tables of another service that obey every rule are no finding: see CAT011. \
+              Whatever reaches the tables of this version, or runs more than PostgreSQL's own functions, is found by CAT003 to CAT010.",
         severity: Severity::Warning,
         guards: true,
         look: nothing_is_unknown,
@@ -29,7 +31,8 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "CAT003",
         title: "Tables, constraints and unique indexes are what the migrations make",
-        why: "Each is part of the rule: a default that calls a function, a key without the tenant, another owner.",
+        why: "Each is part of the rule: a default that calls a function, a key without the tenant, another owner, a view. A function \
+              that a default, a check or an index runs can set the tenant of the transaction; no unknown migration excuses it.",
         severity: Severity::Error,
         guards: true,
         look: |subject| differences(subject, Part::Tables),
@@ -158,7 +161,7 @@ fn expected<'a>(subject: &Subject<'a>) -> Result<&'a Manifest, Verdict> {
 }
 
 /// The names of the migrations that were applied; `None` when they cannot be read.
-fn applied<'a>(subject: &Subject<'a>) -> Option<BTreeSet<&'a str>> {
+pub(super) fn applied<'a>(subject: &Subject<'a>) -> Option<BTreeSet<&'a str>> {
     let migrations = subject.catalogue.migrations.as_ref()?;
     Some(migrations.iter().map(|one| one.object.as_str()).collect())
 }
@@ -186,11 +189,11 @@ fn nothing_is_unknown(subject: &Subject<'_>) -> Verdict {
     let Some(applied) = applied(subject) else {
         return no_migrations();
     };
-    let context = Context::of(subject, manifest);
+    let excuse = Excuse::of(subject, manifest);
     let found = found(subject, |_| true);
     let pairs = pairs(manifest, &found, |_| true);
-    let obedient = context.obedient(subject, &pairs);
-    let new = pairs.iter().filter(|(key, pair)| context.is_new(key, pair));
+    let obedient = excuse.obedient(&pairs);
+    let new = pairs.iter().filter(|(key, pair)| excuse.is_new(key, pair));
     let others = new.filter(|((kind, object), _)| {
         let table = table_of(kind, object);
         !table.is_some_and(|table| obedient.contains(table))
@@ -202,7 +205,7 @@ fn nothing_is_unknown(subject: &Subject<'_>) -> Verdict {
         .collect();
     // What such migrations made is known to obey the rules, when it is all there is.
     let harmless = objects.is_empty() && !obedient.is_empty();
-    let unknown = context.unknown.iter().filter(|_| !harmless);
+    let unknown = excuse.unknown.iter().filter(|_| !harmless);
     let migrations = unknown.map(|name| Finding::new(Object::new("migration", *name), "is not known here"));
     Verdict::of(
         count(applied.len(), "migration"),
@@ -217,7 +220,7 @@ fn obedient_tables(subject: &Subject<'_>) -> Verdict {
     };
     let found = found(subject, |_| true);
     let pairs = pairs(manifest, &found, |_| true);
-    let obedient = Context::of(subject, manifest).obedient(subject, &pairs);
+    let obedient = Excuse::of(subject, manifest).obedient(&pairs);
     let findings = obedient.into_iter().map(|table| {
         let found = "is of another service and obeys every rule; to compare it with what its migrations make, record that \
                      (doctor --record FILE --beyond-own) and name the file (doctor --catalogue, guard.catalogues)";
@@ -237,19 +240,19 @@ fn no_migrations() -> Verdict {
 pub(super) type Key<'a> = (&'a str, &'a str);
 
 /// Expected and found facts of one object.
-type Pair<'a> = (BTreeSet<&'a str>, BTreeSet<&'a str>);
+pub(super) type Pair<'a> = (BTreeSet<&'a str>, BTreeSet<&'a str>);
 
 fn differences(subject: &Subject<'_>, part: Part) -> Verdict {
     let manifest = match expected(subject) {
         Ok(manifest) => manifest,
         Err(verdict) => return verdict,
     };
-    let context = Context::of(subject, manifest);
+    let excuse = Excuse::of(subject, manifest);
     let found = found(subject, |kind| Part::of(kind) == part);
     let pairs = pairs(manifest, &found, |kind| Part::of(kind) == part);
     let judged = pairs
         .iter()
-        .filter(|(key, pair)| !context.is_new(key, pair) && !context.is_awaited(pair));
+        .filter(|(key, pair)| !excuse.is_new(key, pair) && !excuse.is_awaited(pair));
     let findings = judged.filter_map(|((kind, object), pair)| {
         let finding = difference(kind, object, &pair.0, &pair.1)?;
         (!is_allowed(subject, &finding.object, &pair.1)).then_some(finding)
@@ -281,81 +284,8 @@ fn pairs<'a>(
     pairs
 }
 
-/// How the migrations that were applied differ from those of the manifest, and what the manifest names.
-struct Context<'a> {
-    /// Applied, not in the manifest, and not allowed: a newer version's, or what passes for one.
-    unknown: Vec<&'a str>,
-    /// Whether a migration of the manifest was not applied.
-    pending: bool,
-    /// The relations and functions of the manifest.
-    named: BTreeSet<&'a str>,
-}
-
-impl<'a> Context<'a> {
-    fn of(subject: &Subject<'a>, manifest: &'a Manifest) -> Self {
-        let known = manifest.migrations();
-        let applied = applied(subject);
-        let allowed = |name: &str| is_allowed(subject, &Object::new("migration", name), &BTreeSet::new());
-        let unknown = applied.iter().flatten().copied();
-        let named = manifest.facts().filter(|fact| {
-            let kinds = [
-                "table",
-                "view",
-                "materialized view",
-                "foreign table",
-                "sequence",
-                "function",
-                "procedure",
-            ];
-            kinds.contains(&fact.kind.as_str())
-        });
-        Self {
-            unknown: unknown
-                .filter(|name| !known.contains(name) && !allowed(name))
-                .collect(),
-            pending: applied.is_some_and(|applied| !known.is_subset(&applied)),
-            named: named.map(|fact| fact.object.as_str()).collect(),
-        }
-    }
-
-    /// Whether an unknown migration may have made the object, and the object changes nothing that the manifest names. What
-    /// acts on a table or function of the manifest is not new: a policy, a trigger, a grant.
-    fn is_new(&self, (kind, object): &Key<'_>, (expected, found): &Pair<'_>) -> bool {
-        if self.unknown.is_empty() || !expected.is_empty() || found.is_empty() {
-            return false;
-        }
-        let on = split(object, " on ").map(|(_, on)| on);
-        let granted = on.and_then(|on| on.split_once(' ')).map(|(_, on)| on);
-        let is_ours = |name: &str| name == "public" || self.named.contains(name);
-        // No migration makes anything there.
-        let is_systems = |name: &str| name.starts_with("pg_") || name.starts_with("information_schema.");
-        let on_new = |on: Option<&str>| on.is_some_and(|on| !is_ours(on) && !is_systems(on));
-        match *kind {
-            "policy" | "trigger" | "rule" => on_new(on),
-            "grant" | "other grant" => on_new(granted),
-            _ if is_systems(on.unwrap_or(object)) => false,
-            "table" | "view" | "materialized view" | "foreign table" | "sequence" | "column"
-            | "constraint" | "foreign key" | "index" | "function" | "procedure" | "aggregate" | "type"
-            | "domain constraint" | "schema" | "statistics object" => true,
-            _ => false,
-        }
-    }
-
-    /// The new tables that are made as tenant tables are.
-    fn obedient(&self, subject: &Subject<'_>, pairs: &'a BTreeMap<Key<'a>, Pair<'a>>) -> BTreeSet<&'a str> {
-        let new = pairs.iter().filter(|(key, pair)| self.is_new(key, pair));
-        let tables = ServiceTables::of(new.map(|(key, pair)| (*key, &pair.1)));
-        tables.obedient(subject.options, subject.runtime())
-    }
-
-    /// Whether a migration that was not applied yet may make the object.
-    fn is_awaited(&self, (_, found): &Pair<'_>) -> bool {
-        self.pending && found.is_empty()
-    }
-}
-
 /// Whether the object is on the list of those that are meant: by its name, or by its name and what holds for it.
-fn is_allowed(subject: &Subject<'_>, object: &Object, found: &BTreeSet<&str>) -> bool {
+pub(super) fn is_allowed(subject: &Subject<'_>, object: &Object, found: &BTreeSet<&str>) -> bool {
     let facts: Vec<&str> = found.iter().copied().collect();
     let exactly = format!("{object}: {}", facts.join(", "));
     subject.allows(object) || subject.options.allowed_objects.contains(&exactly)

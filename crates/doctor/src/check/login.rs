@@ -27,6 +27,15 @@ pub(super) const CHECKS: &[Check] = &[
         guards: true,
         look: |subject| logins(subject, Power::Possible),
     },
+    Check {
+        id: "ROLE011",
+        title: "PostgreSQL's own roles are as initdb made them",
+        why: "`pg_read_all_data`, `pg_execute_server_program` and their like are rights to be granted. One that can log in has \
+              them without a member that a review would see.",
+        severity: Severity::Critical,
+        guards: true,
+        look: predefined_are_unaltered,
+    },
 ];
 
 /// PostgreSQL's own roles that reach all rows or files.
@@ -67,6 +76,40 @@ fn logins(subject: &Subject<'_>, power: Power) -> Verdict {
                 .mend(Step::Roles, sql)
                 .caution("Who logs in as it has to do without; a login that is meant belongs on the list of allowed objects."),
         })
+    })
+}
+
+/// A password without LOGIN opens nothing, and only superusers can read whether there is one.
+fn predefined_are_unaltered(subject: &Subject<'_>) -> Verdict {
+    let all = subject.catalogue.roles.iter();
+    Verdict::of_each("role", all.filter(|role| role.predefined), |role| {
+        let attributes = [
+            ("LOGIN", "rolcanlogin", role.login),
+            ("SUPERUSER", "rolsuper", role.superuser),
+            ("BYPASSRLS", "rolbypassrls", role.bypasses),
+            ("CREATEROLE", "rolcreaterole", role.makes_roles),
+            ("CREATEDB", "rolcreatedb", role.makes_databases),
+            ("REPLICATION", "rolreplication", role.replicates),
+        ];
+        let added = attributes.iter().filter(|(_, _, has)| *has);
+        let (words, columns): (Vec<&str>, Vec<String>) = added
+            .map(|(word, column, _)| (*word, format!("{column} = false")))
+            .unzip();
+        let object = Object::new("role", quote::identifier(&role.name));
+        if words.is_empty() || subject.allows(&object) {
+            return None;
+        }
+        let sql = format!(
+            "UPDATE pg_catalog.pg_authid SET {} WHERE rolname = {}",
+            columns.join(", "),
+            quote::literal(&role.name)
+        );
+        let finding = Finding::new(object, format!("is {}", words.join(", "))).mend(Step::Roles, [sql]);
+        Some(
+            finding.caution(
+                "It changes the system catalogue, as what altered the role did: ALTER ROLE refuses it.",
+            ),
+        )
     })
 }
 

@@ -1,6 +1,7 @@
 //! The checks: each is a function of the catalogue, with the reasons a reader of the report gets to see.
 
 mod built_in;
+mod excuse;
 mod expected;
 mod extension;
 mod function;

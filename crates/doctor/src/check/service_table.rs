@@ -27,8 +27,7 @@ impl<'a> ServiceTables<'a> {
     }
 
     /// The tables that obey each rule of a tenant table for the runtime role, with all of their parts.
-    pub(super) fn obedient(&self, options: &Options, runtime: &str) -> BTreeSet<&'a str> {
-        let rules = Rules::new(options, runtime);
+    pub(super) fn obedient(&self, rules: &Rules<'_>) -> BTreeSet<&'a str> {
         let obedient = self
             .parts
             .iter()
@@ -54,14 +53,14 @@ pub(super) fn table_of<'t>(kind: &str, object: &'t str) -> Option<&'t str> {
 }
 
 /// How `TenantTable` of the migrations makes a table: what differs from it is no tenant table for the doctor.
-struct Rules<'o> {
+pub(super) struct Rules<'o> {
     options: &'o Options,
     runtime: &'o str,
     policies: BTreeSet<String>,
 }
 
 impl<'o> Rules<'o> {
-    fn new(options: &'o Options, runtime: &'o str) -> Self {
+    pub(super) fn new(options: &'o Options, runtime: &'o str) -> Self {
         let (column, setting) = (&options.tenant_column, literal(&options.setting));
         let rule = format!("(({column} = (NULLIF(current_setting({setting}::text, true), ''::text))::uuid))");
         let policies = [
@@ -142,7 +141,7 @@ impl<'o> Rules<'o> {
     }
 
     /// Whether a constraint is about rows of one tenant: a key that begins with the tenant, a reference within it, or a check.
-    fn is_of_tenant(&self, fact: &str) -> bool {
+    pub(super) fn is_of_tenant(&self, fact: &str) -> bool {
         let is = |what: &str| fact.starts_with(what) && self.begins_with_tenant(fact, what);
         let refers_within = || {
             let (_, referred) = fact.split_once(" REFERENCES ").unwrap_or_default();
@@ -156,7 +155,7 @@ impl<'o> Rules<'o> {
     }
 
     /// Whether the list of columns after these words begins with the tenant column.
-    fn begins_with_tenant(&self, fact: &str, words: &str) -> bool {
+    pub(super) fn begins_with_tenant(&self, fact: &str, words: &str) -> bool {
         let rest = fact.split_once(words).map(|(_, columns)| columns);
         let rest = rest.and_then(|columns| columns.strip_prefix(self.options.tenant_column.as_str()));
         rest.is_some_and(|rest| rest.starts_with([',', ')']))

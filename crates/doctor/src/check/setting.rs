@@ -141,6 +141,8 @@ fn statements_are_not_logged(subject: &Subject<'_>) -> Verdict {
     let tells = |name: &str, value: &str| match name {
         "log_statement" => ["mod", "all"].contains(&value),
         "log_min_duration_statement" => value == "0",
+        "log_parameter_max_length_on_error" => value != "0",
+        "debug_print_parse" | "debug_print_rewritten" | "debug_print_plan" => ON.contains(&value),
         _ => false,
     };
     let logged = |setting: &RoleSetting| concerns(subject, setting) && tells(&setting.name, &setting.value);

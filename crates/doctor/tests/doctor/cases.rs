@@ -197,6 +197,13 @@ pub const CASES: &[Case] = &[
          ALTER ROLE tenantry_app IN DATABASE {database} SET log_min_duration_statement = 0",
     ),
     case(
+        &["SET005"],
+        ByScript,
+        "RESET ROLE; ALTER DATABASE {database} SET debug_print_parse = on; \
+         ALTER DATABASE {database} SET debug_print_rewritten = on; ALTER DATABASE {database} SET debug_print_plan = on; \
+         ALTER ROLE tenantry_platform IN DATABASE {database} SET log_parameter_max_length_on_error = -1",
+    ),
+    case(
         &["SET006"],
         ByScript,
         "RESET ROLE; ALTER DATABASE {database} SET synchronous_commit = off",

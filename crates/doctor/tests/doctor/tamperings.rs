@@ -176,6 +176,24 @@ pub const TAMPERINGS: &[Tampering] = &[
         "SET allow_system_table_mods = on; \
          UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'ucs_basic'",
     ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_language SET lanvalidator = 2246 WHERE lanname = 'plpgsql'",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_conversion SET condefault = false \
+         WHERE conname = 'iso_8859_1_to_utf8'",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_range SET rngcanonical = 0 WHERE rngtypid = 'int4range'::regtype",
+    ),
+    guarded(
+        &["SYS001"],
+        "SET allow_system_table_mods = on; UPDATE pg_ts_config_map SET mapdict = 'simple'::regdictionary \
+         WHERE mapcfg = 'english'::regconfig",
+    ),
     // Grants on the system.
     guarded(&["SYS002"], "GRANT SELECT ON pg_statistic TO tenantry_app"),
     guarded(
@@ -296,6 +314,15 @@ pub const TAMPERINGS: &[Tampering] = &[
     guarded(
         &["KEY003", "CAT003"],
         "CREATE UNIQUE INDEX titles ON tasks (title)",
+    ),
+    guarded(
+        &["CAT003"],
+        "ALTER TABLE tasks ALTER title TYPE text COLLATE \"C\"",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_attribute SET atthasdef = false \
+         WHERE attrelid = 'projects'::regclass AND attname = 'view_count'",
     ),
     guarded(&["CAT003"], "ALTER TABLE tasks OWNER TO postgres"),
     guarded(&["CAT003"], "ALTER TABLE tasks REPLICA IDENTITY FULL"),
@@ -614,6 +641,69 @@ pub const TAMPERINGS: &[Tampering] = &[
     ),
     guarded(&["CAT002", "CAT010"], "{unknown}; CREATE EXTENSION dblink"),
     guarded(
+        &["CAT002", "CAT003", "CAT005"],
+        "{unknown}; CREATE VIEW public.g AS SELECT email, password_hash FROM operators; \
+         ALTER VIEW public.g OWNER TO tenantry_owner; GRANT SELECT ON public.g TO tenantry_app",
+    ),
+    guarded(
+        &["CAT002", "CAT003", "CAT005"],
+        "{unknown}; CREATE VIEW public.g AS SELECT * FROM operators; GRANT SELECT (email) ON public.g TO tenantry_platform",
+    ),
+    guarded(
+        &["CAT002", "CAT003", "CAT005"],
+        "{unknown}; CREATE MATERIALIZED VIEW public.g AS SELECT * FROM tasks; GRANT SELECT ON public.g TO PUBLIC",
+    ),
+    guarded(
+        &["CAT002", "CAT005", "CAT006"],
+        "{unknown}; CREATE FUNCTION public.f() RETURNS SETOF tasks LANGUAGE sql SECURITY DEFINER \
+         SET search_path = pg_catalog, pg_temp AS 'SELECT * FROM public.tasks'; \
+         REVOKE ALL ON FUNCTION public.f() FROM PUBLIC; GRANT EXECUTE ON FUNCTION public.f() TO tenantry_platform",
+    ),
+    guarded(
+        &["CAT002", "CAT006"],
+        "{unknown}; CREATE FUNCTION public.lower(varchar) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$",
+    ),
+    guarded(
+        &["CAT002", "CAT006"],
+        "{unknown}; CREATE FUNCTION public.usage_events_partitions(bigint, bigint) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; ALTER TABLE tasks ADD CHECK (set_config('app.current_tenant', title, true) IS NOT NULL)",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; ALTER TABLE tasks ADD CHECK (title <> 'x')",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; ALTER TABLE tasks ADD further text DEFAULT set_config('app.current_tenant', '', true)",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; {leak}; CREATE INDEX further_idx ON tasks (tenant_id, public.leak(title))",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; CREATE UNIQUE INDEX further_idx ON tasks (title)",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; ALTER TABLE tasks ADD further uuid UNIQUE",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; CREATE TABLE public.more () INHERITS (tasks)",
+    ),
+    guarded(
+        &["CAT002", "CAT007"],
+        "{unknown}; CREATE DOMAIN public.switch AS text DEFAULT set_config('app.current_tenant', '', true)",
+    ),
+    guarded(
+        &["CAT002", "CAT003"],
+        "{unknown}; CREATE DOMAIN public.switch AS text CHECK (set_config('app.current_tenant', VALUE, true) IS NOT NULL)",
+    ),
+    guarded(
         &["CAT001", "CAT005"],
         "DELETE FROM seaql_migrations WHERE version LIKE '%jobs'; GRANT SELECT ON operators TO tenantry_app",
     ),
@@ -744,6 +834,21 @@ pub const ROLE_TAMPERINGS: &[Tampering] = &[
         &["ROLE010"],
         "CREATE ROLE standby LOGIN REPLICATION",
         "DROP ROLE standby",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolcanlogin = true WHERE rolname = 'pg_execute_server_program'",
+        "UPDATE pg_authid SET rolcanlogin = false WHERE rolname = 'pg_execute_server_program'",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolcanlogin = true WHERE rolname = 'pg_database_owner'",
+        "UPDATE pg_authid SET rolcanlogin = false WHERE rolname = 'pg_database_owner'",
+    ),
+    everywhere(
+        &["ROLE011"],
+        "UPDATE pg_authid SET rolbypassrls = true, rolcreatedb = true WHERE rolname = 'pg_monitor'",
+        "UPDATE pg_authid SET rolbypassrls = false, rolcreatedb = false WHERE rolname = 'pg_monitor'",
     ),
     // What tells the age of initdb is moved.
     everywhere(

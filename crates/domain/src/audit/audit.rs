@@ -2,7 +2,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::kernel::{AuditEventId, StoreError, Time};
+use crate::audit::entry::{AuditFilter, AuditRecord};
+use crate::audit::risk::{Outcome, Risk};
+use crate::kernel::{AuditEventId, OperatorId, Page, PageRequest, StoreError, Time};
 
 /// What kind of record it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +44,26 @@ pub struct AuditEvent {
     pub target_id: Option<Uuid>,
     /// From which address.
     pub ip: Option<String>,
-    /// State before, without secrets.
+    /// The caller's `User-Agent`, at most 256 characters.
+    pub user_agent: Option<String>,
+    /// The operator who acts in the tenant; then the scope is the system's.
+    pub operator: Option<OperatorId>,
+    /// State before, without secrets; of an update what has changed.
     pub before: Option<Value>,
-    /// State after, without secrets.
+    /// State after, without secrets; of an update what has changed.
     pub after: Option<Value>,
+}
+
+impl AuditEvent {
+    /// Whether the action was done.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::of(self.action)
+    }
+
+    /// How much the entry deserves attention.
+    pub fn risk(&self) -> Risk {
+        Risk::of(self.action, self.after.as_ref())
+    }
 }
 
 /// The audit log of the scope's tenant; append-only.
@@ -53,6 +71,13 @@ pub struct AuditEvent {
 pub trait AuditLog: Send {
     /// Appends an entry in the running transaction.
     async fn record(&mut self, event: AuditEvent) -> Result<(), StoreError>;
+
+    /// A page of entries, newest first. The limit may exceed that of other lists, for exports.
+    async fn list(
+        &mut self,
+        filter: &AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditRecord>, StoreError>;
 }
 
 /// The most characters of a text in the details of a security event. Callers write some of them: a header, an address.
@@ -77,6 +102,34 @@ pub fn cut_details(details: Value) -> Value {
 pub fn cut_state(state: Value) -> Value {
     cut(state, LONGEST_STATE)
 }
+
+/// The members of two states that differ; states of other shapes stay whole.
+pub fn changed_fields(before: Value, after: Value) -> (Value, Value) {
+    let (Value::Object(mut before), Value::Object(mut after)) = (before.clone(), after.clone()) else {
+        return (before, after);
+    };
+    before.retain(|name, value| match after.get(name) {
+        Some(other) if other == value => {
+            after.remove(name);
+            false
+        }
+        _ => true,
+    });
+    (before.into(), after.into())
+}
+
+/// Members whose values are never recorded. Entities leave them out; this is for what an entity of a service forgets.
+const SECRETS: [&str; 9] = [
+    "api_key",
+    "key_hash",
+    "password",
+    "password_hash",
+    "private_key",
+    "recovery_codes",
+    "secret",
+    "secret_hash",
+    "totp_secret",
+];
 
 /// What a person reads of a value: the audit log only grows, so what one entry takes is bounded. A text or list that was
 /// cut says how long it was.
@@ -103,7 +156,16 @@ fn cut(value: Value, longest: usize) -> Value {
             };
             let kept = members.into_iter().take(most);
             let mut kept: serde_json::Map<_, _> = kept
-                .map(|(name, member)| (cut_text(name, longest), cut(member, longest)))
+                .map(|(name, member)| {
+                    let is_secret =
+                        SECRETS.contains(&name.as_str()) && !member.is_boolean() && !member.is_null();
+                    let member = if is_secret {
+                        "[redacted]".into()
+                    } else {
+                        cut(member, longest)
+                    };
+                    (cut_text(name, longest), member)
+                })
                 .collect();
             if count > MOST_MEMBERS {
                 kept.insert("…".into(), Value::String(format!("{count} in all")));
@@ -149,8 +211,27 @@ mod tests {
         let many = cut_details(json!(vec![1; 1_000]));
         let members = many.as_array().unwrap();
         assert_eq!((members.len(), &members[255]), (256, &json!("… (1000 in all)")));
+        let secret =
+            cut_state(json!({"nested": {"password_hash": "$argon2id$", "secret": null}, "password": true}));
+        assert_eq!(
+            secret,
+            json!({"nested": {"password_hash": "[redacted]", "secret": null}, "password": true})
+        );
         // What was cut is not cut again.
         assert_eq!(cut_details(cut.clone()), cut);
         assert_eq!(cut_details(many.clone()), many);
+    }
+
+    #[test]
+    fn only_changed_fields_are_recorded() {
+        let (before, after) = changed_fields(
+            json!({"title": "a", "status": "todo", "gone": 1}),
+            json!({"title": "b", "status": "todo", "new": 2}),
+        );
+        assert_eq!(
+            (before, after),
+            (json!({"title": "a", "gone": 1}), json!({"title": "b", "new": 2}))
+        );
+        assert_eq!(changed_fields(json!(1), json!(1)), (json!(1), json!(1)));
     }
 }

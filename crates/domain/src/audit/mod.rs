@@ -1,7 +1,19 @@
-//! The audit log: who did what, and when.
+//! The audit log: who did what, and when; its hash chain, and what is known when it is read.
 //!
 //! May use: `kernel`.
 
 mod audit;
+mod canonical;
+mod chain;
+mod entry;
+mod personal;
+mod risk;
+mod walk;
 
-pub use audit::{AuditEvent, AuditLog, Category, cut_details, cut_state};
+pub use audit::{AuditEvent, AuditLog, Category, changed_fields, cut_details, cut_state};
+pub use canonical::{canonical, hex};
+pub use chain::{AuditChain, Block, Cursor, Head, HeadKind, Link, Tail, Unchained};
+pub use entry::{AuditEntry, AuditFilter, AuditRecord, Chained};
+pub use personal::{Salt, erased, erased_text};
+pub use risk::{Outcome, Risk};
+pub use walk::{Walk, Wrong, WrongReason};

@@ -56,8 +56,12 @@ pub use session::{
 };
 pub use signing_key::{
     JWKS_MAX_AGE_SECONDS, KeyRing, LONGEST_PUBLICATION_SECONDS, OpenSigningKey, PUBLICATION_SECONDS,
-    SHORTEST_PUBLICATION_SECONDS, SigningKeyEditing, SigningKeyRecord, SigningKeyState, SigningKeys,
+    SHORTEST_PUBLICATION_SECONDS, Signature, SigningKeyEditing, SigningKeyRecord, SigningKeyState,
+    SigningKeys,
 };
 pub use token::{AccessClaims, AccessTokens, LONGEST_TOKEN_SECONDS, TOKEN_LEEWAY_SECONDS, TokenError};
-pub use user::{Email, MailboxProof, NewUser, RoleFilter, User, UserFilter, UserPatch, Users};
-pub use workspace::{Workspace, WorkspaceMail, WorkspaceRequest, Workspaces};
+pub use user::{
+    Email, MailboxEntry, MailboxProof, MailboxStanding, NewUser, RoleFilter, User, UserFilter, UserPatch,
+    Users,
+};
+pub use workspace::{Requested, Workspace, WorkspaceMail, WorkspaceRequest, Workspaces};

@@ -101,6 +101,10 @@ pub struct Session {
     pub methods: AuthMethods,
     /// What its holder has proven of a mailbox.
     pub mailbox_proof: Option<MailboxProof>,
+    /// When it ends however often it is refreshed, where that is earlier than its own login says: see [`MailboxEntry`].
+    ///
+    /// [`MailboxEntry`]: crate::identity::MailboxEntry
+    pub ends_at: Option<Time>,
 }
 
 /// How long sessions live.
@@ -164,9 +168,15 @@ impl Session {
         now - self.last_used_at() > timeout
     }
 
+    /// When the session ends at the latest, however often it is refreshed.
+    pub fn latest_end(&self, lifetime: SessionLifetime) -> Time {
+        let own = self.created_at + lifetime.longest;
+        self.ends_at.map_or(own, |ends_at| ends_at.min(own))
+    }
+
     /// Whether the session began longer ago than sessions live.
     pub fn is_outlived(&self, now: Time, lifetime: SessionLifetime) -> bool {
-        now >= self.created_at + lifetime.longest
+        now >= self.latest_end(lifetime)
     }
 
     /// Where the session is in a list.
@@ -192,7 +202,7 @@ impl Session {
             self.previous_hash = Some(presented);
             self.token_hash = child;
             self.rotated_at = Some(now);
-            self.expires_at = lifetime.expiry(self.created_at, now);
+            self.expires_at = (now + lifetime.unused).min(self.latest_end(lifetime));
             return Rotation::Rotated;
         }
         let grace = chrono::Duration::seconds(Self::REUSE_GRACE_SECONDS);
@@ -257,6 +267,8 @@ pub struct LiveAt {
 /// Login sessions of the scope's tenant.
 #[async_trait]
 pub trait Sessions: Send {
+    /// A session.
+    async fn find(&mut self, id: SessionId) -> Result<Option<Session>, StoreError>;
     /// A session, locked until the transaction ends.
     async fn find_for_update(&mut self, id: SessionId) -> Result<Option<Session>, StoreError>;
     /// Adds a session.

@@ -106,6 +106,23 @@ pub trait KeyRing: Send + Sync {
     /// Replaces the stored keys, which are in the order in which they sign. Returns the names of those whose private part is
     /// absent, or is not the key of that name: this process neither signs nor verifies with them.
     fn replace(&self, keys: Vec<OpenSigningKey>) -> Vec<String>;
+
+    /// Signs a text with the key that signs tokens now.
+    fn sign(&self, message: &[u8]) -> Signature;
+
+    /// Whether a signature of a text is that of a public key.
+    fn verifies(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// An Ed25519 signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The name of the key, as in the published keys.
+    pub kid: String,
+    /// The public key, 32 bytes.
+    pub public_key: Vec<u8>,
+    /// The signature, 64 bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// The stored signing keys.

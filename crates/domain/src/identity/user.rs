@@ -86,17 +86,9 @@ pub struct User {
     pub is_active: bool,
     /// Whether the address has been proven.
     pub email_verified: bool,
-    /// Since when the account has the address.
+    /// What is known of who reads the mailbox of the address.
     #[serde(skip)]
-    pub email_since: Time,
-    /// When the password was last chosen through a link that was mailed to the address, if it was. A password that an admin
-    /// or a stranger chose proves no mailbox, though the address is verified.
-    #[serde(skip)]
-    pub mailbox_proven_at: Option<Time>,
-    /// Whether the user registered and neither proved the address nor got another one since: nobody but the user has named the
-    /// address.
-    #[serde(skip)]
-    pub self_registered: bool,
+    pub mailbox: MailboxStanding,
     /// The password as a PHC string, which may be [pending](PasswordHash::pending); never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
@@ -108,6 +100,64 @@ pub struct User {
     pub deleted_at: Option<Time>,
     /// Counts the changes, from 1.
     pub version: i64,
+}
+
+/// What is known of who reads the mailbox of a user's address. Only a [`User`] changes it, by what happens to the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxStanding {
+    since: Time,
+    proven_at: Option<Time>,
+    self_registered: bool,
+    switch_since: Option<Time>,
+}
+
+impl MailboxStanding {
+    /// The one of an account that gets its address now.
+    const fn new(now: Time) -> Self {
+        Self {
+            since: now,
+            proven_at: None,
+            self_registered: false,
+            switch_since: None,
+        }
+    }
+
+    /// The one that the database stores; the arguments are the values of the methods of these names.
+    pub const fn stored(
+        since: Time,
+        proven_at: Option<Time>,
+        self_registered: bool,
+        switch_since: Option<Time>,
+    ) -> Self {
+        Self {
+            since,
+            proven_at,
+            self_registered,
+            switch_since,
+        }
+    }
+
+    /// Since when the account has the address.
+    pub const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// When the password was last chosen through a link that was mailed to the address, if it was. A password that an admin
+    /// or a stranger chose proves no mailbox, though the address is verified.
+    pub const fn proven_at(&self) -> Option<Time> {
+        self.proven_at
+    }
+
+    /// Whether the user registered, and neither the user nor the reader of the mailbox has shown whose account it is since. That an
+    /// admin gave the account another address shows nothing of who chose the password.
+    pub const fn self_registered(&self) -> bool {
+        self.self_registered
+    }
+
+    /// When something last ended all access to the account: proofs of other tenants from before that do not open it.
+    pub const fn switch_since(&self) -> Option<Time> {
+        self.switch_since
+    }
 }
 
 /// Proof that the holder of a session reads the mailbox of an address: the session began with a password that was chosen through
@@ -127,11 +177,29 @@ impl MailboxProof {
     /// was proven anew later. A mailbox may change hands, and its former holder must not get into an account of the present
     /// one.
     pub fn is_of(&self, user: &User) -> bool {
-        let since = user
-            .mailbox_proven_at
-            .map_or(user.email_since, |at| at.max(user.email_since));
+        let mailbox = &user.mailbox;
+        let since = mailbox
+            .proven_at
+            .map_or(mailbox.since, |at| at.max(mailbox.since));
         user.email_verified && self.email == user.email && self.at >= since
     }
+
+    /// Whether it opens an account in another tenant than the one it was given in: it [is of](MailboxProof::is_of) the account, and
+    /// nothing has ended all access to the account since. Whoever ends the sessions of an account means those, too, that a proof
+    /// could begin.
+    pub fn opens(&self, user: &User) -> bool {
+        self.is_of(user) && user.mailbox.switch_since.is_none_or(|since| self.at >= since)
+    }
+}
+
+/// What takes the place of the password at a login of a caller who comes from another tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxEntry {
+    /// What the session there proves.
+    pub proof: MailboxProof,
+    /// When the session there ends at the latest, and with it the one that begins here: otherwise a chain of sessions would outlive
+    /// the login that it began with.
+    pub ends_at: Time,
 }
 
 /// Who is to be added.
@@ -198,9 +266,7 @@ impl User {
             custom_role: None,
             is_active: true,
             email_verified: false,
-            email_since: now,
-            mailbox_proven_at: None,
-            self_registered: false,
+            mailbox: MailboxStanding::new(now),
             password_hash,
             created_at: now,
             updated_at: now,
@@ -226,8 +292,6 @@ impl User {
         {
             next.take_address(email, now);
             next.email_verified = false;
-            // An admin has named this one, so the account is no stranger's because the address is not proven.
-            next.self_registered = false;
         }
         patch
             .full_name
@@ -241,6 +305,9 @@ impl User {
             Patch::Set(name) => next.custom_role = check.take(RoleName::of_user(&name)),
         }
         patch.is_active.apply_required(&mut next.is_active);
+        if self.is_active && !next.is_active {
+            next.end_access(now);
+        }
         check.verdict()?;
         next.touch(now);
         *self = next;
@@ -257,15 +324,25 @@ impl User {
     pub fn verify_email(&mut self, now: Time) {
         if !self.email_verified {
             self.email_verified = true;
-            self.self_registered = false;
+            self.mailbox.self_registered = false;
             self.password_hash = self.password_hash.in_force();
             self.touch(now);
         }
     }
 
+    /// Notes that the user registered: nobody but the user has named the address and the password.
+    pub const fn note_registration(&mut self) {
+        self.mailbox.self_registered = true;
+    }
+
     /// Notes that the password was chosen through a link that was mailed to the address at a time.
-    pub fn prove_mailbox(&mut self, now: Time) {
-        self.mailbox_proven_at = Some(now);
+    pub const fn prove_mailbox(&mut self, at: Time) {
+        self.mailbox.proven_at = Some(at);
+    }
+
+    /// Notes that all access to the account ends now, that by proofs of other tenants included. It is no change that anybody sees.
+    pub const fn end_access(&mut self, now: Time) {
+        self.mailbox.switch_since = Some(now);
     }
 
     /// What a session that begins with the password proves of the mailbox.
@@ -274,7 +351,7 @@ impl User {
             email: self.email.clone(),
             at,
         };
-        self.mailbox_proven_at.map(proof)
+        self.mailbox.proven_at.map(proof)
     }
 
     /// Whether the user registered where an address has to be proven first, and has not proven it.
@@ -285,14 +362,14 @@ impl User {
     /// Whether the account may have been registered by a stranger under the address of somebody else. The password of a
     /// registration is a stranger's also when an admin has named another address since.
     pub fn may_be_a_strangers(&self) -> bool {
-        self.awaits_proof() || (self.self_registered && !self.email_verified)
+        self.awaits_proof() || (self.mailbox.self_registered && !self.email_verified)
     }
 
     /// Takes over an address that was proven.
     pub fn move_to(&mut self, email: Email, now: Time) {
         self.take_address(email, now);
         self.email_verified = true;
-        self.self_registered = false;
+        self.mailbox.self_registered = false;
         self.password_hash = self.password_hash.in_force();
         self.touch(now);
     }
@@ -305,9 +382,10 @@ impl User {
         self.touch(now);
     }
 
-    /// Whether the user counts as one of the tenant's admins: one with a custom role does not.
+    /// Whether the user counts as one of the tenant's admins: one with a custom role does not, nor does one who cannot log in.
     pub fn is_acting_admin(&self) -> bool {
-        self.role == Role::Admin && self.custom_role.is_none() && self.is_active && self.deleted_at.is_none()
+        let is_there = self.is_active && self.deleted_at.is_none() && !self.awaits_proof();
+        self.role == Role::Admin && self.custom_role.is_none() && is_there
     }
 
     /// Where the user is in a list.
@@ -320,8 +398,8 @@ impl User {
 
     fn take_address(&mut self, email: Email, now: Time) {
         self.email = email;
-        self.email_since = now;
-        self.mailbox_proven_at = None;
+        self.mailbox.since = now;
+        self.mailbox.proven_at = None;
     }
 
     fn touch(&mut self, now: Time) {
@@ -335,6 +413,9 @@ impl User {
 pub trait Users: Send {
     /// A user.
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
+
+    /// A user of a tenant that was deleted at that time, as they were then: removed users are not among them.
+    async fn find_as_of_deletion(&mut self, id: UserId, deleted: Time) -> Result<Option<User>, StoreError>;
     /// A user, locked until the transaction ends.
     async fn find_for_update(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
     /// The user with that address.
@@ -347,13 +428,15 @@ pub trait Users: Send {
     async fn count_active(&mut self) -> Result<u64, StoreError>;
     /// How many there are with that custom role. Only meaningful while the tenant is locked.
     async fn count_with_role(&mut self, name: &RoleName) -> Result<u64, StoreError>;
-    /// How many acting admins there are besides this user. Only meaningful while the tenant is locked.
+    /// How many [acting admins](User::is_acting_admin) there are besides this user. Only meaningful while the tenant is locked.
     async fn count_other_admins(&mut self, besides: UserId) -> Result<u64, StoreError>;
-    /// Registrations that [wait for proof](User::awaits_proof) and were last changed before then, oldest first, at most `limit`.
+    /// A page of the [acting admins](User::is_acting_admin).
+    async fn list_acting_admins(&mut self, page: PageRequest) -> Result<Page<User>, StoreError>;
+    /// Active registrations that [wait for proof](User::awaits_proof) and were last changed before then, oldest first, at most `limit`.
     async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError>;
     /// Registrations that were removed while they waited for proof, at most `limit`.
     async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError>;
-    /// How many registrations [wait for proof](User::awaits_proof).
+    /// How many active registrations [wait for proof](User::awaits_proof). Those that an admin deactivated stay.
     async fn count_unproven(&mut self) -> Result<u64, StoreError>;
     /// Adds a user.
     async fn insert(&mut self, user: &User) -> Result<(), StoreError>;
@@ -405,6 +488,10 @@ mod tests {
         proven.prove_mailbox(at(30));
         assert!(!proof(ada, 29).is_of(&proven));
         assert!(proof(ada, 30).is_of(&proven));
+        let mut ended = user();
+        ended.end_access(at(30));
+        assert!(proof(ada, 29).is_of(&ended) && !proof(ada, 29).opens(&ended));
+        assert!(proof(ada, 30).opens(&ended) && !proof("bob@example.com", 30).opens(&ended));
         let mut unverified = user();
         unverified.email_verified = false;
         assert!(!proof(ada, 20).is_of(&unverified));
@@ -430,6 +517,6 @@ mod tests {
         assert!(!own.is_of(&user));
         user.prove_mailbox(at(60));
         user.move_to(Email::parse("bob@example.com", "").unwrap(), at(70));
-        assert_eq!((user.mailbox_proof(), user.email_since), (None, at(70)));
+        assert_eq!((user.mailbox_proof(), user.mailbox.since()), (None, at(70)));
     }
 }

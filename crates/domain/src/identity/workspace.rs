@@ -15,6 +15,8 @@ pub struct WorkspaceRequest {
     pub id: Uuid,
     /// The address, known or unknown.
     pub email: Email,
+    /// The network that the request came from, as large as one holder may have; `None` when its address is not known.
+    pub network: Option<String>,
     /// When it was made.
     pub requested_at: Time,
     /// How often a server has begun to answer it.
@@ -22,8 +24,15 @@ pub struct WorkspaceRequest {
 }
 
 impl WorkspaceRequest {
-    /// The most requests that wait at the same time; further ones are dropped. Callers without an account make them.
+    /// The most requests that are stored at the same time; further ones are dropped. Callers without an account make them.
     pub const MOST: u32 = 10_000;
+
+    /// The most of these from one network: nobody with many addresses keeps all others out.
+    pub const MOST_OF_NETWORK: u32 = 200;
+
+    /// For how long a request stays stored that was answered. Meanwhile further ones of its address are dropped, known or unknown, so
+    /// that nobody fills a mailbox with lists.
+    pub const PAUSE: Duration = Duration::minutes(5);
 
     /// How often a request is tried while mail cannot be sent, which takes about nine hours.
     pub const MOST_ATTEMPTS: u32 = 15;
@@ -80,11 +89,40 @@ impl WorkspaceMail<'_> {
     }
 }
 
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requested {
+    /// A server will answer it within seconds.
+    Stored,
+    /// Dropped: one of the address waits, or was answered within [`WorkspaceRequest::PAUSE`].
+    Repeated,
+    /// Dropped: [`WorkspaceRequest::MOST_OF_NETWORK`] of its network are stored.
+    NetworkFull,
+    /// Dropped: [`WorkspaceRequest::MOST`] are stored.
+    Full,
+}
+
+impl Requested {
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Repeated => "repeated",
+            Self::NetworkFull => "network_full",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The index of addresses over all tenants, and the requests to mail what it says.
 #[async_trait]
 pub trait Workspaces: Send + Sync {
-    /// Stores a request, unless one of the address waits or [`WorkspaceRequest::MOST`] do. Returns whether it was stored.
-    async fn request(&self, because: SystemScope, request: &WorkspaceRequest) -> Result<bool, StoreError>;
+    /// Stores a request, or says why not.
+    async fn request(
+        &self,
+        because: SystemScope,
+        request: &WorkspaceRequest,
+    ) -> Result<Requested, StoreError>;
 
     /// Takes up the request that is due first, for [`WorkspaceRequest::LEASE`], and counts the attempt.
     async fn take_due(&self, because: SystemScope, now: Time)
@@ -98,8 +136,16 @@ pub trait Workspaces: Send + Sync {
         due_at: Time,
     ) -> Result<(), StoreError>;
 
-    /// Deletes a request that needs nothing more.
-    async fn delete(&self, because: SystemScope, request: &WorkspaceRequest) -> Result<(), StoreError>;
+    /// Notes that a request needs nothing more. It stays stored for [`WorkspaceRequest::PAUSE`].
+    async fn settle(
+        &self,
+        because: SystemScope,
+        request: &WorkspaceRequest,
+        now: Time,
+    ) -> Result<(), StoreError>;
+
+    /// Deletes the requests that were settled until then; how many there were.
+    async fn delete_settled(&self, because: SystemScope, until: Time) -> Result<u64, StoreError>;
 
     /// The tenants that are not deleted in which the address has an active account and is verified, by name; at most `limit`.
     async fn list(
@@ -119,6 +165,7 @@ mod tests {
             let request = WorkspaceRequest {
                 id: Uuid::nil(),
                 email: Email::stored("ada@example.com".into()),
+                network: None,
                 requested_at: "2026-01-15T12:00:00Z".parse().unwrap(),
                 attempts,
             };

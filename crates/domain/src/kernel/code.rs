@@ -43,7 +43,7 @@ error_codes! {
     TenantRequired = "tenant_required", 400, "Tenant required", "Name the tenant by a credential, X-Tenant-ID, X-Tenant-Slug, the subdomain, or tenant_slug in the body of endpoints that accept it.";
     TenantNotFound = "tenant_not_found", 404, "Tenant not found", "The tenant that the request names does not exist.";
     TenantMismatch = "tenant_mismatch", 403, "Tenant mismatch", "Headers, host, body and credential must all name the same tenant. With a credential, the attempt is recorded in its tenant's audit log.";
-    TenantGone = "tenant_gone", 410, "Tenant deleted", "The tenant was deleted. Its data cannot be read or changed.";
+    TenantGone = "tenant_gone", 410, "Tenant deleted", "The tenant was deleted. Its data cannot be read or changed. The operator can restore it until it is purged.";
     TenantSuspended = "tenant_suspended", 403, "Tenant suspended", "The tenant is suspended and read-only. It cannot write until it is resumed.";
     Unauthenticated = "unauthenticated", 401, "Authentication required", "Send a valid access token as `Authorization: Bearer …`.";
     TokenExpired = "token_expired", 401, "Access token expired", "Get a new access token with the refresh token.";
@@ -70,6 +70,7 @@ error_codes! {
     EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address, is invited with it, or had it until lately.";
     Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
     LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
+    RegistrationPending = "registration_pending", 409, "Registration pending", "The user registered and has not proven the e-mail address yet. Until then the role and the address stay as they are. Wait for the proof, deactivate or delete the user, or invite the address.";
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";
     PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";
     PlanLimitReached = "plan_limit_reached", 403, "Plan limit reached", "The tenant's plan does not allow more of these.";

@@ -102,6 +102,10 @@ typed_ids! {
     FlagOverrideId;
     /// An entry of the audit log.
     AuditEventId;
+    /// Entries of the audit log that were chained together.
+    AuditBlockId;
+    /// A signed state of a tenant's audit chain.
+    AuditHeadId;
     /// What a tenant has with the payment provider.
     BillingAccountId;
     /// An invitation to a tenant.

@@ -88,6 +88,7 @@ macro_rules! scope {
 permissions! {
     ReadTenant "tenant.read" Viewer reads scope "See the tenant and its plan.";
     ManageTenant "tenant.manage" Admin writes people "Rename the tenant and change its settings.";
+    DeleteTenant "tenant.delete" Admin reads people "Delete the tenant; works in a suspended tenant too.";
     ReadSettingHistory "settings.history" Admin reads scope "See what the tenant had set at which time.";
     ManageSettings "settings.manage" Admin writes people "Change what the tenant has set.";
     ManageBranding "branding.manage" Admin writes scope "Change how the tenant looks.";
@@ -131,6 +132,9 @@ permissions! {
     ReadBilling "billing.read" Admin reads scope "See what the tenant pays, and what for.";
     ManageBilling "billing.manage" Admin reads scope "Begin, change and end the subscription; works in a suspended tenant too, since paying lifts the suspension.";
     OperateBilling "billing.operate" None reads people "Follow the payment provider's messages; only the system does.";
+    ReadAudit "audit.read" Admin reads scope "See and verify the tenant's audit log.";
+    ExportAudit "audit.export" Admin reads scope "Export the tenant's audit log.";
+    KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
     SendMail "mail.send" None reads people "Send mail to people of the tenant; only the system does.";
     CountViews "projects.count_views" None reads people "Add buffered view counts; only the system does.";
     Purge "tenant.purge" None writes people "Delete what ended long ago; only the system does.";

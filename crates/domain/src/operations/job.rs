@@ -482,13 +482,8 @@ pub trait JobQueue: Send + Sync {
     /// How many jobs there are in each state, of tenants and of the system's own.
     async fn census(&self, because: SystemScope) -> Result<JobCensus, StoreError>;
 
-    /// Cancels a leased job whose tenant is deleted, into which no scope leads any more; whether it was.
-    async fn cancel_of_deleted(
-        &self,
-        because: SystemScope,
-        lease: &JobLease,
-        at: Time,
-    ) -> Result<bool, StoreError>;
+    /// Parks a leased job whose tenant is deleted, until the tenant is restored; whether it was.
+    async fn park_of_deleted(&self, because: SystemScope, lease: &JobLease) -> Result<bool, StoreError>;
 }
 
 #[cfg(test)]

@@ -81,10 +81,15 @@ pub struct Mail {
 /// Why a mail was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// The server cannot be reached, is too slow, or says that it may take the mail later (4xx). It may or
-    /// may not have taken it: try again with the same [`MessageId`].
+    /// The server cannot be reached, is too slow, or says that it may take the mail later (4xx). It has not taken the mail.
     #[error("the mail server is unavailable: {0}")]
     Unavailable(String),
+    /// It got all of the mail and gave no answer. It may or may not have taken it: try again with the same [`MessageId`], and not often.
+    #[error("the mail server got the mail and did not answer: {0}")]
+    InDoubt(String),
+    /// It got the mail so often without an answer that it is not sent again.
+    #[error("the mail server got the mail {0} times and did not answer; its recipient may have it as often")]
+    GivenUp(u32),
     /// It does not let us in, or is not whom it should be: somebody must look at the settings.
     #[error("the mail server cannot be used, see mail.smtp: {0}")]
     Misconfigured(String),
@@ -97,8 +102,8 @@ impl MailError {
     /// Whether the same mail may be taken later.
     pub const fn may_pass(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Misconfigured(_) => true,
-            Self::Refused(_) => false,
+            Self::Unavailable(_) | Self::InDoubt(_) | Self::Misconfigured(_) => true,
+            Self::GivenUp(_) | Self::Refused(_) => false,
         }
     }
 }

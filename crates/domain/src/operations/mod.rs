@@ -30,7 +30,7 @@ pub use operator::{
     Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens,
     OperatorWork, Operators,
 };
-pub use operator_event::OperatorEvent;
+pub use operator_event::{OperatorEvent, OperatorEventFilter, RecordedOperatorEvent};
 pub use operator_factor::{OperatorFactors, OperatorTotp};
 pub use pending_operator::PendingOperator;
 pub use quota_gate::{

@@ -9,8 +9,8 @@ use crate::identity::{Email, Lockouts, PasswordHash, SigningKeyEditing, TokenErr
 use crate::kernel::{
     Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
 };
-use crate::operations::{OperatorEvent, OperatorFactors};
-use crate::tenant::{Denied, Tenant, TenantFilter, TenantStatus};
+use crate::operations::{OperatorEvent, OperatorEventFilter, OperatorFactors, RecordedOperatorEvent};
+use crate::tenant::{Denied, Tenant, TenantFilter};
 
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -253,15 +253,27 @@ pub trait OperatorWork: Send {
     async fn tenants(&mut self, filter: &TenantFilter, page: PageRequest)
     -> Result<Page<Tenant>, StoreError>;
 
-    /// Puts a tenant that is in one of the states `from` into another; the tenant as it is then, or `None` when there
-    /// was none in those.
-    async fn set_status(
+    /// A page of what operators have done, newest first.
+    async fn events(
         &mut self,
-        tenant: TenantId,
-        from: &[TenantStatus],
-        to: TenantStatus,
-        at: Time,
-    ) -> Result<Option<Tenant>, StoreError>;
+        filter: &OperatorEventFilter,
+        page: PageRequest,
+    ) -> Result<Page<RecordedOperatorEvent>, StoreError>;
+
+    /// A tenant, deleted ones included, locked until the transaction ends.
+    async fn tenant_for_update(&mut self, id: TenantId) -> Result<Option<Tenant>, StoreError>;
+
+    /// Stores where a tenant is in its life, and nothing else of it.
+    async fn update_lifecycle(&mut self, tenant: &Tenant) -> Result<(), StoreError>;
+
+    /// Puts the parked jobs of a tenant that is restored back into its queue; how many.
+    async fn requeue_parked(&mut self, tenant: TenantId) -> Result<u64, StoreError>;
+
+    /// Erases a purged tenant that has no rows any more, and leaves a tombstone; false when there is no such tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::Reference`] while there are rows.
+    async fn bury(&mut self, tenant: TenantId, at: Time) -> Result<bool, StoreError>;
 
     /// Adds an operator.
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError>;

@@ -82,6 +82,9 @@ impl MailLimits {
     /// than a link to reset a password works, so that while mail is not sent the link of the last one does.
     pub const ALWAYS: Duration = Duration::minutes(50);
 
+    /// How often a mail server may take a mail without an answer before it is given up: each time its reader may have got a copy.
+    pub const MOST_IN_DOUBT: u32 = 3;
+
     /// Whether one more mail may be sent.
     pub fn decide(&self, is_verified: bool, counts: MailCounts) -> MailDecision {
         if is_verified {
@@ -140,6 +143,9 @@ pub trait SentMails: Send + Sync {
         mail: &OutgoingMail,
         limits: MailLimits,
     ) -> Result<MailDecision, StoreError>;
+
+    /// Notes that the mail server took an admitted mail without an answer; how often it has.
+    async fn note_in_doubt(&self, because: SystemScope, id: MessageId) -> Result<u32, StoreError>;
 
     /// Deletes the mails that were sent before then; how many there were.
     async fn delete_before(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;

@@ -5,14 +5,21 @@
 //! May use: `kernel`, `plans`, `identity`.
 
 mod job_lease;
+mod lifecycle;
 mod registry;
+mod rows;
 mod scope;
+mod status;
 mod tenant;
+mod tombstone;
 
 pub use job_lease::{Initiator, JobLease};
 pub use registry::TenantRegistry;
+pub use rows::{RowStep, RowTable, TenantRows};
 pub use scope::{
-    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, Standing,
-    TenantFacts, TenantScope, TenantSelector,
+    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, TenantFacts,
+    TenantScope, TenantSelector,
 };
-pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, TenantStatus, Tenants};
+pub use status::{Capability, InvalidTransition, RowWork, StatusChange, TenantStatus, Transition, UNPAID};
+pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, Tenants};
+pub use tombstone::Tombstone;

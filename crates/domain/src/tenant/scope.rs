@@ -8,6 +8,7 @@ use crate::kernel::{
     Time, UserId,
 };
 use crate::plans::Subscription;
+use crate::tenant::{Capability, TenantStatus};
 
 mod gate;
 
@@ -22,7 +23,7 @@ pub use gate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantScope {
     tenant: TenantId,
-    standing: Standing,
+    status: TenantStatus,
     actor: Actor,
     role: Option<Role>,
     /// What the custom role of the user, or of an API key's creator, leaves of the role.
@@ -34,15 +35,6 @@ pub struct TenantScope {
     /// SHA-256 of the secret that an API key was presented with.
     key_secret: Option<[u8; 32]>,
     request: RequestId,
-}
-
-/// Whether the tenant may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Reads and writes.
-    Active,
-    /// Read-only.
-    Suspended,
 }
 
 /// Who acts.
@@ -278,9 +270,26 @@ impl TenantScope {
         permission.is_scope() && self.grants.contains(permission) && within
     }
 
-    /// Whether the tenant is active or read-only.
-    pub const fn standing(&self) -> Standing {
-        self.standing
+    /// The state of the tenant when the scope was made.
+    pub const fn status(&self) -> TenantStatus {
+        self.status
+    }
+
+    /// Whether the state of the tenant allows it.
+    pub const fn allows(&self, capability: Capability) -> bool {
+        self.status.allows(capability)
+    }
+
+    /// For what no permission stands for, such as registrations.
+    ///
+    /// # Errors
+    /// [`Refused::Suspended`].
+    pub const fn require_write(&self) -> Result<(), Refused> {
+        if self.allows(Capability::Write) {
+            Ok(())
+        } else {
+            Err(Refused::Suspended)
+        }
     }
 
     /// On behalf of which request.
@@ -293,10 +302,13 @@ impl TenantScope {
     /// # Errors
     /// [`Refused::Forbidden`] when the role is too low, before [`Refused::Suspended`] when the tenant is read-only.
     pub fn require(&self, permission: Permission) -> Result<(), Refused> {
-        match (self.has(permission), self.standing) {
-            (false, _) => Err(Refused::Forbidden),
-            (true, Standing::Suspended) if permission.writes() => Err(Refused::Suspended),
-            (true, _) => Ok(()),
+        if !self.has(permission) {
+            return Err(Refused::Forbidden);
+        }
+        if permission.writes() {
+            self.require_write()
+        } else {
+            Ok(())
         }
     }
 }

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::name::named_enum;
+use super::status::{RowWork, StatusChange, TenantStatus};
 use crate::kernel::{
     Check, Invalid, Patch, StoreError, TenantId, Time, check_text, is_language_tag, is_time_zone,
 };
@@ -110,20 +112,6 @@ impl Slug {
     }
 }
 
-named_enum! {
-    /// Where a tenant is in its life.
-    pub enum TenantStatus {
-        /// Being made; seen by nobody else.
-        Provisioning = "provisioning",
-        /// In use.
-        Active = "active",
-        /// Read-only.
-        Suspended = "suspended",
-        /// Deleted, not yet purged.
-        Deleted = "deleted",
-    }
-}
-
 /// The settings of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,8 +175,20 @@ pub struct Tenant {
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
-    /// When it was deleted, if it was.
+    /// Since when it is suspended. It stays while the tenant is deleted, for the time when it is restored.
+    pub suspended_at: Option<Time>,
+    /// When it was deleted, if it was. Rows that are marked by the deletion have this time as their `deleted_at`.
     pub deleted_at: Option<Time>,
+    /// When a deleted tenant is purged.
+    pub purge_at: Option<Time>,
+    /// Who changed its state last, and why.
+    pub status_change: Option<StatusChange>,
+    /// What is still to be done to its rows.
+    #[serde(skip)]
+    pub row_work: Option<RowWork>,
+    /// How many rows of each table that was done to.
+    #[serde(skip)]
+    pub row_counts: BTreeMap<String, u64>,
     /// Counts its changes, from 1.
     pub version: i64,
 }
@@ -267,7 +267,12 @@ impl Tenant {
             settings,
             created_at: now,
             updated_at: now,
+            suspended_at: None,
             deleted_at: None,
+            purge_at: None,
+            status_change: None,
+            row_work: None,
+            row_counts: BTreeMap::new(),
             version: 1,
         })
     }
@@ -331,37 +336,6 @@ impl Tenant {
         changes
     }
 
-    /// Makes it read-only because something is owed; whether that is a change. One that is suspended already is so for
-    /// another reason, which stays.
-    pub fn suspend_for_payment(&mut self, now: Time) -> bool {
-        let changes = self.status == TenantStatus::Active;
-        if changes {
-            self.status = TenantStatus::Suspended;
-            self.suspended_for_payment = true;
-            self.touch(now);
-        }
-        changes
-    }
-
-    /// Lets it write again because nothing is owed any more; whether that is a change.
-    pub fn resume_after_payment(&mut self, now: Time) -> bool {
-        let changes = self.status == TenantStatus::Suspended && self.suspended_for_payment;
-        if changes {
-            self.status = TenantStatus::Active;
-            self.suspended_for_payment = false;
-            self.touch(now);
-        }
-        changes
-    }
-
-    /// Deletes it because nothing was paid for so long.
-    pub fn delete_unpaid(&mut self, now: Time) {
-        self.status = TenantStatus::Deleted;
-        self.suspended_for_payment = false;
-        self.deleted_at = Some(now);
-        self.touch(now);
-    }
-
     /// Its plan, and what was agreed beside it.
     pub fn subscription(&self) -> Subscription {
         Subscription {
@@ -371,7 +345,7 @@ impl Tenant {
         }
     }
 
-    fn touch(&mut self, now: Time) {
+    pub(super) fn touch(&mut self, now: Time) {
         self.updated_at = now;
         self.version += 1;
     }

@@ -28,6 +28,7 @@ macro_rules! features {
 }
 
 features! {
+    AuditExport = AUDIT_EXPORT;
     Branding = BRANDING;
     CustomRoles = CUSTOM_ROLES;
 }

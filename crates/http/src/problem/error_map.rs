@@ -32,7 +32,7 @@ use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::step_up::RECENT_SECONDS;
 use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
-use tenantry_tenancy::work::{project::ProjectReason, resource::ResourceReason, task::TaskReason};
+use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
 
 use crate::extract::api_key;
@@ -357,6 +357,7 @@ impl From<SwitchError> for ApiError {
     fn from(error: SwitchError) -> Self {
         match error {
             SwitchError::Refused(refused) => refused.into(),
+            SwitchError::Own(error) => error.into(),
             SwitchError::Unproven => Self::new(ErrorCode::MailboxProofRequired),
             SwitchError::NotFound => Self::new(ErrorCode::TenantNotFound).with_detail(
                 "No tenant with this slug has an active account that you can switch to: with your address, verified, and no younger than the \
@@ -376,6 +377,12 @@ fn factor_required(pending: Pending) -> ApiError {
         methods: pending.methods,
         expires_in: pending.expires_in,
     })
+}
+
+/// The answer to a request that takes the password in a session of more than ten minutes.
+fn password_needed() -> ApiError {
+    let detail = "is required: the session began more than 10 minutes ago";
+    Invalid::one("/password", "required", detail).into()
 }
 
 /// What a user can do who does not want to wait.
@@ -403,12 +410,7 @@ impl From<MfaError> for ApiError {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }
             MfaError::Locked(seconds) => locked(seconds, WAYS_IN),
-            MfaError::PasswordRequired => Invalid::one(
-                "/password",
-                "required",
-                "is required: the session began more than 10 minutes ago",
-            )
-            .into(),
+            MfaError::PasswordRequired => password_needed(),
             MfaError::AlreadyEnabled => {
                 conflict("The user has a second factor. Disable it before you enroll another one.")
             }
@@ -436,12 +438,7 @@ impl From<PasskeyError> for ApiError {
             PasskeyError::RegistrationEnded => {
                 conflict("The token is not valid in this session, was used, or has expired. Begin the registration again.")
             }
-            PasskeyError::PasswordNeeded => Invalid::one(
-                "/password",
-                "required",
-                "is required: the session began more than 10 minutes ago",
-            )
-            .into(),
+            PasskeyError::PasswordNeeded => password_needed(),
             PasskeyError::Locked(seconds) => locked(seconds, WAYS_IN),
             PasskeyError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
@@ -469,6 +466,7 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidCredentials => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The password is not that of the account."),
             AccountError::Locked(seconds) => locked(seconds, WAYS_IN),
+            AccountError::PasswordNeeded => password_needed(),
             AccountError::NotFound => Self::new(ErrorCode::NotFound),
             AccountError::Inactive => Self::new(ErrorCode::Conflict)
                 .with_detail("The user is deactivated. Activate the user first."),
@@ -524,13 +522,14 @@ impl From<OperatorError> for ApiError {
 impl From<LifecycleReason> for ApiError {
     fn from(reason: LifecycleReason) -> Self {
         match reason {
-            LifecycleReason::WrongState { is, wanted } => {
-                Self::new(ErrorCode::Conflict).with_detail(format!(
-                    "A tenant that is {} cannot become {}.",
-                    is.as_str(),
-                    wanted.as_str()
-                ))
+            LifecycleReason::InvalidTransition(refused) => {
+                let detail = refused.to_string();
+                let detail = detail.strip_prefix('t').map_or(detail.clone(), |rest| format!("T{rest}."));
+                Self::new(ErrorCode::Conflict).with_detail(detail)
             }
+            LifecycleReason::NameInUse => Self::new(ErrorCode::Conflict).with_detail(
+                "A name of the tenant's rows is in use by a row that was added since the deletion. Rename one of them.",
+            ),
         }
     }
 }
@@ -591,6 +590,7 @@ impl From<UserReason> for ApiError {
     fn from(reason: UserReason) -> Self {
         match reason {
             UserReason::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            UserReason::AwaitsProof => Self::new(ErrorCode::RegistrationPending),
             UserReason::LastAdmin => Self::new(ErrorCode::LastAdmin),
             UserReason::Password(error) => error.into(),
         }
@@ -619,14 +619,8 @@ impl From<NoReason> for ApiError {
     }
 }
 
-impl From<TaskReason> for ApiError {
-    fn from(reason: TaskReason) -> Self {
-        match reason {}
-    }
-}
-
-impl From<ResourceReason> for ApiError {
-    fn from(reason: ResourceReason) -> Self {
+impl From<ReferenceReason> for ApiError {
+    fn from(reason: ReferenceReason) -> Self {
         match reason {}
     }
 }

@@ -2,6 +2,7 @@
 //! with its routes, its handlers and what they read and write.
 
 pub(crate) mod admin;
+pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod customization;
 pub(crate) mod flags;
@@ -41,5 +42,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(work::task::routes)
         .configure(work::resource::routes)
         .configure(flags::feature::routes)
-        .configure(usage::usage::routes);
+        .configure(usage::usage::routes)
+        .configure(audit::event::routes)
+        .configure(audit::export::routes);
 }

@@ -1,3 +1,4 @@
-//! The audit log.
+//! The audit log and its hash chain.
 
 pub(crate) mod audit;
+pub(crate) mod chain;

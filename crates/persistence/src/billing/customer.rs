@@ -36,7 +36,8 @@ impl PgCustomers {
 }
 
 const EXPECT: &str = "\
-INSERT INTO provider_customers (of_tenant, created_at) VALUES ($1, $2) ON CONFLICT (of_tenant) DO NOTHING";
+INSERT INTO provider_customers (of_tenant, created_at) VALUES ($1, $2) ON CONFLICT (of_tenant) \
+DO UPDATE SET removed_at = NULL";
 
 /// The first customer stays, until the provider no longer has it.
 const BIND: &str = "\
@@ -49,7 +50,7 @@ SELECT of_tenant, customer_ref, array_to_string(former_refs, ' ') AS former, cre
 /// One that was the customer before and is so again is no former one any more.
 const REPLACE: &str = "\
 UPDATE provider_customers \
- SET customer_ref = $3, former_refs = array_append(array_remove(former_refs, $3), customer_ref) \
+ SET customer_ref = $3, former_refs = array_append(array_remove(former_refs, $3), customer_ref), removed_at = NULL \
  WHERE of_tenant = $1 AND customer_ref = $2 RETURNING customer_ref";
 
 const TENANT_OF: &str = "\
@@ -57,13 +58,13 @@ SELECT of_tenant FROM provider_customers WHERE customer_ref = $1 \
 UNION ALL SELECT of_tenant FROM provider_customers WHERE former_refs @> ARRAY[$1] LIMIT 1";
 
 const LIST: &str = "\
-SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status <> 'deleted'
+SELECT c.of_tenant FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status NOT IN ('deleted', 'purged')
  WHERE c.removed_at IS NULL AND c.customer_ref IS NOT NULL AND ($1::uuid IS NULL OR c.of_tenant > $1)
  ORDER BY c.of_tenant LIMIT $2";
 
 const LEFT_BEHIND: &str = "\
 SELECT c.of_tenant, c.customer_ref, array_to_string(c.former_refs, ' ') AS former, c.created_at \
- FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status = 'deleted'
+ FROM provider_customers c JOIN tenants t ON t.id = c.of_tenant AND t.status IN ('deleted', 'purged')
  WHERE c.removed_at IS NULL AND ($1::uuid IS NULL OR c.of_tenant > $1) ORDER BY c.of_tenant LIMIT $2";
 
 const REMOVED: &str = "UPDATE provider_customers SET removed_at = $2 WHERE of_tenant = $1";

@@ -35,6 +35,7 @@ pub(crate) mod entity {
         pub methods: i16,
         pub mailbox: Option<String>,
         pub mailbox_proven_at: Option<DateTimeUtc>,
+        pub ends_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -44,6 +45,11 @@ use entity::{ActiveModel, Column, Entity, Model};
 
 #[async_trait]
 impl Sessions for PgStore {
+    async fn find(&mut self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
+        find.one().await?.map(Session::try_from).transpose()
+    }
+
     async fn find_for_update(&mut self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let find = self
             .tx
@@ -63,6 +69,7 @@ impl Sessions for PgStore {
             device_hash: Set(session.device_hash.map(|hash| hash.to_vec())),
             mailbox: Set(mailbox(session.mailbox_proof.as_ref())),
             mailbox_proven_at: Set(session.mailbox_proof.as_ref().map(|proof| proof.at)),
+            ends_at: Set(session.ends_at),
             ..changes(session)
         };
         self.tx.insert(row).await
@@ -198,6 +205,7 @@ impl TryFrom<Model> for Session {
             device_hash: row.device_hash.map(sha256).transpose()?,
             methods: methods(row.methods, row.factor_at)?,
             mailbox_proof: mailbox_proof(row.mailbox, row.mailbox_proven_at),
+            ends_at: row.ends_at,
         })
     }
 }

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::QueryResult;
-use tenantry_domain::identity::{Email, Workspace, WorkspaceRequest, Workspaces};
+use tenantry_domain::identity::{Email, Requested, Workspace, WorkspaceRequest, Workspaces};
 use tenantry_domain::kernel::{StoreError, SystemScope, Time};
 use tenantry_domain::store::Mode;
 
@@ -23,17 +23,37 @@ impl PgWorkspaces {
 
 #[async_trait]
 impl Workspaces for PgWorkspaces {
-    async fn request(&self, because: SystemScope, request: &WorkspaceRequest) -> Result<bool, StoreError> {
+    async fn request(
+        &self,
+        because: SystemScope,
+        request: &WorkspaceRequest,
+    ) -> Result<Requested, StoreError> {
         let arguments = [
             request.id.into(),
             request.email.as_str().into(),
             request.requested_at.into(),
+            request.network.clone().into(),
             i64::from(WorkspaceRequest::MOST).into(),
+            i64::from(WorkspaceRequest::MOST_OF_NETWORK).into(),
+            (request.requested_at - WorkspaceRequest::PAUSE).into(),
         ];
         let mut tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Write).await?;
-        let stored = tx.fetch_fixed(REQUEST, arguments).await?;
+        let rows = tx.fetch_fixed(REQUEST, arguments).await?;
         tx.commit().await?;
-        Ok(!stored.is_empty())
+        let row = rows.first();
+        let row = row.ok_or_else(|| StoreError::Other("a request for workspaces has no outcome".into()))?;
+        Ok(
+            match (
+                column(row, "stored")?,
+                column(row, "full")?,
+                column(row, "network_full")?,
+            ) {
+                (true, _, _) => Requested::Stored,
+                (false, true, _) => Requested::Full,
+                (false, false, true) => Requested::NetworkFull,
+                (false, false, false) => Requested::Repeated,
+            },
+        )
     }
 
     async fn take_due(
@@ -60,10 +80,22 @@ impl Workspaces for PgWorkspaces {
         tx.commit().await
     }
 
-    async fn delete(&self, because: SystemScope, request: &WorkspaceRequest) -> Result<(), StoreError> {
+    async fn settle(
+        &self,
+        because: SystemScope,
+        request: &WorkspaceRequest,
+        now: Time,
+    ) -> Result<(), StoreError> {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
-        tx.fetch_fixed(DELETE, [request.id.into()]).await?;
+        tx.fetch_fixed(SETTLE, [request.id.into(), now.into()]).await?;
         tx.commit().await
+    }
+
+    async fn delete_settled(&self, because: SystemScope, until: Time) -> Result<u64, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let deleted = tx.fetch_fixed(DELETE_SETTLED, [until.into()]).await?;
+        tx.commit().await?;
+        Ok(deleted.len() as u64)
     }
 
     async fn list(
@@ -82,21 +114,32 @@ impl Workspaces for PgWorkspaces {
     }
 }
 
-/// `$1` id, `$2` address, `$3` now, `$4` how many may wait: a row, when it was stored.
+/// `$1` id, `$2` address, `$3` now, `$4` network, `$5` how many may be stored, `$6` how many of the network, `$7` until when an answered
+/// one makes room. An answered one is replaced, so that none has to be deleted first.
 const REQUEST: &str = "\
-INSERT INTO workspace_requests (id, email, requested_at, attempts, due_at) \
-SELECT $1, $2, $3, 0, $3 WHERE (SELECT count(*) FROM (SELECT FROM workspace_requests LIMIT $4) AS waiting) < $4 \
-ON CONFLICT (email) DO NOTHING RETURNING id";
+WITH present AS (SELECT \
+ (SELECT count(*) FROM (SELECT FROM workspace_requests LIMIT $5) AS stored) >= $5 AS is_full, \
+ (SELECT count(*) FROM (SELECT FROM workspace_requests w WHERE w.network = $4 LIMIT $6) AS of_network) >= $6 AS is_network_full), \
+stored AS (\
+ INSERT INTO workspace_requests AS r (id, email, requested_at, attempts, due_at, network) \
+ SELECT $1, $2, $3, 0, $3, $4 FROM present WHERE NOT is_full AND NOT is_network_full \
+ ON CONFLICT (email) DO UPDATE SET id = EXCLUDED.id, requested_at = EXCLUDED.requested_at, attempts = 0, due_at = EXCLUDED.due_at, \
+ network = EXCLUDED.network, answered_at = NULL WHERE r.answered_at <= $7 RETURNING id) \
+SELECT EXISTS (SELECT FROM stored) AS stored, is_full AS full, is_network_full AS network_full FROM present";
 
 /// `$1` now, `$2` until when no other server takes it up.
 const TAKE_DUE: &str = "\
 UPDATE workspace_requests SET attempts = attempts + 1, due_at = $2 WHERE id IN (\
-SELECT id FROM workspace_requests WHERE due_at <= $1 ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) \
-RETURNING id, email, requested_at, attempts";
+SELECT id FROM workspace_requests WHERE due_at <= $1 AND answered_at IS NULL ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) \
+RETURNING id, email, network, requested_at, attempts";
 
 const PUT_OFF: &str = "UPDATE workspace_requests SET due_at = $2 WHERE id = $1 RETURNING id";
 
-const DELETE: &str = "DELETE FROM workspace_requests WHERE id = $1 RETURNING id";
+/// `$1` id, `$2` now. A server of an earlier release, which would answer it again, never finds it due.
+const SETTLE: &str =
+    "UPDATE workspace_requests SET answered_at = $2, due_at = 'infinity' WHERE id = $1 RETURNING id";
+
+const DELETE_SETTLED: &str = "DELETE FROM workspace_requests WHERE answered_at <= $1 RETURNING id";
 
 /// `$1` address, `$2` limit. The digest is made as by the trigger that keeps the index.
 const LIST: &str = "\
@@ -109,6 +152,7 @@ fn request(row: &QueryResult) -> Result<WorkspaceRequest, StoreError> {
     Ok(WorkspaceRequest {
         id: column(row, "id")?,
         email: Email::stored(column(row, "email")?),
+        network: column(row, "network")?,
         requested_at: column(row, "requested_at")?,
         attempts: attempts.unsigned_abs(),
     })

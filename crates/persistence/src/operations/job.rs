@@ -257,7 +257,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
         (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
-          WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status <> 'suspended'
+          WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status = 'active'
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
         (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
@@ -269,7 +269,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
 ), locked AS (
     SELECT j.tenant_id, j.id, c.run_at, c.turn FROM chosen c
       JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.id
-     WHERE (j.state = 'queued' AND j.run_at <= $1) OR (j.state = 'parked' AND c.status <> 'suspended')
+     WHERE (j.state = 'queued' AND j.run_at <= $1) OR (j.state = 'parked' AND c.status = 'active')
         OR (j.state = 'running' AND j.lease_until <= statement_timestamp())
        FOR NO KEY UPDATE OF j SKIP LOCKED
 ), leased AS (
@@ -312,10 +312,11 @@ SELECT state, sum(jobs)::bigint AS jobs, min(oldest) AS oldest FROM (
     SELECT state, count(*), min(run_at) FROM system_jobs WHERE state IN ('queued', 'running', 'dead') GROUP BY state
 ) counted GROUP BY state";
 
-const CANCEL: &str = "\
-UPDATE jobs j SET state = 'cancelled', finished_at = $4, lease_id = NULL, lease_until = NULL, worker = NULL
+const PARK: &str = "\
+UPDATE jobs j
+   SET state = 'parked', attempts = greatest(j.attempts - 1, 0), lease_id = NULL, lease_until = NULL, worker = NULL
   FROM tenants t
- WHERE t.id = $1 AND t.status = 'deleted'
+ WHERE t.id = $1 AND t.status IN ('deleted', 'purged')
    AND j.tenant_id = $1 AND j.id = $2 AND j.state = 'running' AND j.lease_id = $3
 RETURNING j.id";
 
@@ -393,15 +394,10 @@ impl JobQueue for PgJobQueue {
         Ok(census)
     }
 
-    async fn cancel_of_deleted(
-        &self,
-        because: SystemScope,
-        lease: &JobLease,
-        at: Time,
-    ) -> Result<bool, StoreError> {
+    async fn park_of_deleted(&self, because: SystemScope, lease: &JobLease) -> Result<bool, StoreError> {
         let (tenant, job) = (lease.tenant.uuid().into(), lease.job.uuid().into());
-        let arguments = vec![tenant, job, lease.lease.uuid().into(), at.into()];
-        Ok(!self.run(because, CANCEL, arguments).await?.is_empty())
+        let arguments = vec![tenant, job, lease.lease.uuid().into()];
+        Ok(!self.run(because, PARK, arguments).await?.is_empty())
     }
 }
 

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,18 +15,18 @@ use tenantry_domain::kernel::{
     TenantId, Time,
 };
 use tenantry_domain::operations::{
-    Operator, OperatorActor, OperatorEvent, OperatorFactors, OperatorGuesses, OperatorScope, OperatorWork,
-    Operators,
+    Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
+    OperatorScope, OperatorWork, Operators, RecordedOperatorEvent,
 };
 use tenantry_domain::store::Mode;
-use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
+use tenantry_domain::tenant::{Tenant, TenantFilter};
 
 use crate::Pool;
 use crate::kernel::error::column;
 use crate::kernel::store::{Changes, exactly_one};
 use crate::kernel::tx::{PlatformTx, before};
 use crate::operations::operator_lockout::PgOperatorGuesses;
-use crate::tenant::tenant::entity as tenants;
+use crate::tenant::tenant::{entity as tenants, lifecycle};
 use crate::work::task::containing;
 
 pub(crate) mod entity {
@@ -174,6 +175,11 @@ impl Operators for PgOperators {
     }
 }
 
+const REQUEUE: &str =
+    "UPDATE jobs j SET state = 'queued' WHERE j.tenant_id = $1 AND j.state = 'parked' RETURNING j.id";
+
+const BURY: &str = "SELECT tenant_bury($1, $2) AS buried";
+
 /// From where an operator has logged in. The limit is [`LOGIN_ADDRESSES`].
 const LOGINS: &str = "\
 SELECT DISTINCT e.ip FROM operator_events e JOIN operators o ON o.id = e.operator_id \
@@ -235,27 +241,68 @@ impl OperatorWork for PgOperatorWork {
         Page::from_rows(rows, page, position).try_map(Tenant::try_from)
     }
 
-    async fn set_status(
+    async fn events(
         &mut self,
-        tenant: TenantId,
-        from: &[TenantStatus],
-        to: TenantStatus,
-        at: Time,
-    ) -> Result<Option<Tenant>, StoreError> {
-        use tenants::Column;
-        let update = tenants::Entity::update_many()
-            .col_expr(Column::Status, Expr::value(to.as_str()))
-            // Whatever was owed, from here on it is the operator who decides.
-            .col_expr(Column::SuspendedForPayment, Expr::value(false))
-            .col_expr(Column::UpdatedAt, Expr::value(at))
-            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
-            .filter(Column::Id.eq(tenant.uuid()))
-            .filter(Column::Status.is_in(from.iter().map(|status| status.as_str())));
-        if self.tx.execute(&update.into_query()).await? == 0 {
-            return Ok(None);
+        filter: &OperatorEventFilter,
+        page: PageRequest,
+    ) -> Result<Page<RecordedOperatorEvent>, StoreError> {
+        let mut find = event::Entity::find().filter(recorded(filter));
+        if let Some(after) = page.after {
+            find = find.filter(before(event::Column::At, event::Column::Id, after));
         }
+        let find = find
+            .order_by_desc(event::Column::At)
+            .order_by_desc(event::Column::Id)
+            .limit(u64::from(page.limit) + 1);
+        let rows = self.tx.fetch::<event::Entity>(&find.into_query()).await?;
+        let ids = rows.iter().filter_map(|row| row.operator_id);
+        let names = Entity::find().filter(Column::Id.is_in(ids));
+        let names = self.tx.fetch::<Entity>(&names.into_query()).await?;
+        let names: HashMap<_, _> = names.into_iter().map(|row| (row.id, row.full_name)).collect();
+        let position = |row: &event::Model| Position {
+            created_at: row.at,
+            id: row.id,
+        };
+        let page = Page::from_rows(rows, page, position);
+        Ok(page.map(|row| RecordedOperatorEvent {
+            id: row.id.into(),
+            at: row.at,
+            operator: row.operator_id.map(Into::into),
+            operator_name: row.operator_id.and_then(|id| names.get(&id).cloned()),
+            action: row.action,
+            reason: row.reason,
+            target_tenant: row.target_tenant.map(Into::into),
+            request_id: row.request_id,
+            ip: row.ip,
+            details: row.details,
+        }))
+    }
+
+    async fn tenant_for_update(&mut self, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+        let find = tenants::Entity::find().filter(tenants::Column::Id.eq(id.uuid()));
+        let find = find.lock(LockType::NoKeyUpdate).into_query();
+        let rows = self.tx.fetch::<tenants::Entity>(&find).await?;
+        rows.into_iter().next().map(Tenant::try_from).transpose()
+    }
+
+    async fn update_lifecycle(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        self.changes.note(Change::Tenant(tenant.id));
+        let update = tenants::Entity::update_many()
+            .set(lifecycle(tenant)?)
+            .filter(tenants::Column::Id.eq(tenant.id.uuid()));
+        exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    async fn requeue_parked(&mut self, tenant: TenantId) -> Result<u64, StoreError> {
+        let rows = self.tx.fetch_fixed(REQUEUE, [tenant.uuid().into()]).await?;
+        Ok(rows.len() as u64)
+    }
+
+    async fn bury(&mut self, tenant: TenantId, at: Time) -> Result<bool, StoreError> {
         self.changes.note(Change::Tenant(tenant));
-        self.tenant(tenant).await
+        let arguments = [tenant.uuid().into(), at.into()];
+        let rows = self.tx.fetch_fixed(BURY, arguments).await?;
+        rows.first().map_or(Ok(false), |row| column(row, "buried"))
     }
 
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError> {
@@ -373,6 +420,20 @@ impl OperatorWork for PgOperatorWork {
         drop(changes);
         done
     }
+}
+
+fn recorded(filter: &OperatorEventFilter) -> Condition {
+    use event::Column;
+    let parts = [
+        filter
+            .operator
+            .map(|operator| Column::OperatorId.eq(operator.uuid())),
+        filter.action.as_deref().map(|action| Column::Action.eq(action)),
+        filter.tenant.map(|tenant| Column::TargetTenant.eq(tenant.uuid())),
+        filter.from.map(|from| Column::At.gte(from)),
+        filter.to.map(|to| Column::At.lt(to)),
+    ];
+    parts.into_iter().flatten().fold(Condition::all(), Condition::add)
 }
 
 fn matching(filter: &TenantFilter) -> Condition {

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use tenantry_domain::kernel::{StoreError, SystemScope, Time};
-use tenantry_domain::operations::{MailCounts, MailDecision, MailLimits, OutgoingMail, SentMails};
+use tenantry_domain::operations::{MailCounts, MailDecision, MailLimits, MessageId, OutgoingMail, SentMails};
 use tenantry_domain::store::Mode;
 use uuid::Uuid;
 
@@ -36,6 +36,9 @@ SELECT EXISTS (SELECT FROM sent_mails m WHERE m.id = $1) AS again, \
 const ADD: &str = "\
 INSERT INTO sent_mails (id, of_tenant, recipient, kind, is_verified, sent_at) VALUES ($1, $2, $3, $4, $5, $6)";
 
+const IN_DOUBT: &str =
+    "UPDATE sent_mails m SET in_doubt = m.in_doubt + 1 WHERE m.id = $1 RETURNING m.in_doubt";
+
 const DELETE: &str = "DELETE FROM sent_mails m WHERE m.sent_at < $1 RETURNING m.id";
 
 #[async_trait]
@@ -65,6 +68,18 @@ impl SentMails for PgSentMails {
         }
         tx.commit().await?;
         Ok(decision)
+    }
+
+    async fn note_in_doubt(&self, because: SystemScope, id: MessageId) -> Result<u32, StoreError> {
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let rows = tx.fetch_fixed(IN_DOUBT, vec![id.uuid().into()]).await?;
+        tx.commit().await?;
+        // Its row is deleted after a day.
+        let times = rows
+            .first()
+            .map(|row| column::<i32>(row, "in_doubt"))
+            .transpose()?;
+        Ok(times.map_or(1, i32::unsigned_abs))
     }
 
     async fn delete_before(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {

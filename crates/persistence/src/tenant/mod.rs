@@ -2,4 +2,5 @@
 
 pub(crate) mod directory;
 pub(crate) mod registry;
+pub(crate) mod rows;
 pub(crate) mod tenant;

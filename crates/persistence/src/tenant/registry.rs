@@ -26,7 +26,7 @@ impl PgRegistry {
 
 /// The last bits of an id are drawn by lot, whichever version of UUID it is; its first are a time.
 const DEALT: &str = "\
-SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))::bit(32)::bigint % $2 = $1 AND t.status <> 'deleted' \
+SELECT t.id FROM tenants t WHERE ('x' || right(t.id::text, 8))::bit(32)::bigint % $2 = $1 AND t.status IN ('active', 'suspended') \
  ORDER BY t.id";
 
 const FREE_NAMES: &str = "DELETE FROM tenant_names n WHERE n.released_at < $1 RETURNING n.name";

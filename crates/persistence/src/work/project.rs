@@ -38,19 +38,16 @@ use entity::{ActiveModel, Column, Entity, Model};
 #[async_trait]
 impl Projects for PgStore {
     async fn find(&mut self, id: ProjectId) -> Result<Option<Project>, StoreError> {
-        one(self.project(id).filter(Column::DeletedAt.is_null())).await
+        one(self.project(id)).await
     }
 
     async fn find_for_update(&mut self, id: ProjectId) -> Result<Option<Project>, StoreError> {
-        one(self.project(id).lock(Lock::Update)).await
+        let find = self.project(id).with_deleted("a deleted project can be restored");
+        one(find.lock(Lock::Update)).await
     }
 
     async fn find_for_share(&mut self, id: ProjectId) -> Result<Option<Project>, StoreError> {
-        one(self
-            .project(id)
-            .filter(Column::DeletedAt.is_null())
-            .lock(Lock::Share))
-        .await
+        one(self.project(id).lock(Lock::Share)).await
     }
 
     async fn list(&mut self, filter: ProjectFilter, page: PageRequest) -> Result<Page<Project>, StoreError> {
@@ -58,8 +55,8 @@ impl Projects for PgStore {
         if let Some(status) = filter.status {
             find = find.filter(Column::Status.eq(status.as_str()));
         }
-        if !filter.include_deleted {
-            find = find.filter(Column::DeletedAt.is_null());
+        if filter.include_deleted {
+            find = find.with_deleted("admins list deleted projects to restore them");
         }
         let position = |row: &Model| Position {
             created_at: row.created_at,
@@ -70,8 +67,7 @@ impl Projects for PgStore {
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
-        let live = self.tx.find::<Entity>().filter(Column::DeletedAt.is_null());
-        live.count().await
+        self.tx.find::<Entity>().count().await
     }
 
     async fn insert(&mut self, project: &Project) -> Result<(), StoreError> {
@@ -89,6 +85,7 @@ impl Projects for PgStore {
         let update = self
             .tx
             .update::<Entity>()
+            .with_deleted("restoring a project changes a deleted row")
             .set(changes(project))
             .filter(Column::Id.eq(project.id.uuid()));
         exactly_one(update.run().await?)
@@ -97,6 +94,8 @@ impl Projects for PgStore {
     async fn add_views(&mut self, id: ProjectId, views: i64) -> Result<bool, StoreError> {
         let more = Expr::col(Column::ViewCount).add(views);
         let update = self.tx.update::<Entity>().set_expr(Column::ViewCount, more);
+        let update =
+            update.with_deleted("views are stored after they happened, and a project can be restored");
         Ok(update.filter(Column::Id.eq(id.uuid())).run().await? == 1)
     }
 
@@ -125,24 +124,24 @@ impl PgStore {
             deleted_at: Set(to),
             ..Default::default()
         };
-        let column = task::entity::Column::DeletedAt;
-        let tasks = self.tx.update::<task::entity::Entity>().set(marked);
-        let tasks = tasks.filter(task::entity::Column::ProjectId.eq(id.uuid()));
-        let tasks = tasks
-            .filter(from.map_or_else(|| column.is_null(), |at| column.eq(at)))
-            .run()
-            .await?;
+        let mut tasks = self.tx.update::<task::entity::Entity>().set(marked);
+        tasks = tasks.filter(task::entity::Column::ProjectId.eq(id.uuid()));
+        if let Some(at) = from {
+            let restored = tasks.with_deleted("restoring a project restores its tasks");
+            tasks = restored.filter(task::entity::Column::DeletedAt.eq(at));
+        }
+        let tasks = tasks.run().await?;
         let marked = resource::entity::ActiveModel {
             deleted_at: Set(to),
             ..Default::default()
         };
-        let column = resource::entity::Column::DeletedAt;
-        let resources = self.tx.update::<resource::entity::Entity>().set(marked);
-        let resources = resources.filter(resource::entity::Column::ProjectId.eq(id.uuid()));
-        let resources = resources
-            .filter(from.map_or_else(|| column.is_null(), |at| column.eq(at)))
-            .run()
-            .await?;
+        let mut resources = self.tx.update::<resource::entity::Entity>().set(marked);
+        resources = resources.filter(resource::entity::Column::ProjectId.eq(id.uuid()));
+        if let Some(at) = from {
+            let restored = resources.with_deleted("restoring a project restores its resources");
+            resources = restored.filter(resource::entity::Column::DeletedAt.eq(at));
+        }
+        let resources = resources.run().await?;
         Ok(tasks + resources)
     }
 }

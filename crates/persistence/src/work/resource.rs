@@ -63,15 +63,12 @@ pub(crate) mod version {
 #[async_trait]
 impl Resources for PgStore {
     async fn find(&mut self, id: ResourceId) -> Result<Option<Resource>, StoreError> {
-        one(self.live_resources().filter(Column::Id.eq(id.uuid()))).await
+        one(self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()))).await
     }
 
     async fn find_for_update(&mut self, id: ResourceId) -> Result<Option<Resource>, StoreError> {
-        one(self
-            .live_resources()
-            .filter(Column::Id.eq(id.uuid()))
-            .lock(Lock::Update))
-        .await
+        let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
+        one(find.lock(Lock::Update)).await
     }
 
     async fn list(
@@ -79,7 +76,7 @@ impl Resources for PgStore {
         filter: ResourceFilter,
         page: PageRequest,
     ) -> Result<Page<Resource>, StoreError> {
-        let mut find = self.live_resources();
+        let mut find = self.tx.find::<Entity>();
         if let Some(project) = filter.project_id {
             find = find.filter(Column::ProjectId.eq(project.uuid()));
         }
@@ -168,10 +165,6 @@ impl Resources for PgStore {
 }
 
 impl PgStore {
-    fn live_resources(&mut self) -> Find<'_, Entity> {
-        self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
-    }
-
     fn versions(&mut self, id: ResourceId) -> Find<'_, version::Entity> {
         self.tx
             .find::<version::Entity>()

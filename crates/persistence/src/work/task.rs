@@ -39,19 +39,16 @@ use entity::{ActiveModel, Column, Entity, Model};
 #[async_trait]
 impl Tasks for PgStore {
     async fn find(&mut self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        one(self.live_tasks().filter(Column::Id.eq(id.uuid()))).await
+        one(self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()))).await
     }
 
     async fn find_for_update(&mut self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        one(self
-            .live_tasks()
-            .filter(Column::Id.eq(id.uuid()))
-            .lock(Lock::Update))
-        .await
+        let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
+        one(find.lock(Lock::Update)).await
     }
 
     async fn list(&mut self, filter: &TaskFilter, page: PageRequest) -> Result<Page<Task>, StoreError> {
-        let mut find = self.live_tasks();
+        let mut find = self.tx.find::<Entity>();
         if let Some(project) = filter.project_id {
             find = find.filter(Column::ProjectId.eq(project.uuid()));
         }
@@ -88,12 +85,6 @@ impl Tasks for PgStore {
             .set(changes(task))
             .filter(Column::Id.eq(task.id.uuid()));
         exactly_one(update.run().await?)
-    }
-}
-
-impl PgStore {
-    fn live_tasks(&mut self) -> Find<'_, Entity> {
-        self.tx.find::<Entity>().filter(Column::DeletedAt.is_null())
     }
 }
 

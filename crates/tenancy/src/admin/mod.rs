@@ -5,5 +5,6 @@
 
 pub mod operator;
 pub(crate) mod operator_guess;
+pub mod operator_log;
 pub mod operator_login;
 pub mod operator_mfa;

@@ -1,3 +1,7 @@
-//! Refusals in the audit log: an entry for each kind and target, however often it happens.
+//! The audit log: reading it, its hash chain, and refusals, of which there is an entry for each kind and target, however often it
+//! happens.
 
+pub mod chain;
+pub mod log;
 pub mod refusal;
+pub mod verify;

@@ -24,6 +24,10 @@ pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.a
 pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
 /// Whether only users with a verified address may log in.
 pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require_verified_email");
+/// For how many days the audit log is kept.
+pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_days");
+/// Whether users come in from other tenants with a proof of their mailbox.
+pub const ALLOW_TENANT_SWITCH: Setting<bool> = Setting::new("security.allow_tenant_switch");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -155,6 +159,13 @@ fn security() -> Vec<Definition> {
         )
         .client_visible(),
         Definition::new(
+            "security.allow_tenant_switch",
+            Kind::Boolean,
+            json!(true),
+            "Whether users who have proven their mailbox in another tenant may switch to this one without its password.",
+        )
+        .client_visible(),
+        Definition::new(
             "security.allowed_email_domains",
             Kind::list(
                 Kind::matching(
@@ -194,7 +205,7 @@ fn retention() -> Vec<Definition> {
             "retention.audit_days",
             Kind::Integer(30..=3_650),
             json!(365),
-            "Not yet in effect: for how many days the audit log is kept. The plan says it.",
+            "For how many days the audit log is kept. The plan says it.",
         )
         .operator_only(),
     ]
@@ -216,6 +227,8 @@ mod tests {
         assert_eq!(required, MfaRequirement::default());
         let verified: bool = serde_json::from_value(default(REQUIRE_VERIFIED_EMAIL.key())).unwrap();
         assert!(!verified);
+        let switch: bool = serde_json::from_value(default(ALLOW_TENANT_SWITCH.key())).unwrap();
+        assert!(switch);
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

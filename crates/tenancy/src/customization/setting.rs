@@ -135,7 +135,7 @@ pub async fn update(
     }
     let change = cx.ports().settings.check_change(Editor::TenantAdmin, patch)?;
     let warnings = check_addresses(cx, &change.addresses).await?;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
         let after = store(cx, work, before, &change, None).await?;
@@ -163,7 +163,7 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
     let factor = cx.require_recent_factor().await?;
     let registry = &cx.ports().settings;
     let warnings = check_addresses(cx, &registry.check_rollback(&sheet, &former)?.addresses).await?;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
         // The locked values decide: they may have changed since the first look.

@@ -1,11 +1,12 @@
 //! A user's own account: changing and resetting the password, and proving the address.
 
+use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     AccountLink, AccountNotice, ApiKey, CallerClass, ChallengeError, ChallengePurpose, Email, Guess,
     HashingCaller, LinkPurpose, Password, PasswordError, PasswordHash, PresentedLink, SecurityNotice, User,
 };
-use tenantry_domain::kernel::{Constraint, Invalid, Permission, SessionId, StoreError, UserId};
+use tenantry_domain::kernel::{Constraint, Invalid, Permission, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
@@ -18,7 +19,7 @@ use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
 use crate::identity::{account_link, account_mail, address, auth, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
-use crate::kernel::step_up::RecentFactor;
+use crate::kernel::step_up::{ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Changed, Cx};
 
@@ -37,6 +38,9 @@ pub enum AccountError {
     /// The account waits for so many seconds after wrong passwords.
     #[error("the account waits for {0} seconds")]
     Locked(i64),
+    /// The session began too long ago for the request without the password.
+    #[error("the password is needed")]
+    PasswordNeeded,
     /// No such user in this tenant.
     #[error("no such user")]
     NotFound,
@@ -95,8 +99,8 @@ pub async fn own_email(cx: &Cx) -> Result<Email, AccountError> {
     Ok(user.email)
 }
 
-/// Changes the caller's password, who knows the present one, and ends all of their other sessions. It takes a recent factor: the
-/// password alone must not be enough to keep the owner out.
+/// Changes the caller's password, who knows the present one, and ends all of their other sessions, and the proofs of the mailbox that open
+/// the account from other tenants. It takes a recent factor: the password alone must not be enough to keep the owner out.
 ///
 /// # Errors
 /// [`AccountError::InvalidCredentials`] for another present password; [`AccountError::Refused`] without a recent factor;
@@ -125,6 +129,7 @@ async fn replace_password(
         let user = user.filter(|user| user.is_active && user.password_hash == seen.password_hash);
         let mut user = user.ok_or(AccountError::InvalidCredentials)?;
         user.set_password(hash, cx.now());
+        user.end_access(cx.now());
         work.users().update(&user).await?;
         let ended = work.sessions().revoke_others(user.id, session, cx.now()).await?;
         work.account_links()
@@ -163,11 +168,16 @@ pub async fn ask_for_link(
 pub async fn send_reset(cx: &Cx, id: UserId) -> Result<(), AccountError> {
     cx.require(Permission::ManageUsers)?;
     let factor = cx.require_recent_factor().await??;
-    cx.write(async |work| send_reset_to(cx, work, id, factor).await)
+    cx.write_as_admin(async |work, admin| send_reset_to(cx, work, id, (admin, factor)).await)
         .await
 }
 
-async fn send_reset_to(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), AccountError> {
+async fn send_reset_to(
+    cx: &Cx,
+    work: &mut Work,
+    id: UserId,
+    _: (ActingAdmin, RecentFactor),
+) -> Result<(), AccountError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(AccountError::NotFound)?;
     if !user.is_active {
@@ -208,8 +218,7 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         user.verify_email(cx.now());
         // The mailbox was read when the mail came, which may be some time before the link is used.
         user.prove_mailbox(link.created_at);
-        work.users().update(&user).await?;
-        let ended = session::end_all(cx, work, user.id).await?;
+        let ended = session::end_all(cx, work, &mut user).await?;
         lockout::lift(cx, work, &user.email).await?;
         let links = work.account_links();
         links.delete_of(user.id, &[LinkPurpose::VerifyEmail]).await?;
@@ -274,8 +283,8 @@ pub async fn verify_email(
         if is_strangers {
             let removed = end_strangers_access(cx, work, &user).await?;
             removed.notify(cx, work, user.id).await?;
-            session::end_all(cx, work, user.id).await?;
             user.set_password(cx.ports().passwords.unusable(), cx.now());
+            session::end_all(cx, work, &mut user).await?;
         }
         user.verify_email(cx.now());
         work.users().update(&user).await?;
@@ -369,6 +378,31 @@ pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<
     };
     refusal::record(cx, refusal).await?;
     Err(AccountError::InvalidCredentials)
+}
+
+/// Asks for a recent second factor of a caller who has one. Of others it asks for the password, unless the session began, or a factor was
+/// given, within [`RECENT_SECONDS`]: a stolen access token must not be enough.
+///
+/// # Errors
+/// [`AccountError::PasswordNeeded`]; [`AccountError::Refused`] without a recent factor; those of [`confirm`].
+pub(crate) async fn require_presence(
+    cx: &Cx,
+    password: Option<Password>,
+) -> Result<RecentFactor, AccountError> {
+    let factor = cx.require_recent_factor().await??;
+    if let Some(password) = password {
+        let (user, _) = own(cx).await?;
+        return confirm(cx, &user, password).await.map(|()| factor);
+    }
+    let id = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let session = cx.read(async |work| work.sessions().find(id).await).await?;
+    let session = session.ok_or(Refused::Forbidden)?;
+    let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
+    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
+        Ok(factor)
+    } else {
+        Err(AccountError::PasswordNeeded)
+    }
 }
 
 /// What comparing a password leads to.

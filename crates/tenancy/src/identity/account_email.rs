@@ -95,8 +95,7 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         let mut user = before.clone();
         user.move_to(link.email.clone(), cx.now());
         user.set_password(cx.ports().passwords.unusable(), cx.now());
-        work.users().update(&user).await?;
-        let ended = session::end_all(cx, work, user.id).await?;
+        let ended = session::end_all(cx, work, &mut user).await?;
         let removed = mfa::remove_unsettled(cx, work, user.id, link.created_at).await?;
         removed.notify(cx, work, user.id).await?;
         withdraw(work, &user, &link).await?;

@@ -14,7 +14,7 @@ use tenantry_domain::store::Work;
 use crate::Cx;
 use crate::identity::auth;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{self, Envelope, PATIENCE, To};
+use crate::operations::mail::{self, AddressThen, Envelope, MOST_ATTEMPTS, To};
 
 /// Sends a notice to a user.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,9 @@ pub struct SendNotice;
 pub struct NoticeTo {
     /// The user.
     pub to: UserId,
+    /// The address that gets the notice. Servers of earlier releases store none.
+    #[serde(default)]
+    pub address: Option<AddressThen>,
     /// When it happened.
     pub at: Time,
     /// What happened.
@@ -35,12 +38,13 @@ impl JobHandler for SendNotice {
     const KIND: &'static str = "account.notice";
     // Users of a suspended tenant get it, too.
     const WRITES: bool = false;
-    const MAX_ATTEMPTS: u32 = PATIENCE;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
     type Payload = NoticeTo;
 
     async fn run(&self, cx: &Cx, payload: NoticeTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        let found = mail::recipient(cx, payload.to, To::Present).await?;
+        let to = payload.address.as_ref().map_or(To::Present, To::Then);
+        let found = mail::recipient(cx, payload.to, to).await?;
         let Some((_, envelope)) = found.filter(|(user, _)| user.is_active) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
@@ -69,7 +73,7 @@ pub struct LinkTo {
 impl JobHandler for SendLink {
     const KIND: &'static str = "account.link";
     const WRITES: bool = false;
-    const MAX_ATTEMPTS: u32 = PATIENCE;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
     type Payload = LinkTo;
 
     async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
@@ -134,6 +138,7 @@ pub(crate) async fn notify(
 ) -> Result<(), StoreError> {
     let payload = NoticeTo {
         to: user.id,
+        address: Some(AddressThen::of(user)),
         at: cx.now(),
         notice,
     };

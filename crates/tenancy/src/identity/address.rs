@@ -8,6 +8,7 @@ use tenantry_domain::identity::{Email, LinkPurpose, User};
 use tenantry_domain::kernel::{StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 
+pub(crate) use crate::kernel::step_up::lock_tenant;
 use crate::{Changed, Cx};
 
 /// For how long a registration waits for the proof of its address.
@@ -19,13 +20,6 @@ const REGISTRATIONS_WAITING: u64 = 1_000;
 
 /// The maximum number of registrations that a purge removes in one transaction.
 const PURGED_AT_ONCE: usize = 100;
-
-/// Locks the tenant's row until the transaction ends.
-pub(crate) async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
-    let tenant = work.tenants().current_for_update().await?;
-    let gone = || StoreError::Other("the scope's tenant is not there".into());
-    tenant.map(|_| ()).ok_or_else(gone)
-}
 
 /// Whether an address is kept from everybody but this user: an open invitation has it, or another user had it and can take it
 /// back. Only meaningful while the tenant is locked.
@@ -58,7 +52,8 @@ pub(crate) async fn is_former(
 }
 
 /// Removes the user who registered with an address and has not proven it, so that another one can have it: anybody can register with
-/// the address of somebody else. In a transaction that holds the tenant's row.
+/// the address of somebody else. One whom an admin deactivated stays, and keeps the address: otherwise another registration would undo
+/// what the admin did. In a transaction that holds the tenant's row.
 pub(crate) async fn supersede_registration(
     cx: &Cx,
     work: &mut Work,
@@ -68,7 +63,7 @@ pub(crate) async fn supersede_registration(
         return Ok(());
     };
     let locked = work.users().find_for_update(found.id).await?;
-    match locked.filter(|user| user.awaits_proof() && user.email == *email) {
+    match locked.filter(|user| may_be_removed(user) && user.email == *email) {
         Some(user) => remove_registration(cx, work, user, "user.registration_superseded").await,
         None => Ok(()),
     }
@@ -108,10 +103,13 @@ pub(crate) async fn purge_registrations(cx: &Cx) -> Result<(), StoreError> {
 /// Deletes the row of a registration that was removed. Where others refer to it, for example a task that is assigned to it, the row
 /// stays like that of every removed user.
 async fn delete_removed(cx: &Cx, user: &User) -> Result<(), StoreError> {
-    let Err(error) = cx.write(async |work| work.users().delete(user.id).await).await else {
-        return Ok(());
-    };
-    tracing::info!(user = %user.id, %error, "the row of a removed registration stays");
+    match cx.write(async |work| work.users().delete(user.id).await).await {
+        Err(StoreError::Reference(constraint)) => {
+            tracing::info!(user = %user.id, ?constraint, "removed registration is referenced, its row stays");
+        }
+        // What else went wrong says nothing about the row: the purge is tried again.
+        other => return other,
+    }
     let mut kept = user.clone();
     kept.set_password(cx.ports().passwords.unusable(), cx.now());
     cx.write(async |work| work.users().update(&kept).await).await
@@ -123,11 +121,16 @@ async fn remove_unproven(cx: &Cx, work: &mut Work, before: Time, limit: usize) -
     let number = found.len();
     for found in found {
         let locked = work.users().find_for_update(found.id).await?;
-        if let Some(user) = locked.filter(User::awaits_proof) {
+        if let Some(user) = locked.filter(may_be_removed) {
             remove_registration(cx, work, user, "user.registration_expired").await?;
         }
     }
     Ok(number)
+}
+
+/// Whether a user is a registration that ends when others name its address, or by itself.
+fn may_be_removed(user: &User) -> bool {
+    user.awaits_proof() && user.is_active
 }
 
 /// Removes a user who registered and never proved the address.

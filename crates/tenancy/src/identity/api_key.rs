@@ -12,7 +12,7 @@ use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::security_notice;
-use crate::kernel::step_up::{RecentFactor, require_acting_admin, require_held};
+use crate::kernel::step_up::{ActingAdmin, RecentFactor, require_held};
 use crate::{Changed, Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
 /// Errors of the use cases of API keys. A revoked key is not found.
@@ -75,11 +75,8 @@ pub async fn create(cx: &Cx, new: NewApiKey) -> Result<Issued, ApiKeyError> {
     let new = (new, cx.ports().permissions.as_ref());
     let key = ApiKey::new(id, creator, issued.secret_hash, new, cx.now())?;
     require_held(cx, &key.scopes)?;
-    cx.write(async |work| {
-        // Two requests for the last place come one after the other.
-        let tenant = work.tenants().current_for_update().await?;
-        tenant.ok_or(ApiKeyError::NotFound)?;
-        require_acting_admin(cx, work).await??;
+    // Two requests for the last place come one after the other.
+    cx.write_as_admin(async |work, _| {
         if work.api_keys().count().await? >= ApiKey::MOST {
             return Err(ApiKeyReason::TooMany.into());
         }
@@ -104,7 +101,7 @@ pub async fn update(
 ) -> Result<ApiKey, ApiKeyError> {
     cx.require(Permission::ManageApiKeys)?;
     let factor = cx.require_recent_factor().await??;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, admin| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
         when.check(before.version)?;
@@ -113,7 +110,7 @@ pub async fn update(
         if key.scopes != before.scopes {
             require_held(cx, &key.scopes)?;
         }
-        store(cx, work, ("api_key.updated", &before, &key), factor).await?;
+        store(cx, work, ("api_key.updated", &before, &key), (admin, factor)).await?;
         Ok(key)
     })
     .await
@@ -125,7 +122,7 @@ pub async fn update(
 /// [`ApiKeyError`].
 pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), ApiKeyError> {
     cx.require(Permission::RevokeApiKeys)?;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
         when.check(before.version)?;
@@ -153,7 +150,7 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
     }
     let factor = cx.require_recent_factor().await??;
     let issued = issue(cx, id, factor);
-    let rotated = cx.write(async |work| {
+    let rotated = cx.write_as_admin(async |work, admin| {
         let before = work.api_keys().find_for_update(id).await?;
         let before = before.ok_or(ApiKeyError::NotFound)?;
         let presented = cx.scope().key_secret();
@@ -165,7 +162,7 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
-        store(cx, work, ("api_key.rotated", &before, &key), factor).await?;
+        store(cx, work, ("api_key.rotated", &before, &key), (admin, factor)).await?;
         let name = key.name.clone();
         match cx.scope().session().and(cx.scope().user()) {
             Some(user) => {
@@ -244,9 +241,8 @@ async fn store(
     cx: &Cx,
     work: &mut Work,
     (action, before, after): (&'static str, &ApiKey, &ApiKey),
-    _: RecentFactor,
+    _: (ActingAdmin, RecentFactor),
 ) -> Result<(), ApiKeyError> {
-    require_acting_admin(cx, work).await??;
     work.api_keys().update(after).await?;
     let event = cx.changed(action, "api_key", after.id.uuid(), Some(before), Some(after));
     Ok(work.audit().record(event).await?)

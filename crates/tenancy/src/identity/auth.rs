@@ -4,14 +4,16 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
     AccessClaims, AuthMethods, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller,
-    MailboxProof, Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
+    MailboxEntry, Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
     SessionLifetime, User, Verified,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Standing, Tenant};
+use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::customization::product_settings::ALLOW_TENANT_SWITCH;
+use crate::customization::setting;
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
@@ -223,13 +225,22 @@ pub async fn login(
 /// password. The context is a guest's in the tenant of the user.
 ///
 /// # Errors
-/// [`AuthError::InvalidCredentials`] when the tenant has no active account of that person with a verified address,
-/// [`AuthError::FactorRequired`], [`AuthError::Locked`], and those of the store.
-pub(crate) async fn enter_by_mailbox(cx: &Cx, proof: MailboxProof) -> Result<LoggedIn, AuthError> {
-    let claim = Claim::of_mailbox(cx, proof).await?;
+/// [`AuthError::InvalidCredentials`] when the tenant has no active account of that person with a verified address, or admits nobody
+/// in this way; [`AuthError::FactorRequired`], [`AuthError::Locked`], and those of the store.
+pub(crate) async fn enter_by_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<LoggedIn, AuthError> {
+    if !admits_switches(cx).await? {
+        return Err(AuthError::InvalidCredentials);
+    }
+    let claim = Claim::of_mailbox(cx, entry).await?;
     let user = claim.user.clone().filter(|user| claim.admits(user));
     let user = user.ok_or(AuthError::InvalidCredentials)?;
     open_session(cx, &user, None, &claim).await
+}
+
+/// Whether the tenant lets callers from other tenants in by a proof of the mailbox, as its settings say.
+pub(crate) async fn admits_switches(cx: &Cx) -> Result<bool, StoreError> {
+    let allowed = setting::find(cx, &ALLOW_TENANT_SWITCH).await?;
+    Ok(allowed.unwrap_or(true))
 }
 
 /// Whether the user with that mail address has lately logged in from this network. An unknown user has not, and costs the
@@ -268,9 +279,7 @@ pub async fn register(
     {
         return Err(AuthError::RegistrationClosed);
     }
-    if cx.scope().standing() == Standing::Suspended {
-        return Err(Refused::Suspended.into());
-    }
+    cx.scope().require_write()?;
     let domains = AllowedDomains::of(cx).await?;
     domains.check_text(email)?;
     let needs_proof = domains.is_limited() || account::verified_only(cx).await?;
@@ -288,7 +297,7 @@ pub async fn register(
     if needs_proof {
         user.password_hash = user.password_hash.pending();
     }
-    user.self_registered = true;
+    user.note_registration();
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
     cx.write(async |work| {
@@ -408,16 +417,19 @@ pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
         device_hash: None,
         methods: AuthMethods::PASSWORD,
         mailbox_proof: None,
+        ends_at: None,
     };
     (session, first.token)
 }
 
 /// The session of a user with how it began: with the password, or with a proof of the mailbox from another tenant. The latter has no
-/// proof to go on with, so that no chain of sessions outlives the login that it began with.
-pub(crate) fn begun(user: &User, session: Session, by_mailbox: bool) -> Session {
-    if by_mailbox {
+/// proof to go on with and ends with the session there at the latest, so that no chain of sessions outlives the login that it began with.
+pub(crate) fn begun(user: &User, session: Session, entry: Option<&MailboxEntry>) -> Session {
+    if let Some(entry) = entry {
         return Session {
             methods: AuthMethods::OTHER_WORKSPACE,
+            ends_at: Some(entry.ends_at),
+            expires_at: session.expires_at.min(entry.ends_at),
             ..session
         };
     }
@@ -485,7 +497,7 @@ pub(crate) async fn start(
     work.audit().record(event).await
 }
 
-fn session_lifetime(cx: &Cx) -> SessionLifetime {
+pub(crate) fn session_lifetime(cx: &Cx) -> SessionLifetime {
     let policy = &cx.app().policy;
     SessionLifetime {
         unused: Duration::days(policy.session_days),
@@ -507,7 +519,7 @@ pub(crate) struct Claim {
     wait: Option<i64>,
     has_failed: bool,
     /// What takes the place of the password when the user comes from another tenant.
-    mailbox: Option<MailboxProof>,
+    mailbox: Option<MailboxEntry>,
 }
 
 impl Claim {
@@ -530,8 +542,8 @@ impl Claim {
     /// # Errors
     /// [`AuthError::InvalidCredentials`] when there is no such account for the proof, [`AuthError::Locked`], and those of the
     /// store.
-    pub(crate) async fn of_mailbox(cx: &Cx, proof: MailboxProof) -> Result<Self, AuthError> {
-        let email = proof.email.clone();
+    pub(crate) async fn of_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<Self, AuthError> {
+        let email = entry.proof.email.clone();
         let found = claim(cx, Some(&email), email.as_str(), SecondFactor::default()).await?;
         if let Some(seconds) = found.wait {
             let target = found.user.filter(|user| user.is_active).map(|user| user.id);
@@ -541,20 +553,20 @@ impl Claim {
         Ok(Self {
             // It says nothing of the guesses before it.
             has_failed: false,
-            mailbox: Some(proof),
+            mailbox: Some(entry),
             ..found
         })
     }
 
-    /// The proof that takes the place of the password, if one does.
-    pub(crate) const fn mailbox(&self) -> Option<&MailboxProof> {
+    /// What takes the place of the password, if something does.
+    pub(crate) const fn mailbox(&self) -> Option<&MailboxEntry> {
         self.mailbox.as_ref()
     }
 
     /// Whether a user as stored now may get in by this claim.
     fn admits(&self, user: &User) -> bool {
-        let of_mailbox = self.mailbox.as_ref().is_none_or(|proof| proof.is_of(user));
-        user.is_active && of_mailbox
+        let by_mailbox = self.mailbox.as_ref().is_none_or(|entry| entry.proof.opens(user));
+        user.is_active && by_mailbox
     }
 
     fn class(&self) -> CallerClass {
@@ -678,7 +690,7 @@ async fn open_session(
                 // Committed, so that the code counts.
                 AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = proven.put_into(begun(&user, session.clone(), claim.mailbox.is_some()));
+            let session = proven.put_into(begun(&user, session.clone(), claim.mailbox()));
             start(cx, work, (&user, &claim.addresses), rules, &session).await?;
             let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
             Ok::<_, AuthError>(Opened::Session(opened))

@@ -4,8 +4,7 @@ use tenantry_domain::identity::{CustomRole, CustomRolePatch, NewCustomRole, Role
 use tenantry_domain::kernel::{Constraint, CustomRoleId, Page, PageRequest, Permission, StoreError};
 use tenantry_domain::store::Work;
 
-use crate::identity::address::lock_tenant;
-use crate::kernel::step_up::{RecentFactor, require_acting_admin, require_held};
+use crate::kernel::step_up::{RecentFactor, require_held};
 use crate::plans::Feature;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
@@ -76,9 +75,7 @@ pub async fn create(cx: &Cx, new: NewCustomRole) -> Result<CustomRole, CustomRol
     let id = CustomRoleId::next(cx.ids());
     let role = CustomRole::new(id, new, &cx.ports().permissions, cx.now())?;
     require_held(cx, &role.permissions)?;
-    cx.write(async |work| {
-        lock_tenant(work).await?;
-        require_acting_admin(cx, work).await??;
+    cx.write_as_admin(async |work, _| {
         if work.custom_roles().count().await? >= CustomRole::MOST {
             return Err(CustomRoleReason::TooMany.into());
         }
@@ -102,7 +99,7 @@ pub async fn update(
 ) -> Result<CustomRole, CustomRoleError> {
     cx.require(Permission::ManageRoles)?;
     let factor = cx.require_recent_factor().await??;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let before = find_for_update(work, name).await?;
         when.check(before.version)?;
         let mut role = before.clone();
@@ -110,7 +107,6 @@ pub async fn update(
         if role.permissions != before.permissions {
             require_held(cx, &role.permissions)?;
         }
-        require_acting_admin(cx, work).await??;
         work.custom_roles().update(&role).await?;
         record(cx, work, Changed::updated(&before, &role), factor).await?;
         Ok(role)
@@ -125,10 +121,8 @@ pub async fn update(
 pub async fn delete(cx: &Cx, name: &RoleName, when: &Precondition) -> Result<(), CustomRoleError> {
     cx.require(Permission::ManageRoles)?;
     let factor = cx.require_recent_factor().await??;
-    cx.write(async |work| {
-        // A request that gives a role to a user or an invitation locks the tenant first, too.
-        lock_tenant(work).await?;
-        require_acting_admin(cx, work).await??;
+    // A request that gives a role to a user or an invitation locks the tenant first, too.
+    cx.write_as_admin(async |work, _| {
         let before = find_for_update(work, name).await?;
         when.check(before.version)?;
         let users = work.users().count_with_role(name).await?;

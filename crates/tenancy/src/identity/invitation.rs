@@ -14,7 +14,7 @@ use tenantry_domain::kernel::{
     Constraint, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time, UserId,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Standing, Tenant};
+use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::address::{self, lock_tenant};
 use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
@@ -121,9 +121,7 @@ pub async fn create(
     };
     let mut invitation = Invitation::new(id, new, token.hash, cx.now());
     invitation.custom_role = custom_role;
-    cx.write(async |work| {
-        lock_tenant(work).await?;
-        may_invite(work, invited_by, role.role()).await?;
+    cx.write_as_admin(async |work, _| {
         if let Some(name) = &invitation.custom_role {
             may_give_role::<InvitationError>(cx, work, name).await?;
         }
@@ -157,12 +155,14 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
     let found = found.filter(Invitation::is_unsettled);
     // The role of an invitation does not change.
     let role = found.ok_or(InvitationError::NotFound)?.role;
-    let role = GrantedRole::by_caller(cx, role).await??;
+    let _: GrantedRole = GrantedRole::by_caller(cx, role).await??;
     let token = cx.ports().invitation_tokens.issue(cx.scope().tenant(), id);
-    cx.write(async |work| {
-        lock_tenant(work).await?;
+    cx.write_as_admin(async |work, _| {
         let before = find_unsettled(work, id).await?;
-        may_invite(work, by, role.role()).await?;
+        if let Some(name) = &before.custom_role {
+            // It is given anew: the plan or the caller may have lost what it takes.
+            may_give_role::<InvitationError>(cx, work, name).await?;
+        }
         domains.check(&before.email)?;
         require_free(cx, work, &before.email).await?;
         may_resend(cx, &before)?;
@@ -191,7 +191,7 @@ pub async fn resend(cx: &Cx, id: InvitationId) -> Result<Invitation, InvitationE
 /// [`InvitationError`].
 pub async fn revoke(cx: &Cx, id: InvitationId) -> Result<(), InvitationError> {
     cx.require(Permission::RevokeInvitations)?;
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         let invitation = find_unsettled(work, id).await?;
         Ok(settle_as_revoked(cx, work, invitation).await?)
     })
@@ -210,9 +210,7 @@ pub async fn accept(
     password: String,
 ) -> Result<LoggedIn, AuthError> {
     let (invitation, tenant) = cx.read(async |work| admitted(cx, work, presented).await).await?;
-    if cx.scope().standing() == Standing::Suspended {
-        return Err(Refused::Suspended.into());
-    }
+    cx.scope().require_write()?;
     AllowedDomains::of(cx)
         .await?
         .check_at(&invitation.email, "/token")?;
@@ -330,7 +328,7 @@ pub struct SealedInvitation {
 
 impl JobHandler for SendInvitation {
     const KIND: &'static str = "invitation.send";
-    const MAX_ATTEMPTS: u32 = mail::PATIENCE;
+    const MAX_ATTEMPTS: u32 = mail::MOST_ATTEMPTS;
     type Payload = SealedInvitation;
 
     async fn run(&self, cx: &Cx, payload: SealedInvitation) -> Result<(), JobFailure> {
@@ -406,13 +404,6 @@ async fn admitted(
     let found = found.filter(|found| found.admits(&presented.hash, cx.now()));
     let tenant = work.tenants().current().await?;
     found.zip(tenant).ok_or(AuthError::InvalidInvitation)
-}
-
-/// Makes sure that the inviter is an active user who has the role to give away, as stored now.
-async fn may_invite(work: &mut Work, inviter: UserId, role: Role) -> Result<(), InvitationError> {
-    let inviter = work.users().find(inviter).await?;
-    let inviter = inviter.filter(|inviter| inviter.is_acting_admin() && inviter.role >= role);
-    inviter.map(|_| ()).ok_or(Refused::Forbidden.into())
 }
 
 /// Makes sure that neither a user nor an open invitation has the address, nor a user had it lately. An expired invitation makes room.

@@ -1,11 +1,11 @@
 //! The second factor of users: enrollment, codes, logins that wait for one, and step-up.
 
-use chrono::Duration;
+use chrono::{DateTime, Duration};
 use serde_json::json;
 use tenantry_domain::identity::{
-    AuthMethods, DeviceToken, Email, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MfaChallenge,
-    MfaRequirement, Password, PasswordError, RecoveryCode, SecurityNotice, Session, TRUSTED_DEVICE_DAYS,
-    TotpFactor, TotpSecret, TrustedDevice, User,
+    AuthMethods, DeviceToken, Email, Guess, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MailboxEntry,
+    MailboxProof, MfaChallenge, MfaRequirement, Password, PasswordError, RecoveryCode, SecurityNotice,
+    Session, TRUSTED_DEVICE_DAYS, TotpFactor, TotpSecret, TrustedDevice, User,
 };
 use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
@@ -21,7 +21,7 @@ use crate::identity::lockout::{self, Guesser};
 use crate::identity::totp::{self, Apps};
 use crate::identity::{security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
-use crate::kernel::step_up::{self, RECENT_SECONDS, RecentFactor};
+use crate::kernel::step_up::{self, ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::{Cx, Tenancy};
 
 /// Errors of the use cases of second factors.
@@ -120,15 +120,15 @@ pub struct Enrolled {
 }
 
 /// Which login a presented token names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingLogin {
     /// In which tenant the login waits.
     pub tenant: TenantId,
     /// The user who logs in.
     pub user: UserId,
     challenge: MfaChallengeId,
-    /// The digest of the address whose mailbox was proven in another tenant, when that took the place of the password.
-    mailbox: Option<[u8; 32]>,
+    /// What was proven in another tenant, when that took the place of the password.
+    mailbox: Option<MailboxEntry>,
 }
 
 /// An enrollment that waits for its confirmation.
@@ -314,7 +314,7 @@ pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
     cx.read(async |work| work.users().find(id).await?.ok_or(MfaError::NoSuchUser))
         .await?;
     let factor = cx.require_own_factor().await??;
-    cx.write(async |work| remove_of_other(cx, work, id, factor).await)
+    cx.write_as_admin(async |work, admin| remove_of_other(cx, work, id, (admin, factor)).await)
         .await
 }
 
@@ -333,7 +333,7 @@ pub async fn reset_by_operator(cx: &Cx, email: &Email) -> Result<Option<ResetFac
             let user = user
                 .filter(|user| user.email == *email)
                 .ok_or(MfaError::NoSuchUser)?;
-            Ok::<_, MfaError>(reset_user(cx, work, user.id).await?)
+            Ok::<_, MfaError>(reset_user(cx, work, user).await?)
         })
         .await?;
     Ok(removed.is_some().then_some(ResetFactors {
@@ -402,7 +402,7 @@ pub fn read_token(app: &Tenancy, token: &[u8]) -> Option<PendingLogin> {
     let id = |at: usize| Uuid::from_slice(plain.get(at..at + 16)?).ok();
     let mailbox = match plain.get(48..)? {
         [] => None,
-        digest => Some(digest.try_into().ok()?),
+        entry => Some(read_entry(entry)?),
     };
     Some(PendingLogin {
         tenant: id(0)?.into(),
@@ -689,18 +689,24 @@ pub(crate) async fn remove_all(work: &mut Work, id: UserId) -> Result<Removed, S
     })
 }
 
-async fn remove_of_other(cx: &Cx, work: &mut Work, id: UserId, _: RecentFactor) -> Result<(), MfaError> {
+async fn remove_of_other(
+    cx: &Cx,
+    work: &mut Work,
+    id: UserId,
+    _: (ActingAdmin, RecentFactor),
+) -> Result<(), MfaError> {
     let user = work.users().find_for_update(id).await?;
     let user = user.ok_or(MfaError::NoSuchUser)?;
-    reset_user(cx, work, user.id).await?;
+    reset_user(cx, work, user).await?;
     Ok(())
 }
 
 /// Removes all factors of a user who is locked, ends the sessions, and notifies the user, if there is a factor.
-async fn reset_user(cx: &Cx, work: &mut Work, id: UserId) -> Result<Removed, StoreError> {
+async fn reset_user(cx: &Cx, work: &mut Work, mut user: User) -> Result<Removed, StoreError> {
+    let id = user.id;
     let removed = remove_all(work, id).await?;
     if removed.is_some() {
-        session::end_all(cx, work, id).await?;
+        session::end_all(cx, work, &mut user).await?;
         let details = json!({"app": removed.app, "passkeys": removed.passkeys.len()});
         let event = cx.security("mfa.reset", "user", Some(id.uuid()), details);
         work.audit().record(event).await?;
@@ -788,11 +794,35 @@ async fn suspend(
     work.second_factors().insert_challenge(&waiting).await?;
     let ids = [cx.scope().tenant().uuid(), user.id.uuid(), waiting.id.uuid()];
     let mut plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-    plain.extend(claim.mailbox().into_iter().flat_map(|proof| proof.email.digest()));
+    if let Some(entry) = claim.mailbox() {
+        write_entry(&mut plain, entry);
+    }
     Ok(Pending {
         token: cx.ports().seal.seal(TOKEN, &plain),
         expires_in: MFA_CHALLENGE_SECONDS,
         methods,
+    })
+}
+
+/// Adds what a login of a caller from another tenant began with to what is sealed: the times of the proof and of the end, and the address.
+fn write_entry(plain: &mut Vec<u8>, entry: &MailboxEntry) {
+    for at in [entry.proof.at, entry.ends_at] {
+        plain.extend(at.timestamp_micros().to_be_bytes());
+    }
+    plain.extend(entry.proof.email.as_str().as_bytes());
+}
+
+fn read_entry(plain: &[u8]) -> Option<MailboxEntry> {
+    let (at, rest) = plain.split_first_chunk()?;
+    let (ends_at, email) = rest.split_first_chunk()?;
+    let time = |bytes: &[u8; 8]| DateTime::from_timestamp_micros(i64::from_be_bytes(*bytes));
+    let proof = MailboxProof {
+        email: Email::stored(String::from_utf8(email.to_vec()).ok()?),
+        at: time(at)?,
+    };
+    Some(MailboxEntry {
+        proof,
+        ends_at: time(ends_at)?,
     })
 }
 
@@ -811,8 +841,12 @@ async fn waiting(
         .await?;
     let waiting = waiting.filter(|one| {
         let same_password = one.password_digest == MfaChallenge::digest_of(&user.password_hash);
-        let same_mailbox = login.mailbox.is_none_or(|digest| digest == user.email.digest());
-        user.is_active && one.user_id == user.id && same_password && same_mailbox && cx.now() < one.expires_at
+        // The account may have changed since the login began, and a proof opens less than a password.
+        let is_open = login
+            .mailbox
+            .as_ref()
+            .is_none_or(|entry| entry.proof.opens(&user));
+        user.is_active && one.user_id == user.id && same_password && is_open && cx.now() < one.expires_at
     });
     Ok(waiting.map(|waiting| (user, waiting)))
 }
@@ -824,6 +858,9 @@ async fn finish<T: 'static>(
     device_hash: Option<[u8; 32]>,
     prove: impl AsyncFnOnce(&mut Work, User, Guesser) -> Result<T, MfaError> + Clone,
 ) -> Result<(LoggedIn, T), MfaError> {
+    if login.mailbox.is_some() && !auth::admits_switches(cx).await? {
+        return Err(MfaError::InvalidToken);
+    }
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = auth::new_session(cx, login.user);
     let opened = cx
@@ -847,7 +884,7 @@ async fn finish<T: 'static>(
                 factor_at: Some(cx.now()),
                 device_hash,
             };
-            let session = given.put_into(auth::begun(&user, session.clone(), login.mailbox.is_some()));
+            let session = given.put_into(auth::begun(&user, session.clone(), login.mailbox.as_ref()));
             auth::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
             Ok(Some((user, tenant, session, proven)))

@@ -24,7 +24,7 @@ use crate::identity::account::{self, AccountError};
 use crate::identity::auth::{self, LoggedIn, own_tenant};
 use crate::identity::{mfa, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
-use crate::kernel::step_up::{self, RECENT_SECONDS, RecentFactor};
+use crate::kernel::step_up::{self, RecentFactor};
 use crate::{Cx, Tenancy};
 
 /// Errors of the use cases of passkeys.
@@ -45,7 +45,7 @@ pub enum PasskeyError {
     /// The token is none of this user and session, or the registration has ended or was finished.
     #[error("the registration has ended, was finished, or its token is not valid")]
     RegistrationEnded,
-    /// The session is older than [`RECENT_SECONDS`], and the request has no password.
+    /// The session is older than [`RECENT_SECONDS`](step_up::RECENT_SECONDS), and the request has no password.
     #[error("the password is needed")]
     PasswordNeeded,
     /// The password does not match that of the account.
@@ -111,7 +111,7 @@ pub struct WaitingLogin {
 }
 
 /// Begins the registration of a passkey for the caller. A caller with a second factor has given it recently; another one gives
-/// the password, unless the session is younger than [`RECENT_SECONDS`].
+/// the password, unless the session is younger than [`RECENT_SECONDS`](step_up::RECENT_SECONDS).
 ///
 /// # Errors
 /// [`Refused::FactorRequired`], [`PasskeyError::PasswordNeeded`], [`PasskeyError::WrongPassword`], [`PasskeyError::Locked`],
@@ -119,7 +119,8 @@ pub struct WaitingLogin {
 pub async fn begin_registration(cx: &Cx, password: Option<Password>) -> Result<Begun, PasskeyError> {
     cx.require(Permission::ManageOwnAccount)?;
     let ceremonies = ceremonies(cx)?;
-    let factor = confirm(cx, password).await?;
+    let present = account::require_presence(cx, password).await;
+    let factor = present.map_err(of_account)?;
     start_registration(cx, ceremonies.as_ref(), factor).await
 }
 
@@ -418,28 +419,6 @@ fn timed(plain: &[u8]) -> Option<(Time, Vec<u8>)> {
     Some((ends_at, state.to_vec()))
 }
 
-/// Asks for a recent second factor of a caller who has one, and for the password unless the session began or a factor was given
-/// within [`RECENT_SECONDS`].
-async fn confirm(cx: &Cx, password: Option<Password>) -> Result<RecentFactor, PasskeyError> {
-    let factor = cx.require_recent_factor().await??;
-    if let Some(password) = password {
-        let (user, _) = account::own(cx).await.map_err(of_account)?;
-        let confirmed = account::confirm(cx, &user, password).await;
-        return confirmed.map(|()| factor).map_err(of_account);
-    }
-    let (_, id) = caller(cx)?;
-    let session = cx
-        .write(async |work| work.sessions().find_for_update(id).await)
-        .await?;
-    let session = session.ok_or(Refused::Forbidden)?;
-    let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
-        Ok(factor)
-    } else {
-        Err(PasskeyError::PasswordNeeded)
-    }
-}
-
 fn of_account(error: AccountError) -> PasskeyError {
     match error {
         AccountError::Refused(refused) => refused.into(),
@@ -447,6 +426,7 @@ fn of_account(error: AccountError) -> PasskeyError {
         AccountError::Password(error) => error.into(),
         AccountError::Store(error) => error.into(),
         AccountError::Locked(seconds) => PasskeyError::Locked(seconds),
+        AccountError::PasswordNeeded => PasskeyError::PasswordNeeded,
         AccountError::InvalidCredentials
         | AccountError::NotFound
         | AccountError::Inactive

@@ -4,13 +4,13 @@
 //! ([`SecurityNotice::MOST`]), so that nobody floods a mailbox; the audit log has them all.
 
 use serde::{Deserialize, Serialize};
-use tenantry_domain::identity::{Email, SecurityNotice, User};
+use tenantry_domain::identity::{SecurityNotice, User};
 use tenantry_domain::kernel::{AccountNoticeId, Permission, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
-use crate::operations::mail::{self, PATIENCE, To};
+use crate::operations::mail::{self, AddressThen, MOST_ATTEMPTS, To};
 
 /// Sends a notice about an account's security.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +21,11 @@ pub struct SendSecurityNotice;
 pub struct SecurityNoticeTo {
     /// The user.
     pub to: UserId,
-    /// The former address of the user, which gets the notice in place of the present one.
+    /// The former address of the user, which gets the notice in place of the present one. Servers of earlier releases store it alone.
     pub former_address: Option<String>,
+    /// The address that gets the notice.
+    #[serde(default)]
+    pub address: Option<AddressThen>,
     /// When it happened.
     pub at: Time,
     /// What happened.
@@ -35,16 +38,21 @@ impl JobHandler for SendSecurityNotice {
     const KIND: &'static str = "account.security_notice";
     // Users of a suspended tenant get it, too.
     const WRITES: bool = false;
-    const MAX_ATTEMPTS: u32 = PATIENCE;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
     type Payload = SecurityNoticeTo;
 
     async fn run(&self, cx: &Cx, payload: SecurityNoticeTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        let former = payload.former_address.map(Email::stored);
-        let to = former.as_ref().map_or(To::Present, To::Former);
+        let former = payload.former_address.map(|email| AddressThen {
+            email,
+            is_verified: true,
+        });
+        let then = payload.address.or(former);
+        let to = then.as_ref().map_or(To::Present, To::Then);
         let found = mail::recipient(cx, payload.to, to).await?;
+        let is_left = |user: &User| then.as_ref().is_some_and(|then| then.is_left_by(user));
         // A change of the address that also locks the user out still notifies the former address.
-        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active || former.is_some()) else {
+        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active || is_left(user)) else {
             tracing::info!("a notice is not sent: the user was removed or deactivated");
             return Ok(());
         };
@@ -62,7 +70,10 @@ pub(crate) async fn notify(
     user: UserId,
     notice: SecurityNotice,
 ) -> Result<(), StoreError> {
-    enqueue(cx, work, (user, None), notice).await
+    match work.users().find(user).await? {
+        Some(user) => enqueue(cx, work, (&user, None), notice).await,
+        None => Ok(()),
+    }
 }
 
 /// Notifies every acting admin of the tenant.
@@ -79,34 +90,29 @@ pub(crate) async fn notify_admins(
 
 /// Notifies the former address of a user of whom an admin changed the address.
 pub(crate) async fn notify_former(cx: &Cx, work: &mut Work, former: &User) -> Result<(), StoreError> {
-    let address = former.email.as_str().to_owned();
-    enqueue(
-        cx,
-        work,
-        (former.id, Some(address)),
-        SecurityNotice::EmailChangedByAdmin,
-    )
-    .await
+    let address = Some(former.email.as_str().to_owned());
+    enqueue(cx, work, (former, address), SecurityNotice::EmailChangedByAdmin).await
 }
 
 async fn enqueue(
     cx: &Cx,
     work: &mut Work,
-    (to, former_address): (UserId, Option<String>),
+    (user, former_address): (&User, Option<String>),
     notice: SecurityNotice,
 ) -> Result<(), StoreError> {
     let (id, now) = (AccountNoticeId::next(cx.ids()), cx.now());
     let span = (now, now - SecurityNotice::WINDOW);
     let number = work
         .bounded_notices()
-        .count(id, (to, notice.kind()), span, SecurityNotice::MOST)
+        .count(id, (user.id, notice.kind()), span, SecurityNotice::MOST)
         .await?;
     let Some(number) = number else {
         return Ok(());
     };
     let payload = SecurityNoticeTo {
-        to,
+        to: user.id,
         former_address,
+        address: Some(AddressThen::of(user)),
         at: now,
         notice,
         is_last: number == SecurityNotice::MOST,

@@ -127,7 +127,11 @@ pub async fn end(cx: &Cx, id: SessionId) -> Result<(), SessionError> {
 pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
-    end_every(cx, own, "ended_by_user", |_| Ok(())).await
+    cx.write(async |work| {
+        let mut user = find_for_update(work, own).await?;
+        Ok(end_every(cx, work, &mut user, "ended_by_user").await?)
+    })
+    .await
 }
 
 /// Ends all sessions of a user, for an admin. To end those of another admin takes a recent factor: a stolen session must not
@@ -139,11 +143,15 @@ pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     cx.require(Permission::EndUserSessions)?;
     let is_other = cx.scope().user() != Some(user);
     let factor = cx.require_recent_factor().await?;
-    let may_end = |role: Role| match factor {
-        Err(refused) if is_other && role == Role::Admin => Err(refused),
-        Ok(_) | Err(_) => Ok(()),
-    };
-    end_every(cx, user, "ended_by_admin", may_end).await
+    cx.write_as_admin(async |work, _| {
+        let mut user = find_for_update(work, user).await?;
+        match factor {
+            Err(refused) if is_other && user.role == Role::Admin => return Err(refused.into()),
+            Ok(_) | Err(_) => {}
+        }
+        Ok(end_every(cx, work, &mut user, "ended_by_admin").await?)
+    })
+    .await
 }
 
 /// Returns the caller's session, locked until the transaction ends. The scope may be a minute old: a session that has ended since
@@ -162,12 +170,15 @@ pub(crate) async fn lock_own<E: From<Refused> + From<StoreError>>(
     Ok(own.ok_or(Refused::Forbidden)?)
 }
 
-/// Ends all sessions of a user, and deletes the links to confirm a new address: one of these sessions may have asked for
-/// them. Returns how many sessions ended. The user is locked.
-pub(crate) async fn end_all(cx: &Cx, work: &mut Work, user: UserId) -> Result<u64, StoreError> {
+/// Ends all sessions of a user, and what could begin others without a login: the links to confirm a new address, for which one of these
+/// sessions may have asked, and the proofs of the mailbox that sessions in other tenants have. Returns how many sessions ended. The user
+/// is locked, and stored here.
+pub(crate) async fn end_all(cx: &Cx, work: &mut Work, user: &mut User) -> Result<u64, StoreError> {
+    user.end_access(cx.now());
+    work.users().update(user).await?;
     let links = work.account_links();
-    links.delete_of(user, &[LinkPurpose::ConfirmEmail]).await?;
-    work.sessions().revoke_all(user, cx.now()).await
+    links.delete_of(user.id, &[LinkPurpose::ConfirmEmail]).await?;
+    work.sessions().revoke_all(user.id, cx.now()).await
 }
 
 /// Ends a session in the running transaction, which holds its row.
@@ -229,23 +240,21 @@ pub(crate) async fn make_room(
     Ok(())
 }
 
-/// Ends all sessions of a user whose role, as locked, `may_end` accepts.
+/// The user, locked. A login holds the user's row too: its session is ended, or begins afterwards.
+async fn find_for_update(work: &mut Work, user: UserId) -> Result<User, SessionError> {
+    let user = work.users().find_for_update(user).await?;
+    user.ok_or(SessionError::NotFound)
+}
+
+/// Ends all sessions of a user who is locked, and records how many there were.
 async fn end_every(
     cx: &Cx,
-    user: UserId,
+    work: &mut Work,
+    user: &mut User,
     reason: &'static str,
-    may_end: impl Fn(Role) -> Result<(), Refused>,
-) -> Result<(), SessionError> {
-    cx.write(async |work| {
-        // A login holds the user's row too: its session is ended, or begins afterwards.
-        let user = work.users().find_for_update(user).await?;
-        let user = user.ok_or(SessionError::NotFound)?;
-        may_end(user.role)?;
-        let ended = end_all(cx, work, user.id).await?;
-        record_all(cx, work, user.id, ended, reason).await?;
-        Ok(())
-    })
-    .await
+) -> Result<(), StoreError> {
+    let ended = end_all(cx, work, user).await?;
+    record_all(cx, work, user.id, ended, reason).await
 }
 
 async fn record_all(

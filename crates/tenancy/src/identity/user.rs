@@ -11,7 +11,9 @@ use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
-use crate::kernel::step_up::{self, GrantedRole, RecentFactor, may_give_role, require_acting_admin};
+use crate::kernel::step_up::{
+    self, ActingAdmin, GrantedRole, RecentFactor, may_give_role, require_acting_admin,
+};
 use crate::plans::Countable;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
 
@@ -24,6 +26,9 @@ pub enum UserReason {
     /// Another user of the tenant has that address.
     #[error("the address is taken")]
     EmailTaken,
+    /// The user registered and has not proven the address: neither the role nor the address is changed before.
+    #[error("the user waits for the proof of the address")]
+    AwaitsProof,
     /// The tenant would be left without an acting admin.
     #[error("the last admin cannot be removed, demoted or deactivated")]
     LastAdmin,
@@ -104,9 +109,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     };
     let (mut user, generated) = prepare(cx, applicant, role, &tenant).await?;
     user.custom_role = custom_role;
-    cx.write(async |work| {
-        address::lock_tenant(work).await?;
-        require_acting_admin(cx, work).await??;
+    cx.write_as_admin(async |work, _| {
         if let Some(name) = &user.custom_role {
             may_give_role::<UserError>(cx, work, name).await?;
         }
@@ -131,8 +134,8 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
 }
 
 /// Changes a user: admins anybody, everybody themselves, but role, custom role and activity only admins. Those and the address of
-/// another user take a recent factor. The address of a user whose factor is not settled takes a settled factor of one's own, as a reset of
-/// the factor does: a link to reset the password would remove it. A user whose new role needs a second factor that they do not have loses their sessions,
+/// another user take a recent factor. The address of a user whose factor is not settled, or who registered and never proved the address,
+/// takes a settled factor of one's own, as a reset of the factor does: a link to the new address would remove it. A user whose new role needs a second factor that they do not have loses their sessions,
 /// and enrolls one at the next login.
 ///
 /// # Errors
@@ -140,7 +143,8 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
 pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) -> Result<User, UserError> {
     cx.require(Permission::EditSelf)?;
     let privileged = !patch.role.is_keep() || !patch.custom_role.is_keep() || !patch.is_active.is_keep();
-    if privileged || cx.scope().user() != Some(id) {
+    let is_of_admins = privileged || cx.scope().user() != Some(id);
+    if is_of_admins {
         cx.require(Permission::ManageUsers)?;
     }
     let moves_another = cx.scope().user() != Some(id) && !patch.email.is_keep();
@@ -159,7 +163,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
     cx.write(async |work| {
         if let Some(factor) = factor.filter(|_| privileged) {
             lock_admins(work, factor).await?;
-        } else if !patch.email.is_keep() {
+        } else if is_of_admins || !patch.email.is_keep() {
             address::lock_tenant(work).await?;
         }
         let before = work
@@ -170,13 +174,14 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         when.check(before.version)?;
         let mut user = before.clone();
         user.apply(patch.clone(), cx.now())?;
+        keep_registration(&before, &user)?;
         if user.email != before.email {
             may_move(cx, work, &user, own_factor).await?;
             domains.check(&user.email)?;
         }
         keep_an_admin(cx, work, &before, &user).await?;
-        if factor.is_some() {
-            require_acting_admin(cx, work).await??;
+        if is_of_admins {
+            let _: ActingAdmin = require_acting_admin(cx, work).await??;
         }
         if let Some(name) = user
             .custom_role
@@ -185,7 +190,8 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
         {
             may_give_role::<UserError>(cx, work, name).await?;
         }
-        if user.is_active && !before.is_active {
+        // A registration takes its seat with the proof of the address.
+        if user.is_active && !before.is_active && !user.awaits_proof() {
             cx.ports().entitlements.require_seat(cx, work).await?;
         }
         work.users().update(&user).await?;
@@ -193,7 +199,7 @@ pub async fn update(cx: &Cx, id: UserId, when: &Precondition, patch: UserPatch) 
             readdressed(cx, work, (&before, &user), factor).await?;
         }
         if !user.is_active || mfa::is_missing_since(work, required, &before, &user).await? {
-            session::end_all(cx, work, id).await?;
+            session::end_all(cx, work, &mut user).await?;
         }
         cx.record(work, Changed::updated(&before, &user)).await?;
         Ok(user)
@@ -219,9 +225,8 @@ pub async fn delete(cx: &Cx, id: UserId, when: &Precondition) -> Result<(), User
         let mut user = before.clone();
         user.remove(cx.now());
         keep_an_admin(cx, work, &before, &user).await?;
-        require_acting_admin(cx, work).await??;
-        work.users().update(&user).await?;
-        session::end_all(cx, work, id).await?;
+        let _: ActingAdmin = require_acting_admin(cx, work).await??;
+        session::end_all(cx, work, &mut user).await?;
         mfa::remove_all(work, id).await?;
         Ok(cx.record(work, Changed::deleted(&before)).await?)
     })
@@ -244,7 +249,12 @@ async fn may_move(
     if address::is_reserved(cx, work, &user.email, Some(user.id)).await? {
         return Err(UserReason::EmailTaken.into());
     }
-    if step_up::has_unsettled_factor(cx, work, user.id).await? {
+    let is_removed_by_link = if user.may_be_a_strangers() {
+        step_up::has_any_factor(work, user.id).await?
+    } else {
+        step_up::has_unsettled_factor(cx, work, user.id).await?
+    };
+    if is_removed_by_link {
         let _: RecentFactor = own_factor?;
     }
     Ok(address::supersede_registration(cx, work, &user.email).await?)
@@ -272,6 +282,16 @@ async fn lock_admins(work: &mut Work, _: RecentFactor) -> Result<(), UserError> 
         .await?
         .ok_or(UserError::NotFound)
         .map(|_| ())
+}
+
+/// Leaves the role and the address of a registration alone that waits for the proof of the address: nobody knows who registered, and the
+/// one who proves the address takes what the account has.
+fn keep_registration(before: &User, after: &User) -> Result<(), UserReason> {
+    let of = |user: &User| (user.email.clone(), user.role, user.custom_role.clone());
+    if before.awaits_proof() && of(before) != of(after) {
+        return Err(UserReason::AwaitsProof);
+    }
+    Ok(())
 }
 
 /// Makes sure that there is another admin when one is taken away, and revokes what that one has invited.

@@ -4,17 +4,20 @@
 //! addresses alike. Servers answer the rows later. Only an address with an account gets a mail: a mail that says that there is
 //! none would be a mail to a stranger, of any caller's choice.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tenantry_domain::customization::Colour;
 use tenantry_domain::identity::{
-    ChallengeError, ChallengePurpose, Email, Workspace, WorkspaceMail, WorkspaceRequest,
+    ChallengeError, ChallengePurpose, Email, Requested, Workspace, WorkspaceMail, WorkspaceRequest,
 };
-use tenantry_domain::kernel::{Invalid, Language, Line, Recipient, StoreError, SystemScope};
+use tenantry_domain::kernel::{Invalid, Line, Network, Recipient, StoreError, SystemScope};
 use tenantry_domain::operations::{
-    Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail, TemplateError,
+    Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail, TemplateError,
 };
 use uuid::Uuid;
 
 use crate::identity::challenge::{self, ChallengeResponse};
+use crate::operations::mail;
 use crate::{Origin, Tenancy};
 
 /// Why a list is not asked for.
@@ -46,14 +49,47 @@ pub async fn discover(
     let request = WorkspaceRequest {
         id: app.ports.ids.uuid(),
         email,
+        network: Network::of(origin.address()).last().map(Network::to_string),
         requested_at: app.ports.clock.now(),
         attempts: 0,
     };
     let because = SystemScope::because("a caller asks for the workspaces of an address");
-    if !app.ports.workspaces.request(because, &request).await? {
-        tracing::debug!("a list of workspaces is asked for already, or too many are");
-    }
+    let requested = app.ports.workspaces.request(because, &request).await?;
+    app.state::<DroppedRequests>().count(requested);
     Ok(())
+}
+
+/// How many requests for lists of workspaces were dropped, since the start of this process.
+#[derive(Debug, Default)]
+pub struct DroppedRequests {
+    repeated: AtomicU64,
+    network_full: AtomicU64,
+    full: AtomicU64,
+}
+
+impl DroppedRequests {
+    /// Each reason with its count.
+    pub fn counts(&self) -> [(Requested, u64); 3] {
+        [
+            (Requested::Repeated, &self.repeated),
+            (Requested::NetworkFull, &self.network_full),
+            (Requested::Full, &self.full),
+        ]
+        .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+
+    fn count(&self, requested: Requested) {
+        let count = match requested {
+            Requested::Stored => return,
+            Requested::Repeated => &self.repeated,
+            Requested::NetworkFull => &self.network_full,
+            Requested::Full => &self.full,
+        };
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            let reason = requested.as_str();
+            tracing::info!(reason, "request for workspaces dropped, further ones are counted");
+        }
+    }
 }
 
 /// Answers the requests that are due, one after the other, until none is; how many there were. Of several servers each request is
@@ -64,28 +100,34 @@ pub async fn discover(
 pub async fn answer_due(app: &Tenancy) -> Result<u64, StoreError> {
     let because = SystemScope::because("workspaces of an address are mailed to it");
     let workspaces = &app.ports.workspaces;
+    let now = app.ports.clock.now();
+    workspaces
+        .delete_settled(because, now - WorkspaceRequest::PAUSE)
+        .await?;
     let mut answered = 0;
     while let Some(request) = workspaces.take_due(because, app.ports.clock.now()).await? {
         match answer(app, because, &request).await {
-            Ok(()) => workspaces.delete(because, &request).await?,
-            Err(Unanswered::Store(error)) => return Err(error),
-            Err(Unanswered::Mail(error)) if is_tried_again(&error, &request) => {
+            Ok(()) => {
+                workspaces
+                    .settle(because, &request, app.ports.clock.now())
+                    .await?;
+            }
+            // A row that cannot be answered must hold up no other, and must not be tried for ever.
+            Err(error) if error.may_pass() && request.attempts < WorkspaceRequest::MOST_ATTEMPTS => {
                 tracing::warn!(%error, attempts = request.attempts, "a list of workspaces is not sent, trying again later");
                 let due_at = app.ports.clock.now() + request.pause();
                 workspaces.put_off(because, &request, due_at).await?;
             }
             Err(error) => {
                 tracing::error!(%error, attempts = request.attempts, "a list of workspaces is not sent, giving up");
-                workspaces.delete(because, &request).await?;
+                workspaces
+                    .settle(because, &request, app.ports.clock.now())
+                    .await?;
             }
         }
         answered += 1;
     }
     Ok(answered)
-}
-
-fn is_tried_again(error: &MailError, request: &WorkspaceRequest) -> bool {
-    error.may_pass() && request.attempts < WorkspaceRequest::MOST_ATTEMPTS
 }
 
 /// Why a request is not answered.
@@ -97,6 +139,16 @@ enum Unanswered {
     Mail(#[from] MailError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Unanswered {
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Template(_) => false,
+            Self::Mail(error) => error.may_pass(),
+            Self::Store(_) => true,
+        }
+    }
 }
 
 async fn answer(app: &Tenancy, because: SystemScope, request: &WorkspaceRequest) -> Result<(), Unanswered> {
@@ -132,10 +184,11 @@ async fn answer(app: &Tenancy, because: SystemScope, request: &WorkspaceRequest)
         app_url,
     }
     .message();
+    let look = mail::look(&app.policy.default_settings.locale, Colour::BLACK);
     let rendered = app
         .ports
         .mail_templates
-        .render(&message, &recipient(app_url), &look(app))?;
+        .render(&message, &of_platform(app_url), &look)?;
     let mail = Mail {
         id,
         to: Mailbox {
@@ -147,12 +200,11 @@ async fn answer(app: &Tenancy, because: SystemScope, request: &WorkspaceRequest)
         html: Some(rendered.html),
         written_at: request.requested_at,
     };
-    app.ports.mailer.send(&mail).await?;
-    Ok(())
+    Ok(mail::hand_over(app, &mail).await??)
 }
 
 /// The mail is the platform's, which is called by the host of its address: no tenant has a part in it.
-fn recipient(app_url: &str) -> Recipient {
+fn of_platform(app_url: &str) -> Recipient {
     let (_, rest) = app_url.split_once("://").unwrap_or(("", app_url));
     let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     Recipient {
@@ -160,13 +212,5 @@ fn recipient(app_url: &str) -> Recipient {
         tenant: Line::of(host),
         zone: "UTC".into(),
         app_url: Line::of(app_url),
-    }
-}
-
-fn look(app: &Tenancy) -> Look {
-    Look {
-        language: Language::of(&app.policy.default_settings.locale),
-        color: Colour::BLACK.to_string(),
-        text_color: Colour::BLACK.text().to_string(),
     }
 }

@@ -5,15 +5,17 @@
 //! ([`MailboxProof`]). Nothing is read across tenants: the other tenant's own scope is opened, as a login opens it.
 
 use serde_json::json;
-use tenantry_domain::identity::MailboxProof;
+use tenantry_domain::identity::{MailboxEntry, MailboxProof, Password, User};
 use tenantry_domain::kernel::{Permission, RequestId, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 
 use crate::Cx;
+use crate::identity::account::{self, AccountError};
 use crate::identity::auth::{self, AuthError, LoggedIn};
 use crate::identity::session;
 use crate::kernel::carries_store_error::carries_store_error;
+use crate::kernel::step_up::RecentFactor;
 
 /// Why no session begins in the other tenant.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum SwitchError {
     /// Not allowed: the caller has no session.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The caller's own account needs more: a recent factor, or the password.
+    #[error(transparent)]
+    Own(AccountError),
     /// The session does not show that its holder reads the mailbox of the account.
     #[error("the session proves no mailbox")]
     Unproven,
@@ -36,6 +41,16 @@ pub enum SwitchError {
 }
 carries_store_error!(SwitchError);
 
+impl From<AccountError> for SwitchError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Refused(refused) => Self::Refused(refused),
+            AccountError::Store(error) => Self::Store(error),
+            other => Self::Own(other),
+        }
+    }
+}
+
 impl From<AuthError> for SwitchError {
     fn from(error: AuthError) -> Self {
         match error {
@@ -47,15 +62,19 @@ impl From<AuthError> for SwitchError {
 }
 
 /// Begins a session of the caller in the tenant of that slug, as a login there does after the password was right. Both tenants
-/// record it, each without a word of the other.
+/// record it, each without a word of the other. A stolen access token is not enough: the caller gave a factor, logged in, or sends the
+/// password of the present account, as for every request that opens more than the session does.
 ///
 /// # Errors
-/// [`SwitchError::Unproven`], which says nothing of the other tenant; [`SwitchError::NotFound`] alike for a tenant that does not
+/// [`SwitchError::Own`] and [`Refused::FactorRequired`], which ask for the password or a factor; [`SwitchError::Unproven`], which says nothing of the other tenant; [`SwitchError::NotFound`] alike for a tenant that does not
 /// exist or is deleted, and for an account that does not exist, is inactive, has an unverified address or is younger than the
 /// proof; [`SwitchError::Login`] with [`AuthError::FactorRequired`] or [`AuthError::Locked`]; [`SwitchError`].
-pub async fn switch(cx: &Cx, slug: &str) -> Result<LoggedIn, SwitchError> {
+pub async fn switch(cx: &Cx, slug: &str, password: Option<Password>) -> Result<LoggedIn, SwitchError> {
     cx.require(Permission::ManageOwnAccount)?;
-    let proof = cx.write(async |work| leave(cx, work).await).await?;
+    // First, since a caller without a proof gets no further with a password.
+    cx.read(async |work| own_proof(cx, work).await).await?;
+    let factor = account::require_presence(cx, password).await?;
+    let entry = cx.write(async |work| leave(cx, work, factor).await).await?;
     let selector = Slug::parse(slug).map(TenantSelector::Slug);
     let selector = selector.ok_or(SwitchError::NotFound)?;
     // A request id of its own, so that the two audit logs have nothing in common.
@@ -66,20 +85,37 @@ pub async fn switch(cx: &Cx, slug: &str) -> Result<LoggedIn, SwitchError> {
         _ => SwitchError::NotFound,
     })?;
     let there = cx.without_key().in_scope(admission.scope);
-    Ok(auth::enter_by_mailbox(&there, proof).await?)
+    Ok(auth::enter_by_mailbox(&there, entry).await?)
 }
 
-/// What the caller's session proves. That the caller asked to switch is recorded, and not whereto or with which success: the
+/// What the caller's session proves, looked at without a lock.
+async fn own_proof(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
+    let (user, session) = cx
+        .scope()
+        .user()
+        .zip(cx.scope().session())
+        .ok_or(Refused::Forbidden)?;
+    let user = work.users().find(user).await?.ok_or(Refused::Forbidden)?;
+    let session = work.sessions().find(session).await?.ok_or(Refused::Forbidden)?;
+    proof_of(session.mailbox_proof, &user)
+}
+
+/// The proof of a session that is of its own user, as stored now.
+fn proof_of(proof: Option<MailboxProof>, user: &User) -> Result<MailboxProof, SwitchError> {
+    proof
+        .filter(|proof| proof.is_of(user))
+        .ok_or(SwitchError::Unproven)
+}
+
+/// What the caller's session proves, and until when. That the caller asked to switch is recorded, and not whereto or with which success: the
 /// tenant does not learn where its users have other accounts.
-async fn leave(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
+async fn leave(cx: &Cx, work: &mut Work, _: RecentFactor) -> Result<MailboxEntry, SwitchError> {
     let user = cx.scope().user().ok_or(Refused::Forbidden)?;
     let user = work.users().find_for_update(user).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
     let session = session::lock_own::<SwitchError>(cx, work).await?;
-    let proof = session
-        .mailbox_proof
-        .filter(|proof| proof.is_of(&user))
-        .ok_or(SwitchError::Unproven)?;
+    let ends_at = session.latest_end(auth::session_lifetime(cx));
+    let proof = proof_of(session.mailbox_proof, &user)?;
     let details = json!({"user_id": user.id});
     let event = cx.security(
         "session.switch_asked",
@@ -88,5 +124,5 @@ async fn leave(cx: &Cx, work: &mut Work) -> Result<MailboxProof, SwitchError> {
         details,
     );
     work.audit().record(event).await?;
-    Ok(proof)
+    Ok(MailboxEntry { proof, ends_at })
 }

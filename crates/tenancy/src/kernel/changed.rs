@@ -1,6 +1,6 @@
 use serde::Serialize;
 use serde_json::Value;
-use tenantry_domain::audit::cut_state;
+use tenantry_domain::audit::{changed_fields, cut_state};
 use tenantry_domain::identity::{ApiKey, Invitation, User};
 use tenantry_domain::tenant::Tenant;
 use tenantry_domain::work::{Project, Resource, Task};
@@ -72,14 +72,22 @@ impl Changed {
         Self::ended(T::DELETED, before)
     }
 
-    /// A change with another action, such as `project.restored`.
+    /// A change with another action, such as `project.restored`. Of a state before only what has changed is recorded.
     pub fn with<T: Audited>(action: &'static str, before: Option<&T>, after: &T) -> Self {
+        let target = after.target();
+        let (before, after) = match before {
+            Some(before) => {
+                let (before, after) = changed_fields(state(before), state(after));
+                (Some(before), after)
+            }
+            None => (None, state(after)),
+        };
         Self {
             action,
             kind: T::KIND,
-            target: after.target(),
-            before: before.map(state),
-            after: Some(state(after)),
+            target,
+            before,
+            after: Some(after),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Cx`](context::Cx) is the context of one tenant; `Tenancy` is the application that it belongs to.
 
+pub(crate) mod audit_marks;
 pub(crate) mod carries_store_error;
 pub(crate) mod changed;
 pub(crate) mod context;

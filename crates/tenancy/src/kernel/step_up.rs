@@ -9,7 +9,9 @@
 
 use chrono::Duration;
 use tenantry_domain::identity::{RoleName, TotpFactor};
-use tenantry_domain::kernel::{Invalid, Permission, PermissionSet, Role, StoreError, Time, UserId};
+use tenantry_domain::kernel::{
+    AsStoreError, Invalid, Permission, PermissionSet, Role, StoreError, Time, UserId,
+};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
@@ -57,22 +59,42 @@ impl GrantedRole {
     }
 }
 
-/// Makes sure that a user who acts is an acting admin, as stored now: a scope is of the time when the request began, and a client
-/// that sends its body slowly could otherwise give itself back what it lost meanwhile. Exact while the tenant's row is locked.
-/// Callers that are no users (jobs, the system) pass. The outer error is the store's.
+/// Locks the tenant's row until the transaction ends.
+pub(crate) async fn lock_tenant(work: &mut Work) -> Result<(), StoreError> {
+    let tenant = work.tenants().current_for_update().await?;
+    let gone = || StoreError::Other("the scope's tenant is not there".into());
+    tenant.map(|_| ()).ok_or_else(gone)
+}
+
+/// Proof that the caller is an acting admin in the running transaction, with a session that has not ended. Functions that make changes
+/// which only admins may make take it.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "the function that makes the change takes it"]
+pub(crate) struct ActingAdmin(());
+
+/// Makes sure that a user who acts is an acting admin with a live session, as stored now: a scope is of the time when the request began,
+/// and a client that sends its body slowly could otherwise give itself back what it lost meanwhile. Exact while the tenant's row is
+/// locked, as by [`Cx::write_as_admin`]. Callers that are no users (jobs, the system) pass. The outer error is the store's.
 ///
 /// # Errors
 /// [`Refused::Forbidden`] inside.
 pub(crate) async fn require_acting_admin(
     cx: &Cx,
     work: &mut Work,
-) -> Result<Result<(), Refused>, StoreError> {
+) -> Result<Result<ActingAdmin, Refused>, StoreError> {
     let Some(caller) = cx.scope().user() else {
-        return Ok(Ok(()));
+        return Ok(Ok(ActingAdmin(())));
     };
+    if let Some(session) = cx.scope().session() {
+        // Not locked: a login of the caller locks the user before the session.
+        let session = work.sessions().find(session).await?;
+        if session.is_none_or(|session| !session.is_live(cx.now())) {
+            return Ok(Err(Refused::Forbidden));
+        }
+    }
     let caller = work.users().find(caller).await?;
     let acts = caller.is_some_and(|caller| caller.is_acting_admin());
-    Ok(if acts { Ok(()) } else { Err(Refused::Forbidden) })
+    Ok(acts.then_some(ActingAdmin(())).ok_or(Refused::Forbidden))
 }
 
 /// Checks that the caller may give a custom role to a user or an invitation now: the plan has custom roles, the role is there, and
@@ -103,6 +125,25 @@ pub(crate) fn require_held(cx: &Cx, permissions: &PermissionSet) -> Result<(), R
 }
 
 impl Cx {
+    /// Runs work like [`Cx::write`], with the tenant's row locked and for [acting admins](require_acting_admin) alone.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`]; those of the work and of the store.
+    pub(crate) async fn write_as_admin<T: 'static, E>(
+        &self,
+        work: impl AsyncFnOnce(&mut Work, ActingAdmin) -> Result<T, E> + Clone,
+    ) -> Result<T, E>
+    where
+        E: From<Refused> + From<StoreError> + AsStoreError,
+    {
+        self.write(async |unit| {
+            lock_tenant(unit).await?;
+            let admin = require_acting_admin(self, unit).await??;
+            work(unit, admin).await
+        })
+        .await
+    }
+
     /// Asks for a second factor of the last [`RECENT_SECONDS`], of a user who has one: for use cases that matter more than
     /// others. The outer error is the store's.
     ///
@@ -230,6 +271,11 @@ pub(crate) async fn has_app(work: &mut Work, user: UserId) -> Result<bool, Store
 /// Whether a user has a passkey on a server that offers passkeys.
 pub(crate) async fn has_passkey(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
     Ok(cx.ports().passkeys.is_some() && !work.passkeys().list(user).await?.is_empty())
+}
+
+/// Whether a user has a confirmed app or a passkey, also on a server that offers no passkeys.
+pub(crate) async fn has_any_factor(work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    Ok(has_app(work, user).await? || !work.passkeys().list(user).await?.is_empty())
 }
 
 /// Whether a factor of a user was enabled so lately that it is not settled ([`TotpFactor::is_settled`]): it may be a thief's, and a reset

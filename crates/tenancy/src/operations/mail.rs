@@ -12,13 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::billing::Notice;
-use tenantry_domain::customization::{Branding, Colour};
-use tenantry_domain::identity::{Email, RoleFilter, User, UserFilter};
+use tenantry_domain::customization::Colour;
+use tenantry_domain::identity::{Email, User};
 use tenantry_domain::kernel::{
-    Language, Line, Message, PageRequest, Permission, Recipient, Role, StoreError, SystemScope, Time, UserId,
+    Language, Line, Message, PageRequest, Permission, Recipient, StoreError, SystemScope, Time, UserId,
 };
-use tenantry_domain::operations::{Look, Mail, MailDecision, MailError, Mailbox, MessageId, OutgoingMail};
+use tenantry_domain::operations::{
+    Look, Mail, MailDecision, MailError, MailLimits, Mailbox, MessageId, OutgoingMail,
+};
 use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Capability;
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
@@ -43,7 +46,7 @@ impl JobHandler for SendMail {
     const KIND: &'static str = "mail.send";
     // A tenant that is suspended is told too.
     const WRITES: bool = false;
-    const MAX_ATTEMPTS: u32 = PATIENCE;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
     type Payload = Parcel;
 
     async fn run(&self, cx: &Cx, parcel: Parcel) -> Result<(), JobFailure> {
@@ -59,7 +62,7 @@ impl JobHandler for SendFarewell {
     const KIND: &'static str = "mail.farewell";
     const WRITES: bool = false;
     const AFTER_DELETION: bool = true;
-    const MAX_ATTEMPTS: u32 = PATIENCE;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
     type Payload = Parcel;
 
     async fn run(&self, cx: &Cx, parcel: Parcel) -> Result<(), JobFailure> {
@@ -68,7 +71,7 @@ impl JobHandler for SendFarewell {
 }
 
 /// How often a mail is tried: for about half a day.
-pub(crate) const PATIENCE: u32 = 100;
+pub(crate) const MOST_ATTEMPTS: u32 = 100;
 
 impl From<MailError> for JobFailure {
     fn from(error: MailError) -> Self {
@@ -99,20 +102,15 @@ where
     Ok(())
 }
 
-/// The active admins of the tenant, who get what concerns all of it.
+/// The acting admins of the tenant, who get what concerns all of it.
 pub(crate) async fn acting_admins(work: &mut Work) -> Result<Vec<UserId>, StoreError> {
-    let filter = UserFilter {
-        role: Some(Role::Admin),
-        is_active: Some(true),
-        custom_role: Some(RoleFilter::None),
-    };
     let mut page = PageRequest {
         limit: 100,
         after: None,
     };
     let mut admins = Vec::new();
     loop {
-        let found = work.users().list(&filter, page).await?;
+        let found = work.users().list_acting_admins(page).await?;
         admins.extend(found.items.iter().map(|admin| admin.id));
         page.after = found.next;
         if page.after.is_none() {
@@ -132,15 +130,54 @@ async fn deliver(cx: &Cx, kind: &'static str, parcel: &Parcel) -> Result<(), Job
     send(cx, kind, &envelope, &message, parcel.at).await
 }
 
+/// The user, also of a tenant that is deleted.
+async fn user_of(cx: &Cx, work: &mut Work, id: UserId) -> Result<Option<User>, StoreError> {
+    if cx.scope().allows(Capability::Read) {
+        return work.users().find(id).await;
+    }
+    let tenant = work.tenants().current().await?;
+    match tenant.and_then(|tenant| tenant.deleted_at) {
+        Some(deleted) => work.users().find_as_of_deletion(id, deleted).await,
+        None => Ok(None),
+    }
+}
+
 /// Which address of a user a mail goes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum To<'a> {
     /// The address that the account has now.
     Present,
+    /// The address that the account had when something happened, which the mail is about.
+    Then(&'a AddressThen),
     /// Another one, which may be a stranger's.
     Other(&'a Email),
     /// One that was verified before the user got another one.
     Former(&'a Email),
+}
+
+/// The address that a user had when something happened. A notice goes there also when the account has another one by the time that it is
+/// sent, which may be a thief's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressThen {
+    /// The address.
+    pub email: String,
+    /// Whether the user had verified it.
+    pub is_verified: bool,
+}
+
+impl AddressThen {
+    /// The present address of a user.
+    pub(crate) fn of(user: &User) -> Self {
+        Self {
+            email: user.email.as_str().to_owned(),
+            is_verified: user.email_verified,
+        }
+    }
+
+    /// Whether the user has had another address since.
+    pub(crate) fn is_left_by(&self, user: &User) -> bool {
+        self.email != user.email.as_str()
+    }
 }
 
 /// The address of a mail, and what its text and its look depend on.
@@ -162,14 +199,15 @@ pub(crate) async fn recipient(
     id: UserId,
     to: To<'_>,
 ) -> Result<Option<(User, Envelope)>, StoreError> {
-    let user = cx.read(async |work| work.users().find(id).await).await?;
+    let user = cx.read(async |work| user_of(cx, work, id).await).await?;
     let Some(user) = user else { return Ok(None) };
     let (email, is_verified) = match to {
-        To::Present => (&user.email, user.email_verified),
-        To::Other(email) => (email, false),
-        To::Former(email) => (email, true),
+        To::Then(then) if then.is_left_by(&user) => (Email::stored(then.email.clone()), then.is_verified),
+        To::Then(_) | To::Present => (user.email.clone(), user.email_verified),
+        To::Other(email) => (email.clone(), false),
+        To::Former(email) => (email.clone(), true),
     };
-    let envelope = addressed(cx, email.clone(), &user.full_name, is_verified).await?;
+    let envelope = addressed(cx, email, &user.full_name, is_verified).await?;
     Ok(envelope.map(|envelope| (user, envelope)))
 }
 
@@ -198,12 +236,15 @@ pub(crate) async fn addressed(
             zone: tenant.settings.timezone.clone(),
             app_url: Line::of(&cx.app().policy.app_url),
         },
-        look: look(&tenant.settings.locale, &branding),
+        look: look(
+            &tenant.settings.locale,
+            Colour::parse(&branding.primary_color).unwrap_or(Colour::BLACK),
+        ),
     }))
 }
 
-fn look(locale: &str, branding: &Branding) -> Look {
-    let color = Colour::parse(&branding.primary_color).unwrap_or(Colour::BLACK);
+/// The language and the colors of a mail.
+pub(crate) fn look(locale: &str, color: Colour) -> Look {
     Look {
         language: Language::of(locale),
         color: color.to_string(),
@@ -268,8 +309,30 @@ pub(crate) async fn try_to_send(
         html: Some(rendered.html),
         written_at,
     };
-    cx.ports().mailer.send(&mail).await?;
+    hand_over(cx.app(), &mail).await??;
     Ok(decision)
+}
+
+/// Hands a mail over to the mail server. When the server took it [`MailLimits::MOST_IN_DOUBT`] times without an answer, that is
+/// [`MailError::GivenUp`]: its reader may have as many copies already. The outer error is the store's.
+///
+/// [`MailLimits::MOST_IN_DOUBT`]: tenantry_domain::operations::MailLimits::MOST_IN_DOUBT
+///
+/// # Errors
+/// Those of the mailer inside.
+pub(crate) async fn hand_over(app: &Tenancy, mail: &Mail) -> Result<Result<(), MailError>, StoreError> {
+    let problem = match app.ports.mailer.send(mail).await {
+        Ok(_) => return Ok(Ok(())),
+        Err(MailError::InDoubt(problem)) => problem,
+        Err(error) => return Ok(Err(error)),
+    };
+    let because = SystemScope::because("mails are sent a bounded number of times");
+    let times = app.ports.sent_mails.note_in_doubt(because, mail.id).await?;
+    if times < MailLimits::MOST_IN_DOUBT {
+        return Ok(Err(MailError::InDoubt(problem)));
+    }
+    app.unsent_mails().give_up();
+    Ok(Err(MailError::GivenUp(times)))
 }
 
 /// Counts a mail that is not sent. It is in the tenant's audit log, too, where the tenant's own mails have reached the limit.
@@ -298,12 +361,13 @@ async fn withhold(cx: &Cx, kind: &'static str, decision: MailDecision) {
     }
 }
 
-/// How many mails were not sent because of a limit, since the start of this process.
+/// How many mails were not sent because of a limit, or given up, since the start of this process.
 #[derive(Debug, Default)]
 pub struct UnsentMails {
     tenant: AtomicU64,
     account: AtomicU64,
     recipient: AtomicU64,
+    given_up: AtomicU64,
 }
 
 impl Tenancy {
@@ -314,6 +378,15 @@ impl Tenancy {
 }
 
 impl UnsentMails {
+    /// How many were given up after the server took each several times without an answer.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn give_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Each limit with its count.
     pub fn counts(&self) -> [(MailDecision, u64); 3] {
         [

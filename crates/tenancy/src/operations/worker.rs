@@ -11,7 +11,7 @@ use tenantry_domain::kernel::{IdSource, LeaseId, StoreError, SystemJobId, System
 use tenantry_domain::operations::{
     Backoff, Claim, InvalidTransition, Job, JobQueue, JobState, NewJob, Progress, SystemJob, SystemJobs,
 };
-use tenantry_domain::tenant::{Denied, JobLease, Standing, TenantScope};
+use tenantry_domain::tenant::{Capability, Denied, JobLease, TenantScope};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument as _;
@@ -78,10 +78,8 @@ pub enum Outcome {
     Retried,
     /// It failed and is given up.
     Dead,
-    /// It waits until its tenant may write again.
+    /// It waits until its tenant may write again, or is restored.
     Parked,
-    /// Its tenant is deleted.
-    Cancelled,
     /// It is no longer this worker's, or the store failed: whoever has the lease, or gets it when it has run out,
     /// decides.
     Lost,
@@ -95,7 +93,6 @@ impl Outcome {
             Self::Retried => "retried",
             Self::Dead => "dead",
             Self::Parked => "parked",
-            Self::Cancelled => "cancelled",
             Self::Lost => "lost",
         }
     }
@@ -372,16 +369,8 @@ impl Worker {
             Ok(scope) => scope,
             Err(Denied::LeaseLost) => return Ok(Outcome::Lost),
             Err(Denied::TenantGone) => {
-                let cancelled = self
-                    .queues
-                    .jobs
-                    .cancel_of_deleted(because, lease, self.now())
-                    .await?;
-                return Ok(if cancelled {
-                    Outcome::Cancelled
-                } else {
-                    Outcome::Lost
-                });
+                let parked = self.queues.jobs.park_of_deleted(because, lease).await?;
+                return Ok(if parked { Outcome::Parked } else { Outcome::Lost });
             }
             Err(Denied::Store(error)) => return Err(error),
             Err(
@@ -431,7 +420,7 @@ impl Worker {
     async fn attempt(&self, cx: &Cx, job: &Job) -> Result<(), JobFailure> {
         let handler = self.handlers.of(&job.kind);
         let handler = ready(&job.progress, &job.kind, handler)?;
-        if handler.writes() && cx.scope().standing() == Standing::Suspended {
+        if handler.writes() && !cx.scope().allows(Capability::Write) {
             return Err(JobFailure::Suspended);
         }
         let payload = job.payload.clone();
@@ -614,7 +603,7 @@ fn report(outcome: Outcome, kind: &str, tenant: Option<TenantId>, end: &Result<(
         Outcome::Dead => tracing::error!(kind, tenant, problem, "a job was given up"),
         Outcome::Retried => tracing::warn!(kind, tenant, problem, "a job failed and is tried again"),
         Outcome::Lost => tracing::warn!(kind, tenant, "a job was taken over or cancelled while it ran"),
-        Outcome::Done | Outcome::Parked | Outcome::Cancelled => {
+        Outcome::Done | Outcome::Parked => {
             tracing::debug!(kind, tenant, ?outcome, "a job ended");
         }
     }

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::kernel::{Invalid, Page, PageRequest, SystemScope, TenantId, check_text};
-use tenantry_domain::tenant::{Tenant, TenantFilter, TenantStatus};
+use tenantry_domain::kernel::{
+    Invalid, OperatorId, Page, PageRequest, SystemScope, TenantId, Time, check_text,
+};
+use tenantry_domain::operations::{OperatorEvent, OperatorWork};
+use tenantry_domain::tenant::{
+    Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter,
+};
 
 use crate::{Cx, OperatorCx, OwnReason, UseCaseError};
 
@@ -15,13 +20,17 @@ pub type LifecycleError = UseCaseError<LifecycleReason>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleReason {
     /// The tenant's state does not allow it.
-    #[error("a tenant that is {} cannot become {}", is.as_str(), wanted.as_str())]
-    WrongState {
-        /// The present state.
-        is: TenantStatus,
-        /// The state that was asked for.
-        wanted: TenantStatus,
-    },
+    #[error(transparent)]
+    InvalidTransition(#[from] InvalidTransition),
+    /// A name of a row that is to be restored is in use by another row.
+    #[error("a name of the tenant's rows is in use by a row that was added since")]
+    NameInUse,
+}
+
+impl From<InvalidTransition> for LifecycleError {
+    fn from(refused: InvalidTransition) -> Self {
+        LifecycleReason::from(refused).into()
+    }
 }
 
 impl OwnReason for LifecycleReason {}
@@ -63,7 +72,9 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// # Errors
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
-    change(cx, tenant, TenantStatus::Suspended, "tenant.suspended", reason).await
+    let suspended = change(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await?;
+    tell_the_tenant(cx, tenant, "tenant.suspended", reason).await?;
+    Ok(suspended)
 }
 
 /// Lets a suspended tenant write again.
@@ -71,47 +82,140 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// # Errors
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
-    change(cx, tenant, TenantStatus::Active, "tenant.resumed", reason).await
+    let resumed = change(cx, tenant, "tenant.resumed", reason, Tenant::resume).await?;
+    tell_the_tenant(cx, tenant, "tenant.resumed", reason).await?;
+    Ok(resumed)
+}
+
+/// Deletes a tenant: it is gone for everybody at once. `row_work` marks its rows, and purges it when its time is over.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    // Nothing leads into the tenant afterwards, so its own log is told just before the commit.
+    let log = Log::of(cx, tenant).await;
+    let purge_at = cx.app().policy.purge_at(cx.now());
+    let delete = |tenant: &mut Tenant, change, now| tenant.delete(change, now, purge_at);
+    let (work, record, deleted) = begin_change(cx, tenant, "tenant.deleted", reason, delete).await?;
+    log?.tell("tenant.deleted", reason).await?;
+    work.commit(record).await?;
+    Ok(deleted)
+}
+
+/// Begins to restore a deleted tenant, which stays deleted until `row_work` has restored its rows.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub async fn begin_restore(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    reason: &str,
+) -> Result<Tenant, LifecycleError> {
+    change(cx, tenant, "tenant.restore_begun", reason, Tenant::restore).await
+}
+
+/// Begins to purge a deleted tenant: nothing leads back. `row_work` erases all of its rows.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub async fn purge(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    change(cx, tenant, "tenant.purge_begun", reason, Tenant::purge).await
+}
+
+/// Purges a tenant again that a restored backup has brought back, whatever its state is.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub async fn purge_again(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleError> {
+    let again = |tenant: &mut Tenant, change: StatusChange, now| {
+        if tenant.status.allows(Capability::Read) {
+            tenant.delete(change.clone(), now, now)?;
+        }
+        // A restoration that was under way in the backup is not continued.
+        tenant.row_work = tenant.row_work.filter(|work| *work == RowWork::Purge);
+        tenant.purge(change, now)
+    };
+    let reason = "the tenant was purged, and a restored backup brought it back";
+    change(cx, tenant, "tenant.purge_begun", reason, again).await
+}
+
+type Begun = (Box<dyn OperatorWork>, OperatorEvent, Tenant);
+
+/// Changes the state of a tenant in a transaction that its caller commits with the record.
+async fn begin_change(
+    cx: &OperatorCx,
+    id: TenantId,
+    action: &'static str,
+    reason: &str,
+    apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
+) -> Result<Begun, LifecycleError> {
+    let operator = cx.scope().operator();
+    let actor = if operator.is_some() { "operator" } else { "system" };
+    let status_change = StatusChange::by(actor, operator.map(OperatorId::uuid), reason)?;
+    let mut work = cx.begin().await?;
+    let tenant = work.tenant_for_update(id).await?;
+    let mut tenant = tenant.ok_or(LifecycleError::NotFound)?;
+    apply(&mut tenant, status_change, cx.now())?;
+    work.update_lifecycle(&tenant).await?;
+    let mut record = cx.record(action, Some(id), json!({"status": tenant.status}));
+    record.reason = Some(reason.to_owned());
+    Ok((work, record, tenant))
 }
 
 async fn change(
     cx: &OperatorCx,
-    tenant: TenantId,
-    status: TenantStatus,
+    id: TenantId,
     action: &'static str,
     reason: &str,
+    apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Tenant, LifecycleError> {
-    check_text(reason, 1..=500, false).map_err(|detail| Invalid::one("/reason", "invalid_text", detail))?;
-    let mut work = cx.begin().await?;
-    let from = [TenantStatus::Active, TenantStatus::Suspended];
-    let Some(changed) = work.set_status(tenant, &from, status, cx.now()).await? else {
-        let is = work.tenant(tenant).await?.ok_or(LifecycleError::NotFound)?.status;
-        return Err(LifecycleReason::WrongState { is, wanted: status }.into());
-    };
-    let mut record = cx.record(action, Some(tenant), json!({"status": status}));
-    record.reason = Some(reason.to_owned());
+    let (work, record, tenant) = begin_change(cx, id, action, reason, apply).await?;
     work.commit(record).await?;
-    tell_the_tenant(cx, tenant, action, reason).await?;
-    Ok(changed)
+    Ok(tenant)
 }
 
-/// An entry in the tenant's own audit log. It is another transaction, as another role: what was done stands, and is
-/// recorded with the operators, also when this one fails.
+/// The audit log of the tenant. Its entry is another transaction, as another role: what was done stands, and is recorded with the
+/// operators, also when this one fails.
+pub(crate) struct Log {
+    cx: Cx,
+    operator: Option<OperatorId>,
+}
+
+impl Log {
+    /// That of a tenant that is not deleted.
+    pub(crate) async fn of(cx: &OperatorCx, tenant: TenantId) -> Result<Self, LifecycleError> {
+        let because = SystemScope::because("an operator changes the state of a tenant");
+        let scope = cx.app().ports.gate.system(because, tenant).await;
+        let scope = scope.map_err(|denied| match denied {
+            Denied::TenantNotFound => LifecycleError::NotFound,
+            other => other.into(),
+        })?;
+        let operator = cx.scope().operator();
+        Ok(Self {
+            cx: Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone()).by_operator(operator),
+            operator,
+        })
+    }
+
+    /// Adds an entry.
+    pub(crate) async fn tell(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
+        let details = json!({"reason": reason, "operator_id": self.operator});
+        let target = self.cx.scope().tenant().uuid();
+        self.cx
+            .write(async |work| {
+                let event = self.cx.security(action, "tenant", Some(target), details.clone());
+                work.audit().record(event).await
+            })
+            .await?;
+        Ok(())
+    }
+}
+
 async fn tell_the_tenant(
     cx: &OperatorCx,
     tenant: TenantId,
     action: &'static str,
     reason: &str,
 ) -> Result<(), LifecycleError> {
-    let because = SystemScope::because("an operator changes the state of a tenant");
-    let app = cx.app();
-    let scope = app.ports.gate.system(because, tenant).await?;
-    let details = json!({"reason": reason, "operator_id": cx.scope().operator()});
-    let cx = Cx::new(Arc::clone(app), scope, cx.origin().clone());
-    cx.write(async |work| {
-        let event = cx.security(action, "tenant", Some(tenant.uuid()), details.clone());
-        work.audit().record(event).await
-    })
-    .await?;
-    Ok(())
+    Log::of(cx, tenant).await?.tell(action, reason).await
 }

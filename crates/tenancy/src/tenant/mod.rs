@@ -1,9 +1,12 @@
 //! A tenant's life and who is let in: sign-up, changes, suspension, deletion, erasure, and the choice of the tenant of a request.
 
 pub mod access;
+pub mod audit_export;
+pub mod audit_upkeep;
 pub mod lifecycle;
 pub mod provision;
 pub mod purge;
+pub mod row_work;
 mod tenant;
 pub mod upkeep;
 

@@ -11,12 +11,12 @@ use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each}
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
 
 /// How often some tenants are looked after.
-const EVERY: Duration = Duration::minutes(5);
+pub(crate) const EVERY: Duration = Duration::minutes(5);
 
 /// Into so many parts all tenants are dealt; each is looked after once in so many times [`EVERY`], which is 21 hours and 55
 /// minutes. It is a prime, and the turns of a day are no multiple of it, so that a server that is up for the same hours every
 /// day comes to every part too.
-const PARTS: u32 = 263;
+pub(crate) const PARTS: u32 = 263;
 
 /// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl SystemJobHandler for TendSome {
 }
 
 /// Whose turn it is at that second since 1970.
-fn part_at(second: i64) -> u32 {
+pub(crate) fn part_at(second: i64) -> u32 {
     let turn = second.div_euclid(EVERY.num_seconds());
     u32::try_from(turn.rem_euclid(i64::from(PARTS))).unwrap_or_default()
 }

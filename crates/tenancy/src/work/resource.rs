@@ -1,32 +1,18 @@
 //! Resources and their history.
 
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, ResourceId, ResourceVersionId,
-    StoreError, UserId,
+    Page, PageRequest, Patch, Permission, ProjectId, ResourceId, ResourceVersionId, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tenantry_domain::work::{NewResource, Resource, ResourceFilter, ResourcePatch, ResourceVersion};
 
+use crate::work::reference::{ReferenceReason, unknown_project};
 use crate::work::storage;
-use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
+use crate::{Changed, Cx, Precondition, UseCaseError};
 
 /// Errors of the resource use cases.
-pub type ResourceError = UseCaseError<ResourceReason>;
-
-/// Resources have shared reasons only, but a constraint of their own. It has no values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ResourceReason {}
-
-impl OwnReason for ResourceReason {
-    fn of_store(error: StoreError) -> ResourceError {
-        match error {
-            // It is looked up first; this is the race that remains.
-            StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
-            other => UseCaseError::Store(other),
-        }
-    }
-}
+pub type ResourceError = UseCaseError<ReferenceReason>;
 
 /// A page of the tenant's resources.
 ///
@@ -179,8 +165,4 @@ async fn check_project(work: &mut Work, project: Option<ProjectId>) -> Result<()
             .ok_or_else(unknown_project)?;
     }
     Ok(())
-}
-
-fn unknown_project() -> Invalid {
-    Invalid::one("/project_id", "not_found", "there is no such project")
 }

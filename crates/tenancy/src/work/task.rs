@@ -1,32 +1,16 @@
 //! Tasks.
 
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Page, PageRequest, Patch, Permission, ProjectId, StoreError, TaskId, UserId,
-    check_text,
+    Invalid, Page, PageRequest, Patch, Permission, ProjectId, TaskId, UserId, check_text,
 };
 use tenantry_domain::store::Work;
-
 use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
 
-use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError};
+use crate::work::reference::{ReferenceReason, unknown_assignee, unknown_project};
+use crate::{Changed, Cx, Precondition, UseCaseError};
 
 /// Errors of the task use cases.
-pub type TaskError = UseCaseError<TaskReason>;
-
-/// Tasks have shared reasons only, but constraints of their own. It has no values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TaskReason {}
-
-impl OwnReason for TaskReason {
-    fn of_store(error: StoreError) -> TaskError {
-        match error {
-            // Both are looked up first; these are the races that remain.
-            StoreError::Reference(Constraint::ProjectReference) => unknown_project().into(),
-            StoreError::Reference(Constraint::UserReference) => unknown_assignee().into(),
-            other => UseCaseError::Store(other),
-        }
-    }
-}
+pub type TaskError = UseCaseError<ReferenceReason>;
 
 /// A page of the tenant's tasks.
 ///
@@ -154,12 +138,4 @@ async fn check_assignee(work: &mut Work, assignee: Option<UserId>) -> Result<(),
         work.users().find(id).await?.ok_or_else(unknown_assignee)?;
     }
     Ok(())
-}
-
-fn unknown_project() -> Invalid {
-    Invalid::one("/project_id", "not_found", "there is no such project")
-}
-
-fn unknown_assignee() -> Invalid {
-    Invalid::one("/assignee_id", "not_found", "there is no such user")
 }

@@ -25,6 +25,7 @@ mod redis;
 mod server;
 mod signup;
 mod stripe;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tracing;
@@ -64,6 +65,7 @@ pub use redis::{Redis, RedisMode};
 pub use server::Server;
 pub use signup::Signup;
 pub use stripe::Stripe;
+pub use tenants::Tenants;
 pub use tracing::{OtlpSignal, Tracing};
 pub use url::check_url;
 pub use views::Views;
@@ -82,6 +84,7 @@ pub struct Settings {
     pub http: Http,
     pub auth: Auth,
     pub signup: Signup,
+    pub tenants: Tenants,
     pub views: Views,
     pub metering: Metering,
     pub jobs: Jobs,
@@ -165,6 +168,7 @@ impl Settings {
         self.auth.check()?;
         self.billing.check()?;
         self.signup.check(self.profile)?;
+        self.tenants.check()?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

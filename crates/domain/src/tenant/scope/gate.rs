@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Actor, Standing, TenantScope};
+use super::{Actor, TenantScope};
 use crate::identity::{
     AccessTokens, ApiKey, KeyRefusal, Narrowing, PasswordError, PresentedApiKey, TokenError,
 };
@@ -13,7 +13,7 @@ use crate::kernel::{
     SystemScope, TenantId, Time, UserId,
 };
 use crate::plans::Subscription;
-use crate::tenant::{Initiator, JobLease, Slug, TenantStatus};
+use crate::tenant::{Capability, Initiator, JobLease, Slug, TenantStatus};
 
 /// How a tenant is named from outside when no credential names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -219,8 +219,13 @@ impl Gate {
             .directory
             .membership(claims.tenant, claims.user, claims.session)
             .await?;
-        let facts = facts.ok_or(Denied::Revoked)?;
-        let standing = standing(facts.tenant.status)?;
+        let Some(facts) = facts else {
+            // The deletion of a tenant marks its users as well.
+            let tenant = self.directory.tenant(&TenantSelector::Id(claims.tenant)).await?;
+            let status = tenant.map(|tenant| admit(tenant.status, Capability::Read));
+            return Err(status.and_then(Result::err).unwrap_or(Denied::Revoked));
+        };
+        let status = admit(facts.tenant.status, Capability::Read)?;
         if !facts.is_active || !facts.session_is_live {
             return Err(Denied::Revoked);
         }
@@ -230,7 +235,7 @@ impl Gate {
         };
         let scope = TenantScope {
             tenant: facts.tenant.id,
-            standing,
+            status,
             actor,
             role: Some(facts.role),
             narrowing: facts.narrowing,
@@ -262,10 +267,12 @@ impl Gate {
         let facts = facts.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
         let admitted = facts.key.admit(&presented.secret_hash, address, now);
         admitted.map_err(Denied::ApiKey)?;
+        // Before the role of its creator, which ends with the tenant.
+        let status = admit(facts.tenant.status, Capability::Read)?;
         let role = facts.role().map_err(Denied::ApiKey)?;
         let scope = TenantScope {
             tenant: facts.tenant.id,
-            standing: standing(facts.tenant.status)?,
+            status,
             actor: Actor::ApiKey {
                 id: facts.key.id,
                 creator: facts.key.creator,
@@ -295,7 +302,8 @@ impl Gate {
     /// # Errors
     /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
     pub async fn guest(&self, selector: &TenantSelector, request: RequestId) -> Result<Admission, Denied> {
-        self.admit(selector, Actor::Guest, request).await
+        self.select(selector, Capability::Login, Actor::Guest, request)
+            .await
     }
 
     /// Admits the system itself to one tenant, for work in the background.
@@ -305,8 +313,9 @@ impl Gate {
     pub async fn system(&self, because: SystemScope, tenant: TenantId) -> Result<TenantScope, Denied> {
         let request = RequestId::next(self.ids.as_ref());
         let admission = self
-            .admit(
+            .select(
                 &TenantSelector::Id(tenant),
+                Capability::Jobs,
                 Actor::System(because.reason()),
                 request,
             )
@@ -331,7 +340,10 @@ impl Gate {
         let admit = |tenant: &TenantId| {
             let request = RequestId::next(self.ids.as_ref());
             let facts = found.get(tenant).ok_or(Denied::TenantNotFound);
-            let scope = |facts: &TenantFacts| Ok(admitted(facts, standing(facts.status)?, actor, request));
+            let scope = |facts: &TenantFacts| {
+                let status = admit(facts.status, Capability::Jobs)?;
+                Ok(admitted(facts, status, actor, request))
+            };
             (*tenant, facts.and_then(scope))
         };
         Ok(tenants.iter().map(admit).collect())
@@ -343,34 +355,34 @@ impl Gate {
     /// # Errors
     /// [`Denied::LeaseLost`], [`Denied::TenantGone`], [`Denied::Store`].
     pub async fn job(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
-        self.leased(lease, standing).await
+        self.leased(lease, |status| admit(status, Capability::Jobs)).await
     }
 
     /// The same for a job that is done although its tenant may be deleted by then, such as telling people
-    /// that it is. In a deleted tenant the scope is one of a read-only tenant.
+    /// that it is. In a deleted tenant nothing can be written with the scope.
     ///
     /// # Errors
     /// [`Denied::LeaseLost`], [`Denied::TenantNotFound`], [`Denied::Store`].
     pub async fn farewell(&self, lease: &JobLease, _because: SystemScope) -> Result<TenantScope, Denied> {
-        let standing = |status| match status {
-            TenantStatus::Deleted => Ok(Standing::Suspended),
-            other => standing(other),
+        let even_deleted = |status| match status {
+            TenantStatus::Deleted => Ok(status),
+            other => admit(other, Capability::Jobs),
         };
-        self.leased(lease, standing).await
+        self.leased(lease, even_deleted).await
     }
 
     async fn leased(
         &self,
         lease: &JobLease,
-        standing: impl FnOnce(TenantStatus) -> Result<Standing, Denied> + Send,
+        admit: impl FnOnce(TenantStatus) -> Result<TenantStatus, Denied> + Send,
     ) -> Result<TenantScope, Denied> {
         let facts = self.directory.job(lease).await?.ok_or(Denied::LeaseLost)?;
-        let standing = standing(facts.tenant.status)?;
+        let status = admit(facts.tenant.status)?;
         let actor = Actor::Job {
             id: lease.job,
             on_behalf_of: facts.initiator.actor_id,
         };
-        Ok(admitted(&facts.tenant, standing, actor, facts.initiator.request))
+        Ok(admitted(&facts.tenant, status, actor, facts.initiator.request))
     }
 
     /// The scope of a tenant that is about to be born. The id is made here, so this never leads into a tenant
@@ -378,7 +390,7 @@ impl Gate {
     pub fn found(&self, _because: SystemScope, request: RequestId) -> TenantScope {
         TenantScope {
             tenant: TenantId::next(self.ids.as_ref()),
-            standing: Standing::Active,
+            status: TenantStatus::Active,
             actor: Actor::Founder,
             role: Some(Role::Admin),
             narrowing: None,
@@ -390,9 +402,10 @@ impl Gate {
         }
     }
 
-    async fn admit(
+    async fn select(
         &self,
         selector: &TenantSelector,
+        capability: Capability,
         actor: Actor,
         request: RequestId,
     ) -> Result<Admission, Denied> {
@@ -401,16 +414,17 @@ impl Gate {
             .tenant(selector)
             .await?
             .ok_or(Denied::TenantNotFound)?;
-        let scope = admitted(&tenant, standing(tenant.status)?, actor, request);
+        let status = admit(tenant.status, capability)?;
+        let scope = admitted(&tenant, status, actor, request);
         Ok(Admission { scope, tenant })
     }
 }
 
 /// The scope of somebody without a role in a tenant.
-fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: RequestId) -> TenantScope {
+fn admitted(tenant: &TenantFacts, status: TenantStatus, actor: Actor, request: RequestId) -> TenantScope {
     TenantScope {
         tenant: tenant.id,
-        standing,
+        status,
         actor,
         role: None,
         narrowing: None,
@@ -422,12 +436,14 @@ fn admitted(tenant: &TenantFacts, standing: Standing, actor: Actor, request: Req
     }
 }
 
-fn standing(status: TenantStatus) -> Result<Standing, Denied> {
+/// Lets the state of a tenant decide. Active and suspended tenants have all capabilities that the gate asks for.
+fn admit(status: TenantStatus, capability: Capability) -> Result<TenantStatus, Denied> {
     match status {
-        TenantStatus::Active => Ok(Standing::Active),
-        TenantStatus::Suspended => Ok(Standing::Suspended),
-        TenantStatus::Deleted => Err(Denied::TenantGone),
+        _ if status.allows(capability) => Ok(status),
         // Provisioning happens in one transaction, so nobody can see a tenant in this state but its founder.
         TenantStatus::Provisioning => Err(Denied::TenantNotFound),
+        TenantStatus::Active | TenantStatus::Suspended | TenantStatus::Deleted | TenantStatus::Purged => {
+            Err(Denied::TenantGone)
+        }
     }
 }

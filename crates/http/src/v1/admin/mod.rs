@@ -1,5 +1,6 @@
 //! What operators of the platform do: one file per noun, behind a login of its own.
 
+pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod flag;
 pub(crate) mod mfa;
@@ -14,6 +15,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(operator::routes)
         .configure(mfa::routes)
         .configure(tenant::routes)
+        .configure(audit::routes)
         .configure(billing::routes)
         .configure(flag::routes)
         .configure(segment::routes);

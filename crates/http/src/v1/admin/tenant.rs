@@ -1,8 +1,9 @@
-use actix_web::web::ServiceConfig;
+use actix_web::{HttpResponse, web::ServiceConfig};
+use chrono::Duration;
 use serde::Deserialize;
 use tenantry_domain::kernel::TenantId;
 use tenantry_domain::tenant::{TenantFilter, TenantStatus};
-use tenantry_tenancy::tenant::lifecycle;
+use tenantry_tenancy::tenant::{lifecycle, row_work};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::page::PageParams;
@@ -40,7 +41,10 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/tenants").get(list))
         .service(Endpoint::operator("/admin/tenants/{id}").get(read))
         .service(Endpoint::operator("/admin/tenants/{id}/suspend").post(suspend))
-        .service(Endpoint::operator("/admin/tenants/{id}/resume").post(resume));
+        .service(Endpoint::operator("/admin/tenants/{id}/resume").post(resume))
+        .service(Endpoint::operator("/admin/tenants/{id}/delete").post(delete))
+        .service(Endpoint::operator("/admin/tenants/{id}/restore").post(restore))
+        .service(Endpoint::operator("/admin/tenants/{id}/purge").post(purge));
 }
 
 /// List tenants
@@ -102,6 +106,65 @@ pub(crate) async fn suspend(cx: OperatorCtx, id: Id<TenantId>, body: Body<Reason
 pub(crate) async fn resume(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
     let tenant = lifecycle::resume(&cx, id.0, &body.reason).await?;
     Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Delete a tenant
+///
+/// The tenant is gone at once: every request of it is answered 410 `tenant_gone`. Its rows are marked as deleted in the background. It
+/// can be restored until `purge_at`. The reason is written to the audit log.
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/delete", operation_id = "delete_tenant_as_operator", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = ReasonBody,
+    responses((status = 202, description = "The deleted tenant.", body = TenantView)),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn delete(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+    let tenant = lifecycle::delete(&cx, id.0, &body.reason).await?;
+    Ok(HttpResponse::Accepted().json(TenantView::from(tenant)))
+}
+
+/// For how long a request restores rows before it leaves the rest to the background, in seconds.
+const RESTORING_SECONDS: i64 = 5;
+
+/// Restore a deleted tenant
+///
+/// The tenant gets back the state that it had, and exactly the rows that it had: what was deleted before the tenant stays deleted. A
+/// tenant with many rows is restored in the background (202), and stays deleted until all of them are back. The reason is written to
+/// the audit log.
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/restore", operation_id = "restore_tenant", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = ReasonBody,
+    responses(
+        (status = 200, description = "The restored tenant.", body = TenantView, headers(("ETag"))),
+        (status = 202, description = "The tenant, which is restored in the background.", body = TenantView),
+    ),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn restore(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+    let until = cx.now() + Duration::seconds(RESTORING_SECONDS);
+    let tenant = row_work::restore(&cx, id.0, &body.reason, Some(until)).await?;
+    if tenant.row_work.is_some() {
+        return Ok(HttpResponse::Accepted().json(TenantView::from(tenant)));
+    }
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Purge a deleted tenant
+///
+/// Erases every row of a deleted tenant in the background, and the tenant last. Nothing leads back. A tombstone with its id, the time
+/// and the number of rows stays. The reason is written to the operators' log.
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/purge", operation_id = "purge_tenant", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = ReasonBody,
+    responses((status = 202, description = "The tenant, whose rows are being erased.", body = TenantView)),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["conflict"]))),
+)]
+pub(crate) async fn purge(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+    let tenant = lifecycle::purge(&cx, id.0, &body.reason).await?;
+    Ok(HttpResponse::Accepted().json(TenantView::from(tenant)))
 }
 
 impl From<&TenantParams> for TenantFilter {

@@ -180,13 +180,14 @@ pub(crate) async fn read(cx: Ctx<ReadUsers>, id: Id<UserId>, seen: IfNoneMatch) 
 ///
 /// A merge patch. Users may change themselves; admins may change every user. Only admins change `role`,
 /// `custom_role` and `is_active`. One's own `email` is changed by `POST /auth/change-email`, which asks for the password. To change that
-/// of a user whose second factor is less than 24 hours old takes what `POST /users/{id}/reset-mfa` takes.
+/// of a user whose second factor is less than 24 hours old, or who has one and registered without proving the address since, takes what `POST /users/{id}/reset-mfa` takes. Of a user who registered and has
+/// not proven the address, role and address stay as they are (409 `registration_pending`).
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "Users",
     params(("id" = Uuid, Path), IfMatch), request_body = ChangeUser,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "last_admin", "plan_feature_required"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "email_taken", "last_admin", "registration_pending", "plan_feature_required"]))),
 )]
 pub(crate) async fn update(
     cx: Ctx<EditSelf>,

@@ -1,8 +1,9 @@
 use actix_web::{HttpRequest, HttpResponse, web::ServiceConfig};
 use serde::Deserialize;
+use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::Network;
 use tenantry_domain::operations::{Account, AccountName};
-use tenantry_tenancy::identity::{workspace, workspace_switch};
+use tenantry_tenancy::identity::{account, workspace, workspace_switch};
 use utoipa::ToSchema;
 
 use crate::extract::challenge::{ChallengeHeader, Response};
@@ -27,6 +28,8 @@ pub(crate) struct DiscoverBody {
 pub(crate) struct SwitchTenantBody {
     /// Names the other tenant, as at its login.
     tenant_slug: String,
+    /// The password of the present account; needed when the session began more than 10 minutes ago.
+    password: Option<String>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -66,15 +69,18 @@ pub(crate) async fn discover(
 /// login there does: with tokens for that tenant alone, or 401 `mfa_required` for its second factor. The present session goes on.
 /// It must have begun with a password that was chosen through a mailed link (`reset-password`), or with a
 /// passkey that was registered in such a session; otherwise the response is 403 `mailbox_proof_required`. The link must be no older
-/// than the account in the other tenant and its own latest proof. Without such an account the response is 404 `tenant_not_found`,
-/// whatever the reason. Also possible in a suspended tenant. Minimum role: viewer.
+/// than the account in the other tenant, its own latest proof, and the latest change of password or end of all sessions there. Without
+/// such an account, or where the tenant has `security.allow_tenant_switch` off, the response is 404 `tenant_not_found`, whatever the reason.
+/// A user with a second factor gives it first (403 `mfa_required`). Other users send the password when the session began more than 10
+/// minutes ago; a wrong one counts as a failed login. The new session ends with the present one at the latest. Also possible in a suspended
+/// tenant. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/switch-tenant", operation_id = "switch_tenant", tag = "Authentication",
     request_body = SwitchTenantBody,
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
-        "account_locked", "mailbox_proof_required", "mfa_required", "tenant_not_found"
+        "account_locked", "invalid_credentials", "mailbox_proof_required", "mfa_required", "403 mfa_required", "tenant_not_found"
     ]))),
 )]
 pub(crate) async fn switch_tenant(
@@ -87,6 +93,14 @@ pub(crate) async fn switch_tenant(
         let network = Network::site(cx.origin().address());
         limits::take_of_mailed(&http, &*Api::of(&http)?, account, network).await?;
     }
-    let login = workspace_switch::switch(&cx, &body.0.tenant_slug).await?;
+    let SwitchTenantBody {
+        tenant_slug,
+        password,
+    } = body.0;
+    let email = account::own_email(&cx).await?;
+    let attempt = limits::confirm_account(&http, &cx, &email).await?;
+    let password = password.map(Password::presented);
+    let outcome = workspace_switch::switch(&cx, &tenant_slug, password).await;
+    let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }

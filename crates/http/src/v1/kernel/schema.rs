@@ -60,6 +60,9 @@ enums! {
     Comparator = domain::flags::Comparator::ALL.map(domain::flags::Comparator::as_str);
     "The type of the values of a feature flag." FlagType = domain::flags::FlagType::ALL.map(domain::flags::FlagType::as_str);
     "The lifecycle of a feature flag." Lifecycle = domain::flags::Lifecycle::ALL.map(domain::flags::Lifecycle::as_str);
+    "How much an entry of the audit log deserves attention." Risk = domain::audit::Risk::ALL.map(domain::audit::Risk::as_str);
+    "Whether an action was done." Outcome = domain::audit::Outcome::ALL.map(domain::audit::Outcome::as_str);
+    "The format of an export." ExportFormat = ["ndjson", "csv"];
     "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);
 }

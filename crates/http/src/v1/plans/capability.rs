@@ -1,11 +1,14 @@
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web::ServiceConfig};
 use serde::Serialize;
 use tenantry_billing::plans::entitlement::{self, Capabilities};
 use tenantry_domain::kernel::{Limit, Resolved};
+use tenantry_domain::tenant::{Capability, TenantStatus};
 use tenantry_tenancy::UseCaseError;
 use utoipa::ToSchema;
 
-use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
+use crate::{Answer, Ctx, Endpoint, permission::ReadTenant, v1::kernel::schema};
 
 /// Features and limits of a tenant's plan, with current counts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -13,12 +16,19 @@ use crate::{Answer, Ctx, Endpoint, permission::ReadTenant};
     "plan": {"name": "free", "title": "Free", "version": 1},
     "features": [{"name": "branding", "included": false, "origin": "default"}],
     "limits": [{"name": "projects", "allowed": 3, "used": 2, "origin": "plan"}, {"name": "requests_per_minute", "allowed": 60, "used": null, "origin": "plan"}],
+    "status": "active", "capabilities": {"read": true, "write": true, "export": true, "billing": true, "login": true, "jobs": true,
+        "webhooks": true},
 })))]
 pub(crate) struct CapabilitiesView {
     plan: PlanView,
     /// Every feature that there is.
     features: Vec<FeatureView>,
     limits: Vec<LimitView>,
+    /// The state of the tenant.
+    #[schema(value_type = schema::TenantStatus)]
+    status: TenantStatus,
+    /// What the state of the tenant allows, whatever its plan: `read`, `write`, `export`, `billing`, `login`, `jobs`, `webhooks`.
+    capabilities: BTreeMap<&'static str, bool>,
 }
 
 /// The plan of a tenant.
@@ -64,9 +74,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::at("/tenant/capabilities").get(read));
 }
 
-/// Get the capabilities of the plan
+/// Get the capabilities of the tenant
 ///
-/// Features and limits of the tenant's plan, with current counts. Minimum role: viewer.
+/// Features and limits of the tenant's plan, with current counts, and what its state allows. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/tenant/capabilities", operation_id = "get_capabilities", tag = "Tenant",
     responses((status = 200, description = "The features and limits.", body = CapabilitiesView)),
@@ -74,11 +84,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 )]
 pub(crate) async fn read(cx: Ctx<ReadTenant>) -> Answer {
     let can = entitlement::capabilities::<UseCaseError>(&cx).await?;
-    Ok(HttpResponse::Ok().json(CapabilitiesView::from(can)))
+    Ok(HttpResponse::Ok().json(CapabilitiesView::of(can, cx.scope().status())))
 }
 
-impl From<Capabilities> for CapabilitiesView {
-    fn from(can: Capabilities) -> Self {
+impl CapabilitiesView {
+    fn of(can: Capabilities, status: TenantStatus) -> Self {
         let feature = |(name, has): (String, Resolved<bool>)| FeatureView {
             name,
             included: has.value,
@@ -101,6 +111,10 @@ impl From<Capabilities> for CapabilitiesView {
             },
             features: can.features.into_iter().map(feature).collect(),
             limits: can.limits.into_iter().map(limit).collect(),
+            status,
+            capabilities: Capability::ALL
+                .map(|one| (one.as_str(), status.allows(one)))
+                .into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-use actix_web::web::ServiceConfig;
+use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Invalid, Patch, TenantId};
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, entity,
-    permission::{ManageTenant, ReadTenant},
+    permission::{self, ManageTenant, ReadTenant},
 };
 
 /// A tenant: a customer, who owns all its data.
@@ -18,8 +18,8 @@ use crate::{
     "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "name": "Acme", "slug": "acme", "subdomain": "acme",
     "plan": "free", "status": "active",
     "settings": {"self_registration": false, "timezone": "UTC", "locale": "en"},
-    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "deleted_at": null,
-    "version": 1,
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "suspended_at": null,
+    "status_reason": null, "status_actor": null, "deleted_at": null, "purge_at": null, "row_work": null, "version": 1,
 })))]
 pub(crate) struct TenantView {
     #[schema(value_type = Uuid)]
@@ -36,10 +36,36 @@ pub(crate) struct TenantView {
     settings: SettingsView,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// Since when the tenant is read-only.
+    #[schema(required = true)]
+    suspended_at: Option<DateTime<Utc>>,
+    /// Why the status was changed last.
+    #[schema(required = true)]
+    status_reason: Option<String>,
+    /// Who changed the status last: a `user` of the tenant, an `operator` or the `system`.
+    #[schema(required = true, examples("operator"))]
+    status_actor: Option<String>,
     #[schema(required = true)]
     deleted_at: Option<DateTime<Utc>>,
+    /// When a deleted tenant is purged: until then the operator can restore it.
+    #[schema(required = true)]
+    purge_at: Option<DateTime<Utc>>,
+    /// What is being done to the rows of the tenant in the background; null when nothing is.
+    #[schema(required = true)]
+    row_work: Option<RowWorkView>,
     /// The number of its versions; the `ETag`.
     version: i64,
+}
+
+/// What is being done to the rows of a tenant that was deleted, is restored or purged.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantRowWork, examples(json!({"task": "delete", "rows": 1200})))]
+pub(crate) struct RowWorkView {
+    /// `delete` marks rows as deleted, `restore` takes the mark off, `purge` erases them.
+    #[schema(examples("delete"))]
+    task: &'static str,
+    /// The number of rows that are done.
+    rows: u64,
 }
 
 /// The settings of a tenant.
@@ -90,7 +116,7 @@ pub(crate) struct ChangeSettings {
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config.service(Endpoint::at("/tenant").get(read).patch(update));
+    config.service(Endpoint::at("/tenant").get(read).patch(update).delete(delete));
 }
 
 /// Get the current tenant
@@ -122,8 +148,34 @@ pub(crate) async fn update(cx: Ctx<ManageTenant>, when: IfMatch, body: Body<Chan
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
 
+/// The confirmation of a deletion.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DeleteTenant, examples(json!({"confirm_slug": "acme"})))]
+pub(crate) struct DeleteTenant {
+    /// The slug of the tenant, so that the wrong one is not deleted.
+    confirm_slug: String,
+}
+
+/// Delete the current tenant
+///
+/// The tenant is gone at once: every later request is answered 410 `tenant_gone`. The operator can restore it until `purge_at`; then
+/// all of its data is erased. A subscription ends. Minimum role: admin, with a recent second factor where the user has one.
+#[utoipa::path(
+    delete, path = "/api/v1/tenant", operation_id = "delete_tenant", tag = "Tenant",
+    request_body = DeleteTenant,
+    responses((status = 202, description = "The deleted tenant.", body = TenantView)),
+    security(("bearer" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
+)]
+pub(crate) async fn delete(cx: Ctx<permission::DeleteTenant>, body: Body<DeleteTenant>) -> Answer {
+    let tenant = tenant::delete(&cx, &body.confirm_slug).await?;
+    Ok(HttpResponse::Accepted().json(TenantView::from(tenant)))
+}
+
 impl From<Tenant> for TenantView {
     fn from(tenant: Tenant) -> Self {
+        let change = tenant.status_change;
         Self {
             id: tenant.id,
             name: tenant.name,
@@ -134,7 +186,15 @@ impl From<Tenant> for TenantView {
             settings: tenant.settings.into(),
             created_at: tenant.created_at,
             updated_at: tenant.updated_at,
+            suspended_at: tenant.suspended_at,
+            status_reason: change.as_ref().map(|change| change.reason.clone()),
+            status_actor: change.map(|change| change.actor),
             deleted_at: tenant.deleted_at,
+            purge_at: tenant.purge_at,
+            row_work: tenant.row_work.map(|work| RowWorkView {
+                task: work.as_str(),
+                rows: tenant.row_counts.values().sum(),
+            }),
             version: tenant.version,
         }
     }

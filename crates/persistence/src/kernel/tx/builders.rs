@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use tenantry_domain::kernel::{Page, PageRequest, Position, StoreError};
 
-use super::{ListedEntity, TenantEntity, TenantTx};
+use super::{ListedEntity, TenantEntity, TenantTx, deleted_at_of};
 use crate::kernel::error::from_orm;
 
 /// How strongly found rows are locked until the transaction ends.
@@ -22,12 +22,21 @@ pub enum Lock {
     UpdateSkipLocked,
 }
 
-/// A search for rows of one entity. The tenant predicate is part of it from the start.
+/// Which rows of an entity with a column `deleted_at` a builder sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    Hidden,
+    Shown,
+}
+
+/// A search for rows of one entity. The tenant predicate is part of it from the start. Rows that are marked as deleted, of an
+/// entity that has a column `deleted_at`, are left out unless [`Find::with_deleted`] says otherwise.
 #[must_use]
 pub struct Find<'tx, E: TenantEntity> {
     tx: &'tx mut TenantTx,
     select: Select<E>,
     condition: Condition,
+    deleted: Deleted,
 }
 
 impl<'tx, E: TenantEntity> Find<'tx, E> {
@@ -36,7 +45,14 @@ impl<'tx, E: TenantEntity> Find<'tx, E> {
             tx,
             select: E::find(),
             condition: Condition::all(),
+            deleted: Deleted::Hidden,
         }
+    }
+
+    /// Includes rows that are marked as deleted. The reason is for readers of the code, who find all such places by this name.
+    pub fn with_deleted(mut self, _because: &'static str) -> Self {
+        self.deleted = Deleted::Shown;
+        self
     }
 
     /// Only rows for which this holds too.
@@ -152,7 +168,7 @@ impl<'tx, E: TenantEntity> Find<'tx, E> {
     fn scoped(&self) -> SelectStatement {
         self.select
             .clone()
-            .filter(self.tx.only::<E>(self.condition.clone()))
+            .filter(self.tx.only::<E>(self.deleted, self.condition.clone()))
             .into_query()
     }
 }
@@ -178,7 +194,8 @@ pub(crate) fn before<C: ColumnTrait>(created_at: C, id: C, position: Position) -
     Condition::all().add(key.lt(last))
 }
 
-/// A search for rows of two entities that belong together; both carry the tenant predicate.
+/// A search for rows of two entities that belong together; both carry the tenant predicate, and leave out deleted rows. Only
+/// those of the first can be included, by [`Find::with_deleted`].
 #[must_use]
 pub struct FindBoth<'tx, E: TenantEntity, F: TenantEntity> {
     find: Find<'tx, E>,
@@ -229,23 +246,24 @@ impl<E: TenantEntity, F: TenantEntity> FindBoth<'_, E, F> {
             .find
             .select
             .clone()
-            .filter(tx.only::<E>(self.find.condition.clone()));
+            .filter(tx.only::<E>(self.find.deleted, self.find.condition.clone()));
         let mut query = select.select_also(F::default()).into_query();
         query.join(
             JoinType::InnerJoin,
             F::default().table_ref(),
-            tx.only::<F>(self.on.clone()),
+            tx.only::<F>(Deleted::Hidden, self.on.clone()),
         );
         query
     }
 }
 
-/// A change of rows. The tenant predicate is part of it from the start.
+/// A change of rows. The tenant predicate is part of it from the start; deleted rows are left out, as by [`Find`].
 #[must_use]
 pub struct Update<'tx, E: TenantEntity> {
     tx: &'tx mut TenantTx,
     update: UpdateMany<E>,
     condition: Condition,
+    deleted: Deleted,
 }
 
 impl<'tx, E: TenantEntity> Update<'tx, E> {
@@ -254,7 +272,14 @@ impl<'tx, E: TenantEntity> Update<'tx, E> {
             tx,
             update: E::update_many(),
             condition: Condition::all(),
+            deleted: Deleted::Hidden,
         }
+    }
+
+    /// See [`Find::with_deleted`].
+    pub fn with_deleted(mut self, _because: &'static str) -> Self {
+        self.deleted = Deleted::Shown;
+        self
     }
 
     /// Sets every column that the row has set, but never the tenant: rows do not change hands.
@@ -285,17 +310,19 @@ impl<'tx, E: TenantEntity> Update<'tx, E> {
     /// # Errors
     /// [`StoreError`].
     pub async fn run(self) -> Result<u64, StoreError> {
-        let only = self.tx.only::<E>(self.condition);
+        let only = self.tx.only::<E>(self.deleted, self.condition);
         let update = self.update.filter(only).into_query();
         self.tx.open_for::<E>().execute(&update).await
     }
 }
 
-/// A deletion of rows. The tenant predicate is part of it from the start.
+/// A deletion of rows, for good. The tenant predicate is part of it from the start; rows that are marked as deleted are left
+/// out, as by [`Find`].
 #[must_use]
 pub struct Delete<'tx, E: TenantEntity> {
     tx: &'tx mut TenantTx,
     condition: Condition,
+    deleted: Deleted,
     _entity: std::marker::PhantomData<E>,
 }
 
@@ -304,8 +331,15 @@ impl<'tx, E: TenantEntity> Delete<'tx, E> {
         Self {
             tx,
             condition: Condition::all(),
+            deleted: Deleted::Hidden,
             _entity: std::marker::PhantomData,
         }
+    }
+
+    /// See [`Find::with_deleted`].
+    pub fn with_deleted(mut self, _because: &'static str) -> Self {
+        self.deleted = Deleted::Shown;
+        self
     }
 
     /// Only rows for which this holds too.
@@ -319,7 +353,7 @@ impl<'tx, E: TenantEntity> Delete<'tx, E> {
     /// # Errors
     /// [`StoreError`].
     pub async fn run(self) -> Result<u64, StoreError> {
-        let only = self.tx.only::<E>(self.condition);
+        let only = self.tx.only::<E>(self.deleted, self.condition);
         let delete = E::delete_many().filter(only).into_query();
         self.tx.open_for::<E>().execute(&delete).await
     }
@@ -327,9 +361,13 @@ impl<'tx, E: TenantEntity> Delete<'tx, E> {
 
 impl TenantTx {
     /// The tenant predicate of an entity, and the caller's condition nested below it.
-    fn only<E: TenantEntity>(&self, condition: Condition) -> Condition {
+    fn only<E: TenantEntity>(&self, deleted: Deleted, condition: Condition) -> Condition {
         let tenant = E::tenant_column().eq(self.tenant.uuid());
-        let all = Condition::all().add(tenant);
+        let hidden = match deleted {
+            Deleted::Hidden => deleted_at_of::<E>().map(|column| column.is_null()),
+            Deleted::Shown => None,
+        };
+        let all = Condition::all().add(tenant).add_option(hidden);
         if condition.is_empty() {
             all
         } else {

@@ -7,8 +7,8 @@ mod turns;
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait as _, DbBackend, EntityTrait, QueryResult, QueryTrait, Statement,
-    StatementBuilder, Value,
+    ActiveModelTrait, ColumnTrait as _, DbBackend, EntityTrait, IdenStatic as _, Iterable as _, QueryResult,
+    QueryTrait, Statement, StatementBuilder, Value,
 };
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgDatabaseError, PgRow, PgSeverity};
@@ -38,6 +38,11 @@ pub trait TenantEntity: EntityTrait {
 
     /// The tenant of a row, which is compared with the scope's before anybody sees the row.
     fn tenant_of(model: &Self::Model) -> TenantId;
+}
+
+/// The column that marks rows of an entity as deleted, where it has one: by its name, so that no entity has to say so.
+fn deleted_at_of<E: TenantEntity>() -> Option<E::Column> {
+    E::Column::iter().find(|column| column.as_str() == "deleted_at")
 }
 
 /// An entity whose rows are found by an id and listed by their creation time. Implemented by

@@ -76,6 +76,8 @@ pub struct Feature(pub &'static str);
 impl Feature {
     /// The tenant's own logo, colours and style.
     pub const BRANDING: Self = Self("branding");
+    /// Exports of the audit log.
+    pub const AUDIT_EXPORT: Self = Self("audit_export");
     /// Roles that the tenant defines.
     pub const CUSTOM_ROLES: Self = Self("custom_roles");
 }

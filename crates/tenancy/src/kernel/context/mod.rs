@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
-use tenantry_domain::audit::{AuditEvent, Category, cut_details, cut_state};
+use tenantry_domain::audit::{AuditEvent, Category, changed_fields, cut_details, cut_state};
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
@@ -21,15 +21,17 @@ use tenantry_domain::identity::{
     SigningKeys, Workspaces,
 };
 use tenantry_domain::kernel::{
-    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, Permission, PermissionRegistry,
-    Seal, StoreError, SystemScope, TenantId, Time, UserId,
+    AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, OperatorId, Permission,
+    PermissionRegistry, Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
 };
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
-use tenantry_domain::tenant::{Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantScope};
+use tenantry_domain::tenant::{
+    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope,
+};
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
 
@@ -50,6 +52,8 @@ pub struct Ports {
     pub gate: Gate,
     /// Tenants across tenants, for sweeps.
     pub registry: Arc<dyn TenantRegistry>,
+    /// The rows of tenants that are deleted, restored or purged.
+    pub tenant_rows: Arc<dyn TenantRows>,
     /// Operators, and what they do across tenants.
     pub operators: Arc<dyn Operators>,
     /// Admission of operators.
@@ -147,6 +151,8 @@ pub struct Policy {
     pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
     pub name_quarantine_days: u32,
+    /// So many days after its deletion a tenant is purged, and can be restored until then; 1..=3650.
+    pub purge_after_days: u32,
     /// At which percentages of what is included and of the hard limit a tenant is told of its use; 1..=100 each.
     pub quota_thresholds: Vec<u32>,
     /// Whether a tenant whose API calls of a period are used up is refused.
@@ -174,12 +180,20 @@ impl Default for Policy {
             operator_mfa_required: true,
             api_keys: ApiKeyFormat::default(),
             name_quarantine_days: 30,
+            purge_after_days: 30,
             quota_thresholds: vec![80, 100],
             enforce_api_calls: true,
             app_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
             billing: BillingPolicy::default(),
         }
+    }
+}
+
+impl Policy {
+    /// When a tenant that is deleted now will be purged.
+    pub fn purge_at(&self, now: Time) -> Time {
+        now + chrono::Duration::days(self.purge_after_days.into())
     }
 }
 
@@ -274,6 +288,8 @@ pub struct Cx {
     scope: TenantScope,
     origin: Origin,
     once: Option<Once>,
+    /// The operator who acts in the tenant, where the scope is the system's.
+    operator: Option<OperatorId>,
 }
 
 impl Cx {
@@ -284,6 +300,7 @@ impl Cx {
             scope,
             origin,
             once: None,
+            operator: None,
         }
     }
 
@@ -365,6 +382,13 @@ impl Cx {
     /// The same context for what came from elsewhere.
     pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// The same context for an operator who acts in the tenant: the audit log names the operator.
+    #[must_use]
+    pub fn by_operator(mut self, operator: Option<OperatorId>) -> Self {
+        self.operator = operator;
         self
     }
 
@@ -479,7 +503,7 @@ impl Cx {
         self.app.ports.units.write_behind(&self.scope, work).await
     }
 
-    /// An audit entry for a change; record it in the transaction of the change.
+    /// An audit entry for a change; record it in the transaction of the change. Of an update only what has changed is recorded.
     pub fn changed<T: Serialize>(
         &self,
         action: &'static str,
@@ -488,16 +512,18 @@ impl Cx {
         before: Option<&T>,
         after: Option<&T>,
     ) -> AuditEvent {
+        let state = |state: Option<&T>| state.map(to_json).map(cut_state);
+        let (before, after) = match (state(before), state(after)) {
+            (Some(before), Some(after)) => {
+                let (before, after) = changed_fields(before, after);
+                (Some(before), Some(after))
+            }
+            created_or_deleted => created_or_deleted,
+        };
         AuditEvent {
-            id: AuditEventId::next(self.ids()),
-            at: self.now(),
-            category: Category::Change,
-            action,
-            target_type,
-            target_id: Some(target),
-            ip: self.origin.ip.clone(),
-            before: before.map(to_json).map(cut_state),
-            after: after.map(to_json).map(cut_state),
+            before,
+            after,
+            ..self.event(Category::Change, action, (target_type, Some(target)))
         }
     }
 
@@ -506,9 +532,15 @@ impl Cx {
     /// # Errors
     /// Those of the store.
     pub async fn record(&self, work: &mut Work, changed: Changed) -> Result<(), StoreError> {
-        let mut event = self.changed::<()>(changed.action, changed.kind, changed.target, None, None);
-        event.before = changed.before;
-        event.after = changed.after;
+        let event = AuditEvent {
+            before: changed.before,
+            after: changed.after,
+            ..self.event(
+                Category::Change,
+                changed.action,
+                (changed.kind, Some(changed.target)),
+            )
+        };
         work.audit().record(event).await
     }
 
@@ -521,15 +553,33 @@ impl Cx {
         details: Value,
     ) -> AuditEvent {
         AuditEvent {
+            after: Some(cut_details(details)),
+            ..self.event(Category::Security, action, (target_type, target))
+        }
+    }
+
+    /// An entry without states. The tenant is marked here, so that no caller can forget it; its log is chained seconds later, when
+    /// the transaction has usually ended.
+    fn event(
+        &self,
+        category: Category,
+        action: &'static str,
+        (target_type, target_id): (&'static str, Option<Uuid>),
+    ) -> AuditEvent {
+        let at = self.now();
+        self.app.audit_marks().note(self.scope.tenant(), at);
+        AuditEvent {
             id: AuditEventId::next(self.ids()),
-            at: self.now(),
-            category: Category::Security,
+            at,
+            category,
             action,
             target_type,
-            target_id: target,
+            target_id,
             ip: self.origin.ip.clone(),
+            user_agent: self.origin.user_agent.clone(),
+            operator: self.operator,
             before: None,
-            after: Some(cut_details(details)),
+            after: None,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The port of subscriptions: what sign-up asks of payments.
 
 use async_trait::async_trait;
-use tenantry_domain::kernel::StoreError;
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
 
-use crate::kernel::context::Cx;
+use crate::kernel::context::{Cx, Tenancy};
 
 /// Subscribes tenants to plans that have a price.
 #[async_trait]
@@ -18,6 +18,12 @@ pub trait Subscriptions: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn provision(&self, cx: &Cx, work: &mut Work, plan: &str) -> Result<(), StoreError>;
+
+    /// Makes sure that no one goes on paying for a tenant that is purged, and that the provider has nothing more of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the provider does not answer: the purge waits.
+    async fn remove(&self, app: &Tenancy, because: SystemScope, tenant: TenantId) -> Result<(), StoreError>;
 }
 
 /// No payments are taken: for a service without billing.
@@ -31,6 +37,10 @@ impl Subscriptions for Unbilled {
     }
 
     async fn provision(&self, _: &Cx, _: &mut Work, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &Tenancy, _: SystemScope, _: TenantId) -> Result<(), StoreError> {
         Ok(())
     }
 }

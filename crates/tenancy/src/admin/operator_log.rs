@@ -1,0 +1,30 @@
+//! The log of operators.
+
+use serde_json::json;
+use tenantry_domain::kernel::{Invalid, Page, PageRequest, check_text};
+use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
+
+use crate::{OperatorCx, UseCaseError};
+
+/// A page of what operators and commands on the server have done, newest first. Reading it is recorded.
+///
+/// # Errors
+/// [`UseCaseError`].
+pub async fn list(
+    cx: &OperatorCx,
+    filter: &OperatorEventFilter,
+    page: PageRequest,
+) -> Result<Page<RecordedOperatorEvent>, UseCaseError> {
+    if let Some(action) = &filter.action {
+        check_text(action, 1..=100, false)
+            .map_err(|detail| Invalid::one("/query/action", "invalid_text", detail))?;
+    }
+    let mut work = cx.begin().await?;
+    let events = work.events(filter, page).await?;
+    let details = json!({
+        "operator": filter.operator, "action": filter.action, "from": filter.from, "to": filter.to,
+    });
+    work.commit(cx.record("audit.listed", filter.tenant, details))
+        .await?;
+    Ok(events)
+}

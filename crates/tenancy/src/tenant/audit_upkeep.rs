@@ -1,0 +1,65 @@
+//! The daily upkeep of audit logs: what a killed server left unchained, a signed head, and the retention.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use tenantry_domain::kernel::{Permission, SystemScope};
+
+use crate::audit::chain;
+use crate::audit::log::AuditError;
+use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
+use crate::customization::setting;
+use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
+use crate::tenant::upkeep::{EVERY, PARTS, part_at};
+use crate::{Cx, Tenancy};
+
+/// Chains a tenant's audit log, signs its head and deletes what is older than the setting `retention.audit_days`.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAudit;
+
+impl JobHandler for KeepAudit {
+    const KIND: &'static str = "audit.keep";
+    // A suspended tenant's log goes on.
+    const WRITES: bool = false;
+    type Payload = Nothing;
+
+    async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
+        cx.require(Permission::KeepAudit)?;
+        chain::advance(cx).await.map_err(failure)?;
+        chain::sign_head(cx).await.map_err(failure)?;
+        let days = setting::find(cx, &RETENTION_AUDIT_DAYS).await?;
+        // A service without the setting keeps everything.
+        if let Some(days) = days {
+            let before = cx.now() - Duration::days(days.clamp(30, 36_500));
+            chain::retain(cx, before).await.map_err(failure)?;
+        }
+        Ok(())
+    }
+}
+
+/// Does [`KeepAudit`] for the tenants whose turn it is, each about once a day.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepSomeAudits;
+
+impl SystemJobHandler for KeepSomeAudits {
+    const KIND: &'static str = "audit.keep_some";
+    type Payload = Nothing;
+
+    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
+        let part = part_at(app.ports.clock.now().timestamp());
+        let tenants = app.ports.registry.dealt(because, part, PARTS).await?;
+        run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await
+    }
+
+    fn schedule() -> Option<(Duration, Nothing)> {
+        Some((EVERY, Nothing {}))
+    }
+}
+
+fn failure(error: AuditError) -> JobFailure {
+    match error {
+        AuditError::Refused(refused) => refused.into(),
+        AuditError::Store(error) => error.into(),
+        other => JobFailure::Retry(other.to_string()),
+    }
+}

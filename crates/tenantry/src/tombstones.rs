@@ -1,0 +1,97 @@
+//! `tenantry tombstones`: what is left of tenants that were purged, and purging them again after a backup was restored.
+
+use std::path::{Path, PathBuf};
+
+use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::tenant::Tombstone;
+use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::tenant::lifecycle;
+
+use crate::boot::boot;
+use crate::config::Settings;
+use crate::tenant::{command, other, settle, told};
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Print the tombstones, one JSON object on a line. Keep them outside of the database, beside its backups.
+    #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
+    List,
+    /// Purge again what a restored backup brought back: the tenants of the tombstones in the database, and of those in a file.
+    #[command(after_help = "Example: tenantry tombstones apply tombstones.ndjson")]
+    Apply {
+        /// What `tombstones list` printed before the backup was restored.
+        file: Option<PathBuf>,
+    },
+}
+
+const BECAUSE: SystemScope = SystemScope::because("tenants that were purged are purged again");
+
+/// Runs the command.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let stored = booted.app.ports.tenant_rows.tombstones(BECAUSE).await;
+    let stored = stored.map_err(|error| other(&error))?;
+    match &args.action {
+        Action::List => stored.iter().try_for_each(print)?,
+        Action::Apply { file } => {
+            // A file that does not fit is refused before anything is purged.
+            let further = file.as_deref().map_or(Ok(Vec::new()), read)?;
+            let mut purged = 0;
+            for tombstone in stored.iter().chain(&further) {
+                purged += apply(&booted.app, tombstone).await?;
+            }
+            console::say(&format!("purged {purged} tenants that a backup had brought back"));
+        }
+    }
+    booted.finish().await;
+    Ok(())
+}
+
+fn print(tombstone: &Tombstone) -> Result<(), CommandError> {
+    let line = serde_json::to_string(tombstone).map_err(|error| other(&error))?;
+    console::say(&line);
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Vec<Tombstone>, CommandError> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| CommandError::Other(format!("{name}: {error}")))?;
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(index, line): (usize, &str)| {
+        let wrong = |problem: String| CommandError::Other(format!("{name}, line {}: {problem}", index + 1));
+        let tombstone: Tombstone = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        if tombstone.is_intact() {
+            Ok(tombstone)
+        } else {
+            Err(wrong(
+                "the hash does not fit the tombstone; nothing was purged".to_owned(),
+            ))
+        }
+    };
+    lines.map(parse).collect()
+}
+
+/// Purges the tenant if it is there; how many that are.
+async fn apply(app: &std::sync::Arc<Tenancy>, tombstone: &Tombstone) -> Result<usize, CommandError> {
+    let found = app.ports.tenant_rows.tenant(BECAUSE, tombstone.id).await;
+    if found.map_err(|error| other(&error))?.is_none() {
+        return Ok(0);
+    }
+    lifecycle::purge_again(&command(app), tombstone.id)
+        .await
+        .map_err(told)?;
+    settle(app, tombstone.id).await?;
+    Ok(1)
+}
