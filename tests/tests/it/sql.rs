@@ -603,7 +603,11 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
         .unwrap();
     let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
     Purge.run(&cx, Ended { days: 30 }).await.unwrap();
-    KeepAudit.run(&cx, Nothing {}).await.unwrap();
+    // Transactions of other tests on the same server make the chain wait; each look is recorded once.
+    for _ in 0..100 {
+        KeepAudit.run(&cx, Nothing {}).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// A user is notified of the reuse of a refresh token.
