@@ -26,6 +26,7 @@ use tenantry_tests::{
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use crate::audit::chain_in;
 use crate::embedder;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of statements");
@@ -603,11 +604,9 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
         .unwrap();
     let cx = Cx::new(Arc::clone(&world.app), scope, Origin::default());
     Purge.run(&cx, Ended { days: 30 }).await.unwrap();
-    // Transactions of other tests on the same server make the chain wait; each look is recorded once.
-    for _ in 0..100 {
-        KeepAudit.run(&cx, Nothing {}).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    // The head is signed once there is a chain, which waits for transactions of other tests on the same server.
+    chain_in(&cx).await;
+    KeepAudit.run(&cx, Nothing {}).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.

@@ -110,14 +110,17 @@ impl AuditChain for PgStore {
         let row = row.ok_or_else(|| StoreError::Other("no snapshot".into()))?;
         let (ended, next): (i64, i64) = (column(&row, "ended")?, column(&row, "next")?);
         let recent = column::<Time>(&row, "at")? - Block::longest_span();
+        // Behind the cursor of another server there is nothing: of a restored database every open transaction is waited for.
+        let is_foreign = cursor.transaction > next;
+        let from = if is_foreign { Cursor::default() } else { cursor };
         let waiting = self
             .tx
             .find::<events::Entity>()
-            .filter(behind(cursor))
+            .filter(behind(from))
             .filter(events::Column::Xact.gte(ended))
             .filter(events::Column::Xact.lt(next));
         let waiting = waiting.one().await?.is_some();
-        let entries = if cursor.transaction > next {
+        let entries = if is_foreign {
             self.unchained_after_restore((cursor, limit), (ended, next))
                 .await?
         } else {
