@@ -2,9 +2,12 @@
 //! Which crates of others may be depended on at all, under which licenses and in how many versions, `deny.toml` says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use regex::Regex;
+
+use crate::source_files::{ROOT, of_each_crate, rust_files};
 
 /// Which crates of ours each crate of ours may name. What is not listed is refused.
 const DIRECTIONS: &[(&str, &[&str])] = &[
@@ -337,60 +340,35 @@ fn the_lock_file_of_the_flag_yardstick_knows_what_the_domain_depends_on() {
 /// caller could choose a text that has the key of another tenant's lock.
 #[test]
 fn advisory_locks_are_listed_in_one_file() {
-    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/persistence/src"));
-    let mut folders = vec![folder.to_owned()];
-    let mut files = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            files += 1;
-            let listed = path.ends_with("advisory.rs");
-            let text = std::fs::read_to_string(&path).unwrap();
-            let weak = ["hashtext(", "hashtextextended("];
-            assert!(!weak.iter().any(|hash| text.contains(hash)), "{}", path.display());
-            for taken in ["pg_advisory_xact_lock", "pg_try_advisory", "pg_advisory_lock"] {
-                assert!(
-                    listed || !text.contains(taken),
-                    "{} names {taken}",
-                    path.display()
-                );
-            }
+    let files = rust_files([Path::new(ROOT).join("crates/persistence/src")]);
+    for (path, text) in &files {
+        let listed = path.ends_with("advisory.rs");
+        let weak = ["hashtext(", "hashtextextended("];
+        assert!(!weak.iter().any(|hash| text.contains(hash)), "{}", path.display());
+        for taken in ["pg_advisory_xact_lock", "pg_try_advisory", "pg_advisory_lock"] {
+            assert!(
+                listed || !text.contains(taken),
+                "{} names {taken}",
+                path.display()
+            );
         }
     }
-    assert!(files > 30, "{files}");
+    assert!(files.len() > 30, "{}", files.len());
 }
 
 /// A test that sleeps for long hopes for luck: what waits asks again in steps, so that it is neither slow nor needs speed.
 #[test]
 fn tests_wait_in_small_steps() {
-    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let sleep = Regex::new(r"sleep\(\s*(?:\w+::)*from_(secs|millis)\(([0-9_]+)\)").unwrap();
-    let mut folders = vec![root.join("tests/tests"), root.join("tests/src")];
-    let crates = std::fs::read_dir(root.join("crates")).unwrap();
-    folders.extend(
-        crates
-            .map(|one| one.unwrap().path().join("tests"))
-            .filter(|path| path.is_dir()),
-    );
+    let root = Path::new(ROOT);
+    let folders = [root.join("tests/tests"), root.join("tests/src")];
     let mut steps = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            for (_, [unit, number]) in sleep.captures_iter(&text).map(|found| found.extract()) {
-                let number: u64 = number.replace('_', "").parse().unwrap();
-                let millis = if unit == "millis" { number } else { number * 1_000 };
-                steps += 1;
-                assert!(millis <= 200, "{} sleeps for {millis} ms", path.display());
-            }
+    for (path, text) in rust_files(folders.into_iter().chain(of_each_crate("tests"))) {
+        for (_, [unit, number]) in sleep.captures_iter(&text).map(|found| found.extract()) {
+            let number: u64 = number.replace('_', "").parse().unwrap();
+            let millis = if unit == "millis" { number } else { number * 1_000 };
+            steps += 1;
+            assert!(millis <= 200, "{} sleeps for {millis} ms", path.display());
         }
     }
     assert!(steps > 20, "{steps}");

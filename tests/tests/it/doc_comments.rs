@@ -1,10 +1,11 @@
 //! Doc comments say more than the name of what they stand above.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use regex::Regex;
+
+use crate::source_files::{ROOT, of_each_crate, rust_files};
 
 /// Rooms with doc comments that only repeat a name, and how many each has. The numbers may only become smaller.
 const LEFT: &[(&str, usize)] = &[];
@@ -15,27 +16,15 @@ const EMPTY: &[&str] = &[
     "of", "on", "one", "or", "s", "that", "the", "their", "this", "to", "what", "which", "who", "with",
 ];
 
-fn root() -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).to_owned()
-}
-
 /// The sources of the product, by their path in the repository.
 fn sources() -> BTreeMap<String, String> {
-    let crates = fs::read_dir(root().join("crates")).unwrap();
-    let mut open: Vec<PathBuf> = crates.map(|entry| entry.unwrap().path().join("src")).collect();
-    open.push(root().join("migration/src"));
-    let mut found = BTreeMap::new();
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
+    let root = Path::new(ROOT);
+    let folders = of_each_crate("src")
+        .into_iter()
+        .chain([root.join("migration/src")]);
+    let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    let files = rust_files(folders).into_iter();
+    let found: BTreeMap<String, String> = files.map(|(path, text)| (name(&path), text)).collect();
     assert!(found.len() > 300, "{}", found.len());
     found
 }

@@ -71,6 +71,7 @@ mod sessions;
 mod settings;
 mod signing_keys;
 mod signup;
+mod source_files;
 mod sql;
 mod step_up;
 mod stripe;

@@ -3,11 +3,13 @@
 //! The lists of exceptions may only shrink. A test fails when an exception is not one any more, so that it has to go, and
 //! a new one has to be defended in a review.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::kernel::ErrorCode;
 use tenantry_tenancy::customization::product_settings;
+
+use crate::source_files::{ROOT, rust_files};
 
 /// Error codes that nothing raises.
 const CODES_NOT_RAISED: &[&str] = &[];
@@ -35,31 +37,24 @@ const SETTINGS_OF_CLIENTS: &[&str] = &[
 /// Settings of the server that nothing reads.
 const CONFIGURATION_NOT_READ: &[&str] = &[];
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-
 fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(Path::new(ROOT).join(path)).unwrap()
 }
 
 /// The code of the product by path, without its tests.
 fn sources() -> BTreeMap<String, String> {
-    let (mut found, mut open) = (BTreeMap::new(), vec![Path::new(ROOT).join("crates")]);
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                if !["tests", "benches", "target"].contains(&name.as_str()) {
-                    open.push(path);
-                }
-            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "testing.rs" {
-                let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("\n#[cfg(test)]\n").next().unwrap().to_owned();
-                found.insert(path.to_str().unwrap().to_owned(), code);
-            }
-        }
-    }
-    found
+    let is_code = |path: &Path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let of_tests = |part: &OsStr| ["tests", "benches", "target"].map(OsStr::new).contains(&part);
+        let parts = path.strip_prefix(ROOT).unwrap().iter();
+        !parts.into_iter().any(of_tests) && !name.ends_with("tests.rs") && name != "testing.rs"
+    };
+    let files = rust_files([Path::new(ROOT).join("crates")]).into_iter();
+    let code = |text: &str| text.split("\n#[cfg(test)]\n").next().unwrap().to_owned();
+    files
+        .filter(|(path, _)| is_code(path))
+        .map(|(path, text)| (path.to_str().unwrap().to_owned(), code(&text)))
+        .collect()
 }
 
 /// Whether the code has a name, and not only as a part of a longer one.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
+use crate::source_files::rust_files;
+
 /// A layer: a crate, or a part of one, whose folders are the rooms.
 struct Layer {
     /// The folder of the rooms, from `crates`.
@@ -172,21 +174,15 @@ impl Layer {
 
 /// The files below a folder by their path in it, as code: without comments and tests.
 fn files(root: &Path) -> BTreeMap<String, String> {
-    let (mut found, mut open) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                open.push(path);
-            } else if !name.ends_with("_tests.rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("\n#[cfg(test)]\n").next().unwrap().lines();
-                let code: Vec<_> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
-                found.insert(name, code.join("\n"));
-            }
-        }
-    }
+    let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    let code = |text: &str| {
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap().lines();
+        let code: Vec<_> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
+        code.join("\n")
+    };
+    let files = rust_files([root.to_owned()]).into_iter();
+    let files = files.map(|(path, text)| (name(&path), code(&text)));
+    let found: BTreeMap<_, _> = files.filter(|(name, _)| !name.ends_with("_tests.rs")).collect();
     assert!(found.len() > 25, "{}: {}", root.display(), found.len());
     found
 }
